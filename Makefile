@@ -1,0 +1,50 @@
+# Everything that a developer runs. `make` alone says what there is.
+#
+# Each target brings what it needs onto the machine by itself (deploy/setup.sh); see README.md for other systems than
+# Debian. Arguments go through ARGS: make bench ARGS="--messages 200000".
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build lint doc bench
+
+CARGO := cargo
+ARGS :=
+
+help:
+	@echo 'make demo    a nats-server, Weir, a stream of metrics and queries over it; stays up for psql'
+	@echo 'make test    lint, documentation, and every test; the end-to-end ones on real servers'
+	@echo 'make build   the release binary target/release/weir'
+	@echo 'make lint    formatting, clippy and rustdoc, where a warning is an error'
+	@echo 'make doc     the documentation of the code'
+	@echo 'make bench   throughput, processor time, freshness and recovery time, measured on this machine'
+
+# Dependencies are lightly optimised in the dev profile, so that the demo shares one build with the tests.
+demo:
+	@deploy/setup.sh build
+	@deploy/setup.sh servers
+	@$(CARGO) build --locked -p weir -p weir-e2e --bins
+	@target/debug/demo $(ARGS)
+
+test: lint
+	@deploy/setup.sh test
+	@$(CARGO) build --locked --workspace --bins
+	@$(CARGO) test --locked --workspace $(ARGS)
+
+build:
+	@deploy/setup.sh build
+	@$(CARGO) build --locked --release -p weir
+
+lint:
+	@deploy/setup.sh build
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps
+
+doc:
+	@deploy/setup.sh build
+	@$(CARGO) doc --locked --workspace --no-deps
+
+bench:
+	@deploy/setup.sh build
+	@deploy/setup.sh servers
+	@$(CARGO) build --locked --release -p weir -p weir-e2e --bins
+	@target/release/bench $(ARGS)

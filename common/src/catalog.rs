@@ -1,0 +1,117 @@
+//! Tables as users declared them. Serialised as JSON, they are the catalog entries of the metadata store and travel in
+//! that form between nodes; a field added later needs a default.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Sequence, SplitId, TableId};
+use crate::types::SqlType;
+
+/// A validated `CREATE TABLE … WITH (connector = 'nats', …)`, before it has an id and start positions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewTable {
+    /// Lower case unless it was quoted; tables live in the schema `public`.
+    pub name: String,
+    /// In the order of the declaration, INCLUDE columns last.
+    pub columns: Vec<Column>,
+    /// Where the rows come from.
+    pub source: Source,
+    /// The statement as it was written, secrets included; never shown as it stands.
+    pub sql: String,
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// The column's name.
+    pub name: String,
+    /// Its type. Every column is nullable.
+    #[serde(rename = "type")]
+    pub ty: SqlType,
+    /// What of a message it is filled with.
+    pub origin: Origin,
+}
+
+/// What of a message a column is filled with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The field of the payload that bears the column's name.
+    Payload,
+    /// `INCLUDE offset`: the stream sequence in decimal, a varchar.
+    Offset,
+    /// `INCLUDE subject`: the subject the message was published to, a varchar.
+    Subject,
+    /// `INCLUDE partition`: the split's id, a varchar.
+    Partition,
+}
+
+/// Where a table's rows come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The options of WITH, keys in lower case, values as written without their quotes. `connector` is `nats`.
+    pub options: BTreeMap<String, String>,
+    /// How payloads are read.
+    pub encode: Encode,
+}
+
+/// How a payload becomes columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encode {
+    /// `FORMAT PLAIN ENCODE JSON`: one object a message.
+    Json,
+}
+
+/// A table of the catalog.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Its id, never reused.
+    pub id: TableId,
+    /// What was declared.
+    #[serde(flatten)]
+    pub declared: NewTable,
+    /// Its splits with the positions at which they start, resolved when the table was created.
+    pub splits: Vec<SplitStart>,
+    /// Whether its job runs.
+    pub state: JobState,
+}
+
+/// A split and the first sequence to read of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitStart {
+    /// The split.
+    pub split: SplitId,
+    /// The first stream sequence that belongs to the table.
+    pub sequence: Sequence,
+}
+
+/// Whether a job runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// It does.
+    Running,
+    /// It stopped for a reason its user has to mend; its rows stay readable.
+    Failed {
+        /// What happened.
+        error: String,
+    },
+}
+
+impl Table {
+    /// The columns that users see.
+    pub fn schema(&self) -> SchemaRef {
+        self.declared.schema()
+    }
+}
+
+impl NewTable {
+    /// The columns that users see.
+    pub fn schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns.iter().map(|column| column.ty.field(&column.name)).collect::<Vec<_>>()))
+    }
+}

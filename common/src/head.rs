@@ -1,0 +1,32 @@
+//! The head: the one record whose replacement commits an epoch. All durable truth is reachable from it.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::{Epoch, SlotId, TermId, VnodeRange};
+
+/// What is committed. It lies under one key of the metadata store and changes only by compare-and-swap.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// The newest claim. May be newer than the term that committed `epoch`.
+    pub term: TermId,
+    /// The newest committed epoch; 0 before the first commit.
+    pub epoch: Epoch,
+    /// Where the committed state lies; together the slots cover every vnode once, or there is no slot yet.
+    pub slots: Vec<SlotState>,
+    /// Keys of the chunks that together hold every committed position.
+    pub positions: Vec<String>,
+}
+
+/// The committed state of a range of vnodes: a checkpoint of a database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotState {
+    /// The slot that wrote it, in the term that wrote it.
+    pub slot: SlotId,
+    /// The vnodes it holds.
+    pub vnodes: VnodeRange,
+    /// The database, relative to the state URL.
+    pub path: String,
+    /// The checkpoint of that database.
+    pub checkpoint: Uuid,
+}

@@ -1,0 +1,28 @@
+//! The words that every node of a Weir cluster shares.
+//!
+//! A table of contents, in reading order:
+//!
+//! * [`ids`]: epochs, terms, tables, splits, slots, vnodes — one newtype a word of the glossary;
+//! * [`types`]: the SQL types and how each is stored in Arrow;
+//! * [`catalog`]: what a user declared, as it is kept in the metadata store;
+//! * [`head`]: the durable truth of a cluster: the committed epoch and where its state lies;
+//! * [`error`]: the five kinds of failure that retry policy reads;
+//! * [`rpc`]: how an error crosses a process boundary;
+//! * [`task`]: named background tasks whose failure means something declared;
+//! * [`telemetry`] and [`http`]: logs, metrics, health.
+//!
+//! This crate does no IO of its own except the HTTP listener, and knows nothing of NATS, SQL text or SlateDB.
+
+pub mod ids;
+pub mod types;
+
+pub mod catalog;
+pub mod head;
+
+pub mod error;
+pub mod rpc;
+
+pub mod http;
+pub mod task;
+pub mod telemetry;
+mod wire;

@@ -1,0 +1,59 @@
+//! Logs to standard error, metrics to a Prometheus registry.
+//!
+//! Logging is filtered by `WEIR_LOG` (the syntax of `tracing-subscriber`'s `EnvFilter`, `info`, but `warn` for SlateDB and the NATS client, if absent) and written
+//! as JSON lines if `WEIR_LOG_FORMAT=json`. Metrics are OpenTelemetry instruments of the meter `weir`, each described
+//! once in the `metrics.rs` of its crate; [`meter`] hands the meter out.
+
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+
+use opentelemetry::metrics::{Meter, MeterProvider};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{Encoder, Registry, TextEncoder};
+use tracing_subscriber::EnvFilter;
+
+struct Metrics {
+    registry: Registry,
+    provider: SdkMeterProvider,
+}
+
+fn metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
+    METRICS.get_or_init(|| {
+        let registry = Registry::new();
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .without_target_info()
+            .build()
+            .expect("a fresh registry has no conflicting collector");
+        Metrics { registry, provider: SdkMeterProvider::builder().with_reader(exporter).build() }
+    })
+}
+
+/// The meter on which every instrument of the process is made.
+pub fn meter() -> Meter {
+    metrics().provider.meter("weir")
+}
+
+/// All metrics of the process in Prometheus' text format.
+pub fn render_metrics() -> String {
+    let mut buffer = Vec::new();
+    TextEncoder::new()
+        .encode(&metrics().registry.gather(), &mut buffer)
+        .expect("metric families from one registry are consistent");
+    String::from_utf8(buffer).expect("the text format is UTF-8")
+}
+
+/// Starts logging. Call once, first thing in `main`.
+pub fn init_logging() {
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("info,slatedb=warn,async_nats=warn"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    if std::env::var("WEIR_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+}

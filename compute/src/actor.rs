@@ -1,0 +1,296 @@
+//! An actor: one split of one table, from messages to blocks. Its task owns the reader and the decoder; barriers reach
+//! it from the node, blocks and barriers leave it for its slot.
+//!
+//! Invariant: when the actor delivers the barrier of an epoch with a position, every row below the position is in a
+//! block that was sent before, and no row at or above it is.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use weir_common::catalog::Table;
+use weir_common::error::chain;
+use weir_common::ids::{Epoch, Sequence, TableSplit, TermId};
+use weir_common::task::{Group, OnFailure};
+use weir_connector_nats::{Batch, Options, Reader, ReaderConfig, remove_consumer};
+
+use crate::block;
+use crate::decode::Decoder;
+use crate::metrics::{self, Metrics};
+use crate::node::state::Event;
+use crate::node::task::Inputs;
+use crate::slot;
+use crate::state::keys::BlockKey;
+
+/// Blocks of an actor that are not applied yet: enough to read on while a seal is under way, few enough to bound memory
+/// by about as many mebibytes.
+const CREDITS: usize = 16;
+/// A block is closed at this many rows or bytes, whichever comes first.
+const BLOCK_ROWS_MAX: usize = 8192;
+const BLOCK_BYTES_MAX: usize = 1 << 20;
+/// Barriers and commits waiting for the actor: at most 4 barriers are in flight, each with its commit.
+const INBOX_MAX: usize = 16;
+/// At most one bad record in this time is logged.
+const BAD_RECORD_LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// How often gauges are brought up to date.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What an actor is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Message {
+    /// The epoch ends here.
+    Barrier(Epoch),
+    /// The epoch ends here, and with it the actor: its table was dropped.
+    Last(Epoch),
+    /// The epoch is committed.
+    Committed(Epoch),
+}
+
+/// What an actor is made of.
+pub(crate) struct Config {
+    pub(crate) term: TermId,
+    pub(crate) table: Arc<Table>,
+    pub(crate) split: TableSplit,
+    /// The next sequence to read.
+    pub(crate) position: Sequence,
+    /// The committed epoch before the first that the actor writes.
+    pub(crate) epoch: Epoch,
+    pub(crate) cluster: String,
+    pub(crate) slot: slot::Handle,
+    pub(crate) node: Inputs,
+    pub(crate) metrics: Metrics,
+}
+
+/// An actor's task.
+struct Actor {
+    config: Config,
+    options: Arc<Options>,
+    owner: String,
+    reader: Reader,
+    decoder: Decoder,
+    inbox: mpsc::Receiver<Message>,
+    credits: Arc<Semaphore>,
+    /// The next sequence to decode.
+    position: Sequence,
+    /// The sequence of the first row in the decoder.
+    first: Sequence,
+    /// The epoch that is open.
+    epoch: Epoch,
+    /// Positions at barriers that are not committed yet.
+    barriers: VecDeque<(Epoch, Sequence)>,
+    labels: [KeyValue; 1],
+    bad_records: BadRecordLog,
+    /// Fetched once the last barrier was delivered: then nothing is read any more.
+    last: Option<Epoch>,
+}
+
+/// Starts an actor in `group` and returns its inbox.
+///
+/// # Errors
+/// If the table's stored options are not understood by this version.
+pub(crate) fn spawn(
+    config: Config,
+    group: &Group,
+) -> Result<mpsc::Sender<Message>, weir_connector_nats::OptionError> {
+    let options = Arc::new(Options::parse(&config.table.declared.source.options)?);
+    let owner = format!("{}/{}", config.cluster, config.table.declared.name);
+    let reader = Reader::spawn(
+        ReaderConfig {
+            options: Arc::clone(&options),
+            split: config.split.split.clone(),
+            position: config.position,
+            owner: owner.clone(),
+        },
+        group,
+    );
+    let (sender, inbox) = mpsc::channel(INBOX_MAX);
+    let actor = Actor {
+        options,
+        owner,
+        reader,
+        decoder: Decoder::new(&config.table.declared.columns, &config.split.split.0),
+        inbox,
+        credits: Arc::new(Semaphore::new(CREDITS)),
+        position: config.position,
+        first: config.position,
+        epoch: config.epoch.next(),
+        barriers: VecDeque::new(),
+        labels: [metrics::table(&config.table.declared.name)],
+        bad_records: BadRecordLog::default(),
+        last: None,
+        config,
+    };
+    group.spawn("actor", OnFailure::Log, actor.run(group.token().clone()));
+    Ok(sender)
+}
+
+impl Actor {
+    async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
+        cancel.run_until_cancelled(self.serve()).await;
+        Ok(())
+    }
+
+    /// Serves until the table is dropped, or the slot goes away, which the node is told by the slot itself.
+    async fn serve(&mut self) -> () {
+        let mut gauges = tokio::time::interval(GAUGE_INTERVAL);
+        let control = self.reader.control();
+        loop {
+            tokio::select! {
+                biased;
+                Some(message) = self.inbox.recv() => {
+                    if self.take(message).await.is_break() {
+                        return;
+                    }
+                }
+                () = control.wants_checkpoint() => {
+                    self.config.node.send(Event::CheckpointWanted(self.config.term)).await;
+                }
+                _ = gauges.tick() => self.record_gauges(),
+                batch = self.reader.next(), if self.last.is_none() => {
+                    if self.decode(batch).await.is_break() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) -> ControlFlow<()> {
+        match message {
+            Message::Barrier(epoch) => return self.barrier(epoch).await,
+            Message::Last(epoch) => {
+                self.last = Some(epoch);
+                return self.barrier(epoch).await;
+            }
+            Message::Committed(epoch) => {
+                let mut position = None;
+                while let Some((oldest, reached)) = self.barriers.front().copied()
+                    && oldest <= epoch
+                {
+                    position = Some(reached);
+                    self.barriers.pop_front();
+                }
+                if let Some(position) = position {
+                    self.reader.committed(position);
+                }
+                if self.last.is_some_and(|last| last <= epoch) {
+                    self.remove_consumer().await;
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn barrier(&mut self, epoch: Epoch) -> ControlFlow<()> {
+        if self.close_block().await.is_break() {
+            return ControlFlow::Break(());
+        }
+        self.barriers.push_back((epoch, self.position));
+        self.epoch = epoch.next();
+        let barrier = slot::Message::Barrier { actor: self.config.split.clone(), epoch, position: self.position };
+        self.send(barrier).await
+    }
+
+    /// Decodes a batch. Rows gather in the decoder until a block is full or a barrier comes.
+    async fn decode(&mut self, batch: Batch) -> ControlFlow<()> {
+        let (mut rows, mut bytes) = (0, 0);
+        for message in &batch.messages {
+            if self.decoder.len() == 0 {
+                self.first = Sequence(message.sequence);
+            }
+            match self.decoder.append(&message.payload, message.sequence, message.subject.as_str()) {
+                Ok(()) => rows += 1,
+                Err(bad) => {
+                    self.config.metrics.bad_records.add(1, &self.labels);
+                    self.bad_records.log(&self.config.table, message.sequence, &bad);
+                }
+            }
+            bytes += message.payload.len() as u64;
+            self.position = Sequence(message.sequence + 1);
+            let full = self.decoder.len() >= BLOCK_ROWS_MAX || self.decoder.bytes() >= BLOCK_BYTES_MAX;
+            if full && self.close_block().await.is_break() {
+                return ControlFlow::Break(());
+            }
+        }
+        // Later than the last message if what follows it is known to hold nothing for this split.
+        self.position = batch.position;
+        self.config.metrics.rows.add(rows, &self.labels);
+        self.config.metrics.bytes.add(bytes, &self.labels);
+        ControlFlow::Continue(())
+    }
+
+    /// Sends the rows in the decoder to the slot. Waits for a credit while the actor is far ahead of the seal.
+    async fn close_block(&mut self) -> ControlFlow<()> {
+        if self.decoder.len() == 0 {
+            return ControlFlow::Continue(());
+        }
+        let value = block::encode(&self.decoder.finish());
+        let key = BlockKey {
+            table: self.config.table.id,
+            vnode: self.vnode(),
+            split: self.config.split.split.clone(),
+            sequence: self.first,
+        };
+        let credit = Arc::clone(&self.credits).acquire_owned().await.expect("the semaphore is never closed");
+        let actor = self.config.split.clone();
+        self.send(slot::Message::Write { actor, key: key.encode(), value, credit }).await
+    }
+
+    /// The vnode of the open epoch's blocks: the slot's vnodes in turn, so that when slots are divided anew each takes
+    /// over an even share of what was read.
+    fn vnode(&self) -> u16 {
+        let range = self.config.slot.vnodes;
+        let offset = self.epoch.0 % u64::from(range.end - range.start);
+        range.start + u16::try_from(offset).expect("less than 256")
+    }
+
+    async fn send(&self, message: slot::Message) -> ControlFlow<()> {
+        match self.config.slot.inbox.send(message).await {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    fn record_gauges(&self) {
+        let status = self.reader.status();
+        self.config.metrics.lag.record(status.lag, &self.labels);
+        self.config.metrics.redelivered.record(status.redelivered, &self.labels);
+        self.config.metrics.rebuilds.record(status.rebuilds, &self.labels);
+    }
+
+    /// The table is gone: so is the consumer that was made for it.
+    async fn remove_consumer(&self) {
+        match remove_consumer(&self.options, &self.config.split.split, &self.owner).await {
+            Ok(true) => info!(owner = self.owner, "removed the consumer of a dropped table"),
+            Ok(false) => debug!(owner = self.owner, "a dropped table leaves no consumer behind"),
+            Err(error) => warn!(owner = self.owner, error = chain(&error), "consumer of a dropped table remains"),
+        }
+    }
+}
+
+/// Logs bad records at a bounded rate.
+#[derive(Default)]
+struct BadRecordLog {
+    next: Option<Instant>,
+    unmentioned: u64,
+}
+
+impl BadRecordLog {
+    fn log(&mut self, table: &Table, sequence: u64, bad: &crate::decode::BadRecord) {
+        let now = Instant::now();
+        if self.next.is_some_and(|next| now < next) {
+            self.unmentioned += 1;
+            return;
+        }
+        let others = std::mem::take(&mut self.unmentioned);
+        warn!(table = table.declared.name, sequence, error = %bad, others_since_last = others, "skipped a bad record");
+        self.next = Some(now + BAD_RECORD_LOG_INTERVAL);
+    }
+}

@@ -1,0 +1,302 @@
+//! Rows as a stored value: an Arrow record batch in the IPC format, without its schema, which the catalog knows.
+//!
+//! | bytes | content |
+//! | --- | --- |
+//! | 0 | the layout's version, 1 |
+//! | 1…3 | 0 |
+//! | 4…7 | the number of rows, u32 in little-endian |
+//! | 8…11 | the CRC-32 (IEEE) of all other bytes |
+//! | 12…15 | the length of the IPC message's metadata, u32 in little-endian, a multiple of 8 |
+//! | 16… | the encapsulated message: metadata with its prefix, then the body |
+//!
+//! Buffers begin at multiples of eight bytes of the block. Where the block itself lies so in memory, columns are read
+//! in place; else those that are asked for are copied. Blocks are not compressed: what they hold is written once and
+//! merged a few times, and a compressor costs more time than decoding the JSON did.
+//!
+//! The checksum is there because Arrow's reader trusts lengths and offsets: with it, damaged bytes are an error of kind
+//! Corrupt and never a panic. The layout is stored state: a new one gets a new version, and this one stays readable.
+
+use std::collections::HashMap;
+
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use arrow_ipc::reader::RecordBatchDecoder;
+use arrow_ipc::writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteOptions, write_message};
+use arrow_ipc::{MessageHeader, MetadataVersion, root_as_message};
+use bytes::Bytes;
+use weir_common::error::Kind;
+
+const VERSION: u8 = 1;
+const HEADER: usize = 16;
+/// In front of an encapsulated message's metadata: a marker and the metadata's length.
+const PREFIX: usize = 8;
+const ALIGNMENT: usize = 8;
+
+/// Why bytes are no block of the schema.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The layout is one that this version does not know.
+    #[error("block has layout version {version}, known is {VERSION}")]
+    Version {
+        /// The first byte.
+        version: u8,
+    },
+    /// Bytes are missing or were changed.
+    #[error("block is damaged: {reason}")]
+    Damaged {
+        /// How it shows.
+        reason: &'static str,
+    },
+    /// The bytes are as they were written, but not by the schema.
+    #[error("block does not fit its schema")]
+    Schema(#[source] ArrowError),
+}
+
+impl Error {
+    /// Always [`Kind::Corrupt`].
+    pub fn kind(&self) -> Kind {
+        Kind::Corrupt
+    }
+}
+
+/// The stored form of a batch. Its columns must be of the types of [`weir_common::types::SqlType`], or UInt64.
+///
+/// # Panics
+/// If there are more than 2³²−1 rows, or a column's type is none that is stored.
+pub fn encode(batch: &RecordBatch) -> Bytes {
+    let message = message(batch);
+    let rows = u32::try_from(batch.num_rows()).expect("a block has fewer than 2³² rows");
+    let mut block = Vec::with_capacity(HEADER + PREFIX + message.ipc_message.len() + message.arrow_data.len() + 64);
+    block.resize(HEADER, 0);
+    let (metadata, _body) = write_message(&mut block, message, &options()).expect("writing to memory does not fail");
+    let metadata = u32::try_from(metadata).expect("metadata is a few bytes a column");
+    block[0] = VERSION;
+    block[4..8].copy_from_slice(&rows.to_le_bytes());
+    block[12..16].copy_from_slice(&metadata.to_le_bytes());
+    let checksum = checksum(&block);
+    block[8..12].copy_from_slice(&checksum.to_le_bytes());
+    block.into()
+}
+
+/// The number of rows of a block, read without decoding it.
+///
+/// # Errors
+/// If the bytes cannot be a block. Damage that does not show in the header is not noticed.
+pub fn rows(bytes: &[u8]) -> Result<u32, Error> {
+    header(bytes).map(|(rows, _)| rows)
+}
+
+/// The rows of a block of the schema; of its columns only those of `projection`, in that order, if it is given.
+///
+/// # Errors
+/// [`Error`] if the bytes were not written by [`encode`] from a batch of that schema.
+///
+/// # Panics
+/// If the projection names a column that the schema has not.
+pub fn decode(bytes: &Bytes, schema: &SchemaRef, projection: Option<&[usize]>) -> Result<RecordBatch, Error> {
+    let (rows, metadata) = header(bytes)?;
+    if checksum(bytes) != field(bytes, 8) {
+        return Err(Error::Damaged { reason: "checksum does not match" });
+    }
+    let body = HEADER + metadata;
+    let message = bytes.get(HEADER + PREFIX..body).and_then(|message| root_as_message(message).ok());
+    let message = message.filter(|message| message.header_type() == MessageHeader::RecordBatch);
+    let header = message.and_then(|message| message.header_as_record_batch());
+    let header = header.ok_or(Error::Damaged { reason: "no record batch" })?;
+    let fits = header.nodes().map_or(0, |nodes| nodes.len()) == schema.fields().len();
+    if !fits || header.length() != i64::from(rows) {
+        return Err(Error::Damaged { reason: "another number of columns or rows" });
+    }
+    let body = Buffer::from(bytes.slice(body..));
+    let dictionaries = HashMap::new();
+    RecordBatchDecoder::try_new(&body, header, schema.clone(), &dictionaries, &MetadataVersion::V5)
+        .and_then(|decoder| decoder.with_projection(projection).with_require_alignment(false).read_record_batch())
+        .map_err(Error::Schema)
+}
+
+/// A batch as two parts, for the wire: the IPC message's metadata, encapsulated, and its body.
+///
+/// # Panics
+/// If a column's type is none that is stored.
+pub fn wire_parts(batch: &RecordBatch) -> (Bytes, Bytes) {
+    let EncodedData { ipc_message, arrow_data } = message(batch);
+    let mut header = Vec::with_capacity(PREFIX + ipc_message.len() + ALIGNMENT);
+    let metadata = EncodedData { ipc_message, arrow_data: Vec::new() };
+    write_message(&mut header, metadata, &options()).expect("writing to memory does not fail");
+    (header.into(), arrow_data.into())
+}
+
+fn options() -> IpcWriteOptions {
+    IpcWriteOptions::try_new(ALIGNMENT, false, MetadataVersion::V5).expect("8 is an alignment that IPC knows")
+}
+
+fn message(batch: &RecordBatch) -> EncodedData {
+    let mut dictionaries = DictionaryTracker::new(true);
+    let encoded = IpcDataGenerator::default().encode(batch, &mut dictionaries, &options(), &mut Default::default());
+    let (dictionaries, message) = encoded.expect("columns of the stored types can be encoded");
+    assert!(dictionaries.is_empty(), "stored types have no dictionaries");
+    message
+}
+
+/// The number of rows and the length of the metadata.
+fn header(bytes: &[u8]) -> Result<(u32, usize), Error> {
+    match bytes {
+        [VERSION, 0, 0, 0, ..] if bytes.len() >= HEADER + PREFIX => {
+            let metadata = field(bytes, 12) as usize;
+            let fits = metadata >= PREFIX && metadata <= bytes.len() - HEADER;
+            if fits { Ok((field(bytes, 4), metadata)) } else { Err(Error::Damaged { reason: "cut short" }) }
+        }
+        [VERSION, ..] | [] => Err(Error::Damaged { reason: "no header" }),
+        [version, ..] => Err(Error::Version { version: *version }),
+    }
+}
+
+/// A field of a header that is there.
+fn field(bytes: &[u8], at: usize) -> u32 {
+    let field = bytes.get(at..).and_then(<[u8]>::first_chunk).expect("the header's length was checked");
+    u32::from_le_bytes(*field)
+}
+
+/// Over everything but the checksum itself.
+fn checksum(block: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&block[..8]);
+    hasher.update(&block[12..]);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow::datatypes::Int64Type;
+    use proptest::prelude::*;
+    use weir_common::catalog::{Column, Origin};
+    use weir_common::types::SqlType;
+
+    use super::*;
+    use crate::decode::{Decoder, block_schema};
+
+    fn columns() -> Vec<Column> {
+        [
+            ("a", SqlType::BigInt),
+            ("b", SqlType::Varchar),
+            ("c", SqlType::Boolean),
+            ("d", SqlType::SmallInt),
+            ("e", SqlType::Timestamptz),
+            ("f", SqlType::Jsonb),
+            ("g", SqlType::Bytea),
+        ]
+        .map(|(name, ty)| Column { name: name.to_owned(), ty, origin: Origin::Payload })
+        .to_vec()
+    }
+
+    fn batch(rows: &[(Option<i64>, String)]) -> RecordBatch {
+        let mut decoder = Decoder::new(&columns(), "split");
+        for (sequence, (number, text)) in (1..).zip(rows) {
+            let text = serde_json::Value::from(text.as_str());
+            let number = serde_json::Value::from(*number);
+            let record = format!("{{\"a\":{number},\"b\":{text},\"c\":true,\"d\":7,\"f\":[{text}],\"g\":\"\\\\x00\"}}");
+            decoder.append(record.as_bytes(), sequence, "subject").expect("a good record");
+        }
+        decoder.finish()
+    }
+
+    /// The same bytes at another place relative to a multiple of 64.
+    fn shifted(block: &Bytes, by: usize) -> Bytes {
+        let mut moved = vec![0; block.len() + 128];
+        let start = moved.as_ptr().align_offset(64) + by;
+        moved[start..start + block.len()].copy_from_slice(block);
+        Bytes::from(moved).slice(start..start + block.len())
+    }
+
+    #[test]
+    fn aligned_columns_are_read_in_place() {
+        let block = shifted(&encode(&batch(&[(Some(1), "x".to_owned()), (None, "y".to_owned())])), 8);
+        let decoded = decode(&block, &block_schema(&columns()), Some(&[0])).expect("a block");
+        let values = decoded.column(0).as_primitive::<Int64Type>().values().inner().as_ptr().addr();
+        assert!(block.as_ptr_range().contains(&(values as *const u8)), "values were copied");
+    }
+
+    #[test]
+    fn a_projection_may_be_empty_or_repeat() {
+        let block = encode(&batch(&[(Some(1), "x".to_owned()), (None, "y".to_owned())]));
+        let schema = block_schema(&columns());
+        let none = decode(&block, &schema, Some(&[])).expect("a block");
+        assert_eq!((none.num_rows(), none.num_columns()), (2, 0));
+        let twice = decode(&block, &schema, Some(&[7, 1, 7])).expect("a block");
+        assert_eq!(twice.schema().fields()[1].name(), "b");
+        assert_eq!(twice.column(0), twice.column(2));
+    }
+
+    #[test]
+    fn other_layouts_are_told_apart() {
+        let mut block = encode(&batch(&[])).to_vec();
+        block[0] = 2;
+        let error = decode(&block.into(), &block_schema(&columns()), None).expect_err("another version");
+        assert!(matches!(error, Error::Version { version: 2 }));
+        assert_eq!(error.kind(), Kind::Corrupt);
+    }
+
+    #[test]
+    fn a_block_of_another_schema_is_refused() {
+        let block = encode(&batch(&[(Some(1), "x".to_owned())]));
+        let other = block_schema(&columns()[..2]);
+        assert!(matches!(decode(&block, &other, None), Err(Error::Damaged { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn a_block_survives(
+            rows in prop::collection::vec((any::<Option<i64>>(), any::<String>()), 0..50),
+            by in 0_usize..64,
+            projection in prop::option::of(prop::collection::vec(0_usize..8, 0..8)),
+        ) {
+            let batch = batch(&rows);
+            let block = shifted(&encode(&batch), by);
+            prop_assert_eq!(super::rows(&block).expect("a block") as usize, rows.len());
+            let decoded = decode(&block, &batch.schema(), projection.as_deref()).expect("a block");
+            let expected = projection.map_or(batch.clone(), |columns| batch.project(&columns).expect("columns"));
+            prop_assert_eq!(&decoded, &expected);
+            // A part of a block's rows can be cut out and sent on.
+            let half = decoded.slice(0, decoded.num_rows() / 2);
+            let (header, body) = wire_parts(&half);
+            let message = root_as_message(&header[PREFIX..]).expect("a message");
+            let read = arrow_ipc::reader::read_record_batch(
+                &Buffer::from(body),
+                message.header_as_record_batch().expect("a record batch"),
+                half.schema(),
+                &HashMap::new(),
+                None,
+                &message.version(),
+            );
+            prop_assert_eq!(read.expect("a batch"), half);
+        }
+
+        #[test]
+        fn damage_is_found(
+            rows in prop::collection::vec((any::<Option<i64>>(), ".{0,20}"), 0..20),
+            at: prop::sample::Index, bits in 1_u8.., cut: bool,
+        ) {
+            let batch = batch(&rows);
+            let mut block = encode(&batch).to_vec();
+            let at = at.index(block.len());
+            if cut { block.truncate(at) } else { block[at] ^= bits }
+            let error = decode(&block.into(), &batch.schema(), None).expect_err("damage");
+            prop_assert_eq!(error.kind(), Kind::Corrupt);
+        }
+
+        #[test]
+        fn nonsense_is_no_block(mut bytes in prop::collection::vec(any::<u8>(), 0..200), sealed: bool) {
+            // With a good version and checksum, to get past them.
+            if sealed && bytes.len() >= HEADER + PREFIX {
+                bytes[..4].copy_from_slice(&[VERSION, 0, 0, 0]);
+                bytes[12..16].copy_from_slice(&[8, 0, 0, 0]);
+                let checksum = checksum(&bytes);
+                bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
+            }
+            prop_assert!(decode(&bytes.into(), &block_schema(&columns()), None).is_err());
+        }
+    }
+}

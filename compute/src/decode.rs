@@ -1,0 +1,219 @@
+//! From a JSON payload to Arrow columns, without an allocation a record.
+//!
+//! A record is decoded in two steps: first every field into a cell of a scratch row that is reused from record to
+//! record, then, once the whole payload has turned out to be good, the cells into the columns. A bad record therefore
+//! leaves no trace. Which column the next key belongs to is guessed from the keys of earlier records, so that in a
+//! stream of uniform objects a key costs one comparison and no hash.
+//!
+//! # What fits into a column
+//!
+//! A field that is missing or null is NULL; fields without a column are skipped. Keys match column names exactly, or
+//! else regardless of the case of ASCII letters (SQL folds unquoted names to lower case). Of several fields for one
+//! column the last wins, an exact match before any other. The rules of types are those of RisingWave; where it is
+//! stricter or more lenient than PostgreSQL's casts, so are we:
+//!
+//! | column | JSON |
+//! | --- | --- |
+//! | boolean | `true`, `false` |
+//! | smallint, integer, bigint | a number without fraction and exponent, in range; a string that holds one |
+//! | real, double precision | a number in range; a string that holds one, or `NaN`, `Infinity`, `-Infinity`, `inf` |
+//! | varchar | a string; a number or boolean as it is written |
+//! | bytea | a string in PostgreSQL's hex format (`\x…`) or else its escape format |
+//! | date | a string `YYYY-MM-DD`; an integer: days since 1970-01-01 |
+//! | timestamp | a string `YYYY-MM-DD[(T or space)HH:MM[:SS[.ffffff]][offset]]`, its offset ignored; an integer |
+//! | timestamptz | the same, in UTC if no offset is given |
+//! | jsonb | anything but null, normalised as PostgreSQL prints it |
+//!
+//! Integers for timestamps count from 1970 in the unit that their magnitude suggests: below 10¹¹ seconds, below 10¹⁴
+//! milliseconds, below 10¹⁷ microseconds, else nanoseconds. Digits beyond the microsecond are rounded. Two things are
+//! unlike RisingWave on purpose: a wrong type makes the record bad instead of the field NULL, and a number in a varchar
+//! keeps the digits it was written with. Numbers in jsonb whose exponent is beyond ±400 are refused, since writing them
+//! out as PostgreSQL does would let a few bytes grow without bound.
+
+mod cell;
+mod column;
+mod convert;
+mod fields;
+mod json;
+mod jsonb;
+mod time;
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use weir_common::catalog::{Column, Origin};
+use weir_common::error::Kind;
+use weir_common::types::SqlType;
+
+use cell::Scratch;
+use column::Builder;
+use fields::Fields;
+
+/// The hidden column behind a table's own: the stream sequence of each row, UInt64 and never null.
+pub const SEQUENCE_COLUMN: &str = "_weir_sequence";
+
+/// A record's decoded cells may take this much beyond the payload itself (unescaped strings, normalised jsonb).
+const RECORD_BYTES_MAX: usize = 256 << 20;
+
+/// The schema of a table's blocks: its columns, then [`SEQUENCE_COLUMN`].
+pub fn block_schema(columns: &[Column]) -> SchemaRef {
+    let mut fields: Vec<Field> = columns.iter().map(|column| column.ty.field(&column.name)).collect();
+    fields.push(Field::new(SEQUENCE_COLUMN, DataType::UInt64, false));
+    Arc::new(Schema::new(fields))
+}
+
+/// Why a payload is not a row of the table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    /// The payload is not JSON at all.
+    #[error("payload is not JSON: {reason} at byte {at}")]
+    Syntax {
+        /// What was expected or wrong.
+        reason: &'static str,
+        /// Counted from 0.
+        at: usize,
+    },
+    /// The payload is JSON, but not an object.
+    #[error("payload is not a JSON object but {found}")]
+    NotAnObject {
+        /// What it is.
+        found: String,
+    },
+    /// A field's value does not fit its column.
+    #[error("column \"{column}\": expected {expected}, found {found}")]
+    Type {
+        /// The column's name.
+        column: String,
+        /// The column's type.
+        expected: SqlType,
+        /// The value, shortened.
+        found: String,
+    },
+    /// The row would be unreasonably large.
+    #[error("record is larger than {RECORD_BYTES_MAX} bytes when decoded")]
+    TooLarge,
+}
+
+impl BadRecord {
+    /// Always [`Kind::User`]: whoever published the payload has to change it.
+    pub fn kind(&self) -> Kind {
+        Kind::User
+    }
+}
+
+/// Collects the records of one split of one table into batches.
+pub struct Decoder {
+    schema: SchemaRef,
+    partition: String,
+    fields: Fields,
+    columns: Vec<ColumnState>,
+    sequences: Vec<u64>,
+    scratch: Scratch,
+    bytes: usize,
+}
+
+struct ColumnState {
+    origin: Origin,
+    /// Of a column that is filled from the payload: its place in the scratch row.
+    cell: usize,
+    builder: Builder,
+}
+
+impl Decoder {
+    /// A decoder for rows of a table that come from the split `partition`.
+    ///
+    /// # Panics
+    /// If a column that is not filled from the payload is no varchar.
+    pub fn new(columns: &[Column], partition: &str) -> Decoder {
+        let of_payload: Vec<&Column> = columns.iter().filter(|column| column.origin == Origin::Payload).collect();
+        let mut cell = 0;
+        let states = columns.iter().map(|column| {
+            let payload = column.origin == Origin::Payload;
+            assert!(payload || column.ty == SqlType::Varchar, "column \"{}\" has to be a varchar", column.name);
+            let state = ColumnState { origin: column.origin, cell, builder: Builder::new(column.ty) };
+            cell += usize::from(payload);
+            state
+        });
+        Decoder {
+            schema: block_schema(columns),
+            partition: partition.to_owned(),
+            columns: states.collect(),
+            scratch: Scratch::new(of_payload.len()),
+            fields: Fields::new(of_payload),
+            sequences: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// Appends one message as a row. If it is bad, nothing is appended.
+    ///
+    /// # Errors
+    /// [`BadRecord`], saying why.
+    ///
+    /// # Panics
+    /// If a batch grows beyond 2 GiB. Finish it when [`Decoder::bytes`] says so.
+    pub fn append(&mut self, payload: &[u8], sequence: u64, subject: &str) -> Result<(), BadRecord> {
+        let text = str::from_utf8(payload)
+            .map_err(|error| BadRecord::Syntax { reason: "invalid UTF-8", at: error.valid_up_to() })?;
+        self.scratch.clear();
+        self.fields.read(text, &mut self.scratch)?;
+        if text.len() + self.scratch.bytes() > RECORD_BYTES_MAX {
+            return Err(BadRecord::TooLarge);
+        }
+        let mut digits = [0; 20];
+        for column in &mut self.columns {
+            self.bytes += match column.origin {
+                Origin::Payload => column.builder.append(self.scratch.cells[column.cell], text, &self.scratch),
+                Origin::Offset => column.builder.append_text(decimal(sequence, &mut digits)),
+                Origin::Subject => column.builder.append_text(subject),
+                Origin::Partition => column.builder.append_text(&self.partition),
+            };
+        }
+        self.sequences.push(sequence);
+        self.bytes += size_of::<u64>();
+        Ok(())
+    }
+
+    /// Rows since the last [`Decoder::finish`].
+    pub fn len(&self) -> usize {
+        self.sequences.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.sequences.is_empty()
+    }
+
+    /// About how many bytes these rows take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The rows since the last call, with the schema of [`block_schema`].
+    pub fn finish(&mut self) -> RecordBatch {
+        self.bytes = 0;
+        let rows = self.sequences.len();
+        let mut arrays: Vec<ArrayRef> = self.columns.iter_mut().map(|column| column.builder.finish()).collect();
+        // The next batch is likely to be as long as this one.
+        let sequences = std::mem::replace(&mut self.sequences, Vec::with_capacity(rows));
+        arrays.push(Arc::new(UInt64Array::from(sequences)));
+        RecordBatch::try_new(self.schema.clone(), arrays).expect("columns of one length and the schema's types")
+    }
+}
+
+/// A number in decimal, written into `digits`.
+fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &str {
+    let mut start = digits.len();
+    loop {
+        start -= 1;
+        digits[start] = b'0' + u8::try_from(number % 10).expect("a digit");
+        number /= 10;
+        if number == 0 {
+            return str::from_utf8(&digits[start..]).expect("digits are ASCII");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! A JSON value and a column's type make a cell. The rules stand in the documentation of [`super`].
+
+use weir_common::types::SqlType;
+
+use super::cell::{Arena, Cell, Span};
+use super::json::{Number, Text, Value, unescape};
+use super::{jsonb, time};
+
+/// Integers of at most this size are doubles exactly.
+const DOUBLE_EXACT_MAX: u64 = 1 << 53;
+
+/// The cell for a value of the payload. `None` if the value does not fit the type.
+// Always inlined, see `Scanner::value`.
+#[inline(always)]
+pub(super) fn cell(ty: SqlType, value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
+    if value == Value::Null {
+        return Some(Cell::Null);
+    }
+    match ty {
+        SqlType::Varchar => varchar(value, payload, arena),
+        SqlType::BigInt => integer(value, payload, arena, i64::MIN..=i64::MAX),
+        SqlType::Integer => integer(value, payload, arena, i64::from(i32::MIN)..=i64::from(i32::MAX)),
+        SqlType::SmallInt => integer(value, payload, arena, i64::from(i16::MIN)..=i64::from(i16::MAX)),
+        SqlType::Timestamp => timestamp(value, payload, arena, |(micros, _)| micros),
+        SqlType::Timestamptz => {
+            timestamp(value, payload, arena, |(micros, offset)| micros - offset.unwrap_or(0) * 1_000_000)
+        }
+        SqlType::Double => double(value, payload, arena),
+        SqlType::Real => real(value, payload, arena),
+        SqlType::Date => date(value, payload, arena),
+        SqlType::Boolean => match value {
+            Value::Boolean(value) => Some(Cell::Boolean(value)),
+            _ => None,
+        },
+        SqlType::Jsonb => {
+            let start = arena.text.len();
+            jsonb::normalise(value, payload, &mut arena.jsonb, &mut arena.text)?;
+            Some(Cell::Text(Span::new(start, arena.text.len())))
+        }
+        SqlType::Bytea => bytea(value, payload, arena),
+    }
+}
+
+#[inline(always)]
+fn varchar(value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
+    match value {
+        Value::Text(Text { span, escaped: false }) => Some(Cell::Payload(span)),
+        Value::Text(text) => {
+            let start = arena.text.len();
+            unescape(text.span.of(payload), &mut arena.text)?;
+            Some(Cell::Text(Span::new(start, arena.text.len())))
+        }
+        Value::Number(number) => Some(Cell::Payload(number.span)),
+        Value::Boolean(value) => {
+            let start = arena.text.len();
+            arena.text.push_str(if value { "true" } else { "false" });
+            Some(Cell::Text(Span::new(start, arena.text.len())))
+        }
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// Hands on what a string stands for; nothing of it stays in the arena.
+#[inline]
+fn with_text<T>(text: Text, payload: &str, arena: &mut Arena, then: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    let raw = text.span.of(payload);
+    if !text.escaped {
+        return then(raw);
+    }
+    let start = arena.text.len();
+    unescape(raw, &mut arena.text)?;
+    let result = then(&arena.text[start..]);
+    arena.text.truncate(start);
+    result
+}
+
+#[inline(always)]
+fn integer(value: Value, payload: &str, arena: &mut Arena, range: std::ops::RangeInclusive<i64>) -> Option<Cell> {
+    let number = match value {
+        Value::Number(number) => number.as_i64(),
+        Value::Text(text) => with_text(text, payload, arena, |text| text.parse().ok()),
+        _ => None,
+    };
+    number.filter(|number| range.contains(number)).map(Cell::Integer)
+}
+
+#[inline]
+fn double(value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
+    match value {
+        Value::Number(Number { magnitude: Some(magnitude @ 0..DOUBLE_EXACT_MAX), negative, .. }) => {
+            #[expect(clippy::cast_precision_loss, reason = "such integers are doubles exactly")]
+            let magnitude = magnitude as f64;
+            Some(Cell::Float(if negative { -magnitude } else { magnitude }))
+        }
+        Value::Number(number) => finite::<f64>(number.span.of(payload)),
+        Value::Text(text) => with_text(text, payload, arena, finite::<f64>),
+        _ => None,
+    }
+}
+
+fn real(value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
+    match value {
+        Value::Number(number) => finite::<f32>(number.span.of(payload)),
+        Value::Text(text) => with_text(text, payload, arena, finite::<f32>),
+        _ => None,
+    }
+}
+
+/// The nearest number of the type; an infinite one only if it is meant.
+fn finite<F: std::str::FromStr + Into<f64>>(text: &str) -> Option<Cell> {
+    let number: f64 = text.parse::<F>().ok()?.into();
+    let overflow = number.is_infinite() && text.bytes().any(|byte| byte.is_ascii_digit());
+    (!overflow).then_some(Cell::Float(number))
+}
+
+fn date(value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
+    match value {
+        Value::Number(number) => number.as_i64().filter(|days| time::DAYS.contains(days)).map(Cell::Integer),
+        Value::Text(text) => with_text(text, payload, arena, time::date).map(Cell::Integer),
+        _ => None,
+    }
+}
+
+#[inline]
+fn timestamp(
+    value: Value,
+    payload: &str,
+    arena: &mut Arena,
+    at: impl FnOnce((i64, Option<i64>)) -> i64,
+) -> Option<Cell> {
+    match value {
+        Value::Number(number) => number.as_i64().map(time::epoch).map(Cell::Integer),
+        Value::Text(text) => with_text(text, payload, arena, time::timestamp).map(at).map(Cell::Integer),
+        _ => None,
+    }
+}
+
+fn bytea(value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
+    let Value::Text(text) = value else { return None };
+    let mut bytes = std::mem::take(&mut arena.bytes);
+    let start = bytes.len();
+    let written = with_text(text, payload, arena, |text| match text.strip_prefix("\\x") {
+        Some(hex) => write_hex(hex, &mut bytes),
+        None => write_escaped(text, &mut bytes),
+    });
+    if written.is_none() {
+        bytes.truncate(start);
+    }
+    let span = Span::new(start, bytes.len());
+    arena.bytes = bytes;
+    written.map(|()| Cell::Bytes(span))
+}
+
+/// Pairs of hexadecimal digits, with whitespace between pairs.
+fn write_hex(hex: &str, out: &mut Vec<u8>) -> Option<()> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut rest = hex.bytes();
+    while let Some(byte) = rest.next() {
+        if !matches!(byte, b' ' | b'\n' | b'\t' | b'\r') {
+            out.push(digit(byte)? << 4 | digit(rest.next()?)?);
+        }
+    }
+    Some(())
+}
+
+/// Bytes as they are, but `\\` for a backslash and `\ooo` for any byte.
+fn write_escaped(text: &str, out: &mut Vec<u8>) -> Option<()> {
+    let mut rest = text.as_bytes();
+    while let Some((byte, tail)) = rest.split_first() {
+        rest = tail;
+        match byte {
+            b'\\' => match tail {
+                [b'\\', tail @ ..] => {
+                    out.push(b'\\');
+                    rest = tail;
+                }
+                [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', tail @ ..] => {
+                    out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                    rest = tail;
+                }
+                _ => return None,
+            },
+            byte => out.push(*byte),
+        }
+    }
+    Some(())
+}

@@ -1,0 +1,250 @@
+//! Which column a key belongs to, and the walk over an object's members.
+
+use std::collections::HashMap;
+
+use weir_common::catalog::Column;
+use weir_common::types::SqlType;
+
+use super::BadRecord;
+use super::cell::{Cell, Match, Scratch, Span};
+use super::convert;
+use super::json::{Scanner, Syntax, Value, unescape};
+
+/// Keys that are remembered in the order in which they came; objects with more are looked up from there on.
+const SHAPE_MAX: usize = 256;
+/// How far ahead a key is looked for, so that optional fields may be absent.
+const LOOK_AHEAD: usize = 3;
+/// Of a value that does not fit, this much is shown.
+const FOUND_MAX: usize = 60;
+
+/// The columns that are filled from the payload, in the order of their cells.
+pub(super) struct Fields {
+    columns: Vec<(String, SqlType)>,
+    /// Columns whose names are the same but for the case of letters: mostly one each.
+    groups: Vec<Vec<usize>>,
+    /// Groups by their names in lower case.
+    by_name: HashMap<String, usize>,
+    /// The keys of recent objects, in their order.
+    shape: Vec<Expected>,
+    /// A key without escapes, and one in lower case.
+    unescaped: String,
+    folded: String,
+}
+
+/// A key that is likely to come.
+struct Expected {
+    /// Without escapes.
+    key: Vec<u8>,
+    target: Target,
+}
+
+/// What a key's value is for.
+#[derive(Clone, Copy)]
+enum Target {
+    /// No column.
+    Nothing,
+    /// A single column.
+    Column(usize, Match),
+    /// Columns whose names differ only in the case of letters.
+    Several(Several),
+}
+
+/// Columns whose names differ only in the case of letters, as a key meets them.
+#[derive(Clone, Copy)]
+struct Several {
+    group: usize,
+    /// The one that is named exactly like the key.
+    exact: Option<usize>,
+}
+
+impl Fields {
+    pub(super) fn new(columns: Vec<&Column>) -> Fields {
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut by_name = HashMap::new();
+        for (cell, column) in columns.iter().enumerate() {
+            let group = *by_name.entry(column.name.to_ascii_lowercase()).or_insert(groups.len());
+            groups.resize(groups.len().max(group + 1), Vec::new());
+            groups[group].push(cell);
+        }
+        let columns = columns.into_iter().map(|column| (column.name.clone(), column.ty)).collect();
+        Fields { columns, groups, by_name, shape: Vec::new(), unescaped: String::new(), folded: String::new() }
+    }
+
+    /// Reads a payload into the scratch row.
+    pub(super) fn read(&mut self, payload: &str, scratch: &mut Scratch) -> Result<(), BadRecord> {
+        let mut scanner = Scanner::new(payload);
+        scanner.skip_whitespace();
+        let other = match scanner.peek() {
+            Some(b'{') => {
+                self.read_object(&mut scanner, payload, scratch)?;
+                None
+            }
+            _ => Some(scanner.value(0)?),
+        };
+        scanner.skip_whitespace();
+        if scanner.peek().is_some() {
+            return Err(scanner.error("trailing characters").into());
+        }
+        match other {
+            Some(value) => Err(BadRecord::NotAnObject { found: describe(value, payload) }),
+            None => self.check(payload, scratch),
+        }
+    }
+
+    fn read_object(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        payload: &str,
+        scratch: &mut Scratch,
+    ) -> Result<(), BadRecord> {
+        scanner.take(b'{');
+        scanner.skip_whitespace();
+        if !scanner.take(b'}') {
+            let mut place = 0;
+            loop {
+                self.read_member(&mut place, scanner, payload, scratch)?;
+                scanner.skip_whitespace();
+                if !scanner.take(b',') {
+                    break;
+                }
+                scanner.skip_whitespace();
+            }
+            scanner.expect(b'}', "expected , or }")?;
+        }
+        Ok(())
+    }
+
+    /// Reads a key and its value. `place` is where in the shape the key is expected.
+    #[inline]
+    fn read_member(
+        &mut self,
+        place: &mut usize,
+        scanner: &mut Scanner<'_>,
+        payload: &str,
+        scratch: &mut Scratch,
+    ) -> Result<(), Syntax> {
+        let target = match self.shape.get(*place) {
+            Some(expected) if scanner.take_string(&expected.key) => {
+                *place += 1;
+                expected.target
+            }
+            _ => self.find(place, scanner)?,
+        };
+        if let Target::Several(columns) = target {
+            return self.read_several(columns, scanner, payload, scratch);
+        }
+        scanner.colon()?;
+        let start = scanner.at();
+        let value = scanner.value(1)?;
+        if let Target::Column(cell, how) = target {
+            let (_, ty) = self.columns[cell];
+            let filled = convert::cell(ty, value, payload, &mut scratch.arena);
+            scratch.set(cell, how, filled.unwrap_or_else(|| Cell::Misfit(Span::new(start, scanner.at()))));
+        }
+        Ok(())
+    }
+
+    /// What the next key's value is for, if it is not the key that was expected.
+    #[cold]
+    fn find(&mut self, place: &mut usize, scanner: &mut Scanner<'_>) -> Result<Target, Syntax> {
+        let ahead = self.shape.iter().enumerate().skip(*place + 1).take(LOOK_AHEAD);
+        for (at, expected) in ahead {
+            if scanner.take_string(&expected.key) {
+                *place = at + 1;
+                return Ok(expected.target);
+            }
+        }
+        let key = scanner.string()?;
+        let raw = key.span.of(scanner.text());
+        if !key.escaped {
+            let target = self.look_up(raw);
+            self.remember(*place, raw, target);
+            *place += 1;
+            return Ok(target);
+        }
+        let mut unescaped = std::mem::take(&mut self.unescaped);
+        unescaped.clear();
+        let known = unescape(raw, &mut unescaped).map(|()| self.look_up(&unescaped));
+        self.unescaped = unescaped;
+        known.ok_or_else(|| scanner.error("unpaired surrogate in a key"))
+    }
+
+    /// Reads a value that several columns may take.
+    #[cold]
+    fn read_several(
+        &mut self,
+        columns: Several,
+        scanner: &mut Scanner<'_>,
+        payload: &str,
+        scratch: &mut Scratch,
+    ) -> Result<(), Syntax> {
+        scanner.colon()?;
+        let start = scanner.at();
+        let value = scanner.value(1)?;
+        for &cell in &self.groups[columns.group] {
+            let how = if columns.exact == Some(cell) { Match::Exact } else { Match::Folded };
+            let filled = convert::cell(self.columns[cell].1, value, payload, &mut scratch.arena);
+            scratch.set(cell, how, filled.unwrap_or_else(|| Cell::Misfit(Span::new(start, scanner.at()))));
+        }
+        Ok(())
+    }
+
+    /// What a key's value is for.
+    fn look_up(&mut self, key: &str) -> Target {
+        self.folded.clear();
+        self.folded.push_str(key);
+        self.folded.make_ascii_lowercase();
+        let Some(&group) = self.by_name.get(&self.folded) else { return Target::Nothing };
+        let exact = self.groups[group].iter().copied().find(|cell| self.columns[*cell].0 == key);
+        match self.groups[group][..] {
+            [cell] => Target::Column(cell, if exact.is_some() { Match::Exact } else { Match::Folded }),
+            _ => Target::Several(Several { group, exact }),
+        }
+    }
+
+    /// Notes that a key came at a place of the shape.
+    fn remember(&mut self, place: usize, key: &str, target: Target) {
+        if self.shape.len() < SHAPE_MAX {
+            let place = place.min(self.shape.len());
+            self.shape.insert(place, Expected { key: key.as_bytes().to_vec(), target });
+        } else if let Some(expected) = self.shape.get_mut(place) {
+            expected.key.clear();
+            expected.key.extend_from_slice(key.as_bytes());
+            expected.target = target;
+        }
+    }
+
+    /// Finds the first cell that could not be filled.
+    fn check(&self, payload: &str, scratch: &Scratch) -> Result<(), BadRecord> {
+        for (cell, (name, ty)) in scratch.cells.iter().zip(&self.columns) {
+            if let Cell::Misfit(span) = cell {
+                let misfit = span.of(payload);
+                let found = describe(Scanner::new(misfit).value(1)?, misfit);
+                return Err(BadRecord::Type { column: name.clone(), expected: *ty, found });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl From<Syntax> for BadRecord {
+    fn from(Syntax { reason, at }: Syntax) -> BadRecord {
+        BadRecord::Syntax { reason, at }
+    }
+}
+
+/// A value of a text as it is shown in an error.
+fn describe(value: Value, text: &str) -> String {
+    let (kind, span, quote) = match value {
+        Value::Null => return "null".to_owned(),
+        Value::Boolean(value) => return value.to_string(),
+        Value::Number(number) => ("number", number.span, ""),
+        Value::Text(text) => ("string", text.span, "\""),
+        Value::Array(span) => ("array", span, ""),
+        Value::Object(span) => ("object", span, ""),
+    };
+    let text = span.of(text);
+    let shown = &text[..text.floor_char_boundary(FOUND_MAX)];
+    let more = if shown.len() < text.len() { "…" } else { "" };
+    format!("{kind} {quote}{shown}{more}{quote}")
+}

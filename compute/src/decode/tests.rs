@@ -1,0 +1,440 @@
+//! The decoder against a plain model of the same rules over `serde_json::Value`, and examples of each rule.
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{
+    Date32Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType, UInt64Type,
+};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+/// A stored value, as a test compares it.
+#[derive(Clone, Debug, PartialEq)]
+enum Datum {
+    Null,
+    Boolean(bool),
+    Integer(i64),
+    Float(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+fn column(name: &str, ty: SqlType) -> Column {
+    Column { name: name.to_owned(), ty, origin: Origin::Payload }
+}
+
+fn datum(array: &dyn Array, ty: SqlType, row: usize) -> Datum {
+    if array.is_null(row) {
+        return Datum::Null;
+    }
+    match ty {
+        SqlType::Boolean => Datum::Boolean(array.as_boolean().value(row)),
+        SqlType::SmallInt => Datum::Integer(array.as_primitive::<Int16Type>().value(row).into()),
+        SqlType::Integer => Datum::Integer(array.as_primitive::<Int32Type>().value(row).into()),
+        SqlType::BigInt => Datum::Integer(array.as_primitive::<Int64Type>().value(row)),
+        SqlType::Date => Datum::Integer(array.as_primitive::<Date32Type>().value(row).into()),
+        SqlType::Timestamp | SqlType::Timestamptz => {
+            Datum::Integer(array.as_primitive::<TimestampMicrosecondType>().value(row))
+        }
+        SqlType::Real => Datum::Float(array.as_primitive::<Float32Type>().value(row).into()),
+        SqlType::Double => Datum::Float(array.as_primitive::<Float64Type>().value(row)),
+        SqlType::Varchar | SqlType::Jsonb => Datum::Text(array.as_string::<i32>().value(row).to_owned()),
+        SqlType::Bytea => Datum::Bytes(array.as_binary::<i32>().value(row).to_vec()),
+    }
+}
+
+fn rows(batch: &RecordBatch, columns: &[Column]) -> Vec<Vec<Datum>> {
+    let row = |row| columns.iter().zip(batch.columns()).map(|(column, array)| datum(array, column.ty, row)).collect();
+    (0..batch.num_rows()).map(row).collect()
+}
+
+/// Decodes the field `a` of a payload.
+fn decode(ty: SqlType, value: &str) -> Result<Datum, String> {
+    let columns = [column("a", ty)];
+    let mut decoder = Decoder::new(&columns, "split");
+    decoder.append(format!("{{\"a\":{value}}}").as_bytes(), 1, "subject").map_err(|error| error.to_string())?;
+    Ok(rows(&decoder.finish(), &columns).remove(0).remove(0))
+}
+
+#[test]
+fn values_that_fit() {
+    let text = |text: &str| Datum::Text(text.to_owned());
+    let bytes = |bytes: &[u8]| Datum::Bytes(bytes.to_vec());
+    let noon = Datum::Integer(1_709_208_000_000_000);
+    for (ty, value, expected) in [
+        (SqlType::Boolean, "true", Datum::Boolean(true)),
+        (SqlType::Boolean, "null", Datum::Null),
+        (SqlType::SmallInt, "-32768", Datum::Integer(-32768)),
+        (SqlType::SmallInt, "-0", Datum::Integer(0)),
+        (SqlType::Integer, "\"+12\"", Datum::Integer(12)),
+        (SqlType::Integer, r#""\u0031""#, Datum::Integer(1)),
+        (SqlType::BigInt, "-9223372036854775808", Datum::Integer(i64::MIN)),
+        (SqlType::BigInt, "9223372036854775807", Datum::Integer(i64::MAX)),
+        (SqlType::Real, "0.1", Datum::Float(f64::from(0.1_f32))),
+        (SqlType::Real, "\"-inf\"", Datum::Float(f64::NEG_INFINITY)),
+        (SqlType::Double, "9007199254740993", Datum::Float(9_007_199_254_740_992.0)),
+        (SqlType::Double, "1e-400", Datum::Float(0.0)),
+        (SqlType::Double, "-3", Datum::Float(-3.0)),
+        (SqlType::Double, "\"Infinity\"", Datum::Float(f64::INFINITY)),
+        (SqlType::Double, "\"1.5e3\"", Datum::Float(1500.0)),
+        (SqlType::Varchar, r#""a\n\u00e9""#, text("a\né")),
+        (SqlType::Varchar, "1.50", text("1.50")),
+        (SqlType::Varchar, "false", text("false")),
+        (SqlType::Bytea, r#""\\xDe Ad""#, bytes(&[0xde, 0xad])),
+        (SqlType::Bytea, r#""é\\\\\\001""#, bytes("é\\\u{1}".as_bytes())),
+        (SqlType::Bytea, "\"12CD\"", bytes(b"12CD")),
+        (SqlType::Date, "\"2024-02-29\"", Datum::Integer(19_782)),
+        (SqlType::Date, "-1", Datum::Integer(-1)),
+        (SqlType::Timestamp, "\"2024-02-29 12:00:00+05\"", noon.clone()),
+        (SqlType::Timestamp, "1709208000", noon.clone()),
+        (SqlType::Timestamp, "1709208000000", noon.clone()),
+        (SqlType::Timestamptz, "\"2024-02-29T13:00:00.000+01:00\"", noon.clone()),
+        (SqlType::Timestamptz, "\"2024-02-29 12:00:00\"", noon.clone()),
+        (SqlType::Timestamptz, "1709208000000000", noon),
+        (SqlType::Jsonb, r#"{"b":1.0,"a":[null,"x"]}"#, text(r#"{"a": [null, "x"], "b": 1.0}"#)),
+        (SqlType::Jsonb, "\"text\"", text("\"text\"")),
+        (SqlType::Jsonb, "null", Datum::Null),
+    ] {
+        assert_eq!(decode(ty, value), Ok(expected), "{value} as {ty}");
+    }
+    assert!(matches!(decode(SqlType::Double, "\"NaN\""), Ok(Datum::Float(nan)) if nan.is_nan()));
+}
+
+#[test]
+fn values_that_do_not_fit() {
+    for (ty, value, found) in [
+        (SqlType::Boolean, "1", "number 1"),
+        (SqlType::Boolean, "\"true\"", "string \"true\""),
+        (SqlType::SmallInt, "32768", "number 32768"),
+        (SqlType::Integer, "1.0", "number 1.0"),
+        (SqlType::Integer, "1e2", "number 1e2"),
+        (SqlType::Integer, "\" 1\"", "string \" 1\""),
+        (SqlType::Integer, "\"\"", "string \"\""),
+        (SqlType::BigInt, "9223372036854775808", "number 9223372036854775808"),
+        (SqlType::BigInt, "123456789012345678901", "number 123456789012345678901"),
+        (SqlType::Real, "1e39", "number 1e39"),
+        (SqlType::Double, "1e309", "number 1e309"),
+        (SqlType::Double, "\"1e309\"", "string \"1e309\""),
+        (SqlType::Double, "\"x\"", "string \"x\""),
+        (SqlType::Varchar, "{\"b\":1}", "object {\"b\":1}"),
+        (SqlType::Varchar, "[1]", "array [1]"),
+        (SqlType::Varchar, r#""\ud800""#, r#"string "\ud800""#),
+        (SqlType::Bytea, r#""\\x1""#, r#"string "\\x1""#),
+        (SqlType::Bytea, r#""\\400""#, r#"string "\\400""#),
+        (SqlType::Bytea, "1", "number 1"),
+        (SqlType::Date, "\"2023-02-29\"", "string \"2023-02-29\""),
+        (SqlType::Date, "95026237", "number 95026237"),
+        (SqlType::Timestamp, "1.5", "number 1.5"),
+        (SqlType::Timestamptz, "\"now\"", "string \"now\""),
+        (SqlType::Timestamptz, "true", "true"),
+        (SqlType::Jsonb, "[1e401]", "array [1e401]"),
+    ] {
+        assert_eq!(decode(ty, value), Err(format!("column \"a\": expected {ty}, found {found}")), "{value} as {ty}");
+    }
+    let long = decode(SqlType::Boolean, &format!("\"{}\"", "é".repeat(100))).expect_err("a string");
+    assert!(long.ends_with(&format!("found string \"{}…\"", "é".repeat(30))), "{long}");
+}
+
+#[test]
+fn payloads_that_are_no_objects() {
+    for (payload, error) in [
+        ("", "payload is not JSON: unexpected end at byte 0"),
+        ("nope", "payload is not JSON: expected a value at byte 0"),
+        ("{\"a\":1", "payload is not JSON: expected , or } at byte 6"),
+        ("{\"a\":1,}", "payload is not JSON: expected a string at byte 7"),
+        ("{\"a\":1} x", "payload is not JSON: trailing characters at byte 8"),
+        ("{} {}", "payload is not JSON: trailing characters at byte 3"),
+        (" [1] ", "payload is not a JSON object but array [1]"),
+        ("null", "payload is not a JSON object but null"),
+        ("1 2", "payload is not JSON: trailing characters at byte 2"),
+    ] {
+        let refused = Decoder::new(&[column("a", SqlType::BigInt)], "split").append(payload.as_bytes(), 1, "subject");
+        assert_eq!(refused.map_err(|error| error.to_string()), Err(error.to_owned()), "{payload}");
+    }
+    let refused = Decoder::new(&[], "split").append(b"{\"a\":\"\xff\"}", 1, "subject");
+    assert_eq!(refused, Err(BadRecord::Syntax { reason: "invalid UTF-8", at: 6 }));
+}
+
+#[test]
+fn included_columns_come_from_the_message() {
+    let included = |name: &str, origin| Column { origin, ..column(name, SqlType::Varchar) };
+    let columns = [
+        included("o", Origin::Offset),
+        column("a", SqlType::Integer),
+        included("s", Origin::Subject),
+        included("p", Origin::Partition),
+    ];
+    let mut decoder = Decoder::new(&columns, "orders");
+    decoder.append(br#"{"a": 1, "o": "x", "s": 2}"#, u64::MAX, "orders.new").expect("a good record");
+    decoder.append(b"{}", 0, "orders.old").expect("a good record");
+    assert_eq!(decoder.len(), 2);
+    assert!(decoder.bytes() > 0);
+    let batch = decoder.finish();
+    let text = |text: &str| Datum::Text(text.to_owned());
+    let orders = text("orders");
+    assert_eq!(
+        rows(&batch, &columns),
+        [
+            vec![text("18446744073709551615"), Datum::Integer(1), text("orders.new"), orders.clone()],
+            vec![text("0"), Datum::Null, text("orders.old"), orders],
+        ]
+    );
+    assert_eq!(batch.schema(), block_schema(&columns));
+    assert_eq!(batch.column(4).as_primitive::<UInt64Type>().values(), &[u64::MAX, 0]);
+    assert!(decoder.is_empty() && decoder.bytes() == 0 && decoder.finish().num_rows() == 0);
+}
+
+#[test]
+fn keys_match_exactly_before_they_match_in_another_case() {
+    let columns =
+        [column("userid", SqlType::Integer), column("userId", SqlType::Integer), column("b", SqlType::Integer)];
+    let mut decoder = Decoder::new(&columns, "split");
+    for payload in [
+        r#"{"userId": 1, "B": 2}"#,
+        r#"{"userId": 1, "userid": 2, "USERID": 3}"#,
+        r#"{"USERID": 3, "B": 1, "b": null}"#,
+        r#"{"b": 4, "B": "not a number"}"#,
+        r#"{"b": "not a number", "b": 5}"#,
+        r#"{"\u0062": 6, "c": {"b": 7}}"#,
+    ] {
+        decoder.append(payload.as_bytes(), 1, "subject").expect("a good record");
+    }
+    let (n, null) = (Datum::Integer, Datum::Null);
+    assert_eq!(
+        rows(&decoder.finish(), &columns),
+        [
+            [n(1), n(1), n(2)],
+            [n(2), n(1), null.clone()],
+            [n(3), n(3), null.clone()],
+            [null.clone(), null.clone(), n(4)],
+            [null.clone(), null.clone(), n(5)],
+            [null.clone(), null, n(6)],
+        ]
+    );
+}
+
+/// A field as it is written in a generated payload.
+#[derive(Clone, Debug)]
+struct Written {
+    key: String,
+    /// Whether the key is written with escapes.
+    escaped: bool,
+    value: Value,
+}
+
+fn json_text(text: &str, escaped: bool) -> String {
+    if escaped {
+        let units: String = text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+        format!("\"{units}\"")
+    } else {
+        serde_json::to_string(text).expect("a string")
+    }
+}
+
+fn payload(fields: &[Written], space: &str) -> String {
+    let members: Vec<String> = fields
+        .iter()
+        .map(|field| format!("{space}{}{space}:{space}{}{space}", json_text(&field.key, field.escaped), field.value))
+        .collect();
+    format!("{space}{{{}}}{space}", members.join(","))
+}
+
+/// What PostgreSQL prints, for values without floating point exponents.
+fn jsonb_model(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(jsonb_model).collect::<Vec<_>>().join(", ")),
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|(key, _)| (key.len(), (*key).clone()));
+            let written: Vec<String> = members
+                .iter()
+                .map(|(key, value)| format!("{}: {}", json_text(key, false), jsonb_model(value)))
+                .collect();
+            format!("{{{}}}", written.join(", "))
+        }
+        scalar => scalar.to_string(),
+    }
+}
+
+fn model(ty: SqlType, value: &Value) -> Option<Datum> {
+    let integer = |min: i64, max: i64| {
+        let number = value.as_i64().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+        number.filter(|number| (min..=max).contains(number)).map(Datum::Integer)
+    };
+    let point = |text: &str| {
+        let naive = |format| chrono::NaiveDateTime::parse_from_str(text, format).ok().map(|at| (at, 0));
+        let with_offset = chrono::DateTime::parse_from_rfc3339(text).ok();
+        let with_offset = with_offset.map(|at| (at.naive_local(), at.offset().local_minus_utc()));
+        let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok();
+        let midnight = date.and_then(|date| date.and_hms_opt(0, 0, 0)).map(|at| (at, 0));
+        with_offset.or_else(|| naive("%Y-%m-%d %H:%M:%S%.f")).or(midnight)
+    };
+    let micros = |utc: bool| match value {
+        Value::Number(_) => value.as_i64().map(|number| {
+            let digits = number.unsigned_abs().to_string().len();
+            match digits {
+                ..=11 => number * 1_000_000,
+                12..=14 => number * 1_000,
+                15..=17 => number,
+                _ => number / 1_000,
+            }
+        }),
+        Value::String(text) => point(text)
+            .map(|(at, offset)| at.and_utc().timestamp_micros() - if utc { i64::from(offset) * 1_000_000 } else { 0 }),
+        _ => None,
+    };
+    match (ty, value) {
+        (_, Value::Null) => Some(Datum::Null),
+        (SqlType::Boolean, value) => value.as_bool().map(Datum::Boolean),
+        (SqlType::SmallInt, _) => integer(i16::MIN.into(), i16::MAX.into()),
+        (SqlType::Integer, _) => integer(i32::MIN.into(), i32::MAX.into()),
+        (SqlType::BigInt, _) => integer(i64::MIN, i64::MAX),
+        (SqlType::Real, Value::Number(number)) => {
+            number.to_string().parse::<f32>().ok().map(|number| Datum::Float(number.into()))
+        }
+        (SqlType::Real, Value::String(text)) => text.parse::<f32>().ok().map(|number| Datum::Float(number.into())),
+        (SqlType::Double, Value::Number(number)) => number.to_string().parse().ok().map(Datum::Float),
+        (SqlType::Double, Value::String(text)) => text.parse().ok().map(Datum::Float),
+        (SqlType::Varchar, Value::String(text)) => Some(Datum::Text(text.clone())),
+        (SqlType::Varchar, Value::Number(_) | Value::Bool(_)) => Some(Datum::Text(value.to_string())),
+        (SqlType::Bytea, Value::String(text)) => match text.strip_prefix("\\x") {
+            Some(hex) if hex.len() % 2 == 0 => (0..hex.len() / 2)
+                .map(|at| u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok())
+                .collect::<Option<Vec<u8>>>()
+                .map(Datum::Bytes),
+            Some(_) => None,
+            None => (!text.contains('\\')).then(|| Datum::Bytes(text.clone().into_bytes())),
+        },
+        (SqlType::Date, Value::Number(_)) => {
+            value.as_i64().filter(|days| (-2_440_588..=95_026_236).contains(days)).map(Datum::Integer)
+        }
+        (SqlType::Date, Value::String(text)) => {
+            let date = chrono::NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
+            let days = date.signed_duration_since(chrono::NaiveDate::from_ymd_opt(1970, 1, 1)?).num_days();
+            Some(Datum::Integer(days))
+        }
+        (SqlType::Timestamp, _) => micros(false).map(Datum::Integer),
+        (SqlType::Timestamptz, _) => micros(true).map(Datum::Integer),
+        (SqlType::Jsonb, value) => Some(Datum::Text(jsonb_model(value))),
+        _ => None,
+    }
+}
+
+/// What a payload's fields make of a row; `None`: it is bad.
+fn model_row(columns: &[Column], fields: &[Written]) -> Option<Vec<Datum>> {
+    let last = |matches: &dyn Fn(&str) -> bool| fields.iter().rfind(|field| matches(&field.key));
+    let one = |column: &Column| {
+        let field = last(&|key| key == column.name).or_else(|| last(&|key| key.eq_ignore_ascii_case(&column.name)));
+        field.map_or(Some(Datum::Null), |field| model(column.ty, &field.value))
+    };
+    columns.iter().map(one).collect()
+}
+
+fn any_type() -> impl Strategy<Value = SqlType> {
+    prop::sample::select(vec![
+        SqlType::Boolean,
+        SqlType::SmallInt,
+        SqlType::Integer,
+        SqlType::BigInt,
+        SqlType::Real,
+        SqlType::Double,
+        SqlType::Varchar,
+        SqlType::Bytea,
+        SqlType::Date,
+        SqlType::Timestamp,
+        SqlType::Timestamptz,
+        SqlType::Jsonb,
+    ])
+}
+
+fn any_columns() -> impl Strategy<Value = Vec<Column>> {
+    let names = prop::sample::subsequence(vec!["a", "b", "A", "channel", "été", "q\"\\"], 0..6);
+    (names, prop::collection::vec(any_type(), 6))
+        .prop_map(|(names, types)| names.into_iter().zip(types).map(|(name, ty)| column(name, ty)).collect())
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    let seconds = -2_000_000_000_i64..4_000_000_000;
+    let time = (seconds, 0_u32..1_000_000)
+        .prop_map(|(seconds, micros)| chrono::DateTime::from_timestamp(seconds, micros * 1000).expect("in range"));
+    let scalar = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Into::into),
+        any::<i64>().prop_map(Into::into),
+        (-40_000_i64..40_000).prop_map(Into::into),
+        any::<u64>().prop_map(Into::into),
+        // Eighths: written without an exponent.
+        (-8_000_000_i32..8_000_000).prop_map(|eighths| (f64::from(eighths) / 8.0).into()),
+        // Backslashes mean something in a bytea, which the model does not know.
+        any::<String>().prop_map(|text| text.replace('\\', "/").into()),
+        (-40_000_i64..40_000).prop_map(|number| number.to_string().into()),
+        prop::sample::select(vec!["Infinity", "-inf", "1.25", "", "true", "\\x", "\\x0", "\\xAb01", "a\\"])
+            .prop_map(Into::into),
+        time.clone().prop_map(|at| at.format("%Y-%m-%d").to_string().into()),
+        time.clone().prop_map(|at| at.format("%Y-%m-%d %H:%M:%S%.6f").to_string().into()),
+        (time, -12_i32..12).prop_map(|(at, hours)| {
+            let zone = chrono::FixedOffset::east_opt(hours * 3600).expect("below a day");
+            at.with_timezone(&zone).to_rfc3339().into()
+        }),
+    ];
+    scalar.prop_recursive(3, 16, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+            prop::collection::btree_map("[ab\"\n]{0,3}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_fields() -> impl Strategy<Value = Vec<Written>> {
+    let key = prop_oneof![
+        8 => prop::sample::select(vec!["a", "b", "A", "B", "channel", "Channel", "été", "q\"\\", "other", ""])
+            .prop_map(str::to_owned),
+        1 => any::<String>(),
+    ];
+    let field =
+        (key, prop::bool::weighted(0.1), any_value()).prop_map(|(key, escaped, value)| Written { key, escaped, value });
+    prop::collection::vec(field, 0..8)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn records_are_decoded_as_the_model_says(
+        columns in any_columns(),
+        records in prop::collection::vec((any_fields(), "[ \n\t\r]{0,2}"), 1..6),
+    ) {
+        let mut decoder = Decoder::new(&columns, "split");
+        let mut expected = Vec::new();
+        for (fields, space) in &records {
+            let (rows, bytes) = (decoder.len(), decoder.bytes());
+            let result = decoder.append(payload(fields, space).as_bytes(), 7, "subject");
+            let row = model_row(&columns, fields);
+            prop_assert_eq!(result.is_ok(), row.is_some(), "{:?}: {:?}", result, row);
+            if result.is_err() {
+                prop_assert_eq!((rows, bytes), (decoder.len(), decoder.bytes()));
+            }
+            expected.extend(row);
+        }
+        prop_assert_eq!(rows(&decoder.finish(), &columns), expected);
+    }
+
+    #[test]
+    fn broken_payloads_leave_no_trace(
+        columns in any_columns(), fields in any_fields(), at: prop::sample::Index, byte: u8, cut: bool,
+    ) {
+        let mut broken = payload(&fields, "").into_bytes();
+        let at = at.index(broken.len());
+        if cut { broken.truncate(at) } else { broken[at] = byte }
+        let mut decoder = Decoder::new(&columns, "split");
+        let good = decoder.append(&broken, 1, "subject").is_ok();
+        let object = serde_json::from_slice::<std::collections::HashMap<String, serde::de::IgnoredAny>>(&broken).is_ok();
+        prop_assert!(object || !good);
+        decoder.append(b"{}", 2, "subject").expect("a good record");
+        let batch = decoder.finish();
+        prop_assert_eq!(batch.num_rows(), 1 + usize::from(good));
+        prop_assert!(batch.columns().iter().all(|column| column.len() == batch.num_rows()));
+    }
+}

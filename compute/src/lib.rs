@@ -1,0 +1,33 @@
+//! The life of a record: the compute node.
+//!
+//! In reading order:
+//!
+//! * [`node`]: what meta tells the node, and the term it takes part in: a pure core and the task that drives it;
+//! * [`actor`]: one split of one table: reader, decoder, blocks, barriers, acknowledgements;
+//! * [`decode`]: a JSON payload becomes a row of Arrow columns;
+//! * [`block`]: rows become a stored value;
+//! * [`seal`]: which writes belong to which epoch: a pure core;
+//! * [`slot`]: the task that applies writes, seals epochs and keeps the snapshots that scans read;
+//! * [`state`]: the slot's database over the object store;
+//! * [`scan`]: what frontends read.
+//!
+//! A compute node holds no durable truth on its own disk: what it has not reported durable is read again from NATS.
+
+pub mod node;
+
+pub mod actor;
+pub mod decode;
+
+pub mod block;
+pub mod seal;
+pub mod slot;
+pub mod state;
+
+pub mod scan;
+
+mod error;
+mod metrics;
+mod wire;
+
+pub use error::Error;
+pub use node::task::{Compute, Config};

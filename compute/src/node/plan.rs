@@ -1,0 +1,79 @@
+//! What a node is told to run in a term.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+use weir_common::catalog::Table;
+use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
+
+/// A node's part of a term.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The term.
+    pub term: TermId,
+    /// The committed epoch it starts from.
+    pub epoch: Epoch,
+    /// The node's slots.
+    pub slots: Vec<SlotPlan>,
+    /// Every table of the catalog.
+    pub tables: Vec<Arc<Table>>,
+    /// The splits the node reads.
+    pub splits: Vec<SplitPlan>,
+}
+
+/// A slot to open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotPlan {
+    /// Its number.
+    pub slot: SlotId,
+    /// Its vnodes.
+    pub vnodes: VnodeRange,
+    /// Where its new database lives.
+    pub path: String,
+    /// What that is a clone of; empty: new.
+    pub sources: Vec<SourcePlan>,
+}
+
+/// A committed checkpoint, or the part of it that a slot takes over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourcePlan {
+    /// The database.
+    pub path: String,
+    /// Its checkpoint.
+    pub checkpoint: Uuid,
+    /// The vnodes to take.
+    pub vnodes: VnodeRange,
+}
+
+/// A split to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitPlan {
+    /// The split.
+    pub split: TableSplit,
+    /// The slot that takes its rows.
+    pub slot: SlotId,
+    /// The next sequence to read.
+    pub sequence: Sequence,
+}
+
+/// A change of what runs, carried by a barrier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// The job of a table starts; the splits are those that this node reads.
+    Add(Arc<Table>, Vec<SplitPlan>),
+    /// The job of a table stops and its state is forgotten.
+    Drop(TableId),
+}
+
+/// A barrier as it arrives at a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Barrier {
+    /// The term.
+    pub term: TermId,
+    /// The epoch it ends.
+    pub epoch: Epoch,
+    /// Snapshots of sealed epochs below this one may be dropped.
+    pub lowest_pinned: Epoch,
+    /// What changes.
+    pub mutation: Option<Mutation>,
+}

@@ -1,0 +1,298 @@
+//! The node's core: a pure state machine of the term that a compute node takes part in.
+//!
+//! It decides which term's messages count, when the node is ready, and when an epoch is durable on all its slots. It does
+//! not open databases, run actors or talk to meta; its actions say when that is due.
+//!
+//! Invariants: a node takes part in one term at a time; nothing of another term has any effect; an epoch is reported
+//! once, after all slots are durable up to it and after every epoch before it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId};
+
+use super::plan::{Barrier, Plan};
+
+/// What happens to a node.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Meta: stop what runs, build this.
+    Start(Plan),
+    /// Meta: a barrier.
+    Barrier(Barrier),
+    /// Meta: the epoch is committed.
+    Committed(TermId, Epoch),
+    /// Meta: the term has ended.
+    Stop(TermId),
+    /// The control stream is gone, and with it the term.
+    Disconnected,
+    /// The end of [`Action::Open`].
+    Opened(TermId, Result<(), String>),
+    /// A slot is durable up to an epoch.
+    SlotDurable(TermId, SlotEpoch),
+    /// Something of the term broke: the node cannot go on with it.
+    Broken(TermId, String),
+    /// A job cannot go on for a reason that its user has to mend.
+    JobFailed(TermId, TableId, String),
+    /// A reader's ack window is nearly full.
+    CheckpointWanted(TermId),
+}
+
+/// A slot's durable epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotEpoch {
+    /// The slot.
+    pub slot: SlotId,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The checkpoint that holds it.
+    pub checkpoint: Uuid,
+    /// The positions of the slot's splits at its end.
+    pub positions: Vec<(TableSplit, Sequence)>,
+}
+
+/// What the node wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Open the slots and build the actors of a term.
+    Open(Plan),
+    /// Stop everything of the term that is open or opening.
+    Close(TermId),
+    /// Hand a barrier to the slots and actors.
+    Inject(Barrier),
+    /// Acknowledge to NATS what the epoch read; forget older checkpoints.
+    Acknowledge(Epoch),
+    /// Tell meta.
+    Send(Message),
+}
+
+/// What a node tells meta.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The slots are open; the committed epoch can be read.
+    Ready(TermId),
+    /// The node can take no further part in the term.
+    Failed(TermId, String),
+    /// All slots are durable up to an epoch.
+    Report {
+        /// The term.
+        term: TermId,
+        /// The epoch.
+        epoch: Epoch,
+        /// The checkpoint of every slot.
+        checkpoints: Vec<(SlotId, Uuid)>,
+        /// The positions that moved since the report before.
+        positions: Vec<(TableSplit, Sequence)>,
+    },
+    /// Someone waits for a checkpoint.
+    WantBarrier(TermId),
+    /// A job cannot go on.
+    JobFailed(TermId, TableId, String),
+}
+
+/// A compute node.
+#[derive(Debug, Default)]
+pub struct Node {
+    term: Option<ActiveTerm>,
+}
+
+#[derive(Debug)]
+struct ActiveTerm {
+    id: TermId,
+    slots: BTreeSet<SlotId>,
+    opened: bool,
+    /// Epochs injected and not reported yet.
+    pending: BTreeMap<Epoch, BTreeMap<SlotId, SlotEpoch>>,
+    /// Positions as they were last reported.
+    reported: BTreeMap<TableSplit, Sequence>,
+}
+
+impl Node {
+    /// The term that the node takes part in.
+    pub fn term(&self) -> Option<TermId> {
+        self.term.as_ref().map(|term| term.id)
+    }
+
+    /// Takes in an event and returns what is to be done, in order.
+    pub fn apply(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Start(plan) => self.start(plan),
+            Event::Stop(id) if self.term() == Some(id) => self.close(),
+            Event::Disconnected => self.close(),
+            Event::Barrier(barrier) => self.barrier(barrier),
+            Event::Opened(id, result) => self.opened(id, result),
+            Event::SlotDurable(id, slot) => self.slot_durable(id, slot),
+            Event::Broken(id, error) if self.term() == Some(id) => self.fail(id, error),
+            Event::Committed(id, epoch) if self.term() == Some(id) => vec![Action::Acknowledge(epoch)],
+            Event::JobFailed(id, table, error) if self.term() == Some(id) => {
+                vec![Action::Send(Message::JobFailed(id, table, error))]
+            }
+            Event::CheckpointWanted(id) if self.term() == Some(id) => vec![Action::Send(Message::WantBarrier(id))],
+            Event::Stop(_)
+            | Event::Broken(..)
+            | Event::Committed(..)
+            | Event::JobFailed(..)
+            | Event::CheckpointWanted(_) => Vec::new(),
+        }
+    }
+
+    fn start(&mut self, plan: Plan) -> Vec<Action> {
+        // A late message of an older term must not displace a newer one.
+        if self.term().is_some_and(|current| current.term >= plan.term.term) {
+            return Vec::new();
+        }
+        let mut actions = self.close();
+        self.term = Some(ActiveTerm {
+            id: plan.term,
+            slots: plan.slots.iter().map(|slot| slot.slot).collect(),
+            opened: false,
+            pending: BTreeMap::new(),
+            reported: plan.splits.iter().map(|split| (split.split.clone(), split.sequence)).collect(),
+        });
+        actions.push(Action::Open(plan));
+        actions
+    }
+
+    fn close(&mut self) -> Vec<Action> {
+        self.term.take().map(|term| Action::Close(term.id)).into_iter().collect()
+    }
+
+    fn fail(&mut self, id: TermId, error: String) -> Vec<Action> {
+        let mut actions = self.close();
+        actions.push(Action::Send(Message::Failed(id, error)));
+        actions
+    }
+
+    fn opened(&mut self, id: TermId, result: Result<(), String>) -> Vec<Action> {
+        let Some(term) = self.term.as_mut().filter(|term| term.id == id) else { return Vec::new() };
+        match result {
+            Ok(()) => {
+                term.opened = true;
+                vec![Action::Send(Message::Ready(id))]
+            }
+            Err(error) => self.fail(id, error),
+        }
+    }
+
+    fn barrier(&mut self, barrier: Barrier) -> Vec<Action> {
+        let Some(term) = self.term.as_mut().filter(|term| term.id == barrier.term && term.opened) else {
+            return Vec::new();
+        };
+        let fresh = term.pending.insert(barrier.epoch, BTreeMap::new()).is_none();
+        assert!(fresh, "meta injects an epoch once");
+        vec![Action::Inject(barrier)]
+    }
+
+    fn slot_durable(&mut self, id: TermId, slot: SlotEpoch) -> Vec<Action> {
+        let Some(term) = self.term.as_mut().filter(|term| term.id == id) else { return Vec::new() };
+        let epoch = slot.epoch;
+        let known = term.pending.get_mut(&epoch).map(|slots| slots.insert(slot.slot, slot));
+        assert!(matches!(known, Some(None)), "a slot seals each injected epoch once");
+        let mut actions = Vec::new();
+        while let Some(oldest) = term.pending.first_entry()
+            && oldest.get().len() == term.slots.len()
+        {
+            let (epoch, slots) = oldest.remove_entry();
+            actions.push(Action::Send(term.report(epoch, slots)));
+        }
+        actions
+    }
+}
+
+impl ActiveTerm {
+    fn report(&mut self, epoch: Epoch, slots: BTreeMap<SlotId, SlotEpoch>) -> Message {
+        let mut checkpoints = Vec::new();
+        let mut positions = Vec::new();
+        for slot in slots.into_values() {
+            checkpoints.push((slot.slot, slot.checkpoint));
+            for (split, sequence) in slot.positions {
+                if self.reported.insert(split.clone(), sequence) != Some(sequence) {
+                    positions.push((split, sequence));
+                }
+            }
+        }
+        Message::Report { term: self.id, epoch, checkpoints, positions }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::ids::{Term, VnodeRange};
+
+    use super::super::plan::SlotPlan;
+    use super::*;
+
+    fn term(number: u64) -> TermId {
+        TermId { term: Term(number), nonce: number }
+    }
+
+    fn plan(number: u64, slots: u32) -> Plan {
+        let slot = |slot| SlotPlan {
+            slot: SlotId(slot),
+            vnodes: VnodeRange::ALL,
+            path: format!("{number}/{slot}"),
+            sources: Vec::new(),
+        };
+        Plan {
+            term: term(number),
+            epoch: Epoch(0),
+            slots: (0..slots).map(slot).collect(),
+            tables: Vec::new(),
+            splits: Vec::new(),
+        }
+    }
+
+    fn barrier(number: u64, epoch: u64) -> Event {
+        Event::Barrier(Barrier { term: term(number), epoch: Epoch(epoch), lowest_pinned: Epoch(0), mutation: None })
+    }
+
+    fn durable(number: u64, slot: u32, epoch: u64) -> Event {
+        let slot = SlotEpoch {
+            slot: SlotId(slot),
+            epoch: Epoch(epoch),
+            checkpoint: Uuid::from_u128(u128::from(epoch)),
+            positions: Vec::new(),
+        };
+        Event::SlotDurable(term(number), slot)
+    }
+
+    fn reported(actions: &[Action]) -> Vec<u64> {
+        let epoch = |action: &Action| match action {
+            Action::Send(Message::Report { epoch, .. }) => Some(epoch.0),
+            _ => None,
+        };
+        actions.iter().filter_map(epoch).collect()
+    }
+
+    #[test]
+    fn an_epoch_is_reported_when_all_slots_are_durable_and_in_order() {
+        let mut node = Node::default();
+        node.apply(Event::Start(plan(1, 2)));
+        node.apply(Event::Opened(term(1), Ok(())));
+        node.apply(barrier(1, 1));
+        node.apply(barrier(1, 2));
+        assert!(reported(&node.apply(durable(1, 0, 2))).is_empty());
+        assert!(reported(&node.apply(durable(1, 1, 2))).is_empty(), "epoch 1 is not durable yet");
+        assert!(reported(&node.apply(durable(1, 0, 1))).is_empty());
+        assert_eq!(reported(&node.apply(durable(1, 1, 1))), [1, 2]);
+    }
+
+    #[test]
+    fn an_old_term_has_no_effect() {
+        let mut node = Node::default();
+        node.apply(Event::Start(plan(2, 1)));
+        assert!(node.apply(Event::Start(plan(1, 1))).is_empty());
+        assert!(node.apply(barrier(1, 1)).is_empty());
+        assert!(node.apply(durable(1, 0, 1)).is_empty());
+        assert!(node.apply(Event::Committed(term(1), Epoch(1))).is_empty());
+        assert_eq!(node.term(), Some(term(2)));
+    }
+
+    #[test]
+    fn a_new_term_closes_the_old_one_first() {
+        let mut node = Node::default();
+        node.apply(Event::Start(plan(1, 1)));
+        let actions = node.apply(Event::Start(plan(2, 1)));
+        assert_eq!(actions, [Action::Close(term(1)), Action::Open(plan(2, 1))]);
+    }
+}

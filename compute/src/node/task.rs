@@ -1,0 +1,426 @@
+//! The compute node's task: drives the pure core of [`super::state`], and owns the control stream and the running term.
+//!
+//! Losing the control stream ends the node's part in the term at once: whatever it would do could not be committed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+use weir_common::catalog::Table;
+use weir_common::error::chain;
+use weir_common::http::Readiness;
+use weir_common::ids::{TableId, TermId};
+use weir_common::{rpc, telemetry};
+use weir_proto::compute_server::ComputeServer;
+use weir_proto::{FromNode, Heartbeat, Hello, Leave, ToNode, from_node, to_node};
+
+use super::plan::{Mutation, Plan};
+use super::session::{self, Session};
+use super::state::{Action, Event, Node};
+use super::term::{self, Databases, Environment, Term};
+use crate::metrics::Metrics;
+use crate::scan::{Scans, Serving};
+use crate::state::{Store, Survey};
+use crate::{Error, state, wire};
+
+/// Events waiting for the node. Reports of slots and wishes of readers: few, but many slots may report together.
+const INPUTS_MAX: usize = 1024;
+/// How often the node says that it lives.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+/// After how long a silent leader counts as lost.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+/// How long after a failed attempt the leader is looked for again.
+const RECONNECT: Duration = Duration::from_millis(200);
+/// How long a node that stops waits to be relieved.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the next term waits for the last one's tasks to end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a compute node needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The address under which frontends reach this node.
+    pub advertise: String,
+    /// The meta nodes, in any order.
+    pub meta_addrs: Vec<String>,
+    /// Where state is kept; the same on every node.
+    pub state_url: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// How many slots the node offers.
+    pub parallelism: usize,
+}
+
+/// How tasks of a term reach the node. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Inputs {
+    sender: mpsc::Sender<Input>,
+}
+
+impl Inputs {
+    /// Tells the node. If it is gone, so is whoever would care.
+    pub(crate) async fn send(&self, event: Event) {
+        let _ = self.sender.send(Input::Event(event)).await;
+    }
+}
+
+enum Input {
+    Event(Event),
+    /// The databases of a plan are open, or not.
+    Opened(Box<Plan>, Result<Databases, state::Error>),
+}
+
+/// A compute node that has not started yet.
+pub struct Compute {
+    config: Config,
+    joined: Arc<AtomicBool>,
+}
+
+impl Compute {
+    /// A node.
+    pub fn new(config: Config) -> Compute {
+        Compute { config, joined: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Ready: the leader knows it.
+    pub fn readiness(&self) -> Readiness {
+        let joined = Arc::clone(&self.joined);
+        Arc::new(move || {
+            let joined = joined.load(Ordering::Relaxed);
+            if joined { Ok(()) } else { Err("no leader among the meta nodes reached".to_owned()) }
+        })
+    }
+
+    /// Serves until cancelled; then leaves the cluster in order.
+    ///
+    /// # Errors
+    /// If the state store or the listener cannot be used, or meta refuses the node for good.
+    pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
+        let metrics = Metrics::new(&telemetry::meter());
+        let store = Store::open(&self.config.state_url)?;
+        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let inputs_handle = Inputs { sender };
+        let (serving, receiver) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let _stop_on_drop = stop.clone().drop_guard();
+        let scans = Scans::new(receiver, metrics.clone());
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .add_service(ComputeServer::new(scans))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        let hello = Hello {
+            node: String::new(),
+            advertise: self.config.advertise.clone(),
+            parallelism: u32::try_from(self.config.parallelism).unwrap_or(u32::MAX),
+            cluster: self.config.cluster.clone(),
+            state_url: self.config.state_url.clone(),
+        };
+        let environment =
+            Environment { cluster: self.config.cluster.clone(), store, inputs: inputs_handle, metrics };
+        let task = Task {
+            core: Node::default(),
+            config: self.config,
+            hello,
+            environment,
+            inputs,
+            term: None,
+            tables: HashMap::new(),
+            closing: None,
+            collecting: None,
+            serving,
+            joined: self.joined,
+            stop,
+        };
+        tokio::select! {
+            ended = server => ended.map_err(Error::from),
+            ended = task.run(cancel) => ended,
+        }
+    }
+}
+
+struct Task {
+    core: Node,
+    config: Config,
+    hello: Hello,
+    environment: Environment,
+    inputs: mpsc::Receiver<Input>,
+    term: Option<Term>,
+    tables: HashMap<TableId, Arc<Table>>,
+    /// The end of the term before.
+    closing: Option<JoinHandle<()>>,
+    /// The collection of garbage under way.
+    collecting: Option<JoinHandle<()>>,
+    serving: watch::Sender<Option<Arc<Serving>>>,
+    joined: Arc<AtomicBool>,
+    stop: CancellationToken,
+}
+
+/// Why a session ended.
+enum Ended {
+    /// The stream broke, or the leader fell silent: look for the leader again.
+    Lost(String),
+    /// The node was relieved, or need not be.
+    Left,
+}
+
+impl Task {
+    async fn run(mut self, cancel: CancellationToken) -> Result<(), Error> {
+        info!(slots = self.hello.parallelism, "compute node started");
+        while !cancel.is_cancelled() {
+            // Whoever still holds an earlier stream of this process for alive must not take this one for the same.
+            self.hello.node = Uuid::new_v4().to_string();
+            let Some(session) = self.find_leader(&cancel).await? else { continue };
+            self.joined.store(true, Ordering::Relaxed);
+            info!(node = self.hello.node, "joined the cluster");
+            let ended = self.serve(session, &cancel).await;
+            self.joined.store(false, Ordering::Relaxed);
+            self.apply(Event::Disconnected, None).await;
+            match ended {
+                Ended::Lost(reason) => info!(reason, "lost the leader"),
+                Ended::Left => break,
+            }
+        }
+        if let Some(closing) = self.closing.take() {
+            join(closing).await;
+        }
+        info!("compute node stopped");
+        Ok(())
+    }
+
+    /// One attempt, during which tasks of the last term are still heard, so that they can end.
+    async fn find_leader(&mut self, cancel: &CancellationToken) -> Result<Option<Session>, Error> {
+        let attempt = async {
+            let found = session::open(&self.config.meta_addrs, &self.hello).await;
+            if matches!(found, Ok(None)) {
+                tokio::time::sleep(RECONNECT).await;
+            }
+            found
+        };
+        tokio::pin!(attempt);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(None),
+                found = &mut attempt => return found.map_err(Error::Refused),
+                Some(input) = self.inputs.recv() => {
+                    // Without a leader there is no term: nothing that arrives can count.
+                    if let Input::Opened(_, Ok(databases)) = input {
+                        discard(databases);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn serve(&mut self, session: Session, cancel: &CancellationToken) -> Ended {
+        let Session { mut inbox, outbox } = session;
+        let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let mut heard = Instant::now();
+        let mut leaving: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                message = inbox.message() => {
+                    heard = Instant::now();
+                    match message {
+                        Ok(Some(ToNode { message: Some(to_node::Message::Released(_)) })) => return Ended::Left,
+                        Ok(Some(message)) => {
+                            if let Err(error) = self.hear(message, &outbox).await {
+                                return Ended::Lost(chain(&error));
+                            }
+                        }
+                        Ok(None) => return Ended::Lost("the leader closed the control stream".to_owned()),
+                        Err(status) => return Ended::Lost(status.message().to_owned()),
+                    }
+                }
+                Some(input) = self.inputs.recv() => match input {
+                    Input::Event(event) => self.apply(event, Some(&outbox)).await,
+                    Input::Opened(plan, databases) => self.opened(*plan, databases, &outbox).await,
+                },
+                _ = heartbeat.tick() => {
+                    if heard.elapsed() > SILENCE_MAX {
+                        return Ended::Lost(format!("the leader is silent for {} s", SILENCE_MAX.as_secs()));
+                    }
+                    if leaving.is_some_and(|since| since.elapsed() > LEAVE_TIMEOUT) {
+                        warn!("nobody took this node's share over in time, stopping");
+                        return Ended::Left;
+                    }
+                    say(&outbox, from_node::Message::Heartbeat(Heartbeat {}));
+                }
+                () = cancel.cancelled(), if leaving.is_none() => {
+                    info!("leaving the cluster");
+                    leaving = Some(Instant::now());
+                    say(&outbox, from_node::Message::Leave(Leave {}));
+                }
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: ToNode, outbox: &mpsc::Sender<FromNode>) -> Result<(), rpc::Error> {
+        let event = match message.message {
+            Some(to_node::Message::StartTerm(start)) => Event::Start(wire::plan(start)?),
+            Some(to_node::Message::Barrier(barrier)) => Event::Barrier(wire::barrier(barrier)?),
+            Some(to_node::Message::Committed(committed)) => {
+                Event::Committed(wire::term(committed.term)?, weir_common::ids::Epoch(committed.epoch))
+            }
+            Some(to_node::Message::StopTerm(stop)) => Event::Stop(wire::term(stop.term)?),
+            Some(to_node::Message::CollectGarbage(collect)) => {
+                let (committed, live) = wire::reachable(collect)?;
+                self.collect_garbage(committed, live);
+                return Ok(());
+            }
+            Some(to_node::Message::Heartbeat(_) | to_node::Message::Released(_)) | None => return Ok(()),
+        };
+        self.apply(event, Some(outbox)).await;
+        Ok(())
+    }
+
+    async fn apply(&mut self, event: Event, outbox: Option<&mpsc::Sender<FromNode>>) {
+        if let Event::Broken(term, error) = &event
+            && self.core.term() == Some(*term)
+        {
+            // The term ends and the next one mends it; what caused it is worth a look.
+            warn!(%term, error, "this node cannot go on with the term");
+        }
+        for action in self.core.apply(event) {
+            match action {
+                Action::Open(plan) => self.open(plan),
+                Action::Close(term) => self.close(term),
+                Action::Inject(barrier) => {
+                    self.note_tables(barrier.mutation.as_ref());
+                    if let Some(term) = &mut self.term {
+                        term.inject(&barrier).await;
+                    }
+                }
+                Action::Acknowledge(epoch) => {
+                    if let Some(term) = &mut self.term {
+                        term.committed(epoch).await;
+                    }
+                }
+                Action::Send(message) => {
+                    if let Some(outbox) = outbox {
+                        send(outbox, wire::from_node(message));
+                    }
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, plan: Plan) {
+        info!(term = %plan.term, epoch = %plan.epoch, slots = plan.slots.len(), splits = plan.splits.len(), "starting a term");
+        let (store, inputs) = (self.environment.store.clone(), self.environment.inputs.clone());
+        let closing = self.closing.take();
+        tokio::spawn(async move {
+            if let Some(closing) = closing {
+                join(closing).await;
+            }
+            let databases = term::open(&store, &plan).await;
+            let _ = inputs.sender.send(Input::Opened(Box::new(plan), databases)).await;
+        });
+    }
+
+    async fn opened(
+        &mut self,
+        plan: Plan,
+        databases: Result<Databases, state::Error>,
+        outbox: &mpsc::Sender<FromNode>,
+    ) {
+        let id = plan.term;
+        let started = match databases {
+            Ok(databases) if self.core.term() != Some(id) => {
+                discard(databases);
+                return;
+            }
+            Ok(databases) => Term::start(&plan, databases, self.environment.clone(), &self.stop),
+            Err(error) => Err(error),
+        };
+        let result = match started {
+            Ok(term) => {
+                self.tables = plan.tables.iter().map(|table| (table.id, Arc::clone(table))).collect();
+                self.term = Some(term);
+                self.publish();
+                Ok(())
+            }
+            Err(error) => Err(chain(&error)),
+        };
+        if let Err(error) = &result {
+            warn!(term = %id, error, "cannot start the term");
+        }
+        self.apply(Event::Opened(id, result), Some(outbox)).await;
+    }
+
+    fn close(&mut self, id: TermId) {
+        self.serving.send_replace(None);
+        if let Some(term) = self.term.take_if(|term| term.id() == id) {
+            debug!(term = %id, "ending a term");
+            self.closing = Some(tokio::spawn(term.stop()));
+        }
+    }
+
+    fn note_tables(&mut self, mutation: Option<&Mutation>) {
+        match mutation {
+            Some(Mutation::Add(table, _)) => self.tables.insert(table.id, Arc::clone(table)),
+            Some(Mutation::Drop(table)) => self.tables.remove(table),
+            None => return,
+        };
+        self.publish();
+    }
+
+    /// Lets scans read the running term.
+    fn publish(&self) {
+        if let Some(term) = &self.term {
+            let tables: Vec<_> = self.tables.values().cloned().collect();
+            self.serving.send_replace(Some(Arc::new(term.serving(&tables))));
+        }
+    }
+
+    /// Deletes databases of dead terms in the background, one collection at a time.
+    fn collect_garbage(&mut self, committed: Vec<weir_common::head::SlotState>, live: Vec<String>) {
+        if self.collecting.as_ref().is_some_and(|collecting| !collecting.is_finished()) {
+            return;
+        }
+        let store = self.environment.store.clone();
+        let prefix = format!("state/{}", self.config.cluster);
+        self.collecting = Some(tokio::spawn(async move {
+            let collected = async { Survey::take(&store, &prefix).await?.collect(&committed, &live).await };
+            match collected.await {
+                Ok(collected) => debug!(?collected, "collected databases of dead terms"),
+                Err(error) => info!(error = chain(&error), "cannot collect databases of dead terms now"),
+            }
+        }));
+    }
+}
+
+/// Closes databases of a term that ended before it began.
+fn discard(databases: Databases) {
+    for (_, db) in databases {
+        tokio::spawn(async move { db.close().await });
+    }
+}
+
+/// Waits for the last term's tasks, but not for ever: they touch nothing that the next one uses.
+async fn join(closing: JoinHandle<()>) {
+    if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+        info!("tasks of the last term have not ended yet, going on");
+    }
+}
+
+fn say(outbox: &mpsc::Sender<FromNode>, message: from_node::Message) {
+    send(outbox, FromNode { message: Some(message) });
+}
+
+/// A stream that takes nothing any more is about to end: its loss is met where it is read.
+fn send(outbox: &mpsc::Sender<FromNode>, message: FromNode) {
+    if outbox.try_send(message).is_err() {
+        debug!("the control stream takes nothing any more");
+    }
+}

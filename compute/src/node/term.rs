@@ -1,0 +1,189 @@
+//! A running term on a node: its slots, its actors, and what scans may read of it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use weir_common::catalog::Table;
+use weir_common::error::chain;
+use weir_common::ids::{Epoch, SlotId, TableId, TableSplit, TermId};
+use weir_common::task::Group;
+
+use super::plan::{Barrier, Mutation, Plan, SlotPlan, SplitPlan};
+use super::state::Event;
+use super::task::Inputs;
+use crate::metrics::Metrics;
+use crate::scan::Serving;
+use crate::seal::Change;
+use crate::state::{self, CloneSource, SlotDb, Store};
+use crate::{actor, slot};
+
+/// What every term of the node shares.
+#[derive(Clone)]
+pub(crate) struct Environment {
+    pub(crate) cluster: String,
+    pub(crate) store: Store,
+    pub(crate) inputs: Inputs,
+    pub(crate) metrics: Metrics,
+}
+
+/// The open databases of a plan.
+pub(crate) type Databases = Vec<(SlotPlan, SlotDb)>;
+
+/// Opens the database of every slot of a plan, all at once.
+///
+/// # Errors
+/// The first failure; databases that were opened meanwhile are closed when they are dropped by the object store's
+/// fencing of paths, which are never used again.
+pub(crate) async fn open(store: &Store, plan: &Plan) -> Result<Databases, state::Error> {
+    let tables: HashSet<TableId> = plan.tables.iter().map(|table| table.id).collect();
+    let open_slot = async |slot: &SlotPlan| {
+        let source = |source: &super::plan::SourcePlan| CloneSource {
+            path: source.path.clone(),
+            checkpoint: source.checkpoint,
+            vnodes: source.vnodes,
+        };
+        let sources: Vec<_> = slot.sources.iter().map(source).collect();
+        let db = Box::pin(SlotDb::open(store, &slot.path, slot.vnodes, &sources, &tables)).await?;
+        Ok((slot.clone(), db))
+    };
+    try_join_all(plan.slots.iter().map(open_slot)).await
+}
+
+/// The slots and actors of a term.
+pub(crate) struct Term {
+    id: TermId,
+    group: Group,
+    environment: Environment,
+    slots: BTreeMap<SlotId, slot::Handle>,
+    actors: BTreeMap<TableSplit, RunningActor>,
+}
+
+struct RunningActor {
+    slot: SlotId,
+    inbox: mpsc::Sender<actor::Message>,
+}
+
+impl Term {
+    /// Starts every slot and actor of a plan over its open databases.
+    ///
+    /// # Errors
+    /// If a database was closed meanwhile.
+    pub(crate) fn start(
+        plan: &Plan,
+        databases: Databases,
+        environment: Environment,
+        cancel: &CancellationToken,
+    ) -> Result<Term, state::Error> {
+        let group = Group::child_of(cancel);
+        let mut slots = BTreeMap::new();
+        for (slot, db) in databases {
+            let actors = plan.splits.iter().filter(|split| split.slot == slot.slot);
+            let actors = actors.map(|split| split.split.clone()).collect();
+            let surroundings = (environment.inputs.clone(), &group, environment.metrics.clone());
+            let place = (slot.slot, slot.vnodes);
+            let handle = slot::Slot::spawn(plan.term, place, plan.epoch, db, actors, surroundings)?;
+            slots.insert(slot.slot, handle);
+        }
+        // A task that stops the group takes the term down with it. When the term is closed in order nobody listens.
+        let (broken, inputs) = (group.token().clone(), environment.inputs.clone());
+        let id = plan.term;
+        tokio::spawn(async move {
+            broken.cancelled().await;
+            inputs.send(Event::Broken(id, "a task of the term failed".to_owned())).await;
+        });
+        let mut term = Term { id, group, environment, slots, actors: BTreeMap::new() };
+        for split in &plan.splits {
+            let table = plan.tables.iter().find(|table| table.id == split.split.table);
+            term.start_actor(table.expect("meta sends the tables of all splits"), split, plan.epoch);
+        }
+        Ok(term)
+    }
+
+    /// The term's id.
+    pub(crate) fn id(&self) -> TermId {
+        self.id
+    }
+
+    /// What scans may read.
+    pub(crate) fn serving(&self, tables: &[Arc<Table>]) -> Serving {
+        Serving { term: self.id, slots: self.slots.clone(), tables: tables.iter().map(|table| (table.id, Arc::clone(table))).collect() }
+    }
+
+    fn start_actor(&mut self, table: &Arc<Table>, split: &SplitPlan, epoch: Epoch) {
+        let config = actor::Config {
+            term: self.id,
+            table: Arc::clone(table),
+            split: split.split.clone(),
+            position: split.sequence,
+            epoch,
+            cluster: self.environment.cluster.clone(),
+            slot: self.slots[&split.slot].clone(),
+            node: self.environment.inputs.clone(),
+            metrics: self.environment.metrics.clone(),
+        };
+        match actor::spawn(config, &self.group) {
+            Ok(inbox) => {
+                self.actors.insert(split.split.clone(), RunningActor { slot: split.slot, inbox });
+            }
+            Err(error) => {
+                let failed = Event::JobFailed(self.id, table.id, chain(&error));
+                let inputs = self.environment.inputs.clone();
+                tokio::spawn(async move { inputs.send(failed).await });
+            }
+        }
+    }
+
+    /// Hands a barrier to every slot and actor, and carries out what changes at it.
+    pub(crate) async fn inject(&mut self, barrier: &Barrier) {
+        let epoch = barrier.epoch;
+        let dropped = match &barrier.mutation {
+            Some(Mutation::Drop(table)) => Some(*table),
+            _ => None,
+        };
+        let added: &[SplitPlan] = match &barrier.mutation {
+            Some(Mutation::Add(_, splits)) => splits,
+            _ => &[],
+        };
+        for (id, slot) in &self.slots {
+            let on_slot = self.actors.iter().filter(|(_, actor)| actor.slot == *id).map(|(split, _)| split);
+            let change = Change {
+                add: added.iter().filter(|split| split.slot == *id).map(|split| split.split.clone()).collect(),
+                remove: on_slot.filter(|split| Some(split.table) == dropped).cloned().collect(),
+            };
+            // A slot that is gone has told the node why.
+            let _ = slot
+                .inbox
+                .send(slot::Message::Inject { epoch, change, lowest_pinned: barrier.lowest_pinned, dropped })
+                .await;
+        }
+        for (split, actor) in &self.actors {
+            let last = Some(split.table) == dropped;
+            let message = if last { actor::Message::Last(epoch) } else { actor::Message::Barrier(epoch) };
+            let _ = actor.inbox.send(message).await;
+        }
+        if let Some(Mutation::Add(table, splits)) = &barrier.mutation {
+            for split in splits {
+                self.start_actor(table, split, epoch);
+            }
+        }
+    }
+
+    /// Tells every slot and actor that an epoch is committed.
+    pub(crate) async fn committed(&mut self, epoch: Epoch) {
+        for slot in self.slots.values() {
+            let _ = slot.inbox.send(slot::Message::Committed(epoch)).await;
+        }
+        for actor in self.actors.values() {
+            let _ = actor.inbox.send(actor::Message::Committed(epoch)).await;
+        }
+        self.actors.retain(|_, actor| !actor.inbox.is_closed());
+    }
+
+    /// Stops everything and waits until it has ended.
+    pub(crate) async fn stop(self) {
+        self.group.stop().await;
+    }
+}

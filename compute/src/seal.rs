@@ -1,0 +1,234 @@
+//! The seal of an epoch on a slot: the pure core. It decides which writes may enter the slot's database now, which wait,
+//! and when the database stands exactly at the end of an epoch.
+//!
+//! An actor that has delivered its barrier is *ahead*: its later writes belong to the next epoch and wait here, in
+//! order, until the seal. Actors that are not ahead write through as they go. How much an actor may have waiting is
+//! bounded by the credits of its channel, not here.
+//!
+//! Invariant: between [`Sealer::seal`] returning an epoch and [`Sealer::sealed`] no write is let through; every write of
+//! the epoch was let through before, none of a later one was.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use weir_common::ids::{Epoch, Sequence, TableSplit};
+
+/// What decides when a slot's database stands at the end of an epoch. `W`: a write.
+#[derive(Debug)]
+pub struct Sealer<W> {
+    /// Barriers that were injected and are not sealed yet, oldest first.
+    injected: VecDeque<Injected>,
+    /// The seal under way.
+    sealing: Option<Epoch>,
+    /// The newest sealed epoch.
+    sealed: Epoch,
+    actors: BTreeMap<TableSplit, Actor<W>>,
+}
+
+#[derive(Debug)]
+struct Injected {
+    epoch: Epoch,
+    /// Actors for which it is the last.
+    remove: Vec<TableSplit>,
+}
+
+/// What happens to the slot's actors at a barrier.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Actors that start: they deliver the barriers after this one.
+    pub add: Vec<TableSplit>,
+    /// Actors that stop: this barrier is the last they deliver.
+    pub remove: Vec<TableSplit>,
+}
+
+#[derive(Debug)]
+struct Actor<W> {
+    /// The barrier at which it started: it delivers the later ones, and what it writes belongs to their epochs.
+    started: Epoch,
+    /// What it delivered that belongs to a later epoch than the one that is open on the slot, with the barriers in
+    /// between; begins with that of the open epoch, unless the actor started at an open or later one.
+    ahead: VecDeque<Item<W>>,
+}
+
+impl<W> Actor<W> {
+    fn new(started: Epoch) -> Actor<W> {
+        Actor { started, ahead: VecDeque::new() }
+    }
+
+    /// The leading writes.
+    fn release(&mut self, released: &mut Vec<W>) {
+        while let Some(Item::Write(write)) = self.ahead.pop_front_if(|item| matches!(item, Item::Write(_))) {
+            released.push(write);
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Item<W> {
+    Write(W),
+    Barrier(Epoch, Sequence),
+}
+
+/// An epoch whose every write is in the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seal {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The position of each of the slot's splits at its end.
+    pub positions: Vec<(TableSplit, Sequence)>,
+}
+
+impl<W> Sealer<W> {
+    /// A slot at the committed epoch and with the actors that a term starts with.
+    pub fn new(epoch: Epoch, actors: impl IntoIterator<Item = TableSplit>) -> Sealer<W> {
+        let actors = actors.into_iter().map(|actor| (actor, Actor::new(epoch))).collect();
+        Sealer { injected: VecDeque::new(), sealing: None, sealed: epoch, actors }
+    }
+
+    /// A barrier is on its way to the actors. Actors that it adds may write from now on.
+    ///
+    /// # Panics
+    /// If its epoch is not above that of the barrier before.
+    pub fn inject(&mut self, epoch: Epoch, change: Change) {
+        assert!(self.injected.back().is_none_or(|last| last.epoch < epoch), "barriers come in order");
+        self.actors.extend(change.add.iter().map(|added| (added.clone(), Actor::new(epoch))));
+        self.injected.push_back(Injected { epoch, remove: change.remove });
+    }
+
+    /// An actor's write: returned if it may enter the database now, kept otherwise. Writes of an actor that was removed
+    /// are dropped: they belong to no epoch.
+    pub fn write(&mut self, actor: &TableSplit, write: W) -> Option<W> {
+        let actor = self.actors.get_mut(actor)?;
+        if actor.ahead.is_empty() && actor.started <= self.sealed && self.sealing.is_none() {
+            return Some(write);
+        }
+        actor.ahead.push_back(Item::Write(write));
+        None
+    }
+
+    /// An actor's barrier, with its position: everything below was written before.
+    pub fn barrier(&mut self, actor: &TableSplit, epoch: Epoch, position: Sequence) {
+        if let Some(actor) = self.actors.get_mut(actor) {
+            actor.ahead.push_back(Item::Barrier(epoch, position));
+        }
+    }
+
+    /// If every actor has delivered the oldest barrier: its epoch, which the caller now seals. Until it says
+    /// [`Sealer::sealed`], no write is let through.
+    pub fn seal(&mut self) -> Option<Seal> {
+        let open = self.injected.front().filter(|_| self.sealing.is_none())?.epoch;
+        let delivered = |actor: &Actor<W>| match actor.ahead.front() {
+            Some(Item::Barrier(epoch, position)) => {
+                assert_eq!(*epoch, open, "an actor delivers every barrier");
+                Some(*position)
+            }
+            Some(Item::Write(_)) => unreachable!("what an actor has waiting begins with a barrier"),
+            None => None,
+        };
+        let positions = self
+            .actors
+            .iter()
+            .filter(|(_, actor)| actor.started < open)
+            .map(|(split, actor)| Some((split.clone(), delivered(actor)?)))
+            .collect::<Option<Vec<_>>>()?;
+        self.sealing = Some(open);
+        Some(Seal { epoch: open, positions })
+    }
+
+    /// The epoch that [`Sealer::seal`] returned is sealed. Returns the waiting writes that may enter now, in the order
+    /// of each actor.
+    ///
+    /// # Panics
+    /// If no seal is under way.
+    pub fn sealed(&mut self) -> Vec<W> {
+        assert!(self.sealing.take().is_some(), "a seal is under way");
+        let Injected { epoch, remove } = self.injected.pop_front().expect("the epoch that was sealed");
+        self.sealed = epoch;
+        for removed in &remove {
+            self.actors.remove(removed);
+        }
+        let mut released = Vec::new();
+        for actor in self.actors.values_mut().filter(|actor| actor.started <= epoch) {
+            if actor.started < epoch {
+                let barrier = actor.ahead.pop_front();
+                assert!(matches!(barrier, Some(Item::Barrier(delivered, _)) if delivered == epoch));
+            }
+            actor.release(&mut released);
+        }
+        released
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use weir_common::ids::{SplitId, TableId};
+
+    use super::*;
+
+    fn actor(number: u32) -> TableSplit {
+        TableSplit { table: TableId(number), split: SplitId("s".to_owned()) }
+    }
+
+    #[test]
+    fn a_slot_without_actors_seals_at_once() {
+        let mut sealer = Sealer::<u8>::new(Epoch(0), []);
+        sealer.inject(Epoch(1), Change::default());
+        assert_eq!(sealer.seal(), Some(Seal { epoch: Epoch(1), positions: vec![] }));
+        assert_eq!(sealer.seal(), None, "one seal at a time");
+        assert!(sealer.sealed().is_empty());
+    }
+
+    #[test]
+    fn an_added_actor_delivers_the_barriers_after_the_one_that_added_it() {
+        let mut sealer = Sealer::<u8>::new(Epoch(0), []);
+        sealer.inject(Epoch(1), Change { add: vec![actor(1)], remove: vec![] });
+        sealer.inject(Epoch(2), Change { add: vec![], remove: vec![actor(1)] });
+        sealer.inject(Epoch(3), Change::default());
+        assert_eq!(sealer.write(&actor(1), 6), None, "its first epoch is not open yet");
+        assert!(sealer.seal().is_some());
+        assert_eq!(sealer.sealed(), [6]);
+        assert_eq!(sealer.seal(), None, "the new actor has not delivered yet");
+        assert_eq!(sealer.write(&actor(1), 7), Some(7));
+        sealer.barrier(&actor(1), Epoch(2), Sequence(8));
+        assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(actor(1), Sequence(8))]));
+        sealer.sealed();
+        assert!(sealer.seal().is_some(), "the removed actor is not waited for");
+    }
+
+    proptest! {
+        /// Actors write the numbers 0, 1, 2, … and deliver barriers at arbitrary points, in arbitrary interleaving: each
+        /// seal must find exactly the numbers below each actor's position in the database, never one above.
+        #[test]
+        fn a_seal_cuts_every_actor_at_its_position(steps in prop::collection::vec((0u32..3, any::<bool>(), any::<bool>()), 1..200)) {
+            let mut sealer = Sealer::<(u32, u64)>::new(Epoch(0), (0..3).map(actor));
+            let mut database: Vec<(u32, u64)> = Vec::new();
+            let mut next = [0u64; 3];
+            let mut epochs = [0u64; 3];
+            let mut injected = 0;
+            let mut sealed = 0;
+            for (number, is_barrier, try_seal) in steps {
+                let index = number as usize;
+                if is_barrier {
+                    epochs[index] += 1;
+                    if epochs[index] > injected {
+                        injected += 1;
+                        sealer.inject(Epoch(injected), Change::default());
+                    }
+                    sealer.barrier(&actor(number), Epoch(epochs[index]), Sequence(next[index]));
+                } else {
+                    database.extend(sealer.write(&actor(number), (number, next[index])));
+                    next[index] += 1;
+                }
+                if try_seal && let Some(seal) = sealer.seal() {
+                    sealed += 1;
+                    prop_assert_eq!(seal.epoch, Epoch(sealed));
+                    for (number, (_, position)) in (0u32..3).zip(&seal.positions) {
+                        let written: Vec<u64> = database.iter().filter(|row| row.0 == number).map(|row| row.1).collect();
+                        prop_assert_eq!(written, (0..position.0).collect::<Vec<_>>());
+                    }
+                    database.extend(sealer.sealed());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! A slot: one of the node's parallel places. Its task applies the writes of its actors to its database, seals epochs
+//! when [`crate::seal`] says so, and keeps a snapshot of every sealed epoch that may still be read.
+//!
+//! Actors reach it through one bounded channel. An actor holds a credit for each block that is not applied yet, so an
+//! actor that is ahead of the seal runs out of credits and stops reading, while the others, and the barriers of all,
+//! still pass.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use opentelemetry::KeyValue;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use uuid::Uuid;
+use weir_common::error::chain;
+use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::task::{Group, OnFailure};
+
+use crate::metrics::Metrics;
+use crate::node::state::{Event, SlotEpoch};
+use crate::node::task::Inputs;
+use crate::seal::{Change, Seal, Sealer};
+use crate::state::{SlotDb, Snapshot};
+
+/// Messages waiting for the slot, over all its actors. Each actor has at most its credits and a barrier in it.
+const INBOX_MAX: usize = 64;
+/// Stale checkpoints that are left to gather before they are deleted together, since each deletion rewrites the
+/// database's manifest.
+const STALE_CHECKPOINTS_MAX: usize = 8;
+
+/// What a slot is told.
+pub(crate) enum Message {
+    /// A barrier is on its way to the actors.
+    Inject { epoch: Epoch, change: Change, lowest_pinned: Epoch, dropped: Option<TableId> },
+    /// An actor's block. The credit is given back when it is applied.
+    Write { actor: TableSplit, key: Bytes, value: Bytes, credit: OwnedSemaphorePermit },
+    /// An actor's barrier and its position.
+    Barrier { actor: TableSplit, epoch: Epoch, position: Sequence },
+    /// The epoch is committed: older checkpoints are not needed any more.
+    Committed(Epoch),
+}
+
+/// Sealed epochs that may be read.
+pub(crate) type Snapshots = Arc<BTreeMap<Epoch, Snapshot>>;
+
+/// How others reach a slot. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(crate) vnodes: VnodeRange,
+    pub(crate) inbox: mpsc::Sender<Message>,
+    pub(crate) snapshots: watch::Receiver<Snapshots>,
+}
+
+struct Block {
+    key: Bytes,
+    value: Bytes,
+    _credit: OwnedSemaphorePermit,
+}
+
+/// A slot's task.
+pub(crate) struct Slot {
+    term: TermId,
+    id: SlotId,
+    db: SlotDb,
+    sealer: Sealer<Block>,
+    inbox: mpsc::Receiver<Message>,
+    snapshots: watch::Sender<Snapshots>,
+    node: Inputs,
+    group: Group,
+    metrics: Metrics,
+    /// Whether anything was written since the newest checkpoint.
+    dirty: bool,
+    /// The newest durable or pending checkpoint, shared by the epochs that wrote nothing after it.
+    newest: Option<watch::Receiver<Option<Uuid>>>,
+    /// Checkpoints by the first epoch that they hold, oldest first.
+    checkpoints: VecDeque<(Epoch, watch::Receiver<Option<Uuid>>)>,
+}
+
+impl Slot {
+    /// Starts the slot over its open database, whose present content is the committed `epoch`.
+    ///
+    /// # Errors
+    /// If the database is closed already.
+    pub(crate) fn spawn(
+        term: TermId,
+        (id, vnodes): (SlotId, VnodeRange),
+        epoch: Epoch,
+        db: SlotDb,
+        actors: Vec<TableSplit>,
+        (node, group, metrics): (Inputs, &Group, Metrics),
+    ) -> Result<Handle, crate::state::Error> {
+        let (sender, inbox) = mpsc::channel(INBOX_MAX);
+        let committed = Arc::new(BTreeMap::from([(epoch, db.snapshot()?)]));
+        let (snapshots, receiver) = watch::channel(committed);
+        let slot = Slot {
+            term,
+            id,
+            db,
+            sealer: Sealer::new(epoch, actors),
+            inbox,
+            snapshots,
+            node,
+            group: group.clone(),
+            metrics,
+            dirty: false,
+            newest: None,
+            checkpoints: VecDeque::new(),
+        };
+        group.spawn("slot", OnFailure::Log, slot.run(group.token().clone()));
+        Ok(Handle { vnodes, inbox: sender, snapshots: receiver })
+    }
+
+    async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
+        let ended = cancel.run_until_cancelled(self.serve()).await;
+        if let Some(Err(error)) = ended {
+            self.node.send(Event::Broken(self.term, chain(&error))).await;
+        }
+        // Readers of old snapshots keep their own handles; nothing new is read from this term.
+        self.snapshots.send_replace(Arc::default());
+        self.db.close().await;
+        Ok(())
+    }
+
+    async fn serve(&mut self) -> Result<(), crate::state::Error> {
+        let db = self.db.clone();
+        let closed = db.closed();
+        tokio::pin!(closed);
+        loop {
+            let message = tokio::select! {
+                biased;
+                error = &mut closed => return Err(error),
+                Some(message) = self.inbox.recv() => message,
+            };
+            self.take(message).await?;
+            self.seal().await?;
+        }
+    }
+
+    async fn take(&mut self, message: Message) -> Result<(), crate::state::Error> {
+        match message {
+            Message::Write { actor, key, value, credit } => {
+                if let Some(block) = self.sealer.write(&actor, Block { key, value, _credit: credit }) {
+                    self.apply(block).await?;
+                }
+            }
+            Message::Barrier { actor, epoch, position } => self.sealer.barrier(&actor, epoch, position),
+            Message::Inject { epoch, change, lowest_pinned, dropped } => {
+                self.sealer.inject(epoch, change);
+                self.snapshots.send_if_modified(|snapshots| {
+                    let stale = snapshots.first_key_value().is_some_and(|(oldest, _)| *oldest < lowest_pinned);
+                    if stale {
+                        Arc::make_mut(snapshots).retain(|epoch, _| *epoch >= lowest_pinned);
+                    }
+                    stale
+                });
+                if let Some(table) = dropped {
+                    self.db.drop_table(table);
+                }
+            }
+            Message::Committed(epoch) => self.forget_before(epoch),
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, block: Block) -> Result<(), crate::state::Error> {
+        self.dirty = true;
+        self.db.write([(block.key, block.value)]).await
+    }
+
+    async fn seal(&mut self) -> Result<(), crate::state::Error> {
+        while let Some(seal) = self.sealer.seal() {
+            let started = Instant::now();
+            let snapshot = self.db.snapshot()?;
+            self.snapshots.send_modify(|snapshots| {
+                Arc::make_mut(snapshots).insert(seal.epoch, snapshot);
+            });
+            self.checkpoint(seal).await?;
+            let slot = KeyValue::new("slot", i64::from(self.id.0));
+            self.metrics.seal_seconds.record(started.elapsed().as_secs_f64(), std::slice::from_ref(&slot));
+            for block in self.sealer.sealed() {
+                self.apply(block).await?;
+            }
+            self.record_gauges(slot);
+        }
+        Ok(())
+    }
+
+    /// Cuts a checkpoint, or takes the newest one if nothing was written since, and reports it once it is durable.
+    /// Nothing is written before this returns.
+    async fn checkpoint(&mut self, seal: Seal) -> Result<(), crate::state::Error> {
+        let (node, term, slot) = (self.node.clone(), self.term, self.id);
+        let report = move |checkpoint: Uuid| async move {
+            let epoch = SlotEpoch { slot, epoch: seal.epoch, checkpoint, positions: seal.positions };
+            node.send(Event::SlotDurable(term, epoch)).await;
+        };
+        if let Some(newest) = self.newest.clone().filter(|_| !self.dirty) {
+            self.group.spawn("reuse checkpoint", OnFailure::Log, async move {
+                let mut newest = newest;
+                // The sender goes away without a value only if the checkpoint failed, which has ended the term.
+                if let Ok(checkpoint) = newest.wait_for(Option::is_some).await.map(|checkpoint| *checkpoint) {
+                    report(checkpoint.expect("waited for")).await;
+                }
+                Ok::<_, std::convert::Infallible>(())
+            });
+            return Ok(());
+        }
+        let pending = self.db.begin_checkpoint().await?;
+        self.dirty = false;
+        let (durable, receiver) = watch::channel(None);
+        self.newest = Some(receiver.clone());
+        self.checkpoints.push_back((seal.epoch, receiver));
+        let (node, histogram) = (self.node.clone(), self.metrics.durable_seconds.clone());
+        let started = Instant::now();
+        self.group.spawn("checkpoint", OnFailure::Log, async move {
+            match pending.wait().await {
+                Ok(checkpoint) => {
+                    histogram.record(started.elapsed().as_secs_f64(), &[]);
+                    durable.send_replace(Some(checkpoint));
+                    report(checkpoint).await;
+                }
+                // Whether it exists is not known: the term cannot go on.
+                Err(error) => node.send(Event::Broken(term, chain(&error))).await,
+            }
+            Ok::<_, std::convert::Infallible>(())
+        });
+        Ok(())
+    }
+
+    /// Deletes the checkpoints that only epochs before `committed` needed, several at a time.
+    fn forget_before(&mut self, committed: Epoch) {
+        let needed = self.checkpoints.iter().rposition(|(epoch, _)| *epoch <= committed).unwrap_or(0);
+        if needed < STALE_CHECKPOINTS_MAX {
+            return;
+        }
+        let stale: Vec<Uuid> = self.checkpoints.drain(..needed).filter_map(|(_, checkpoint)| *checkpoint.borrow()).collect();
+        let db = self.db.clone();
+        self.group.spawn("delete checkpoints", OnFailure::Log, async move {
+            for checkpoint in stale {
+                if let Err(error) = db.delete_checkpoint(checkpoint).await {
+                    // It holds files back until the database itself is garbage.
+                    debug!(%checkpoint, error = chain(&error), "cannot delete a checkpoint");
+                }
+            }
+            Ok::<_, std::convert::Infallible>(())
+        });
+    }
+
+    fn record_gauges(&self, slot: KeyValue) {
+        let gauges = self.db.gauges();
+        let labels = [slot];
+        let count = |value: usize| value as u64;
+        self.metrics.l0_ssts.record(count(gauges.l0_ssts), &labels);
+        self.metrics.ancestors.record(count(gauges.ancestors), &labels);
+        self.metrics.state_bytes.record(gauges.bytes, &labels);
+        if gauges.l0_ssts > L0_SSTS_NOTABLE {
+            warn!(slot = %self.id, l0_ssts = gauges.l0_ssts, "compaction does not keep up");
+        }
+    }
+}
+
+/// Far above what checkpoints leave between two looks of the compactor, well below where writes stall.
+const L0_SSTS_NOTABLE: usize = 2048;

@@ -1,0 +1,117 @@
+//! What can go wrong with state.
+
+use weir_common::error::Kind;
+
+/// A failure of the state store.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state URL names no store.
+    #[error("state url \"{url}\" is not usable: {reason}")]
+    Url {
+        /// As it was given.
+        url: String,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
+    /// The object store did not do what it was asked.
+    #[error("cannot {action} \"{path}\" in the object store")]
+    Objects {
+        /// What was tried.
+        action: &'static str,
+        /// The path, relative to the state URL.
+        path: String,
+        /// Why.
+        #[source]
+        source: object_store::Error,
+    },
+    /// The path of a new database holds something already.
+    #[error("database path \"{path}\" was used before")]
+    PathUsed {
+        /// The path, relative to the state URL.
+        path: String,
+    },
+    /// The database did not do what it was asked.
+    #[error("cannot {action} database \"{path}\"")]
+    Database {
+        /// What was tried.
+        action: &'static str,
+        /// The path, relative to the state URL.
+        path: String,
+        /// Why.
+        #[source]
+        source: Box<slatedb::Error>,
+    },
+    /// The database takes no more work: its owner's term has to end.
+    #[error("database \"{path}\" is closed: {reason}")]
+    Closed {
+        /// The path, relative to the state URL.
+        path: String,
+        /// Who or what closed it.
+        reason: Closed,
+    },
+    /// A stored key has not the shape of a block's key.
+    #[error("key {key} is not a block key")]
+    Key {
+        /// In hexadecimal.
+        key: String,
+    },
+}
+
+/// Why a database is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// Its owner closed it.
+    #[error("closed by its owner")]
+    Owner,
+    /// Somebody else opened it for writing.
+    #[error("fenced by another writer")]
+    Fenced,
+    /// One of its background tasks failed.
+    #[error("a background task failed")]
+    Failed,
+}
+
+impl From<slatedb::CloseReason> for Closed {
+    fn from(reason: slatedb::CloseReason) -> Closed {
+        match reason {
+            slatedb::CloseReason::Clean => Closed::Owner,
+            slatedb::CloseReason::Fenced => Closed::Fenced,
+            _ => Closed::Failed,
+        }
+    }
+}
+
+impl Error {
+    pub(super) fn objects(action: &'static str, path: impl ToString) -> impl FnOnce(object_store::Error) -> Error {
+        let path = path.to_string();
+        move |source| Error::Objects { action, path, source }
+    }
+
+    pub(super) fn database(action: &'static str, path: &str) -> impl FnOnce(slatedb::Error) -> Error {
+        let path = path.to_owned();
+        move |source| match source.kind() {
+            slatedb::ErrorKind::Closed(reason) => Error::Closed { path, reason: reason.into() },
+            _ => Error::Database { action, path, source: Box::new(source) },
+        }
+    }
+
+    /// What the failure means for whoever met it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::Url { .. } => Kind::User,
+            Error::Objects { source, .. } => match source {
+                object_store::Error::NotFound { .. } => Kind::Corrupt,
+                _ => Kind::Unavailable,
+            },
+            Error::PathUsed { .. } => Kind::Internal,
+            Error::Database { source, .. } => match source.kind() {
+                slatedb::ErrorKind::Unavailable => Kind::Unavailable,
+                slatedb::ErrorKind::Data => Kind::Corrupt,
+                _ => Kind::Internal,
+            },
+            Error::Closed { reason: Closed::Fenced, .. } => Kind::Fenced,
+            Error::Closed { .. } => Kind::Unavailable,
+            Error::Key { .. } => Kind::Corrupt,
+        }
+    }
+}

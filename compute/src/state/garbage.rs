@@ -1,0 +1,225 @@
+//! Which databases nothing reaches any more, and their removal. What is reachable is computed from the manifests, never
+//! from the numbers of terms: a database may be read through a clone of a clone of it.
+//!
+//! Roots are the head's checkpoints and the databases that are open: their newest manifest and those of all their
+//! checkpoints. A manifest names every other database whose files it reads, however many clones lie in between, so what
+//! an ancestor itself was cloned from does not count.
+//!
+//! Nothing may be removed that a newer term builds on. Therefore collection has two halves: [`Survey::take`] lists what
+//! exists; then the caller reads the head, which must still be of its own term, so that every database of the survey
+//! belongs to its term or an older one; then [`Survey::collect`] removes, of what the survey listed, what cannot be
+//! reached from that head. A database or checkpoint made after the survey is not touched, and files once unreachable
+//! never become reachable again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use slatedb::VersionedManifest;
+use slatedb::admin::Admin;
+use slatedb::config::GarbageCollectorOptions;
+use slatedb::manifest::ExternalDb;
+use uuid::Uuid;
+use weir_common::head::SlotState;
+
+use super::{Error, Store};
+
+/// The databases of a cluster at one moment, with their checkpoints.
+#[derive(Debug)]
+pub struct Survey {
+    store: Store,
+    /// Every database under the prefix, live or dead, by path. `None`: it has no manifest, being only half made or
+    /// half removed.
+    databases: BTreeMap<String, Option<VersionedManifest>>,
+}
+
+/// What a collection did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Databases removed, in the order of removal: each before those it was cloned from.
+    pub databases: Vec<String>,
+    /// Checkpoints removed from dead databases that are kept since others read their files.
+    pub checkpoints: usize,
+    /// Databases that are kept.
+    pub kept: usize,
+}
+
+impl Survey {
+    /// Lists the databases under `prefix`, which are at `<prefix>/<term>/<slot>`.
+    ///
+    /// # Errors
+    /// If the object store fails.
+    pub async fn take(store: &Store, prefix: &str) -> Result<Survey, Error> {
+        let list = async |path: &Path| {
+            let listing = store.objects.list_with_delimiter(Some(path)).await;
+            Ok::<_, Error>(listing.map_err(Error::objects("list", path))?.common_prefixes)
+        };
+        let mut databases = BTreeMap::new();
+        for term in list(&Path::from(prefix)).await? {
+            for slot in list(&term).await? {
+                let path = slot.to_string();
+                let manifest = manifest(store, &path, None).await?;
+                databases.insert(path, manifest);
+            }
+        }
+        Ok(Survey { store: store.clone(), databases })
+    }
+
+    /// The paths of the databases that existed.
+    pub fn databases(&self) -> impl Iterator<Item = &str> {
+        self.databases.keys().map(String::as_str)
+    }
+
+    /// Removes what can be reached neither from the checkpoints of `head` nor from the databases `live`, which are
+    /// those of the caller's own term, whether they have been made yet or not.
+    ///
+    /// # Errors
+    /// If the object store fails; what was removed until then stays removed, and a later collection goes on.
+    pub async fn collect(&self, head: &[SlotState], live: &[String]) -> Result<Collected, Error> {
+        let reached = self.reach(head, live).await?;
+        let mut collected = Collected::default();
+        for path in self.children_first(&reached) {
+            self.remove(&path).await?;
+            collected.databases.push(path);
+        }
+        for (path, needed) in &reached {
+            if !live.contains(path) {
+                collected.checkpoints += self.tidy(path, needed).await?;
+            }
+        }
+        collected.kept = reached.len();
+        Ok(collected)
+    }
+
+    /// The databases that are reachable, each with those of its checkpoints that others need.
+    async fn reach(&self, head: &[SlotState], live: &[String]) -> Result<HashMap<String, HashSet<Uuid>>, Error> {
+        let mut reached: HashMap<String, HashSet<Uuid>> = HashMap::new();
+        for slot in head {
+            reached.entry(slot.path.clone()).or_default().insert(slot.checkpoint);
+        }
+        let mut ancestors = Vec::new();
+        for (path, committed) in reached.iter().filter(|(path, _)| !live.contains(path)) {
+            let newest = manifest(&self.store, path, None).await?;
+            ancestors.extend(self.ancestors_at(path, newest.as_ref(), |id| committed.contains(&id)).await?);
+        }
+        for path in live {
+            let newest = manifest(&self.store, path, None).await?;
+            ancestors.extend(self.ancestors_at(path, newest.as_ref(), |_| true).await?);
+            // Also those it no longer reads but has yet to let go of, which it does by writing to them.
+            ancestors.extend(newest.iter().flat_map(|newest| newest.external_dbs().iter().map(hold)));
+            reached.entry(path.clone()).or_default();
+        }
+        for (path, checkpoint) in ancestors {
+            reached.entry(path).or_default().extend(checkpoint);
+        }
+        Ok(reached)
+    }
+
+    /// The databases whose files are read by some of the checkpoints of a database.
+    async fn ancestors_at(
+        &self,
+        path: &str,
+        newest: Option<&VersionedManifest>,
+        counts: impl Fn(Uuid) -> bool,
+    ) -> Result<Vec<(String, Option<Uuid>)>, Error> {
+        let mut ancestors = Vec::new();
+        let checkpoints = newest.into_iter().flat_map(VersionedManifest::checkpoints);
+        for checkpoint in checkpoints.filter(|checkpoint| counts(checkpoint.id)) {
+            // Its manifest may be collected while this goes on; then the checkpoint has been deleted.
+            let at = manifest(&self.store, path, Some(checkpoint.manifest_id)).await?;
+            let read = at.iter().flat_map(VersionedManifest::external_dbs).filter(|other| !other.sst_ids.is_empty());
+            ancestors.extend(read.map(hold));
+        }
+        Ok(ancestors)
+    }
+
+    /// The unreachable databases, each before those whose files it reads.
+    fn children_first(&self, reached: &HashMap<String, HashSet<Uuid>>) -> Vec<String> {
+        let mut left: BTreeSet<&String> = self.databases.keys().filter(|path| !reached.contains_key(*path)).collect();
+        let mut order = Vec::with_capacity(left.len());
+        while !left.is_empty() {
+            let read: HashSet<&str> = left
+                .iter()
+                .filter_map(|path| self.databases[*path].as_ref())
+                .flat_map(|manifest| manifest.external_dbs())
+                .map(|ancestor| ancestor.path.as_str())
+                .collect();
+            let (inner, leaves): (BTreeSet<_>, BTreeSet<_>) =
+                left.iter().partition(|path| read.contains(path.as_str()));
+            // Databases cannot read each other in a circle: a clone's sources exist before it.
+            assert!(!leaves.is_empty(), "databases are cloned from each other in a circle: {inner:?}");
+            order.extend(leaves.into_iter().cloned());
+            left = inner;
+        }
+        order
+    }
+
+    /// Removes a database: first its hold on its ancestors, then its files.
+    async fn remove(&self, path: &str) -> Result<(), Error> {
+        if let Some(Some(manifest)) = self.databases.get(path) {
+            for ancestor in manifest.external_dbs() {
+                if let Some(checkpoint) = ancestor.final_checkpoint_id {
+                    self.release(&ancestor.path, checkpoint).await?;
+                }
+            }
+        }
+        // The newest manifest is the last object in its directory and that directory the last one to go, so that a
+        // removal that was cut short can release the ancestors again.
+        let mut objects: Vec<Path> = self
+            .store
+            .objects
+            .list(Some(&Path::from(path)))
+            .map_ok(|object| object.location)
+            .try_collect()
+            .await
+            .map_err(Error::objects("list", path))?;
+        objects.sort_by_key(|object| (object.as_ref().contains("/manifest/"), object.to_string()));
+        for object in objects {
+            match self.store.removal.delete(&object).await {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(Error::objects("delete", object)(error)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn release(&self, path: &str, checkpoint: Uuid) -> Result<(), Error> {
+        if manifest(&self.store, path, None).await?.is_none() {
+            return Ok(());
+        }
+        let admin = Admin::builder(path, self.store.objects.clone()).build();
+        admin.delete_checkpoint(checkpoint).await.map_err(Error::database("delete a checkpoint of", path))
+    }
+
+    /// Lets a dead database go of the checkpoints and files that nobody reads.
+    async fn tidy(&self, path: &str, needed: &HashSet<Uuid>) -> Result<usize, Error> {
+        let Some(Some(surveyed)) = self.databases.get(path) else { return Ok(0) };
+        let stale: Vec<Uuid> =
+            surveyed.checkpoints().iter().map(|point| point.id).filter(|id| !needed.contains(id)).collect();
+        if stale.is_empty() {
+            return Ok(0);
+        }
+        let admin = Admin::builder(path, self.store.objects.clone()).build();
+        for checkpoint in &stale {
+            admin.delete_checkpoint(*checkpoint).await.map_err(Error::database("delete a checkpoint of", path))?;
+        }
+        // A dead database lets go of its own ancestors when it is removed; they may be gone before it.
+        let options = GarbageCollectorOptions {
+            detach_options: None,
+            ..self.store.tuning.collection(self.store.conditional_overwrite)
+        };
+        admin.run_gc_once(options).await.map_err(Error::database("collect garbage of", path))?;
+        Ok(stale.len())
+    }
+}
+
+/// An ancestor, and the checkpoint there by which it is held.
+fn hold(ancestor: &ExternalDb) -> (String, Option<Uuid>) {
+    (ancestor.path.clone(), ancestor.final_checkpoint_id)
+}
+
+async fn manifest(store: &Store, path: &str, id: Option<u64>) -> Result<Option<VersionedManifest>, Error> {
+    let admin = Admin::builder(path, store.objects.clone()).build();
+    admin.read_manifest(id).await.map_err(Error::database("read the manifest of", path))
+}

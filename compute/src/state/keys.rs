@@ -1,0 +1,174 @@
+//! Keys of stored blocks: `table id (u32) ‖ vnode (u16) ‖ split's length (u16) ‖ split ‖ sequence (u64)`, integers in
+//! big-endian. A table is one contiguous range, a vnode of it another, and within a split keys are in the order of the
+//! stream. The split's length stands in front so that no split's keys lie between those of another.
+//!
+//! This layout is stored state: it never changes. The first four bytes are the SlateDB segment.
+
+use std::ops::Range;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use slatedb::{PrefixExtractor, PrefixTarget};
+use weir_common::ids::{Sequence, SplitId, TableId, VNODES, VnodeRange};
+
+use super::Error;
+
+const TABLE: usize = size_of::<u32>();
+const VNODE: usize = size_of::<u16>();
+const LENGTH: usize = size_of::<u16>();
+const SEQUENCE: usize = size_of::<u64>();
+
+/// The place of a block: which rows it holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BlockKey {
+    /// The table that the rows belong to.
+    pub table: TableId,
+    /// The vnode of the actor that wrote them; below 256.
+    pub vnode: u16,
+    /// The split they were read from.
+    pub split: SplitId,
+    /// The sequence of the first of them.
+    pub sequence: Sequence,
+}
+
+impl BlockKey {
+    /// The stored form.
+    ///
+    /// # Panics
+    /// If the vnode does not exist or the split's name is longer than 65,535 bytes.
+    pub fn encode(&self) -> Bytes {
+        assert!(self.vnode < VNODES, "there is no vnode {}", self.vnode);
+        let split = self.split.0.as_bytes();
+        let length = u16::try_from(split.len()).expect("a split's name fits into 65,535 bytes");
+        let mut key = BytesMut::with_capacity(TABLE + VNODE + LENGTH + split.len() + SEQUENCE);
+        key.put_u32(self.table.0);
+        key.put_u16(self.vnode);
+        key.put_u16(length);
+        key.put_slice(split);
+        key.put_u64(self.sequence.0);
+        key.freeze()
+    }
+
+    /// The reverse of [`BlockKey::encode`].
+    ///
+    /// # Errors
+    /// [`Error::Key`] if the bytes are no block's key.
+    pub fn decode(key: &[u8]) -> Result<BlockKey, Error> {
+        Self::parse(key).ok_or_else(|| Error::Key { key: key.iter().map(|byte| format!("{byte:02x}")).collect() })
+    }
+
+    fn parse(key: &[u8]) -> Option<BlockKey> {
+        let (table, rest) = key.split_first_chunk::<TABLE>()?;
+        let (vnode, rest) = rest.split_first_chunk::<VNODE>()?;
+        let (length, rest) = rest.split_first_chunk::<LENGTH>()?;
+        let (split, sequence) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+        let vnode = u16::from_be_bytes(*vnode);
+        (vnode < VNODES).then_some(())?;
+        Some(BlockKey {
+            table: TableId(u32::from_be_bytes(*table)),
+            vnode,
+            split: SplitId(str::from_utf8(split).ok()?.to_owned()),
+            sequence: Sequence(u64::from_be_bytes(sequence.try_into().ok()?)),
+        })
+    }
+}
+
+/// The keys of a table's blocks of some vnodes.
+pub fn range(table: TableId, vnodes: VnodeRange) -> Range<Bytes> {
+    segment_range(&segment(table), vnodes)
+}
+
+/// The segment that holds a table's blocks: the first bytes of all their keys.
+pub(super) fn segment(table: TableId) -> [u8; TABLE] {
+    table.0.to_be_bytes()
+}
+
+/// The table whose blocks a segment holds; `None` for what is not a segment of ours.
+pub(super) fn segment_table(prefix: &[u8]) -> Option<TableId> {
+    prefix.try_into().ok().map(|bytes| TableId(u32::from_be_bytes(bytes)))
+}
+
+/// The keys of a segment that belong to some vnodes.
+pub(super) fn segment_range(prefix: &[u8], vnodes: VnodeRange) -> Range<Bytes> {
+    let bound = |vnode: u16| {
+        let mut key = BytesMut::with_capacity(prefix.len() + VNODE);
+        key.put_slice(prefix);
+        key.put_u16(vnode);
+        key.freeze()
+    };
+    bound(vnodes.start)..bound(vnodes.end)
+}
+
+/// Tells SlateDB that a key's segment is its table id. The name is stored in every database.
+pub(super) struct TableSegment;
+
+impl PrefixExtractor for TableSegment {
+    fn name(&self) -> &str {
+        "weir-table"
+    }
+
+    fn prefix_len(&self, target: &PrefixTarget) -> Option<usize> {
+        let (PrefixTarget::Point(bytes) | PrefixTarget::Prefix(bytes)) = target;
+        (bytes.len() >= TABLE).then_some(TABLE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(table: u32, vnode: u16, split: &str, sequence: u64) -> BlockKey {
+        BlockKey { table: TableId(table), vnode, split: SplitId(split.to_owned()), sequence: Sequence(sequence) }
+    }
+
+    fn any_key() -> impl Strategy<Value = BlockKey> {
+        (any::<u32>(), 0..VNODES, ".{0,12}", any::<u64>())
+            .prop_map(|(table, vnode, split, sequence)| key(table, vnode, &split, sequence))
+    }
+
+    #[test]
+    fn the_layout_does_not_change() {
+        let bytes = key(1, 2, "ab", 3).encode();
+        assert_eq!(&bytes[..], b"\0\0\0\x01\0\x02\0\x02ab\0\0\0\0\0\0\0\x03");
+    }
+
+    #[test]
+    fn what_is_no_block_key_is_refused() {
+        let good = key(1, 2, "ab", 3).encode();
+        for bad in [&good[..0], &good[..7], &good[..good.len() - 1], b"\0\0\0\x01\x01\0\0\0\0\0\0\0\0\0\0\x03"] {
+            assert!(matches!(BlockKey::decode(bad), Err(Error::Key { .. })), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_survives(key in any_key()) {
+            prop_assert_eq!(BlockKey::decode(&key.encode()).expect("a key"), key);
+        }
+
+        #[test]
+        fn keys_of_a_split_are_in_the_order_of_the_stream(a in any_key(), sequence: u64) {
+            let b = BlockKey { sequence: Sequence(sequence), ..a.clone() };
+            prop_assert_eq!(a.encode().cmp(&b.encode()), a.sequence.cmp(&b.sequence));
+        }
+
+        #[test]
+        fn ranges_hold_exactly_the_keys_of_their_vnodes(
+            key in any_key(), table: u32, same in any::<bool>(), start in 0..VNODES, width in 1..VNODES,
+        ) {
+            let table = if same { key.table } else { TableId(table) };
+            let vnodes = VnodeRange { start, end: (start + width).min(VNODES) };
+            let inside = key.table == table && (vnodes.start..vnodes.end).contains(&key.vnode);
+            prop_assert_eq!(range(table, vnodes).contains(&key.encode()), inside);
+        }
+
+        #[test]
+        fn splits_never_interleave(table: u32, vnode in 0..VNODES, a in ".{0,4}", b in ".{0,4}", n: [u64; 3]) {
+            prop_assume!(a != b);
+            let (first, last) = (n[0].min(n[1]), n[0].max(n[1]));
+            let between = key(table, vnode, &a, first).encode()..=key(table, vnode, &a, last).encode();
+            prop_assert!(!between.contains(&key(table, vnode, &b, n[2]).encode()));
+        }
+    }
+}

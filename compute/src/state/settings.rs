@@ -1,0 +1,122 @@
+//! How SlateDB is set up for Weir's way of writing: one checkpoint an epoch, about a second apart, of which each writes
+//! one small SST a table; values of tens to hundreds of kilobytes; scans of whole tables; no write-ahead log, since
+//! what is not in a committed checkpoint is read again from NATS.
+//!
+//! With SlateDB's own bounds a checkpoint a second waits up to eight seconds for compaction, so the bounds on the SSTs
+//! of the lowest level are generous here and compaction looks for work often; [`super::SlotDb::gauges`] shows
+//! when it falls behind nevertheless.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use slatedb::config::{
+    CompactionWorkerOptions, CompactorOptions, GarbageCollectorDirectoryOptions, GarbageCollectorOptions,
+    GarbageCollectorScheduleOptions, ScanOptions, Settings,
+};
+
+/// SSTs of the lowest level, in one database, at which writes stall.
+const L0_SSTS_MAX: usize = 4096;
+/// The same, counting only those that may hold one and the same key.
+const L0_SSTS_PER_KEY_MAX: usize = 256;
+/// One scan fetches this much at a time and this often at once: enough for S3 to stream, little beside the memtables.
+const READ_AHEAD_BYTES: usize = 2 << 20;
+const READ_AHEAD_FETCHES: usize = 3;
+
+/// What may be set differently, chiefly to make tests quick.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// The bound of the block cache that all slots of a process share.
+    pub cache_bytes: u64,
+    /// A slot's writes that are not in the object store yet, beyond which writing waits.
+    pub unflushed_bytes_max: usize,
+    /// How often compaction looks for work.
+    pub compaction_poll: Duration,
+    /// How long a scan may go on reading files that compaction has replaced.
+    pub replaced_files_lifetime: Duration,
+    /// How often files that nothing needs are looked for in a live database.
+    pub collection_interval: Duration,
+    /// How old such files must be.
+    pub collection_age_min: Duration,
+    /// Databases whose files a database may go on using before it rewrites what it has from the smallest of them.
+    pub ancestors_max: usize,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning {
+            cache_bytes: 256 << 20,
+            unflushed_bytes_max: 256 << 20,
+            compaction_poll: Duration::from_secs(1),
+            replaced_files_lifetime: Duration::from_secs(15 * 60),
+            collection_interval: Duration::from_secs(60),
+            collection_age_min: Duration::from_secs(5 * 60),
+            ancestors_max: 4,
+        }
+    }
+}
+
+impl Tuning {
+    pub(super) fn database(&self, conditional_overwrite: bool) -> Settings {
+        Settings {
+            wal_enabled: false,
+            manifest_poll_interval: self.compaction_poll,
+            l0_max_ssts: L0_SSTS_MAX,
+            l0_max_ssts_per_key: L0_SSTS_PER_KEY_MAX,
+            l0_sst_size_bytes: (self.unflushed_bytes_max / 4).max(1 << 20),
+            max_unflushed_bytes: self.unflushed_bytes_max,
+            // The compactor has a scheduler of ours, so it is handed over as a builder.
+            compactor_options: None,
+            garbage_collector_options: Some(self.collection(conditional_overwrite)),
+            ..Settings::default()
+        }
+    }
+
+    pub(super) fn compactor(&self) -> CompactorOptions {
+        CompactorOptions {
+            poll_interval: self.compaction_poll,
+            commit_compacted_interval: self.compaction_poll,
+            max_concurrent_compactions: 2,
+            checkpoint_lifetime: self.replaced_files_lifetime,
+            // Reads of a table merge all its runs: a handful is enough.
+            scheduler_options: HashMap::from([("sorted_run_consolidation_threshold".to_owned(), "8".to_owned())]),
+            worker: Some(CompactionWorkerOptions {
+                max_concurrent_compactions: 2,
+                compactions_poll_interval: self.compaction_poll,
+                // A slot has one core: compaction must not take the others'.
+                max_subcompactions: 1,
+                max_fetch_tasks: READ_AHEAD_FETCHES,
+                bytes_to_fetch: READ_AHEAD_BYTES,
+                ..CompactionWorkerOptions::default()
+            }),
+            ..CompactorOptions::default()
+        }
+    }
+
+    pub(super) fn collection(&self, conditional_overwrite: bool) -> GarbageCollectorOptions {
+        let directory = Some(GarbageCollectorDirectoryOptions {
+            interval: Some(self.collection_interval),
+            min_age: self.collection_age_min,
+            dry_run: false,
+        });
+        GarbageCollectorOptions {
+            manifest_options: directory,
+            compacted_options: directory,
+            compactions_options: directory,
+            wal_options: None,
+            wal_fence_options: None,
+            detach_options: Some(GarbageCollectorScheduleOptions { interval: Some(self.collection_interval) }),
+            // They need conditional overwrites. What they guard against, a stale process that repeats an old update,
+            // is guarded against by terms: a database has one writer in its life.
+            boundary_files_enabled: conditional_overwrite,
+            ..GarbageCollectorOptions::default()
+        }
+    }
+}
+
+/// How a table is scanned.
+pub(super) fn scan() -> ScanOptions {
+    ScanOptions::default()
+        .with_read_ahead_bytes(READ_AHEAD_BYTES)
+        .with_max_fetch_tasks(READ_AHEAD_FETCHES)
+        .with_cache_blocks(true)
+}

@@ -1,0 +1,232 @@
+//! A slot's database. It has one writer, its slot, and lives for one term; its path is never used again.
+//!
+//! Writes are applied in memory at once and reach the object store with the next checkpoint. There is no write-ahead
+//! log: what no checkpoint holds is lost with the process, which is what positions are committed for.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, TryFutureExt};
+use slatedb::config::{CheckpointOptions, CheckpointScope, CloseOptions};
+use slatedb::{CheckpointHandle, CompactorBuilder, Db, DbSnapshot, WriteBatch};
+use uuid::Uuid;
+use weir_common::ids::{TableId, VnodeRange};
+
+use super::compaction::{Dropped, SchedulerSupplier};
+use super::keys::TableSegment;
+use super::lineage::{self, CloneSource};
+use super::{Error, Store, keys, settings};
+
+/// A slot's database, open for writing. Cheap to clone; the database lives until [`SlotDb::close`].
+#[derive(Clone)]
+pub struct SlotDb {
+    db: Db,
+    store: Store,
+    path: Arc<str>,
+    dropped: Dropped,
+}
+
+/// What a database looks like inside, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gauges {
+    /// SSTs that compaction has not touched yet. When it cannot keep up they grow, until writes stall.
+    pub l0_ssts: usize,
+    /// Sorted runs, over all tables.
+    pub sorted_runs: usize,
+    /// Other databases whose files this one still reads.
+    pub ancestors: usize,
+    /// Checkpoints that hold files back.
+    pub checkpoints: usize,
+    /// Bytes of all files that the database reads.
+    pub bytes: u64,
+}
+
+impl SlotDb {
+    /// Makes the database at `path`, which must never have been used, and opens it. It begins with what the sources
+    /// hold of `tables` in `vnodes`, or empty if there are no sources. Sources must not overlap.
+    ///
+    /// # Errors
+    /// [`Error::PathUsed`] if the path holds anything; [`Error::Database`] if a checkpoint does not exist (any more),
+    /// or the object store fails for good.
+    pub async fn open(
+        store: &Store,
+        path: &str,
+        vnodes: VnodeRange,
+        sources: &[CloneSource],
+        tables: &HashSet<TableId>,
+    ) -> Result<SlotDb, Error> {
+        lineage::ensure_unused(store, path).await?;
+        lineage::clone(store, path, vnodes, sources, tables).await?;
+        let dropped = Dropped::default();
+        let tuning = &store.tuning;
+        let compactor = CompactorBuilder::new(path, store.objects.clone())
+            .with_options(tuning.compactor())
+            .with_scheduler_supplier(Arc::new(SchedulerSupplier::new(dropped.clone(), tuning.ancestors_max)));
+        let db = Db::builder(path, store.objects.clone())
+            .with_settings(tuning.database(store.conditional_overwrite))
+            .with_segment_extractor(Arc::new(TableSegment))
+            .with_compactor_builder(compactor)
+            .with_db_cache(store.cache.clone(), cache_id(path))
+            .build();
+        // The future holds the whole set-up of a database.
+        let db = Box::pin(db).await.map_err(Error::database("open", path))?;
+        Ok(SlotDb { db, store: store.clone(), path: path.into(), dropped })
+    }
+
+    /// Where the database lives, relative to the state URL.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Applies the entries together. When it returns they are in the next snapshot and the next checkpoint, but not
+    /// durable. Waits while too much is not durable yet.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the database takes no more writes.
+    pub async fn write(&self, entries: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<(), Error> {
+        let mut batch = WriteBatch::new();
+        for (key, value) in entries {
+            batch.put_bytes(key, value);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.db.write(batch).await.map_err(self.failed("write to"))?;
+        Ok(())
+    }
+
+    /// All that is written now, for as long as the snapshot is kept.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the database is closed.
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        let snapshot = self.db.snapshot().map_err(self.failed("take a snapshot of"))?;
+        Ok(Snapshot { snapshot, path: self.path.clone() })
+    }
+
+    /// Cuts a checkpoint: it holds the writes that returned before the call, and none that starts after it has
+    /// returned. **Nothing may be written in between**, or the cut is anywhere among it. The checkpoint becomes durable
+    /// in the background; it has no expiry.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the database is closed.
+    pub async fn begin_checkpoint(&self) -> Result<Pending, Error> {
+        let handle = self.db.begin_checkpoint(CheckpointScope::All, &CheckpointOptions::default()).await;
+        Ok(Pending { handle: handle.map_err(self.failed("begin a checkpoint of"))?, path: self.path.clone() })
+    }
+
+    /// Forgets a checkpoint of this database, so that what only it holds can be collected. Forgetting one that does
+    /// not exist is no error.
+    ///
+    /// # Errors
+    /// [`Error::Database`] if the object store fails for good.
+    pub async fn delete_checkpoint(&self, checkpoint: Uuid) -> Result<(), Error> {
+        let admin = slatedb::admin::Admin::builder(&*self.path, self.store.objects.clone()).build();
+        admin.delete_checkpoint(checkpoint).await.map_err(self.failed("delete a checkpoint of"))
+    }
+
+    /// Forgets all of a table. No write to it may come after; a snapshot may still be read, but need not show it.
+    ///
+    /// The files of the table's segment are taken out of the database by the compactor, which rewrites nothing, at its
+    /// next look and again whenever a late flush brings one; deleting keys would have to read them all. A crash in
+    /// between loses nothing: the next term's clone takes over only tables of the catalog.
+    pub fn drop_table(&self, table: TableId) {
+        self.dropped.insert(table);
+    }
+
+    /// Waits until the database takes no more work, whoever the reason is, and says why. The owner's term has to end
+    /// then.
+    pub async fn closed(&self) -> Error {
+        let mut status = self.db.subscribe();
+        let reason = status.wait_for(|status| status.close_reason.is_some()).await;
+        // The channel ends with the database itself.
+        let reason = reason.ok().and_then(|status| status.close_reason).unwrap_or(slatedb::CloseReason::Clean);
+        Error::Closed { path: self.path.to_string(), reason: reason.into() }
+    }
+
+    /// What the database looks like inside.
+    pub fn gauges(&self) -> Gauges {
+        let manifest = self.db.manifest();
+        let segments = manifest.segments();
+        Gauges {
+            l0_ssts: segments.iter().map(|segment| segment.l0().len()).sum(),
+            sorted_runs: segments.iter().map(|segment| segment.compacted().len()).sum(),
+            ancestors: manifest.external_dbs().iter().filter(|ancestor| !ancestor.sst_ids.is_empty()).count(),
+            checkpoints: manifest.checkpoints().len(),
+            bytes: manifest.all_sst_views().map(|view| view.sst.estimate_size()).sum(),
+        }
+    }
+
+    /// Stops all of the database's tasks. What no checkpoint holds is lost; checkpoints that are not durable yet may
+    /// or may not become so.
+    pub async fn close(&self) {
+        // Fails only if the database is closed already.
+        let closed = self.db.close_with_options(CloseOptions::default().with_flush_type(None)).await;
+        if let Err(error) = closed {
+            tracing::debug!(path = %self.path, %error, "database was closed before");
+        }
+    }
+
+    fn failed(&self, action: &'static str) -> impl FnOnce(slatedb::Error) -> Error {
+        Error::database(action, &self.path)
+    }
+}
+
+/// Tells apart the blocks of databases in the shared cache. Two of one process colliding is as likely as two of its
+/// paths having one 64-bit hash.
+fn cache_id(path: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    path.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A checkpoint that is on its way to the object store.
+#[must_use = "a checkpoint is of use only when it is known to be durable"]
+pub struct Pending {
+    handle: CheckpointHandle,
+    path: Arc<str>,
+}
+
+impl Pending {
+    /// Waits until the checkpoint is durable.
+    ///
+    /// # Errors
+    /// Any error means that it is unknown whether the checkpoint exists: the term has to end.
+    pub async fn wait(self) -> Result<Uuid, Error> {
+        let result = self.handle.wait().await.map_err(Error::database("finish a checkpoint of", &self.path))?;
+        Ok(result.id)
+    }
+}
+
+/// What was written at one moment. Cheap to clone; files that it needs are kept until the last clone is dropped.
+#[derive(Clone)]
+pub struct Snapshot {
+    snapshot: Arc<DbSnapshot>,
+    path: Arc<str>,
+}
+
+impl Snapshot {
+    /// The blocks of a table that belong to `vnodes`, in the order of their keys. Reads ahead.
+    ///
+    /// # Errors
+    /// The stream ends with the first error.
+    pub fn scan(
+        &self,
+        table: TableId,
+        vnodes: VnodeRange,
+    ) -> impl Stream<Item = Result<(Bytes, Bytes), Error>> + Send + use<> {
+        let snapshot = self.clone();
+        let open = async move {
+            let options = settings::scan();
+            let rows = snapshot.snapshot.scan_with_options(keys::range(table, vnodes), &options).await;
+            let rows = rows.map_err(Error::database("scan", &snapshot.path))?;
+            Ok(futures::stream::try_unfold((snapshot, rows), |(snapshot, mut rows)| async move {
+                let row = rows.next().await.map_err(Error::database("scan", &snapshot.path))?;
+                Ok(row.map(|row| ((row.key, row.value), (snapshot, rows))))
+            }))
+        };
+        open.try_flatten_stream()
+    }
+}

@@ -1,0 +1,124 @@
+//! Conversions between the node's words and the wire.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+use weir_common::catalog::Table;
+use weir_common::error::Kind;
+use weir_common::head::SlotState;
+use weir_common::ids::{Epoch, Sequence, SlotId, SplitId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::rpc;
+use weir_proto as proto;
+use weir_proto::from_node;
+
+use crate::node::plan::{Barrier, Mutation, Plan, SlotPlan, SourcePlan, SplitPlan};
+use crate::node::state::Message;
+
+fn malformed(what: impl std::fmt::Display) -> rpc::Error {
+    rpc::Error::new(Kind::Internal, format!("malformed message of meta: {what}"))
+}
+
+pub(crate) fn term(id: Option<proto::TermId>) -> Result<TermId, rpc::Error> {
+    id.map(TermId::from).ok_or_else(|| malformed("no term"))
+}
+
+fn vnodes(range: Option<proto::VnodeRange>) -> Result<VnodeRange, rpc::Error> {
+    range.ok_or_else(|| malformed("no vnodes"))?.try_into()
+}
+
+fn table(bytes: &Bytes) -> Result<Arc<Table>, rpc::Error> {
+    serde_json::from_slice(bytes).map(Arc::new).map_err(|error| malformed(format!("table: {error}")))
+}
+
+fn source(source: proto::CloneSource) -> Result<SourcePlan, rpc::Error> {
+    Ok(SourcePlan {
+        path: source.path,
+        checkpoint: Uuid::parse_str(&source.checkpoint).map_err(malformed)?,
+        vnodes: vnodes(source.vnodes)?,
+    })
+}
+
+fn split(split: proto::StartSplit) -> SplitPlan {
+    SplitPlan {
+        split: TableSplit { table: TableId(split.table), split: SplitId(split.split) },
+        slot: SlotId(split.slot),
+        sequence: Sequence(split.sequence),
+    }
+}
+
+pub(crate) fn plan(start: proto::StartTerm) -> Result<Plan, rpc::Error> {
+    let slot = |slot: proto::StartSlot| {
+        Ok(SlotPlan {
+            slot: SlotId(slot.slot),
+            vnodes: vnodes(slot.vnodes)?,
+            path: slot.path,
+            sources: slot.sources.into_iter().map(source).collect::<Result<_, rpc::Error>>()?,
+        })
+    };
+    Ok(Plan {
+        term: term(start.term)?,
+        epoch: Epoch(start.epoch),
+        slots: start.slots.into_iter().map(slot).collect::<Result<_, rpc::Error>>()?,
+        tables: start.tables.iter().map(table).collect::<Result<_, _>>()?,
+        splits: start.splits.into_iter().map(split).collect(),
+    })
+}
+
+pub(crate) fn barrier(barrier: proto::Barrier) -> Result<Barrier, rpc::Error> {
+    let mutation = match barrier.mutation {
+        None => None,
+        Some(proto::barrier::Mutation::AddTable(add)) => {
+            Some(Mutation::Add(table(&add.table)?, add.splits.into_iter().map(split).collect()))
+        }
+        Some(proto::barrier::Mutation::DropTable(drop)) => Some(Mutation::Drop(TableId(drop.table))),
+    };
+    Ok(Barrier {
+        term: term(barrier.term)?,
+        epoch: Epoch(barrier.epoch),
+        lowest_pinned: Epoch(barrier.lowest_pinned_epoch),
+        mutation,
+    })
+}
+
+/// The committed state and the live databases that a collection of garbage has to keep.
+pub(crate) fn reachable(collect: proto::CollectGarbage) -> Result<(Vec<SlotState>, Vec<String>), rpc::Error> {
+    let state = |(number, committed)| {
+        let SourcePlan { path, checkpoint, vnodes } = source(committed)?;
+        Ok(SlotState { slot: SlotId(number), vnodes, path, checkpoint })
+    };
+    let head = (0..).zip(collect.committed).map(state).collect::<Result<_, rpc::Error>>()?;
+    Ok((head, collect.live))
+}
+
+pub(crate) fn from_node(message: Message) -> proto::FromNode {
+    let message = match message {
+        Message::Ready(term) => from_node::Message::TermReady(proto::TermReady { term: Some(term.into()) }),
+        Message::Failed(term, error) => {
+            from_node::Message::TermFailed(proto::TermFailed { term: Some(term.into()), error })
+        }
+        Message::WantBarrier(term) => from_node::Message::WantBarrier(proto::WantBarrier { term: Some(term.into()) }),
+        Message::JobFailed(term, table, error) => {
+            from_node::Message::JobFailed(proto::JobFailed { term: Some(term.into()), table: table.0, error })
+        }
+        Message::Report { term, epoch, checkpoints, positions } => {
+            let checkpoint =
+                |(slot, checkpoint): (SlotId, Uuid)| proto::SlotCheckpoint {
+                    slot: slot.0,
+                    checkpoint: checkpoint.to_string(),
+                };
+            let position = |(split, sequence): (TableSplit, Sequence)| proto::Position {
+                table: split.table.0,
+                split: split.split.0,
+                sequence: sequence.0,
+            };
+            from_node::Message::EpochReport(proto::EpochReport {
+                term: Some(term.into()),
+                epoch: epoch.0,
+                slots: checkpoints.into_iter().map(checkpoint).collect(),
+                positions: positions.into_iter().map(position).collect(),
+            })
+        }
+    };
+    proto::FromNode { message: Some(message) }
+}

@@ -1,0 +1,3 @@
+//! Tests of compute nodes' parts against the real things they stand on.
+
+mod state;

@@ -1,0 +1,263 @@
+//! JetStream's requests, as far as Weir needs them.
+//!
+//! Owns: subjects, the layout of answers, and which failure is which. Consumer configurations are kept as the JSON
+//! objects the server sends, so that a consumer Weir found can be made again exactly as it was, fields that this version
+//! knows nothing of included. Invariant: every request ends within [`REQUEST_TIMEOUT`], sooner if the server denies it or
+//! the connection is lost.
+
+use std::time::Duration;
+
+use async_nats::{Client, RequestErrorKind};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use crate::connect::{Connection, Link};
+use crate::error::{Error, code};
+
+/// How long one request may take.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A JSON object.
+pub type Object = Map<String, Value>;
+
+/// A stream, as far as a reader cares.
+#[derive(Clone, Debug, Deserialize)]
+pub struct StreamInfo {
+    /// How it is configured.
+    pub config: StreamConfig,
+    /// When it was created, in the server's notation: tells a stream from its successor of the same name.
+    pub created: String,
+    /// What it holds.
+    pub state: StreamState,
+}
+
+/// A stream's configuration, as far as a reader cares.
+#[derive(Clone, Debug, Deserialize)]
+pub struct StreamConfig {
+    /// What it stores; empty for a mirror.
+    #[serde(default)]
+    pub subjects: Vec<String>,
+    /// `limits`, `interest` or `workqueue`.
+    #[serde(default)]
+    pub retention: String,
+    /// Present in a mirror.
+    #[serde(default)]
+    pub mirror: Option<Value>,
+    /// Present in a stream that collects others.
+    #[serde(default)]
+    pub sources: Option<Value>,
+    /// Bounds for consumers.
+    #[serde(default)]
+    pub consumer_limits: ConsumerLimits,
+}
+
+/// Bounds that a stream sets its consumers.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct ConsumerLimits {
+    /// The largest `max_ack_pending`; 0: none.
+    #[serde(default)]
+    pub max_ack_pending: i64,
+    /// The longest `inactive_threshold` in nanoseconds; 0: none.
+    #[serde(default)]
+    pub inactive_threshold: i64,
+}
+
+/// What a stream holds.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct StreamState {
+    /// The number of messages.
+    pub messages: u64,
+    /// The first sequence; without messages the next one or 0.
+    pub first_seq: u64,
+    /// The last sequence that was given; 0 before the first.
+    pub last_seq: u64,
+}
+
+/// A consumer, as far as a reader cares.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ConsumerInfo {
+    /// When it was created, in the server's notation: tells a consumer from its successor of the same name.
+    pub created: String,
+    /// How it is configured, in full.
+    pub config: Object,
+    /// What it delivered last.
+    pub delivered: SequencePair,
+    /// Below and at this everything is acknowledged.
+    pub ack_floor: SequencePair,
+    /// What was delivered and not acknowledged.
+    #[serde(default)]
+    pub num_ack_pending: u64,
+    /// What is still to be delivered.
+    #[serde(default)]
+    pub num_pending: u64,
+}
+
+/// The two sequences of a delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct SequencePair {
+    /// The number of the delivery.
+    pub consumer_seq: u64,
+    /// The message's place in the stream.
+    pub stream_seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    error: RefusalBody,
+}
+
+#[derive(Deserialize)]
+struct RefusalBody {
+    code: u16,
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+/// JetStream over a connection. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Api {
+    connection: Connection,
+}
+
+impl Api {
+    /// JetStream over `connection`.
+    pub fn new(connection: Connection) -> Api {
+        Api { connection }
+    }
+
+    /// The client underneath.
+    pub fn client(&self) -> &Client {
+        &self.connection.client
+    }
+
+    /// Looks a stream up.
+    ///
+    /// # Errors
+    /// [`Error::NoStream`] only if the server says so; every other failure is its own.
+    pub async fn stream_info(&self, stream: &str) -> Result<StreamInfo, Error> {
+        let subject = format!("$JS.API.STREAM.INFO.{stream}");
+        let result = self.request(subject, Bytes::new(), format!("to look up stream \"{stream}\"")).await;
+        result.map_err(|error| match error {
+            error if error.is_missing_stream() => Error::NoStream { stream: stream.to_owned() },
+            error => error,
+        })
+    }
+
+    /// Creates a stream that keeps everything published to `subjects`.
+    ///
+    /// # Errors
+    /// If the server refuses, because another stream has one of the subjects for example.
+    pub async fn create_stream(&self, stream: &str, subjects: &[String]) -> Result<StreamInfo, Error> {
+        let config = json!({
+            "name": stream, "subjects": subjects, "retention": "limits", "storage": "file", "discard": "old",
+            "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "num_replicas": 1,
+        });
+        let subject = format!("$JS.API.STREAM.CREATE.{stream}");
+        self.request(subject, config.to_string().into(), format!("to create stream \"{stream}\"")).await
+    }
+
+    /// Looks a consumer up; nothing if there is none.
+    ///
+    /// # Errors
+    /// If the server does not say.
+    pub async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<Option<ConsumerInfo>, Error> {
+        let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
+        match self.request(subject, Bytes::new(), format!("to look up consumer \"{consumer}\"")).await {
+            Ok(info) => Ok(Some(info)),
+            Err(error) if error.is_missing_consumer() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates a consumer that must not be there yet.
+    ///
+    /// # Errors
+    /// If it is there, or the server refuses the configuration.
+    pub async fn create_consumer(&self, stream: &str, config: &Object) -> Result<ConsumerInfo, Error> {
+        self.put_consumer(stream, config, "create").await
+    }
+
+    /// Updates a consumer; with its own configuration that changes nothing and shows that it would be allowed.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub async fn update_consumer(&self, stream: &str, config: &Object) -> Result<ConsumerInfo, Error> {
+        self.put_consumer(stream, config, "update").await
+    }
+
+    async fn put_consumer(&self, stream: &str, config: &Object, action: &str) -> Result<ConsumerInfo, Error> {
+        let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
+        let name = text("name");
+        // The server wants a single filter repeated in the subject, where permissions can see it.
+        let subject = match text("filter_subject") {
+            "" => format!("$JS.API.CONSUMER.CREATE.{stream}.{name}"),
+            filter => format!("$JS.API.CONSUMER.CREATE.{stream}.{name}.{filter}"),
+        };
+        let body = json!({ "stream_name": stream, "config": config, "action": action });
+        self.request(subject, body.to_string().into(), format!("to {action} consumer \"{name}\"")).await
+    }
+
+    /// Deletes a consumer; whether it was there.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<bool, Error> {
+        let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
+        match self.request::<Value>(subject, Bytes::new(), format!("to delete consumer \"{consumer}\"")).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_missing_consumer() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Finds out whether a consumer could be deleted, without doing it: the server checks permissions first, and then
+    /// refuses a deletion that bears a payload.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] if it could not.
+    pub async fn may_delete_consumer(&self, stream: &str, consumer: &str) -> Result<(), Error> {
+        let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
+        let what = format!("to delete consumer \"{consumer}\"");
+        match self.request::<Value>(subject, Bytes::from_static(b"{\"dry_run\":true}"), what).await {
+            Err(Error::Refused { code: code::PAYLOAD_NOT_EMPTY, .. }) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One request. The link tells of a denial, which the server does not send as an answer.
+    async fn request<T: DeserializeOwned>(&self, subject: String, payload: Bytes, what: String) -> Result<T, Error> {
+        let mut link = self.connection.link.clone();
+        let (losses, denials) = {
+            let link = link.borrow_and_update();
+            (link.losses, link.denials)
+        };
+        let denied = |link: &Link| link.denials != denials || link.losses != losses;
+        let answer = tokio::select! {
+            answer = tokio::time::timeout(REQUEST_TIMEOUT, self.client().request(subject, payload)) => answer,
+            Ok(link) = link.wait_for(denied) => {
+                return Err(if link.denials == denials {
+                    Error::Disconnected { what }
+                } else {
+                    Error::Denied { what, reason: link.denial.clone() }
+                });
+            }
+        };
+        let message = match answer {
+            Err(_) => return Err(Error::Timeout { what, within: REQUEST_TIMEOUT }),
+            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => return Err(Error::NoJetStream),
+            Ok(Err(_)) => return Err(Error::Disconnected { what }),
+            Ok(Ok(message)) => message,
+        };
+        if let Ok(Refusal { error }) = serde_json::from_slice::<Refusal>(&message.payload) {
+            return Err(match error.err_code {
+                code::NOT_ENABLED | code::NOT_ENABLED_FOR_ACCOUNT => Error::NoJetStream,
+                _ => Error::Refused { what, status: error.code, code: error.err_code, description: error.description },
+            });
+        }
+        serde_json::from_slice(&message.payload).map_err(|source| Error::Malformed { what, source })
+    }
+}

@@ -1,0 +1,369 @@
+//! The consumer through which a split is read: how Weir configures it, how it knows its own, and what it makes of one
+//! that is there already.
+//!
+//! Owns the JSON of a consumer's configuration. A consumer that Weir found is only ever made again with its own exact
+//! configuration, except for where it starts. Pure.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+use weir_common::ids::Sequence;
+
+use crate::api::{ConsumerInfo, Object, StreamConfig};
+use crate::delivery::Terms;
+use crate::error::Error;
+use crate::options::{AckPolicy, ConsumerOptions, Options, Replay};
+use crate::subject;
+
+/// Metadata of every consumer that Weir made: the owner's name.
+pub const OWNER_KEY: &str = "weir.owner";
+/// Unless the user says otherwise the interval between checkpoints must not cap the throughput.
+const MAX_ACK_PENDING: u64 = 262_144;
+/// How long an anonymous consumer outlives its reader.
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(60);
+/// The size of a pull request; two of them are outstanding.
+const BATCH: u64 = 16_384;
+/// What one request may bring, so that large messages cannot fill the memory.
+const REQUEST_BYTES: u64 = 16 << 20;
+/// How long a request lives.
+const EXPIRES: Duration = Duration::from_secs(30);
+/// How often an idle server says that it is there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Below so many waiting requests allowed, one at a time is sent: the server may hold several half-served ones.
+const WAITING_MIN: u64 = 8;
+
+/// What bounds every pull request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// How long a request lives.
+    pub expires: Duration,
+    /// How often the server says that it is there.
+    pub heartbeat: Duration,
+    /// How many bytes a request may bring.
+    pub max_bytes: u64,
+}
+
+/// The filters with which the table's subjects are read from a stream; none if they cover all that the stream holds,
+/// because filters cost the server.
+pub fn filters(options: &Options, stream: &StreamConfig) -> Vec<String> {
+    let wanted = wanted_subjects(options);
+    let whole = !stream.subjects.is_empty()
+        && is_plain(stream)
+        && stream.subjects.iter().all(|held| wanted.iter().any(|pattern| subject::covers(pattern, held)));
+    if whole { Vec::new() } else { wanted.to_vec() }
+}
+
+/// What the table reads.
+pub fn wanted_subjects(options: &Options) -> &[String] {
+    options.consumer.filters.as_deref().unwrap_or(&options.subjects)
+}
+
+/// Whether the stream holds what is published to its subjects, and nothing else.
+pub fn is_plain(stream: &StreamConfig) -> bool {
+    stream.mirror.is_none()
+        && stream.sources.as_ref().is_none_or(|sources| sources.as_array().is_some_and(Vec::is_empty))
+}
+
+/// The configuration of a consumer that Weir makes. It says nothing yet of where it starts.
+pub fn wanted(options: &Options, stream: &StreamConfig, name: &str, owner: &str) -> Object {
+    let consumer = &options.consumer;
+    let mut config = explicit(consumer);
+    config.insert("name".to_owned(), json!(name));
+    config.insert("ack_policy".to_owned(), json!(consumer.effective_ack_policy().as_str()));
+    config.insert("metadata".to_owned(), json!({ OWNER_KEY: owner }));
+    let description = consumer.description.clone().unwrap_or_else(|| format!("Weir {owner}"));
+    config.insert("description".to_owned(), json!(description));
+    let limits = stream.consumer_limits;
+    if consumer.name.is_durable() {
+        config.insert("durable_name".to_owned(), json!(name));
+        if consumer.effective_ack_policy() == AckPolicy::None {
+            for field in ["ack_wait", "max_ack_pending", "max_deliver", "backoff"] {
+                config.remove(field);
+            }
+        } else {
+            let allowed = u64::try_from(limits.max_ack_pending).ok().filter(|limit| *limit > 0);
+            let window = MAX_ACK_PENDING.min(allowed.unwrap_or(MAX_ACK_PENDING));
+            config.entry("max_ack_pending").or_insert(json!(window));
+        }
+    } else {
+        for field in ["ack_wait", "max_ack_pending", "max_deliver", "backoff"] {
+            config.remove(field);
+        }
+        let allowed = u64::try_from(limits.inactive_threshold).ok().filter(|limit| *limit > 0);
+        let threshold = nanos(INACTIVE_THRESHOLD).min(allowed.unwrap_or(u64::MAX));
+        config.entry("inactive_threshold").or_insert(json!(threshold));
+        // It is rebuilt after every loss of the connection anyway.
+        config.entry("mem_storage").or_insert(json!(true));
+    }
+    set_filters(&mut config, filters(options, stream));
+    config
+}
+
+fn set_filters(config: &mut Object, mut filters: Vec<String>) {
+    match filters.len() {
+        0 => {}
+        1 => {
+            config.insert("filter_subject".to_owned(), json!(filters.remove(0)));
+        }
+        _ => {
+            config.insert("filter_subjects".to_owned(), json!(filters));
+        }
+    }
+}
+
+/// What the user said, in the server's words.
+fn explicit(consumer: &ConsumerOptions) -> Object {
+    let mut config = Map::new();
+    let mut set = |field: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            config.insert(field.to_owned(), value);
+        }
+    };
+    set("ack_policy", consumer.ack_policy.map(|policy| json!(policy.as_str())));
+    set("ack_wait", consumer.ack_wait.filter(|_| consumer.backoff.is_empty()).map(|wait| json!(nanos(wait))));
+    set("max_deliver", consumer.max_deliver.map(|max| json!(max)));
+    set("max_ack_pending", consumer.max_ack_pending.map(|max| json!(max)));
+    set("max_batch", consumer.max_batch.map(|max| json!(max)));
+    set("max_bytes", consumer.max_bytes.map(|max| json!(max)));
+    set("max_expires", consumer.max_expires.map(|max| json!(nanos(max))));
+    set("max_waiting", consumer.max_waiting.map(|max| json!(max)));
+    set("inactive_threshold", consumer.inactive_threshold.map(|threshold| json!(nanos(threshold))));
+    set("num_replicas", consumer.num_replicas.map(|replicas| json!(replicas)));
+    set("mem_storage", consumer.memory_storage.map(|memory| json!(memory)));
+    let backoff: Vec<u64> = consumer.backoff.iter().map(|wait| nanos(*wait)).collect();
+    set("backoff", (!backoff.is_empty()).then(|| json!(backoff)));
+    set(
+        "replay_policy",
+        consumer.replay.map(|replay| match replay {
+            Replay::Instant => json!("instant"),
+            Replay::Original => json!("original"),
+        }),
+    );
+    set("sample_freq", consumer.sample_frequency.map(|percent| json!(percent.to_string())));
+    config
+}
+
+/// The option behind a field, for messages.
+fn option_of(field: &str) -> &str {
+    match field {
+        "mem_storage" => "memory_storage",
+        "sample_freq" => "sample_frequency",
+        field => field,
+    }
+}
+
+/// The same configuration, starting at a sequence.
+pub fn starting_at(config: &Object, position: Sequence) -> Object {
+    let mut config = config.clone();
+    config.remove("opt_start_time");
+    config.insert("deliver_policy".to_owned(), json!("by_start_sequence"));
+    config.insert("opt_start_seq".to_owned(), json!(position.0.max(1)));
+    if let Some(Value::Object(metadata)) = config.get_mut("metadata") {
+        // The server's own notes about versions, which it writes anew.
+        metadata.retain(|key, _| !key.starts_with("_nats."));
+    }
+    config
+}
+
+/// Who made the consumer, if Weir did.
+pub fn owner(info: &ConsumerInfo) -> Option<&str> {
+    info.config.get("metadata")?.get(OWNER_KEY)?.as_str()
+}
+
+/// Checks that a consumer that is there already is what the table needs.
+///
+/// # Errors
+/// [`Error::Consumer`], which says what differs.
+pub fn check_found(
+    options: &Options,
+    stream: &StreamConfig,
+    name: &str,
+    me: &str,
+    info: &ConsumerInfo,
+) -> Result<(), Error> {
+    let refuse = |message: String, hint: &str| {
+        Err(Error::Consumer { consumer: name.to_owned(), message, hint: hint.to_owned() })
+    };
+    match owner(info) {
+        Some(owner) if owner == me => return Ok(()),
+        Some(owner) => {
+            return refuse(format!("belongs to {owner}"), "every table needs a consumer.durable_name of its own");
+        }
+        None => {}
+    }
+    let text = |field: &str| info.config.get(field).and_then(Value::as_str).unwrap_or_default();
+    if !text("deliver_subject").is_empty() {
+        return refuse("is a push consumer".to_owned(), "choose another consumer.durable_name");
+    }
+    if info.config.get("headers_only") == Some(&Value::Bool(true)) {
+        return refuse("delivers headers only".to_owned(), "choose another consumer.durable_name");
+    }
+    let found = found_filters(&info.config, stream);
+    let needed = subject::normalise(&filters(options, stream));
+    if found != needed {
+        let list = |filters: &[String]| {
+            if filters.is_empty() { "everything".to_owned() } else { filters.join(", ") }
+        };
+        return refuse(
+            format!("filters {}, but the table needs {}", list(&found), list(&needed)),
+            "change subject, consumer.filter_subjects or consumer.durable_name",
+        );
+    }
+    for (field, wanted) in explicit(&options.consumer) {
+        let found = info.config.get(&field).unwrap_or(&Value::Null);
+        if !same(&wanted, found) {
+            let option = option_of(&field);
+            return refuse(
+                format!("has {option} {}, but the table asks for {}", printed(&field, found), printed(&field, &wanted)),
+                &format!("leave out consumer.{option}, or change the consumer"),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What a found consumer filters, in the terms of [`filters`].
+fn found_filters(config: &Object, stream: &StreamConfig) -> Vec<String> {
+    let mut found: Vec<String> = match config.get("filter_subjects") {
+        Some(Value::Array(filters)) => filters.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    };
+    if let Some(filter) = config.get("filter_subject").and_then(Value::as_str).filter(|filter| !filter.is_empty()) {
+        found.push(filter.to_owned());
+    }
+    let whole = !stream.subjects.is_empty()
+        && is_plain(stream)
+        && stream.subjects.iter().all(|held| found.iter().any(|pattern| subject::covers(pattern, held)));
+    if whole { Vec::new() } else { subject::normalise(&found) }
+}
+
+/// The server leaves out what has its zero value.
+fn same(wanted: &Value, found: &Value) -> bool {
+    wanted == found || (found.is_null() && (*wanted == json!(false) || *wanted == json!("0")))
+}
+
+fn printed(field: &str, value: &Value) -> String {
+    match (field, value) {
+        (_, Value::Null) => "not set".to_owned(),
+        ("ack_wait" | "max_expires" | "inactive_threshold", Value::Number(nanos)) => {
+            format!("{}s", nanos.as_u64().unwrap_or_default() / 1_000_000_000)
+        }
+        (_, Value::String(text)) => text.clone(),
+        (_, value) => value.to_string(),
+    }
+}
+
+/// What the machine and the requests have to keep to, read from the configuration the server reports.
+pub fn terms(config: &Object, rate_limit: Option<u64>) -> (Terms, Bounds) {
+    let number = |field: &str| config.get(field).and_then(Value::as_u64).filter(|number| *number > 0);
+    let ack_policy = match config.get("ack_policy").and_then(Value::as_str) {
+        Some("all") => AckPolicy::All,
+        Some("explicit") => AckPolicy::Explicit,
+        _ => AckPolicy::None,
+    };
+    let batch = BATCH.min(number("max_batch").unwrap_or(BATCH));
+    let requests = if number("max_waiting").is_some_and(|max| max < WAITING_MIN) { 1 } else { 2 };
+    let expires = EXPIRES.min(number("max_expires").map_or(EXPIRES, Duration::from_nanos));
+    // What a second may bring, so that a low limit is not overrun by one request.
+    let rate_bytes = rate_limit.map_or(REQUEST_BYTES, |bits| (bits / 8).max(1024));
+    let max_bytes = REQUEST_BYTES.min(rate_bytes).min(number("max_bytes").unwrap_or(REQUEST_BYTES));
+    let terms = Terms { ack_policy, max_ack_pending: number("max_ack_pending"), batch, requests };
+    (terms, Bounds { expires, heartbeat: HEARTBEAT.min(expires / 2), max_bytes })
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("options bound durations to 63 bits of nanoseconds")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn options(pairs: &[(&str, &str)]) -> Options {
+        let base = [("connector", "nats"), ("server_url", "h:1"), ("subject", "a.>"), ("stream", "s")];
+        let all: BTreeMap<String, String> =
+            base.iter().chain(pairs).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Options::parse(&all).expect("the options are right")
+    }
+
+    fn stream(subjects: &[&str]) -> StreamConfig {
+        serde_json::from_value(json!({ "subjects": subjects, "retention": "limits" })).expect("a stream")
+    }
+
+    fn found(config: Value) -> ConsumerInfo {
+        let sequences = json!({ "consumer_seq": 0, "stream_seq": 0 });
+        let info = json!({ "created": "x", "config": config, "delivered": sequences, "ack_floor": sequences });
+        serde_json::from_value(info).expect("a consumer")
+    }
+
+    #[test]
+    fn a_filter_that_covers_the_stream_is_left_out() {
+        assert!(filters(&options(&[]), &stream(&["a.b", "a.c.>"])).is_empty());
+        assert_eq!(filters(&options(&[]), &stream(&["a.b", "c"])), ["a.>"]);
+        assert_eq!(filters(&options(&[("consumer.filter_subject", "a.x")]), &stream(&["a.>"])), ["a.x"]);
+    }
+
+    #[test]
+    fn a_durable_has_a_large_window_unless_the_user_or_the_stream_say_otherwise() {
+        let durable = options(&[("consumer.durable_name", "d")]);
+        let config = wanted(&durable, &stream(&["a.>"]), "d", "c/t");
+        assert_eq!(config["max_ack_pending"], json!(MAX_ACK_PENDING));
+        assert_eq!(config["ack_policy"], json!("explicit"));
+        let mut limited = stream(&["a.>"]);
+        limited.consumer_limits.max_ack_pending = 500;
+        assert_eq!(wanted(&durable, &limited, "d", "c/t")["max_ack_pending"], json!(500));
+        let asked = options(&[("consumer.durable_name", "d"), ("consumer.max_ack_pending", "10")]);
+        assert_eq!(wanted(&asked, &limited, "d", "c/t")["max_ack_pending"], json!(10));
+    }
+
+    #[test]
+    fn a_found_consumer_is_compared_with_what_was_asked() {
+        let asked = options(&[("consumer.durable_name", "d"), ("consumer.ack_policy", "all")]);
+        let check = |config: Value| check_found(&asked, &stream(&["a.>"]), "d", "c/t", &found(config));
+        check(json!({ "ack_policy": "all" })).expect("it fits");
+        check(json!({ "ack_policy": "all", "filter_subject": "a.>" })).expect("it filters nothing");
+        check(json!({ "ack_policy": "explicit", "metadata": { OWNER_KEY: "c/t" } })).expect("it is our own");
+        for (config, named) in [
+            (json!({ "ack_policy": "explicit" }), "ack_policy explicit"),
+            (json!({ "ack_policy": "all", "deliver_subject": "x" }), "push"),
+            (json!({ "ack_policy": "all", "headers_only": true }), "headers"),
+            (json!({ "ack_policy": "all", "filter_subject": "a.b" }), "a.b"),
+            (json!({ "ack_policy": "all", "metadata": { OWNER_KEY: "c/other" } }), "c/other"),
+        ] {
+            let error = check(config).expect_err(named).to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_rebuilt_consumer_differs_only_in_its_start() {
+        let Value::Object(config) = json!({
+            "deliver_policy": "by_start_time", "opt_start_time": "t", "ack_wait": 5, "unheard_of": [1],
+            "metadata": { "a": "b", "_nats.ver": "2.15.1" },
+        }) else {
+            panic!("an object");
+        };
+        let expected = json!({
+            "deliver_policy": "by_start_sequence", "opt_start_seq": 7, "ack_wait": 5, "unheard_of": [1],
+            "metadata": { "a": "b" },
+        });
+        assert_eq!(Value::Object(starting_at(&config, Sequence(7))), expected);
+    }
+
+    #[test]
+    fn requests_keep_to_the_consumers_bounds() {
+        let Value::Object(config) = json!({
+            "ack_policy": "explicit", "max_batch": 10, "max_waiting": 2, "max_expires": 1_000_000_000_u64,
+            "max_bytes": 100, "max_ack_pending": 3,
+        }) else {
+            panic!("an object");
+        };
+        let (terms, bounds) = terms(&config, Some(1_000_000));
+        let expected = Terms { ack_policy: AckPolicy::Explicit, max_ack_pending: Some(3), batch: 10, requests: 1 };
+        assert_eq!(terms, expected);
+        let expires = Duration::from_secs(1);
+        assert_eq!(bounds, Bounds { expires, heartbeat: expires / 2, max_bytes: 100 });
+    }
+}

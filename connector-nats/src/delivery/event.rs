@@ -1,0 +1,181 @@
+//! The vocabulary of the machine: what it is told, what it says, and the bounds it keeps to.
+
+use weir_common::ids::Sequence;
+
+use super::Pull;
+use crate::options::AckPolicy;
+use crate::reply::Token;
+
+/// A point in time, in milliseconds since any fixed moment.
+pub type Millis = u64;
+
+/// How patient the machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// Silence beyond this, while something is requested, is suspicious: two heartbeats and a little.
+    pub silence_ms: Millis,
+    /// Two rebuilds are at least this far apart.
+    pub rebuild_ms_min: Millis,
+    /// Rebuilds that lead to nothing are spaced out up to this.
+    pub rebuild_ms_max: Millis,
+    /// After a request that the server refuses, the next one waits this long.
+    pub refused_ms: Millis,
+}
+
+/// What the consumer that was built is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// How it is acknowledged.
+    pub ack_policy: AckPolicy,
+    /// How many messages may wait for their acknowledgement, if there is a bound.
+    pub max_ack_pending: Option<u64>,
+    /// The size of a pull request, in messages.
+    pub batch: u64,
+    /// How many requests of that size may be outstanding, 1 or 2.
+    pub requests: u64,
+}
+
+/// Which build of the consumer something belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Incarnation(pub u64);
+
+/// Why a consumer is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The reader starts.
+    Start,
+    /// The connection was lost and is back.
+    Reconnected,
+    /// A delivery went elsewhere or got lost.
+    Incomplete {
+        /// The consumer sequence that should have come.
+        expected: u64,
+        /// The one that came.
+        found: u64,
+    },
+    /// The consumer is gone.
+    Deleted,
+    /// Neither a message nor a heartbeat came.
+    Silent,
+    /// The client dropped messages because its buffer was full.
+    Overflow,
+    /// The server said something after which its deliveries are not to be relied on.
+    Unsettled,
+    /// The previous attempt failed.
+    Retry,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The connection is up.
+    Connected,
+    /// The connection is lost, or was.
+    Disconnected,
+    /// The consumer that was asked for is there.
+    Built {
+        /// Which one.
+        incarnation: Incarnation,
+        /// What it is like.
+        terms: Terms,
+    },
+    /// The consumer that was asked for could not be made.
+    BuildFailed {
+        /// Which one.
+        incarnation: Incarnation,
+    },
+    /// Everything that had arrived has been handled.
+    Drained,
+    /// The server is alive and has nothing to deliver.
+    Heartbeat {
+        /// On the subscription of which consumer.
+        incarnation: Incarnation,
+    },
+    /// A pull request has ended.
+    PullEnded {
+        /// Of which consumer.
+        incarnation: Incarnation,
+        /// How much of it was not served, if the server said so.
+        unserved: Option<u64>,
+        /// Why.
+        end: PullEnd,
+    },
+    /// The consumer is gone.
+    Deleted {
+        /// Which one.
+        incarnation: Incarnation,
+    },
+    /// The deliveries of the consumer are not to be relied on.
+    Suspect {
+        /// Of which one.
+        incarnation: Incarnation,
+        /// Why.
+        reason: Reason,
+    },
+    /// Everything below is committed. Comes with every commit of the reader's term, even if the position did not move,
+    /// and so confirms the term.
+    Committed {
+        /// The first sequence that is not.
+        position: Sequence,
+    },
+    /// Time has passed.
+    Tick {
+        /// Whether arrivals are being handled: silence means nothing while nobody listens.
+        listening: bool,
+    },
+}
+
+/// Why a pull request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullEnd {
+    /// It expired.
+    Expired,
+    /// The next message does not fit into what is left of its bytes.
+    Oversized,
+    /// The server did not take it.
+    Refused,
+}
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Make the consumer anew, start it at the position, and say [`Event::Built`] or [`Event::BuildFailed`]. Whatever
+    /// belonged to an older incarnation is void.
+    Build {
+        /// Its number.
+        incarnation: Incarnation,
+        /// Where it starts.
+        position: Sequence,
+        /// Why.
+        reason: Reason,
+    },
+    /// Request messages.
+    Pull {
+        /// From which consumer.
+        incarnation: Incarnation,
+        /// How much.
+        pull: Pull,
+    },
+    /// Find out whether the consumer is there, then say [`Event::Deleted`] or [`Event::Suspect`].
+    Verify {
+        /// Which one.
+        incarnation: Incarnation,
+    },
+    /// Ask for a checkpoint: what may wait for its acknowledgement nearly does.
+    RequestCheckpoint,
+    /// Somebody else deleted the consumer: stop reading until the term is confirmed by a commit.
+    AwaitConfirmation,
+}
+
+/// What becomes of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is the next message.
+    Accept,
+    /// It was read before and waits for its commit.
+    Drop,
+    /// It was committed before: acknowledge it now.
+    AckAndDrop(Token),
+    /// It belongs to deliveries that are void.
+    Discard,
+}

@@ -1,0 +1,356 @@
+//! Which delivery is accepted, which is dropped, when the consumer is rebuilt, what is acknowledged.
+//!
+//! A state machine without IO and clock: events in, actions out, time as a parameter. The reader's task drives it, and so
+//! does a simulated broker.
+//!
+//! Owns: the read position, the committed position, the chain of consumer sequences, the pull requests outstanding, what
+//! waits for its acknowledgement, the pace of rebuilds. Does not own connections, subjects or payloads.
+//!
+//! Invariants:
+//! * deliveries are complete: one is accepted only if its consumer sequence follows the previous one of the same
+//!   incarnation, the first being 1; so what lies between two accepted sequences does not exist for this consumer;
+//! * every sequence is accepted at most once, in ascending order;
+//! * no token of a sequence at or above the committed position is ever handed out for acknowledgement;
+//! * tokens of an older incarnation are forgotten: the rebuilt consumer starts at the read position, so it knows nothing
+//!   below, and its own counters must not be moved by numbers that are not its own.
+
+mod event;
+mod pulls;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use weir_common::ids::Sequence;
+
+use crate::options::AckPolicy;
+pub use crate::reply::{Delivered, Token};
+pub use event::{Action, Event, Incarnation, Millis, Pace, PullEnd, Reason, Terms, Verdict};
+pub use pulls::Pull;
+use pulls::Pulls;
+
+/// Where the machine stands.
+#[derive(Clone, Debug)]
+enum Phase {
+    /// No connection.
+    Disconnected,
+    /// A rebuild waits for its time.
+    Waiting { until: Millis, reason: Reason },
+    /// A rebuild waits for a commit of the term.
+    Unconfirmed,
+    /// A consumer is being made.
+    Building,
+    /// Messages are read.
+    Reading(Reading),
+}
+
+#[derive(Clone, Debug)]
+struct Reading {
+    terms: Terms,
+    next_consumer_seq: u64,
+    heard_at: Millis,
+    pulls: Pulls,
+}
+
+/// How often things happened; for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Deliveries of messages that had been read before.
+    pub redelivered: u64,
+    /// Builds of the consumer after the first.
+    pub rebuilds: u64,
+}
+
+/// The machine.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pace: Pace,
+    /// Whether the consumer's name is known to others, who could be reading through it.
+    shared_name: bool,
+    position: Sequence,
+    committed: Sequence,
+    incarnation: Incarnation,
+    phase: Phase,
+    /// Of accepted deliveries of this incarnation, ascending by stream sequence; empty without acks. Bounded by the
+    /// consumer's `max_ack_pending`.
+    unacked: VecDeque<Token>,
+    checkpoint_requested: bool,
+    built_at: Option<Millis>,
+    /// Rebuilds since something was last accepted.
+    fruitless: u32,
+    counters: Counters,
+}
+
+impl Delivery {
+    /// A machine that waits for its connection. `position` is the next sequence to read; everything below counts as
+    /// committed. `shared_name` says that the consumer has a name others know, a durable's for example.
+    pub fn new(position: Sequence, shared_name: bool, pace: Pace) -> Delivery {
+        Delivery {
+            pace,
+            shared_name,
+            position,
+            committed: position,
+            incarnation: Incarnation(0),
+            phase: Phase::Disconnected,
+            unacked: VecDeque::new(),
+            checkpoint_requested: false,
+            built_at: None,
+            fruitless: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The next sequence to read.
+    pub fn position(&self) -> Sequence {
+        self.position
+    }
+
+    /// Everything below is committed.
+    pub fn committed(&self) -> Sequence {
+        self.committed
+    }
+
+    /// Whether messages are being read.
+    pub fn is_reading(&self) -> bool {
+        matches!(self.phase, Phase::Reading(_))
+    }
+
+    /// How often things happened.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How many deliveries wait for their acknowledgement.
+    pub fn unacked(&self) -> usize {
+        self.unacked.len()
+    }
+
+    /// Decides what becomes of a delivery. Allocates nothing but room for its token. After a burst of deliveries the
+    /// machine wants [`Event::Drained`].
+    pub fn deliver(&mut self, now: Millis, incarnation: Incarnation, delivered: Delivered) -> Verdict {
+        let Phase::Reading(reading) = &mut self.phase else { return Verdict::Discard };
+        if incarnation != self.incarnation {
+            return Verdict::Discard;
+        }
+        let expected = reading.next_consumer_seq;
+        if delivered.consumer_seq != expected {
+            let reason = Reason::Incomplete { expected, found: delivered.consumer_seq };
+            self.schedule(now, reason);
+            return Verdict::Discard;
+        }
+        reading.next_consumer_seq += 1;
+        reading.heard_at = now;
+        reading.pulls.served();
+        let acks = reading.terms.ack_policy != AckPolicy::None;
+        let token = delivered.token();
+        if token.stream_seq < self.committed.0 {
+            self.counters.redelivered += 1;
+            return if acks { Verdict::AckAndDrop(token) } else { Verdict::Drop };
+        }
+        if token.stream_seq < self.position.0 {
+            self.counters.redelivered += 1;
+            if acks {
+                self.renew(token);
+            }
+            return Verdict::Drop;
+        }
+        self.position = Sequence(token.stream_seq + 1);
+        self.fruitless = 0;
+        if acks {
+            self.unacked.push_back(token);
+        }
+        Verdict::Accept
+    }
+
+    /// The newer reply is the one that is acknowledged at the commit.
+    fn renew(&mut self, token: Token) {
+        match self.unacked.binary_search_by_key(&token.stream_seq, |token| token.stream_seq) {
+            Ok(at) => self.unacked[at] = token,
+            Err(at) => self.unacked.insert(at, token),
+        }
+    }
+
+    /// Takes an event and appends what is to be done.
+    pub fn apply(&mut self, now: Millis, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Connected => {
+                if matches!(self.phase, Phase::Disconnected) {
+                    let reason = if self.built_at.is_none() { Reason::Start } else { Reason::Reconnected };
+                    self.schedule(now, reason);
+                }
+            }
+            Event::Disconnected => self.leave(Phase::Disconnected),
+            Event::Built { incarnation, terms } if self.is_building(incarnation) => {
+                let pulls = Pulls::new(terms.batch, terms.requests);
+                self.phase = Phase::Reading(Reading { terms, next_consumer_seq: 1, heard_at: now, pulls });
+            }
+            Event::BuildFailed { incarnation } if self.is_building(incarnation) => self.schedule(now, Reason::Retry),
+            Event::Built { .. } | Event::BuildFailed { .. } | Event::Drained => {}
+            Event::Heartbeat { incarnation } => {
+                self.heard(now, incarnation);
+                if self.reading(incarnation).is_some() {
+                    self.fruitless = 0;
+                }
+            }
+            Event::PullEnded { incarnation, unserved, end } => {
+                self.heard(now, incarnation);
+                let hold_until = now + self.pace.refused_ms;
+                if let Some(reading) = self.reading(incarnation) {
+                    reading.pulls.ended(unserved, end);
+                    if end == PullEnd::Refused {
+                        reading.pulls.hold_until(hold_until);
+                    }
+                }
+            }
+            Event::Deleted { incarnation } => self.deleted(now, incarnation, actions),
+            Event::Suspect { incarnation, reason } => {
+                if self.reading(incarnation).is_some() {
+                    self.schedule(now, reason);
+                }
+            }
+            Event::Committed { position } => self.commit(now, position),
+            Event::Tick { listening } => self.tick(now, listening, actions),
+        }
+        self.settle(now, actions);
+    }
+
+    /// When the machine wants [`Event::Tick`] at the latest, if it waits for a time at all.
+    pub fn deadline(&self) -> Option<Millis> {
+        match &self.phase {
+            Phase::Waiting { until, .. } => Some(*until),
+            Phase::Reading(reading) => {
+                let silence = (reading.pulls.outstanding() > 0).then_some(reading.heard_at + self.pace.silence_ms);
+                [silence, reading.pulls.held_until()].into_iter().flatten().min()
+            }
+            Phase::Disconnected | Phase::Unconfirmed | Phase::Building => None,
+        }
+    }
+
+    /// Whether [`Delivery::take_acks`] has something to hand out.
+    pub fn acks_due(&self) -> bool {
+        self.unacked.front().is_some_and(|token| token.stream_seq < self.committed.0)
+    }
+
+    /// Appends acknowledgements that are due, at most about `limit`. Under `all` one stands for everything below.
+    pub fn take_acks(&mut self, limit: usize, acks: &mut Vec<Token>) {
+        let all = matches!(&self.phase, Phase::Reading(reading) if reading.terms.ack_policy == AckPolicy::All);
+        let due = self.unacked.partition_point(|token| token.stream_seq < self.committed.0);
+        if all {
+            acks.extend(self.unacked.drain(..due).next_back());
+        } else {
+            acks.extend(self.unacked.drain(..due.min(limit)));
+        }
+    }
+
+    fn is_building(&self, incarnation: Incarnation) -> bool {
+        matches!(self.phase, Phase::Building) && incarnation == self.incarnation
+    }
+
+    fn reading(&mut self, incarnation: Incarnation) -> Option<&mut Reading> {
+        match &mut self.phase {
+            Phase::Reading(reading) if incarnation == self.incarnation => Some(reading),
+            _ => None,
+        }
+    }
+
+    fn heard(&mut self, now: Millis, incarnation: Incarnation) {
+        if let Some(reading) = self.reading(incarnation) {
+            reading.heard_at = now;
+        }
+    }
+
+    /// Voids everything of the incarnation.
+    fn leave(&mut self, phase: Phase) {
+        self.incarnation.0 += 1;
+        self.unacked.clear();
+        self.checkpoint_requested = false;
+        self.phase = phase;
+    }
+
+    /// Plans a rebuild: at once after progress, later and later without.
+    fn schedule(&mut self, now: Millis, reason: Reason) {
+        let pause = match self.fruitless {
+            0 => self.pace.rebuild_ms_min,
+            n => (self.pace.rebuild_ms_min << n.min(16)).min(self.pace.rebuild_ms_max),
+        };
+        let until = self.built_at.map_or(now, |built_at| (built_at + pause).max(now));
+        self.leave(Phase::Waiting { until, reason });
+    }
+
+    /// A consumer whose name others know may have been deleted by the reader of a newer term.
+    fn deleted(&mut self, now: Millis, incarnation: Incarnation, actions: &mut Vec<Action>) {
+        if self.reading(incarnation).is_none() {
+            return;
+        }
+        if self.shared_name {
+            self.leave(Phase::Unconfirmed);
+            actions.push(Action::AwaitConfirmation);
+        } else {
+            self.schedule(now, Reason::Deleted);
+        }
+    }
+
+    fn commit(&mut self, now: Millis, position: Sequence) {
+        assert!(position <= self.position, "committed {position}, but only read up to {}", self.position);
+        self.committed = self.committed.max(position);
+        self.checkpoint_requested = false;
+        if matches!(self.phase, Phase::Unconfirmed) {
+            self.schedule(now, Reason::Deleted);
+        }
+    }
+
+    fn tick(&mut self, now: Millis, listening: bool, actions: &mut Vec<Action>) {
+        let incarnation = self.incarnation;
+        let silence_ms = self.pace.silence_ms;
+        let Phase::Reading(reading) = &mut self.phase else { return };
+        if !listening {
+            reading.heard_at = now;
+        } else if reading.pulls.outstanding() > 0 && now >= reading.heard_at + silence_ms {
+            // Not again before the answer had as much time.
+            reading.heard_at = now;
+            actions.push(Action::Verify { incarnation });
+        }
+    }
+
+    /// What follows from the state alone: the rebuild whose time has come, requests, the wish for a checkpoint.
+    fn settle(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let incarnation = self.incarnation;
+        match &mut self.phase {
+            Phase::Waiting { until, reason } if *until <= now => {
+                let reason = *reason;
+                if self.built_at.is_some() {
+                    self.counters.rebuilds += 1;
+                }
+                self.built_at = Some(now);
+                self.fruitless += 1;
+                self.phase = Phase::Building;
+                actions.push(Action::Build { incarnation, position: self.position, reason });
+            }
+            Phase::Reading(reading) => {
+                while let Some(pull) = reading.pulls.next(now) {
+                    if reading.pulls.outstanding() == pull.batch {
+                        // Nothing was requested until now, so there was nothing to hear.
+                        reading.heard_at = now;
+                    }
+                    actions.push(Action::Pull { incarnation, pull });
+                }
+                if !self.checkpoint_requested && window_nearly_full(&reading.terms, &self.unacked, self.committed) {
+                    self.checkpoint_requested = true;
+                    actions.push(Action::RequestCheckpoint);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Three quarters of what may wait for its acknowledgement wait for a commit.
+fn window_nearly_full(terms: &Terms, unacked: &VecDeque<Token>, committed: Sequence) -> bool {
+    let Some(window) = terms.max_ack_pending.filter(|_| terms.ack_policy != AckPolicy::None) else { return false };
+    let threshold = (window - window / 4).max(1);
+    // Searching is left for when it can matter.
+    unacked.len() as u64 >= threshold
+        && (unacked.len() - unacked.partition_point(|token| token.stream_seq < committed.0)) as u64 >= threshold
+}

@@ -1,0 +1,204 @@
+//! What can go wrong between Weir and a NATS server, told apart so that retry policy and users know what to do.
+
+use std::time::Duration;
+
+use weir_common::error::{Kind, chain};
+use weir_common::rpc;
+
+use crate::options::OptionError;
+
+/// A failure of the connector.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option is wrong.
+    #[error(transparent)]
+    Option(#[from] OptionError),
+    /// No server answers.
+    #[error("cannot connect to NATS at {servers}")]
+    Unreachable {
+        /// The addresses that were tried.
+        servers: String,
+        /// Why the last one did not answer.
+        source: async_nats::ConnectError,
+    },
+    /// A server answers and does not let us in.
+    #[error("the NATS server at {servers} refuses the credentials")]
+    Credentials {
+        /// The addresses that were tried.
+        servers: String,
+    },
+    /// The credentials are not even well-formed.
+    #[error("option \"{option}\" is not well-formed")]
+    MalformedCredentials {
+        /// The options that hold them.
+        option: &'static str,
+    },
+    /// The server lets us in and forbids what we ask.
+    #[error("the NATS server denies {what}: {reason}")]
+    Denied {
+        /// What was asked.
+        what: String,
+        /// The server's words.
+        reason: String,
+    },
+    /// The server has no JetStream for this account.
+    #[error("JetStream is not enabled for this account of the NATS server")]
+    NoJetStream,
+    /// There is no such stream.
+    #[error("stream \"{stream}\" does not exist: set `allow_create_stream` to true to create a stream")]
+    NoStream {
+        /// Its name.
+        stream: String,
+    },
+    /// The stream cannot be read by Weir yet.
+    #[error("stream \"{stream}\" has retention \"{retention}\", which is not supported yet")]
+    Retention {
+        /// Its name.
+        stream: String,
+        /// Its retention policy.
+        retention: String,
+    },
+    /// The stream never holds what the table asks for.
+    #[error("stream \"{stream}\" has no subject \"{subject}\"")]
+    NoSubject {
+        /// The stream.
+        stream: String,
+        /// What the table asks for.
+        subject: String,
+        /// What the stream holds.
+        held: Vec<String>,
+    },
+    /// A consumer is there already and is not what the table needs.
+    #[error("consumer \"{consumer}\" {message}")]
+    Consumer {
+        /// Its name.
+        consumer: String,
+        /// What is in the way.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The stream is not the one that was read before.
+    #[error("stream \"{stream}\" is not the one that was read before: {message}")]
+    StreamReplaced {
+        /// Its name.
+        stream: String,
+        /// How that shows.
+        message: String,
+    },
+    /// JetStream refuses a request.
+    #[error("JetStream refuses {what}: {description} ({code})")]
+    Refused {
+        /// What was asked.
+        what: String,
+        /// The status, as in HTTP.
+        status: u16,
+        /// JetStream's own code.
+        code: u64,
+        /// JetStream's words.
+        description: String,
+    },
+    /// No answer.
+    #[error("the NATS server did not answer {what} within {} ms", within.as_millis())]
+    Timeout {
+        /// What was asked.
+        what: String,
+        /// How long was waited.
+        within: Duration,
+    },
+    /// The connection was lost while something was asked.
+    #[error("lost the connection to NATS during {what}")]
+    Disconnected {
+        /// What was asked.
+        what: String,
+    },
+    /// An answer that cannot be read.
+    #[error("cannot read the answer to {what}")]
+    Malformed {
+        /// What was asked.
+        what: String,
+        /// What is wrong with the answer.
+        source: serde_json::Error,
+    },
+}
+
+/// JetStream's codes that are told apart.
+pub(crate) mod code {
+    /// `consumer not found`.
+    pub(crate) const NO_CONSUMER: u64 = 10014;
+    /// `expected an empty request payload`.
+    pub(crate) const PAYLOAD_NOT_EMPTY: u64 = 10038;
+    /// `jetstream not enabled for account`.
+    pub(crate) const NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
+    /// `stream not found`.
+    pub(crate) const NO_STREAM: u64 = 10059;
+    /// `jetstream not enabled`.
+    pub(crate) const NOT_ENABLED: u64 = 10076;
+}
+
+impl Error {
+    /// What the failure means for whoever met it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::Option(_)
+            | Error::Credentials { .. }
+            | Error::MalformedCredentials { .. }
+            | Error::Denied { .. }
+            | Error::NoJetStream
+            | Error::NoStream { .. }
+            | Error::Retention { .. }
+            | Error::NoSubject { .. }
+            | Error::Consumer { .. }
+            | Error::StreamReplaced { .. } => Kind::User,
+            Error::Refused { status, .. } if *status < 500 => Kind::User,
+            Error::Unreachable { source, .. } if source.kind() == async_nats::ConnectErrorKind::ServerParse => {
+                Kind::User
+            }
+            Error::Refused { .. } | Error::Unreachable { .. } | Error::Timeout { .. } | Error::Disconnected { .. } => {
+                Kind::Unavailable
+            }
+            Error::Malformed { .. } => Kind::Internal,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::Option(error) => error.hint.clone(),
+            Error::Unreachable { .. } => Some("check server_url, and that the server runs and is reachable".to_owned()),
+            Error::Credentials { .. } => {
+                Some("check connect_mode and the username and password, or the jwt and nkey".to_owned())
+            }
+            Error::MalformedCredentials { .. } => {
+                Some("jwt is the token of a user, nkey the seed that begins with SU".to_owned())
+            }
+            Error::Denied { .. } => Some("grant the user this permission in the server's configuration".to_owned()),
+            Error::NoJetStream => Some("start the server with JetStream, or use another account".to_owned()),
+            Error::Retention { .. } => Some("use a stream with retention \"limits\"".to_owned()),
+            Error::NoSubject { held, .. } => Some(format!("the stream's subjects are {}", held.join(", "))),
+            Error::Consumer { hint, .. } => Some(hint.clone()),
+            Error::StreamReplaced { .. } => Some("drop the table and create it again".to_owned()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_missing_stream(&self) -> bool {
+        matches!(self, Error::Refused { code: code::NO_STREAM, .. } | Error::NoStream { .. })
+    }
+
+    pub(crate) fn is_missing_consumer(&self) -> bool {
+        matches!(self, Error::Refused { code: code::NO_CONSUMER, .. })
+    }
+}
+
+impl From<Error> for rpc::Error {
+    fn from(error: Error) -> rpc::Error {
+        let mut converted = rpc::Error::new(error.kind(), chain(&error));
+        converted.hint = error.hint();
+        if matches!(error, Error::Option(_)) {
+            // invalid_parameter_value
+            converted.sqlstate = Some("22023".to_owned());
+        }
+        converted
+    }
+}

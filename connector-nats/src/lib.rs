@@ -1,0 +1,38 @@
+//! The life of a message, from a JetStream stream to the decoder.
+//!
+//! A table of contents, in reading order:
+//!
+//! * [`options`]: what a user wrote into WITH, typed and checked against itself;
+//! * [`subject`]: what subjects and their wildcards cover;
+//! * [`mod@preflight`]: what CREATE TABLE asks the server before anything is stored: does the stream exist, may it be read,
+//!   at which sequence does the table start;
+//! * [`connect`] and [`api`]: a connection, and JetStream's requests over it;
+//! * [`consumer`]: the consumer through which a split is read, and what becomes of one that is there already;
+//! * [`reply`]: the sequences that a delivery carries in its reply subject;
+//! * [`delivery`]: which delivery is accepted, which is dropped, when the consumer is rebuilt, what is acknowledged: a
+//!   state machine without IO and clock;
+//! * [`reader`]: the task that drives it, and the handle that hands out batches;
+//! * [`error`]: what can go wrong, told apart.
+//!
+//! Payloads are opaque bytes here. A position is Weir's, not the broker's: the reader says what to read next, and the
+//! consumer is rebuilt there whenever its deliveries are not known to be complete.
+
+pub mod options;
+pub mod subject;
+
+pub mod preflight;
+
+pub mod api;
+pub mod connect;
+pub mod consumer;
+pub mod reply;
+
+pub mod delivery;
+pub mod reader;
+
+pub mod error;
+
+pub use error::Error;
+pub use options::{OptionError, Options};
+pub use preflight::{Preflight, preflight};
+pub use reader::{Batch, Control, Message, Reader, ReaderConfig, remove_consumer};

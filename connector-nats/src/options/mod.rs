@@ -1,0 +1,277 @@
+//! The options of `WITH (connector = 'nats', …)`, typed.
+//!
+//! Owns: which options there are, how they are spelt, what they mean, which contradict each other. Pure: what only the
+//! server knows is checked by [`mod@crate::preflight`]. Invariant: nothing that the user wrote is dropped silently; an
+//! option is honoured, or answered by an error, or by a notice.
+
+mod consumer;
+mod known;
+mod value;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::subject;
+
+pub use consumer::{AckPolicy, ConsumerName, ConsumerOptions, Replay};
+pub use known::secret_keys;
+use value::Values;
+
+/// What is wrong with an option.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("option \"{option}\": {message}")]
+pub struct OptionError {
+    /// The option, as the user spelt it.
+    pub option: String,
+    /// What is wrong; lower case, no full stop.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl OptionError {
+    fn new(option: &str, message: impl Into<String>) -> OptionError {
+        OptionError { option: option.to_owned(), message: message.into(), hint: None }
+    }
+
+    fn with_hint(mut self, hint: impl Into<String>) -> OptionError {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// A text that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// How Weir proves who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// `connect_mode = 'plain'`: not at all.
+    Plain,
+    /// `connect_mode = 'user_and_password'`.
+    UserAndPassword {
+        /// The user's name.
+        username: String,
+        /// The user's password.
+        password: Secret,
+    },
+    /// `connect_mode = 'credential'`.
+    Credential {
+        /// The user's JSON Web Token.
+        jwt: Secret,
+        /// The seed that signs the server's nonce.
+        nkey: Secret,
+    },
+}
+
+/// Where a table starts in its stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the first message the stream holds.
+    Earliest,
+    /// After the last message the stream holds.
+    Latest,
+    /// At the first message stored at or after this time.
+    Timestamp {
+        /// Milliseconds since 1970, UTC.
+        millis: i64,
+    },
+}
+
+/// All options of a table, checked against each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The servers, as `scheme://host:port` or `host:port`; never empty.
+    pub servers: Vec<String>,
+    /// What the table reads; never empty, normalised.
+    pub subjects: Vec<String>,
+    /// The stream.
+    pub stream: String,
+    /// Whether a missing stream is created.
+    pub allow_create_stream: bool,
+    /// How Weir proves who it is.
+    pub auth: Auth,
+    /// Where the table starts.
+    pub start: Start,
+    /// The consumer the table is read through.
+    pub consumer: ConsumerOptions,
+    /// What the user should know about options that another one overrides.
+    pub notices: Vec<String>,
+}
+
+impl Options {
+    /// Reads the options of a WITH clause: keys in lower case, values without their quotes.
+    ///
+    /// # Errors
+    /// The first option that is unknown, malformed, missing, not supported yet, or contradicts another one.
+    pub fn parse(options: &BTreeMap<String, String>) -> Result<Options, OptionError> {
+        let values = Values::new(options)?;
+        let connector = values.required("connector")?;
+        if !connector.eq_ignore_ascii_case("nats") {
+            return Err(OptionError::new("connector", format!("\"{connector}\" is no connector"))
+                .with_hint("the one connector is \"nats\""));
+        }
+        let mut notices = Vec::new();
+        let subjects = parse_subjects(&values)?;
+        let consumer = consumer::parse(&values, &subjects, &mut notices)?;
+        Ok(Options {
+            servers: parse_servers(&values)?,
+            stream: parse_stream(&values)?,
+            allow_create_stream: values.bool("allow_create_stream")?.unwrap_or(false),
+            auth: parse_auth(&values)?,
+            start: parse_start(&values)?,
+            subjects,
+            consumer,
+            notices,
+        })
+    }
+}
+
+fn parse_servers(values: &Values<'_>) -> Result<Vec<String>, OptionError> {
+    let option = "server_url";
+    let servers = values.list(option)?.ok_or_else(|| Values::missing(option))?;
+    for server in &servers {
+        let (scheme, address) = server.split_once("://").unwrap_or(("nats", server));
+        if !matches!(scheme, "nats" | "tls") {
+            return Err(OptionError::new(option, format!("\"{scheme}\" is no scheme of NATS servers"))
+                .with_hint("write host:port, nats://host:port or tls://host:port"));
+        }
+        if address.contains('@') {
+            return Err(OptionError::new(option, "credentials do not belong into the URL")
+                .with_hint("use connect_mode = 'user_and_password' with username and password"));
+        }
+        let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        if address.is_empty() || address.contains(char::is_whitespace) || matches!(port, Some(Err(_))) {
+            return Err(OptionError::new(option, format!("\"{server}\" is no server's address"))
+                .with_hint("write host:port; separate several by commas"));
+        }
+    }
+    Ok(servers)
+}
+
+fn parse_subjects(values: &Values<'_>) -> Result<Vec<String>, OptionError> {
+    let option = "subject";
+    let subjects = values.list(option)?.ok_or_else(|| Values::missing(option))?;
+    check_subjects(option, &subjects)?;
+    Ok(subject::normalise(&subjects))
+}
+
+fn check_subjects(option: &str, subjects: &[String]) -> Result<(), OptionError> {
+    match subjects.iter().find(|s| !subject::is_valid(s)) {
+        None => Ok(()),
+        Some(bad) => Err(OptionError::new(option, format!("\"{bad}\" is no subject")).with_hint(
+            "tokens are separated by dots; \"*\" stands for one token, a trailing \">\" for all that follow",
+        )),
+    }
+}
+
+fn parse_stream(values: &Values<'_>) -> Result<String, OptionError> {
+    let option = "stream";
+    let stream = values.required(option)?;
+    check_name(option, stream, "stream")?;
+    Ok(stream.to_owned())
+}
+
+/// Streams and consumers have names that are one token of a subject and one component of a path.
+fn check_name(option: &str, name: &str, kind: &str) -> Result<(), OptionError> {
+    let bad = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '.' | '*' | '>' | '/' | '\\');
+    if name.contains(bad) || name.len() > 255 {
+        return Err(OptionError::new(option, format!("\"{name}\" is no name for a {kind}"))
+            .with_hint("leave out spaces, periods, asterisks, greater-than signs and slashes"));
+    }
+    Ok(())
+}
+
+fn parse_auth(values: &Values<'_>) -> Result<Auth, OptionError> {
+    let mode = values.text("connect_mode")?.unwrap_or("plain");
+    let only_with = |keys: &[&str], needed: &str| match keys.iter().find(|key| values.spelling(key).is_some()) {
+        Some(key) => Err(OptionError::new(key, format!("conflicts with connect_mode = '{mode}'"))
+            .with_hint(format!("\"{key}\" belongs to connect_mode = '{needed}'"))),
+        None => Ok(()),
+    };
+    let needed = |key: &str| {
+        values.text(key)?.map(str::to_owned).ok_or_else(|| {
+            OptionError::new(key, "is missing").with_hint(format!("connect_mode = '{mode}' needs \"{key}\""))
+        })
+    };
+    match mode.to_ascii_lowercase().as_str() {
+        "plain" => {
+            only_with(&["username", "password"], "user_and_password")?;
+            only_with(&["jwt", "nkey"], "credential")?;
+            Ok(Auth::Plain)
+        }
+        "user_and_password" => {
+            only_with(&["jwt", "nkey"], "credential")?;
+            Ok(Auth::UserAndPassword { username: needed("username")?, password: Secret(needed("password")?) })
+        }
+        "credential" => {
+            only_with(&["username", "password"], "user_and_password")?;
+            Ok(Auth::Credential { jwt: Secret(needed("jwt")?), nkey: Secret(needed("nkey")?) })
+        }
+        _ => Err(values.not_one_of("connect_mode", mode, &["plain", "user_and_password", "credential"])),
+    }
+}
+
+/// `scan.startup.mode` and `consumer.deliver_policy` say the same thing in two ways; they may not disagree.
+fn parse_start(values: &Values<'_>) -> Result<Start, OptionError> {
+    let millis = values.integer("scan.startup.timestamp.millis", i64::MIN..=i64::MAX)?;
+    let by_mode = values.text("scan.startup.mode")?.map(|mode| match mode.to_ascii_lowercase().as_str() {
+        "earliest" => Ok(Mode::Earliest),
+        "latest" => Ok(Mode::Latest),
+        "timestamp" | "timestamp_millis" => Ok(Mode::Timestamp),
+        _ => Err(values.not_one_of("scan.startup.mode", mode, &["earliest", "latest", "timestamp"])),
+    });
+    let by_policy =
+        values.text("consumer.deliver_policy")?.map(|policy| match Values::canonical_word(policy).as_str() {
+            "all" => Ok(Mode::Earliest),
+            "new" => Ok(Mode::Latest),
+            "bystarttime" => Ok(Mode::Timestamp),
+            "last" | "lastpersubject" | "bystartsequence" => {
+                Err(OptionError::new("consumer.deliver_policy", format!("\"{policy}\" is not supported yet"))
+                    .with_hint("use all, new or by_start_time"))
+            }
+            _ => Err(values.not_one_of("consumer.deliver_policy", policy, &["all", "new", "by_start_time"])),
+        });
+    let (by_mode, by_policy) = (by_mode.transpose()?, by_policy.transpose()?);
+    if let (Some(mode), Some(policy)) = (by_mode, by_policy)
+        && mode != policy
+    {
+        return Err(values.conflict("scan.startup.mode", "consumer.deliver_policy"));
+    }
+    match (by_mode.or(by_policy).unwrap_or(Mode::Earliest), millis) {
+        (Mode::Timestamp, Some(millis)) => Ok(Start::Timestamp { millis }),
+        (Mode::Timestamp, None) => Err(OptionError::new("scan.startup.timestamp.millis", "is missing")
+            .with_hint("a start by time needs milliseconds since 1970, UTC")),
+        (_, Some(_)) => {
+            let spelt = values.spelling("scan.startup.timestamp.millis").unwrap_or("scan.startup.timestamp.millis");
+            Err(OptionError::new(spelt, "conflicts with a \"scan.startup.mode\" other than timestamp")
+                .with_hint("add scan.startup.mode = 'timestamp'"))
+        }
+        (Mode::Earliest, None) => Ok(Start::Earliest),
+        (Mode::Latest, None) => Ok(Start::Latest),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Earliest,
+    Latest,
+    Timestamp,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+//! Options as users write them, the contradictions of the reference page included.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::*;
+
+fn with(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let base = [("connector", "nats"), ("server_url", "localhost:4222"), ("subject", "events.>"), ("stream", "events")];
+    base.iter().chain(pairs).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn parsed(pairs: &[(&str, &str)]) -> Options {
+    Options::parse(&with(pairs)).expect("the options are right")
+}
+
+fn refused(pairs: &[(&str, &str)]) -> OptionError {
+    Options::parse(&with(pairs)).expect_err("the options are wrong")
+}
+
+#[test]
+fn the_first_example_of_the_reference_is_understood() {
+    let options = parsed(&[
+        ("server_url", "nats-server:4222"),
+        ("subject", "live_stream_metrics"),
+        ("stream", "risingwave"),
+        ("allow_create_stream", "true"),
+        ("connect_mode", "plain"),
+    ]);
+    assert_eq!(options.servers, ["nats-server:4222"]);
+    assert_eq!(options.subjects, ["live_stream_metrics"]);
+    assert!(options.allow_create_stream);
+    assert_eq!(options.start, Start::Earliest);
+    assert_eq!(options.consumer.name, ConsumerName::Anonymous);
+    assert!(options.notices.is_empty());
+}
+
+#[test]
+fn the_second_example_of_the_reference_is_understood() {
+    let options = parsed(&[
+        ("subject", "risingwave.test.source"),
+        ("stream", "risingwave-test-source"),
+        ("allow_create_stream", "true"),
+        ("scan.startup.mode", "earliest"),
+        ("connect_mode", "user_and_password"),
+        ("username", "u"),
+        ("password", "p"),
+        ("consumer.durable_name", "risingwave-test-source"),
+        ("consumer.description", "desc-test-source"),
+        ("consumer.ack_policy", "all"),
+        ("consumer.ack_wait", "10"),
+        ("consumer.max_deliver", "10"),
+        ("consumer.filter_subjects", "demo.subject.filter.1,demo.subject.filter.2"),
+        ("consumer.replay_policy", "instant"),
+        ("consumer.rate_limit", "100000000000"),
+        ("consumer.sample_frequency", "100"),
+        ("consumer.max_waiting", "10"),
+        ("consumer.max_ack_pending", "10"),
+        ("consumer.max_batch", "1000"),
+        ("consumer.max_bytes", "1000000000"),
+        ("consumer.max_expires", "3600"),
+        ("consumer.inactive_threshold", "10000000"),
+        ("consumer.memory_storage", "false"),
+        ("consumer.backoff", "10,30,60"),
+        ("consumer.num_replicas", "1"),
+    ]);
+    let consumer = &options.consumer;
+    assert_eq!(consumer.name, ConsumerName::Durable("risingwave-test-source".to_owned()));
+    assert_eq!(consumer.ack_policy, Some(AckPolicy::All));
+    assert_eq!(consumer.filters, None, "subject decides");
+    assert_eq!(consumer.backoff, [10, 30, 60].map(Duration::from_secs));
+    assert_eq!(options.notices.len(), 2, "{:?}", options.notices);
+    assert!(options.notices[0].contains("demo.subject.filter.1"), "{}", options.notices[0]);
+    assert!(options.notices[1].contains("consumer.ack_wait"), "{}", options.notices[1]);
+}
+
+#[test]
+fn both_spellings_mean_the_same() {
+    for key in ["consumer.ack_wait", "consumer.ack_wait.sec"] {
+        let options = parsed(&[("consumer.durable_name", "d"), (key, "7")]);
+        assert_eq!(options.consumer.ack_wait, Some(Duration::from_secs(7)));
+    }
+    for key in ["consumer.num_replicas", "consumer.num.replicas"] {
+        assert_eq!(parsed(&[(key, "3")]).consumer.num_replicas, Some(3));
+    }
+    for (mode, key) in
+        [("timestamp", "scan.startup.timestamp.millis"), ("timestamp_millis", "scan.startup.timestamp_millis")]
+    {
+        assert_eq!(parsed(&[("scan.startup.mode", mode), (key, "5")]).start, Start::Timestamp { millis: 5 });
+    }
+    let error = refused(&[("consumer.ack_wait", "7"), ("consumer.ack_wait.sec", "8")]);
+    assert!(error.to_string().contains("consumer.ack_wait.sec") && error.to_string().contains("\"consumer.ack_wait\""));
+}
+
+#[test]
+fn filters_narrow_the_subject() {
+    let filters = |text: &str| parsed(&[("consumer.filter_subjects", text)]).consumer.filters;
+    assert_eq!(filters("events.a,events.b.>"), Some(vec!["events.a".to_owned(), "events.b.>".to_owned()]));
+    assert_eq!(filters(">"), Some(vec!["events.>".to_owned()]));
+    assert_eq!(filters("*.a"), Some(vec!["events.a".to_owned()]));
+    assert_eq!(filters("other"), None);
+}
+
+#[test]
+fn an_unknown_option_is_named_and_its_like_suggested() {
+    let error = refused(&[("consumer.max_ack_pendin", "1")]);
+    assert_eq!(error.option, "consumer.max_ack_pendin");
+    assert_eq!(error.hint.as_deref(), Some("did you mean \"consumer.max_ack_pending\"?"));
+    assert_eq!(refused(&[("durable_name", "d")]).hint.as_deref(), Some("did you mean \"consumer.durable_name\"?"));
+    assert_eq!(refused(&[("shoe_size", "43")]).hint, None);
+}
+
+#[test]
+fn options_that_contradict_each_other_are_both_named() {
+    for (pairs, other) in [
+        (vec![("scan.startup.mode", "latest"), ("consumer.deliver_policy", "all")], "consumer.deliver_policy"),
+        (vec![("consumer.name", "a"), ("consumer.durable_name", "b")], "consumer.durable_name"),
+        (vec![("consumer.filter_subject", "a"), ("consumer.filter_subjects", "b")], "consumer.filter_subjects"),
+        (vec![("username", "u")], "connect_mode"),
+        (vec![("connect_mode", "credential"), ("jwt", "j"), ("nkey", "n"), ("password", "p")], "connect_mode"),
+        (vec![("scan.startup.timestamp.millis", "1")], "scan.startup.mode"),
+        (vec![("consumer.max_deliver", "2"), ("consumer.backoff", "1,2")], "consumer.backoff"),
+    ] {
+        let error = refused(&pairs);
+        let named = pairs.iter().any(|(key, _)| error.option == *key);
+        assert!(named && error.message.contains(other), "{pairs:?}: {error}");
+    }
+    assert_eq!(parsed(&[("scan.startup.mode", "latest"), ("consumer.deliver_policy", "new")]).start, Start::Latest);
+}
+
+#[test]
+fn malformed_values_are_refused() {
+    for (key, value) in [
+        ("connector", "kafka"),
+        ("server_url", "ws://x:1"),
+        ("server_url", "nats://user:pw@x:1"),
+        ("server_url", "x:notaport"),
+        ("subject", "a..b"),
+        ("subject", "a,,b"),
+        ("stream", "a.b"),
+        ("allow_create_stream", "yes"),
+        ("connect_mode", "tls"),
+        ("scan.startup.mode", "sometime"),
+        ("scan.startup.mode", "timestamp"),
+        ("consumer.ack_policy", "maybe"),
+        ("consumer.max_ack_pending", "0"),
+        ("consumer.max_deliver", "0"),
+        ("consumer.sample_frequency", "101"),
+        ("consumer.ack_wait", "1.5"),
+        ("consumer.durable_name", "a b"),
+        ("consumer.description", ""),
+    ] {
+        let error = refused(&[(key, value)]);
+        assert!(error.option.starts_with(key) || error.option.contains("timestamp"), "{key}={value}: {error}");
+    }
+}
+
+#[test]
+fn what_cannot_be_honoured_yet_is_refused() {
+    for (key, value) in [
+        ("consumer.deliver_subject", "x"),
+        ("consumer.headers_only", "true"),
+        ("consumer.deliver_policy", "last_per_subject"),
+        ("split_by_subject", "true"),
+    ] {
+        let error = refused(&[(key, value)]);
+        assert!(error.message.contains("not supported yet"), "{error}");
+    }
+    parsed(&[("consumer.headers_only", "false")]);
+}
+
+#[test]
+fn required_options_are_missed_by_name() {
+    for key in ["connector", "server_url", "subject", "stream"] {
+        let mut options = with(&[]);
+        options.remove(key);
+        assert_eq!(Options::parse(&options).expect_err("one is missing").option, key);
+    }
+    assert_eq!(refused(&[("connect_mode", "user_and_password"), ("username", "u")]).option, "password");
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let pairs = [("connect_mode", "user_and_password"), ("username", "u"), ("password", "hunter2")];
+    assert!(!format!("{:?}", parsed(&pairs)).contains("hunter2"));
+    let pairs = [("connect_mode", "credential"), ("jwt", "hunter2"), ("nkey", "hunter3")];
+    let printed = format!("{:?}", parsed(&pairs));
+    assert!(!printed.contains("hunter2") && !printed.contains("hunter3"));
+    assert_eq!(secret_keys(), ["password", "jwt", "nkey"]);
+}
+
+#[test]
+fn acknowledgements_without_a_durable_are_mentioned() {
+    let options = parsed(&[("consumer.ack_policy", "explicit"), ("consumer.max_ack_pending", "5")]);
+    assert_eq!(options.consumer.effective_ack_policy(), AckPolicy::None);
+    assert_eq!(options.notices.len(), 2);
+    assert_eq!(parsed(&[("consumer.durable_name", "d")]).consumer.effective_ack_policy(), AckPolicy::Explicit);
+}

@@ -1,0 +1,198 @@
+//! What CREATE TABLE asks the server before anything is stored.
+//!
+//! Owns: whether the stream exists, may be read and holds what the table wants; whether the consumer can be made; at
+//! which sequence the table starts. Does not own what is stored of it. Invariant: it ends within [`DEADLINE`], and leaves
+//! nothing behind on the server, except the stream that `allow_create_stream` made.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat};
+use serde_json::json;
+use weir_common::catalog::SplitStart;
+use weir_common::ids::{Sequence, SplitId};
+
+use crate::api::{Api, Object, StreamInfo};
+use crate::connect;
+use crate::consumer;
+use crate::error::Error;
+use crate::options::{Options, Start};
+use crate::subject;
+
+/// The longest that CREATE TABLE waits for the server.
+pub const DEADLINE: Duration = Duration::from_secs(15);
+
+/// What a table needs to know before it is created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preflight {
+    /// Its splits, with the first sequence that belongs to the table.
+    pub splits: Vec<SplitStart>,
+    /// What the user should be told.
+    pub notices: Vec<String>,
+}
+
+/// Looks everything up. `owner` is `<cluster>/<table>`, by which consumers are recognised.
+///
+/// # Errors
+/// Of kind User if the table cannot be created as it stands, of kind Unavailable if the server cannot say.
+pub async fn preflight(options: &Options, owner: &str) -> Result<Preflight, Error> {
+    match tokio::time::timeout(DEADLINE, Box::pin(look_up(options, owner))).await {
+        Ok(result) => result,
+        Err(_) => {
+            let what = format!("to look up stream \"{}\"", options.stream);
+            Err(Error::Timeout { what, within: DEADLINE })
+        }
+    }
+}
+
+async fn look_up(options: &Options, owner: &str) -> Result<Preflight, Error> {
+    let api = Api::new(connect::connect(options, &format!("weir {owner} preflight")).await?);
+    let mut notices = options.notices.clone();
+    let stream = find_or_create_stream(&api, options, &mut notices).await?;
+    let retention = stream.config.retention.as_str();
+    if !matches!(retention, "limits" | "") {
+        return Err(Error::Retention { stream: options.stream.clone(), retention: retention.to_owned() });
+    }
+    check_subjects(options, &stream)?;
+    check_consumer(&api, options, &stream, owner, &mut notices).await?;
+    let sequence = resolve_start(&api, options, &stream, &mut notices).await?;
+    let splits = vec![SplitStart { split: SplitId(options.stream.clone()), sequence }];
+    Ok(Preflight { splits, notices })
+}
+
+async fn find_or_create_stream(api: &Api, options: &Options, notices: &mut Vec<String>) -> Result<StreamInfo, Error> {
+    match api.stream_info(&options.stream).await {
+        Err(Error::NoStream { .. }) if options.allow_create_stream => {
+            let stream = api.create_stream(&options.stream, &options.subjects).await?;
+            notices.push(format!(
+                "created stream \"{}\" with subjects {}",
+                options.stream,
+                options.subjects.join(", ")
+            ));
+            Ok(stream)
+        }
+        result => result,
+    }
+}
+
+/// Every subject must be one that the stream can hold. What a mirror or a collecting stream holds is not known.
+fn check_subjects(options: &Options, stream: &StreamInfo) -> Result<(), Error> {
+    if !consumer::is_plain(&stream.config) {
+        return Ok(());
+    }
+    let held = &stream.config.subjects;
+    let absent = |wanted: &&String| !held.iter().any(|pattern| subject::intersect(pattern, wanted).is_some());
+    match consumer::wanted_subjects(options).iter().find(absent) {
+        None => Ok(()),
+        Some(subject) => {
+            Err(Error::NoSubject { stream: options.stream.clone(), subject: subject.clone(), held: held.clone() })
+        }
+    }
+}
+
+/// Finds out whether the reader will be able to make its consumer: one that is there is compared and touched in ways
+/// that change nothing, one that is not is made and removed again.
+async fn check_consumer(
+    api: &Api,
+    options: &Options,
+    stream: &StreamInfo,
+    owner: &str,
+    notices: &mut Vec<String>,
+) -> Result<(), Error> {
+    let name = match options.consumer.name.given() {
+        Some(name) => name.to_owned(),
+        None => unique_name(api),
+    };
+    let existing = match options.consumer.name.given() {
+        Some(name) => api.consumer_info(&options.stream, name).await?,
+        None => None,
+    };
+    if let Some(info) = existing {
+        consumer::check_found(options, &stream.config, &name, owner, &info)?;
+        api.update_consumer(&options.stream, &own_configuration(&info.config, &name)).await?;
+        api.may_delete_consumer(&options.stream, &name).await?;
+        if consumer::owner(&info).is_none() {
+            notices.push(format!(
+                "consumer \"{name}\" exists: the table reads through it, and starts it anew at its own position"
+            ));
+        }
+        return Ok(());
+    }
+    let config = consumer::wanted(options, &stream.config, &name, owner);
+    let info = api.create_consumer(&options.stream, &consumer::starting_at(&config, Sequence(1))).await?;
+    api.delete_consumer(&options.stream, &name).await?;
+    check_filters_understood(&config, &info.config, &name)
+}
+
+/// Servers before 2.10 drop a list of filters without a word.
+pub(crate) fn check_filters_understood(asked: &Object, made: &Object, name: &str) -> Result<(), Error> {
+    if asked.get("filter_subjects").is_some() && made.get("filter_subjects") != asked.get("filter_subjects") {
+        return Err(Error::Consumer {
+            consumer: name.to_owned(),
+            message: "cannot filter several subjects on this server".to_owned(),
+            hint: "use nats-server 2.10 or later, or one subject".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// A configuration as the server reports it, fit to be sent again.
+fn own_configuration(config: &Object, name: &str) -> Object {
+    let mut config = config.clone();
+    config.insert("name".to_owned(), json!(name));
+    if let Some(serde_json::Value::Object(metadata)) = config.get_mut("metadata") {
+        metadata.retain(|key, _| !key.starts_with("_nats."));
+    }
+    config
+}
+
+/// A name that no other consumer has.
+pub(crate) fn unique_name(api: &Api) -> String {
+    let inbox = api.client().new_inbox();
+    format!("weir-{}", inbox.rsplit('.').next().unwrap_or(&inbox))
+}
+
+async fn resolve_start(
+    api: &Api,
+    options: &Options,
+    stream: &StreamInfo,
+    notices: &mut Vec<String>,
+) -> Result<Sequence, Error> {
+    let state = stream.state;
+    let next = state.last_seq + 1;
+    Ok(Sequence(match options.start {
+        Start::Latest => next,
+        Start::Earliest if state.messages == 0 => next,
+        Start::Earliest => state.first_seq.max(1),
+        Start::Timestamp { millis } => {
+            let sequence = first_at(api, options, millis).await?;
+            if state.messages > 0 && sequence >= next {
+                notices.push(format!(
+                    "stream \"{}\" has no message at or after {}: the table starts with the next one",
+                    options.stream,
+                    rfc3339(millis)
+                ));
+            }
+            sequence
+        }
+    }))
+}
+
+/// The first message stored at or after a time, resolved by the server: a consumer that starts there says what it would
+/// deliver first.
+async fn first_at(api: &Api, options: &Options, millis: i64) -> Result<u64, Error> {
+    let name = unique_name(api);
+    let config = json!({
+        "name": name, "deliver_policy": "by_start_time", "opt_start_time": rfc3339(millis), "ack_policy": "none",
+        "mem_storage": true, "inactive_threshold": 5_000_000_000_u64,
+    });
+    let serde_json::Value::Object(config) = config else { unreachable!("an object was written above") };
+    let info = api.create_consumer(&options.stream, &config).await?;
+    api.delete_consumer(&options.stream, &name).await?;
+    Ok(info.delivered.stream_seq + 1)
+}
+
+fn rfc3339(millis: i64) -> String {
+    // Options do not bound the number; beyond what a calendar knows lies the last year it knows.
+    let time = DateTime::from_timestamp_millis(millis.clamp(-62_135_596_800_000, 253_402_300_799_999));
+    time.unwrap_or_default().to_rfc3339_opts(SecondsFormat::Millis, true)
+}

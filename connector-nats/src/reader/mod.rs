@@ -1,0 +1,197 @@
+//! The reader of a split: a task on a connection of its own that hands out batches, and the handle to it.
+//!
+//! Owns the task's life and what is known about it from outside. Decisions are [`crate::delivery`]'s. Invariants: batches
+//! are contiguous, ascending and without duplicates, whatever happens to connection, server and consumer; the task goes
+//! on until the handle is dropped or its group stops; what is read ahead is bounded by [`QUEUED_BATCHES`] batches plus
+//! two pull requests.
+//!
+//! What is logged: recoveries that operation brings along (a lost connection, a restarted server, an incomplete
+//! delivery) at INFO, at most one line each half second a reason; reading that has not resumed after half a minute, and
+//! messages that are lost to the stream, at WARN.
+
+mod build;
+mod intake;
+mod outage;
+mod status;
+mod task;
+mod throttle;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::DropGuard;
+use weir_common::ids::{Sequence, SplitId};
+use weir_common::task::{Group, OnFailure};
+
+pub use async_nats::Subject;
+use status::Gauges;
+pub use status::Status;
+use task::Task;
+
+use crate::api::Api;
+use crate::connect;
+use crate::consumer;
+use crate::error::Error;
+use crate::options::Options;
+
+/// How many batches wait for the decoder: enough that neither waits for the other, few enough to stay in the cache.
+const QUEUED_BATCHES: usize = 4;
+/// The longest that DROP TABLE waits for the server.
+const REMOVE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What a reader reads.
+#[derive(Clone, Debug)]
+pub struct ReaderConfig {
+    /// The table's options.
+    pub options: Arc<Options>,
+    /// The split: its id is the stream's name.
+    pub split: SplitId,
+    /// The next sequence to read; everything below is committed.
+    pub position: Sequence,
+    /// `<cluster>/<table>`: marks the consumers that Weir made.
+    pub owner: String,
+}
+
+/// A message, not decoded.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// What it was published to.
+    pub subject: Subject,
+    /// What was published.
+    pub payload: Bytes,
+}
+
+/// Messages that follow the previous batch without a gap.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Ascending by sequence; may be empty when only the position moved.
+    pub messages: Vec<Message>,
+    /// The next sequence to read after this batch: the position to commit with its rows.
+    pub position: Sequence,
+}
+
+/// The newest commit, and how many there were.
+#[derive(Clone, Copy, Debug)]
+struct Commit {
+    position: Sequence,
+    count: u64,
+}
+
+/// The handle to a reader. Dropping it stops the task, which sends the acknowledgements that are due and ends.
+#[derive(Debug)]
+pub struct Reader {
+    batches: mpsc::Receiver<Batch>,
+    control: Control,
+    _stop: DropGuard,
+}
+
+/// What can be said to a reader and asked of it while somebody else waits for its next batch. Cheap to clone; does not
+/// keep the reader alive.
+#[derive(Clone, Debug)]
+pub struct Control {
+    commit: Arc<watch::Sender<Commit>>,
+    checkpoint: Arc<Notify>,
+    gauges: Arc<Gauges>,
+}
+
+impl Reader {
+    /// Starts reading. The task belongs to `group`; should it fail, which is a fault of Weir's own, the group stops.
+    pub fn spawn(config: ReaderConfig, group: &Group) -> Reader {
+        let cancel = group.token().child_token();
+        let (out, batches) = mpsc::channel(QUEUED_BATCHES);
+        let (commit, commits) = watch::channel(Commit { position: config.position, count: 0 });
+        let control = Control {
+            commit: Arc::new(commit),
+            checkpoint: Arc::new(Notify::new()),
+            gauges: Arc::new(Gauges::new(config.position)),
+        };
+        let (checkpoint, gauges) = (Arc::clone(&control.checkpoint), Arc::clone(&control.gauges));
+        let handles = task::Handles { out, commits, checkpoint, gauges };
+        let task_cancel = cancel.clone();
+        group.spawn("reader", OnFailure::StopGroup, async move {
+            Task::start(config, handles, task_cancel).await?.run().await
+        });
+        Reader { batches, control, _stop: cancel.drop_guard() }
+    }
+
+    /// The next batch. Waits for ever once the task has ended. Cancel safe.
+    pub async fn next(&mut self) -> Batch {
+        match self.batches.recv().await {
+            Some(batch) => batch,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What can be said and asked while [`Reader::next`] waits.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// As [`Control::committed`].
+    pub fn committed(&self, position: Sequence) {
+        self.control.committed(position);
+    }
+
+    /// As [`Control::wants_checkpoint`].
+    pub async fn wants_checkpoint(&self) {
+        self.control.wants_checkpoint().await;
+    }
+
+    /// As [`Control::status`].
+    pub fn status(&self) -> Status {
+        self.control.status()
+    }
+}
+
+impl Control {
+    /// Everything below `position` is committed: its acknowledgements leave now. To be called after every commit of the
+    /// reader's term, even if the position did not move: a reader whose consumer was deleted by somebody else takes it
+    /// as the sign that its term still reigns.
+    ///
+    /// # Panics
+    /// In the task, if `position` lies beyond what was handed out.
+    pub fn committed(&self, position: Sequence) {
+        self.commit.send_modify(|commit| {
+            commit.position = commit.position.max(position);
+            commit.count += 1;
+        });
+    }
+
+    /// Completes when a checkpoint is wanted: the messages that may wait for their acknowledgement nearly do. Once for
+    /// each commit at most. Cancel safe.
+    pub fn wants_checkpoint(&self) -> impl Future<Output = ()> + Send + use<> {
+        let checkpoint = Arc::clone(&self.checkpoint);
+        async move { checkpoint.notified().await }
+    }
+
+    /// How far the reader is.
+    pub fn status(&self) -> Status {
+        self.gauges.snapshot()
+    }
+}
+
+/// Removes the consumer of a dropped table, if it has a name and Weir made it for this owner; whether it did.
+///
+/// # Errors
+/// If the server cannot be asked. The consumer does no harm to anything but the server's memory.
+pub async fn remove_consumer(options: &Options, split: &SplitId, owner: &str) -> Result<bool, Error> {
+    let Some(name) = options.consumer.name.given() else { return Ok(false) };
+    let remove = async {
+        let api = Api::new(connect::connect(options, &format!("weir {owner} drop")).await?);
+        match api.consumer_info(&split.0, name).await? {
+            Some(info) if consumer::owner(&info) == Some(owner) => api.delete_consumer(&split.0, name).await,
+            _ => Ok(false),
+        }
+    };
+    match tokio::time::timeout(REMOVE_DEADLINE, Box::pin(remove)).await {
+        Ok(result) => result,
+        Err(_) => {
+            let what = format!("to delete consumer \"{name}\"");
+            Err(Error::Timeout { what, within: REMOVE_DEADLINE })
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! How far a reader is, for metrics: written by the task, read from anywhere.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use weir_common::ids::Sequence;
+
+/// How far a reader is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// The next sequence to read.
+    pub position: Sequence,
+    /// Everything below is committed.
+    pub committed: Sequence,
+    /// The last sequence of the stream, as far as is known.
+    pub stream_last: Sequence,
+    /// How many messages the consumer has still to deliver, as far as is known.
+    pub lag: u64,
+    /// Whether messages are being read: connected, and with a consumer.
+    pub reading: bool,
+    /// Deliveries of messages that had been read before.
+    pub redelivered: u64,
+    /// Builds of the consumer after the first.
+    pub rebuilds: u64,
+    /// Messages that the stream lost before they were read.
+    pub lost: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Gauges {
+    position: AtomicU64,
+    committed: AtomicU64,
+    stream_last: AtomicU64,
+    lag: AtomicU64,
+    reading: AtomicBool,
+    redelivered: AtomicU64,
+    rebuilds: AtomicU64,
+    lost: AtomicU64,
+}
+
+impl Gauges {
+    pub(super) fn new(position: Sequence) -> Gauges {
+        let gauges = Gauges::default();
+        gauges.position.store(position.0, Ordering::Relaxed);
+        gauges.committed.store(position.0, Ordering::Relaxed);
+        gauges
+    }
+
+    pub(super) fn store(&self, status: Status) {
+        self.position.store(status.position.0, Ordering::Relaxed);
+        self.committed.store(status.committed.0, Ordering::Relaxed);
+        self.stream_last.store(status.stream_last.0, Ordering::Relaxed);
+        self.lag.store(status.lag, Ordering::Relaxed);
+        self.reading.store(status.reading, Ordering::Relaxed);
+        self.redelivered.store(status.redelivered, Ordering::Relaxed);
+        self.rebuilds.store(status.rebuilds, Ordering::Relaxed);
+        self.lost.store(status.lost, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> Status {
+        Status {
+            position: Sequence(self.position.load(Ordering::Relaxed)),
+            committed: Sequence(self.committed.load(Ordering::Relaxed)),
+            stream_last: Sequence(self.stream_last.load(Ordering::Relaxed)),
+            lag: self.lag.load(Ordering::Relaxed),
+            reading: self.reading.load(Ordering::Relaxed),
+            redelivered: self.redelivered.load(Ordering::Relaxed),
+            rebuilds: self.rebuilds.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+        }
+    }
+}

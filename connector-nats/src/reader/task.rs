@@ -1,0 +1,476 @@
+//! The task of a reader: turns what happens on the connection into events of the machine, and the machine's actions into
+//! requests.
+
+use std::future::{Future, ready};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use weir_common::error::chain;
+use weir_common::ids::Sequence;
+
+use super::build::{Attempt, Built, Known, Live};
+use super::intake::{Arrival, understand};
+use super::outage::{DENIAL_MS, Outage, Spacing};
+use super::status::{Gauges, Status};
+use super::throttle::Throttle;
+use super::{Batch, Commit, Message, ReaderConfig};
+use crate::api::Api;
+use crate::connect::{self, Connection, Link};
+use crate::delivery::{Action, Delivery, Event, Incarnation, Millis, Pace, Reason, Token, Verdict};
+use crate::error::Error;
+
+/// What one batch holds at most: enough to decode in columns, little enough to hand over soon.
+const BATCH_MESSAGES: usize = 8192;
+/// The payloads of one batch; the last message may exceed it.
+const BATCH_BYTES: usize = 4 << 20;
+/// Acknowledgements sent between two bursts of messages, so that reading goes on while a large commit is acknowledged.
+const ACKS_BETWEEN_BURSTS: usize = 8192;
+/// How long a reader that stops waits for its last words to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// How often the task looks around when nothing happens.
+const IDLE_TICK: Duration = Duration::from_secs(1);
+/// The acknowledgement itself.
+const ACK: Bytes = Bytes::from_static(b"+ACK");
+/// Two heartbeats and a half.
+const PACE: Pace = Pace { silence_ms: 2_500, rebuild_ms_min: 50, rebuild_ms_max: 2_000, refused_ms: 500 };
+
+/// The task's ends of what it shares with the handle.
+pub(super) struct Handles {
+    pub(super) out: mpsc::Sender<Batch>,
+    pub(super) commits: watch::Receiver<Commit>,
+    pub(super) checkpoint: Arc<Notify>,
+    pub(super) gauges: Arc<Gauges>,
+}
+
+type Attempting = BoxFuture<'static, (Incarnation, Known, Result<Built, Error>)>;
+
+pub(super) struct Task {
+    config: ReaderConfig,
+    handles: Handles,
+    cancel: CancellationToken,
+    started: Instant,
+    api: Api,
+    link: watch::Receiver<Link>,
+    /// The link when last looked at.
+    seen: Link,
+    delivery: Delivery,
+    known: Known,
+    /// The consumer being read; present only while the machine reads.
+    live: Option<Live>,
+    attempting: Option<Attempting>,
+    verifying: Option<BoxFuture<'static, Event>>,
+    /// A batch that waits for room in the queue; meanwhile nothing is read.
+    pending: Option<Batch>,
+    actions: Vec<Action>,
+    acks: Vec<Token>,
+    throttle: Throttle,
+    outage: Outage,
+    denials: Spacing,
+    /// Why the consumer was last built, retries aside.
+    reason: Reason,
+    status: Status,
+}
+
+/// What woke the task.
+enum Woken {
+    Link,
+    Commit,
+    Attempted(Incarnation, Known, Result<Built, Error>),
+    Verified(Event),
+    Queued,
+    Arrived(Option<async_nats::Message>),
+    Acks,
+    Tick,
+    Stop,
+}
+
+impl Task {
+    pub(super) async fn start(
+        config: ReaderConfig,
+        handles: Handles,
+        cancel: CancellationToken,
+    ) -> Result<Task, Error> {
+        let Connection { client, link } =
+            connect::connect_eventually(&config.options, &format!("weir {}", config.owner)).await?;
+        let shared_name = config.options.consumer.name.given().is_some();
+        Ok(Task {
+            started: Instant::now(),
+            api: Api::new(Connection { client, link: link.clone() }),
+            link,
+            seen: Link::default(),
+            delivery: Delivery::new(config.position, shared_name, PACE),
+            known: Known::default(),
+            live: None,
+            attempting: None,
+            verifying: None,
+            pending: None,
+            actions: Vec::new(),
+            acks: Vec::new(),
+            throttle: Throttle::new(config.options.consumer.rate_limit),
+            outage: Outage::new(),
+            denials: Spacing::new(DENIAL_MS),
+            reason: Reason::Start,
+            status: Status::default(),
+            config,
+            handles,
+            cancel,
+        })
+    }
+
+    /// Reads until cancelled, or until the handle is gone.
+    pub(super) async fn run(mut self) -> Result<(), Error> {
+        self.outage.begin(0);
+        self.look_at_link().await;
+        loop {
+            match self.wait().await {
+                Woken::Stop => break,
+                Woken::Link => self.look_at_link().await,
+                Woken::Commit => {
+                    let position = self.handles.commits.borrow_and_update().position;
+                    self.apply(Event::Committed { position }).await;
+                }
+                Woken::Attempted(incarnation, known, result) => self.attempted(incarnation, known, result).await,
+                Woken::Verified(event) => {
+                    self.verifying = None;
+                    self.apply(event).await;
+                }
+                Woken::Queued => {}
+                Woken::Arrived(first) => self.burst(first).await,
+                Woken::Acks => self.send_acks().await,
+                Woken::Tick => {
+                    let listening = self.pending.is_none() && self.throttle.pause(self.now()).is_none();
+                    self.apply(Event::Tick { listening }).await;
+                    self.warn_of_outage();
+                }
+            }
+        }
+        self.farewell().await;
+        Ok(())
+    }
+
+    async fn wait(&mut self) -> Woken {
+        let now = self.now();
+        let pause = self.throttle.pause(now);
+        let deadline = self.delivery.deadline().map_or(IDLE_TICK, |at| Duration::from_millis(at.saturating_sub(now)));
+        let wake_at = Instant::now() + deadline.min(IDLE_TICK).min(pause.unwrap_or(IDLE_TICK));
+        let listening = self.pending.is_none() && pause.is_none();
+        let acks_due = self.delivery.acks_due();
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Woken::Stop,
+            Ok(()) = self.link.changed() => Woken::Link,
+            changed = self.handles.commits.changed() => if changed.is_ok() { Woken::Commit } else { Woken::Stop },
+            (incarnation, known, result) = maybe(&mut self.attempting) => {
+                Woken::Attempted(incarnation, known, result)
+            }
+            event = maybe(&mut self.verifying) => Woken::Verified(event),
+            permit = self.handles.out.reserve(), if self.pending.is_some() => match (permit, self.pending.take()) {
+                (Ok(permit), Some(batch)) => {
+                    permit.send(batch);
+                    Woken::Queued
+                }
+                _ => Woken::Stop,
+            },
+            message = arrival(&mut self.live), if listening => Woken::Arrived(message),
+            () = ready(()), if acks_due => Woken::Acks,
+            () = tokio::time::sleep_until(wake_at) => Woken::Tick,
+        }
+    }
+
+    fn now(&self) -> Millis {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Turns what the link counted into events.
+    async fn look_at_link(&mut self) {
+        let link = self.link.borrow_and_update().clone();
+        let seen = std::mem::replace(&mut self.seen, link.clone());
+        if link.denials != seen.denials && self.denials.pass(self.now()).is_some() {
+            warn!(stream = %self.config.split, denial = link.denial, "the NATS server denies something");
+        }
+        if link.losses != seen.losses {
+            self.apply(Event::Disconnected).await;
+        }
+        if link.connected {
+            self.apply(Event::Connected).await;
+        }
+        if let (true, Some(live)) = (link.overflows != seen.overflows, &self.live) {
+            self.apply(Event::Suspect { incarnation: live.incarnation, reason: Reason::Overflow }).await;
+        }
+    }
+
+    /// Takes everything that has arrived, up to the bounds of a batch.
+    async fn burst(&mut self, first: Option<async_nats::Message>) {
+        let now = self.now();
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let before = self.delivery.position();
+        let mut next = Some(first);
+        while let Some(arrived) = next {
+            match arrived {
+                Some(message) => bytes += self.take(now, message, &mut batch),
+                None => self.subscription_ended(now),
+            }
+            let full = batch.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES;
+            next = match &mut self.live {
+                // Outside of the scheduler's budget, which would cut every burst at 128.
+                Some(live) if !full && self.delivery.is_reading() => {
+                    tokio::task::unconstrained(live.subscriber.next()).now_or_never()
+                }
+                _ => None,
+            };
+        }
+        self.throttle.spend(now, bytes as u64);
+        let position = self.delivery.position();
+        if position != before {
+            self.pending = Some(Batch { messages: batch, position });
+        }
+        self.apply(Event::Drained).await;
+        self.send_acks().await;
+    }
+
+    /// One arrival; the bytes of its payload if it was a message.
+    fn take(&mut self, now: Millis, message: async_nats::Message, batch: &mut Vec<Message>) -> usize {
+        let Some(live) = &mut self.live else { return 0 };
+        let incarnation = live.incarnation;
+        let delivered = match understand(&message, incarnation, &mut live.form) {
+            Arrival::Delivery(delivered) => delivered,
+            Arrival::Event(event) => {
+                self.delivery.apply(now, event, &mut self.actions);
+                return 0;
+            }
+            Arrival::NoResponders => {
+                self.actions.push(Action::Verify { incarnation });
+                return 0;
+            }
+        };
+        match self.delivery.deliver(now, incarnation, delivered) {
+            Verdict::Accept => {
+                self.status.lag = delivered.pending;
+                if live.guard.as_ref().is_none_or(|guard| guard.admits(&message.subject)) {
+                    let async_nats::Message { subject, payload, .. } = message;
+                    let bytes = payload.len();
+                    batch.push(Message { sequence: delivered.stream_seq, subject, payload });
+                    return bytes;
+                }
+            }
+            Verdict::AckAndDrop(token) => self.acks.push(token),
+            Verdict::Drop | Verdict::Discard => {}
+        }
+        0
+    }
+
+    fn subscription_ended(&mut self, now: Millis) {
+        if let Some(live) = &self.live {
+            let event = Event::Suspect { incarnation: live.incarnation, reason: Reason::Unsettled };
+            self.delivery.apply(now, event, &mut self.actions);
+        }
+    }
+
+    /// Tells the machine and does what it says.
+    async fn apply(&mut self, event: Event) {
+        self.delivery.apply(self.now(), event, &mut self.actions);
+        if !self.delivery.is_reading() {
+            self.live = None;
+            self.verifying = None;
+            self.acks.clear();
+            self.outage.begin(self.now());
+        }
+        if event == Event::Disconnected {
+            self.attempting = None;
+        }
+        for action in std::mem::take(&mut self.actions) {
+            self.perform(action).await;
+        }
+        self.publish_status();
+    }
+
+    async fn perform(&mut self, action: Action) {
+        match action {
+            Action::Build { incarnation, position, reason } => {
+                if reason != Reason::Retry {
+                    self.reason = reason;
+                }
+                self.attempt(incarnation, position);
+            }
+            Action::Pull { incarnation, pull } => {
+                let Some(live) = self.live.as_ref().filter(|live| live.incarnation == incarnation) else { return };
+                let (subject, reply, body) = live.request(pull);
+                let client = self.api.client().clone();
+                self.transmit(async move { client.publish_with_reply(subject, reply, body).await }).await;
+            }
+            Action::Verify { incarnation } => {
+                if let Some(live) = self.live.as_ref().filter(|live| live.incarnation == incarnation)
+                    && self.verifying.is_none()
+                {
+                    self.verifying = Some(live.verification(self.api.clone(), self.config.split.0.clone()).boxed());
+                }
+            }
+            Action::RequestCheckpoint => self.handles.checkpoint.notify_one(),
+            Action::AwaitConfirmation => {
+                info!(
+                    stream = %self.config.split,
+                    consumer = self.config.options.consumer.name.given(),
+                    "the consumer was deleted by somebody else, reading waits for the next commit"
+                );
+            }
+        }
+    }
+
+    fn attempt(&mut self, incarnation: Incarnation, position: Sequence) {
+        let attempt = Attempt {
+            api: self.api.clone(),
+            options: Arc::clone(&self.config.options),
+            stream: self.config.split.0.clone(),
+            owner: self.config.owner.clone(),
+            incarnation,
+            position,
+            known: self.known.clone(),
+        };
+        let attempting = attempt.run().map(move |(known, result)| (incarnation, known, result));
+        self.attempting = Some(attempting.boxed());
+    }
+
+    async fn attempted(&mut self, incarnation: Incarnation, known: Known, result: Result<Built, Error>) {
+        self.attempting = None;
+        self.known = known;
+        let stream = &self.config.split;
+        match result {
+            Ok(built) => {
+                self.status.stream_last = built.stream_last;
+                if built.lost > 0 {
+                    self.status.lost += built.lost;
+                    let (position, lost) = (self.delivery.position(), built.lost);
+                    warn!(%stream, %position, lost, "the stream no longer holds messages that were not read yet");
+                }
+                self.announce(&built.live);
+                self.live = Some(built.live);
+                self.apply(Event::Built { incarnation, terms: built.terms }).await;
+            }
+            Err(error) => {
+                if let Some(suppressed) = self.outage.recovery(self.now()) {
+                    info!(%stream, error = chain(&error), suppressed, "cannot build the consumer, trying again");
+                }
+                self.apply(Event::BuildFailed { incarnation }).await;
+            }
+        }
+    }
+
+    /// One line for each time reading begins.
+    fn announce(&mut self, live: &Live) {
+        let now = self.now();
+        let (stream, consumer, position) = (&self.config.split, live.name(), self.delivery.position());
+        if let Some(ms) = self.outage.end(now) {
+            info!(%stream, consumer, %position, outage_ms = ms, "reading again");
+        } else if let Some(suppressed) = self.outage.recovery(now) {
+            info!(%stream, consumer, %position, reason = ?self.reason, suppressed, "reading");
+        }
+    }
+
+    fn warn_of_outage(&mut self) {
+        if let Some(ms) = self.outage.warning(self.now()) {
+            let link = self.link.borrow();
+            warn!(
+                stream = %self.config.split,
+                outage_ms = ms,
+                connected = link.connected,
+                failure = link.failure,
+                "not reading"
+            );
+        }
+    }
+
+    /// Sends acknowledgements that are due, up to a bound.
+    async fn send_acks(&mut self) {
+        self.delivery.take_acks(ACKS_BETWEEN_BURSTS, &mut self.acks);
+        if self.acks.is_empty() {
+            return;
+        }
+        let acks = std::mem::take(&mut self.acks);
+        let Some(form) = self.live.as_ref().and_then(|live| live.form.clone()) else { return };
+        let client = self.api.client().clone();
+        self.transmit(async move {
+            for token in acks {
+                client.publish(form.ack_subject(token), ACK).await?;
+            }
+            Ok(())
+        })
+        .await;
+    }
+
+    /// Hands something to the client, unless the connection is lost or the task is to stop meanwhile: the client's queue
+    /// is full then, and what is handed over would be void.
+    async fn transmit(&mut self, send: impl Future<Output = Result<(), async_nats::PublishError>>) {
+        let mut link = self.link.clone();
+        let losses = self.seen.losses;
+        tokio::select! {
+            biased;
+            // A failure means that the client has ended, which the link shows too.
+            _ = send => {}
+            () = self.cancel.cancelled() => {}
+            _ = link.wait_for(|link| link.losses != losses) => {}
+        }
+    }
+
+    fn publish_status(&mut self) {
+        let counters = self.delivery.counters();
+        self.status.position = self.delivery.position();
+        self.status.committed = self.delivery.committed();
+        self.status.stream_last = self.status.stream_last.max(Sequence(self.status.position.0.saturating_sub(1)));
+        self.status.reading = self.delivery.is_reading();
+        self.status.redelivered = counters.redelivered;
+        self.status.rebuilds = counters.rebuilds;
+        self.handles.gauges.store(self.status);
+    }
+
+    /// The acknowledgements that are due, the end of a consumer that nobody else knows, and a flush.
+    async fn farewell(mut self) {
+        if !self.link.borrow().connected {
+            return;
+        }
+        let position = self.handles.commits.borrow().position;
+        self.delivery.apply(self.now(), Event::Committed { position }, &mut self.actions);
+        let mut acks = std::mem::take(&mut self.acks);
+        self.delivery.take_acks(usize::MAX, &mut acks);
+        let form = self.live.take().and_then(|live| live.form);
+        let client = self.api.client().clone();
+        let last_words = async {
+            for (token, form) in acks.into_iter().filter_map(|token| Some((token, form.as_ref()?))) {
+                if client.publish(form.ack_subject(token), ACK).await.is_err() {
+                    return;
+                }
+            }
+            if client.flush().await.is_err() {
+                return;
+            }
+            if let Some(name) = &self.known.anonymous {
+                // Left behind, it disappears by itself.
+                let _ = self.api.delete_consumer(&self.config.split.0, name).await;
+            }
+        };
+        let _ = tokio::time::timeout(FAREWELL, last_words).await;
+    }
+}
+
+/// The outcome of a future that may not be there.
+async fn maybe<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next arrival of a consumer that may not be there.
+async fn arrival(live: &mut Option<Live>) -> Option<async_nats::Message> {
+    match live {
+        Some(live) => live.subscriber.next().await,
+        None => std::future::pending().await,
+    }
+}

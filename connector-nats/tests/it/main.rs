@@ -1,0 +1,6 @@
+//! The connector against a real nats-server.
+
+mod preflight;
+mod reading;
+mod support;
+mod trouble;

@@ -1,0 +1,76 @@
+//! What the tests stand on: a server of their own, a proxy that can be cut, a table that reads and commits.
+
+mod operator;
+mod proxy;
+mod server;
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use weir_connector_nats::Options;
+
+pub(crate) use operator::Operator;
+pub(crate) use proxy::Proxy;
+pub(crate) use server::{Server, free_port};
+pub(crate) use table::{OWNER, Table};
+
+/// No condition takes longer than this unless something is broken.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The options of a table that reads stream `events` with subjects `events.>`.
+pub(crate) fn options(port: u16, pairs: &[(&str, &str)]) -> Arc<Options> {
+    let url = format!("127.0.0.1:{port}");
+    let base = [
+        ("connector", "nats"),
+        ("server_url", url.as_str()),
+        ("subject", "events.>"),
+        ("stream", "events"),
+        ("connect_mode", "plain"),
+    ];
+    let all: BTreeMap<String, String> =
+        base.iter().chain(pairs).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    Arc::new(Options::parse(&all).expect("the options are right"))
+}
+
+/// A stream `events` with subjects `events.>`.
+pub(crate) async fn create_stream(js: &jetstream::Context) -> jetstream::stream::Stream {
+    let config = jetstream::stream::Config {
+        name: "events".to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        ..Default::default()
+    };
+    js.create_stream(config).await.expect("the stream can be created")
+}
+
+/// Publishes `count` messages over ten subjects; the payload says which one it is, from `from` on.
+pub(crate) async fn publish(js: &jetstream::Context, from: u64, count: u64) {
+    for window in (from..from + count).collect::<Vec<_>>().chunks(1000) {
+        let mut acks = Vec::with_capacity(window.len());
+        for n in window {
+            let subject = format!("events.{}", n % 10);
+            acks.push(js.publish(subject, n.to_string().into()).await.expect("publishing works"));
+        }
+        for ack in acks {
+            ack.await.expect("the server stores it");
+        }
+    }
+}
+
+/// Waits for a condition.
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = tokio::time::Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Logs to the test's output, which is shown if it fails.
+pub(crate) fn log() {
+    let filter = tracing_subscriber::EnvFilter::new("info,async_nats=off");
+    // Another test of this process may have been first.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+}

@@ -1,0 +1,48 @@
+//! An operator with one account and one user: what `connect_mode = 'credential'` logs in with.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use nkeys::KeyPair;
+use serde_json::{Value, json};
+
+pub(crate) struct Operator {
+    /// For the server's configuration file.
+    pub(crate) configuration: String,
+    /// The user's token.
+    pub(crate) jwt: String,
+    /// The user's seed.
+    pub(crate) seed: String,
+}
+
+impl Operator {
+    pub(crate) fn new() -> Operator {
+        let (operator, account, user) = (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user());
+        let operator_token = token(&operator, &operator, json!({ "type": "operator", "version": 2 }));
+        let unlimited = json!({
+            "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1,
+            "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
+        });
+        let account_token = token(&operator, &account, json!({ "type": "account", "version": 2, "limits": unlimited }));
+        let jwt = token(
+            &account,
+            &user,
+            json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, "pub": {}, "sub": {} }),
+        );
+        let configuration = format!(
+            "jetstream {{ store_dir: STORE }}\noperator: {operator_token}\nresolver: MEMORY\n\
+             resolver_preload: {{ {}: {account_token} }}",
+            account.public_key()
+        );
+        Operator { configuration, jwt, seed: user.seed().expect("a pair that was just made has a seed") }
+    }
+}
+
+fn token(issuer: &KeyPair, subject: &KeyPair, nats: Value) -> String {
+    let header = json!({ "typ": "JWT", "alg": "ed25519-nkey" });
+    let (iss, sub) = (issuer.public_key(), subject.public_key());
+    let claims = json!({ "jti": sub, "iat": 1_700_000_000, "iss": iss, "sub": sub, "name": "test", "nats": nats });
+    let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+    let signed = format!("{}.{}", encode(&header), encode(&claims));
+    let signature = issuer.sign(signed.as_bytes()).expect("the issuer has a seed");
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}

@@ -1,0 +1,271 @@
+#!/usr/bin/env bash
+#
+# Brings onto this machine what building, demonstrating and testing Weir needs beyond Rust and make:
+#
+#   deploy/setup.sh build     a C compiler, protoc and protobuf's well-known types
+#   deploy/setup.sh servers   nats-server and etcd, new enough, under .cache/servers/bin
+#   deploy/setup.sh test      both, and the Postgres clients that the tests drive (psql, psycopg)
+#
+# Nothing is done twice, and nothing is said when there is nothing to do. Packages that are missing are installed with
+# apt-get (as root or through sudo). The servers are never installed: one that is on the PATH and new enough is linked,
+# otherwise Debian's packages of a newer suite are unpacked into the cache folder, found through the machine's own apt
+# sources and checked by apt against the machine's own keys.
+
+set -euo pipefail
+
+readonly ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly SERVERS=$ROOT/.cache/servers
+readonly NATS_WANTED=2.10.0
+readonly ETCD_WANTED=3.5.0
+# Suites of Debian to look in, best first.
+readonly SUITES=(sid trixie)
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+fail() {
+    say "$@"
+    exit 1
+}
+
+# --- Packages ---------------------------------------------------------------------------------------------------------
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo "$@"
+    fi
+}
+
+can_install() {
+    command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+}
+
+# Installs the named packages, or says which ones to install.
+install_packages() {
+    [ $# -gt 0 ] || return 0
+    can_install || fail "please install $* (the names of Debian's packages) and try again"
+    say "installing $* with apt-get"
+    local options=(-qq -o Dpkg::Use-Pty=0 -o Acquire::Retries=3 --no-install-recommends)
+    local log=$ROOT/.cache/apt-install.log
+    mkdir -p "$ROOT/.cache"
+    # The lists may be absent (images) or stale (packages gone from the archive): refresh them first.
+    if ! { as_root apt-get update -qq && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y "${options[@]}" "$@"; } \
+        >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        fail "apt-get could not install $*"
+    fi
+}
+
+missing_for_build() {
+    command -v cc >/dev/null || echo "gcc libc6-dev"
+    command -v protoc >/dev/null || echo protobuf-compiler
+    local folder
+    for folder in "$(dirname "$(dirname "$(command -v protoc || echo /usr/bin/protoc)")")" /usr /usr/local; do
+        [ ! -e "$folder/include/google/protobuf/empty.proto" ] || return 0
+    done
+    echo libprotobuf-dev
+}
+
+missing_for_test() {
+    command -v psql >/dev/null || echo postgresql-client
+    if ! [ -x /usr/bin/python3 ] || ! /usr/bin/python3 -c 'import psycopg' 2>/dev/null; then
+        echo python3-psycopg
+    fi
+}
+
+# --- Servers ----------------------------------------------------------------------------------------------------------
+
+# Prints the version of a server's executable, or nothing if it does not run.
+version_of() {
+    [ -x "$1" ] || return 0
+    "$1" --version 2>/dev/null | sed -n -E '1s/^[^0-9]*([0-9]+(\.[0-9]+)+).*/\1/p' || true
+}
+
+# Whether the executable $1 runs and is of version $2 or above.
+new_enough() {
+    local version
+    version=$(version_of "$1")
+    [ -n "$version" ] && [ "$(printf '%s\n%s\n' "$2" "$version" | sort -V | head -n 1)" = "$2" ]
+}
+
+# Links the server $1 of version $2 or above from the PATH; fails if there is none.
+link_installed() {
+    local folder
+    # Some systems keep servers in sbin, which users do not have on the PATH.
+    while IFS= read -r -d : folder; do
+        if [ "$folder" != "$SERVERS/bin" ] && new_enough "$folder/$1" "$2"; then
+            ln -sfn "$folder/$1" "$SERVERS/bin/$1"
+            return 0
+        fi
+    done < <(printf '%s:' "$PATH" /usr/local/sbin /usr/sbin)
+    return 1
+}
+
+# Writes the machine's apt entries that may be Debian's main archive, with the suite changed to $1, one entry a file into
+# the folder $2; those that look most like it are named *.first.*. The security archive and disabled entries are left
+# out; URIs, options and keys stay as they are.
+derive_sources() {
+    local suite=$1 out=$2 codename file
+    codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    mkdir -p "$out"
+    for file in /etc/apt/sources.list.d/*.sources; do
+        [ -e "$file" ] || continue
+        grep -v '^[[:space:]]*#' "$file" | awk -v RS= -v suite="$suite" -v codename="$codename" \
+            -v prefix="$out/$(basename "$file" .sources)" '
+            # A stanza: fields by lower-case name, continuation lines kept with their field.
+            {
+                delete field; delete text; count = 0; name = ""
+                lines = split($0, line, "\n")
+                for (i = 1; i <= lines; i++) {
+                    if (line[i] ~ /^[ \t]/ && name != "") {
+                        text[name] = text[name] "\n" line[i]
+                        field[name] = field[name] " " line[i]
+                    } else if (match(line[i], /^[^:]+:/)) {
+                        name = tolower(substr(line[i], 1, RLENGTH - 1))
+                        order[++count] = name
+                        text[name] = line[i]
+                        field[name] = substr(line[i], RLENGTH + 1)
+                    }
+                }
+                if (!word(field["types"], "deb") || tolower(field["enabled"]) ~ /no|false/) next
+                if (!word(field["components"], "main")) next
+                if (!word(field["suites"], codename) && !word(field["suites"], "stable")) next
+                target = prefix "-" NR (field["uris"] ~ /debian(\.list)?\/?[ \t]*$/ ? ".first" : ".other") ".sources"
+                for (i = 1; i <= count; i++) {
+                    name = order[i]
+                    if (name == "types") print "Types: deb" > target
+                    else if (name == "suites") print "Suites: " suite > target
+                    else if (name == "components") print "Components: main" > target
+                    else if (name != "targets") print text[name] > target
+                }
+                print "Targets: Packages" > target
+                close(target)
+            }
+            function word(list, wanted,    parts, n, i) {
+                n = split(list, parts, /[ \t\n]+/)
+                for (i = 1; i <= n; i++) if (wanted != "" && parts[i] == wanted) return 1
+                return 0
+            }'
+    done
+    for file in /etc/apt/sources.list /etc/apt/sources.list.d/*.list; do
+        [ -e "$file" ] || continue
+        awk -v suite="$suite" -v codename="$codename" -v prefix="$out/$(basename "$file" .list)" '
+            $1 == "deb" {
+                sub(/#.*/, "")
+                options = "target=Packages"
+                rest = $0
+                sub(/^[ \t]*deb[ \t]+/, "", rest)
+                if (match(rest, /^\[[^]]*\][ \t]+/)) {
+                    given = substr(rest, 2, RLENGTH - 1)
+                    sub(/\][ \t]+$/, "", given)
+                    options = options " " given
+                    rest = substr(rest, RLENGTH + 1)
+                }
+                n = split(rest, part, /[ \t]+/)
+                if (part[2] != codename && part[2] != "stable") next
+                main = 0
+                for (i = 3; i <= n; i++) if (part[i] == "main") main = 1
+                if (!main) next
+                target = prefix "-" NR (part[1] ~ /debian(\.list)?\/?$/ ? ".first" : ".other") ".list"
+                print "deb [" options "] " part[1] " " suite " main" > target
+                close(target)
+            }' "$file"
+    done
+}
+
+# Downloads and unpacks the packages $2… of the suite and archive that the file $1 names.
+fetch_from() {
+    local entry=$1 work=$SERVERS/apt
+    shift
+    rm -rf "$work"
+    mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/sources" "$work/packages"
+    cp "$entry" "$work/sources/debian.${entry##*.}"
+    local apt=(apt-get -qq -o Dir::State::lists="$work/lists" -o Dir::Cache="$work/cache"
+        -o Dir::Etc::sourcelist=/dev/null -o Dir::Etc::sourceparts="$work/sources"
+        -o APT::Sandbox::User="$(id -un)" -o APT::Default-Release= -o Acquire::Languages=none -o Acquire::Retries=3)
+    "${apt[@]}" update || return 1
+    # Mirrors have all kinds of addresses; what tells Debian's archive from others' is its signed release file.
+    grep -q '^Origin: Debian$' "$work"/lists/*Release || return 1
+    (cd "$work/packages" && "${apt[@]}" download "$@") || return 1
+    local package
+    for package in "$work"/packages/*.deb; do
+        dpkg -x "$package" "$SERVERS/debian"
+    done
+    rm -rf "$work"
+}
+
+# Unpacks Debian's packages of the servers $@ (nats-server, etcd) and links them.
+fetch_servers() {
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
+        fail "please install nats-server $NATS_WANTED or newer and etcd $ETCD_WANTED or newer, so that both are on the PATH"
+    local packages=() server
+    for server in "$@"; do
+        if [ "$server" = etcd ]; then packages+=(etcd-server); else packages+=("$server"); fi
+    done
+    local suite entry log=$SERVERS/fetch.log
+    : >"$log"
+    for suite in "${SUITES[@]}"; do
+        rm -rf "$SERVERS/entries"
+        derive_sources "$suite" "$SERVERS/entries"
+        for entry in "$SERVERS"/entries/*.first.* "$SERVERS"/entries/*.other.*; do
+            [ -e "$entry" ] || continue
+            say "fetching ${packages[*]} of Debian $suite into .cache/servers"
+            fetch_from "$entry" "${packages[@]}" >>"$log" 2>&1 </dev/null || continue
+            link_unpacked "$@" || continue
+            rm -rf "$SERVERS/entries" "$log"
+            return 0
+        done
+    done
+    cat "$log" >&2
+    fail "found no nats-server $NATS_WANTED or newer and etcd $ETCD_WANTED or newer through this machine's apt sources;" \
+        "please install them so that they are on the PATH"
+}
+
+wanted_version() { if [ "$1" = etcd ]; then echo "$ETCD_WANTED"; else echo "$NATS_WANTED"; fi; }
+
+# Links the servers $@ from the unpacked packages; fails if one does not run here or is too old.
+link_unpacked() {
+    local server folder
+    for server in "$@"; do
+        for folder in usr/bin usr/sbin; do
+            new_enough "$SERVERS/debian/$folder/$server" "$(wanted_version "$server")" || continue
+            ln -sfn "../debian/$folder/$server" "$SERVERS/bin/$server"
+        done
+        new_enough "$SERVERS/bin/$server" "$(wanted_version "$server")" || return 1
+    done
+}
+
+setup_servers() {
+    mkdir -p "$SERVERS/bin"
+    # Two runs at a time (a demo beside the tests) must not unpack over each other.
+    if command -v flock >/dev/null; then
+        exec 9>"$SERVERS/lock"
+        flock 9
+    fi
+    local missing=() server
+    for server in nats-server etcd; do
+        new_enough "$SERVERS/bin/$server" "$(wanted_version "$server")" && continue
+        link_installed "$server" "$(wanted_version "$server")" && continue
+        missing+=("$server")
+    done
+    [ ${#missing[@]} -eq 0 ] || fetch_servers "${missing[@]}"
+}
+
+# --- What was asked for -----------------------------------------------------------------------------------------------
+
+case "${1:-}" in
+build)
+    install_packages $(missing_for_build)
+    ;;
+servers)
+    setup_servers
+    ;;
+test)
+    install_packages $(missing_for_build) $(missing_for_test)
+    setup_servers
+    ;;
+*)
+    fail "say what to set up: build, servers or test"
+    ;;
+esac

@@ -1,0 +1,178 @@
+//! `make demo`: metrics of live streams flow through NATS JetStream into a table, and queries show them.
+//!
+//! Starts a nats-server and a standalone Weir of its own and ends both with itself. With a terminal on standard input
+//! it stays until it is interrupted; without one it checks that the table holds what was published and ends.
+
+use std::io::IsTerminal;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use weir_e2e::publish::{Pace, publish, publish_all};
+use weir_e2e::sandbox::Sandbox;
+use weir_e2e::servers::Nats;
+use weir_e2e::sql::Sql;
+use weir_e2e::wait::{eventually, eventually_equal};
+use weir_e2e::weir::Weir;
+use weir_e2e::workload::{LiveStreamMetrics, Workload};
+
+/// Reports that are in the stream before the table is created.
+const HISTORY: u64 = 20_000;
+/// Reports a second from then on.
+const RATE: u64 = 2_000;
+/// Reports after which a demo without a terminal stops publishing.
+const END: u64 = 26_000;
+/// How often the growing count is shown.
+const SHOWN_COUNTS: usize = 5;
+/// What a step may take on a slow machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const QUERIES: [(&str, &str); 3] = [
+    (
+        "How the streams do, by country",
+        "SELECT country, count(*) AS reports, count(DISTINCT user_id) AS users, round(avg(video_rtt)) AS rtt_ms, \
+         max(video_lost_pps) AS lost_pps_max FROM live_stream_metrics GROUP BY country ORDER BY country",
+    ),
+    (
+        "The rooms in which viewers wait longest",
+        "SELECT room_id, sum(video_total_freeze_duration) AS frozen_ms, max(video_longest_freeze_duration) AS longest_ms \
+         FROM live_stream_metrics GROUP BY room_id ORDER BY frozen_ms DESC LIMIT 3",
+    ),
+    (
+        "The latest reports",
+        "SELECT report_timestamp, user_id, room_id, video_bps / 1000 AS kbps, video_fps AS fps \
+         FROM live_stream_metrics ORDER BY report_timestamp DESC LIMIT 3",
+    ),
+];
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let sandbox = Sandbox::new("demo")?;
+    let outcome = run(&sandbox).await;
+    if outcome.is_err() {
+        sandbox.print_tails();
+    }
+    outcome
+}
+
+async fn run(sandbox: &Sandbox) -> Result<()> {
+    let interactive = std::io::stdin().is_terminal();
+    let nats = Nats::start(sandbox).await?;
+    println!("* nats-server with JetStream runs at {}", nats.address());
+    let mut weir = Weir::standalone(sandbox)?;
+    weir.ready().await?;
+    println!("* weir standalone runs, SQL at {}", weir.sql_address());
+
+    let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    let metrics = LiveStreamMetrics { start_ms: i64::try_from(start)? };
+    nats.create_stream("live_stream", &[LiveStreamMetrics::SUBJECT]).await?;
+    publish_all(&nats.client().await?, &metrics, 0..HISTORY).await?;
+    println!("* {HISTORY} reports are in the stream, {RATE} a second follow\n");
+
+    let mut sql = weir.sql();
+    show(&mut sql, &create_table(&nats.address())).await?;
+    let publishing = start_publishing(&nats, metrics.clone(), if interactive { u64::MAX } else { END }).await?;
+    show_growth(&mut sql).await?;
+    for (title, query) in QUERIES {
+        println!("-- {title}");
+        show(&mut sql, query).await?;
+    }
+    if interactive {
+        stay(&weir).await
+    } else {
+        publishing.await??;
+        check(&mut sql, &metrics).await?;
+        sandbox.check_logs()
+    }
+}
+
+/// The first example of the NATS source's reference page, as JSON and so with columns.
+fn create_table(nats: &str) -> String {
+    let columns = LiveStreamMetrics::COLUMNS.split(", ").collect::<Vec<_>>().join(",\n    ");
+    format!(
+        "CREATE TABLE live_stream_metrics (\n    {columns}\n)\nWITH (\n    connector = 'nats',\n    \
+         server_url = '{nats}',\n    subject = '{}',\n    stream = 'live_stream',\n    \
+         allow_create_stream = 'true',\n    connect_mode = 'plain'\n) FORMAT PLAIN ENCODE JSON",
+        LiveStreamMetrics::SUBJECT
+    )
+}
+
+/// Publishes from the end of the history on, in a task that ends with its handle.
+async fn start_publishing(nats: &Nats, metrics: LiveStreamMetrics, end: u64) -> Result<AbortOnDropHandle<Result<()>>> {
+    let client = nats.client().await?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        // In pieces, since a publication remembers the time of each of its messages.
+        let mut from = HISTORY;
+        while from < end {
+            let to = end.min(from + 2 * RATE);
+            publish(&client, &metrics, from..to, Pace::steady(RATE), &watch::Sender::new(0)).await?;
+            from = to;
+        }
+        Ok(())
+    })))
+}
+
+/// Runs a statement and prints it with its answer.
+async fn show(sql: &mut Sql, statement: &str) -> Result<()> {
+    println!("dev=> {statement};");
+    let answer = sql.query(statement).await?;
+    println!("{}", if answer.columns.is_empty() { "\n".to_owned() } else { answer.to_string() });
+    Ok(())
+}
+
+/// Prints the count of the table until it has grown a few times, history first.
+async fn show_growth(sql: &mut Sql) -> Result<()> {
+    let statement = "SELECT count(*) FROM live_stream_metrics";
+    println!("dev=> {statement};  -- again and again");
+    let mut last = 0;
+    for _ in 0..SHOWN_COUNTS {
+        last = eventually("the table to grow", DEADLINE, async || {
+            let count = sql.value::<u64>(statement).await?;
+            Ok((count >= HISTORY.max(last + RATE / 4)).then_some(count))
+        })
+        .await?;
+        println!("    {last}");
+    }
+    println!();
+    Ok(())
+}
+
+/// Stays until interrupted.
+async fn stay(weir: &Weir) -> Result<()> {
+    let (host, port) = (weir.sql_address().ip(), weir.sql_address().port());
+    println!("Reports keep coming. Connect from another terminal with\n");
+    println!("    psql -h {host} -p {port} -U root -d dev\n\nand end the demo with Ctrl-C.");
+    let interrupted = CancellationToken::new();
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    let token = interrupted.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        token.cancel();
+    });
+    interrupted.cancelled().await;
+    Ok(())
+}
+
+/// Compares the table with what was published.
+async fn check(sql: &mut Sql, metrics: &LiveStreamMetrics) -> Result<()> {
+    eventually_equal("all reports", DEADLINE, END, async || {
+        sql.value::<u64>("SELECT count(*) FROM live_stream_metrics").await
+    })
+    .await?;
+    let (mut bits, mut frozen) = (0, 0);
+    for number in 0..END {
+        let report: serde_json::Value = serde_json::from_slice(&metrics.payload(number))?;
+        bits += report["video_bps"].as_u64().context("a number")?;
+        frozen += report["video_total_freeze_duration"].as_u64().context("a number")?;
+    }
+    let sums = "SELECT sum(video_bps), sum(video_total_freeze_duration) FROM live_stream_metrics";
+    let answer = sql.query(sums).await?;
+    ensure!(answer.row(0) == [bits.to_string(), frozen.to_string()], "sums differ: {answer}");
+    println!("Checked: {END} reports published, the same {END} in the table.");
+    Ok(())
+}

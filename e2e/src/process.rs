@@ -1,0 +1,218 @@
+//! A child process that can be killed, ended and started again on the same ports and data.
+//!
+//! Owns the child: when the handle goes, the process goes, by its id. Does not know what the process is nor when it
+//! is ready. Invariant: at most one child lives per handle, and everything it prints is appended to one log.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::sandbox::Log;
+use crate::wait::eventually;
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The executable.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// What is added to the environment.
+    pub environment: Vec<(String, String)>,
+}
+
+/// A process, running or not.
+pub struct Process {
+    program: Program,
+    log: Arc<Log>,
+    child: Option<Child>,
+}
+
+impl Program {
+    /// A program with arguments and an unchanged environment.
+    pub fn new(path: PathBuf, arguments: impl IntoIterator<Item = String>) -> Program {
+        Program { path, arguments: arguments.into_iter().collect(), environment: Vec::new() }
+    }
+}
+
+impl Process {
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// If the executable cannot be run.
+    pub fn start(program: Program, log: Arc<Log>) -> Result<Process> {
+        let mut process = Process { program, log, child: None };
+        process.restart()?;
+        Ok(process)
+    }
+
+    /// Its log.
+    pub fn log(&self) -> &Arc<Log> {
+        &self.log
+    }
+
+    /// The id of the running child.
+    ///
+    /// # Errors
+    /// If none runs.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("the process does not run")?.id())
+    }
+
+    /// Whether the child runs.
+    ///
+    /// # Errors
+    /// If its state cannot be read.
+    pub fn is_running(&mut self) -> Result<bool> {
+        match &mut self.child {
+            Some(child) => Ok(child.try_wait()?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    /// SIGKILL, and waits until the process is gone. Does nothing if none runs.
+    pub fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Both fail only if the process is gone already, which is what is wanted.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM, and waits for the process to end by itself.
+    ///
+    /// # Errors
+    /// If it has not ended by the deadline.
+    pub async fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        signal("TERM", &[self.pid()?])?;
+        let child = self.child.as_mut().context("the process does not run")?;
+        let status = eventually("the process to end after SIGTERM", deadline, async || Ok(child.try_wait()?)).await?;
+        self.child = None;
+        Ok(status)
+    }
+
+    /// Starts the program again as it was, after killing it if it runs.
+    ///
+    /// # Errors
+    /// If the executable cannot be run.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill9();
+        let output = OpenOptions::new().create(true).append(true).open(self.log.path())?;
+        let child = Command::new(&self.program.path)
+            .args(&self.program.arguments)
+            .envs(self.program.environment.iter().map(|(key, value)| (key, value)))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("cannot run {}", self.program.path.display()))?;
+        self.child = Some(child);
+        Ok(())
+    }
+
+    /// The processor time that the running child has used, over all its threads.
+    ///
+    /// # Errors
+    /// If none runs, or the system has no `/proc`.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        cpu_time_of(self.pid()?)
+    }
+}
+
+/// SIGKILL to all of them at once, so that none lives to tell of another's death.
+pub fn kill9_together<'a>(processes: impl IntoIterator<Item = &'a mut Process>) {
+    let processes = processes.into_iter().collect::<Vec<_>>();
+    let pids = processes.iter().filter_map(|process| process.pid().ok()).collect::<Vec<_>>();
+    // What cannot be signalled is gone already; the rest is killed one by one below.
+    let _ = signal("KILL", &pids);
+    processes.into_iter().for_each(Process::kill9);
+}
+
+/// Sends a signal by the shell's builtin; otherwise that needs `unsafe` or one more dependency.
+fn signal(name: &str, pids: &[u32]) -> Result<()> {
+    let pids = pids.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+    let sent = Command::new("sh").args(["-c", &format!("kill -{name} {pids}")]).stderr(Stdio::null()).status()?;
+    ensure!(sent.success(), "process {pids} cannot be signalled");
+    Ok(())
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill9();
+    }
+}
+
+/// The processor time that a process has used, over all its threads, from `/proc/<pid>/stat`.
+///
+/// # Errors
+/// If there is no such process, or the system has no `/proc`.
+pub fn cpu_time_of(pid: u32) -> Result<Duration> {
+    /// Ticks a second in what the kernel reports to users; fixed by its interface on every platform Weir runs on.
+    const USER_HZ: u64 = 100;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field, the name, may hold blanks and ends with the last parenthesis; utime is the 14th field.
+    let after_name = stat.rsplit_once(')').context("a stat line has a name")?.1;
+    let mut ticks = after_name.split_whitespace().skip(11).map(str::parse::<u64>);
+    let mut next = || ticks.next().context("a stat line has 52 fields")?.context("ticks are a number");
+    let (user, system) = (next()?, next()?);
+    Ok(Duration::from_millis((user + system) * 1_000 / USER_HZ))
+}
+
+/// The executable `weir` that was built beside the running one.
+///
+/// # Errors
+/// If there is none: `cargo build --workspace --bins` makes it.
+pub fn weir_executable() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    // Tests lie in target/<profile>/deps, binaries in target/<profile>.
+    let found = own.ancestors().skip(1).take(2).map(|folder| folder.join("weir")).find(|path| path.is_file());
+    found.context("no weir beside this executable; build it with `cargo build --workspace --bins` of the same profile")
+}
+
+/// The executable of a server that the set-up script provides.
+///
+/// # Errors
+/// If it is not there: `deploy/setup.sh servers` makes it.
+pub fn server_executable(name: &str) -> Result<PathBuf> {
+    let path = workspace().join(".cache/servers/bin").join(name);
+    ensure!(path.exists(), "no {}; `deploy/setup.sh servers` provides it", path.display());
+    Ok(path)
+}
+
+/// The root of the workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::scenario;
+    use crate::wait::eventually_equal;
+
+    #[test]
+    fn a_process_is_killed_restarted_and_terminated() {
+        scenario("process", async |sandbox| {
+            let script = "echo started; exec sleep 600";
+            let program = Program::new("/bin/sh".into(), ["-c".to_owned(), script.to_owned()]);
+            let mut process = Process::start(program, sandbox.log("shell", false))?;
+            let first = process.pid()?;
+            process.cpu_time()?;
+            let log = Arc::clone(process.log());
+            let lines = async || Ok(log.read()?.lines().count());
+            eventually_equal("the first start", Duration::from_secs(5), 1, lines).await?;
+            process.restart()?;
+            eventually_equal("the second start", Duration::from_secs(5), 2, lines).await?;
+            assert_ne!(process.pid()?, first);
+            assert!(process.is_running()?);
+            let status = process.terminate(Duration::from_secs(5)).await?;
+            assert!(!status.success());
+            assert!(!process.is_running()?);
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,273 @@
+//! The roles of Weir as child processes, and a cluster of them.
+//!
+//! Owns the command lines. A role is ready when its HTTP listener says so; starting does not wait, since some roles
+//! wait for others.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::process::{Process, Program, kill9_together, weir_executable};
+use crate::sandbox::{Sandbox, free_address};
+use crate::servers::Etcd;
+use crate::sql::Sql;
+use crate::wait::eventually;
+
+/// How long a role may take to be ready, on a loaded machine.
+pub const READY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// The name of the cluster that is started here.
+const CLUSTER: &str = "e2e";
+
+/// One process of Weir, in any role.
+pub struct Weir {
+    name: String,
+    process: Process,
+    /// The address that others of the cluster reach it at; the SQL address of a frontend and of standalone.
+    address: SocketAddr,
+    http: SocketAddr,
+}
+
+/// What the members of a cluster have in common.
+pub struct Shared {
+    /// Where etcd is.
+    pub etcd_url: String,
+    /// Where state goes.
+    pub state_url: String,
+    /// Where meta nodes listen.
+    pub meta_addresses: Vec<SocketAddr>,
+}
+
+impl Weir {
+    /// All roles in one process, with its data in the sandbox.
+    ///
+    /// # Errors
+    /// If the executable is missing or cannot be run.
+    pub fn standalone(sandbox: &Sandbox) -> Result<Weir> {
+        let data = sandbox.folder("data")?.display().to_string();
+        Weir::start(sandbox, "standalone", |address, http| {
+            vec![
+                ("standalone", String::new()),
+                ("--data-dir", data),
+                ("--sql-listen", address.to_string()),
+                ("--http-listen", http.to_string()),
+            ]
+        })
+    }
+
+    /// A meta node at an address that the others know already.
+    ///
+    /// # Errors
+    /// If the executable is missing or cannot be run.
+    pub fn meta(sandbox: &Sandbox, name: &str, listen: SocketAddr, shared: &Shared) -> Result<Weir> {
+        let mut weir = Weir::start(sandbox, name, |_, http| {
+            vec![
+                ("meta", String::new()),
+                ("--listen", listen.to_string()),
+                ("--advertise", listen.to_string()),
+                ("--http-listen", http.to_string()),
+                ("--etcd-endpoints", shared.etcd_url.clone()),
+                ("--state-url", shared.state_url.clone()),
+                ("--cluster", CLUSTER.to_owned()),
+            ]
+        })?;
+        weir.address = listen;
+        Ok(weir)
+    }
+
+    /// A compute node with so many slots.
+    ///
+    /// # Errors
+    /// If the executable is missing or cannot be run.
+    pub fn compute(sandbox: &Sandbox, name: &str, parallelism: usize, shared: &Shared) -> Result<Weir> {
+        Weir::start(sandbox, name, |address, http| {
+            vec![
+                ("compute", String::new()),
+                ("--listen", address.to_string()),
+                ("--advertise", address.to_string()),
+                ("--http-listen", http.to_string()),
+                ("--meta-addr", shared.meta_list()),
+                ("--state-url", shared.state_url.clone()),
+                ("--cluster", CLUSTER.to_owned()),
+                ("--parallelism", parallelism.to_string()),
+            ]
+        })
+    }
+
+    /// A frontend.
+    ///
+    /// # Errors
+    /// If the executable is missing or cannot be run.
+    pub fn frontend(sandbox: &Sandbox, name: &str, shared: &Shared) -> Result<Weir> {
+        Weir::start(sandbox, name, |address, http| {
+            vec![
+                ("frontend", String::new()),
+                ("--sql-listen", address.to_string()),
+                ("--http-listen", http.to_string()),
+                ("--meta-addr", shared.meta_list()),
+            ]
+        })
+    }
+
+    fn start(
+        sandbox: &Sandbox,
+        name: &str,
+        arguments: impl FnOnce(SocketAddr, SocketAddr) -> Vec<(&'static str, String)>,
+    ) -> Result<Weir> {
+        let (address, http) = (free_address(), free_address());
+        let arguments = arguments(address, http)
+            .into_iter()
+            .flat_map(|(flag, value)| [flag.to_owned(), value])
+            .filter(|argument| !argument.is_empty());
+        let program = Program::new(weir_executable()?, arguments);
+        let process = Process::start(program, sandbox.log(name, true))?;
+        Ok(Weir { name: name.to_owned(), process, address, http })
+    }
+
+    /// The name under which it was started.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The process, to kill it, restart it or read its processor time.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Announces WARN and ERROR lines of this process, see [`crate::sandbox::Log::expect_warnings`].
+    pub fn expect_warnings(&self, patterns: &[&str]) {
+        self.process.log().expect_warnings(patterns);
+    }
+
+    /// Where SQL is served, by a frontend and by standalone.
+    pub fn sql_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A client, not connected yet.
+    pub fn sql(&self) -> Sql {
+        Sql::new(self.address)
+    }
+
+    /// Waits until the role says that it can do its work.
+    ///
+    /// # Errors
+    /// If it does not by the deadline, or the process has ended.
+    pub async fn ready(&mut self) -> Result<()> {
+        let what = format!("{} to be ready", self.name);
+        eventually(&what, READY_DEADLINE, async || {
+            ensure!(self.process.is_running()?, "the process has ended");
+            let (status, body) = http_get(self.http, "/ready").await?;
+            ensure!(status == 200, "{status} {body}");
+            Ok(Some(()))
+        })
+        .await
+    }
+
+    /// The value of a metric, summed over its labels; zero if it is not there yet.
+    ///
+    /// # Errors
+    /// If the HTTP listener does not answer.
+    pub async fn metric(&self, name: &str) -> Result<f64> {
+        let (_, text) = http_get(self.http, "/metrics").await?;
+        let samples = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let series = series.split('{').next()?;
+            (series == name).then(|| value.parse::<f64>().ok())?
+        });
+        Ok(samples.sum())
+    }
+
+    /// The names and values of all metrics, as the HTTP listener prints them.
+    ///
+    /// # Errors
+    /// If the HTTP listener does not answer.
+    pub async fn metrics(&self) -> Result<String> {
+        Ok(http_get(self.http, "/metrics").await?.1)
+    }
+}
+
+impl Shared {
+    /// The addresses as a command line wants them.
+    fn meta_list(&self) -> String {
+        self.meta_addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// etcd, meta nodes, compute nodes, a frontend: every process of its own.
+pub struct Cluster {
+    /// What they have in common.
+    pub shared: Shared,
+    /// The frontend.
+    pub frontend: Weir,
+    /// The compute nodes.
+    pub computes: Vec<Weir>,
+    /// The meta nodes.
+    pub metas: Vec<Weir>,
+    /// Where the metadata is.
+    pub etcd: Etcd,
+}
+
+impl Cluster {
+    /// Starts everything and waits until all of it is ready.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub async fn start(sandbox: &Sandbox, metas: usize, computes: usize) -> Result<Cluster> {
+        let etcd = Etcd::start(sandbox).await?;
+        let shared = Shared {
+            etcd_url: etcd.url(),
+            state_url: format!("file://{}", sandbox.folder("state")?.display()),
+            meta_addresses: (0..metas).map(|_| free_address()).collect(),
+        };
+        let metas = shared.meta_addresses.iter().enumerate();
+        let metas = metas.map(|(i, &address)| Weir::meta(sandbox, &format!("meta-{i}"), address, &shared));
+        let metas = metas.collect::<Result<Vec<_>>>()?;
+        let computes = (0..computes).map(|i| Weir::compute(sandbox, &format!("compute-{i}"), 2, &shared));
+        let computes = computes.collect::<Result<Vec<_>>>()?;
+        let frontend = Weir::frontend(sandbox, "frontend", &shared)?;
+        let mut cluster = Cluster { shared, frontend, computes, metas, etcd };
+        cluster.ready().await?;
+        Ok(cluster)
+    }
+
+    /// Waits until every compute node and the frontend say that they can do their work. A meta node that stands by
+    /// need not be ready.
+    ///
+    /// # Errors
+    /// If one does not by its deadline.
+    pub async fn ready(&mut self) -> Result<()> {
+        for compute in &mut self.computes {
+            compute.ready().await?;
+        }
+        self.frontend.ready().await
+    }
+
+    /// Announces WARN and ERROR lines of every node.
+    pub fn expect_warnings(&self, patterns: &[&str]) {
+        let nodes = self.metas.iter().chain(&self.computes).chain([&self.frontend]);
+        nodes.for_each(|node| node.expect_warnings(patterns));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let nodes = self.metas.iter_mut().chain(&mut self.computes).chain([&mut self.frontend]);
+        kill9_together(nodes.map(Weir::process));
+    }
+}
+
+/// The status and the body of a GET over HTTP/1.
+async fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let mut socket = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP answer has a body")?;
+    let status = head.split(' ').nth(1).context("an HTTP answer has a status")?.parse()?;
+    Ok((status, body.trim_end().to_owned()))
+}

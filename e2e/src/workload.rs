@@ -1,0 +1,203 @@
+//! Messages whose subject and payload follow from their number alone, so that what arrived can be compared with what
+//! was sent without keeping it.
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+/// Messages by number, counted from zero.
+pub trait Workload: Send + Sync {
+    /// The subject of a message.
+    fn subject(&self, number: u64) -> String;
+    /// The payload of a message.
+    fn payload(&self, number: u64) -> Bytes;
+}
+
+/// Numbered events over several subjects: what the crash tests count.
+#[derive(Clone, Debug)]
+pub struct Events {
+    /// What subjects start with.
+    pub prefix: String,
+    /// How many subjects there are.
+    pub subjects: u64,
+}
+
+impl Events {
+    /// The columns of a table over them.
+    pub const COLUMNS: &'static str = "seq bigint, price bigint, note varchar";
+
+    /// Events under `<prefix>.0` to `<prefix>.<subjects - 1>`.
+    pub fn new(prefix: &str, subjects: u64) -> Events {
+        Events { prefix: prefix.to_owned(), subjects }
+    }
+
+    /// The price of an event.
+    pub fn price(number: u64) -> u64 {
+        scramble(number) % 1_000_000
+    }
+
+    /// The note of an event: of varying length and with characters that JSON escapes.
+    pub fn note(number: u64) -> String {
+        let random = scramble(number ^ 0xA5A5);
+        let filler = "naïve \"quoted\" \\ tab\t ☃ ".repeat((random % 4) as usize);
+        format!("{filler}{random:016x}")
+    }
+}
+
+impl Workload for Events {
+    fn subject(&self, number: u64) -> String {
+        format!("{}.{}", self.prefix, scramble(number) % self.subjects)
+    }
+
+    fn payload(&self, number: u64) -> Bytes {
+        let event = serde_json::json!({
+            "seq": number,
+            "price": Events::price(number),
+            "note": Events::note(number),
+        });
+        event.to_string().into()
+    }
+}
+
+/// Bids in the manner of the Nexmark benchmark: 7 fields, 200 bytes, 16 subjects.
+#[derive(Clone, Debug)]
+pub struct Bids {
+    /// What subjects start with.
+    pub prefix: String,
+}
+
+impl Bids {
+    /// The columns of a table over them.
+    pub const COLUMNS: &'static str = "auction bigint, bidder bigint, price bigint, channel varchar, url varchar, \
+                                       date_time timestamptz, extra varchar";
+    /// The size of every payload.
+    pub const BYTES: usize = 200;
+}
+
+impl Workload for Bids {
+    fn subject(&self, number: u64) -> String {
+        format!("{}.{}", self.prefix, number % 16)
+    }
+
+    fn payload(&self, number: u64) -> Bytes {
+        const CHANNELS: [&str; 4] = ["Google", "Facebook", "Baidu", "Apple"];
+        let random = scramble(number);
+        let (auction, bidder) = (1_000 + random % 100_000, 1_000 + (random >> 20) % 50_000);
+        let (price, channel) = (100 + (random >> 8) % 10_000_000, CHANNELS[(random >> 40) as usize % 4]);
+        let (seconds, millis) = (number / 10_000 % 60, number / 10 % 1_000);
+        let mut text = format!(
+            "{{\"auction\":{auction},\"bidder\":{bidder},\"price\":{price},\"channel\":\"{channel}\",\
+             \"url\":\"https://nexmark.test/{:04x}/item.htm?q=1\",\
+             \"date_time\":\"2026-01-01T00:{:02}:{seconds:02}.{millis:03}Z\",\"extra\":\"",
+            random & 0xFFFF,
+            number / 600_000 % 60,
+        );
+        let filler = format!("{:016x}{:016x}{:016x}", random, scramble(random), scramble(!random));
+        let room = Bids::BYTES.saturating_sub(text.len() + 2).min(filler.len());
+        text.push_str(&filler[..room]);
+        text.push_str("\"}");
+        text.into()
+    }
+}
+
+/// Metrics of live streams, as viewers' players report them: what the demo shows.
+#[derive(Clone, Debug)]
+pub struct LiveStreamMetrics {
+    /// Milliseconds since 1970 of the first report.
+    pub start_ms: i64,
+}
+
+impl LiveStreamMetrics {
+    /// The subject that every report is published to.
+    pub const SUBJECT: &'static str = "live_stream_metrics";
+    /// The columns of a table over them.
+    pub const COLUMNS: &'static str = "client_ip varchar, user_agent varchar, user_id varchar, room_id varchar, \
+                                       country varchar, video_bps bigint, video_fps bigint, video_rtt bigint, \
+                                       video_lost_pps bigint, video_longest_freeze_duration bigint, \
+                                       video_total_freeze_duration bigint, report_timestamp timestamptz";
+    /// Milliseconds between a report and the next.
+    const STEP_MS: i64 = 7;
+
+    /// The time of a report, in milliseconds since 1970.
+    pub fn timestamp_ms(&self, number: u64) -> i64 {
+        self.start_ms + number as i64 * LiveStreamMetrics::STEP_MS
+    }
+}
+
+impl Workload for LiveStreamMetrics {
+    fn subject(&self, _: u64) -> String {
+        LiveStreamMetrics::SUBJECT.to_owned()
+    }
+
+    fn payload(&self, number: u64) -> Bytes {
+        const COUNTRIES: [&str; 6] = ["DE", "BR", "US", "IN", "JP", "NG"];
+        const FRAMES: [u8; 4] = [24, 25, 30, 60];
+        const AGENTS: [&str; 3] = ["Chrome/126 Linux", "Safari/17 iOS", "Firefox/128 Windows"];
+        let mut random = StdRng::seed_from_u64(number);
+        let country = random.random_range(0..COUNTRIES.len());
+        let freeze = if random.random_ratio(1, 20) { random.random_range(100..3_000) } else { 0 };
+        let report = serde_json::json!({
+            "client_ip": format!("10.{}.{}.{}", country, random.random_range(0..256), random.random_range(1..255)),
+            "user_agent": AGENTS[random.random_range(0..AGENTS.len())],
+            "user_id": format!("user-{:04}", random.random_range(0..2_000)),
+            "room_id": format!("room-{}", random.random_range(1..=8)),
+            "country": COUNTRIES[country],
+            "video_bps": random.random_range(800_000..6_000_000),
+            "video_fps": FRAMES[random.random_range(0..FRAMES.len())],
+            "video_rtt": random.random_range(8..120) + 15 * country,
+            "video_lost_pps": random.random_range(0..12),
+            "video_longest_freeze_duration": freeze,
+            "video_total_freeze_duration": freeze + freeze / 2,
+            "report_timestamp": rfc3339(self.timestamp_ms(number)),
+        });
+        report.to_string().into()
+    }
+}
+
+/// A point in time as RFC 3339 in UTC with milliseconds.
+fn rfc3339(ms: i64) -> String {
+    let (days, of_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));
+    // Civil date from days since 1970, by Howard Hinnant's algorithm: eras of 400 years that start in March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hours, minutes) = (of_day / 3_600_000, of_day / 60_000 % 60);
+    let (seconds, millis) = (of_day / 1_000 % 60, of_day % 1_000);
+    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{millis:03}Z")
+}
+
+/// A number that looks random and follows from another (the finalizer of SplitMix64).
+fn scramble(number: u64) -> u64 {
+    let mut z = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bids_have_their_size_and_fields() {
+        let bids = Bids { prefix: "bids".to_owned() };
+        for number in [0, 1, 9_999, 600_000, 1_999_999] {
+            let payload = bids.payload(number);
+            assert_eq!(payload.len(), Bids::BYTES);
+            let value: serde_json::Value = serde_json::from_slice(&payload).expect("JSON");
+            assert_eq!(value.as_object().map(serde_json::Map::len), Some(7));
+        }
+    }
+
+    #[test]
+    fn times_are_printed_as_rfc_3339() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_782_400_123), "2000-02-29T00:00:00.123Z");
+        assert_eq!(rfc3339(1_767_225_599_999), "2025-12-31T23:59:59.999Z");
+    }
+}

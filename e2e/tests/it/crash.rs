@@ -1,0 +1,192 @@
+//! Nothing is lost and nothing is counted twice, whoever is killed with SIGKILL and however often.
+//!
+//! Messages flow while processes are killed at moments that follow from a seed. In the meantime a watcher queries the
+//! table again and again: what was readable once stays readable. At the end the table is compared with what was sent,
+//! message by message.
+
+use std::ops::Range;
+
+use anyhow::{Context, Result, ensure};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use weir_e2e::chaos::{self, Kill};
+use weir_e2e::publish::{Pace, publish};
+use weir_e2e::sandbox::{Sandbox, scenario};
+use weir_e2e::servers::Nats;
+use weir_e2e::sql::Sql;
+use weir_e2e::weir::{Cluster, Weir};
+use weir_e2e::workload::Events;
+
+use crate::support::{acknowledged, compare_events, create_events, standalone};
+
+/// Messages of the long tests.
+const TOTAL: u64 = 200_000;
+/// Messages of the tests that kill servers of others.
+const TOTAL_SHORT: u64 = 60_000;
+/// Messages a second: slow enough for every kill to fall into the flow of data.
+const RATE: u64 = 5_000;
+
+/// What nodes may say of the death of others.
+const NODE_LOST: [&str; 3] =
+    ["disconnecting a compute node", "this node cannot go on with the term", "cannot start the term"];
+/// What a meta node may say of the death of etcd.
+const ETCD_LOST: [&str; 3] =
+    ["cannot keep the leader's lease alive", "cannot campaign now, trying again", "leadership lost"];
+
+/// The table, its stream and everything that goes on while processes are killed.
+struct Flow {
+    events: Events,
+    total: u64,
+    sql: Sql,
+    publishing: AbortOnDropHandle<Result<()>>,
+    watching: AbortOnDropHandle<Result<()>>,
+    progress: watch::Receiver<u64>,
+}
+
+impl Flow {
+    /// Creates the table through `server`, starts publishing and watching.
+    async fn start(nats: &Nats, server: &str, weir: &Weir, total: u64) -> Result<Flow> {
+        let (mut sql, events) = (weir.sql(), Events::new("events", 7));
+        sql.query(&create_events("events", server, "reader")).await?;
+        let (sender, progress) = watch::channel(0);
+        let (client, workload) = (nats.client().await?, events.clone());
+        let publishing =
+            tokio::spawn(
+                async move { publish(&client, &workload, 0..total, Pace::steady(RATE), &sender).await.map(drop) },
+            );
+        let watching = tokio::spawn(watch_growth(weir.sql()));
+        Ok(Flow {
+            events,
+            total,
+            sql,
+            publishing: AbortOnDropHandle::new(publishing),
+            watching: AbortOnDropHandle::new(watching),
+            progress,
+        })
+    }
+
+    /// Waits until so many messages are in the stream.
+    async fn reaches(&mut self, messages: u64) -> Result<()> {
+        let reached = self.progress.wait_for(|&acknowledged| acknowledged >= messages).await;
+        reached.map(drop).context("publishing has ended early")
+    }
+
+    /// Where kills may fall: not before the first rows, and early enough for the last restart to see new ones.
+    fn kill_range(&self) -> Range<u64> {
+        self.total / 50..self.total - self.total / 50
+    }
+
+    /// Compares the table with what was published, and waits for the acknowledgements.
+    async fn finish(mut self, nats: &Nats) -> Result<()> {
+        self.publishing.await??;
+        ensure!(nats.last_sequence("EVENTS").await? == self.total, "the publisher has put doubles into the stream");
+        compare_events(&mut self.sql, "events", &self.events, self.total).await?;
+        ensure!(!self.watching.is_finished(), "the watcher has ended: {:?}", self.watching.await);
+        acknowledged(nats, "reader").await
+    }
+}
+
+/// Queries the count for ever; fails if it ever goes back.
+async fn watch_growth(mut sql: Sql) -> Result<()> {
+    let mut last = 0;
+    loop {
+        let count = sql.value::<u64>("SELECT count(*) FROM events").await?;
+        ensure!(count >= last, "{count} rows after {last} were readable");
+        last = count;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+/// A process of the cluster.
+#[derive(Clone, Copy, Debug)]
+enum Victim {
+    Meta,
+    Compute(usize),
+    Frontend,
+}
+
+fn victim(cluster: &mut Cluster, victim: Victim) -> &mut Weir {
+    match victim {
+        Victim::Meta => &mut cluster.metas[0],
+        Victim::Compute(index) => &mut cluster.computes[index],
+        Victim::Frontend => &mut cluster.frontend,
+    }
+}
+
+async fn start_cluster(sandbox: &Sandbox) -> Result<(Nats, Cluster)> {
+    let nats = Nats::start(sandbox).await?;
+    nats.create_stream("EVENTS", &["events.>"]).await?;
+    let cluster = Cluster::start(sandbox, 1, 2).await?;
+    cluster.expect_warnings(&NODE_LOST);
+    Ok((nats, cluster))
+}
+
+#[test]
+fn a_table_is_exact_after_ten_kills_in_a_cluster() {
+    scenario("crash-cluster", async |sandbox| {
+        let seed = chaos::seed();
+        let (nats, mut cluster) = start_cluster(sandbox).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL).await?;
+        let victims = [Victim::Meta, Victim::Compute(0), Victim::Compute(1), Victim::Frontend];
+        for Kill { victim: who, at, back_at } in chaos::plan(seed, &victims, 10, flow.kill_range()) {
+            flow.reaches(at).await?;
+            eprintln!("{at}: kill {who:?}, back at {back_at}");
+            victim(&mut cluster, who).process().kill9();
+            flow.reaches(back_at).await?;
+            victim(&mut cluster, who).process().restart()?;
+        }
+        flow.finish(&nats).await
+    });
+}
+
+#[test]
+fn a_table_is_exact_after_ten_kills_of_a_standalone() {
+    scenario("crash-standalone", async |sandbox| {
+        let seed = chaos::seed();
+        let (nats, mut weir) = standalone(sandbox).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &weir, TOTAL).await?;
+        for Kill { at, back_at, .. } in chaos::plan(seed, &[()], 10, flow.kill_range()) {
+            flow.reaches(at).await?;
+            eprintln!("{at}: kill, back at {back_at}");
+            weir.process().kill9();
+            flow.reaches(back_at).await?;
+            weir.process().restart()?;
+        }
+        flow.finish(&nats).await
+    });
+}
+
+#[test]
+fn a_table_is_exact_after_kills_of_nats_server() {
+    scenario("crash-nats", async |sandbox| {
+        let seed = chaos::seed();
+        let (mut nats, weir) = standalone(sandbox).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &weir, TOTAL_SHORT).await?;
+        for Kill { at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
+            flow.reaches(at).await?;
+            eprintln!("{at}: kill nats-server");
+            nats.process().restart()?;
+            nats.ready().await?;
+        }
+        flow.finish(&nats).await
+    });
+}
+
+#[test]
+fn a_table_is_exact_after_kills_of_etcd() {
+    scenario("crash-etcd", async |sandbox| {
+        let seed = chaos::seed();
+        let (nats, mut cluster) = start_cluster(sandbox).await?;
+        cluster.expect_warnings(&ETCD_LOST);
+        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL_SHORT).await?;
+        for Kill { at, back_at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
+            flow.reaches(at).await?;
+            eprintln!("{at}: kill etcd, back at {back_at}");
+            cluster.etcd.process().kill9();
+            flow.reaches(back_at).await?;
+            cluster.etcd.process().restart()?;
+            cluster.etcd.ready().await?;
+        }
+        flow.finish(&nats).await
+    });
+}

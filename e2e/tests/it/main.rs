@@ -1,0 +1,18 @@
+//! Weir's end-to-end tests, one module a topic.
+//!
+//! Every test but those of `tidy` starts the processes it needs by itself, on free ports and in a folder of its own.
+
+mod support;
+
+mod simulation;
+mod tidy;
+
+mod clients;
+mod errors;
+mod sources;
+mod statements;
+mod types;
+
+mod crash;
+mod cut_connections;
+mod demo;

@@ -1,0 +1,132 @@
+//! What the cluster stands on, as models: the metadata store, the object store, the broker.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+use weir_common::head::Head;
+use weir_common::ids::{Epoch, Sequence, TableSplit, VnodeRange};
+use weir_meta::coordinator::positions::{Chunk, Positions};
+use weir_meta::coordinator::state::{Durable, Outcome};
+
+/// A row: where it is stored, and the message it was read from.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Row {
+    pub(super) vnode: u16,
+    pub(super) split: TableSplit,
+    pub(super) sequence: u64,
+}
+
+/// The metadata store: one leader key, one head, position chunks. Every call happens at once.
+#[derive(Default)]
+pub(super) struct MetaStore {
+    revision: u64,
+    leader: Option<u64>,
+    head: Option<(Head, u64)>,
+    chunks: BTreeMap<String, Chunk>,
+}
+
+impl MetaStore {
+    /// The leader key passes to somebody; its create revision.
+    pub(super) fn elect(&mut self) -> u64 {
+        self.revision += 1;
+        self.leader = Some(self.revision);
+        self.revision
+    }
+
+    pub(super) fn leads(&self, fence: u64) -> bool {
+        self.leader == Some(fence)
+    }
+
+    pub(super) fn put_chunks(&mut self, fence: u64, chunks: &[Chunk]) {
+        if self.leads(fence) {
+            self.revision += 1;
+            self.chunks.extend(chunks.iter().map(|chunk| (chunk.key.clone(), chunk.clone())));
+        }
+    }
+
+    pub(super) fn forget(&mut self, fence: u64, chunks: &[String]) {
+        if self.leads(fence) {
+            self.chunks.retain(|key, _| !chunks.contains(key));
+        }
+    }
+
+    /// Replaces the head if the fence holds and it is as expected.
+    pub(super) fn put_head(&mut self, fence: u64, expected: u64, head: &Head) -> Outcome {
+        let current = self.head.as_ref().map_or(0, |(_, revision)| *revision);
+        if !self.leads(fence) || current != expected {
+            return Outcome::Refused;
+        }
+        self.revision += 1;
+        self.head = Some((head.clone(), self.revision));
+        Outcome::Applied(self.revision)
+    }
+
+    pub(super) fn head(&self) -> Head {
+        self.head.as_ref().map(|(head, _)| head.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn load(&self) -> Durable {
+        let Some((head, revision)) = self.head.clone() else { return Durable::default() };
+        let chunks = head.positions.iter().map(|key| self.chunks.get(key).expect("the head names chunks that exist"));
+        let positions = Positions::from_chunks(chunks.cloned().collect()).expect("chunks are readable");
+        Durable { head, revision, positions }
+    }
+}
+
+/// The object store: databases with their durable checkpoints.
+#[derive(Default)]
+pub(super) struct Databases {
+    opened: BTreeSet<String>,
+    checkpoints: BTreeMap<(String, Uuid), BTreeSet<Row>>,
+}
+
+impl Databases {
+    /// A new database, as a clone of checkpoints; none: one of them does not exist.
+    pub(super) fn open(&mut self, path: &str, sources: &[(String, Uuid, VnodeRange)]) -> Option<BTreeSet<Row>> {
+        assert!(self.opened.insert(path.to_owned()), "path {path} is used a second time");
+        let mut rows = BTreeSet::new();
+        for (source, checkpoint, vnodes) in sources {
+            let stored = self.checkpoints.get(&(source.clone(), *checkpoint))?;
+            rows.extend(stored.iter().filter(|row| (vnodes.start..vnodes.end).contains(&row.vnode)).cloned());
+        }
+        Some(rows)
+    }
+
+    pub(super) fn add(&mut self, path: &str, checkpoint: Uuid, rows: BTreeSet<Row>) {
+        self.checkpoints.insert((path.to_owned(), checkpoint), rows);
+    }
+
+    pub(super) fn remove(&mut self, path: &str, checkpoint: Uuid) {
+        self.checkpoints.remove(&(path.to_owned(), checkpoint));
+    }
+
+    /// Everything that a head names.
+    pub(super) fn content(&self, head: &Head) -> Vec<Row> {
+        let mut rows = Vec::new();
+        let mut next = 0;
+        for slot in &head.slots {
+            assert_eq!(slot.vnodes.start, next, "slots cover every vnode once, in order");
+            next = slot.vnodes.end;
+            let stored = self.checkpoints.get(&(slot.path.clone(), slot.checkpoint));
+            let stored = stored.unwrap_or_else(|| panic!("checkpoint of slot {} at {} is gone", slot.slot, head.epoch));
+            assert!(stored.iter().all(|row| (slot.vnodes.start..slot.vnodes.end).contains(&row.vnode)));
+            rows.extend(stored.iter().cloned());
+        }
+        assert!(head.slots.is_empty() || next == 256, "slots cover every vnode");
+        rows
+    }
+}
+
+/// A stream: how many messages a split has, and up to where they were acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stream {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) acknowledged: Sequence,
+}
+
+/// What a client has seen: epochs never go back.
+#[derive(Default)]
+pub(super) struct Client {
+    pub(super) newest: Epoch,
+}

@@ -1,0 +1,550 @@
+//! The scheduler: what can happen, what happens next, and what must hold afterwards.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use weir_common::catalog::{Encode, JobState, NewTable, Source, SplitStart, Table};
+use weir_common::head::Head;
+use weir_common::ids::{NodeId, Sequence, SplitId, TableId, TableSplit};
+use weir_compute::node::plan as compute;
+use weir_compute::node::state::{Event as NodeEvent, Message};
+use weir_meta::coordinator::placement::AssignedSplit;
+use weir_meta::coordinator::state::{Action, Config, Coordinator, Event, Mutation, Outcome, Report, Time, Waiter};
+
+use super::model::{Client, Databases, MetaStore, Row, Stream};
+use super::node::Process;
+
+const CONFIG_INTERVAL: Duration = Duration::from_millis(100);
+/// How many steps are chaotic, and how many more a calm cluster may take until everything is committed.
+const CHAOTIC_STEPS: usize = 400;
+const CALM_STEPS: usize = 20_000;
+
+/// What happened, over all schedules.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Statistics {
+    pub(super) commits: u64,
+    pub(super) claims: u64,
+    pub(super) refused: u64,
+    pub(super) late: u64,
+    pub(super) crashes: u64,
+    pub(super) depositions: u64,
+    pub(super) reads: u64,
+}
+
+impl Statistics {
+    pub(super) fn add(&mut self, other: &Statistics) {
+        self.commits += other.commits;
+        self.claims += other.claims;
+        self.refused += other.refused;
+        self.late += other.late;
+        self.crashes += other.crashes;
+        self.depositions += other.depositions;
+        self.reads += other.reads;
+    }
+}
+
+/// A meta process that leads, or believes that it does.
+struct Leader {
+    core: Coordinator,
+    fence: u64,
+    alive: bool,
+    /// Answers of the store that were not delivered yet.
+    answers: Vec<Event>,
+    resolved: BTreeSet<Waiter>,
+}
+
+/// A call to the metadata store that was not carried out yet. `abandoned`: its leader was told that its outcome is
+/// unknown.
+struct Call {
+    leader: usize,
+    action: Action,
+    abandoned: bool,
+}
+
+/// One schedule.
+pub(super) struct World {
+    random: SmallRng,
+    now: Time,
+    store: MetaStore,
+    databases: Databases,
+    streams: BTreeMap<TableSplit, Stream>,
+    tables: BTreeMap<TableId, Arc<Table>>,
+    leaders: Vec<Leader>,
+    nodes: Vec<Process>,
+    calls: Vec<Call>,
+    /// Control streams that broke, which their leaders have not noticed yet.
+    broken: Vec<(usize, NodeId)>,
+    next_node: u64,
+    next_table: u32,
+    client: Client,
+    statistics: Statistics,
+}
+
+fn table(id: u32, splits: &[(SplitId, u64)]) -> Arc<Table> {
+    let declared = NewTable {
+        name: format!("t{id}"),
+        columns: Vec::new(),
+        source: Source { options: BTreeMap::new(), encode: Encode::Json },
+        sql: String::new(),
+    };
+    let start = |(split, first): &(SplitId, u64)| SplitStart { split: split.clone(), sequence: Sequence(*first) };
+    let splits = splits.iter().map(start).collect();
+    Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running })
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> World {
+        let mut world = World {
+            random: SmallRng::seed_from_u64(seed),
+            now: Time::ZERO,
+            store: MetaStore::default(),
+            databases: Databases::default(),
+            streams: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            leaders: Vec::new(),
+            nodes: Vec::new(),
+            calls: Vec::new(),
+            broken: Vec::new(),
+            next_node: 0,
+            next_table: 1,
+            client: Client::default(),
+            statistics: Statistics::default(),
+        };
+        world.elect();
+        for _ in 0..world.random.random_range(1..=3) {
+            world.start_node();
+        }
+        for _ in 0..world.random.random_range(1..=2) {
+            world.create_table();
+        }
+        world
+    }
+
+    /// Runs the schedule to its end: chaos, then calm, then everything must be committed.
+    pub(super) fn run(mut self) -> Statistics {
+        for _ in 0..CHAOTIC_STEPS {
+            self.step(true);
+        }
+        while self.nodes.is_empty() {
+            self.start_node();
+        }
+        for _ in 0..CALM_STEPS {
+            self.step(false);
+            if self.done() {
+                return self.statistics;
+            }
+        }
+        let reigning = self.reigning().map(|leader| &self.leaders[leader].core);
+        panic!("a calm cluster did not commit everything: {:?}, {reigning:#?}", self.store.head());
+    }
+
+    fn done(&self) -> bool {
+        let durable = self.store.load();
+        let committed = |split: &TableSplit, stream: &Stream| match self.tables.get(&split.table) {
+            Some(_) => durable.positions.get(split).unwrap_or(Sequence(stream.first)).0 == stream.last + 1,
+            None => true,
+        };
+        let acknowledged = |stream: &Stream, split: &TableSplit| {
+            !self.tables.contains_key(&split.table) || stream.acknowledged.0 == stream.last + 1
+        };
+        self.streams.iter().all(|(split, stream)| committed(split, stream) && acknowledged(stream, split))
+    }
+
+    // ------------------------------------------------------------------------------------------------ what can happen
+
+    fn step(&mut self, chaos: bool) {
+        if chaos && self.random.random_bool(0.04) {
+            self.misfortune();
+        }
+        match self.random.random_range(0..100) {
+            0..30 => self.with_node(|process, random, world| {
+                process.step(random.random_range(0..64), random.random_bool(0.5), world.streams);
+            }),
+            30..45 => self.deliver_to_node(),
+            45..60 => self.deliver_to_leader(),
+            60..72 => self.call(chaos),
+            72..82 => self.with_node(|process, random, world| {
+                process.upload(random.random_range(0..64), world.databases);
+            }),
+            82..86 => {
+                let current = self.store.head().term;
+                self.with_node(|process, _, world| process.open(world.databases, current));
+            }
+            86..88 => self.connect(),
+            88..90 => self.notice(),
+            90..94 => self.read(),
+            _ => self.tick(),
+        }
+    }
+
+    fn misfortune(&mut self) {
+        match self.random.random_range(0..10) {
+            0..3 if !self.nodes.is_empty() => {
+                let index = self.random.random_range(0..self.nodes.len());
+                self.crash(index);
+            }
+            3..5 if self.nodes.len() < 4 => self.start_node(),
+            5 => self.elect(),
+            6 => {
+                let index = self.random.random_range(0..self.leaders.len());
+                self.leaders[index].alive = false;
+                self.calls.retain(|call| call.leader != index || call.abandoned);
+                self.elect();
+            }
+            7 if !self.nodes.is_empty() => {
+                let index = self.random.random_range(0..self.nodes.len());
+                self.disconnect(index);
+            }
+            8 if self.tables.len() < 3 => self.create_table(),
+            9 if self.tables.len() > 1 => self.drop_table(),
+            _ => {}
+        }
+    }
+
+    fn start_node(&mut self) {
+        self.nodes.push(Process::new(NodeId(String::new())));
+    }
+
+    fn crash(&mut self, index: usize) {
+        self.statistics.crashes += 1;
+        let mut process = self.nodes.remove(index);
+        // What was under way may still have reached the object store, but nobody hears of it.
+        while self.random.random_bool(0.5) {
+            process.upload(0, &mut self.databases);
+        }
+        self.broken.extend(process.leader.map(|leader| (leader, process.id)));
+    }
+
+    fn disconnect(&mut self, index: usize) {
+        let process = &mut self.nodes[index];
+        self.broken.extend(process.leader.map(|leader| (leader, process.id.clone())));
+        process.disconnect(&mut self.databases);
+    }
+
+    /// A leader notices that a control stream broke.
+    fn notice(&mut self) {
+        if !self.broken.is_empty() {
+            let index = self.random.random_range(0..self.broken.len());
+            let (leader, node) = self.broken.swap_remove(index);
+            self.tell_leader(leader, Event::NodeLost(node));
+        }
+    }
+
+    /// The leader key passes to a new process. Its predecessor lives on until it notices.
+    fn elect(&mut self) {
+        self.statistics.depositions += u64::from(!self.leaders.is_empty());
+        let config = Config {
+            state_prefix: "state".to_owned(),
+            barrier_interval: CONFIG_INTERVAL,
+            settle: Duration::from_millis(20),
+            grace: Duration::from_millis(50),
+            node_timeout: Duration::from_secs(3600),
+        };
+        let core = Coordinator::new(config, self.tables.clone(), BTreeSet::new(), self.random.random());
+        let fence = self.store.elect();
+        self.leaders.push(Leader { core, fence, alive: true, answers: Vec::new(), resolved: BTreeSet::new() });
+        let leader = self.leaders.len() - 1;
+        self.tell_leader(leader, Event::Tick);
+    }
+
+    /// The process that holds the leader key, if it still runs.
+    fn reigning(&self) -> Option<usize> {
+        self.leaders.iter().rposition(|leader| leader.alive && self.store.leads(leader.fence))
+    }
+
+    fn create_table(&mut self) {
+        let Some(leader) = self.reigning() else { return };
+        let id = self.next_table;
+        self.next_table += 1;
+        let splits: Vec<_> = (0..self.random.random_range(1..=3))
+            .map(|number| (SplitId(format!("s{number}")), self.random.random_range(1..5)))
+            .collect();
+        for (split, first) in &splits {
+            let last = first + self.random.random_range(0..60);
+            let stream = Stream { first: *first, last, acknowledged: Sequence(*first) };
+            self.streams.insert(TableSplit { table: TableId(id), split: split.clone() }, stream);
+        }
+        let table = table(id, &splits);
+        self.tables.insert(TableId(id), Arc::clone(&table));
+        self.tell_leader(leader, Event::TableCreated(table, Waiter(u64::from(id))));
+    }
+
+    fn drop_table(&mut self) {
+        let Some(leader) = self.reigning() else { return };
+        let (&id, _) = self.tables.iter().next().expect("more than one");
+        self.tables.remove(&id);
+        self.tell_leader(leader, Event::TableDropped(id, Waiter(1000 + u64::from(id.0))));
+    }
+
+    fn connect(&mut self) {
+        let Some(leader) = self.reigning() else { return };
+        let waiting: Vec<usize> = (0..self.nodes.len()).filter(|&index| self.nodes[index].leader != Some(leader)).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let index = waiting[self.random.random_range(0..waiting.len())];
+        self.disconnect(index);
+        // Every control stream is a node of its own.
+        self.next_node += 1;
+        let node = NodeId(format!("n{}", self.next_node));
+        self.nodes[index].id = node.clone();
+        self.nodes[index].leader = Some(leader);
+        let parallelism = self.random.random_range(1..=2);
+        self.tell_leader(leader, Event::NodeJoined { node, address: String::new(), parallelism });
+    }
+
+    fn tick(&mut self) {
+        self.now += Duration::from_millis(self.random.random_range(1..40));
+        for leader in 0..self.leaders.len() {
+            self.tell_leader(leader, Event::Tick);
+        }
+    }
+
+    fn with_node(&mut self, act: impl FnOnce(&mut Process, &mut SmallRng, Surroundings<'_>)) {
+        if self.nodes.is_empty() {
+            return;
+        }
+        let index = self.random.random_range(0..self.nodes.len());
+        let surroundings = Surroundings { databases: &mut self.databases, streams: &self.streams };
+        act(&mut self.nodes[index], &mut self.random, surroundings);
+    }
+
+    fn deliver_to_node(&mut self) {
+        if self.nodes.is_empty() {
+            return;
+        }
+        let index = self.random.random_range(0..self.nodes.len());
+        let acknowledged = self.nodes[index].deliver(&mut self.databases);
+        self.nodes[index].seal();
+        let committed = self.store.load().positions;
+        for (split, position) in acknowledged {
+            if self.tables.contains_key(&split.table) {
+                let stream = self.streams.get_mut(&split).expect("a stream");
+                let bound = committed.get(&split).unwrap_or(Sequence(stream.first));
+                assert!(position <= bound.0, "{split} acknowledged below {position}, committed is {bound}");
+                stream.acknowledged = stream.acknowledged.max(Sequence(position));
+            }
+        }
+    }
+
+    fn deliver_to_leader(&mut self) {
+        if self.nodes.is_empty() {
+            return;
+        }
+        let index = self.random.random_range(0..self.nodes.len());
+        let process = &mut self.nodes[index];
+        let Some(leader) = process.leader else { return };
+        let Some(message) = process.outbox.pop_front() else { return };
+        let node = process.id.clone();
+        let event = match message {
+            Message::Ready(term) => Event::TermReady(node, term),
+            Message::Failed(term, error) => Event::TermFailed(node, term, error),
+            Message::Report { term, epoch, checkpoints, positions } => {
+                Event::EpochReported(node, Report { term, epoch, checkpoints, positions })
+            }
+            Message::WantBarrier(_) => Event::BarrierWanted,
+            Message::JobFailed(term, table, error) => Event::JobFailed(term, table, error),
+        };
+        self.tell_leader(leader, event);
+    }
+
+    // -------------------------------------------------------------------------------------------------------- leaders
+
+    fn tell_leader(&mut self, index: usize, event: Event) {
+        if !self.leaders[index].alive {
+            return;
+        }
+        for action in self.leaders[index].core.apply(event, self.now) {
+            self.perform(index, action);
+        }
+    }
+
+    fn perform(&mut self, leader: usize, action: Action) {
+        match action {
+            Action::Load | Action::Claim { .. } | Action::Commit { .. } | Action::Forget(_) => {
+                self.calls.push(Call { leader, action, abandoned: false });
+            }
+            Action::StartTerm { node, term, epoch, placement, tables } => {
+                let plan = plan(&node, term, epoch, &placement, &tables);
+                self.send(leader, &node, NodeEvent::Start(plan));
+            }
+            Action::StopTerm(node, term) => self.send(leader, &node, NodeEvent::Stop(term)),
+            Action::Inject { term, epoch, lowest_pinned, mutation, nodes } => {
+                for node in nodes {
+                    let mutation = mutation.as_ref().map(|mutation| match mutation {
+                        Mutation::Add(table, splits) => {
+                            let core = &self.leaders[leader].core;
+                            let mine = splits.iter().filter(|split| core.runs_on(split.slot, &node));
+                            compute::Mutation::Add(Arc::clone(table), mine.map(split_plan).collect())
+                        }
+                        Mutation::Drop(table) => compute::Mutation::Drop(*table),
+                    });
+                    let barrier = compute::Barrier { term, epoch, lowest_pinned, mutation };
+                    self.send(leader, &node, NodeEvent::Barrier(barrier));
+                }
+            }
+            Action::Announce { term, epoch, nodes } => {
+                for node in nodes {
+                    self.send(leader, &node, NodeEvent::Committed(term, epoch));
+                }
+            }
+            Action::Resolve(waiter, _) => {
+                assert!(self.leaders[leader].resolved.insert(waiter), "a waiter is resolved once");
+            }
+            Action::Disconnect(..) | Action::Release(_) => {}
+            Action::StepDown => self.leaders[leader].alive = false,
+        }
+    }
+
+    fn send(&mut self, leader: usize, node: &NodeId, event: NodeEvent) {
+        let connected = |process: &&mut Process| process.id == *node && process.leader == Some(leader);
+        if let Some(process) = self.nodes.iter_mut().find(connected) {
+            process.inbox.push_back(event);
+        }
+    }
+
+    /// Carries out one call to the store, or delivers one answer, or gives one up whose outcome is then unknown.
+    fn call(&mut self, chaos: bool) {
+        let leader = self.random.random_range(0..self.leaders.len());
+        if let Some(answer) = self.leaders[leader].answers.pop() {
+            self.tell_leader(leader, answer);
+            return;
+        }
+        if self.calls.is_empty() {
+            return;
+        }
+        let index = self.random.random_range(0..self.calls.len());
+        if chaos && !self.calls[index].abandoned && self.random.random_bool(0.05) {
+            let call = &mut self.calls[index];
+            let unknown = match &call.action {
+                Action::Claim { head, .. } => Event::Claimed(head.term, Outcome::Unknown),
+                Action::Commit { head, .. } => Event::Committed(head.term, head.epoch, Outcome::Unknown),
+                _ => return,
+            };
+            call.abandoned = true;
+            let leader = call.leader;
+            self.leaders[leader].answers.push(unknown);
+            return;
+        }
+        let call = self.calls.swap_remove(index);
+        let fence = self.leaders[call.leader].fence;
+        let answer = match &call.action {
+            Action::Load => Event::Loaded { leading: self.store.leads(fence), durable: self.store.load() },
+            Action::Claim { expected, head, .. } => {
+                let outcome = self.put_head(fence, *expected, head, call.abandoned);
+                self.statistics.claims += u64::from(matches!(outcome, Outcome::Applied(_)));
+                Event::Claimed(head.term, outcome)
+            }
+            Action::Commit { expected, head, chunks } => {
+                self.store.put_chunks(fence, chunks);
+                let outcome = self.put_head(fence, *expected, head, call.abandoned);
+                self.statistics.commits += u64::from(matches!(outcome, Outcome::Applied(_)));
+                Event::Committed(head.term, head.epoch, outcome)
+            }
+            Action::Forget(chunks) => {
+                self.store.forget(fence, chunks);
+                return;
+            }
+            other => unreachable!("{other:?} is no call to the store"),
+        };
+        if !call.abandoned {
+            self.leaders[call.leader].answers.push(answer);
+        }
+    }
+
+    fn put_head(&mut self, fence: u64, expected: u64, head: &Head, abandoned: bool) -> Outcome {
+        let before = self.store.head();
+        let outcome = self.store.put_head(fence, expected, head);
+        match outcome {
+            Outcome::Applied(_) => {
+                self.statistics.late += u64::from(abandoned);
+                assert!(before.term <= head.term && before.epoch <= head.epoch, "the head never goes back");
+                self.check_committed();
+            }
+            _ => self.statistics.refused += 1,
+        }
+        outcome
+    }
+
+    // --------------------------------------------------------------------------------------------------- what must hold
+
+    /// A position is never committed without the state it produced, nor state without its position.
+    fn check_committed(&self) {
+        let durable = self.store.load();
+        let rows = self.databases.content(&durable.head);
+        self.check_rows(&rows, |split, stream| durable.positions.get(split).unwrap_or(Sequence(stream.first)).0);
+    }
+
+    fn check_rows(&self, rows: &[Row], position: impl Fn(&TableSplit, &Stream) -> u64) {
+        for (split, stream) in self.streams.iter().filter(|(split, _)| self.tables.contains_key(&split.table)) {
+            let mut found: Vec<u64> = rows.iter().filter(|row| row.split == *split).map(|row| row.sequence).collect();
+            found.sort_unstable();
+            let expected: Vec<u64> = (stream.first..position(split, stream)).collect();
+            assert_eq!(found, expected, "rows of {split}");
+        }
+    }
+
+    /// A statement: pins by any process that believes to lead, and scans. What it gets must be exact and not older than
+    /// what any statement got before.
+    fn read(&mut self) {
+        let leader = self.random.random_range(0..self.leaders.len());
+        let head = self.store.head();
+        if !self.leaders[leader].alive {
+            return;
+        }
+        let Some((pin, serving)) = self.leaders[leader].core.pin(&head, self.now) else { return };
+        assert!(serving.epoch >= self.client.newest, "the readable epoch went back");
+        let mut rows = Vec::new();
+        for (slot, _, _) in &serving.slots {
+            let scan = self.nodes.iter().find_map(|process| process.scan(serving.term, *slot, serving.epoch));
+            // A node that is gone, or was left behind: the statement is retried with a new pin.
+            let Some(scan) = scan else { return };
+            rows.extend(scan.iter().cloned());
+        }
+        self.leaders[leader].core.release_pins(&[pin]);
+        self.client.newest = serving.epoch;
+        self.statistics.reads += 1;
+        let durable = self.store.load();
+        assert_eq!(durable.head.epoch, serving.epoch, "a statement reads the newest committed epoch");
+        self.check_rows(&rows, |split, stream| durable.positions.get(split).unwrap_or(Sequence(stream.first)).0);
+    }
+}
+
+struct Surroundings<'a> {
+    databases: &'a mut Databases,
+    streams: &'a BTreeMap<TableSplit, Stream>,
+}
+
+fn split_plan(assigned: &AssignedSplit) -> compute::SplitPlan {
+    compute::SplitPlan { split: assigned.split.clone(), slot: assigned.slot, sequence: assigned.sequence }
+}
+
+fn plan(
+    node: &NodeId,
+    term: weir_common::ids::TermId,
+    epoch: weir_common::ids::Epoch,
+    placement: &weir_meta::coordinator::placement::Placement,
+    tables: &[Arc<Table>],
+) -> compute::Plan {
+    let source = |source: &weir_meta::coordinator::placement::CloneSource| compute::SourcePlan {
+        path: source.path.clone(),
+        checkpoint: source.checkpoint,
+        vnodes: source.vnodes,
+    };
+    let slot = |slot: &weir_meta::coordinator::placement::Slot| compute::SlotPlan {
+        slot: slot.id,
+        vnodes: slot.vnodes,
+        path: slot.path.clone(),
+        sources: slot.sources.iter().map(source).collect(),
+    };
+    compute::Plan {
+        term,
+        epoch,
+        slots: placement.slots_of(node).map(slot).collect(),
+        tables: tables.to_vec(),
+        splits: placement.splits_of(node).map(split_plan).collect(),
+    }
+}

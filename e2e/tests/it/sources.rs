@@ -1,0 +1,243 @@
+//! What a table reads of its stream: where it starts, which columns tell where a row came from, how it acknowledges.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use weir_e2e::publish::publish_all;
+use weir_e2e::sandbox::scenario;
+use weir_e2e::servers::Nats;
+use weir_e2e::sql::Sql;
+use weir_e2e::wait::eventually;
+use weir_e2e::workload::Events;
+
+use crate::support::{
+    LATE, SOON, acknowledged, compare_events, create_events, events_options, publish_payloads, standalone, wait_for,
+};
+
+/// Creates `name (n bigint)` over the stream `EVENTS` with more options.
+async fn create(sql: &mut Sql, nats: &Nats, name: &str, more: &str) -> Result<()> {
+    let options = events_options(&nats.address());
+    let statement = format!("CREATE TABLE {name} (n bigint) WITH ({options}{more}) FORMAT PLAIN ENCODE JSON");
+    sql.query(&statement).await?;
+    Ok(())
+}
+
+async fn publish_numbers(nats: &Nats, numbers: std::ops::Range<u64>) -> Result<()> {
+    let payloads = numbers.map(|number| format!("{{\"n\": {number}}}")).collect::<Vec<_>>();
+    publish_payloads(nats, "events.n", &payloads.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+#[test]
+fn rows_are_queryable_moments_after_they_are_published() {
+    scenario("fresh", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let (mut sql, events, client) = (weir.sql(), Events::new("events", 5), nats.client().await?);
+        publish_all(&client, &events, 0..20_000).await?;
+        sql.query(&create_events("events", &nats.address(), "reader")).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM events", 20_000, SOON).await?;
+        publish_all(&client, &events, 20_000..30_000).await?;
+        compare_events(&mut sql, "events", &events, 30_000).await?;
+        acknowledged(&nats, "reader").await
+    });
+}
+
+#[test]
+fn flush_makes_rows_that_were_read_queryable() {
+    scenario("flush", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        create(&mut sql, &nats, "t", "").await?;
+        publish_numbers(&nats, 0..100).await?;
+        eventually("FLUSH to show all rows", SOON, async || {
+            sql.query("FLUSH").await?;
+            let count = sql.value::<u64>("SELECT count(*) FROM t").await?;
+            Ok((count == 100).then_some(()))
+        })
+        .await
+    });
+}
+
+#[test]
+fn a_table_starts_where_it_is_told() {
+    scenario("start", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        publish_numbers(&nats, 0..5).await?;
+        let stream = nats.jetstream().await?.get_stream("EVENTS").await?;
+        let fifth = millis(stream.get_raw_message(5).await?.time.unix_timestamp_nanos());
+        eventually("the clock to move on", SOON, async || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+            Ok((now > fifth as u128 + 1).then_some(()))
+        })
+        .await?;
+        publish_numbers(&nats, 5..10).await?;
+        let sixth = millis(stream.get_raw_message(6).await?.time.unix_timestamp_nanos());
+
+        create(&mut sql, &nats, "by_default", "").await?;
+        create(&mut sql, &nats, "earliest", ", scan.startup.mode = 'earliest'").await?;
+        create(&mut sql, &nats, "latest", ", scan.startup.mode = 'latest'").await?;
+        let by_time = format!(", scan.startup.mode = 'timestamp', scan.startup.timestamp.millis = '{sixth}'");
+        create(&mut sql, &nats, "by_time", &by_time).await?;
+        publish_numbers(&nats, 10..12).await?;
+
+        for (table, count, sum) in [("by_default", 12, 66), ("earliest", 12, 66), ("latest", 2, 21), ("by_time", 7, 56)]
+        {
+            wait_for(&mut sql, &format!("SELECT count(*) FROM {table}"), count, SOON).await?;
+            wait_for(&mut sql, &format!("SELECT sum(n) FROM {table}"), sum, SOON).await?;
+        }
+        Ok(())
+    });
+}
+
+fn millis(nanos: i128) -> i64 {
+    i64::try_from(nanos / 1_000_000).expect("a time of our days")
+}
+
+#[test]
+fn included_columns_tell_where_a_row_came_from() {
+    scenario("include", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        publish_payloads(&nats, "events.a", &[r#"{"n": 1}"#]).await?;
+        publish_payloads(&nats, "events.b", &[r#"{"n": 2}"#]).await?;
+        let options = events_options(&nats.address());
+        sql.query(&format!(
+            "CREATE TABLE t (n bigint) INCLUDE offset AS o INCLUDE subject INCLUDE partition AS p WITH ({options}) \
+             FORMAT PLAIN ENCODE JSON"
+        ))
+        .await?;
+        wait_for(&mut sql, "SELECT count(*) FROM t", 2, SOON).await?;
+        let answer = sql.query("SELECT n, o, _rw_nats_subject, p FROM t ORDER BY n").await?;
+        assert_eq!(answer.row(0), ["1", "1", "events.a", "EVENTS"]);
+        assert_eq!(answer.row(1), ["2", "2", "events.b", "EVENTS"]);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_table_reads_only_the_subjects_it_names() {
+    scenario("subjects", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        for (subject, payload) in [("events.a.x", "1"), ("events.b.x", "2"), ("events.c", "4"), ("events.a.y", "8")] {
+            publish_payloads(&nats, subject, &[&format!("{{\"n\": {payload}}}")]).await?;
+        }
+        let options = events_options(&nats.address());
+        for (table, subject, sum) in [("one", "events.a.*", 9), ("two", "events.c,events.b.>", 6)] {
+            let options = options.replace("'events.>'", &format!("'{subject}'"));
+            sql.query(&format!("CREATE TABLE {table} (n bigint) WITH ({options}) FORMAT PLAIN ENCODE JSON")).await?;
+            wait_for(&mut sql, &format!("SELECT sum(n) FROM {table}"), sum, SOON).await?;
+            wait_for(&mut sql, &format!("SELECT count(*) FROM {table}"), 2, SOON).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn durables_are_acknowledged_to_the_end_under_every_policy() {
+    scenario("acks", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let (mut sql, events) = (weir.sql(), Events::new("events", 3));
+        publish_all(&nats.client().await?, &events, 0..5_000).await?;
+        let stream = nats.jetstream().await?.get_stream("EVENTS").await?;
+        for policy in ["all", "explicit", "none"] {
+            let table = format!("by_{policy}");
+            let statement = create_events(&table, &nats.address(), &table);
+            sql.query(&statement.replace("= 'all'", &format!("= '{policy}'"))).await?;
+            compare_events(&mut sql, &table, &events, 5_000).await?;
+            let config = stream.consumer_info(&table).await?.config;
+            assert_eq!(format!("{:?}", config.ack_policy).to_lowercase(), policy);
+            if policy != "none" {
+                acknowledged(&nats, &table).await?;
+                let pending = stream.consumer_info(&table).await?.num_ack_pending;
+                assert_eq!(pending, 0, "nothing waits for an acknowledgement");
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_small_ack_window_slows_a_table_but_does_not_stop_it() {
+    scenario("ack-window", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let (mut sql, events) = (weir.sql(), Events::new("events", 3));
+        publish_all(&nats.client().await?, &events, 0..2_000).await?;
+        let statement = create_events("t", &nats.address(), "small");
+        let statement = statement.replace("'all'", "'all', consumer.max_ack_pending = '100'");
+        sql.query(&statement).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM t", 2_000, LATE).await?;
+        acknowledged(&nats, "small").await?;
+        let stream = nats.jetstream().await?.get_stream("EVENTS").await?;
+        assert_eq!(stream.consumer_info("small").await?.config.max_ack_pending, 100);
+        Ok(())
+    });
+}
+
+#[test]
+fn two_tables_over_one_stream_both_see_every_row() {
+    scenario("two-tables", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let (mut sql, events) = (weir.sql(), Events::new("events", 3));
+        let client = nats.client().await?;
+        publish_all(&client, &events, 0..5_000).await?;
+        sql.query(&create_events("one", &nats.address(), "one")).await?;
+        sql.query(&create_events("two", &nats.address(), "two")).await?;
+        publish_all(&client, &events, 5_000..10_000).await?;
+        compare_events(&mut sql, "one", &events, 10_000).await?;
+        compare_events(&mut sql, "two", &events, 10_000).await
+    });
+}
+
+#[test]
+fn a_missing_stream_is_created_when_allowed() {
+    scenario("create-stream", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        let options = events_options(&nats.address()).replace("EVENTS", "NEW").replace("events.>", "new.*");
+        let statement = format!(
+            "CREATE TABLE t (n bigint) WITH ({options}, allow_create_stream = 'true') FORMAT PLAIN ENCODE JSON"
+        );
+        sql.query(&statement).await?;
+        publish_payloads(&nats, "new.a", &[r#"{"n": 5}"#]).await?;
+        wait_for(&mut sql, "SELECT sum(n) FROM t", 5, SOON).await
+    });
+}
+
+#[test]
+fn passwords_are_used_and_never_shown() {
+    scenario("password", async |sandbox| {
+        let nats = Nats::start_with(sandbox, &["--user", "reader", "--pass", "open-sesame"]).await?;
+        let options = async_nats::ConnectOptions::with_user_and_password("reader".to_owned(), "open-sesame".to_owned());
+        let client = eventually("nats-server to let us in", SOON, async || {
+            Ok(Some(options.clone().connect(nats.address()).await?))
+        })
+        .await?;
+        let jetstream = async_nats::jetstream::new(client);
+        let config = async_nats::jetstream::stream::Config {
+            name: "EVENTS".to_owned(),
+            subjects: vec!["events.>".to_owned()],
+            ..Default::default()
+        };
+        jetstream.create_stream(config).await?;
+        jetstream.publish("events.a", r#"{"n": 7}"#.into()).await?.await?;
+
+        let mut weir = weir_e2e::weir::Weir::standalone(sandbox)?;
+        weir.ready().await?;
+        let mut sql = weir.sql();
+        let plain = events_options(&nats.address());
+        let by_password = plain.replace("'plain'", "'user_and_password', username = 'reader', password = 'PASSWORD'");
+        let create = |options: &str| format!("CREATE TABLE t (n bigint) WITH ({options}) FORMAT PLAIN ENCODE JSON");
+        for wrong in [plain, by_password.replace("PASSWORD", "guess")] {
+            let refusal = sql.refused(&create(&wrong)).await?;
+            assert!(refusal.message().contains("refuses the credentials"), "{refusal:?}");
+            assert!(refusal.hint().context("a hint")?.contains("connect_mode"));
+        }
+        sql.query(&create(&by_password.replace("PASSWORD", "open-sesame"))).await?;
+        wait_for(&mut sql, "SELECT sum(n) FROM t", 7, SOON).await?;
+        let shown = sql.query("SHOW CREATE TABLE t").await?;
+        assert!(!format!("{shown:?}").contains("open-sesame"), "{shown}");
+        assert!(!weir.process().log().read()?.contains("open-sesame"));
+        Ok(())
+    });
+}

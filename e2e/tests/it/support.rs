@@ -1,0 +1,94 @@
+//! What the topics share: statements, publishing by hand, and the comparison of a table with what was published.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use weir_e2e::sandbox::Sandbox;
+use weir_e2e::servers::Nats;
+use weir_e2e::sql::Sql;
+use weir_e2e::wait::eventually_equal;
+use weir_e2e::weir::Weir;
+use weir_e2e::workload::{Events, Workload};
+
+/// What something may take that takes well under a second on an idle machine.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// What catching up after a series of crashes may take.
+pub(crate) const LATE: Duration = Duration::from_secs(180);
+
+/// Rows that are compared at a time.
+const PAGE: u64 = 20_000;
+
+/// A nats-server with a stream `EVENTS` over `events.>`, and a standalone Weir that is ready.
+pub(crate) async fn standalone(sandbox: &Sandbox) -> Result<(Nats, Weir)> {
+    let nats = Nats::start(sandbox).await?;
+    nats.create_stream("EVENTS", &["events.>"]).await?;
+    let mut weir = Weir::standalone(sandbox)?;
+    weir.ready().await?;
+    Ok((nats, weir))
+}
+
+/// The options that every table over the stream `EVENTS` has.
+pub(crate) fn events_options(server: &str) -> String {
+    format!(
+        "connector = 'nats', server_url = '{server}', stream = 'EVENTS', subject = 'events.>', connect_mode = 'plain'"
+    )
+}
+
+/// A table of [`Events`] with the stream's sequence and the subject, read through a durable.
+pub(crate) fn create_events(name: &str, server: &str, durable: &str) -> String {
+    format!(
+        "CREATE TABLE {name} ({}) INCLUDE offset AS stream_seq INCLUDE subject AS subject \
+         WITH ({}, consumer.durable_name = '{durable}', consumer.ack_policy = 'all') FORMAT PLAIN ENCODE JSON",
+        Events::COLUMNS,
+        events_options(server)
+    )
+}
+
+/// Publishes payloads one after the other and waits for each to be stored.
+pub(crate) async fn publish_payloads(nats: &Nats, subject: &str, payloads: &[&str]) -> Result<()> {
+    let jetstream = nats.jetstream().await?;
+    for payload in payloads {
+        jetstream.publish(subject.to_owned(), (*payload).to_owned().into()).await?.await?;
+    }
+    Ok(())
+}
+
+/// Waits until the query's only value is the wanted one.
+pub(crate) async fn wait_for(sql: &mut Sql, query: &str, wanted: u64, deadline: Duration) -> Result<()> {
+    eventually_equal(query, deadline, wanted, async || sql.value::<u64>(query).await).await
+}
+
+/// Compares a table made by [`create_events`] with the first `total` events: every one once, as it was sent.
+pub(crate) async fn compare_events(sql: &mut Sql, table: &str, events: &Events, total: u64) -> Result<()> {
+    wait_for(sql, &format!("SELECT count(*) FROM {table}"), total, LATE).await?;
+    let summary = sql
+        .query(&format!(
+            "SELECT count(*), count(DISTINCT seq), count(DISTINCT stream_seq), min(seq), max(seq), sum(price) FROM {table}"
+        ))
+        .await?;
+    let prices = (0..total).map(Events::price).sum::<u64>();
+    let wanted = [total, total, total, 0, total - 1, prices].map(|number| number.to_string());
+    ensure!(summary.row(0) == wanted, "{table} is not what was published; wanted {wanted:?}\n{summary}");
+    for from in (0..total).step_by(PAGE as usize) {
+        let to = total.min(from + PAGE);
+        let page =
+            format!("SELECT seq, price, note, subject FROM {table} WHERE seq >= {from} AND seq < {to} ORDER BY seq");
+        let answer = sql.query(&page).await?;
+        ensure!(answer.rows.len() as u64 == to - from, "{page}: {} rows", answer.rows.len());
+        for (index, number) in (from..to).enumerate() {
+            let wanted = [number.to_string(), Events::price(number).to_string(), Events::note(number)];
+            let row = answer.row(index);
+            ensure!(row[..3] == wanted && row[3] == events.subject(number), "event {number} arrived as {row:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Waits until everything in the stream is acknowledged by the durable.
+pub(crate) async fn acknowledged(nats: &Nats, durable: &str) -> Result<()> {
+    let last = nats.last_sequence("EVENTS").await?;
+    eventually_equal("the ack floor to reach the stream's end", LATE, last, async || {
+        nats.ack_floor("EVENTS", durable).await
+    })
+    .await
+}

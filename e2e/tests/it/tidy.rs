@@ -1,0 +1,215 @@
+//! The rules of style that a machine can check, over every file of the repository that is under version control or
+//! about to be.
+//!
+//! Functions longer than 120 lines and files longer than 900 fail: not because those numbers mean much, but so that
+//! growth is noticed. The rest are rules without exceptions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use syn::spanned::Spanned;
+use syn::visit::Visit;
+use weir_e2e::process::workspace;
+
+const FUNCTION_LINES_MAX: usize = 120;
+const FILE_LINES_MAX: usize = 900;
+
+/// What each crate may depend on, of the workspace's crates. `dev-dependencies` count too.
+const MAY_USE: [(&str, &[&str]); 8] = [
+    ("weir-proto", &[]),
+    ("weir-common", &["weir-proto"]),
+    ("weir-connector-nats", &["weir-proto", "weir-common"]),
+    ("weir-compute", &["weir-proto", "weir-common", "weir-connector-nats"]),
+    ("weir-meta", &["weir-proto", "weir-common", "weir-connector-nats"]),
+    ("weir-frontend", &["weir-proto", "weir-common", "weir-connector-nats"]),
+    ("weir", &["weir-proto", "weir-common", "weir-connector-nats", "weir-compute", "weir-meta", "weir-frontend"]),
+    (
+        "weir-e2e",
+        &["weir-proto", "weir-common", "weir-connector-nats", "weir-compute", "weir-meta", "weir-frontend", "weir"],
+    ),
+];
+
+/// The files of the repository: tracked, or new and not ignored.
+fn files() -> Result<Vec<PathBuf>> {
+    let git = Command::new("git")
+        .args(["-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(workspace())
+        .output()?;
+    ensure!(git.status.success(), "git cannot list the files: {}", String::from_utf8_lossy(&git.stderr));
+    let names = String::from_utf8(git.stdout)?;
+    // A file that is deleted but still tracked is listed too.
+    Ok(names.lines().map(|name| workspace().join(name)).filter(|path| path.is_file()).collect())
+}
+
+fn rust_files() -> Result<Vec<(PathBuf, String)>> {
+    let rust = files()?.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    rust.map(|path| {
+        let text = std::fs::read_to_string(&path)?;
+        Ok((path, text))
+    })
+    .collect()
+}
+
+fn short(path: &Path) -> String {
+    path.strip_prefix(workspace()).unwrap_or(path).display().to_string()
+}
+
+fn none(findings: Vec<String>) -> Result<()> {
+    ensure!(findings.is_empty(), "{}", findings.join("\n"));
+    Ok(())
+}
+
+/// Collects functions that are too long and macros that mark unfinished work.
+struct Findings<'a> {
+    file: &'a str,
+    found: Vec<String>,
+}
+
+impl Findings<'_> {
+    fn function(&mut self, signature: &syn::Signature, span: proc_macro2::Span) {
+        let lines = span.end().line - span.start().line + 1;
+        if lines > FUNCTION_LINES_MAX {
+            let at = span.start().line;
+            self.found.push(format!("{}:{at}: function `{}` has {lines} lines", self.file, signature.ident));
+        }
+    }
+}
+
+impl<'a> Visit<'a> for Findings<'_> {
+    fn visit_item_fn(&mut self, item: &'a syn::ItemFn) {
+        self.function(&item.sig, item.span());
+        syn::visit::visit_item_fn(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'a syn::ImplItemFn) {
+        self.function(&item.sig, item.span());
+        syn::visit::visit_impl_item_fn(self, item);
+    }
+
+    fn visit_trait_item_fn(&mut self, item: &'a syn::TraitItemFn) {
+        self.function(&item.sig, item.span());
+        syn::visit::visit_trait_item_fn(self, item);
+    }
+
+    fn visit_macro(&mut self, item: &'a syn::Macro) {
+        let name = item.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
+        if ["dbg", "todo", "unimplemented"].contains(&name.as_str()) {
+            self.found.push(format!("{}:{}: {name}!", self.file, item.span().start().line));
+        }
+        syn::visit::visit_macro(self, item);
+    }
+
+    fn visit_attribute(&mut self, attribute: &'a syn::Attribute) {
+        if attribute.path().is_ident("ignore") {
+            self.found.push(format!("{}:{}: #[ignore]", self.file, attribute.span().start().line));
+        }
+    }
+}
+
+#[test]
+fn functions_are_of_a_size_and_nothing_is_left_unfinished() -> Result<()> {
+    let mut found = Vec::new();
+    for (path, text) in rust_files()? {
+        let file = syn::parse_file(&text).with_context(|| short(&path))?;
+        let name = short(&path);
+        let mut findings = Findings { file: &name, found: Vec::new() };
+        findings.visit_file(&file);
+        found.append(&mut findings.found);
+    }
+    none(found)
+}
+
+#[test]
+fn files_are_of_a_size() -> Result<()> {
+    let long = rust_files()?.into_iter().filter_map(|(path, text)| {
+        let lines = text.lines().count();
+        (lines > FILE_LINES_MAX).then(|| format!("{} has {lines} lines", short(&path)))
+    });
+    none(long.collect())
+}
+
+#[test]
+fn every_module_opens_with_what_it_is_for() -> Result<()> {
+    let silent = rust_files()?.into_iter().filter(|(_, text)| !text.trim_start().starts_with("//!"));
+    none(silent.map(|(path, _)| format!("{} does not open with //!", short(&path))).collect())
+}
+
+#[test]
+fn nothing_is_marked_to_be_done_later() -> Result<()> {
+    // Put together here, so that this file does not find itself.
+    let marks = ["TO", "FIX", "XX"].iter().zip(["DO", "ME", "X"]).map(|(a, b)| format!("{a}{b}")).collect::<Vec<_>>();
+    let mut found = Vec::new();
+    for (path, text) in text_files()? {
+        for (line, number) in text.lines().zip(1..) {
+            let mut words = line.split(|c: char| !c.is_ascii_alphanumeric());
+            if words.any(|word| marks.iter().any(|mark| mark == word)) {
+                found.push(format!("{}:{number}: {}", short(&path), line.trim()));
+            }
+        }
+    }
+    none(found)
+}
+
+/// Every file that is text, except for those that machines write.
+fn text_files() -> Result<Vec<(PathBuf, String)>> {
+    let texts = files()?.into_iter().filter(|path| path.file_name().is_some_and(|name| name != "Cargo.lock"));
+    Ok(texts.filter_map(|path| Some((path.clone(), std::fs::read_to_string(&path).ok()?))).collect())
+}
+
+#[test]
+fn no_file_names_a_machine_or_a_registry() -> Result<()> {
+    // In two halves, so that this file does not find itself.
+    let halves = [
+        ("/ho", "me/"),
+        ("/ro", "ot/"),
+        ("/wo", "rk/"),
+        ("/Us", "ers/"),
+        ("deb.deb", "ian.org"),
+        ("archive.ubu", "ntu.com"),
+        ("crat", "es.io"),
+        ("py", "pi.org"),
+        ("pythonhos", "ted.org"),
+        ("npm", "js.org"),
+        ("npm", "js.com"),
+    ];
+    let names = halves.map(|(a, b)| format!("{a}{b}"));
+    let mut found = Vec::new();
+    for (path, text) in text_files()? {
+        for (line, number) in text.lines().zip(1..) {
+            if let Some(name) = names.iter().find(|name| line.contains(name.as_str())) {
+                found.push(format!("{}:{number}: names {name}", short(&path)));
+            }
+        }
+    }
+    none(found)
+}
+
+/// The crates of the workspace that a manifest names, by the crate's name.
+fn dependencies(manifest: &toml::Table) -> BTreeSet<String> {
+    let sections = ["dependencies", "dev-dependencies", "build-dependencies"];
+    let tables = sections.iter().filter_map(|section| manifest.get(*section)?.as_table());
+    tables.flat_map(|table| table.keys().cloned()).filter(|name| name == "weir" || name.starts_with("weir-")).collect()
+}
+
+#[test]
+fn dependencies_point_one_way() -> Result<()> {
+    let may_use = BTreeMap::from(MAY_USE);
+    let root: toml::Table = std::fs::read_to_string(workspace().join("Cargo.toml"))?.parse()?;
+    let members = root["workspace"]["members"].as_array().context("the workspace has members")?;
+    ensure!(members.len() == MAY_USE.len(), "a crate is missing from the table of this test");
+    let mut found = Vec::new();
+    for member in members {
+        let folder = member.as_str().context("a member is a path")?;
+        let manifest: toml::Table = std::fs::read_to_string(workspace().join(folder).join("Cargo.toml"))?.parse()?;
+        let name = manifest["package"]["name"].as_str().context("a package has a name")?;
+        let allowed = may_use.get(name).with_context(|| format!("{name} is missing from the table of this test"))?;
+        for used in dependencies(&manifest) {
+            if !allowed.contains(&used.as_str()) {
+                found.push(format!("{name} must not depend on {used}"));
+            }
+        }
+    }
+    none(found)
+}

@@ -1,0 +1,127 @@
+//! A parsed `CREATE TABLE` → what the catalog keeps.
+//!
+//! Owns what a table may look like: names, columns, options that make sense together. Pure: whether the stream exists
+//! is found out by meta.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sqlparser::tokenizer::Location;
+use weir_common::catalog::{Column, NewTable, Origin, Source};
+use weir_connector_nats::options::{OptionError, Options, secret_keys};
+
+use crate::error::{Error, sqlstate};
+use crate::parser::{CreateTable, Parsed};
+
+/// RisingWave keeps these names for itself, and so do we.
+const RESERVED_PREFIX: &str = "_rw_";
+
+/// PostgreSQL's system columns, which `SELECT *` does not show.
+const SYSTEM_COLUMNS: [&str; 7] = ["ctid", "tableoid", "xmin", "xmax", "cmin", "cmax", "oid"];
+
+/// PostgreSQL's bound.
+const COLUMNS_MAX: usize = 1600;
+
+/// A table that can be asked of meta, and what its author should know.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Bound {
+    pub(crate) table: NewTable,
+    pub(crate) notices: Vec<String>,
+}
+
+/// Whether an option's value must not be shown.
+pub(crate) fn is_secret(option: &str) -> bool {
+    secret_keys().contains(&option)
+}
+
+/// Checks a `CREATE TABLE` against itself.
+///
+/// # Errors
+/// Always the user's, with SQLSTATE and position.
+pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable) -> Result<Bound, Error> {
+    let columns = columns(parsed, create)?;
+    let mut notices = Vec::new();
+    let options = options(parsed, create, &mut notices)?;
+    let table = NewTable {
+        name: create.name.name.clone(),
+        columns,
+        source: Source { options, encode: create.encode },
+        sql: parsed.sql().to_owned(),
+    };
+    Ok(Bound { table, notices })
+}
+
+fn columns(parsed: &Parsed, create: &CreateTable) -> Result<Vec<Column>, Error> {
+    let position = |location: Location| parsed.position(location);
+    if !create.columns.iter().any(|column| column.origin == Origin::Payload) {
+        return Err(Error::unsupported("a JSON table without columns is not supported yet")
+            .with_hint("name the fields to read: CREATE TABLE t (field type, …) WITH …")
+            .at(position(create.name.location)));
+    }
+    if create.columns.len() > COLUMNS_MAX {
+        return Err(Error::user("54011", format!("tables can have at most {COLUMNS_MAX} columns"))
+            .at(position(create.name.location)));
+    }
+    let mut seen = HashMap::new();
+    let mut columns = Vec::with_capacity(create.columns.len());
+    for column in &create.columns {
+        let place = position(column.location);
+        if seen.insert(column.name.as_str(), ()).is_some() {
+            let message = format!("column \"{}\" specified more than once", column.name);
+            return Err(Error::user(sqlstate::DUPLICATE_COLUMN, message).at(place));
+        }
+        if column.origin == Origin::Payload {
+            check_column_name(&column.name).map_err(|error| error.at(place))?;
+        }
+        columns.push(Column { name: column.name.clone(), ty: column.ty, origin: column.origin });
+    }
+    Ok(columns)
+}
+
+fn check_column_name(name: &str) -> Result<(), Error> {
+    if SYSTEM_COLUMNS.contains(&name) {
+        let message = format!("column name \"{name}\" conflicts with a system column name");
+        return Err(Error::user(sqlstate::DUPLICATE_COLUMN, message));
+    }
+    if name.starts_with(RESERVED_PREFIX) {
+        let message = format!("column name \"{name}\" is reserved");
+        return Err(Error::user(sqlstate::RESERVED_NAME, message)
+            .with_hint(format!("names that begin with {RESERVED_PREFIX} belong to the system")));
+    }
+    Ok(())
+}
+
+/// Of a key that stands there twice the last one counts.
+fn options(
+    parsed: &Parsed,
+    create: &CreateTable,
+    notices: &mut Vec<String>,
+) -> Result<BTreeMap<String, String>, Error> {
+    let mut values = BTreeMap::new();
+    let mut places = HashMap::new();
+    for option in &create.options {
+        if values.insert(option.key.clone(), option.value.clone()).is_some() {
+            let notice = format!("option \"{}\" is given more than once; the last value is used", option.key);
+            if !notices.contains(&notice) {
+                notices.push(notice);
+            }
+        }
+        places.insert(option.key.as_str(), option.key_location);
+    }
+    let checked = Options::parse(&values).map_err(|error| {
+        let location = places.get(error.option.as_str()).copied().unwrap_or(create.name.location);
+        option_error(&error).at(parsed.position(location))
+    })?;
+    notices.extend(checked.notices);
+    Ok(values)
+}
+
+fn option_error(error: &OptionError) -> Error {
+    let mapped = Error::user(sqlstate::INVALID_PARAMETER_VALUE, error.to_string());
+    match &error.hint {
+        Some(hint) => mapped.with_hint(hint.clone()),
+        None => mapped,
+    }
+}
+
+#[cfg(test)]
+mod tests;

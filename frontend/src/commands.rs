@@ -1,0 +1,96 @@
+//! Answers of the statements that are not queries: tables of a few rows, whose columns are called as in RisingWave.
+
+use std::sync::{Arc, LazyLock};
+
+use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::error::DataFusionError;
+use weir_common::catalog::Table;
+use weir_common::types::SqlType;
+
+use crate::bind::is_secret;
+use crate::catalog::Catalog;
+use crate::error::Error;
+use crate::meta::Cluster;
+use crate::parser::{Statement, redact};
+use crate::session::Variables;
+
+/// A result of text columns.
+fn text_schema(names: &[&str]) -> SchemaRef {
+    Arc::new(Schema::new(names.iter().map(|name| SqlType::Varchar.field(name)).collect::<Vec<_>>()))
+}
+
+static TABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name"]));
+static CREATE_TABLE: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name", "Create Sql"]));
+static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name", "Type", "Is Hidden", "Description"]));
+static CLUSTER: LazyLock<SchemaRef> =
+    LazyLock::new(|| text_schema(&["Id", "Role", "Addr", "State", "Slots", "Term", "Epoch"]));
+static VARIABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["name", "setting"]));
+
+/// The columns of a statement's answer before it is run; `None` if it has none.
+pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
+    match statement {
+        Statement::ShowTables => Some(Arc::clone(&TABLES)),
+        Statement::ShowCreateTable(_) => Some(Arc::clone(&CREATE_TABLE)),
+        Statement::Describe(_) => Some(Arc::clone(&COLUMNS)),
+        Statement::ShowCluster => Some(Arc::clone(&CLUSTER)),
+        Statement::ShowAll => Some(Arc::clone(&VARIABLES)),
+        Statement::ShowVariable(name) => Some(text_schema(&[name])),
+        _ => None,
+    }
+}
+
+/// `SHOW TABLES`.
+pub(crate) fn tables(catalog: &Catalog) -> Result<RecordBatch, Error> {
+    batch(&TABLES, catalog.tables().map(|table| vec![Some(table.declared.name.clone())]))
+}
+
+/// `SHOW CREATE TABLE`: as it was written, without secrets.
+pub(crate) fn create_table(table: &Table) -> Result<RecordBatch, Error> {
+    let sql = redact(&table.declared.sql, is_secret)?;
+    batch(&CREATE_TABLE, [vec![Some(format!("public.{}", table.declared.name)), Some(sql)]])
+}
+
+/// `DESCRIBE`.
+pub(crate) fn columns(table: &Table) -> Result<RecordBatch, Error> {
+    let rows = table
+        .declared
+        .columns
+        .iter()
+        .map(|column| vec![Some(column.name.clone()), Some(column.ty.to_string()), Some("false".to_owned()), None]);
+    batch(&COLUMNS, rows)
+}
+
+/// `SHOW CLUSTER`.
+pub(crate) fn cluster(cluster: &Cluster) -> Result<RecordBatch, Error> {
+    let rows = cluster.nodes.iter().map(|node| {
+        let slots: Vec<String> = node.slots.iter().map(u32::to_string).collect();
+        let cells = [node.id.clone(), node.role.clone(), node.address.clone(), node.state.clone(), slots.join(",")];
+        let tail = [cluster.term.to_string(), cluster.epoch.to_string()];
+        cells.into_iter().chain(tail).map(Some).collect()
+    });
+    batch(&CLUSTER, rows)
+}
+
+/// `SHOW name`.
+pub(crate) fn variable(name: &str, variables: &Variables) -> Result<RecordBatch, Error> {
+    let value = variables.show(name)?.to_owned();
+    batch(&text_schema(&[name]), [vec![Some(value)]])
+}
+
+/// `SHOW ALL`.
+pub(crate) fn variables(variables: &Variables) -> Result<RecordBatch, Error> {
+    batch(&VARIABLES, variables.all().map(|(name, value)| vec![Some(name.to_owned()), Some(value.to_owned())]))
+}
+
+fn batch(schema: &SchemaRef, rows: impl IntoIterator<Item = Vec<Option<String>>>) -> Result<RecordBatch, Error> {
+    let mut columns: Vec<Vec<Option<String>>> = vec![Vec::new(); schema.fields().len()];
+    for row in rows {
+        for (column, cell) in columns.iter_mut().zip(row) {
+            column.push(cell);
+        }
+    }
+    let arrays = columns.into_iter().map(|column| Arc::new(StringArray::from(column)) as ArrayRef).collect();
+    let batch = RecordBatch::try_new(Arc::clone(schema), arrays).map_err(DataFusionError::from)?;
+    Ok(batch)
+}

@@ -1,0 +1,38 @@
+//! What an operator can set.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// The configuration of a frontend. Unknown keys are refused; every key has a default.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The meta nodes, each `host:port`, in no particular order. Default: `127.0.0.1:5690`.
+    pub meta_addrs: Vec<String>,
+    /// For how long a statement that has sent no row yet is tried again when a node is out of reach or a term ends.
+    /// Default: 30,000.
+    pub retry_ms_max: u64,
+    /// What all running statements together may hold in memory for sorting, grouping and joining. Default: 1 GiB.
+    pub memory_limit_bytes: usize,
+    /// Connections beyond this number are refused. Default: 1,000.
+    pub connections_max: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            meta_addrs: vec!["127.0.0.1:5690".to_owned()],
+            retry_ms_max: 30_000,
+            memory_limit_bytes: 1 << 30,
+            connections_max: 1_000,
+        }
+    }
+}
+
+impl Config {
+    /// See [`Config::retry_ms_max`].
+    pub fn retry_max(&self) -> Duration {
+        Duration::from_millis(self.retry_ms_max)
+    }
+}

@@ -1,0 +1,261 @@
+//! What a client is told when a statement fails: SQLSTATE, message, detail, hint, position.
+//!
+//! Owns the mapping of every other error onto a SQLSTATE. Does not own the wire form of an error (`server`).
+
+use std::borrow::Cow;
+
+use datafusion::error::DataFusionError;
+use weir_common::error::{Kind, chain};
+use weir_common::rpc;
+
+/// The SQLSTATEs this crate answers with, named as PostgreSQL names them.
+pub(crate) mod sqlstate {
+    pub(crate) const SUCCESSFUL_COMPLETION: &str = "00000";
+    pub(crate) const PROTOCOL_VIOLATION: &str = "08P01";
+    pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub(crate) const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
+    pub(crate) const DIVISION_BY_ZERO: &str = "22012";
+    pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub(crate) const INVALID_TEXT_REPRESENTATION: &str = "22P02";
+    pub(crate) const DATA_EXCEPTION: &str = "22000";
+    pub(crate) const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
+    pub(crate) const INVALID_SQL_STATEMENT_NAME: &str = "26000";
+    pub(crate) const INVALID_CATALOG_NAME: &str = "3D000";
+    pub(crate) const INVALID_CURSOR_NAME: &str = "34000";
+    pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
+    pub(crate) const SERIALIZATION_FAILURE: &str = "40001";
+    pub(crate) const SYNTAX_ERROR: &str = "42601";
+    pub(crate) const NAME_TOO_LONG: &str = "42622";
+    pub(crate) const DUPLICATE_COLUMN: &str = "42701";
+    pub(crate) const UNDEFINED_COLUMN: &str = "42703";
+    pub(crate) const UNDEFINED_OBJECT: &str = "42704";
+    pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
+    pub(crate) const RESERVED_NAME: &str = "42939";
+    pub(crate) const UNDEFINED_TABLE: &str = "42P01";
+    pub(crate) const DUPLICATE_TABLE: &str = "42P07";
+    pub(crate) const SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: &str = "42000";
+    pub(crate) const OUT_OF_MEMORY: &str = "53200";
+    pub(crate) const TOO_MANY_CONNECTIONS: &str = "53300";
+    pub(crate) const STATEMENT_TOO_COMPLEX: &str = "54001";
+    pub(crate) const QUERY_CANCELED: &str = "57014";
+    pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
+    pub(crate) const CANNOT_CONNECT_NOW: &str = "57P03";
+    pub(crate) const INTERNAL_ERROR: &str = "XX000";
+    pub(crate) const DATA_CORRUPTED: &str = "XX001";
+}
+
+/// Why a statement failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What the failure means; retry policy reads this.
+    pub kind: Kind,
+    /// The five characters of the SQL standard.
+    pub sqlstate: Cow<'static, str>,
+    /// What happened; lower case, no full stop.
+    pub message: String,
+    /// More about what happened.
+    pub detail: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Where in the text that the client sent: a character count that starts at 1.
+    pub position: Option<usize>,
+}
+
+impl Error {
+    /// An error of the user's making.
+    pub fn user(sqlstate: &'static str, message: impl Into<String>) -> Error {
+        Error::new(Kind::User, sqlstate, message)
+    }
+
+    /// Something that this version cannot do.
+    pub fn unsupported(message: impl Into<String>) -> Error {
+        Error::user(sqlstate::FEATURE_NOT_SUPPORTED, message)
+    }
+
+    /// A fault of Weir's own.
+    pub fn internal(message: impl Into<String>) -> Error {
+        Error::new(Kind::Internal, sqlstate::INTERNAL_ERROR, message)
+    }
+
+    /// The client, or the node's shutdown, asked for the statement to stop.
+    pub fn canceled(reason: &str) -> Error {
+        Error::user(sqlstate::QUERY_CANCELED, format!("canceling statement due to {reason}"))
+    }
+
+    /// An error without detail, hint and position.
+    pub fn new(kind: Kind, sqlstate: &'static str, message: impl Into<String>) -> Error {
+        Error {
+            kind,
+            sqlstate: Cow::Borrowed(sqlstate),
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+        }
+    }
+
+    /// Adds what to do about it.
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Error {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds more about what happened.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Error {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds where in the client's text it happened, unless that is known already.
+    pub fn at(mut self, position: usize) -> Error {
+        self.position.get_or_insert(position);
+        self
+    }
+
+    /// What the failure means.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl From<rpc::Error> for Error {
+    fn from(error: rpc::Error) -> Error {
+        let fallback = match error.kind {
+            Kind::User => sqlstate::INVALID_PARAMETER_VALUE,
+            Kind::Unavailable => sqlstate::CANNOT_CONNECT_NOW,
+            Kind::Fenced => sqlstate::SERIALIZATION_FAILURE,
+            Kind::Corrupt => sqlstate::DATA_CORRUPTED,
+            Kind::Internal => sqlstate::INTERNAL_ERROR,
+        };
+        Error {
+            kind: error.kind,
+            sqlstate: error.sqlstate.map_or(Cow::Borrowed(fallback), Cow::Owned),
+            message: error.message,
+            detail: None,
+            hint: error.hint,
+            position: None,
+        }
+    }
+}
+
+impl From<DataFusionError> for Error {
+    fn from(error: DataFusionError) -> Error {
+        if let Some(own) = find_source(&error) {
+            return own;
+        }
+        let message = plain_message(&error);
+        match error.find_root() {
+            DataFusionError::SQL(..) => Error::user(sqlstate::SYNTAX_ERROR, message),
+            DataFusionError::NotImplemented(_) => Error::unsupported(message),
+            DataFusionError::SchemaError(..) => Error::user(sqlstate::UNDEFINED_COLUMN, message),
+            DataFusionError::Plan(_) | DataFusionError::Configuration(_) => {
+                Error::user(plan_sqlstate(&message), message)
+            }
+            DataFusionError::ResourcesExhausted(_) => {
+                // The user's, so that it is not tried again at once.
+                Error::user(sqlstate::OUT_OF_MEMORY, "the statement needs more memory than is free")
+                    .with_detail(message)
+                    .with_hint("raise `memory_limit_bytes` of the frontend, or read less at once")
+            }
+            DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => {
+                Error::user(execution_sqlstate(&message), message)
+            }
+            _ => Error::internal(message),
+        }
+    }
+}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> DataFusionError {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+/// An error of this crate or of an RPC that travelled through DataFusion.
+fn find_source(error: &DataFusionError) -> Option<Error> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(current) = next {
+        if let Some(own) = current.downcast_ref::<Error>() {
+            return Some(own.clone());
+        }
+        if let Some(own) = current.downcast_ref::<rpc::Error>() {
+            return Some(own.clone().into());
+        }
+        next = current.source();
+    }
+    None
+}
+
+/// DataFusion's message without its own prefixes ("Error during planning: ") and without a backtrace.
+fn plain_message(error: &DataFusionError) -> String {
+    let root = error.find_root();
+    let text = match root {
+        DataFusionError::Plan(text)
+        | DataFusionError::NotImplemented(text)
+        | DataFusionError::Execution(text)
+        | DataFusionError::Configuration(text)
+        | DataFusionError::ResourcesExhausted(text) => text.clone(),
+        DataFusionError::SchemaError(schema, _) => schema.to_string(),
+        DataFusionError::ArrowError(arrow, _) => arrow.to_string(),
+        other => chain(other),
+    };
+    let text = text.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default().trim().to_owned();
+    let text = text.strip_suffix('.').map_or(text.clone(), str::to_owned);
+    lower_first(text)
+}
+
+/// Messages start in lower case, as PostgreSQL's do; a first word that is an acronym stays.
+fn lower_first(text: String) -> String {
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        (Some(first), Some(second)) if first.is_ascii_uppercase() && !second.is_ascii_uppercase() => {
+            format!("{}{}", first.to_ascii_lowercase(), &text[1..])
+        }
+        _ => text,
+    }
+}
+
+/// DataFusion does not say in a machine-readable way which kind of name it did not find.
+fn plan_sqlstate(message: &str) -> &'static str {
+    if message.starts_with("table '") && message.ends_with("not found") {
+        sqlstate::UNDEFINED_TABLE
+    } else if message.starts_with("invalid function") || message.contains("No function matches") {
+        sqlstate::UNDEFINED_FUNCTION
+    } else {
+        sqlstate::SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION
+    }
+}
+
+fn execution_sqlstate(message: &str) -> &'static str {
+    let message = message.to_ascii_lowercase();
+    if message.contains("divide by zero") || message.contains("division by zero") {
+        sqlstate::DIVISION_BY_ZERO
+    } else if message.contains("overflow") || message.contains("out of range") {
+        sqlstate::NUMERIC_VALUE_OUT_OF_RANGE
+    } else if message.contains("cast error") || message.contains("parser error") || message.contains("parse error") {
+        sqlstate::INVALID_TEXT_REPRESENTATION
+    } else {
+        sqlstate::DATA_EXCEPTION
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_rpc_error_keeps_its_kind_through_datafusion() {
+        let fenced = rpc::Error::new(Kind::Fenced, "term 4 is over");
+        let wrapped = DataFusionError::External(Box::new(fenced)).context("while scanning");
+        let error = Error::from(DataFusionError::Shared(std::sync::Arc::new(wrapped)));
+        assert_eq!(error.kind(), Kind::Fenced);
+        assert_eq!(error.sqlstate, sqlstate::SERIALIZATION_FAILURE);
+    }
+
+    #[test]
+    fn messages_start_in_lower_case() {
+        assert_eq!(lower_first("No field named x".to_owned()), "no field named x");
+        assert_eq!(lower_first("SQL is hard".to_owned()), "SQL is hard");
+    }
+}

@@ -1,0 +1,250 @@
+//! What all connections of a process share, and what each kind of statement does.
+//!
+//! Owns the dispatch of statements. Knows nothing of the wire: an answer is a tag, or rows that are still to come.
+
+use std::sync::Arc;
+
+use datafusion::common::ParamValues;
+use tokio::time::Instant;
+
+use crate::bind;
+use crate::catalog::{Catalog, CatalogCache};
+use crate::commands;
+use crate::config::Config;
+use crate::error::{Error, sqlstate};
+use crate::meta::Meta;
+use crate::metrics::Metrics;
+use crate::parser::{CreateTable, Parsed, Statement, TableName};
+use crate::query::{self, Planner, Prepared, ResultSet};
+use crate::session::{Change, Limits, Session};
+use crate::snapshot::{Snapshot, Snapshots};
+
+/// The parts of a frontend.
+#[derive(Debug)]
+pub(crate) struct Frontend {
+    pub(crate) config: Config,
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) cache: CatalogCache,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) planner: Planner,
+    pub(crate) metrics: Metrics,
+}
+
+/// A statement that can be run, any number of times.
+#[derive(Clone, Debug)]
+pub(crate) enum Runnable {
+    Query(Box<Prepared>),
+    Command(Box<Parsed>),
+}
+
+/// What a statement answers.
+pub(crate) enum Answer {
+    Rows(ResultSet),
+    Done {
+        tag: &'static str,
+        notices: Vec<Notice>,
+        changes: Vec<Change>,
+    },
+    Begin,
+    Commit,
+    Rollback,
+    /// Prepared statements are the connection's; no name is every one.
+    Deallocate(Option<String>),
+    DiscardAll(Vec<Change>),
+}
+
+/// Something that the client should know although the statement succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Notice {
+    pub(crate) sqlstate: &'static str,
+    pub(crate) message: String,
+}
+
+impl Notice {
+    fn new(message: impl Into<String>) -> Notice {
+        Notice { sqlstate: sqlstate::SUCCESSFUL_COMPLETION, message: message.into() }
+    }
+}
+
+impl Frontend {
+    /// # Errors
+    /// If the configuration cannot be used.
+    pub(crate) fn new(config: Config) -> Result<Frontend, Error> {
+        let meta = Arc::new(Meta::new(&config.meta_addrs)?);
+        let cache = CatalogCache::default();
+        Ok(Frontend {
+            snapshots: Snapshots::new(Arc::clone(&meta), cache.clone()),
+            planner: Planner::new(&config, cache.clone())?,
+            metrics: Metrics::new(),
+            config,
+            meta,
+            cache,
+        })
+    }
+
+    /// Makes a parsed statement runnable; `hints` are the types that the client gave its parameters.
+    pub(crate) async fn prepare(
+        &self,
+        session: &Arc<Session>,
+        limits: &Limits,
+        parsed: Parsed,
+        hints: &[Option<pgwire::api::Type>],
+    ) -> Result<Runnable, Error> {
+        let Statement::Query(statement) = &parsed.statement else {
+            return Ok(Runnable::Command(Box::new(parsed)));
+        };
+        let statement = statement.clone();
+        let catalog =
+            if Planner::names_tables(&statement) { self.newest_catalog(limits).await? } else { self.cache.newest() };
+        let prepared = self.planner.prepare(session, &catalog, parsed, statement, hints).await?;
+        Ok(Runnable::Query(Box::new(prepared)))
+    }
+
+    /// Runs a statement up to its first rows.
+    pub(crate) async fn run(
+        &self,
+        session: &Arc<Session>,
+        limits: &Limits,
+        runnable: &Runnable,
+        values: Option<&ParamValues>,
+    ) -> Result<Answer, Error> {
+        match runnable {
+            Runnable::Query(prepared) => Ok(Answer::Rows(query::open(self, session, limits, prepared, values).await?)),
+            Runnable::Command(parsed) => self.command(session, limits, parsed).await,
+        }
+    }
+
+    async fn command(&self, session: &Arc<Session>, limits: &Limits, parsed: &Parsed) -> Result<Answer, Error> {
+        let deadline = limits.retry_until(self.config.retry_max());
+        let show = |batch| Ok(Answer::Rows(ResultSet::ready("SHOW", batch)));
+        match &parsed.statement {
+            Statement::CreateTable(create) => self.create_table(parsed, create, deadline).await,
+            Statement::DropTable { names, if_exists } => self.drop_tables(parsed, names, *if_exists, deadline).await,
+            Statement::ShowTables => show(commands::tables(&*self.newest_catalog(limits).await?)?),
+            Statement::ShowCreateTable(name) => {
+                let catalog = self.newest_catalog(limits).await?;
+                show(commands::create_table(find(&catalog, parsed, name)?)?)
+            }
+            Statement::Describe(name) => {
+                let catalog = self.newest_catalog(limits).await?;
+                show(commands::columns(find(&catalog, parsed, name)?)?)
+            }
+            Statement::ShowCluster => show(commands::cluster(&self.meta.cluster(deadline).await?)?),
+            Statement::ShowVariable(name) => show(commands::variable(name, &session.variables())?),
+            Statement::ShowAll => show(commands::variables(&session.variables())?),
+            Statement::Flush => {
+                self.meta.flush(deadline).await?;
+                Ok(done("FLUSH"))
+            }
+            Statement::Set { name, value, location } => {
+                let change = session.variables().set(name, value.as_deref());
+                let change = change.map_err(|error| error.at(parsed.position(*location)))?;
+                let notices = change.notice.iter().map(Notice::new).collect();
+                let tag = if value.is_some() { "SET" } else { "RESET" };
+                Ok(Answer::Done { tag, notices, changes: vec![change] })
+            }
+            Statement::ResetAll => {
+                Ok(Answer::Done { tag: "RESET", notices: Vec::new(), changes: session.variables().reset() })
+            }
+            Statement::Begin => Ok(Answer::Begin),
+            Statement::Commit => Ok(Answer::Commit),
+            Statement::Rollback => Ok(Answer::Rollback),
+            Statement::Deallocate(name) => Ok(Answer::Deallocate(name.clone())),
+            Statement::DiscardAll => Ok(Answer::DiscardAll(session.variables().reset())),
+            Statement::Nothing(tag) => Ok(done(tag)),
+            Statement::Query(_) => Err(Error::internal("a query is not run as a command")),
+        }
+    }
+
+    async fn create_table(&self, parsed: &Parsed, create: &CreateTable, deadline: Instant) -> Result<Answer, Error> {
+        let bound = bind::create_table(parsed, create)?;
+        let position = parsed.position(create.name.location);
+        let response =
+            self.meta.create_table(&bound.table, create.if_not_exists, deadline).await.map_err(|error| {
+                if error.sqlstate == sqlstate::DUPLICATE_TABLE { error.at(position) } else { error }
+            })?;
+        let mut notices: Vec<Notice> = bound.notices.iter().map(Notice::new).collect();
+        // Meta reads the options too, and may have the same to say about them.
+        let more = response.notices.iter().filter(|notice| !bound.notices.contains(notice));
+        notices.extend(more.map(Notice::new));
+        if !response.created {
+            let message = format!("relation \"{}\" already exists, skipping", bound.table.name);
+            notices = vec![Notice { sqlstate: sqlstate::DUPLICATE_TABLE, message }];
+        }
+        Ok(Answer::Done { tag: "CREATE TABLE", notices, changes: Vec::new() })
+    }
+
+    async fn drop_tables(
+        &self,
+        parsed: &Parsed,
+        names: &[TableName],
+        if_exists: bool,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let mut notices = Vec::new();
+        for table in names {
+            let position = parsed.position(table.location);
+            let dropped = self.meta.drop_table(&table.name, if_exists, deadline).await;
+            if !dropped.map_err(|error| error.at(position))? {
+                let message = format!("table \"{}\" does not exist, skipping", table.name);
+                notices.push(Notice { sqlstate: sqlstate::SUCCESSFUL_COMPLETION, message });
+            }
+        }
+        Ok(Answer::Done { tag: "DROP TABLE", notices, changes: Vec::new() })
+    }
+
+    /// The columns of a statement's result; `None` if it has none.
+    pub(crate) async fn describe(
+        &self,
+        session: &Arc<Session>,
+        runnable: &Runnable,
+    ) -> Result<Option<(datafusion::arrow::datatypes::SchemaRef, Vec<String>)>, Error> {
+        match runnable {
+            Runnable::Query(prepared) => Ok(Some(prepared.describe(self, session, &self.cache.newest()).await?)),
+            Runnable::Command(parsed) => Ok(commands::schema_of(&parsed.statement).map(|schema| {
+                let names = schema.fields().iter().map(|field| field.name().clone()).collect();
+                (schema, names)
+            })),
+        }
+    }
+
+    /// The catalog as of now: everything that was acknowledged before is in it.
+    async fn newest_catalog(&self, limits: &Limits) -> Result<Arc<Catalog>, Error> {
+        let snapshot: Arc<Snapshot> = self.snapshots.acquire(limits.retry_until(self.config.retry_max())).await?;
+        Ok(Arc::clone(&snapshot.catalog))
+    }
+}
+
+impl Runnable {
+    /// The kind of the statement, for metrics and traces.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Runnable::Query(_) => "query",
+            Runnable::Command(parsed) => match parsed.statement {
+                Statement::CreateTable(_) => "create_table",
+                Statement::DropTable { .. } => "drop_table",
+                Statement::Flush => "flush",
+                Statement::Set { .. } | Statement::ResetAll => "set",
+                Statement::Begin | Statement::Commit | Statement::Rollback => "transaction",
+                Statement::Deallocate(_) | Statement::DiscardAll | Statement::Nothing(_) => "other",
+                _ => "show",
+            },
+        }
+    }
+
+    /// Whether it may run in a transaction that has failed: only what ends it.
+    pub(crate) fn ends_transaction(&self) -> bool {
+        matches!(self, Runnable::Command(parsed) if parsed.ends_transaction())
+    }
+}
+
+fn done(tag: &'static str) -> Answer {
+    Answer::Done { tag, notices: Vec::new(), changes: Vec::new() }
+}
+
+fn find<'a>(catalog: &'a Catalog, parsed: &Parsed, name: &TableName) -> Result<&'a weir_common::catalog::Table, Error> {
+    catalog.table(&name.name).map(AsRef::as_ref).ok_or_else(|| {
+        Error::user(sqlstate::UNDEFINED_TABLE, format!("relation \"{}\" does not exist", name.name))
+            .at(parsed.position(name.location))
+    })
+}

@@ -1,0 +1,313 @@
+//! What is asked of meta.
+//!
+//! Owns finding the leader among the meta nodes, and trying again while none is in reach. Owns no meaning of an answer
+//! beyond turning wire types into domain types.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{ConnectError, Response, Status};
+use tracing::debug;
+use weir_common::catalog::{NewTable, Table};
+use weir_common::error::Kind;
+use weir_common::ids::{Epoch, SlotId, TermId, VnodeRange};
+use weir_common::rpc;
+use weir_proto as proto;
+use weir_proto::meta_client::MetaClient;
+
+use crate::catalog::Catalog;
+use crate::error::{Error, sqlstate};
+
+/// A catalog of thousands of tables is a few megabytes.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// A node that does not accept a connection in this time is taken for dead.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A connection on which nothing is heard for this long after being asked is dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Answers that need no barrier come in milliseconds; without one in this time the next node is asked.
+const QUICK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pauses between rounds over all meta nodes, doubled from the first to the last.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// A connection to a node, made when it is first used and again whenever it breaks.
+///
+/// # Errors
+/// If the address is not `host:port`.
+pub(crate) fn channel(address: &str) -> Result<Channel, Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| Error::internal(format!("\"{address}\" is not an address of the form host:port")))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .connect_lazy())
+}
+
+/// The meta nodes, of which one leads.
+#[derive(Debug)]
+pub(crate) struct Meta {
+    nodes: Vec<MetaClient<Channel>>,
+    /// The node that answered last. A guess: whoever is wrong moves on to the next.
+    leader: AtomicUsize,
+    reached: AtomicBool,
+}
+
+/// A pin as meta gave it out.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    pub(crate) pin: u64,
+    pub(crate) lease: Duration,
+    pub(crate) term: TermId,
+    pub(crate) epoch: Epoch,
+    pub(crate) catalog_version: u64,
+    pub(crate) slots: Vec<Slot>,
+}
+
+/// Where a slot's state is served.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub(crate) slot: SlotId,
+    pub(crate) vnodes: VnodeRange,
+    pub(crate) address: String,
+}
+
+/// The nodes of a cluster.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) term: TermId,
+    pub(crate) epoch: Epoch,
+    pub(crate) nodes: Vec<proto::ClusterNode>,
+}
+
+/// How a call ended.
+struct Outcome<T> {
+    result: Result<T, rpc::Error>,
+    /// An earlier attempt may have been carried out although no answer came.
+    unsure: bool,
+}
+
+impl Meta {
+    /// # Errors
+    /// If there is no address or one is not `host:port`.
+    pub(crate) fn new(addresses: &[String]) -> Result<Meta, Error> {
+        if addresses.is_empty() {
+            return Err(Error::internal("no meta node is configured"));
+        }
+        let nodes = addresses
+            .iter()
+            .map(|address| Ok(MetaClient::new(channel(address)?).max_decoding_message_size(MESSAGE_BYTES_MAX)))
+            .collect::<Result<_, Error>>()?;
+        Ok(Meta { nodes, leader: AtomicUsize::new(0), reached: AtomicBool::new(false) })
+    }
+
+    /// Whether the last call got an answer from a leader.
+    pub(crate) fn is_reached(&self) -> bool {
+        self.reached.load(Ordering::Relaxed)
+    }
+
+    /// The newest committed epoch, kept readable until it is released.
+    pub(crate) async fn pin(&self, deadline: Instant) -> Result<Pinned, Error> {
+        let call = |mut node: MetaClient<Channel>| async move { quick(node.pin(proto::PinRequest {})).await };
+        Ok(pinned(self.call(deadline, call).await.result?)?)
+    }
+
+    /// The newest catalog.
+    pub(crate) async fn catalog(&self, deadline: Instant) -> Result<Catalog, Error> {
+        let call = |mut node: MetaClient<Channel>| async move { quick(node.catalog(proto::CatalogRequest {})).await };
+        let response = self.call(deadline, call).await.result?;
+        let tables = response.tables.iter().map(|table| serde_json::from_slice::<Table>(table));
+        let tables: Vec<Table> = tables.collect::<Result<_, _>>().map_err(|error| {
+            Error::new(
+                Kind::Corrupt,
+                sqlstate::DATA_CORRUPTED,
+                format!("a table of the catalog cannot be read: {error}"),
+            )
+        })?;
+        Ok(Catalog::new(response.version, tables))
+    }
+
+    /// Renews pins; with none it only asks whether there is a leader. Tried once.
+    pub(crate) async fn renew_pins(&self, pins: Vec<u64>) -> Result<(), Error> {
+        let call = |mut node: MetaClient<Channel>| {
+            let request = proto::PinsRequest { pins: pins.clone() };
+            async move { quick(node.renew_pins(request)).await }
+        };
+        self.call(Instant::now(), call).await.result?;
+        Ok(())
+    }
+
+    /// Releases pins. Tried once: pins run out by themselves.
+    pub(crate) async fn release_pins(&self, pins: Vec<u64>) -> Result<(), Error> {
+        let call = |mut node: MetaClient<Channel>| {
+            let request = proto::PinsRequest { pins: pins.clone() };
+            async move { quick(node.release_pins(request)).await }
+        };
+        self.call(Instant::now(), call).await.result?;
+        Ok(())
+    }
+
+    /// Creates a table; returns when its job is committed.
+    pub(crate) async fn create_table(
+        &self,
+        table: &NewTable,
+        if_not_exists: bool,
+        deadline: Instant,
+    ) -> Result<proto::CreateTableResponse, Error> {
+        let bytes = serde_json::to_vec(table).map_err(|error| Error::internal(error.to_string()))?;
+        let request = proto::CreateTableRequest { table: bytes.into(), if_not_exists };
+        let call = |mut node: MetaClient<Channel>| {
+            let request = request.clone();
+            async move { node.create_table(request).await }
+        };
+        let outcome = self.call(deadline, call).await;
+        let duplicate = |error: &rpc::Error| error.sqlstate.as_deref() == Some(sqlstate::DUPLICATE_TABLE);
+        match outcome.result {
+            // The attempt whose answer was lost had done it, if what is there is what was asked for.
+            Err(error) if outcome.unsure && duplicate(&error) => {
+                let catalog = self.catalog(deadline).await?;
+                match catalog.table(&table.name) {
+                    Some(there) if there.declared == *table => {
+                        Ok(proto::CreateTableResponse { table_id: there.id.0, created: true, notices: Vec::new() })
+                    }
+                    _ => Err(error.into()),
+                }
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Drops a table; returns whether there was one, when its job is stopped and that is committed.
+    pub(crate) async fn drop_table(&self, name: &str, if_exists: bool, deadline: Instant) -> Result<bool, Error> {
+        let request = proto::DropTableRequest { name: name.to_owned(), if_exists };
+        let call = |mut node: MetaClient<Channel>| {
+            let request = request.clone();
+            async move { node.drop_table(request).await }
+        };
+        let outcome = self.call(deadline, call).await;
+        let missing = |error: &rpc::Error| error.sqlstate.as_deref() == Some(sqlstate::UNDEFINED_TABLE);
+        match outcome.result {
+            Err(error) if outcome.unsure && missing(&error) => Ok(true),
+            result => Ok(result?.dropped),
+        }
+    }
+
+    /// Returns when everything read so far is committed.
+    pub(crate) async fn flush(&self, deadline: Instant) -> Result<Epoch, Error> {
+        let call = |mut node: MetaClient<Channel>| async move { node.flush(proto::FlushRequest {}).await };
+        Ok(Epoch(self.call(deadline, call).await.result?.epoch))
+    }
+
+    /// The nodes, the term and the committed epoch.
+    pub(crate) async fn cluster(&self, deadline: Instant) -> Result<Cluster, Error> {
+        let call = |mut node: MetaClient<Channel>| async move { quick(node.cluster(proto::ClusterRequest {})).await };
+        let response = self.call(deadline, call).await.result?;
+        Ok(Cluster { term: term(response.term)?, epoch: Epoch(response.epoch), nodes: response.nodes })
+    }
+
+    /// Asks the node that is taken for the leader, then the others, round after round until the deadline.
+    async fn call<T, F, A>(&self, deadline: Instant, attempt: F) -> Outcome<T>
+    where
+        F: Fn(MetaClient<Channel>) -> A,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut pause = PAUSE_MIN;
+        let mut unsure = false;
+        loop {
+            let first = self.leader.load(Ordering::Relaxed);
+            let mut last = None;
+            for step in 0..self.nodes.len() {
+                let index = (first + step) % self.nodes.len();
+                match attempt(self.nodes[index].clone()).await {
+                    Ok(response) => {
+                        self.answered(index);
+                        return Outcome { result: Ok(response.into_inner()), unsure };
+                    }
+                    Err(status) => {
+                        unsure |= may_have_been_carried_out(&status);
+                        let error = rpc::Error::from(status);
+                        if !matches!(error.kind, Kind::Unavailable | Kind::Fenced) {
+                            self.answered(index);
+                            return Outcome { result: Err(error), unsure };
+                        }
+                        debug!(node = index, error = error.message, "meta node does not lead or is out of reach");
+                        last = Some(error);
+                    }
+                }
+            }
+            self.reached.store(false, Ordering::Relaxed);
+            if Instant::now() + pause >= deadline {
+                let error = last.unwrap_or_else(|| rpc::Error::new(Kind::Unavailable, "no meta node is configured"));
+                return Outcome { result: Err(out_of_reach(error)), unsure };
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn answered(&self, index: usize) {
+        self.leader.store(index, Ordering::Relaxed);
+        self.reached.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A call whose answer does not wait for a barrier.
+async fn quick<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<Response<T>, Status> {
+    timeout(QUICK_TIMEOUT, call).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("the node does not answer")))
+}
+
+/// Whether the request may have reached the node: not if the node itself refused it or no connection came about.
+fn may_have_been_carried_out(status: &Status) -> bool {
+    let mut source = status.source();
+    if source.is_none() {
+        return status.code() == tonic::Code::DeadlineExceeded;
+    }
+    while let Some(cause) = source {
+        if cause.is::<ConnectError>() {
+            return false;
+        }
+        source = cause.source();
+    }
+    true
+}
+
+fn out_of_reach(error: rpc::Error) -> rpc::Error {
+    let hint = error.hint.unwrap_or_else(|| "the cluster may be recovering; try again".to_owned());
+    rpc::Error::new(Kind::Unavailable, format!("no meta node leads: {}", error.message))
+        .with_hint(hint)
+        .with_sqlstate(sqlstate::CANNOT_CONNECT_NOW)
+}
+
+fn pinned(response: proto::PinResponse) -> Result<Pinned, rpc::Error> {
+    let mut slots = response
+        .slots
+        .into_iter()
+        .map(|slot| {
+            let vnodes = slot.vnodes.ok_or_else(|| missing("vnodes"))?;
+            Ok(Slot { slot: SlotId(slot.slot), vnodes: vnodes.try_into()?, address: slot.address })
+        })
+        .collect::<Result<Vec<_>, rpc::Error>>()?;
+    slots.sort_by_key(|slot| slot.vnodes);
+    Ok(Pinned {
+        pin: response.pin,
+        lease: Duration::from_millis(response.pin_lease_ms),
+        term: term(response.term)?,
+        epoch: Epoch(response.epoch),
+        catalog_version: response.catalog_version,
+        slots,
+    })
+}
+
+fn term(term: Option<proto::TermId>) -> Result<TermId, rpc::Error> {
+    term.map(TermId::from).ok_or_else(|| missing("term"))
+}
+
+fn missing(field: &str) -> rpc::Error {
+    rpc::Error::new(Kind::Internal, format!("meta's answer lacks the field \"{field}\""))
+}

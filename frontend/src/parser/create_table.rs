@@ -1,0 +1,277 @@
+//! `CREATE TABLE … [INCLUDE …] WITH (…) FORMAT PLAIN ENCODE JSON`: the statement that starts a job.
+//!
+//! Owns its grammar and nothing of its meaning: names are checked, options are read, by `bind`.
+
+use sqlparser::tokenizer::{Location, Span, Token};
+use weir_common::catalog::{Encode, Origin};
+use weir_common::types::SqlType;
+
+use super::TableName;
+use super::cursor::Cursor;
+use crate::error::{Error, sqlstate};
+
+/// A parsed `CREATE TABLE`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct CreateTable {
+    pub(crate) name: TableName,
+    pub(crate) if_not_exists: bool,
+    /// Declared columns, then INCLUDE columns, each in the order they were written.
+    pub(crate) columns: Vec<ColumnDef>,
+    /// The options of WITH in the order they were written; a key may stand there more than once.
+    pub(crate) options: Vec<WithOption>,
+    pub(crate) encode: Encode,
+}
+
+/// A column and where its name stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ColumnDef {
+    pub(crate) name: String,
+    pub(crate) ty: SqlType,
+    pub(crate) origin: Origin,
+    pub(crate) location: Location,
+}
+
+/// `key = value`, the key in lower case, the value without its quotes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct WithOption {
+    pub(crate) key: String,
+    pub(crate) value: String,
+    pub(crate) key_location: Location,
+    pub(crate) value_span: Span,
+}
+
+impl Cursor<'_> {
+    /// What follows `CREATE`.
+    pub(super) fn create(&mut self) -> Result<CreateTable, Error> {
+        if self.peek_word().as_deref() == Some("OR") {
+            return Err(self.unsupported("CREATE OR REPLACE"));
+        }
+        if self.words(&["TABLE"]) {
+            return self.create_table();
+        }
+        const LATER: [&str; 13] = [
+            "SOURCE",
+            "SINK",
+            "VIEW",
+            "INDEX",
+            "FUNCTION",
+            "SCHEMA",
+            "DATABASE",
+            "USER",
+            "ROLE",
+            "CONNECTION",
+            "SECRET",
+            "TYPE",
+            "SEQUENCE",
+        ];
+        match self.peek_word().as_deref() {
+            Some("MATERIALIZED") => Err(self.unsupported("CREATE MATERIALIZED VIEW")),
+            Some("TEMP" | "TEMPORARY") => Err(self.unsupported("CREATE TEMPORARY TABLE")),
+            Some("SOURCE") => Err(self
+                .unsupported("CREATE SOURCE")
+                .with_hint("use CREATE TABLE … WITH (connector = 'nats', …), which also stores what it reads")),
+            Some(word) if LATER.contains(&word) => Err(self.unsupported(&format!("CREATE {word}"))),
+            _ => Err(self.expected("TABLE")),
+        }
+    }
+
+    fn create_table(&mut self) -> Result<CreateTable, Error> {
+        let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
+        let name = self.table_name()?;
+        let mut columns = if self.parser.consume_token(&Token::LParen) { self.columns()? } else { Vec::new() };
+        self.refuse_clauses()?;
+        self.include_columns(&mut columns)?;
+        if !self.words(&["WITH"]) {
+            return Err(if self.at_end() {
+                Error::unsupported("a table without a connector is not supported yet")
+                    .with_hint("say where its rows come from: … WITH (connector = 'nats', …) FORMAT PLAIN ENCODE JSON")
+                    .at(self.text.position(name.location))
+            } else {
+                self.expected("INCLUDE or WITH")
+            });
+        }
+        let options = self.with_options()?;
+        self.include_columns(&mut columns)?;
+        let encode = self.format()?;
+        self.expect_end()?;
+        Ok(CreateTable { name, if_not_exists, columns, options, encode })
+    }
+
+    /// Columns up to and with the closing parenthesis. A comma may stand before it.
+    fn columns(&mut self) -> Result<Vec<ColumnDef>, Error> {
+        let mut columns = Vec::new();
+        while !self.parser.consume_token(&Token::RParen) {
+            columns.push(self.column()?);
+            if !self.parser.consume_token(&Token::Comma) {
+                self.expect(&Token::RParen)?;
+                break;
+            }
+        }
+        Ok(columns)
+    }
+
+    fn column(&mut self) -> Result<ColumnDef, Error> {
+        match self.peek_word().as_deref() {
+            Some("PRIMARY") => return Err(self.unsupported("PRIMARY KEY")),
+            Some("WATERMARK") => return Err(self.unsupported("WATERMARK")),
+            Some(word @ ("CONSTRAINT" | "UNIQUE" | "CHECK" | "FOREIGN")) => return Err(self.unsupported(word)),
+            _ if self.parser.peek_token_ref().token == Token::Mul => {
+                return Err(self.unsupported("deriving columns with *"));
+            }
+            _ => {}
+        }
+        let (name, location) = self.name("the name of a column")?;
+        let ty = self.column_type()?;
+        loop {
+            match self.peek_word().as_deref() {
+                Some("NULL") => self.parser.advance_token(),
+                Some("PRIMARY") => return Err(self.unsupported("PRIMARY KEY")),
+                Some("NOT") => return Err(self.unsupported("NOT NULL")),
+                Some("AS" | "GENERATED") => return Err(self.unsupported("a generated column")),
+                Some(word @ ("DEFAULT" | "UNIQUE" | "CHECK" | "REFERENCES" | "CONSTRAINT" | "COLLATE")) => {
+                    return Err(self.unsupported(word));
+                }
+                _ => break,
+            }
+        }
+        if !matches!(self.parser.peek_token_ref().token, Token::Comma | Token::RParen) {
+            return Err(self.expected("\",\" or \")\""));
+        }
+        Ok(ColumnDef { name, ty, origin: Origin::Payload, location })
+    }
+
+    /// Clauses that RisingWave has between the columns and WITH.
+    fn refuse_clauses(&self) -> Result<(), Error> {
+        match self.peek_word().as_deref() {
+            Some("APPEND") => Err(self.unsupported("APPEND ONLY")),
+            Some("ON") => Err(self.unsupported("ON CONFLICT")),
+            Some("AS") => Err(self.unsupported("CREATE TABLE AS")),
+            Some("FROM") => Err(self.unsupported("CREATE TABLE FROM")),
+            _ => Ok(()),
+        }
+    }
+
+    fn include_columns(&mut self, columns: &mut Vec<ColumnDef>) -> Result<(), Error> {
+        while self.words(&["INCLUDE"]) {
+            columns.push(self.include_column()?);
+        }
+        Ok(())
+    }
+
+    fn include_column(&mut self) -> Result<ColumnDef, Error> {
+        let mut location = self.here();
+        let word = self.peek_word().unwrap_or_default();
+        let origin = match word.as_str() {
+            "OFFSET" => Origin::Offset,
+            "SUBJECT" => Origin::Subject,
+            "PARTITION" => Origin::Partition,
+            "PAYLOAD" | "HEADER" | "TIMESTAMP" | "KEY" | "FILE" | "DATABASE_NAME" | "SCHEMA_NAME" | "TABLE_NAME" => {
+                return Err(self
+                    .unsupported(&format!("INCLUDE {}", word.to_lowercase()))
+                    .with_hint("the columns that can be included are offset, subject and partition"));
+            }
+            _ => return Err(self.expected("offset, subject or partition")),
+        };
+        self.parser.advance_token();
+        let mut name = format!("_rw_nats_{}", word.to_lowercase());
+        if self.words(&["AS"]) {
+            (name, location) = self.name("the name of a column")?;
+        }
+        Ok(ColumnDef { name, ty: SqlType::Varchar, origin, location })
+    }
+
+    /// `(key = value, …)`, at least the parentheses.
+    fn with_options(&mut self) -> Result<Vec<WithOption>, Error> {
+        self.expect(&Token::LParen)?;
+        let mut options = Vec::new();
+        while !self.parser.consume_token(&Token::RParen) {
+            options.push(self.with_option()?);
+            if !self.parser.consume_token(&Token::Comma) {
+                self.expect(&Token::RParen)?;
+                break;
+            }
+        }
+        Ok(options)
+    }
+
+    fn with_option(&mut self) -> Result<WithOption, Error> {
+        let key_location = self.here();
+        let mut key = self.option_word()?;
+        while self.parser.consume_token(&Token::Period) {
+            key.push('.');
+            key.push_str(&self.option_word()?);
+        }
+        self.expect(&Token::Eq)?;
+        let (value, value_span) = self.option_value(&key)?;
+        Ok(WithOption { key, value, key_location, value_span })
+    }
+
+    fn option_word(&mut self) -> Result<String, Error> {
+        match self.parser.peek_token().token {
+            Token::Word(word) if matches!(word.quote_style, None | Some('"')) => {
+                self.parser.advance_token();
+                Ok(word.value.to_lowercase())
+            }
+            _ => Err(self.expected("the name of an option")),
+        }
+    }
+
+    /// A quoted text, a text in backquotes, a number, or a bare word such as `true`.
+    fn option_value(&mut self, key: &str) -> Result<(String, Span), Error> {
+        let first = self.parser.peek_token();
+        let negative = first.token == Token::Minus;
+        if negative {
+            self.parser.advance_token();
+        }
+        let token = self.parser.peek_token();
+        let value = match token.token {
+            Token::Number(number, _) if negative => format!("-{number}"),
+            Token::Number(number, _) => number,
+            _ if negative => return Err(self.expected("a number")),
+            Token::SingleQuotedString(value) | Token::EscapedStringLiteral(value) => value,
+            Token::DollarQuotedString(value) => value.value,
+            Token::Word(word) if word.value.eq_ignore_ascii_case("secret") && word.quote_style.is_none() => {
+                return Err(self.unsupported("a value from a SECRET"));
+            }
+            Token::Word(word) if matches!(word.quote_style, None | Some('`')) => word.value,
+            _ => return Err(self.expected(&format!("a value for the option \"{key}\""))),
+        };
+        self.parser.advance_token();
+        Ok((value, Span::new(first.span.start, token.span.end)))
+    }
+
+    /// `FORMAT PLAIN ENCODE JSON [( )]`.
+    fn format(&mut self) -> Result<Encode, Error> {
+        if self.at_end() {
+            return Err(self.expected("FORMAT PLAIN ENCODE JSON"));
+        }
+        self.expect_words(&["FORMAT"])?;
+        match self.peek_word().as_deref() {
+            Some("PLAIN") => self.parser.advance_token(),
+            Some(word @ ("UPSERT" | "DEBEZIUM" | "DEBEZIUM_MONGO" | "MAXWELL" | "CANAL" | "NATIVE" | "NONE")) => {
+                return Err(self.unsupported(&format!("FORMAT {word}")).with_hint("use FORMAT PLAIN"));
+            }
+            _ => return Err(self.expected("PLAIN")),
+        }
+        if self.peek_word().as_deref() == Some("KEY") {
+            return Err(self.unsupported("KEY ENCODE"));
+        }
+        self.expect_words(&["ENCODE"])?;
+        match self.peek_word().as_deref() {
+            Some("JSON") => self.parser.advance_token(),
+            Some(word @ ("PROTOBUF" | "BYTES" | "AVRO" | "CSV" | "PARQUET" | "TEXT" | "NATIVE" | "NONE")) => {
+                return Err(self.unsupported(&format!("ENCODE {word}")).with_hint("use ENCODE JSON"));
+            }
+            _ => return Err(self.expected("JSON")),
+        }
+        if self.parser.peek_token_ref().token == Token::LParen
+            && let Some(option) = self.with_options()?.first()
+        {
+            let message = format!("the option \"{}\" of ENCODE JSON is not supported yet", option.key);
+            return Err(
+                Error::user(sqlstate::FEATURE_NOT_SUPPORTED, message).at(self.text.position(option.key_location))
+            );
+        }
+        Ok(Encode::Json)
+    }
+}

@@ -1,0 +1,218 @@
+//! A place in a statement's tokens, with the few moves that hand-written parsing needs and errors in PostgreSQL's words.
+//!
+//! Wraps sqlparser's `Parser`, which does expressions, queries and types. Keywords of Weir's own are matched by their
+//! text, because sqlparser's list of keywords is closed.
+
+use sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::{Parser, ParserError};
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
+
+use super::TableName;
+use super::lex::Text;
+use crate::error::{Error, sqlstate};
+
+/// Nesting beyond this is refused, so that a statement cannot exhaust the stack.
+const RECURSION_LIMIT: usize = 128;
+
+/// Identifiers beyond this many bytes are refused; PostgreSQL cuts them silently, which hides mistakes.
+const NAME_LENGTH_MAX: usize = 63;
+
+/// The only database and the only schema that hold tables.
+pub(crate) const DATABASE: &str = "dev";
+/// See [`DATABASE`].
+pub(crate) const SCHEMA: &str = "public";
+
+pub(super) struct Cursor<'a> {
+    pub(super) parser: Parser<'static>,
+    pub(super) text: Text<'a>,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(tokens: Vec<TokenWithSpan>, text: Text<'a>) -> Cursor<'a> {
+        let parser =
+            Parser::new(&PostgreSqlDialect {}).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
+        Cursor { parser, text }
+    }
+
+    /// Where the next token starts.
+    pub(super) fn here(&self) -> Location {
+        self.parser.peek_token_ref().span.start
+    }
+
+    /// The next token's word in upper case if it is one that was not quoted, without consuming it.
+    pub(super) fn peek_word(&self) -> Option<String> {
+        self.peek_nth_word(0)
+    }
+
+    pub(super) fn peek_nth_word(&self, n: usize) -> Option<String> {
+        match &self.parser.peek_nth_token_ref(n).token {
+            Token::Word(word) if word.quote_style.is_none() => Some(word.value.to_ascii_uppercase()),
+            _ => None,
+        }
+    }
+
+    /// Consumes the words if they are the next ones, all or none.
+    pub(super) fn words(&mut self, expected: &[&str]) -> bool {
+        let matches = expected.iter().enumerate().all(|(n, word)| self.peek_nth_word(n).as_deref() == Some(*word));
+        if matches {
+            for _ in expected {
+                self.parser.advance_token();
+            }
+        }
+        matches
+    }
+
+    /// Consumes the words, which must be next.
+    pub(super) fn expect_words(&mut self, expected: &[&str]) -> Result<(), Error> {
+        if self.words(expected) { Ok(()) } else { Err(self.expected(&expected.join(" "))) }
+    }
+
+    /// Consumes a token, which must be next.
+    pub(super) fn expect(&mut self, token: &Token) -> Result<(), Error> {
+        if self.parser.consume_token(token) { Ok(()) } else { Err(self.expected(&format!("\"{token}\""))) }
+    }
+
+    /// Nothing may follow.
+    pub(super) fn expect_end(&self) -> Result<(), Error> {
+        if self.at_end() { Ok(()) } else { Err(self.expected("the end of the statement")) }
+    }
+
+    pub(super) fn at_end(&self) -> bool {
+        self.parser.peek_token_ref().token == Token::EOF
+    }
+
+    /// Skips whatever is left of a statement that does nothing.
+    pub(super) fn skip_rest(&mut self) {
+        while !self.at_end() {
+            self.parser.advance_token();
+        }
+    }
+
+    /// The next token is not what the grammar wants.
+    pub(super) fn expected(&self, what: &str) -> Error {
+        let found = self.parser.peek_token_ref();
+        let message = match found.token {
+            Token::EOF => "syntax error at end of input".to_owned(),
+            _ => format!("syntax error at or near \"{}\"", self.text.slice(found.span)),
+        };
+        Error::user(sqlstate::SYNTAX_ERROR, message).with_detail(format!("expected {what}")).at(self.position())
+    }
+
+    /// Something this version cannot do, at the next token.
+    pub(super) fn unsupported(&self, what: &str) -> Error {
+        Error::unsupported(format!("{what} is not supported yet")).at(self.position())
+    }
+
+    pub(super) fn position(&self) -> usize {
+        self.text.position(self.here())
+    }
+
+    /// An identifier as it is stored: in lower case unless it was quoted.
+    pub(super) fn name(&mut self, what: &str) -> Result<(String, Location), Error> {
+        let location = self.here();
+        match self.parser.peek_token().token {
+            Token::Word(word) if matches!(word.quote_style, None | Some('"')) => {
+                self.parser.advance_token();
+                let name = if word.quote_style.is_some() { word.value } else { word.value.to_lowercase() };
+                self.check_name(&name, location)?;
+                Ok((name, location))
+            }
+            _ => Err(self.expected(what)),
+        }
+    }
+
+    fn check_name(&self, name: &str, location: Location) -> Result<(), Error> {
+        let position = self.text.position(location);
+        if name.is_empty() {
+            return Err(Error::user(sqlstate::SYNTAX_ERROR, "a name cannot be empty").at(position));
+        }
+        if name.len() > NAME_LENGTH_MAX {
+            let message = format!("the name \"{name}\" is longer than {NAME_LENGTH_MAX} bytes");
+            return Err(Error::user(sqlstate::NAME_TOO_LONG, message).at(position));
+        }
+        Ok(())
+    }
+
+    /// A table's name: `t`, `public.t` or `dev.public.t`.
+    pub(super) fn table_name(&mut self) -> Result<TableName, Error> {
+        let location = self.here();
+        let name = self.parser.parse_object_name(false).map_err(|error| self.lift(error))?;
+        let parts = identifiers(&name).ok_or_else(|| self.expected("the name of a table"))?;
+        let folded: Vec<String> = parts.iter().map(|part| fold(part)).collect();
+        let position = self.text.position(location);
+        let (database, schema, table) = match folded.as_slice() {
+            [table] => (DATABASE, SCHEMA, table),
+            [schema, table] => (DATABASE, schema.as_str(), table),
+            [database, schema, table] => (database.as_str(), schema.as_str(), table),
+            _ => {
+                let message = format!("improper relation name (too many dotted names): {name}");
+                return Err(Error::user(sqlstate::SYNTAX_ERROR, message).at(position));
+            }
+        };
+        if database != DATABASE {
+            return Err(Error::unsupported(format!("cross-database references are not implemented: {name}"))
+                .with_hint(format!("the only database is \"{DATABASE}\""))
+                .at(position));
+        }
+        if schema != SCHEMA {
+            return Err(Error::user(sqlstate::INVALID_SCHEMA_NAME, format!("schema \"{schema}\" does not exist"))
+                .with_hint(format!("tables live in the schema \"{SCHEMA}\""))
+                .at(position));
+        }
+        self.check_name(table, location)?;
+        Ok(TableName { name: table.clone(), location })
+    }
+
+    /// An error of sqlparser's in our words, with the place it names in its text.
+    pub(super) fn lift(&self, error: ParserError) -> Error {
+        let text = match error {
+            ParserError::RecursionLimitExceeded => {
+                return Error::user(sqlstate::STATEMENT_TOO_COMPLEX, "the statement is nested too deeply");
+            }
+            ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
+        };
+        let (message, location) = split_location(&text);
+        let position = self.text.position(location);
+        let Some(expected) = message.strip_prefix("Expected: ") else {
+            return Error::user(sqlstate::SYNTAX_ERROR, lower_first(message)).at(position);
+        };
+        let (expected, found) = expected.rsplit_once(", found: ").unwrap_or((expected, ""));
+        let message = if location.line == 0 || found == "EOF" {
+            "syntax error at end of input".to_owned()
+        } else {
+            format!("syntax error at or near \"{found}\"")
+        };
+        Error::user(sqlstate::SYNTAX_ERROR, message).with_detail(format!("expected {expected}")).at(position)
+    }
+}
+
+/// The identifiers of a dotted name; `None` if a part of it is something else.
+pub(crate) fn identifiers(name: &ObjectName) -> Option<Vec<&Ident>> {
+    name.0
+        .iter()
+        .map(|part| match part {
+            ObjectNamePart::Identifier(ident) => Some(ident),
+            ObjectNamePart::Function(_) => None,
+        })
+        .collect()
+}
+
+/// An identifier as it is stored: in lower case unless it was quoted.
+pub(crate) fn fold(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
+}
+
+/// sqlparser appends ` at Line: 1, Column: 5` to its messages.
+fn split_location(text: &str) -> (&str, Location) {
+    let parsed = text.rsplit_once(" at Line: ").and_then(|(message, place)| {
+        let (line, column) = place.split_once(", Column: ")?;
+        Some((message, Location::new(line.parse().ok()?, column.parse().ok()?)))
+    });
+    parsed.unwrap_or((text, Location::empty()))
+}
+
+fn lower_first(message: &str) -> String {
+    let mut chars = message.chars();
+    chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
+}

@@ -1,0 +1,269 @@
+//! Text → statements.
+//!
+//! sqlparser parses queries; the statements that it lacks, or reads differently, are parsed here on its tokens. Owns
+//! grammar and positions. Knows no catalog: whether a table exists is asked later.
+
+mod create_table;
+mod cursor;
+mod lex;
+mod redact;
+mod set;
+mod types;
+
+use std::sync::Arc;
+
+use sqlparser::ast;
+use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
+
+pub(crate) use create_table::CreateTable;
+use cursor::Cursor;
+pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
+pub(crate) use lex::Text;
+pub(crate) use redact::redact;
+
+use crate::error::Error;
+
+/// One statement of a text that a client sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Parsed {
+    pub(crate) statement: Statement,
+    /// The whole text: locations in `statement` are in this.
+    pub(crate) script: Arc<str>,
+    /// The bytes of `script` that are this statement.
+    range: std::ops::Range<usize>,
+}
+
+impl Parsed {
+    /// The statement as it was written, without the semicolon.
+    pub(crate) fn sql(&self) -> &str {
+        &self.script[self.range.clone()]
+    }
+
+    /// Whether a transaction that has failed may run it.
+    pub(crate) fn ends_transaction(&self) -> bool {
+        matches!(self.statement, Statement::Commit | Statement::Rollback)
+    }
+
+    /// The position of a location in the client's text.
+    pub(crate) fn position(&self, location: Location) -> usize {
+        Text(&self.script).position(location)
+    }
+}
+
+/// Everything a client can ask for.
+#[derive(Clone, Debug)]
+pub(crate) enum Statement {
+    CreateTable(Box<CreateTable>),
+    DropTable {
+        names: Vec<TableName>,
+        if_exists: bool,
+    },
+    ShowTables,
+    ShowCreateTable(TableName),
+    ShowCluster,
+    Describe(TableName),
+    Flush,
+    /// `SHOW name`.
+    ShowVariable(String),
+    /// `SHOW ALL`.
+    ShowAll,
+    /// `SET name TO value`, `RESET name`; no value is the default.
+    Set {
+        name: String,
+        value: Option<String>,
+        location: Location,
+    },
+    /// `RESET ALL`.
+    ResetAll,
+    Begin,
+    Commit,
+    Rollback,
+    /// `DEALLOCATE name`; no name is every one.
+    Deallocate(Option<String>),
+    /// `DISCARD ALL`.
+    DiscardAll,
+    /// Accepted for the sake of drivers, and answered with its tag.
+    Nothing(&'static str),
+    /// A query, or EXPLAIN of one: DataFusion's.
+    Query(Box<ast::Statement>),
+}
+
+/// A table's name in the schema `public`, and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TableName {
+    pub(crate) name: String,
+    pub(crate) location: Location,
+}
+
+/// The statements of a text, separated by semicolons.
+///
+/// # Errors
+/// With SQLSTATE and position. One statement that cannot be parsed fails the whole text, as in PostgreSQL.
+pub(crate) fn parse(sql: &str) -> Result<Vec<Parsed>, Error> {
+    let text = Text(sql);
+    let script: Arc<str> = Arc::from(sql);
+    let pieces = lex::statements(text.tokens()?);
+    pieces
+        .into_iter()
+        .map(|tokens| {
+            let span = extent(&tokens);
+            let statement = Cursor::new(tokens, text).statement()?;
+            let range = text.offset(span.start)..text.offset(span.end);
+            Ok(Parsed { statement, script: Arc::clone(&script), range })
+        })
+        .collect()
+}
+
+/// From the first token that is not white space to the last one.
+fn extent(tokens: &[TokenWithSpan]) -> Span {
+    let mut solid = tokens.iter().filter(|token| !matches!(token.token, sqlparser::tokenizer::Token::Whitespace(_)));
+    let first = solid.next().map_or(Span::empty(), |token| token.span);
+    let last = solid.next_back().map_or(first, |token| token.span);
+    Span::new(first.start, last.end)
+}
+
+impl Cursor<'_> {
+    fn statement(&mut self) -> Result<Statement, Error> {
+        let Some(word) = self.peek_word() else {
+            return self.query();
+        };
+        match word.as_str() {
+            "SELECT" | "WITH" | "VALUES" | "EXPLAIN" => self.query(),
+            "TABLE" => self.query(),
+            "CREATE" => {
+                self.parser.advance_token();
+                Ok(Statement::CreateTable(Box::new(self.create()?)))
+            }
+            "DROP" => self.drop_table(),
+            "SHOW" => self.show(),
+            "DESCRIBE" | "DESC" => {
+                self.parser.advance_token();
+                self.words(&["TABLE"]);
+                let name = self.table_name()?;
+                self.expect_end()?;
+                Ok(Statement::Describe(name))
+            }
+            "FLUSH" => self.bare(&["FLUSH"], Statement::Flush),
+            "SET" => self.set(),
+            "RESET" => self.reset(),
+            "BEGIN" | "START" => self.begin(),
+            "COMMIT" | "END" => self.end_transaction(Statement::Commit),
+            "ROLLBACK" | "ABORT" => self.end_transaction(Statement::Rollback),
+            "SAVEPOINT" => Ok(self.nothing("SAVEPOINT")),
+            "RELEASE" => Ok(self.nothing("RELEASE")),
+            "UNLISTEN" => Ok(self.nothing("UNLISTEN")),
+            "CLOSE" => Ok(self.nothing("CLOSE CURSOR")),
+            "DISCARD" => self.bare(&["DISCARD", "ALL"], Statement::DiscardAll),
+            "DEALLOCATE" => self.deallocate(),
+            _ => Err(self.refuse(&word)),
+        }
+    }
+
+    /// Statements that PostgreSQL or RisingWave have and this version does not.
+    fn refuse(&self, word: &str) -> Error {
+        const LATER: [&str; 23] = [
+            "ALTER",
+            "ANALYZE",
+            "CALL",
+            "CHECKPOINT",
+            "CLUSTER",
+            "COMMENT",
+            "COPY",
+            "DECLARE",
+            "DELETE",
+            "DO",
+            "EXECUTE",
+            "FETCH",
+            "GRANT",
+            "INSERT",
+            "KILL",
+            "LISTEN",
+            "LOCK",
+            "MERGE",
+            "NOTIFY",
+            "PREPARE",
+            "REVOKE",
+            "TRUNCATE",
+            "UPDATE",
+        ];
+        if LATER.contains(&word) { self.unsupported(word) } else { self.expected("a statement") }
+    }
+
+    fn query(&mut self) -> Result<Statement, Error> {
+        let statement = self.parser.parse_statement().map_err(|error| self.lift(error))?;
+        self.expect_end()?;
+        match statement {
+            ast::Statement::Query(_) => Ok(Statement::Query(Box::new(statement))),
+            ast::Statement::Explain { statement: ref inner, .. } if matches!(**inner, ast::Statement::Query(_)) => {
+                Ok(Statement::Query(Box::new(statement)))
+            }
+            _ => Err(Error::unsupported("EXPLAIN is for queries only")),
+        }
+    }
+
+    fn drop_table(&mut self) -> Result<Statement, Error> {
+        self.parser.advance_token();
+        match self.peek_word().as_deref() {
+            Some("TABLE") => self.parser.advance_token(),
+            Some("MATERIALIZED") => return Err(self.unsupported("DROP MATERIALIZED VIEW")),
+            Some(word @ ("SOURCE" | "SINK" | "VIEW" | "INDEX" | "FUNCTION" | "SCHEMA" | "DATABASE" | "USER")) => {
+                return Err(self.unsupported(&format!("DROP {word}")));
+            }
+            _ => return Err(self.expected("TABLE")),
+        }
+        let if_exists = self.words(&["IF", "EXISTS"]);
+        let mut names = vec![self.table_name()?];
+        while self.parser.consume_token(&sqlparser::tokenizer::Token::Comma) {
+            names.push(self.table_name()?);
+        }
+        // Nothing depends on a table yet, so both mean the same.
+        let _either = self.words(&["CASCADE"]) || self.words(&["RESTRICT"]);
+        self.expect_end()?;
+        Ok(Statement::DropTable { names, if_exists })
+    }
+
+    fn bare(&mut self, words: &[&str], statement: Statement) -> Result<Statement, Error> {
+        self.expect_words(words)?;
+        self.expect_end()?;
+        Ok(statement)
+    }
+
+    fn nothing(&mut self, tag: &'static str) -> Statement {
+        self.skip_rest();
+        Statement::Nothing(tag)
+    }
+
+    fn begin(&mut self) -> Result<Statement, Error> {
+        if !self.words(&["BEGIN"]) {
+            self.expect_words(&["START", "TRANSACTION"])?;
+        }
+        // Isolation levels and access modes make no difference: every statement reads one committed epoch.
+        self.skip_rest();
+        Ok(Statement::Begin)
+    }
+
+    fn end_transaction(&mut self, statement: Statement) -> Result<Statement, Error> {
+        self.parser.advance_token();
+        let _noise = self.words(&["WORK"]) || self.words(&["TRANSACTION"]);
+        if self.words(&["TO"]) {
+            return Ok(self.nothing("ROLLBACK"));
+        }
+        self.expect_end()?;
+        Ok(statement)
+    }
+
+    fn deallocate(&mut self) -> Result<Statement, Error> {
+        self.parser.advance_token();
+        let _noise = self.words(&["PREPARE"]);
+        if self.words(&["ALL"]) {
+            self.expect_end()?;
+            return Ok(Statement::Deallocate(None));
+        }
+        let (name, _) = self.name("the name of a prepared statement")?;
+        self.expect_end()?;
+        Ok(Statement::Deallocate(Some(name)))
+    }
+}
+
+#[cfg(test)]
+mod tests;

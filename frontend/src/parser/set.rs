@@ -1,0 +1,126 @@
+//! `SET`, `RESET` and `SHOW`: session variables, and what RisingWave shows with `SHOW`.
+
+use sqlparser::tokenizer::Token;
+
+use super::Statement;
+use super::cursor::Cursor;
+use crate::error::Error;
+
+impl Cursor<'_> {
+    pub(super) fn set(&mut self) -> Result<Statement, Error> {
+        self.parser.advance_token();
+        if self.words(&["TRANSACTION"]) || self.words(&["SESSION", "CHARACTERISTICS"]) || self.words(&["CONSTRAINTS"]) {
+            // Every statement reads one committed epoch, whatever the level.
+            self.skip_rest();
+            return Ok(Statement::Nothing("SET"));
+        }
+        let _scope = self.words(&["SESSION"]) || self.words(&["LOCAL"]);
+        let location = self.here();
+        if self.words(&["TIME", "ZONE"]) {
+            let value = self.variable_value()?;
+            self.expect_end()?;
+            let value = value.filter(|value| !value.eq_ignore_ascii_case("local"));
+            return Ok(Statement::Set { name: "timezone".to_owned(), value, location });
+        }
+        if self.words(&["NAMES"]) {
+            let value = if self.at_end() { None } else { self.variable_value()? };
+            self.expect_end()?;
+            return Ok(Statement::Set { name: "client_encoding".to_owned(), value, location });
+        }
+        let name = self.variable_name()?;
+        if !self.parser.consume_token(&Token::Eq) && !self.words(&["TO"]) {
+            return Err(self.expected("TO or \"=\""));
+        }
+        let mut value = self.variable_value()?;
+        while self.parser.consume_token(&Token::Comma) {
+            if let (Some(list), Some(next)) = (value.as_mut(), self.variable_value()?) {
+                list.push_str(", ");
+                list.push_str(&next);
+            }
+        }
+        self.expect_end()?;
+        Ok(Statement::Set { name, value, location })
+    }
+
+    pub(super) fn reset(&mut self) -> Result<Statement, Error> {
+        self.parser.advance_token();
+        let location = self.here();
+        if self.words(&["ALL"]) {
+            self.expect_end()?;
+            return Ok(Statement::ResetAll);
+        }
+        let name = if self.words(&["TIME", "ZONE"]) { "timezone".to_owned() } else { self.variable_name()? };
+        self.expect_end()?;
+        Ok(Statement::Set { name, value: None, location })
+    }
+
+    pub(super) fn show(&mut self) -> Result<Statement, Error> {
+        self.parser.advance_token();
+        if self.words(&["TABLES"]) {
+            if self.words(&["FROM"]) || self.words(&["IN"]) {
+                self.name("the name of a schema")?;
+            }
+            self.expect_end()?;
+            return Ok(Statement::ShowTables);
+        }
+        if self.words(&["CREATE", "TABLE"]) {
+            let name = self.table_name()?;
+            self.expect_end()?;
+            return Ok(Statement::ShowCreateTable(name));
+        }
+        if self.words(&["COLUMNS", "FROM"]) {
+            let name = self.table_name()?;
+            self.expect_end()?;
+            return Ok(Statement::Describe(name));
+        }
+        if self.words(&["CLUSTER"]) {
+            self.expect_end()?;
+            return Ok(Statement::ShowCluster);
+        }
+        if self.words(&["ALL"]) {
+            self.expect_end()?;
+            return Ok(Statement::ShowAll);
+        }
+        const LATER: [&str; 9] =
+            ["CREATE", "MATERIALIZED", "SOURCES", "SINKS", "VIEWS", "INDEXES", "FUNCTIONS", "JOBS", "CONNECTIONS"];
+        if let Some(word) = self.peek_word().filter(|word| LATER.contains(&word.as_str())) {
+            return Err(self.unsupported(&format!("SHOW {word}")));
+        }
+        let name = if self.words(&["TIME", "ZONE"]) {
+            "timezone".to_owned()
+        } else if self.words(&["TRANSACTION", "ISOLATION", "LEVEL"]) {
+            "transaction_isolation".to_owned()
+        } else {
+            self.variable_name()?
+        };
+        self.expect_end()?;
+        Ok(Statement::ShowVariable(name))
+    }
+
+    fn variable_name(&mut self) -> Result<String, Error> {
+        let (mut name, _) = self.name("the name of a variable")?;
+        while self.parser.consume_token(&Token::Period) {
+            name.push('.');
+            name.push_str(&self.name("the name of a variable")?.0);
+        }
+        Ok(name.to_lowercase())
+    }
+
+    /// A literal or a bare word; `None` for DEFAULT.
+    fn variable_value(&mut self) -> Result<Option<String>, Error> {
+        if self.words(&["DEFAULT"]) {
+            return Ok(None);
+        }
+        let negative = self.parser.consume_token(&Token::Minus);
+        let value = match self.parser.peek_token().token {
+            Token::Number(number, _) if negative => format!("-{number}"),
+            Token::Number(number, _) => number,
+            _ if negative => return Err(self.expected("a number")),
+            Token::SingleQuotedString(value) | Token::EscapedStringLiteral(value) => value,
+            Token::Word(word) if matches!(word.quote_style, None | Some('"')) => word.value,
+            _ => return Err(self.expected("a value")),
+        };
+        self.parser.advance_token();
+        Ok(Some(value))
+    }
+}

@@ -1,0 +1,92 @@
+//! Statements other than CREATE TABLE, which `bind` tests together with its meaning.
+
+use super::*;
+
+fn one(sql: &str) -> Statement {
+    let mut statements = parse(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    assert_eq!(statements.len(), 1, "{sql}");
+    statements.remove(0).statement
+}
+
+fn error(sql: &str) -> String {
+    let error = parse(sql).expect_err(sql);
+    format!("{} at {}: {}", error.sqlstate, error.position.unwrap_or(0), error.message)
+}
+
+#[test]
+fn statements_of_weirs_own() {
+    assert!(matches!(one("show tables;"), Statement::ShowTables));
+    assert!(matches!(one("SHOW TABLES FROM public"), Statement::ShowTables));
+    assert!(matches!(one("SHOW CLUSTER"), Statement::ShowCluster));
+    assert!(matches!(one("flush"), Statement::Flush));
+    assert!(matches!(one("SHOW CREATE TABLE \"T\""), Statement::ShowCreateTable(name) if name.name == "T"));
+    assert!(matches!(one("DESCRIBE public.T"), Statement::Describe(name) if name.name == "t"));
+    assert!(matches!(one("DESC t"), Statement::Describe(_)));
+    assert!(matches!(
+        one("DROP TABLE IF EXISTS a, dev.public.b CASCADE"),
+        Statement::DropTable { names, if_exists: true } if names.len() == 2
+    ));
+}
+
+#[test]
+fn session_variables() {
+    let set = |sql: &str| match one(sql) {
+        Statement::Set { name, value, .. } => format!("{name}={}", value.unwrap_or_else(|| "DEFAULT".to_owned())),
+        other => panic!("{sql}: {other:?}"),
+    };
+    assert_eq!(set("SET application_name = 'x'"), "application_name=x");
+    assert_eq!(set("SET SESSION DateStyle TO ISO, MDY"), "datestyle=ISO, MDY");
+    assert_eq!(set("SET extra_float_digits TO -3"), "extra_float_digits=-3");
+    assert_eq!(set("SET LOCAL statement_timeout TO DEFAULT"), "statement_timeout=DEFAULT");
+    assert_eq!(set("SET TIME ZONE 'UTC'"), "timezone=UTC");
+    assert_eq!(set("SET NAMES 'UTF8'"), "client_encoding=UTF8");
+    assert_eq!(set("RESET search_path"), "search_path=DEFAULT");
+    assert!(matches!(one("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"), Statement::Nothing("SET")));
+    assert!(matches!(one("RESET ALL"), Statement::ResetAll));
+    assert!(matches!(one("SHOW ALL"), Statement::ShowAll));
+    assert!(matches!(one("SHOW server_version"), Statement::ShowVariable(name) if name == "server_version"));
+    assert!(matches!(one("SHOW TRANSACTION ISOLATION LEVEL"), Statement::ShowVariable(_)));
+}
+
+#[test]
+fn transactions_are_accepted() {
+    for sql in ["BEGIN", "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE", "START TRANSACTION READ ONLY"] {
+        assert!(matches!(one(sql), Statement::Begin), "{sql}");
+    }
+    assert!(matches!(one("COMMIT WORK"), Statement::Commit));
+    assert!(matches!(one("END"), Statement::Commit));
+    assert!(matches!(one("ROLLBACK"), Statement::Rollback));
+    assert!(matches!(one("ROLLBACK TO SAVEPOINT a"), Statement::Nothing("ROLLBACK")));
+    assert!(matches!(one("DEALLOCATE ALL"), Statement::Deallocate(None)));
+    assert!(matches!(one("DEALLOCATE \"_pg3_0\""), Statement::Deallocate(Some(name)) if name == "_pg3_0"));
+    assert!(matches!(one("DISCARD ALL"), Statement::DiscardAll));
+}
+
+#[test]
+fn queries_go_to_datafusion() {
+    for sql in ["SELECT 1", "(SELECT 1)", "VALUES (1)", "WITH a AS (SELECT 1) SELECT * FROM a", "EXPLAIN SELECT 1"] {
+        assert!(matches!(one(sql), Statement::Query(_)), "{sql}");
+    }
+}
+
+#[test]
+fn errors_name_the_place_in_the_whole_text() {
+    assert_eq!(error("SELEKT 1"), "42601 at 1: syntax error at or near \"SELEKT\"");
+    assert_eq!(error("SELECT 1;\nSELECT a FROM t u v"), "42601 at 29: syntax error at or near \"v\"");
+    assert_eq!(error("SELECT 'ä' +"), "42601 at 13: syntax error at end of input");
+    assert_eq!(error("INSERT INTO t VALUES (1)"), "0A000 at 1: INSERT is not supported yet");
+    assert_eq!(error("DROP MATERIALIZED VIEW v"), "0A000 at 6: DROP MATERIALIZED VIEW is not supported yet");
+    assert_eq!(error("SHOW CREATE TABLE"), "42601 at 18: syntax error at end of input");
+    assert_eq!(error("DROP TABLE other.t"), "3F000 at 12: schema \"other\" does not exist");
+}
+
+#[test]
+fn an_empty_text_has_no_statement() {
+    assert!(parse(" ;; -- nothing\n /* at all */ ;").expect("valid").is_empty());
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    let sql = format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000));
+    assert_eq!(parse(&sql).expect_err("too deep").sqlstate, "54001");
+}

@@ -1,0 +1,163 @@
+//! Parameters of prepared statements: their types, and values from the wire.
+//!
+//! A type comes from the client if it names one, else from DataFusion, else it is text. Both places see the same type:
+//! in the query the parameter is cast to it.
+
+use std::collections::{HashMap, HashSet};
+
+use arrow_pg::datatypes::df::deserialize_parameters_with_server_types;
+use arrow_pg::datatypes::into_pg_type;
+use datafusion::arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::ParamValues;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::scalar::ScalarValue;
+use pgwire::api::Type;
+use pgwire::api::portal::Portal;
+use pgwire::error::PgWireError;
+use sqlparser::ast;
+use sqlparser::dialect::PostgreSqlDialect;
+use sqlparser::parser::Parser;
+
+use crate::error::{Error, sqlstate};
+
+/// The parameters of a statement, `$1` first.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Parameters(Vec<Option<Parameter>>);
+
+#[derive(Clone, Debug, PartialEq)]
+struct Parameter {
+    /// What the client is told, and what it sends.
+    wire: Type,
+    /// What the value becomes.
+    arrow: Option<DataType>,
+}
+
+impl Parameters {
+    /// As many as the query has, with the types that the client gave.
+    pub(super) fn hinted(count: usize, hints: &[Option<Type>]) -> Parameters {
+        let hint = |index: usize| hints.get(index).cloned().flatten().filter(|hint| *hint != Type::UNKNOWN);
+        let parameters = (0..count).map(|index| {
+            hint(index).map(|wire| {
+                let arrow = arrow_type(&wire);
+                Parameter { wire, arrow }
+            })
+        });
+        Parameters(parameters.collect())
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.0.iter().all(Option::is_some)
+    }
+
+    /// The type a parameter is cast to in the query; `None` while it is open.
+    pub(super) fn cast_of(&self, number: usize) -> Option<ast::DataType> {
+        self.0.get(number.checked_sub(1)?)?.as_ref().and_then(|parameter| sql_type(&parameter.wire))
+    }
+
+    /// Fills in what planning found; returns the numbers of those that become text.
+    pub(super) fn complete(&mut self, found: &HashMap<String, Option<DataType>>) -> HashSet<usize> {
+        let mut text = HashSet::new();
+        for (index, slot) in self.0.iter_mut().enumerate() {
+            if slot.is_some() {
+                continue;
+            }
+            let arrow = found.get(&format!("${}", index + 1)).cloned().flatten();
+            let known = arrow.filter(|arrow| *arrow != DataType::Null).and_then(|arrow| {
+                let wire = match arrow {
+                    DataType::UInt64 => Type::INT8,
+                    _ => into_pg_type(&arrow).ok()?,
+                };
+                Some(Parameter { wire, arrow: Some(arrow) })
+            });
+            *slot = Some(known.unwrap_or_else(|| {
+                text.insert(index + 1);
+                Parameter { wire: Type::TEXT, arrow: Some(DataType::Utf8) }
+            }));
+        }
+        text
+    }
+
+    /// What the client is told.
+    pub(crate) fn wire_types(&self) -> Vec<Type> {
+        self.0.iter().map(|slot| slot.as_ref().map_or(Type::TEXT, |parameter| parameter.wire.clone())).collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// A plan with NULLs in the place of parameters: it has the types of the plan that will run.
+    pub(super) fn with_nulls(&self, plan: LogicalPlan) -> Result<LogicalPlan, Error> {
+        if self.0.is_empty() {
+            return Ok(plan);
+        }
+        let nulls = self.0.iter().map(|slot| {
+            let arrow = slot.as_ref().and_then(|parameter| parameter.arrow.clone()).unwrap_or(DataType::Utf8);
+            ScalarValue::try_from(&arrow)
+        });
+        let nulls: Vec<ScalarValue> = nulls.collect::<Result<_, _>>()?;
+        Ok(plan.replace_params_with_values(&ParamValues::from(nulls))?)
+    }
+}
+
+/// The values that a client bound.
+///
+/// # Errors
+/// `08P01` if there are too few or too many, `22P02` and the like if one cannot be read.
+pub(crate) fn bind_parameters<S: Clone>(
+    portal: &Portal<S>,
+    parameters: &Parameters,
+) -> Result<ParamValues, PgWireError> {
+    if portal.parameter_len() != parameters.len() {
+        let message = format!(
+            "bind message supplies {} parameters, but the prepared statement requires {}",
+            portal.parameter_len(),
+            parameters.len()
+        );
+        return Err(Error::user(sqlstate::PROTOCOL_VIOLATION, message).into());
+    }
+    let arrow: Vec<Option<&DataType>> =
+        parameters.0.iter().map(|slot| slot.as_ref().and_then(|parameter| parameter.arrow.as_ref())).collect();
+    let wire: Vec<Option<&Type>> =
+        parameters.0.iter().map(|slot| slot.as_ref().map(|parameter| &parameter.wire)).collect();
+    deserialize_parameters_with_server_types(portal, &arrow, &wire)
+}
+
+/// What a value of a type becomes; `None` if that is left to the decoder.
+fn arrow_type(wire: &Type) -> Option<DataType> {
+    Some(match *wire {
+        Type::BOOL => DataType::Boolean,
+        Type::INT2 => DataType::Int16,
+        Type::INT4 => DataType::Int32,
+        Type::INT8 => DataType::Int64,
+        Type::FLOAT4 => DataType::Float32,
+        Type::FLOAT8 => DataType::Float64,
+        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::JSON | Type::JSONB | Type::UUID => {
+            DataType::Utf8
+        }
+        Type::BYTEA => DataType::Binary,
+        Type::DATE => DataType::Date32,
+        Type::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, None),
+        Type::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        _ => return None,
+    })
+}
+
+/// A type as SQL names it. Where DataFusion has no such type it is text, as the value is.
+fn sql_type(wire: &Type) -> Option<ast::DataType> {
+    let name = match *wire {
+        Type::JSON | Type::JSONB | Type::UUID | Type::BPCHAR | Type::NAME => "text",
+        Type::OID => "int8",
+        Type::TIMESTAMP => "timestamp(6)",
+        Type::TIMESTAMPTZ => "timestamp(6) with time zone",
+        ref other => match other.name().strip_prefix('_') {
+            Some(element) => return parse_type(&format!("{element}[]")),
+            None => return parse_type(other.name()),
+        },
+    };
+    parse_type(name)
+}
+
+fn parse_type(name: &str) -> Option<ast::DataType> {
+    Parser::new(&PostgreSqlDialect {}).try_with_sql(name).ok()?.parse_data_type().ok()
+}

@@ -1,0 +1,276 @@
+//! Text of a query → logical plan.
+//!
+//! Owns DataFusion's configuration and the pool of memory that all queries share. Invariant: a plan is only made of
+//! tables of one catalog, and only reads.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::catalog::SchemaProvider;
+use datafusion::common::config::Dialect;
+use datafusion::error::DataFusionError;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement as DataFusionStatement;
+use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
+use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use sqlparser::ast;
+use sqlparser::tokenizer::Location;
+
+use super::schema::{Database, PG_CATALOG, Roles};
+use super::system::SystemCatalog;
+use super::{params, rewrite};
+use crate::catalog::{Catalog, CatalogCache};
+use crate::config::Config;
+use crate::error::{Error, sqlstate};
+use crate::functions;
+use crate::parser::{DATABASE, Parsed, SCHEMA, fold};
+use crate::scan::ComputeNodes;
+use crate::session::Session;
+use crate::snapshot::Snapshot;
+
+/// Rows a batch.
+const BATCH_ROWS: usize = 8192;
+
+/// A query with its parameters' types, ready to be planned.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    pub(crate) parsed: Parsed,
+    /// As it was written, for the names of its columns.
+    pub(super) written: Box<ast::Statement>,
+    /// As DataFusion shall read it, every parameter with a type.
+    pub(super) rewritten: Box<ast::Statement>,
+    /// Of `$1`, `$2`, ….
+    pub(crate) parameters: params::Parameters,
+    /// Whether it names any table, so that it needs a snapshot.
+    pub(super) reads_tables: bool,
+}
+
+/// Plans queries. One a process.
+pub(crate) struct Planner {
+    template: SessionState,
+    pg_catalog: Arc<dyn SchemaProvider>,
+    nodes: Arc<ComputeNodes>,
+    compatible: PostgresCompatibilityParser,
+}
+
+impl std::fmt::Debug for Planner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Planner").finish_non_exhaustive()
+    }
+}
+
+impl Planner {
+    /// # Errors
+    /// Internal, if DataFusion cannot be set up.
+    pub(crate) fn new(config: &Config, cache: CatalogCache) -> Result<Planner, Error> {
+        Ok(Planner {
+            template: template(config)?,
+            pg_catalog: Arc::new(SystemCatalog::new(cache)?),
+            nodes: Arc::default(),
+            compatible: PostgresCompatibilityParser::new(),
+        })
+    }
+
+    /// Whether a query names any table, so that it needs the newest catalog.
+    pub(crate) fn names_tables(statement: &ast::Statement) -> bool {
+        !rewrite::tables(statement).is_empty()
+    }
+
+    /// The state in which a session's statement is planned and run: the catalog and, if it is to run, the snapshot.
+    pub(super) fn state(
+        &self,
+        session: &Arc<Session>,
+        catalog: &Arc<Catalog>,
+        snapshot: Option<&Arc<Snapshot>>,
+    ) -> SessionState {
+        let template = session.template.get_or_init(|| {
+            let context = SessionContext::new_with_state(self.template.clone());
+            for function in functions::of_session(session) {
+                context.register_udf(function);
+            }
+            context.state()
+        });
+        let mut config = template.config().clone().with_extension(Arc::clone(&self.nodes));
+        if let Some(snapshot) = snapshot {
+            config = config.with_extension(Arc::clone(snapshot));
+        }
+        let database = Database { catalog: Arc::clone(catalog), pg_catalog: Arc::clone(&self.pg_catalog) };
+        SessionStateBuilder::new_from_existing(template.clone())
+            .with_config(config)
+            .with_catalog_list(Arc::new(database))
+            .build()
+    }
+
+    /// Reads a query for DataFusion. `hints` are the types that the client gave its parameters; the others are found by
+    /// planning, which needs a catalog.
+    ///
+    /// # Errors
+    /// The user's.
+    pub(crate) async fn prepare(
+        &self,
+        session: &Arc<Session>,
+        catalog: &Arc<Catalog>,
+        parsed: Parsed,
+        statement: Box<ast::Statement>,
+        hints: &[Option<pgwire::api::Type>],
+    ) -> Result<Prepared, Error> {
+        let (written, rewritten) = self.rewrite(&parsed, statement)?;
+        let reads_tables = Planner::names_tables(&written);
+        let count = rewrite::parameter_count(&written).max(hints.len());
+        let mut prepared =
+            Prepared { parsed, written, rewritten, parameters: params::Parameters::hinted(count, hints), reads_tables };
+        let parameters = prepared.parameters.clone();
+        rewrite::cast_parameters(&mut prepared.rewritten, |number| parameters.cast_of(number));
+        if !prepared.parameters.is_complete() {
+            self.infer_parameters(session, catalog, &mut prepared).await?;
+        }
+        Ok(prepared)
+    }
+
+    /// Lets DataFusion say which types the parameters have that the client left open; what it cannot tell is text.
+    async fn infer_parameters(
+        &self,
+        session: &Arc<Session>,
+        catalog: &Arc<Catalog>,
+        prepared: &mut Prepared,
+    ) -> Result<(), Error> {
+        let state = self.state(session, catalog, None);
+        let found: HashMap<String, Option<DataType>> = match self.plan(&state, prepared).await {
+            Ok(plan) => plan.get_parameter_types()?,
+            // A parameter without a type can make the plan fail, as in `SELECT $1`; with a type it has another chance.
+            Err(error) if matches!(error.sqlstate.as_ref(), sqlstate::UNDEFINED_TABLE | sqlstate::UNDEFINED_COLUMN) => {
+                return Err(error);
+            }
+            Err(_) => HashMap::new(),
+        };
+        let open = prepared.parameters.complete(&found);
+        rewrite::cast_parameters(&mut prepared.rewritten, |number| {
+            open.contains(&number).then_some(ast::DataType::Text)
+        });
+        Ok(())
+    }
+
+    fn rewrite(
+        &self,
+        parsed: &Parsed,
+        statement: Box<ast::Statement>,
+    ) -> Result<(Box<ast::Statement>, Box<ast::Statement>), Error> {
+        let written = statement;
+        let read = if rewrite::asks_the_catalog(parsed.sql()) {
+            let statements = self
+                .compatible
+                .parse(parsed.sql())
+                .map_err(|error| Error::user(sqlstate::SYNTAX_ERROR, error.to_string()))?;
+            statements.into_iter().next().unwrap_or_else(|| (*written).clone())
+        } else {
+            rewrite::for_datafusion((*written).clone())
+        };
+        Ok((written, Box::new(rewrite::common(read))))
+    }
+
+    /// The plan of a query, parameters still open.
+    ///
+    /// # Errors
+    /// The user's, with position where it is known.
+    pub(super) async fn plan(&self, state: &SessionState, prepared: &Prepared) -> Result<LogicalPlan, Error> {
+        check_tables(state, prepared)?;
+        let statement = match prepared.rewritten.as_ref() {
+            ast::Statement::Explain { statement, .. } => statement.clone(),
+            _ => prepared.rewritten.clone(),
+        };
+        let plan = state
+            .statement_to_plan(DataFusionStatement::Statement(statement))
+            .await
+            .map_err(|error| located(error, &prepared.parsed))?;
+        let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        only_reads.verify_plan(&plan).map_err(|_| Error::unsupported("only queries are supported"))?;
+        Ok(plan)
+    }
+}
+
+/// What all sessions have in common.
+fn template(config: &Config) -> Result<SessionState, Error> {
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(config.memory_limit_bytes)))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .build_arc()?;
+    let mut session = SessionConfig::new()
+        .with_default_catalog_and_schema(DATABASE, SCHEMA)
+        .with_information_schema(true)
+        .with_batch_size(BATCH_ROWS);
+    let options = session.options_mut();
+    options.sql_parser.dialect = Dialect::PostgreSQL;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.collect_spans = true;
+    options.execution.time_zone = Some("UTC".to_owned());
+    let context = SessionContext::new_with_config_rt(session, runtime);
+    setup_pg_catalog(&context, DATABASE, Roles).map_err(|error| *error)?;
+    for function in functions::common() {
+        context.register_udf(function);
+    }
+    Ok(context.state())
+}
+
+/// DataFusion does not say where the name of a table that it misses stands; so look before it does.
+fn check_tables(state: &SessionState, prepared: &Prepared) -> Result<(), Error> {
+    let with = rewrite::with_names(&prepared.written);
+    for parts in rewrite::tables(&prepared.written) {
+        let folded: Vec<String> = parts.iter().map(fold).collect();
+        let position = parts.first().map_or(1, |first| prepared.parsed.position(first.span.start));
+        let exists = match folded.as_slice() {
+            [name] if with.contains(name) => true,
+            [name] => table_exists(state, SCHEMA, name) || table_exists(state, PG_CATALOG, name),
+            [schema, name] => table_exists(state, schema, name),
+            [database, schema, name] if database == DATABASE => table_exists(state, schema, name),
+            [_, _, _] => {
+                let name = folded.join(".");
+                return Err(Error::unsupported(format!("cross-database references are not implemented: \"{name}\""))
+                    .at(position));
+            }
+            _ => false,
+        };
+        if !exists {
+            let name = folded.join(".");
+            let error = Error::user(sqlstate::UNDEFINED_TABLE, format!("relation \"{name}\" does not exist"));
+            return Err(error.at(position));
+        }
+    }
+    Ok(())
+}
+
+fn table_exists(state: &SessionState, schema: &str, name: &str) -> bool {
+    // DataFusion makes this one up; what it lacks is found when planning.
+    schema == "information_schema"
+        || state
+            .catalog_list()
+            .catalog(DATABASE)
+            .and_then(|database| database.schema(schema))
+            .is_some_and(|schema| schema.table_exist(name))
+}
+
+/// An error of planning with the position that DataFusion's diagnostic names, and its proposals as the hint.
+fn located(error: DataFusionError, parsed: &Parsed) -> Error {
+    let diagnostic = error.diagnostic().cloned();
+    let mapped = Error::from(error);
+    let Some(diagnostic) = diagnostic else {
+        return mapped;
+    };
+    let hint = diagnostic.helps.iter().chain(&[]).map(|help| help.message.clone()).next();
+    let notes = diagnostic.notes.iter().map(|note| note.message.clone()).next();
+    let mapped = match hint.or(notes) {
+        Some(hint) if mapped.hint.is_none() => mapped.with_hint(hint),
+        _ => mapped,
+    };
+    match diagnostic.span {
+        Some(span) if span.start.line > 0 => {
+            mapped.at(parsed.position(Location::new(span.start.line, span.start.column)))
+        }
+        _ => mapped,
+    }
+}

@@ -1,0 +1,169 @@
+//! Changes to a query's syntax tree, for what DataFusion reads differently from PostgreSQL.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use datafusion_pg_catalog::sql::rules::{
+    AliasDuplicatedProjectionRewrite, CurrentUserVariableToSessionUserFunctionCall, FixArrayLiteral,
+    RewriteArrayAnyAllOperation, SqlStatementRewriteRule, StripCallableQualifier,
+};
+use sqlparser::ast::{
+    CastKind, DataType, Expr, Ident, Query, SelectItem, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
+    visit_expressions, visit_expressions_mut,
+};
+use sqlparser::tokenizer::Token;
+
+use crate::parser::Text;
+
+/// Types whose casts `datafusion-pg-catalog` turns into look-ups of names.
+const OID_TYPES: [&str; 5] = ["regclass", "regtype", "regproc", "regnamespace", "regrole"];
+
+/// Whether a query asks the system catalogs, for which `datafusion-pg-catalog` has its own way of reading.
+pub(super) fn asks_the_catalog(sql: &str) -> bool {
+    let Ok(tokens) = Text(sql).tokens() else {
+        return false;
+    };
+    tokens.iter().any(|token| match &token.token {
+        Token::Word(word) => {
+            let word = word.value.to_lowercase();
+            word.starts_with("pg_") || word == "information_schema" || OID_TYPES.contains(&word.as_str())
+        }
+        _ => false,
+    })
+}
+
+/// What every query of a user's goes through.
+pub(super) fn for_datafusion(statement: Statement) -> Statement {
+    let rules: [&dyn SqlStatementRewriteRule; 5] = [
+        &AliasDuplicatedProjectionRewrite,
+        &RewriteArrayAnyAllOperation,
+        &StripCallableQualifier,
+        &FixArrayLiteral,
+        &CurrentUserVariableToSessionUserFunctionCall,
+    ];
+    rules.iter().fold(statement, |statement, rule| rule.rewrite(statement))
+}
+
+/// What every query goes through, of a user's or of a tool's.
+pub(super) fn common(mut statement: Statement) -> Statement {
+    let _finished = statement.visit(&mut Precision);
+    alias_repeated_columns(&mut statement);
+    statement
+}
+
+/// PostgreSQL's timestamps have microseconds where DataFusion's default has nanoseconds, and with them a range of only
+/// 584 years.
+struct Precision;
+
+impl VisitorMut for Precision {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Cast { data_type, .. } => with_microseconds(data_type),
+            Expr::TypedString(typed) => with_microseconds(&mut typed.data_type),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn with_microseconds(data_type: &mut DataType) {
+    if let DataType::Timestamp(precision @ None, _) = data_type {
+        *precision = Some(6);
+    }
+}
+
+/// `SELECT 1, 1` is fine in PostgreSQL; DataFusion wants different names. Names shown to the client are found elsewhere.
+fn alias_repeated_columns(statement: &mut Statement) {
+    let Statement::Query(query) = statement else {
+        return;
+    };
+    let SetExpr::Select(select) = query.body.as_mut() else {
+        return;
+    };
+    let mut seen = HashSet::new();
+    for (index, item) in select.projection.iter_mut().enumerate() {
+        let repeated = match &*item {
+            SelectItem::UnnamedExpr(expr) => !seen.insert(expr.to_string()),
+            SelectItem::ExprWithAlias { alias, .. } => !seen.insert(alias.to_string()),
+            _ => false,
+        };
+        if repeated && let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
+            let expr = expr.clone();
+            *item = SelectItem::ExprWithAlias { expr, alias: Ident::new(format!("__repeated_{index}")) };
+        }
+    }
+}
+
+/// The highest `$n` of a statement; 0 without any.
+pub(super) fn parameter_count(statement: &Statement) -> usize {
+    let mut count = 0;
+    let _finished = visit_expressions(statement, |expr| {
+        if let Some(number) = placeholder(expr) {
+            count = count.max(number);
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    count
+}
+
+/// Gives parameters a type: `$n` becomes a cast of itself. Where the answer is `None` it stays bare.
+pub(super) fn cast_parameters(statement: &mut Statement, type_of: impl Fn(usize) -> Option<DataType>) {
+    // Children are visited before their parents, so the operand of a new cast is not visited again.
+    let _finished = visit_expressions_mut(statement, |expr| {
+        if let Some(data_type) = placeholder(expr).and_then(&type_of) {
+            let operand = Box::new(expr.clone());
+            *expr = Expr::Cast { kind: CastKind::Cast, expr: operand, data_type, array: false, format: None };
+        }
+        ControlFlow::<()>::Continue(())
+    });
+}
+
+/// The number of a placeholder.
+fn placeholder(expr: &Expr) -> Option<usize> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Placeholder(name) => name.strip_prefix('$')?.parse().ok(),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Every table that a query names, with the identifiers of its name; calls of table functions are none.
+pub(super) fn tables(statement: &Statement) -> Vec<Vec<Ident>> {
+    struct Tables(Vec<Vec<Ident>>);
+    impl sqlparser::ast::Visitor for Tables {
+        type Break = ();
+
+        fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+            if let TableFactor::Table { name, args: None, .. } = factor
+                && let Some(parts) = crate::parser::identifiers(name)
+            {
+                self.0.push(parts.into_iter().cloned().collect());
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut tables = Tables(Vec::new());
+    let _finished = sqlparser::ast::Visit::visit(statement, &mut tables);
+    tables.0
+}
+
+/// Every name that a WITH clause gives, wherever it stands.
+pub(super) fn with_names(statement: &Statement) -> HashSet<String> {
+    struct Names(HashSet<String>);
+    impl sqlparser::ast::Visitor for Names {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            let tables = query.with.iter().flat_map(|with| &with.cte_tables);
+            self.0.extend(tables.map(|table| crate::parser::fold(&table.alias.name)));
+            ControlFlow::Continue(())
+        }
+    }
+    let mut names = Names(HashSet::new());
+    let _finished = sqlparser::ast::Visit::visit(statement, &mut names);
+    names.0
+}

@@ -1,0 +1,169 @@
+//! Runs a query: on one snapshot, and on another if that is lost before a row has been sent.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::common::ParamValues;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::session_state::SessionState;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::time::{Instant, sleep};
+use tracing::debug;
+use weir_common::error::Kind;
+
+use super::explain::{self, Explain};
+use super::names::column_names;
+use super::planner::Prepared;
+use crate::error::{Error, sqlstate};
+use crate::frontend::Frontend;
+use crate::session::{Limits, Session};
+use crate::snapshot::Snapshot;
+
+/// Between a lost snapshot and the next one; recovery takes longer than this, but not much.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Batches that come as they are made.
+pub(crate) type Batches = Pin<Box<dyn Stream<Item = Result<RecordBatch, Error>> + Send>>;
+
+/// An answer with rows.
+pub(crate) struct ResultSet {
+    pub(crate) schema: SchemaRef,
+    /// What the columns are called, by position.
+    pub(crate) names: Vec<String>,
+    pub(crate) batches: Batches,
+    /// The command of the completion tag, and whether it tells the number of rows.
+    pub(crate) tag: &'static str,
+}
+
+impl ResultSet {
+    /// An answer that is there already.
+    pub(crate) fn ready(tag: &'static str, batch: RecordBatch) -> ResultSet {
+        let names = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+        ResultSet { schema: batch.schema(), names, batches: Box::pin(stream::iter([Ok(batch)])), tag }
+    }
+}
+
+/// Starts a query; returns with its first rows.
+///
+/// # Errors
+/// The user's; Unavailable and Fenced if no snapshot could be read until the time for trying again was over.
+pub(crate) async fn open(
+    frontend: &Frontend,
+    session: &Arc<Session>,
+    limits: &Limits,
+    prepared: &Prepared,
+    values: Option<&ParamValues>,
+) -> Result<ResultSet, Error> {
+    let deadline = limits.retry_until(frontend.config.retry_max());
+    loop {
+        match attempt(frontend, session, prepared, values, deadline).await {
+            Err(error) if is_lost(&error) && prepared.reads_tables && Instant::now() + PAUSE < deadline => {
+                debug!(error = error.message, "the snapshot is lost, trying again");
+                frontend.metrics.retried();
+                sleep(PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Whether another snapshot may help.
+fn is_lost(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::Fenced)
+}
+
+async fn attempt(
+    frontend: &Frontend,
+    session: &Arc<Session>,
+    prepared: &Prepared,
+    values: Option<&ParamValues>,
+    deadline: Instant,
+) -> Result<ResultSet, Error> {
+    let snapshot = if prepared.reads_tables { Some(frontend.snapshots.acquire(deadline).await?) } else { None };
+    let catalog = snapshot.as_ref().map_or_else(|| frontend.cache.newest(), |snapshot| Arc::clone(&snapshot.catalog));
+    let state = frontend.planner.state(session, &catalog, snapshot.as_ref());
+    let plan = physical_plan(frontend, &state, prepared, values).await?;
+    if let Some(explain) = Explain::of(&prepared.written) {
+        return Ok(ResultSet::ready("EXPLAIN", explain.run(plan, state.task_ctx()).await?));
+    }
+    let schema = plan.schema();
+    let names = names(prepared, &schema);
+    let rows = execute_stream(plan, state.task_ctx())?;
+    let batches = started(rows, snapshot).await?;
+    Ok(ResultSet { schema, names, batches, tag: "SELECT" })
+}
+
+async fn physical_plan(
+    frontend: &Frontend,
+    state: &SessionState,
+    prepared: &Prepared,
+    values: Option<&ParamValues>,
+) -> Result<Arc<dyn ExecutionPlan>, Error> {
+    let mut plan = frontend.planner.plan(state, prepared).await?;
+    if let Some(values) = values {
+        plan = plan.replace_params_with_values(values)?;
+    }
+    Ok(state.create_physical_plan(&plan).await?)
+}
+
+fn names(prepared: &Prepared, schema: &SchemaRef) -> Vec<String> {
+    let fields: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    column_names(&prepared.written, &fields)
+}
+
+/// Waits for the first rows, so that a snapshot that is lost before them can be replaced unseen. Afterwards its loss
+/// fails the query.
+async fn started(mut rows: SendableRecordBatchStream, snapshot: Option<Arc<Snapshot>>) -> Result<Batches, Error> {
+    let first = loop {
+        match rows.try_next().await? {
+            Some(batch) if batch.num_rows() == 0 => {}
+            first => break first,
+        }
+    };
+    let rest = rows.map_err(move |error| {
+        // The snapshot stays pinned as long as the stream lives.
+        let _held = &snapshot;
+        after_first_row(error.into())
+    });
+    Ok(match first {
+        Some(batch) => Box::pin(stream::iter([Ok(batch)]).chain(rest)),
+        None => Box::pin(stream::empty()),
+    })
+}
+
+fn after_first_row(error: Error) -> Error {
+    if !is_lost(&error) {
+        return error;
+    }
+    Error::new(Kind::Fenced, sqlstate::SERIALIZATION_FAILURE, "the snapshot that the query reads was lost")
+        .with_detail(error.message)
+        .with_hint("run the query again")
+}
+
+impl Prepared {
+    /// The columns of its result.
+    ///
+    /// # Errors
+    /// The user's.
+    pub(crate) async fn describe(
+        &self,
+        frontend: &Frontend,
+        session: &Arc<Session>,
+        catalog: &Arc<crate::catalog::Catalog>,
+    ) -> Result<(SchemaRef, Vec<String>), Error> {
+        if Explain::of(&self.written).is_some() {
+            let names = explain::SCHEMA.fields().iter().map(|field| field.name().clone()).collect();
+            return Ok((Arc::clone(&explain::SCHEMA), names));
+        }
+        let state = frontend.planner.state(session, catalog, None);
+        let plan = self.parameters.with_nulls(frontend.planner.plan(&state, self).await?)?;
+        let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+        let schema = Arc::new(plan.schema().as_arrow().clone());
+        let names = names(self, &schema);
+        Ok((schema, names))
+    }
+}

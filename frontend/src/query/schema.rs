@@ -1,0 +1,143 @@
+//! What queries can name: the database `dev` with the schemas `public` (the tables of a catalog) and `pg_catalog`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::TableType;
+use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
+use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
+
+use crate::catalog::{Catalog, CatalogCache};
+use crate::parser::{DATABASE, SCHEMA};
+use crate::scan::ScannedTable;
+
+pub(super) const PG_CATALOG: &str = "pg_catalog";
+
+/// The only database, as of one catalog.
+#[derive(Clone, Debug)]
+pub(super) struct Database {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) pg_catalog: Arc<dyn SchemaProvider>,
+}
+
+impl CatalogProviderList for Database {
+    fn register_catalog(&self, _name: String, _catalog: Arc<dyn CatalogProvider>) -> Option<Arc<dyn CatalogProvider>> {
+        None
+    }
+
+    fn catalog_names(&self) -> Vec<String> {
+        vec![DATABASE.to_owned()]
+    }
+
+    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
+        (name == DATABASE).then(|| Arc::new(self.clone()) as Arc<dyn CatalogProvider>)
+    }
+}
+
+impl CatalogProvider for Database {
+    fn schema_names(&self) -> Vec<String> {
+        vec![SCHEMA.to_owned(), PG_CATALOG.to_owned()]
+    }
+
+    fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        match name {
+            SCHEMA => Some(Arc::new(Public(Arc::clone(&self.catalog)))),
+            PG_CATALOG => Some(Arc::clone(&self.pg_catalog)),
+            _ => None,
+        }
+    }
+}
+
+/// The schema `public`.
+#[derive(Debug)]
+struct Public(Arc<Catalog>);
+
+#[async_trait]
+impl SchemaProvider for Public {
+    fn table_names(&self) -> Vec<String> {
+        self.0.tables().map(|table| table.declared.name.clone()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let table = self.0.table(name).cloned();
+        Ok(table.map(|table| Arc::new(ScannedTable::new(table)) as Arc<dyn TableProvider>))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.table(name).is_some()
+    }
+}
+
+/// What the system catalogs list: always the newest tables that this frontend knows. Every statement that asks them
+/// brings the newest catalog first.
+#[derive(Clone, Debug)]
+pub(super) struct Listing(pub(super) CatalogCache);
+
+#[async_trait]
+impl CatalogInfo for Listing {
+    async fn catalog_names(&self) -> Result<Vec<String>, DataFusionError> {
+        Ok(vec![DATABASE.to_owned()])
+    }
+
+    async fn schema_names(&self, _catalog: &str) -> Result<Option<Vec<String>>, DataFusionError> {
+        Ok(Some(vec![PG_CATALOG.to_owned(), "information_schema".to_owned(), SCHEMA.to_owned()]))
+    }
+
+    async fn table_names(&self, _catalog: &str, schema: &str) -> Result<Option<Vec<String>>, DataFusionError> {
+        let names = match schema {
+            SCHEMA => self.0.newest().tables().map(|table| table.declared.name.clone()).collect(),
+            _ => Vec::new(),
+        };
+        Ok(Some(names))
+    }
+
+    async fn table_schema(
+        &self,
+        _catalog: &str,
+        schema: &str,
+        name: &str,
+    ) -> Result<Option<SchemaRef>, DataFusionError> {
+        let newest = self.0.newest();
+        Ok(newest.table(name).filter(|_| schema == SCHEMA).map(|table| table.schema()))
+    }
+
+    async fn table_type(
+        &self,
+        _catalog: &str,
+        _schema: &str,
+        _name: &str,
+    ) -> Result<Option<TableType>, DataFusionError> {
+        Ok(Some(TableType::Base))
+    }
+}
+
+/// Whom `\du` shows.
+#[derive(Clone, Debug)]
+pub(super) struct Roles;
+
+/// The one user that there is.
+const ROOT: &str = "root";
+
+#[async_trait]
+impl PgCatalogContextProvider for Roles {
+    async fn roles(&self) -> Vec<String> {
+        vec![ROOT.to_owned()]
+    }
+
+    async fn role(&self, name: &str) -> Option<Role> {
+        (name == ROOT).then(|| Role {
+            name: ROOT.to_owned(),
+            is_superuser: true,
+            can_login: true,
+            can_create_db: true,
+            can_create_role: true,
+            can_create_user: true,
+            can_replication: false,
+            grants: Vec::new(),
+            inherited_roles: Vec::new(),
+        })
+    }
+}

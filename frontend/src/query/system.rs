@@ -1,0 +1,131 @@
+//! The schema `pg_catalog`, by `datafusion-pg-catalog`, with the types of columns put right: it derives them from Arrow's
+//! types, in which a varchar and a jsonb are both text.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch};
+use datafusion::arrow::datatypes::{Int16Type, Int32Type, SchemaRef};
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables, PgCatalogTable};
+use futures::TryStreamExt;
+
+use super::schema::{Listing, Roles};
+use crate::catalog::CatalogCache;
+use crate::encode::pg_type;
+
+const ATTRIBUTES: &str = "pg_attribute";
+const CLASSES: &str = "pg_class";
+
+#[derive(Debug)]
+pub(super) struct SystemCatalog {
+    tables: PgCatalogSchemaProvider<Listing, Roles>,
+    cache: CatalogCache,
+}
+
+impl SystemCatalog {
+    pub(super) fn new(cache: CatalogCache) -> Result<SystemCatalog> {
+        let fixed = Arc::new(PgCatalogStaticTables::try_new()?);
+        let tables = PgCatalogSchemaProvider::try_new(Listing(cache.clone()), fixed, Roles)?;
+        Ok(SystemCatalog { tables, cache })
+    }
+
+    fn dynamic(&self, name: &str) -> Result<Arc<dyn PartitionStream>> {
+        match self.tables.build_table_by_name(name)? {
+            Some(PgCatalogTable::Dynamic(table)) => Ok(table),
+            _ => Err(DataFusionError::Internal(format!("{name} is not made when it is asked for"))),
+        }
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for SystemCatalog {
+    fn table_names(&self) -> Vec<String> {
+        self.tables.table_names()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        if name != ATTRIBUTES {
+            return self.tables.table(name).await;
+        }
+        let attributes = Attributes {
+            attributes: self.dynamic(ATTRIBUTES)?,
+            classes: self.dynamic(CLASSES)?,
+            cache: self.cache.clone(),
+        };
+        let schema = Arc::clone(attributes.attributes.schema());
+        Ok(Some(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(attributes)])?)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.tables.table_exist(name)
+    }
+}
+
+/// `pg_attribute`.
+#[derive(Clone, Debug)]
+struct Attributes {
+    attributes: Arc<dyn PartitionStream>,
+    /// Says which table an oid stands for.
+    classes: Arc<dyn PartitionStream>,
+    cache: CatalogCache,
+}
+
+impl Attributes {
+    async fn batches(self, context: Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
+        let mut names = HashMap::new();
+        let classes: Vec<RecordBatch> = self.classes.execute(Arc::clone(&context)).try_collect().await?;
+        for batch in classes {
+            let oids = column(&batch, "oid")?.as_primitive::<Int32Type>();
+            let relations = column(&batch, "relname")?.as_string::<i32>();
+            let pairs = oids.values().iter().zip(relations).filter_map(|(oid, name)| Some((*oid, name?.to_owned())));
+            names.extend(pairs);
+        }
+        let attributes: Vec<RecordBatch> = self.attributes.execute(context).try_collect().await?;
+        attributes.into_iter().map(|batch| self.with_types(&batch, &names)).collect()
+    }
+
+    fn with_types(&self, batch: &RecordBatch, names: &HashMap<i32, String>) -> Result<RecordBatch> {
+        let tables = self.cache.newest();
+        let relations = column(batch, "attrelid")?.as_primitive::<Int32Type>();
+        let numbers = column(batch, "attnum")?.as_primitive::<Int16Type>();
+        let derived = column(batch, "atttypid")?.as_primitive::<Int32Type>();
+        let types = (0..batch.num_rows()).map(|row| {
+            let declared = names.get(&relations.value(row)).and_then(|name| tables.table(name)).and_then(|table| {
+                let column = usize::try_from(numbers.value(row)).ok()?.checked_sub(1)?;
+                let column = table.declared.columns.get(column)?;
+                let field = Arc::new(column.ty.field(&column.name));
+                i32::try_from(pg_type(&field).ok()?.oid()).ok()
+            });
+            declared.unwrap_or_else(|| derived.value(row))
+        });
+        let types: ArrayRef = Arc::new(Int32Array::from_iter_values(types));
+        let mut columns = batch.columns().to_vec();
+        columns[batch.schema().index_of("atttypid")?] = types;
+        Ok(RecordBatch::try_new(batch.schema(), columns)?)
+    }
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef> {
+    let missing = || DataFusionError::Internal(format!("a system catalog lacks its column {name}"));
+    batch.column_by_name(name).ok_or_else(missing)
+}
+
+impl PartitionStream for Attributes {
+    fn schema(&self) -> &SchemaRef {
+        self.attributes.schema()
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let batches = self.clone().batches(context);
+        let stream =
+            futures::stream::once(batches).map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok)));
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(self.schema()), stream.try_flatten()))
+    }
+}

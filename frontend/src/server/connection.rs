@@ -1,0 +1,205 @@
+//! One client's connection, from accept to end.
+//!
+//! Owns the registry by which cancel requests, which come on connections of their own, find what they are to cancel, and
+//! the watch for clients that go away while their query runs.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pgwire::api::cancel::CancelHandler;
+use pgwire::api::{ErrorHandler, PgWireServerHandlers, RandomPidSecretKeyGenerator};
+use pgwire::messages::cancel::CancelRequest;
+use pgwire::messages::startup::SecretKey;
+use pgwire::tokio::process_socket;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info_span};
+
+use super::extended::Extended;
+use super::simple::Simple;
+use super::startup::Startup;
+use crate::frontend::Frontend;
+use crate::metrics;
+use crate::session::Session;
+
+/// At shutdown a running statement gets this long to tell its client that it ends.
+const FAREWELL: Duration = Duration::from_millis(200);
+
+/// The sessions that can be cancelled.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    sessions: Mutex<HashMap<(i32, Bytes), Weak<Session>>>,
+    pub(super) keys: RandomPidSecretKeyGenerator,
+}
+
+impl Connections {
+    pub(super) fn register(self: &Arc<Self>, pid: i32, key: &SecretKey, session: &Arc<Session>) -> Registered {
+        let key = (pid, key.to_bytes());
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.insert(key.clone(), Arc::downgrade(session));
+        Registered { connections: Arc::clone(self), key }
+    }
+
+    fn cancel(&self, request: &CancelRequest) {
+        let key = (request.pid, request.secret_key.to_bytes());
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(session) = sessions.get(&key).and_then(Weak::upgrade) {
+            session.cancel();
+        }
+    }
+}
+
+/// A session's entry, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Registered {
+    connections: Arc<Connections>,
+    key: (i32, Bytes),
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.connections.sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}
+
+/// What a connection consists of once its client has introduced itself.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) _registered: Registered,
+    pub(super) _metric: metrics::Connection,
+}
+
+/// A connection's handlers.
+pub(super) struct Handlers {
+    startup: Arc<Startup>,
+    simple: Arc<Simple>,
+    extended: Arc<Extended>,
+    cancel: Arc<Cancel>,
+}
+
+/// Serves one client until it goes, or the node stops.
+pub(super) async fn serve(
+    frontend: Arc<Frontend>,
+    connections: Arc<Connections>,
+    stream: TcpStream,
+    place: Option<OwnedSemaphorePermit>,
+    closing: CancellationToken,
+) -> Result<(), Infallible> {
+    let span = info_span!("session", peer = stream.peer_addr().map(tracing::field::display).ok());
+    let outcome = serve_stream(frontend, connections, stream, place, closing).instrument(span.clone()).await;
+    if let Err(error) = outcome {
+        span.in_scope(|| debug!(%error, "the connection broke"));
+    }
+    Ok(())
+}
+
+async fn serve_stream(
+    frontend: Arc<Frontend>,
+    connections: Arc<Connections>,
+    stream: TcpStream,
+    place: Option<OwnedSemaphorePermit>,
+    closing: CancellationToken,
+) -> io::Result<()> {
+    let (stream, watched) = twice(stream)?;
+    let session = Arc::new(Session::new(closing.clone()));
+    let handlers = Handlers {
+        startup: Arc::new(Startup::new(&frontend, &connections, &session, place.is_some())),
+        simple: Arc::new(Simple::new(&frontend, &session)),
+        extended: Arc::new(Extended::new(&frontend, &session)),
+        cancel: Arc::new(Cancel(connections)),
+    };
+    // A large future, and one a connection.
+    let client = Box::pin(process_socket(stream, None, handlers));
+    tokio::select! {
+        outcome = client => outcome,
+        () = end_of(&watched, &closing) => Ok(()),
+    }
+}
+
+/// The same socket under two descriptors: one to talk, one to notice that the client is gone while nobody reads.
+fn twice(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
+    let stream = stream.into_std()?;
+    let watched = stream.try_clone()?;
+    Ok((TcpStream::from_std(stream)?, TcpStream::from_std(watched)?))
+}
+
+/// Returns when the connection is to be dropped: some time after `closing`, which also is cancelled here if the client
+/// has closed its side.
+async fn end_of(watched: &TcpStream, closing: &CancellationToken) {
+    tokio::select! {
+        () = closing.cancelled() => {}
+        () = closed_by_client(watched) => closing.cancel(),
+    }
+    sleep(FAREWELL).await;
+}
+
+async fn closed_by_client(watched: &TcpStream) {
+    loop {
+        match watched.ready(Interest::READABLE).await {
+            Ok(ready) if ready.is_read_closed() => return,
+            // There is something to read, which is not for us; wait for the next change.
+            Ok(_) => {
+                let _cleared =
+                    watched.try_io(Interest::READABLE, || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock)));
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+impl PgWireServerHandlers for Handlers {
+    fn simple_query_handler(&self) -> Arc<impl pgwire::api::query::SimpleQueryHandler> {
+        Arc::clone(&self.simple)
+    }
+
+    fn extended_query_handler(&self) -> Arc<impl pgwire::api::query::ExtendedQueryHandler> {
+        Arc::clone(&self.extended)
+    }
+
+    fn startup_handler(&self) -> Arc<impl pgwire::api::auth::StartupHandler> {
+        Arc::clone(&self.startup)
+    }
+
+    fn error_handler(&self) -> Arc<impl ErrorHandler> {
+        Arc::new(Logging)
+    }
+
+    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
+        Arc::clone(&self.cancel)
+    }
+}
+
+/// Answers cancel requests.
+struct Cancel(Arc<Connections>);
+
+#[async_trait]
+impl CancelHandler for Cancel {
+    async fn on_cancel_request(&self, request: CancelRequest) {
+        self.0.cancel(&request);
+    }
+}
+
+/// Errors are the client's to see; those that are our fault are an operator's too.
+struct Logging;
+
+impl ErrorHandler for Logging {
+    fn on_error<C>(&self, _client: &C, error: &mut pgwire::error::PgWireError) {
+        match error {
+            pgwire::error::PgWireError::UserError(info) if info.code.starts_with("XX") => {
+                tracing::error!(sqlstate = info.code, error = info.message, "a statement failed through our fault");
+            }
+            pgwire::error::PgWireError::UserError(info) => {
+                debug!(sqlstate = info.code, error = info.message, "a statement failed");
+            }
+            error => debug!(%error, "a client broke the protocol or its connection"),
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The extended protocol: statements that are prepared, described, bound to parameters, and executed, whole or some
+//! rows at a time.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use futures::{Sink, SinkExt};
+use pgwire::api::portal::{Format, Portal, PortalExecutionState};
+use pgwire::api::query::{ExtendedQueryHandler, send_partial_query_response};
+use pgwire::api::results::{
+    DescribePortalResponse, DescribeResponse, DescribeStatementResponse, FieldInfo, QueryResponse, Response,
+};
+use pgwire::api::stmt::{QueryParser, StoredStatement};
+use pgwire::api::store::{Entry, PortalStore};
+use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
+use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::messages::PgWireBackendMessage;
+use pgwire::messages::extendedquery::{Execute, Sync as SyncMessage};
+use pgwire::messages::response::{EmptyQueryResponse, ReadyForQuery, TransactionStatus};
+use tracing::{Instrument, info_span};
+
+use super::respond::{Cursor, Watch, check_transaction, send_done, send_row_tag};
+use crate::encode::describe;
+use crate::error::{Error, sqlstate};
+use crate::frontend::{Answer, Frontend, Runnable};
+use crate::parser::parse;
+use crate::query::bind_parameters;
+use crate::session::Session;
+
+/// A prepared statement and its columns; none if it returns no rows.
+#[derive(Clone, Debug)]
+pub(super) struct Statement {
+    runnable: Runnable,
+    columns: Option<(SchemaRef, Vec<String>)>,
+}
+
+impl Statement {
+    fn parameter_types(&self) -> Vec<Type> {
+        match &self.runnable {
+            Runnable::Query(prepared) => prepared.parameters.wire_types(),
+            Runnable::Command(_) => Vec::new(),
+        }
+    }
+
+    fn fields(&self, format: &Format) -> Result<Vec<FieldInfo>, Error> {
+        self.columns.as_ref().map_or(Ok(Vec::new()), |(schema, names)| describe(schema, names, format))
+    }
+}
+
+pub(super) struct Extended {
+    parser: Arc<Preparer>,
+}
+
+/// Parses and plans what clients prepare.
+pub(super) struct Preparer {
+    frontend: Arc<Frontend>,
+    session: Arc<Session>,
+}
+
+impl Extended {
+    pub(super) fn new(frontend: &Arc<Frontend>, session: &Arc<Session>) -> Extended {
+        let parser = Preparer { frontend: Arc::clone(frontend), session: Arc::clone(session) };
+        Extended { parser: Arc::new(parser) }
+    }
+
+    /// Runs a portal for the first time, up to its first rows.
+    async fn start<C>(&self, client: &C, portal: &Portal<Arc<Statement>>) -> PgWireResult<(Answer, Watch)>
+    where
+        C: ClientInfo,
+    {
+        let Preparer { frontend, session } = self.parser.as_ref();
+        let runnable = &portal.statement.statement.runnable;
+        let mut watch = Watch {
+            limits: session.begin_statement(),
+            metric: frontend.metrics.statement(runnable.kind()),
+            span: info_span!("statement", session = session.pid(), kind = runnable.kind()),
+        };
+        let span = watch.span.clone();
+        check_transaction(client, runnable.ends_transaction())?;
+        let values = match runnable {
+            Runnable::Query(prepared) => Some(bind_parameters(portal, &prepared.parameters)?),
+            Runnable::Command(_) => None,
+        };
+        let run = Box::pin(frontend.run(session, &watch.limits, runnable, values.as_ref()));
+        match watch.limits.run(run).instrument(span).await.and_then(|answer| answer) {
+            Ok(answer) => {
+                if !matches!(answer, Answer::Rows(_)) {
+                    watch.metric.succeeded();
+                }
+                Ok((answer, watch))
+            }
+            Err(error) => {
+                watch.metric.failed(&error);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Sends a portal's rows: all of them, or the first `max_rows`, with the rest kept in the portal.
+    async fn send<C>(
+        &self,
+        client: &mut C,
+        portal: &Portal<Arc<Statement>>,
+        cursor: Cursor,
+        max_rows: usize,
+    ) -> PgWireResult<()>
+    where
+        C: Sink<PgWireBackendMessage> + Unpin + Send,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let described = portal.statement.statement.fields(&portal.result_column_format)?;
+        let same_types = described.iter().map(FieldInfo::datatype).eq(cursor.fields.iter().map(FieldInfo::datatype));
+        if !same_types {
+            return Err(Error::unsupported("cached plan must not change result type").into());
+        }
+        let state = portal.state();
+        if max_rows == 0 {
+            *state.lock().await = PortalExecutionState::Finished;
+            let tag = cursor.tag;
+            let count = cursor.send(client).await?;
+            return send_row_tag(client, tag, count).await;
+        }
+        let tag = cursor.tag;
+        let mut response = QueryResponse::new(Arc::clone(&cursor.fields), cursor.into_stream());
+        response.set_command_tag(tag);
+        let suspended = send_partial_query_response(client, &mut response, max_rows).await?;
+        *state.lock().await =
+            if suspended { PortalExecutionState::Suspended(response) } else { PortalExecutionState::Finished };
+        Ok(())
+    }
+
+    /// Sends more rows of a portal that was begun.
+    async fn resume<C>(&self, client: &mut C, portal: &Portal<Arc<Statement>>, max_rows: usize) -> PgWireResult<()>
+    where
+        C: Sink<PgWireBackendMessage> + Unpin + Send,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let state = portal.state();
+        let mut state = state.lock().await;
+        match &mut *state {
+            PortalExecutionState::Suspended(response) => {
+                if !send_partial_query_response(client, response, max_rows).await? {
+                    *state = PortalExecutionState::Finished;
+                }
+                Ok(())
+            }
+            _ => send_row_tag(client, "SELECT", 0).await,
+        }
+    }
+
+    async fn execute<C>(&self, client: &mut C, message: &Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Arc<Statement>>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let max_rows = usize::try_from(message.max_rows).unwrap_or(0);
+        let portal = match client.portal_store().get_portal(name) {
+            Some(Entry::Value(portal)) => portal,
+            Some(Entry::Empty) => {
+                return Ok(client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?);
+            }
+            None => {
+                let message = format!("portal \"{name}\" does not exist");
+                return Err(Error::user(sqlstate::INVALID_CURSOR_NAME, message).into());
+            }
+        };
+        if !matches!(*portal.state().lock().await, PortalExecutionState::Initial) {
+            return self.resume(client, &portal, max_rows).await;
+        }
+        match self.start(client, &portal).await? {
+            (Answer::Rows(result), watch) => {
+                let cursor = Cursor::new(result, &portal.result_column_format, watch)?;
+                self.send(client, &portal, cursor, max_rows).await
+            }
+            (answer, _) => send_done(client, answer).await,
+        }
+    }
+}
+
+#[async_trait]
+impl QueryParser for Preparer {
+    type Statement = Arc<Statement>;
+
+    async fn parse_sql<C>(&self, client: &C, sql: &str, types: &[Option<Type>]) -> PgWireResult<Option<Self::Statement>>
+    where
+        C: ClientInfo + Unpin + Send + Sync,
+    {
+        let mut statements = parse(sql)?;
+        if statements.len() > 1 {
+            let message = "cannot insert multiple commands into a prepared statement";
+            return Err(Error::user(sqlstate::SYNTAX_ERROR, message).into());
+        }
+        let Some(parsed) = statements.pop() else {
+            return Ok(None);
+        };
+        check_transaction(client, parsed.ends_transaction())?;
+        let limits = self.session.begin_statement();
+        let prepare = async {
+            let runnable = self.frontend.prepare(&self.session, &limits, parsed, types).await?;
+            let columns = self.frontend.describe(&self.session, &runnable).await?;
+            Ok::<_, Error>(Some(Arc::new(Statement { runnable, columns })))
+        };
+        let prepared = limits.run(Box::pin(prepare)).await.and_then(|prepared| prepared);
+        Ok(prepared.inspect_err(|error| self.frontend.metrics.statement("invalid").failed(error))?)
+    }
+
+    fn get_parameter_types(&self, statement: &Self::Statement) -> PgWireResult<Vec<Type>> {
+        Ok(statement.parameter_types())
+    }
+
+    fn get_result_schema(&self, statement: &Self::Statement, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
+        Ok(statement.fields(format.unwrap_or(&Format::UnifiedText))?)
+    }
+}
+
+#[async_trait]
+impl ExtendedQueryHandler for Extended {
+    type Statement = Arc<Statement>;
+    type QueryParser = Preparer;
+
+    fn query_parser(&self) -> Arc<Preparer> {
+        Arc::clone(&self.parser)
+    }
+
+    async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if !matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+            return Err(PgWireError::NotReadyForQuery);
+        }
+        client.set_state(PgWireConnectionState::QueryInProgress);
+        self.execute(client, &message).await?;
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        Ok(())
+    }
+
+    /// Outside of a transaction block, portals end here: what they read must not stay pinned.
+    async fn on_sync<C>(&self, client: &mut C, _message: SyncMessage) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if client.transaction_status() == TransactionStatus::Idle {
+            client.portal_store().clear_portals();
+        } else {
+            client.portal_store().rm_portal(DEFAULT_NAME);
+        }
+        let ready = ReadyForQuery::new(client.transaction_status());
+        Ok(client.send(PgWireBackendMessage::ReadyForQuery(ready)).await?)
+    }
+
+    async fn do_describe_statement<C>(
+        &self,
+        _client: &mut C,
+        target: &StoredStatement<Self::Statement>,
+    ) -> PgWireResult<DescribeStatementResponse>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let fields = target.statement.fields(&Format::UnifiedText)?;
+        Ok(DescribeStatementResponse::new(target.statement.parameter_types(), fields))
+    }
+
+    async fn do_describe_portal<C>(
+        &self,
+        _client: &mut C,
+        target: &Portal<Self::Statement>,
+    ) -> PgWireResult<DescribePortalResponse>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let statement = &target.statement.statement;
+        if statement.columns.is_none() {
+            return Ok(DescribePortalResponse::no_data());
+        }
+        Ok(DescribePortalResponse::new(statement.fields(&target.result_column_format)?))
+    }
+
+    /// Never called: [`ExtendedQueryHandler::on_execute`] sends rows as they come.
+    async fn do_query<C>(
+        &self,
+        _client: &mut C,
+        _portal: &Portal<Self::Statement>,
+        _max_rows: usize,
+    ) -> PgWireResult<Response>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        Err(Error::internal("portals are executed as they are sent").into())
+    }
+}

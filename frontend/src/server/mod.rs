@@ -1,0 +1,127 @@
+//! The PostgreSQL wire protocol.
+//!
+//! Owns connections: start-up, the simple and the extended protocol, cancellation, limits, the end. What a statement
+//! means is `frontend`'s. In reading order: [`connection`] (one client), [`startup`], [`simple`] and [`extended`] (the
+//! two protocols), [`respond`] (answers on the wire).
+
+mod connection;
+mod extended;
+mod respond;
+mod simple;
+mod startup;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use weir_common::error::Kind;
+use weir_common::http::Readiness;
+use weir_common::task::{Group, OnFailure};
+
+use crate::config::Config;
+use crate::frontend::Frontend;
+use connection::{Connections, serve};
+pub(crate) use respond::wire_error;
+
+/// After a failure to accept, which is for want of file descriptors, connections get time to end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a frontend does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration cannot be used.
+    #[error("the frontend cannot start")]
+    Start(#[source] crate::error::Error),
+    /// A background task failed; it has been logged.
+    #[error("a task of the frontend failed")]
+    Task,
+}
+
+impl Error {
+    /// What it means for whoever met it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Error::Start(error) => error.kind(),
+            Error::Task => Kind::Internal,
+        }
+    }
+}
+
+/// A frontend node. Stateless: any number of them serve a cluster.
+#[derive(Debug)]
+pub struct Server {
+    frontend: Arc<Frontend>,
+}
+
+impl Server {
+    /// A frontend that does not listen yet.
+    ///
+    /// # Errors
+    /// If the configuration cannot be used: no meta node, or one that is not `host:port`.
+    pub fn new(config: Config) -> Result<Server, Error> {
+        Ok(Server { frontend: Arc::new(Frontend::new(config).map_err(Error::Start)?) })
+    }
+
+    /// Ready while the leader of the meta nodes is in reach.
+    pub fn readiness(&self) -> Readiness {
+        let meta = Arc::clone(&self.frontend.meta);
+        Arc::new(move || if meta.is_reached() { Ok(()) } else { Err("no meta node leads".to_owned()) })
+    }
+
+    /// Serves clients until cancelled; then ends what runs with `57P01`.
+    ///
+    /// # Errors
+    /// If a background task fails.
+    pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
+        let group = Group::child_of(&cancel);
+        let snapshots = self.frontend.snapshots.clone();
+        let token = group.token().clone();
+        group.spawn("pins", OnFailure::StopGroup, async move {
+            snapshots.keep(token).await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        self.accept(listener, &group).await;
+        group.stop().await;
+        if cancel.is_cancelled() { Ok(()) } else { Err(Error::Task) }
+    }
+
+    async fn accept(&self, listener: TcpListener, group: &Group) {
+        let connections = Arc::new(Connections::default());
+        let places = Arc::new(Semaphore::new(self.frontend.config.connections_max));
+        match listener.local_addr() {
+            Ok(address) => info!(%address, "accepting SQL connections"),
+            Err(error) => warn!(%error, "the SQL listener has no address"),
+        }
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = group.token().cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    // Refused at start-up, with an error that the client can read.
+                    let place = Arc::clone(&places).try_acquire_owned().ok();
+                    let frontend = Arc::clone(&self.frontend);
+                    let (connections, token) = (Arc::clone(&connections), group.token().child_token());
+                    group.spawn("connection", OnFailure::Log, serve(frontend, connections, stream, place, token));
+                }
+                Err(error) => {
+                    warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Serves clients until cancelled: [`Server::new`] and [`Server::run`] in one.
+///
+/// # Errors
+/// As those.
+pub async fn run(config: Config, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
+    Server::new(config)?.run(listener, cancel).await
+}

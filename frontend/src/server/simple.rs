@@ -1,0 +1,123 @@
+//! The simple protocol: a text of statements, each answered before the next is run.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::{Sink, SinkExt};
+use pgwire::api::portal::Format;
+use pgwire::api::query::{SimpleQueryHandler, send_ready_for_query};
+use pgwire::api::results::Response;
+use pgwire::api::store::PortalStore;
+use pgwire::api::{ClientInfo, ClientPortalStore, PgWireConnectionState};
+use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::messages::PgWireBackendMessage;
+use pgwire::messages::response::EmptyQueryResponse;
+use pgwire::messages::simplequery::Query;
+use tracing::{Instrument, info_span};
+
+use super::respond::{Cursor, Watch, check_transaction, send_description, send_done, send_row_tag};
+use crate::error::Error;
+use crate::frontend::{Answer, Frontend, Runnable};
+use crate::parser::{Parsed, parse};
+use crate::session::Session;
+
+pub(super) struct Simple {
+    frontend: Arc<Frontend>,
+    session: Arc<Session>,
+}
+
+impl Simple {
+    pub(super) fn new(frontend: &Arc<Frontend>, session: &Arc<Session>) -> Simple {
+        Simple { frontend: Arc::clone(frontend), session: Arc::clone(session) }
+    }
+
+    /// Runs one statement and sends its answer.
+    async fn answer<C>(&self, client: &mut C, parsed: Parsed) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let mut watch = Watch {
+            limits: self.session.begin_statement(),
+            metric: self.frontend.metrics.statement("invalid"),
+            span: info_span!("statement", session = self.session.pid(), kind = tracing::field::Empty),
+        };
+        let span = watch.span.clone();
+        let status = check_transaction(client, parsed.ends_transaction());
+        match self.run(status, parsed, &mut watch).instrument(span).await {
+            Ok(Answer::Rows(result)) => {
+                let cursor = Cursor::new(result, &Format::UnifiedText, watch)?;
+                send_description(client, &cursor.fields).await?;
+                let tag = cursor.tag;
+                let count = cursor.send(client).await?;
+                send_row_tag(client, tag, count).await
+            }
+            Ok(answer) => {
+                watch.metric.succeeded();
+                send_done(client, answer).await
+            }
+            Err(error) => {
+                watch.metric.failed(&error);
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn run(&self, status: Result<(), Error>, parsed: Parsed, watch: &mut Watch) -> Result<Answer, Error> {
+        status?;
+        let limits = watch.limits.clone();
+        let run = async {
+            let runnable = self.frontend.prepare(&self.session, &limits, parsed, &[]).await?;
+            watch.metric.is(runnable.kind());
+            watch.span.record("kind", runnable.kind());
+            if let Runnable::Query(prepared) = &runnable
+                && prepared.parameters.len() > 0
+            {
+                return Err(Error::user("42P02", "there is no parameter $1"));
+            }
+            self.frontend.run(&self.session, &limits, &runnable, None).await
+        };
+        limits.run(Box::pin(run)).await?
+    }
+}
+
+#[async_trait]
+impl SimpleQueryHandler for Simple {
+    async fn on_query<C>(&self, client: &mut C, query: Query) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        if !matches!(client.state(), PgWireConnectionState::ReadyForQuery) {
+            return Err(PgWireError::NotReadyForQuery);
+        }
+        client.set_state(PgWireConnectionState::QueryInProgress);
+        let statements = parse(&query.query).inspect_err(|error| {
+            self.frontend.metrics.statement("invalid").failed(error);
+        })?;
+        if statements.is_empty() {
+            client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+        }
+        for parsed in statements {
+            self.answer(client, parsed).await?;
+        }
+        client.set_state(PgWireConnectionState::ReadyForQuery);
+        send_ready_for_query(client, client.transaction_status()).await
+    }
+
+    /// Never called: [`SimpleQueryHandler::on_query`] answers statement by statement.
+    async fn do_query<C>(&self, _client: &mut C, _query: &str) -> PgWireResult<Vec<Response>>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        Err(Error::internal("statements are answered one by one").into())
+    }
+}

@@ -1,0 +1,133 @@
+//! One client's connection: who it is, its variables, what it runs.
+//!
+//! Owns session variables and the way to cancel what runs. A session runs one statement at a time.
+
+mod variables;
+
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use datafusion::execution::session_state::SessionState;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use variables::{Change, SERVER_VERSION, Variables};
+
+use crate::error::Error;
+
+/// The user of a client that names none.
+const DEFAULT_USER: &str = "root";
+
+/// A connection's state.
+#[derive(Debug)]
+pub(crate) struct Session {
+    user: OnceLock<String>,
+    /// The number by which cancel requests name the connection; 0 before start-up.
+    pid: AtomicI32,
+    variables: Mutex<Variables>,
+    running: Mutex<Option<CancellationToken>>,
+    /// Cancelled when the client is gone or the node stops.
+    closed: CancellationToken,
+    /// DataFusion's state with this session's functions, made when the first query comes.
+    pub(crate) template: OnceLock<SessionState>,
+}
+
+impl Session {
+    /// A session that ends when `closed` is cancelled.
+    pub(crate) fn new(closed: CancellationToken) -> Session {
+        Session {
+            user: OnceLock::new(),
+            pid: AtomicI32::new(0),
+            variables: Mutex::default(),
+            running: Mutex::default(),
+            closed,
+            template: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn start(&self, user: Option<&str>, pid: i32) {
+        let user = user.unwrap_or(DEFAULT_USER).to_owned();
+        self.variables().set_user(&user);
+        self.user.get_or_init(|| user);
+        self.pid.store(pid, Ordering::Relaxed);
+    }
+
+    pub(crate) fn user(&self) -> &str {
+        self.user.get().map_or(DEFAULT_USER, String::as_str)
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.pid.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn variables(&self) -> MutexGuard<'_, Variables> {
+        self.variables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a statement: it may be cancelled from now on, and has the session's timeout.
+    pub(crate) fn begin_statement(&self) -> Limits {
+        let token = self.closed.child_token();
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
+        let timeout = self.variables().statement_timeout();
+        Limits {
+            canceled: token,
+            closed: self.closed.clone(),
+            deadline: timeout.map(|timeout| Instant::now() + timeout),
+        }
+    }
+
+    /// Cancels what runs, if anything does.
+    pub(crate) fn cancel(&self) {
+        if let Some(token) = self.running.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            token.cancel();
+        }
+    }
+}
+
+/// What ends a statement early.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    canceled: CancellationToken,
+    closed: CancellationToken,
+    deadline: Option<Instant>,
+}
+
+impl Limits {
+    /// Runs a part of the statement, unless the statement is to end.
+    ///
+    /// # Errors
+    /// `57014` if the client cancelled it or its timeout is over, `57P01` if the connection is closing.
+    pub(crate) async fn run<T>(&self, part: impl Future<Output = T>) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            () = self.canceled.cancelled() => Err(self.why()),
+            () = self.timed_out() => Err(Error::canceled("statement timeout")),
+            done = part => Ok(done),
+        }
+    }
+
+    /// When to stop trying again: after `retry`, or when the statement's time is over.
+    pub(crate) fn retry_until(&self, retry: Duration) -> Instant {
+        let until = Instant::now() + retry;
+        self.deadline.map_or(until, |deadline| deadline.min(until))
+    }
+
+    async fn timed_out(&self) {
+        match self.deadline {
+            Some(deadline) => sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn why(&self) -> Error {
+        if self.closed.is_cancelled() {
+            Error::user(
+                crate::error::sqlstate::ADMIN_SHUTDOWN,
+                "terminating connection: the client is gone or the node stops",
+            )
+        } else {
+            Error::canceled("user request")
+        }
+    }
+}

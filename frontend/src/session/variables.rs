@@ -1,0 +1,288 @@
+//! Session variables: those of PostgreSQL that drivers set or ask for.
+//!
+//! Most only have to be there. What Weir cannot honour is refused, except the time zone: drivers set it unasked, so it
+//! is answered with a notice; results say their offset, which is always UTC's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::error::{Error, sqlstate};
+
+/// What RisingWave reports, since drivers choose their queries by it.
+pub(crate) const SERVER_VERSION: &str = "13.14.0";
+
+/// What may become of a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// Any text.
+    Free,
+    /// One of these, the first being the default; compared without regard to case.
+    OneOf(&'static [&'static str]),
+    /// A number of milliseconds, or a text with a unit.
+    Duration,
+    Integer,
+    /// `ISO` with any order of fields.
+    DateStyle,
+    TimeZone,
+    ReadOnly,
+}
+
+/// A variable, as PostgreSQL spells it.
+struct Known {
+    name: &'static str,
+    default: &'static str,
+    rule: Rule,
+    /// Whether clients are told of its value, at start-up and when it changes.
+    reported: bool,
+}
+
+const fn reported(name: &'static str, default: &'static str, rule: Rule) -> Known {
+    Known { name, default, rule, reported: true }
+}
+
+const fn quiet(name: &'static str, default: &'static str, rule: Rule) -> Known {
+    Known { name, default, rule, reported: false }
+}
+
+const ON_OFF: Rule = Rule::OneOf(&["on", "off", "true", "false", "1", "0", "yes", "no"]);
+
+const KNOWN: &[Known] = &[
+    reported("application_name", "", Rule::Free),
+    quiet("bytea_output", "hex", Rule::OneOf(&["hex"])),
+    reported("client_encoding", "UTF8", Rule::OneOf(&["UTF8", "UTF-8", "unicode"])),
+    quiet("client_min_messages", "notice", Rule::Free),
+    reported("DateStyle", "ISO, MDY", Rule::DateStyle),
+    quiet("default_transaction_isolation", "read committed", Rule::Free),
+    reported("default_transaction_read_only", "off", ON_OFF),
+    quiet("extra_float_digits", "1", Rule::Integer),
+    quiet("idle_in_transaction_session_timeout", "0", Rule::Duration),
+    quiet("idle_session_timeout", "0", Rule::Duration),
+    reported("in_hot_standby", "off", Rule::ReadOnly),
+    reported("integer_datetimes", "on", Rule::ReadOnly),
+    reported("IntervalStyle", "postgres", Rule::OneOf(&["postgres"])),
+    reported("is_superuser", "on", Rule::ReadOnly),
+    quiet("lc_collate", "C.UTF-8", Rule::ReadOnly),
+    quiet("lc_ctype", "C.UTF-8", Rule::ReadOnly),
+    quiet("lc_messages", "C.UTF-8", Rule::Free),
+    quiet("lc_monetary", "C.UTF-8", Rule::Free),
+    quiet("lc_numeric", "C.UTF-8", Rule::Free),
+    quiet("lc_time", "C.UTF-8", Rule::Free),
+    quiet("lock_timeout", "0", Rule::Duration),
+    quiet("max_identifier_length", "63", Rule::ReadOnly),
+    quiet("row_security", "on", ON_OFF),
+    quiet("search_path", "\"$user\", public", Rule::Free),
+    reported("server_encoding", "UTF8", Rule::ReadOnly),
+    reported("server_version", SERVER_VERSION, Rule::ReadOnly),
+    quiet("server_version_num", "130014", Rule::ReadOnly),
+    reported("session_authorization", "root", Rule::ReadOnly),
+    reported("standard_conforming_strings", "on", Rule::OneOf(&["on", "true", "1", "yes"])),
+    quiet("statement_timeout", "0", Rule::Duration),
+    quiet("synchronous_commit", "on", Rule::Free),
+    reported("TimeZone", "UTC", Rule::TimeZone),
+    quiet("transaction_isolation", "read committed", Rule::Free),
+    quiet("transaction_read_only", "off", ON_OFF),
+];
+
+/// Spellings of the one time zone there is.
+const UTC: [&str; 9] = ["utc", "etc/utc", "gmt", "etc/gmt", "uct", "zulu", "universal", "0", "+00:00"];
+
+/// A variable that took a value.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) name: String,
+    pub(crate) value: String,
+    pub(crate) reported: bool,
+    /// What the client should know.
+    pub(crate) notice: Option<String>,
+}
+
+/// A session's variables.
+#[derive(Debug, Default)]
+pub(crate) struct Variables {
+    /// Where they differ from their defaults; names in lower case.
+    values: BTreeMap<String, String>,
+}
+
+impl Variables {
+    /// The client's name, as `session_authorization`.
+    pub(crate) fn set_user(&mut self, user: &str) {
+        self.values.insert("session_authorization".to_owned(), user.to_owned());
+    }
+
+    /// A variable's value.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        let name = name.to_lowercase();
+        let set = self.values.get(&name).map(String::as_str);
+        set.or_else(|| known(&name).map(|known| known.default))
+    }
+
+    /// # Errors
+    /// `42704` if there is no such variable.
+    pub(crate) fn show(&self, name: &str) -> Result<&str, Error> {
+        self.get(name).ok_or_else(|| unknown(name))
+    }
+
+    /// Every variable by PostgreSQL's spelling, in its order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        KNOWN.iter().map(|known| (known.name, self.get(known.name).unwrap_or(known.default)))
+    }
+
+    /// What a client is told at start-up.
+    pub(crate) fn reported(&self) -> Vec<(&'static str, String)> {
+        let reported = KNOWN.iter().filter(|known| known.reported);
+        reported.map(|known| (known.name, self.get(known.name).unwrap_or(known.default).to_owned())).collect()
+    }
+
+    /// Sets a variable; no value is the default.
+    ///
+    /// # Errors
+    /// `42704` if there is none, `22023` if it does not take the value, `55P02` if it cannot change.
+    pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<Change, Error> {
+        let Some(known) = known(name) else {
+            // A name with a dot belongs to an extension or an application.
+            if !name.contains('.') {
+                return Err(unknown(name));
+            }
+            let value = value.unwrap_or_default().to_owned();
+            self.values.insert(name.to_lowercase(), value.clone());
+            return Ok(Change { name: name.to_owned(), value, reported: false, notice: None });
+        };
+        let (value, notice) = known.accept(value.unwrap_or(known.default))?;
+        self.values.insert(known.name.to_lowercase(), value.clone());
+        Ok(Change { name: known.name.to_owned(), value, reported: known.reported, notice })
+    }
+
+    /// Sets every variable that can change to its default, and says which are reported.
+    pub(crate) fn reset(&mut self) -> Vec<Change> {
+        self.values.retain(|name, _| known(name).is_some_and(|known| known.rule == Rule::ReadOnly));
+        let changed = KNOWN.iter().filter(|known| known.reported && known.rule != Rule::ReadOnly);
+        changed
+            .map(|known| Change {
+                name: known.name.to_owned(),
+                value: known.default.to_owned(),
+                reported: true,
+                notice: None,
+            })
+            .collect()
+    }
+
+    /// How long a statement may take.
+    pub(crate) fn statement_timeout(&self) -> Option<Duration> {
+        let millis = self.get("statement_timeout").and_then(millis).unwrap_or(0);
+        (millis > 0).then(|| Duration::from_millis(millis))
+    }
+}
+
+impl Known {
+    /// The value as it is kept, and a notice.
+    fn accept(&self, value: &str) -> Result<(String, Option<String>), Error> {
+        let same = || Ok((value.to_owned(), None));
+        let refuse = || {
+            let message = format!("invalid value for parameter \"{}\": \"{value}\"", self.name);
+            Error::user(sqlstate::INVALID_PARAMETER_VALUE, message)
+        };
+        match self.rule {
+            Rule::Free => same(),
+            Rule::OneOf(allowed) if allowed.iter().any(|one| one.eq_ignore_ascii_case(value)) => match self.default {
+                "UTF8" => Ok(("UTF8".to_owned(), None)),
+                _ => Ok((canonical(value), None)),
+            },
+            Rule::OneOf(allowed) => Err(refuse().with_hint(format!("available values: {}", allowed.join(", ")))),
+            Rule::Duration => millis(value).map(|_| (value.to_owned(), None)).ok_or_else(refuse),
+            Rule::Integer => value.parse::<i64>().map(|_| (value.to_owned(), None)).map_err(|_| refuse()),
+            Rule::DateStyle => match value.split(',').next().map(str::trim) {
+                Some(style) if style.eq_ignore_ascii_case("iso") => same(),
+                // Only the order of fields, which makes no difference to ISO.
+                Some(order) if ["mdy", "dmy", "ymd"].contains(&order.to_ascii_lowercase().as_str()) => {
+                    Ok((format!("ISO, {}", order.to_ascii_uppercase()), None))
+                }
+                _ => Err(refuse().with_hint("dates are printed in the style ISO")),
+            },
+            Rule::TimeZone if UTC.contains(&value.to_ascii_lowercase().as_str()) => Ok(("UTC".to_owned(), None)),
+            Rule::TimeZone => {
+                let notice = format!("sessions are in UTC; the time zone \"{value}\" is not used");
+                Ok(("UTC".to_owned(), Some(notice)))
+            }
+            Rule::ReadOnly => Err(Error::user("55P02", format!("parameter \"{}\" cannot be changed", self.name))),
+        }
+    }
+}
+
+fn known(name: &str) -> Option<&'static Known> {
+    KNOWN.iter().find(|known| known.name.eq_ignore_ascii_case(name))
+}
+
+fn unknown(name: &str) -> Error {
+    Error::user(sqlstate::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
+}
+
+/// Booleans are shown as `on` and `off`.
+fn canonical(value: &str) -> String {
+    match value.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => "on".to_owned(),
+        "false" | "0" | "no" | "off" => "off".to_owned(),
+        other => other.to_owned(),
+    }
+}
+
+/// `250`, `5s`, `1 min`: without a unit it is milliseconds.
+fn millis(value: &str) -> Option<u64> {
+    let value = value.trim();
+    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let number: u64 = value[..digits].parse().ok()?;
+    let factor = match value[digits..].trim() {
+        "" | "ms" => 1,
+        "s" => 1_000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_keeps_its_value_until_it_is_reset() {
+        let mut variables = Variables::default();
+        assert_eq!(variables.show("DATESTYLE").expect("known"), "ISO, MDY");
+        let change = variables.set("Application_Name", Some("x")).expect("free");
+        assert_eq!((change.name.as_str(), change.reported), ("application_name", true));
+        assert_eq!(variables.get("application_name"), Some("x"));
+        variables.set("application_name", None).expect("free");
+        assert_eq!(variables.get("application_name"), Some(""));
+    }
+
+    #[test]
+    fn what_cannot_be_honoured_is_refused() {
+        let mut variables = Variables::default();
+        assert_eq!(variables.set("nonsense", Some("1")).expect_err("unknown").sqlstate, "42704");
+        assert_eq!(variables.set("client_encoding", Some("LATIN1")).expect_err("refused").sqlstate, "22023");
+        assert_eq!(variables.set("DateStyle", Some("German")).expect_err("refused").sqlstate, "22023");
+        assert_eq!(variables.set("server_version", Some("15")).expect_err("fixed").sqlstate, "55P02");
+        assert!(variables.set("my.variable", Some("1")).is_ok());
+    }
+
+    #[test]
+    fn another_time_zone_is_answered_with_a_notice() {
+        let mut variables = Variables::default();
+        let change = variables.set("TimeZone", Some("Europe/Berlin")).expect("accepted");
+        assert_eq!(change.value, "UTC");
+        assert!(change.notice.is_some());
+        assert_eq!(variables.set("timezone", Some("Etc/UTC")).expect("accepted").notice, None);
+    }
+
+    #[test]
+    fn timeouts_have_units() {
+        for (text, expected) in [("250", 250), ("5s", 5_000), ("1 min", 60_000), ("0", 0)] {
+            assert_eq!(millis(text), Some(expected));
+        }
+        assert_eq!(millis("soon"), None);
+        let mut variables = Variables::default();
+        variables.set("statement_timeout", Some("2s")).expect("a duration");
+        assert_eq!(variables.statement_timeout(), Some(Duration::from_secs(2)));
+    }
+}

@@ -1,0 +1,164 @@
+//! The committed epoch that a statement reads, held readable while it runs.
+//!
+//! Owns pins: taken when a statement starts, renewed while it runs, released when the last part of it is dropped.
+//! Invariant: every scan of a statement uses one snapshot, which was pinned after the statement was received; so it sees
+//! everything that was acknowledged before.
+
+use std::collections::HashSet;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+use weir_common::ids::{Epoch, TermId};
+
+use crate::catalog::{Catalog, CatalogCache};
+use crate::error::Error;
+use crate::meta::{Meta, Pinned, Slot};
+
+/// Pins are renewed this often, or thrice in a lease if that is more often. Also how often the leader is looked for.
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+/// However short a lease is.
+const RENEW_INTERVAL_MIN: Duration = Duration::from_millis(50);
+
+/// One committed epoch, where it is served, and the tables it has.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) term: TermId,
+    pub(crate) epoch: Epoch,
+    /// In the order of their vnodes; together they hold them all.
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) catalog: Arc<Catalog>,
+    _lease: Lease,
+}
+
+/// Hands out snapshots. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshots {
+    meta: Arc<Meta>,
+    cache: CatalogCache,
+    pins: Arc<Pins>,
+}
+
+impl Snapshots {
+    pub(crate) fn new(meta: Arc<Meta>, cache: CatalogCache) -> Snapshots {
+        Snapshots { meta, cache, pins: Arc::default() }
+    }
+
+    /// Pins the newest committed epoch.
+    ///
+    /// # Errors
+    /// Unavailable, if there is no leader until the deadline.
+    pub(crate) async fn acquire(&self, deadline: Instant) -> Result<Arc<Snapshot>, Error> {
+        loop {
+            let pinned = self.meta.pin(deadline).await?;
+            let lease = self.pins.hold(&pinned);
+            let catalog = self.catalog(pinned.catalog_version, deadline).await?;
+            // A newer catalog may name tables that the pinned epoch lacks; a table was created in between, so pin again.
+            if catalog.version == pinned.catalog_version || Instant::now() >= deadline {
+                let Pinned { term, epoch, slots, .. } = pinned;
+                return Ok(Arc::new(Snapshot { term, epoch, slots, catalog, _lease: lease }));
+            }
+        }
+    }
+
+    /// A catalog that is at least as new as `version`.
+    async fn catalog(&self, version: u64, deadline: Instant) -> Result<Arc<Catalog>, Error> {
+        let newest = self.cache.newest();
+        if newest.version >= version {
+            return Ok(newest);
+        }
+        Ok(self.cache.offer(self.meta.catalog(deadline).await?))
+    }
+
+    /// Renews and releases pins until cancelled, then releases what is left.
+    pub(crate) async fn keep(&self, cancel: CancellationToken) {
+        let mut period = RENEW_INTERVAL;
+        let mut tick = interval(period);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                () = self.pins.dropped.notified() => self.release().await,
+                _ = tick.tick() => {
+                    let (held, wanted) = self.pins.due();
+                    if let Err(error) = self.meta.renew_pins(held).await {
+                        debug!(error = error.message, "pins are not renewed");
+                    }
+                    if wanted != period {
+                        period = wanted;
+                        tick.reset_after(period);
+                        tick = interval(period);
+                        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                    }
+                }
+            }
+        }
+        self.release().await;
+    }
+
+    async fn release(&self) {
+        let released = mem::take(&mut self.pins.lock().released);
+        if released.is_empty() {
+            return;
+        }
+        if let Err(error) = self.meta.release_pins(released).await {
+            debug!(error = error.message, "pins are left to run out");
+        }
+    }
+}
+
+/// The pins of this process. Bounded by the number of statements that run.
+#[derive(Debug, Default)]
+struct Pins {
+    state: Mutex<PinsState>,
+    dropped: Notify,
+}
+
+#[derive(Debug, Default)]
+struct PinsState {
+    held: HashSet<u64>,
+    released: Vec<u64>,
+    lease: Option<Duration>,
+}
+
+impl Pins {
+    fn lock(&self) -> MutexGuard<'_, PinsState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(self: &Arc<Self>, pinned: &Pinned) -> Lease {
+        let mut state = self.lock();
+        state.held.insert(pinned.pin);
+        state.lease = Some(pinned.lease);
+        Lease { pins: Arc::clone(self), pin: pinned.pin }
+    }
+
+    /// What is to be renewed, and in which interval.
+    fn due(&self) -> (Vec<u64>, Duration) {
+        let state = self.lock();
+        let period = state.lease.map_or(RENEW_INTERVAL, |lease| lease / 3).clamp(RENEW_INTERVAL_MIN, RENEW_INTERVAL);
+        (state.held.iter().copied().collect(), period)
+    }
+}
+
+/// A pin in use.
+#[derive(Debug)]
+struct Lease {
+    pins: Arc<Pins>,
+    pin: u64,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = self.pins.lock();
+        state.held.remove(&self.pin);
+        state.released.push(self.pin);
+        drop(state);
+        self.pins.dropped.notify_one();
+    }
+}

@@ -1,0 +1,403 @@
+//! A cluster of three slots on two compute nodes behind the real RPC services, holding fixed batches; and a frontend in
+//! front of it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use arrow_ipc::writer::{IpcWriteContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
+use futures::{Stream, StreamExt, stream};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_postgres::{Client, NoTls};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status};
+use weir_common::catalog::{Column, Encode, JobState, NewTable, Origin, Source, Table};
+use weir_common::error::Kind;
+use weir_common::ids::TableId;
+use weir_common::rpc;
+use weir_common::types::SqlType;
+use weir_frontend::Config;
+use weir_proto as proto;
+use weir_proto::compute_server::{Compute, ComputeServer};
+use weir_proto::meta_server::{Meta, MetaServer};
+
+/// Slots and the node that has each.
+const SLOTS: [(u32, usize, u32, u32); 3] = [(0, 0, 0, 100), (1, 0, 100, 200), (2, 1, 200, 256)];
+/// No condition takes longer than this.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a scan does.
+#[derive(Clone, Debug)]
+pub(crate) enum Scan {
+    /// Sends its batches.
+    Answer,
+    /// Fails, after so many batches.
+    FailAfter(usize, Kind),
+    /// Sends so many batches and then nothing, until it is dropped.
+    StallAfter(usize),
+}
+
+/// What the cluster holds and what it was asked.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) catalog_version: u64,
+    pub(crate) tables: Vec<Table>,
+    /// By table and slot.
+    batches: HashMap<(u32, u32), Vec<RecordBatch>>,
+    pub(crate) term: u64,
+    pub(crate) epoch: u64,
+    next_pin: u64,
+    pub(crate) pins: HashSet<u64>,
+    pub(crate) renewals: u64,
+    /// Consumed scan by scan; then every scan answers.
+    pub(crate) scans: VecDeque<Scan>,
+    pub(crate) scan_requests: Vec<proto::ScanRequest>,
+    /// Scans under way.
+    pub(crate) open_scans: usize,
+    /// Consumed call by call by CREATE TABLE: done, but the answer is lost.
+    pub(crate) lose_answers: usize,
+    pub(crate) notices: Vec<String>,
+    pub(crate) flushes: u64,
+}
+
+/// The services, shared by every node.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) state: Arc<Mutex<State>>,
+    pub(crate) computes: Arc<Mutex<Vec<SocketAddr>>>,
+    pub(crate) lease: Option<Duration>,
+}
+
+impl Shared {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics with the state in its hands")
+    }
+
+    /// Adds a table with its rows dealt out over the slots, batch by batch.
+    pub(crate) fn add(&self, name: &str, columns: &[(&str, SqlType, ArrayRef)], batch_rows: usize) {
+        let declared = NewTable {
+            name: name.to_owned(),
+            columns: columns
+                .iter()
+                .map(|(name, ty, _)| Column { name: (*name).to_owned(), ty: *ty, origin: Origin::Payload })
+                .collect(),
+            source: Source { options: Default::default(), encode: Encode::Json },
+            sql: format!(
+                "CREATE TABLE {name} (x int) WITH (connector = 'nats', password = 'hush') FORMAT PLAIN ENCODE JSON"
+            ),
+        };
+        let arrays = columns.iter().map(|(_, _, array)| Arc::clone(array)).collect();
+        let rows = RecordBatch::try_new(declared.schema(), arrays).expect("columns of one length");
+        let id = self.declare(declared);
+        let mut state = self.state();
+        let (mut start, mut slot) = (0, 0);
+        while start < rows.num_rows() {
+            let length = batch_rows.min(rows.num_rows() - start);
+            state.batches.entry((id, slot)).or_default().push(rows.slice(start, length));
+            (start, slot) = (start + length, (slot + 1) % SLOTS.len() as u32);
+        }
+    }
+
+    fn declare(&self, declared: NewTable) -> u32 {
+        let mut state = self.state();
+        state.catalog_version += 1;
+        let id = u32::try_from(state.catalog_version).expect("few tables");
+        state.tables.push(Table { id: TableId(id), declared, splits: Vec::new(), state: JobState::Running });
+        id
+    }
+}
+
+/// A cluster, a frontend, and where to reach them.
+pub(crate) struct Cluster {
+    pub(crate) shared: Shared,
+    pub(crate) sql: SocketAddr,
+    pub(crate) stop: CancellationToken,
+    pub(crate) frontend: JoinHandle<Result<(), weir_frontend::Error>>,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Cluster {
+        Cluster::start_with(Shared::default(), Config::default()).await
+    }
+
+    /// The configuration's meta addresses are filled in: a standby first, then a dead node, then the leader.
+    pub(crate) async fn start_with(shared: Shared, config: Config) -> Cluster {
+        {
+            let mut state = shared.state();
+            (state.term, state.epoch, state.catalog_version) = (7, 42, 1);
+        }
+        let stop = CancellationToken::new();
+        for _ in 0..2 {
+            let address = serve(Node { shared: shared.clone(), leads: false }, &stop).await;
+            shared.computes.lock().expect("no panic").push(address);
+        }
+        let standby = serve(Node { shared: shared.clone(), leads: false }, &stop).await;
+        let leader = serve(Node { shared: shared.clone(), leads: true }, &stop).await;
+        let dead = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let sql = listener.local_addr().expect("bound");
+        let meta_addrs = [standby, dead, leader].iter().map(ToString::to_string).collect();
+        let config = Config { meta_addrs, ..config };
+        let frontend = tokio::spawn(weir_frontend::run(config, listener, stop.clone()));
+        Cluster { shared, sql, stop, frontend }
+    }
+
+    /// A client of the database `dev`.
+    pub(crate) async fn client(&self) -> Client {
+        let (client, connection) = tokio_postgres::connect(&self.dsn(), NoTls).await.expect("the frontend accepts");
+        tokio::spawn(connection);
+        client
+    }
+
+    pub(crate) fn dsn(&self) -> String {
+        format!("host=127.0.0.1 port={} user=root dbname=dev", self.sql.port())
+    }
+
+    /// Waits until the state is as it should be.
+    pub(crate) async fn until(&self, what: &str, condition: impl Fn(&State) -> bool) {
+        let reached = async {
+            while !condition(&self.shared.state()) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("never {what}: {:?}", self.shared.state()));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn serve(node: Node, stop: &CancellationToken) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let server = Server::builder()
+        .add_service(MetaServer::new(node.clone()))
+        .add_service(ComputeServer::new(node))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+    tokio::spawn(server);
+    address
+}
+
+#[derive(Clone, Debug)]
+struct Node {
+    shared: Shared,
+    leads: bool,
+}
+
+impl Node {
+    fn lead(&self) -> Result<MutexGuard<'_, State>, Status> {
+        if self.leads {
+            Ok(self.shared.state())
+        } else {
+            Err(rpc::Error::new(Kind::Unavailable, "this node does not lead").into())
+        }
+    }
+}
+
+fn refuse(kind: Kind, sqlstate: &str, message: String) -> Status {
+    rpc::Error::new(kind, message).with_sqlstate(sqlstate).into()
+}
+
+#[tonic::async_trait]
+impl Meta for Node {
+    async fn create_table(
+        &self,
+        request: Request<proto::CreateTableRequest>,
+    ) -> Result<Response<proto::CreateTableResponse>, Status> {
+        drop(self.lead()?);
+        let request = request.into_inner();
+        let declared: NewTable = serde_json::from_slice(&request.table).expect("a table as JSON");
+        let known = self.shared.state().tables.iter().find(|table| table.declared.name == declared.name).cloned();
+        if let Some(table) = known {
+            let response = proto::CreateTableResponse { table_id: table.id.0, created: false, notices: Vec::new() };
+            let message = format!("relation \"{}\" already exists", declared.name);
+            return if request.if_not_exists {
+                Ok(Response::new(response))
+            } else {
+                Err(refuse(Kind::User, "42P07", message))
+            };
+        }
+        let table_id = self.shared.declare(declared);
+        let mut state = self.shared.state();
+        if state.lose_answers > 0 {
+            state.lose_answers -= 1;
+            drop(state);
+            // A transport that breaks: the client sees no answer of the node's.
+            panic!("the answer is lost on purpose");
+        }
+        let notices = state.notices.clone();
+        Ok(Response::new(proto::CreateTableResponse { table_id, created: true, notices }))
+    }
+
+    async fn drop_table(
+        &self,
+        request: Request<proto::DropTableRequest>,
+    ) -> Result<Response<proto::DropTableResponse>, Status> {
+        let mut state = self.lead()?;
+        let request = request.into_inner();
+        let before = state.tables.len();
+        state.tables.retain(|table| table.declared.name != request.name);
+        let dropped = state.tables.len() < before;
+        if !dropped && !request.if_exists {
+            return Err(refuse(Kind::User, "42P01", format!("table \"{}\" does not exist", request.name)));
+        }
+        state.catalog_version += 1;
+        Ok(Response::new(proto::DropTableResponse { dropped }))
+    }
+
+    async fn catalog(
+        &self,
+        _request: Request<proto::CatalogRequest>,
+    ) -> Result<Response<proto::CatalogResponse>, Status> {
+        let state = self.lead()?;
+        let tables = state.tables.iter().map(|table| serde_json::to_vec(table).expect("serialises").into());
+        Ok(Response::new(proto::CatalogResponse { version: state.catalog_version, tables: tables.collect() }))
+    }
+
+    async fn pin(&self, _request: Request<proto::PinRequest>) -> Result<Response<proto::PinResponse>, Status> {
+        let mut state = self.lead()?;
+        state.next_pin += 1;
+        let pin = state.next_pin;
+        state.pins.insert(pin);
+        let computes = self.shared.computes.lock().expect("no panic");
+        let slots = SLOTS.iter().rev().map(|(slot, node, start, end)| proto::SlotAddress {
+            slot: *slot,
+            vnodes: Some(proto::VnodeRange { start: *start, end: *end }),
+            address: computes[*node].to_string(),
+        });
+        Ok(Response::new(proto::PinResponse {
+            pin,
+            pin_lease_ms: self.shared.lease.unwrap_or(Duration::from_secs(30)).as_millis() as u64,
+            term: Some(proto::TermId { term: state.term, nonce: 1 }),
+            epoch: state.epoch,
+            catalog_version: state.catalog_version,
+            slots: slots.collect(),
+        }))
+    }
+
+    async fn renew_pins(&self, request: Request<proto::PinsRequest>) -> Result<Response<proto::PinsResponse>, Status> {
+        let mut state = self.lead()?;
+        state.renewals += request.into_inner().pins.len() as u64;
+        Ok(Response::new(proto::PinsResponse {}))
+    }
+
+    async fn release_pins(
+        &self,
+        request: Request<proto::PinsRequest>,
+    ) -> Result<Response<proto::PinsResponse>, Status> {
+        let mut state = self.lead()?;
+        for pin in request.into_inner().pins {
+            assert!(state.pins.remove(&pin), "pin {pin} is released once");
+        }
+        Ok(Response::new(proto::PinsResponse {}))
+    }
+
+    async fn flush(&self, _request: Request<proto::FlushRequest>) -> Result<Response<proto::FlushResponse>, Status> {
+        let mut state = self.lead()?;
+        state.flushes += 1;
+        Ok(Response::new(proto::FlushResponse { epoch: state.epoch }))
+    }
+
+    async fn cluster(
+        &self,
+        _request: Request<proto::ClusterRequest>,
+    ) -> Result<Response<proto::ClusterResponse>, Status> {
+        let state = self.lead()?;
+        let node = |id: &str, role: &str, at: &str, slots| proto::ClusterNode {
+            id: id.to_owned(),
+            role: role.to_owned(),
+            address: "127.0.0.1:1".to_owned(),
+            state: at.to_owned(),
+            slots,
+        };
+        Ok(Response::new(proto::ClusterResponse {
+            term: Some(proto::TermId { term: state.term, nonce: 1 }),
+            epoch: state.epoch,
+            nodes: vec![node("m", "meta", "leader", vec![]), node("c", "compute", "running", vec![0, 1])],
+        }))
+    }
+}
+
+type Responses = Pin<Box<dyn Stream<Item = Result<proto::ScanResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Compute for Node {
+    type ScanStream = Responses;
+
+    async fn scan(&self, request: Request<proto::ScanRequest>) -> Result<Response<Responses>, Status> {
+        let request = request.into_inner();
+        let mut state = self.shared.state();
+        state.scan_requests.push(request.clone());
+        if request.term.as_ref().map(|term| term.term) != Some(state.term) {
+            return Err(rpc::Error::new(Kind::Fenced, "the term is over").into());
+        }
+        let behaviour = state.scans.pop_front().unwrap_or(Scan::Answer);
+        let batches = state.batches.get(&(request.table, request.slot)).cloned().unwrap_or_default();
+        state.open_scans += 1;
+        drop(state);
+        let open = Open(self.shared.clone());
+        let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
+        let responses: Vec<_> = limited(batches, limit).iter().map(|batch| Ok(encode(batch, &request))).collect();
+        let responses: Responses = match behaviour {
+            Scan::Answer => Box::pin(stream::iter(responses)),
+            Scan::FailAfter(count, kind) => {
+                let failure = Err(rpc::Error::new(kind, "on purpose").into());
+                Box::pin(stream::iter(responses.into_iter().take(count).chain([failure])))
+            }
+            Scan::StallAfter(count) => {
+                Box::pin(stream::iter(responses.into_iter().take(count)).chain(stream::pending()))
+            }
+        };
+        Ok(Response::new(Box::pin(responses.map(move |response| {
+            let _open = &open;
+            response
+        }))))
+    }
+}
+
+/// A scan under way.
+struct Open(Shared);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.state().open_scans -= 1;
+    }
+}
+
+fn limited(batches: Vec<RecordBatch>, limit: usize) -> Vec<RecordBatch> {
+    let mut left = limit;
+    let cut = batches.into_iter().map(|batch| {
+        let length = batch.num_rows().min(left);
+        left -= length;
+        batch.slice(0, length)
+    });
+    cut.filter(|batch| batch.num_rows() > 0).collect()
+}
+
+fn encode(batch: &RecordBatch, request: &proto::ScanRequest) -> proto::ScanResponse {
+    let rows = batch.num_rows() as u64;
+    if request.projection.is_empty() {
+        return proto::ScanResponse { rows, ..Default::default() };
+    }
+    let projection: Vec<usize> = request.projection.iter().map(|column| *column as usize).collect();
+    let batch = batch.project(&projection).expect("columns of the table");
+    let (_, encoded) = IpcDataGenerator::default()
+        .encode(
+            &batch,
+            &mut DictionaryTracker::new(false),
+            &IpcWriteOptions::default(),
+            &mut IpcWriteContext::default(),
+        )
+        .expect("plain columns");
+    proto::ScanResponse { header: encoded.ipc_message.into(), body: encoded.arrow_data.into(), rows }
+}

@@ -1,0 +1,112 @@
+//! psql's own commands, when it is installed.
+
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use crate::cluster::Cluster;
+use crate::statements::add_events;
+use crate::types::add_types;
+
+/// What psql prints for a command, or `None` if there is no psql.
+async fn psql(cluster: &Cluster, arguments: &[&str]) -> Option<(String, String)> {
+    let output = Command::new("psql")
+        .args(["-h", "127.0.0.1", "-p", &cluster.sql.port().to_string(), "-U", "root", "-d", "dev", "-X"])
+        .args(arguments)
+        .env("LC_ALL", "C.UTF-8")
+        .env("PAGER", "cat")
+        .stdin(Stdio::null())
+        .output()
+        .await;
+    match output {
+        Ok(output) => {
+            Some((String::from_utf8(output.stdout).expect("UTF-8"), String::from_utf8(output.stderr).expect("UTF-8")))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("psql is not installed: nothing is checked");
+            None
+        }
+        Err(error) => panic!("psql cannot be run: {error}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_lists_tables() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 10);
+    add_types(&cluster.shared);
+    let Some((out, err)) = psql(&cluster, &["-c", "\\dt"]).await else { return };
+    assert_eq!(err, "");
+    assert_eq!(
+        out,
+        "        List of relations\n \
+         Schema |  Name  | Type  | Owner \n\
+         --------+--------+-------+-------\n \
+         public | events | table | root\n \
+         public | types  | table | root\n\
+         (2 rows)\n\n"
+    );
+    let (out, err) = psql(&cluster, &["-A", "-t", "-c", "\\d"]).await.expect("psql is there");
+    assert_eq!((out.as_str(), err.as_str()), ("public|events|table|root\npublic|types|table|root\n", ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_describes_a_table() {
+    let cluster = Cluster::start().await;
+    add_types(&cluster.shared);
+    let Some((out, err)) = psql(&cluster, &["-c", "\\d types"]).await else { return };
+    assert_eq!(err, "");
+    assert_eq!(
+        out,
+        "                         Table \"public.types\"\n \
+         Column |            Type             | Collation | Nullable | Default \n\
+         --------+-----------------------------+-----------+----------+---------\n \
+         b      | boolean                     |           |          | \n \
+         i2     | smallint                    |           |          | \n \
+         i4     | integer                     |           |          | \n \
+         i8     | bigint                      |           |          | \n \
+         f4     | real                        |           |          | \n \
+         f8     | double precision            |           |          | \n \
+         v      | character varying           |           |          | \n \
+         y      | bytea                       |           |          | \n \
+         d      | date                        |           |          | \n \
+         ts     | timestamp without time zone |           |          | \n \
+         tz     | timestamp with time zone    |           |          | \n \
+         j      | jsonb                       |           |          | \n\n"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_lists_databases_and_schemas() {
+    let cluster = Cluster::start().await;
+    let Some((out, err)) = psql(&cluster, &["-A", "-t", "-c", "\\l"]).await else { return };
+    assert_eq!(err, "");
+    assert!(out.starts_with("dev|root|UTF"), "{out}");
+    let (out, err) = psql(&cluster, &["-A", "-t", "-c", "\\dn"]).await.expect("psql is there");
+    assert_eq!(err, "");
+    assert!(out.contains("public|root"), "{out}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_points_at_errors() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 10);
+    let Some((_, err)) = psql(&cluster, &["-c", "SELECT id,\n  nam FROM events"]).await else { return };
+    assert!(err.contains("LINE 2:   nam FROM events\n          ^"), "{err}");
+    let (_, err) = psql(&cluster, &["-c", "CREATE TABLE t (a blob)"]).await.expect("psql is there");
+    assert!(err.contains("LINE 1: CREATE TABLE t (a blob)\n                          ^"), "{err}");
+    assert!(err.contains("HINT:  the types are"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_prints_results_and_tags() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 3);
+    let Some((out, err)) = psql(&cluster, &["-c", "SELECT * FROM events ORDER BY id"]).await else { return };
+    assert_eq!(err, "");
+    assert_eq!(out, " id |  name  \n----+--------\n  0 | name 0\n  1 | name 1\n  2 | name 2\n(3 rows)\n\n");
+    let (out, _) = psql(&cluster, &["-c", "SET application_name = 'x'", "-c", "SHOW TABLES", "-c", "FLUSH"])
+        .await
+        .expect("psql is there");
+    assert_eq!(out, "SET\n  Name  \n--------\n events\n(1 row)\n\nFLUSH\n");
+}

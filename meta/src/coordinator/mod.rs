@@ -1,0 +1,16 @@
+//! The life of a barrier: how epochs end, are committed, and how terms begin.
+//!
+//! * [`placement`]: slots, vnodes and splits onto nodes;
+//! * [`positions`]: committed positions and how they are stored;
+//! * [`pins`]: epochs that statements still read;
+//! * [`state`]: the pure core that decides;
+//! * `task`: the task that carries its decisions out, by way of `storage`, its calls to the metadata store.
+
+pub mod pins;
+pub mod placement;
+pub mod positions;
+pub mod state;
+pub(crate) mod storage;
+pub(crate) mod task;
+
+pub use positions::Positions;

@@ -1,0 +1,838 @@
+//! The coordinator's core: a pure state machine of terms, barriers and commits. No clock, no IO, no task: events and the
+//! time go in, actions come out, and the same seed and events give the same actions.
+//!
+//! It decides when a term ends and the next is claimed, which barriers are in flight, when an epoch is complete, what
+//! is written to commit it, and who is told. It does not know how any of that is carried out.
+//!
+//! Invariants, asserted here and tested by simulation:
+//! * a commit names the state of every slot and the positions of the same epoch, or it is not made;
+//! * epochs commit in order, and `Announce` of an epoch follows the success of its own commit;
+//! * every compare-and-swap expects the head revision that this coordinator last read or wrote, so that what an older
+//!   term or leader still has under way is refused.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use uuid::Uuid;
+use weir_common::catalog::{JobState, Table};
+use weir_common::head::{Head, SlotState};
+use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, TableId, TableSplit, Term, TermId};
+
+use super::pins::Pins;
+use super::placement::{AssignedSplit, Placement};
+use super::positions::{Chunk, Positions};
+
+/// Time since the coordinator started.
+pub type Time = Duration;
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where slot databases lie, relative to the state URL: `state/<cluster>`.
+    pub state_prefix: String,
+    /// How often a barrier is injected when nobody asks for one.
+    pub barrier_interval: Duration,
+    /// How long a change of the nodes is left to settle before a term is made for it.
+    pub settle: Duration,
+    /// How long a new leader waits for the nodes that its predecessor knew.
+    pub grace: Duration,
+    /// How long a node may take to start a term or to report an epoch before it counts as lost.
+    pub node_timeout: Duration,
+}
+
+/// The most barriers in flight.
+pub const IN_FLIGHT_MAX: usize = 4;
+
+/// Someone who waits for a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Waiter(pub u64);
+
+/// What is durable, as it was last read or written.
+#[derive(Clone, Debug, Default)]
+pub struct Durable {
+    /// The head.
+    pub head: Head,
+    /// Its modification revision; 0 while there is none.
+    pub revision: u64,
+    /// The committed positions.
+    pub positions: Positions,
+}
+
+/// How a compare-and-swap ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was applied at this revision.
+    Applied(u64),
+    /// A comparison failed; nothing was applied.
+    Refused,
+    /// Nobody can tell. It may even be applied later.
+    Unknown,
+}
+
+/// What happens to the coordinator.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The answer to [`Action::Load`]. `leading`: the leader key was still ours in the same read.
+    Loaded {
+        /// Whether this process still leads.
+        leading: bool,
+        /// What is stored.
+        durable: Durable,
+    },
+    /// A compute node opened its control stream.
+    NodeJoined {
+        /// Who.
+        node: NodeId,
+        /// Its gRPC address.
+        address: String,
+        /// How many slots it offers.
+        parallelism: usize,
+    },
+    /// A control stream ended or fell silent.
+    NodeLost(NodeId),
+    /// A node wants to be relieved.
+    NodeLeaving(NodeId),
+    /// A node opened its slots.
+    TermReady(NodeId, TermId),
+    /// A node cannot take part in the term any more.
+    TermFailed(NodeId, TermId, String),
+    /// All slots of a node are durable up to an epoch.
+    EpochReported(NodeId, Report),
+    /// A job cannot go on.
+    JobFailed(TermId, TableId, String),
+    /// A reader's ack window is nearly full.
+    BarrierWanted,
+    /// Someone waits for a checkpoint.
+    Flush(Waiter),
+    /// A table was stored in the catalog; the waiter waits until its job runs.
+    TableCreated(Arc<Table>, Waiter),
+    /// A table was removed from the catalog; the waiter waits until its job has stopped.
+    TableDropped(TableId, Waiter),
+    /// The end of a [`Action::Claim`].
+    Claimed(TermId, Outcome),
+    /// The end of a [`Action::Commit`].
+    Committed(TermId, Epoch, Outcome),
+    /// Time has passed.
+    Tick,
+}
+
+/// What a node says of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The term.
+    pub term: TermId,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The checkpoint of each of its slots.
+    pub checkpoints: Vec<(SlotId, Uuid)>,
+    /// The positions that moved.
+    pub positions: Vec<(TableSplit, Sequence)>,
+}
+
+/// What the coordinator wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read the leader key, the head and its position chunks.
+    Load,
+    /// Replace the head, if we lead and its revision is `expected`; mark the jobs failed in the same transaction.
+    Claim {
+        /// The revision that the head must have.
+        expected: u64,
+        /// The new head.
+        head: Head,
+        /// Tables whose stored entry is to be replaced.
+        failed: Vec<Arc<Table>>,
+    },
+    /// Write the chunks, then replace the head, if we lead and its revision is `expected`.
+    Commit {
+        /// The revision that the head must have.
+        expected: u64,
+        /// The new head.
+        head: Head,
+        /// Chunks that the head names and that are not stored yet.
+        chunks: Vec<Chunk>,
+    },
+    /// Delete position chunks that no head names any more.
+    Forget(Vec<String>),
+    /// Tell a node to start its part of a term.
+    StartTerm {
+        /// Whom.
+        node: NodeId,
+        /// Which term.
+        term: TermId,
+        /// The committed epoch it starts from.
+        epoch: Epoch,
+        /// All slots and splits of the term.
+        placement: Arc<Placement>,
+        /// Every table.
+        tables: Vec<Arc<Table>>,
+    },
+    /// Tell a node that the term has ended.
+    StopTerm(NodeId, TermId),
+    /// Send a barrier to every node of the term.
+    Inject {
+        /// Which term.
+        term: TermId,
+        /// The epoch it ends.
+        epoch: Epoch,
+        /// Snapshots below it may be dropped.
+        lowest_pinned: Epoch,
+        /// What changes at the barrier.
+        mutation: Option<Mutation>,
+        /// Whom.
+        nodes: Vec<NodeId>,
+    },
+    /// Tell every node of the term that the epoch is committed.
+    Announce {
+        /// Which term.
+        term: TermId,
+        /// Which epoch.
+        epoch: Epoch,
+        /// Whom.
+        nodes: Vec<NodeId>,
+    },
+    /// The waiter's commit happened: the epoch.
+    Resolve(Waiter, Epoch),
+    /// End a node's control stream: it does not answer.
+    Disconnect(NodeId, String),
+    /// Tell a node that it holds nothing any more.
+    Release(NodeId),
+    /// Stop leading: another process does.
+    StepDown,
+}
+
+/// A change of what runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// The job of a table starts.
+    Add(Arc<Table>, Vec<AssignedSplit>),
+    /// The job of a table stops and its state is forgotten.
+    Drop(TableId),
+}
+
+/// Where a statement can read.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// The term that runs.
+    pub term: TermId,
+    /// The newest epoch known to be committed.
+    pub epoch: Epoch,
+    /// Each slot and the address of its node.
+    pub slots: Vec<(SlotId, weir_common::ids::VnodeRange, String)>,
+}
+
+#[derive(Clone, Debug)]
+struct Node {
+    address: String,
+    parallelism: usize,
+    leaving: bool,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// A read of the durable state is under way.
+    Loading,
+    /// Waiting for nodes, at least until `not_before`, for those expected at most until `grace_until`.
+    Gathering { not_before: Time, grace_until: Time },
+    /// The claim of a term is under way; `nodes` are those it will run on.
+    Claiming { term: TermId, nodes: BTreeMap<NodeId, usize> },
+    /// The nodes open their slots.
+    Starting { active: Active, waiting: BTreeSet<NodeId>, since: Time },
+    /// Barriers flow.
+    Running(Running),
+    /// Another process leads.
+    Deposed,
+}
+
+/// A claimed term.
+#[derive(Debug, Default)]
+struct Active {
+    id: TermId,
+    placement: Placement,
+    nodes: BTreeSet<NodeId>,
+}
+
+#[derive(Debug)]
+struct Running {
+    active: Active,
+    last_epoch: Epoch,
+    in_flight: VecDeque<InFlight>,
+    /// The newest checkpoint of each slot, by complete epochs.
+    checkpoints: BTreeMap<SlotId, Uuid>,
+    /// The commit under way.
+    committing: Option<Committing>,
+    last_injected: Time,
+    wanted: bool,
+    /// A planned change waits for the barriers in flight, and no other is injected.
+    closing: bool,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    epoch: Epoch,
+    injected: Time,
+    reports: BTreeMap<NodeId, Report>,
+    waiters: Vec<Waiter>,
+}
+
+#[derive(Debug)]
+struct Committing {
+    epoch: Epoch,
+    head: Head,
+    positions: Positions,
+    waiters: Vec<Waiter>,
+}
+
+/// The coordinator of one leader's reign.
+#[derive(Debug)]
+pub struct Coordinator {
+    config: Config,
+    random: SmallRng,
+    nodes: BTreeMap<NodeId, Node>,
+    /// Nodes that the predecessor knew and that have not come back yet.
+    expected: BTreeSet<NodeId>,
+    tables: BTreeMap<TableId, Arc<Table>>,
+    durable: Durable,
+    phase: Phase,
+    last_term: Term,
+    /// Claims since the last commit; the wait before the next grows with them.
+    attempts: u32,
+    /// When the set of nodes last changed, if no term was claimed since.
+    changed: Option<Time>,
+    /// Mutations not yet carried by a barrier, and those who wait for any barrier.
+    mutations: VecDeque<(Mutation, Waiter)>,
+    waiters: Vec<Waiter>,
+    /// Jobs to be marked failed by the next claim.
+    failing: BTreeMap<TableId, String>,
+    pins: Pins,
+    actions: Vec<Action>,
+}
+
+impl Coordinator {
+    /// A coordinator that starts by loading. `expected`: the nodes that the predecessor knew; `seed`: for nonces.
+    pub fn new(
+        config: Config,
+        tables: BTreeMap<TableId, Arc<Table>>,
+        expected: BTreeSet<NodeId>,
+        seed: u64,
+    ) -> Coordinator {
+        Coordinator {
+            config,
+            random: SmallRng::seed_from_u64(seed),
+            nodes: BTreeMap::new(),
+            expected,
+            tables,
+            durable: Durable::default(),
+            phase: Phase::Loading,
+            last_term: Term(0),
+            attempts: 0,
+            changed: None,
+            mutations: VecDeque::new(),
+            waiters: Vec::new(),
+            failing: BTreeMap::new(),
+            pins: Pins::default(),
+            actions: vec![Action::Load],
+        }
+    }
+
+    /// Takes in an event and returns what is to be done, in order.
+    pub fn apply(&mut self, event: Event, now: Time) -> Vec<Action> {
+        match event {
+            Event::Loaded { leading, durable } => self.loaded(leading, durable, now),
+            Event::NodeJoined { node, address, parallelism } => self.joined(node, address, parallelism, now),
+            Event::NodeLost(node) => self.lost(&node, now),
+            Event::NodeLeaving(node) => self.leaving(&node, now),
+            Event::TermReady(node, term) => self.ready(&node, term, now),
+            Event::TermFailed(_, term, _) => {
+                if self.active().is_some_and(|active| active.id == term) {
+                    self.end_term(now);
+                }
+            }
+            Event::EpochReported(node, report) => self.reported(node, report),
+            Event::JobFailed(term, table, error) => self.job_failed(term, table, error, now),
+            Event::BarrierWanted => self.want_barrier(),
+            Event::Flush(waiter) => {
+                self.waiters.push(waiter);
+                self.want_barrier();
+            }
+            Event::TableCreated(table, waiter) => self.created(table, waiter),
+            Event::TableDropped(table, waiter) => self.dropped(table, waiter),
+            Event::Claimed(term, outcome) => self.claimed(term, outcome, now),
+            Event::Committed(term, epoch, outcome) => self.committed(term, epoch, outcome, now),
+            Event::Tick => {}
+        }
+        self.advance(now);
+        std::mem::take(&mut self.actions)
+    }
+
+    /// The tables whose jobs exist.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.values()
+    }
+
+    /// The durable state as last read or written.
+    pub fn durable(&self) -> &Durable {
+        &self.durable
+    }
+
+    /// Where statements can read, while a term runs.
+    pub fn serving(&self) -> Option<Serving> {
+        let Phase::Running(running) = &self.phase else { return None };
+        let slots = running.active.placement.slots.iter();
+        let address = |node: &NodeId| self.nodes.get(node).map(|node| node.address.clone()).unwrap_or_default();
+        Some(Serving {
+            term: running.active.id,
+            epoch: self.durable.head.epoch,
+            slots: slots.map(|slot| (slot.id, slot.vnodes, address(&slot.node))).collect(),
+        })
+    }
+
+    /// Pins the epoch of a head that a linearizable read returned, if its term runs here.
+    pub fn pin(&mut self, head: &Head, now: Time) -> Option<(u64, Serving)> {
+        let serving = self.serving().filter(|serving| serving.term == head.term)?;
+        let epoch = head.epoch.max(serving.epoch);
+        Some((self.pins.take(epoch, now), Serving { epoch, ..serving }))
+    }
+
+    /// Extends pins.
+    pub fn renew_pins(&mut self, pins: &[u64], now: Time) {
+        self.pins.renew(pins, now);
+    }
+
+    /// Gives pins up.
+    pub fn release_pins(&mut self, pins: &[u64]) {
+        self.pins.release(pins);
+    }
+
+    /// Every node with its address, its slots and whether it runs, starts, waits or leaves.
+    pub fn cluster(&self) -> Vec<(NodeId, String, &'static str, Vec<SlotId>)> {
+        let slots = |id: &NodeId| match self.active() {
+            Some(active) => active.placement.slots_of(id).map(|slot| slot.id).collect(),
+            None => Vec::new(),
+        };
+        let state = |id: &NodeId, node: &Node| match &self.phase {
+            _ if node.leaving => "leaving",
+            Phase::Running(running) if running.active.nodes.contains(id) => "running",
+            _ => "starting",
+        };
+        self.nodes.iter().map(|(id, node)| (id.clone(), node.address.clone(), state(id, node), slots(id))).collect()
+    }
+
+    /// Whether a slot of the term belongs to a node.
+    pub fn runs_on(&self, slot: SlotId, node: &NodeId) -> bool {
+        self.active().is_some_and(|active| active.placement.node_of(slot) == node)
+    }
+
+    /// The databases of the running term, once it has committed: from then on, what neither they nor the head reach is
+    /// garbage.
+    pub fn live_databases(&self) -> Option<Vec<String>> {
+        let Phase::Running(running) = &self.phase else { return None };
+        let paths: Vec<String> = running.active.placement.slots.iter().map(|slot| slot.path.clone()).collect();
+        let moved = self.durable.head.slots.first().is_some_and(|state| paths.contains(&state.path));
+        moved.then_some(paths)
+    }
+
+    /// The newest term claimed and the committed epoch.
+    pub fn progress(&self) -> (TermId, Epoch) {
+        (self.durable.head.term, self.durable.head.epoch)
+    }
+
+    // ------------------------------------------------------------------------------------------------ membership
+
+    fn joined(&mut self, node: NodeId, address: String, parallelism: usize, now: Time) {
+        self.expected.remove(&node);
+        self.nodes.insert(node, Node { address, parallelism: parallelism.max(1), leaving: false });
+        self.changed = Some(now);
+    }
+
+    fn lost(&mut self, node: &NodeId, now: Time) {
+        self.expected.remove(node);
+        if self.nodes.remove(node).is_none() {
+            return;
+        }
+        if self.participates(node) {
+            self.end_term(now);
+        } else if self.active().is_some_and(|active| self.staying().eq(&active.nodes)) {
+            // It came and went: what runs is what should run.
+            self.changed = None;
+        }
+    }
+
+    fn leaving(&mut self, node: &NodeId, now: Time) {
+        let Some(known) = self.nodes.get_mut(node) else { return };
+        known.leaving = true;
+        if self.participates(node) {
+            // The change is settled already: the node waits for it.
+            self.changed = Some(now.saturating_sub(self.config.settle));
+        } else {
+            self.actions.push(Action::Release(node.clone()));
+        }
+    }
+
+    /// The nodes that a term made now would run on, in order.
+    fn staying(&self) -> impl Iterator<Item = &NodeId> {
+        self.nodes.iter().filter(|(_, node)| !node.leaving).map(|(id, _)| id)
+    }
+
+    fn participates(&self, node: &NodeId) -> bool {
+        match &self.phase {
+            Phase::Claiming { nodes, .. } => nodes.contains_key(node),
+            _ => self.active().is_some_and(|active| active.nodes.contains(node)),
+        }
+    }
+
+    fn active(&self) -> Option<&Active> {
+        match &self.phase {
+            Phase::Starting { active, .. } => Some(active),
+            Phase::Running(running) => Some(&running.active),
+            _ => None,
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------------ terms
+
+    fn loaded(&mut self, leading: bool, durable: Durable, now: Time) {
+        if !matches!(self.phase, Phase::Loading) {
+            return;
+        }
+        if !leading {
+            self.phase = Phase::Deposed;
+            self.actions.push(Action::StepDown);
+            return;
+        }
+        self.last_term = self.last_term.max(durable.head.term.term);
+        self.durable = durable;
+        self.gather(now);
+    }
+
+    /// Ends whatever term is starting or running; the next is claimed as soon as nodes and back-off allow.
+    fn end_term(&mut self, now: Time) {
+        if let Some(active) = self.active() {
+            let id = active.id;
+            let nodes: Vec<_> = active.nodes.iter().filter(|node| self.nodes.contains_key(node)).cloned().collect();
+            self.actions.extend(nodes.into_iter().map(|node| Action::StopTerm(node, id)));
+        }
+        if let Phase::Running(running) = &mut self.phase {
+            // Those who wait for an epoch of this term wait for the first one of the next instead.
+            self.waiters.extend(running.in_flight.drain(..).flat_map(|in_flight| in_flight.waiters));
+            self.waiters.extend(running.committing.take().into_iter().flat_map(|committing| committing.waiters));
+        }
+        self.pins.clear();
+        self.gather(now);
+    }
+
+    fn gather(&mut self, now: Time) {
+        let wait = match self.attempts {
+            0 | 1 => Duration::ZERO,
+            attempts => Duration::from_millis(100) * 2u32.pow(attempts.min(7) - 2),
+        };
+        let grace = if self.expected.is_empty() { Duration::ZERO } else { self.config.grace };
+        self.phase = Phase::Gathering { not_before: now + wait, grace_until: now + grace };
+    }
+
+    fn claim(&mut self) {
+        let staying = self.nodes.iter().filter(|(_, node)| !node.leaving);
+        let nodes: BTreeMap<NodeId, usize> = staying.map(|(id, node)| (id.clone(), node.parallelism)).collect();
+        let term = TermId { term: Term(self.last_term.0 + 1), nonce: self.random.random() };
+        self.last_term = term.term;
+        self.attempts += 1;
+        self.changed = None;
+        self.expected.clear();
+        let mut failed = Vec::new();
+        for (table, error) in &self.failing {
+            if let Some(table) = self.tables.get(table) {
+                failed.push(Arc::new(Table { state: JobState::Failed { error: error.clone() }, ..(**table).clone() }));
+            }
+        }
+        let head = Head { term, ..self.durable.head.clone() };
+        self.actions.push(Action::Claim { expected: self.durable.revision, head, failed });
+        self.phase = Phase::Claiming { term, nodes };
+    }
+
+    fn claimed(&mut self, term: TermId, outcome: Outcome, now: Time) {
+        let Phase::Claiming { term: claiming, nodes } = &self.phase else { return };
+        if *claiming != term {
+            return;
+        }
+        let Outcome::Applied(revision) = outcome else {
+            self.load();
+            return;
+        };
+        let nodes = nodes.clone();
+        self.durable.revision = revision;
+        self.durable.head.term = term;
+        for (table, error) in std::mem::take(&mut self.failing) {
+            if let Some(table) = self.tables.get_mut(&table) {
+                *table = Arc::new(Table { state: JobState::Failed { error }, ..(**table).clone() });
+            }
+        }
+        // Created and dropped tables are part of the placement now: no barrier has to carry them.
+        self.waiters.extend(self.mutations.drain(..).map(|(_, waiter)| waiter));
+        let Durable { head, positions, .. } = &self.durable;
+        let placement = Placement::new(term, &self.config.state_prefix, &nodes, head, &self.tables, positions);
+        let shared = Arc::new(placement.clone());
+        let tables: Vec<_> = self.tables.values().cloned().collect();
+        for node in nodes.keys().filter(|node| self.nodes.contains_key(node)) {
+            self.actions.push(Action::StartTerm {
+                node: node.clone(),
+                term,
+                epoch: head.epoch,
+                placement: Arc::clone(&shared),
+                tables: tables.clone(),
+            });
+        }
+        let waiting: BTreeSet<_> = nodes.into_keys().collect();
+        let active = Active { id: term, placement, nodes: waiting.clone() };
+        self.phase = Phase::Starting { active, waiting, since: now };
+    }
+
+    fn load(&mut self) {
+        self.phase = Phase::Loading;
+        self.actions.push(Action::Load);
+    }
+
+    fn ready(&mut self, node: &NodeId, term: TermId, now: Time) {
+        let Phase::Starting { active, waiting, .. } = &mut self.phase else { return };
+        if active.id != term || !waiting.remove(node) || !waiting.is_empty() {
+            return;
+        }
+        let active = std::mem::take(active);
+        self.phase = Phase::Running(Running {
+            active,
+            last_epoch: self.durable.head.epoch,
+            in_flight: VecDeque::new(),
+            checkpoints: BTreeMap::new(),
+            committing: None,
+            last_injected: now,
+            // The first commit moves the head to this term's databases: nothing older is needed from then on.
+            wanted: true,
+            closing: false,
+        });
+    }
+
+    fn job_failed(&mut self, term: TermId, table: TableId, error: String, now: Time) {
+        if self.active().is_some_and(|active| active.id == term) && self.tables.contains_key(&table) {
+            self.failing.insert(table, error);
+            self.end_term(now);
+        }
+    }
+
+    // --------------------------------------------------------------------------------------------------- mutations
+
+    fn created(&mut self, table: Arc<Table>, waiter: Waiter) {
+        self.tables.insert(table.id, Arc::clone(&table));
+        self.mutations.push_back((Mutation::Add(table, Vec::new()), waiter));
+    }
+
+    fn dropped(&mut self, table: TableId, waiter: Waiter) {
+        self.tables.remove(&table);
+        self.failing.remove(&table);
+        self.mutations.push_back((Mutation::Drop(table), waiter));
+    }
+
+    fn want_barrier(&mut self) {
+        if let Phase::Running(running) = &mut self.phase
+            && !running.closing
+        {
+            running.wanted = true;
+        }
+    }
+
+    // ----------------------------------------------------------------------------------------- barriers and commits
+
+    /// Does whatever the time and the state now allow.
+    fn advance(&mut self, now: Time) {
+        self.drop_silent_nodes(now);
+        match &self.phase {
+            Phase::Gathering { not_before, grace_until } => {
+                let settled = self.changed.is_none_or(|changed| changed + self.config.settle <= now);
+                let complete = self.expected.is_empty() || *grace_until <= now;
+                if *not_before <= now && settled && complete && self.nodes.values().any(|node| !node.leaving) {
+                    self.claim();
+                } else {
+                    self.release_leaving();
+                }
+            }
+            Phase::Running(_) => {
+                self.close_for_planned_change(now);
+                self.inject(now);
+                self.commit();
+                self.end_closed_term(now);
+            }
+            Phase::Loading | Phase::Claiming { .. } | Phase::Starting { .. } | Phase::Deposed => {}
+        }
+    }
+
+    fn drop_silent_nodes(&mut self, now: Time) {
+        let limit = self.config.node_timeout;
+        let silent: Vec<NodeId> = match &self.phase {
+            Phase::Starting { waiting, since, .. } if *since + limit <= now => waiting.iter().cloned().collect(),
+            Phase::Running(running) => {
+                let late = running.in_flight.front().filter(|oldest| oldest.injected + limit <= now);
+                let missing = |oldest: &InFlight| {
+                    let nodes = running.active.nodes.iter();
+                    nodes.filter(|node| !oldest.reports.contains_key(*node)).cloned().collect()
+                };
+                late.map(missing).unwrap_or_default()
+            }
+            _ => Vec::new(),
+        };
+        for node in silent {
+            let reason = format!("node \"{node}\" did not answer within {} s", limit.as_secs());
+            self.actions.push(Action::Disconnect(node.clone(), reason));
+            self.lost(&node, now);
+        }
+    }
+
+    fn close_for_planned_change(&mut self, now: Time) {
+        let settled = self.changed.is_some_and(|changed| changed + self.config.settle <= now);
+        if let Phase::Running(running) = &mut self.phase
+            && settled
+            && !running.closing
+        {
+            // One more checkpoint, so that little is read again by the next term.
+            running.closing = true;
+            running.wanted = true;
+        }
+    }
+
+    fn inject(&mut self, now: Time) {
+        let lowest_pin = self.pins.lowest(now);
+        let Phase::Running(running) = &mut self.phase else { return };
+        let due = running.last_injected + self.config.barrier_interval <= now && !running.closing;
+        let asked = running.wanted || ((!self.mutations.is_empty() || !self.waiters.is_empty()) && !running.closing);
+        if running.in_flight.len() >= IN_FLIGHT_MAX || !(due || asked) {
+            return;
+        }
+        let epoch = running.last_epoch.next();
+        let mut waiters = std::mem::take(&mut self.waiters);
+        let mutation = self.mutations.pop_front().map(|(mutation, waiter)| {
+            waiters.push(waiter);
+            match mutation {
+                Mutation::Add(table, _) => {
+                    let splits = running.active.placement.add(&table, &self.durable.positions);
+                    Mutation::Add(table, splits)
+                }
+                Mutation::Drop(table) => {
+                    running.active.placement.remove(table);
+                    Mutation::Drop(table)
+                }
+            }
+        });
+        running.last_epoch = epoch;
+        running.last_injected = now;
+        running.wanted = false;
+        running.in_flight.push_back(InFlight { epoch, injected: now, reports: BTreeMap::new(), waiters });
+        let committed = self.durable.head.epoch;
+        self.actions.push(Action::Inject {
+            term: running.active.id,
+            epoch,
+            lowest_pinned: lowest_pin.map_or(committed, |pin| pin.min(committed)),
+            mutation,
+            nodes: running.active.nodes.iter().cloned().collect(),
+        });
+    }
+
+    fn reported(&mut self, node: NodeId, report: Report) {
+        let Phase::Running(running) = &mut self.phase else { return };
+        if running.active.id != report.term {
+            return;
+        }
+        if let Some(in_flight) = running.in_flight.iter_mut().find(|in_flight| in_flight.epoch == report.epoch) {
+            in_flight.reports.insert(node, report);
+        }
+    }
+
+    /// Commits the newest epoch up to which everything is reported, one commit at a time.
+    fn commit(&mut self) {
+        let Phase::Running(running) = &mut self.phase else { return };
+        let nodes = running.active.nodes.len();
+        let complete = running.in_flight.iter().take_while(|in_flight| in_flight.reports.len() == nodes).count();
+        if running.committing.is_some() || complete == 0 {
+            return;
+        }
+        let mut moved = BTreeMap::new();
+        let mut waiters = Vec::new();
+        let mut epoch = self.durable.head.epoch;
+        for in_flight in running.in_flight.drain(..complete) {
+            assert!(epoch < in_flight.epoch, "epochs commit in order");
+            epoch = in_flight.epoch;
+            waiters.extend(in_flight.waiters);
+            for report in in_flight.reports.into_values() {
+                running.checkpoints.extend(report.checkpoints);
+                moved.extend(report.positions);
+            }
+        }
+        let slots = running.active.placement.slots.iter();
+        let state = |slot: &super::placement::Slot| SlotState {
+            slot: slot.id,
+            vnodes: slot.vnodes,
+            path: slot.path.clone(),
+            checkpoint: *running.checkpoints.get(&slot.id).expect("a complete epoch has a checkpoint of every slot"),
+        };
+        let tables = &self.tables;
+        let positions = self.durable.positions.advance(running.active.id, epoch, moved, |split| {
+            tables.contains_key(&split.table)
+        });
+        let head = Head {
+            term: running.active.id,
+            epoch,
+            slots: slots.map(state).collect(),
+            positions: positions.chunk_keys(),
+        };
+        let chunks = positions.chunks_missing_in(&self.durable.positions);
+        self.actions.push(Action::Commit { expected: self.durable.revision, head: head.clone(), chunks });
+        running.committing = Some(Committing { epoch, head, positions, waiters });
+    }
+
+    fn committed(&mut self, term: TermId, epoch: Epoch, outcome: Outcome, now: Time) {
+        let Phase::Running(running) = &mut self.phase else { return };
+        if running.active.id != term || running.committing.as_ref().is_none_or(|committing| committing.epoch != epoch) {
+            return;
+        }
+        let Outcome::Applied(revision) = outcome else {
+            self.end_term(now);
+            self.load();
+            return;
+        };
+        let done = running.committing.take().expect("just seen");
+        let stored = self.durable.positions.chunk_keys();
+        let kept = done.positions.chunk_keys();
+        let forgotten: Vec<String> = stored.into_iter().filter(|key| !kept.contains(key)).collect();
+        self.durable = Durable { head: done.head, revision, positions: done.positions };
+        self.attempts = 0;
+        let nodes = running.active.nodes.iter().cloned().collect();
+        self.actions.push(Action::Announce { term, epoch, nodes });
+        self.actions.extend(done.waiters.into_iter().map(|waiter| Action::Resolve(waiter, epoch)));
+        if !forgotten.is_empty() {
+            self.actions.push(Action::Forget(forgotten));
+        }
+        self.release_leaving();
+    }
+
+    /// A planned change whose last checkpoint is committed.
+    fn end_closed_term(&mut self, now: Time) {
+        if let Phase::Running(running) = &self.phase
+            && running.closing
+            && running.in_flight.is_empty()
+            && running.committing.is_none()
+            && !running.wanted
+        {
+            self.end_term(now);
+            self.advance(now);
+        }
+    }
+
+    /// Nodes that want to leave and have no part in what runs.
+    fn release_leaving(&mut self) {
+        let leaving = self.nodes.iter().filter(|(id, node)| node.leaving && !self.participates(id));
+        let released: Vec<NodeId> = leaving.map(|(id, _)| id.clone()).collect();
+        for node in released {
+            self.nodes.remove(&node);
+            self.actions.push(Action::Release(node));
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The coordinator's calls to the metadata store, each guarded by the leader's fence.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, info};
+use weir_common::catalog::Table;
+use weir_common::error::chain;
+use weir_common::head::Head;
+use weir_common::ids::TableId;
+
+use super::positions::{Chunk, Positions};
+use super::state::{Durable, Event, Outcome};
+use crate::Error;
+use crate::keys::Keys;
+use crate::store::{self, Compare, MetaStore, Txn};
+
+/// How long after a failed read the next is tried.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// The metadata store as one reign uses it.
+pub(crate) struct Storage {
+    pub(crate) store: Arc<dyn MetaStore>,
+    pub(crate) keys: Keys,
+    /// Holds as long as this process leads.
+    pub(crate) fence: Compare,
+}
+
+impl Storage {
+    /// Reads what is durable; tries until the store answers.
+    pub(crate) async fn load(&self) -> Event {
+        loop {
+            match self.try_load().await {
+                Ok(loaded) => return loaded,
+                Err(error) => info!(error = chain(&error), "cannot read the committed state, trying again"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn try_load(&self) -> Result<Event, Error> {
+        let leader = self.store.get(self.fence.key()).await?;
+        let leading = leader.is_some_and(|leader| match &self.fence {
+            Compare::CreateRevision(_, revision) => leader.create_revision == *revision,
+            Compare::ModRevision(..) | Compare::Absent(_) => false,
+        });
+        let key = self.keys.head();
+        let Some(stored) = self.store.get(&key).await? else {
+            return Ok(Event::Loaded { leading, durable: Durable::default() });
+        };
+        let head: Head =
+            serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key, source })?;
+        let mut chunks = Vec::new();
+        for name in &head.positions {
+            let found = self.store.get(&self.keys.at(name)).await?;
+            let content = found.ok_or_else(|| Error::MissingChunk(name.clone()))?.value.to_vec();
+            chunks.push(Chunk { key: name.clone(), content });
+        }
+        let positions = Positions::from_chunks(chunks)?;
+        Ok(Event::Loaded { leading, durable: Durable { head, revision: stored.mod_revision, positions } })
+    }
+
+    /// Reads the head for a statement; none: the store is out of reach, or there is no head.
+    pub(crate) async fn read_head(&self) -> Option<Head> {
+        match self.store.get(&self.keys.head()).await {
+            Ok(stored) => serde_json::from_slice(&stored?.value).ok(),
+            Err(error) => {
+                debug!(error = chain(&error), "cannot read the head");
+                tokio::time::sleep(RETRY).await;
+                None
+            }
+        }
+    }
+
+    /// Claims a term: rewrites the head, and marks jobs failed in the same transaction.
+    pub(crate) async fn claim(&self, expected: u64, head: &Head, failed: &[Arc<Table>]) -> Outcome {
+        let mut txn = self.head_txn(expected, head);
+        for table in failed {
+            txn = txn.put(self.keys.table(table.id), serde_json::to_vec(&**table).expect("a table serialises"));
+        }
+        self.outcome(txn).await
+    }
+
+    /// Commits an epoch: the chunks that the head names first, then the head.
+    pub(crate) async fn commit(&self, expected: u64, head: &Head, chunks: &[Chunk]) -> Outcome {
+        for chunk in chunks {
+            let put = Txn::new().when(self.fence.clone()).put(self.keys.at(&chunk.key), chunk.content.clone());
+            match self.outcome(put).await {
+                Outcome::Applied(_) => {}
+                refused_or_unknown => return refused_or_unknown,
+            }
+        }
+        self.outcome(self.head_txn(expected, head)).await
+    }
+
+    fn head_txn(&self, expected: u64, head: &Head) -> Txn {
+        let key = self.keys.head();
+        let unchanged = match expected {
+            0 => Compare::Absent(key.clone()),
+            revision => Compare::ModRevision(key.clone(), revision),
+        };
+        let value = serde_json::to_vec(head).expect("a head serialises");
+        Txn::new().when(self.fence.clone()).when(unchanged).put(key, value)
+    }
+
+    async fn outcome(&self, txn: Txn) -> Outcome {
+        match self.store.txn(txn).await {
+            Ok(outcome) if outcome.succeeded => Outcome::Applied(outcome.revision),
+            Ok(_) => Outcome::Refused,
+            Err(error) => {
+                info!(error = chain(&error), "metadata transaction failed");
+                Outcome::Unknown
+            }
+        }
+    }
+
+    /// Deletes chunks that no head names any more. What fails here is found again by the next reign.
+    pub(crate) async fn forget(&self, chunks: Vec<String>) {
+        let deletes = chunks.iter().fold(Txn::new().when(self.fence.clone()), |txn, key| txn.delete(self.keys.at(key)));
+        if let Err(error) = self.store.txn(deletes).await {
+            debug!(error = chain(&error), "cannot delete old position chunks");
+        }
+    }
+
+    /// Adds a table to the catalog.
+    pub(crate) fn create_txn(&self, table: &Table, next: TableId) -> Txn {
+        let value = serde_json::to_vec(table).expect("a table serialises");
+        let key = self.keys.table(table.id);
+        self.catalog_txn(next).when(Compare::Absent(key.clone())).put(key, value)
+    }
+
+    /// Removes a table from the catalog.
+    pub(crate) fn drop_txn(&self, table: TableId, next: TableId) -> Txn {
+        self.catalog_txn(next).delete(self.keys.table(table))
+    }
+
+    fn catalog_txn(&self, next: TableId) -> Txn {
+        Txn::new().when(self.fence.clone()).put(self.keys.catalog(), next.0.to_string())
+    }
+
+    /// Carries a DDL transaction out and returns the catalog's new version.
+    pub(crate) async fn store_ddl(&self, txn: Txn) -> Result<u64, store::Error> {
+        let outcome = self.store.txn(txn).await?;
+        if outcome.succeeded {
+            Ok(outcome.revision)
+        } else {
+            Err(store::Error::UnknownOutcome { source: "leadership was lost".into() })
+        }
+    }
+
+    /// Reads the catalog: its version, the next table id, the tables.
+    pub(crate) async fn catalog(&self) -> Result<(u64, TableId, Vec<Table>), Error> {
+        let key = self.keys.catalog();
+        let stored = self.store.get(&key).await?;
+        let (version, next) = match stored {
+            Some(stored) => {
+                let next = serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key, source })?;
+                (stored.mod_revision, TableId(next))
+            }
+            None => (0, TableId(1)),
+        };
+        let stored = self.store.list(&self.keys.tables()).await?;
+        let table = |stored: store::KeyValue| {
+            serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key: stored.key, source })
+        };
+        Ok((version, next, stored.into_iter().map(table).collect::<Result<_, _>>()?))
+    }
+
+    /// Deletes the position chunks that the head does not name: what crashes left behind.
+    pub(crate) async fn forget_orphans(&self) -> Result<(), Error> {
+        let named: Vec<String> = match self.store.get(&self.keys.head()).await? {
+            Some(stored) => {
+                let key = self.keys.head();
+                let head: Head =
+                    serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key, source })?;
+                head.positions.iter().map(|name| self.keys.at(name)).collect()
+            }
+            None => Vec::new(),
+        };
+        let stored = self.store.list(&self.keys.positions()).await?;
+        let orphans = stored.into_iter().map(|stored| stored.key).filter(|key| !named.contains(key));
+        for batch in orphans.collect::<Vec<_>>().chunks(store::TXN_OPERATIONS_MAX - 1) {
+            let txn = batch.iter().fold(Txn::new().when(self.fence.clone()), |txn, key| txn.delete(key.clone()));
+            self.store.txn(txn).await?;
+        }
+        Ok(())
+    }
+}

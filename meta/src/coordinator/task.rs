@@ -1,0 +1,572 @@
+//! The coordinator's task: carries out what [`super::state`] decides. Owns the core, the outboxes of the nodes and the
+//! calls to the metadata store that are under way; every call ends as an input of the loop, so that the core is never
+//! waited for and never waits.
+//!
+//! DDL is carried out one statement at a time: a transaction on the catalog first, then the core is told.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+use weir_common::catalog::{JobState, NewTable, SplitStart, Table};
+use weir_common::error::{Kind, chain};
+use weir_common::head::Head;
+use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TermId};
+use weir_common::rpc;
+use weir_proto::ToNode;
+
+use super::state::{Action, Coordinator, Event, Mutation, Serving, Waiter};
+use super::storage::Storage;
+use crate::metrics::Metrics;
+use crate::wire;
+
+/// How often time is let pass in the core: the granularity of barrier intervals and timeouts.
+const TICK: Duration = Duration::from_millis(10);
+/// Inputs waiting for the loop. The loop never waits for anything, so a full queue only means a burst.
+const INPUTS_MAX: usize = 1024;
+/// How long after a term's first commit its dead predecessors are collected.
+const GARBAGE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What the loop takes in.
+pub(crate) enum Input {
+    /// Something that concerns the core alone.
+    Event(Event),
+    /// A node opened its control stream.
+    Attach(Attachment),
+    /// A statement wants to read.
+    Pin(oneshot::Sender<Pinned>),
+    /// Pins are still in use.
+    RenewPins(Vec<u64>),
+    /// Pins are not needed any more.
+    ReleasePins(Vec<u64>),
+    /// Someone waits for a checkpoint.
+    Flush(oneshot::Sender<Epoch>),
+    /// A DDL statement.
+    Ddl(Ddl),
+    /// Someone wants to see the catalog.
+    Catalog(oneshot::Sender<(u64, Vec<Arc<Table>>)>),
+    /// Someone wants to see the cluster.
+    Cluster(oneshot::Sender<ClusterView>),
+    /// A read of the head for pins has ended.
+    HeadRead(Option<Head>),
+    /// A DDL transaction has ended.
+    DdlStored(DdlStored),
+}
+
+/// A node's control stream.
+pub(crate) struct Attachment {
+    pub(crate) node: NodeId,
+    pub(crate) address: String,
+    pub(crate) parallelism: usize,
+    /// What the node is told. Bounded: a node that does not read is disconnected.
+    pub(crate) outbox: mpsc::Sender<ToNode>,
+    /// Ends the stream.
+    pub(crate) disconnect: CancellationToken,
+}
+
+/// A pinned epoch and where it is served.
+pub(crate) struct Pinned {
+    pub(crate) pin: u64,
+    pub(crate) serving: Serving,
+    pub(crate) catalog_version: u64,
+}
+
+/// The cluster as the coordinator sees it.
+pub(crate) struct ClusterView {
+    pub(crate) term: TermId,
+    pub(crate) epoch: Epoch,
+    pub(crate) nodes: Vec<(NodeId, String, &'static str, Vec<SlotId>)>,
+}
+
+/// A DDL statement and who waits for it.
+pub(crate) enum Ddl {
+    /// Create a table whose source was looked over.
+    Create {
+        new: Box<NewTable>,
+        splits: Vec<SplitStart>,
+        if_not_exists: bool,
+        /// The table's id, and whether this statement created it.
+        reply: oneshot::Sender<Result<(TableId, bool), rpc::Error>>,
+    },
+    /// Drop a table.
+    Drop {
+        name: String,
+        if_exists: bool,
+        /// Whether there was one.
+        reply: oneshot::Sender<Result<bool, rpc::Error>>,
+    },
+}
+
+/// A DDL transaction that has ended: the catalog's new version, or why there is none.
+pub(crate) struct DdlStored {
+    result: Result<u64, crate::store::Error>,
+    change: DdlChange,
+}
+
+enum DdlChange {
+    Created(Arc<Table>, oneshot::Sender<Result<(TableId, bool), rpc::Error>>),
+    Dropped(TableId, oneshot::Sender<Result<bool, rpc::Error>>),
+}
+
+/// Those who wait for a commit.
+enum Waiting {
+    Flush(oneshot::Sender<Epoch>),
+    Created(TableId, oneshot::Sender<Result<(TableId, bool), rpc::Error>>),
+    Dropped(oneshot::Sender<Result<bool, rpc::Error>>),
+}
+
+/// How others talk to the coordinator of the present reign. Cheap to clone; fails once the reign has ended.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Handle {
+    /// Hands an input over.
+    ///
+    /// # Errors
+    /// If the reign has ended.
+    pub(crate) async fn send(&self, input: Input) -> Result<(), rpc::Error> {
+        self.inputs.send(input).await.map_err(|_| not_leading())
+    }
+
+    /// Hands an input over and waits for its answer.
+    ///
+    /// # Errors
+    /// If the reign ends first.
+    pub(crate) async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, rpc::Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(input(reply)).await?;
+        answer.await.map_err(|_| not_leading())
+    }
+}
+
+/// The answer of a meta node that does not lead.
+pub(crate) fn not_leading() -> rpc::Error {
+    rpc::Error::new(Kind::Unavailable, "this meta node is not the leader")
+}
+
+/// The task of one reign.
+pub(crate) struct Task {
+    core: Coordinator,
+    storage: Arc<Storage>,
+    metrics: Metrics,
+    started: Instant,
+    inputs: mpsc::Receiver<Input>,
+    calls: JoinSet<Input>,
+    outboxes: BTreeMap<NodeId, (mpsc::Sender<ToNode>, CancellationToken)>,
+    waiting: BTreeMap<Waiter, Waiting>,
+    last_waiter: u64,
+    catalog_version: u64,
+    next_table: TableId,
+    ddl: VecDeque<Ddl>,
+    ddl_under_way: bool,
+    pin_waiters: Vec<oneshot::Sender<Pinned>>,
+    /// Pin waiters that the read of the head under way began after: they may be served by it.
+    pins_being_read: Vec<oneshot::Sender<Pinned>>,
+    head_read_under_way: bool,
+    injected: BTreeMap<Epoch, Instant>,
+    garbage_due: Option<Instant>,
+}
+
+/// What a reign begins with, besides what the core loads itself.
+pub(crate) struct Beginning {
+    pub(crate) core: Coordinator,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) metrics: Metrics,
+    pub(crate) catalog_version: u64,
+    pub(crate) next_table: TableId,
+}
+
+impl Task {
+    /// A task and the handle to it.
+    pub(crate) fn new(beginning: Beginning) -> (Handle, Task) {
+        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let task = Task {
+            core: beginning.core,
+            storage: beginning.storage,
+            metrics: beginning.metrics,
+            started: Instant::now(),
+            inputs,
+            calls: JoinSet::new(),
+            outboxes: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            last_waiter: 0,
+            catalog_version: beginning.catalog_version,
+            next_table: beginning.next_table,
+            ddl: VecDeque::new(),
+            ddl_under_way: false,
+            pin_waiters: Vec::new(),
+            pins_being_read: Vec::new(),
+            head_read_under_way: false,
+            injected: BTreeMap::new(),
+            garbage_due: None,
+        };
+        (Handle { inputs: sender }, task)
+    }
+
+    /// Runs until leadership is lost or given up.
+    pub(crate) async fn run(mut self, lost: CancellationToken) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let input = tokio::select! {
+                biased;
+                () = lost.cancelled() => break,
+                Some(call) = self.calls.join_next() => match call {
+                    Ok(input) => input,
+                    Err(panic) => {
+                        error!(error = %panic, "call to the metadata store panicked, giving leadership up");
+                        break;
+                    }
+                },
+                Some(input) = self.inputs.recv() => input,
+                _ = tick.tick() => Input::Event(Event::Tick),
+            };
+            if self.take(input).is_break() {
+                break;
+            }
+            self.next_ddl();
+            self.read_head_for_pins();
+            self.collect_garbage();
+        }
+        for (_, disconnect) in self.outboxes.values() {
+            disconnect.cancel();
+        }
+    }
+
+    fn take(&mut self, input: Input) -> std::ops::ControlFlow<()> {
+        match input {
+            Input::Event(event) => return self.apply(event),
+            Input::Attach(attachment) => return self.attach(attachment),
+            Input::Pin(reply) => self.pin_waiters.push(reply),
+            Input::RenewPins(pins) => self.core.renew_pins(&pins, self.started.elapsed()),
+            Input::ReleasePins(pins) => self.core.release_pins(&pins),
+            Input::Flush(reply) => {
+                let waiter = self.wait(Waiting::Flush(reply));
+                return self.apply(Event::Flush(waiter));
+            }
+            Input::Ddl(ddl) => self.ddl.push_back(ddl),
+            Input::Catalog(reply) => {
+                // A receiver that went away does not need the answer; so below.
+                let _ = reply.send((self.catalog_version, self.core.tables().cloned().collect()));
+            }
+            Input::Cluster(reply) => {
+                let (term, epoch) = self.core.progress();
+                let _ = reply.send(ClusterView { term, epoch, nodes: self.core.cluster() });
+            }
+            Input::HeadRead(head) => self.pin(head),
+            Input::DdlStored(stored) => return self.ddl_stored(stored),
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn apply(&mut self, event: Event) -> std::ops::ControlFlow<()> {
+        match &event {
+            Event::TermFailed(node, term, error) => info!(%node, %term, error, "node cannot go on with the term"),
+            Event::JobFailed(term, table, error) => warn!(%term, %table, error, "job failed"),
+            Event::NodeLost(node) => {
+                self.outboxes.remove(node);
+                self.metrics.nodes.record(self.outboxes.len() as u64, &[]);
+            }
+            _ => {}
+        }
+        for action in self.core.apply(event, self.started.elapsed()) {
+            if matches!(action, Action::StepDown) {
+                info!("another meta node leads");
+                return std::ops::ControlFlow::Break(());
+            }
+            self.perform(action);
+        }
+        std::ops::ControlFlow::Continue(())
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Load => {
+                let storage = Arc::clone(&self.storage);
+                self.calls.spawn(async move { Input::Event(storage.load().await) });
+            }
+            Action::Claim { expected, head, failed } => {
+                info!(term = %head.term, epoch = %head.epoch, "claiming a term");
+                self.metrics.terms.add(1, &[]);
+                self.injected.clear();
+                let storage = Arc::clone(&self.storage);
+                self.calls.spawn(async move {
+                    let outcome = storage.claim(expected, &head, &failed).await;
+                    Input::Event(Event::Claimed(head.term, outcome))
+                });
+            }
+            Action::Commit { expected, head, chunks } => {
+                let storage = Arc::clone(&self.storage);
+                self.calls.spawn(async move {
+                    let outcome = storage.commit(expected, &head, &chunks).await;
+                    Input::Event(Event::Committed(head.term, head.epoch, outcome))
+                });
+            }
+            Action::Forget(chunks) => {
+                let storage = Arc::clone(&self.storage);
+                self.calls.spawn(async move {
+                    storage.forget(chunks).await;
+                    Input::Event(Event::Tick)
+                });
+            }
+            Action::StartTerm { node, term, epoch, placement, tables } => {
+                let message = wire::start_term(&node, term, epoch, &placement, &tables);
+                self.tell(&node, message);
+            }
+            Action::StopTerm(node, term) => self.tell(&node, wire::stop_term(term)),
+            Action::Inject { term, epoch, lowest_pinned, mutation, nodes } => {
+                self.inject(term, epoch, lowest_pinned, mutation.as_ref(), &nodes);
+            }
+            Action::Announce { term, epoch, nodes } => self.announce(term, epoch, &nodes),
+            Action::Resolve(waiter, epoch) => self.resolve(waiter, epoch),
+            Action::Disconnect(node, reason) => {
+                warn!(%node, reason, "disconnecting a compute node");
+                if let Some((_, disconnect)) = self.outboxes.remove(&node) {
+                    disconnect.cancel();
+                }
+            }
+            Action::Release(node) => {
+                info!(%node, "node holds nothing any more, releasing it");
+                let released = weir_proto::to_node::Message::Released(weir_proto::Released {});
+                self.tell(&node, wire::to_node(released));
+            }
+            Action::StepDown => unreachable!("handled by the caller"),
+        }
+    }
+
+    // -------------------------------------------------------------------------------------------------------- nodes
+
+    fn attach(&mut self, attachment: Attachment) -> std::ops::ControlFlow<()> {
+        let Attachment { node, address, parallelism, outbox, disconnect } = attachment;
+        info!(%node, address, parallelism, "compute node joined");
+        // A node that is back before its old stream was found broken.
+        let before = self.core.cluster().into_iter().filter(|(_, known, ..)| *known == address).map(|(node, ..)| node);
+        for node in before.collect::<Vec<_>>() {
+            if let Some((_, disconnect)) = self.outboxes.remove(&node) {
+                disconnect.cancel();
+            }
+            if self.apply(Event::NodeLost(node)).is_break() {
+                return std::ops::ControlFlow::Break(());
+            }
+        }
+        self.outboxes.insert(node.clone(), (outbox, disconnect));
+        self.metrics.nodes.record(self.outboxes.len() as u64, &[]);
+        self.apply(Event::NodeJoined { node, address, parallelism })
+    }
+
+    fn tell(&mut self, node: &NodeId, message: ToNode) {
+        let Some((outbox, disconnect)) = self.outboxes.get(node) else { return };
+        if outbox.try_send(message).is_err() {
+            // Its stream reader sees the cancellation and reports the loss.
+            debug!(%node, "node does not read its control stream, disconnecting it");
+            disconnect.cancel();
+        }
+    }
+
+    fn inject(
+        &mut self,
+        term: TermId,
+        epoch: Epoch,
+        lowest_pinned: Epoch,
+        mutation: Option<&Mutation>,
+        nodes: &[NodeId],
+    ) {
+        self.metrics.barriers.add(1, &[]);
+        self.injected.insert(epoch, Instant::now());
+        for node in nodes {
+            let mine = |split: &super::placement::AssignedSplit| self.core.runs_on(split.slot, node);
+            let message = wire::barrier(term, epoch, lowest_pinned, mutation, mine);
+            self.tell(node, message);
+        }
+    }
+
+    fn announce(&mut self, term: TermId, epoch: Epoch, nodes: &[NodeId]) {
+        self.metrics.commits.add(1, &[]);
+        self.metrics.committed_epoch.record(epoch.0, &[]);
+        let later = self.injected.split_off(&epoch.next());
+        for injected in std::mem::replace(&mut self.injected, later).into_values() {
+            self.metrics.commit_latency_seconds.record(injected.elapsed().as_secs_f64(), &[]);
+        }
+        debug!(%term, %epoch, "committed");
+        for node in nodes {
+            self.tell(node, wire::committed(term, epoch));
+        }
+        self.garbage_due.get_or_insert_with(Instant::now);
+    }
+
+    /// Asks one node to delete databases of dead terms, now and then.
+    fn collect_garbage(&mut self) {
+        let due = self.garbage_due.is_some_and(|due| due <= Instant::now());
+        let Some(live) = self.core.live_databases().filter(|_| due) else { return };
+        self.garbage_due = Some(Instant::now() + GARBAGE_INTERVAL);
+        let message = wire::collect_garbage(&self.core.durable().head.slots, live);
+        if let Some(node) = self.outboxes.keys().next().cloned() {
+            self.tell(&node, message);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------------------------ waiters
+
+    fn wait(&mut self, waiting: Waiting) -> Waiter {
+        self.last_waiter += 1;
+        let waiter = Waiter(self.last_waiter);
+        self.waiting.insert(waiter, waiting);
+        waiter
+    }
+
+    fn resolve(&mut self, waiter: Waiter, epoch: Epoch) {
+        match self.waiting.remove(&waiter) {
+            Some(Waiting::Flush(reply)) => drop(reply.send(epoch)),
+            Some(Waiting::Created(table, reply)) => drop(reply.send(Ok((table, true)))),
+            Some(Waiting::Dropped(reply)) => drop(reply.send(Ok(true))),
+            None => {}
+        }
+    }
+
+    // --------------------------------------------------------------------------------------------------------- pins
+
+    /// One linearizable read serves everybody who was waiting when it began.
+    fn read_head_for_pins(&mut self) {
+        self.pin_waiters.retain(|waiter| !waiter.is_closed());
+        if self.head_read_under_way || self.pin_waiters.is_empty() || self.core.serving().is_none() {
+            return;
+        }
+        self.head_read_under_way = true;
+        self.pins_being_read = std::mem::take(&mut self.pin_waiters);
+        let storage = Arc::clone(&self.storage);
+        self.calls.spawn(async move { Input::HeadRead(storage.read_head().await) });
+    }
+
+    fn pin(&mut self, head: Option<Head>) {
+        self.head_read_under_way = false;
+        for waiter in std::mem::take(&mut self.pins_being_read) {
+            let pinned = head.as_ref().and_then(|head| self.core.pin(head, self.started.elapsed()));
+            match pinned {
+                Some((pin, serving)) => {
+                    let pinned = Pinned { pin, serving, catalog_version: self.catalog_version };
+                    if waiter.send(pinned).is_err() {
+                        self.core.release_pins(&[pin]);
+                    }
+                }
+                // The term has changed, or the store is out of reach: with the next term, or the next read.
+                None => self.pin_waiters.push(waiter),
+            }
+        }
+    }
+
+    // ---------------------------------------------------------------------------------------------------------- DDL
+
+    fn next_ddl(&mut self) {
+        while !self.ddl_under_way
+            && let Some(ddl) = self.ddl.pop_front()
+        {
+            match ddl {
+                Ddl::Create { new, splits, if_not_exists, reply } => {
+                    let result = self.create(*new, splits, if_not_exists);
+                    self.store_ddl(result, reply, DdlChange::Created);
+                }
+                Ddl::Drop { name, if_exists, reply } => {
+                    let result = self.drop_table(&name, if_exists);
+                    self.store_ddl(result, reply, DdlChange::Dropped);
+                }
+            }
+        }
+    }
+
+    fn store_ddl<C, T: Send + 'static>(
+        &mut self,
+        decided: Result<Decided<C, T>, rpc::Error>,
+        reply: oneshot::Sender<Result<T, rpc::Error>>,
+        change: impl FnOnce(C, oneshot::Sender<Result<T, rpc::Error>>) -> DdlChange,
+    ) {
+        match decided {
+            Err(error) => drop(reply.send(Err(error))),
+            Ok(Decided::Nothing(answer)) => drop(reply.send(Ok(answer))),
+            Ok(Decided::Store(what, txn)) => {
+                self.ddl_under_way = true;
+                let storage = Arc::clone(&self.storage);
+                let change = change(what, reply);
+                self.calls.spawn(async move {
+                    Input::DdlStored(DdlStored { result: storage.store_ddl(txn).await, change })
+                });
+            }
+        }
+    }
+
+    fn find(&self, name: &str) -> Option<&Arc<Table>> {
+        self.core.tables().find(|table| table.declared.name == name)
+    }
+
+    fn create(
+        &mut self,
+        declared: NewTable,
+        splits: Vec<SplitStart>,
+        if_not_exists: bool,
+    ) -> Result<Decided<Arc<Table>, (TableId, bool)>, rpc::Error> {
+        if let Some(existing) = self.find(&declared.name) {
+            return if if_not_exists {
+                Ok(Decided::Nothing((existing.id, false)))
+            } else {
+                let message = format!("relation \"{}\" already exists", declared.name);
+                Err(rpc::Error::new(Kind::User, message).with_sqlstate("42P07"))
+            };
+        }
+        let id = self.next_table;
+        self.next_table = TableId(id.0 + 1);
+        let table = Arc::new(Table { id, declared, splits, state: JobState::Running });
+        let txn = self.storage.create_txn(&table, self.next_table);
+        Ok(Decided::Store(table, txn))
+    }
+
+    fn drop_table(&mut self, name: &str, if_exists: bool) -> Result<Decided<TableId, bool>, rpc::Error> {
+        match self.find(name) {
+            Some(table) => Ok(Decided::Store(table.id, self.storage.drop_txn(table.id, self.next_table))),
+            None if if_exists => Ok(Decided::Nothing(false)),
+            None => {
+                let message = format!("table \"{name}\" does not exist");
+                Err(rpc::Error::new(Kind::User, message).with_sqlstate("42P01"))
+            }
+        }
+    }
+
+    fn ddl_stored(&mut self, stored: DdlStored) -> std::ops::ControlFlow<()> {
+        self.ddl_under_way = false;
+        match stored.result {
+            Ok(version) => {
+                self.catalog_version = version;
+                match stored.change {
+                    DdlChange::Created(table, reply) => {
+                        info!(table = %table.id, name = table.declared.name, "table created");
+                        let waiter = self.wait(Waiting::Created(table.id, reply));
+                        self.apply(Event::TableCreated(table, waiter))
+                    }
+                    DdlChange::Dropped(table, reply) => {
+                        info!(%table, "table dropped");
+                        let waiter = self.wait(Waiting::Dropped(reply));
+                        self.apply(Event::TableDropped(table, waiter))
+                    }
+                }
+            }
+            Err(failure) => {
+                // Whether the catalog changed is not known: only a new reign, which reads it, can tell.
+                info!(error = chain(&failure), "catalog could not be changed, giving leadership up");
+                std::ops::ControlFlow::Break(())
+            }
+        }
+    }
+}
+
+/// What a DDL statement comes to.
+enum Decided<C, T> {
+    /// Nothing is to be changed; the answer.
+    Nothing(T),
+    /// The catalog is to be changed.
+    Store(C, crate::store::Txn),
+}

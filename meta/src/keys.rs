@@ -1,0 +1,71 @@
+//! What lies under which key of the metadata store. All keys of a cluster begin with `weir/<cluster>/`.
+//!
+//! | key | value |
+//! | --- | --- |
+//! | `leader` | the leader's address, under its lease |
+//! | `head` | the committed state, [`weir_common::head::Head`] as JSON |
+//! | `pos/<term>/<epoch>/<n>` | a chunk of committed positions |
+//! | `catalog` | the next table id, replaced by every DDL: its revision is the catalog's version |
+//! | `table/<id>` | a [`weir_common::catalog::Table`] as JSON |
+//! | `node/<id>` | a compute node's address, under a lease |
+
+use weir_common::ids::TableId;
+
+/// The keys of a cluster.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    prefix: String,
+}
+
+impl Keys {
+    /// The keys of the named cluster.
+    pub fn new(cluster: &str) -> Keys {
+        Keys { prefix: format!("weir/{cluster}/") }
+    }
+
+    /// A key given relative to the cluster's prefix, such as that of a position chunk.
+    pub fn at(&self, relative: &str) -> String {
+        format!("{}{relative}", self.prefix)
+    }
+
+    /// The leader's key.
+    pub fn leader(&self) -> String {
+        self.at("leader")
+    }
+
+    /// The head's key.
+    pub fn head(&self) -> String {
+        self.at("head")
+    }
+
+    /// The key that every DDL replaces.
+    pub fn catalog(&self) -> String {
+        self.at("catalog")
+    }
+
+    /// A table's key.
+    pub fn table(&self, table: TableId) -> String {
+        // Padded, so that the store's order is the order of creation.
+        self.at(&format!("table/{:010}", table.0))
+    }
+
+    /// What the keys of all tables begin with.
+    pub fn tables(&self) -> String {
+        self.at("table/")
+    }
+
+    /// A node's key.
+    pub fn node(&self, node: &str) -> String {
+        self.at(&format!("node/{node}"))
+    }
+
+    /// What the keys of all nodes begin with.
+    pub fn nodes(&self) -> String {
+        self.at("node/")
+    }
+
+    /// What the keys of all position chunks begin with.
+    pub fn positions(&self) -> String {
+        self.at("pos/")
+    }
+}

@@ -1,0 +1,181 @@
+//! One meta process: a standby that campaigns, and a leader that reigns until it is deposed, over and over.
+//!
+//! Owns the gRPC listener for the whole life of the process; its services answer UNAVAILABLE while it does not lead.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tracing::{Instrument, info, info_span};
+use weir_common::error::chain;
+use weir_common::http::Readiness;
+use weir_common::ids::NodeId;
+use weir_common::telemetry;
+use weir_proto::control_server::ControlServer;
+use weir_proto::meta_server::MetaServer;
+
+use crate::Error;
+use crate::control::Control;
+use crate::coordinator::state::{self, Coordinator};
+use crate::coordinator::storage::Storage;
+use crate::coordinator::task::{Beginning, Handle, Task};
+use crate::keys::Keys;
+use crate::metrics::Metrics;
+use crate::service::Service;
+use crate::store::election::{self, Leadership};
+use crate::store::{self, MetaStore};
+
+/// How long a change of the nodes is left to settle: nodes that start together share a term.
+const SETTLE: Duration = Duration::from_millis(300);
+/// How long a node may take to open its slots or to make an epoch durable.
+const NODE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A catalog with all its tables travels in one message.
+const MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// How long after a reign that failed the next is tried.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What a meta node needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The address under which other nodes reach this one.
+    pub advertise: String,
+    /// The cluster's name, part of every key and path.
+    pub cluster: String,
+    /// Where compute nodes keep state; meta only checks that they agree.
+    pub state_url: String,
+    /// How often an epoch ends when nobody asks for it.
+    pub barrier_interval: Duration,
+    /// How long a leader that vanished, or a node, still counts.
+    pub lease_ttl: Duration,
+}
+
+/// The services' view of the reign: the coordinator's handle while this process leads.
+pub(crate) type Current = watch::Receiver<Option<Reign>>;
+
+/// What services need of a reign.
+#[derive(Clone)]
+pub(crate) struct Reign {
+    pub(crate) coordinator: Handle,
+    pub(crate) storage: Arc<Storage>,
+}
+
+/// A meta node that has not started yet.
+pub struct Meta {
+    config: Config,
+    store: Arc<dyn MetaStore>,
+    campaigning: Arc<AtomicBool>,
+}
+
+impl Meta {
+    /// A node over a metadata store.
+    pub fn new(config: Config, store: Arc<dyn MetaStore>) -> Meta {
+        Meta { config, store, campaigning: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Ready: it leads, or would if the leader went away.
+    pub fn readiness(&self) -> Readiness {
+        let campaigning = Arc::clone(&self.campaigning);
+        Arc::new(move || {
+            let ready = campaigning.load(Ordering::Relaxed);
+            if ready { Ok(()) } else { Err("metadata store not reached yet".to_owned()) }
+        })
+    }
+
+    /// Serves and campaigns until cancelled.
+    ///
+    /// # Errors
+    /// If the metadata store or the listener fails for good.
+    pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
+        let (publish, current) = watch::channel(None);
+        let stop = cancel.child_token();
+        let _stop_server = stop.clone().drop_guard();
+        let control = Control::new(self.config.clone(), current.clone());
+        let service = Service::new(current, self.config.clone());
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(MetaServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned());
+        let reigns = self.reigns(publish, &cancel);
+        tokio::pin!(server);
+        tokio::select! {
+            ended = &mut server => ended.map_err(Error::from),
+            ended = reigns => ended,
+        }
+    }
+
+    async fn reigns(&self, publish: watch::Sender<Option<Reign>>, cancel: &CancellationToken) -> Result<(), Error> {
+        let metrics = Metrics::new(&telemetry::meter());
+        let keys = Keys::new(&self.config.cluster);
+        while !cancel.is_cancelled() {
+            // A store that answers is all a standby needs.
+            while let Err(error) = self.store.get(&keys.leader()).await {
+                info!(error = chain(&error), "metadata store is out of reach, trying again");
+                if cancel.run_until_cancelled(tokio::time::sleep(RETRY)).await.is_none() {
+                    return Ok(());
+                }
+            }
+            self.campaigning.store(true, Ordering::Relaxed);
+            let (key, Config { advertise, lease_ttl, .. }) = (keys.leader(), &self.config);
+            let campaign = election::campaign(Arc::clone(&self.store), &key, advertise, *lease_ttl, cancel);
+            let Some(leadership) = campaign.await? else { return Ok(()) };
+            metrics.leader.record(1, &[]);
+            let reign = self.reign(&leadership, &keys, &metrics, &publish, cancel);
+            let span = info_span!("reign", leader = leadership.create_revision);
+            if let Err(error) = reign.instrument(span).await {
+                if error.kind() != weir_common::error::Kind::Unavailable {
+                    return Err(error);
+                }
+                info!(error = chain(&error), "reign failed, campaigning again");
+            }
+            publish.send_replace(None);
+            metrics.leader.record(0, &[]);
+            leadership.resign().await;
+        }
+        Ok(())
+    }
+
+    /// Leads until leadership is lost, given up, or the process stops.
+    async fn reign(
+        &self,
+        leadership: &Leadership,
+        keys: &Keys,
+        metrics: &Metrics,
+        publish: &watch::Sender<Option<Reign>>,
+        cancel: &CancellationToken,
+    ) -> Result<(), Error> {
+        let storage =
+            Arc::new(Storage { store: Arc::clone(&self.store), keys: keys.clone(), fence: leadership.fence() });
+        storage.forget_orphans().await?;
+        let (catalog_version, next_table, tables) = storage.catalog().await?;
+        let nodes = self.store.list(&keys.nodes()).await?;
+        let id = |stored: store::KeyValue| Some(NodeId(stored.key.strip_prefix(&keys.nodes())?.to_owned()));
+        let expected: BTreeSet<NodeId> = nodes.into_iter().filter_map(id).collect();
+        info!(tables = tables.len(), expected_nodes = expected.len(), "leading the cluster");
+        let core = Coordinator::new(
+            state::Config {
+                state_prefix: format!("state/{}", self.config.cluster),
+                barrier_interval: self.config.barrier_interval,
+                settle: SETTLE,
+                grace: self.config.lease_ttl,
+                node_timeout: NODE_TIMEOUT,
+            },
+            tables.into_iter().map(|table| (table.id, Arc::new(table))).collect(),
+            expected,
+            rand::rng().random(),
+        );
+        let beginning =
+            Beginning { core, storage: Arc::clone(&storage), metrics: metrics.clone(), catalog_version, next_table };
+        let (coordinator, task) = Task::new(beginning);
+        publish.send_replace(Some(Reign { coordinator, storage }));
+        cancel.run_until_cancelled(task.run(leadership.lost.clone())).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,126 @@
+//! Conversions between the coordinator's words and the wire.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+use weir_common::catalog::Table;
+use weir_common::error::Kind;
+use weir_common::head::SlotState;
+use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, SplitId, TableId, TableSplit, TermId};
+use weir_common::rpc;
+use weir_proto as proto;
+use weir_proto::to_node::Message;
+
+use crate::coordinator::placement::{AssignedSplit, Placement, Slot};
+use crate::coordinator::state::{Mutation, Report};
+
+/// A catalog entry as it travels.
+pub(crate) fn table_bytes(table: &Table) -> bytes::Bytes {
+    serde_json::to_vec(table).expect("a table serialises").into()
+}
+
+pub(crate) fn to_node(message: Message) -> proto::ToNode {
+    proto::ToNode { message: Some(message) }
+}
+
+pub(crate) fn start_term(
+    node: &NodeId,
+    term: TermId,
+    epoch: Epoch,
+    placement: &Placement,
+    tables: &[Arc<Table>],
+) -> proto::ToNode {
+    to_node(Message::StartTerm(proto::StartTerm {
+        term: Some(term.into()),
+        epoch: epoch.0,
+        slots: placement.slots_of(node).map(start_slot).collect(),
+        tables: tables.iter().map(|table| table_bytes(table)).collect(),
+        splits: placement.splits_of(node).map(start_split).collect(),
+    }))
+}
+
+fn start_slot(slot: &Slot) -> proto::StartSlot {
+    let source = |source: &crate::coordinator::placement::CloneSource| proto::CloneSource {
+        path: source.path.clone(),
+        checkpoint: source.checkpoint.to_string(),
+        vnodes: Some(source.vnodes.into()),
+    };
+    proto::StartSlot {
+        slot: slot.id.0,
+        vnodes: Some(slot.vnodes.into()),
+        path: slot.path.clone(),
+        sources: slot.sources.iter().map(source).collect(),
+    }
+}
+
+fn start_split(assigned: &AssignedSplit) -> proto::StartSplit {
+    proto::StartSplit {
+        table: assigned.split.table.0,
+        split: assigned.split.split.0.clone(),
+        slot: assigned.slot.0,
+        sequence: assigned.sequence.0,
+    }
+}
+
+/// A barrier for one node; `reads` tells which of the added splits are its own.
+pub(crate) fn barrier(
+    term: TermId,
+    epoch: Epoch,
+    lowest_pinned: Epoch,
+    mutation: Option<&Mutation>,
+    reads: impl Fn(&AssignedSplit) -> bool,
+) -> proto::ToNode {
+    let mutation = mutation.map(|mutation| match mutation {
+        Mutation::Add(table, splits) => proto::barrier::Mutation::AddTable(proto::AddTable {
+            table: table_bytes(table),
+            splits: splits.iter().filter(|split| reads(split)).map(start_split).collect(),
+        }),
+        Mutation::Drop(table) => proto::barrier::Mutation::DropTable(proto::DropTableMutation { table: table.0 }),
+    });
+    to_node(Message::Barrier(proto::Barrier {
+        term: Some(term.into()),
+        epoch: epoch.0,
+        lowest_pinned_epoch: lowest_pinned.0,
+        mutation,
+    }))
+}
+
+pub(crate) fn committed(term: TermId, epoch: Epoch) -> proto::ToNode {
+    to_node(Message::Committed(proto::Committed { term: Some(term.into()), epoch: epoch.0 }))
+}
+
+pub(crate) fn stop_term(term: TermId) -> proto::ToNode {
+    to_node(Message::StopTerm(proto::StopTerm { term: Some(term.into()) }))
+}
+
+pub(crate) fn collect_garbage(committed: &[SlotState], live: Vec<String>) -> proto::ToNode {
+    let source = |state: &SlotState| proto::CloneSource {
+        path: state.path.clone(),
+        checkpoint: state.checkpoint.to_string(),
+        vnodes: Some(state.vnodes.into()),
+    };
+    let committed = committed.iter().map(source).collect();
+    to_node(Message::CollectGarbage(proto::CollectGarbage { committed, live }))
+}
+
+/// A term id, which every message of a node must bear.
+pub(crate) fn term(id: Option<proto::TermId>) -> Result<TermId, rpc::Error> {
+    id.map(TermId::from).ok_or_else(|| rpc::Error::new(Kind::Internal, "message without a term"))
+}
+
+pub(crate) fn report(report: proto::EpochReport) -> Result<Report, rpc::Error> {
+    let checkpoint = |slot: proto::SlotCheckpoint| match Uuid::parse_str(&slot.checkpoint) {
+        Ok(checkpoint) => Ok((SlotId(slot.slot), checkpoint)),
+        Err(error) => Err(rpc::Error::new(Kind::Internal, format!("checkpoint of slot {}: {error}", slot.slot))),
+    };
+    let position = |position: proto::Position| {
+        let split = TableSplit { table: TableId(position.table), split: SplitId(position.split) };
+        (split, Sequence(position.sequence))
+    };
+    Ok(Report {
+        term: term(report.term)?,
+        epoch: Epoch(report.epoch),
+        checkpoints: report.slots.into_iter().map(checkpoint).collect::<Result<_, _>>()?,
+        positions: report.positions.into_iter().map(position).collect(),
+    })
+}

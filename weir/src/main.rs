@@ -1,0 +1,43 @@
+//! The `weir` program: reads its configuration, starts logging, runs a role until it is told to stop.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use weir::config::{self, Role};
+use weir::{run, signal};
+use weir_common::telemetry;
+
+/// SQL is planned recursively: long expressions need deeper stacks than a thread has by default.
+const STACK_BYTES: usize = 8 << 20;
+
+fn main() -> ExitCode {
+    let role = match config::load(std::env::args_os(), |name| std::env::var_os(name)) {
+        Ok(role) => role,
+        // Help, version and misused flags: told in the usual form, with the usual exit status.
+        Err(config::Error::Usage(usage)) => usage.exit(),
+        Err(error) => return fail(&error.into()),
+    };
+    telemetry::init_logging();
+    match start(role) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn start(role: Role) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .build()
+        .context("cannot start threads")?;
+    runtime.block_on(async {
+        let cancel = signal::stop_on_signal().context("cannot watch signals")?;
+        Ok(run::run(role, cancel).await?)
+    })
+}
+
+/// One line with all causes.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("weir: {}", weir_common::error::chain(error.as_ref()));
+    ExitCode::FAILURE
+}

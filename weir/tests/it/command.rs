@@ -1,0 +1,74 @@
+//! Help, refusals and failures, as the shell sees them.
+
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+/// Runs `weir` with no variables of this process but these.
+fn weir(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WEIR_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).envs(variables.iter().copied()).output().unwrap()
+}
+
+/// The last line on standard error; the log may stand before it.
+fn last_line(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn help_and_version_are_no_failures() {
+    for arguments in [&["--help"][..], &["--version"], &["standalone", "--help"], &["meta", "-h"]] {
+        let output = weir(arguments, &[]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_configuration_that_is_refused_is_told_in_one_line() {
+    let output = weir(&["frontend"], &[("WEIR_SQL_LISTEN", "everywhere")]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.starts_with("weir: environment variable WEIR_SQL_LISTEN cannot be \"everywhere\": "), "{stderr}");
+    assert_eq!(weir(&["frontend", "--no-such-flag"], &[]).status.code(), Some(2));
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for role in ["standalone", "frontend", "compute", "meta"] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().to_str().unwrap();
+        let mut arguments = vec![role, "--http-listen", &address];
+        match role {
+            "standalone" => arguments.extend(["--sql-listen", "127.0.0.1:0", "--data-dir", data]),
+            "frontend" => arguments.extend(["--sql-listen", "127.0.0.1:0"]),
+            _ => arguments.extend(["--listen", "127.0.0.1:0"]),
+        }
+        let output = weir(&arguments, &[]);
+        assert_eq!(output.status.code(), Some(1), "{role}");
+        let line = last_line(&output);
+        assert!(line.starts_with(&format!("weir: cannot listen on {address}: ")), "{role}: {line}");
+    }
+}
+
+#[test]
+fn a_node_on_all_interfaces_has_to_say_how_it_is_reached() {
+    let output = weir(&["compute", "--listen", "0.0.0.0:0", "--http-listen", "127.0.0.1:0"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(last_line(&output).contains("--advertise"), "{}", last_line(&output));
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    let output =
+        weir(&["standalone", "--data-dir", path, "--sql-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"], &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(last_line(&output).starts_with("weir: cannot use data directory"), "{}", last_line(&output));
+}

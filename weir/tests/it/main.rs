@@ -1,0 +1,4 @@
+//! The program itself: what it says, and how it ends.
+
+mod command;
+mod standalone;

@@ -1,0 +1,99 @@
+//! A standalone node from its start to its end.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Node {
+    process: Child,
+    http: String,
+    sql: String,
+}
+
+impl Node {
+    fn start(data: &TempDir) -> Node {
+        let [http, sql] = [free_address(), free_address()];
+        let process = Command::new(env!("CARGO_BIN_EXE_weir"))
+            .args(["standalone", "--http-listen", &http, "--sql-listen", &sql, "--parallelism", "2", "--data-dir"])
+            .arg(data.path().join("data"))
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Node { process, http, sql }
+    }
+
+    /// The answer to a GET, status line included; none if nobody listens.
+    fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(&self.http).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: weir\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+
+    fn wait_until_ready(&mut self) {
+        let ready = |node: &mut Node| {
+            assert_eq!(node.process.try_wait().unwrap(), None, "it ended");
+            node.get("/ready").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        };
+        wait("ready", || ready(self));
+    }
+
+    fn stop(&mut self, signal: &str) -> ExitStatus {
+        assert!(Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap().success());
+        let mut status = None;
+        wait("the end of the process", || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn wait(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "did not happen in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_standalone_node_becomes_ready_and_stops_in_order() {
+    let data = TempDir::new().unwrap();
+    for signal in ["-TERM", "-INT"] {
+        let mut node = Node::start(&data);
+        node.wait_until_ready();
+        assert!(node.get("/health").unwrap().starts_with("HTTP/1.1 200"));
+        assert!(node.get("/metrics").unwrap().starts_with("HTTP/1.1 200"));
+        TcpStream::connect(&node.sql).unwrap();
+        assert_eq!(node.stop(signal).code(), Some(0), "after {signal}");
+    }
+}
+
+#[test]
+fn a_standalone_node_that_was_killed_starts_again_on_its_data() {
+    let data = TempDir::new().unwrap();
+    for _ in 0..3 {
+        let mut node = Node::start(&data);
+        node.wait_until_ready();
+        node.stop("-KILL");
+    }
+}
