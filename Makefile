@@ -24,9 +24,11 @@ demo:
 	@$(CARGO) build --locked -p weir -p weir-e2e --bins
 	@target/debug/demo $(ARGS)
 
+# Building all targets at once resolves the features of dependencies as the tests do, so that nothing is built twice; the
+# end-to-end tests run the binary weir, which cargo would not build for them.
 test: lint
 	@deploy/setup.sh test
-	@$(CARGO) build --locked --workspace --bins
+	@$(CARGO) build --locked --workspace --all-targets
 	@$(CARGO) test --locked --workspace $(ARGS)
 
 build:

@@ -1,7 +1,7 @@
 //! Logs to standard error, metrics to a Prometheus registry.
 //!
-//! Logging is filtered by `WEIR_LOG` (the syntax of `tracing-subscriber`'s `EnvFilter`, `info`, but `warn` for SlateDB and the NATS client, if absent) and written
-//! as JSON lines if `WEIR_LOG_FORMAT=json`. Metrics are OpenTelemetry instruments of the meter `weir`, each described
+//! Logging is filtered by `WEIR_LOG` (the syntax of `tracing-subscriber`'s `EnvFilter`) and written as JSON lines if
+//! `WEIR_LOG_FORMAT=json`. Without `WEIR_LOG` it is [`DEFAULT_FILTER`]. Metrics are OpenTelemetry instruments of the meter `weir`, each described
 //! once in the `metrics.rs` of its crate; [`meter`] hands the meter out.
 
 use std::io::IsTerminal;
@@ -44,9 +44,13 @@ pub fn render_metrics() -> String {
     String::from_utf8(buffer).expect("the text format is UTF-8")
 }
 
+/// Weir's own lines from INFO up. What happens to a connection to NATS is logged where it is handled, so the client's
+/// own account of the same is left out.
+pub const DEFAULT_FILTER: &str = "info,slatedb=warn,async_nats=off";
+
 /// Starts logging. Call once, first thing in `main`.
 pub fn init_logging() {
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("info,slatedb=warn,async_nats=warn"));
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -61,10 +61,9 @@ impl SqlType {
     pub fn field(self, name: &str) -> Field {
         let field = Field::new(name, self.arrow(), true);
         match self {
-            SqlType::Jsonb => field.with_metadata(HashMap::from([(
-                "ARROW:extension:name".to_owned(),
-                JSONB_EXTENSION.to_owned(),
-            )])),
+            SqlType::Jsonb => {
+                field.with_metadata(HashMap::from([("ARROW:extension:name".to_owned(), JSONB_EXTENSION.to_owned())]))
+            }
             _ => field,
         }
     }

@@ -94,10 +94,7 @@ struct Actor {
 ///
 /// # Errors
 /// If the table's stored options are not understood by this version.
-pub(crate) fn spawn(
-    config: Config,
-    group: &Group,
-) -> Result<mpsc::Sender<Message>, weir_connector_nats::OptionError> {
+pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Message>, weir_connector_nats::OptionError> {
     let options = Arc::new(Options::parse(&config.table.declared.source.options)?);
     let owner = format!("{}/{}", config.cluster, config.table.declared.name);
     let reader = Reader::spawn(

@@ -66,9 +66,8 @@ impl Scans {
             .ok_or_else(|| rpc::Error::new(Kind::Unavailable, format!("epoch {epoch} is not kept here any more")))?;
         let table = TableId(request.table);
         let found = serving.tables.get(&table).cloned();
-        let table = found.ok_or_else(|| {
-            rpc::Error::new(Kind::User, format!("table {table} was dropped")).with_sqlstate("42P01")
-        })?;
+        let table = found
+            .ok_or_else(|| rpc::Error::new(Kind::User, format!("table {table} was dropped")).with_sqlstate("42P01"))?;
         let projection = request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits"));
         let projection: Vec<usize> = projection.collect();
         if projection.iter().any(|column| *column >= table.declared.columns.len()) {

@@ -235,7 +235,8 @@ impl Slot {
         if needed < STALE_CHECKPOINTS_MAX {
             return;
         }
-        let stale: Vec<Uuid> = self.checkpoints.drain(..needed).filter_map(|(_, checkpoint)| *checkpoint.borrow()).collect();
+        let stale: Vec<Uuid> =
+            self.checkpoints.drain(..needed).filter_map(|(_, checkpoint)| *checkpoint.borrow()).collect();
         let db = self.db.clone();
         self.group.spawn("delete checkpoints", OnFailure::Log, async move {
             for checkpoint in stale {

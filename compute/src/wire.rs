@@ -102,11 +102,10 @@ pub(crate) fn from_node(message: Message) -> proto::FromNode {
             from_node::Message::JobFailed(proto::JobFailed { term: Some(term.into()), table: table.0, error })
         }
         Message::Report { term, epoch, checkpoints, positions } => {
-            let checkpoint =
-                |(slot, checkpoint): (SlotId, Uuid)| proto::SlotCheckpoint {
-                    slot: slot.0,
-                    checkpoint: checkpoint.to_string(),
-                };
+            let checkpoint = |(slot, checkpoint): (SlotId, Uuid)| proto::SlotCheckpoint {
+                slot: slot.0,
+                checkpoint: checkpoint.to_string(),
+            };
             let position = |(split, sequence): (TableSplit, Sequence)| proto::Position {
                 table: split.table.0,
                 split: split.split.0,

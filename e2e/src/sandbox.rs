@@ -133,9 +133,8 @@ impl Log {
 
 /// Whether a line of `tracing-subscriber`'s text format (time, level, …) is a warning, an error, or a panic's first.
 fn is_warning(line: &str) -> bool {
-    matches!(line.split_whitespace().nth(1), Some("WARN" | "ERROR"))
-        || line.contains("' panicked at ")
-        || (line.starts_with("thread '") && line.contains("panicked at"))
+    let level = line.split_whitespace().nth(1);
+    matches!(level, Some("WARN" | "ERROR")) || (line.starts_with("thread '") && line.contains("panicked at"))
 }
 
 /// Runs one scenario in a sandbox of its own on a runtime of its own, and checks the logs at its end.

@@ -115,12 +115,12 @@ impl LiveStreamMetrics {
                                        country varchar, video_bps bigint, video_fps bigint, video_rtt bigint, \
                                        video_lost_pps bigint, video_longest_freeze_duration bigint, \
                                        video_total_freeze_duration bigint, report_timestamp timestamptz";
-    /// Milliseconds between a report and the next.
-    const STEP_MS: i64 = 7;
+    /// Reports in a millisecond of their own time.
+    const PER_MS: u64 = 2;
 
     /// The time of a report, in milliseconds since 1970.
     pub fn timestamp_ms(&self, number: u64) -> i64 {
-        self.start_ms + number as i64 * LiveStreamMetrics::STEP_MS
+        self.start_ms + (number / LiveStreamMetrics::PER_MS) as i64
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use weir_common::error::{Kind, chain};
 use weir_common::rpc;
@@ -15,6 +16,7 @@ pub(crate) mod sqlstate {
     pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub(crate) const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
     pub(crate) const DIVISION_BY_ZERO: &str = "22012";
+    pub(crate) const CARDINALITY_VIOLATION: &str = "21000";
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
     pub(crate) const INVALID_TEXT_REPRESENTATION: &str = "22P02";
     pub(crate) const DATA_EXCEPTION: &str = "22000";
@@ -27,8 +29,11 @@ pub(crate) mod sqlstate {
     pub(crate) const SYNTAX_ERROR: &str = "42601";
     pub(crate) const NAME_TOO_LONG: &str = "42622";
     pub(crate) const DUPLICATE_COLUMN: &str = "42701";
+    pub(crate) const AMBIGUOUS_COLUMN: &str = "42702";
     pub(crate) const UNDEFINED_COLUMN: &str = "42703";
     pub(crate) const UNDEFINED_OBJECT: &str = "42704";
+    pub(crate) const GROUPING_ERROR: &str = "42803";
+    pub(crate) const DATATYPE_MISMATCH: &str = "42804";
     pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
     pub(crate) const RESERVED_NAME: &str = "42939";
     pub(crate) const UNDEFINED_TABLE: &str = "42P01";
@@ -144,25 +149,53 @@ impl From<DataFusionError> for Error {
         if let Some(own) = find_source(&error) {
             return own;
         }
-        let message = plain_message(&error);
-        match error.find_root() {
-            DataFusionError::SQL(..) => Error::user(sqlstate::SYNTAX_ERROR, message),
-            DataFusionError::NotImplemented(_) => Error::unsupported(message),
-            DataFusionError::SchemaError(..) => Error::user(sqlstate::UNDEFINED_COLUMN, message),
-            DataFusionError::Plan(_) | DataFusionError::Configuration(_) => {
-                Error::user(plan_sqlstate(&message), message)
-            }
-            DataFusionError::ResourcesExhausted(_) => {
-                // The user's, so that it is not tried again at once.
-                Error::user(sqlstate::OUT_OF_MEMORY, "the statement needs more memory than is free")
-                    .with_detail(message)
-                    .with_hint("raise `memory_limit_bytes` of the frontend, or read less at once")
-            }
-            DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => {
-                Error::user(execution_sqlstate(&message), message)
-            }
-            _ => Error::internal(message),
+        let text = plain_message(&error);
+        let suggestion = suggestion(&text).map(str::to_owned);
+        let (message, detail) = first_line(text);
+        let mut mapped = mapped(error.find_root(), message);
+        if mapped.kind == Kind::Internal && mapped.message.starts_with("function ") {
+            mapped = Error::user(sqlstate::UNDEFINED_FUNCTION, mapped.message);
         }
+        if mapped.detail.is_none() {
+            mapped.detail = detail;
+        }
+        if let (None, Some(suggestion)) = (&mapped.hint, suggestion) {
+            mapped.hint = Some(format!("perhaps you meant {suggestion}"));
+        }
+        mapped
+    }
+}
+
+/// An error of DataFusion's own.
+fn mapped(root: &DataFusionError, message: String) -> Error {
+    match root {
+        DataFusionError::SQL(..) => Error::user(sqlstate::SYNTAX_ERROR, message),
+        DataFusionError::NotImplemented(_) => Error::unsupported(message),
+        DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
+            SchemaError::FieldNotFound { field, .. } => {
+                let name = match &field.relation {
+                    Some(relation) => format!("{relation}.{}", field.name),
+                    None => format!("\"{}\"", field.name),
+                };
+                // The suggestion says more than the list of everything there is.
+                Error::user(sqlstate::UNDEFINED_COLUMN, format!("column {name} does not exist"))
+            }
+            SchemaError::AmbiguousReference { field } => {
+                Error::user(sqlstate::AMBIGUOUS_COLUMN, format!("column reference \"{}\" is ambiguous", field.name))
+            }
+            _ => Error::user(sqlstate::UNDEFINED_COLUMN, message),
+        },
+        DataFusionError::Plan(_) | DataFusionError::Configuration(_) => Error::user(plan_sqlstate(&message), message),
+        DataFusionError::ResourcesExhausted(_) => {
+            // The user's, so that it is not tried again at once.
+            Error::user(sqlstate::OUT_OF_MEMORY, "the statement needs more memory than is free")
+                .with_detail(message)
+                .with_hint("raise `memory_limit_bytes` of the frontend, or read less at once")
+        }
+        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => {
+            Error::user(execution_sqlstate(&message), message)
+        }
+        _ => Error::internal(message),
     }
 }
 
@@ -205,6 +238,30 @@ fn plain_message(error: &DataFusionError) -> String {
     lower_first(text)
 }
 
+/// What DataFusion proposes instead of a name that it does not know.
+fn suggestion(text: &str) -> Option<&str> {
+    text.split_once("Did you mean '")?.1.split_once('\'').map(|(name, _)| name)
+}
+
+/// A message is one line; what else there is, is detail. Proposals become a hint.
+fn first_line(text: String) -> (String, Option<String>) {
+    // However DataFusion says it, and it has several ways: no variant of the function takes these arguments.
+    if let Some((signature, rest)) = text.split_once("argument types '").and_then(|(_, rest)| rest.split_once('\'')) {
+        let candidates = rest.split_once("Candidate functions:").map(|(_, list)| list.replace("\n\t", " "));
+        let detail = candidates.map(|list| format!("candidates:{list}"));
+        return (format!("function {signature} does not exist"), detail);
+    }
+    let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    let first = first.split_once(". Did you mean").map_or(first, |(first, _)| first).trim_end_matches('.');
+    let message = match first.strip_prefix("invalid function '") {
+        Some(name) => format!("function {} does not exist", name.trim_end_matches('\'')),
+        None => first.to_owned(),
+    };
+    let detail = (!rest.is_empty() && !rest.starts_with("Did you mean") && !rest.starts_with("Valid fields"))
+        .then(|| rest.to_owned());
+    (message, detail)
+}
+
 /// Messages start in lower case, as PostgreSQL's do; a first word that is an acronym stays.
 fn lower_first(text: String) -> String {
     let mut chars = text.chars();
@@ -220,8 +277,12 @@ fn lower_first(text: String) -> String {
 fn plan_sqlstate(message: &str) -> &'static str {
     if message.starts_with("table '") && message.ends_with("not found") {
         sqlstate::UNDEFINED_TABLE
-    } else if message.starts_with("invalid function") || message.contains("No function matches") {
+    } else if message.starts_with("function ") {
         sqlstate::UNDEFINED_FUNCTION
+    } else if message.contains("must be in GROUP BY") {
+        sqlstate::GROUPING_ERROR
+    } else if message.starts_with("cannot coerce") {
+        sqlstate::DATATYPE_MISMATCH
     } else {
         sqlstate::SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION
     }
@@ -231,6 +292,8 @@ fn execution_sqlstate(message: &str) -> &'static str {
     let message = message.to_ascii_lowercase();
     if message.contains("divide by zero") || message.contains("division by zero") {
         sqlstate::DIVISION_BY_ZERO
+    } else if message.contains("more than one row") {
+        sqlstate::CARDINALITY_VIOLATION
     } else if message.contains("overflow") || message.contains("out of range") {
         sqlstate::NUMERIC_VALUE_OUT_OF_RANGE
     } else if message.contains("cast error") || message.contains("parser error") || message.contains("parse error") {
@@ -251,6 +314,14 @@ mod tests {
         let error = Error::from(DataFusionError::Shared(std::sync::Arc::new(wrapped)));
         assert_eq!(error.kind(), Kind::Fenced);
         assert_eq!(error.sqlstate, sqlstate::SERIALIZATION_FAILURE);
+    }
+
+    #[test]
+    fn a_message_is_one_line_with_the_proposal_as_its_hint() {
+        let error = Error::from(DataFusionError::Plan("Invalid function 'counts'.\nDid you mean 'count'?".to_owned()));
+        assert_eq!(error.message, "function counts does not exist");
+        assert_eq!((error.sqlstate.as_ref(), error.hint.as_deref()), ("42883", Some("perhaps you meant count")));
+        assert_eq!(error.detail, None);
     }
 
     #[test]

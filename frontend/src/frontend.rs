@@ -15,7 +15,7 @@ use crate::error::{Error, sqlstate};
 use crate::meta::Meta;
 use crate::metrics::Metrics;
 use crate::parser::{CreateTable, Parsed, Statement, TableName};
-use crate::query::{self, Planner, Prepared, ResultSet};
+use crate::query::{self, Columns, Planner, Prepared, ResultSet};
 use crate::session::{Change, Limits, Session};
 use crate::snapshot::{Snapshot, Snapshots};
 
@@ -82,11 +82,34 @@ impl Frontend {
         })
     }
 
-    /// Makes a parsed statement runnable; `hints` are the types that the client gave its parameters.
+    /// Makes a parsed statement runnable, without asking meta for anything.
+    pub(crate) async fn read(&self, session: &Arc<Session>, parsed: Parsed) -> Result<Runnable, Error> {
+        self.read_with(session, &self.cache.newest(), parsed, &[]).await
+    }
+
+    /// Makes a statement runnable any number of times, and says which columns it returns; none if it returns no rows.
+    /// `hints` are the types that the client gave its parameters.
     pub(crate) async fn prepare(
         &self,
         session: &Arc<Session>,
         limits: &Limits,
+        parsed: Parsed,
+        hints: &[Option<pgwire::api::Type>],
+    ) -> Result<(Runnable, Option<Columns>), Error> {
+        let needs_newest = matches!(&parsed.statement, Statement::Query(query) if Planner::names_tables(query));
+        let catalog = if needs_newest { self.newest_catalog(limits).await? } else { self.cache.newest() };
+        let runnable = self.read_with(session, &catalog, parsed, hints).await?;
+        let columns = match &runnable {
+            Runnable::Query(prepared) => Some(prepared.describe(&self.planner, session, &catalog).await?),
+            Runnable::Command(parsed) => commands::schema_of(&parsed.statement).map(Columns::of),
+        };
+        Ok((runnable, columns))
+    }
+
+    async fn read_with(
+        &self,
+        session: &Arc<Session>,
+        catalog: &Arc<Catalog>,
         parsed: Parsed,
         hints: &[Option<pgwire::api::Type>],
     ) -> Result<Runnable, Error> {
@@ -94,9 +117,7 @@ impl Frontend {
             return Ok(Runnable::Command(Box::new(parsed)));
         };
         let statement = statement.clone();
-        let catalog =
-            if Planner::names_tables(&statement) { self.newest_catalog(limits).await? } else { self.cache.newest() };
-        let prepared = self.planner.prepare(session, &catalog, parsed, statement, hints).await?;
+        let prepared = self.planner.prepare(session, catalog, parsed, statement, hints).await?;
         Ok(Runnable::Query(Box::new(prepared)))
     }
 
@@ -191,21 +212,6 @@ impl Frontend {
             }
         }
         Ok(Answer::Done { tag: "DROP TABLE", notices, changes: Vec::new() })
-    }
-
-    /// The columns of a statement's result; `None` if it has none.
-    pub(crate) async fn describe(
-        &self,
-        session: &Arc<Session>,
-        runnable: &Runnable,
-    ) -> Result<Option<(datafusion::arrow::datatypes::SchemaRef, Vec<String>)>, Error> {
-        match runnable {
-            Runnable::Query(prepared) => Ok(Some(prepared.describe(self, session, &self.cache.newest()).await?)),
-            Runnable::Command(parsed) => Ok(commands::schema_of(&parsed.statement).map(|schema| {
-                let names = schema.fields().iter().map(|field| field.name().clone()).collect();
-                (schema, names)
-            })),
-        }
     }
 
     /// The catalog as of now: everything that was acknowledged before is in it.

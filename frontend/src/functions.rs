@@ -42,6 +42,9 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
         ("pg_get_ruledef", no_text.clone()),
         ("pg_get_function_result", no_text.clone()),
         ("pg_get_function_arguments", no_text.clone()),
+        ("pg_size_pretty", no_text.clone()),
+        ("pg_table_size", ScalarValue::Int64(None)),
+        ("pg_database_size", ScalarValue::Int64(None)),
         ("pg_tablespace_location", no_text),
     ]
     .into_iter()

@@ -42,12 +42,12 @@ impl Control {
     }
 
     fn check(&self, hello: &Hello) -> Result<(), rpc::Error> {
-        for (what, theirs, ours) in [
-            ("cluster", &hello.cluster, &self.config.cluster),
-            ("state URL", &hello.state_url, &self.config.state_url),
-        ] {
+        for (what, theirs, ours) in
+            [("cluster", &hello.cluster, &self.config.cluster), ("state URL", &hello.state_url, &self.config.state_url)]
+        {
             if theirs != ours {
-                let message = format!("{what} of the compute node is \"{theirs}\", that of the meta node is \"{ours}\"");
+                let message =
+                    format!("{what} of the compute node is \"{theirs}\", that of the meta node is \"{ours}\"");
                 return Err(rpc::Error::new(Kind::User, message).with_hint(format!("start both with the same {what}")));
             }
         }
@@ -151,7 +151,7 @@ impl Connection {
         }
     }
 
-    /// Turns what the node says into events, until it is lost; returns why.
+    /// Hands what the node says to the coordinator, until the node is lost; returns why.
     async fn listen(&self, mut inbox: Streaming<FromNode>) -> String {
         loop {
             let message = match tokio::time::timeout(SILENCE_MAX, inbox.next()).await {
@@ -160,10 +160,10 @@ impl Connection {
                 Ok(None) => return "it closed its control stream".to_owned(),
                 Err(_) => return format!("silent for {} s", SILENCE_MAX.as_secs()),
             };
-            match message.map_or(Ok(None), |message| self.event(message)) {
+            match message.map_or(Ok(None), |message| self.input(message)) {
                 Ok(None) => {}
-                Ok(Some(event)) => {
-                    if self.reign.coordinator.send(Input::Event(event)).await.is_err() {
+                Ok(Some(input)) => {
+                    if self.reign.coordinator.send(input).await.is_err() {
                         return "leadership has ended".to_owned();
                     }
                 }
@@ -172,9 +172,9 @@ impl Connection {
         }
     }
 
-    fn event(&self, message: Message) -> Result<Option<Event>, rpc::Error> {
+    fn input(&self, message: Message) -> Result<Option<Input>, rpc::Error> {
         let node = self.node.clone();
-        Ok(Some(match message {
+        Ok(Some(Input::Event(match message {
             Message::Heartbeat(_) => return Ok(None),
             Message::Hello(_) => return Err(rpc::Error::new(Kind::Internal, "a second hello")),
             Message::TermReady(ready) => Event::TermReady(node, wire::term(ready.term)?),
@@ -185,6 +185,7 @@ impl Connection {
                 Event::JobFailed(wire::term(failed.term)?, TableId(failed.table), failed.error)
             }
             Message::Leave(_) => Event::NodeLeaving(node),
-        }))
+            Message::Surveyed(_) => return Ok(Some(Input::Surveyed(node))),
+        })))
     }
 }

@@ -50,8 +50,11 @@ impl meta_server::Meta for Service {
         // A table that exists needs no look at its source; if two statements race, the coordinator decides.
         let (_, tables) = coordinator.ask(Input::Catalog).await?;
         let exists = tables.iter().any(|table| table.declared.name == new.name);
-        let Preflight { splits, notices } =
-            if exists { Preflight { splits: Vec::new(), notices: Vec::new() } } else { look_over(&self.config.cluster, &new).await? };
+        let Preflight { splits, notices } = if exists {
+            Preflight { splits: Vec::new(), notices: Vec::new() }
+        } else {
+            look_over(&self.config.cluster, &new).await?
+        };
         let create = |reply| Input::Ddl(Ddl::Create { new: Box::new(new), splits, if_not_exists, reply });
         let (table, created) = coordinator.ask(create).await??;
         Ok(Response::new(proto::CreateTableResponse { table_id: table.0, created, notices }))

@@ -93,6 +93,10 @@ pub(crate) fn stop_term(term: TermId) -> proto::ToNode {
     to_node(Message::StopTerm(proto::StopTerm { term: Some(term.into()) }))
 }
 
+pub(crate) fn survey() -> proto::ToNode {
+    to_node(Message::Survey(proto::Survey {}))
+}
+
 pub(crate) fn collect_garbage(committed: &[SlotState], live: Vec<String>) -> proto::ToNode {
     let source = |state: &SlotState| proto::CloneSource {
         path: state.path.clone(),

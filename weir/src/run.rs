@@ -3,7 +3,8 @@
 //! Owns listeners, the data directory of standalone, and the order in which things stop: who uses others stops first.
 //! Does not own what a role does.
 //!
-//! Invariant: a role returns only after all that it started has ended, so that exit status 0 means: nothing was cut off.
+//! Invariant: a role that is cancelled returns only after all that it started has ended, so exit status 0 means that
+//! nothing was cut off.
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -106,7 +107,8 @@ async fn meta(config: config::Meta, cancel: CancellationToken) -> Result<(), Err
         Arc::new(store),
     );
     info!(advertise, %http, "meta node listens");
-    with_http(http_listener, node.readiness(), async { Ok(node.run(listener, cancel).await?) }).await
+    let ready = node.readiness();
+    with_http(http_listener, ready, Box::pin(async { Ok(node.run(listener, cancel).await?) })).await
 }
 
 async fn compute(config: config::Compute, cancel: CancellationToken) -> Result<(), Error> {
@@ -121,7 +123,8 @@ async fn compute(config: config::Compute, cancel: CancellationToken) -> Result<(
         parallelism: usize::from(config.capacity.parallelism),
     });
     info!(advertise, %http, "compute node listens");
-    with_http(http_listener, node.readiness(), async { Ok(node.run(listener, cancel).await?) }).await
+    let ready = node.readiness();
+    with_http(http_listener, ready, Box::pin(async { Ok(node.run(listener, cancel).await?) })).await
 }
 
 async fn frontend(config: config::Frontend, cancel: CancellationToken) -> Result<(), Error> {
@@ -129,7 +132,8 @@ async fn frontend(config: config::Frontend, cancel: CancellationToken) -> Result
     let (http_listener, http) = bind(&config.process.http_listen).await?;
     let node = Frontend::new(frontend_config(config.sql, texts(&config.meta.meta_addr)))?;
     info!(%sql, %http, "frontend listens");
-    with_http(http_listener, node.readiness(), async { Ok(node.run(listener, cancel).await?) }).await
+    let ready = node.readiness();
+    with_http(http_listener, ready, Box::pin(async { Ok(node.run(listener, cancel).await?) })).await
 }
 
 /// All three in one process: they talk over loopback just as nodes of a cluster do.

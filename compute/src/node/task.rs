@@ -22,7 +22,7 @@ use weir_common::http::Readiness;
 use weir_common::ids::{TableId, TermId};
 use weir_common::{rpc, telemetry};
 use weir_proto::compute_server::ComputeServer;
-use weir_proto::{FromNode, Heartbeat, Hello, Leave, ToNode, from_node, to_node};
+use weir_proto::{FromNode, Heartbeat, Hello, Leave, Surveyed, ToNode, from_node, to_node};
 
 use super::plan::{Mutation, Plan};
 use super::session::{self, Session};
@@ -78,6 +78,8 @@ enum Input {
     Event(Event),
     /// The databases of a plan are open, or not.
     Opened(Box<Plan>, Result<Databases, state::Error>),
+    /// The databases that exist are listed.
+    Surveyed(Survey),
 }
 
 /// A compute node that has not started yet.
@@ -125,8 +127,7 @@ impl Compute {
             cluster: self.config.cluster.clone(),
             state_url: self.config.state_url.clone(),
         };
-        let environment =
-            Environment { cluster: self.config.cluster.clone(), store, inputs: inputs_handle, metrics };
+        let environment = Environment { cluster: self.config.cluster.clone(), store, inputs: inputs_handle, metrics };
         let task = Task {
             core: Node::default(),
             config: self.config,
@@ -137,6 +138,7 @@ impl Compute {
             tables: HashMap::new(),
             closing: None,
             collecting: None,
+            surveyed: None,
             serving,
             joined: self.joined,
             stop,
@@ -158,8 +160,10 @@ struct Task {
     tables: HashMap<TableId, Arc<Table>>,
     /// The end of the term before.
     closing: Option<JoinHandle<()>>,
-    /// The collection of garbage under way.
+    /// The survey or collection of garbage under way.
     collecting: Option<JoinHandle<()>>,
+    /// The survey that waits to be compared with what is reachable.
+    surveyed: Option<Survey>,
     serving: watch::Sender<Option<Arc<Serving>>>,
     joined: Arc<AtomicBool>,
     stop: CancellationToken,
@@ -185,6 +189,7 @@ impl Task {
             let ended = self.serve(session, &cancel).await;
             self.joined.store(false, Ordering::Relaxed);
             self.apply(Event::Disconnected, None).await;
+            self.surveyed = None;
             match ended {
                 Ended::Lost(reason) => info!(reason, "lost the leader"),
                 Ended::Left => break,
@@ -245,6 +250,10 @@ impl Task {
                 Some(input) = self.inputs.recv() => match input {
                     Input::Event(event) => self.apply(event, Some(&outbox)).await,
                     Input::Opened(plan, databases) => self.opened(*plan, databases, &outbox).await,
+                    Input::Surveyed(survey) => {
+                        self.surveyed = Some(survey);
+                        say(&outbox, from_node::Message::Surveyed(Surveyed {}));
+                    }
                 },
                 _ = heartbeat.tick() => {
                     if heard.elapsed() > SILENCE_MAX {
@@ -273,6 +282,10 @@ impl Task {
                 Event::Committed(wire::term(committed.term)?, weir_common::ids::Epoch(committed.epoch))
             }
             Some(to_node::Message::StopTerm(stop)) => Event::Stop(wire::term(stop.term)?),
+            Some(to_node::Message::Survey(_)) => {
+                self.survey();
+                return Ok(());
+            }
             Some(to_node::Message::CollectGarbage(collect)) => {
                 let (committed, live) = wire::reachable(collect)?;
                 self.collect_garbage(committed, live);
@@ -383,16 +396,27 @@ impl Task {
         }
     }
 
-    /// Deletes databases of dead terms in the background, one collection at a time.
-    fn collect_garbage(&mut self, committed: Vec<weir_common::head::SlotState>, live: Vec<String>) {
+    /// Lists the databases that exist, in the background.
+    fn survey(&mut self) {
         if self.collecting.as_ref().is_some_and(|collecting| !collecting.is_finished()) {
             return;
         }
-        let store = self.environment.store.clone();
+        let (store, inputs) = (self.environment.store.clone(), self.environment.inputs.clone());
         let prefix = format!("state/{}", self.config.cluster);
         self.collecting = Some(tokio::spawn(async move {
-            let collected = async { Survey::take(&store, &prefix).await?.collect(&committed, &live).await };
-            match collected.await {
+            match Survey::take(&store, &prefix).await {
+                // If the node is gone, so is whoever would compare it.
+                Ok(survey) => drop(inputs.sender.send(Input::Surveyed(survey)).await),
+                Err(error) => info!(error = chain(&error), "cannot list databases of dead terms now"),
+            }
+        }));
+    }
+
+    /// Deletes the listed databases that nothing reaches, in the background.
+    fn collect_garbage(&mut self, committed: Vec<weir_common::head::SlotState>, live: Vec<String>) {
+        let Some(survey) = self.surveyed.take() else { return };
+        self.collecting = Some(tokio::spawn(async move {
+            match survey.collect(&committed, &live).await {
                 Ok(collected) => debug!(?collected, "collected databases of dead terms"),
                 Err(error) => info!(error = chain(&error), "cannot collect databases of dead terms now"),
             }

@@ -109,7 +109,11 @@ impl Term {
 
     /// What scans may read.
     pub(crate) fn serving(&self, tables: &[Arc<Table>]) -> Serving {
-        Serving { term: self.id, slots: self.slots.clone(), tables: tables.iter().map(|table| (table.id, Arc::clone(table))).collect() }
+        Serving {
+            term: self.id,
+            slots: self.slots.clone(),
+            tables: tables.iter().map(|table| (table.id, Arc::clone(table))).collect(),
+        }
     }
 
     fn start_actor(&mut self, table: &Arc<Table>, split: &SplitPlan, epoch: Epoch) {

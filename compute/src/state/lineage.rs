@@ -6,11 +6,14 @@
 //! be deleted once the clone is made.
 
 use std::collections::HashSet;
+use std::ops::{Bound, Range, RangeBounds};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use object_store::path::Path;
 use slatedb::CloneSourceSpec;
 use slatedb::admin::Admin;
+use slatedb::manifest::SsTableView;
 use uuid::Uuid;
 use weir_common::head::SlotState;
 use weir_common::ids::{TableId, VnodeRange};
@@ -44,7 +47,7 @@ pub(super) async fn ensure_unused(store: &Store, path: &str) -> Result<(), Error
 }
 
 /// Makes a database of the parts of the sources that belong to `vnodes` and to one of `tables`. Does nothing if no
-/// source holds any of the vnodes: then the database begins empty when it is opened.
+/// source holds anything of them: then the database begins empty when it is opened.
 pub(super) async fn clone(
     store: &Store,
     path: &str,
@@ -52,10 +55,16 @@ pub(super) async fn clone(
     sources: &[CloneSource],
     tables: &HashSet<TableId>,
 ) -> Result<(), Error> {
-    let mut specs = sources
-        .iter()
-        .filter(|source| source.vnodes.intersect(vnodes).is_some())
-        .map(|source| CloneSourceSpec::with_checkpoint(source.path.as_str(), source.checkpoint));
+    let mut sources: Vec<&CloneSource> =
+        sources.iter().filter(|source| source.vnodes.intersect(vnodes).is_some()).collect();
+    if sources.len() > 1 {
+        // A union of sources warns of each that has nothing to give, with all that it knows of it.
+        let giving = sources.iter().map(|source| gives(store, source, vnodes, tables));
+        let giving = futures::future::try_join_all(giving).await?;
+        let mut giving = giving.into_iter();
+        sources.retain(|_| giving.next().unwrap_or(true));
+    }
+    let mut specs = sources.iter().map(|source| CloneSourceSpec::with_checkpoint(&*source.path, source.checkpoint));
     let Some(first) = specs.next() else { return Ok(()) };
     let tables = tables.clone();
     let admin = Admin::builder(path, store.objects.clone()).build();
@@ -67,4 +76,45 @@ pub(super) async fn clone(
         clone = clone.with_source(spec);
     }
     clone.build().await.map_err(Error::database("clone", path))
+}
+
+/// Whether a source holds anything of the tables in the vnodes. If it cannot be told, it does.
+async fn gives(
+    store: &Store,
+    source: &CloneSource,
+    vnodes: VnodeRange,
+    tables: &HashSet<TableId>,
+) -> Result<bool, Error> {
+    let admin = Admin::builder(&*source.path, store.objects.clone()).build();
+    let read = async |id| admin.read_manifest(id).await.map_err(Error::database("read the manifest of", &source.path));
+    let Some(newest) = read(None).await? else { return Ok(true) };
+    let checkpoint = newest.checkpoints().iter().find(|checkpoint| checkpoint.id == source.checkpoint);
+    let Some(checkpoint) = checkpoint else { return Ok(true) };
+    let Some(manifest) = read(Some(checkpoint.manifest_id)).await? else { return Ok(true) };
+    Ok(manifest.segments().iter().any(|segment| {
+        let wanted = keys::segment_table(segment.prefix()).is_some_and(|table| tables.contains(&table));
+        let range = keys::segment_range(segment.prefix(), vnodes);
+        let runs = segment.compacted().iter().flat_map(|run| run.sst_views());
+        wanted && segment.l0().iter().chain(runs).any(|view| shows(view, &range))
+    }))
+}
+
+/// Whether a file, as far as it is visible, may hold a key of a range.
+fn shows(view: &SsTableView, range: &Range<Bytes>) -> bool {
+    let info = &view.sst.info;
+    let begins = info.first_entry.as_ref().is_some_and(|first| *first < range.end);
+    let ends = info.last_entry.as_ref().is_none_or(|last| *last >= range.start);
+    let visible = view.visible_range().is_none_or(|visible| {
+        let begins = match visible.start_bound() {
+            Bound::Included(start) | Bound::Excluded(start) => *start < range.end,
+            Bound::Unbounded => true,
+        };
+        let ends = match visible.end_bound() {
+            Bound::Included(end) => *end >= range.start,
+            Bound::Excluded(end) => *end > range.start,
+            Bound::Unbounded => true,
+        };
+        begins && ends
+    });
+    begins && ends && visible
 }

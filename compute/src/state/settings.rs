@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use slatedb::config::{
     CompactionWorkerOptions, CompactorOptions, GarbageCollectorDirectoryOptions, GarbageCollectorOptions,
-    GarbageCollectorScheduleOptions, ScanOptions, Settings,
+    GarbageCollectorScheduleOptions, ScanOptions, Settings, SizeTieredCompactionSchedulerOptions,
 };
 
 /// SSTs of the lowest level, in one database, at which writes stall.
@@ -31,7 +31,8 @@ pub struct Tuning {
     pub unflushed_bytes_max: usize,
     /// How often compaction looks for work.
     pub compaction_poll: Duration,
-    /// How long a scan may go on reading files that compaction has replaced.
+    /// How long files that compaction has replaced are kept for scans that read them. One that takes longer goes on
+    /// with the new files; the price of a long time is storage, and a checkpoint a compaction.
     pub replaced_files_lifetime: Duration,
     /// How often files that nothing needs are looked for in a live database.
     pub collection_interval: Duration,
@@ -46,10 +47,10 @@ impl Default for Tuning {
         Tuning {
             cache_bytes: 256 << 20,
             unflushed_bytes_max: 256 << 20,
-            compaction_poll: Duration::from_secs(1),
-            replaced_files_lifetime: Duration::from_secs(15 * 60),
+            compaction_poll: Duration::from_millis(500),
+            replaced_files_lifetime: Duration::from_secs(60),
             collection_interval: Duration::from_secs(60),
-            collection_age_min: Duration::from_secs(5 * 60),
+            collection_age_min: Duration::from_secs(60),
             ancestors_max: 4,
         }
     }
@@ -77,8 +78,7 @@ impl Tuning {
             commit_compacted_interval: self.compaction_poll,
             max_concurrent_compactions: 2,
             checkpoint_lifetime: self.replaced_files_lifetime,
-            // Reads of a table merge all its runs: a handful is enough.
-            scheduler_options: HashMap::from([("sorted_run_consolidation_threshold".to_owned(), "8".to_owned())]),
+            scheduler_options: scheduler(),
             worker: Some(CompactionWorkerOptions {
                 max_concurrent_compactions: 2,
                 compactions_poll_interval: self.compaction_poll,
@@ -111,6 +111,17 @@ impl Tuning {
             ..GarbageCollectorOptions::default()
         }
     }
+}
+
+/// One compaction of a table takes in all that some seconds of checkpoints have written: it takes about three polls, and
+/// only one of a table's lowest level runs at a time. Reads of a table merge all its runs: a handful is enough.
+fn scheduler() -> HashMap<String, String> {
+    let options = SizeTieredCompactionSchedulerOptions {
+        max_compaction_sources: 64,
+        sorted_run_consolidation_threshold: 8,
+        ..SizeTieredCompactionSchedulerOptions::default()
+    };
+    options.into()
 }
 
 /// How a table is scanned.

@@ -4,12 +4,13 @@
 //! log: what no checkpoint holds is lost with the process, which is what positions are committed for.
 
 use std::collections::HashSet;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{Stream, TryFutureExt};
+use futures::Stream;
 use slatedb::config::{CheckpointOptions, CheckpointScope, CloseOptions};
-use slatedb::{CheckpointHandle, CompactorBuilder, Db, DbSnapshot, WriteBatch};
+use slatedb::{CheckpointHandle, CompactorBuilder, Db, DbIterator, DbSnapshot, WriteBatch};
 use uuid::Uuid;
 use weir_common::ids::{TableId, VnodeRange};
 
@@ -208,7 +209,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The blocks of a table that belong to `vnodes`, in the order of their keys. Reads ahead.
+    /// The blocks of a table that belong to `vnodes`, in the order of their keys. Reads ahead. May be read as slowly
+    /// as one likes: if compaction replaces files and they are collected meanwhile, it goes on with the new ones.
     ///
     /// # Errors
     /// The stream ends with the first error.
@@ -217,16 +219,50 @@ impl Snapshot {
         table: TableId,
         vnodes: VnodeRange,
     ) -> impl Stream<Item = Result<(Bytes, Bytes), Error>> + Send + use<> {
-        let snapshot = self.clone();
-        let open = async move {
-            let options = settings::scan();
-            let rows = snapshot.snapshot.scan_with_options(keys::range(table, vnodes), &options).await;
-            let rows = rows.map_err(Error::database("scan", &snapshot.path))?;
-            Ok(futures::stream::try_unfold((snapshot, rows), |(snapshot, mut rows)| async move {
-                let row = rows.next().await.map_err(Error::database("scan", &snapshot.path))?;
-                Ok(row.map(|row| ((row.key, row.value), (snapshot, rows))))
-            }))
-        };
-        open.try_flatten_stream()
+        let Range { start, end } = keys::range(table, vnodes);
+        let scan = Scan { snapshot: self.clone(), from: Bound::Included(start), end, rows: None };
+        futures::stream::try_unfold(scan, |mut scan| async move { Ok(scan.next().await?.map(|row| (row, scan))) })
+    }
+}
+
+/// A scan under way.
+struct Scan {
+    snapshot: Snapshot,
+    /// Where the rest begins.
+    from: Bound<Bytes>,
+    end: Bytes,
+    rows: Option<Box<DbIterator>>,
+}
+
+impl Scan {
+    async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, Error> {
+        let mut reopened = false;
+        loop {
+            let found = match &mut self.rows {
+                Some(rows) => rows.next().await,
+                None => {
+                    let range = (self.from.clone(), Bound::Excluded(self.end.clone()));
+                    let rows = self.snapshot.snapshot.scan_with_options(range, &settings::scan()).await;
+                    let rows = rows.map_err(Error::database("scan", &self.snapshot.path))?;
+                    self.rows.insert(Box::new(rows)).next().await
+                }
+            };
+            match found {
+                Ok(row) => {
+                    let row = row.map(|row| (row.key, row.value));
+                    if let Some((key, _)) = &row {
+                        self.from = Bound::Excluded(key.clone());
+                    }
+                    return Ok(row);
+                }
+                // A file is gone. Unless it was just opened, it was replaced by others.
+                Err(error) if error.kind() == slatedb::ErrorKind::Data && !reopened => {
+                    tracing::debug!(path = %self.snapshot.path, %error, "a scan goes on with newer files");
+                    reopened = true;
+                    self.rows = None;
+                }
+                Err(error) => return Err(Error::database("scan", &self.snapshot.path)(error)),
+            }
+        }
     }
 }

@@ -90,6 +90,11 @@ impl Store {
         Store { objects, removal, conditional_overwrite, cache, tuning: Arc::new(tuning) }
     }
 
+    /// The object store itself, for what is not a database: its objects must not be changed.
+    pub fn objects(&self) -> &Arc<dyn ObjectStore> {
+        &self.objects
+    }
+
     /// Asks the store whether it answers, by looking for an object that need not exist.
     ///
     /// # Errors

@@ -253,6 +253,42 @@ async fn a_snapshot_stays_as_it_was_while_writes_and_compaction_go_on() {
 }
 
 #[tokio::test]
+async fn a_slow_scan_outlives_the_files_it_began_with() {
+    let store = Store::open_with("memory://", hasty()).expect("a store");
+    let slot = SlotDb::open(&store, "state/test/1-a/0", VnodeRange::ALL, &[], &tables([1])).await.expect("a database");
+    let checkpoint = async || slot.begin_checkpoint().await.expect("a checkpoint").wait().await.expect("durable");
+    // More than is read ahead, in many files.
+    let value = Bytes::from(vec![1; 1 << 20]);
+    for n in 0..40 {
+        slot.write([(key(1, 7, n), value.clone())]).await.expect("a write");
+        let id = checkpoint().await;
+        slot.delete_checkpoint(id).await.expect("a deletion");
+    }
+    let mut scan = Box::pin(slot.snapshot().expect("a snapshot").scan(TableId(1), VnodeRange::ALL));
+    let first = scan.next().await.expect("a row").expect("no error");
+    let files = async || {
+        let path = object_store::path::Path::from("state/test/1-a/0/compacted");
+        store.objects().list(Some(&path)).map_ok(|object| object.location).try_collect::<HashSet<_>>().await
+    };
+    let began_with = files().await.expect("a listing");
+    let mut more = 0;
+    eventually("the files it began with are gone", async || {
+        // Only with as much again are the first files merged with others.
+        more += 1;
+        slot.write([(key(1, 9, more), value.clone())]).await.expect("a write");
+        let id = checkpoint().await;
+        slot.delete_checkpoint(id).await.expect("a deletion");
+        files().await.expect("a listing").is_disjoint(&began_with)
+    })
+    .await;
+    let rest: Vec<_> = scan.try_collect().await.expect("a whole scan");
+    let all: Vec<_> = std::iter::once(first).chain(rest).collect();
+    // What was written later does not show.
+    assert_eq!(all, (0..40).map(|n| (key(1, 7, n), value.clone())).collect::<Vec<_>>());
+    slot.close().await;
+}
+
+#[tokio::test]
 async fn a_dropped_table_leaves_without_a_trace() {
     let store = Store::open_with("memory://", hasty()).expect("a store");
     let slot =

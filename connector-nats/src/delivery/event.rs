@@ -100,7 +100,14 @@ pub enum Event {
         /// Why.
         end: PullEnd,
     },
-    /// The consumer is gone.
+    /// The consumer is still the one that was made.
+    Confirmed {
+        /// Which one.
+        incarnation: Incarnation,
+        /// As in [`Action::Confirm`].
+        requested: u64,
+    },
+    /// The consumer is gone, or is another one of the same name.
     Deleted {
         /// Which one.
         incarnation: Incarnation,
@@ -160,6 +167,14 @@ pub enum Action {
     Verify {
         /// Which one.
         incarnation: Incarnation,
+    },
+    /// Find out whether the consumer is still the one that was made, by a question that the server answers after it took
+    /// every request for the first `requested` messages; then say [`Event::Confirmed`], or as for [`Action::Verify`].
+    Confirm {
+        /// Which one.
+        incarnation: Incarnation,
+        /// What the answer is to repeat.
+        requested: u64,
     },
     /// Ask for a checkpoint: what may wait for its acknowledgement nearly does.
     RequestCheckpoint,

@@ -9,6 +9,10 @@
 //! Invariants:
 //! * deliveries are complete: one is accepted only if its consumer sequence follows the previous one of the same
 //!   incarnation, the first being 1; so what lies between two accepted sequences does not exist for this consumer;
+//! * deliveries are of our own consumer: where others know its name, they could replace it by one whose sequences go on by
+//!   chance where ours end (two readers of equal windows are enough). So a delivery is taken only as the answer to a
+//!   request that is known to have reached the consumer we made. Requests are confirmed while their messages are on the
+//!   way, so this costs one question a request and no time;
 //! * every sequence is accepted at most once, in ascending order;
 //! * no token of a sequence at or above the committed position is ever handed out for acknowledgement;
 //! * tokens of an older incarnation are forgotten: the rebuilt consumer starts at the read position, so it knows nothing
@@ -127,9 +131,21 @@ impl Delivery {
         self.unacked.len()
     }
 
+    /// Whether the next arrival may be taken. If not, a confirmation is on its way: leave arrivals where they are.
+    pub fn takes_deliveries(&self) -> bool {
+        match &self.phase {
+            Phase::Reading(reading) => !self.shared_name || reading.pulls.is_next_confirmed(),
+            _ => true,
+        }
+    }
+
     /// Decides what becomes of a delivery. Allocates nothing but room for its token. After a burst of deliveries the
     /// machine wants [`Event::Drained`].
+    ///
+    /// # Panics
+    /// If the machine does not take deliveries now.
     pub fn deliver(&mut self, now: Millis, incarnation: Incarnation, delivered: Delivered) -> Verdict {
+        assert!(self.takes_deliveries(), "a delivery was taken before its request was confirmed");
         let Phase::Reading(reading) = &mut self.phase else { return Verdict::Discard };
         if incarnation != self.incarnation {
             return Verdict::Discard;
@@ -202,6 +218,12 @@ impl Delivery {
                     if end == PullEnd::Refused {
                         reading.pulls.hold_until(hold_until);
                     }
+                }
+            }
+            Event::Confirmed { incarnation, requested } => {
+                if let Some(reading) = self.reading(incarnation) {
+                    reading.pulls.confirm(requested);
+                    reading.heard_at = now;
                 }
             }
             Event::Deleted { incarnation } => self.deleted(now, incarnation, actions),
@@ -329,12 +351,16 @@ impl Delivery {
                 actions.push(Action::Build { incarnation, position: self.position, reason });
             }
             Phase::Reading(reading) => {
+                let requested = reading.pulls.requested();
                 while let Some(pull) = reading.pulls.next(now) {
                     if reading.pulls.outstanding() == pull.batch {
                         // Nothing was requested until now, so there was nothing to hear.
                         reading.heard_at = now;
                     }
                     actions.push(Action::Pull { incarnation, pull });
+                }
+                if self.shared_name && reading.pulls.requested() != requested {
+                    actions.push(Action::Confirm { incarnation, requested: reading.pulls.requested() });
                 }
                 if !self.checkpoint_requested && window_nearly_full(&reading.terms, &self.unacked, self.committed) {
                     self.checkpoint_requested = true;

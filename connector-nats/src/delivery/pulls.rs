@@ -1,7 +1,8 @@
-//! Pull requests outstanding: how many messages are asked for, and when to ask for more.
+//! Pull requests outstanding: how many messages are asked for, when to ask for more, and which requests are known to have
+//! reached our own consumer.
 //!
-//! The server may spread deliveries over its waiting requests in any order, so only the sum is kept. Invariant: never
-//! more than `requests × batch` messages are outstanding, which is far below what the subscription can hold.
+//! The server may spread deliveries over its waiting requests in any order, so only sums are kept. Invariant: never more
+//! than `requests × batch` messages are outstanding, which is far below what the subscription can hold.
 
 use super::{Millis, PullEnd};
 
@@ -18,7 +19,12 @@ pub struct Pull {
 pub(super) struct Pulls {
     batch: u64,
     requests: u64,
-    outstanding: u64,
+    /// Messages asked for so far.
+    requested: u64,
+    /// Of these, what was served or will not be any more.
+    finished: u64,
+    /// Of these, what was asked for by requests that are known to have reached our own consumer.
+    confirmed: u64,
     hold_until: Option<Millis>,
     /// Whether a message came since the last request was sent.
     served: bool,
@@ -38,11 +44,35 @@ enum NextMessage {
 
 impl Pulls {
     pub(super) fn new(batch: u64, requests: u64) -> Pulls {
-        Pulls { batch, requests, outstanding: 0, hold_until: None, served: false, next_message: NextMessage::Fits }
+        Pulls {
+            batch,
+            requests,
+            requested: 0,
+            finished: 0,
+            confirmed: 0,
+            hold_until: None,
+            served: false,
+            next_message: NextMessage::Fits,
+        }
     }
 
     pub(super) fn outstanding(&self) -> u64 {
-        self.outstanding
+        self.requested.saturating_sub(self.finished)
+    }
+
+    /// Messages asked for so far: what a confirmation refers to.
+    pub(super) fn requested(&self) -> u64 {
+        self.requested
+    }
+
+    /// The requests for the first `requested` messages reached our own consumer.
+    pub(super) fn confirm(&mut self, requested: u64) {
+        self.confirmed = self.confirmed.max(requested);
+    }
+
+    /// Whether the next delivery answers a request that reached our own consumer.
+    pub(super) fn is_next_confirmed(&self) -> bool {
+        self.finished < self.confirmed
     }
 
     pub(super) fn held_until(&self) -> Option<Millis> {
@@ -51,7 +81,7 @@ impl Pulls {
 
     /// A message has come.
     pub(super) fn served(&mut self) {
-        self.outstanding = self.outstanding.saturating_sub(1);
+        self.finished += 1;
         self.served = true;
         self.next_message = NextMessage::Fits;
     }
@@ -59,7 +89,7 @@ impl Pulls {
     /// A request has ended with `unserved` messages missing. If the server does not say how many, nothing is assumed
     /// outstanding: asking for too much is bounded, waiting for what never comes is not.
     pub(super) fn ended(&mut self, unserved: Option<u64>, end: PullEnd) {
-        self.outstanding = unserved.map_or(0, |unserved| self.outstanding.saturating_sub(unserved));
+        self.finished += unserved.unwrap_or(u64::MAX).min(self.outstanding());
         match self.next_message {
             NextMessage::Fits if end == PullEnd::Oversized && !self.served => self.next_message = NextMessage::Exceeds,
             // It was not served: it has to be asked for again.
@@ -80,16 +110,16 @@ impl Pulls {
         }
         self.hold_until = None;
         let pull = match self.next_message {
-            NextMessage::Exceeds if self.outstanding == 0 => {
+            NextMessage::Exceeds if self.outstanding() == 0 => {
                 self.next_message = NextMessage::Requested;
                 Pull { batch: 1, unbounded: true }
             }
-            NextMessage::Fits if self.outstanding + self.batch <= self.requests * self.batch => {
+            NextMessage::Fits if self.outstanding() + self.batch <= self.requests * self.batch => {
                 Pull { batch: self.batch, unbounded: false }
             }
             _ => return None,
         };
-        self.outstanding += pull.batch;
+        self.requested += pull.batch;
         self.served = false;
         Some(pull)
     }

@@ -32,6 +32,7 @@ enum Wire {
 
 struct World {
     terms: Terms,
+    shared_name: bool,
     machine: Delivery,
     now: Millis,
     start: u64,
@@ -47,6 +48,7 @@ struct World {
     wire: VecDeque<Wire>,
     building: Option<(Incarnation, Sequence)>,
     verify: Option<Incarnation>,
+    confirm: Option<(Incarnation, u64)>,
     accepted: Vec<u64>,
     checkpoint_wanted: bool,
 }
@@ -115,6 +117,7 @@ impl World {
     fn new(terms: Terms, shared_name: bool, start: u64) -> World {
         World {
             terms,
+            shared_name,
             machine: Delivery::new(Sequence(start), shared_name, PACE),
             now: 0,
             start,
@@ -127,6 +130,7 @@ impl World {
             wire: VecDeque::new(),
             building: None,
             verify: None,
+            confirm: None,
             accepted: Vec::new(),
             checkpoint_wanted: false,
         }
@@ -140,6 +144,7 @@ impl World {
                 Action::Build { incarnation, position, .. } => self.building = Some((incarnation, position)),
                 Action::Pull { incarnation, pull } => self.pull(incarnation, pull),
                 Action::Verify { incarnation } => self.verify = Some(incarnation),
+                Action::Confirm { incarnation, requested } => self.confirm = Some((incarnation, requested)),
                 Action::RequestCheckpoint => self.checkpoint_wanted = true,
                 Action::AwaitConfirmation => {}
             }
@@ -221,6 +226,9 @@ impl World {
 
     fn receive(&mut self, count: u8) {
         for _ in 0..count {
+            if !self.machine.takes_deliveries() {
+                break;
+            }
             let Some(wire) = self.wire.pop_front() else { break };
             // Only the subscription of the current incarnation is polled.
             let Some((incarnation, _)) = self.mine else { continue };
@@ -292,7 +300,8 @@ impl World {
             }
             Step::DeleteConsumer => self.delete(),
             Step::ReplaceConsumer => {
-                if self.consumer.is_some() {
+                // Nobody gives another consumer a name that only its reader knows.
+                if self.shared_name && self.consumer.is_some() {
                     self.create(self.machine.committed().0);
                 }
             }
@@ -318,7 +327,8 @@ impl World {
             Step::Suspect => self.with_mine(|incarnation| Event::Suspect { incarnation, reason: Reason::Unsettled }),
             Step::Wait(ms) => {
                 self.now += Millis::from(*ms);
-                self.apply(Event::Tick { listening: self.wire.is_empty() });
+                let listening = self.wire.is_empty() && self.machine.takes_deliveries();
+                self.apply(Event::Tick { listening });
             }
         }
     }
@@ -334,6 +344,7 @@ impl World {
         self.wire.clear();
         self.building = None;
         self.verify = None;
+        self.confirm = None;
         if let Some(consumer) = &mut self.consumer {
             consumer.requested = 0;
         }
@@ -349,15 +360,22 @@ impl World {
         }
     }
 
+    /// The server says which consumer bears the name now.
     fn answer(&mut self) {
-        let Some(incarnation) = self.verify.take() else { return };
-        let mine = self.mine.filter(|(current, _)| *current == incarnation).map(|(_, created)| created);
         let there = self.consumer.as_ref().map(|consumer| consumer.created);
-        self.apply(if mine.is_some() && there == mine {
-            Event::Suspect { incarnation, reason: Reason::Silent }
-        } else {
-            Event::Deleted { incarnation }
-        });
+        let is_mine = |world: &World, incarnation| world.mine == there.map(|created| (incarnation, created));
+        if let Some((incarnation, requested)) = self.confirm.take() {
+            let mine = is_mine(self, incarnation);
+            self.apply(if mine { Event::Confirmed { incarnation, requested } } else { Event::Deleted { incarnation } });
+        }
+        if let Some(incarnation) = self.verify.take() {
+            let mine = is_mine(self, incarnation);
+            self.apply(if mine {
+                Event::Suspect { incarnation, reason: Reason::Silent }
+            } else {
+                Event::Deleted { incarnation }
+            });
+        }
     }
 
     /// Everything requested runs out.
@@ -368,6 +386,7 @@ impl World {
         };
         let unserved = std::mem::take(&mut consumer.requested);
         // What is still on the wire arrives before the status does.
+        self.answer();
         self.receive(u8::MAX);
         self.with_mine(|incarnation| Event::PullEnded {
             incarnation,
@@ -395,6 +414,7 @@ impl World {
             self.run(&Step::Wait(700));
             self.answer();
             self.complete_build();
+            self.answer();
             self.deliver(50);
             self.receive(u8::MAX);
             self.commit(255);

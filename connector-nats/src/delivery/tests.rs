@@ -9,13 +9,15 @@ struct Rig {
     machine: Delivery,
     now: Millis,
     incarnation: Incarnation,
+    /// Whether every request is confirmed at once.
+    confirms: bool,
 }
 
 impl Rig {
     /// A machine that reads from sequence 10.
     fn reading(shared_name: bool, terms: Terms) -> Rig {
         let machine = Delivery::new(Sequence(10), shared_name, PACE);
-        let mut rig = Rig { machine, now: 0, incarnation: Incarnation(0) };
+        let mut rig = Rig { machine, now: 0, incarnation: Incarnation(0), confirms: true };
         rig.apply(Event::Connected);
         rig.built(terms);
         rig
@@ -32,6 +34,14 @@ impl Rig {
             if let Action::Build { incarnation, .. } = action {
                 self.incarnation = *incarnation;
             }
+        }
+        let confirm = actions.iter().find_map(|action| match action {
+            Action::Confirm { requested, .. } => Some(*requested),
+            _ => None,
+        });
+        if let Some(requested) = confirm.filter(|_| self.confirms) {
+            let further = self.apply(Event::Confirmed { incarnation: self.incarnation, requested });
+            assert!(further.is_empty(), "{further:?}");
         }
         actions
     }
@@ -93,6 +103,28 @@ fn an_incomplete_delivery_rebuilds_at_the_read_position() {
 fn a_fresh_consumer_begins_at_one() {
     let mut rig = Rig::reading(true, TERMS);
     assert_eq!(rig.deliver(10, 2, 1), Verdict::Discard, "somebody else had the first");
+}
+
+#[test]
+fn where_others_know_the_name_only_answers_to_confirmed_requests_are_taken() {
+    let mut rig = Rig::reading(true, TERMS);
+    rig.confirms = false;
+    for n in 1..=4 {
+        rig.deliver(9 + n, n, 1);
+    }
+    let incarnation = rig.incarnation;
+    let pull = Pull { batch: 4, unbounded: false };
+    let confirm = Action::Confirm { incarnation, requested: 12 };
+    assert_eq!(rig.apply(Event::Drained), [Action::Pull { incarnation, pull }, confirm]);
+    for n in 5..=8 {
+        assert!(rig.machine.takes_deliveries(), "the first two requests are confirmed");
+        rig.deliver(9 + n, n, 1);
+    }
+    assert!(!rig.machine.takes_deliveries(), "the third may have reached another consumer");
+    rig.apply(Event::Confirmed { incarnation, requested: 12 });
+    assert!(rig.machine.takes_deliveries());
+    assert_eq!(rig.deliver(18, 9, 1), Verdict::Accept);
+    assert!(Rig::reading(false, TERMS).machine.takes_deliveries(), "nobody knows the name");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use weir_common::ids::Sequence;
 
 use crate::api::{Api, Object, StreamInfo};
 use crate::consumer::{self, Bounds};
-use crate::delivery::{Event, Incarnation, Pull, Reason, Terms};
+use crate::delivery::{Incarnation, Pull, Terms};
 use crate::error::Error;
 use crate::options::Options;
 use crate::preflight::{check_filters_understood, unique_name};
@@ -172,18 +172,28 @@ impl Live {
         (self.next_subject.clone(), self.inbox.clone(), body.to_string().into())
     }
 
-    /// Finds out what became of the consumer that went silent.
-    pub(super) fn verification(&self, api: Api, stream: String) -> impl Future<Output = Event> + use<> {
-        let (incarnation, name, created) = (self.incarnation, self.name.clone(), self.created.clone());
+    /// Asks the server which consumer bears the name now. The question leaves after everything sent before.
+    pub(super) fn standing(&self, api: Api, stream: String) -> impl Future<Output = Standing> + use<> {
+        let (name, created) = (self.name.clone(), self.created.clone());
         async move {
             match api.consumer_info(&stream, &name).await {
-                Ok(Some(info)) if info.created == created => Event::Suspect { incarnation, reason: Reason::Silent },
-                // Gone, or somebody else's by now.
-                Ok(_) => Event::Deleted { incarnation },
-                Err(_) => Event::Suspect { incarnation, reason: Reason::Silent },
+                Ok(Some(info)) if info.created == created => Standing::Ours,
+                Ok(_) => Standing::Replaced,
+                Err(_) => Standing::Unknown,
             }
         }
     }
+}
+
+/// Which consumer bears the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The one that was made.
+    Ours,
+    /// None, or somebody else's.
+    Replaced,
+    /// The server does not say.
+    Unknown,
 }
 
 /// Tells the table's messages from others of the stream. An unfiltered consumer is much cheaper for the server, and its

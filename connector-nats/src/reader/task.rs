@@ -15,7 +15,7 @@ use tracing::{info, warn};
 use weir_common::error::chain;
 use weir_common::ids::Sequence;
 
-use super::build::{Attempt, Built, Known, Live};
+use super::build::{Attempt, Built, Known, Live, Standing};
 use super::intake::{Arrival, understand};
 use super::outage::{DENIAL_MS, Outage, Spacing};
 use super::status::{Gauges, Status};
@@ -65,7 +65,10 @@ pub(super) struct Task {
     /// The consumer being read; present only while the machine reads.
     live: Option<Live>,
     attempting: Option<Attempting>,
-    verifying: Option<BoxFuture<'static, Event>>,
+    /// A question which consumer bears the name, and what it was asked for.
+    asking: Option<BoxFuture<'static, (Incarnation, Question, Standing)>>,
+    /// A confirmation to ask for after that.
+    unconfirmed: Option<(Incarnation, u64)>,
     /// A batch that waits for room in the queue; meanwhile nothing is read.
     pending: Option<Batch>,
     actions: Vec<Action>,
@@ -78,12 +81,21 @@ pub(super) struct Task {
     status: Status,
 }
 
+/// Why the server is asked which consumer bears the name.
+#[derive(Clone, Copy)]
+enum Question {
+    /// Nothing is heard of it.
+    Silence,
+    /// Requests for so many messages were sent.
+    Requested(u64),
+}
+
 /// What woke the task.
 enum Woken {
     Link,
     Commit,
     Attempted(Incarnation, Known, Result<Built, Error>),
-    Verified(Event),
+    Answered(Incarnation, Question, Standing),
     Queued,
     Arrived(Option<async_nats::Message>),
     Acks,
@@ -109,7 +121,8 @@ impl Task {
             known: Known::default(),
             live: None,
             attempting: None,
-            verifying: None,
+            asking: None,
+            unconfirmed: None,
             pending: None,
             actions: Vec::new(),
             acks: Vec::new(),
@@ -137,15 +150,15 @@ impl Task {
                     self.apply(Event::Committed { position }).await;
                 }
                 Woken::Attempted(incarnation, known, result) => self.attempted(incarnation, known, result).await,
-                Woken::Verified(event) => {
-                    self.verifying = None;
-                    self.apply(event).await;
+                Woken::Answered(incarnation, question, standing) => {
+                    self.asking = None;
+                    self.answered(incarnation, question, standing).await;
                 }
                 Woken::Queued => {}
                 Woken::Arrived(first) => self.burst(first).await,
                 Woken::Acks => self.send_acks().await,
                 Woken::Tick => {
-                    let listening = self.pending.is_none() && self.throttle.pause(self.now()).is_none();
+                    let listening = self.is_listening(self.now());
                     self.apply(Event::Tick { listening }).await;
                     self.warn_of_outage();
                 }
@@ -160,7 +173,7 @@ impl Task {
         let pause = self.throttle.pause(now);
         let deadline = self.delivery.deadline().map_or(IDLE_TICK, |at| Duration::from_millis(at.saturating_sub(now)));
         let wake_at = Instant::now() + deadline.min(IDLE_TICK).min(pause.unwrap_or(IDLE_TICK));
-        let listening = self.pending.is_none() && pause.is_none();
+        let listening = self.is_listening(now);
         let acks_due = self.delivery.acks_due();
         tokio::select! {
             biased;
@@ -170,7 +183,9 @@ impl Task {
             (incarnation, known, result) = maybe(&mut self.attempting) => {
                 Woken::Attempted(incarnation, known, result)
             }
-            event = maybe(&mut self.verifying) => Woken::Verified(event),
+            (incarnation, question, standing) = maybe(&mut self.asking) => {
+                Woken::Answered(incarnation, question, standing)
+            }
             permit = self.handles.out.reserve(), if self.pending.is_some() => match (permit, self.pending.take()) {
                 (Ok(permit), Some(batch)) => {
                     permit.send(batch);
@@ -182,6 +197,11 @@ impl Task {
             () = ready(()), if acks_due => Woken::Acks,
             () = tokio::time::sleep_until(wake_at) => Woken::Tick,
         }
+    }
+
+    /// Whether arrivals are taken.
+    fn is_listening(&self, now: Millis) -> bool {
+        self.pending.is_none() && self.throttle.pause(now).is_none() && self.delivery.takes_deliveries()
     }
 
     fn now(&self) -> Millis {
@@ -221,7 +241,7 @@ impl Task {
             let full = batch.len() >= BATCH_MESSAGES || bytes >= BATCH_BYTES;
             next = match &mut self.live {
                 // Outside of the scheduler's budget, which would cut every burst at 128.
-                Some(live) if !full && self.delivery.is_reading() => {
+                Some(live) if !full && self.delivery.is_reading() && self.delivery.takes_deliveries() => {
                     tokio::task::unconstrained(live.subscriber.next()).now_or_never()
                 }
                 _ => None,
@@ -279,7 +299,8 @@ impl Task {
         self.delivery.apply(self.now(), event, &mut self.actions);
         if !self.delivery.is_reading() {
             self.live = None;
-            self.verifying = None;
+            self.asking = None;
+            self.unconfirmed = None;
             self.acks.clear();
             self.outage.begin(self.now());
         }
@@ -307,10 +328,16 @@ impl Task {
                 self.transmit(async move { client.publish_with_reply(subject, reply, body).await }).await;
             }
             Action::Verify { incarnation } => {
-                if let Some(live) = self.live.as_ref().filter(|live| live.incarnation == incarnation)
-                    && self.verifying.is_none()
-                {
-                    self.verifying = Some(live.verification(self.api.clone(), self.config.split.0.clone()).boxed());
+                if self.asking.is_none() {
+                    self.ask(incarnation, Question::Silence);
+                }
+            }
+            Action::Confirm { incarnation, requested } => {
+                // One at a time: the next one stands for all requests sent meanwhile.
+                if self.asking.is_some() {
+                    self.unconfirmed = Some((incarnation, requested));
+                } else {
+                    self.ask(incarnation, Question::Requested(requested));
                 }
             }
             Action::RequestCheckpoint => self.handles.checkpoint.notify_one(),
@@ -321,6 +348,25 @@ impl Task {
                     "the consumer was deleted by somebody else, reading waits for the next commit"
                 );
             }
+        }
+    }
+
+    fn ask(&mut self, incarnation: Incarnation, question: Question) {
+        if let Some(live) = self.live.as_ref().filter(|live| live.incarnation == incarnation) {
+            let standing = live.standing(self.api.clone(), self.config.split.0.clone());
+            self.asking = Some(standing.map(move |standing| (incarnation, question, standing)).boxed());
+        }
+    }
+
+    async fn answered(&mut self, incarnation: Incarnation, question: Question, standing: Standing) {
+        let event = match (standing, question) {
+            (Standing::Replaced, _) => Event::Deleted { incarnation },
+            (Standing::Ours, Question::Requested(requested)) => Event::Confirmed { incarnation, requested },
+            _ => Event::Suspect { incarnation, reason: Reason::Silent },
+        };
+        self.apply(event).await;
+        if let Some((incarnation, requested)) = self.unconfirmed.take() {
+            self.ask(incarnation, Question::Requested(requested));
         }
     }
 

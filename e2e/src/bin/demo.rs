@@ -65,8 +65,10 @@ async fn run(sandbox: &Sandbox) -> Result<()> {
     weir.ready().await?;
     println!("* weir standalone runs, SQL at {}", weir.sql_address());
 
-    let start = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
-    let metrics = LiveStreamMetrics { start_ms: i64::try_from(start)? };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
+    let mut metrics = LiveStreamMetrics { start_ms: i64::try_from(now)? };
+    // The history ends now.
+    metrics.start_ms -= metrics.timestamp_ms(HISTORY) - metrics.start_ms;
     nats.create_stream("live_stream", &[LiveStreamMetrics::SUBJECT]).await?;
     publish_all(&nats.client().await?, &metrics, 0..HISTORY).await?;
     println!("* {HISTORY} reports are in the stream, {RATE} a second follow\n");

@@ -70,7 +70,7 @@ fn mistakes_in_create_table_are_explained() {
             assert!(["22023", "42704"].contains(&refusal.code().code()), "{statement}\n{refusal:?}");
         }
         refused(&mut sql, &create("n bigint, n integer", &options), "42701", "\"n\"", "").await?;
-        refused(&mut sql, &create("n blob", &options), "42704", "blob", "boolean").await?;
+        refused(&mut sql, &create("n blurb", &options), "42704", "blurb", "boolean").await?;
         refused(&mut sql, &create("n numeric", &options), "0A000", "numeric", "").await?;
         assert!(sql.query("SHOW TABLES").await?.rows.is_empty(), "nothing was created");
         Ok(())

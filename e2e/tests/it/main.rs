@@ -16,3 +16,4 @@ mod types;
 mod crash;
 mod cut_connections;
 mod demo;
+mod fencing;

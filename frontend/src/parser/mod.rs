@@ -20,6 +20,7 @@ use cursor::Cursor;
 pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
 pub(crate) use lex::Text;
 pub(crate) use redact::redact;
+pub(crate) use types::known_type;
 
 use crate::error::Error;
 
@@ -129,7 +130,6 @@ impl Cursor<'_> {
         };
         match word.as_str() {
             "SELECT" | "WITH" | "VALUES" | "EXPLAIN" => self.query(),
-            "TABLE" => self.query(),
             "CREATE" => {
                 self.parser.advance_token();
                 Ok(Statement::CreateTable(Box::new(self.create()?)))

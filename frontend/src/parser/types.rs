@@ -23,6 +23,11 @@ impl Cursor<'_> {
     }
 }
 
+/// The type of ours that is written so, if it is one.
+pub(crate) fn known_type(written: &DataType) -> Option<SqlType> {
+    column_type(written).ok()
+}
+
 fn column_type(written: &DataType) -> Result<SqlType, Error> {
     Ok(match written {
         DataType::Boolean | DataType::Bool => SqlType::Boolean,

@@ -54,7 +54,7 @@ impl Explain {
         } else {
             displayable(plan.as_ref()).indent(self.verbose).to_string()
         };
-        let lines = StringArray::from_iter_values(text.lines());
+        let lines = StringArray::from(text.lines().collect::<Vec<_>>());
         Ok(RecordBatch::try_new(Arc::clone(&SCHEMA), vec![Arc::new(lines)])
             .map_err(datafusion::error::DataFusionError::from)?)
     }

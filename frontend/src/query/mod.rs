@@ -2,8 +2,7 @@
 //!
 //! DataFusion resolves names, plans and executes; this module gives it the catalog as of the statement's snapshot and
 //! makes what it yields look like PostgreSQL's. In reading order: [`rewrite`] (what DataFusion reads differently),
-//! [`names`] (how result columns are called), [`schema`] and [`system`] (the
-//! schemas and tables that queries see),
+//! [`names`] (how result columns are called), [`schema`] and [`system`] (the schemas and tables that queries see),
 //! [`planner`] (text to logical plan), [`params`] (parameters of prepared statements), [`run`] (execution, with retry).
 
 mod explain;
@@ -17,4 +16,4 @@ mod system;
 
 pub(crate) use params::bind_parameters;
 pub(crate) use planner::{Planner, Prepared};
-pub(crate) use run::{Batches, ResultSet, open};
+pub(crate) use run::{Batches, Columns, ResultSet, open};

@@ -4,6 +4,7 @@
 //! in the query the parameter is cast to it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use arrow_pg::datatypes::df::deserialize_parameters_with_server_types;
 use arrow_pg::datatypes::into_pg_type;
@@ -18,6 +19,9 @@ use sqlparser::ast;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
+use weir_common::types::SqlType;
+
+use crate::encode::pg_type;
 use crate::error::{Error, sqlstate};
 
 /// The parameters of a statement, `$1` first.
@@ -33,9 +37,12 @@ struct Parameter {
 }
 
 impl Parameters {
-    /// As many as the query has, with the types that the client gave.
-    pub(super) fn hinted(count: usize, hints: &[Option<Type>]) -> Parameters {
-        let hint = |index: usize| hints.get(index).cloned().flatten().filter(|hint| *hint != Type::UNKNOWN);
+    /// As many as the query has, with the types that the client gave, or that stand in the query.
+    pub(super) fn hinted(count: usize, hints: &[Option<Type>], written: &HashMap<usize, SqlType>) -> Parameters {
+        let hint = |index: usize| {
+            let hint = hints.get(index).cloned().flatten().filter(|hint| *hint != Type::UNKNOWN);
+            hint.or_else(|| pg_type(&Arc::new(written.get(&(index + 1))?.field(""))).ok())
+        };
         let parameters = (0..count).map(|index| {
             hint(index).map(|wire| {
                 let arrow = arrow_type(&wire);

@@ -123,10 +123,9 @@ impl Planner {
         let (written, rewritten) = self.rewrite(&parsed, statement)?;
         let reads_tables = Planner::names_tables(&written);
         let count = rewrite::parameter_count(&written).max(hints.len());
-        let mut prepared =
-            Prepared { parsed, written, rewritten, parameters: params::Parameters::hinted(count, hints), reads_tables };
-        let parameters = prepared.parameters.clone();
-        rewrite::cast_parameters(&mut prepared.rewritten, |number| parameters.cast_of(number));
+        let parameters = params::Parameters::hinted(count, hints, &rewrite::written_types(&written));
+        let mut prepared = Prepared { parsed, written, rewritten, parameters, reads_tables };
+        rewrite::cast_parameters(&mut prepared.rewritten, |number| prepared.parameters.cast_of(number));
         if !prepared.parameters.is_complete() {
             self.infer_parameters(session, catalog, &mut prepared).await?;
         }
@@ -163,15 +162,22 @@ impl Planner {
     ) -> Result<(Box<ast::Statement>, Box<ast::Statement>), Error> {
         let written = statement;
         let read = if rewrite::asks_the_catalog(parsed.sql()) {
-            let statements = self
-                .compatible
-                .parse(parsed.sql())
-                .map_err(|error| Error::user(sqlstate::SYNTAX_ERROR, error.to_string()))?;
-            statements.into_iter().next().unwrap_or_else(|| (*written).clone())
+            self.read_as_a_tool_does(&written)?
         } else {
             rewrite::for_datafusion((*written).clone())
         };
         Ok((written, Box::new(rewrite::common(read))))
+    }
+
+    /// Queries of system catalogs, as psql and drivers ask them.
+    fn read_as_a_tool_does(&self, written: &ast::Statement) -> Result<ast::Statement, Error> {
+        if let Some(nothing) = rewrite::without_rows(written) {
+            return Ok(nothing);
+        }
+        let statement = rewrite::without_array_subqueries(written.clone());
+        let statements = self.compatible.parse(&statement.to_string());
+        let statements = statements.map_err(|error| Error::user(sqlstate::SYNTAX_ERROR, error.to_string()))?;
+        Ok(statements.into_iter().next().unwrap_or(statement))
     }
 
     /// The plan of a query, parameters still open.
@@ -254,18 +260,12 @@ fn table_exists(state: &SessionState, schema: &str, name: &str) -> bool {
             .is_some_and(|schema| schema.table_exist(name))
 }
 
-/// An error of planning with the position that DataFusion's diagnostic names, and its proposals as the hint.
+/// An error of planning with the position that DataFusion's diagnostic names.
 fn located(error: DataFusionError, parsed: &Parsed) -> Error {
     let diagnostic = error.diagnostic().cloned();
     let mapped = Error::from(error);
     let Some(diagnostic) = diagnostic else {
         return mapped;
-    };
-    let hint = diagnostic.helps.iter().chain(&[]).map(|help| help.message.clone()).next();
-    let notes = diagnostic.notes.iter().map(|note| note.message.clone()).next();
-    let mapped = match hint.or(notes) {
-        Some(hint) if mapped.hint.is_none() => mapped.with_hint(hint),
-        _ => mapped,
     };
     match diagnostic.span {
         Some(span) if span.start.line > 0 => {

@@ -1,6 +1,6 @@
 //! Changes to a query's syntax tree, for what DataFusion reads differently from PostgreSQL.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion_pg_catalog::sql::rules::{
@@ -8,12 +8,14 @@ use datafusion_pg_catalog::sql::rules::{
     RewriteArrayAnyAllOperation, SqlStatementRewriteRule, StripCallableQualifier,
 };
 use sqlparser::ast::{
-    CastKind, DataType, Expr, Ident, Query, SelectItem, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
-    visit_expressions, visit_expressions_mut,
+    CastKind, DataType, Expr, FunctionArguments, Ident, LimitClause, Query, SelectItem, SetExpr, Statement,
+    TableFactor, Value, VisitMut, VisitorMut, visit_expressions, visit_expressions_mut,
 };
 use sqlparser::tokenizer::Token;
 
-use crate::parser::Text;
+use weir_common::types::SqlType;
+
+use crate::parser::{Text, fold, identifiers, known_type};
 
 /// Types whose casts `datafusion-pg-catalog` turns into look-ups of names.
 const OID_TYPES: [&str; 5] = ["regclass", "regtype", "regproc", "regnamespace", "regrole"];
@@ -30,6 +32,59 @@ pub(super) fn asks_the_catalog(sql: &str) -> bool {
         }
         _ => false,
     })
+}
+
+/// System catalogs that never have a row. psql asks each of them for every table, in ways that DataFusion cannot plan.
+const EMPTY_CATALOGS: [&str; 5] =
+    ["pg_policy", "pg_statistic_ext", "pg_publication", "pg_publication_namespace", "pg_publication_rel"];
+
+/// A query that only reads system catalogs without rows, answered without them: the same columns, no row.
+pub(super) fn without_rows(statement: &Statement) -> Option<Statement> {
+    let Statement::Query(query) = statement else {
+        return None;
+    };
+    let columns = columns_of_nothing(&query.body)?;
+    let nulls: Vec<String> = (0..columns).map(|index| format!("NULL::text AS c{index}")).collect();
+    let mut statements = crate::parser::parse(&format!("SELECT {} WHERE false", nulls.join(", "))).ok()?;
+    match statements.pop()?.statement {
+        crate::parser::Statement::Query(statement) => Some(*statement),
+        _ => None,
+    }
+}
+
+/// How many columns a query has that begins from a catalog without rows; `None` if it may have rows.
+fn columns_of_nothing(body: &SetExpr) -> Option<usize> {
+    match body {
+        SetExpr::Select(select) => {
+            let plain = select
+                .projection
+                .iter()
+                .all(|item| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }));
+            let first = match &select.from.first()?.relation {
+                TableFactor::Table { name, args: None, .. } => fold(identifiers(name)?.last()?),
+                _ => return None,
+            };
+            (plain && EMPTY_CATALOGS.contains(&first.as_str())).then_some(select.projection.len())
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            columns_of_nothing(right)?;
+            columns_of_nothing(left)
+        }
+        _ => None,
+    }
+}
+
+/// `array(SELECT …)`, which DataFusion lacks, as NULL: in what psql asks it lists what Weir has not.
+pub(super) fn without_array_subqueries(mut statement: Statement) -> Statement {
+    let _finished = visit_expressions_mut(&mut statement, |expr| {
+        if let Expr::Function(function) = expr
+            && matches!(function.args, FunctionArguments::Subquery(_))
+        {
+            *expr = Expr::Value(Value::Null.with_empty_span());
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    statement
 }
 
 /// What every query of a user's goes through.
@@ -108,6 +163,35 @@ pub(super) fn parameter_count(statement: &Statement) -> usize {
     count
 }
 
+/// The types that a statement's text gives its parameters: `$1::int`, and `LIMIT $2`, of which DataFusion infers nothing.
+pub(super) fn written_types(statement: &Statement) -> HashMap<usize, SqlType> {
+    struct Written(HashMap<usize, SqlType>);
+    impl sqlparser::ast::Visitor for Written {
+        type Break = ();
+
+        fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+            if let Expr::Cast { expr: operand, data_type, .. } = expr
+                && let Some(number) = placeholder(operand)
+                && let Some(ty) = known_type(data_type)
+            {
+                self.0.entry(number).or_insert(ty);
+            }
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
+                let counts = limit.iter().chain(offset.iter().map(|offset| &offset.value));
+                self.0.extend(counts.filter_map(placeholder).map(|number| (number, SqlType::BigInt)));
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut written = Written(HashMap::new());
+    let _finished = sqlparser::ast::Visit::visit(statement, &mut written);
+    written.0
+}
+
 /// Gives parameters a type: `$n` becomes a cast of itself. Where the answer is `None` it stays bare.
 pub(super) fn cast_parameters(statement: &mut Statement, type_of: impl Fn(usize) -> Option<DataType>) {
     // Children are visited before their parents, so the operand of a new cast is not visited again.
@@ -139,7 +223,7 @@ pub(super) fn tables(statement: &Statement) -> Vec<Vec<Ident>> {
 
         fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
             if let TableFactor::Table { name, args: None, .. } = factor
-                && let Some(parts) = crate::parser::identifiers(name)
+                && let Some(parts) = identifiers(name)
             {
                 self.0.push(parts.into_iter().cloned().collect());
             }
@@ -159,7 +243,7 @@ pub(super) fn with_names(statement: &Statement) -> HashSet<String> {
 
         fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
             let tables = query.with.iter().flat_map(|with| &with.cte_tables);
-            self.0.extend(tables.map(|table| crate::parser::fold(&table.alias.name)));
+            self.0.extend(tables.map(|table| fold(&table.alias.name)));
             ControlFlow::Continue(())
         }
     }

@@ -17,7 +17,8 @@ use weir_common::error::Kind;
 
 use super::explain::{self, Explain};
 use super::names::column_names;
-use super::planner::Prepared;
+use super::planner::{Planner, Prepared};
+use crate::catalog::Catalog;
 use crate::error::{Error, sqlstate};
 use crate::frontend::Frontend;
 use crate::session::{Limits, Session};
@@ -29,11 +30,30 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Batches that come as they are made.
 pub(crate) type Batches = Pin<Box<dyn Stream<Item = Result<RecordBatch, Error>> + Send>>;
 
+/// The columns of a result.
+#[derive(Clone, Debug)]
+pub(crate) struct Columns {
+    pub(crate) schema: SchemaRef,
+    /// What the client is told they are called, by position.
+    pub(crate) names: Vec<String>,
+}
+
+impl Columns {
+    /// Columns called as in their schema.
+    pub(crate) fn of(schema: SchemaRef) -> Columns {
+        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
+        Columns { schema, names }
+    }
+
+    fn named(prepared: &Prepared, schema: SchemaRef) -> Columns {
+        let Columns { schema, names } = Columns::of(schema);
+        Columns { names: column_names(&prepared.written, &names), schema }
+    }
+}
+
 /// An answer with rows.
 pub(crate) struct ResultSet {
-    pub(crate) schema: SchemaRef,
-    /// What the columns are called, by position.
-    pub(crate) names: Vec<String>,
+    pub(crate) columns: Columns,
     pub(crate) batches: Batches,
     /// The command of the completion tag, and whether it tells the number of rows.
     pub(crate) tag: &'static str,
@@ -42,8 +62,7 @@ pub(crate) struct ResultSet {
 impl ResultSet {
     /// An answer that is there already.
     pub(crate) fn ready(tag: &'static str, batch: RecordBatch) -> ResultSet {
-        let names = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
-        ResultSet { schema: batch.schema(), names, batches: Box::pin(stream::iter([Ok(batch)])), tag }
+        ResultSet { columns: Columns::of(batch.schema()), batches: Box::pin(stream::iter([Ok(batch)])), tag }
     }
 }
 
@@ -90,11 +109,10 @@ async fn attempt(
     if let Some(explain) = Explain::of(&prepared.written) {
         return Ok(ResultSet::ready("EXPLAIN", explain.run(plan, state.task_ctx()).await?));
     }
-    let schema = plan.schema();
-    let names = names(prepared, &schema);
+    let columns = Columns::named(prepared, plan.schema());
     let rows = execute_stream(plan, state.task_ctx())?;
     let batches = started(rows, snapshot).await?;
-    Ok(ResultSet { schema, names, batches, tag: "SELECT" })
+    Ok(ResultSet { columns, batches, tag: "SELECT" })
 }
 
 async fn physical_plan(
@@ -108,11 +126,6 @@ async fn physical_plan(
         plan = plan.replace_params_with_values(values)?;
     }
     Ok(state.create_physical_plan(&plan).await?)
-}
-
-fn names(prepared: &Prepared, schema: &SchemaRef) -> Vec<String> {
-    let fields: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
-    column_names(&prepared.written, &fields)
 }
 
 /// Waits for the first rows, so that a snapshot that is lost before them can be replaced unseen. Afterwards its loss
@@ -151,19 +164,16 @@ impl Prepared {
     /// The user's.
     pub(crate) async fn describe(
         &self,
-        frontend: &Frontend,
+        planner: &Planner,
         session: &Arc<Session>,
-        catalog: &Arc<crate::catalog::Catalog>,
-    ) -> Result<(SchemaRef, Vec<String>), Error> {
+        catalog: &Arc<Catalog>,
+    ) -> Result<Columns, Error> {
         if Explain::of(&self.written).is_some() {
-            let names = explain::SCHEMA.fields().iter().map(|field| field.name().clone()).collect();
-            return Ok((Arc::clone(&explain::SCHEMA), names));
+            return Ok(Columns::of(Arc::clone(&explain::SCHEMA)));
         }
-        let state = frontend.planner.state(session, catalog, None);
-        let plan = self.parameters.with_nulls(frontend.planner.plan(&state, self).await?)?;
+        let state = planner.state(session, catalog, None);
+        let plan = self.parameters.with_nulls(planner.plan(&state, self).await?)?;
         let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-        let schema = Arc::new(plan.schema().as_arrow().clone());
-        let names = names(self, &schema);
-        Ok((schema, names))
+        Ok(Columns::named(self, Arc::new(plan.schema().as_arrow().clone())))
     }
 }

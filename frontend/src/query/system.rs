@@ -1,11 +1,12 @@
-//! The schema `pg_catalog`, by `datafusion-pg-catalog`, with the types of columns put right: it derives them from Arrow's
-//! types, in which a varchar and a jsonb are both text.
+//! The schema `pg_catalog`, by `datafusion-pg-catalog`, put right in two places: it derives the types of columns from
+//! Arrow's, in which a varchar and a jsonb are both text; and it makes up a database `postgres`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch};
+use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::datatypes::{Int16Type, Int32Type, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{SchemaProvider, TableProvider};
@@ -19,9 +20,11 @@ use futures::TryStreamExt;
 use super::schema::{Listing, Roles};
 use crate::catalog::CatalogCache;
 use crate::encode::pg_type;
+use crate::parser::DATABASE;
 
 const ATTRIBUTES: &str = "pg_attribute";
 const CLASSES: &str = "pg_class";
+const DATABASES: &str = "pg_database";
 
 #[derive(Debug)]
 pub(super) struct SystemCatalog {
@@ -51,16 +54,16 @@ impl SchemaProvider for SystemCatalog {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        if name != ATTRIBUTES {
-            return self.tables.table(name).await;
-        }
-        let attributes = Attributes {
-            attributes: self.dynamic(ATTRIBUTES)?,
-            classes: self.dynamic(CLASSES)?,
-            cache: self.cache.clone(),
+        let adjusted: Arc<dyn PartitionStream> = match name {
+            ATTRIBUTES => Arc::new(Attributes {
+                attributes: self.dynamic(ATTRIBUTES)?,
+                classes: self.dynamic(CLASSES)?,
+                cache: self.cache.clone(),
+            }),
+            DATABASES => Arc::new(Databases(self.dynamic(DATABASES)?)),
+            _ => return self.tables.table(name).await,
         };
-        let schema = Arc::clone(attributes.attributes.schema());
-        Ok(Some(Arc::new(StreamingTable::try_new(schema, vec![Arc::new(attributes)])?)))
+        Ok(Some(Arc::new(StreamingTable::try_new(Arc::clone(adjusted.schema()), vec![adjusted])?)))
     }
 
     fn table_exist(&self, name: &str) -> bool {
@@ -128,4 +131,25 @@ impl PartitionStream for Attributes {
             futures::stream::once(batches).map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok)));
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(self.schema()), stream.try_flatten()))
     }
+}
+
+/// `pg_database`.
+#[derive(Clone, Debug)]
+struct Databases(Arc<dyn PartitionStream>);
+
+impl PartitionStream for Databases {
+    fn schema(&self) -> &SchemaRef {
+        self.0.schema()
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let stream = self.0.execute(context).and_then(|batch| std::future::ready(only_ours(&batch)));
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(self.schema()), stream))
+    }
+}
+
+fn only_ours(batch: &RecordBatch) -> Result<RecordBatch> {
+    let names = column(batch, "datname")?.as_string::<i32>();
+    let ours = names.iter().map(|name| Some(name == Some(DATABASE))).collect();
+    Ok(filter_record_batch(batch, &ours)?)
 }

@@ -60,7 +60,7 @@ mod tests {
     use std::sync::Arc;
 
     use arrow_ipc::CompressionType;
-    use arrow_ipc::writer::{IpcWriteContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+    use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
     use datafusion::arrow::array::{Int64Array, StringArray};
     use weir_common::types::SqlType;
 

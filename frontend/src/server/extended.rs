@@ -5,7 +5,6 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::SchemaRef;
 use futures::{Sink, SinkExt};
 use pgwire::api::portal::{Format, Portal, PortalExecutionState};
 use pgwire::api::query::{ExtendedQueryHandler, send_partial_query_response};
@@ -26,14 +25,14 @@ use crate::encode::describe;
 use crate::error::{Error, sqlstate};
 use crate::frontend::{Answer, Frontend, Runnable};
 use crate::parser::parse;
-use crate::query::bind_parameters;
+use crate::query::{Columns, bind_parameters};
 use crate::session::Session;
 
 /// A prepared statement and its columns; none if it returns no rows.
 #[derive(Clone, Debug)]
 pub(super) struct Statement {
     runnable: Runnable,
-    columns: Option<(SchemaRef, Vec<String>)>,
+    columns: Option<Columns>,
 }
 
 impl Statement {
@@ -45,7 +44,7 @@ impl Statement {
     }
 
     fn fields(&self, format: &Format) -> Result<Vec<FieldInfo>, Error> {
-        self.columns.as_ref().map_or(Ok(Vec::new()), |(schema, names)| describe(schema, names, format))
+        self.columns.as_ref().map_or(Ok(Vec::new()), |columns| describe(&columns.schema, &columns.names, format))
     }
 }
 
@@ -203,8 +202,7 @@ impl QueryParser for Preparer {
         check_transaction(client, parsed.ends_transaction())?;
         let limits = self.session.begin_statement();
         let prepare = async {
-            let runnable = self.frontend.prepare(&self.session, &limits, parsed, types).await?;
-            let columns = self.frontend.describe(&self.session, &runnable).await?;
+            let (runnable, columns) = self.frontend.prepare(&self.session, &limits, parsed, types).await?;
             Ok::<_, Error>(Some(Arc::new(Statement { runnable, columns })))
         };
         let prepared = limits.run(Box::pin(prepare)).await.and_then(|prepared| prepared);

@@ -60,7 +60,7 @@ pub(super) struct Cursor {
 
 impl Cursor {
     pub(super) fn new(result: ResultSet, format: &Format, watch: Watch) -> Result<Cursor, Error> {
-        let fields = Arc::new(describe(&result.schema, &result.names, format)?);
+        let fields = Arc::new(describe(&result.columns.schema, &result.columns.names, format)?);
         Ok(Cursor { fields, tag: result.tag, batches: result.batches, watch })
     }
 

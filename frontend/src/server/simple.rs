@@ -70,7 +70,7 @@ impl Simple {
         status?;
         let limits = watch.limits.clone();
         let run = async {
-            let runnable = self.frontend.prepare(&self.session, &limits, parsed, &[]).await?;
+            let runnable = self.frontend.read(&self.session, parsed).await?;
             watch.metric.is(runnable.kind());
             watch.span.record("kind", runnable.kind());
             if let Runnable::Query(prepared) = &runnable

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use arrow_ipc::writer::{IpcWriteContext, DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use futures::{Stream, StreamExt, stream};
 use tokio::net::TcpListener;
@@ -53,7 +53,7 @@ pub(crate) struct State {
     batches: HashMap<(u32, u32), Vec<RecordBatch>>,
     pub(crate) term: u64,
     pub(crate) epoch: u64,
-    next_pin: u64,
+    pub(crate) next_pin: u64,
     pub(crate) pins: HashSet<u64>,
     pub(crate) renewals: u64,
     /// Consumed scan by scan; then every scan answers.

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod failures;
+mod hand;
 mod protocol;
 mod psql;
 mod statements;

@@ -73,6 +73,7 @@ async fn queries_read_every_slot_at_one_epoch() {
     add_events(&cluster.shared, 10_000);
     let client = cluster.client().await;
     assert_eq!(rows(&client, "SELECT count(*) FROM events").await, "10000");
+    assert_eq!(cluster.shared.state().next_pin, 1, "one pin a query");
     let requests = std::mem::take(&mut cluster.shared.state().scan_requests);
     let slots: Vec<u32> = requests.iter().map(|request| request.slot).collect();
     assert!([0, 1, 2].iter().all(|slot| slots.contains(slot)), "{slots:?}");
@@ -110,12 +111,16 @@ async fn errors_say_what_where_and_what_to_do() {
     let client = cluster.client().await;
     for (sql, expected) in [
         ("SELECT * FROM nothing", "42P01 at 15: relation \"nothing\" does not exist"),
-        ("SELECT nam FROM events", "42703 at 8: "),
+        ("SELECT nam FROM events", "42703 at 8: column \"nam\" does not exist"),
         ("SELECT id FROM events WHERE nothing > 1", "42703 at 29: "),
         ("SELECT 1;\nSELECT x FROM events", "42703 at 18: "),
         ("SELECT id FROM public.nothing", "42P01 at 16: relation \"public.nothing\" does not exist"),
         ("SELEKT 1", "42601 at 1: syntax error at or near \"SELEKT\""),
-        ("SELECT nofunction(1)", "42883 at "),
+        ("SELECT counts(id) FROM events", "42883 at 8: function counts does not exist"),
+        ("SELECT sum(name) FROM events", "42883 at 0: function sum(Utf8) does not exist"),
+        ("SELECT a.id FROM events a, events b WHERE id = 1", "42702 at 43: column reference \"id\" is ambiguous"),
+        ("SELECT id FROM events GROUP BY name", "42803 at 8: "),
+        ("SELECT (SELECT id FROM events)", "21000 at 0: "),
         ("SELECT 1/0", "22012 at 0: "),
         ("SELECT 'x'::int", "22P02 at 0: "),
         ("CREATE SOURCE s WITH (a = 1)", "0A000 at 8: CREATE SOURCE is not supported yet"),

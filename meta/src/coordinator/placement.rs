@@ -121,7 +121,12 @@ impl Placement {
 
     /// The node that runs a slot.
     pub fn node_of(&self, slot: SlotId) -> &NodeId {
-        &self.slots.iter().find(|candidate| candidate.id == slot).expect("a split is assigned to a slot that exists").node
+        &self
+            .slots
+            .iter()
+            .find(|candidate| candidate.id == slot)
+            .expect("a split is assigned to a slot that exists")
+            .node
     }
 
     fn idlest(&self) -> SlotId {

@@ -774,9 +774,8 @@ impl Coordinator {
             checkpoint: *running.checkpoints.get(&slot.id).expect("a complete epoch has a checkpoint of every slot"),
         };
         let tables = &self.tables;
-        let positions = self.durable.positions.advance(running.active.id, epoch, moved, |split| {
-            tables.contains_key(&split.table)
-        });
+        let positions =
+            self.durable.positions.advance(running.active.id, epoch, moved, |split| tables.contains_key(&split.table));
         let head = Head {
             term: running.active.id,
             epoch,

@@ -48,8 +48,7 @@ impl Storage {
         let Some(stored) = self.store.get(&key).await? else {
             return Ok(Event::Loaded { leading, durable: Durable::default() });
         };
-        let head: Head =
-            serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key, source })?;
+        let head: Head = serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key, source })?;
         let mut chunks = Vec::new();
         for name in &head.positions {
             let found = self.store.get(&self.keys.at(name)).await?;

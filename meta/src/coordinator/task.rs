@@ -56,6 +56,10 @@ pub(crate) enum Input {
     HeadRead(Option<Head>),
     /// A DDL transaction has ended.
     DdlStored(DdlStored),
+    /// A node has listed the databases that exist.
+    Surveyed(NodeId),
+    /// The head as it was read after the node's survey.
+    Reachable(NodeId, Option<Head>),
 }
 
 /// A node's control stream.
@@ -233,7 +237,7 @@ impl Task {
             }
             self.next_ddl();
             self.read_head_for_pins();
-            self.collect_garbage();
+            self.survey();
         }
         for (_, disconnect) in self.outboxes.values() {
             disconnect.cancel();
@@ -262,6 +266,11 @@ impl Task {
             }
             Input::HeadRead(head) => self.pin(head),
             Input::DdlStored(stored) => return self.ddl_stored(stored),
+            Input::Surveyed(node) => {
+                let storage = Arc::clone(&self.storage);
+                self.calls.spawn(async move { Input::Reachable(node, storage.read_head().await) });
+            }
+            Input::Reachable(node, head) => self.collect_garbage(&node, head),
         }
         std::ops::ControlFlow::Continue(())
     }
@@ -401,14 +410,24 @@ impl Task {
         self.garbage_due.get_or_insert_with(Instant::now);
     }
 
-    /// Asks one node to delete databases of dead terms, now and then.
-    fn collect_garbage(&mut self) {
-        let due = self.garbage_due.is_some_and(|due| due <= Instant::now());
-        let Some(live) = self.core.live_databases().filter(|_| due) else { return };
-        self.garbage_due = Some(Instant::now() + GARBAGE_INTERVAL);
-        let message = wire::collect_garbage(&self.core.durable().head.slots, live);
-        if let Some(node) = self.outboxes.keys().next().cloned() {
-            self.tell(&node, message);
+    /// Asks one node, now and then, to list the databases that exist.
+    fn survey(&mut self) {
+        if self.garbage_due.is_some_and(|due| due <= Instant::now()) && self.core.live_databases().is_some() {
+            self.garbage_due = Some(Instant::now() + GARBAGE_INTERVAL);
+            if let Some(node) = self.outboxes.keys().next().cloned() {
+                self.tell(&node, wire::survey());
+            }
+        }
+    }
+
+    /// Tells the node what is reachable; the rest of its list is garbage. Only if the head, read after the list was
+    /// made, is of the running term: then the list holds nothing that a newer term made.
+    fn collect_garbage(&mut self, node: &NodeId, head: Option<Head>) {
+        let (term, _) = self.core.progress();
+        if let Some(live) = self.core.live_databases()
+            && let Some(head) = head.filter(|head| head.term == term)
+        {
+            self.tell(node, wire::collect_garbage(&head.slots, live));
         }
     }
 
@@ -493,9 +512,8 @@ impl Task {
                 self.ddl_under_way = true;
                 let storage = Arc::clone(&self.storage);
                 let change = change(what, reply);
-                self.calls.spawn(async move {
-                    Input::DdlStored(DdlStored { result: storage.store_ddl(txn).await, change })
-                });
+                self.calls
+                    .spawn(async move { Input::DdlStored(DdlStored { result: storage.store_ddl(txn).await, change }) });
             }
         }
     }

@@ -39,7 +39,7 @@ pub enum Error {
         known: String,
     },
     /// A table of the file has a key that the role does not know.
-    #[error("table [{role}] of configuration file \"{}\" has an unknown key \"{key}\"; there are {known}", path.display())]
+    #[error("table [{role}] of file \"{}\" has an unknown key \"{key}\"; there are {known}", path.display())]
     UnknownKey {
         /// The file.
         path: PathBuf,

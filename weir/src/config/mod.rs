@@ -64,7 +64,13 @@ pub struct Standalone {
     pub sql: Sql,
 
     /// How often an epoch is committed when nobody asks for it, in milliseconds
-    #[arg(long, help_heading = heading::LIMITS, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    #[arg(
+        long,
+        help_heading = heading::LIMITS,
+        value_name = "N",
+        default_value_t = 200,
+        value_parser = clap::value_parser!(u64).range(10..=60_000)
+    )]
     pub barrier_interval_ms: u64,
 
     /// The share of the machine.
@@ -88,7 +94,13 @@ pub struct Meta {
     pub advertise: Option<Address>,
 
     /// The members of the etcd cluster that holds the metadata
-    #[arg(long, help_heading = heading::STORAGE, value_name = "URL,…", value_delimiter = ',', default_value = "http://127.0.0.1:2379")]
+    #[arg(
+        long,
+        help_heading = heading::STORAGE,
+        value_name = "URL,…",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:2379"
+    )]
     pub etcd_endpoints: Vec<String>,
 
     /// What all nodes share.
@@ -96,11 +108,23 @@ pub struct Meta {
     pub cluster: Cluster,
 
     /// How often an epoch is committed when nobody asks for it, in milliseconds
-    #[arg(long, help_heading = heading::LIMITS, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
+    #[arg(
+        long,
+        help_heading = heading::LIMITS,
+        value_name = "N",
+        default_value_t = 1_000,
+        value_parser = clap::value_parser!(u64).range(10..=60_000)
+    )]
     pub barrier_interval_ms: u64,
 
     /// How long a meta leader or a node that vanished is waited for, in milliseconds
-    #[arg(long, help_heading = heading::LIMITS, value_name = "N", default_value_t = 3_000, value_parser = clap::value_parser!(u64).range(1_000..=60_000))]
+    #[arg(
+        long,
+        help_heading = heading::LIMITS,
+        value_name = "N",
+        default_value_t = 3_000,
+        value_parser = clap::value_parser!(u64).range(1_000..=60_000)
+    )]
     pub lease_ttl_ms: u64,
 
     /// What every role has.
@@ -160,15 +184,30 @@ pub struct Sql {
     pub sql_listen: Address,
 
     /// How many clients may be connected
-    #[arg(long, help_heading = heading::LIMITS, value_name = "N", default_value_t = weir_frontend::Config::default().connections_max)]
+    #[arg(
+        long,
+        help_heading = heading::LIMITS,
+        value_name = "N",
+        default_value_t = weir_frontend::Config::default().connections_max
+    )]
     pub connections_max: usize,
 
     /// What running statements may hold in memory for sorting, grouping and joining, in bytes
-    #[arg(long, help_heading = heading::LIMITS, value_name = "N", default_value_t = weir_frontend::Config::default().memory_limit_bytes)]
+    #[arg(
+        long,
+        help_heading = heading::LIMITS,
+        value_name = "N",
+        default_value_t = weir_frontend::Config::default().memory_limit_bytes
+    )]
     pub memory_limit_bytes: usize,
 
     /// How long a statement that has sent no row yet is tried again when a node is lost, in milliseconds
-    #[arg(long, help_heading = heading::LIMITS, value_name = "N", default_value_t = weir_frontend::Config::default().retry_ms_max)]
+    #[arg(
+        long,
+        help_heading = heading::LIMITS,
+        value_name = "N",
+        default_value_t = weir_frontend::Config::default().retry_ms_max
+    )]
     pub retry_ms_max: u64,
 }
 
@@ -176,7 +215,13 @@ pub struct Sql {
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct MetaNodes {
     /// The meta nodes, in any order
-    #[arg(long, help_heading = heading::ADDRESSES, value_name = "ADDRESS,…", value_delimiter = ',', default_value = "127.0.0.1:5690")]
+    #[arg(
+        long,
+        help_heading = heading::ADDRESSES,
+        value_name = "ADDRESS,…",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:5690"
+    )]
     pub meta_addr: Vec<Address>,
 }
 
@@ -184,7 +229,13 @@ pub struct MetaNodes {
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// The name of the cluster, part of all that it stores
-    #[arg(long, help_heading = heading::STORAGE, value_name = "NAME", default_value = "weir", value_parser = cluster_name)]
+    #[arg(
+        long,
+        help_heading = heading::STORAGE,
+        value_name = "NAME",
+        default_value = "weir",
+        value_parser = cluster_name
+    )]
     pub cluster: String,
 
     /// Where state is stored: file:///dir, s3://bucket/prefix or memory://; the same for all nodes
@@ -196,7 +247,14 @@ pub struct Cluster {
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Capacity {
     /// How many slots are offered [default: one a core]
-    #[arg(long, help_heading = heading::LIMITS, value_name = "N", default_value_t = cores(), hide_default_value = true, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(
+        long,
+        help_heading = heading::LIMITS,
+        value_name = "N",
+        default_value_t = cores(),
+        hide_default_value = true,
+        value_parser = clap::value_parser!(u16).range(1..=256)
+    )]
     pub parallelism: u16,
 }
 

@@ -1,5 +1,5 @@
-//! Where values come from: every source below the command line becomes the parser's defaults, the weakest first, so that
-//! the parser itself lets the stronger one win, shows the effective defaults in the help, and checks all values alike.
+//! Where values come from: every source below the command line becomes the parser's defaults, the weakest first. So the
+//! parser itself lets the stronger one win, shows the effective defaults in the help, and checks all values alike.
 //!
 //! Invariant: nothing in the file is silently ignored; what does not belong there is refused, the tables of roles that
 //! do not run included.

@@ -1,7 +1,9 @@
 //! A standalone node from its start to its end.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Node {
     process: Child,
+    log: PathBuf,
     http: String,
     sql: String,
 }
@@ -18,13 +21,15 @@ struct Node {
 impl Node {
     fn start(data: &TempDir) -> Node {
         let [http, sql] = [free_address(), free_address()];
+        let log = data.path().join("log");
         let process = Command::new(env!("CARGO_BIN_EXE_weir"))
             .args(["standalone", "--http-listen", &http, "--sql-listen", &sql, "--parallelism", "2", "--data-dir"])
             .arg(data.path().join("data"))
             .stdin(Stdio::null())
+            .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Node { process, http, sql }
+        Node { process, log, http, sql }
     }
 
     /// The answer to a GET, status line included; none if nobody listens.
@@ -38,12 +43,17 @@ impl Node {
 
     fn wait_until_ready(&mut self) {
         let ready = |node: &mut Node| {
-            assert_eq!(node.process.try_wait().unwrap(), None, "it ended");
+            assert_eq!(node.process.try_wait().unwrap(), None, "it ended:\n{}", node.logged());
             node.get("/ready").is_some_and(|answer| answer.starts_with("HTTP/1.1 200"))
         };
         wait("ready", || ready(self));
     }
 
+    fn logged(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Ends it with a signal; until then it must have had nothing to complain about.
     fn stop(&mut self, signal: &str) -> ExitStatus {
         assert!(Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap().success());
         let mut status = None;
@@ -51,6 +61,8 @@ impl Node {
             status = self.process.try_wait().unwrap();
             status.is_some()
         });
+        let logged = self.logged();
+        assert!(!logged.contains(" WARN ") && !logged.contains("ERROR "), "{logged}");
         status.unwrap()
     }
 }

@@ -22,16 +22,21 @@ impl Operator {
             "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1,
             "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
         });
-        let account_token = token(&operator, &account, json!({ "type": "account", "version": 2, "limits": unlimited }));
+        let claims = json!({ "type": "account", "version": 2, "limits": unlimited });
+        let account_token = token(&operator, &account, claims);
+        // JetStream wants a system account beside it.
+        let system = KeyPair::new_account();
+        let system_token = token(&operator, &system, json!({ "type": "account", "version": 2 }));
         let jwt = token(
             &account,
             &user,
             json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, "pub": {}, "sub": {} }),
         );
+        let (account, system) = (account.public_key(), system.public_key());
         let configuration = format!(
             "jetstream {{ store_dir: STORE }}\noperator: {operator_token}\nresolver: MEMORY\n\
-             resolver_preload: {{ {}: {account_token} }}",
-            account.public_key()
+             system_account: {system}\n\
+             resolver_preload: {{ {account}: {account_token}, {system}: {system_token} }}"
         );
         Operator { configuration, jwt, seed: user.seed().expect("a pair that was just made has a seed") }
     }

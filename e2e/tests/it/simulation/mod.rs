@@ -51,7 +51,11 @@ fn committed_state_equals_committed_positions_under_any_schedule() {
         assert!(statistics.crashes > total, "nodes crashed {} times", statistics.crashes);
         assert!(statistics.depositions > total / 10, "leaders were deposed {} times", statistics.depositions);
         assert!(statistics.refused > 100, "{} transactions of old leaders or terms were refused", statistics.refused);
-        assert!(statistics.late > 100, "{} transactions were applied after their outcome was given up", statistics.late);
+        assert!(
+            statistics.late > 100,
+            "{} transactions were applied after their outcome was given up",
+            statistics.late
+        );
         assert!(statistics.reads > total, "{} reads were compared", statistics.reads);
     }
 }

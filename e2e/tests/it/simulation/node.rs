@@ -113,7 +113,8 @@ impl Process {
         let mut slots = BTreeMap::new();
         for slot in &plan.slots {
             let sources = slot.sources.iter();
-            let sources: Vec<_> = sources.map(|source| (source.path.clone(), source.checkpoint, source.vnodes)).collect();
+            let sources: Vec<_> =
+                sources.map(|source| (source.path.clone(), source.checkpoint, source.vnodes)).collect();
             let Some(rows) = databases.open(&slot.path, &sources) else {
                 assert_ne!(id, current, "a checkpoint that the present term is made of is gone");
                 self.apply(Event::Opened(id, Err("no such checkpoint".to_owned())), databases);
@@ -174,7 +175,9 @@ impl Process {
         for (id, slot) in &mut term.slots {
             while let Some(seal) = slot.sealer.seal() {
                 slot.snapshots.insert(seal.epoch, slot.rows.clone());
-                let checkpoint = Uuid::from_u128((u128::from(term.id.nonce) << 64) | u128::from(seal.epoch.0 << 8 | u64::from(id.0)));
+                let checkpoint = Uuid::from_u128(
+                    (u128::from(term.id.nonce) << 64) | u128::from(seal.epoch.0 << 8 | u64::from(id.0)),
+                );
                 slot.checkpoints.push((seal.epoch, checkpoint));
                 self.uploads.push(Upload {
                     term: term.id,

@@ -281,7 +281,8 @@ impl World {
 
     fn connect(&mut self) {
         let Some(leader) = self.reigning() else { return };
-        let waiting: Vec<usize> = (0..self.nodes.len()).filter(|&index| self.nodes[index].leader != Some(leader)).collect();
+        let waiting: Vec<usize> =
+            (0..self.nodes.len()).filter(|&index| self.nodes[index].leader != Some(leader)).collect();
         if waiting.is_empty() {
             return;
         }
