@@ -199,7 +199,7 @@ impl Actor {
     async fn decode(&mut self, batch: Batch) -> ControlFlow<()> {
         let (mut rows, mut bytes) = (0, 0);
         for message in &batch.messages {
-            if self.decoder.len() == 0 {
+            if self.decoder.is_empty() {
                 self.first = Sequence(message.sequence);
             }
             match self.decoder.append(&message.payload, message.sequence, message.subject.as_str()) {
@@ -225,7 +225,7 @@ impl Actor {
 
     /// Sends the rows in the decoder to the slot. Waits for a credit while the actor is far ahead of the seal.
     async fn close_block(&mut self) -> ControlFlow<()> {
-        if self.decoder.len() == 0 {
+        if self.decoder.is_empty() {
             return ControlFlow::Continue(());
         }
         let value = block::encode(&self.decoder.finish());

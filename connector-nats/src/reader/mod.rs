@@ -2,7 +2,7 @@
 //!
 //! Owns the task's life and what is known about it from outside. Decisions are [`crate::delivery`]'s. Invariants: batches
 //! are contiguous, ascending and without duplicates, whatever happens to connection, server and consumer; the task goes
-//! on until the handle is dropped or its group stops; what is read ahead is bounded by [`QUEUED_BATCHES`] batches plus
+//! on until the handle is dropped or its group stops; what is read ahead is bounded by a few queued batches plus
 //! two pull requests.
 //!
 //! What is logged: recoveries that operation brings along (a lost connection, a restarted server, an incomplete

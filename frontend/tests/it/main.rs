@@ -3,7 +3,6 @@
 
 mod cluster;
 mod failures;
-mod hand;
 mod protocol;
 mod psql;
 mod statements;

@@ -110,3 +110,27 @@ async fn it_prints_results_and_tags() {
         .expect("psql is there");
     assert_eq!(out, "SET\n  Name  \n--------\n events\n(1 row)\n\nFLUSH\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_shows_notices() {
+    let cluster = Cluster::start().await;
+    cluster.shared.state().notices.push("the stream holds nothing yet".to_owned());
+    let sql = "CREATE TABLE t (a int) WITH (connector = 'nats', server_url = 'x:1', subject = 'a', subject = 'b', \
+               stream = 's') FORMAT PLAIN ENCODE JSON";
+    let Some((out, err)) = psql(&cluster, &["-c", sql]).await else { return };
+    assert_eq!(out, "CREATE TABLE\n");
+    assert_eq!(
+        err,
+        "NOTICE:  option \"subject\" is given more than once; the last value is used\n\
+         NOTICE:  the stream holds nothing yet\n"
+    );
+    let again = sql.replace("TABLE t", "TABLE IF NOT EXISTS t");
+    let (out, err) = psql(&cluster, &["-c", &again]).await.expect("psql is there");
+    assert_eq!((out.as_str(), err.as_str()), ("CREATE TABLE\n", "NOTICE:  relation \"t\" already exists, skipping\n"));
+    let (out, err) = psql(&cluster, &["-c", "DROP TABLE IF EXISTS x"]).await.expect("psql is there");
+    assert_eq!((out.as_str(), err.as_str()), ("DROP TABLE\n", "NOTICE:  table \"x\" does not exist, skipping\n"));
+    let (_, err) = psql(&cluster, &["-c", "SET TimeZone = 'Europe/Berlin'"]).await.expect("psql is there");
+    assert_eq!(err, "NOTICE:  sessions are in UTC; the time zone \"Europe/Berlin\" is not used\n");
+    let (_, err) = psql(&cluster, &["-c", "COMMIT"]).await.expect("psql is there");
+    assert_eq!(err, "WARNING:  there is no transaction in progress\n");
+}

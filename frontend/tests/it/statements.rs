@@ -187,3 +187,22 @@ async fn a_failed_transaction_refuses_statements_until_it_ends() {
     assert_eq!(rows(&client, "SELECT 1").await, "1");
     rows(&client, "BEGIN; SELECT 1; COMMIT").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statements_are_counted() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 10);
+    let client = cluster.client().await;
+    rows(&client, "SELECT id FROM events").await;
+    db_error(&client, "SELECT nothing FROM events").await;
+    let metrics = weir_common::telemetry::render_metrics();
+    for series in [
+        "weir_frontend_statements_total{kind=\"query\",outcome=\"ok\"}",
+        "weir_frontend_statements_total{kind=\"query\",outcome=\"42703\"}",
+        "weir_frontend_statement_duration_seconds_count{kind=\"query\"}",
+        "weir_frontend_rows_total",
+        "weir_frontend_connections",
+    ] {
+        assert!(metrics.contains(series), "{series} in\n{metrics}");
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! Owns a thread that owns the file: calls are queued to it and executed one after another, which makes every one of
 //! them linearizable, keeps blocking work off the async threads, and needs no lock. What a call does is in
-//! [`File`](file::File).
+//! `file`.
 //!
 //! Leases live in memory only: those of an earlier process ended with it, and opening the file deletes their keys.
 //!
