@@ -37,9 +37,9 @@ async fn rows(snapshot: &Snapshot, table: u32, vnodes: VnodeRange) -> Vec<(Bytes
     snapshot.scan(TableId(table), vnodes).try_collect().await.expect("a scan")
 }
 
-/// Waits until something is so, for at most half a minute.
+/// Waits until something is so, for at most a minute.
 async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !is_so().await {
         assert!(Instant::now() < deadline, "still not so: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -375,7 +375,7 @@ async fn recoveries_leave_no_sediment(store: Store) {
             eventually("ancestors are collected", few).await;
         }
     }
-    assert!(late < early * 3 + Duration::from_millis(500), "recoveries became slower: {early:?}, then {late:?}");
+    assert!(late < early * 5 + Duration::from_secs(5), "recoveries became slower: {early:?}, then {late:?}");
     let listing: BTreeSet<String> =
         Survey::take(&store, PREFIX).await.expect("a survey").databases().map(str::to_owned).collect();
     assert!(listing.len() <= 4 * (1 + hasty().ancestors_max), "databases are left over: {listing:?}");

@@ -197,9 +197,9 @@ async fn statements_are_counted() {
     db_error(&client, "SELECT nothing FROM events").await;
     let metrics = weir_common::telemetry::render_metrics();
     for series in [
-        "weir_frontend_statements_total{kind=\"query\",outcome=\"ok\"}",
-        "weir_frontend_statements_total{kind=\"query\",outcome=\"42703\"}",
-        "weir_frontend_statement_duration_seconds_count{kind=\"query\"}",
+        "weir_frontend_statements_total{kind=\"query\",outcome=\"ok\"",
+        "weir_frontend_statements_total{kind=\"query\",outcome=\"42703\"",
+        "weir_frontend_statement_duration_seconds_count{kind=\"query\"",
         "weir_frontend_rows_total",
         "weir_frontend_connections",
     ] {

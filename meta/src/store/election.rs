@@ -187,12 +187,13 @@ impl Keeper {
         drop(lost);
         if resigned {
             info!("leadership resigned");
-            // After `lost`: whoever works for this leader is told before another one can lead.
-            if let Err(error) = self.store.revoke(self.lease).await {
-                warn!(error = chain(&error), "cannot give the leader's key back, it ends with its lease");
-            }
         } else {
             warn!("leadership lost");
+        }
+        // After `lost`: whoever works for this leader is told before another one can lead. Also when leadership was
+        // lost, since etcd extends leases when it restarts: nobody has to wait for the end of this one.
+        if let Err(error) = self.store.revoke(self.lease).await {
+            info!(error = chain(&error), "cannot give the leader's key back, it ends with its lease");
         }
     }
 
