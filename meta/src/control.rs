@@ -1,7 +1,7 @@
 //! Control streams: one a compute node, from its `Hello` to its loss.
 //!
 //! Owns the stream and the node's membership key; everything it hears becomes an event of the coordinator. A node that
-//! says nothing for [`SILENCE_MAX`] is lost, and so is one whose stream breaks.
+//! falls silent is lost, and so is one whose stream breaks.
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{Instrument, info, info_span};
-use weir_common::error::chain;
+use weir_common::error::{Kind, chain};
 use weir_common::http::Readiness;
 use weir_common::ids::NodeId;
 use weir_common::telemetry;
@@ -94,7 +94,8 @@ impl Meta {
     /// If the metadata store or the listener fails for good.
     pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
         let (publish, current) = watch::channel(None);
-        let stop = cancel.child_token();
+        // The server outlives the reign, which ends by resigning.
+        let stop = CancellationToken::new();
         let _stop_server = stop.clone().drop_guard();
         let control = Control::new(self.config.clone(), current.clone());
         let service = Service::new(current, self.config.clone());
@@ -130,7 +131,8 @@ impl Meta {
             let reign = self.reign(&leadership, &keys, &metrics, &publish, cancel);
             let span = info_span!("reign", leader = leadership.create_revision);
             if let Err(error) = reign.instrument(span).await {
-                if error.kind() != weir_common::error::Kind::Unavailable {
+                // Fenced: the outcome of a transaction is unknown, or the lease has ended. A new reign finds out.
+                if !matches!(error.kind(), Kind::Unavailable | Kind::Fenced) {
                     return Err(error);
                 }
                 info!(error = chain(&error), "reign failed, campaigning again");

@@ -26,9 +26,14 @@ const TOTAL_SHORT: u64 = 60_000;
 /// Messages a second: slow enough for every kill to fall into the flow of data.
 const RATE: u64 = 5_000;
 
-/// What nodes may say of the death of others.
-const NODE_LOST: [&str; 3] =
-    ["disconnecting a compute node", "this node cannot go on with the term", "cannot start the term"];
+/// What nodes may say of the death of others. The last two are SlateDB's, when a term ends while its database flushes.
+const NODE_LOST: [&str; 5] = [
+    "disconnecting a compute node",
+    "this node cannot go on with the term",
+    "cannot start the term",
+    "l0_flush_tracker, error=Closed",
+    "failed to shutdown l0 flush tracker [error=Closed]",
+];
 /// What a meta node may say of the death of etcd.
 const ETCD_LOST: [&str; 3] =
     ["cannot keep the leader's lease alive", "cannot campaign now, trying again", "leadership lost"];
