@@ -30,6 +30,8 @@ pub(crate) struct Serving {
     pub(crate) term: TermId,
     pub(crate) slots: BTreeMap<SlotId, slot::Handle>,
     pub(crate) tables: HashMap<TableId, Arc<Table>>,
+    /// The newest table that the node has heard of, dropped or not.
+    pub(crate) newest_table: TableId,
 }
 
 /// The gRPC service.
@@ -66,8 +68,13 @@ impl Scans {
             .ok_or_else(|| rpc::Error::new(Kind::Unavailable, format!("epoch {epoch} is not kept here any more")))?;
         let table = TableId(request.table);
         let found = serving.tables.get(&table).cloned();
-        let table = found
-            .ok_or_else(|| rpc::Error::new(Kind::User, format!("table {table} was dropped")).with_sqlstate("42P01"))?;
+        let table = found.ok_or_else(|| {
+            if table > serving.newest_table {
+                // In the catalog already, but the barrier that adds it has not come: a later epoch has it.
+                return rpc::Error::new(Kind::Unavailable, format!("table {table} is being created"));
+            }
+            rpc::Error::new(Kind::User, format!("table {table} was dropped")).with_sqlstate("42P01")
+        })?;
         let projection = request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits"));
         let projection: Vec<usize> = projection.collect();
         if projection.iter().any(|column| *column >= table.declared.columns.len()) {

@@ -136,6 +136,7 @@ impl Compute {
             inputs,
             term: None,
             tables: HashMap::new(),
+            newest_table: TableId(0),
             closing: None,
             collecting: None,
             surveyed: None,
@@ -158,6 +159,8 @@ struct Task {
     inputs: mpsc::Receiver<Input>,
     term: Option<Term>,
     tables: HashMap<TableId, Arc<Table>>,
+    /// The newest table heard of, dropped or not.
+    newest_table: TableId,
     /// The end of the term before.
     closing: Option<JoinHandle<()>>,
     /// The survey or collection of garbage under way.
@@ -359,6 +362,7 @@ impl Task {
         let result = match started {
             Ok(term) => {
                 self.tables = plan.tables.iter().map(|table| (table.id, Arc::clone(table))).collect();
+                self.newest_table = self.tables.keys().copied().fold(self.newest_table, TableId::max);
                 self.term = Some(term);
                 self.publish();
                 Ok(())
@@ -381,7 +385,10 @@ impl Task {
 
     fn note_tables(&mut self, mutation: Option<&Mutation>) {
         match mutation {
-            Some(Mutation::Add(table, _)) => self.tables.insert(table.id, Arc::clone(table)),
+            Some(Mutation::Add(table, _)) => {
+                self.newest_table = self.newest_table.max(table.id);
+                self.tables.insert(table.id, Arc::clone(table))
+            }
             Some(Mutation::Drop(table)) => self.tables.remove(table),
             None => return,
         };
@@ -391,8 +398,8 @@ impl Task {
     /// Lets scans read the running term.
     fn publish(&self) {
         if let Some(term) = &self.term {
-            let tables: Vec<_> = self.tables.values().cloned().collect();
-            self.serving.send_replace(Some(Arc::new(term.serving(&tables))));
+            let serving = term.serving(self.tables.clone(), self.newest_table);
+            self.serving.send_replace(Some(Arc::new(serving)));
         }
     }
 

@@ -1,6 +1,6 @@
 //! A running term on a node: its slots, its actors, and what scans may read of it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::future::try_join_all;
@@ -108,12 +108,8 @@ impl Term {
     }
 
     /// What scans may read.
-    pub(crate) fn serving(&self, tables: &[Arc<Table>]) -> Serving {
-        Serving {
-            term: self.id,
-            slots: self.slots.clone(),
-            tables: tables.iter().map(|table| (table.id, Arc::clone(table))).collect(),
-        }
+    pub(crate) fn serving(&self, tables: HashMap<TableId, Arc<Table>>, newest_table: TableId) -> Serving {
+        Serving { term: self.id, slots: self.slots.clone(), tables, newest_table }
     }
 
     fn start_actor(&mut self, table: &Arc<Table>, split: &SplitPlan, epoch: Epoch) {
