@@ -17,7 +17,7 @@ use weir_common::rpc;
 use weir_proto::from_node::Message;
 use weir_proto::{FromNode, Heartbeat, Hello, ToNode, control_server, to_node};
 
-use crate::coordinator::state::Event;
+use crate::coordinator::event::Event;
 use crate::coordinator::task::{Attachment, Input, not_leading};
 use crate::reign::{Config, Current, Reign};
 use crate::store::{LeaseId, Txn};

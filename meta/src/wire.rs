@@ -11,8 +11,8 @@ use weir_common::rpc;
 use weir_proto as proto;
 use weir_proto::to_node::Message;
 
+use crate::coordinator::event::{Mutation, Report};
 use crate::coordinator::placement::{AssignedSplit, Placement, Slot};
-use crate::coordinator::state::{Mutation, Report};
 
 /// A catalog entry as it travels.
 pub(crate) fn table_bytes(table: &Table) -> bytes::Bytes {

@@ -3,9 +3,10 @@
 //! * [`placement`]: slots, vnodes and splits onto nodes;
 //! * [`positions`]: committed positions and how they are stored;
 //! * [`pins`]: epochs that statements still read;
-//! * [`state`]: the pure core that decides;
+//! * [`event`] and [`state`]: the pure core that decides, and its words;
 //! * `task`: the task that carries its decisions out, by way of `storage`, its calls to the metadata store.
 
+pub mod event;
 pub mod pins;
 pub mod placement;
 pub mod positions;

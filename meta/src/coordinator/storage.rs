@@ -9,8 +9,8 @@ use weir_common::error::chain;
 use weir_common::head::Head;
 use weir_common::ids::TableId;
 
+use super::event::{Durable, Event, Outcome};
 use super::positions::{Chunk, Positions};
-use super::state::{Durable, Event, Outcome};
 use crate::Error;
 use crate::keys::Keys;
 use crate::store::{self, Compare, MetaStore, Txn};

@@ -20,7 +20,8 @@ use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TermId};
 use weir_common::rpc;
 use weir_proto::ToNode;
 
-use super::state::{Action, Coordinator, Event, Mutation, Serving, Waiter};
+use super::event::{Action, Event, Mutation, Serving, Waiter};
+use super::state::Coordinator;
 use super::storage::Storage;
 use crate::metrics::Metrics;
 use crate::wire;

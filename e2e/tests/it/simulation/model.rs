@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, Sequence, TableSplit, VnodeRange};
+use weir_meta::coordinator::event::{Durable, Outcome};
 use weir_meta::coordinator::positions::{Chunk, Positions};
-use weir_meta::coordinator::state::{Durable, Outcome};
 
 /// A row: where it is stored, and the message it was read from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

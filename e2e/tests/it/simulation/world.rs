@@ -11,8 +11,9 @@ use weir_common::head::Head;
 use weir_common::ids::{NodeId, Sequence, SplitId, TableId, TableSplit};
 use weir_compute::node::plan as compute;
 use weir_compute::node::state::{Event as NodeEvent, Message};
+use weir_meta::coordinator::event::{Action, Event, Mutation, Outcome, Report, Time, Waiter};
 use weir_meta::coordinator::placement::AssignedSplit;
-use weir_meta::coordinator::state::{Action, Config, Coordinator, Event, Mutation, Outcome, Report, Time, Waiter};
+use weir_meta::coordinator::state::{Config, Coordinator};
 
 use super::model::{Client, Databases, MetaStore, Row, Stream};
 use super::node::Process;

@@ -1,0 +1,193 @@
+//! The words of the coordinator's core: what happens to it, what it wants done, and what both speak of. No logic.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+use weir_common::catalog::Table;
+use weir_common::head::Head;
+use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
+
+use super::placement::{AssignedSplit, Placement};
+use super::positions::{Chunk, Positions};
+
+/// Time since the coordinator started.
+pub type Time = Duration;
+
+/// Someone who waits for a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Waiter(pub u64);
+
+/// What is durable, as it was last read or written.
+#[derive(Clone, Debug, Default)]
+pub struct Durable {
+    /// The head.
+    pub head: Head,
+    /// Its modification revision; 0 while there is none.
+    pub revision: u64,
+    /// The committed positions.
+    pub positions: Positions,
+}
+
+/// How a compare-and-swap ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was applied at this revision.
+    Applied(u64),
+    /// A comparison failed; nothing was applied.
+    Refused,
+    /// Nobody can tell. It may even be applied later.
+    Unknown,
+}
+
+/// What happens to the coordinator.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The answer to [`Action::Load`]. `leading`: the leader key was still ours in the same read.
+    Loaded {
+        /// Whether this process still leads.
+        leading: bool,
+        /// What is stored.
+        durable: Durable,
+    },
+    /// A compute node opened its control stream.
+    NodeJoined {
+        /// Who.
+        node: NodeId,
+        /// Its gRPC address.
+        address: String,
+        /// How many slots it offers.
+        parallelism: usize,
+    },
+    /// A control stream ended or fell silent.
+    NodeLost(NodeId),
+    /// A node wants to be relieved.
+    NodeLeaving(NodeId),
+    /// A node opened its slots.
+    TermReady(NodeId, TermId),
+    /// A node cannot take part in the term any more.
+    TermFailed(NodeId, TermId, String),
+    /// All slots of a node are durable up to an epoch.
+    EpochReported(NodeId, Report),
+    /// A job cannot go on.
+    JobFailed(TermId, TableId, String),
+    /// A reader's ack window is nearly full.
+    BarrierWanted,
+    /// Someone waits for a checkpoint.
+    Flush(Waiter),
+    /// A table was stored in the catalog; the waiter waits until its job runs.
+    TableCreated(Arc<Table>, Waiter),
+    /// A table was removed from the catalog; the waiter waits until its job has stopped.
+    TableDropped(TableId, Waiter),
+    /// The end of a [`Action::Claim`].
+    Claimed(TermId, Outcome),
+    /// The end of a [`Action::Commit`].
+    Committed(TermId, Epoch, Outcome),
+    /// Time has passed.
+    Tick,
+}
+
+/// What a node says of an epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The term.
+    pub term: TermId,
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The checkpoint of each of its slots.
+    pub checkpoints: Vec<(SlotId, Uuid)>,
+    /// The positions that moved.
+    pub positions: Vec<(TableSplit, Sequence)>,
+}
+
+/// What the coordinator wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read the leader key, the head and its position chunks.
+    Load,
+    /// Replace the head, if we lead and its revision is `expected`; mark the jobs failed in the same transaction.
+    Claim {
+        /// The revision that the head must have.
+        expected: u64,
+        /// The new head.
+        head: Head,
+        /// Tables whose stored entry is to be replaced.
+        failed: Vec<Arc<Table>>,
+    },
+    /// Write the chunks, then replace the head, if we lead and its revision is `expected`.
+    Commit {
+        /// The revision that the head must have.
+        expected: u64,
+        /// The new head.
+        head: Head,
+        /// Chunks that the head names and that are not stored yet.
+        chunks: Vec<Chunk>,
+    },
+    /// Delete position chunks that no head names any more.
+    Forget(Vec<String>),
+    /// Tell a node to start its part of a term.
+    StartTerm {
+        /// Whom.
+        node: NodeId,
+        /// Which term.
+        term: TermId,
+        /// The committed epoch it starts from.
+        epoch: Epoch,
+        /// All slots and splits of the term.
+        placement: Arc<Placement>,
+        /// Every table.
+        tables: Vec<Arc<Table>>,
+    },
+    /// Tell a node that the term has ended.
+    StopTerm(NodeId, TermId),
+    /// Send a barrier to every node of the term.
+    Inject {
+        /// Which term.
+        term: TermId,
+        /// The epoch it ends.
+        epoch: Epoch,
+        /// Snapshots below it may be dropped.
+        lowest_pinned: Epoch,
+        /// What changes at the barrier.
+        mutation: Option<Mutation>,
+        /// Whom.
+        nodes: Vec<NodeId>,
+    },
+    /// Tell every node of the term that the epoch is committed.
+    Announce {
+        /// Which term.
+        term: TermId,
+        /// Which epoch.
+        epoch: Epoch,
+        /// Whom.
+        nodes: Vec<NodeId>,
+    },
+    /// The waiter's commit happened: the epoch.
+    Resolve(Waiter, Epoch),
+    /// End a node's control stream: it does not answer.
+    Disconnect(NodeId, String),
+    /// Tell a node that it holds nothing any more.
+    Release(NodeId),
+    /// Stop leading: another process does.
+    StepDown,
+}
+
+/// A change of what runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// The job of a table starts.
+    Add(Arc<Table>, Vec<AssignedSplit>),
+    /// The job of a table stops and its state is forgotten.
+    Drop(TableId),
+}
+
+/// Where a statement can read.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// The term that runs.
+    pub term: TermId,
+    /// The newest epoch known to be committed.
+    pub epoch: Epoch,
+    /// Each slot and the address of its node.
+    pub slots: Vec<(SlotId, VnodeRange, String)>,
+}
