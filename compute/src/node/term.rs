@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weir_common::catalog::Table;
@@ -35,8 +35,7 @@ pub(crate) type Databases = Vec<(SlotPlan, SlotDb)>;
 /// Opens the database of every slot of a plan, all at once.
 ///
 /// # Errors
-/// The first failure; databases that were opened meanwhile are closed when they are dropped by the object store's
-/// fencing of paths, which are never used again.
+/// One of the failures; what was opened beside it is closed again.
 pub(crate) async fn open(store: &Store, plan: &Plan) -> Result<Databases, state::Error> {
     let tables: HashSet<TableId> = plan.tables.iter().map(|table| table.id).collect();
     let open_slot = async |slot: &SlotPlan| {
@@ -49,7 +48,20 @@ pub(crate) async fn open(store: &Store, plan: &Plan) -> Result<Databases, state:
         let db = Box::pin(SlotDb::open(store, &slot.path, slot.vnodes, &sources, &tables)).await?;
         Ok((slot.clone(), db))
     };
-    try_join_all(plan.slots.iter().map(open_slot)).await
+    let mut databases = Vec::new();
+    let mut failure = None;
+    for opened in join_all(plan.slots.iter().map(open_slot)).await {
+        match opened {
+            Ok(database) => databases.push(database),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let Some(error) = failure else { return Ok(databases) };
+    // A database that is merely dropped goes on compacting.
+    for (_, db) in databases {
+        db.close().await;
+    }
+    Err(error)
 }
 
 /// The slots and actors of a term.
