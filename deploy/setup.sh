@@ -68,7 +68,8 @@ missing_for_build() {
 }
 
 missing_for_test() {
-    command -v psql >/dev/null || echo postgresql-client
+    # Debian leaves a wrapper called psql behind when the client itself is removed.
+    psql --version >/dev/null 2>&1 || echo postgresql-client
     if ! [ -x /usr/bin/python3 ] || ! /usr/bin/python3 -c 'import psycopg' 2>/dev/null; then
         echo python3-psycopg
     fi
