@@ -20,13 +20,13 @@ use weir_common::ids::{Epoch, Sequence, TableSplit, TermId};
 use weir_common::task::{Group, OnFailure};
 use weir_connector_nats::{Batch, Options, Reader, ReaderConfig, remove_consumer};
 
-use crate::block;
 use crate::decode::Decoder;
 use crate::metrics::{self, Metrics};
 use crate::node::state::Event;
 use crate::node::task::Inputs;
 use crate::slot;
 use crate::state::keys::BlockKey;
+use crate::tail::Tail;
 
 /// Blocks of an actor that are not applied yet: enough to read on while a seal is under way, few enough to bound memory
 /// by about as many mebibytes.
@@ -74,6 +74,7 @@ struct Actor {
     owner: String,
     reader: Reader,
     decoder: Decoder,
+    tail: Tail,
     inbox: mpsc::Receiver<Message>,
     credits: Arc<Semaphore>,
     /// The next sequence to decode.
@@ -112,6 +113,7 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Messag
         owner,
         reader,
         decoder: Decoder::new(&config.table.declared.columns, &config.split.split.0),
+        tail: Tail::default(),
         inbox,
         credits: Arc::new(Semaphore::new(CREDITS)),
         position: config.position,
@@ -228,20 +230,15 @@ impl Actor {
         if self.decoder.is_empty() {
             return ControlFlow::Continue(());
         }
-        let value = block::encode(&self.decoder.finish());
-        let key = BlockKey {
-            table: self.config.table.id,
-            vnode: self.vnode(),
-            split: self.config.split.split.clone(),
-            sequence: self.first,
-        };
+        let (table, vnode, actor) = (self.config.table.id, self.vnode(), self.config.split.clone());
+        let key = || BlockKey { table, vnode, split: actor.split.clone(), sequence: self.first }.encode();
+        let (key, value) = self.tail.close(key, self.decoder.finish());
         let credit = Arc::clone(&self.credits).acquire_owned().await.expect("the semaphore is never closed");
-        let actor = self.config.split.clone();
-        self.send(slot::Message::Write { actor, key: key.encode(), value, credit }).await
+        self.send(slot::Message::Write { actor, key, value, credit }).await
     }
 
-    /// The vnode of the open epoch's blocks: the slot's vnodes in turn, so that when slots are divided anew each takes
-    /// over an even share of what was read.
+    /// The vnode of blocks that begin in the open epoch: the slot's vnodes in turn, so that when slots are divided anew
+    /// each takes over an even share of what was read.
     fn vnode(&self) -> u16 {
         let range = self.config.slot.vnodes;
         let offset = self.epoch.0 % u64::from(range.end - range.start);

@@ -5,7 +5,7 @@
 //! * [`node`]: what meta tells the node, and the term it takes part in: a pure core and the task that drives it;
 //! * [`actor`]: one split of one table: reader, decoder, blocks, barriers, acknowledgements;
 //! * [`decode`]: a JSON payload becomes a row of Arrow columns;
-//! * [`block`]: rows become a stored value;
+//! * [`block`]: rows become a stored value; `tail`: small ones become one;
 //! * [`seal`]: which writes belong to which epoch: a pure core;
 //! * [`slot`]: the task that applies writes, seals epochs and keeps the snapshots that scans read;
 //! * [`state`]: the slot's database over the object store;
@@ -27,6 +27,7 @@ pub mod scan;
 
 mod error;
 mod metrics;
+mod tail;
 mod wire;
 
 pub use error::Error;

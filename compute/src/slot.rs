@@ -3,10 +3,12 @@
 //!
 //! Actors reach it through one bounded channel. An actor holds a credit for each block that is not applied yet, so an
 //! actor that is ahead of the seal runs out of credits and stops reading, while the others, and the barriers of all,
-//! still pass.
+//! still pass. What meta says comes through a channel of its own, which a slot that cannot write never fills: so however
+//! long the object store keeps writes waiting, the node goes on answering meta, and is slow instead of lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use opentelemetry::KeyValue;
@@ -25,22 +27,30 @@ use crate::node::task::Inputs;
 use crate::seal::{Change, Seal, Sealer};
 use crate::state::{SlotDb, Snapshot};
 
-/// Messages waiting for the slot, over all its actors. Each actor has at most its credits and a barrier in it.
+/// Messages of its actors waiting for the slot. Each actor has at most its credits and its barriers in it.
 const INBOX_MAX: usize = 64;
+/// Barriers and commits waiting for the slot: at most 4 barriers are in flight, each with its commit.
+const CONTROL_MAX: usize = 16;
+/// At most one warning that compaction does not keep up in this time.
+const COMPACTION_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Stale checkpoints that are left to gather before they are deleted together, since each deletion rewrites the
 /// database's manifest.
 const STALE_CHECKPOINTS_MAX: usize = 8;
 
-/// What a slot is told.
-pub(crate) enum Message {
+/// What a slot is told by its node.
+pub(crate) enum Control {
     /// A barrier is on its way to the actors.
     Inject { epoch: Epoch, change: Change, lowest_pinned: Epoch, dropped: Option<TableId> },
-    /// An actor's block. The credit is given back when it is applied.
-    Write { actor: TableSplit, key: Bytes, value: Bytes, credit: OwnedSemaphorePermit },
-    /// An actor's barrier and its position.
-    Barrier { actor: TableSplit, epoch: Epoch, position: Sequence },
     /// The epoch is committed: older checkpoints are not needed any more.
     Committed(Epoch),
+}
+
+/// What a slot is told by its actors.
+pub(crate) enum Message {
+    /// A block. The credit is given back when it is applied.
+    Write { actor: TableSplit, key: Bytes, value: Bytes, credit: OwnedSemaphorePermit },
+    /// A barrier and the actor's position.
+    Barrier { actor: TableSplit, epoch: Epoch, position: Sequence },
 }
 
 /// Sealed epochs that may be read.
@@ -50,6 +60,7 @@ pub(crate) type Snapshots = Arc<BTreeMap<Epoch, Snapshot>>;
 #[derive(Clone)]
 pub(crate) struct Handle {
     pub(crate) vnodes: VnodeRange,
+    pub(crate) control: mpsc::Sender<Control>,
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) snapshots: watch::Receiver<Snapshots>,
 }
@@ -66,6 +77,7 @@ pub(crate) struct Slot {
     id: SlotId,
     db: SlotDb,
     sealer: Sealer<Block>,
+    control: mpsc::Receiver<Control>,
     inbox: mpsc::Receiver<Message>,
     snapshots: watch::Sender<Snapshots>,
     node: Inputs,
@@ -77,6 +89,8 @@ pub(crate) struct Slot {
     newest: Option<watch::Receiver<Option<Uuid>>>,
     /// Checkpoints by the first epoch that they hold, oldest first.
     checkpoints: VecDeque<(Epoch, watch::Receiver<Option<Uuid>>)>,
+    /// When it may be said again that compaction does not keep up.
+    next_compaction_warning: Instant,
 }
 
 impl Slot {
@@ -93,6 +107,7 @@ impl Slot {
         (node, group, metrics): (Inputs, &Group, Metrics),
     ) -> Result<Handle, crate::state::Error> {
         let (sender, inbox) = mpsc::channel(INBOX_MAX);
+        let (control_sender, control) = mpsc::channel(CONTROL_MAX);
         let committed = Arc::new(BTreeMap::from([(epoch, db.snapshot()?)]));
         let (snapshots, receiver) = watch::channel(committed);
         let slot = Slot {
@@ -100,6 +115,7 @@ impl Slot {
             id,
             db,
             sealer: Sealer::new(epoch, actors),
+            control,
             inbox,
             snapshots,
             node,
@@ -108,9 +124,10 @@ impl Slot {
             dirty: false,
             newest: None,
             checkpoints: VecDeque::new(),
+            next_compaction_warning: Instant::now(),
         };
         group.spawn("slot", OnFailure::Log, slot.run(group.token().clone()));
-        Ok(Handle { vnodes, inbox: sender, snapshots: receiver })
+        Ok(Handle { vnodes, control: control_sender, inbox: sender, snapshots: receiver })
     }
 
     async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
@@ -129,12 +146,19 @@ impl Slot {
         let closed = db.closed();
         tokio::pin!(closed);
         loop {
-            let message = tokio::select! {
+            tokio::select! {
                 biased;
                 error = &mut closed => return Err(error),
-                Some(message) = self.inbox.recv() => message,
-            };
-            self.take(message).await?;
+                Some(control) = self.control.recv() => self.obey(control),
+                Some(message) = self.inbox.recv() => {
+                    // The node speaks to the slot before it speaks to the actors: what an actor answers to must be
+                    // known first, and may have come since it was looked for above.
+                    while let Ok(control) = self.control.try_recv() {
+                        self.obey(control);
+                    }
+                    self.take(message).await?;
+                }
+            }
             self.seal().await?;
         }
     }
@@ -147,7 +171,13 @@ impl Slot {
                 }
             }
             Message::Barrier { actor, epoch, position } => self.sealer.barrier(&actor, epoch, position),
-            Message::Inject { epoch, change, lowest_pinned, dropped } => {
+        }
+        Ok(())
+    }
+
+    fn obey(&mut self, control: Control) {
+        match control {
+            Control::Inject { epoch, change, lowest_pinned, dropped } => {
                 self.sealer.inject(epoch, change);
                 self.snapshots.send_if_modified(|snapshots| {
                     let stale = snapshots.first_key_value().is_some_and(|(oldest, _)| *oldest < lowest_pinned);
@@ -160,9 +190,8 @@ impl Slot {
                     self.db.drop_table(table);
                 }
             }
-            Message::Committed(epoch) => self.forget_before(epoch),
+            Control::Committed(epoch) => self.forget_before(epoch),
         }
-        Ok(())
     }
 
     async fn apply(&mut self, block: Block) -> Result<(), crate::state::Error> {
@@ -249,15 +278,17 @@ impl Slot {
         });
     }
 
-    fn record_gauges(&self, slot: KeyValue) {
+    fn record_gauges(&mut self, slot: KeyValue) {
         let gauges = self.db.gauges();
         let labels = [slot];
         let count = |value: usize| value as u64;
         self.metrics.l0_ssts.record(count(gauges.l0_ssts), &labels);
         self.metrics.ancestors.record(count(gauges.ancestors), &labels);
         self.metrics.state_bytes.record(gauges.bytes, &labels);
-        if gauges.l0_ssts > L0_SSTS_NOTABLE {
+        let now = Instant::now();
+        if gauges.l0_ssts > L0_SSTS_NOTABLE && self.next_compaction_warning <= now {
             warn!(slot = %self.id, l0_ssts = gauges.l0_ssts, "compaction does not keep up");
+            self.next_compaction_warning = now + COMPACTION_WARNING_INTERVAL;
         }
     }
 }

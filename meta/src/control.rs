@@ -185,7 +185,7 @@ impl Connection {
                 Event::JobFailed(wire::term(failed.term)?, TableId(failed.table), failed.error)
             }
             Message::Leave(_) => Event::NodeLeaving(node),
-            Message::Surveyed(_) => return Ok(Some(Input::Surveyed(node))),
+            Message::Surveyed(made) => return Ok(Some(Input::Surveyed(node, made.survey))),
         })))
     }
 }

@@ -5,7 +5,7 @@
 //! | `leader` | the leader's address, under its lease |
 //! | `head` | the committed state, [`weir_common::head::Head`] as JSON |
 //! | `pos/<term>/<epoch>/<n>` | a chunk of committed positions |
-//! | `catalog` | the next table id, replaced by every DDL: its revision is the catalog's version |
+//! | `catalog` | the next table id, put by every change of a table: its revision is the catalog's version |
 //! | `table/<id>` | a [`weir_common::catalog::Table`] as JSON |
 //! | `node/<id>` | a compute node's address, under a lease |
 
@@ -38,7 +38,7 @@ impl Keys {
         self.at("head")
     }
 
-    /// The key that every DDL replaces.
+    /// The key that every change of the catalog puts.
     pub fn catalog(&self) -> String {
         self.at("catalog")
     }

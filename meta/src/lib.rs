@@ -25,4 +25,4 @@ mod metrics;
 mod wire;
 
 pub use error::Error;
-pub use reign::{Config, Meta};
+pub use reign::{Config, GARBAGE_INTERVAL, Meta};

@@ -32,6 +32,8 @@ use crate::service::Service;
 use crate::store::election::{self, Leadership};
 use crate::store::{self, MetaStore};
 
+/// How often databases of dead terms are collected, if nothing else is configured.
+pub const GARBAGE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a change of the nodes is left to settle: nodes that start together share a term.
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long a node may take to open its slots or to make an epoch durable.
@@ -54,6 +56,8 @@ pub struct Config {
     pub barrier_interval: Duration,
     /// How long a leader that vanished, or a node, still counts.
     pub lease_ttl: Duration,
+    /// How often databases of dead terms are looked for and deleted.
+    pub garbage_interval: Duration,
 }
 
 /// The services' view of the reign: the coordinator's handle while this process leads.
@@ -173,8 +177,14 @@ impl Meta {
             expected,
             rand::rng().random(),
         );
-        let beginning =
-            Beginning { core, storage: Arc::clone(&storage), metrics: metrics.clone(), catalog_version, next_table };
+        let beginning = Beginning {
+            core,
+            storage: Arc::clone(&storage),
+            metrics: metrics.clone(),
+            catalog_version,
+            next_table,
+            garbage_interval: self.config.garbage_interval,
+        };
         let (coordinator, task) = Task::new(beginning);
         publish.send_replace(Some(Reign { coordinator, storage }));
         cancel.run_until_cancelled(task.run(leadership.lost.clone())).await;

@@ -93,18 +93,18 @@ pub(crate) fn stop_term(term: TermId) -> proto::ToNode {
     to_node(Message::StopTerm(proto::StopTerm { term: Some(term.into()) }))
 }
 
-pub(crate) fn survey() -> proto::ToNode {
-    to_node(Message::Survey(proto::Survey {}))
+pub(crate) fn survey(survey: u64) -> proto::ToNode {
+    to_node(Message::Survey(proto::Survey { survey }))
 }
 
-pub(crate) fn collect_garbage(committed: &[SlotState], live: Vec<String>) -> proto::ToNode {
+pub(crate) fn collect_garbage(survey: u64, committed: &[SlotState], live: Vec<String>) -> proto::ToNode {
     let source = |state: &SlotState| proto::CloneSource {
         path: state.path.clone(),
         checkpoint: state.checkpoint.to_string(),
         vnodes: Some(state.vnodes.into()),
     };
     let committed = committed.iter().map(source).collect();
-    to_node(Message::CollectGarbage(proto::CollectGarbage { committed, live }))
+    to_node(Message::CollectGarbage(proto::CollectGarbage { survey, committed, live }))
 }
 
 /// A term id, which every message of a node must bear.

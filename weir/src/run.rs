@@ -18,10 +18,10 @@ use tracing::{Instrument, info, info_span};
 use weir_common::http::{self, Readiness};
 use weir_compute::Compute;
 use weir_frontend::Server as Frontend;
-use weir_meta::Meta;
 use weir_meta::store::election::LEASE_TTL;
 use weir_meta::store::embedded::EmbeddedStore;
 use weir_meta::store::etcd::EtcdStore;
+use weir_meta::{GARBAGE_INTERVAL, Meta};
 
 use crate::config::{self, Address, Role};
 
@@ -103,6 +103,7 @@ async fn meta(config: config::Meta, cancel: CancellationToken) -> Result<(), Err
             state_url: config.cluster.state_url,
             barrier_interval: Duration::from_millis(config.barrier_interval_ms),
             lease_ttl: Duration::from_millis(config.lease_ttl_ms),
+            garbage_interval: Duration::from_millis(config.garbage_interval_ms),
         },
         Arc::new(store),
     );
@@ -154,6 +155,7 @@ async fn standalone(config: config::Standalone, cancel: CancellationToken) -> Re
             state_url: state_url.clone(),
             barrier_interval: Duration::from_millis(config.barrier_interval_ms),
             lease_ttl: LEASE_TTL,
+            garbage_interval: GARBAGE_INTERVAL,
         },
         Arc::new(store),
     );

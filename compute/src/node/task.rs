@@ -78,8 +78,8 @@ enum Input {
     Event(Event),
     /// The databases of a plan are open, or not.
     Opened(Box<Plan>, Result<Databases, state::Error>),
-    /// The databases that exist are listed.
-    Surveyed(Survey),
+    /// The databases that exist are listed, for the survey of this number.
+    Surveyed(u64, Survey),
 }
 
 /// A compute node that has not started yet.
@@ -165,8 +165,8 @@ struct Task {
     closing: Option<JoinHandle<()>>,
     /// The survey or collection of garbage under way.
     collecting: Option<JoinHandle<()>>,
-    /// The survey that waits to be compared with what is reachable.
-    surveyed: Option<Survey>,
+    /// The survey that waits to be compared with what is reachable, and its number.
+    surveyed: Option<(u64, Survey)>,
     serving: watch::Sender<Option<Arc<Serving>>>,
     joined: Arc<AtomicBool>,
     stop: CancellationToken,
@@ -253,9 +253,9 @@ impl Task {
                 Some(input) = self.inputs.recv() => match input {
                     Input::Event(event) => self.apply(event, Some(&outbox)).await,
                     Input::Opened(plan, databases) => self.opened(*plan, databases, &outbox).await,
-                    Input::Surveyed(survey) => {
-                        self.surveyed = Some(survey);
-                        say(&outbox, from_node::Message::Surveyed(Surveyed {}));
+                    Input::Surveyed(number, survey) => {
+                        self.surveyed = Some((number, survey));
+                        say(&outbox, from_node::Message::Surveyed(Surveyed { survey: number }));
                     }
                 },
                 _ = heartbeat.tick() => {
@@ -285,13 +285,14 @@ impl Task {
                 Event::Committed(wire::term(committed.term)?, weir_common::ids::Epoch(committed.epoch))
             }
             Some(to_node::Message::StopTerm(stop)) => Event::Stop(wire::term(stop.term)?),
-            Some(to_node::Message::Survey(_)) => {
-                self.survey();
+            Some(to_node::Message::Survey(wanted)) => {
+                self.survey(wanted.survey);
                 return Ok(());
             }
             Some(to_node::Message::CollectGarbage(collect)) => {
+                let survey = collect.survey;
                 let (committed, live) = wire::reachable(collect)?;
-                self.collect_garbage(committed, live);
+                self.collect_garbage(survey, committed, live);
                 return Ok(());
             }
             Some(to_node::Message::Heartbeat(_) | to_node::Message::Released(_)) | None => return Ok(()),
@@ -404,7 +405,7 @@ impl Task {
     }
 
     /// Lists the databases that exist, in the background.
-    fn survey(&mut self) {
+    fn survey(&mut self, number: u64) {
         if self.collecting.as_ref().is_some_and(|collecting| !collecting.is_finished()) {
             return;
         }
@@ -413,15 +414,16 @@ impl Task {
         self.collecting = Some(tokio::spawn(async move {
             match Survey::take(&store, &prefix).await {
                 // If the node is gone, so is whoever would compare it.
-                Ok(survey) => drop(inputs.sender.send(Input::Surveyed(survey)).await),
+                Ok(survey) => drop(inputs.sender.send(Input::Surveyed(number, survey)).await),
                 Err(error) => info!(error = chain(&error), "cannot list databases of dead terms now"),
             }
         }));
     }
 
-    /// Deletes the listed databases that nothing reaches, in the background.
-    fn collect_garbage(&mut self, committed: Vec<weir_common::head::SlotState>, live: Vec<String>) {
-        let Some(survey) = self.surveyed.take() else { return };
+    /// Deletes the listed databases that nothing reaches, in the background. What is reachable was read after the
+    /// survey of this number; any other list must not be compared with it.
+    fn collect_garbage(&mut self, number: u64, committed: Vec<weir_common::head::SlotState>, live: Vec<String>) {
+        let Some((_, survey)) = self.surveyed.take_if(|(surveyed, _)| *surveyed == number) else { return };
         self.collecting = Some(tokio::spawn(async move {
             match survey.collect(&committed, &live).await {
                 Ok(collected) => debug!(?collected, "collected databases of dead terms"),

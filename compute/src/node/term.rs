@@ -166,10 +166,8 @@ impl Term {
                 remove: on_slot.filter(|split| Some(split.table) == dropped).cloned().collect(),
             };
             // A slot that is gone has told the node why.
-            let _ = slot
-                .inbox
-                .send(slot::Message::Inject { epoch, change, lowest_pinned: barrier.lowest_pinned, dropped })
-                .await;
+            let lowest_pinned = barrier.lowest_pinned;
+            let _ = slot.control.send(slot::Control::Inject { epoch, change, lowest_pinned, dropped }).await;
         }
         for (split, actor) in &self.actors {
             let last = Some(split.table) == dropped;
@@ -186,7 +184,7 @@ impl Term {
     /// Tells every slot and actor that an epoch is committed.
     pub(crate) async fn committed(&mut self, epoch: Epoch) {
         for slot in self.slots.values() {
-            let _ = slot.inbox.send(slot::Message::Committed(epoch)).await;
+            let _ = slot.control.send(slot::Control::Committed(epoch)).await;
         }
         for actor in self.actors.values() {
             let _ = actor.inbox.send(actor::Message::Committed(epoch)).await;

@@ -43,7 +43,8 @@ pub enum Outcome {
 /// What happens to the coordinator.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The answer to [`Action::Load`]. `leading`: the leader key was still ours in the same read.
+    /// The answer to [`Action::Load`]. `leading`: the leader key was still ours just before. If it no longer is, the
+    /// next claim is refused.
     Loaded {
         /// Whether this process still leads.
         leading: bool,

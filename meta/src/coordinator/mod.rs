@@ -14,4 +14,7 @@ pub mod state;
 pub(crate) mod storage;
 pub(crate) mod task;
 
+#[cfg(test)]
+mod tests;
+
 pub use positions::Positions;

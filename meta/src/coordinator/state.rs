@@ -19,7 +19,7 @@ use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 use weir_common::catalog::{JobState, Table};
 use weir_common::head::{Head, SlotState};
-use weir_common::ids::{Epoch, NodeId, SlotId, TableId, Term, TermId};
+use weir_common::ids::{Epoch, NodeId, SlotId, TableId, Term, TermId, VNODES};
 
 use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Serving, Time, Waiter};
 use super::pins::Pins;
@@ -43,6 +43,9 @@ pub struct Config {
 
 /// The most barriers in flight.
 pub const IN_FLIGHT_MAX: usize = 4;
+/// The most tables that one claim marks failed, so that its transaction stays within what a store takes. Others run
+/// once more and fail with the next term.
+const FAILED_MAX: usize = 64;
 
 #[derive(Clone, Debug)]
 struct Node {
@@ -57,8 +60,8 @@ enum Phase {
     Loading,
     /// Waiting for nodes, at least until `not_before`, for those expected at most until `grace_until`.
     Gathering { not_before: Time, grace_until: Time },
-    /// The claim of a term is under way; `nodes` are those it will run on.
-    Claiming { term: TermId, nodes: BTreeMap<NodeId, usize> },
+    /// The claim of a term is under way: the nodes it will run on, the tables it marks failed.
+    Claiming { term: TermId, nodes: BTreeMap<NodeId, usize>, failed: Vec<Arc<Table>> },
     /// The nodes open their slots.
     Starting { active: Active, waiting: BTreeSet<NodeId>, since: Time },
     /// Barriers flow.
@@ -264,7 +267,9 @@ impl Coordinator {
 
     fn joined(&mut self, node: NodeId, address: String, parallelism: usize, now: Time) {
         self.expected.remove(&node);
-        self.nodes.insert(node, Node { address, parallelism: parallelism.max(1), leaving: false });
+        // More slots than vnodes could not have one each.
+        let parallelism = parallelism.clamp(1, usize::from(VNODES));
+        self.nodes.insert(node, Node { address, parallelism, leaving: false });
         self.changed = Some(now);
     }
 
@@ -361,19 +366,18 @@ impl Coordinator {
         self.attempts += 1;
         self.changed = None;
         self.expected.clear();
-        let mut failed = Vec::new();
-        for (table, error) in &self.failing {
-            if let Some(table) = self.tables.get(table) {
-                failed.push(Arc::new(Table { state: JobState::Failed { error: error.clone() }, ..(**table).clone() }));
-            }
-        }
+        let mark = |(table, error): (&TableId, &String)| {
+            let table = self.tables.get(table)?;
+            Some(Arc::new(Table { state: JobState::Failed { error: error.clone() }, ..(**table).clone() }))
+        };
+        let failed: Vec<_> = self.failing.iter().filter_map(mark).take(FAILED_MAX).collect();
         let head = Head { term, ..self.durable.head.clone() };
-        self.actions.push(Action::Claim { expected: self.durable.revision, head, failed });
-        self.phase = Phase::Claiming { term, nodes };
+        self.actions.push(Action::Claim { expected: self.durable.revision, head, failed: failed.clone() });
+        self.phase = Phase::Claiming { term, nodes, failed };
     }
 
     fn claimed(&mut self, term: TermId, outcome: Outcome, now: Time) {
-        let Phase::Claiming { term: claiming, nodes } = &self.phase else { return };
+        let Phase::Claiming { term: claiming, nodes, failed } = &self.phase else { return };
         if *claiming != term {
             return;
         }
@@ -384,9 +388,11 @@ impl Coordinator {
         let nodes = nodes.clone();
         self.durable.revision = revision;
         self.durable.head.term = term;
-        for (table, error) in std::mem::take(&mut self.failing) {
-            if let Some(table) = self.tables.get_mut(&table) {
-                *table = Arc::new(Table { state: JobState::Failed { error }, ..(**table).clone() });
+        for table in failed {
+            self.failing.remove(&table.id);
+            // It may have been dropped meanwhile.
+            if let Some(known) = self.tables.get_mut(&table.id) {
+                *known = Arc::clone(table);
             }
         }
         // Created and dropped tables are part of the placement now: no barrier has to carry them.

@@ -71,11 +71,21 @@ impl Storage {
         }
     }
 
-    /// Claims a term: rewrites the head, and marks jobs failed in the same transaction.
-    pub(crate) async fn claim(&self, expected: u64, head: &Head, failed: &[Arc<Table>]) -> Outcome {
+    /// Claims a term: rewrites the head, and marks jobs failed in the same transaction. `next`, the next table id, is
+    /// given if jobs are marked: the catalog has a new version then.
+    pub(crate) async fn claim(
+        &self,
+        expected: u64,
+        head: &Head,
+        failed: &[Arc<Table>],
+        next: Option<TableId>,
+    ) -> Outcome {
         let mut txn = self.head_txn(expected, head);
         for table in failed {
             txn = txn.put(self.keys.table(table.id), serde_json::to_vec(&**table).expect("a table serialises"));
+        }
+        if let Some(next) = next {
+            txn = txn.put(self.keys.catalog(), next.0.to_string());
         }
         self.outcome(txn).await
     }
@@ -115,10 +125,19 @@ impl Storage {
 
     /// Deletes chunks that no head names any more. What fails here is found again by the next reign.
     pub(crate) async fn forget(&self, chunks: Vec<String>) {
-        let deletes = chunks.iter().fold(Txn::new().when(self.fence.clone()), |txn, key| txn.delete(self.keys.at(key)));
-        if let Err(error) = self.store.txn(deletes).await {
+        let keys = chunks.iter().map(|chunk| self.keys.at(chunk)).collect();
+        if let Err(error) = self.delete(keys).await {
             debug!(error = chain(&error), "cannot delete old position chunks");
         }
+    }
+
+    /// Deletes keys, as many at once as a transaction holds.
+    async fn delete(&self, keys: Vec<String>) -> Result<(), store::Error> {
+        for batch in keys.chunks(store::TXN_OPERATIONS_MAX - 1) {
+            let txn = batch.iter().fold(Txn::new().when(self.fence.clone()), |txn, key| txn.delete(key.clone()));
+            self.store.txn(txn).await?;
+        }
+        Ok(())
     }
 
     /// Adds a table to the catalog.
@@ -178,10 +197,7 @@ impl Storage {
         };
         let stored = self.store.list(&self.keys.positions()).await?;
         let orphans = stored.into_iter().map(|stored| stored.key).filter(|key| !named.contains(key));
-        for batch in orphans.collect::<Vec<_>>().chunks(store::TXN_OPERATIONS_MAX - 1) {
-            let txn = batch.iter().fold(Txn::new().when(self.fence.clone()), |txn, key| txn.delete(key.clone()));
-            self.store.txn(txn).await?;
-        }
+        self.delete(orphans.collect()).await?;
         Ok(())
     }
 }

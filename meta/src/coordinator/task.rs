@@ -2,7 +2,8 @@
 //! calls to the metadata store that are under way; every call ends as an input of the loop, so that the core is never
 //! waited for and never waits.
 //!
-//! DDL is carried out one statement at a time: a transaction on the catalog first, then the core is told.
+//! The catalog is written by one call at a time: a DDL statement, of which the core is told afterwards, or a claim that
+//! marks jobs failed. So no claim brings back a table that a statement drops meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TermId};
 use weir_common::rpc;
 use weir_proto::ToNode;
 
-use super::event::{Action, Event, Mutation, Serving, Waiter};
+use super::event::{Action, Event, Mutation, Outcome, Serving, Waiter};
 use super::state::Coordinator;
 use super::storage::Storage;
 use crate::metrics::Metrics;
@@ -30,8 +31,6 @@ use crate::wire;
 const TICK: Duration = Duration::from_millis(10);
 /// Inputs waiting for the loop. The loop never waits for anything, so a full queue only means a burst.
 const INPUTS_MAX: usize = 1024;
-/// How long after a term's first commit its dead predecessors are collected.
-const GARBAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What the loop takes in.
 pub(crate) enum Input {
@@ -57,10 +56,10 @@ pub(crate) enum Input {
     HeadRead(Option<Head>),
     /// A DDL transaction has ended.
     DdlStored(DdlStored),
-    /// A node has listed the databases that exist.
-    Surveyed(NodeId),
+    /// A node has made the survey of this number.
+    Surveyed(NodeId, u64),
     /// The head as it was read after the node's survey.
-    Reachable(NodeId, Option<Head>),
+    Reachable(NodeId, u64, Option<Head>),
 }
 
 /// A node's control stream.
@@ -118,6 +117,23 @@ enum DdlChange {
     Dropped(TableId, oneshot::Sender<Result<bool, rpc::Error>>),
 }
 
+/// The call under way that writes the catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CatalogWrite {
+    None,
+    Ddl,
+    /// A claim that marks jobs failed. If its outcome is unknown it lasts until another claim has succeeded: only then
+    /// can it not happen late.
+    Claim,
+}
+
+/// What a term is claimed with.
+struct Claim {
+    expected: u64,
+    head: Head,
+    failed: Vec<Arc<Table>>,
+}
+
 /// Those who wait for a commit.
 enum Waiting {
     Flush(oneshot::Sender<Epoch>),
@@ -170,13 +186,17 @@ pub(crate) struct Task {
     catalog_version: u64,
     next_table: TableId,
     ddl: VecDeque<Ddl>,
-    ddl_under_way: bool,
+    catalog_write: CatalogWrite,
+    /// A claim that marks jobs failed and waits for the DDL statement under way.
+    held_claim: Option<Claim>,
     pin_waiters: Vec<oneshot::Sender<Pinned>>,
     /// Pin waiters that the read of the head under way began after: they may be served by it.
     pins_being_read: Vec<oneshot::Sender<Pinned>>,
     head_read_under_way: bool,
     injected: BTreeMap<Epoch, Instant>,
+    garbage_interval: Duration,
     garbage_due: Option<Instant>,
+    last_survey: u64,
 }
 
 /// What a reign begins with, besides what the core loads itself.
@@ -186,6 +206,8 @@ pub(crate) struct Beginning {
     pub(crate) metrics: Metrics,
     pub(crate) catalog_version: u64,
     pub(crate) next_table: TableId,
+    /// How often databases of dead terms are collected.
+    pub(crate) garbage_interval: Duration,
 }
 
 impl Task {
@@ -205,12 +227,15 @@ impl Task {
             catalog_version: beginning.catalog_version,
             next_table: beginning.next_table,
             ddl: VecDeque::new(),
-            ddl_under_way: false,
+            catalog_write: CatalogWrite::None,
+            held_claim: None,
             pin_waiters: Vec::new(),
             pins_being_read: Vec::new(),
             head_read_under_way: false,
             injected: BTreeMap::new(),
+            garbage_interval: beginning.garbage_interval,
             garbage_due: None,
+            last_survey: 0,
         };
         (Handle { inputs: sender }, task)
     }
@@ -267,11 +292,11 @@ impl Task {
             }
             Input::HeadRead(head) => self.pin(head),
             Input::DdlStored(stored) => return self.ddl_stored(stored),
-            Input::Surveyed(node) => {
+            Input::Surveyed(node, survey) => {
                 let storage = Arc::clone(&self.storage);
-                self.calls.spawn(async move { Input::Reachable(node, storage.read_head().await) });
+                self.calls.spawn(async move { Input::Reachable(node, survey, storage.read_head().await) });
             }
-            Input::Reachable(node, head) => self.collect_garbage(&node, head),
+            Input::Reachable(node, survey, head) => self.collect_garbage(&node, survey, head),
         }
         std::ops::ControlFlow::Continue(())
     }
@@ -283,6 +308,10 @@ impl Task {
             Event::NodeLost(node) => {
                 self.outboxes.remove(node);
                 self.metrics.nodes.record(self.outboxes.len() as u64, &[]);
+            }
+            Event::Claimed(_, Outcome::Applied(revision)) if self.catalog_write == CatalogWrite::Claim => {
+                self.catalog_version = *revision;
+                self.catalog_write = CatalogWrite::None;
             }
             _ => {}
         }
@@ -306,11 +335,7 @@ impl Task {
                 info!(term = %head.term, epoch = %head.epoch, "claiming a term");
                 self.metrics.terms.add(1, &[]);
                 self.injected.clear();
-                let storage = Arc::clone(&self.storage);
-                self.calls.spawn(async move {
-                    let outcome = storage.claim(expected, &head, &failed).await;
-                    Input::Event(Event::Claimed(head.term, outcome))
-                });
+                self.claim(Claim { expected, head, failed });
             }
             Action::Commit { expected, head, chunks } => {
                 let storage = Arc::clone(&self.storage);
@@ -349,6 +374,25 @@ impl Task {
             }
             Action::StepDown => unreachable!("handled by the caller"),
         }
+    }
+
+    fn claim(&mut self, claim: Claim) {
+        if !claim.failed.is_empty() && self.catalog_write == CatalogWrite::Ddl {
+            self.held_claim = Some(claim);
+            return;
+        }
+        let Claim { expected, head, mut failed } = claim;
+        // A table that was dropped while the claim was held is not to be written again.
+        failed.retain(|failed| self.core.tables().any(|table| table.id == failed.id));
+        let next = (!failed.is_empty()).then_some(self.next_table);
+        if next.is_some() {
+            self.catalog_write = CatalogWrite::Claim;
+        }
+        let storage = Arc::clone(&self.storage);
+        self.calls.spawn(async move {
+            let outcome = storage.claim(expected, &head, &failed, next).await;
+            Input::Event(Event::Claimed(head.term, outcome))
+        });
     }
 
     // -------------------------------------------------------------------------------------------------------- nodes
@@ -414,21 +458,22 @@ impl Task {
     /// Asks one node, now and then, to list the databases that exist.
     fn survey(&mut self) {
         if self.garbage_due.is_some_and(|due| due <= Instant::now()) && self.core.live_databases().is_some() {
-            self.garbage_due = Some(Instant::now() + GARBAGE_INTERVAL);
+            self.garbage_due = Some(Instant::now() + self.garbage_interval);
             if let Some(node) = self.outboxes.keys().next().cloned() {
-                self.tell(&node, wire::survey());
+                self.last_survey += 1;
+                self.tell(&node, wire::survey(self.last_survey));
             }
         }
     }
 
     /// Tells the node what is reachable; the rest of its list is garbage. Only if the head, read after the list was
     /// made, is of the running term: then the list holds nothing that a newer term made.
-    fn collect_garbage(&mut self, node: &NodeId, head: Option<Head>) {
+    fn collect_garbage(&mut self, node: &NodeId, survey: u64, head: Option<Head>) {
         let (term, _) = self.core.progress();
         if let Some(live) = self.core.live_databases()
             && let Some(head) = head.filter(|head| head.term == term)
         {
-            self.tell(node, wire::collect_garbage(&head.slots, live));
+            self.tell(node, wire::collect_garbage(survey, &head.slots, live));
         }
     }
 
@@ -484,7 +529,7 @@ impl Task {
     // ---------------------------------------------------------------------------------------------------------- DDL
 
     fn next_ddl(&mut self) {
-        while !self.ddl_under_way
+        while self.catalog_write == CatalogWrite::None
             && let Some(ddl) = self.ddl.pop_front()
         {
             match ddl {
@@ -510,7 +555,7 @@ impl Task {
             Err(error) => drop(reply.send(Err(error))),
             Ok(Decided::Nothing(answer)) => drop(reply.send(Ok(answer))),
             Ok(Decided::Store(what, txn)) => {
-                self.ddl_under_way = true;
+                self.catalog_write = CatalogWrite::Ddl;
                 let storage = Arc::clone(&self.storage);
                 let change = change(what, reply);
                 self.calls
@@ -556,29 +601,33 @@ impl Task {
     }
 
     fn ddl_stored(&mut self, stored: DdlStored) -> std::ops::ControlFlow<()> {
-        self.ddl_under_way = false;
-        match stored.result {
-            Ok(version) => {
-                self.catalog_version = version;
-                match stored.change {
-                    DdlChange::Created(table, reply) => {
-                        info!(table = %table.id, name = table.declared.name, "table created");
-                        let waiter = self.wait(Waiting::Created(table.id, reply));
-                        self.apply(Event::TableCreated(table, waiter))
-                    }
-                    DdlChange::Dropped(table, reply) => {
-                        info!(%table, "table dropped");
-                        let waiter = self.wait(Waiting::Dropped(reply));
-                        self.apply(Event::TableDropped(table, waiter))
-                    }
-                }
-            }
+        self.catalog_write = CatalogWrite::None;
+        let version = match stored.result {
+            Ok(version) => version,
             Err(failure) => {
                 // Whether the catalog changed is not known: only a new reign, which reads it, can tell.
                 info!(error = chain(&failure), "catalog could not be changed, giving leadership up");
-                std::ops::ControlFlow::Break(())
+                return std::ops::ControlFlow::Break(());
             }
+        };
+        self.catalog_version = version;
+        let event = match stored.change {
+            DdlChange::Created(table, reply) => {
+                info!(table = %table.id, name = table.declared.name, "table created");
+                let waiter = self.wait(Waiting::Created(table.id, reply));
+                Event::TableCreated(table, waiter)
+            }
+            DdlChange::Dropped(table, reply) => {
+                info!(%table, "table dropped");
+                let waiter = self.wait(Waiting::Dropped(reply));
+                Event::TableDropped(table, waiter)
+            }
+        };
+        let flow = self.apply(event);
+        if let Some(claim) = self.held_claim.take() {
+            self.claim(claim);
         }
+        flow
     }
 }
 

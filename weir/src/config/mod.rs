@@ -127,6 +127,16 @@ pub struct Meta {
     )]
     pub lease_ttl_ms: u64,
 
+    /// How often state that nothing refers to any more is looked for and deleted, in milliseconds
+    #[arg(
+        long,
+        help_heading = heading::LIMITS,
+        value_name = "N",
+        default_value_t = 60_000,
+        value_parser = clap::value_parser!(u64).range(100..=86_400_000)
+    )]
+    pub garbage_interval_ms: u64,
+
     /// What every role has.
     #[command(flatten)]
     pub process: Process,

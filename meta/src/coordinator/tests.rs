@@ -1,0 +1,329 @@
+//! Golden scripts of the coordinator: what happens, and what it wants done.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+use weir_common::catalog::{Encode, JobState, NewTable, Source, SplitStart, Table};
+use weir_common::ids::{Epoch, NodeId, Sequence, SplitId, TableId, TableSplit, TermId};
+
+use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Time, Waiter};
+use super::placement::Placement;
+use super::state::{Config, Coordinator, IN_FLIGHT_MAX};
+
+const INTERVAL: Duration = Duration::from_millis(1000);
+const SETTLE: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A coordinator, the time, and what it last wanted done.
+struct Script {
+    core: Coordinator,
+    now: Time,
+    revision: u64,
+    term: TermId,
+    placement: Arc<Placement>,
+}
+
+impl Script {
+    /// A coordinator that has loaded an empty store. `expected`: nodes that its predecessor knew.
+    fn new(tables: &[Arc<Table>], expected: &[&str]) -> Script {
+        let config = Config {
+            state_prefix: "state/test".to_owned(),
+            barrier_interval: INTERVAL,
+            settle: SETTLE,
+            grace: Duration::from_secs(3),
+            node_timeout: TIMEOUT,
+        };
+        let tables = tables.iter().map(|table| (table.id, Arc::clone(table))).collect::<BTreeMap<_, _>>();
+        let expected = expected.iter().map(|id| node(id)).collect::<BTreeSet<_>>();
+        let core = Coordinator::new(config, tables, expected, 1);
+        let now = Duration::ZERO;
+        let mut script =
+            Script { core, now, revision: 0, term: TermId::default(), placement: Arc::new(Placement::default()) };
+        assert_eq!(script.tick(Duration::ZERO), ["load"]);
+        script.says(Event::Loaded { leading: true, durable: Durable::default() });
+        script
+    }
+
+    /// Time passes.
+    fn tick(&mut self, time: Duration) -> Vec<String> {
+        self.now += time;
+        self.says(Event::Tick)
+    }
+
+    /// Takes in an event; what is to be done, a line an action.
+    fn says(&mut self, event: Event) -> Vec<String> {
+        let actions = self.core.apply(event, self.now);
+        for action in &actions {
+            match action {
+                Action::Claim { head, .. } => self.term = head.term,
+                Action::StartTerm { placement, .. } => self.placement = Arc::clone(placement),
+                _ => {}
+            }
+        }
+        actions.iter().map(line).collect()
+    }
+
+    fn joins(&mut self, id: &str) -> Vec<String> {
+        self.says(Event::NodeJoined { node: node(id), address: format!("{id}:5688"), parallelism: 1 })
+    }
+
+    fn claimed(&mut self) -> Vec<String> {
+        self.revision += 1;
+        self.says(Event::Claimed(self.term, Outcome::Applied(self.revision)))
+    }
+
+    fn ready(&mut self, id: &str) -> Vec<String> {
+        self.says(Event::TermReady(node(id), self.term))
+    }
+
+    /// A node reports its slots durable, and the position of every split it reads.
+    fn reports(&mut self, id: &str, epoch: u64, position: u64) -> Vec<String> {
+        let checkpoint = Uuid::from_u128(u128::from(epoch));
+        let placement = Arc::clone(&self.placement);
+        let id = node(id);
+        let report = Report {
+            term: self.term,
+            epoch: Epoch(epoch),
+            checkpoints: placement.slots_of(&id).map(|slot| (slot.id, checkpoint)).collect(),
+            positions: placement.splits_of(&id).map(|split| (split.split.clone(), Sequence(position))).collect(),
+        };
+        self.says(Event::EpochReported(id, report))
+    }
+
+    fn committed(&mut self, epoch: u64) -> Vec<String> {
+        self.revision += 1;
+        self.says(Event::Committed(self.term, Epoch(epoch), Outcome::Applied(self.revision)))
+    }
+
+    /// Nodes join, and their first epoch is committed.
+    fn runs(tables: &[Arc<Table>], nodes: &[&str]) -> Script {
+        let mut script = Script::new(tables, &[]);
+        for id in nodes {
+            script.joins(id);
+        }
+        script.tick(SETTLE);
+        script.claimed();
+        for id in nodes {
+            script.ready(id);
+        }
+        for id in nodes {
+            script.reports(id, 1, 10);
+        }
+        script.committed(1);
+        script
+    }
+}
+
+fn node(id: &str) -> NodeId {
+    NodeId(id.to_owned())
+}
+
+fn table(id: u32) -> Arc<Table> {
+    let source = Source { options: BTreeMap::new(), encode: Encode::Json };
+    let declared = NewTable { name: format!("t{id}"), columns: Vec::new(), source, sql: String::new() };
+    let splits = vec![SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1) }];
+    Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running })
+}
+
+fn line(action: &Action) -> String {
+    let names = |nodes: &[NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    match action {
+        Action::Load => "load".to_owned(),
+        Action::Claim { expected, head, failed } => {
+            let failed = failed.iter().map(|table| format!(", {} failed", table.declared.name)).collect::<String>();
+            format!("claim term {} over epoch {} and revision {expected}{failed}", head.term.term, head.epoch)
+        }
+        Action::Commit { expected, head, chunks } => {
+            let chunks = chunks.iter().map(|chunk| String::from_utf8_lossy(&chunk.content).into_owned());
+            let positions = chunks.collect::<String>();
+            format!("commit epoch {} of {} slots over revision {expected}{positions}", head.epoch, head.slots.len())
+        }
+        Action::Forget(chunks) => format!("forget {} chunks", chunks.len()),
+        Action::StartTerm { node, term, placement, .. } => {
+            let slots = placement.slots_of(node).map(|slot| format!(" {}={}", slot.id, slot.vnodes));
+            let splits = placement.splits_of(node).map(|split| format!(" {}@{}", split.split, split.sequence));
+            format!("start term {} on {node}:{}", term.term, slots.chain(splits).collect::<String>())
+        }
+        Action::StopTerm(node, term) => format!("stop term {} on {node}", term.term),
+        Action::Inject { epoch, mutation, nodes, .. } => {
+            let mutation = match mutation {
+                None => String::new(),
+                Some(Mutation::Add(table, splits)) => format!(" adding {}/{}", table.declared.name, splits.len()),
+                Some(Mutation::Drop(table)) => format!(" dropping t{table}"),
+            };
+            format!("barrier {epoch}{mutation} to {}", names(nodes))
+        }
+        Action::Announce { epoch, nodes, .. } => format!("announce {epoch} to {}", names(nodes)),
+        Action::Resolve(waiter, epoch) => format!("resolve {} with epoch {epoch}", waiter.0),
+        Action::Disconnect(_, reason) => format!("disconnect: {reason}"),
+        Action::Release(node) => format!("release {node}"),
+        Action::StepDown => "step down".to_owned(),
+    }
+}
+
+#[test]
+fn the_first_nodes_share_a_term_and_its_first_barrier_comes_at_once() {
+    let mut script = Script::new(&[table(1), table(2)], &[]);
+    assert!(script.joins("a").is_empty());
+    assert!(script.joins("b").is_empty(), "nodes that start together are waited for");
+    assert_eq!(script.tick(SETTLE), ["claim term 1 over epoch 0 and revision 0"]);
+    assert_eq!(script.claimed(), ["start term 1 on a: 0=0..128 1/S@1", "start term 1 on b: 1=128..256 2/S@1"]);
+    assert!(script.ready("a").is_empty());
+    assert_eq!(script.ready("b"), ["barrier 1 to a b"]);
+    assert!(script.reports("a", 1, 5).is_empty());
+    assert_eq!(
+        script.reports("b", 1, 7),
+        [r#"commit epoch 1 of 2 slots over revision 1[[1,"S",5],[2,"S",7]]"#],
+        "a commit has the slots and the positions of all"
+    );
+    assert_eq!(script.committed(1), ["announce 1 to a b"]);
+    assert!(script.tick(INTERVAL - Duration::from_millis(1)).is_empty());
+    assert_eq!(script.tick(Duration::from_millis(1)), ["barrier 2 to a b"]);
+}
+
+#[test]
+fn whoever_waits_gets_a_barrier_at_once_and_an_answer_after_its_commit() {
+    let mut script = Script::runs(&[], &["a"]);
+    assert_eq!(script.says(Event::Flush(Waiter(7))), ["barrier 2 to a"]);
+    assert_eq!(script.reports("a", 2, 0), ["commit epoch 2 of 1 slots over revision 2"]);
+    assert_eq!(script.committed(2), ["announce 2 to a", "resolve 7 with epoch 2"]);
+}
+
+#[test]
+fn a_table_starts_and_stops_at_a_barrier() {
+    let mut script = Script::runs(&[], &["a"]);
+    assert_eq!(script.says(Event::TableCreated(table(1), Waiter(1))), ["barrier 2 adding t1/1 to a"]);
+    script.reports("a", 2, 0);
+    assert_eq!(script.committed(2), ["announce 2 to a", "resolve 1 with epoch 2"]);
+    assert_eq!(script.says(Event::TableDropped(TableId(1), Waiter(2))), ["barrier 3 dropping t1 to a"]);
+}
+
+#[test]
+fn only_so_many_barriers_are_in_flight() {
+    let mut script = Script::runs(&[], &["a"]);
+    for epoch in 2..2 + IN_FLIGHT_MAX {
+        assert_eq!(script.tick(INTERVAL), [format!("barrier {epoch} to a")]);
+    }
+    assert!(script.tick(INTERVAL).is_empty());
+    assert_eq!(script.reports("a", 2, 0), ["commit epoch 2 of 1 slots over revision 2"]);
+    assert_eq!(script.tick(Duration::ZERO), ["barrier 6 to a"]);
+}
+
+#[test]
+fn epochs_that_complete_during_a_commit_are_committed_together_after_it() {
+    let mut script = Script::runs(&[], &["a"]);
+    for _ in 0..3 {
+        script.tick(INTERVAL);
+    }
+    assert_eq!(script.reports("a", 2, 0), ["commit epoch 2 of 1 slots over revision 2"]);
+    assert!(script.reports("a", 3, 0).is_empty());
+    assert!(script.reports("a", 4, 0).is_empty());
+    assert_eq!(script.committed(2), ["announce 2 to a", "commit epoch 4 of 1 slots over revision 3"]);
+}
+
+#[test]
+fn survivors_take_over_a_lost_nodes_share_from_the_committed_positions() {
+    let mut script = Script::runs(&[table(1), table(2)], &["a", "b"]);
+    assert_eq!(script.tick(INTERVAL), ["barrier 2 to a b"]);
+    script.reports("a", 2, 20);
+    let lost = script.says(Event::NodeLost(node("b")));
+    assert_eq!(lost, ["stop term 1 on a", "claim term 2 over epoch 1 and revision 2"]);
+    assert_eq!(script.claimed(), ["start term 2 on a: 0=0..256 1/S@10 2/S@10"]);
+}
+
+#[test]
+fn a_table_whose_job_failed_has_no_part_in_the_next_term() {
+    let mut script = Script::runs(&[table(1), table(2)], &["a"]);
+    let failed = script.says(Event::JobFailed(script.term, TableId(1), "no such stream".to_owned()));
+    assert_eq!(failed, ["stop term 1 on a", "claim term 2 over epoch 1 and revision 2, t1 failed"]);
+    assert_eq!(script.claimed(), ["start term 2 on a: 0=0..256 2/S@10"]);
+    let stored = script.core.tables().next().map(|table| table.state.clone());
+    assert_eq!(stored, Some(JobState::Failed { error: "no such stream".to_owned() }));
+}
+
+#[test]
+fn after_a_claim_of_unknown_outcome_everything_is_read_again() {
+    let mut script = Script::runs(&[table(1)], &["a"]);
+    script.says(Event::JobFailed(script.term, TableId(1), "no such stream".to_owned()));
+    assert_eq!(script.says(Event::Claimed(script.term, Outcome::Unknown)), ["load"]);
+    let durable = Durable { revision: 9, ..script.core.durable().clone() };
+    let again = script.says(Event::Loaded { leading: true, durable: durable.clone() });
+    assert_eq!(again, ["claim term 3 over epoch 1 and revision 9, t1 failed"]);
+    script.says(Event::Claimed(script.term, Outcome::Unknown));
+    assert!(script.says(Event::Loaded { leading: true, durable }).is_empty(), "from then on it waits a little");
+    let third = script.tick(Duration::from_millis(100));
+    assert_eq!(third, ["claim term 4 over epoch 1 and revision 9, t1 failed"]);
+}
+
+#[test]
+fn a_commit_that_was_refused_ends_the_term_and_one_who_was_deposed_steps_down() {
+    let mut script = Script::runs(&[], &["a"]);
+    script.tick(INTERVAL);
+    script.reports("a", 2, 0);
+    let refused = script.says(Event::Committed(script.term, Epoch(2), Outcome::Refused));
+    assert_eq!(refused, ["stop term 1 on a", "load"]);
+    assert_eq!(script.says(Event::Loaded { leading: false, durable: Durable::default() }), ["step down"]);
+}
+
+#[test]
+fn a_node_that_joins_is_given_a_share_after_one_more_checkpoint() {
+    let mut script = Script::runs(&[table(1)], &["a"]);
+    assert!(script.joins("b").is_empty());
+    assert_eq!(script.tick(SETTLE), ["barrier 2 to a"]);
+    script.reports("a", 2, 20);
+    assert_eq!(
+        script.committed(2),
+        ["announce 2 to a", "forget 1 chunks", "stop term 1 on a", "claim term 2 over epoch 2 and revision 3"]
+    );
+    assert_eq!(script.claimed(), ["start term 2 on a: 0=0..128 1/S@20", "start term 2 on b: 1=128..256"]);
+}
+
+#[test]
+fn a_node_that_leaves_is_released_once_others_have_its_share() {
+    let mut script = Script::runs(&[table(1)], &["a", "b"]);
+    assert_eq!(script.says(Event::NodeLeaving(node("a"))), ["barrier 2 to a b"]);
+    script.reports("a", 2, 20);
+    script.reports("b", 2, 20);
+    let committed = script.committed(2);
+    assert_eq!(committed.last().map(String::as_str), Some("claim term 2 over epoch 2 and revision 3"));
+    assert_eq!(script.claimed(), ["start term 2 on b: 0=0..256 1/S@20"]);
+    assert_eq!(script.ready("b"), ["barrier 3 to b"]);
+    script.reports("b", 3, 20);
+    assert_eq!(script.committed(3), ["announce 3 to b", "release a"]);
+}
+
+#[test]
+fn a_node_that_does_not_answer_a_barrier_is_given_up() {
+    let mut script = Script::runs(&[], &["a", "b"]);
+    script.tick(INTERVAL);
+    script.reports("a", 2, 0);
+    script.tick(TIMEOUT - Duration::from_millis(1));
+    let given_up = script.tick(Duration::from_millis(1));
+    assert_eq!(given_up[0], "disconnect: node \"b\" did not answer within 60 s");
+    assert!(given_up.contains(&"claim term 2 over epoch 1 and revision 2".to_owned()), "{given_up:?}");
+}
+
+#[test]
+fn a_new_leader_waits_a_while_for_the_nodes_that_the_last_one_knew() {
+    let mut script = Script::new(&[], &["a", "b"]);
+    script.joins("a");
+    assert!(script.tick(SETTLE).is_empty());
+    assert_eq!(script.tick(Duration::from_millis(2700)), ["claim term 1 over epoch 0 and revision 0"]);
+}
+
+#[test]
+fn an_old_terms_words_have_no_effect() {
+    let mut script = Script::runs(&[table(1)], &["a"]);
+    let old = script.term;
+    script.says(Event::TermFailed(node("a"), old, "a database closed".to_owned()));
+    script.claimed();
+    script.ready("a");
+    assert!(script.says(Event::TermFailed(node("a"), old, "late".to_owned())).is_empty());
+    assert!(script.says(Event::JobFailed(old, TableId(1), "late".to_owned())).is_empty());
+    let checkpoints = vec![(script.placement.slots[0].id, Uuid::nil())];
+    let split = TableSplit { table: TableId(1), split: SplitId("S".to_owned()) };
+    let report = Report { term: old, epoch: Epoch(2), checkpoints, positions: vec![(split, Sequence(99))] };
+    assert!(script.says(Event::EpochReported(node("a"), report)).is_empty());
+}
