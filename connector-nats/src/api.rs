@@ -8,10 +8,13 @@
 use std::time::Duration;
 
 use async_nats::{Client, RequestErrorKind};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
+use weir_common::ids::Sequence;
 
 use crate::connect::{Connection, Link};
 use crate::error::{Error, code};
@@ -101,6 +104,30 @@ pub struct SequencePair {
     pub consumer_seq: u64,
     /// The message's place in the stream.
     pub stream_seq: u64,
+}
+
+/// A message as the stream holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Its place in the stream.
+    pub sequence: u64,
+    /// What it was published to.
+    pub subject: String,
+    /// What was published.
+    pub payload: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct GetAnswer {
+    message: GetMessage,
+}
+
+#[derive(Deserialize)]
+struct GetMessage {
+    seq: u64,
+    subject: String,
+    #[serde(default)]
+    data: String,
 }
 
 #[derive(Deserialize)]
@@ -226,6 +253,31 @@ impl Api {
             Err(Error::Refused { code: code::PAYLOAD_NOT_EMPTY, .. }) | Ok(_) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    /// The first message at or above a sequence that was published to a subject, wildcards allowed; nothing if there is
+    /// none. What it was published with besides its payload is left aside unread.
+    ///
+    /// # Errors
+    /// If the server does not say.
+    pub async fn message_at(
+        &self,
+        stream: &str,
+        sequence: Sequence,
+        subject: &str,
+    ) -> Result<Option<StoredMessage>, Error> {
+        let body = json!({ "seq": sequence.0, "next_by_subj": subject });
+        let what = format!("to fetch a message of stream \"{stream}\"");
+        let request = self.request(format!("$JS.API.STREAM.MSG.GET.{stream}"), body.to_string().into(), what.clone());
+        let GetAnswer { message } = match request.await {
+            Ok(answer) => answer,
+            Err(Error::Refused { code: code::NO_MESSAGE, .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let payload = BASE64
+            .decode(&message.data)
+            .map_err(|source| Error::Malformed { what, source: serde::de::Error::custom(source) })?;
+        Ok(Some(StoredMessage { sequence: message.seq, subject: message.subject, payload }))
     }
 
     /// One request. The link tells of a denial, which the server does not send as an answer.

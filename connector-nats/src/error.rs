@@ -34,7 +34,7 @@ pub enum Error {
         option: &'static str,
     },
     /// The server lets us in and forbids what we ask.
-    #[error("the NATS server denies {what}: {reason}")]
+    #[error("the NATS server refuses permission {what}: {reason}")]
     Denied {
         /// What was asked.
         what: String,
@@ -99,7 +99,7 @@ pub enum Error {
         description: String,
     },
     /// No answer.
-    #[error("the NATS server did not answer {what} within {} ms", within.as_millis())]
+    #[error("the NATS server took longer than {} ms {what}", within.as_millis())]
     Timeout {
         /// What was asked.
         what: String,
@@ -107,13 +107,13 @@ pub enum Error {
         within: Duration,
     },
     /// The connection was lost while something was asked.
-    #[error("lost the connection to NATS during {what}")]
+    #[error("lost the connection to NATS while trying {what}")]
     Disconnected {
         /// What was asked.
         what: String,
     },
     /// An answer that cannot be read.
-    #[error("cannot read the answer to {what}")]
+    #[error("cannot read what the NATS server answered when asked {what}")]
     Malformed {
         /// What was asked.
         what: String,
@@ -126,6 +126,8 @@ pub enum Error {
 pub(crate) mod code {
     /// `consumer not found`.
     pub(crate) const NO_CONSUMER: u64 = 10014;
+    /// `no message found`.
+    pub(crate) const NO_MESSAGE: u64 = 10037;
     /// `expected an empty request payload`.
     pub(crate) const PAYLOAD_NOT_EMPTY: u64 = 10038;
     /// `jetstream not enabled for account`.

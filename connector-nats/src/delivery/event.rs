@@ -20,6 +20,9 @@ pub struct Pace {
     pub rebuild_ms_max: Millis,
     /// After a request that the server refuses, the next one waits this long.
     pub refused_ms: Millis,
+    /// So many messages may wait for their acknowledgement, whatever the consumer allows: reading pauses then, so that
+    /// commits which do not come cannot fill the memory.
+    pub unacked_max: usize,
 }
 
 /// What the consumer that was built is like.
@@ -78,6 +81,8 @@ pub enum Event {
         incarnation: Incarnation,
         /// What it is like.
         terms: Terms,
+        /// Where it starts: as was asked, or above if [`Action::Build`] asked for what stands there.
+        position: Sequence,
     },
     /// The consumer that was asked for could not be made.
     BuildFailed {
@@ -155,6 +160,9 @@ pub enum Action {
         position: Sequence,
         /// Why.
         reason: Reason,
+        /// Whether the next message is to be fetched by a request of its own and counts as read, so that the consumer
+        /// starts above it.
+        fetch: bool,
     },
     /// Request messages.
     Pull {

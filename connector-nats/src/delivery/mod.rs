@@ -15,6 +15,8 @@
 //!   way, so this costs one question a request and no time;
 //! * every sequence is accepted at most once, in ascending order;
 //! * no token of a sequence at or above the committed position is ever handed out for acknowledgement;
+//! * nothing that can be published stops reading: a message that breaks the connection whenever it is delivered (the client
+//!   parses headers, and gives the connection up over those that it cannot parse) is fetched by a request instead;
 //! * tokens of an older incarnation are forgotten: the rebuilt consumer starts at the read position, so it knows nothing
 //!   below, and its own counters must not be moved by numbers that are not its own.
 
@@ -35,11 +37,14 @@ pub use event::{Action, Event, Incarnation, Millis, Pace, PullEnd, Reason, Terms
 pub use pulls::Pull;
 use pulls::Pulls;
 
+/// After so many connections in a row that were lost before anything came of a consumer, its next message is fetched.
+const BREAKS_MAX: u32 = 3;
+
 /// Where the machine stands.
 #[derive(Clone, Debug)]
 enum Phase {
-    /// No connection.
-    Disconnected,
+    /// No connection. `confirmed`: whether reading may go on once there is one, or has to wait for a commit of the term.
+    Disconnected { confirmed: bool },
     /// A rebuild waits for its time.
     Waiting { until: Millis, reason: Reason },
     /// A rebuild waits for a commit of the term.
@@ -78,12 +83,14 @@ pub struct Delivery {
     incarnation: Incarnation,
     phase: Phase,
     /// Of accepted deliveries of this incarnation, ascending by stream sequence; empty without acks. Bounded by the
-    /// consumer's `max_ack_pending`.
+    /// consumer's `max_ack_pending`, and by [`Pace::unacked_max`] where that is larger or absent.
     unacked: VecDeque<Token>,
     checkpoint_requested: bool,
     built_at: Option<Millis>,
     /// Rebuilds since something was last accepted.
     fruitless: u32,
+    /// Connections lost while reading since something last came of a consumer.
+    breaks: u32,
     counters: Counters,
 }
 
@@ -97,11 +104,12 @@ impl Delivery {
             position,
             committed: position,
             incarnation: Incarnation(0),
-            phase: Phase::Disconnected,
+            phase: Phase::Disconnected { confirmed: true },
             unacked: VecDeque::new(),
             checkpoint_requested: false,
             built_at: None,
             fruitless: 0,
+            breaks: 0,
             counters: Counters::default(),
         }
     }
@@ -131,12 +139,21 @@ impl Delivery {
         self.unacked.len()
     }
 
-    /// Whether the next arrival may be taken. If not, a confirmation is on its way: leave arrivals where they are.
+    /// Whether the next arrival may be taken. If not, leave arrivals where they are: a confirmation is on its way, or too
+    /// much waits for a commit.
     pub fn takes_deliveries(&self) -> bool {
         match &self.phase {
-            Phase::Reading(reading) => !self.shared_name || reading.pulls.is_next_confirmed(),
+            Phase::Reading(reading) => {
+                let confirmed = !self.shared_name || reading.pulls.is_next_confirmed();
+                confirmed && self.unacked.len() < self.pace.unacked_max
+            }
             _ => true,
         }
+    }
+
+    /// Whether the outcome of this build is waited for.
+    pub fn is_building(&self, incarnation: Incarnation) -> bool {
+        matches!(self.phase, Phase::Building) && incarnation == self.incarnation
     }
 
     /// Decides what becomes of a delivery. Allocates nothing but room for its token. After a burst of deliveries the
@@ -145,7 +162,7 @@ impl Delivery {
     /// # Panics
     /// If the machine does not take deliveries now.
     pub fn deliver(&mut self, now: Millis, incarnation: Incarnation, delivered: Delivered) -> Verdict {
-        assert!(self.takes_deliveries(), "a delivery was taken before its request was confirmed");
+        assert!(self.takes_deliveries(), "a delivery was taken while the machine takes none");
         let Phase::Reading(reading) = &mut self.phase else { return Verdict::Discard };
         if incarnation != self.incarnation {
             return Verdict::Discard;
@@ -174,6 +191,7 @@ impl Delivery {
         }
         self.position = Sequence(token.stream_seq + 1);
         self.fruitless = 0;
+        self.breaks = 0;
         if acks {
             self.unacked.push_back(token);
         }
@@ -192,13 +210,28 @@ impl Delivery {
     pub fn apply(&mut self, now: Millis, event: Event, actions: &mut Vec<Action>) {
         match event {
             Event::Connected => {
-                if matches!(self.phase, Phase::Disconnected) {
-                    let reason = if self.built_at.is_none() { Reason::Start } else { Reason::Reconnected };
-                    self.schedule(now, reason);
+                if let Phase::Disconnected { confirmed } = self.phase {
+                    if confirmed {
+                        let reason = if self.built_at.is_none() { Reason::Start } else { Reason::Reconnected };
+                        self.schedule(now, reason);
+                    } else {
+                        self.phase = Phase::Unconfirmed;
+                    }
                 }
             }
-            Event::Disconnected => self.leave(Phase::Disconnected),
-            Event::Built { incarnation, terms } if self.is_building(incarnation) => {
+            Event::Disconnected => {
+                // A new connection does not confirm the term.
+                self.breaks += u32::from(self.is_reading());
+                let unconfirmed = matches!(self.phase, Phase::Unconfirmed | Phase::Disconnected { confirmed: false });
+                self.leave(Phase::Disconnected { confirmed: !unconfirmed });
+            }
+            Event::Built { incarnation, terms, position } if self.is_building(incarnation) => {
+                assert!(position >= self.position, "built at {position}, but read up to {}", self.position);
+                if position > self.position {
+                    self.position = position;
+                    // Should the next message be of the same kind, it need not show that so often.
+                    self.breaks = BREAKS_MAX - 1;
+                }
                 let pulls = Pulls::new(terms.batch, terms.requests);
                 self.phase = Phase::Reading(Reading { terms, next_consumer_seq: 1, heard_at: now, pulls });
             }
@@ -208,6 +241,7 @@ impl Delivery {
                 self.heard(now, incarnation);
                 if self.reading(incarnation).is_some() {
                     self.fruitless = 0;
+                    self.breaks = 0;
                 }
             }
             Event::PullEnded { incarnation, unserved, end } => {
@@ -246,7 +280,7 @@ impl Delivery {
                 let silence = (reading.pulls.outstanding() > 0).then_some(reading.heard_at + self.pace.silence_ms);
                 [silence, reading.pulls.held_until()].into_iter().flatten().min()
             }
-            Phase::Disconnected | Phase::Unconfirmed | Phase::Building => None,
+            Phase::Disconnected { .. } | Phase::Unconfirmed | Phase::Building => None,
         }
     }
 
@@ -264,10 +298,6 @@ impl Delivery {
         } else {
             acks.extend(self.unacked.drain(..due.min(limit)));
         }
-    }
-
-    fn is_building(&self, incarnation: Incarnation) -> bool {
-        matches!(self.phase, Phase::Building) && incarnation == self.incarnation
     }
 
     fn reading(&mut self, incarnation: Incarnation) -> Option<&mut Reading> {
@@ -318,8 +348,10 @@ impl Delivery {
         assert!(position <= self.position, "committed {position}, but only read up to {}", self.position);
         self.committed = self.committed.max(position);
         self.checkpoint_requested = false;
-        if matches!(self.phase, Phase::Unconfirmed) {
-            self.schedule(now, Reason::Deleted);
+        match &mut self.phase {
+            Phase::Unconfirmed => self.schedule(now, Reason::Deleted),
+            Phase::Disconnected { confirmed } => *confirmed = true,
+            Phase::Waiting { .. } | Phase::Building | Phase::Reading(_) => {}
         }
     }
 
@@ -348,7 +380,8 @@ impl Delivery {
                 self.built_at = Some(now);
                 self.fruitless += 1;
                 self.phase = Phase::Building;
-                actions.push(Action::Build { incarnation, position: self.position, reason });
+                let fetch = self.breaks >= BREAKS_MAX;
+                actions.push(Action::Build { incarnation, position: self.position, reason, fetch });
             }
             Phase::Reading(reading) => {
                 let requested = reading.pulls.requested();
@@ -362,7 +395,8 @@ impl Delivery {
                 if self.shared_name && reading.pulls.requested() != requested {
                     actions.push(Action::Confirm { incarnation, requested: reading.pulls.requested() });
                 }
-                if !self.checkpoint_requested && window_nearly_full(&reading.terms, &self.unacked, self.committed) {
+                let window = reading.terms.max_ack_pending.unwrap_or(u64::MAX).min(self.pace.unacked_max as u64);
+                if !self.checkpoint_requested && is_nearly_full(window, &self.unacked, self.committed) {
                     self.checkpoint_requested = true;
                     actions.push(Action::RequestCheckpoint);
                 }
@@ -373,8 +407,7 @@ impl Delivery {
 }
 
 /// Three quarters of what may wait for its acknowledgement wait for a commit.
-fn window_nearly_full(terms: &Terms, unacked: &VecDeque<Token>, committed: Sequence) -> bool {
-    let Some(window) = terms.max_ack_pending.filter(|_| terms.ack_policy != AckPolicy::None) else { return false };
+fn is_nearly_full(window: u64, unacked: &VecDeque<Token>, committed: Sequence) -> bool {
     let threshold = (window - window / 4).max(1);
     // Searching is left for when it can matter.
     unacked.len() as u64 >= threshold

@@ -1,15 +1,16 @@
 //! The machine against a simulated broker: any schedule of publishing, delivering, losing, redelivering, stealing,
-//! deleting, disconnecting, committing and acknowledging. Whatever happens, every message is accepted exactly once and in
+//! deleting, disconnecting, committing and acknowledging, messages that break the connection among them. Whatever happens, every message is accepted exactly once and in
 //! order, nothing is acknowledged before its commit, and once the trouble ends everything is read and acknowledged.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 use weir_common::ids::Sequence;
 
 use super::*;
 
-const PACE: Pace = Pace { silence_ms: 2_500, rebuild_ms_min: 50, rebuild_ms_max: 2_000, refused_ms: 500 };
+const PACE: Pace =
+    Pace { silence_ms: 2_500, rebuild_ms_min: 50, rebuild_ms_max: 2_000, refused_ms: 500, unacked_max: 9 };
 
 /// A consumer as the server keeps it.
 #[derive(Debug)]
@@ -28,6 +29,7 @@ struct Consumer {
 enum Wire {
     Delivered(Delivered),
     Deleted,
+    Expired { unserved: Option<u64> },
 }
 
 struct World {
@@ -39,6 +41,8 @@ struct World {
     /// The sequences the stream holds, with gaps.
     stream: Vec<u64>,
     last: u64,
+    /// Those that break the connection when they arrive.
+    poison: BTreeSet<u64>,
     consumer: Option<Consumer>,
     creations: u64,
     /// The creation that the machine's current incarnation belongs to.
@@ -46,7 +50,7 @@ struct World {
     connected: bool,
     /// On its way to the reader's subscription.
     wire: VecDeque<Wire>,
-    building: Option<(Incarnation, Sequence)>,
+    building: Option<(Incarnation, Sequence, bool)>,
     verify: Option<Incarnation>,
     confirm: Option<(Incarnation, u64)>,
     accepted: Vec<u64>,
@@ -56,6 +60,7 @@ struct World {
 #[derive(Clone, Debug)]
 enum Step {
     Publish { messages: u8, gap: u8 },
+    Poison,
     Deliver(u8),
     Receive(u8),
     Lose(u8),
@@ -80,6 +85,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (1..6_u8, 0..3_u8).prop_map(|(messages, gap)| Step::Publish { messages, gap }),
+        1 => Just(Step::Poison),
         12 => (1..8_u8).prop_map(Step::Deliver),
         12 => (1..8_u8).prop_map(Step::Receive),
         2 => any::<u8>().prop_map(Step::Lose),
@@ -123,6 +129,7 @@ impl World {
             start,
             stream: Vec::new(),
             last: 0,
+            poison: BTreeSet::new(),
             consumer: None,
             creations: 0,
             mine: None,
@@ -141,7 +148,9 @@ impl World {
         self.machine.apply(self.now, event, &mut actions);
         for action in actions {
             match action {
-                Action::Build { incarnation, position, .. } => self.building = Some((incarnation, position)),
+                Action::Build { incarnation, position, fetch, .. } => {
+                    self.building = Some((incarnation, position, fetch));
+                }
                 Action::Pull { incarnation, pull } => self.pull(incarnation, pull),
                 Action::Verify { incarnation } => self.verify = Some(incarnation),
                 Action::Confirm { incarnation, requested } => self.confirm = Some((incarnation, requested)),
@@ -234,6 +243,13 @@ impl World {
             let Some((incarnation, _)) = self.mine else { continue };
             match wire {
                 Wire::Deleted => self.apply(Event::Deleted { incarnation }),
+                Wire::Expired { unserved } => {
+                    self.apply(Event::PullEnded { incarnation, unserved, end: PullEnd::Expired });
+                }
+                Wire::Delivered(delivered) if self.poison.contains(&delivered.stream_seq) => {
+                    self.disconnect();
+                    return;
+                }
                 Wire::Delivered(delivered) => match self.machine.deliver(self.now, incarnation, delivered) {
                     Verdict::Accept => self.accepted.push(delivered.stream_seq),
                     Verdict::AckAndDrop(token) => self.acknowledge_one(token),
@@ -283,6 +299,11 @@ impl World {
                     self.stream.push(self.last);
                 }
             }
+            Step::Poison => {
+                self.last += 1;
+                self.stream.push(self.last);
+                self.poison.insert(self.last);
+            }
             Step::Deliver(count) => self.deliver(*count),
             Step::Receive(count) => self.receive(*count),
             Step::Lose(which) => {
@@ -312,7 +333,7 @@ impl World {
             }
             Step::CompleteBuild => self.complete_build(),
             Step::FailBuild => {
-                if let Some((incarnation, _)) = self.building.take() {
+                if let Some((incarnation, ..)) = self.building.take() {
                     self.apply(Event::BuildFailed { incarnation });
                 }
             }
@@ -352,11 +373,16 @@ impl World {
     }
 
     fn complete_build(&mut self) {
-        if let Some((incarnation, position)) = self.building.take().filter(|_| self.connected) {
+        if let Some((incarnation, mut position, fetch)) = self.building.take().filter(|_| self.connected) {
+            let next = self.stream.iter().copied().find(|sequence| *sequence >= position.0);
+            if let Some(fetched) = next.filter(|_| fetch) {
+                self.accepted.push(fetched);
+                position = Sequence(fetched + 1);
+            }
             self.create(position.0);
             self.wire.clear();
             self.mine = Some((incarnation, self.creations));
-            self.apply(Event::Built { incarnation, terms: self.terms });
+            self.apply(Event::Built { incarnation, terms: self.terms, position });
         }
     }
 
@@ -378,21 +404,14 @@ impl World {
         }
     }
 
-    /// Everything requested runs out.
+    /// Everything requested runs out, which is said after what was delivered before.
     fn expire(&mut self, says: bool) {
         let created = self.mine.map(|(_, created)| created);
         let Some(consumer) = self.consumer.as_mut().filter(|consumer| Some(consumer.created) == created) else {
             return;
         };
         let unserved = std::mem::take(&mut consumer.requested);
-        // What is still on the wire arrives before the status does.
-        self.answer();
-        self.receive(u8::MAX);
-        self.with_mine(|incarnation| Event::PullEnded {
-            incarnation,
-            unserved: says.then_some(unserved),
-            end: PullEnd::Expired,
-        });
+        self.wire.push_back(Wire::Expired { unserved: says.then_some(unserved) });
     }
 
     /// A commit somewhere between what is committed and what was handed out.
@@ -409,7 +428,7 @@ impl World {
 
     /// The trouble is over: everything that can happen does, over and over.
     fn recover(&mut self) {
-        for round in 0..200 {
+        for round in 0..200 + 10 * self.poison.len() {
             self.run(&Step::Connect);
             self.run(&Step::Wait(700));
             self.answer();

@@ -2,7 +2,8 @@
 
 use super::*;
 
-const PACE: Pace = Pace { silence_ms: 2_500, rebuild_ms_min: 50, rebuild_ms_max: 2_000, refused_ms: 500 };
+const PACE: Pace =
+    Pace { silence_ms: 2_500, rebuild_ms_min: 50, rebuild_ms_max: 2_000, refused_ms: 500, unacked_max: 16 };
 const TERMS: Terms = Terms { ack_policy: AckPolicy::Explicit, max_ack_pending: Some(8), batch: 4, requests: 2 };
 
 struct Rig {
@@ -24,7 +25,8 @@ impl Rig {
     }
 
     fn built(&mut self, terms: Terms) -> Vec<Action> {
-        self.apply(Event::Built { incarnation: self.incarnation, terms })
+        let position = self.machine.position();
+        self.apply(Event::Built { incarnation: self.incarnation, terms, position })
     }
 
     fn apply(&mut self, event: Event) -> Vec<Action> {
@@ -189,6 +191,32 @@ fn a_reconnect_rebuilds_whatever_else_is_known() {
 }
 
 #[test]
+fn a_message_that_breaks_every_connection_is_fetched() {
+    let mut rig = Rig::reading(true, TERMS);
+    rig.deliver(10, 1, 1);
+    let fetches = |rig: &mut Rig| {
+        rig.apply(Event::Disconnected);
+        rig.now += 10_000;
+        let actions = rig.apply(Event::Connected);
+        actions.iter().any(|action| matches!(action, Action::Build { fetch: true, .. }))
+    };
+    for _ in 0..2 {
+        assert!(!fetches(&mut rig));
+        rig.built(TERMS);
+    }
+    assert!(fetches(&mut rig), "three connections were lost");
+    rig.apply(Event::Built { incarnation: rig.incarnation, terms: TERMS, position: Sequence(12) });
+    assert_eq!(rig.machine.position(), Sequence(12));
+    assert!(fetches(&mut rig), "the next message is like it");
+    rig.built(TERMS);
+    let incarnation = rig.incarnation;
+    rig.apply(Event::Heartbeat { incarnation });
+    assert!(!fetches(&mut rig), "it was not the connection");
+    rig.built(TERMS);
+    assert_eq!(rig.deliver(12, 1, 1), Verdict::Accept);
+}
+
+#[test]
 fn a_deleted_durable_is_rebuilt_only_after_a_commit_of_the_term() {
     let mut rig = Rig::reading(true, TERMS);
     rig.now = 1000;
@@ -198,6 +226,46 @@ fn a_deleted_durable_is_rebuilt_only_after_a_commit_of_the_term() {
     assert!(rig.apply(Event::Tick { listening: true }).is_empty());
     let actions = rig.apply(Event::Committed { position: Sequence(10) });
     assert_eq!(build(&actions), Some((10, Reason::Deleted)));
+}
+
+#[test]
+fn a_new_connection_does_not_confirm_the_term() {
+    let mut rig = Rig::reading(true, TERMS);
+    rig.now = 1000;
+    let incarnation = rig.incarnation;
+    rig.apply(Event::Deleted { incarnation });
+    for _ in 0..2 {
+        rig.apply(Event::Disconnected);
+        rig.now += 10_000;
+        assert!(rig.apply(Event::Connected).is_empty());
+    }
+    let actions = rig.apply(Event::Committed { position: Sequence(10) });
+    assert_eq!(build(&actions), Some((10, Reason::Deleted)));
+
+    // A commit that comes while there is no connection does.
+    rig.built(TERMS);
+    let incarnation = rig.incarnation;
+    rig.apply(Event::Deleted { incarnation });
+    rig.apply(Event::Disconnected);
+    assert!(rig.apply(Event::Committed { position: Sequence(10) }).is_empty());
+    rig.now += 10_000;
+    assert_eq!(build(&rig.apply(Event::Connected)), Some((10, Reason::Reconnected)));
+}
+
+#[test]
+fn reading_pauses_when_too_much_waits_for_a_commit() {
+    let mut rig = Rig::reading(false, Terms { max_ack_pending: None, ..TERMS });
+    let mut wanted = 0;
+    for n in 1..=16 {
+        assert!(rig.machine.takes_deliveries());
+        rig.deliver(9 + n, n, 1);
+        wanted += rig.apply(Event::Drained).iter().filter(|action| **action == Action::RequestCheckpoint).count();
+    }
+    assert_eq!(wanted, 1, "before it comes to that, a checkpoint is wanted");
+    assert!(!rig.machine.takes_deliveries());
+    rig.apply(Event::Committed { position: Sequence(12) });
+    assert_eq!(rig.acks(), [1, 2]);
+    assert!(rig.machine.takes_deliveries());
 }
 
 #[test]
@@ -301,7 +369,8 @@ fn what_belongs_to_an_older_incarnation_is_ignored() {
     rig.apply(Event::Disconnected);
     rig.now = 1000;
     rig.apply(Event::Connected);
-    assert!(rig.apply(Event::Built { incarnation: old, terms: TERMS }).is_empty());
+    let position = Sequence(11);
+    assert!(rig.apply(Event::Built { incarnation: old, terms: TERMS, position }).is_empty());
     assert!(rig.apply(Event::Deleted { incarnation: old }).is_empty());
     rig.built(TERMS);
     let delivered = Delivered { stream_seq: 11, consumer_seq: 1, deliveries: 1, pending: 0 };

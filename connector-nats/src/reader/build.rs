@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use weir_common::ids::Sequence;
 
-use crate::api::{Api, Object, StreamInfo};
+use crate::api::{Api, Object, StoredMessage, StreamInfo};
 use crate::consumer::{self, Bounds};
 use crate::delivery::{Incarnation, Pull, Terms};
 use crate::error::Error;
@@ -41,6 +41,8 @@ pub(super) struct Attempt {
     pub(super) owner: String,
     pub(super) incarnation: Incarnation,
     pub(super) position: Sequence,
+    /// Whether the next message is fetched by a request of its own.
+    pub(super) fetch: bool,
     pub(super) known: Known,
 }
 
@@ -50,9 +52,23 @@ pub(super) struct Built {
     pub(super) terms: Terms,
     /// The last sequence of the stream.
     pub(super) stream_last: Sequence,
-    /// How many sequences from the position on the stream no longer holds, as far as that is news. With filters it is not
-    /// known whether the table would have had any of them, so they are not counted.
-    pub(super) lost: u64,
+    /// Where the consumer starts: at the position that was asked for, or above what was fetched.
+    pub(super) position: Sequence,
+    /// The message that was fetched, if one was.
+    pub(super) fetched: Option<StoredMessage>,
+    /// What the stream no longer holds from the position on, as far as that is news.
+    pub(super) gap: Gap,
+}
+
+/// Sequences that the stream lost before they were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gap {
+    /// None.
+    None,
+    /// So many messages of the table's stream.
+    Lost(u64),
+    /// So many messages, but the consumer filters: whether the table would have had any of them is not known.
+    Possible(u64),
 }
 
 /// A consumer that is being read.
@@ -71,9 +87,14 @@ pub(super) struct Live {
 }
 
 impl Attempt {
-    /// Makes the consumer. What is learnt on the way is in `known` even if the attempt fails.
-    pub(super) async fn run(mut self) -> (Known, Result<Built, Error>) {
-        let result = self.build().await;
+    /// Makes the consumer, unless the attempt is void before. What is learnt on the way is in `known` whatever the
+    /// result: a consumer that Weir found may have been deleted by then, and its configuration is nowhere else.
+    pub(super) async fn run(mut self, void: impl Future<Output = ()>) -> (Known, Result<Built, Error>) {
+        let result = tokio::select! {
+            biased;
+            () = void => Err(Error::Disconnected { what: "to build the consumer".to_owned() }),
+            result = self.build() => result,
+        };
         (self.known, result)
     }
 
@@ -88,12 +109,17 @@ impl Attempt {
             .subscribe(inbox.clone())
             .await
             .map_err(|_| Error::Disconnected { what: format!("to subscribe for consumer \"{name}\"") })?;
-        let made = self.api.create_consumer(&self.stream, &consumer::starting_at(&config, self.position)).await?;
+        let (position, fetched) = if self.fetch { self.fetch(&info).await? } else { (self.position, None) };
+        let made = self.api.create_consumer(&self.stream, &consumer::starting_at(&config, position)).await?;
         check_filters_understood(&config, &made.config, &name)?;
         let (terms, bounds) = consumer::terms(&made.config, self.options.consumer.rate_limit);
         let guard = consumer::filters(&self.options, &info.config).is_empty().then(|| Guard::new(&self.options));
         let from = self.position.0.max(self.known.first_seq);
-        let lost = if guard.is_some() { info.state.first_seq.saturating_sub(from) } else { 0 };
+        let gap = match info.state.first_seq.saturating_sub(from) {
+            0 => Gap::None,
+            lost if guard.is_some() => Gap::Lost(lost),
+            possible => Gap::Possible(possible),
+        };
         self.known.first_seq = info.state.first_seq.max(self.known.first_seq);
         let live = Live {
             incarnation: self.incarnation,
@@ -106,7 +132,22 @@ impl Attempt {
             inbox,
             bounds,
         };
-        Ok(Built { live, terms, stream_last: Sequence(info.state.last_seq), lost })
+        Ok(Built { live, terms, stream_last: Sequence(info.state.last_seq), position, fetched, gap })
+    }
+
+    /// The table's next message, and the position above it. If there is none, the position above what the stream held
+    /// when it was last looked up: nothing of that is the table's.
+    async fn fetch(&self, info: &StreamInfo) -> Result<(Sequence, Option<StoredMessage>), Error> {
+        let mut next: Option<StoredMessage> = None;
+        for subject in consumer::wanted_subjects(&self.options) {
+            let found = self.api.message_at(&self.stream, self.position, subject).await?;
+            next = next.into_iter().chain(found).min_by_key(|message| message.sequence);
+        }
+        let position = match &next {
+            Some(message) => Sequence(message.sequence + 1),
+            None => self.position.max(Sequence(info.state.last_seq + 1)),
+        };
+        Ok((position, next))
     }
 
     /// Positions mean nothing in another stream, or in one that has lost its end.

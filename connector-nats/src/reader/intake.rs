@@ -18,17 +18,22 @@ pub(super) enum Arrival {
 }
 
 /// Understands an arrival. `form` is learnt from the first delivery.
+///
+/// The reply subject decides: only the server gives one of its own form. A status alone shows nothing, because whoever
+/// publishes a message may put one into its headers, and must not thereby stop the reader.
 pub(super) fn understand(message: &Message, incarnation: Incarnation, form: &mut Option<Form>) -> Arrival {
-    if let Some(status) = message.status {
-        let description = message.description.as_deref().unwrap_or_default();
-        return status_event(status.as_u16(), description, unserved(message), incarnation);
-    }
     let reply = message.reply.as_deref().unwrap_or_default();
     if form.is_none() {
         *form = Form::of(reply);
     }
-    match form.as_ref().and_then(|form| form.read(reply)) {
-        Some(delivered) => Arrival::Delivery(delivered),
+    if let Some(delivered) = form.as_ref().and_then(|form| form.read(reply)) {
+        return Arrival::Delivery(delivered);
+    }
+    match message.status {
+        Some(status) => {
+            let description = message.description.as_deref().unwrap_or_default();
+            status_event(status.as_u16(), description, unserved(message), incarnation)
+        }
         // Not a delivery of this consumer. Whatever it is, the subscription is not to be relied on.
         None => Arrival::Event(Event::Suspect { incarnation, reason: Reason::Unsettled }),
     }
@@ -111,6 +116,13 @@ mod tests {
         let expected = Delivered { stream_seq: 5, consumer_seq: 6, deliveries: 1, pending: 8 };
         assert_eq!(understand(&message, INCARNATION, &mut form), Arrival::Delivery(expected));
         assert!(form.is_some());
+        message.status = Some(StatusCode::TIMEOUT);
+        assert_eq!(
+            understand(&message, INCARNATION, &mut form),
+            Arrival::Delivery(expected),
+            "published with a status"
+        );
+        message.status = None;
         message.reply = Some("$JS.ACK.s.other.1.5.6.7.8".into());
         let suspect = Event::Suspect { incarnation: INCARNATION, reason: Reason::Unsettled };
         assert_eq!(understand(&message, INCARNATION, &mut form), Arrival::Event(suspect));

@@ -6,8 +6,8 @@
 //! two pull requests.
 //!
 //! What is logged: recoveries that operation brings along (a lost connection, a restarted server, an incomplete
-//! delivery) at INFO, at most one line each half second a reason; reading that has not resumed after half a minute, and
-//! messages that are lost to the stream, at WARN.
+//! delivery) at INFO, at most one line each half second; reading that has not resumed after half a minute, with what
+//! stands in its way, and messages that are lost to the stream, at WARN.
 
 mod build;
 mod intake;

@@ -1,6 +1,7 @@
 //! The task of a reader: turns what happens on the connection into events of the machine, and the machine's actions into
 //! requests.
 
+mod building;
 mod sending;
 
 use std::future::ready;
@@ -13,10 +14,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use weir_common::error::chain;
 use weir_common::ids::Sequence;
 
-use super::build::{Attempt, Built, Known, Live, Standing};
+use super::build::{Built, Known, Live, Standing};
 use super::intake::{Arrival, understand};
 use super::outage::{DENIAL_MS, Outage, Spacing};
 use super::status::{Gauges, Status};
@@ -33,8 +33,9 @@ const BATCH_MESSAGES: usize = 8192;
 const BATCH_BYTES: usize = 4 << 20;
 /// How often the task looks around when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
-/// Two heartbeats and a half.
-const PACE: Pace = Pace { silence_ms: 2_500, rebuild_ms_min: 50, rebuild_ms_max: 2_000, refused_ms: 500 };
+/// Silence is two heartbeats and a half. What waits for its acknowledgement takes 24 bytes a message, 24 MiB at most.
+const PACE: Pace =
+    Pace { silence_ms: 2_500, rebuild_ms_min: 50, rebuild_ms_max: 2_000, refused_ms: 500, unacked_max: 1 << 20 };
 
 /// The task's ends of what it shares with the handle.
 pub(super) struct Handles {
@@ -62,7 +63,7 @@ pub(super) struct Task {
     attempting: Option<Attempting>,
     /// A question which consumer bears the name, and what it was asked for.
     asking: Option<BoxFuture<'static, (Incarnation, Question, Standing)>>,
-    /// A confirmation to ask for after that.
+    /// A confirmation to ask for after that; a newer one stands for it.
     unconfirmed: Option<(Incarnation, u64)>,
     /// A batch that waits for room in the queue; meanwhile nothing is read.
     pending: Option<Batch>,
@@ -70,6 +71,8 @@ pub(super) struct Task {
     acks: Vec<Token>,
     throttle: Throttle,
     outage: Outage,
+    /// Why the newest attempt to build the consumer failed, while reading stands still.
+    obstacle: Option<String>,
     denials: Spacing,
     /// Why the consumer was last built, retries aside.
     reason: Reason,
@@ -123,6 +126,7 @@ impl Task {
             acks: Vec::new(),
             throttle: Throttle::new(config.options.consumer.rate_limit),
             outage: Outage::new(),
+            obstacle: None,
             denials: Spacing::new(DENIAL_MS),
             reason: Reason::Start,
             status: Status::default(),
@@ -299,9 +303,6 @@ impl Task {
             self.acks.clear();
             self.outage.begin(self.now());
         }
-        if event == Event::Disconnected {
-            self.attempting = None;
-        }
         for action in std::mem::take(&mut self.actions) {
             self.perform(action).await;
         }
@@ -310,11 +311,11 @@ impl Task {
 
     async fn perform(&mut self, action: Action) {
         match action {
-            Action::Build { incarnation, position, reason } => {
+            Action::Build { incarnation, position, reason, fetch } => {
                 if reason != Reason::Retry {
                     self.reason = reason;
                 }
-                self.attempt(incarnation, position);
+                self.attempt(incarnation, position, fetch).await;
             }
             Action::Pull { incarnation, pull } => {
                 let Some(live) = self.live.as_ref().filter(|live| live.incarnation == incarnation) else { return };
@@ -359,72 +360,20 @@ impl Task {
             (Standing::Ours, Question::Requested(requested)) => Event::Confirmed { incarnation, requested },
             _ => Event::Suspect { incarnation, reason: Reason::Silent },
         };
+        let waiting = self.unconfirmed.take();
         self.apply(event).await;
-        if let Some((incarnation, requested)) = self.unconfirmed.take() {
+        // A question that was asked just now stands for the one that waited, and must not be replaced by it: what was
+        // requested since would never be confirmed, and reading would stand still.
+        if let (None, Some((incarnation, requested))) = (&self.asking, waiting) {
             self.ask(incarnation, Question::Requested(requested));
-        }
-    }
-
-    fn attempt(&mut self, incarnation: Incarnation, position: Sequence) {
-        let attempt = Attempt {
-            api: self.api.clone(),
-            options: Arc::clone(&self.config.options),
-            stream: self.config.split.0.clone(),
-            owner: self.config.owner.clone(),
-            incarnation,
-            position,
-            known: self.known.clone(),
-        };
-        let attempting = attempt.run().map(move |(known, result)| (incarnation, known, result));
-        self.attempting = Some(attempting.boxed());
-    }
-
-    async fn attempted(&mut self, incarnation: Incarnation, known: Known, result: Result<Built, Error>) {
-        self.attempting = None;
-        self.known = known;
-        let stream = &self.config.split;
-        match result {
-            Ok(built) => {
-                self.status.stream_last = built.stream_last;
-                if built.lost > 0 {
-                    self.status.lost += built.lost;
-                    let (position, lost) = (self.delivery.position(), built.lost);
-                    warn!(%stream, %position, lost, "the stream no longer holds messages that were not read yet");
-                }
-                self.announce(&built.live);
-                self.live = Some(built.live);
-                self.apply(Event::Built { incarnation, terms: built.terms }).await;
-            }
-            Err(error) => {
-                if let Some(suppressed) = self.outage.recovery(self.now()) {
-                    info!(%stream, error = chain(&error), suppressed, "cannot build the consumer, trying again");
-                }
-                self.apply(Event::BuildFailed { incarnation }).await;
-            }
-        }
-    }
-
-    /// One line for each time reading begins.
-    fn announce(&mut self, live: &Live) {
-        let now = self.now();
-        let (stream, consumer, position) = (&self.config.split, live.name(), self.delivery.position());
-        if let Some(ms) = self.outage.end(now) {
-            info!(%stream, consumer, %position, outage_ms = ms, "reading again");
-        } else if let Some(suppressed) = self.outage.recovery(now) {
-            info!(%stream, consumer, %position, reason = ?self.reason, suppressed, "reading");
         }
     }
 
     fn warn_of_outage(&mut self) {
         if let Some(ms) = self.outage.warning(self.now()) {
             let link = self.link.borrow();
-            warn!(
-                stream = %self.config.split,
-                outage_ms = ms,
-                connected = link.connected,
-                failure = link.failure,
-                "not reading"
-            );
+            let reason = if link.connected { self.obstacle.as_ref() } else { link.failure.as_ref() };
+            warn!(stream = %self.config.split, outage_ms = ms, connected = link.connected, reason, "not reading");
         }
     }
 

@@ -75,6 +75,39 @@ async fn connections_cut_in_the_middle_of_the_stream_lose_and_repeat_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_headers_stop_the_reader() {
+    let server = Server::start().await;
+    let js = server.jetstream().await;
+    let stream = create_stream(&js).await;
+    publish(&js, 1, 10).await;
+    // One looks like a status of the server, the others cannot be parsed by the client.
+    for (n, headers) in
+        [(11, "NATS/1.0 503 Go away"), (12, "NATS/1.0\r\nno colon"), (13, "HTTP/1.1"), (14, "NATS/1.0 x")]
+    {
+        server.publish_raw("events.raw", &format!("{headers}\r\n\r\n"), &n.to_string()).await;
+    }
+    publish(&js, 15, 10).await;
+    for pairs in [&[][..], &DURABLE[..], &[("subject", "events.raw,events.5,events.6")]] {
+        let mut table = Table::create(&options(server.port, pairs)).await;
+        if pairs.first().is_some_and(|(option, _)| *option == "subject") {
+            table.read_rows_committing(8).await;
+            table.assert_rows([5, 6, 11, 12, 13, 14, 15, 16].into_iter());
+        } else {
+            table.read_rows_committing(24).await;
+            table.assert_rows(1..=24);
+        }
+        if pairs == DURABLE {
+            eventually("the ack floor reaches the end", async || {
+                let info = stream.consumer_info("d").await.expect("it is there");
+                info.ack_floor.stream_sequence == 24 && info.num_ack_pending == 0
+            })
+            .await;
+        }
+        table.group.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_silent_connection_is_noticed() {
     let server = Server::start().await;
     let js = server.jetstream().await;
@@ -85,13 +118,15 @@ async fn a_silent_connection_is_noticed() {
     table.read_rows(10).await;
     proxy.silent(true);
     publish(&js, 11, 10).await;
-    // Longer than the patience with a silent server.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let silenced = Instant::now();
+    eventually("the reader notices", async || !table.reader.status().reading).await;
+    assert!(silenced.elapsed() < Duration::from_secs(10), "{:?}", silenced.elapsed());
     proxy.silent(false);
     table.read_rows_committing(20).await;
     publish(&js, 21, 10).await;
     table.read_rows_committing(30).await;
     table.assert_rows(1..=30);
+    assert!(table.reader.status().rebuilds > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

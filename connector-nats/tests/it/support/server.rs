@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use async_nats::jetstream;
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::eventually;
@@ -53,6 +53,22 @@ impl Server {
         jetstream::new(client)
     }
 
+    /// Publishes with headers that no client would send, on a connection of its own.
+    pub(crate) async fn publish_raw(&self, subject: &str, headers: &str, payload: &str) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("the server runs");
+        let (header_bytes, bytes) = (headers.len(), headers.len() + payload.len());
+        let connect = r#"CONNECT {"verbose":false,"pedantic":false,"headers":true}"#;
+        let text = format!("{connect}\r\nHPUB {subject} {header_bytes} {bytes}\r\n{headers}{payload}\r\nPING\r\n");
+        stream.write_all(text.as_bytes()).await.expect("the server reads");
+        let mut answer = String::new();
+        while !answer.contains("PONG") {
+            let mut buffer = [0; 4096];
+            let read = stream.read(&mut buffer).await.expect("the server answers");
+            answer.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            assert!(read > 0 && !answer.contains("-ERR"), "{answer}");
+        }
+    }
+
     async fn ready(&mut self) {
         let port = self.port;
         let (child, log) = (&mut self.child, self.directory.path().join("log"));
@@ -77,10 +93,21 @@ impl Drop for Server {
     }
 }
 
-/// A port nobody listens on.
+/// A port nobody listens on, outside of the range that clients' sockets use: a server that is down keeps it for its
+/// restart.
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("there are free ports");
-    listener.local_addr().expect("it is bound").port()
+    const PORTS: std::ops::Range<u16> = 12_000..32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Tests of one process get different ports; those of two processes begin at different places.
+    let begin = u16::try_from(std::process::id() % 20_000).expect("below 20,000");
+    for _ in PORTS {
+        let at = (begin + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000) % 20_000;
+        let port = PORTS.start + at;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port in {PORTS:?}")
 }
 
 fn spawn(directory: &Path) -> Child {
@@ -94,33 +121,13 @@ fn spawn(directory: &Path) -> Child {
         .expect("nats-server can be started")
 }
 
-/// `WEIR_NATS_SERVER`, else the one on the PATH, else the newest in the workspace's cache.
+/// `WEIR_NATS_SERVER`, else the one that the set-up script provides.
 fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("WEIR_NATS_SERVER") {
         return path.into();
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if let Some(found) = std::env::split_paths(&path).map(|dir| dir.join("nats-server")).find(|file| file.is_file()) {
-        return found;
-    }
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/servers");
-    let mut found = Vec::new();
-    collect(&cache, &mut found);
-    found.into_iter().max().map(|(_, file)| file).unwrap_or_else(|| {
-        panic!("no nats-server: set WEIR_NATS_SERVER, or put one on the PATH or under {}", cache.display())
-    })
-}
-
-fn collect(directory: &Path, found: &mut Vec<(SystemTime, PathBuf)>) {
-    let Ok(entries) = std::fs::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => collect(&path, found),
-            Ok(metadata) if metadata.is_file() && path.ends_with("nats-server") => {
-                found.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), path));
-            }
-            _ => {}
-        }
-    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/servers/bin/nats-server");
+    let advice = "`deploy/setup.sh servers` provides it, or set WEIR_NATS_SERVER";
+    assert!(path.exists(), "no {}: {advice}", path.display());
+    path
 }
