@@ -4,17 +4,21 @@
 #
 #   deploy/setup.sh build     a C compiler, protoc and protobuf's well-known types
 #   deploy/setup.sh servers   nats-server and etcd, new enough, under .cache/servers/bin
-#   deploy/setup.sh test      both, and the Postgres clients that the tests drive (psql, psycopg)
+#   deploy/setup.sh test      both, the Postgres clients that the tests drive (psql, psycopg), and an object store that
+#                             speaks S3 (moto, a Python program) under .cache/python
 #
 # Nothing is done twice, and nothing is said when there is nothing to do. Packages that are missing are installed with
 # apt-get (as root or through sudo). The servers are never installed: one that is on the PATH and new enough is linked,
 # otherwise Debian's packages of a newer suite are unpacked into the cache folder, found through the machine's own apt
-# sources and checked by apt against the machine's own keys.
+# sources and checked by apt against the machine's own keys. Python packages come through pip as this machine has it
+# configured, into a virtual environment of their own, at the versions that deploy/python-requirements.txt names.
 
 set -euo pipefail
 
 readonly ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly SERVERS=$ROOT/.cache/servers
+readonly PYTHON=$ROOT/.cache/python
+readonly PYTHON_WANTED=$ROOT/deploy/python-requirements.txt
 readonly NATS_WANTED=2.10.0
 readonly ETCD_WANTED=3.5.0
 # Suites of Debian to look in, best first.
@@ -73,6 +77,7 @@ missing_for_test() {
     if ! [ -x /usr/bin/python3 ] || ! /usr/bin/python3 -c 'import psycopg' 2>/dev/null; then
         echo python3-psycopg
     fi
+    /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
 }
 
 # --- Servers ----------------------------------------------------------------------------------------------------------
@@ -237,13 +242,18 @@ link_unpacked() {
     done
 }
 
-setup_servers() {
-    mkdir -p "$SERVERS/bin"
-    # Two runs at a time (a demo beside the tests) must not unpack over each other.
+# Waits for its turn to change the folder $1: two runs at a time (a demo beside the tests) must not write over each other.
+lock() {
+    mkdir -p "$1"
     if command -v flock >/dev/null; then
-        exec 9>"$SERVERS/lock"
+        exec 9>"$1/lock"
         flock 9
     fi
+}
+
+setup_servers() {
+    lock "$SERVERS"
+    mkdir -p "$SERVERS/bin"
     local missing=() server
     for server in nats-server etcd; do
         new_enough "$SERVERS/bin/$server" "$(wanted_version "$server")" && continue
@@ -251,6 +261,23 @@ setup_servers() {
         missing+=("$server")
     done
     [ ${#missing[@]} -eq 0 ] || fetch_servers "${missing[@]}"
+}
+
+# --- Python packages --------------------------------------------------------------------------------------------------
+
+setup_python() {
+    lock "$PYTHON"
+    # Written last, so that it stands for all that was installed before.
+    cmp -s "$PYTHON_WANTED" "$PYTHON/installed.txt" && return 0
+    say "installing Python packages into .cache/python"
+    local log=$PYTHON/install.log
+    if ! { /usr/bin/python3 -m venv --clear "$PYTHON/venv" &&
+        "$PYTHON/venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check -r "$PYTHON_WANTED"; } \
+        >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        fail "pip could not install what $PYTHON_WANTED names"
+    fi
+    cp "$PYTHON_WANTED" "$PYTHON/installed.txt"
 }
 
 # --- What was asked for -----------------------------------------------------------------------------------------------
@@ -265,6 +292,7 @@ servers)
 test)
     install_packages $(missing_for_build) $(missing_for_test)
     setup_servers
+    setup_python
     ;;
 *)
     fail "say what to set up: build, servers or test"

@@ -4,12 +4,13 @@
 //!
 //! * [`sandbox`]: a folder, free ports, and the logs of everything that runs in it; a test is a `scenario` in one;
 //! * [`process`]: a child process that can be killed, ended and started again;
-//! * [`servers`] and [`weir`]: nats-server and etcd, then the roles of Weir, each with its own readiness;
+//! * [`servers`], [`s3`] and [`weir`]: nats-server and etcd, an object store, then the roles of Weir, each with its own
+//!   readiness;
 //! * [`proxy`]: a network between a client and a server that fails when told to;
 //! * [`workload`] and [`publish`]: messages whose content follows from their number, and how they get into a stream;
 //! * [`sql`]: a Postgres client that survives the loss of its server;
 //! * [`chaos`]: who is killed when, from a seed;
-//! * [`wait`]: waiting for a condition, never for luck.
+//! * [`wait`]: waiting for a condition, never for luck; [`http`]: one request.
 //!
 //! The crate holds no knowledge of Weir's insides: it sees command lines, sockets and logs.
 
@@ -17,6 +18,7 @@ pub mod sandbox;
 
 pub mod process;
 
+pub mod s3;
 pub mod servers;
 pub mod weir;
 
@@ -28,4 +30,5 @@ pub mod workload;
 pub mod sql;
 
 pub mod chaos;
+pub mod http;
 pub mod wait;

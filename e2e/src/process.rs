@@ -83,12 +83,20 @@ impl Process {
         }
     }
 
+    /// Sends a signal: `STOP` and `CONT` do what a scheduler or a hypervisor might.
+    ///
+    /// # Errors
+    /// If no child runs.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        signal(name, &[self.pid()?])
+    }
+
     /// SIGTERM, and waits for the process to end by itself.
     ///
     /// # Errors
     /// If it has not ended by the deadline.
     pub async fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        signal("TERM", &[self.pid()?])?;
+        self.signal("TERM")?;
         let child = self.child.as_mut().context("the process does not run")?;
         let status = eventually("the process to end after SIGTERM", deadline, async || Ok(child.try_wait()?)).await?;
         self.child = None;

@@ -15,6 +15,7 @@ use async_nats::{Client, HeaderMap, Message, StatusCode, Subscriber};
 use futures::{FutureExt, StreamExt};
 use serde::Deserialize;
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::workload::Workload;
 
@@ -99,6 +100,25 @@ pub async fn publish_all(client: &Client, workload: &dyn Workload, range: Range<
     publish(client, workload, range, Pace::FAST, &watch::Sender::new(0)).await.map(drop)
 }
 
+/// Publishes the messages of the range at a pace, in a task that ends with its handle.
+pub fn publish_in_background(
+    client: Client,
+    workload: impl Workload + 'static,
+    range: Range<u64>,
+    per_second: u64,
+) -> AbortOnDropHandle<Result<()>> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        // In pieces, since a publication remembers the time of each of its messages.
+        let mut from = range.start;
+        while from < range.end {
+            let to = range.end.min(from + 2 * per_second);
+            publish(&client, &workload, from..to, Pace::steady(per_second), &watch::Sender::new(0)).await?;
+            from = to;
+        }
+        Ok(())
+    }))
+}
+
 struct Publication<'a> {
     client: &'a Client,
     workload: &'a dyn Workload,
@@ -156,7 +176,7 @@ impl Publication<'_> {
             "no acknowledgement of {} messages for {silence:?}",
             self.outstanding.len()
         );
-        if self.survive && silence > STALL && self.last_send.elapsed() > STALL.min(silence) {
+        if self.survive && silence > STALL && self.last_send.elapsed() > STALL {
             for number in self.outstanding.clone() {
                 self.send(number).await?;
                 self.take_ready()?;

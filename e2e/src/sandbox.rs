@@ -2,11 +2,12 @@
 //!
 //! Owns the folder and the rule that a WARN or ERROR line in a Weir process's log which the scenario did not announce
 //! fails the scenario. Does not own the processes: they are dropped, and so killed, before the sandbox. When a
-//! scenario fails, the end of every log is printed and the folder stays.
+//! scenario or a program fails, the end of every log is printed and the folder stays.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
@@ -154,7 +155,32 @@ pub fn scenario(name: &str, body: impl AsyncFnOnce(&Sandbox) -> Result<()>) {
     guard.sandbox = None;
 }
 
-/// Keeps the folder and prints the logs when a scenario panics on its way.
+/// Runs a program in a sandbox of its own: its success, or a failure that has been explained on standard error by the end
+/// of every log and, after that, by the error.
+pub async fn program(name: &str, body: impl AsyncFnOnce(&Sandbox) -> Result<()>) -> ExitCode {
+    let sandbox = match Sandbox::new(name) {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            eprintln!("{name} has no folder to run in: {error:?}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let mut guard = OnFailure { sandbox: Some(sandbox) };
+    match body(guard.sandbox.as_ref().expect("set above")).await {
+        Ok(()) => {
+            guard.sandbox = None;
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            drop(guard);
+            // Without a backtrace, which would bury it.
+            eprintln!("\n{name} failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Keeps the folder and prints the logs, unless the sandbox is taken out: also when a scenario panics on its way.
 struct OnFailure {
     sandbox: Option<Sandbox>,
 }

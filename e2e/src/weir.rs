@@ -6,10 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use anyhow::{Result, ensure};
 
+use crate::http;
 use crate::process::{Process, Program, kill9_together, weir_executable};
 use crate::sandbox::{Sandbox, free_address};
 use crate::servers::Etcd;
@@ -31,12 +30,31 @@ pub struct Weir {
     http: SocketAddr,
 }
 
+/// Where state goes.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// `file://…` or `s3://…`.
+    pub url: String,
+    /// What the environment has to say of it: credentials, for instance.
+    pub environment: Vec<(String, String)>,
+}
+
+impl State {
+    /// A folder of the sandbox.
+    ///
+    /// # Errors
+    /// If the folder cannot be made.
+    pub fn local(sandbox: &Sandbox) -> Result<State> {
+        Ok(State { url: format!("file://{}", sandbox.folder("state")?.display()), environment: Vec::new() })
+    }
+}
+
 /// What the members of a cluster have in common.
 pub struct Shared {
     /// Where etcd is.
     pub etcd_url: String,
     /// Where state goes.
-    pub state_url: String,
+    pub state: State,
     /// Where meta nodes listen.
     pub meta_addresses: Vec<SocketAddr>,
 }
@@ -47,14 +65,24 @@ impl Weir {
     /// # Errors
     /// If the executable is missing or cannot be run.
     pub fn standalone(sandbox: &Sandbox) -> Result<Weir> {
+        Weir::standalone_with(sandbox, &[])
+    }
+
+    /// As [`Weir::standalone`], with more flags.
+    ///
+    /// # Errors
+    /// If the executable is missing or cannot be run.
+    pub fn standalone_with(sandbox: &Sandbox, more: &[(&'static str, &str)]) -> Result<Weir> {
         let data = sandbox.folder("data")?.display().to_string();
-        Weir::start(sandbox, "standalone", |address, http| {
-            vec![
+        Weir::start(sandbox, "standalone", &[], |address, http| {
+            let mut arguments = vec![
                 ("standalone", String::new()),
                 ("--data-dir", data),
                 ("--sql-listen", address.to_string()),
                 ("--http-listen", http.to_string()),
-            ]
+            ];
+            arguments.extend(more.iter().map(|(flag, value)| (*flag, (*value).to_owned())));
+            arguments
         })
     }
 
@@ -63,14 +91,14 @@ impl Weir {
     /// # Errors
     /// If the executable is missing or cannot be run.
     pub fn meta(sandbox: &Sandbox, name: &str, listen: SocketAddr, shared: &Shared) -> Result<Weir> {
-        let mut weir = Weir::start(sandbox, name, |_, http| {
+        let mut weir = Weir::start(sandbox, name, &shared.state.environment, |_, http| {
             vec![
                 ("meta", String::new()),
                 ("--listen", listen.to_string()),
                 ("--advertise", listen.to_string()),
                 ("--http-listen", http.to_string()),
                 ("--etcd-endpoints", shared.etcd_url.clone()),
-                ("--state-url", shared.state_url.clone()),
+                ("--state-url", shared.state.url.clone()),
                 ("--cluster", CLUSTER.to_owned()),
             ]
         })?;
@@ -83,14 +111,14 @@ impl Weir {
     /// # Errors
     /// If the executable is missing or cannot be run.
     pub fn compute(sandbox: &Sandbox, name: &str, parallelism: usize, shared: &Shared) -> Result<Weir> {
-        Weir::start(sandbox, name, |address, http| {
+        Weir::start(sandbox, name, &shared.state.environment, |address, http| {
             vec![
                 ("compute", String::new()),
                 ("--listen", address.to_string()),
                 ("--advertise", address.to_string()),
                 ("--http-listen", http.to_string()),
                 ("--meta-addr", shared.meta_list()),
-                ("--state-url", shared.state_url.clone()),
+                ("--state-url", shared.state.url.clone()),
                 ("--cluster", CLUSTER.to_owned()),
                 ("--parallelism", parallelism.to_string()),
             ]
@@ -102,7 +130,7 @@ impl Weir {
     /// # Errors
     /// If the executable is missing or cannot be run.
     pub fn frontend(sandbox: &Sandbox, name: &str, shared: &Shared) -> Result<Weir> {
-        Weir::start(sandbox, name, |address, http| {
+        Weir::start(sandbox, name, &[], |address, http| {
             vec![
                 ("frontend", String::new()),
                 ("--sql-listen", address.to_string()),
@@ -115,6 +143,7 @@ impl Weir {
     fn start(
         sandbox: &Sandbox,
         name: &str,
+        environment: &[(String, String)],
         arguments: impl FnOnce(SocketAddr, SocketAddr) -> Vec<(&'static str, String)>,
     ) -> Result<Weir> {
         let (address, http) = (free_address(), free_address());
@@ -122,7 +151,8 @@ impl Weir {
             .into_iter()
             .flat_map(|(flag, value)| [flag.to_owned(), value])
             .filter(|argument| !argument.is_empty());
-        let program = Program::new(weir_executable()?, arguments);
+        let mut program = Program::new(weir_executable()?, arguments);
+        program.environment = environment.to_vec();
         let process = Process::start(program, sandbox.log(name, true))?;
         Ok(Weir { name: name.to_owned(), process, address, http })
     }
@@ -160,7 +190,7 @@ impl Weir {
         let what = format!("{} to be ready", self.name);
         eventually(&what, READY_DEADLINE, async || {
             ensure!(self.process.is_running()?, "the process has ended");
-            let (status, body) = http_get(self.http, "/ready").await?;
+            let (status, body) = http::request(self.http, "GET", "/ready").await?;
             ensure!(status == 200, "{status} {body}");
             Ok(Some(()))
         })
@@ -172,7 +202,7 @@ impl Weir {
     /// # Errors
     /// If the HTTP listener does not answer.
     pub async fn metric(&self, name: &str) -> Result<f64> {
-        let (_, text) = http_get(self.http, "/metrics").await?;
+        let (_, text) = http::request(self.http, "GET", "/metrics").await?;
         let samples = text.lines().filter_map(|line| {
             let (series, value) = line.rsplit_once(' ')?;
             let series = series.split('{').next()?;
@@ -186,7 +216,7 @@ impl Weir {
     /// # Errors
     /// If the HTTP listener does not answer.
     pub async fn metrics(&self) -> Result<String> {
-        Ok(http_get(self.http, "/metrics").await?.1)
+        Ok(http::request(self.http, "GET", "/metrics").await?.1)
     }
 }
 
@@ -217,12 +247,17 @@ impl Cluster {
     /// # Errors
     /// If something does not start.
     pub async fn start(sandbox: &Sandbox, metas: usize, computes: usize) -> Result<Cluster> {
+        Cluster::start_on(State::local(sandbox)?, sandbox, metas, computes).await
+    }
+
+    /// As [`Cluster::start`], with its state somewhere else than in the sandbox.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub async fn start_on(state: State, sandbox: &Sandbox, metas: usize, computes: usize) -> Result<Cluster> {
         let etcd = Etcd::start(sandbox).await?;
-        let shared = Shared {
-            etcd_url: etcd.url(),
-            state_url: format!("file://{}", sandbox.folder("state")?.display()),
-            meta_addresses: (0..metas).map(|_| free_address()).collect(),
-        };
+        let shared =
+            Shared { etcd_url: etcd.url(), state, meta_addresses: (0..metas).map(|_| free_address()).collect() };
         let metas = shared.meta_addresses.iter().enumerate();
         let metas = metas.map(|(i, &address)| Weir::meta(sandbox, &format!("meta-{i}"), address, &shared));
         let metas = metas.collect::<Result<Vec<_>>>()?;
@@ -246,6 +281,23 @@ impl Cluster {
         self.frontend.ready().await
     }
 
+    /// The meta node that leads now.
+    ///
+    /// # Errors
+    /// If none does by the deadline.
+    pub async fn leader(&self) -> Result<usize> {
+        eventually("a meta node to lead", READY_DEADLINE, async || {
+            for (index, meta) in self.metas.iter().enumerate() {
+                // One that is down does not lead.
+                if meta.metric("weir_leader").await.is_ok_and(|leads| leads == 1.0) {
+                    return Ok(Some(index));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
     /// Announces WARN and ERROR lines of every node.
     pub fn expect_warnings(&self, patterns: &[&str]) {
         let nodes = self.metas.iter().chain(&self.computes).chain([&self.frontend]);
@@ -258,16 +310,4 @@ impl Drop for Cluster {
         let nodes = self.metas.iter_mut().chain(&mut self.computes).chain([&mut self.frontend]);
         kill9_together(nodes.map(Weir::process));
     }
-}
-
-/// The status and the body of a GET over HTTP/1.
-async fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let mut socket = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP answer has a body")?;
-    let status = head.split(' ').nth(1).context("an HTTP answer has a status")?.parse()?;
-    Ok((status, body.trim_end().to_owned()))
 }

@@ -45,7 +45,8 @@ pub(super) struct Handles {
     pub(super) gauges: Arc<Gauges>,
 }
 
-type Attempting = BoxFuture<'static, (Incarnation, Known, Result<Built, Error>)>;
+/// The end of an attempt to build the consumer: which it was, what is known now, what was built.
+type Attempted = (Incarnation, Known, Result<Built, Error>);
 
 pub(super) struct Task {
     config: ReaderConfig,
@@ -60,7 +61,7 @@ pub(super) struct Task {
     known: Known,
     /// The consumer being read; present only while the machine reads.
     live: Option<Live>,
-    attempting: Option<Attempting>,
+    attempting: Option<BoxFuture<'static, Attempted>>,
     /// A question which consumer bears the name, and what it was asked for.
     asking: Option<BoxFuture<'static, (Incarnation, Question, Standing)>>,
     /// A confirmation to ask for after that; a newer one stands for it.
@@ -92,7 +93,7 @@ enum Question {
 enum Woken {
     Link,
     Commit,
-    Attempted(Incarnation, Known, Result<Built, Error>),
+    Attempted(Box<Attempted>),
     Answered(Incarnation, Question, Standing),
     Queued,
     Arrived(Option<async_nats::Message>),
@@ -148,7 +149,7 @@ impl Task {
                     let position = self.handles.commits.borrow_and_update().position;
                     self.apply(Event::Committed { position }).await;
                 }
-                Woken::Attempted(incarnation, known, result) => self.attempted(incarnation, known, result).await,
+                Woken::Attempted(attempted) => self.attempted(*attempted).await,
                 Woken::Answered(incarnation, question, standing) => {
                     self.asking = None;
                     self.answered(incarnation, question, standing).await;
@@ -179,9 +180,7 @@ impl Task {
             () = self.cancel.cancelled() => Woken::Stop,
             Ok(()) = self.link.changed() => Woken::Link,
             changed = self.handles.commits.changed() => if changed.is_ok() { Woken::Commit } else { Woken::Stop },
-            (incarnation, known, result) = maybe(&mut self.attempting) => {
-                Woken::Attempted(incarnation, known, result)
-            }
+            attempted = maybe(&mut self.attempting) => Woken::Attempted(Box::new(attempted)),
             (incarnation, question, standing) = maybe(&mut self.asking) => {
                 Woken::Answered(incarnation, question, standing)
             }

@@ -4,14 +4,13 @@
 //! it stays until it is interrupted; without one it checks that the table holds what was published and ends.
 
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
-use weir_e2e::publish::{Pace, publish, publish_all};
-use weir_e2e::sandbox::Sandbox;
+use weir_e2e::publish::{publish_all, publish_in_background};
+use weir_e2e::sandbox::{Sandbox, program};
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
 use weir_e2e::wait::{eventually, eventually_equal};
@@ -48,13 +47,8 @@ const QUERIES: [(&str, &str); 3] = [
 ];
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let sandbox = Sandbox::new("demo")?;
-    let outcome = run(&sandbox).await;
-    if outcome.is_err() {
-        sandbox.print_tails();
-    }
-    outcome
+async fn main() -> ExitCode {
+    program("demo", run).await
 }
 
 async fn run(sandbox: &Sandbox) -> Result<()> {
@@ -75,8 +69,9 @@ async fn run(sandbox: &Sandbox) -> Result<()> {
 
     let mut sql = weir.sql();
     show(&mut sql, &create_table(&nats.address())).await?;
-    let publishing = start_publishing(&nats, metrics.clone(), if interactive { u64::MAX } else { END }).await?;
-    show_growth(&mut sql).await?;
+    let end = if interactive { u64::MAX } else { END };
+    let publishing = publish_in_background(nats.client().await?, metrics.clone(), HISTORY..end, RATE);
+    show_growth(&mut sql, end).await?;
     for (title, query) in QUERIES {
         println!("-- {title}");
         show(&mut sql, query).await?;
@@ -101,21 +96,6 @@ fn create_table(nats: &str) -> String {
     )
 }
 
-/// Publishes from the end of the history on, in a task that ends with its handle.
-async fn start_publishing(nats: &Nats, metrics: LiveStreamMetrics, end: u64) -> Result<AbortOnDropHandle<Result<()>>> {
-    let client = nats.client().await?;
-    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
-        // In pieces, since a publication remembers the time of each of its messages.
-        let mut from = HISTORY;
-        while from < end {
-            let to = end.min(from + 2 * RATE);
-            publish(&client, &metrics, from..to, Pace::steady(RATE), &watch::Sender::new(0)).await?;
-            from = to;
-        }
-        Ok(())
-    })))
-}
-
 /// Runs a statement and prints it with its answer.
 async fn show(sql: &mut Sql, statement: &str) -> Result<()> {
     println!("dev=> {statement};");
@@ -124,18 +104,24 @@ async fn show(sql: &mut Sql, statement: &str) -> Result<()> {
     Ok(())
 }
 
-/// Prints the count of the table until it has grown a few times, history first.
-async fn show_growth(sql: &mut Sql) -> Result<()> {
+/// Prints the count of the table until it has grown a few times, history first, or has come to its end, which on a
+/// machine that is slow to answer may be sooner.
+async fn show_growth(sql: &mut Sql, end: u64) -> Result<()> {
     let statement = "SELECT count(*) FROM live_stream_metrics";
     println!("dev=> {statement};  -- again and again");
-    let mut last = 0;
+    let mut wanted = HISTORY;
     for _ in 0..SHOWN_COUNTS {
-        last = eventually("the table to grow", DEADLINE, async || {
+        let count = eventually(&format!("the table to have {wanted} rows"), DEADLINE, async || {
             let count = sql.value::<u64>(statement).await?;
-            Ok((count >= HISTORY.max(last + RATE / 4)).then_some(count))
+            ensure!(count >= wanted, "it has {count}");
+            Ok(Some(count))
         })
         .await?;
-        println!("    {last}");
+        println!("    {count}");
+        if count >= end {
+            break;
+        }
+        wanted = end.min(count + RATE / 4);
     }
     println!();
     Ok(())

@@ -11,10 +11,11 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use weir_e2e::chaos::{self, Kill};
 use weir_e2e::publish::{Pace, publish};
+use weir_e2e::s3::S3;
 use weir_e2e::sandbox::{Sandbox, scenario};
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
-use weir_e2e::weir::{Cluster, Weir};
+use weir_e2e::weir::{Cluster, State, Weir};
 use weir_e2e::workload::Events;
 
 use crate::support::{acknowledged, compare_events, create_events, standalone};
@@ -25,6 +26,14 @@ const TOTAL: u64 = 200_000;
 const TOTAL_SHORT: u64 = 60_000;
 /// Messages a second: slow enough for every kill to fall into the flow of data.
 const RATE: u64 = 5_000;
+
+/// What meta counts its commits by.
+const COMMITS: &str = "weir_commits_total";
+/// Objects that a commit of one busy table on four slots may write, compaction and housekeeping included. S3 asks money
+/// for each.
+const PUTS_A_COMMIT_MAX: f64 = 40.0;
+/// Fewer answers than this show nothing about what stays readable.
+const ANSWERS_MIN: u64 = 20;
 
 /// What nodes may say of the death of others. The last two are SlateDB's, when a term ends while its database flushes.
 const NODE_LOST: [&str; 5] = [
@@ -45,6 +54,8 @@ struct Flow {
     sql: Sql,
     publishing: AbortOnDropHandle<Result<()>>,
     watching: AbortOnDropHandle<Result<()>>,
+    /// How many answers the watcher got.
+    answers: watch::Receiver<u64>,
     progress: watch::Receiver<u64>,
 }
 
@@ -59,13 +70,15 @@ impl Flow {
             tokio::spawn(
                 async move { publish(&client, &workload, 0..total, Pace::steady(RATE), &sender).await.map(drop) },
             );
-        let watching = tokio::spawn(watch_growth(weir.sql()));
+        let (counter, answers) = watch::channel(0);
+        let watching = tokio::spawn(watch_growth(weir.sql(), counter));
         Ok(Flow {
             events,
             total,
             sql,
             publishing: AbortOnDropHandle::new(publishing),
             watching: AbortOnDropHandle::new(watching),
+            answers,
             progress,
         })
     }
@@ -87,17 +100,20 @@ impl Flow {
         ensure!(nats.last_sequence("EVENTS").await? == self.total, "the publisher has put doubles into the stream");
         compare_events(&mut self.sql, "events", &self.events, self.total).await?;
         ensure!(!self.watching.is_finished(), "the watcher has ended: {:?}", self.watching.await);
+        let answers = *self.answers.borrow();
+        ensure!(answers >= ANSWERS_MIN, "the watcher got {answers} answers only");
         acknowledged(nats, "reader").await
     }
 }
 
 /// Queries the count for ever; fails if it ever goes back.
-async fn watch_growth(mut sql: Sql) -> Result<()> {
+async fn watch_growth(mut sql: Sql, answers: watch::Sender<u64>) -> Result<()> {
     let mut last = 0;
     loop {
         let count = sql.value::<u64>("SELECT count(*) FROM events").await?;
         ensure!(count >= last, "{count} rows after {last} were readable");
         last = count;
+        answers.send_modify(|answers| *answers += 1);
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
@@ -119,9 +135,13 @@ fn victim(cluster: &mut Cluster, victim: Victim) -> &mut Weir {
 }
 
 async fn start_cluster(sandbox: &Sandbox) -> Result<(Nats, Cluster)> {
+    start_cluster_on(State::local(sandbox)?, sandbox).await
+}
+
+async fn start_cluster_on(state: State, sandbox: &Sandbox) -> Result<(Nats, Cluster)> {
     let nats = Nats::start(sandbox).await?;
     nats.create_stream("EVENTS", &["events.>"]).await?;
-    let cluster = Cluster::start(sandbox, 1, 2).await?;
+    let cluster = Cluster::start_on(state, sandbox, 1, 2).await?;
     cluster.expect_warnings(&NODE_LOST);
     Ok((nats, cluster))
 }
@@ -156,6 +176,33 @@ fn a_table_is_exact_after_ten_kills_of_a_standalone() {
             weir.process().kill9();
             flow.reaches(back_at).await?;
             weir.process().restart()?;
+        }
+        flow.finish(&nats).await
+    });
+}
+
+#[test]
+fn a_table_is_exact_after_kills_with_its_state_on_s3() {
+    scenario("crash-s3", async |sandbox| {
+        let seed = chaos::seed();
+        let s3 = S3::start(sandbox).await?;
+        let (nats, mut cluster) = start_cluster_on(s3.state(), sandbox).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL_SHORT).await?;
+        let undisturbed = TOTAL_SHORT / 2;
+        flow.reaches(undisturbed / 3).await?;
+        let (puts, commits) = (s3.requests("PUT")?, cluster.metas[0].metric(COMMITS).await?);
+        flow.reaches(undisturbed).await?;
+        let (puts, commits) = (s3.requests("PUT")? - puts, cluster.metas[0].metric(COMMITS).await? - commits);
+        let puts_a_commit = puts as f64 / commits;
+        eprintln!("{puts} PUTs in {commits} commits: {puts_a_commit:.1} a commit");
+        ensure!(commits > 0.0 && puts_a_commit < PUTS_A_COMMIT_MAX, "{puts} PUTs in {commits} commits");
+        let victims = [Victim::Meta, Victim::Compute(0), Victim::Compute(1)];
+        for Kill { victim: who, at, back_at } in chaos::plan(seed, &victims, 6, undisturbed..flow.kill_range().end) {
+            flow.reaches(at).await?;
+            eprintln!("{at}: kill {who:?}, back at {back_at}");
+            victim(&mut cluster, who).process().kill9();
+            flow.reaches(back_at).await?;
+            victim(&mut cluster, who).process().restart()?;
         }
         flow.finish(&nats).await
     });

@@ -1,6 +1,5 @@
 //! A compute node that was left behind in an old term, and wakes up again, neither commits nor answers.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,7 +9,7 @@ use weir_e2e::publish::{Pace, publish};
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
 use weir_e2e::wait::eventually;
-use weir_e2e::weir::{Cluster, Weir};
+use weir_e2e::weir::Cluster;
 use weir_e2e::workload::Events;
 use weir_proto::compute_client::ComputeClient;
 use weir_proto::meta_client::MetaClient;
@@ -20,13 +19,6 @@ use crate::support::{acknowledged, compare_events, create_events};
 
 const TOTAL: u64 = 40_000;
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Stops or continues a process, as a scheduler or a hypervisor might.
-fn signal(weir: &mut Weir, name: &str) -> Result<()> {
-    let status = Command::new("kill").args([name, &weir.process().pid()?.to_string()]).status()?;
-    ensure!(status.success(), "kill {name}: {status}");
-    Ok(())
-}
 
 async fn pin(meta: &str) -> Result<PinResponse> {
     let mut client = MetaClient::connect(format!("http://{meta}")).await?;
@@ -78,7 +70,7 @@ fn a_compute_node_of_an_old_term_neither_commits_nor_answers() {
         for slot in &old.slots {
             ensure!(scan(&old, slot).await? == Code::Ok, "a scan of the running term is answered");
         }
-        signal(&mut cluster.computes[0], "-STOP")?;
+        cluster.computes[0].process().signal("STOP")?;
         let new = eventually("a term without the stopped node", DEADLINE, async || {
             let pinned = tokio::time::timeout(Duration::from_secs(1), pin(&meta)).await.context("no pin yet")??;
             ensure!(pinned.term != old.term, "still the old term");
@@ -95,7 +87,7 @@ fn a_compute_node_of_an_old_term_neither_commits_nor_answers() {
         ensure!(scan(&old, moved_on).await? == Code::FailedPrecondition, "a survivor refuses the old term");
 
         // It wakes up in the middle of what it did, and is told nothing but that its stream is gone.
-        signal(&mut cluster.computes[0], "-CONT")?;
+        cluster.computes[0].process().signal("CONT")?;
         ensure!(
             scan(&new, behind).await? != Code::Ok,
             "a node that was left behind answers for a term that it is not in"

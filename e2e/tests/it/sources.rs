@@ -8,6 +8,7 @@ use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
 use weir_e2e::wait::eventually;
+use weir_e2e::weir::Weir;
 use weir_e2e::workload::Events;
 
 use crate::support::{
@@ -44,7 +45,11 @@ fn rows_are_queryable_moments_after_they_are_published() {
 #[test]
 fn flush_makes_rows_that_were_read_queryable() {
     scenario("flush", async |sandbox| {
-        let (nats, weir) = standalone(sandbox).await?;
+        let nats = Nats::start(sandbox).await?;
+        nats.create_stream("EVENTS", &["events.>"]).await?;
+        // Without FLUSH nothing would be committed for a minute.
+        let mut weir = Weir::standalone_with(sandbox, &[("--barrier-interval-ms", "60000")])?;
+        weir.ready().await?;
         let mut sql = weir.sql();
         create(&mut sql, &nats, "t", "").await?;
         publish_numbers(&nats, 0..100).await?;
@@ -222,7 +227,7 @@ fn passwords_are_used_and_never_shown() {
         jetstream.create_stream(config).await?;
         jetstream.publish("events.a", r#"{"n": 7}"#.into()).await?.await?;
 
-        let mut weir = weir_e2e::weir::Weir::standalone(sandbox)?;
+        let mut weir = Weir::standalone(sandbox)?;
         weir.ready().await?;
         // Of the NATS client itself, which logs a refusal besides returning it.
         weir.expect_warnings(&["authorization violation"]);

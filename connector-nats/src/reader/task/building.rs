@@ -8,12 +8,11 @@ use tracing::{info, warn};
 use weir_common::error::chain;
 use weir_common::ids::Sequence;
 
-use super::super::build::{Attempt, Built, Gap, Known, Live};
+use super::super::build::{Attempt, Gap, Live};
 use super::super::{Batch, Message};
-use super::Task;
+use super::{Attempted, Task};
 use crate::api::StoredMessage;
 use crate::delivery::{Event, Incarnation};
-use crate::error::Error;
 
 impl Task {
     /// Begins to build the consumer.
@@ -44,7 +43,7 @@ impl Task {
     }
 
     /// The consumer is there, or could not be made.
-    pub(super) async fn attempted(&mut self, incarnation: Incarnation, known: Known, result: Result<Built, Error>) {
+    pub(super) async fn attempted(&mut self, (incarnation, known, result): Attempted) {
         self.attempting = None;
         self.known = known;
         if !self.delivery.is_building(incarnation) {

@@ -1,46 +1,41 @@
-//! `make bench`: what Weir does on this machine, measured in one run beside a bare reader of the same stream.
-//!
-//! One fresh nats-server and one standalone Weir, both over loopback and on the local disk, share the machine's cores.
-//! `docs/benchmarks.md` says how to read the numbers. The run fails if the table is not what was published.
+//! A standalone Weir beside a bare reader of the same stream: throughput, processor time, freshness, recovery.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream::consumer::{AckPolicy, pull};
-use clap::Parser;
 use futures::StreamExt;
 use tokio::sync::watch;
 use weir_e2e::process::cpu_time_of;
-use weir_e2e::publish::{Pace, publish, publish_all};
+use weir_e2e::publish::{Pace, publish, publish_all, publish_in_background};
 use weir_e2e::sandbox::Sandbox;
 use weir_e2e::servers::Nats;
-use weir_e2e::sql::{Answer, Sql};
 use weir_e2e::wait::eventually;
 use weir_e2e::weir::Weir;
 use weir_e2e::workload::{Bids, Workload};
 
-/// What a phase may take.
-const DEADLINE: Duration = Duration::from_secs(600);
+use crate::report::{Report, millis, percentile};
+use crate::{DEADLINE, Options, Part, create_table};
+
 /// How often the table is asked whether it holds everything; costs Weir processor time, so not too often.
 const COMPLETION_POLL: Duration = Duration::from_millis(100);
 /// The rate at which rows keep coming while recovery is measured.
 const RECOVERY_RATE: u64 = 1_000;
 
-/// Measures throughput, processor time, freshness and recovery time of a standalone Weir.
-#[derive(Parser)]
-struct Options {
-    /// Messages of 200 bytes in the stream whose reading is measured.
-    #[arg(long, default_value_t = 2_000_000)]
-    messages: u64,
-    /// Messages a second while freshness is measured.
-    #[arg(long, default_value_t = 10_000)]
-    rate: u64,
-    /// Seconds for which freshness is measured.
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
-    /// Times that Weir is killed and started again.
-    #[arg(long, default_value_t = 5)]
-    kills: u64,
+/// Measures what of it is wanted, one after the other on one Weir.
+pub(crate) async fn measure(options: &Options, sandbox: &Sandbox, nats: &mut Nats, report: &mut Report) -> Result<()> {
+    let mut weir = Weir::standalone(sandbox)?;
+    weir.ready().await?;
+    if options.wants(Part::Throughput) {
+        throughput(options, nats, &mut weir, report).await?;
+    }
+    if options.wants(Part::Freshness) {
+        freshness(options, nats, &weir, report).await?;
+    }
+    if options.wants(Part::Recovery) {
+        recovery(options.kills, nats, &mut weir, report).await?;
+    }
+    Ok(())
 }
 
 /// Time and processor time of a phase.
@@ -62,46 +57,6 @@ impl Cost {
     fn server_a_million(&self, messages: u64) -> f64 {
         self.server.as_secs_f64() / messages as f64 * 1e6
     }
-}
-
-/// The table of results.
-#[derive(Default)]
-struct Report(Answer);
-
-impl Report {
-    fn add(&mut self, measure: &str, value: String, aim: &str) {
-        self.0.rows.push([measure.to_owned(), value, aim.to_owned()].map(Some).to_vec());
-    }
-}
-
-#[tokio::main]
-async fn main() -> Result<()> {
-    let options = Options::parse();
-    let sandbox = Sandbox::new("bench")?;
-    match run(&options, &sandbox).await {
-        Ok(mut report) => {
-            report.0.columns = ["measure", "value", "aim"].map(str::to_owned).to_vec();
-            println!("\n{}", report.0);
-            Ok(())
-        }
-        Err(error) => {
-            sandbox.print_tails();
-            Err(error)
-        }
-    }
-}
-
-async fn run(options: &Options, sandbox: &Sandbox) -> Result<Report> {
-    let cores = std::thread::available_parallelism()?;
-    println!("{cores} cores, {} messages of {} bytes", options.messages, Bids::BYTES);
-    let mut nats = Nats::start(sandbox).await?;
-    let mut weir = Weir::standalone(sandbox)?;
-    weir.ready().await?;
-    let mut report = Report::default();
-    throughput(options, &mut nats, &mut weir, &mut report).await?;
-    freshness(options, &nats, &weir, &mut report).await?;
-    recovery(options, &nats, &mut weir, &mut report).await?;
-    Ok(report)
 }
 
 async fn throughput(options: &Options, nats: &mut Nats, weir: &mut Weir, report: &mut Report) -> Result<()> {
@@ -168,15 +123,6 @@ fn price(bids: &Bids, number: u64) -> Result<u64> {
     bid["price"].as_u64().context("a price is a number")
 }
 
-fn create_table(name: &str, stream: &str, subject: &str, nats: &Nats) -> String {
-    format!(
-        "CREATE TABLE {name} ({}) WITH (connector = 'nats', server_url = '{}', stream = '{stream}', \
-         subject = '{subject}', connect_mode = 'plain') FORMAT PLAIN ENCODE JSON",
-        Bids::COLUMNS,
-        nats.address()
-    )
-}
-
 /// From the moment at which a message is handed to the client until a SELECT shows its row.
 async fn freshness(options: &Options, nats: &Nats, weir: &Weir, report: &mut Report) -> Result<()> {
     println!("measuring freshness at {} messages/s for {} s …", options.rate, options.seconds);
@@ -213,58 +159,24 @@ async fn freshness(options: &Options, nats: &Nats, weir: &Weir, report: &mut Rep
 }
 
 /// From the start of the process after a SIGKILL until a SELECT shows a row that was not there before the kill.
-async fn recovery(options: &Options, nats: &Nats, weir: &mut Weir, report: &mut Report) -> Result<()> {
-    println!("measuring recovery after {} kills …", options.kills);
-    let client = nats.client().await?;
-    let base = options.rate * options.seconds;
-    let stop = tokio_util::sync::CancellationToken::new();
-    let stopped = stop.clone();
-    let publishing = tokio::spawn(async move {
-        let (bids, mut from) = (Bids { prefix: "fresh".to_owned() }, base);
-        while !stopped.is_cancelled() {
-            let pace = Pace { per_second: Some(RECOVERY_RATE), survive: false };
-            publish(&client, &bids, from..from + RECOVERY_RATE, pace, &watch::Sender::new(0)).await?;
-            from += RECOVERY_RATE;
-        }
-        Ok::<_, anyhow::Error>(())
-    });
+async fn recovery(kills: usize, nats: &Nats, weir: &mut Weir, report: &mut Report) -> Result<()> {
+    const COUNT: &str = "SELECT count(*) FROM recovering";
+    println!("measuring recovery after {kills} kills …");
+    nats.create_stream("RECOVERY", &["recovery.>"]).await?;
+    weir.sql().query(&create_table("recovering", "RECOVERY", "recovery.>", nats)).await?;
+    let bids = Bids { prefix: "recovery".to_owned() };
+    let publishing = publish_in_background(nats.client().await?, bids, 0..u64::MAX, RECOVERY_RATE);
     let mut times = Vec::new();
-    for _ in 0..options.kills {
-        let before = count(&mut weir.sql()).await?;
+    for _ in 0..kills {
+        let before = weir.sql().value::<u64>(COUNT).await?;
         weir.process().kill9();
         let start = Instant::now();
         weir.process().restart()?;
         let mut sql = weir.sql();
-        eventually(
-            "new rows after the restart",
-            DEADLINE,
-            async || Ok((count(&mut sql).await? > before).then_some(())),
-        )
-        .await?;
-        times.push(start.elapsed());
+        let recovered = async || Ok((sql.value::<u64>(COUNT).await? > before).then_some(start.elapsed()));
+        times.push(eventually("new rows after the restart", DEADLINE, recovered).await?);
     }
-    stop.cancel();
-    publishing.await??;
-    times.sort_unstable();
-    report.add("recovery after kill -9, median, ms", format!("{:.0}", millis(percentile(&times, 50))), "");
-    report.add(
-        "recovery after kill -9, longest, ms",
-        format!("{:.0}", millis(percentile(&times, 100))),
-        "under 3000 ms",
-    );
+    ensure!(!publishing.is_finished(), "publishing has ended early: {:?}", publishing.await);
+    report.add_times("recovery after kill -9 of a standalone", times, "under 3000 ms");
     Ok(())
-}
-
-async fn count(sql: &mut Sql) -> Result<u64> {
-    sql.value("SELECT count(*) FROM fresh").await
-}
-
-/// The smallest value that so many percent of the sorted values do not exceed.
-fn percentile(sorted: &[Duration], percent: usize) -> Duration {
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied().unwrap_or_default()
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1_000.0
 }

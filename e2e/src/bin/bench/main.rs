@@ -1,0 +1,95 @@
+//! `make bench`: what Weir does on this machine, measured in one run beside a bare reader of the same stream.
+//!
+//! Fresh nats-servers and Weirs, all over loopback and on the local disk, share the machine's cores: first a standalone
+//! Weir, then a cluster. `docs/benchmarks.md` says how to read the numbers. The run fails if a table is not what was
+//! published.
+
+mod cluster;
+mod report;
+mod standalone;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use weir_e2e::sandbox::{Sandbox, program};
+use weir_e2e::servers::Nats;
+use weir_e2e::workload::Bids;
+
+use report::Report;
+
+/// What a phase may take.
+const DEADLINE: Duration = Duration::from_secs(600);
+
+/// Measures throughput, processor time, freshness and recovery time of Weir.
+#[derive(Parser)]
+struct Options {
+    /// What is measured; all of it by default
+    #[arg(long, value_enum, value_delimiter = ',')]
+    parts: Vec<Part>,
+    /// Messages of 200 bytes in the stream whose reading is measured.
+    #[arg(long, default_value_t = 2_000_000)]
+    messages: u64,
+    /// Messages a second while freshness is measured.
+    #[arg(long, default_value_t = 10_000)]
+    rate: u64,
+    /// Seconds for which freshness is measured.
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Times that a process is killed and started again, for each kind of process.
+    #[arg(long, default_value_t = 5)]
+    kills: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Reading a stream into a table, beside a bare reader.
+    Throughput,
+    /// The age of a message when a query shows it.
+    Freshness,
+    /// The time that a killed standalone takes to go on.
+    Recovery,
+    /// The time that a cluster takes to go on after a compute node, or the meta node that leads, was killed.
+    Cluster,
+}
+
+impl Options {
+    fn wants(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    program("bench", async |sandbox| {
+        let report = run(&options, sandbox).await?;
+        println!("\n{report}");
+        Ok(())
+    })
+    .await
+}
+
+async fn run(options: &Options, sandbox: &Sandbox) -> Result<Report> {
+    let cores = std::thread::available_parallelism()?;
+    println!("{cores} cores, {} messages of {} bytes", options.messages, Bids::BYTES);
+    let mut report = Report::default();
+    let mut nats = Nats::start(sandbox).await?;
+    if [Part::Throughput, Part::Freshness, Part::Recovery].iter().any(|part| options.wants(*part)) {
+        standalone::measure(options, sandbox, &mut nats, &mut report).await?;
+    }
+    if options.wants(Part::Cluster) {
+        cluster::measure(options.kills, sandbox, &nats, &mut report).await?;
+    }
+    Ok(report)
+}
+
+fn create_table(name: &str, stream: &str, subject: &str, nats: &Nats) -> String {
+    format!(
+        "CREATE TABLE {name} ({}) WITH (connector = 'nats', server_url = '{}', stream = '{stream}', \
+         subject = '{subject}', connect_mode = 'plain') FORMAT PLAIN ENCODE JSON",
+        Bids::COLUMNS,
+        nats.address()
+    )
+}
