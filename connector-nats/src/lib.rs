@@ -8,7 +8,7 @@
 //!   at which sequence does the table start;
 //! * [`connect`] and [`api`]: a connection, and JetStream's requests over it;
 //! * [`consumer`]: the consumer through which a split is read, and what becomes of one that is there already;
-//! * [`reply`]: the sequences that a delivery carries in its reply subject;
+//! * [`reply`]: the sequences that a delivery carries in its reply subject; [`headers`]: what the client cannot parse;
 //! * [`delivery`]: which delivery is accepted, which is dropped, when the consumer is rebuilt, what is acknowledged: a
 //!   state machine without IO and clock;
 //! * [`reader`]: the task that drives it, and the handle that hands out batches;
@@ -25,6 +25,7 @@ pub mod preflight;
 pub mod api;
 pub mod connect;
 pub mod consumer;
+pub mod headers;
 pub mod reply;
 
 pub mod delivery;

@@ -20,6 +20,8 @@ pub const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The name of the cluster that is started here.
 const CLUSTER: &str = "e2e";
+/// How often clusters collect garbage: far more often than in production, so that it happens while nodes are killed.
+const GARBAGE_INTERVAL_MS: u64 = 500;
 
 /// One process of Weir, in any role.
 pub struct Weir {
@@ -100,6 +102,7 @@ impl Weir {
                 ("--etcd-endpoints", shared.etcd_url.clone()),
                 ("--state-url", shared.state.url.clone()),
                 ("--cluster", CLUSTER.to_owned()),
+                ("--garbage-interval-ms", GARBAGE_INTERVAL_MS.to_string()),
             ]
         })?;
         weir.address = listen;

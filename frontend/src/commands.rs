@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::DataFusionError;
-use weir_common::catalog::Table;
+use weir_common::catalog::{JobState, Table};
 use weir_common::types::SqlType;
 
 use crate::bind::is_secret;
@@ -23,6 +23,7 @@ fn text_schema(names: &[&str]) -> SchemaRef {
 static TABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name"]));
 static CREATE_TABLE: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name", "Create Sql"]));
 static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name", "Type", "Is Hidden", "Description"]));
+static JOBS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Id", "Name", "Kind", "State", "Error"]));
 static CLUSTER: LazyLock<SchemaRef> =
     LazyLock::new(|| text_schema(&["Id", "Role", "Addr", "State", "Slots", "Term", "Epoch"]));
 static VARIABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["name", "setting"]));
@@ -33,6 +34,7 @@ pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
         Statement::ShowTables => Some(Arc::clone(&TABLES)),
         Statement::ShowCreateTable(_) => Some(Arc::clone(&CREATE_TABLE)),
         Statement::Describe(_) => Some(Arc::clone(&COLUMNS)),
+        Statement::ShowJobs => Some(Arc::clone(&JOBS)),
         Statement::ShowCluster => Some(Arc::clone(&CLUSTER)),
         Statement::ShowAll => Some(Arc::clone(&VARIABLES)),
         Statement::ShowVariable(name) => Some(text_schema(&[name])),
@@ -59,6 +61,19 @@ pub(crate) fn columns(table: &Table) -> Result<RecordBatch, Error> {
         .iter()
         .map(|column| vec![Some(column.name.clone()), Some(column.ty.to_string()), Some("false".to_owned()), None]);
     batch(&COLUMNS, rows)
+}
+
+/// `SHOW JOBS`: what runs, and what does not any more and why.
+pub(crate) fn jobs(catalog: &Catalog) -> Result<RecordBatch, Error> {
+    let rows = catalog.tables().map(|table| {
+        let (state, error) = match &table.state {
+            JobState::Running => ("running", None),
+            JobState::Failed { error } => ("failed", Some(error.clone())),
+        };
+        let cells = [table.id.to_string(), table.declared.name.clone(), "table".to_owned(), state.to_owned()];
+        cells.into_iter().map(Some).chain([error]).collect()
+    });
+    batch(&JOBS, rows)
 }
 
 /// `SHOW CLUSTER`.

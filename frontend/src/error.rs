@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use datafusion::arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use weir_common::error::{Kind, chain};
@@ -37,10 +38,12 @@ pub(crate) mod sqlstate {
     pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
     pub(crate) const RESERVED_NAME: &str = "42939";
     pub(crate) const UNDEFINED_TABLE: &str = "42P01";
+    pub(crate) const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
     pub(crate) const DUPLICATE_TABLE: &str = "42P07";
     pub(crate) const SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: &str = "42000";
     pub(crate) const OUT_OF_MEMORY: &str = "53200";
     pub(crate) const TOO_MANY_CONNECTIONS: &str = "53300";
+    pub(crate) const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub(crate) const STATEMENT_TOO_COMPLEX: &str = "54001";
     pub(crate) const QUERY_CANCELED: &str = "57014";
     pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
@@ -86,6 +89,16 @@ impl Error {
     /// The client, or the node's shutdown, asked for the statement to stop.
     pub fn canceled(reason: &str) -> Error {
         Error::user(sqlstate::QUERY_CANCELED, format!("canceling statement due to {reason}"))
+    }
+
+    /// A number divided by zero.
+    pub fn division_by_zero() -> Error {
+        Error::user(sqlstate::DIVISION_BY_ZERO, "division by zero")
+    }
+
+    /// A value that does not fit its type.
+    pub fn out_of_range(message: impl Into<String>) -> Error {
+        Error::user(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, message)
     }
 
     /// An error without detail, hint and position.
@@ -192,9 +205,12 @@ fn mapped(root: &DataFusionError, message: String) -> Error {
                 .with_detail(message)
                 .with_hint("raise `memory_limit_bytes` of the frontend, or read less at once")
         }
-        DataFusionError::ArrowError(..) | DataFusionError::Execution(_) => {
-            Error::user(execution_sqlstate(&message), message)
-        }
+        DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
+            ArrowError::DivideByZero => Error::division_by_zero(),
+            ArrowError::ArithmeticOverflow(_) => Error::out_of_range("value out of range").with_detail(message),
+            _ => executed(message),
+        },
+        DataFusionError::Execution(_) => executed(message),
         _ => Error::internal(message),
     }
 }
@@ -288,19 +304,22 @@ fn plan_sqlstate(message: &str) -> &'static str {
     }
 }
 
-fn execution_sqlstate(message: &str) -> &'static str {
-    let message = message.to_ascii_lowercase();
-    if message.contains("divide by zero") || message.contains("division by zero") {
-        sqlstate::DIVISION_BY_ZERO
-    } else if message.contains("more than one row") {
+/// A failure while running; which one stands only in its text.
+fn executed(message: String) -> Error {
+    let lower = message.to_ascii_lowercase();
+    let contains = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
+    let sqlstate = if contains(&["divide by zero", "division by zero"]) {
+        return Error::division_by_zero();
+    } else if contains(&["more than one row"]) {
         sqlstate::CARDINALITY_VIOLATION
-    } else if message.contains("overflow") || message.contains("out of range") {
+    } else if contains(&["overflow", "out of range", "can't cast value"]) {
         sqlstate::NUMERIC_VALUE_OUT_OF_RANGE
-    } else if message.contains("cast error") || message.contains("parser error") || message.contains("parse error") {
+    } else if contains(&["cast error", "parser error", "parse error"]) {
         sqlstate::INVALID_TEXT_REPRESENTATION
     } else {
         sqlstate::DATA_EXCEPTION
-    }
+    };
+    Error::user(sqlstate, message)
 }
 
 #[cfg(test)]

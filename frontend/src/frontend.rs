@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Error, sqlstate};
 use crate::meta::Meta;
 use crate::metrics::Metrics;
-use crate::parser::{CreateTable, Parsed, Statement, TableName};
+use crate::parser::{CopyFormat, CreateTable, Execute, Parsed, Statement, TableName};
 use crate::query::{self, Columns, Planner, Prepared, ResultSet};
 use crate::session::{Change, Limits, Session};
 use crate::snapshot::{Snapshot, Snapshots};
@@ -34,12 +34,15 @@ pub(crate) struct Frontend {
 #[derive(Clone, Debug)]
 pub(crate) enum Runnable {
     Query(Box<Prepared>),
+    /// A query whose rows go out as COPY sends them.
+    Copy(Box<Prepared>, CopyFormat),
     Command(Box<Parsed>),
 }
 
 /// What a statement answers.
 pub(crate) enum Answer {
     Rows(ResultSet),
+    Copy(ResultSet, CopyFormat),
     Done {
         tag: &'static str,
         notices: Vec<Notice>,
@@ -96,11 +99,16 @@ impl Frontend {
         parsed: Parsed,
         hints: &[Option<pgwire::api::Type>],
     ) -> Result<(Runnable, Option<Columns>), Error> {
-        let needs_newest = matches!(&parsed.statement, Statement::Query(query) if Planner::names_tables(query));
+        let needs_newest = match &parsed.statement {
+            Statement::Query(query) | Statement::Copy { query, .. } => Planner::names_tables(query),
+            Statement::Execute(_) => true,
+            _ => false,
+        };
         let catalog = if needs_newest { self.newest_catalog(limits).await? } else { self.cache.newest() };
         let runnable = self.read_with(session, &catalog, parsed, hints).await?;
         let columns = match &runnable {
             Runnable::Query(prepared) => Some(prepared.describe(&self.planner, session, &catalog).await?),
+            Runnable::Copy(..) => None,
             Runnable::Command(parsed) => commands::schema_of(&parsed.statement).map(Columns::of),
         };
         Ok((runnable, columns))
@@ -113,12 +121,24 @@ impl Frontend {
         parsed: Parsed,
         hints: &[Option<pgwire::api::Type>],
     ) -> Result<Runnable, Error> {
-        let Statement::Query(statement) = &parsed.statement else {
-            return Ok(Runnable::Command(Box::new(parsed)));
-        };
-        let statement = statement.clone();
-        let prepared = self.planner.prepare(session, catalog, parsed, statement, hints).await?;
-        Ok(Runnable::Query(Box::new(prepared)))
+        match &parsed.statement {
+            Statement::Query(query) => {
+                let query = query.clone();
+                let prepared = self.planner.prepare(session, catalog, parsed, query, hints).await?;
+                Ok(Runnable::Query(Box::new(prepared)))
+            }
+            Statement::Copy { query, format } => {
+                let (query, format) = (query.clone(), format.clone());
+                let prepared = self.planner.prepare(session, catalog, parsed, query, hints).await?;
+                Ok(Runnable::Copy(Box::new(prepared), format))
+            }
+            Statement::Execute(execute) => {
+                let (parsed, query) = called(session, &parsed, execute)?;
+                let prepared = self.planner.prepare(session, catalog, parsed, query, hints).await?;
+                Ok(Runnable::Query(Box::new(prepared)))
+            }
+            _ => Ok(Runnable::Command(Box::new(parsed))),
+        }
     }
 
     /// Runs a statement up to its first rows.
@@ -131,6 +151,10 @@ impl Frontend {
     ) -> Result<Answer, Error> {
         match runnable {
             Runnable::Query(prepared) => Ok(Answer::Rows(query::open(self, session, limits, prepared, values).await?)),
+            Runnable::Copy(prepared, format) => {
+                let rows = query::open(self, session, limits, prepared, values).await?;
+                Ok(Answer::Copy(rows, format.clone()))
+            }
             Runnable::Command(parsed) => self.command(session, limits, parsed).await,
         }
     }
@@ -150,6 +174,7 @@ impl Frontend {
                 let catalog = self.newest_catalog(limits).await?;
                 show(commands::columns(find(&catalog, parsed, name)?)?)
             }
+            Statement::ShowJobs => show(commands::jobs(&*self.newest_catalog(limits).await?)?),
             Statement::ShowCluster => show(commands::cluster(&self.meta.cluster(deadline).await?)?),
             Statement::ShowVariable(name) => show(commands::variable(name, &session.variables())?),
             Statement::ShowAll => show(commands::variables(&session.variables())?),
@@ -173,7 +198,15 @@ impl Frontend {
             Statement::Deallocate(name) => Ok(Answer::Deallocate(name.clone())),
             Statement::DiscardAll => Ok(Answer::DiscardAll(session.variables().reset())),
             Statement::Nothing(tag) => Ok(done(tag)),
-            Statement::Query(_) => Err(Error::internal("a query is not run as a command")),
+            Statement::Prepare(prepare) => {
+                let position = parsed.position(prepare.location);
+                let added = session.statements().add(&prepare.name, parsed.clone());
+                added.map_err(|error| error.at(position))?;
+                Ok(done("PREPARE"))
+            }
+            Statement::Query(_) | Statement::Copy { .. } | Statement::Execute(_) => {
+                Err(Error::internal("a query is not run as a command"))
+            }
         }
     }
 
@@ -226,15 +259,26 @@ impl Runnable {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Runnable::Query(_) => "query",
+            Runnable::Copy(..) => "copy",
             Runnable::Command(parsed) => match parsed.statement {
                 Statement::CreateTable(_) => "create_table",
                 Statement::DropTable { .. } => "drop_table",
                 Statement::Flush => "flush",
                 Statement::Set { .. } | Statement::ResetAll => "set",
                 Statement::Begin | Statement::Commit | Statement::Rollback => "transaction",
-                Statement::Deallocate(_) | Statement::DiscardAll | Statement::Nothing(_) => "other",
+                Statement::Prepare(_) | Statement::Deallocate(_) | Statement::DiscardAll | Statement::Nothing(_) => {
+                    "other"
+                }
                 _ => "show",
             },
+        }
+    }
+
+    /// The query in it.
+    pub(crate) fn query(&self) -> Option<&Prepared> {
+        match self {
+            Runnable::Query(prepared) | Runnable::Copy(prepared, _) => Some(prepared),
+            Runnable::Command(_) => None,
         }
     }
 
@@ -242,6 +286,21 @@ impl Runnable {
     pub(crate) fn ends_transaction(&self) -> bool {
         matches!(self, Runnable::Command(parsed) if parsed.ends_transaction())
     }
+}
+
+/// The prepared query that an EXECUTE calls, with the text that it stands in.
+fn called(
+    session: &Session,
+    parsed: &Parsed,
+    execute: &Execute,
+) -> Result<(Parsed, Box<sqlparser::ast::Statement>), Error> {
+    let at = |error: Error| error.at(parsed.position(execute.location));
+    let prepared = session.statements().get(&execute.name).map_err(at)?;
+    let Statement::Prepare(prepare) = &prepared.statement else {
+        return Err(Error::internal("what was prepared is no PREPARE"));
+    };
+    let query = prepare.with_arguments(&execute.arguments).map_err(at)?;
+    Ok((Parsed::clone(&prepared), query))
 }
 
 fn done(tag: &'static str) -> Answer {

@@ -1,7 +1,11 @@
-//! SQL functions that drivers and psql call and DataFusion lacks.
+//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`], [`jsonb`], and those that
+//! drivers and psql call.
 //!
-//! Most answer a constant: Weir has no descriptions, indexes or replication that they could tell of. Those that depend
-//! on the session are made for each.
+//! Of the latter most answer a constant: Weir has no descriptions, indexes or replication that they could tell of. Those
+//! that depend on the session are made for each.
+
+mod arithmetic;
+mod jsonb;
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
@@ -12,6 +16,9 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 use datafusion::scalar::ScalarValue;
+
+pub(crate) use arithmetic::CheckedArithmetic;
+pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators};
 
 use crate::error::Error;
 use crate::session::{SERVER_VERSION, Session};
@@ -49,6 +56,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     ]
     .into_iter()
     .map(|(name, value)| Constant::udf(name, value))
+    .chain(jsonb::functions())
     .collect()
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns session variables and the way to cancel what runs. A session runs one statement at a time.
 
+mod statements;
 mod variables;
 
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -12,6 +13,7 @@ use datafusion::execution::session_state::SessionState;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use statements::PreparedStatements;
 pub(crate) use variables::{Change, SERVER_VERSION, Variables};
 
 use crate::error::Error;
@@ -26,7 +28,9 @@ pub(crate) struct Session {
     /// The number by which cancel requests name the connection; 0 before start-up.
     pid: AtomicI32,
     variables: Mutex<Variables>,
-    running: Mutex<Option<CancellationToken>>,
+    statements: Mutex<PreparedStatements>,
+    /// What ends the statement that runs, or was the last to run.
+    running: Mutex<Limits>,
     /// Cancelled when the client is gone or the node stops.
     closed: CancellationToken,
     /// DataFusion's state with this session's functions, made when the first query comes.
@@ -40,7 +44,8 @@ impl Session {
             user: OnceLock::new(),
             pid: AtomicI32::new(0),
             variables: Mutex::default(),
-            running: Mutex::default(),
+            statements: Mutex::default(),
+            running: Mutex::new(Limits { canceled: closed.child_token(), closed: closed.clone(), deadline: None }),
             closed,
             template: OnceLock::new(),
         }
@@ -65,23 +70,29 @@ impl Session {
         self.variables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a statement: it may be cancelled from now on, and has the session's timeout.
+    pub(crate) fn statements(&self) -> MutexGuard<'_, PreparedStatements> {
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a statement, or the next part of one: it may be cancelled from now on, and has the session's timeout.
     pub(crate) fn begin_statement(&self) -> Limits {
-        let token = self.closed.child_token();
-        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(token.clone());
         let timeout = self.variables().statement_timeout();
-        Limits {
-            canceled: token,
+        let limits = Limits {
+            canceled: self.closed.child_token(),
             closed: self.closed.clone(),
             deadline: timeout.map(|timeout| Instant::now() + timeout),
-        }
+        };
+        *self.running() = limits.clone();
+        limits
     }
 
     /// Cancels what runs, if anything does.
     pub(crate) fn cancel(&self) {
-        if let Some(token) = self.running.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            token.cancel();
-        }
+        self.running().canceled.cancel();
+    }
+
+    fn running(&self) -> MutexGuard<'_, Limits> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

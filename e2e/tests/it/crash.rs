@@ -5,6 +5,7 @@
 //! message by message.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio::sync::watch;
@@ -15,6 +16,7 @@ use weir_e2e::s3::S3;
 use weir_e2e::sandbox::{Sandbox, scenario};
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
+use weir_e2e::wait::eventually;
 use weir_e2e::weir::{Cluster, State, Weir};
 use weir_e2e::workload::Events;
 
@@ -32,6 +34,10 @@ const COMMITS: &str = "weir_commits_total";
 /// Objects that a commit of one busy table on four slots may write, compaction and housekeeping included. S3 asks money
 /// for each.
 const PUTS_A_COMMIT_MAX: f64 = 40.0;
+/// Terms whose databases the running one may still read, besides its own.
+const KEPT_TERMS_MAX: u64 = 6;
+/// How long they may take to be rewritten and the others to be collected.
+const COLLECTION_DEADLINE: Duration = Duration::from_secs(60);
 /// Fewer answers than this show nothing about what stays readable.
 const ANSWERS_MIN: u64 = 20;
 
@@ -114,7 +120,7 @@ async fn watch_growth(mut sql: Sql, answers: watch::Sender<u64>) -> Result<()> {
         ensure!(count >= last, "{count} rows after {last} were readable");
         last = count;
         answers.send_modify(|answers| *answers += 1);
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -160,8 +166,30 @@ fn a_table_is_exact_after_ten_kills_in_a_cluster() {
             flow.reaches(back_at).await?;
             victim(&mut cluster, who).process().restart()?;
         }
-        flow.finish(&nats).await
+        flow.finish(&nats).await?;
+        dead_terms_are_collected(sandbox).await
     });
+}
+
+/// Waits until most terms have left nothing behind: what they wrote was taken over by their successors.
+async fn dead_terms_are_collected(sandbox: &Sandbox) -> Result<()> {
+    let state = sandbox.folder("state")?.join("state");
+    eventually("databases of dead terms to be collected", COLLECTION_DEADLINE, async || {
+        let (mut kept, mut newest) = (0, 0);
+        for cluster in std::fs::read_dir(&state)? {
+            for term in std::fs::read_dir(cluster?.path())? {
+                let name = term?.file_name().to_string_lossy().into_owned();
+                let number = name.split('-').next().and_then(|number| number.parse().ok());
+                newest = newest.max(number.with_context(|| format!("\"{name}\" is no term"))?);
+                kept += 1;
+            }
+        }
+        ensure!(newest > 2 * KEPT_TERMS_MAX, "only {newest} terms: nothing to collect");
+        ensure!(kept <= KEPT_TERMS_MAX, "{kept} of {newest} terms have databases");
+        eprintln!("{kept} of {newest} terms have databases");
+        Ok(Some(()))
+    })
+    .await
 }
 
 #[test]

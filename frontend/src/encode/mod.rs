@@ -4,8 +4,10 @@
 //! expressions yield (lists, intervals, …) are left to `arrow-pg`. Columns are cast once a batch, so that a row costs a
 //! match a column and no allocation of its own.
 
+mod copy;
 mod datetime;
 mod float;
+mod numeric;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -32,6 +34,8 @@ use pgwire::types::ToSqlText;
 use postgres_types::{IsNull, ToSql};
 use weir_common::types::JSONB_EXTENSION;
 
+pub(crate) use copy::CopyRows;
+
 use crate::error::{Error, sqlstate};
 
 /// Arrow's key for the name of an extension type.
@@ -46,7 +50,7 @@ const ROW_BYTES: usize = 64;
 /// # Errors
 /// `0A000` for a type that has no counterpart.
 pub(crate) fn pg_type(field: &Arc<Field>) -> Result<Type, Error> {
-    if field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == JSONB_EXTENSION) {
+    if is_jsonb(field) {
         return Ok(Type::JSONB);
     }
     if field.metadata().contains_key(PG_OID_ALIAS_KEY) || field.metadata().contains_key(PG_CHAR_KEY) {
@@ -61,6 +65,11 @@ pub(crate) fn pg_type(field: &Arc<Field>) -> Result<Type, Error> {
         DataType::UInt64 => Ok(Type::INT8),
         _ => field_into_pg_type(field).map_err(|_| no_type(field)),
     }
+}
+
+/// Whether a column of text is one of jsonb.
+pub(crate) fn is_jsonb(field: &Field) -> bool {
+    field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == JSONB_EXTENSION)
 }
 
 fn no_type(field: &Field) -> Error {
@@ -169,17 +178,9 @@ enum Column {
     Jsonb(StringArray),
     Bytea(BinaryArray),
     Date(Date32Array),
-    Timestamp {
-        micros: TimestampMicrosecondArray,
-        zoned: bool,
-    },
-    /// Text only; binary goes the other way.
+    Timestamp { micros: TimestampMicrosecondArray, zoned: bool },
     Numeric(Decimal128Array),
-    Other {
-        array: ArrayRef,
-        field: Arc<Field>,
-        info: Box<FieldInfo>,
-    },
+    Other { array: ArrayRef, field: Arc<Field>, info: Box<FieldInfo> },
 }
 
 impl Column {
@@ -213,9 +214,7 @@ impl Column {
                     zoned: zone.is_some(),
                 }
             }
-            DataType::Decimal128(_, _) if info.format() == FieldFormat::Text => {
-                Column::Numeric(array.as_primitive::<Decimal128Type>().clone())
-            }
+            DataType::Decimal128(_, _) => Column::Numeric(array.as_primitive::<Decimal128Type>().clone()),
             _ => other(),
         })
     }
@@ -295,10 +294,7 @@ impl Column {
             Column::Bytea(array) => out.put_slice(array.value(row)),
             Column::Date(array) => out.put_i32(datetime::date_to_wire(array.value(row))?),
             Column::Timestamp { micros, .. } => out.put_i64(datetime::timestamp_to_wire(micros.value(row))?),
-            Column::Numeric(array) => {
-                let text = Decimal128Type::format_decimal(array.value(row), array.precision(), array.scale());
-                out.put_slice(text.as_bytes());
-            }
+            Column::Numeric(array) => numeric::write_binary(array.value(row), array.scale(), out),
             Column::Other { array, field, info } => other(array, row, field, info, out)?,
         }
         Ok(())

@@ -3,9 +3,11 @@
 //! sqlparser parses queries; the statements that it lacks, or reads differently, are parsed here on its tokens. Owns
 //! grammar and positions. Knows no catalog: whether a table exists is asked later.
 
+mod copy;
 mod create_table;
 mod cursor;
 mod lex;
+mod prepare;
 mod redact;
 mod set;
 mod types;
@@ -15,14 +17,16 @@ use std::sync::Arc;
 use sqlparser::ast;
 use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
 
+pub(crate) use copy::CopyFormat;
 pub(crate) use create_table::CreateTable;
 use cursor::Cursor;
 pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
 pub(crate) use lex::Text;
+pub(crate) use prepare::{Execute, Prepare};
 pub(crate) use redact::redact;
 pub(crate) use types::known_type;
 
-use crate::error::Error;
+use crate::error::{Error, sqlstate};
 
 /// One statement of a text that a client sent.
 #[derive(Clone, Debug)]
@@ -62,6 +66,7 @@ pub(crate) enum Statement {
     ShowTables,
     ShowCreateTable(TableName),
     ShowCluster,
+    ShowJobs,
     Describe(TableName),
     Flush,
     /// `SHOW name`.
@@ -87,6 +92,15 @@ pub(crate) enum Statement {
     Nothing(&'static str),
     /// A query, or EXPLAIN of one: DataFusion's.
     Query(Box<ast::Statement>),
+    /// `COPY … TO STDOUT`, of the query that it is or stands for.
+    Copy {
+        query: Box<ast::Statement>,
+        format: CopyFormat,
+    },
+    /// `PREPARE name AS query`.
+    Prepare(Box<Prepare>),
+    /// `EXECUTE name (arguments)`.
+    Execute(Box<Execute>),
 }
 
 /// A table's name in the schema `public`, and where it stands.
@@ -96,11 +110,18 @@ pub(crate) struct TableName {
     pub(crate) location: Location,
 }
 
+/// A text beyond this is refused: its syntax tree is many times as large.
+const SCRIPT_BYTES_MAX: usize = 16 << 20;
+
 /// The statements of a text, separated by semicolons.
 ///
 /// # Errors
 /// With SQLSTATE and position. One statement that cannot be parsed fails the whole text, as in PostgreSQL.
 pub(crate) fn parse(sql: &str) -> Result<Vec<Parsed>, Error> {
+    if sql.len() > SCRIPT_BYTES_MAX {
+        let message = format!("a text of {} bytes is larger than the limit of {SCRIPT_BYTES_MAX}", sql.len());
+        return Err(Error::user(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).with_hint("send its statements one by one"));
+    }
     let text = Text(sql);
     let script: Arc<str> = Arc::from(sql);
     let pieces = lex::statements(text.tokens()?);
@@ -130,6 +151,9 @@ impl Cursor<'_> {
         };
         match word.as_str() {
             "SELECT" | "WITH" | "VALUES" | "EXPLAIN" => self.query(),
+            "COPY" => self.copy(),
+            "PREPARE" => self.prepare(),
+            "EXECUTE" => self.execute(),
             "CREATE" => {
                 self.parser.advance_token();
                 Ok(Statement::CreateTable(Box::new(self.create()?)))
@@ -161,18 +185,16 @@ impl Cursor<'_> {
 
     /// Statements that PostgreSQL or RisingWave have and this version does not.
     fn refuse(&self, word: &str) -> Error {
-        const LATER: [&str; 23] = [
+        const LATER: [&str; 20] = [
             "ALTER",
             "ANALYZE",
             "CALL",
             "CHECKPOINT",
             "CLUSTER",
             "COMMENT",
-            "COPY",
             "DECLARE",
             "DELETE",
             "DO",
-            "EXECUTE",
             "FETCH",
             "GRANT",
             "INSERT",
@@ -181,7 +203,6 @@ impl Cursor<'_> {
             "LOCK",
             "MERGE",
             "NOTIFY",
-            "PREPARE",
             "REVOKE",
             "TRUNCATE",
             "UPDATE",

@@ -77,12 +77,16 @@ impl Cursor<'_> {
             self.expect_end()?;
             return Ok(Statement::ShowCluster);
         }
+        if self.words(&["JOBS"]) {
+            self.expect_end()?;
+            return Ok(Statement::ShowJobs);
+        }
         if self.words(&["ALL"]) {
             self.expect_end()?;
             return Ok(Statement::ShowAll);
         }
-        const LATER: [&str; 9] =
-            ["CREATE", "MATERIALIZED", "SOURCES", "SINKS", "VIEWS", "INDEXES", "FUNCTIONS", "JOBS", "CONNECTIONS"];
+        const LATER: [&str; 8] =
+            ["CREATE", "MATERIALIZED", "SOURCES", "SINKS", "VIEWS", "INDEXES", "FUNCTIONS", "CONNECTIONS"];
         if let Some(word) = self.peek_word().filter(|word| LATER.contains(&word.as_str())) {
             return Err(self.unsupported(&format!("SHOW {word}")));
         }

@@ -15,6 +15,10 @@ use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::optimizer::analyzer::function_rewrite::ApplyFunctionRewrites;
+use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
@@ -24,6 +28,7 @@ use sqlparser::tokenizer::Location;
 
 use super::schema::{Database, PG_CATALOG, Roles};
 use super::system::SystemCatalog;
+use super::types::WholeNumbers;
 use super::{params, rewrite};
 use crate::catalog::{Catalog, CatalogCache};
 use crate::config::Config;
@@ -220,7 +225,19 @@ fn template(config: &Config) -> Result<SessionState, Error> {
     for function in functions::common() {
         context.register_udf(function);
     }
-    Ok(context.state())
+    let state = context.state();
+    // Ours come first: DataFusion's own would refuse what they do not know.
+    let operators: Arc<dyn ExprPlanner> = Arc::new(functions::JsonbOperators);
+    let operators = std::iter::once(operators).chain(state.expr_planners().iter().cloned()).collect();
+    Ok(SessionStateBuilder::new_from_existing(state)
+        .with_expr_planners(operators)
+        .with_analyzer_rules(vec![
+            Arc::new(ResolveGroupingFunction::new()),
+            Arc::new(WholeNumbers),
+            Arc::new(TypeCoercion::new()),
+            Arc::new(ApplyFunctionRewrites::new(vec![Arc::new(functions::CheckedArithmetic)])),
+        ])
+        .build())
 }
 
 /// DataFusion does not say where the name of a table that it misses stands; so look before it does.

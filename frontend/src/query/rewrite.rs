@@ -8,13 +8,15 @@ use datafusion_pg_catalog::sql::rules::{
     RewriteArrayAnyAllOperation, SqlStatementRewriteRule, StripCallableQualifier,
 };
 use sqlparser::ast::{
-    CastKind, DataType, Expr, FunctionArguments, Ident, LimitClause, Query, SelectItem, SetExpr, Statement,
-    TableFactor, Value, VisitMut, VisitorMut, visit_expressions, visit_expressions_mut,
+    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    LimitClause, ObjectName, Query, SelectItem, SetExpr, Statement, TableFactor, TypedString, Value, VisitMut,
+    VisitorMut, visit_expressions, visit_expressions_mut,
 };
 use sqlparser::tokenizer::Token;
 
 use weir_common::types::SqlType;
 
+use crate::functions::JSONB_CAST;
 use crate::parser::{Text, fold, identifiers, known_type};
 
 /// Types whose casts `datafusion-pg-catalog` turns into look-ups of names.
@@ -101,26 +103,52 @@ pub(super) fn for_datafusion(statement: Statement) -> Statement {
 
 /// What every query goes through, of a user's or of a tool's.
 pub(super) fn common(mut statement: Statement) -> Statement {
-    let _finished = statement.visit(&mut Precision);
+    let _finished = statement.visit(&mut Types);
     alias_repeated_columns(&mut statement);
     statement
 }
 
-/// PostgreSQL's timestamps have microseconds where DataFusion's default has nanoseconds, and with them a range of only
-/// 584 years.
-struct Precision;
+/// Types that DataFusion lacks or takes for others. PostgreSQL's timestamps have microseconds where DataFusion's default
+/// has nanoseconds, and with them a range of only 584 years. A cast to jsonb is a call of the function that makes one.
+struct Types;
 
-impl VisitorMut for Precision {
+impl VisitorMut for Types {
     type Break = ();
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
+            Expr::Cast { expr: operand, data_type: DataType::JSONB | DataType::JSON, .. } => {
+                let operand = std::mem::replace(operand.as_mut(), Expr::Value(Value::Null.with_empty_span()));
+                *expr = jsonb(operand);
+            }
+            Expr::TypedString(TypedString { data_type: DataType::JSONB | DataType::JSON, value, .. }) => {
+                *expr = jsonb(Expr::Value(value.clone()));
+            }
             Expr::Cast { data_type, .. } => with_microseconds(data_type),
             Expr::TypedString(typed) => with_microseconds(&mut typed.data_type),
             _ => {}
         }
         ControlFlow::Continue(())
     }
+}
+
+/// A call of the function that makes a jsonb of a text.
+fn jsonb(operand: Expr) -> Expr {
+    let operand = FunctionArg::Unnamed(FunctionArgExpr::Expr(operand));
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(JSONB_CAST)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: vec![operand],
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
 }
 
 fn with_microseconds(data_type: &mut DataType) {

@@ -16,11 +16,13 @@ use pgwire::api::store::{Entry, PortalStore};
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
-use pgwire::messages::extendedquery::{Execute, Sync as SyncMessage};
+use pgwire::messages::extendedquery::{
+    Close, CloseComplete, Execute, Parse, ParseComplete, Sync as SyncMessage, TARGET_TYPE_BYTE_STATEMENT,
+};
 use pgwire::messages::response::{EmptyQueryResponse, ReadyForQuery, TransactionStatus};
 use tracing::{Instrument, info_span};
 
-use super::respond::{Cursor, Watch, check_transaction, send_done, send_row_tag};
+use super::respond::{Cursor, Watch, check_transaction, send_copy, send_done, send_row_tag};
 use crate::encode::describe;
 use crate::error::{Error, sqlstate};
 use crate::frontend::{Answer, Frontend, Runnable};
@@ -37,10 +39,7 @@ pub(super) struct Statement {
 
 impl Statement {
     fn parameter_types(&self) -> Vec<Type> {
-        match &self.runnable {
-            Runnable::Query(prepared) => prepared.parameters.wire_types(),
-            Runnable::Command(_) => Vec::new(),
-        }
+        self.runnable.query().map_or_else(Vec::new, |prepared| prepared.parameters.wire_types())
     }
 
     fn fields(&self, format: &Format) -> Result<Vec<FieldInfo>, Error> {
@@ -78,14 +77,11 @@ impl Extended {
         };
         let span = watch.span.clone();
         check_transaction(client, runnable.ends_transaction())?;
-        let values = match runnable {
-            Runnable::Query(prepared) => Some(bind_parameters(portal, &prepared.parameters)?),
-            Runnable::Command(_) => None,
-        };
+        let values = runnable.query().map(|prepared| bind_parameters(portal, &prepared.parameters)).transpose()?;
         let run = Box::pin(frontend.run(session, &watch.limits, runnable, values.as_ref()));
         match watch.limits.run(run).instrument(span).await.and_then(|answer| answer) {
             Ok(answer) => {
-                if !matches!(answer, Answer::Rows(_)) {
+                if !matches!(answer, Answer::Rows(_) | Answer::Copy(..)) {
                     watch.metric.succeeded();
                 }
                 Ok((answer, watch))
@@ -178,7 +174,11 @@ impl Extended {
                 let cursor = Cursor::new(result, &portal.result_column_format, watch)?;
                 self.send(client, &portal, cursor, max_rows).await
             }
-            (answer, _) => send_done(client, answer).await,
+            (Answer::Copy(result, format), watch) => {
+                *portal.state().lock().await = PortalExecutionState::Finished;
+                send_copy(client, result, &format, watch).await
+            }
+            (answer, _) => send_done(client, &self.parser.session, answer).await,
         }
     }
 }
@@ -225,6 +225,41 @@ impl ExtendedQueryHandler for Extended {
 
     fn query_parser(&self) -> Arc<Preparer> {
         Arc::clone(&self.parser)
+    }
+
+    /// Notes the statement's name, which SQL can deallocate it by.
+    async fn on_parse<C>(&self, client: &mut C, message: Parse) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let statement = StoredStatement::parse(client, &message, self.query_parser()).await?;
+        self.parser.session.statements().add_protocol(name)?;
+        match statement {
+            Some(statement) => client.portal_store().put_statement(Arc::new(statement)),
+            None => client.portal_store().put_empty_statement(name),
+        }
+        Ok(client.send(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?)
+    }
+
+    async fn on_close<C>(&self, client: &mut C, message: Close) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        if message.target_type == TARGET_TYPE_BYTE_STATEMENT {
+            self.parser.session.statements().close(name);
+            client.portal_store().rm_statement(name);
+        } else {
+            client.portal_store().rm_portal(name);
+        }
+        Ok(client.send(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await?)
     }
 
     async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use datafusion::arrow::array::RecordBatch;
 use futures::{Sink, SinkExt, Stream, StreamExt, stream};
 use pgwire::api::portal::Format;
 use pgwire::api::results::FieldInfo;
@@ -10,17 +11,19 @@ use pgwire::api::store::PortalStore;
 use pgwire::api::{ClientInfo, ClientPortalStore};
 use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
+use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::data::{DataRow, RowDescription};
 use pgwire::messages::response::{CommandComplete, NoticeResponse, TransactionStatus};
 use pgwire::messages::startup::ParameterStatus;
 use tracing::{Instrument, Span};
 
-use crate::encode::{Rows, describe};
+use crate::encode::{CopyRows, Rows, describe};
 use crate::error::{Error, sqlstate};
 use crate::frontend::{Answer, Notice};
 use crate::metrics;
+use crate::parser::CopyFormat;
 use crate::query::{Batches, ResultSet};
-use crate::session::{Change, Limits};
+use crate::session::{Change, Limits, Session};
 
 /// An error as the client gets it.
 pub(crate) fn wire_error(error: Error) -> PgWireError {
@@ -66,6 +69,11 @@ impl Cursor {
 
     /// The rows of the next batch.
     async fn next(&mut self) -> Option<PgWireResult<Rows>> {
+        let batch = self.next_batch().await?;
+        Some(batch.and_then(|batch| Ok(Rows::new(&batch, &self.fields)?)))
+    }
+
+    async fn next_batch(&mut self) -> Option<PgWireResult<RecordBatch>> {
         let next = self.watch.limits.run(self.batches.next()).instrument(self.watch.span.clone()).await;
         let batch = match next {
             Ok(Some(Ok(batch))) => batch,
@@ -79,7 +87,7 @@ impl Cursor {
             }
         };
         self.watch.metric.count_rows(batch.num_rows());
-        Some(Rows::new(&batch, &self.fields).map_err(PgWireError::from))
+        Some(Ok(batch))
     }
 
     /// Sends every row; returns how many.
@@ -90,24 +98,52 @@ impl Cursor {
     {
         let mut count = 0;
         while let Some(rows) = self.next().await {
-            let rows = rows?;
-            // Where the client does not keep up, its statement can still be cancelled.
-            let sent = self.watch.limits.run(async {
-                for row in rows {
-                    client.feed(PgWireBackendMessage::DataRow(row?)).await?;
-                    count += 1;
-                }
-                Ok::<_, PgWireError>(())
-            });
-            match sent.await {
-                Ok(outcome) => outcome?,
-                Err(error) => {
-                    self.watch.metric.failed(&error);
-                    return Err(error.into());
-                }
-            }
+            let messages = rows?.map(|row| row.map(PgWireBackendMessage::DataRow));
+            count += self.feed(client, messages).await?;
         }
         Ok(count)
+    }
+
+    /// Sends every row as COPY does; returns how many.
+    async fn send_copied<C>(mut self, client: &mut C, format: &CopyFormat, forced: &[bool]) -> PgWireResult<usize>
+    where
+        C: Sink<PgWireBackendMessage> + Unpin + Send,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let mut count = 0;
+        while let Some(batch) = self.next_batch().await {
+            let rows = CopyRows::new(&batch?, &self.fields, format, forced)?;
+            let messages = rows.map(|row| row.map(|row| PgWireBackendMessage::CopyData(CopyData::new(row))));
+            count += self.feed(client, messages).await?;
+        }
+        Ok(count)
+    }
+
+    /// Hands messages to the client; returns how many. Where it does not keep up, its statement can still be cancelled.
+    async fn feed<C>(
+        &mut self,
+        client: &mut C,
+        messages: impl Iterator<Item = PgWireResult<PgWireBackendMessage>> + Send,
+    ) -> PgWireResult<usize>
+    where
+        C: Sink<PgWireBackendMessage> + Unpin + Send,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let fed = self.watch.limits.run(async {
+            let mut count = 0;
+            for message in messages {
+                client.feed(message?).await?;
+                count += 1;
+            }
+            Ok::<_, PgWireError>(count)
+        });
+        match fed.await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                self.watch.metric.failed(&error);
+                Err(error.into())
+            }
+        }
     }
 
     /// Row by row, for a portal of which only some are fetched at a time.
@@ -136,6 +172,38 @@ where
     Ok(client.feed(PgWireBackendMessage::RowDescription(description)).await?)
 }
 
+/// Sends a result as COPY does.
+pub(super) async fn send_copy<C>(
+    client: &mut C,
+    result: ResultSet,
+    format: &CopyFormat,
+    watch: Watch,
+) -> PgWireResult<()>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let field_format = format.field_format();
+    let code = field_format.value();
+    let described = if code == 0 { Format::UnifiedText } else { Format::UnifiedBinary };
+    let cursor = Cursor::new(result, &described, watch)?;
+    let forced = format.forced(&cursor.fields)?;
+    let columns = i16::try_from(cursor.fields.len()).map_err(|_| Error::unsupported("more than 32767 columns"))?;
+    let whole = i8::try_from(code).map_err(|_| Error::internal("a format code is 0 or 1"))?;
+    let formats = vec![code; cursor.fields.len()];
+    let response = CopyOutResponse::new(whole, columns, formats);
+    client.feed(PgWireBackendMessage::CopyOutResponse(response)).await?;
+    if let Some(head) = format.head(&cursor.fields) {
+        client.feed(PgWireBackendMessage::CopyData(CopyData::new(head))).await?;
+    }
+    let count = cursor.send_copied(client, format, &forced).await?;
+    if let Some(tail) = format.tail() {
+        client.feed(PgWireBackendMessage::CopyData(CopyData::new(tail))).await?;
+    }
+    client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
+    send_tag(client, &format!("COPY {count}")).await
+}
+
 /// The end of a statement that returned rows.
 pub(super) async fn send_row_tag<C>(client: &mut C, tag: &str, rows: usize) -> PgWireResult<()>
 where
@@ -156,7 +224,7 @@ where
 }
 
 /// Answers a statement that has no rows, and keeps the state of the transaction.
-pub(super) async fn send_done<C>(client: &mut C, answer: Answer) -> PgWireResult<()>
+pub(super) async fn send_done<C>(client: &mut C, session: &Session, answer: Answer) -> PgWireResult<()>
 where
     C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
     C::PortalStore: PortalStore,
@@ -164,7 +232,7 @@ where
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
     match answer {
-        Answer::Rows(_) => Err(Error::internal("rows are not sent as a tag").into()),
+        Answer::Rows(_) | Answer::Copy(..) => Err(Error::internal("rows are not sent as a tag").into()),
         Answer::Done { tag, notices, changes } => {
             for notice in notices {
                 send_notice(client, "NOTICE", notice).await?;
@@ -186,20 +254,30 @@ where
         }
         Answer::Rollback => end_transaction(client, "ROLLBACK").await,
         Answer::Deallocate(Some(name)) => {
-            if client.portal_store().get_statement(&name).is_none() {
-                let message = format!("prepared statement \"{name}\" does not exist");
-                return Err(Error::user(sqlstate::INVALID_SQL_STATEMENT_NAME, message).into());
-            }
+            session.statements().deallocate(&name)?;
             client.portal_store().rm_statement(&name);
             send_tag(client, "DEALLOCATE").await
         }
-        // Without a list of their names they are left to be replaced, or to end with the connection.
-        Answer::Deallocate(None) => send_tag(client, "DEALLOCATE ALL").await,
+        Answer::Deallocate(None) => {
+            deallocate_all(client, session);
+            send_tag(client, "DEALLOCATE ALL").await
+        }
         Answer::DiscardAll(changes) => {
             client.portal_store().clear_portals();
+            deallocate_all(client, session);
             send_changes(client, changes).await?;
             send_tag(client, "DISCARD ALL").await
         }
+    }
+}
+
+fn deallocate_all<C>(client: &C, session: &Session)
+where
+    C: ClientPortalStore,
+    C::PortalStore: PortalStore,
+{
+    for name in session.statements().deallocate_all() {
+        client.portal_store().rm_statement(&name);
     }
 }
 

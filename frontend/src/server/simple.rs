@@ -16,9 +16,9 @@ use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::simplequery::Query;
 use tracing::{Instrument, info_span};
 
-use super::respond::{Cursor, Watch, check_transaction, send_description, send_done, send_row_tag};
+use super::respond::{Cursor, Watch, check_transaction, send_copy, send_description, send_done, send_row_tag};
 use crate::error::Error;
-use crate::frontend::{Answer, Frontend, Runnable};
+use crate::frontend::{Answer, Frontend};
 use crate::parser::{Parsed, parse};
 use crate::session::Session;
 
@@ -55,9 +55,10 @@ impl Simple {
                 let count = cursor.send(client).await?;
                 send_row_tag(client, tag, count).await
             }
+            Ok(Answer::Copy(result, format)) => send_copy(client, result, &format, watch).await,
             Ok(answer) => {
                 watch.metric.succeeded();
-                send_done(client, answer).await
+                send_done(client, &self.session, answer).await
             }
             Err(error) => {
                 watch.metric.failed(&error);
@@ -73,9 +74,7 @@ impl Simple {
             let runnable = self.frontend.read(&self.session, parsed).await?;
             watch.metric.is(runnable.kind());
             watch.span.record("kind", runnable.kind());
-            if let Runnable::Query(prepared) = &runnable
-                && prepared.parameters.len() > 0
-            {
+            if runnable.query().is_some_and(|prepared| prepared.parameters.len() > 0) {
                 return Err(Error::user("42P02", "there is no parameter $1"));
             }
             self.frontend.run(&self.session, &limits, &runnable, None).await

@@ -2,6 +2,7 @@
 //! RPC services answer from memory.
 
 mod cluster;
+mod expressions;
 mod failures;
 mod protocol;
 mod psql;

@@ -35,7 +35,7 @@ async fn parameters_without_a_type_are_text() {
     let client = cluster.client().await;
     let row = client.query_one("SELECT $1, $2::int + 1, coalesce($3, 'x')", &[&"a", &41_i32, &None::<String>]);
     let row = row.await.expect("a query");
-    assert_eq!((row.get::<_, String>(0), row.get::<_, i64>(1), row.get::<_, String>(2)), ("a".into(), 42, "x".into()));
+    assert_eq!((row.get::<_, String>(0), row.get::<_, i32>(1), row.get::<_, String>(2)), ("a".into(), 42, "x".into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,7 @@ async fn settled(cluster: &mut Cluster, nats: &Nats, sql: &mut Sql) -> Result<()
     cluster.ready().await?;
     eventually("every compute node to have slots", DEADLINE, async || {
         let nodes = sql.query("SHOW CLUSTER").await?;
-        let (roles, slots) = (nodes.column("role"), nodes.column("slots"));
+        let (roles, slots) = (nodes.column("Role"), nodes.column("Slots"));
         let placed = roles.iter().zip(slots).filter(|(role, slots)| **role == "compute" && !slots.is_empty()).count();
         ensure!(placed == COMPUTES, "{placed} have");
         Ok(Some(()))

@@ -1,0 +1,222 @@
+//! Rows as COPY sends them: text, CSV, or binary.
+//!
+//! Owns how a value is quoted or escaped, given the text that PostgreSQL prints for it.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use datafusion::arrow::array::RecordBatch;
+use pgwire::api::results::{FieldFormat, FieldInfo};
+
+use super::Rows;
+use crate::error::{Error, sqlstate};
+use crate::parser::CopyFormat;
+
+/// What opens a binary COPY: a signature, no flags, no extension.
+const BINARY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+/// What ends it: a row of -1 columns.
+const BINARY_TRAILER: &[u8] = b"\xff\xff";
+
+impl CopyFormat {
+    /// How the values of columns are encoded.
+    pub(crate) fn field_format(&self) -> FieldFormat {
+        if *self == CopyFormat::Binary { FieldFormat::Binary } else { FieldFormat::Text }
+    }
+
+    /// What is sent before the rows.
+    pub(crate) fn head(&self, fields: &[FieldInfo]) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        match self {
+            CopyFormat::Binary => return Some(Bytes::from_static(BINARY_HEADER)),
+            CopyFormat::Text { header: true, delimiter, .. } => {
+                for (index, field) in fields.iter().enumerate() {
+                    delimit(index, *delimiter, &mut out);
+                    escape(field.name().as_bytes(), *delimiter, &mut out);
+                }
+            }
+            CopyFormat::Csv { header: true, delimiter, null, quote, escape, .. } => {
+                for (index, field) in fields.iter().enumerate() {
+                    delimit(index, *delimiter, &mut out);
+                    let name = field.name().as_bytes();
+                    let quoted = needs_quotes(name, *delimiter, *quote, null) || is_end_marker(name, fields.len());
+                    put_csv(name, quoted, *quote, *escape, &mut out);
+                }
+            }
+            _ => return None,
+        }
+        out.put_u8(b'\n');
+        Some(out.freeze())
+    }
+
+    /// What is sent after them.
+    pub(crate) fn tail(&self) -> Option<Bytes> {
+        (*self == CopyFormat::Binary).then(|| Bytes::from_static(BINARY_TRAILER))
+    }
+
+    /// Which columns are quoted in any case.
+    ///
+    /// # Errors
+    /// `42703` if a column of FORCE_QUOTE is none of the result's.
+    pub(crate) fn forced(&self, fields: &[FieldInfo]) -> Result<Vec<bool>, Error> {
+        match self {
+            CopyFormat::Csv { force_quote: names, .. } => {
+                if let Some(name) = names.iter().find(|name| !fields.iter().any(|field| field.name() == *name)) {
+                    let message = format!("column \"{name}\" does not exist");
+                    return Err(Error::user(sqlstate::UNDEFINED_COLUMN, message));
+                }
+                Ok(fields.iter().map(|field| names.iter().any(|name| name == field.name())).collect())
+            }
+            _ => Ok(vec![false; fields.len()]),
+        }
+    }
+}
+
+/// The rows of a batch, each as one message of COPY.
+pub(crate) struct CopyRows<'a> {
+    rows: Rows,
+    format: &'a CopyFormat,
+    forced: &'a [bool],
+    /// A value before it is escaped.
+    value: BytesMut,
+}
+
+impl<'a> CopyRows<'a> {
+    /// # Errors
+    /// `XX000` if the batch has other columns than were described.
+    pub(crate) fn new(
+        batch: &RecordBatch,
+        described: &[FieldInfo],
+        format: &'a CopyFormat,
+        forced: &'a [bool],
+    ) -> Result<CopyRows<'a>, Error> {
+        Ok(CopyRows { rows: Rows::new(batch, described)?, format, forced, value: BytesMut::new() })
+    }
+
+    fn delimited(&mut self) -> pgwire::error::PgWireResult<Bytes> {
+        let Rows { columns, buffer, next, .. } = &mut self.rows;
+        for (index, column) in columns.iter().enumerate() {
+            self.value.clear();
+            let is_value = column.write(*next, FieldFormat::Text, &mut self.value)?;
+            match self.format {
+                CopyFormat::Text { delimiter, null, .. } => {
+                    delimit(index, *delimiter, buffer);
+                    if is_value { escape(&self.value, *delimiter, buffer) } else { buffer.put_slice(null.as_bytes()) }
+                }
+                CopyFormat::Csv { delimiter, null, quote, escape, .. } => {
+                    delimit(index, *delimiter, buffer);
+                    if is_value {
+                        let quoted = self.forced[index]
+                            || needs_quotes(&self.value, *delimiter, *quote, null)
+                            || is_end_marker(&self.value, columns.len());
+                        put_csv(&self.value, quoted, *quote, *escape, buffer);
+                    } else {
+                        buffer.put_slice(null.as_bytes());
+                    }
+                }
+                CopyFormat::Binary => {}
+            }
+        }
+        buffer.put_u8(b'\n');
+        *next += 1;
+        Ok(buffer.split().freeze())
+    }
+}
+
+impl Iterator for CopyRows<'_> {
+    type Item = pgwire::error::PgWireResult<Bytes>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rows.next >= self.rows.count {
+            return None;
+        }
+        if *self.format != CopyFormat::Binary {
+            return Some(self.delimited());
+        }
+        let row = self.rows.next()?;
+        Some(row.map(|row| {
+            let mut out = BytesMut::with_capacity(size_of::<i16>() + row.data.len());
+            out.put_i16(row.field_count);
+            out.put_slice(&row.data);
+            out.freeze()
+        }))
+    }
+}
+
+fn delimit(index: usize, delimiter: u8, out: &mut BytesMut) {
+    if index > 0 {
+        out.put_u8(delimiter);
+    }
+}
+
+/// A value of the text format: what would end it or the row is written with a backslash.
+fn escape(value: &[u8], delimiter: u8, out: &mut BytesMut) {
+    for byte in value {
+        let letter = match byte {
+            b'\\' => b'\\',
+            0x08 => b'b',
+            0x0c => b'f',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x0b => b'v',
+            byte if *byte == delimiter => delimiter,
+            byte => {
+                out.put_u8(*byte);
+                continue;
+            }
+        };
+        out.put_slice(&[b'\\', letter]);
+    }
+}
+
+fn needs_quotes(value: &[u8], delimiter: u8, quote: u8, null: &str) -> bool {
+    value == null.as_bytes()
+        || value.iter().any(|byte| *byte == delimiter || *byte == quote || matches!(byte, b'\n' | b'\r'))
+}
+
+/// Alone on a line this would end the data.
+fn is_end_marker(value: &[u8], columns: usize) -> bool {
+    columns == 1 && value == b"\\."
+}
+
+fn put_csv(value: &[u8], quoted: bool, quote: u8, escape: u8, out: &mut BytesMut) {
+    if !quoted {
+        return out.put_slice(value);
+    }
+    out.put_u8(quote);
+    for byte in value {
+        if *byte == quote || *byte == escape {
+            out.put_u8(escape);
+        }
+        out.put_u8(*byte);
+    }
+    out.put_u8(quote);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut BytesMut)) -> String {
+        let mut out = BytesMut::new();
+        write(&mut out);
+        String::from_utf8(out.to_vec()).expect("UTF-8")
+    }
+
+    #[test]
+    fn text_is_escaped_with_backslashes() {
+        assert_eq!(written(|out| escape("a\tb\\c\nd\rä".as_bytes(), b'\t', out)), "a\\tb\\\\c\\nd\\rä");
+        assert_eq!(written(|out| escape(b"a|b\t", b'|', out)), "a\\|b\\t");
+    }
+
+    #[test]
+    fn csv_is_quoted_where_it_must_be() {
+        let csv = |value: &str| {
+            let quoted = needs_quotes(value.as_bytes(), b',', b'"', "");
+            written(|out| put_csv(value.as_bytes(), quoted, b'"', b'"', out))
+        };
+        assert_eq!(csv("plain"), "plain");
+        assert_eq!(csv(""), "\"\"");
+        assert_eq!(csv("a,b"), "\"a,b\"");
+        assert_eq!(csv("say \"x\""), "\"say \"\"x\"\"\"");
+        assert_eq!(csv("two\nlines"), "\"two\nlines\"");
+    }
+}

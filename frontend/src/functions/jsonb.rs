@@ -1,0 +1,324 @@
+//! PostgreSQL's operators and functions of `jsonb`.
+//!
+//! A jsonb is a text in normal form (see `weir_common::types`), so a part of it is in normal form too, and is cut out as
+//! it stands: numbers keep their digits, and nothing is built that is not asked for. Owns what the operators mean; the
+//! text itself is read by `serde_json`. A value that is missing is NULL; a JSON null is a value, which only `->>` and
+//! `#>>` turn into NULL.
+
+mod value;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanBuilder, Int32Builder, StringArray, StringBuilder};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
+use datafusion::common::DFSchema;
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use datafusion::scalar::ScalarValue;
+use sqlparser::ast::BinaryOperator;
+use weir_common::types::SqlType;
+
+use crate::encode::is_jsonb;
+use crate::error::{Error, sqlstate};
+
+/// The function that `…::jsonb` stands for.
+pub(crate) const CAST: &str = "jsonb";
+
+/// The functions that a client can call by name.
+pub(super) fn functions() -> Vec<ScalarUDF> {
+    [Function::Normalise, Function::TypeOf, Function::ArrayLength].into_iter().map(Function::udf).collect()
+}
+
+/// Plans the operators: `->`, `->>`, `#>`, `#>>`, `@>`, `<@` and `?`.
+#[derive(Debug)]
+pub(crate) struct Operators;
+
+impl ExprPlanner for Operators {
+    fn plan_binary_op(&self, raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let function = match raw.op {
+            BinaryOperator::Arrow => Function::Get,
+            BinaryOperator::LongArrow => Function::GetText,
+            BinaryOperator::HashArrow => Function::GetPath,
+            BinaryOperator::HashLongArrow => Function::GetPathText,
+            BinaryOperator::Question => Function::Exists,
+            BinaryOperator::AtArrow | BinaryOperator::ArrowAt => Function::Contains,
+            BinaryOperator::Eq | BinaryOperator::NotEq => {
+                return Ok(PlannerResult::Original(with_normal_literals(raw, schema)));
+            }
+            _ => return Ok(PlannerResult::Original(raw)),
+        };
+        // Arrays have these two as well.
+        let is_text = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| ty.is_string() || ty.is_null());
+        if function == Function::Contains && !(is_text(&raw.left) && is_text(&raw.right)) {
+            return Ok(PlannerResult::Original(raw));
+        }
+        let operands = match raw.op {
+            BinaryOperator::ArrowAt => vec![raw.right, raw.left],
+            _ => vec![raw.left, raw.right],
+        };
+        let call = ScalarFunction::new_udf(Arc::new(function.udf()), operands);
+        Ok(PlannerResult::Planned(Expr::ScalarFunction(call)))
+    }
+}
+
+/// A text that a jsonb is compared with is one too, however it is written.
+fn with_normal_literals(mut raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
+    let is_jsonb = |expr: &Expr| expr.to_field(schema).is_ok_and(|(_, field)| is_jsonb(&field));
+    let normal = |expr: Expr| match expr {
+        Expr::Literal(ScalarValue::Utf8(Some(_)), _) => Function::Normalise.udf().call(vec![expr]),
+        expr => expr,
+    };
+    if is_jsonb(&raw.left) {
+        raw.right = normal(raw.right);
+    } else if is_jsonb(&raw.right) {
+        raw.left = normal(raw.left);
+    }
+    raw
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Function {
+    /// `->`
+    Get,
+    /// `->>`
+    GetText,
+    /// `#>`
+    GetPath,
+    /// `#>>`
+    GetPathText,
+    /// `@>`
+    Contains,
+    /// `?`
+    Exists,
+    /// `jsonb(text)`, which is also `text::jsonb`.
+    Normalise,
+    /// `jsonb_typeof`
+    TypeOf,
+    /// `jsonb_array_length`
+    ArrayLength,
+}
+
+impl Function {
+    fn udf(self) -> ScalarUDF {
+        ScalarUDF::from(Jsonb { function: self, signature: Signature::user_defined(Volatility::Immutable) })
+    }
+
+    /// PostgreSQL's names of the functions behind the operators.
+    fn name(self) -> &'static str {
+        match self {
+            Function::Get => "jsonb_object_field",
+            Function::GetText => "jsonb_object_field_text",
+            Function::GetPath => "jsonb_extract_path",
+            Function::GetPathText => "jsonb_extract_path_text",
+            Function::Contains => "jsonb_contains",
+            Function::Exists => "jsonb_exists",
+            Function::Normalise => CAST,
+            Function::TypeOf => "jsonb_typeof",
+            Function::ArrayLength => "jsonb_array_length",
+        }
+    }
+
+    fn returns(self) -> SqlType {
+        match self {
+            Function::Get | Function::GetPath | Function::Normalise => SqlType::Jsonb,
+            Function::GetText | Function::GetPathText | Function::TypeOf => SqlType::Varchar,
+            Function::Contains | Function::Exists => SqlType::Boolean,
+            Function::ArrayLength => SqlType::Integer,
+        }
+    }
+
+    /// What the operands have to become.
+    fn operands(self, given: &[DataType]) -> Option<Vec<DataType>> {
+        let is_text = |ty: &DataType| ty.is_string() || ty.is_null();
+        let second = match (self, given) {
+            (Function::Normalise | Function::TypeOf | Function::ArrayLength, [only]) if is_text(only) => {
+                return Some(vec![DataType::Utf8]);
+            }
+            (Function::Get | Function::GetText, [_, key]) if key.is_integer() => DataType::Int64,
+            (Function::Get | Function::GetText | Function::Contains | Function::Exists, [_, key]) if is_text(key) => {
+                DataType::Utf8
+            }
+            (Function::GetPath | Function::GetPathText, [_, path]) if is_text(path) => DataType::Utf8,
+            (Function::GetPath | Function::GetPathText, [_, DataType::List(_)]) => {
+                DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
+            }
+            _ => return None,
+        };
+        given.first().is_some_and(is_text).then(|| vec![DataType::Utf8, second])
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Jsonb {
+    function: Function,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Jsonb {
+    fn name(&self) -> &str {
+        self.function.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn coerce_types(&self, given: &[DataType]) -> Result<Vec<DataType>> {
+        self.function.operands(given).ok_or_else(|| {
+            let given: Vec<String> = given.iter().map(ToString::to_string).collect();
+            let message = format!("function {}({}) does not exist", self.name(), given.join(", "));
+            Error::user(sqlstate::UNDEFINED_FUNCTION, message)
+                .with_hint("the first operand is a jsonb; the second a text, an integer for -> and ->>, a text[] for #> and #>>")
+                .into()
+        })
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(self.function.returns().arrow())
+    }
+
+    fn return_field_from_args(&self, _args: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::new(self.function.returns().field(self.name())))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let all_scalars = args.args.iter().all(|operand| matches!(operand, ColumnarValue::Scalar(_)));
+        let rows = if all_scalars { 1 } else { args.number_rows };
+        let document = args.args.first().ok_or_else(|| Error::internal("a function of jsonb has no operand"))?;
+        let document = text(&document.to_array(rows)?)?;
+        let result = match (self.function, args.args.get(1)) {
+            (Function::Normalise, _) => texts(&document, |text, _| Ok(Some(Cow::Owned(value::normalise(text)?))))?,
+            (Function::TypeOf, _) => texts(&document, |text, _| Ok(Some(Cow::Borrowed(value::type_of(text)))))?,
+            (Function::ArrayLength, _) => lengths(&document)?,
+            (function, Some(operand)) => with_operand(function, &document, operand, rows)?,
+            (_, None) => return Err(Error::internal("an operator of jsonb has one operand").into()),
+        };
+        if all_scalars {
+            return Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?));
+        }
+        Ok(ColumnarValue::Array(result))
+    }
+}
+
+/// Applies an operator row by row.
+fn with_operand(function: Function, document: &StringArray, operand: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
+    let operand = Operand::new(function, operand, rows)?;
+    match function {
+        Function::Get | Function::GetPath => {
+            texts(document, |text, row| Ok(operand.find(text, row)?.map(Cow::Borrowed)))
+        }
+        Function::GetText | Function::GetPathText => texts(document, |text, row| match operand.find(text, row)? {
+            Some(found) => value::as_text(found),
+            None => Ok(None),
+        }),
+        _ => {
+            let mut result = BooleanBuilder::with_capacity(document.len());
+            for row in 0..document.len() {
+                let other = operand.text(row);
+                result.append_option(match (document.is_valid(row), other) {
+                    (true, Some(other)) if function == Function::Exists => {
+                        Some(value::exists(document.value(row), other)?)
+                    }
+                    (true, Some(other)) => Some(value::contains(document.value(row), other)?),
+                    _ => None,
+                });
+            }
+            Ok(Arc::new(result.finish()))
+        }
+    }
+}
+
+/// The second operand of an operator; a constant path is read once.
+enum Operand {
+    Key(StringArray),
+    Index(ArrayRef),
+    Path(Vec<String>),
+    Paths(ArrayRef),
+    Null,
+}
+
+impl Operand {
+    fn new(function: Function, operand: &ColumnarValue, rows: usize) -> Result<Operand> {
+        let is_path = matches!(function, Function::GetPath | Function::GetPathText);
+        if let (true, ColumnarValue::Scalar(ScalarValue::Utf8(path))) = (is_path, operand) {
+            return Ok(match path {
+                Some(path) => Operand::Path(value::path(path)?),
+                None => Operand::Null,
+            });
+        }
+        let array = operand.to_array(rows)?;
+        Ok(match array.data_type() {
+            DataType::Int64 => Operand::Index(array),
+            _ if is_path => Operand::Paths(array),
+            _ => Operand::Key(text(&array)?),
+        })
+    }
+
+    fn text(&self, row: usize) -> Option<&str> {
+        match self {
+            Operand::Key(keys) if keys.is_valid(row) => Some(keys.value(row)),
+            _ => None,
+        }
+    }
+
+    /// The part of a document that the operand of a row names.
+    fn find<'a>(&self, document: &'a str, row: usize) -> Result<Option<&'a str>> {
+        let found = match self {
+            Operand::Key(keys) if keys.is_valid(row) => value::member(document, keys.value(row)),
+            Operand::Index(indexes) if indexes.is_valid(row) => {
+                value::element(document, indexes.as_primitive::<Int64Type>().value(row))
+            }
+            Operand::Path(path) => value::at_path(document, path.iter().map(String::as_str)),
+            Operand::Paths(paths) if paths.is_valid(row) => match paths.as_list_opt::<i32>() {
+                Some(lists) => {
+                    let steps = lists.value(row);
+                    let steps = steps.as_string::<i32>();
+                    if steps.null_count() > 0 {
+                        return Ok(None);
+                    }
+                    value::at_path(document, steps.iter().flatten())
+                }
+                None => {
+                    let path = value::path(text(paths)?.value(row))?;
+                    value::at_path(document, path.iter().map(String::as_str))
+                }
+            },
+            _ => return Ok(None),
+        };
+        Ok(found?)
+    }
+}
+
+fn text(array: &ArrayRef) -> Result<StringArray> {
+    Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())
+}
+
+/// A text for each document that is not NULL.
+fn texts<'a>(
+    documents: &'a StringArray,
+    of: impl Fn(&'a str, usize) -> Result<Option<Cow<'a, str>>>,
+) -> Result<ArrayRef> {
+    let mut result = StringBuilder::with_capacity(documents.len(), 0);
+    for row in 0..documents.len() {
+        match documents.is_valid(row).then(|| of(documents.value(row), row)).transpose()?.flatten() {
+            Some(text) => result.append_value(text),
+            None => result.append_null(),
+        }
+    }
+    Ok(Arc::new(result.finish()))
+}
+
+fn lengths(documents: &StringArray) -> Result<ArrayRef> {
+    let mut result = Int32Builder::with_capacity(documents.len());
+    for document in documents {
+        result.append_option(document.map(value::array_length).transpose()?);
+    }
+    Ok(Arc::new(result.finish()))
+}

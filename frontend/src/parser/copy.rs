@@ -1,0 +1,196 @@
+//! `COPY (query) TO STDOUT` and `COPY table [(columns)] TO STDOUT`, with its options in both of PostgreSQL's spellings.
+
+use sqlparser::ast::{
+    self, CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Expr, SelectItem, SetExpr,
+    TableFactor,
+};
+
+use super::Statement;
+use super::cursor::{Cursor, fold};
+use crate::error::{Error, sqlstate};
+
+/// How rows are written. Characters are single bytes, as PostgreSQL wants them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CopyFormat {
+    Text {
+        delimiter: u8,
+        null: String,
+        header: bool,
+    },
+    Csv {
+        delimiter: u8,
+        null: String,
+        header: bool,
+        quote: u8,
+        escape: u8,
+        /// Columns that are quoted although they need not be.
+        force_quote: Vec<String>,
+    },
+    Binary,
+}
+
+impl Cursor<'_> {
+    pub(super) fn copy(&mut self) -> Result<Statement, Error> {
+        let position = self.position();
+        let statement = self.parser.parse_statement().map_err(|error| self.lift(error))?;
+        self.expect_end()?;
+        let ast::Statement::Copy { source, to, target, options, legacy_options, .. } = statement else {
+            return Err(self.expected("COPY … TO STDOUT"));
+        };
+        if !to {
+            return Err(Error::unsupported("COPY FROM is not supported yet")
+                .with_hint("rows come from NATS: publish them to the subject of the table")
+                .at(position));
+        }
+        if target != CopyTarget::Stdout {
+            return Err(Error::unsupported("COPY to a file or a program of the server is not supported")
+                .with_hint("use COPY … TO STDOUT, or \\copy of psql")
+                .at(position));
+        }
+        let format =
+            Options::of(&options, &legacy_options).and_then(Options::format).map_err(|error| error.at(position))?;
+        let query = match source {
+            CopySource::Query(query) => query,
+            CopySource::Table { table_name, columns } => whole_table(table_name, columns)?,
+        };
+        Ok(Statement::Copy { query: Box::new(ast::Statement::Query(query)), format })
+    }
+}
+
+/// `SELECT columns FROM table`, with places in the client's text.
+fn whole_table(table: ast::ObjectName, columns: Vec<ast::Ident>) -> Result<Box<ast::Query>, Error> {
+    let pattern = super::parse("SELECT * FROM t")?.pop().map(|parsed| parsed.statement);
+    let Some(Statement::Query(pattern)) = pattern else {
+        return Err(Error::internal("a SELECT is no query"));
+    };
+    let ast::Statement::Query(mut query) = *pattern else {
+        return Err(Error::internal("a SELECT is no query"));
+    };
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        if !columns.is_empty() {
+            select.projection =
+                columns.into_iter().map(|column| SelectItem::UnnamedExpr(Expr::Identifier(column))).collect();
+        }
+        if let Some(TableFactor::Table { name, .. }) = select.from.first_mut().map(|from| &mut from.relation) {
+            *name = table;
+        }
+    }
+    Ok(query)
+}
+
+/// The options as they were given; what is not given depends on the format.
+#[derive(Default)]
+struct Options {
+    format: Option<String>,
+    delimiter: Option<char>,
+    null: Option<String>,
+    header: bool,
+    quote: Option<char>,
+    escape: Option<char>,
+    force_quote: Vec<String>,
+}
+
+impl Options {
+    fn of(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<Options, Error> {
+        let mut given = Options::default();
+        for option in options {
+            given.take(option)?;
+        }
+        for option in legacy {
+            match option {
+                CopyLegacyOption::Binary => given.format = Some("binary".to_owned()),
+                CopyLegacyOption::Csv(options) => {
+                    given.format = Some("csv".to_owned());
+                    options.iter().for_each(|option| given.take_csv(option));
+                }
+                CopyLegacyOption::Delimiter(delimiter) => given.delimiter = Some(*delimiter),
+                CopyLegacyOption::Null(null) => given.null = Some(null.clone()),
+                CopyLegacyOption::Header => given.header = true,
+                other => return Err(unsupported(other)),
+            }
+        }
+        Ok(given)
+    }
+
+    fn take(&mut self, option: &CopyOption) -> Result<(), Error> {
+        match option {
+            CopyOption::Format(format) => self.format = Some(fold(format)),
+            CopyOption::Delimiter(delimiter) => self.delimiter = Some(*delimiter),
+            CopyOption::Null(null) => self.null = Some(null.clone()),
+            CopyOption::Header(header) => self.header = *header,
+            CopyOption::Quote(quote) => self.quote = Some(*quote),
+            CopyOption::Escape(escape) => self.escape = Some(*escape),
+            CopyOption::ForceQuote(columns) => self.force_quote = columns.iter().map(fold).collect(),
+            CopyOption::Encoding(name) if ["utf8", "utf-8"].contains(&name.to_lowercase().as_str()) => {}
+            other => return Err(unsupported(other)),
+        }
+        Ok(())
+    }
+
+    fn take_csv(&mut self, option: &CopyLegacyCsvOption) {
+        match option {
+            CopyLegacyCsvOption::Header => self.header = true,
+            CopyLegacyCsvOption::Quote(quote) => self.quote = Some(*quote),
+            CopyLegacyCsvOption::Escape(escape) => self.escape = Some(*escape),
+            CopyLegacyCsvOption::ForceQuote(columns) => self.force_quote = columns.iter().map(fold).collect(),
+            // Means something for COPY FROM only.
+            CopyLegacyCsvOption::ForceNotNull(_) => {}
+        }
+    }
+
+    fn format(self) -> Result<CopyFormat, Error> {
+        let format = self.format.as_deref().unwrap_or("text");
+        if format != "csv" && (self.quote.is_some() || self.escape.is_some() || !self.force_quote.is_empty()) {
+            return Err(Error::unsupported("COPY QUOTE, ESCAPE and FORCE_QUOTE are available only in CSV mode"));
+        }
+        match format {
+            "text" => Ok(CopyFormat::Text {
+                delimiter: one_byte("delimiter", self.delimiter, b'\t')?,
+                null: self.null.unwrap_or_else(|| "\\N".to_owned()),
+                header: self.header,
+            }),
+            "csv" => {
+                let quote = one_byte("quote", self.quote, b'"')?;
+                let delimiter = one_byte("delimiter", self.delimiter, b',')?;
+                if delimiter == quote {
+                    return Err(invalid("COPY delimiter and quote must be different"));
+                }
+                Ok(CopyFormat::Csv {
+                    delimiter,
+                    null: self.null.unwrap_or_default(),
+                    header: self.header,
+                    quote,
+                    escape: one_byte("escape", self.escape, quote)?,
+                    force_quote: self.force_quote,
+                })
+            }
+            "binary" if self.delimiter.is_some() || self.null.is_some() || self.header => {
+                Err(invalid("cannot specify DELIMITER, NULL or HEADER in BINARY mode"))
+            }
+            "binary" => Ok(CopyFormat::Binary),
+            other => Err(invalid(&format!("COPY format \"{other}\" not recognized"))
+                .with_hint("the formats are text, csv and binary")),
+        }
+    }
+}
+
+fn one_byte(what: &str, given: Option<char>, default: u8) -> Result<u8, Error> {
+    match given {
+        None => Ok(default),
+        Some(character) if matches!(character, '\n' | '\r' | '\\') && what == "delimiter" => {
+            Err(invalid("COPY delimiter cannot be newline, carriage return or backslash"))
+        }
+        Some(character) => u8::try_from(character)
+            .ok()
+            .filter(u8::is_ascii)
+            .ok_or_else(|| invalid(&format!("COPY {what} must be a single one-byte character"))),
+    }
+}
+
+fn invalid(message: &str) -> Error {
+    Error::user(sqlstate::INVALID_PARAMETER_VALUE, message)
+}
+
+fn unsupported(option: &impl std::fmt::Display) -> Error {
+    Error::unsupported(format!("the option {option} of COPY is not supported"))
+}
