@@ -113,6 +113,8 @@ pub struct StoredMessage {
     pub sequence: u64,
     /// What it was published to.
     pub subject: String,
+    /// What it was published with, as it is; may be empty.
+    pub headers: Vec<u8>,
     /// What was published.
     pub payload: Vec<u8>,
 }
@@ -126,6 +128,8 @@ struct GetAnswer {
 struct GetMessage {
     seq: u64,
     subject: String,
+    #[serde(default)]
+    hdrs: String,
     #[serde(default)]
     data: String,
 }
@@ -256,7 +260,7 @@ impl Api {
     }
 
     /// The first message at or above a sequence that was published to a subject, wildcards allowed; nothing if there is
-    /// none. What it was published with besides its payload is left aside unread.
+    /// none.
     ///
     /// # Errors
     /// If the server does not say.
@@ -274,10 +278,12 @@ impl Api {
             Err(Error::Refused { code: code::NO_MESSAGE, .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let payload = BASE64
-            .decode(&message.data)
-            .map_err(|source| Error::Malformed { what, source: serde::de::Error::custom(source) })?;
-        Ok(Some(StoredMessage { sequence: message.seq, subject: message.subject, payload }))
+        let decode = |text: &str| {
+            let malformed = |source| Error::Malformed { what: what.clone(), source: serde::de::Error::custom(source) };
+            BASE64.decode(text).map_err(malformed)
+        };
+        let (headers, payload) = (decode(&message.hdrs)?, decode(&message.data)?);
+        Ok(Some(StoredMessage { sequence: message.seq, subject: message.subject, headers, payload }))
     }
 
     /// One request. The link tells of a denial, which the server does not send as an answer.

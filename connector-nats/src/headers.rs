@@ -34,7 +34,9 @@ mod tests {
         for good in ["", "NATS/1.0\r\n\r\n", "NATS/1.0\r\na: b\r\n c\r\nd:e\r\n\r\n", "NATS/1.0 503 Go away\r\n\r\n"] {
             assert!(are_readable(good.as_bytes()), "{good:?}");
         }
-        for bad in ["HTTP/1.1\r\n\r\n", "NATS/1.0\r\nno colon\r\n\r\n", "NATS/1.0 x\r\n\r\n", "NATS/1.0\r\n: b\r\n\r\n"] {
+        for bad in
+            ["HTTP/1.1\r\n\r\n", "NATS/1.0\r\nno colon\r\n\r\n", "NATS/1.0 x\r\n\r\n", "NATS/1.0\r\nn\u{e9}: b\r\n\r\n"]
+        {
             assert!(!are_readable(bad.as_bytes()), "{bad:?}");
         }
         assert!(!are_readable(b"NATS/1.0\r\na: \xff\r\n\r\n"));

@@ -16,7 +16,6 @@ use tonic::transport::Server;
 use tracing::{Instrument, info, info_span};
 use weir_common::error::{Kind, chain};
 use weir_common::http::Readiness;
-use weir_common::ids::NodeId;
 use weir_common::telemetry;
 use weir_proto::control_server::ControlServer;
 use weir_proto::meta_server::MetaServer;
@@ -162,8 +161,9 @@ impl Meta {
         storage.forget_orphans().await?;
         let (catalog_version, next_table, tables) = storage.catalog().await?;
         let nodes = self.store.list(&keys.nodes()).await?;
-        let id = |stored: store::KeyValue| Some(NodeId(stored.key.strip_prefix(&keys.nodes())?.to_owned()));
-        let expected: BTreeSet<NodeId> = nodes.into_iter().filter_map(id).collect();
+        // By address: a node that opens a new control stream has a new id.
+        let address = |stored: store::KeyValue| String::from_utf8_lossy(&stored.value).into_owned();
+        let expected: BTreeSet<String> = nodes.into_iter().map(address).collect();
         info!(tables = tables.len(), expected_nodes = expected.len(), "leading the cluster");
         let core = Coordinator::new(
             state::Config {

@@ -160,8 +160,8 @@ pub enum Action {
         position: Sequence,
         /// Why.
         reason: Reason,
-        /// Whether the next message is to be fetched by a request of its own and counts as read, so that the consumer
-        /// starts above it.
+        /// Whether the next messages, one at least, are to be fetched by requests of their own and count as read, so that
+        /// the consumer starts above them.
         fetch: bool,
     },
     /// Request messages.

@@ -229,7 +229,8 @@ impl Delivery {
                 assert!(position >= self.position, "built at {position}, but read up to {}", self.position);
                 if position > self.position {
                     self.position = position;
-                    // Should the next message be of the same kind, it need not show that so often.
+                    self.fruitless = 0;
+                    // Should a further message be of the same kind, it need not show that so often.
                     self.breaks = BREAKS_MAX - 1;
                 }
                 let pulls = Pulls::new(terms.batch, terms.requests);

@@ -374,10 +374,13 @@ impl World {
 
     fn complete_build(&mut self) {
         if let Some((incarnation, mut position, fetch)) = self.building.take().filter(|_| self.connected) {
-            let next = self.stream.iter().copied().find(|sequence| *sequence >= position.0);
-            if let Some(fetched) = next.filter(|_| fetch) {
-                self.accepted.push(fetched);
-                position = Sequence(fetched + 1);
+            // A few messages, until the one that is to blame is among them.
+            while let (true, Some(next)) = (fetch, self.stream.iter().copied().find(|next| *next >= position.0)) {
+                self.accepted.push(next);
+                position = Sequence(next + 1);
+                if self.poison.contains(&next) || next % 4 == 0 {
+                    break;
+                }
             }
             self.create(position.0);
             self.wire.clear();

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use weir_common::ids::Sequence;
 
-use crate::api::{Api, Object, StoredMessage, StreamInfo};
+use super::fetch::{Fetched, fetch};
+use crate::api::{Api, Object, StreamInfo};
 use crate::consumer::{self, Bounds};
 use crate::delivery::{Incarnation, Pull, Terms};
 use crate::error::Error;
@@ -41,7 +42,7 @@ pub(super) struct Attempt {
     pub(super) owner: String,
     pub(super) incarnation: Incarnation,
     pub(super) position: Sequence,
-    /// Whether the next message is fetched by a request of its own.
+    /// Whether messages are fetched before, see [`fetch`].
     pub(super) fetch: bool,
     pub(super) known: Known,
 }
@@ -52,10 +53,8 @@ pub(super) struct Built {
     pub(super) terms: Terms,
     /// The last sequence of the stream.
     pub(super) stream_last: Sequence,
-    /// Where the consumer starts: at the position that was asked for, or above what was fetched.
-    pub(super) position: Sequence,
-    /// The message that was fetched, if one was.
-    pub(super) fetched: Option<StoredMessage>,
+    /// What was fetched, and where the consumer starts: at the position that was asked for, or above what was fetched.
+    pub(super) fetched: Fetched,
     /// What the stream no longer holds from the position on, as far as that is news.
     pub(super) gap: Gap,
 }
@@ -109,8 +108,13 @@ impl Attempt {
             .subscribe(inbox.clone())
             .await
             .map_err(|_| Error::Disconnected { what: format!("to subscribe for consumer \"{name}\"") })?;
-        let (position, fetched) = if self.fetch { self.fetch(&info).await? } else { (self.position, None) };
-        let made = self.api.create_consumer(&self.stream, &consumer::starting_at(&config, position)).await?;
+        let last = Sequence(info.state.last_seq);
+        let fetched = if self.fetch {
+            fetch(&self.api, &self.stream, &self.options, self.position, last).await?
+        } else {
+            Fetched { position: self.position, ..Fetched::default() }
+        };
+        let made = self.api.create_consumer(&self.stream, &consumer::starting_at(&config, fetched.position)).await?;
         check_filters_understood(&config, &made.config, &name)?;
         let (terms, bounds) = consumer::terms(&made.config, self.options.consumer.rate_limit);
         let guard = consumer::filters(&self.options, &info.config).is_empty().then(|| Guard::new(&self.options));
@@ -132,22 +136,7 @@ impl Attempt {
             inbox,
             bounds,
         };
-        Ok(Built { live, terms, stream_last: Sequence(info.state.last_seq), position, fetched, gap })
-    }
-
-    /// The table's next message, and the position above it. If there is none, the position above what the stream held
-    /// when it was last looked up: nothing of that is the table's.
-    async fn fetch(&self, info: &StreamInfo) -> Result<(Sequence, Option<StoredMessage>), Error> {
-        let mut next: Option<StoredMessage> = None;
-        for subject in consumer::wanted_subjects(&self.options) {
-            let found = self.api.message_at(&self.stream, self.position, subject).await?;
-            next = next.into_iter().chain(found).min_by_key(|message| message.sequence);
-        }
-        let position = match &next {
-            Some(message) => Sequence(message.sequence + 1),
-            None => self.position.max(Sequence(info.state.last_seq + 1)),
-        };
-        Ok((position, next))
+        Ok(Built { live, terms, stream_last: last, fetched, gap })
     }
 
     /// Positions mean nothing in another stream, or in one that has lost its end.

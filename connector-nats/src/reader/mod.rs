@@ -10,6 +10,7 @@
 //! stands in its way, and messages that are lost to the stream, at WARN.
 
 mod build;
+mod fetch;
 mod intake;
 mod outage;
 mod status;

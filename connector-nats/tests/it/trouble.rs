@@ -88,6 +88,7 @@ async fn no_headers_stop_the_reader() {
     }
     publish(&js, 15, 10).await;
     for pairs in [&[][..], &DURABLE[..], &[("subject", "events.raw,events.5,events.6")]] {
+        let started = Instant::now();
         let mut table = Table::create(&options(server.port, pairs)).await;
         if pairs.first().is_some_and(|(option, _)| *option == "subject") {
             table.read_rows_committing(8).await;
@@ -96,6 +97,7 @@ async fn no_headers_stop_the_reader() {
             table.read_rows_committing(24).await;
             table.assert_rows(1..=24);
         }
+        assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         if pairs == DURABLE {
             eventually("the ack floor reaches the end", async || {
                 let info = stream.consumer_info("d").await.expect("it is there");

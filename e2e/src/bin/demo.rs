@@ -57,6 +57,8 @@ async fn run(sandbox: &Sandbox) -> Result<()> {
     println!("* nats-server with JetStream runs at {}", nats.address());
     let mut weir = Weir::standalone(sandbox)?;
     weir.ready().await?;
+    // Said after the whole machine, or this process, stood still for longer than a leader's lease.
+    weir.expect_warnings(&["leadership lost"]);
     println!("* weir standalone runs, SQL at {}", weir.sql_address());
 
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();

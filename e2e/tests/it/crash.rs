@@ -31,9 +31,11 @@ const RATE: u64 = 5_000;
 
 /// What meta counts its commits by.
 const COMMITS: &str = "weir_commits_total";
+/// Messages of the test with state on S3, of which the first half flows undisturbed while requests are counted.
+const TOTAL_S3: u64 = 100_000;
 /// Objects that a commit of one busy table on four slots may write, compaction and housekeeping included. S3 asks money
 /// for each.
-const PUTS_A_COMMIT_MAX: f64 = 40.0;
+const PUTS_A_COMMIT_MAX: f64 = 12.0;
 /// Terms whose databases the running one may still read, besides its own.
 const KEPT_TERMS_MAX: u64 = 6;
 /// How long they may take to be rewritten and the others to be collected.
@@ -184,8 +186,7 @@ async fn dead_terms_are_collected(sandbox: &Sandbox) -> Result<()> {
                 kept += 1;
             }
         }
-        ensure!(newest > 2 * KEPT_TERMS_MAX, "only {newest} terms: nothing to collect");
-        ensure!(kept <= KEPT_TERMS_MAX, "{kept} of {newest} terms have databases");
+        ensure!(kept < newest && kept <= KEPT_TERMS_MAX, "{kept} of {newest} terms have databases");
         eprintln!("{kept} of {newest} terms have databases");
         Ok(Some(()))
     })
@@ -215,9 +216,9 @@ fn a_table_is_exact_after_kills_with_its_state_on_s3() {
         let seed = chaos::seed();
         let s3 = S3::start(sandbox).await?;
         let (nats, mut cluster) = start_cluster_on(s3.state(), sandbox).await?;
-        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL_SHORT).await?;
-        let undisturbed = TOTAL_SHORT / 2;
-        flow.reaches(undisturbed / 3).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL_S3).await?;
+        let undisturbed = TOTAL_S3 / 2;
+        flow.reaches(undisturbed / 5).await?;
         let (puts, commits) = (s3.requests("PUT")?, cluster.metas[0].metric(COMMITS).await?);
         flow.reaches(undisturbed).await?;
         let (puts, commits) = (s3.requests("PUT")? - puts, cluster.metas[0].metric(COMMITS).await? - commits);

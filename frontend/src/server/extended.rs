@@ -237,7 +237,7 @@ impl ExtendedQueryHandler for Extended {
     {
         let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
         let statement = StoredStatement::parse(client, &message, self.query_parser()).await?;
-        self.parser.session.statements().add_protocol(name)?;
+        self.parser.session.statements().add_protocol(message.name.as_deref().unwrap_or_default())?;
         match statement {
             Some(statement) => client.portal_store().put_statement(Arc::new(statement)),
             None => client.portal_store().put_empty_statement(name),

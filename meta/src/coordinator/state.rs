@@ -115,8 +115,8 @@ pub struct Coordinator {
     config: Config,
     random: SmallRng,
     nodes: BTreeMap<NodeId, Node>,
-    /// Nodes that the predecessor knew and that have not come back yet.
-    expected: BTreeSet<NodeId>,
+    /// Addresses of nodes that the predecessor knew and that have not come back yet, each as a new node.
+    expected: BTreeSet<String>,
     tables: BTreeMap<TableId, Arc<Table>>,
     durable: Durable,
     phase: Phase,
@@ -135,11 +135,12 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A coordinator that starts by loading. `expected`: the nodes that the predecessor knew; `seed`: for nonces.
+    /// A coordinator that starts by loading. `expected`: the addresses of the nodes that the predecessor knew; `seed`:
+    /// for nonces.
     pub fn new(
         config: Config,
         tables: BTreeMap<TableId, Arc<Table>>,
-        expected: BTreeSet<NodeId>,
+        expected: BTreeSet<String>,
         seed: u64,
     ) -> Coordinator {
         Coordinator {
@@ -266,7 +267,7 @@ impl Coordinator {
     // ------------------------------------------------------------------------------------------------ membership
 
     fn joined(&mut self, node: NodeId, address: String, parallelism: usize, now: Time) {
-        self.expected.remove(&node);
+        self.expected.remove(&address);
         // More slots than vnodes could not have one each.
         let parallelism = parallelism.clamp(1, usize::from(VNODES));
         self.nodes.insert(node, Node { address, parallelism, leaving: false });
@@ -274,7 +275,6 @@ impl Coordinator {
     }
 
     fn lost(&mut self, node: &NodeId, now: Time) {
-        self.expected.remove(node);
         if self.nodes.remove(node).is_none() {
             return;
         }

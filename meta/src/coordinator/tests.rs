@@ -36,7 +36,7 @@ impl Script {
             node_timeout: TIMEOUT,
         };
         let tables = tables.iter().map(|table| (table.id, Arc::clone(table))).collect::<BTreeMap<_, _>>();
-        let expected = expected.iter().map(|id| node(id)).collect::<BTreeSet<_>>();
+        let expected = expected.iter().map(|id| format!("{id}:5688")).collect::<BTreeSet<_>>();
         let core = Coordinator::new(config, tables, expected, 1);
         let now = Duration::ZERO;
         let mut script =
@@ -311,6 +311,13 @@ fn a_new_leader_waits_a_while_for_the_nodes_that_the_last_one_knew() {
     script.joins("a");
     assert!(script.tick(SETTLE).is_empty());
     assert_eq!(script.tick(Duration::from_millis(2700)), ["claim term 1 over epoch 0 and revision 0"]);
+    // They come back as other nodes, at the same addresses; when all have, nothing is waited for but that they settle.
+    let mut script = Script::new(&[], &["a", "b"]);
+    for address in ["a:5688", "b:5688"] {
+        let node = node(&format!("{address} again"));
+        script.says(Event::NodeJoined { node, address: address.to_owned(), parallelism: 1 });
+    }
+    assert_eq!(script.tick(SETTLE), ["claim term 1 over epoch 0 and revision 0"]);
 }
 
 #[test]

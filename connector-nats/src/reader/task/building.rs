@@ -9,6 +9,7 @@ use weir_common::error::chain;
 use weir_common::ids::Sequence;
 
 use super::super::build::{Attempt, Gap, Live};
+use super::super::fetch::Fetched;
 use super::super::{Batch, Message};
 use super::{Attempted, Task};
 use crate::api::StoredMessage;
@@ -69,8 +70,8 @@ impl Task {
                 }
                 self.announce(&built.live);
                 self.live = Some(built.live);
-                let (terms, position) = (built.terms, built.position);
-                self.hand_out_fetched(built.fetched, position);
+                let (terms, position) = (built.terms, built.fetched.position);
+                self.hand_out(built.fetched);
                 self.apply(Event::Built { incarnation, terms, position }).await;
             }
             Err(error) => {
@@ -87,17 +88,21 @@ impl Task {
         }
     }
 
-    /// Puts a message that was fetched, and the position above it, behind what was read before.
-    fn hand_out_fetched(&mut self, fetched: Option<StoredMessage>, position: Sequence) {
+    /// Puts what was fetched, and the position above it, behind what was read before.
+    fn hand_out(&mut self, fetched: Fetched) {
+        let Fetched { messages, position } = fetched;
         if position == self.delivery.position() {
             return;
         }
+        let (stream, count) = (&self.config.split, messages.len());
+        info!(%stream, %position, count, "fetched messages one by one, because the connection breaks over them");
         let batch = self.pending.get_or_insert_with(|| Batch { messages: Vec::new(), position });
         batch.position = position;
-        if let Some(StoredMessage { sequence, subject, payload }) = fetched {
-            info!(stream = %self.config.split, sequence, "fetched a message that does not get through otherwise");
-            batch.messages.push(Message { sequence, subject: subject.into(), payload: payload.into() });
-        }
+        batch.messages.extend(messages.into_iter().map(|StoredMessage { sequence, subject, payload, .. }| Message {
+            sequence,
+            subject: subject.into(),
+            payload: payload.into(),
+        }));
     }
 
     /// One line for each time reading begins.
