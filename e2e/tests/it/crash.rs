@@ -41,7 +41,7 @@ const KEPT_TERMS_MAX: u64 = 6;
 /// How long they may take to be rewritten and the others to be collected.
 const COLLECTION_DEADLINE: Duration = Duration::from_secs(60);
 /// Fewer answers than this show nothing about what stays readable.
-const ANSWERS_MIN: u64 = 20;
+const ANSWERS_MIN: u64 = 5;
 
 /// What nodes may say of the death of others. The last two are SlateDB's, when a term ends while its database flushes.
 const NODE_LOST: [&str; 5] = [
