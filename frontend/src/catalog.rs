@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use weir_common::catalog::Table;
+use weir_common::catalog::{JobState, Table};
+use weir_common::ids::TableId;
 
 /// All tables at one version.
 #[derive(Debug, Default)]
@@ -27,6 +28,34 @@ impl Catalog {
     /// Ordered by name.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.values()
+    }
+
+    /// What runs, and what does not any more; ordered by name.
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = Job<'_>> {
+        self.tables().map(|table| Job::of(table))
+    }
+}
+
+/// A job as users see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Job<'a> {
+    pub(crate) id: TableId,
+    pub(crate) name: &'a str,
+    /// What it keeps up to date.
+    pub(crate) kind: &'static str,
+    /// `running` or `failed`.
+    pub(crate) state: &'static str,
+    /// Why it failed.
+    pub(crate) error: Option<&'a str>,
+}
+
+impl Job<'_> {
+    pub(crate) fn of(table: &Table) -> Job<'_> {
+        let (state, error) = match &table.state {
+            JobState::Running => ("running", None),
+            JobState::Failed { error } => ("failed", Some(error.as_str())),
+        };
+        Job { id: table.id, name: &table.declared.name, kind: "table", state, error }
     }
 }
 

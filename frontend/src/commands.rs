@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::DataFusionError;
-use weir_common::catalog::{JobState, Table};
+use weir_common::catalog::Table;
 use weir_common::types::SqlType;
 
 use crate::bind::is_secret;
@@ -65,13 +65,9 @@ pub(crate) fn columns(table: &Table) -> Result<RecordBatch, Error> {
 
 /// `SHOW JOBS`: what runs, and what does not any more and why.
 pub(crate) fn jobs(catalog: &Catalog) -> Result<RecordBatch, Error> {
-    let rows = catalog.tables().map(|table| {
-        let (state, error) = match &table.state {
-            JobState::Running => ("running", None),
-            JobState::Failed { error } => ("failed", Some(error.clone())),
-        };
-        let cells = [table.id.to_string(), table.declared.name.clone(), "table".to_owned(), state.to_owned()];
-        cells.into_iter().map(Some).chain([error]).collect()
+    let rows = catalog.jobs().map(|job| {
+        let cells = [job.id.to_string(), job.name.to_owned(), job.kind.to_owned(), job.state.to_owned()];
+        cells.into_iter().map(Some).chain([job.error.map(str::to_owned)]).collect()
     });
     batch(&JOBS, rows)
 }

@@ -2,11 +2,8 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
-
-/// The configuration of a frontend. Unknown keys are refused; every key has a default.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// The configuration of a frontend. Every field has a default.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The meta nodes, each `host:port`, in no particular order. Default: `127.0.0.1:5690`.
     pub meta_addrs: Vec<String>,

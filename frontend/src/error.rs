@@ -13,6 +13,7 @@ use weir_common::rpc;
 /// The SQLSTATEs this crate answers with, named as PostgreSQL names them.
 pub(crate) mod sqlstate {
     pub(crate) const SUCCESSFUL_COMPLETION: &str = "00000";
+    pub(crate) const WARNING: &str = "01000";
     pub(crate) const PROTOCOL_VIOLATION: &str = "08P01";
     pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
     pub(crate) const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";

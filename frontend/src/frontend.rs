@@ -59,13 +59,44 @@ pub(crate) enum Answer {
 /// Something that the client should know although the statement succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Notice {
+    pub(crate) severity: Severity,
     pub(crate) sqlstate: &'static str,
     pub(crate) message: String,
+    pub(crate) hint: Option<&'static str>,
+}
+
+/// How much a notice matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Severity {
+    Notice,
+    Warning,
+}
+
+impl Severity {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Severity::Notice => "NOTICE",
+            Severity::Warning => "WARNING",
+        }
+    }
 }
 
 impl Notice {
     fn new(message: impl Into<String>) -> Notice {
-        Notice { sqlstate: sqlstate::SUCCESSFUL_COMPLETION, message: message.into() }
+        Notice::with_sqlstate(sqlstate::SUCCESSFUL_COMPLETION, message)
+    }
+
+    fn with_sqlstate(sqlstate: &'static str, message: impl Into<String>) -> Notice {
+        Notice { severity: Severity::Notice, sqlstate, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn warning(sqlstate: &'static str, message: impl Into<String>) -> Notice {
+        Notice { severity: Severity::Warning, sqlstate, message: message.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    pub(crate) fn with_hint(self, hint: &'static str) -> Notice {
+        Notice { hint: Some(hint), ..self }
     }
 }
 
@@ -223,7 +254,7 @@ impl Frontend {
         notices.extend(more.map(Notice::new));
         if !response.created {
             let message = format!("relation \"{}\" already exists, skipping", bound.table.name);
-            notices = vec![Notice { sqlstate: sqlstate::DUPLICATE_TABLE, message }];
+            notices = vec![Notice::with_sqlstate(sqlstate::DUPLICATE_TABLE, message)];
         }
         Ok(Answer::Done { tag: "CREATE TABLE", notices, changes: Vec::new() })
     }
@@ -235,13 +266,18 @@ impl Frontend {
         if_exists: bool,
         deadline: Instant,
     ) -> Result<Answer, Error> {
+        if names.len() > 1 && !if_exists {
+            // All or none, as far as can be known: each is dropped by itself.
+            let catalog = Arc::clone(&self.snapshots.acquire(deadline).await?.catalog);
+            names.iter().try_for_each(|table| find(&catalog, parsed, table).map(|_| ()))?;
+        }
         let mut notices = Vec::new();
         for table in names {
             let position = parsed.position(table.location);
             let dropped = self.meta.drop_table(&table.name, if_exists, deadline).await;
             if !dropped.map_err(|error| error.at(position))? {
                 let message = format!("table \"{}\" does not exist, skipping", table.name);
-                notices.push(Notice { sqlstate: sqlstate::SUCCESSFUL_COMPLETION, message });
+                notices.push(Notice::new(message));
             }
         }
         Ok(Answer::Done { tag: "DROP TABLE", notices, changes: Vec::new() })

@@ -98,8 +98,8 @@ impl Statement {
         self.outcome.get_or_insert_with(|| "ok".to_owned());
     }
 
-    pub(crate) fn failed(&mut self, error: &crate::error::Error) {
-        self.outcome.get_or_insert_with(|| error.sqlstate.to_string());
+    pub(crate) fn failed(&mut self, sqlstate: &str) {
+        self.outcome.get_or_insert_with(|| sqlstate.to_owned());
     }
 }
 

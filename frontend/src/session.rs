@@ -86,6 +86,11 @@ impl Session {
         limits
     }
 
+    /// The limits of the statement that runs, or was the last to run.
+    pub(crate) fn limits(&self) -> Limits {
+        self.running().clone()
+    }
+
     /// Cancels what runs, if anything does.
     pub(crate) fn cancel(&self) {
         self.running().canceled.cancel();

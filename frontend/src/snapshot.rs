@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use weir_common::ids::{Epoch, TermId};
@@ -21,6 +21,8 @@ use crate::meta::{Meta, Pinned, Slot};
 
 /// Pins are renewed this often, or thrice in a lease if that is more often. Also how often the leader is looked for.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+/// Until the epoch that has the newest tables is committed, it is asked for this often.
+const CATALOG_PAUSE: Duration = Duration::from_millis(5);
 /// However short a lease is.
 const RENEW_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
@@ -58,10 +60,11 @@ impl Snapshots {
             let lease = self.pins.hold(&pinned);
             let catalog = self.catalog(pinned.catalog_version, deadline).await?;
             // A newer catalog may name tables that the pinned epoch lacks; a table was created in between, so pin again.
-            if catalog.version == pinned.catalog_version || Instant::now() >= deadline {
+            if catalog.version == pinned.catalog_version || Instant::now() + CATALOG_PAUSE >= deadline {
                 let Pinned { term, epoch, slots, .. } = pinned;
                 return Ok(Arc::new(Snapshot { term, epoch, slots, catalog, _lease: lease }));
             }
+            sleep(CATALOG_PAUSE).await;
         }
     }
 

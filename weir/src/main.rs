@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
+use tracing::warn;
 use weir::config::{self, Role};
 use weir::{run, signal};
 use weir_common::telemetry;
@@ -25,6 +26,10 @@ fn main() -> ExitCode {
 }
 
 fn start(role: Role) -> anyhow::Result<()> {
+    // A client takes two file descriptors, and the usual soft limit is 1,024.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        warn!(%error, "the limit of open files stays as it is");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(STACK_BYTES)

@@ -179,7 +179,7 @@ impl Planner {
         if let Some(nothing) = rewrite::without_rows(written) {
             return Ok(nothing);
         }
-        let statement = rewrite::without_array_subqueries(written.clone());
+        let statement = rewrite::without_what_is_missing(written.clone());
         let statements = self.compatible.parse(&statement.to_string());
         let statements = statements.map_err(|error| Error::user(sqlstate::SYNTAX_ERROR, error.to_string()))?;
         Ok(statements.into_iter().next().unwrap_or(statement))

@@ -1,6 +1,6 @@
 //! Changes to a query's syntax tree, for what DataFusion reads differently from PostgreSQL.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion_pg_catalog::sql::rules::{
@@ -8,16 +8,16 @@ use datafusion_pg_catalog::sql::rules::{
     RewriteArrayAnyAllOperation, SqlStatementRewriteRule, StripCallableQualifier,
 };
 use sqlparser::ast::{
-    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    LimitClause, ObjectName, Query, SelectItem, SetExpr, Statement, TableFactor, TypedString, Value, VisitMut,
-    VisitorMut, visit_expressions, visit_expressions_mut,
+    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, LimitClause, ObjectName, Query, SelectItem, SetExpr, Statement, TableFactor, TypedString,
+    Value, VisitMut, VisitorMut, visit_expressions, visit_expressions_mut,
 };
 use sqlparser::tokenizer::Token;
 
 use weir_common::types::SqlType;
 
 use crate::functions::JSONB_CAST;
-use crate::parser::{Text, fold, identifiers, known_type};
+use crate::parser::{DATABASE, SCHEMA, Text, fold, identifiers, known_type};
 
 /// Types whose casts `datafusion-pg-catalog` turns into look-ups of names.
 const OID_TYPES: [&str; 5] = ["regclass", "regtype", "regproc", "regnamespace", "regrole"];
@@ -76,17 +76,56 @@ fn columns_of_nothing(body: &SetExpr) -> Option<usize> {
     }
 }
 
-/// `array(SELECT …)`, which DataFusion lacks, as NULL: in what psql asks it lists what Weir has not.
-pub(super) fn without_array_subqueries(mut statement: Statement) -> Statement {
+/// Columns of system catalogs that `datafusion-pg-catalog` lacks: privileges and options, of which Weir has none.
+const EMPTY_COLUMNS: [&str; 3] = ["relacl", "attacl", "reloptions"];
+
+/// What psql asks and DataFusion cannot plan.
+///
+/// * `array(SELECT …)`, the columns above, and `array_to_string(…)` are NULL: they list what Weir has not.
+/// * A sub-query that compares something of the one row with an oid becomes an aggregate, since DataFusion cannot know
+///   that it is one.
+pub(super) fn without_what_is_missing(mut statement: Statement) -> Statement {
     let _finished = visit_expressions_mut(&mut statement, |expr| {
-        if let Expr::Function(function) = expr
-            && matches!(function.args, FunctionArguments::Subquery(_))
-        {
-            *expr = Expr::Value(Value::Null.with_empty_span());
+        match expr {
+            Expr::Function(function) if lists_what_is_missing(function) => *expr = null_text(),
+            Expr::CompoundIdentifier(parts)
+                if parts.last().is_some_and(|name| EMPTY_COLUMNS.contains(&name.value.as_str())) =>
+            {
+                *expr = null_text();
+            }
+            Expr::Subquery(query) => aggregate_comparison(query),
+            _ => {}
         }
         ControlFlow::<()>::Continue(())
     });
     statement
+}
+
+fn lists_what_is_missing(function: &Function) -> bool {
+    let name = identifiers(&function.name).and_then(|parts| parts.last().map(|last| fold(last)));
+    matches!(function.args, FunctionArguments::Subquery(_)) || name.as_deref() == Some("array_to_string")
+}
+
+fn null_text() -> Expr {
+    Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(Expr::Value(Value::Null.with_empty_span())),
+        data_type: DataType::Text,
+        array: false,
+        format: None,
+    }
+}
+
+fn aggregate_comparison(query: &mut Query) {
+    let SetExpr::Select(select) = query.body.as_mut() else {
+        return;
+    };
+    if let [SelectItem::UnnamedExpr(compared @ Expr::BinaryOp { op: BinaryOperator::Eq, .. })] =
+        select.projection.as_mut_slice()
+    {
+        let operand = std::mem::replace(compared, null_text());
+        *compared = call("bool_or", operand);
+    }
 }
 
 /// What every query of a user's goes through.
@@ -119,10 +158,10 @@ impl VisitorMut for Types {
         match expr {
             Expr::Cast { expr: operand, data_type: DataType::JSONB | DataType::JSON, .. } => {
                 let operand = std::mem::replace(operand.as_mut(), Expr::Value(Value::Null.with_empty_span()));
-                *expr = jsonb(operand);
+                *expr = call(JSONB_CAST, operand);
             }
             Expr::TypedString(TypedString { data_type: DataType::JSONB | DataType::JSON, value, .. }) => {
-                *expr = jsonb(Expr::Value(value.clone()));
+                *expr = call(JSONB_CAST, Expr::Value(value.clone()));
             }
             Expr::Cast { data_type, .. } => with_microseconds(data_type),
             Expr::TypedString(typed) => with_microseconds(&mut typed.data_type),
@@ -132,11 +171,11 @@ impl VisitorMut for Types {
     }
 }
 
-/// A call of the function that makes a jsonb of a text.
-fn jsonb(operand: Expr) -> Expr {
+/// A call of a function of one operand.
+fn call(function: &str, operand: Expr) -> Expr {
     let operand = FunctionArg::Unnamed(FunctionArgExpr::Expr(operand));
     Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new(JSONB_CAST)]),
+        name: ObjectName::from(vec![Ident::new(function)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {
@@ -261,6 +300,21 @@ pub(super) fn tables(statement: &Statement) -> Vec<Vec<Ident>> {
     let mut tables = Tables(Vec::new());
     let _finished = sqlparser::ast::Visit::visit(statement, &mut tables);
     tables.0
+}
+
+/// The names of the tables in the schema `public` that a query reads, each once.
+pub(super) fn table_names(statement: &Statement) -> BTreeSet<String> {
+    let tables = tables(statement).into_iter().filter_map(|parts| {
+        let folded: Vec<String> = parts.iter().map(fold).collect();
+        match folded.as_slice() {
+            [name] => Some(name.clone()),
+            [schema, name] if schema == SCHEMA => Some(name.clone()),
+            [database, schema, name] if database == DATABASE && schema == SCHEMA => Some(name.clone()),
+            _ => None,
+        }
+    });
+    let with = with_names(statement);
+    tables.filter(|name| !with.contains(name)).collect()
 }
 
 /// Every name that a WITH clause gives, wherever it stands.

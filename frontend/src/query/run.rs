@@ -18,9 +18,10 @@ use weir_common::error::Kind;
 use super::explain::{self, Explain};
 use super::names::column_names;
 use super::planner::{Planner, Prepared};
-use crate::catalog::Catalog;
+use super::rewrite;
+use crate::catalog::{Catalog, Job};
 use crate::error::{Error, sqlstate};
-use crate::frontend::Frontend;
+use crate::frontend::{Frontend, Notice};
 use crate::session::{Limits, Session};
 use crate::snapshot::Snapshot;
 
@@ -57,12 +58,15 @@ pub(crate) struct ResultSet {
     pub(crate) batches: Batches,
     /// The command of the completion tag, and whether it tells the number of rows.
     pub(crate) tag: &'static str,
+    /// What the client should know of the rows before they come.
+    pub(crate) notices: Vec<Notice>,
 }
 
 impl ResultSet {
     /// An answer that is there already.
     pub(crate) fn ready(tag: &'static str, batch: RecordBatch) -> ResultSet {
-        ResultSet { columns: Columns::of(batch.schema()), batches: Box::pin(stream::iter([Ok(batch)])), tag }
+        let columns = Columns::of(batch.schema());
+        ResultSet { columns, batches: Box::pin(stream::iter([Ok(batch)])), tag, notices: Vec::new() }
     }
 }
 
@@ -112,7 +116,23 @@ async fn attempt(
     let columns = Columns::named(prepared, plan.schema());
     let rows = execute_stream(plan, state.task_ctx())?;
     let batches = started(rows, snapshot).await?;
-    Ok(ResultSet { columns, batches, tag: "SELECT" })
+    Ok(ResultSet { columns, batches, tag: "SELECT", notices: failures(prepared, &catalog) })
+}
+
+/// A warning for each table of a query whose job has failed.
+///
+/// Its rows are right up to where it stopped, and stay readable: what a user wants of a table that has stopped is first
+/// of all what is in it. But nobody shall take them for fresh, so every query says that they are not.
+fn failures(prepared: &Prepared, catalog: &Catalog) -> Vec<Notice> {
+    let read = rewrite::table_names(&prepared.written);
+    let jobs = read.iter().filter_map(|name| catalog.table(name)).map(|table| Job::of(table));
+    let failed = jobs.filter_map(|job| {
+        let error = job.error?;
+        let message = format!("{} \"{}\" has failed and is not kept up to date: {error}", job.kind, job.name);
+        let hint = "its rows end where it stopped; mend the cause, then drop it and create it again";
+        Some(Notice::warning(sqlstate::WARNING, message).with_hint(hint))
+    });
+    failed.collect()
 }
 
 async fn physical_plan(

@@ -1,20 +1,25 @@
-//! What queries can name: the database `dev` with the schemas `public` (the tables of a catalog) and `pg_catalog`.
+//! What queries can name: the database `dev` with the schemas `public` (the tables of a catalog), `weir_catalog` (what
+//! runs) and `pg_catalog`.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemTable, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::TableType;
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 
-use crate::catalog::{Catalog, CatalogCache};
+use weir_common::types::SqlType;
+
+use crate::catalog::{Catalog, CatalogCache, Job};
 use crate::parser::{DATABASE, SCHEMA};
 use crate::scan::ScannedTable;
 
 pub(super) const PG_CATALOG: &str = "pg_catalog";
+const WEIR_CATALOG: &str = "weir_catalog";
 
 /// The only database, as of one catalog.
 #[derive(Clone, Debug)]
@@ -39,13 +44,14 @@ impl CatalogProviderList for Database {
 
 impl CatalogProvider for Database {
     fn schema_names(&self) -> Vec<String> {
-        vec![SCHEMA.to_owned(), PG_CATALOG.to_owned()]
+        vec![SCHEMA.to_owned(), PG_CATALOG.to_owned(), WEIR_CATALOG.to_owned()]
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         match name {
             SCHEMA => Some(Arc::new(Public(Arc::clone(&self.catalog)))),
             PG_CATALOG => Some(Arc::clone(&self.pg_catalog)),
+            WEIR_CATALOG => Some(Arc::new(System(Arc::clone(&self.catalog)))),
             _ => None,
         }
     }
@@ -71,8 +77,54 @@ impl SchemaProvider for Public {
     }
 }
 
+/// The schema `weir_catalog`: what users cannot see in PostgreSQL's catalogs.
+#[derive(Debug)]
+struct System(Arc<Catalog>);
+
+const JOBS: &str = "jobs";
+
+#[async_trait]
+impl SchemaProvider for System {
+    fn table_names(&self) -> Vec<String> {
+        vec![JOBS.to_owned()]
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        if name != JOBS {
+            return Ok(None);
+        }
+        let rows = jobs(&self.0)?;
+        Ok(Some(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        name == JOBS
+    }
+}
+
+/// `weir_catalog.jobs`.
+fn jobs(catalog: &Catalog) -> Result<RecordBatch> {
+    let jobs: Vec<Job> = catalog.jobs().collect();
+    let fields = vec![
+        SqlType::BigInt.field("id"),
+        SqlType::Varchar.field("name"),
+        SqlType::Varchar.field("kind"),
+        SqlType::Varchar.field("state"),
+        SqlType::Varchar.field("error"),
+    ];
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(jobs.iter().map(|job| i64::from(job.id.0)))),
+        Arc::new(StringArray::from_iter_values(jobs.iter().map(|job| job.name))),
+        Arc::new(StringArray::from_iter_values(jobs.iter().map(|job| job.kind))),
+        Arc::new(StringArray::from_iter_values(jobs.iter().map(|job| job.state))),
+        Arc::new(StringArray::from_iter(jobs.iter().map(|job| job.error))),
+    ];
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
 /// What the system catalogs list: always the newest tables that this frontend knows. Every statement that asks them
-/// brings the newest catalog first.
+/// brings the newest catalog first. Of `weir_catalog` only the schema is listed: psql's `\d` shows the tables of every
+/// schema alike, and is asked for the user's.
 #[derive(Clone, Debug)]
 pub(super) struct Listing(pub(super) CatalogCache);
 
@@ -83,7 +135,7 @@ impl CatalogInfo for Listing {
     }
 
     async fn schema_names(&self, _catalog: &str) -> Result<Option<Vec<String>>, DataFusionError> {
-        Ok(Some(vec![PG_CATALOG.to_owned(), "information_schema".to_owned(), SCHEMA.to_owned()]))
+        Ok(Some([PG_CATALOG, "information_schema", SCHEMA, WEIR_CATALOG].map(str::to_owned).to_vec()))
     }
 
     async fn table_names(&self, _catalog: &str, schema: &str) -> Result<Option<Vec<String>>, DataFusionError> {

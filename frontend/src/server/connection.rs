@@ -16,6 +16,7 @@ use pgwire::api::{ErrorHandler, PgWireServerHandlers, RandomPidSecretKeyGenerato
 use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::startup::SecretKey;
 use pgwire::tokio::process_socket;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -32,6 +33,19 @@ use crate::session::Session;
 
 /// At shutdown a running statement gets this long to tell its client that it ends.
 const FAREWELL: Duration = Duration::from_millis(200);
+
+/// A client that nothing was heard of for this long is asked for a sign of life, so that one whose machine is gone does
+/// not hold its place for ever.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
+/// What a connection was let in for; held as long as it lasts.
+#[derive(Debug)]
+pub(super) enum Admission {
+    /// To run statements.
+    Place(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
+    /// To be refused, or to bring a cancel request.
+    Refusal(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
+}
 
 /// The sessions that can be cancelled.
 #[derive(Debug, Default)]
@@ -90,7 +104,7 @@ pub(super) async fn serve(
     frontend: Arc<Frontend>,
     connections: Arc<Connections>,
     stream: TcpStream,
-    place: Option<OwnedSemaphorePermit>,
+    place: Admission,
     closing: CancellationToken,
 ) -> Result<(), Infallible> {
     let span = info_span!("session", peer = stream.peer_addr().map(tracing::field::display).ok());
@@ -105,13 +119,14 @@ async fn serve_stream(
     frontend: Arc<Frontend>,
     connections: Arc<Connections>,
     stream: TcpStream,
-    place: Option<OwnedSemaphorePermit>,
+    place: Admission,
     closing: CancellationToken,
 ) -> io::Result<()> {
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
     let (stream, watched) = twice(stream)?;
     let session = Arc::new(Session::new(closing.clone()));
     let handlers = Handlers {
-        startup: Arc::new(Startup::new(&frontend, &connections, &session, place.is_some())),
+        startup: Arc::new(Startup::new(&frontend, &connections, &session, matches!(place, Admission::Place(_)))),
         simple: Arc::new(Simple::new(&frontend, &session)),
         extended: Arc::new(Extended::new(&frontend, &session)),
         cancel: Arc::new(Cancel(connections)),

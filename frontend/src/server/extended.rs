@@ -22,13 +22,13 @@ use pgwire::messages::extendedquery::{
 use pgwire::messages::response::{EmptyQueryResponse, ReadyForQuery, TransactionStatus};
 use tracing::{Instrument, info_span};
 
-use super::respond::{Cursor, Watch, check_transaction, send_copy, send_done, send_row_tag};
+use super::respond::{Cursor, Watch, check_transaction, send_copy, send_done, send_notices, send_row_tag, wire_error};
 use crate::encode::describe;
 use crate::error::{Error, sqlstate};
 use crate::frontend::{Answer, Frontend, Runnable};
 use crate::parser::parse;
 use crate::query::{Columns, bind_parameters};
-use crate::session::Session;
+use crate::session::{Limits, Session};
 
 /// A prepared statement and its columns; none if it returns no rows.
 #[derive(Clone, Debug)]
@@ -76,8 +76,10 @@ impl Extended {
             span: info_span!("statement", session = session.pid(), kind = runnable.kind()),
         };
         let span = watch.span.clone();
-        check_transaction(client, runnable.ends_transaction())?;
-        let values = runnable.query().map(|prepared| bind_parameters(portal, &prepared.parameters)).transpose()?;
+        let values = check_transaction(client, runnable.ends_transaction())
+            .map_err(PgWireError::from)
+            .and_then(|()| runnable.query().map(|prepared| bind_parameters(portal, &prepared.parameters)).transpose());
+        let values = values.inspect_err(|error| watch.failed(error))?;
         let run = Box::pin(frontend.run(session, &watch.limits, runnable, values.as_ref()));
         match watch.limits.run(run).instrument(span).await.and_then(|answer| answer) {
             Ok(answer) => {
@@ -87,7 +89,7 @@ impl Extended {
                 Ok((answer, watch))
             }
             Err(error) => {
-                watch.metric.failed(&error);
+                watch.metric.failed(&error.sqlstate);
                 Err(error.into())
             }
         }
@@ -118,13 +120,12 @@ impl Extended {
             let count = cursor.send(client).await?;
             return send_row_tag(client, tag, count).await;
         }
-        let tag = cursor.tag;
-        let mut response = QueryResponse::new(Arc::clone(&cursor.fields), cursor.into_stream());
+        let (tag, cursor_fields) = (cursor.tag, Arc::clone(&cursor.fields));
+        let rows = cursor.into_stream(Arc::clone(&self.parser.session));
+        let mut response = QueryResponse::new(Arc::clone(&cursor_fields), rows);
         response.set_command_tag(tag);
-        let suspended = send_partial_query_response(client, &mut response, max_rows).await?;
-        *state.lock().await =
-            if suspended { PortalExecutionState::Suspended(response) } else { PortalExecutionState::Finished };
-        Ok(())
+        *state.lock().await = PortalExecutionState::Suspended(response);
+        self.fetch(client, portal, self.parser.session.limits(), max_rows).await
     }
 
     /// Sends more rows of a portal that was begun.
@@ -134,16 +135,39 @@ impl Extended {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
+        let limits = self.parser.session.begin_statement();
+        self.fetch(client, portal, limits, max_rows).await
+    }
+
+    /// Sends some rows of a portal. One that has failed has no more.
+    async fn fetch<C>(
+        &self,
+        client: &mut C,
+        portal: &Portal<Arc<Statement>>,
+        limits: Limits,
+        max_rows: usize,
+    ) -> PgWireResult<()>
+    where
+        C: Sink<PgWireBackendMessage> + Unpin + Send,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
         let state = portal.state();
         let mut state = state.lock().await;
-        match &mut *state {
-            PortalExecutionState::Suspended(response) => {
-                if !send_partial_query_response(client, response, max_rows).await? {
-                    *state = PortalExecutionState::Finished;
-                }
+        let PortalExecutionState::Suspended(response) = &mut *state else {
+            return send_row_tag(client, "SELECT", 0).await;
+        };
+        let sent = limits.run(send_partial_query_response(client, response, max_rows)).await;
+        match sent.map_err(wire_error).and_then(|sent| sent) {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                *state = PortalExecutionState::Finished;
                 Ok(())
             }
-            _ => send_row_tag(client, "SELECT", 0).await,
+            Err(error) => {
+                *state = PortalExecutionState::Finished;
+                Err(error)
+            }
         }
     }
 
@@ -170,11 +194,13 @@ impl Extended {
             return self.resume(client, &portal, max_rows).await;
         }
         match self.start(client, &portal).await? {
-            (Answer::Rows(result), watch) => {
+            (Answer::Rows(mut result), watch) => {
+                send_notices(client, &self.parser.session, std::mem::take(&mut result.notices)).await?;
                 let cursor = Cursor::new(result, &portal.result_column_format, watch)?;
                 self.send(client, &portal, cursor, max_rows).await
             }
-            (Answer::Copy(result, format), watch) => {
+            (Answer::Copy(mut result, format), watch) => {
+                send_notices(client, &self.parser.session, std::mem::take(&mut result.notices)).await?;
                 *portal.state().lock().await = PortalExecutionState::Finished;
                 send_copy(client, result, &format, watch).await
             }
@@ -206,7 +232,7 @@ impl QueryParser for Preparer {
             Ok::<_, Error>(Some(Arc::new(Statement { runnable, columns })))
         };
         let prepared = limits.run(Box::pin(prepare)).await.and_then(|prepared| prepared);
-        Ok(prepared.inspect_err(|error| self.frontend.metrics.statement("invalid").failed(error))?)
+        Ok(prepared.inspect_err(|error| self.frontend.metrics.statement("invalid").failed(&error.sqlstate))?)
     }
 
     fn get_parameter_types(&self, statement: &Self::Statement) -> PgWireResult<Vec<Type>> {

@@ -16,18 +16,22 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use weir_common::error::Kind;
 use weir_common::http::Readiness;
 use weir_common::task::{Group, OnFailure};
 
 use crate::config::Config;
 use crate::frontend::Frontend;
-use connection::{Connections, serve};
+use connection::{Admission, Connections, serve};
 pub(crate) use respond::wire_error;
 
 /// After a failure to accept, which is for want of file descriptors, connections get time to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// When there is no place left, this many more connections are heard, to be refused at start-up with an error that the
+/// client can read, or to bring a cancel request. Others are closed at once.
+const REFUSALS_MAX: usize = 64;
 
 /// Why a frontend does not run.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +95,7 @@ impl Server {
     async fn accept(&self, listener: TcpListener, group: &Group) {
         let connections = Arc::new(Connections::default());
         let places = Arc::new(Semaphore::new(self.frontend.config.connections_max));
+        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         match listener.local_addr() {
             Ok(address) => info!(%address, "accepting SQL connections"),
             Err(error) => warn!(%error, "the SQL listener has no address"),
@@ -103,8 +108,12 @@ impl Server {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    // Refused at start-up, with an error that the client can read.
-                    let place = Arc::clone(&places).try_acquire_owned().ok();
+                    let place = Arc::clone(&places).try_acquire_owned().map(Admission::Place);
+                    let place = place.or_else(|_| Arc::clone(&refusals).try_acquire_owned().map(Admission::Refusal));
+                    let Ok(place) = place else {
+                        debug!("a connection is closed unheard");
+                        continue;
+                    };
                     let frontend = Arc::clone(&self.frontend);
                     let (connections, token) = (Arc::clone(&connections), group.token().child_token());
                     group.spawn("connection", OnFailure::Log, serve(frontend, connections, stream, place, token));

@@ -53,6 +53,15 @@ pub(super) struct Watch {
     pub(super) span: Span,
 }
 
+impl Watch {
+    /// Notes why the statement failed. One whose connection broke was abandoned.
+    pub(super) fn failed(&mut self, error: &PgWireError) {
+        if let PgWireError::UserError(info) = error {
+            self.metric.failed(&info.code);
+        }
+    }
+}
+
 /// Rows that are still to come.
 pub(super) struct Cursor {
     pub(super) fields: Arc<Vec<FieldInfo>>,
@@ -62,15 +71,17 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    pub(super) fn new(result: ResultSet, format: &Format, watch: Watch) -> Result<Cursor, Error> {
-        let fields = Arc::new(describe(&result.columns.schema, &result.columns.names, format)?);
-        Ok(Cursor { fields, tag: result.tag, batches: result.batches, watch })
+    pub(super) fn new(result: ResultSet, format: &Format, mut watch: Watch) -> Result<Cursor, Error> {
+        let fields = describe(&result.columns.schema, &result.columns.names, format)
+            .inspect_err(|error| watch.metric.failed(&error.sqlstate))?;
+        Ok(Cursor { fields: Arc::new(fields), tag: result.tag, batches: result.batches, watch })
     }
 
     /// The rows of the next batch.
     async fn next(&mut self) -> Option<PgWireResult<Rows>> {
         let batch = self.next_batch().await?;
-        Some(batch.and_then(|batch| Ok(Rows::new(&batch, &self.fields)?)))
+        let rows = batch.and_then(|batch| Ok(Rows::new(&batch, &self.fields)?));
+        Some(rows.inspect_err(|error| self.watch.failed(error)))
     }
 
     async fn next_batch(&mut self) -> Option<PgWireResult<RecordBatch>> {
@@ -82,7 +93,7 @@ impl Cursor {
                 return None;
             }
             Ok(Some(Err(error))) | Err(error) => {
-                self.watch.metric.failed(&error);
+                self.watch.metric.failed(&error.sqlstate);
                 return Some(Err(error.into()));
             }
         };
@@ -112,7 +123,8 @@ impl Cursor {
     {
         let mut count = 0;
         while let Some(batch) = self.next_batch().await {
-            let rows = CopyRows::new(&batch?, &self.fields, format, forced)?;
+            let rows = CopyRows::new(&batch?, &self.fields, format, forced)
+                .inspect_err(|error| self.watch.metric.failed(&error.sqlstate))?;
             let messages = rows.map(|row| row.map(|row| PgWireBackendMessage::CopyData(CopyData::new(row))));
             count += self.feed(client, messages).await?;
         }
@@ -137,25 +149,28 @@ impl Cursor {
             }
             Ok::<_, PgWireError>(count)
         });
-        match fed.await {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                self.watch.metric.failed(&error);
-                Err(error.into())
-            }
-        }
+        let outcome = fed.await.map_err(wire_error).and_then(|outcome| outcome);
+        outcome.inspect_err(|error| self.watch.failed(error))
     }
 
-    /// Row by row, for a portal of which only some are fetched at a time.
-    pub(super) fn into_stream(self) -> impl Stream<Item = PgWireResult<DataRow>> + Send + 'static {
-        stream::unfold((self, None::<Rows>), |(mut cursor, mut rows)| async move {
-            loop {
-                if let Some(row) = rows.as_mut().and_then(Iterator::next) {
-                    return Some((row, (cursor, rows)));
-                }
-                match cursor.next().await? {
-                    Ok(next) => rows = Some(next),
-                    Err(error) => return Some((Err(error), (cursor, None))),
+    /// Row by row, for a portal of which only some are fetched at a time. Each time they are under the limits of the
+    /// message that fetches them: the time between two does not count.
+    pub(super) fn into_stream(
+        self,
+        session: Arc<Session>,
+    ) -> impl Stream<Item = PgWireResult<DataRow>> + Send + 'static {
+        stream::unfold((self, None::<Rows>), move |(mut cursor, mut rows)| {
+            let session = Arc::clone(&session);
+            async move {
+                loop {
+                    if let Some(row) = rows.as_mut().and_then(Iterator::next) {
+                        return Some((row, (cursor, rows)));
+                    }
+                    cursor.watch.limits = session.limits();
+                    match cursor.next().await? {
+                        Ok(next) => rows = Some(next),
+                        Err(error) => return Some((Err(error), (cursor, None))),
+                    }
                 }
             }
         })
@@ -234,25 +249,23 @@ where
     match answer {
         Answer::Rows(_) | Answer::Copy(..) => Err(Error::internal("rows are not sent as a tag").into()),
         Answer::Done { tag, notices, changes } => {
-            for notice in notices {
-                send_notice(client, "NOTICE", notice).await?;
-            }
+            send_notices(client, session, notices).await?;
             send_changes(client, changes).await?;
             send_tag(client, tag).await
         }
         Answer::Begin => {
             if client.transaction_status() != TransactionStatus::Idle {
-                let message = "there is already a transaction in progress".to_owned();
-                send_notice(client, "WARNING", Notice { sqlstate: "25001", message }).await?;
+                let notice = Notice::warning("25001", "there is already a transaction in progress");
+                send_notices(client, session, vec![notice]).await?;
             }
             client.set_transaction_status(TransactionStatus::Transaction);
             send_tag(client, "BEGIN").await
         }
         Answer::Commit => {
             let tag = if client.transaction_status() == TransactionStatus::Error { "ROLLBACK" } else { "COMMIT" };
-            end_transaction(client, tag).await
+            end_transaction(client, session, tag).await
         }
-        Answer::Rollback => end_transaction(client, "ROLLBACK").await,
+        Answer::Rollback => end_transaction(client, session, "ROLLBACK").await,
         Answer::Deallocate(Some(name)) => {
             session.statements().deallocate(&name)?;
             client.portal_store().rm_statement(&name);
@@ -281,28 +294,37 @@ where
     }
 }
 
-async fn end_transaction<C>(client: &mut C, tag: &str) -> PgWireResult<()>
+/// Also ends the portals that were opened in it, and with them their hold on what they read.
+async fn end_transaction<C>(client: &mut C, session: &Session, tag: &str) -> PgWireResult<()>
 where
     C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
     C::PortalStore: PortalStore,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
     if client.transaction_status() == TransactionStatus::Idle {
-        let message = "there is no transaction in progress".to_owned();
-        send_notice(client, "WARNING", Notice { sqlstate: "25P01", message }).await?;
+        let notice = Notice::warning("25P01", "there is no transaction in progress");
+        send_notices(client, session, vec![notice]).await?;
     }
+    client.portal_store().clear_portals();
     client.set_transaction_status(TransactionStatus::Idle);
     send_tag(client, tag).await
 }
 
-async fn send_notice<C>(client: &mut C, severity: &str, notice: Notice) -> PgWireResult<()>
+/// Sends those that the session wants to see.
+pub(super) async fn send_notices<C>(client: &mut C, session: &Session, notices: Vec<Notice>) -> PgWireResult<()>
 where
     C: Sink<PgWireBackendMessage> + Unpin + Send,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
-    let mut info = ErrorInfo::new(severity.to_owned(), notice.sqlstate.to_owned(), notice.message);
-    info.severity_nonlocalized = Some(severity.to_owned());
-    Ok(client.feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(info))).await?)
+    let wanted = session.variables().notices_from();
+    for notice in notices.into_iter().filter(|notice| wanted.is_some_and(|wanted| notice.severity >= wanted)) {
+        let severity = notice.severity.name();
+        let mut info = ErrorInfo::new(severity.to_owned(), notice.sqlstate.to_owned(), notice.message);
+        info.severity_nonlocalized = Some(severity.to_owned());
+        info.hint = notice.hint.map(str::to_owned);
+        client.feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(info))).await?;
+    }
+    Ok(())
 }
 
 async fn send_changes<C>(client: &mut C, changes: Vec<Change>) -> PgWireResult<()>

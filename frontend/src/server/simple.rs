@@ -16,7 +16,9 @@ use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::simplequery::Query;
 use tracing::{Instrument, info_span};
 
-use super::respond::{Cursor, Watch, check_transaction, send_copy, send_description, send_done, send_row_tag};
+use super::respond::{
+    Cursor, Watch, check_transaction, send_copy, send_description, send_done, send_notices, send_row_tag,
+};
 use crate::error::Error;
 use crate::frontend::{Answer, Frontend};
 use crate::parser::{Parsed, parse};
@@ -48,20 +50,24 @@ impl Simple {
         let span = watch.span.clone();
         let status = check_transaction(client, parsed.ends_transaction());
         match self.run(status, parsed, &mut watch).instrument(span).await {
-            Ok(Answer::Rows(result)) => {
+            Ok(Answer::Rows(mut result)) => {
+                send_notices(client, &self.session, std::mem::take(&mut result.notices)).await?;
                 let cursor = Cursor::new(result, &Format::UnifiedText, watch)?;
                 send_description(client, &cursor.fields).await?;
                 let tag = cursor.tag;
                 let count = cursor.send(client).await?;
                 send_row_tag(client, tag, count).await
             }
-            Ok(Answer::Copy(result, format)) => send_copy(client, result, &format, watch).await,
+            Ok(Answer::Copy(mut result, format)) => {
+                send_notices(client, &self.session, std::mem::take(&mut result.notices)).await?;
+                send_copy(client, result, &format, watch).await
+            }
             Ok(answer) => {
                 watch.metric.succeeded();
                 send_done(client, &self.session, answer).await
             }
             Err(error) => {
-                watch.metric.failed(&error);
+                watch.metric.failed(&error.sqlstate);
                 Err(error.into())
             }
         }
@@ -97,7 +103,7 @@ impl SimpleQueryHandler for Simple {
         }
         client.set_state(PgWireConnectionState::QueryInProgress);
         let statements = parse(&query.query).inspect_err(|error| {
-            self.frontend.metrics.statement("invalid").failed(error);
+            self.frontend.metrics.statement("invalid").failed(&error.sqlstate);
         })?;
         if statements.is_empty() {
             client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;

@@ -28,7 +28,6 @@ pub(super) struct Startup {
     frontend: Arc<Frontend>,
     connections: Arc<Connections>,
     session: Arc<Session>,
-    /// Whether there is a place for this connection.
     has_place: bool,
     admitted: Mutex<Option<Admitted>>,
 }
@@ -68,14 +67,14 @@ impl Startup {
             if NO_VARIABLES.contains(&name.as_str()) || name.starts_with("_pq_.") {
                 continue;
             }
-            match self.session.variables().set(&name, Some(value)) {
-                Ok(_) => {}
+            match self.session.variables().set_default(&name, value) {
+                Ok(()) => {}
                 Err(error) if error.sqlstate == sqlstate::UNDEFINED_OBJECT => {}
                 Err(error) => return Err(error),
             }
         }
         for (name, value) in parameters.get("options").into_iter().flat_map(|options| settings(options)) {
-            self.session.variables().set(&name, Some(&value))?;
+            self.session.variables().set_default(&name, &value)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::error::{Error, sqlstate};
+use crate::frontend::Severity;
 
 /// What RisingWave reports, since drivers choose their queries by it.
 pub(crate) const SERVER_VERSION: &str = "13.14.0";
@@ -16,7 +17,7 @@ pub(crate) const SERVER_VERSION: &str = "13.14.0";
 enum Rule {
     /// Any text.
     Free,
-    /// One of these, the first being the default; compared without regard to case.
+    /// One of these, compared without regard to case.
     OneOf(&'static [&'static str]),
     /// A number of milliseconds, or a text with a unit.
     Duration,
@@ -46,11 +47,14 @@ const fn quiet(name: &'static str, default: &'static str, rule: Rule) -> Known {
 
 const ON_OFF: Rule = Rule::OneOf(&["on", "off", "true", "false", "1", "0", "yes", "no"]);
 
+const MESSAGE_LEVELS: &[&str] =
+    &["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"];
+
 const KNOWN: &[Known] = &[
     reported("application_name", "", Rule::Free),
     quiet("bytea_output", "hex", Rule::OneOf(&["hex"])),
     reported("client_encoding", "UTF8", Rule::OneOf(&["UTF8", "UTF-8", "unicode"])),
-    quiet("client_min_messages", "notice", Rule::Free),
+    quiet("client_min_messages", "notice", Rule::OneOf(MESSAGE_LEVELS)),
     reported("DateStyle", "ISO, MDY", Rule::DateStyle),
     quiet("default_transaction_isolation", "read committed", Rule::Free),
     reported("default_transaction_read_only", "off", ON_OFF),
@@ -101,6 +105,8 @@ pub(crate) struct Change {
 pub(crate) struct Variables {
     /// Where they differ from their defaults; names in lower case.
     values: BTreeMap<String, String>,
+    /// What the client set when it connected, which is its session's default; names in lower case.
+    startup: BTreeMap<String, String>,
 }
 
 impl Variables {
@@ -112,8 +118,13 @@ impl Variables {
     /// A variable's value.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let name = name.to_lowercase();
-        let set = self.values.get(&name).map(String::as_str);
+        let set = self.values.get(&name).or_else(|| self.startup.get(&name)).map(String::as_str);
         set.or_else(|| known(&name).map(|known| known.default))
+    }
+
+    /// The default of a variable in this session.
+    fn default_of(&self, known: &Known) -> &str {
+        self.startup.get(&known.name.to_lowercase()).map_or(known.default, String::as_str)
     }
 
     /// # Errors
@@ -133,6 +144,18 @@ impl Variables {
         reported.map(|known| (known.name, self.get(known.name).unwrap_or(known.default).to_owned())).collect()
     }
 
+    /// Sets a variable as its client connects: to this value it is reset.
+    ///
+    /// # Errors
+    /// As [`Variables::set`].
+    pub(crate) fn set_default(&mut self, name: &str, value: &str) -> Result<(), Error> {
+        let change = self.set(name, Some(value))?;
+        let name = change.name.to_lowercase();
+        self.values.remove(&name);
+        self.startup.insert(name, change.value);
+        Ok(())
+    }
+
     /// Sets a variable; no value is the default.
     ///
     /// # Errors
@@ -147,7 +170,7 @@ impl Variables {
             self.values.insert(name.to_lowercase(), value.clone());
             return Ok(Change { name: name.to_owned(), value, reported: false, notice: None });
         };
-        let (value, notice) = known.accept(value.unwrap_or(known.default))?;
+        let (value, notice) = known.accept(value.unwrap_or(self.default_of(known)))?;
         self.values.insert(known.name.to_lowercase(), value.clone());
         Ok(Change { name: known.name.to_owned(), value, reported: known.reported, notice })
     }
@@ -159,11 +182,20 @@ impl Variables {
         changed
             .map(|known| Change {
                 name: known.name.to_owned(),
-                value: known.default.to_owned(),
+                value: self.default_of(known).to_owned(),
                 reported: true,
                 notice: None,
             })
             .collect()
+    }
+
+    /// How much a notice has to matter to be sent; `None` if none does.
+    pub(crate) fn notices_from(&self) -> Option<Severity> {
+        match self.get("client_min_messages") {
+            Some("error") => None,
+            Some("warning") => Some(Severity::Warning),
+            _ => Some(Severity::Notice),
+        }
     }
 
     /// How long a statement may take.
@@ -254,6 +286,30 @@ mod tests {
         assert_eq!(variables.get("application_name"), Some("x"));
         variables.set("application_name", None).expect("free");
         assert_eq!(variables.get("application_name"), Some(""));
+    }
+
+    #[test]
+    fn a_variable_is_reset_to_what_the_client_connected_with() {
+        let mut variables = Variables::default();
+        variables.set_user("someone");
+        variables.set_default("application_name", "pool").expect("free");
+        variables.set("application_name", Some("x")).expect("free");
+        let changes = variables.reset();
+        let change = changes.iter().find(|change| change.name == "application_name").expect("reported");
+        assert_eq!(change.value, "pool");
+        assert_eq!(variables.get("application_name"), Some("pool"));
+        assert_eq!(variables.get("session_authorization"), Some("someone"));
+    }
+
+    #[test]
+    fn notices_are_sent_as_the_session_wants() {
+        let mut variables = Variables::default();
+        for (level, expected) in
+            [("debug1", Some(Severity::Notice)), ("WARNING", Some(Severity::Warning)), ("error", None)]
+        {
+            variables.set("client_min_messages", Some(level)).expect(level);
+            assert_eq!(variables.notices_from(), expected, "{level}");
+        }
     }
 
     #[test]

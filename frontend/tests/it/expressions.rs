@@ -1,10 +1,11 @@
 //! Expressions that DataFusion reads differently than PostgreSQL, and statements built on queries.
 
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 use crate::cluster::Cluster;
 use crate::statements::{add_events, db_error, rows};
-use crate::types::add_types;
+use crate::types::{add_types, raw};
 
 async fn sqlstate(client: &Client, sql: &str) -> String {
     db_error(client, sql).await.code().code().to_owned()
@@ -23,6 +24,12 @@ async fn whole_numbers_never_wrap_around() {
         ("SELECT 2147483647 + 1", "22003"),
         ("SELECT 1 / 0", "22012"),
         ("SELECT i4 % 0 FROM types WHERE i4 IS NOT NULL", "22012"),
+        ("SELECT i2 - 1::smallint FROM types", "22003"),
+        ("SELECT 70000::smallint", "22003"),
+        ("SELECT 1e308::float8 * 10::float8", "22003"),
+        ("SELECT 1e-308::float8 / 1e300::float8", "22003"),
+        ("SELECT 1::float8 / 0::float8", "22012"),
+        ("SELECT f8 / 0::float8 FROM types", "22012"),
     ] {
         assert_eq!(sqlstate(&client, sql).await, expected, "{sql}");
     }
@@ -32,6 +39,48 @@ async fn whole_numbers_never_wrap_around() {
         "9223372036854775808"
     );
     assert_eq!(rows(&client, "SELECT 7 / 2, -7 / 2, 7 % 3").await, "3|-3|1");
+    assert_eq!(rows(&client, "SELECT f8 * 2::float8 FROM types ORDER BY 1").await, "-Infinity\nNULL");
+    assert_eq!(db_error(&client, "SELECT i4 + 1 FROM types").await.message(), "integer out of range");
+    assert_eq!(db_error(&client, "SELECT 1 / 0").await.message(), "division by zero");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arithmetic_works_wherever_it_stands() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 6);
+    let client = cluster.client().await;
+    for (sql, expected) in [
+        ("SELECT id / 2 + 1, count(*) FROM events GROUP BY id / 2 + 1 ORDER BY id / 2 + 1 LIMIT 2", "1|2\n2|2"),
+        ("SELECT id % 2, sum(id) FROM events GROUP BY ROLLUP (id % 2) ORDER BY 2", "0|6\n1|9\nNULL|15"),
+        ("SELECT id - 1, sum(id) OVER (ORDER BY id) FROM events ORDER BY 1 LIMIT 2 OFFSET 1", "0|1\n1|3"),
+        ("SELECT name FROM events WHERE id + 1 IN (3, 4) AND -id > -3", "name 2"),
+        ("SELECT a.id FROM events a JOIN events b ON a.id = b.id * 2 + 1 ORDER BY 1", "1\n3\n5"),
+        ("SELECT id FROM events ORDER BY -id LIMIT 1", "5"),
+        ("SELECT sum(x) FROM (SELECT 1 AS x UNION ALL SELECT 3000000000) AS t", "3000000001"),
+        ("WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t WHERE n < 3) SELECT sum(n) FROM t", "6"),
+        ("SELECT lag(id, 1, 0) OVER (ORDER BY id), ntile(2) OVER (ORDER BY id) FROM events LIMIT 1", "0|1"),
+        ("SELECT round(2.345, 2), power(2, 3), substr('weir', 2, 2), repeat('a', 2)", "2.35|8|ei|aa"),
+        ("SELECT count(*) FROM events WHERE id BETWEEN 1 AND 1 + 2", "3"),
+        ("SELECT (SELECT max(id) FROM events) + 1", "6"),
+        ("SELECT (ARRAY[10, 20])[1 + 1]", "20"),
+        ("SELECT id + 1 FROM events WHERE id = 1 EXCEPT SELECT 1", "2"),
+    ] {
+        assert_eq!(rows(&client, sql).await, expected, "{sql}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_have_postgresqls_types() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 3);
+    let client = cluster.client().await;
+    let sql = "SELECT 1, 3000000000, id + 1, sum(id), sum(CASE WHEN id > 0 THEN 1 ELSE 0 END), count(*) FROM events GROUP BY id";
+    let statement = client.prepare(sql).await.expect("a query");
+    let types: Vec<Type> = statement.columns().iter().map(|column| column.type_().clone()).collect();
+    assert_eq!(types, [Type::INT4, Type::INT8, Type::INT8, Type::NUMERIC, Type::INT8, Type::INT8]);
+    let row = client.query_one("SELECT sum(id) + 10000 FROM events", &[]).await.expect("a row");
+    // Two digits to the base of 10,000, the first of which counts it once.
+    assert_eq!(raw(&row, 0), [0, 2, 0, 1, 0, 0, 0, 0, 0, 1, 0, 3]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,10 +96,19 @@ async fn parts_of_a_jsonb_are_found() {
         ("SELECT '{\"b\":1,\"a\": 2}'::jsonb", "{\"a\": 2, \"b\": 1}"),
         ("SELECT jsonb_typeof('[1]'::jsonb)", "array"),
         ("SELECT (j ->> 'a') IS NULL FROM types ORDER BY 1", "f\nt"),
+        ("SELECT j = '{\"a\":[1,null]}' FROM types WHERE j IS NOT NULL", "t"),
+        ("SELECT count(*) FROM types WHERE '[1]' <@ (j -> 'a') OR j ->> 'b' = 'c'", "1"),
+        ("SELECT (j #> ARRAY['a', '0'])::text::int + 1 FROM types WHERE j IS NOT NULL", "2"),
+        ("SELECT jsonb_array_length(j -> 'a') FROM types WHERE j IS NOT NULL", "2"),
     ] {
         assert_eq!(rows(&client, sql).await, expected, "{sql}");
     }
     assert_eq!(sqlstate(&client, "SELECT '{'::jsonb").await, "22P02");
+    assert_eq!(sqlstate(&client, "SELECT jsonb_array_length(j) FROM types").await, "22023");
+    assert_eq!(sqlstate(&client, "SELECT i4 -> 'a' FROM types").await, "42883");
+    let statement = client.prepare("SELECT j -> 'a', j ->> 'a', $1::jsonb -> 'x' FROM types").await.expect("a query");
+    let types: Vec<Type> = statement.columns().iter().map(|column| column.type_().clone()).collect();
+    assert_eq!(types, [Type::JSONB, Type::VARCHAR, Type::JSONB]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,6 +128,9 @@ async fn prepared_statements_are_called_and_deallocated() {
     assert_eq!(rows(&client, "DEALLOCATE ALL").await, "");
     let error = client.query(&statement, &[]).await.expect_err("it is gone");
     assert_eq!(error.as_db_error().map(|error| error.code().code()), Some("26000"), "{error:?}");
+    rows(&client, "SET application_name = 'x'; PREPARE one AS SELECT 1; DISCARD ALL").await;
+    assert_eq!(sqlstate(&client, "EXECUTE one").await, "26000");
+    assert_eq!(rows(&client, "SHOW application_name").await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

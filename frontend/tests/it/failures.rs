@@ -134,6 +134,23 @@ async fn a_statement_timeout_ends_the_query() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_time_between_two_fetches_is_not_the_statements() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 10_000);
+    let mut client = cluster.client().await;
+    let timeout = Duration::from_secs(1);
+    rows(&client, &format!("SET statement_timeout = {}", timeout.as_millis())).await;
+    let transaction = client.transaction().await.expect("begins");
+    let portal = transaction.bind("SELECT id FROM events", &[]).await.expect("a query");
+    assert_eq!(transaction.query_portal(&portal, 10).await.expect("rows").len(), 10);
+    // The client thinks longer about ten rows than a statement may take.
+    tokio::time::sleep(timeout * 3 / 2).await;
+    assert_eq!(transaction.query_portal(&portal, 0).await.expect("rows").len(), 9_990);
+    transaction.commit().await.expect("ends");
+    cluster.until("is the pin released", |state| state.pins.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_goes_takes_its_query_with_it() {
     let cluster = Cluster::start().await;
     add_events(&cluster.shared, 10_000);

@@ -3,8 +3,9 @@
 use std::process::Stdio;
 
 use tokio::process::Command;
+use weir_common::catalog::JobState;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Scan};
 use crate::statements::add_events;
 use crate::types::add_types;
 
@@ -85,6 +86,122 @@ async fn it_lists_databases_and_schemas() {
     let (out, err) = psql(&cluster, &["-A", "-t", "-c", "\\dn"]).await.expect("psql is there");
     assert_eq!(err, "");
     assert!(out.contains("public|root"), "{out}");
+}
+
+/// What psql can be asked about a database without an error, whether Weir has such things or not.
+const QUESTIONS: &[&str] = &[
+    "\\d",
+    "\\d+",
+    "\\d types",
+    "\\d+ types",
+    "\\d nothing*",
+    "\\dt",
+    "\\dt+",
+    "\\dt public.*",
+    "\\dn",
+    "\\dn+",
+    "\\dT",
+    "\\dT+",
+    "\\dp",
+    "\\z",
+    "\\dm",
+    "\\dv",
+    "\\di",
+    "\\ds",
+    "\\dE",
+    "\\l",
+    "\\df",
+    "\\df+",
+    "\\da",
+    "\\du",
+    "\\du+",
+    "\\dg",
+    "\\dx",
+    "\\db",
+    "\\dy",
+    "\\dRp",
+    "\\dS types",
+    "\\conninfo",
+    "\\encoding",
+    "\\drds",
+    "\\dD",
+    "\\dC",
+    "\\do",
+    "\\dc",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_answers_every_question_about_the_database() {
+    let cluster = Cluster::start().await;
+    add_types(&cluster.shared);
+    let mut failed = Vec::new();
+    for question in QUESTIONS {
+        let Some((out, err)) = psql(&cluster, &["-c", question]).await else { return };
+        eprintln!("{question}: {out}");
+        if !err.is_empty() && !err.starts_with("Did not find any") {
+            failed.push(format!("{question}: {err}"));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_cancels_a_query_when_it_is_interrupted() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 10);
+    cluster.shared.state().scans.extend(vec![Scan::StallAfter(0); 3]);
+    let url = format!("postgresql://root@127.0.0.1:{}/dev", cluster.sql.port());
+    let started = Command::new("psql")
+        .args(["-X", &url, "-c", "SELECT count(*) FROM events"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    // Without a psql there is nothing to check, as the others say.
+    let Ok(process) = started else { return };
+    let pid = process.id().expect("it runs").to_string();
+    cluster.until("do scans run", |state| state.open_scans == 3).await;
+    assert!(Command::new("kill").args(["-INT", &pid]).status().await.expect("kill runs").success());
+    let output = process.wait_with_output().await.expect("it ends");
+    let err = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(err.contains("ERROR:  canceling statement due to user request"), "{err}");
+    cluster.until("are scans and pins gone", |state| state.open_scans == 0 && state.pins.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_copies_to_its_output() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 2);
+    let copy = "\\copy (SELECT id, name FROM events ORDER BY id) TO STDOUT WITH CSV HEADER";
+    let Some((out, err)) = psql(&cluster, &["-c", copy]).await else { return };
+    assert_eq!((out.as_str(), err.as_str()), ("id,name\n0,name 0\n1,name 1\n", ""));
+    let (out, err) = psql(&cluster, &["-c", "COPY events TO STDOUT"]).await.expect("psql is there");
+    assert_eq!((out.as_str(), err.as_str()), ("0\tname 0\n1\tname 1\n", ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_that_a_table_has_failed() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 2);
+    {
+        let mut state = cluster.shared.state();
+        state.catalog_version += 1;
+        state.tables[0].state = JobState::Failed { error: "the stream is gone".to_owned() };
+    }
+    let Some((out, err)) = psql(&cluster, &["-A", "-t", "-c", "SELECT count(*) FROM events"]).await else { return };
+    assert_eq!(out, "2\n");
+    assert_eq!(
+        err,
+        "WARNING:  table \"events\" has failed and is not kept up to date: the stream is gone\n\
+         HINT:  its rows end where it stopped; mend the cause, then drop it and create it again\n"
+    );
+    let jobs = "SELECT name, kind, state, error FROM weir_catalog.jobs";
+    let (out, err) = psql(&cluster, &["-A", "-t", "-c", jobs]).await.expect("psql is there");
+    assert_eq!((out.as_str(), err.as_str()), ("events|table|failed|the stream is gone\n", ""));
+    let (out, _) = psql(&cluster, &["-A", "-t", "-c", "SHOW JOBS"]).await.expect("psql is there");
+    assert!(out.ends_with("|events|table|failed|the stream is gone\n"), "{out}");
+    let quiet = ["-c", "SET client_min_messages = error", "-c", "SELECT count(*) FROM events"];
+    let (_, err) = psql(&cluster, &quiet).await.expect("psql is there");
+    assert_eq!(err, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -122,7 +122,7 @@ impl<'a> tokio_postgres::types::FromSql<'a> for Raw {
     }
 }
 
-fn raw(row: &tokio_postgres::Row, column: usize) -> Vec<u8> {
+pub(crate) fn raw(row: &tokio_postgres::Row, column: usize) -> Vec<u8> {
     row.get::<_, Raw>(column).0
 }
 

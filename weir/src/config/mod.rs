@@ -52,8 +52,12 @@ pub enum Role {
     Frontend(Frontend),
 }
 
+/// How often one process commits: with nobody to wait for it can do so more often than a cluster.
+const STANDALONE_BARRIER_INTERVAL_MS: &str = "200";
+
 /// `weir standalone`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(mut_arg("barrier_interval_ms", |field| field.default_value(STANDALONE_BARRIER_INTERVAL_MS)))]
 pub struct Standalone {
     /// The directory that holds all data; created if it does not exist
     #[arg(long, help_heading = heading::STORAGE, value_name = "DIR", default_value = "./weir-data")]
@@ -63,15 +67,9 @@ pub struct Standalone {
     #[command(flatten)]
     pub sql: Sql,
 
-    /// How often an epoch is committed when nobody asks for it, in milliseconds
-    #[arg(
-        long,
-        help_heading = heading::LIMITS,
-        value_name = "N",
-        default_value_t = 200,
-        value_parser = clap::value_parser!(u64).range(10..=60_000)
-    )]
-    pub barrier_interval_ms: u64,
+    /// When epochs end.
+    #[command(flatten)]
+    pub barriers: Barriers,
 
     /// The share of the machine.
     #[command(flatten)]
@@ -107,15 +105,9 @@ pub struct Meta {
     #[command(flatten)]
     pub cluster: Cluster,
 
-    /// How often an epoch is committed when nobody asks for it, in milliseconds
-    #[arg(
-        long,
-        help_heading = heading::LIMITS,
-        value_name = "N",
-        default_value_t = 1_000,
-        value_parser = clap::value_parser!(u64).range(10..=60_000)
-    )]
-    pub barrier_interval_ms: u64,
+    /// When epochs end.
+    #[command(flatten)]
+    pub barriers: Barriers,
 
     /// How long a meta leader or a node that vanished is waited for, in milliseconds
     #[arg(
@@ -198,7 +190,8 @@ pub struct Sql {
         long,
         help_heading = heading::LIMITS,
         value_name = "N",
-        default_value_t = weir_frontend::Config::default().connections_max
+        default_value_t = weir_frontend::Config::default().connections_max,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000)
     )]
     pub connections_max: usize,
 
@@ -251,6 +244,20 @@ pub struct Cluster {
     /// Where state is stored: file:///dir, s3://bucket/prefix or memory://; the same for all nodes
     #[arg(long, help_heading = heading::STORAGE, value_name = "URL", default_value_t = default_state_url())]
     pub state_url: String,
+}
+
+/// When epochs end.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct Barriers {
+    /// How often an epoch is committed when nobody asks for it, in milliseconds
+    #[arg(
+        long,
+        help_heading = heading::LIMITS,
+        value_name = "N",
+        default_value_t = 1_000,
+        value_parser = clap::value_parser!(u64).range(10..=60_000)
+    )]
+    pub barrier_interval_ms: u64,
 }
 
 /// The share of the machine that a compute node takes.

@@ -214,6 +214,18 @@ mod tests {
     }
 
     #[test]
+    fn the_default_of_the_barrier_interval_is_the_roles_own() {
+        let interval = |words, file| match load_from(words, &[], file).unwrap() {
+            Role::Standalone(standalone) => standalone.barriers.barrier_interval_ms,
+            Role::Meta(meta) => meta.barriers.barrier_interval_ms,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((interval("standalone", None), interval("meta", None)), (200, 1_000));
+        let file = Some("[standalone]\nbarrier_interval_ms = 50\n[meta]\nbarrier_interval_ms = 60\n");
+        assert_eq!((interval("standalone", file), interval("meta", file)), (50, 60));
+    }
+
+    #[test]
     fn lists_are_replaced_as_a_whole_from_each_source() {
         let addresses = |words, variables, file| {
             let frontend = frontend(words, variables, file);
@@ -235,7 +247,7 @@ mod tests {
             [compute]\nparallelism = 4";
         let Role::Standalone(standalone) = load_from("standalone", &[], Some(file)).unwrap() else { panic!() };
         assert_eq!(standalone.data_dir, PathBuf::from("/d"));
-        assert_eq!((standalone.barrier_interval_ms, standalone.capacity.parallelism), (50, 3));
+        assert_eq!((standalone.barriers.barrier_interval_ms, standalone.capacity.parallelism), (50, 3));
         let Role::Compute(compute) = load_from("compute", &[], Some(file)).unwrap() else { panic!() };
         assert_eq!(compute.capacity.parallelism, 4);
     }
