@@ -316,10 +316,10 @@ fn cores() -> u16 {
     u16::try_from(cores).unwrap_or(u16::MAX).min(weir_common::ids::VNODES)
 }
 
-/// A directory beside the one where a standalone node has its data.
+/// A directory beside the one where a standalone node has its data by default.
 fn default_state_url() -> String {
     let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
-    format!("file://{}", here.join("weir-data/state").display())
+    format!("file://{}", here.join("weir-state").display())
 }
 
 /// The name becomes part of keys and paths.
