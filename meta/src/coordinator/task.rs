@@ -351,8 +351,8 @@ impl Task {
                     Input::Event(Event::Tick)
                 });
             }
-            Action::StartTerm { node, term, epoch, placement, tables } => {
-                let message = wire::start_term(&node, term, epoch, &placement, &tables);
+            Action::StartTerm { node, term, epoch, placement, addresses, tables } => {
+                let message = wire::start_term(&node, (term, epoch), &placement, &addresses, &tables);
                 self.tell(&node, message);
             }
             Action::StopTerm(node, term) => self.tell(&node, wire::stop_term(term)),
@@ -434,10 +434,9 @@ impl Task {
     ) {
         self.metrics.barriers.add(1, &[]);
         self.injected.insert(epoch, Instant::now());
+        let message = wire::barrier(term, epoch, lowest_pinned, mutation);
         for node in nodes {
-            let mine = |split: &super::placement::AssignedSplit| self.core.runs_on(split.slot, node);
-            let message = wire::barrier(term, epoch, lowest_pinned, mutation, mine);
-            self.tell(node, message);
+            self.tell(node, message.clone());
         }
     }
 

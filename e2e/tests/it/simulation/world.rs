@@ -15,8 +15,8 @@ use weir_meta::coordinator::event::{Action, Event, Mutation, Outcome, Report, Ti
 use weir_meta::coordinator::placement::AssignedSplit;
 use weir_meta::coordinator::state::{Config, Coordinator};
 
-use super::model::{Client, Databases, MetaStore, Row, Stream};
-use super::node::Process;
+use super::model::{Client, Databases, MetaStore, Rows, Stream, key_of};
+use super::node::{Exchange, Process};
 
 const CONFIG_INTERVAL: Duration = Duration::from_millis(100);
 /// How many steps are chaotic, and how many more a calm cluster may take until everything is committed.
@@ -33,6 +33,7 @@ pub(super) struct Statistics {
     pub(super) crashes: u64,
     pub(super) depositions: u64,
     pub(super) reads: u64,
+    pub(super) exchanged: u64,
 }
 
 impl Statistics {
@@ -44,6 +45,7 @@ impl Statistics {
         self.crashes += other.crashes;
         self.depositions += other.depositions;
         self.reads += other.reads;
+        self.exchanged += other.exchanged;
     }
 }
 
@@ -78,16 +80,19 @@ pub(super) struct World {
     calls: Vec<Call>,
     /// Control streams that broke, which their leaders have not noticed yet.
     broken: Vec<(usize, NodeId)>,
+    exchange: Exchange,
     next_node: u64,
     next_table: u32,
     client: Client,
     statistics: Statistics,
 }
 
-fn table(id: u32, splits: &[(SplitId, u64)]) -> Arc<Table> {
+fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Arc<Table> {
     let declared = NewTable {
         name: format!("t{id}"),
         columns: Vec::new(),
+        // Which column it is does not matter here.
+        primary_key: if keyed { vec![0] } else { Vec::new() },
         source: Source { options: BTreeMap::new(), encode: Encode::Json },
         sql: String::new(),
     };
@@ -109,6 +114,7 @@ impl World {
             nodes: Vec::new(),
             calls: Vec::new(),
             broken: Vec::new(),
+            exchange: Exchange::new(),
             next_node: 0,
             next_table: 1,
             client: Client::default(),
@@ -161,9 +167,10 @@ impl World {
             self.misfortune();
         }
         match self.random.random_range(0..100) {
-            0..30 => self.with_node(|process, random, world| {
-                process.step(random.random_range(0..64), random.random_bool(0.5), world.streams);
+            0..22 => self.with_node(|process, random, world| {
+                process.step(random.random_range(0..64), random.random_bool(0.5), world.streams, world.exchange);
             }),
+            22..30 => self.exchange(),
             30..45 => self.deliver_to_node(),
             45..60 => self.deliver_to_leader(),
             60..72 => self.call(chaos),
@@ -268,7 +275,7 @@ impl World {
             let stream = Stream { first: *first, last, acknowledged: Sequence(*first) };
             self.streams.insert(TableSplit { table: TableId(id), split: split.clone() }, stream);
         }
-        let table = table(id, &splits);
+        let table = table(id, self.random.random_bool(0.5), &splits);
         self.tables.insert(TableId(id), Arc::clone(&table));
         self.tell_leader(leader, Event::TableCreated(table, Waiter(u64::from(id))));
     }
@@ -310,8 +317,30 @@ impl World {
             return;
         }
         let index = self.random.random_range(0..self.nodes.len());
-        let surroundings = Surroundings { databases: &mut self.databases, streams: &self.streams };
+        let surroundings =
+            Surroundings { databases: &mut self.databases, streams: &self.streams, exchange: &mut self.exchange };
         act(&mut self.nodes[index], &mut self.random, surroundings);
+    }
+
+    /// Delivers some of what is under way between nodes. What belongs to a term that nobody takes part in any more is
+    /// lost with its connection.
+    fn exchange(&mut self) {
+        let nodes = &self.nodes;
+        self.exchange
+            .retain(|(term, ..), items| !items.is_empty() && nodes.iter().any(|process| process.takes_part(*term)));
+        for _ in 0..self.random.random_range(1..8) {
+            if self.exchange.is_empty() {
+                return;
+            }
+            let choice = self.random.random_range(0..self.exchange.len());
+            let ((term, slot, actor), items) = self.exchange.iter_mut().nth(choice).expect("one of them");
+            for process in &mut self.nodes {
+                if process.receive(*term, *slot, actor, items) {
+                    self.statistics.exchanged += 1;
+                    break;
+                }
+            }
+        }
     }
 
     fn deliver_to_node(&mut self) {
@@ -369,7 +398,7 @@ impl World {
             Action::Load | Action::Claim { .. } | Action::Commit { .. } | Action::Forget(_) => {
                 self.calls.push(Call { leader, action, abandoned: false });
             }
-            Action::StartTerm { node, term, epoch, placement, tables } => {
+            Action::StartTerm { node, term, epoch, placement, addresses: _, tables } => {
                 let plan = plan(&node, term, epoch, &placement, &tables);
                 self.send(leader, &node, NodeEvent::Start(plan));
             }
@@ -378,9 +407,7 @@ impl World {
                 for node in nodes {
                     let mutation = mutation.as_ref().map(|mutation| match mutation {
                         Mutation::Add(table, splits) => {
-                            let core = &self.leaders[leader].core;
-                            let mine = splits.iter().filter(|split| core.runs_on(split.slot, &node));
-                            compute::Mutation::Add(Arc::clone(table), mine.map(split_plan).collect())
+                            compute::Mutation::Add(Arc::clone(table), splits.iter().map(split_plan).collect())
                         }
                         Mutation::Drop(table) => compute::Mutation::Drop(*table),
                     });
@@ -480,11 +507,22 @@ impl World {
         self.check_rows(&rows, |split, stream| durable.positions.get(split).unwrap_or(Sequence(stream.first)).0);
     }
 
-    fn check_rows(&self, rows: &[Row], position: impl Fn(&TableSplit, &Stream) -> u64) {
-        for (split, stream) in self.streams.iter().filter(|(split, _)| self.tables.contains_key(&split.table)) {
-            let mut found: Vec<u64> = rows.iter().filter(|row| row.split == *split).map(|row| row.sequence).collect();
-            found.sort_unstable();
-            let expected: Vec<u64> = (stream.first..position(split, stream)).collect();
+    fn check_rows(&self, rows: &Rows, position: impl Fn(&TableSplit, &Stream) -> u64) {
+        for (split, stream) in &self.streams {
+            let Some(table) = self.tables.get(&split.table) else { continue };
+            let found: BTreeMap<u64, u64> = rows
+                .iter()
+                .filter(|(key, _)| key.split == *split)
+                .map(|(key, sequence)| (key.key, *sequence))
+                .collect();
+            let count = rows.keys().filter(|key| key.split == *split).count();
+            assert_eq!(found.len(), count, "{split} has a key twice, under two vnodes");
+            let messages = stream.first..position(split, stream);
+            // Of a keyed table's messages with one key the last one counts.
+            let expected: BTreeMap<u64, u64> = match table.declared.is_keyed() {
+                true => messages.map(|sequence| (key_of(sequence), sequence)).collect(),
+                false => messages.map(|sequence| (sequence, sequence)).collect(),
+            };
             assert_eq!(found, expected, "rows of {split}");
         }
     }
@@ -499,12 +537,12 @@ impl World {
         }
         let Some((pin, serving)) = self.leaders[leader].core.pin(&head, self.now) else { return };
         assert!(serving.epoch >= self.client.newest, "the readable epoch went back");
-        let mut rows = Vec::new();
+        let mut rows = Rows::new();
         for (slot, _, _) in &serving.slots {
             let scan = self.nodes.iter().find_map(|process| process.scan(serving.term, *slot, serving.epoch));
             // A node that is gone, or was left behind: the statement is retried with a new pin.
             let Some(scan) = scan else { return };
-            rows.extend(scan.iter().cloned());
+            rows.extend(scan.clone());
         }
         self.leaders[leader].core.release_pins(&[pin]);
         self.client.newest = serving.epoch;
@@ -518,6 +556,7 @@ impl World {
 struct Surroundings<'a> {
     databases: &'a mut Databases,
     streams: &'a BTreeMap<TableSplit, Stream>,
+    exchange: &'a mut Exchange,
 }
 
 fn split_plan(assigned: &AssignedSplit) -> compute::SplitPlan {
@@ -542,11 +581,17 @@ fn plan(
         path: slot.path.clone(),
         sources: slot.sources.iter().map(source).collect(),
     };
+    let route = |slot: &weir_meta::coordinator::placement::Slot| compute::Route {
+        slot: slot.id,
+        vnodes: slot.vnodes,
+        address: String::new(),
+    };
     compute::Plan {
         term,
         epoch,
         slots: placement.slots_of(node).map(slot).collect(),
         tables: tables.to_vec(),
-        splits: placement.splits_of(node).map(split_plan).collect(),
+        splits: placement.splits.iter().map(split_plan).collect(),
+        routes: placement.slots.iter().map(route).collect(),
     }
 }
