@@ -17,3 +17,4 @@ mod crash;
 mod cut_connections;
 mod demo;
 mod fencing;
+mod keyed;
