@@ -200,7 +200,8 @@ pub struct Sql {
         long,
         help_heading = heading::LIMITS,
         value_name = "N",
-        default_value_t = weir_frontend::Config::default().memory_limit_bytes
+        default_value_t = weir_frontend::Config::default().memory_limit_bytes,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1 << 20..)
     )]
     pub memory_limit_bytes: usize,
 
@@ -209,7 +210,8 @@ pub struct Sql {
         long,
         help_heading = heading::LIMITS,
         value_name = "N",
-        default_value_t = weir_frontend::Config::default().retry_ms_max
+        default_value_t = weir_frontend::Config::default().retry_ms_max,
+        value_parser = clap::value_parser!(u64).range(0..=86_400_000)
     )]
     pub retry_ms_max: u64,
 }
