@@ -90,6 +90,8 @@ struct Actor {
     barriers: VecDeque<(Epoch, Sequence)>,
     labels: [KeyValue; 1],
     bad_records: BadRecordLog,
+    /// Whether a checkpoint that shows the first rows was asked for.
+    started: bool,
     /// Fetched once the last barrier was delivered: then nothing is read any more.
     last: Option<Epoch>,
 }
@@ -145,6 +147,7 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Messag
         barriers: VecDeque::new(),
         labels: [metrics::table(&config.table.declared.name)],
         bad_records: BadRecordLog::default(),
+        started: false,
         last: None,
         config,
     };
@@ -247,6 +250,11 @@ impl Actor {
         }
         // Later than the last message if what follows it is known to hold nothing for this split.
         self.position = batch.position;
+        if rows > 0 && !self.started {
+            // Whoever waits for the table, or for it to go on after a crash, need not wait for the next barrier too.
+            self.started = true;
+            self.config.node.send(Event::CheckpointWanted(self.config.term)).await;
+        }
         self.config.metrics.rows.add(rows, &self.labels);
         self.config.metrics.bytes.add(bytes, &self.labels);
         ControlFlow::Continue(())

@@ -36,7 +36,7 @@ pub enum Event {
     Separated(TermId, String),
     /// A job cannot go on for a reason that its user has to mend.
     JobFailed(TermId, TableId, String),
-    /// A reader's ack window is nearly full.
+    /// A reader's ack window is nearly full, or an actor has its first rows.
     CheckpointWanted(TermId),
 }
 

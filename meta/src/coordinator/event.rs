@@ -73,7 +73,7 @@ pub enum Event {
     EpochReported(NodeId, Report),
     /// A job cannot go on.
     JobFailed(TermId, TableId, String),
-    /// A reader's ack window is nearly full.
+    /// A reader's ack window is nearly full, or an actor has its first rows.
     BarrierWanted,
     /// Someone waits for a checkpoint.
     Flush(Waiter),
