@@ -57,6 +57,9 @@ fn committed_state_equals_committed_positions_under_any_schedule() {
             statistics.late
         );
         assert!(statistics.reads > total, "{} reads were compared", statistics.reads);
+        assert!(statistics.released > 100, "{} nodes were relieved", statistics.released);
+        assert!(statistics.failed_jobs > 100, "{} jobs failed", statistics.failed_jobs);
+        assert!(statistics.timed_out > 100, "{} nodes did not answer in time", statistics.timed_out);
         assert!(statistics.exchanged > total, "{} writes went from node to node", statistics.exchanged);
     }
 }

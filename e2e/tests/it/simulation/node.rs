@@ -10,12 +10,17 @@ use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, TableSplit, TermId, Vnod
 use weir_compute::node::plan::{Barrier, Mutation, Plan, Route, SplitPlan};
 use weir_compute::node::state::{Action, Event, Message, Node, SlotEpoch};
 use weir_compute::seal::{Change, Sealer};
+use weir_meta::coordinator::event::Time;
 
 use super::model::{Databases, Key, Rows, Stream, key_of, vnode_of};
 
 /// A process, from start to crash.
 pub(super) struct Process {
+    /// Of its present control stream.
     pub(super) id: NodeId,
+    pub(super) address: String,
+    /// It does nothing until then, like a process that is stopped.
+    pub(super) stopped_until: Time,
     core: Node,
     /// The index of the leader that its control stream leads to.
     pub(super) leader: Option<usize>,
@@ -76,9 +81,11 @@ struct Actor {
 }
 
 impl Process {
-    pub(super) fn new(id: NodeId) -> Process {
+    pub(super) fn new(address: String) -> Process {
         Process {
-            id,
+            id: NodeId(String::new()),
+            address,
+            stopped_until: Time::ZERO,
             core: Node::default(),
             leader: None,
             inbox: VecDeque::new(),
@@ -102,6 +109,23 @@ impl Process {
         self.inbox.clear();
         self.outbox.clear();
         self.apply(Event::Disconnected, databases);
+    }
+
+    /// Something of its term breaks.
+    pub(super) fn break_term(&mut self, databases: &mut Databases) {
+        if let Some(term) = self.core.term() {
+            self.apply(Event::Broken(term, "broken".to_owned()), databases);
+        }
+    }
+
+    /// One of its jobs cannot go on.
+    pub(super) fn fail_job(&mut self, choice: usize, databases: &mut Databases) {
+        let Some(term) = &self.term else { return };
+        let count = term.actors.len().max(1);
+        if let Some(split) = term.actors.keys().nth(choice % count) {
+            let failed = Event::JobFailed(term.id, split.table, "its own fault".to_owned());
+            self.apply(failed, databases);
+        }
     }
 
     fn apply(&mut self, event: Event, databases: &mut Databases) -> Vec<(TableSplit, u64)> {

@@ -34,6 +34,9 @@ pub(super) struct Statistics {
     pub(super) depositions: u64,
     pub(super) reads: u64,
     pub(super) exchanged: u64,
+    pub(super) released: u64,
+    pub(super) failed_jobs: u64,
+    pub(super) timed_out: u64,
 }
 
 impl Statistics {
@@ -46,6 +49,9 @@ impl Statistics {
         self.depositions += other.depositions;
         self.reads += other.reads;
         self.exchanged += other.exchanged;
+        self.released += other.released;
+        self.failed_jobs += other.failed_jobs;
+        self.timed_out += other.timed_out;
     }
 }
 
@@ -82,6 +88,8 @@ pub(super) struct World {
     broken: Vec<(usize, NodeId)>,
     exchange: Exchange,
     next_node: u64,
+    next_address: u64,
+    next_waiter: u64,
     next_table: u32,
     client: Client,
     statistics: Statistics,
@@ -116,6 +124,8 @@ impl World {
             broken: Vec::new(),
             exchange: Exchange::new(),
             next_node: 0,
+            next_address: 0,
+            next_waiter: 0,
             next_table: 1,
             client: Client::default(),
             statistics: Statistics::default(),
@@ -150,14 +160,12 @@ impl World {
 
     fn done(&self) -> bool {
         let durable = self.store.load();
-        let committed = |split: &TableSplit, stream: &Stream| match self.tables.get(&split.table) {
-            Some(_) => durable.positions.get(split).unwrap_or(Sequence(stream.first)).0 == stream.last + 1,
-            None => true,
-        };
-        let acknowledged = |stream: &Stream, split: &TableSplit| {
-            !self.tables.contains_key(&split.table) || stream.acknowledged.0 == stream.last + 1
-        };
-        self.streams.iter().all(|(split, stream)| committed(split, stream) && acknowledged(stream, split))
+        let runs =
+            |split: &TableSplit| self.tables.get(&split.table).is_some_and(|table| table.state == JobState::Running);
+        self.streams.iter().filter(|(split, _)| runs(split)).all(|(split, stream)| {
+            let committed = durable.positions.get(split).unwrap_or(Sequence(stream.first));
+            committed.0 == stream.last + 1 && stream.acknowledged == committed
+        })
     }
 
     // ------------------------------------------------------------------------------------------------ what can happen
@@ -189,7 +197,7 @@ impl World {
     }
 
     fn misfortune(&mut self) {
-        match self.random.random_range(0..10) {
+        match self.random.random_range(0..15) {
             0..3 if !self.nodes.is_empty() => {
                 let index = self.random.random_range(0..self.nodes.len());
                 self.crash(index);
@@ -208,12 +216,43 @@ impl World {
             }
             8 if self.tables.len() < 3 => self.create_table(),
             9 if self.tables.len() > 1 => self.drop_table(),
+            10 => self.leave(),
+            11 => self.with_node(|process, _, world| process.break_term(world.databases)),
+            12 if self.random.random_bool(0.5) => self.with_node(|process, random, world| {
+                process.fail_job(random.random_range(0..64), world.databases);
+            }),
+            13 => self.flush(),
+            14 if !self.nodes.is_empty() => {
+                let index = self.random.random_range(0..self.nodes.len());
+                let pause = Duration::from_millis(self.random.random_range(500..4_000));
+                self.nodes[index].stopped_until = self.now + pause;
+            }
             _ => {}
         }
     }
 
     fn start_node(&mut self) {
-        self.nodes.push(Process::new(NodeId(String::new())));
+        self.next_address += 1;
+        self.nodes.push(Process::new(format!("a{}", self.next_address)));
+    }
+
+    /// A node wants to be relieved.
+    fn leave(&mut self) {
+        let Some(leader) = self.reigning() else { return };
+        let connected: Vec<NodeId> =
+            self.nodes.iter().filter(|node| node.leader == Some(leader)).map(|node| node.id.clone()).collect();
+        if !connected.is_empty() {
+            let node = connected[self.random.random_range(0..connected.len())].clone();
+            self.tell_leader(leader, Event::NodeLeaving(node));
+        }
+    }
+
+    /// Someone waits for a checkpoint.
+    fn flush(&mut self) {
+        let Some(leader) = self.reigning() else { return };
+        self.next_waiter += 1;
+        let waiter = Waiter(1_000_000 + self.next_waiter);
+        self.tell_leader(leader, Event::Flush(waiter));
     }
 
     fn crash(&mut self, index: usize) {
@@ -249,9 +288,12 @@ impl World {
             barrier_interval: CONFIG_INTERVAL,
             settle: Duration::from_millis(20),
             grace: Duration::from_millis(50),
-            node_timeout: Duration::from_secs(3600),
+            node_timeout: Duration::from_secs(2),
         };
-        let core = Coordinator::new(config, self.tables.clone(), BTreeSet::new(), self.random.random());
+        // What its predecessor knew: some of the nodes, and some that are gone.
+        let known = self.nodes.iter().map(|node| node.address.clone()).chain(["gone".to_owned()]);
+        let expected: BTreeSet<String> = known.filter(|_| self.random.random_bool(0.5)).collect();
+        let core = Coordinator::new(config, self.tables.clone(), expected, self.random.random());
         let fence = self.store.elect();
         self.leaders.push(Leader { core, fence, alive: true, answers: Vec::new(), resolved: BTreeSet::new() });
         let leader = self.leaders.len() - 1;
@@ -302,7 +344,8 @@ impl World {
         self.nodes[index].id = node.clone();
         self.nodes[index].leader = Some(leader);
         let parallelism = self.random.random_range(1..=2);
-        self.tell_leader(leader, Event::NodeJoined { node, address: String::new(), parallelism });
+        let address = self.nodes[index].address.clone();
+        self.tell_leader(leader, Event::NodeJoined { node, address, parallelism });
     }
 
     fn tick(&mut self) {
@@ -317,6 +360,9 @@ impl World {
             return;
         }
         let index = self.random.random_range(0..self.nodes.len());
+        if self.nodes[index].stopped_until > self.now {
+            return;
+        }
         let surroundings =
             Surroundings { databases: &mut self.databases, streams: &self.streams, exchange: &mut self.exchange };
         act(&mut self.nodes[index], &mut self.random, surroundings);
@@ -334,7 +380,7 @@ impl World {
             }
             let choice = self.random.random_range(0..self.exchange.len());
             let ((term, slot, actor), items) = self.exchange.iter_mut().nth(choice).expect("one of them");
-            for process in &mut self.nodes {
+            for process in self.nodes.iter_mut().filter(|process| process.stopped_until <= self.now) {
                 if process.receive(*term, *slot, actor, items) {
                     self.statistics.exchanged += 1;
                     break;
@@ -348,6 +394,9 @@ impl World {
             return;
         }
         let index = self.random.random_range(0..self.nodes.len());
+        if self.nodes[index].stopped_until > self.now {
+            return;
+        }
         let acknowledged = self.nodes[index].deliver(&mut self.databases);
         self.nodes[index].seal();
         let committed = self.store.load().positions;
@@ -366,6 +415,9 @@ impl World {
             return;
         }
         let index = self.random.random_range(0..self.nodes.len());
+        if self.nodes[index].stopped_until > self.now {
+            return;
+        }
         let process = &mut self.nodes[index];
         let Some(leader) = process.leader else { return };
         let Some(message) = process.outbox.pop_front() else { return };
@@ -423,7 +475,19 @@ impl World {
             Action::Resolve(waiter, _) => {
                 assert!(self.leaders[leader].resolved.insert(waiter), "a waiter is resolved once");
             }
-            Action::Disconnect(..) | Action::Release(_) => {}
+            Action::Disconnect(node, _) => {
+                self.statistics.timed_out += 1;
+                if let Some(process) = self.nodes.iter_mut().find(|process| process.id == node) {
+                    process.disconnect(&mut self.databases);
+                }
+            }
+            Action::Release(node) => {
+                self.statistics.released += 1;
+                self.nodes.retain(|process| process.id != node || process.leader != Some(leader));
+                if self.nodes.is_empty() {
+                    self.start_node();
+                }
+            }
             Action::StepDown => self.leaders[leader].alive = false,
         }
     }
@@ -462,9 +526,16 @@ impl World {
         let fence = self.leaders[call.leader].fence;
         let answer = match &call.action {
             Action::Load => Event::Loaded { leading: self.store.leads(fence), durable: self.store.load() },
-            Action::Claim { expected, head, .. } => {
+            Action::Claim { expected, head, failed } => {
                 let outcome = self.put_head(fence, *expected, head, call.abandoned);
-                self.statistics.claims += u64::from(matches!(outcome, Outcome::Applied(_)));
+                if let Outcome::Applied(_) = outcome {
+                    self.statistics.claims += 1;
+                    self.statistics.failed_jobs += failed.len() as u64;
+                    for table in failed {
+                        // The task leaves out tables that were dropped meanwhile.
+                        self.tables.entry(table.id).and_modify(|known| *known = Arc::clone(table));
+                    }
+                }
                 Event::Claimed(head.term, outcome)
             }
             Action::Commit { expected, head, chunks } => {
