@@ -96,8 +96,8 @@ pub(crate) fn stop_term(term: TermId) -> proto::ToNode {
     to_node(Message::StopTerm(proto::StopTerm { term: Some(term.into()) }))
 }
 
-pub(crate) fn survey(survey: u64) -> proto::ToNode {
-    to_node(Message::Survey(proto::Survey { survey }))
+pub(crate) fn survey(survey: u64, prefix: &str) -> proto::ToNode {
+    to_node(Message::Survey(proto::Survey { survey, prefix: prefix.to_owned() }))
 }
 
 pub(crate) fn collect_garbage(survey: u64, committed: &[SlotState], live: Vec<String>) -> proto::ToNode {

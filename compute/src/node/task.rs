@@ -292,7 +292,7 @@ impl Task {
             }
             Some(to_node::Message::StopTerm(stop)) => Event::Stop(wire::term(stop.term)?),
             Some(to_node::Message::Survey(wanted)) => {
-                self.survey(wanted.survey);
+                self.survey(wanted.survey, wanted.prefix);
                 return Ok(());
             }
             Some(to_node::Message::CollectGarbage(collect)) => {
@@ -416,12 +416,11 @@ impl Task {
     }
 
     /// Lists the databases that exist, in the background.
-    fn survey(&mut self, number: u64) {
+    fn survey(&mut self, number: u64, prefix: String) {
         if self.collecting.as_ref().is_some_and(|collecting| !collecting.is_finished()) {
             return;
         }
         let (store, inputs) = (self.environment.store.clone(), self.environment.inputs.clone());
-        let prefix = format!("state/{}", self.config.cluster);
         self.collecting = Some(tokio::spawn(async move {
             match Survey::take(&store, &prefix).await {
                 // If the node is gone, so is whoever would compare it.

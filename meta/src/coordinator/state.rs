@@ -29,7 +29,8 @@ use super::positions::Positions;
 /// What can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where slot databases lie, relative to the state URL: `state/<cluster>`.
+    /// Where slot databases lie, relative to the state URL. No other cluster has its databases there: those that this one
+    /// does not know are deleted.
     pub state_prefix: String,
     /// How often a barrier is injected when nobody asks for one.
     pub barrier_interval: Duration,
@@ -252,6 +253,11 @@ impl Coordinator {
         let paths: Vec<String> = running.active.placement.slots.iter().map(|slot| slot.path.clone()).collect();
         let moved = self.durable.head.slots.first().is_some_and(|state| paths.contains(&state.path));
         moved.then_some(paths)
+    }
+
+    /// Where the cluster's databases lie, relative to the state URL.
+    pub fn state_prefix(&self) -> &str {
+        &self.config.state_prefix
     }
 
     /// The newest term claimed and the committed epoch.

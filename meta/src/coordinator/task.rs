@@ -460,7 +460,7 @@ impl Task {
             self.garbage_due = Some(Instant::now() + self.garbage_interval);
             if let Some(node) = self.outboxes.keys().next().cloned() {
                 self.last_survey += 1;
-                self.tell(&node, wire::survey(self.last_survey));
+                self.tell(&node, wire::survey(self.last_survey, self.core.state_prefix()));
             }
         }
     }
