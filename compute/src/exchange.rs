@@ -1,8 +1,9 @@
 //! The exchange: what actors write to slots of other nodes, a gRPC stream for each actor and slot.
 //!
-//! The receiving side takes whatever comes without waiting for the slot's database: what may be under way is bounded by
-//! the sender's credits, so no stream of a connection ever holds up another. The end of a stream, whoever ends it, is
-//! the end of the term for the sender's node, unless the actor itself has ended: what was sent may be lost.
+//! The receiving side hands on whatever comes: it waits for the slot's task, never for a seal, and what is under way is
+//! bounded by the sender's credits. So the streams that share a connection never wait for each other's barriers. The end
+//! of a stream, whoever ends it, is the end of the term for the sender's node, unless the actor itself has ended: what was
+//! sent may be lost.
 
 use std::collections::HashMap;
 use std::pin::Pin;
