@@ -13,7 +13,8 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, PrimitiveArray, RecordBatch, StringArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType,
+    DataType, Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, i256,
 };
 
 const VALUE: u8 = 1;
@@ -29,6 +30,8 @@ enum Column {
     Int16(PrimitiveArray<Int16Type>),
     Int32(PrimitiveArray<Int32Type>),
     Int64(PrimitiveArray<Int64Type>),
+    Decimal128(PrimitiveArray<Decimal128Type>),
+    Decimal256(PrimitiveArray<Decimal256Type>),
     Float32(PrimitiveArray<Float32Type>),
     Float64(PrimitiveArray<Float64Type>),
     Text(StringArray),
@@ -62,6 +65,11 @@ impl Column {
             DataType::Timestamp(TimeUnit::Microsecond, _) => {
                 Column::Int64(array.as_primitive::<TimestampMicrosecondType>().reinterpret_cast())
             }
+            DataType::Time64(TimeUnit::Microsecond) => {
+                Column::Int64(array.as_primitive::<Time64MicrosecondType>().reinterpret_cast())
+            }
+            DataType::Decimal128(..) => Column::Decimal128(array.as_primitive().clone()),
+            DataType::Decimal256(..) => Column::Decimal256(array.as_primitive().clone()),
             DataType::Float32 => Column::Float32(array.as_primitive().clone()),
             DataType::Float64 => Column::Float64(array.as_primitive().clone()),
             DataType::Utf8 => Column::Text(array.as_string().clone()),
@@ -76,6 +84,8 @@ impl Column {
             Column::Int16(array) => array.is_null(row),
             Column::Int32(array) => array.is_null(row),
             Column::Int64(array) => array.is_null(row),
+            Column::Decimal128(array) => array.is_null(row),
+            Column::Decimal256(array) => array.is_null(row),
             Column::Float32(array) => array.is_null(row),
             Column::Float64(array) => array.is_null(row),
             Column::Text(array) => array.is_null(row),
@@ -95,6 +105,8 @@ impl Column {
             Column::Int16(array) => out.extend_from_slice(&(array.value(row) ^ i16::MIN).to_be_bytes()),
             Column::Int32(array) => out.extend_from_slice(&(array.value(row) ^ i32::MIN).to_be_bytes()),
             Column::Int64(array) => out.extend_from_slice(&(array.value(row) ^ i64::MIN).to_be_bytes()),
+            Column::Decimal128(array) => out.extend_from_slice(&(array.value(row) ^ i128::MIN).to_be_bytes()),
+            Column::Decimal256(array) => out.extend_from_slice(&(array.value(row) ^ i256::MIN).to_be_bytes()),
             Column::Float32(array) => out.extend_from_slice(&float32(array.value(row)).to_be_bytes()),
             Column::Float64(array) => out.extend_from_slice(&float64(array.value(row)).to_be_bytes()),
             Column::Text(array) => escape(array.value(row).as_bytes(), out),
@@ -171,6 +183,17 @@ mod tests {
         let same = keys(vec![Arc::new(Float64Array::from(vec![0.0, -0.0, f64::NAN, -f64::NAN]))]);
         assert_eq!(same[0], same[1]);
         assert_eq!(same[2], same[3]);
+    }
+
+    #[test]
+    fn decimals_of_both_widths_are_in_order() {
+        let values = [i128::MIN, -1_000, -1, 0, 1, 1_000, i128::MAX];
+        let narrow = PrimitiveArray::<Decimal128Type>::from_iter_values(values);
+        assert!(keys(vec![Arc::new(narrow)]).is_sorted_by(|a, b| a < b));
+        let wide = values.map(i256::from_i128).into_iter();
+        let wide = std::iter::once(i256::MIN).chain(wide).chain(std::iter::once(i256::MAX));
+        let wide = PrimitiveArray::<Decimal256Type>::from_iter_values(wide);
+        assert!(keys(vec![Arc::new(wide)]).is_sorted_by(|a, b| a < b));
     }
 
     /// NULL comes last.
