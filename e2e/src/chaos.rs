@@ -1,6 +1,7 @@
 //! Who is killed when: a plan that follows from a seed, so that a failing run can be repeated.
 //!
-//! Moments are counted in messages acknowledged, not in time, so that a kill always falls into the flow of data.
+//! Moments are counted in messages acknowledged, not in time, so that a kill always falls while messages are published,
+//! though perhaps not while Weir runs.
 
 use std::ops::Range;
 

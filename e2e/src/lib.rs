@@ -10,6 +10,7 @@
 //! * [`workload`] and [`publish`]: messages whose content follows from their number, and how they get into a stream;
 //! * [`sql`]: a Postgres client that survives the loss of its server;
 //! * [`chaos`]: who is killed when, from a seed;
+//! * [`recovery`]: how long new rows are in coming;
 //! * [`wait`]: waiting for a condition, never for luck; [`http`]: one request.
 //!
 //! The crate holds no knowledge of Weir's insides: it sees command lines, sockets and logs.
@@ -30,5 +31,7 @@ pub mod workload;
 pub mod sql;
 
 pub mod chaos;
+pub mod recovery;
+
 pub mod http;
 pub mod wait;

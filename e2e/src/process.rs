@@ -1,7 +1,9 @@
 //! A child process that can be killed, ended and started again on the same ports and data.
 //!
 //! Owns the child: when the handle goes, the process goes, by its id. Does not know what the process is nor when it
-//! is ready. Invariant: at most one child lives per handle, and everything it prints is appended to one log.
+//! is ready. Invariants: at most one child lives per handle, everything it prints is appended to one log, and a child
+//! that ends without being told to is noticed, at the latest when the handle goes. The id of a child that was waited for
+//! may belong to somebody else by now, so it is forgotten with it.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -9,7 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::sandbox::Log;
 use crate::wait::eventually;
@@ -29,7 +31,17 @@ pub struct Program {
 pub struct Process {
     program: Program,
     log: Arc<Log>,
-    child: Option<Child>,
+    state: State,
+}
+
+/// What became of the child.
+enum State {
+    /// It runs, or has ended and nobody has looked yet.
+    Running(Child),
+    /// It ended without being told to.
+    Ended(ExitStatus),
+    /// It was never started, or was killed or terminated here.
+    Down,
 }
 
 impl Program {
@@ -45,7 +57,7 @@ impl Process {
     /// # Errors
     /// If the executable cannot be run.
     pub fn start(program: Program, log: Arc<Log>) -> Result<Process> {
-        let mut process = Process { program, log, child: None };
+        let mut process = Process { program, log, state: State::Down };
         process.restart()?;
         Ok(process)
     }
@@ -60,7 +72,11 @@ impl Process {
     /// # Errors
     /// If none runs.
     pub fn pid(&self) -> Result<u32> {
-        Ok(self.child.as_ref().context("the process does not run")?.id())
+        match &self.state {
+            State::Running(child) => Ok(child.id()),
+            State::Ended(status) => bail!("{} ended by itself: {status}", self.log.name()),
+            State::Down => bail!("{} does not run", self.log.name()),
+        }
     }
 
     /// Whether the child runs.
@@ -68,15 +84,36 @@ impl Process {
     /// # Errors
     /// If its state cannot be read.
     pub fn is_running(&mut self) -> Result<bool> {
-        match &mut self.child {
-            Some(child) => Ok(child.try_wait()?.is_none()),
-            None => Ok(false),
-        }
+        self.look()?;
+        Ok(matches!(self.state, State::Running(_)))
     }
 
-    /// SIGKILL, and waits until the process is gone. Does nothing if none runs.
-    pub fn kill9(&mut self) {
-        if let Some(mut child) = self.child.take() {
+    /// Notices the end of a child that ended by itself.
+    fn look(&mut self) -> Result<()> {
+        if let State::Running(child) = &mut self.state
+            && let Some(status) = child.try_wait()?
+        {
+            self.state = State::Ended(status);
+            self.log.report(format!("the process ended by itself: {status}"));
+        }
+        Ok(())
+    }
+
+    /// SIGKILL, and waits until the process is gone. Does nothing if none was started since the last kill.
+    ///
+    /// # Errors
+    /// If it has ended by itself before, which a kill must not hide.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.look()?;
+        if let State::Ended(_) = self.state {
+            self.pid()?;
+        }
+        self.kill_silently();
+        Ok(())
+    }
+
+    fn kill_silently(&mut self) {
+        if let State::Running(mut child) = std::mem::replace(&mut self.state, State::Down) {
             // Both fail only if the process is gone already, which is what is wanted.
             let _ = child.kill();
             let _ = child.wait();
@@ -91,26 +128,43 @@ impl Process {
         signal(name, &[self.pid()?])
     }
 
-    /// SIGTERM, and waits for the process to end by itself.
+    /// SIGTERM, and waits for the process to end in its own way.
+    ///
+    /// # Errors
+    /// If it had ended before, or has not ended by the deadline.
+    pub async fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        self.look()?;
+        self.signal("TERM")?;
+        self.end(deadline).await
+    }
+
+    /// Waits for a process that ends when its work is done.
     ///
     /// # Errors
     /// If it has not ended by the deadline.
-    pub async fn terminate(&mut self, deadline: Duration) -> Result<ExitStatus> {
-        self.signal("TERM")?;
-        let child = self.child.as_mut().context("the process does not run")?;
-        let status = eventually("the process to end after SIGTERM", deadline, async || Ok(child.try_wait()?)).await?;
-        self.child = None;
+    pub async fn end(&mut self, deadline: Duration) -> Result<ExitStatus> {
+        let State::Running(child) = &mut self.state else { bail!("{} does not run", self.log.name()) };
+        let what = format!("the end of {}", self.log.name());
+        let status = eventually(&what, deadline, async || Ok(child.try_wait()?)).await?;
+        self.state = State::Down;
         Ok(status)
     }
 
     /// Starts the program again as it was, after killing it if it runs.
     ///
     /// # Errors
-    /// If the executable cannot be run.
+    /// If it has ended by itself before, or the executable cannot be run.
     pub fn restart(&mut self) -> Result<()> {
-        self.kill9();
+        self.kill9()?;
         let output = OpenOptions::new().create(true).append(true).open(self.log.path())?;
-        let child = Command::new(&self.program.path)
+        let mut command = Command::new(&self.program.path);
+        // What a developer has set for Weirs of their own would change those under test, or blind the check of their logs.
+        for (name, _) in std::env::vars_os() {
+            if ["WEIR_", "OTEL_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        let child = command
             .args(&self.program.arguments)
             .envs(self.program.environment.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
@@ -118,7 +172,7 @@ impl Process {
             .stderr(output)
             .spawn()
             .with_context(|| format!("cannot run {}", self.program.path.display()))?;
-        self.child = Some(child);
+        self.state = State::Running(child);
         Ok(())
     }
 
@@ -133,11 +187,13 @@ impl Process {
 
 /// SIGKILL to all of them at once, so that none lives to tell of another's death.
 pub fn kill9_together<'a>(processes: impl IntoIterator<Item = &'a mut Process>) {
-    let processes = processes.into_iter().collect::<Vec<_>>();
+    let mut processes = processes.into_iter().collect::<Vec<_>>();
+    // If the state of one cannot be read, killing it will do no harm.
+    processes.iter_mut().for_each(|process| drop(process.look()));
     let pids = processes.iter().filter_map(|process| process.pid().ok()).collect::<Vec<_>>();
     // What cannot be signalled is gone already; the rest is killed one by one below.
     let _ = signal("KILL", &pids);
-    processes.into_iter().for_each(Process::kill9);
+    processes.into_iter().for_each(Process::kill_silently);
 }
 
 /// Sends a signal by the shell's builtin; otherwise that needs `unsafe` or one more dependency.
@@ -150,7 +206,9 @@ fn signal(name: &str, pids: &[u32]) -> Result<()> {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill9();
+        // Tells the log of a process that has ended by itself; if that cannot be known, there is nobody to tell.
+        let _ = self.look();
+        self.kill_silently();
     }
 }
 
@@ -202,12 +260,15 @@ mod tests {
     use crate::sandbox::scenario;
     use crate::wait::eventually_equal;
 
+    fn shell(script: &str) -> Program {
+        Program::new("/bin/sh".into(), ["-c".to_owned(), script.to_owned()])
+    }
+
     #[test]
     fn a_process_is_killed_restarted_and_terminated() {
         scenario("process", async |sandbox| {
-            let script = "echo started; exec sleep 600";
-            let program = Program::new("/bin/sh".into(), ["-c".to_owned(), script.to_owned()]);
-            let mut process = Process::start(program, sandbox.log("shell", false))?;
+            let program = shell("echo started; exec sleep 600");
+            let mut process = Process::start(program, sandbox.log("shell", true))?;
             let first = process.pid()?;
             process.cpu_time()?;
             let log = Arc::clone(process.log());
@@ -222,5 +283,27 @@ mod tests {
             assert!(!process.is_running()?);
             Ok(())
         });
+    }
+
+    #[test]
+    fn a_process_that_ends_by_itself_is_noticed_however_it_is_looked_at() {
+        let sandbox = crate::sandbox::Sandbox::new("ended").expect("a folder");
+        let start = |name: &str| {
+            let mut process = Process::start(shell("exit 3"), sandbox.log(name, true)).expect("a shell");
+            if let State::Running(child) = &mut process.state {
+                // Waits, and leaves the status to be asked for again.
+                child.wait().expect("a status");
+            }
+            process
+        };
+        assert!(start("killed").kill9().is_err());
+        assert!(start("restarted").restart().is_err());
+        assert!(start("signalled").is_running().is_ok_and(|running| !running));
+        kill9_together([&mut start("together")]);
+        drop(start("dropped"));
+        let reported = sandbox.check_logs().expect_err("they ended by themselves").to_string();
+        for name in ["killed", "restarted", "signalled", "together", "dropped"] {
+            assert!(reported.contains(&format!("{name}: the process ended by itself: exit status: 3")), "{reported}");
+        }
     }
 }

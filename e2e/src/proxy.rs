@@ -80,8 +80,9 @@ impl Proxy {
     /// Swallows everything that the present connections carry from now on, without closing them; new ones are
     /// forwarded.
     pub fn swallow(&self) {
-        lock(&self.rules).swallow.send_replace(true);
-        lock(&self.rules).swallow = watch::Sender::new(false);
+        let mut rules = lock(&self.rules);
+        // Both under one lock: a connection accepted in between would be swallowed or not by chance.
+        std::mem::replace(&mut rules.swallow, watch::Sender::new(false)).send_replace(true);
     }
 
     /// From now on, cuts each new connection after a random number of bytes from the server; `None`: no longer.

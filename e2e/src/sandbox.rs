@@ -1,17 +1,20 @@
 //! A place for one scenario: a temporary folder, free ports, and the logs of every process in it.
 //!
 //! Owns the folder and the rule that a WARN or ERROR line in a Weir process's log which the scenario did not announce
-//! fails the scenario. Does not own the processes: they are dropped, and so killed, before the sandbox. When a
-//! scenario or a program fails, the end of every log is printed and the folder stays.
+//! fails the scenario, as does a Weir process that ends by itself. Does not own the processes: they are dropped, and so
+//! killed, before the sandbox, also when a program is ended by a signal. When a scenario or a program fails, the end of
+//! every log is printed and the folder stays.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use rand::Rng;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Ports that clients' sockets do not use, so that a server which is down keeps its port for its restart.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
@@ -22,6 +25,8 @@ const TAIL_LINES: usize = 40;
 pub struct Sandbox {
     folder: tempfile::TempDir,
     logs: Mutex<Vec<Arc<Log>>>,
+    /// Whether the program has nothing left to do but to stay.
+    stays: AtomicBool,
 }
 
 /// The log of one process, over all its restarts.
@@ -32,6 +37,8 @@ pub struct Log {
     /// Whether unannounced warnings fail the scenario: so for Weir, not for the servers of others.
     strict: bool,
     announced: Mutex<Vec<String>>,
+    /// What was noticed of the process that it did not print itself.
+    reported: Mutex<Vec<String>>,
 }
 
 impl Sandbox {
@@ -42,7 +49,7 @@ impl Sandbox {
     pub fn new(name: &str) -> Result<Sandbox> {
         let folder = tempfile::Builder::new().prefix(&format!("weir-{name}-")).tempdir()?;
         std::fs::create_dir(folder.path().join("logs"))?;
-        Ok(Sandbox { folder, logs: Mutex::default() })
+        Ok(Sandbox { folder, logs: Mutex::default(), stays: AtomicBool::new(false) })
     }
 
     /// The folder's path.
@@ -63,19 +70,24 @@ impl Sandbox {
     /// A log for the process of that name.
     pub fn log(&self, name: &str, strict: bool) -> Arc<Log> {
         let path = self.path().join("logs").join(format!("{name}.log"));
-        let log = Arc::new(Log { name: name.to_owned(), path, strict, announced: Mutex::default() });
+        let log = Arc::new(Log {
+            name: name.to_owned(),
+            path,
+            strict,
+            announced: Mutex::default(),
+            reported: Mutex::default(),
+        });
         lock(&self.logs).push(Arc::clone(&log));
         log
     }
 
-    /// Announces warnings for every Weir process started so far: see [`Log::expect_warnings`].
-    pub fn expect_warnings(&self, patterns: &[&str]) {
-        for log in lock(&self.logs).iter() {
-            log.expect_warnings(patterns);
-        }
+    /// Stays for ever: the [`program`] has done its work, and ends well when it is told to end.
+    pub async fn stay(&self) -> ! {
+        self.stays.store(true, Ordering::Relaxed);
+        std::future::pending().await
     }
 
-    /// Fails if a Weir process logged a WARN or ERROR line that was not announced.
+    /// Fails if a Weir process logged a WARN or ERROR line that was not announced, or ended by itself.
     ///
     /// # Errors
     /// With the lines that nobody announced.
@@ -89,7 +101,7 @@ impl Sandbox {
     }
 
     /// Prints the end of every log to standard error.
-    pub fn print_tails(&self) {
+    fn print_tails(&self) {
         for log in lock(&self.logs).iter() {
             let text = log.read().unwrap_or_default();
             let lines = text.lines().collect::<Vec<_>>();
@@ -102,6 +114,11 @@ impl Sandbox {
 }
 
 impl Log {
+    /// The name of the process.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -124,18 +141,26 @@ impl Log {
         lock(&self.announced).extend(patterns.iter().map(|&pattern| pattern.to_owned()));
     }
 
+    /// Notes something about the process that nothing announces and that fails the scenario.
+    pub(crate) fn report(&self, what: String) {
+        lock(&self.reported).push(what);
+    }
+
     fn unannounced(&self) -> Result<Vec<String>> {
         let announced = lock(&self.announced);
         let text = self.read()?;
         let bad = text.lines().filter(|line| is_warning(line));
-        Ok(bad.filter(|line| !announced.iter().any(|pattern| line.contains(pattern))).map(str::to_owned).collect())
+        let bad = bad.filter(|line| !announced.iter().any(|pattern| line.contains(pattern))).map(str::to_owned);
+        Ok(bad.chain(lock(&self.reported).iter().cloned()).collect())
     }
 }
 
-/// Whether a line of `tracing-subscriber`'s text format (time, level, …) is a warning, an error, or a panic's first.
+/// Whether a line is a warning or an error in `tracing-subscriber`'s text format (time, level, …), a panic's first, or
+/// what `weir` says last when it fails.
 fn is_warning(line: &str) -> bool {
     let level = line.split_whitespace().nth(1);
-    matches!(level, Some("WARN" | "ERROR")) || (line.starts_with("thread '") && line.contains("panicked at"))
+    let panic = line.starts_with("thread '") && line.contains("panicked at");
+    matches!(level, Some("WARN" | "ERROR")) || panic || line.starts_with("weir: ")
 }
 
 /// Runs one scenario in a sandbox of its own on a runtime of its own, and checks the logs at its end.
@@ -156,7 +181,8 @@ pub fn scenario(name: &str, body: impl AsyncFnOnce(&Sandbox) -> Result<()>) {
 }
 
 /// Runs a program in a sandbox of its own: its success, or a failure that has been explained on standard error by the end
-/// of every log and, after that, by the error.
+/// of every log and, after that, by the error. A signal that asks the program to end drops the body and with it every
+/// process it has started; that is a success only when the body had said that it had nothing left to do.
 pub async fn program(name: &str, body: impl AsyncFnOnce(&Sandbox) -> Result<()>) -> ExitCode {
     let sandbox = match Sandbox::new(name) {
         Ok(sandbox) => sandbox,
@@ -166,10 +192,19 @@ pub async fn program(name: &str, body: impl AsyncFnOnce(&Sandbox) -> Result<()>)
         }
     };
     let mut guard = OnFailure { sandbox: Some(sandbox) };
-    match body(guard.sandbox.as_ref().expect("set above")).await {
-        Ok(()) => {
+    let sandbox = guard.sandbox.as_ref().expect("set above");
+    let outcome = tokio::select! {
+        outcome = body(sandbox) => outcome.map(|()| ExitCode::SUCCESS),
+        signal = told_to_end() => signal.map(|signal| match sandbox.stays.load(Ordering::Relaxed) {
+            true => ExitCode::SUCCESS,
+            // As a shell reports it.
+            false => ExitCode::from(128 + signal),
+        }),
+    };
+    match outcome {
+        Ok(code) => {
             guard.sandbox = None;
-            ExitCode::SUCCESS
+            code
         }
         Err(error) => {
             drop(guard);
@@ -178,6 +213,18 @@ pub async fn program(name: &str, body: impl AsyncFnOnce(&Sandbox) -> Result<()>)
             ExitCode::FAILURE
         }
     }
+}
+
+/// Waits for a signal that asks the process to end; its number.
+async fn told_to_end() -> Result<u8> {
+    let [mut interrupt, mut terminate, mut hangup] =
+        [signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?];
+    let kind = tokio::select! {
+        _ = interrupt.recv() => SignalKind::interrupt(),
+        _ = terminate.recv() => SignalKind::terminate(),
+        _ = hangup.recv() => SignalKind::hangup(),
+    };
+    Ok(u8::try_from(kind.as_raw_value())?)
 }
 
 /// Keeps the folder and prints the logs, unless the sandbox is taken out: also when a scenario panics on its way.
@@ -229,12 +276,14 @@ mod tests {
         let text = "2026-01-01T00:00:00.000000Z  INFO weir: started\n\
                     2026-01-01T00:00:01.000000Z  WARN weir: connection lost node=1\n\
                     2026-01-01T00:00:02.000000Z ERROR weir: WARN is only a word here\n\
-                    thread 'main' panicked at src/main.rs:1:1:\n";
+                    thread 'main' panicked at src/main.rs:1:1:\n\
+                    weir: compute node failed: no more room\n";
         std::fs::write(log.path(), text).expect("the folder is writable");
         log.expect_warnings(&["connection lost"]);
         let lines = log.unannounced().expect("the log is readable");
-        assert_eq!(lines.len(), 2);
+        assert_eq!(lines.len(), 3);
         assert!(lines[0].contains("only a word") && lines[1].starts_with("thread 'main'"));
+        assert!(lines[2].starts_with("weir: compute node failed"));
         assert!(sandbox.check_logs().is_err());
     }
 }

@@ -7,13 +7,11 @@
 use std::fmt::Debug;
 use std::net::SocketAddr;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use futures::StreamExt;
 use tokio_postgres::error::DbError;
-use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// How long [`Sql::query`] asks again.
 const RETRY_DEADLINE: Duration = Duration::from_secs(60);
@@ -26,7 +24,6 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Sql {
     address: SocketAddr,
     client: Option<Client>,
-    notices: Arc<Mutex<Vec<String>>>,
 }
 
 /// What a statement answered.
@@ -41,7 +38,7 @@ pub struct Answer {
 impl Sql {
     /// A client of the server at the address, not connected yet.
     pub fn new(address: SocketAddr) -> Sql {
-        Sql { address, client: None, notices: Arc::default() }
+        Sql { address, client: None }
     }
 
     /// Runs a statement once.
@@ -105,28 +102,15 @@ impl Sql {
         }
     }
 
-    /// The notices that came since this was last asked.
-    pub fn take_notices(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.notices.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     async fn connect(&self) -> Result<Client> {
         let (host, port) = (self.address.ip(), self.address.port());
         let parameters = format!("host={host} port={port} user=root dbname=dev connect_timeout=5");
         let connecting = tokio_postgres::connect(&parameters, NoTls);
         // The client's own time limit covers the TCP connection but not the exchange after it.
-        let (client, mut connection) =
+        let (client, connection) =
             tokio::time::timeout(ANSWER_DEADLINE, connecting).await.context("no answer while connecting")??;
-        let notices = Arc::clone(&self.notices);
-        tokio::spawn(async move {
-            let mut messages = futures::stream::poll_fn(|context| connection.poll_message(context));
-            while let Some(Ok(message)) = messages.next().await {
-                if let AsyncMessage::Notice(notice) = message {
-                    let text = format!("{}: {}", notice.severity(), notice.message());
-                    notices.lock().unwrap_or_else(PoisonError::into_inner).push(text);
-                }
-            }
-        });
+        // It ends when the client is dropped, or with an error that the next statement meets too.
+        tokio::spawn(connection);
         Ok(client)
     }
 }

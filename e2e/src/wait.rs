@@ -1,4 +1,4 @@
-//! Waiting for a condition with a deadline. The only waiting that tests do.
+//! Waiting for a condition with a deadline.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};

@@ -160,11 +160,6 @@ impl Weir {
         Ok(Weir { name: name.to_owned(), process, address, http })
     }
 
-    /// The name under which it was started.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// The process, to kill it, restart it or read its processor time.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
@@ -244,6 +239,17 @@ pub struct Cluster {
     pub etcd: Etcd,
 }
 
+/// A node of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// The meta node of that index.
+    Meta(usize),
+    /// The compute node of that index.
+    Compute(usize),
+    /// The frontend.
+    Frontend,
+}
+
 impl Cluster {
     /// Starts everything and waits until all of it is ready.
     ///
@@ -282,6 +288,18 @@ impl Cluster {
             compute.ready().await?;
         }
         self.frontend.ready().await
+    }
+
+    /// The process of a node.
+    ///
+    /// # Panics
+    /// If there are not so many nodes.
+    pub fn node(&mut self, node: Node) -> &mut Weir {
+        match node {
+            Node::Meta(index) => &mut self.metas[index],
+            Node::Compute(index) => &mut self.computes[index],
+            Node::Frontend => &mut self.frontend,
+        }
     }
 
     /// The meta node that leads now.

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use tokio_util::sync::CancellationToken;
 use weir_e2e::publish::{publish_all, publish_in_background};
 use weir_e2e::sandbox::{Sandbox, program};
 use weir_e2e::servers::Nats;
@@ -79,7 +78,8 @@ async fn run(sandbox: &Sandbox) -> Result<()> {
         show(&mut sql, query).await?;
     }
     if interactive {
-        stay(&weir).await
+        invite(&weir);
+        sandbox.stay().await
     } else {
         publishing.await??;
         check(&mut sql, &metrics).await?;
@@ -129,23 +129,11 @@ async fn show_growth(sql: &mut Sql, end: u64) -> Result<()> {
     Ok(())
 }
 
-/// Stays until interrupted.
-async fn stay(weir: &Weir) -> Result<()> {
+/// Says how to connect.
+fn invite(weir: &Weir) {
     let (host, port) = (weir.sql_address().ip(), weir.sql_address().port());
     println!("Reports keep coming. Connect from another terminal with\n");
     println!("    psql -h {host} -p {port} -U root -d dev\n\nand end the demo with Ctrl-C.");
-    let interrupted = CancellationToken::new();
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    let token = interrupted.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        token.cancel();
-    });
-    interrupted.cancelled().await;
-    Ok(())
 }
 
 /// Compares the table with what was published.

@@ -1,26 +1,26 @@
 //! Nothing is lost and nothing is counted twice, whoever is killed with SIGKILL and however often.
 //!
-//! Messages flow while processes are killed at moments that follow from a seed. In the meantime a watcher queries the
-//! table again and again: what was readable once stays readable. At the end the table is compared with what was sent,
-//! message by message.
+//! Messages flow while processes are killed at moments that follow from a seed, into a table for each way of reading a
+//! stream. In the meantime a watcher queries the first table again and again: what was readable once stays readable, and
+//! new rows are never long in coming. At the end the tables are compared with what was sent, message by message. A
+//! process that dies of its own is no part of a plan, and fails the test.
 
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use weir_e2e::chaos::{self, Kill};
-use weir_e2e::publish::{Pace, publish};
 use weir_e2e::s3::S3;
 use weir_e2e::sandbox::{Sandbox, scenario};
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
 use weir_e2e::wait::eventually;
-use weir_e2e::weir::{Cluster, State, Weir};
+use weir_e2e::weir::{Cluster, Node, State, Weir};
 use weir_e2e::workload::Events;
 
-use crate::support::{acknowledged, compare_events, create_events, standalone};
+use crate::support::{Publishing, Reading, compare_readings, readings_acknowledged, standalone};
 
 /// Messages of the long tests.
 const TOTAL: u64 = 200_000;
@@ -36,12 +36,14 @@ const TOTAL_S3: u64 = 100_000;
 /// Objects that a commit of one busy table on four slots may write, compaction and housekeeping included. S3 asks money
 /// for each.
 const PUTS_A_COMMIT_MAX: f64 = 12.0;
-/// Terms whose databases the running one may still read, besides its own.
-const KEPT_TERMS_MAX: u64 = 6;
+/// Databases that may remain: of each of the four slots its own, and those whose files it may still read, which is what
+/// compaction leaves of its ancestors.
+const KEPT_DATABASES_MAX: usize = 4 * (1 + 4);
 /// How long they may take to be rewritten and the others to be collected.
 const COLLECTION_DEADLINE: Duration = Duration::from_secs(60);
-/// Fewer answers than this show nothing about what stays readable.
-const ANSWERS_MIN: u64 = 5;
+/// The longest that new rows may be in coming while processes are killed faster than a cluster may recover: two leaders one
+/// after the other, for instance. What a single loss may take is tested in `cluster`.
+const OUTAGE_MAX: Duration = Duration::from_secs(30);
 
 /// What nodes may say of the death of others. The last two are SlateDB's, when a term ends while its database flushes.
 const NODE_LOST: [&str; 5] = [
@@ -55,46 +57,40 @@ const NODE_LOST: [&str; 5] = [
 const ETCD_LOST: [&str; 3] =
     ["cannot keep the leader's lease alive", "cannot campaign now, trying again", "leadership lost"];
 
-/// The table, its stream and everything that goes on while processes are killed.
+/// The tables, their stream and everything that goes on while processes are killed.
 struct Flow {
+    readings: Vec<Reading>,
     events: Events,
     total: u64,
     sql: Sql,
-    publishing: AbortOnDropHandle<Result<()>>,
+    publishing: Publishing,
     watching: AbortOnDropHandle<Result<()>>,
-    /// How many answers the watcher got.
-    answers: watch::Receiver<u64>,
-    progress: watch::Receiver<u64>,
+    seen: watch::Receiver<Seen>,
+}
+
+/// What the watcher has seen so far.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    answers: u64,
+    count: u64,
+    /// When the count last grew.
+    grown: Instant,
+    /// The longest time between two answers of which the second had more rows.
+    outage: Duration,
 }
 
 impl Flow {
-    /// Creates the table through `server`, starts publishing and watching.
-    async fn start(nats: &Nats, server: &str, weir: &Weir, total: u64) -> Result<Flow> {
+    /// Creates a table for each way of reading through `server`, starts publishing and watching.
+    async fn start(nats: &Nats, server: &str, weir: &Weir, readings: &[Reading], total: u64) -> Result<Flow> {
         let (mut sql, events) = (weir.sql(), Events::new("events", 7));
-        sql.query(&create_events("events", server, "reader")).await?;
-        let (sender, progress) = watch::channel(0);
-        let (client, workload) = (nats.client().await?, events.clone());
-        let publishing =
-            tokio::spawn(
-                async move { publish(&client, &workload, 0..total, Pace::steady(RATE), &sender).await.map(drop) },
-            );
-        let (counter, answers) = watch::channel(0);
-        let watching = tokio::spawn(watch_growth(weir.sql(), counter));
-        Ok(Flow {
-            events,
-            total,
-            sql,
-            publishing: AbortOnDropHandle::new(publishing),
-            watching: AbortOnDropHandle::new(watching),
-            answers,
-            progress,
-        })
-    }
-
-    /// Waits until so many messages are in the stream.
-    async fn reaches(&mut self, messages: u64) -> Result<()> {
-        let reached = self.progress.wait_for(|&acknowledged| acknowledged >= messages).await;
-        reached.map(drop).context("publishing has ended early")
+        for reading in readings {
+            sql.query(&reading.create(server)).await?;
+        }
+        let publishing = Publishing::start(nats, &events, total, RATE).await?;
+        let start = Seen { answers: 0, count: 0, grown: Instant::now(), outage: Duration::ZERO };
+        let (sender, seen) = watch::channel(start);
+        let watching = AbortOnDropHandle::new(tokio::spawn(watch_growth(weir.sql(), readings[0], sender)));
+        Ok(Flow { readings: readings.to_vec(), events, total, sql, publishing, watching, seen })
     }
 
     /// Where kills may fall: not before the first rows, and early enough for the last restart to see new ones.
@@ -102,43 +98,73 @@ impl Flow {
         self.total / 50..self.total - self.total / 50
     }
 
-    /// Compares the table with what was published, and waits for the acknowledgements.
+    /// Kills nodes of a cluster, and starts them again, when their time comes.
+    async fn kill_by_plan(&mut self, cluster: &mut Cluster, plan: Vec<Kill<Victim>>) -> Result<()> {
+        for Kill { victim, at, back_at } in plan {
+            self.publishing.reaches(at).await?;
+            let node = victim.node(cluster).await?;
+            eprintln!("{at}: kill {victim:?}, {node:?}, back at {back_at}");
+            cluster.node(node).process().kill9()?;
+            self.publishing.reaches(back_at).await?;
+            cluster.node(node).process().restart()?;
+        }
+        Ok(())
+    }
+
+    /// Compares the tables with what was published, and waits for the acknowledgements.
     async fn finish(mut self, nats: &Nats) -> Result<()> {
-        self.publishing.await??;
+        self.publishing.end().await?;
         ensure!(nats.last_sequence("EVENTS").await? == self.total, "the publisher has put doubles into the stream");
-        compare_events(&mut self.sql, "events", &self.events, self.total).await?;
-        ensure!(!self.watching.is_finished(), "the watcher has ended: {:?}", self.watching.await);
-        let answers = *self.answers.borrow();
-        ensure!(answers >= ANSWERS_MIN, "the watcher got {answers} answers only");
-        acknowledged(nats, "reader").await
+        compare_readings(&mut self.sql, &self.readings, &self.events, self.total).await?;
+        // The watcher sees the end too, and with it the last outage.
+        let seen = self.seen.wait_for(|seen| seen.count >= self.total).await.map(|seen| *seen);
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(_) => bail!("the watcher has ended: {:?}", self.watching.await),
+        };
+        eprintln!("{} answers to the watcher, new rows at most {:?} apart", seen.answers, seen.outage);
+        // An answer in two seconds: fewer show nothing about what stays readable.
+        ensure!(seen.answers >= self.total / RATE / 2, "the watcher got {} answers only", seen.answers);
+        ensure!(seen.outage <= OUTAGE_MAX, "no new rows for {:?}", seen.outage);
+        readings_acknowledged(nats, &self.readings).await
     }
 }
 
 /// Queries the count for ever; fails if it ever goes back.
-async fn watch_growth(mut sql: Sql, answers: watch::Sender<u64>) -> Result<()> {
-    let mut last = 0;
+async fn watch_growth(mut sql: Sql, reading: Reading, seen: watch::Sender<Seen>) -> Result<()> {
+    let query = format!("SELECT count(*) FROM {}", reading.table());
     loop {
-        let count = sql.value::<u64>("SELECT count(*) FROM events").await?;
+        let count = sql.value::<u64>(&query).await?;
+        let Seen { answers, count: last, grown, outage } = *seen.borrow();
         ensure!(count >= last, "{count} rows after {last} were readable");
-        last = count;
-        answers.send_modify(|answers| *answers += 1);
+        let now = Instant::now();
+        let (grown, outage) = if count > last { (now, outage.max(now - grown)) } else { (grown, outage) };
+        seen.send_replace(Seen { answers: answers + 1, count, grown, outage });
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// A process of the cluster.
+/// A part that a node of the cluster plays.
 #[derive(Clone, Copy, Debug)]
 enum Victim {
-    Meta,
+    Leader,
+    Standby,
     Compute(usize),
     Frontend,
 }
 
-fn victim(cluster: &mut Cluster, victim: Victim) -> &mut Weir {
-    match victim {
-        Victim::Meta => &mut cluster.metas[0],
-        Victim::Compute(index) => &mut cluster.computes[index],
-        Victim::Frontend => &mut cluster.frontend,
+impl Victim {
+    const ALL: [Victim; 5] =
+        [Victim::Leader, Victim::Standby, Victim::Compute(0), Victim::Compute(1), Victim::Frontend];
+
+    /// Who plays it now.
+    async fn node(self, cluster: &Cluster) -> Result<Node> {
+        Ok(match self {
+            Victim::Leader => Node::Meta(cluster.leader().await?),
+            Victim::Standby => Node::Meta(1 - cluster.leader().await?),
+            Victim::Compute(index) => Node::Compute(index),
+            Victim::Frontend => Node::Frontend,
+        })
     }
 }
 
@@ -149,61 +175,58 @@ async fn start_cluster(sandbox: &Sandbox) -> Result<(Nats, Cluster)> {
 async fn start_cluster_on(state: State, sandbox: &Sandbox) -> Result<(Nats, Cluster)> {
     let nats = Nats::start(sandbox).await?;
     nats.create_stream("EVENTS", &["events.>"]).await?;
-    let cluster = Cluster::start_on(state, sandbox, 1, 2).await?;
+    let cluster = Cluster::start_on(state, sandbox, 2, 2).await?;
     cluster.expect_warnings(&NODE_LOST);
     Ok((nats, cluster))
 }
 
 #[test]
-fn a_table_is_exact_after_ten_kills_in_a_cluster() {
+fn tables_are_exact_after_ten_kills_in_a_cluster() {
     scenario("crash-cluster", async |sandbox| {
         let seed = chaos::seed();
         let (nats, mut cluster) = start_cluster(sandbox).await?;
-        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL).await?;
-        let victims = [Victim::Meta, Victim::Compute(0), Victim::Compute(1), Victim::Frontend];
-        for Kill { victim: who, at, back_at } in chaos::plan(seed, &victims, 10, flow.kill_range()) {
-            flow.reaches(at).await?;
-            eprintln!("{at}: kill {who:?}, back at {back_at}");
-            victim(&mut cluster, who).process().kill9();
-            flow.reaches(back_at).await?;
-            victim(&mut cluster, who).process().restart()?;
-        }
+        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, &Reading::ALL, TOTAL).await?;
+        let plan = chaos::plan(seed, &Victim::ALL, 10, flow.kill_range());
+        flow.kill_by_plan(&mut cluster, plan).await?;
         flow.finish(&nats).await?;
         dead_terms_are_collected(sandbox).await
     });
 }
 
-/// Waits until most terms have left nothing behind: what they wrote was taken over by their successors.
+/// Waits until dead terms have left behind no more than their successors still read.
 async fn dead_terms_are_collected(sandbox: &Sandbox) -> Result<()> {
     let state = sandbox.folder("state")?.join("state");
     eventually("databases of dead terms to be collected", COLLECTION_DEADLINE, async || {
-        let (mut kept, mut newest) = (0, 0);
+        let (mut terms, mut databases, mut newest) = (0, 0, 0);
         for cluster in std::fs::read_dir(&state)? {
             for term in std::fs::read_dir(cluster?.path())? {
-                let name = term?.file_name().to_string_lossy().into_owned();
+                let term = term?;
+                let name = term.file_name().to_string_lossy().into_owned();
                 let number = name.split('-').next().and_then(|number| number.parse().ok());
                 newest = newest.max(number.with_context(|| format!("\"{name}\" is no term"))?);
-                kept += 1;
+                terms += 1;
+                databases += std::fs::read_dir(term.path())?.count();
             }
         }
-        ensure!(kept < newest && kept <= KEPT_TERMS_MAX, "{kept} of {newest} terms have databases");
-        eprintln!("{kept} of {newest} terms have databases");
+        let found = format!("{databases} databases of {terms} of {newest} terms");
+        ensure!(terms < newest && databases <= KEPT_DATABASES_MAX, "there are {found}");
+        eprintln!("{found}");
         Ok(Some(()))
     })
     .await
 }
 
 #[test]
-fn a_table_is_exact_after_ten_kills_of_a_standalone() {
+fn tables_are_exact_after_ten_kills_of_a_standalone() {
     scenario("crash-standalone", async |sandbox| {
         let seed = chaos::seed();
         let (nats, mut weir) = standalone(sandbox).await?;
-        let mut flow = Flow::start(&nats, &nats.address(), &weir, TOTAL).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &weir, &Reading::ALL, TOTAL).await?;
         for Kill { at, back_at, .. } in chaos::plan(seed, &[()], 10, flow.kill_range()) {
-            flow.reaches(at).await?;
+            flow.publishing.reaches(at).await?;
             eprintln!("{at}: kill, back at {back_at}");
-            weir.process().kill9();
-            flow.reaches(back_at).await?;
+            weir.process().kill9()?;
+            flow.publishing.reaches(back_at).await?;
             weir.process().restart()?;
         }
         flow.finish(&nats).await
@@ -216,35 +239,33 @@ fn a_table_is_exact_after_kills_with_its_state_on_s3() {
         let seed = chaos::seed();
         let s3 = S3::start(sandbox).await?;
         let (nats, mut cluster) = start_cluster_on(s3.state(), sandbox).await?;
-        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL_S3).await?;
+        // One table, since what is counted is what one costs.
+        let readings = [Reading::Durable("all")];
+        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, &readings, TOTAL_S3).await?;
+        let leader = cluster.leader().await?;
         let undisturbed = TOTAL_S3 / 2;
-        flow.reaches(undisturbed / 5).await?;
-        let (puts, commits) = (s3.requests("PUT")?, cluster.metas[0].metric(COMMITS).await?);
-        flow.reaches(undisturbed).await?;
-        let (puts, commits) = (s3.requests("PUT")? - puts, cluster.metas[0].metric(COMMITS).await? - commits);
+        flow.publishing.reaches(undisturbed / 5).await?;
+        let (puts, commits) = (s3.requests("PUT")?, cluster.metas[leader].metric(COMMITS).await?);
+        flow.publishing.reaches(undisturbed).await?;
+        let (puts, commits) = (s3.requests("PUT")? - puts, cluster.metas[leader].metric(COMMITS).await? - commits);
         let puts_a_commit = puts as f64 / commits;
         eprintln!("{puts} PUTs in {commits} commits: {puts_a_commit:.1} a commit");
         ensure!(commits > 0.0 && puts_a_commit < PUTS_A_COMMIT_MAX, "{puts} PUTs in {commits} commits");
-        let victims = [Victim::Meta, Victim::Compute(0), Victim::Compute(1)];
-        for Kill { victim: who, at, back_at } in chaos::plan(seed, &victims, 6, undisturbed..flow.kill_range().end) {
-            flow.reaches(at).await?;
-            eprintln!("{at}: kill {who:?}, back at {back_at}");
-            victim(&mut cluster, who).process().kill9();
-            flow.reaches(back_at).await?;
-            victim(&mut cluster, who).process().restart()?;
-        }
+        let victims = [Victim::Leader, Victim::Compute(0), Victim::Compute(1)];
+        let plan = chaos::plan(seed, &victims, 6, undisturbed..flow.kill_range().end);
+        flow.kill_by_plan(&mut cluster, plan).await?;
         flow.finish(&nats).await
     });
 }
 
 #[test]
-fn a_table_is_exact_after_kills_of_nats_server() {
+fn tables_are_exact_after_kills_of_nats_server() {
     scenario("crash-nats", async |sandbox| {
         let seed = chaos::seed();
         let (mut nats, weir) = standalone(sandbox).await?;
-        let mut flow = Flow::start(&nats, &nats.address(), &weir, TOTAL_SHORT).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &weir, &Reading::ALL, TOTAL_SHORT).await?;
         for Kill { at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
-            flow.reaches(at).await?;
+            flow.publishing.reaches(at).await?;
             eprintln!("{at}: kill nats-server");
             nats.process().restart()?;
             nats.ready().await?;
@@ -254,17 +275,17 @@ fn a_table_is_exact_after_kills_of_nats_server() {
 }
 
 #[test]
-fn a_table_is_exact_after_kills_of_etcd() {
+fn tables_are_exact_after_kills_of_etcd() {
     scenario("crash-etcd", async |sandbox| {
         let seed = chaos::seed();
         let (nats, mut cluster) = start_cluster(sandbox).await?;
         cluster.expect_warnings(&ETCD_LOST);
-        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL_SHORT).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, &Reading::ALL, TOTAL_SHORT).await?;
         for Kill { at, back_at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
-            flow.reaches(at).await?;
+            flow.publishing.reaches(at).await?;
             eprintln!("{at}: kill etcd, back at {back_at}");
-            cluster.etcd.process().kill9();
-            flow.reaches(back_at).await?;
+            cluster.etcd.process().kill9()?;
+            flow.publishing.reaches(back_at).await?;
             cluster.etcd.process().restart()?;
             cluster.etcd.ready().await?;
         }

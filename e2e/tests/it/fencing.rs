@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use tokio::sync::watch;
 use tonic::Code;
-use weir_e2e::publish::{Pace, publish};
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
 use weir_e2e::wait::eventually;
@@ -15,7 +13,7 @@ use weir_proto::compute_client::ComputeClient;
 use weir_proto::meta_client::MetaClient;
 use weir_proto::{PinRequest, PinResponse, ScanRequest, SlotAddress};
 
-use crate::support::{acknowledged, compare_events, create_events};
+use crate::support::{Publishing, acknowledged, compare_events, create_events};
 
 const TOTAL: u64 = 40_000;
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -57,13 +55,8 @@ fn a_compute_node_of_an_old_term_neither_commits_nor_answers() {
         cluster.expect_warnings(&["this node cannot go on with the term", "cannot start the term"]);
         let (mut sql, events) = (cluster.frontend.sql(), Events::new("events", 3));
         sql.query(&create_events("events", &nats.address(), "reader")).await?;
-        let (sender, mut progress) = watch::channel(0);
-        let (client, workload) = (nats.client().await?, events.clone());
-        let publishing =
-            tokio::spawn(
-                async move { publish(&client, &workload, 0..TOTAL, Pace::steady(2_000), &sender).await.map(drop) },
-            );
-        progress.wait_for(|&count| count > TOTAL / 8).await.context("publishing has ended early")?;
+        let mut publishing = Publishing::start(&nats, &events, TOTAL, 2_000).await?;
+        publishing.reaches(TOTAL / 8).await?;
 
         let meta = cluster.metas[0].sql_address().to_string();
         let old = pin(&meta).await?;
@@ -97,7 +90,7 @@ fn a_compute_node_of_an_old_term_neither_commits_nor_answers() {
             Ok(Some(()))
         })
         .await?;
-        publishing.await??;
+        publishing.end().await?;
         compare_events(&mut sql, "events", &events, TOTAL).await?;
         acknowledged(&nats, "reader").await
     });

@@ -1,8 +1,12 @@
-//! What the topics share: statements, publishing by hand, and the comparison of a table with what was published.
+//! What the topics share: statements, publishing by hand and in the background, and the comparison of a table with what
+//! was published.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use weir_e2e::publish::{Pace, publish};
 use weir_e2e::sandbox::Sandbox;
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
@@ -34,14 +38,88 @@ pub(crate) fn events_options(server: &str) -> String {
     )
 }
 
+/// A way in which a table reads its stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reading {
+    /// Through a durable with the ack policy of that name.
+    Durable(&'static str),
+    /// Through a consumer without a name, which is gone with its connection.
+    Ephemeral,
+}
+
+impl Reading {
+    /// All there are: what must be exact must be so whichever is chosen.
+    pub(crate) const ALL: [Reading; 4] =
+        [Reading::Durable("all"), Reading::Durable("explicit"), Reading::Durable("none"), Reading::Ephemeral];
+
+    /// The name of the table that reads so, and of its durable if it has one.
+    pub(crate) fn table(self) -> String {
+        match self {
+            Reading::Durable(policy) => format!("by_{policy}"),
+            Reading::Ephemeral => "ephemeral".to_owned(),
+        }
+    }
+
+    /// The statement that creates the table.
+    pub(crate) fn create(self, server: &str) -> String {
+        let table = self.table();
+        match self {
+            Reading::Durable(policy) => create_events_with(
+                &table,
+                server,
+                &format!(", consumer.durable_name = '{table}', consumer.ack_policy = '{policy}'"),
+            ),
+            Reading::Ephemeral => create_events_with(&table, server, ""),
+        }
+    }
+
+    /// The durable that is to be acknowledged.
+    fn acknowledges(self) -> Option<String> {
+        matches!(self, Reading::Durable("all" | "explicit")).then(|| self.table())
+    }
+}
+
 /// A table of [`Events`] with the stream's sequence and the subject, read through a durable.
 pub(crate) fn create_events(name: &str, server: &str, durable: &str) -> String {
+    let durable = format!(", consumer.durable_name = '{durable}', consumer.ack_policy = 'all'");
+    create_events_with(name, server, &durable)
+}
+
+fn create_events_with(name: &str, server: &str, more: &str) -> String {
     format!(
-        "CREATE TABLE {name} ({}) INCLUDE offset AS stream_seq INCLUDE subject AS subject \
-         WITH ({}, consumer.durable_name = '{durable}', consumer.ack_policy = 'all') FORMAT PLAIN ENCODE JSON",
+        "CREATE TABLE {name} ({}) INCLUDE offset AS stream_seq INCLUDE subject AS subject WITH ({}{more}) \
+         FORMAT PLAIN ENCODE JSON",
         Events::COLUMNS,
         events_options(server)
     )
+}
+
+/// Events that are published while something else goes on; publishing ends with this.
+pub(crate) struct Publishing {
+    task: AbortOnDropHandle<Result<()>>,
+    progress: watch::Receiver<u64>,
+}
+
+impl Publishing {
+    /// Starts publishing so many events a second, through the death of the server.
+    pub(crate) async fn start(nats: &Nats, events: &Events, total: u64, per_second: u64) -> Result<Publishing> {
+        let (sender, progress) = watch::channel(0);
+        let (client, workload) = (nats.client().await?, events.clone());
+        let pace = Pace::steady(per_second);
+        let task = tokio::spawn(async move { publish(&client, &workload, 0..total, pace, &sender).await.map(drop) });
+        Ok(Publishing { task: AbortOnDropHandle::new(task), progress })
+    }
+
+    /// Waits until so many events are in the stream.
+    pub(crate) async fn reaches(&mut self, events: u64) -> Result<()> {
+        let reached = self.progress.wait_for(|&acknowledged| acknowledged >= events).await;
+        reached.map(drop).context("publishing has ended early")
+    }
+
+    /// Waits until all of them are.
+    pub(crate) async fn end(self) -> Result<()> {
+        self.task.await?
+    }
 }
 
 /// Publishes payloads one after the other and waits for each to be stored.
@@ -80,6 +158,31 @@ pub(crate) async fn compare_events(sql: &mut Sql, table: &str, events: &Events, 
             let row = answer.row(index);
             ensure!(row[..3] == wanted && row[3] == events.subject(number), "event {number} arrived as {row:?}");
         }
+    }
+    Ok(())
+}
+
+/// Compares the tables of several ways of reading with the first `total` events. Of the second table and those after it
+/// every value is compared with the first's.
+pub(crate) async fn compare_readings(sql: &mut Sql, readings: &[Reading], events: &Events, total: u64) -> Result<()> {
+    let first = readings[0].table();
+    compare_events(sql, &first, events, total).await?;
+    for reading in &readings[1..] {
+        let table = reading.table();
+        wait_for(sql, &format!("SELECT count(*) FROM {table}"), total, LATE).await?;
+        // As many rows as there are, none of them twice, each of them one of the first table.
+        let columns = "seq, price, note, subject, stream_seq";
+        let both = format!("SELECT {columns} FROM {table} INTERSECT SELECT {columns} FROM {first}");
+        let common = sql.value::<u64>(&format!("SELECT count(*) FROM ({both}) AS b")).await?;
+        ensure!(common == total, "{table} and {first} have {common} rows in common of {total}");
+    }
+    Ok(())
+}
+
+/// Waits until everything in the stream is acknowledged by those that acknowledge.
+pub(crate) async fn readings_acknowledged(nats: &Nats, readings: &[Reading]) -> Result<()> {
+    for durable in readings.iter().filter_map(|reading| reading.acknowledges()) {
+        acknowledged(nats, &durable).await?;
     }
     Ok(())
 }

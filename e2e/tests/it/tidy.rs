@@ -213,3 +213,57 @@ fn dependencies_point_one_way() -> Result<()> {
     }
     none(found)
 }
+
+/// What a page names as a file of the repository: the targets of its links, and words in backticks that hold a slash and
+/// look like a path.
+fn named_files(page: &str) -> Vec<String> {
+    let links = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let links = links.filter(|link| !link.contains("://")).filter_map(|link| link.split('#').next());
+    // Code that is set off from the text holds examples, not names.
+    let text = page.lines().filter(|line| !line.starts_with("    ") && !line.starts_with("```"));
+    let text = text.collect::<Vec<_>>().join("\n");
+    let code = text.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let is_path = |word: &&String| {
+        let relative = !word.starts_with(['/', '.', '-']) || word.starts_with("../") || word.starts_with(".ci/");
+        let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        relative && plain && word.contains('/')
+    };
+    let links = links.filter(|link| !link.is_empty()).map(str::to_owned);
+    links.chain(code.iter().filter(is_path).cloned()).collect()
+}
+
+/// Whether there is such a file or folder: beside the page, at the root, or, for a module, in the source of a crate.
+fn exists(page: &Path, name: &str) -> bool {
+    let beside = page.parent().is_some_and(|folder| folder.join(name).exists());
+    // Made by building or by setting up, so perhaps not there now.
+    let made = ["target/", ".cache/"].iter().any(|folder| name.starts_with(folder));
+    let in_crate = MAY_USE.iter().any(|(member, _)| {
+        let member = member.strip_prefix("weir-").unwrap_or(member);
+        workspace().join(member).join("src").join(name).exists() || workspace().join(member).join(name).exists()
+    });
+    beside || made || in_crate || workspace().join(name).exists()
+}
+
+#[test]
+fn files_that_the_documentation_names_are_there() -> Result<()> {
+    let mut found = Vec::new();
+    let (mut pages, mut names) = (0, 0);
+    for (path, text) in text_files()?.into_iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "md")) {
+        pages += 1;
+        for name in named_files(&text) {
+            names += 1;
+            if !exists(&path, &name) {
+                found.push(format!("{} names {name}, which is not there", short(&path)));
+            }
+        }
+    }
+    ensure!(pages >= 8 && names >= 30, "only {names} names in {pages} pages: this test no longer understands them");
+    none(found)
+}
+
+#[test]
+fn names_of_files_are_found_in_a_page() {
+    let page = "See [there](docs/a.md#part) and [out](https://x.y/z), `meta/src/b.rs`, `seal.rs`, `/ready`, `a ÷ b/c`,\n\
+                `table ‖ vnode`, [here](#part)\n\n    psql `x/y`\n";
+    assert_eq!(named_files(page), ["docs/a.md", "meta/src/b.rs"]);
+}

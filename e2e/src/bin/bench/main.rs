@@ -1,8 +1,8 @@
 //! `make bench`: what Weir does on this machine, measured in one run beside a bare reader of the same stream.
 //!
-//! Fresh nats-servers and Weirs, all over loopback and on the local disk, share the machine's cores: first a standalone
-//! Weir, then a cluster. `docs/benchmarks.md` says how to read the numbers. The run fails if a table is not what was
-//! published.
+//! A fresh nats-server and fresh Weirs, all over loopback and on the local disk, share the machine's cores: first a
+//! standalone Weir, then a cluster. `docs/benchmarks.md` says how to read the numbers. The run fails if a table is not
+//! what was published and, when asked to, if an aim is missed.
 
 mod cluster;
 mod report;
@@ -11,7 +11,7 @@ mod standalone;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
 use weir_e2e::sandbox::{Sandbox, program};
 use weir_e2e::servers::Nats;
@@ -40,6 +40,9 @@ struct Options {
     /// Times that a process is killed and started again, for each kind of process.
     #[arg(long, default_value_t = 5)]
     kills: usize,
+    /// End with a failure if an aim is missed
+    #[arg(long)]
+    fail_on_miss: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -66,6 +69,8 @@ async fn main() -> ExitCode {
     program("bench", async |sandbox| {
         let report = run(&options, sandbox).await?;
         println!("\n{report}");
+        let missed = report.missed().join("\n");
+        ensure!(!options.fail_on_miss || missed.is_empty(), "aims were missed:\n{missed}");
         Ok(())
     })
     .await

@@ -14,7 +14,7 @@ use weir_e2e::wait::eventually;
 use weir_e2e::weir::Weir;
 use weir_e2e::workload::{Bids, Workload};
 
-use crate::report::{Report, millis, percentile};
+use crate::report::{Aim, Report, millis, percentile};
 use crate::{DEADLINE, Options, Part, create_table};
 
 /// How often the table is asked whether it holds everything; costs Weir processor time, so not too often.
@@ -69,14 +69,14 @@ async fn throughput(options: &Options, nats: &mut Nats, weir: &mut Weir, report:
     println!("reading with CREATE TABLE …");
     let table = read_table(messages, &bids, nats, weir).await?;
     let ratio = bare.elapsed.as_secs_f64() / table.elapsed.as_secs_f64();
-    report.add("bare reader, k messages/s", format!("{:.0}", bare.thousands_a_second(messages)), "");
-    report.add("Weir, k messages/s", format!("{:.0}", table.thousands_a_second(messages)), "");
-    report.add("Weir ÷ bare reader", format!("{ratio:.2}"), "at least 0.6");
+    report.add("bare reader, k messages/s", bare.thousands_a_second(messages), 0, Aim::None);
+    report.add("Weir, k messages/s", table.thousands_a_second(messages), 0, Aim::None);
+    report.add("Weir ÷ bare reader", ratio, 2, Aim::AtLeast(0.6));
     let cpu = "CPU-seconds per million messages";
-    report.add(&format!("bare reader, {cpu}"), format!("{:.2}", bare.reader_a_million(messages)), "");
-    report.add(&format!("nats-server under it, {cpu}"), format!("{:.2}", bare.server_a_million(messages)), "");
-    report.add(&format!("Weir, {cpu}"), format!("{:.2}", table.reader_a_million(messages)), "at most 2.0");
-    report.add(&format!("nats-server under it, {cpu}"), format!("{:.2}", table.server_a_million(messages)), "");
+    report.add(&format!("bare reader, {cpu}"), bare.reader_a_million(messages), 2, Aim::None);
+    report.add(&format!("nats-server under it, {cpu}"), bare.server_a_million(messages), 2, Aim::None);
+    report.add(&format!("Weir, {cpu}"), table.reader_a_million(messages), 2, Aim::AtMost(2.0));
+    report.add(&format!("nats-server under it, {cpu}"), table.server_a_million(messages), 2, Aim::None);
     Ok(())
 }
 
@@ -152,9 +152,9 @@ async fn freshness(options: &Options, nats: &Nats, weir: &Weir, report: &mut Rep
         ages.push(at.duration_since(sent));
     }
     ages.sort_unstable();
-    let aim = "under 400 ms (a barrier interval of 200 ms + 200 ms)";
-    report.add("freshness p50, ms", format!("{:.0}", millis(percentile(&ages, 50))), "");
-    report.add("freshness p99, ms", format!("{:.0}", millis(percentile(&ages, 99))), aim);
+    let aim = Aim::Under(400.0, " (a barrier interval of 200 ms + 200 ms)");
+    report.add("freshness p50, ms", millis(percentile(&ages, 50)), 0, Aim::None);
+    report.add("freshness p99, ms", millis(percentile(&ages, 99)), 0, aim);
     Ok(())
 }
 
@@ -169,7 +169,7 @@ async fn recovery(kills: usize, nats: &Nats, weir: &mut Weir, report: &mut Repor
     let mut times = Vec::new();
     for _ in 0..kills {
         let before = weir.sql().value::<u64>(COUNT).await?;
-        weir.process().kill9();
+        weir.process().kill9()?;
         let start = Instant::now();
         weir.process().restart()?;
         let mut sql = weir.sql();
@@ -177,6 +177,6 @@ async fn recovery(kills: usize, nats: &Nats, weir: &mut Weir, report: &mut Repor
         times.push(eventually("new rows after the restart", DEADLINE, recovered).await?);
     }
     ensure!(!publishing.is_finished(), "publishing has ended early: {:?}", publishing.await);
-    report.add_times("recovery after kill -9 of a standalone", times, "under 3000 ms");
+    report.add_times("recovery after kill -9 of a standalone", times, Aim::Under(3_000.0, ""));
     Ok(())
 }
