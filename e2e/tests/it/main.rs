@@ -13,6 +13,7 @@ mod sources;
 mod statements;
 mod types;
 
+mod cluster;
 mod crash;
 mod cut_connections;
 mod demo;
