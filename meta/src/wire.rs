@@ -8,6 +8,7 @@ use weir_common::error::Kind;
 use weir_common::head::SlotState;
 use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, SplitId, TableId, TableSplit, TermId};
 use weir_common::rpc;
+use weir_common::telemetry::trace::TraceParent;
 use weir_proto as proto;
 use weir_proto::to_node::Message;
 
@@ -68,6 +69,7 @@ pub(crate) fn barrier(
     epoch: Epoch,
     lowest_pinned: Epoch,
     mutation: Option<&Mutation>,
+    trace: TraceParent,
     reads: impl Fn(&AssignedSplit) -> bool,
 ) -> proto::ToNode {
     let mutation = mutation.map(|mutation| match mutation {
@@ -82,6 +84,7 @@ pub(crate) fn barrier(
         epoch: epoch.0,
         lowest_pinned_epoch: lowest_pinned.0,
         mutation,
+        traceparent: trace.into(),
     }))
 }
 

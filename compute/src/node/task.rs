@@ -20,7 +20,8 @@ use weir_common::catalog::Table;
 use weir_common::error::chain;
 use weir_common::http::Readiness;
 use weir_common::ids::{TableId, TermId};
-use weir_common::{rpc, telemetry};
+use weir_common::rpc;
+use weir_common::telemetry::{self, trace};
 use weir_proto::compute_server::ComputeServer;
 use weir_proto::{FromNode, Heartbeat, Hello, Leave, Surveyed, ToNode, from_node, to_node};
 
@@ -126,6 +127,7 @@ impl Compute {
             parallelism: u32::try_from(self.config.parallelism).unwrap_or(u32::MAX),
             cluster: self.config.cluster.clone(),
             state_url: self.config.state_url.clone(),
+            .trace_fn(trace::server_span)
         };
         let environment = Environment { cluster: self.config.cluster.clone(), store, inputs: inputs_handle, metrics };
         let task = Task {
@@ -266,7 +268,7 @@ impl Task {
                         warn!("nobody took this node's share over in time, stopping");
                         return Ended::Left;
                     }
-                    say(&outbox, from_node::Message::Heartbeat(Heartbeat {}));
+                    say(&outbox, from_node::Message::Heartbeat(Heartbeat::default()));
                 }
                 () = cancel.cancelled(), if leaving.is_none() => {
                     info!("leaving the cluster");

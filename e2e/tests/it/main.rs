@@ -18,3 +18,4 @@ mod crash;
 mod cut_connections;
 mod demo;
 mod fencing;
+mod telemetry;
