@@ -44,7 +44,7 @@ const COLLECTION_DEADLINE: Duration = Duration::from_secs(60);
 const ANSWERS_MIN: u64 = 5;
 
 /// What nodes may say of the death of others. The last two are SlateDB's, when a term ends while its database flushes.
-const NODE_LOST: [&str; 5] = [
+pub(crate) const NODE_LOST: [&str; 5] = [
     "disconnecting a compute node",
     "this node cannot go on with the term",
     "cannot start the term",

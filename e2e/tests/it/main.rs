@@ -18,4 +18,5 @@ mod crash;
 mod cut_connections;
 mod demo;
 mod fencing;
+mod object_store;
 mod telemetry;
