@@ -1,5 +1,7 @@
 //! Nothing is lost and nothing is counted twice, whoever is killed with SIGKILL and however often.
 //!
+//! State is in a local folder, and again in an object store that speaks S3; a standalone has it in its folder always.
+//!
 //! Messages flow while processes are killed at moments that follow from a seed. In the meantime a watcher queries the
 //! table again and again: what was readable once stays readable. At the end the table is compared with what was sent,
 //! message by message.
@@ -17,7 +19,7 @@ use weir_e2e::sandbox::{Sandbox, scenario};
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
 use weir_e2e::wait::eventually;
-use weir_e2e::weir::{Cluster, State, Weir};
+use weir_e2e::weir::{CLUSTER, Cluster, State, Weir};
 use weir_e2e::workload::Events;
 
 use crate::support::{acknowledged, compare_events, create_events, standalone};
@@ -31,7 +33,7 @@ const RATE: u64 = 5_000;
 
 /// What meta counts its commits by.
 const COMMITS: &str = "weir_commits_total";
-/// Messages of the test with state on S3, of which the first half flows undisturbed while requests are counted.
+/// Messages of the test with state on S3, of which the first third flows undisturbed while requests are counted.
 const TOTAL_S3: u64 = 100_000;
 /// Objects that a commit of one busy table on four slots may write, compaction and housekeeping included. S3 asks money
 /// for each.
@@ -142,49 +144,108 @@ fn victim(cluster: &mut Cluster, victim: Victim) -> &mut Weir {
     }
 }
 
-async fn start_cluster(sandbox: &Sandbox) -> Result<(Nats, Cluster)> {
-    start_cluster_on(State::local(sandbox)?, sandbox).await
+/// Where state is.
+enum Place<'a> {
+    /// In a folder of the sandbox.
+    Folder(&'a Sandbox),
+    /// In an object store.
+    S3(&'a S3),
 }
 
-async fn start_cluster_on(state: State, sandbox: &Sandbox) -> Result<(Nats, Cluster)> {
+impl Place<'_> {
+    fn state(&self) -> Result<State> {
+        match self {
+            Place::Folder(sandbox) => State::local(sandbox),
+            Place::S3(s3) => Ok(s3.state()),
+        }
+    }
+
+    /// The terms of the cluster that have databases, by the names of their folders.
+    async fn terms(&self) -> Result<Vec<String>> {
+        let folder = format!("state/{CLUSTER}");
+        match self {
+            Place::Folder(sandbox) => {
+                let terms = std::fs::read_dir(sandbox.folder("state")?.join(folder))?;
+                terms.map(|term| Ok(term?.file_name().to_string_lossy().into_owned())).collect()
+            }
+            Place::S3(s3) => s3.folders(&folder).await,
+        }
+    }
+}
+
+async fn start_cluster(place: &Place<'_>, sandbox: &Sandbox) -> Result<(Nats, Cluster)> {
     let nats = Nats::start(sandbox).await?;
     nats.create_stream("EVENTS", &["events.>"]).await?;
-    let cluster = Cluster::start_on(state, sandbox, 1, 2).await?;
+    let cluster = Cluster::start_on(place.state()?, sandbox, 1, 2).await?;
     cluster.expect_warnings(&NODE_LOST);
     Ok((nats, cluster))
 }
 
+/// Kills processes of the cluster and starts them again, as the plan has it.
+async fn kill_and_restart(cluster: &mut Cluster, flow: &mut Flow, plan: Vec<Kill<Victim>>) -> Result<()> {
+    for Kill { victim: who, at, back_at } in plan {
+        flow.reaches(at).await?;
+        eprintln!("{at}: kill {who:?}, back at {back_at}");
+        victim(cluster, who).process().kill9();
+        flow.reaches(back_at).await?;
+        victim(cluster, who).process().restart()?;
+    }
+    Ok(())
+}
+
+/// Everybody of a cluster who keeps nothing of its own.
+const EVERYBODY: [Victim; 4] = [Victim::Meta, Victim::Compute(0), Victim::Compute(1), Victim::Frontend];
+
 #[test]
 fn a_table_is_exact_after_ten_kills_in_a_cluster() {
     scenario("crash-cluster", async |sandbox| {
-        let seed = chaos::seed();
-        let (nats, mut cluster) = start_cluster(sandbox).await?;
+        let (seed, place) = (chaos::seed(), Place::Folder(sandbox));
+        let (nats, mut cluster) = start_cluster(&place, sandbox).await?;
         let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL).await?;
-        let victims = [Victim::Meta, Victim::Compute(0), Victim::Compute(1), Victim::Frontend];
-        for Kill { victim: who, at, back_at } in chaos::plan(seed, &victims, 10, flow.kill_range()) {
-            flow.reaches(at).await?;
-            eprintln!("{at}: kill {who:?}, back at {back_at}");
-            victim(&mut cluster, who).process().kill9();
-            flow.reaches(back_at).await?;
-            victim(&mut cluster, who).process().restart()?;
-        }
+        let plan = chaos::plan(seed, &EVERYBODY, 10, flow.kill_range());
+        kill_and_restart(&mut cluster, &mut flow, plan).await?;
         flow.finish(&nats).await?;
-        dead_terms_are_collected(sandbox).await
+        dead_terms_are_collected(&place).await
     });
 }
 
+#[test]
+fn a_table_is_exact_after_kills_with_its_state_on_s3() {
+    scenario("crash-s3", async |sandbox| {
+        let seed = chaos::seed();
+        let s3 = S3::start(sandbox).await?;
+        let place = Place::S3(&s3);
+        let (nats, mut cluster) = start_cluster(&place, sandbox).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL_S3).await?;
+        let undisturbed = TOTAL_S3 / 3;
+        count_puts(&s3, &cluster, &mut flow, undisturbed).await?;
+        let plan = chaos::plan(seed, &EVERYBODY, 10, undisturbed..flow.kill_range().end);
+        kill_and_restart(&mut cluster, &mut flow, plan).await?;
+        flow.finish(&nats).await?;
+        dead_terms_are_collected(&place).await
+    });
+}
+
+/// Counts the requests that write, until so many messages are published.
+async fn count_puts(s3: &S3, cluster: &Cluster, flow: &mut Flow, until: u64) -> Result<()> {
+    flow.reaches(until / 5).await?;
+    let (puts, commits) = (s3.requests("PUT")?, cluster.metas[0].metric(COMMITS).await?);
+    flow.reaches(until).await?;
+    let (puts, commits) = (s3.requests("PUT")? - puts, cluster.metas[0].metric(COMMITS).await? - commits);
+    let puts_a_commit = puts as f64 / commits;
+    eprintln!("{puts} PUTs in {commits} commits: {puts_a_commit:.1} a commit");
+    ensure!(commits > 0.0 && puts_a_commit < PUTS_A_COMMIT_MAX, "{puts} PUTs in {commits} commits");
+    Ok(())
+}
+
 /// Waits until most terms have left nothing behind: what they wrote was taken over by their successors.
-async fn dead_terms_are_collected(sandbox: &Sandbox) -> Result<()> {
-    let state = sandbox.folder("state")?.join("state");
+async fn dead_terms_are_collected(place: &Place<'_>) -> Result<()> {
     eventually("databases of dead terms to be collected", COLLECTION_DEADLINE, async || {
         let (mut kept, mut newest) = (0, 0);
-        for cluster in std::fs::read_dir(&state)? {
-            for term in std::fs::read_dir(cluster?.path())? {
-                let name = term?.file_name().to_string_lossy().into_owned();
-                let number = name.split('-').next().and_then(|number| number.parse().ok());
-                newest = newest.max(number.with_context(|| format!("\"{name}\" is no term"))?);
-                kept += 1;
-            }
+        for name in place.terms().await? {
+            let number = name.split('-').next().and_then(|number| number.parse().ok());
+            newest = newest.max(number.with_context(|| format!("\"{name}\" is no term"))?);
+            kept += 1;
         }
         ensure!(kept < newest && kept <= KEPT_TERMS_MAX, "{kept} of {newest} terms have databases");
         eprintln!("{kept} of {newest} terms have databases");
@@ -210,64 +271,62 @@ fn a_table_is_exact_after_ten_kills_of_a_standalone() {
     });
 }
 
-#[test]
-fn a_table_is_exact_after_kills_with_its_state_on_s3() {
-    scenario("crash-s3", async |sandbox| {
-        let seed = chaos::seed();
-        let s3 = S3::start(sandbox).await?;
-        let (nats, mut cluster) = start_cluster_on(s3.state(), sandbox).await?;
-        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL_S3).await?;
-        let undisturbed = TOTAL_S3 / 2;
-        flow.reaches(undisturbed / 5).await?;
-        let (puts, commits) = (s3.requests("PUT")?, cluster.metas[0].metric(COMMITS).await?);
-        flow.reaches(undisturbed).await?;
-        let (puts, commits) = (s3.requests("PUT")? - puts, cluster.metas[0].metric(COMMITS).await? - commits);
-        let puts_a_commit = puts as f64 / commits;
-        eprintln!("{puts} PUTs in {commits} commits: {puts_a_commit:.1} a commit");
-        ensure!(commits > 0.0 && puts_a_commit < PUTS_A_COMMIT_MAX, "{puts} PUTs in {commits} commits");
-        let victims = [Victim::Meta, Victim::Compute(0), Victim::Compute(1)];
-        for Kill { victim: who, at, back_at } in chaos::plan(seed, &victims, 6, undisturbed..flow.kill_range().end) {
-            flow.reaches(at).await?;
-            eprintln!("{at}: kill {who:?}, back at {back_at}");
-            victim(&mut cluster, who).process().kill9();
-            flow.reaches(back_at).await?;
-            victim(&mut cluster, who).process().restart()?;
-        }
-        flow.finish(&nats).await
-    });
+/// Kills nats-server under a Weir that is read through `weir`.
+async fn kills_of_nats_server(nats: &mut Nats, weir: &Weir) -> Result<()> {
+    let seed = chaos::seed();
+    let mut flow = Flow::start(nats, &nats.address(), weir, TOTAL_SHORT).await?;
+    for Kill { at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
+        flow.reaches(at).await?;
+        eprintln!("{at}: kill nats-server");
+        nats.process().restart()?;
+        nats.ready().await?;
+    }
+    flow.finish(nats).await
 }
 
 #[test]
 fn a_table_is_exact_after_kills_of_nats_server() {
     scenario("crash-nats", async |sandbox| {
-        let seed = chaos::seed();
         let (mut nats, weir) = standalone(sandbox).await?;
-        let mut flow = Flow::start(&nats, &nats.address(), &weir, TOTAL_SHORT).await?;
-        for Kill { at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
-            flow.reaches(at).await?;
-            eprintln!("{at}: kill nats-server");
-            nats.process().restart()?;
-            nats.ready().await?;
-        }
-        flow.finish(&nats).await
+        kills_of_nats_server(&mut nats, &weir).await
     });
 }
 
 #[test]
+fn a_table_is_exact_after_kills_of_nats_server_with_its_state_on_s3() {
+    scenario("crash-nats-s3", async |sandbox| {
+        let s3 = S3::start(sandbox).await?;
+        let (mut nats, cluster) = start_cluster(&Place::S3(&s3), sandbox).await?;
+        kills_of_nats_server(&mut nats, &cluster.frontend).await
+    });
+}
+
+/// Kills etcd under a cluster.
+async fn kills_of_etcd(place: &Place<'_>, sandbox: &Sandbox) -> Result<()> {
+    let seed = chaos::seed();
+    let (nats, mut cluster) = start_cluster(place, sandbox).await?;
+    cluster.expect_warnings(&ETCD_LOST);
+    let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL_SHORT).await?;
+    for Kill { at, back_at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
+        flow.reaches(at).await?;
+        eprintln!("{at}: kill etcd, back at {back_at}");
+        cluster.etcd.process().kill9();
+        flow.reaches(back_at).await?;
+        cluster.etcd.process().restart()?;
+        cluster.etcd.ready().await?;
+    }
+    flow.finish(&nats).await
+}
+
+#[test]
 fn a_table_is_exact_after_kills_of_etcd() {
-    scenario("crash-etcd", async |sandbox| {
-        let seed = chaos::seed();
-        let (nats, mut cluster) = start_cluster(sandbox).await?;
-        cluster.expect_warnings(&ETCD_LOST);
-        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, TOTAL_SHORT).await?;
-        for Kill { at, back_at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
-            flow.reaches(at).await?;
-            eprintln!("{at}: kill etcd, back at {back_at}");
-            cluster.etcd.process().kill9();
-            flow.reaches(back_at).await?;
-            cluster.etcd.process().restart()?;
-            cluster.etcd.ready().await?;
-        }
-        flow.finish(&nats).await
+    scenario("crash-etcd", async |sandbox| kills_of_etcd(&Place::Folder(sandbox), sandbox).await);
+}
+
+#[test]
+fn a_table_is_exact_after_kills_of_etcd_with_its_state_on_s3() {
+    scenario("crash-etcd-s3", async |sandbox| {
+        let s3 = S3::start(sandbox).await?;
+        kills_of_etcd(&Place::S3(&s3), sandbox).await
     });
 }
