@@ -17,6 +17,9 @@ pub struct NewTable {
     pub name: String,
     /// In the order of the declaration, INCLUDE columns last.
     pub columns: Vec<Column>,
+    /// The primary key, as indexes into the columns; empty: every message is a row of its own.
+    #[serde(default)]
+    pub primary_key: Vec<usize>,
     /// Where the rows come from.
     pub source: Source,
     /// The statement as it was written, secrets included; never shown as it stands.
@@ -110,6 +113,11 @@ impl Table {
 }
 
 impl NewTable {
+    /// Whether a message replaces the row of an earlier one that has its key.
+    pub fn is_keyed(&self) -> bool {
+        !self.primary_key.is_empty()
+    }
+
     /// The columns that users see.
     pub fn schema(&self) -> SchemaRef {
         Arc::new(Schema::new(self.columns.iter().map(|column| column.ty.field(&column.name)).collect::<Vec<_>>()))

@@ -68,6 +68,12 @@ impl SqlType {
         }
     }
 
+    /// Whether a column of this type can be part of a primary key: whether equal values are equal bytes, and sorted as
+    /// PostgreSQL sorts them, in a stored key.
+    pub fn can_be_key(self) -> bool {
+        self != SqlType::Jsonb
+    }
+
     /// The name that PostgreSQL prints for the type.
     pub fn sql(self) -> &'static str {
         match self {

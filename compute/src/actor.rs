@@ -1,22 +1,27 @@
-//! An actor: one split of one table, from messages to blocks. Its task owns the reader and the decoder; barriers reach
-//! it from the node, blocks and barriers leave it for its slot.
+//! An actor: one split of one table, from messages to what is stored. Its task owns the reader and the decoder; barriers
+//! reach it from the node; what it writes, and barriers, leave it for its slot or, if the table is keyed, for all slots.
 //!
-//! Invariant: when the actor delivers the barrier of an epoch with a position, every row below the position is in a
-//! block that was sent before, and no row at or above it is.
+//! Invariant: when the actor delivers the barrier of an epoch with a position, every row below the position was sent
+//! before, to whichever slot, and no row at or above it was.
+//!
+//! It cannot hold a checkpoint up for ever: it waits for credits only in an epoch whose predecessors it has delivered
+//! everywhere. Of all actors, take one in the oldest open epoch: everything before was delivered by all, so every slot
+//! can seal it, applies what this actor wrote, and gives its credits back.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use opentelemetry::KeyValue;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use weir_common::catalog::Table;
 use weir_common::error::chain;
-use weir_common::ids::{Epoch, Sequence, TableSplit, TermId};
+use weir_common::ids::{Epoch, Sequence, TableSplit, TermId, VnodeRange};
 use weir_common::task::{Group, OnFailure};
 use weir_connector_nats::{Batch, Options, Reader, ReaderConfig, remove_consumer};
 
@@ -24,13 +29,11 @@ use crate::decode::Decoder;
 use crate::metrics::{self, Metrics};
 use crate::node::state::Event;
 use crate::node::task::Inputs;
-use crate::slot;
+use crate::outlet::{Closed, Outlet};
+use crate::shuffle::Shuffle;
 use crate::state::keys::BlockKey;
 use crate::tail::Tail;
 
-/// Blocks of an actor that are not applied yet: enough to read on while a seal is under way, few enough to bound memory
-/// by about as many mebibytes.
-const CREDITS: usize = 16;
 /// A block is closed at this many rows or bytes, whichever comes first.
 const BLOCK_ROWS_MAX: usize = 8192;
 const BLOCK_BYTES_MAX: usize = 1 << 20;
@@ -62,7 +65,8 @@ pub(crate) struct Config {
     /// The committed epoch before the first that the actor writes.
     pub(crate) epoch: Epoch,
     pub(crate) cluster: String,
-    pub(crate) slot: slot::Handle,
+    /// The ways to the slots that it writes to: every slot if the table is keyed, else the actor's own.
+    pub(crate) outlets: Vec<Outlet>,
     pub(crate) node: Inputs,
     pub(crate) metrics: Metrics,
 }
@@ -74,9 +78,8 @@ struct Actor {
     owner: String,
     reader: Reader,
     decoder: Decoder,
-    tail: Tail,
+    storage: Storage,
     inbox: mpsc::Receiver<Message>,
-    credits: Arc<Semaphore>,
     /// The next sequence to decode.
     position: Sequence,
     /// The sequence of the first row in the decoder.
@@ -87,8 +90,29 @@ struct Actor {
     barriers: VecDeque<(Epoch, Sequence)>,
     labels: [KeyValue; 1],
     bad_records: BadRecordLog,
+    /// Whether a checkpoint that shows the first rows was asked for.
+    started: bool,
     /// Fetched once the last barrier was delivered: then nothing is read any more.
     last: Option<Epoch>,
+}
+
+/// How rows are stored.
+enum Storage {
+    /// As blocks, in the actor's own slot.
+    Blocks(Tail),
+    /// Each by itself, in the slot that owns its key.
+    Rows(Shuffle),
+}
+
+impl Storage {
+    fn new(table: &Table, outlets: &[Outlet]) -> Storage {
+        let declared = &table.declared;
+        if !declared.is_keyed() {
+            return Storage::Blocks(Tail::default());
+        }
+        let slots = outlets.iter().map(|outlet| outlet.vnodes);
+        Storage::Rows(Shuffle::new(table.id, declared.columns.len(), &declared.primary_key, slots))
+    }
 }
 
 /// Starts an actor in `group` and returns its inbox.
@@ -108,20 +132,22 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Messag
         group,
     );
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
+    let declared = &config.table.declared;
+    let decoder = Decoder::new(&declared.columns, &config.split.split.0).with_primary_key(&declared.primary_key);
     let actor = Actor {
         options,
         owner,
         reader,
-        decoder: Decoder::new(&config.table.declared.columns, &config.split.split.0),
-        tail: Tail::default(),
+        decoder,
+        storage: Storage::new(&config.table, &config.outlets),
         inbox,
-        credits: Arc::new(Semaphore::new(CREDITS)),
         position: config.position,
         first: config.position,
         epoch: config.epoch.next(),
         barriers: VecDeque::new(),
         labels: [metrics::table(&config.table.declared.name)],
         bad_records: BadRecordLog::default(),
+        started: false,
         last: None,
         config,
     };
@@ -193,8 +219,12 @@ impl Actor {
         }
         self.barriers.push_back((epoch, self.position));
         self.epoch = epoch.next();
-        let barrier = slot::Message::Barrier { actor: self.config.split.clone(), epoch, position: self.position };
-        self.send(barrier).await
+        for outlet in &self.config.outlets {
+            if let Err(Closed) = outlet.barrier(&self.config.split, epoch, self.position).await {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     /// Decodes a batch. Rows gather in the decoder until a block is full or a barrier comes.
@@ -220,35 +250,44 @@ impl Actor {
         }
         // Later than the last message if what follows it is known to hold nothing for this split.
         self.position = batch.position;
+        if rows > 0 && !self.started {
+            // Whoever waits for the table, or for it to go on after a crash, need not wait for the next barrier too.
+            self.started = true;
+            self.config.node.send(Event::CheckpointWanted(self.config.term)).await;
+        }
         self.config.metrics.rows.add(rows, &self.labels);
         self.config.metrics.bytes.add(bytes, &self.labels);
         ControlFlow::Continue(())
     }
 
-    /// Sends the rows in the decoder to the slot. Waits for a credit while the actor is far ahead of the seal.
+    /// Sends the rows in the decoder on their way. Waits for credits while the actor is far ahead of a seal.
     async fn close_block(&mut self) -> ControlFlow<()> {
         if self.decoder.is_empty() {
             return ControlFlow::Continue(());
         }
-        let (table, vnode, actor) = (self.config.table.id, self.vnode(), self.config.split.clone());
-        let key = || BlockKey { table, vnode, split: actor.split.clone(), sequence: self.first }.encode();
-        let (key, value) = self.tail.close(key, self.decoder.finish());
-        let credit = Arc::clone(&self.credits).acquire_owned().await.expect("the semaphore is never closed");
-        self.send(slot::Message::Write { actor, key, value, credit }).await
-    }
-
-    /// The vnode of blocks that begin in the open epoch: the slot's vnodes in turn, so that when slots are divided anew
-    /// each takes over an even share of what was read.
-    fn vnode(&self) -> u16 {
-        let range = self.config.slot.vnodes;
-        let offset = self.epoch.0 % u64::from(range.end - range.start);
-        range.start + u16::try_from(offset).expect("less than 256")
-    }
-
-    async fn send(&self, message: slot::Message) -> ControlFlow<()> {
-        match self.config.slot.inbox.send(message).await {
+        let rows = self.decoder.finish();
+        match self.store(rows).await {
             Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+            Err(Closed) => ControlFlow::Break(()),
+        }
+    }
+
+    async fn store(&mut self, rows: RecordBatch) -> Result<(), Closed> {
+        let (table, actor, outlets) = (self.config.table.id, &self.config.split, &self.config.outlets);
+        match &mut self.storage {
+            Storage::Blocks(tail) => {
+                let [own] = outlets.as_slice() else { unreachable!("blocks go to the actor's own slot") };
+                let vnode = vnode(own.vnodes, self.epoch);
+                let key = || BlockKey { table, vnode, split: actor.split.clone(), sequence: self.first }.encode();
+                let (key, value) = tail.close(key, rows);
+                own.write_entry(actor, key, value).await
+            }
+            Storage::Rows(shuffle) => {
+                for (part, entries) in shuffle.divide(&rows) {
+                    outlets[part].write(actor, entries).await?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -267,6 +306,13 @@ impl Actor {
             Err(error) => warn!(owner = self.owner, error = chain(&error), "consumer of a dropped table remains"),
         }
     }
+}
+
+/// The vnode of blocks that begin in an epoch: the slot's vnodes in turn, so that when slots are divided anew each takes
+/// over an even share of what was read.
+fn vnode(slot: VnodeRange, epoch: Epoch) -> u16 {
+    let offset = epoch.0 % u64::from(slot.end - slot.start);
+    slot.start + u16::try_from(offset).expect("less than 256")
 }
 
 /// Logs bad records at a bounded rate.

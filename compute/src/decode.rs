@@ -46,7 +46,7 @@ use weir_common::catalog::{Column, Origin};
 use weir_common::error::Kind;
 use weir_common::types::SqlType;
 
-use cell::Scratch;
+use cell::{Cell, Scratch};
 use column::Builder;
 use fields::Fields;
 
@@ -55,6 +55,9 @@ pub const SEQUENCE_COLUMN: &str = "_weir_sequence";
 
 /// A record's decoded cells may take this much beyond the payload itself (unescaped strings, normalised jsonb).
 const RECORD_BYTES_MAX: usize = 256 << 20;
+/// The values of a primary key may take this much, as long as a page of PostgreSQL's. Stored keys must stay below 64 KiB,
+/// and may be twice as long as the values and a few bytes more.
+const KEY_BYTES_MAX: usize = 8 << 10;
 
 /// The schema of a table's blocks: its columns, then [`SEQUENCE_COLUMN`].
 pub fn block_schema(columns: &[Column]) -> SchemaRef {
@@ -90,6 +93,15 @@ pub enum BadRecord {
         /// The value, shortened.
         found: String,
     },
+    /// A column of the primary key has no value.
+    #[error("column \"{column}\" of the primary key is null")]
+    NullKey {
+        /// The column's name.
+        column: String,
+    },
+    /// The primary key would be unreasonably large.
+    #[error("primary key is larger than {KEY_BYTES_MAX} bytes")]
+    LargeKey,
     /// The row would be unreasonably large.
     #[error("record is larger than {RECORD_BYTES_MAX} bytes when decoded")]
     TooLarge,
@@ -108,12 +120,15 @@ pub struct Decoder {
     partition: String,
     fields: Fields,
     columns: Vec<ColumnState>,
+    /// The places of the primary key's columns.
+    primary_key: Vec<usize>,
     sequences: Vec<u64>,
     scratch: Scratch,
     bytes: usize,
 }
 
 struct ColumnState {
+    name: String,
     origin: Origin,
     /// Of a column that is filled from the payload: its place in the scratch row.
     cell: usize,
@@ -131,7 +146,8 @@ impl Decoder {
         let states = columns.iter().map(|column| {
             let payload = column.origin == Origin::Payload;
             assert!(payload || column.ty == SqlType::Varchar, "column \"{}\" has to be a varchar", column.name);
-            let state = ColumnState { origin: column.origin, cell, builder: Builder::new(column.ty) };
+            let builder = Builder::new(column.ty);
+            let state = ColumnState { name: column.name.clone(), origin: column.origin, cell, builder };
             cell += usize::from(payload);
             state
         });
@@ -139,11 +155,17 @@ impl Decoder {
             schema: block_schema(columns),
             partition: partition.to_owned(),
             columns: states.collect(),
+            primary_key: Vec::new(),
             scratch: Scratch::new(of_payload.len()),
             fields: Fields::new(of_payload),
             sequences: Vec::new(),
             bytes: 0,
         }
+    }
+
+    /// The same for a table whose primary key is made of these columns. A record in which one of them is NULL is bad.
+    pub fn with_primary_key(self, columns: &[usize]) -> Decoder {
+        Decoder { primary_key: columns.to_vec(), ..self }
     }
 
     /// Appends one message as a row. If it is bad, nothing is appended.
@@ -161,6 +183,7 @@ impl Decoder {
         if text.len() + self.scratch.bytes() > RECORD_BYTES_MAX {
             return Err(BadRecord::TooLarge);
         }
+        self.check_key(subject)?;
         let mut digits = [0; 20];
         for column in &mut self.columns {
             self.bytes += match column.origin {
@@ -173,6 +196,24 @@ impl Decoder {
         self.sequences.push(sequence);
         self.bytes += size_of::<u64>();
         Ok(())
+    }
+
+    /// Whether the record in the scratch row has a primary key, if the table has one.
+    #[inline]
+    fn check_key(&self, subject: &str) -> Result<(), BadRecord> {
+        let mut bytes = 0;
+        for &place in &self.primary_key {
+            let column = &self.columns[place];
+            bytes += match column.origin {
+                Origin::Payload => match self.scratch.cells[column.cell] {
+                    Cell::Null => return Err(BadRecord::NullKey { column: column.name.clone() }),
+                    cell => cell.len(),
+                },
+                Origin::Subject => subject.len(),
+                Origin::Offset | Origin::Partition => 0,
+            };
+        }
+        if bytes > KEY_BYTES_MAX { Err(BadRecord::LargeKey) } else { Ok(()) }
     }
 
     /// Rows since the last [`Decoder::finish`].

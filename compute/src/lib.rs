@@ -6,6 +6,8 @@
 //! * [`actor`]: one split of one table: reader, decoder, blocks, barriers, acknowledgements;
 //! * [`decode`]: a JSON payload becomes a row of Arrow columns;
 //! * [`block`]: rows become a stored value; `tail`: small ones become one;
+//! * [`row`]: a row of a keyed table as a stored entry; `shuffle`: each to the slot that owns its key;
+//! * `outlet`: what an actor writes on its way to a slot; `exchange`: the same across nodes;
 //! * [`seal`]: which writes belong to which epoch: a pure core;
 //! * [`slot`]: the task that applies writes, seals epochs and keeps the snapshots that scans read;
 //! * [`state`]: the slot's database over the object store;
@@ -19,6 +21,7 @@ pub mod actor;
 pub mod decode;
 
 pub mod block;
+pub mod row;
 pub mod seal;
 pub mod slot;
 pub mod state;
@@ -26,7 +29,10 @@ pub mod state;
 pub mod scan;
 
 mod error;
+mod exchange;
 mod metrics;
+mod outlet;
+mod shuffle;
 mod tail;
 mod wire;
 

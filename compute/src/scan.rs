@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -22,10 +23,15 @@ use weir_proto::{ScanRequest, ScanResponse, compute_server};
 
 use crate::metrics::{self, Metrics};
 use crate::state::Snapshot;
-use crate::{block, decode, slot};
+use crate::{block, decode, row, slot};
 
 /// Batches waiting for the network: enough to keep it busy, a few mebibytes at most.
 const BATCHES_MAX: usize = 4;
+/// Stored rows are sent together, as many or as large as a block of them would be.
+const BATCH_ROWS: usize = 8192;
+const BATCH_BYTES: usize = 1 << 20;
+/// So many rows that are merely counted are told at once, so that a frontend that has gone is noticed.
+const COUNTED_ROWS: u64 = 1 << 18;
 
 /// What may be read.
 pub(crate) struct Serving {
@@ -42,6 +48,32 @@ pub(crate) struct Scans {
     metrics: Metrics,
 }
 
+impl Scans {
+    pub(crate) fn new(serving: watch::Receiver<Option<Arc<Serving>>>, metrics: Metrics) -> Scans {
+        Scans { serving, metrics }
+    }
+}
+
+#[tonic::async_trait]
+impl compute_server::Compute for Scans {
+    type ScanStream = ReceiverStream<Result<ScanResponse, Status>>;
+
+    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let serving = self.serving.borrow().clone();
+        let request = request.into_inner();
+        let (slot, epoch) = (request.slot, request.epoch);
+        let scan = Scan::prepare(serving, request)?;
+        let span = match trace::is_present() {
+            true => info_span!(target: trace::TARGET, "read", job = scan.table.declared.name, slot, epoch),
+            false => Span::none(),
+        };
+        let (sender, receiver) = mpsc::channel(BATCHES_MAX);
+        // The call's own span ends with the head of the answer.
+        tokio::spawn(scan.run(sender, self.metrics.clone()).instrument(span));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
 /// A scan that was found to be possible.
 struct Scan {
     snapshot: Snapshot,
@@ -51,13 +83,8 @@ struct Scan {
     limit: u64,
 }
 
-impl Scans {
-    pub(crate) fn new(serving: watch::Receiver<Option<Arc<Serving>>>, metrics: Metrics) -> Scans {
-        Scans { serving, metrics }
-    }
-
-    fn prepare(&self, request: ScanRequest) -> Result<Scan, rpc::Error> {
-        let serving = self.serving.borrow().clone();
+impl Scan {
+    fn prepare(serving: Option<Arc<Serving>>, request: ScanRequest) -> Result<Scan, rpc::Error> {
         let term = request.term.map(TermId::from).unwrap_or_default();
         let Some(serving) = serving.filter(|serving| serving.term == term) else {
             return Err(rpc::Error::new(Kind::Fenced, format!("term {term} does not run on this node")));
@@ -79,70 +106,133 @@ impl Scans {
         })?;
         let projection = request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits"));
         let projection: Vec<usize> = projection.collect();
-        if projection.iter().any(|column| *column >= table.declared.columns.len()) {
-            return Err(rpc::Error::new(Kind::Internal, "projection of a column that the table does not have"));
+        let known = projection.iter().all(|column| *column < table.declared.columns.len());
+        if !known || (1..projection.len()).any(|place| projection[..place].contains(&projection[place])) {
+            return Err(rpc::Error::new(
+                Kind::Internal,
+                "projection of a column that the table does not have, or twice",
+            ));
         }
         let limit = request.limit.unwrap_or(u64::MAX);
         Ok(Scan { snapshot, vnodes: slot.vnodes, table, projection, limit })
     }
-}
-
-impl Scan {
-    /// The first `limit` rows of a block. Where only their number is asked for, nothing is decoded.
-    fn response(&self, block: &Bytes, schema: &SchemaRef, limit: u64) -> Result<ScanResponse, block::Error> {
-        if self.projection.is_empty() {
-            let rows = u64::from(block::rows(block)?).min(limit);
-            return Ok(ScanResponse { rows, ..ScanResponse::default() });
-        }
-        let batch = block::decode(block, schema, Some(&self.projection))?;
-        let rows = batch.num_rows().min(usize::try_from(limit).unwrap_or(usize::MAX));
-        let (header, body) = block::wire_parts(&batch.slice(0, rows));
-        Ok(ScanResponse { header, body, rows: rows as u64 })
-    }
 
     /// Sends batches until the end, the limit, an error, or until nobody listens any more.
     async fn run(self, out: mpsc::Sender<Result<ScanResponse, Status>>, metrics: Metrics) {
-        let schema = decode::block_schema(&self.table.declared.columns);
         let labels = [metrics::table(&self.table.declared.name)];
-        let blocks = self.snapshot.scan(self.table.id, self.vnodes);
-        tokio::pin!(blocks);
+        let failed = |kind, error: &(dyn std::error::Error + 'static)| {
+            rpc::Error::new(kind, format!("table \"{}\": {}", self.table.declared.name, chain(error)))
+        };
+        let mut gathering = match Gathering::new(&self) {
+            Ok(gathering) => gathering,
+            Err(error) => return drop(out.send(Err(failed(error.kind(), &error).into())).await),
+        };
+        let entries = self.snapshot.scan(self.table.id, self.vnodes);
+        tokio::pin!(entries);
         let mut left = self.limit;
-        while left > 0
-            && let Some(stored) = blocks.next().await
-        {
-            let response = match stored {
-                Ok((_, value)) => self.response(&value, &schema, left).map_err(|error| {
-                    rpc::Error::new(error.kind(), format!("table \"{}\": {}", self.table.declared.name, chain(&error)))
-                }),
-                Err(error) => Err(rpc::Error::new(error.kind(), chain(&error))),
+        while left > 0 {
+            let entry = entries.next().await;
+            let last = entry.is_none();
+            let response = match entry {
+                Some(Ok((_, value))) => gathering.take(&value, left).map_err(|error| failed(error.kind(), &error)),
+                Some(Err(error)) => Err(failed(error.kind(), &error)),
+                None => gathering.finish(left).map_err(|error| failed(error.kind(), &error)),
             };
             let failed = response.is_err();
-            if let Ok(response) = &response {
+            if let Ok(Some(response)) = &response {
                 left -= response.rows;
                 metrics.scanned_rows.add(response.rows, &labels);
             }
-            if out.send(response.map_err(Status::from)).await.is_err() || failed {
+            let gone = match response.transpose() {
+                Some(response) => out.send(response.map_err(Status::from)).await.is_err(),
+                None => false,
+            };
+            if gone || failed || last {
                 return;
             }
         }
     }
 }
 
-#[tonic::async_trait]
-impl compute_server::Compute for Scans {
-    type ScanStream = ReceiverStream<Result<ScanResponse, Status>>;
+/// Why a table's entries cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("cannot read a block")]
+    Block(#[from] block::Error),
+    #[error("cannot read a row")]
+    Row(#[from] row::Error),
+}
 
-    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        let request = request.into_inner();
-        let (slot, epoch) = (request.slot, request.epoch);
-        let scan = self.prepare(request)?;
-        let span = match trace::is_present() {
-            true => info_span!(target: trace::TARGET, "read", job = scan.table.declared.name, slot, epoch),
-            false => Span::none(),
-        };
-        let (sender, receiver) = mpsc::channel(BATCHES_MAX);
-        // The call's own span ends with the head of the answer.
-        tokio::spawn(scan.run(sender, self.metrics.clone()).instrument(span));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+impl Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Error::Block(error) => error.kind(),
+            Error::Row(error) => error.kind(),
+        }
     }
+}
+
+/// Stored entries on their way to becoming batches.
+enum Gathering<'a> {
+    /// Each is a block; where only the number of rows is asked for, nothing is decoded.
+    Blocks { schema: SchemaRef, projection: &'a [usize] },
+    /// Each is a row.
+    Rows(row::Reader),
+    /// Each is a row, and only their number is asked for.
+    Count(u64),
+}
+
+impl<'a> Gathering<'a> {
+    fn new(scan: &'a Scan) -> Result<Gathering<'a>, Error> {
+        let (declared, projection) = (&scan.table.declared, scan.projection.as_slice());
+        Ok(match (declared.is_keyed(), projection.is_empty()) {
+            (false, _) => Gathering::Blocks { schema: decode::block_schema(&declared.columns), projection },
+            (true, true) => Gathering::Count(0),
+            (true, false) => Gathering::Rows(row::Reader::new(&declared.schema(), projection)?),
+        })
+    }
+
+    /// Takes an entry, and returns a batch of at most `limit` rows when there is one.
+    fn take(&mut self, value: &Bytes, limit: u64) -> Result<Option<ScanResponse>, Error> {
+        match self {
+            Gathering::Blocks { projection: [], .. } => Ok(Some(counted(u64::from(block::rows(value)?).min(limit)))),
+            Gathering::Blocks { schema, projection } => {
+                let batch = block::decode(value, schema, Some(projection))?;
+                let rows = batch.num_rows().min(usize::try_from(limit).unwrap_or(usize::MAX));
+                Ok(Some(response(&batch.slice(0, rows))))
+            }
+            Gathering::Rows(reader) => {
+                reader.append(value)?;
+                let full =
+                    reader.rows() >= BATCH_ROWS || reader.bytes() >= BATCH_BYTES || reader.rows() as u64 == limit;
+                if full { self.finish(limit) } else { Ok(None) }
+            }
+            Gathering::Count(rows) => {
+                *rows += 1;
+                let full = *rows >= COUNTED_ROWS || *rows == limit;
+                if full { self.finish(limit) } else { Ok(None) }
+            }
+        }
+    }
+
+    /// What is gathered and was not returned yet; of it `limit` rows at most, which [`Gathering::take`] has seen to.
+    fn finish(&mut self, limit: u64) -> Result<Option<ScanResponse>, Error> {
+        let response = match self {
+            Gathering::Blocks { .. } => return Ok(None),
+            Gathering::Rows(reader) if reader.rows() == 0 => return Ok(None),
+            Gathering::Rows(reader) => response(&reader.finish()?),
+            Gathering::Count(rows) => counted(std::mem::take(rows)),
+        };
+        assert!(response.rows <= limit, "a batch is sent when the limit is reached");
+        Ok(Some(response))
+    }
+}
+
+fn response(batch: &RecordBatch) -> ScanResponse {
+    let (header, body) = block::wire_parts(batch);
+    ScanResponse { header, body, rows: batch.num_rows() as u64 }
+}
+
+fn counted(rows: u64) -> ScanResponse {
+    ScanResponse { rows, ..ScanResponse::default() }
 }

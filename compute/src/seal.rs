@@ -5,12 +5,15 @@
 //! order, until the seal. Actors that are not ahead write through as they go. How much an actor may have waiting is
 //! bounded by the credits of its channel, not here.
 //!
+//! The actors of a keyed table write to every slot, so some of a slot's actors run on other nodes. What these say may
+//! come before the barrier that adds them, which meta sends to each node by itself; it waits here for that.
+//!
 //! Invariant: between [`Sealer::seal`] returning an epoch and [`Sealer::sealed`] no write is let through; every write of
 //! the epoch was let through before, none of a later one was.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use weir_common::ids::{Epoch, Sequence, TableSplit};
+use weir_common::ids::{Epoch, Sequence, TableId, TableSplit};
 
 /// What decides when a slot's database stands at the end of an epoch. `W`: a write.
 #[derive(Debug)]
@@ -27,8 +30,8 @@ pub struct Sealer<W> {
 #[derive(Debug)]
 struct Injected {
     epoch: Epoch,
-    /// Actors for which it is the last.
-    remove: Vec<TableSplit>,
+    /// For the actors of this table it is the last.
+    remove: Option<TableId>,
 }
 
 /// What happens to the slot's actors at a barrier.
@@ -36,22 +39,28 @@ struct Injected {
 pub struct Change {
     /// Actors that start: they deliver the barriers after this one.
     pub add: Vec<TableSplit>,
-    /// Actors that stop: this barrier is the last they deliver.
-    pub remove: Vec<TableSplit>,
+    /// The table whose actors stop: this barrier is the last they deliver.
+    pub remove: Option<TableId>,
 }
 
 #[derive(Debug)]
 struct Actor<W> {
-    /// The barrier at which it started: it delivers the later ones, and what it writes belongs to their epochs.
-    started: Epoch,
+    /// The barrier at which it started: it delivers the later ones, and what it writes belongs to their epochs. `None`:
+    /// that barrier has not come here yet, but something of the actor's has.
+    started: Option<Epoch>,
     /// What it delivered that belongs to a later epoch than the one that is open on the slot, with the barriers in
     /// between; begins with that of the open epoch, unless the actor started at an open or later one.
     ahead: VecDeque<Item<W>>,
 }
 
 impl<W> Actor<W> {
-    fn new(started: Epoch) -> Actor<W> {
+    fn new(started: Option<Epoch>) -> Actor<W> {
         Actor { started, ahead: VecDeque::new() }
+    }
+
+    /// Whether it delivers the barrier of an epoch.
+    fn delivers(&self, epoch: Epoch) -> bool {
+        self.started.is_some_and(|started| started < epoch)
     }
 
     /// The leading writes.
@@ -80,25 +89,29 @@ pub struct Seal {
 impl<W> Sealer<W> {
     /// A slot at the committed epoch and with the actors that a term starts with.
     pub fn new(epoch: Epoch, actors: impl IntoIterator<Item = TableSplit>) -> Sealer<W> {
-        let actors = actors.into_iter().map(|actor| (actor, Actor::new(epoch))).collect();
+        let actors = actors.into_iter().map(|actor| (actor, Actor::new(Some(epoch)))).collect();
         Sealer { injected: VecDeque::new(), sealing: None, sealed: epoch, actors }
     }
 
     /// A barrier is on its way to the actors. Actors that it adds may write from now on.
     ///
     /// # Panics
-    /// If its epoch is not above that of the barrier before.
+    /// If its epoch is not above that of the barrier before, or it adds an actor that is there already.
     pub fn inject(&mut self, epoch: Epoch, change: Change) {
         assert!(self.injected.back().is_none_or(|last| last.epoch < epoch), "barriers come in order");
-        self.actors.extend(change.add.iter().map(|added| (added.clone(), Actor::new(epoch))));
+        for added in change.add {
+            let started = &mut self.actors.entry(added).or_insert(Actor::new(None)).started;
+            assert_eq!(*started, None, "an actor is added once");
+            *started = Some(epoch);
+        }
         self.injected.push_back(Injected { epoch, remove: change.remove });
     }
 
-    /// An actor's write: returned if it may enter the database now, kept otherwise. Writes of an actor that was removed
-    /// are dropped: they belong to no epoch.
+    /// An actor's write: returned if it may enter the database now, kept otherwise.
     pub fn write(&mut self, actor: &TableSplit, write: W) -> Option<W> {
-        let actor = self.actors.get_mut(actor)?;
-        if actor.ahead.is_empty() && actor.started <= self.sealed && self.sealing.is_none() {
+        let (sealed, sealing) = (self.sealed, self.sealing.is_some());
+        let actor = self.known(actor);
+        if actor.ahead.is_empty() && actor.delivers(sealed.next()) && !sealing {
             return Some(write);
         }
         actor.ahead.push_back(Item::Write(write));
@@ -107,9 +120,15 @@ impl<W> Sealer<W> {
 
     /// An actor's barrier, with its position: everything below was written before.
     pub fn barrier(&mut self, actor: &TableSplit, epoch: Epoch, position: Sequence) {
-        if let Some(actor) = self.actors.get_mut(actor) {
-            actor.ahead.push_back(Item::Barrier(epoch, position));
+        self.known(actor).ahead.push_back(Item::Barrier(epoch, position));
+    }
+
+    /// An actor that was added, or will be: one that was removed has nothing more to say.
+    fn known(&mut self, actor: &TableSplit) -> &mut Actor<W> {
+        if !self.actors.contains_key(actor) {
+            self.actors.insert(actor.clone(), Actor::new(None));
         }
+        self.actors.get_mut(actor).expect("just seen to")
     }
 
     /// If every actor has delivered the oldest barrier: its epoch, which the caller now seals. Until it says
@@ -127,7 +146,7 @@ impl<W> Sealer<W> {
         let positions = self
             .actors
             .iter()
-            .filter(|(_, actor)| actor.started < open)
+            .filter(|(_, actor)| actor.delivers(open))
             .map(|(split, actor)| Some((split.clone(), delivered(actor)?)))
             .collect::<Option<Vec<_>>>()?;
         self.sealing = Some(open);
@@ -143,12 +162,12 @@ impl<W> Sealer<W> {
         assert!(self.sealing.take().is_some(), "a seal is under way");
         let Injected { epoch, remove } = self.injected.pop_front().expect("the epoch that was sealed");
         self.sealed = epoch;
-        for removed in &remove {
-            self.actors.remove(removed);
+        if let Some(removed) = remove {
+            self.actors.retain(|actor, _| actor.table != removed);
         }
         let mut released = Vec::new();
-        for actor in self.actors.values_mut().filter(|actor| actor.started <= epoch) {
-            if actor.started < epoch {
+        for actor in self.actors.values_mut().filter(|actor| actor.delivers(epoch.next())) {
+            if actor.delivers(epoch) {
                 let barrier = actor.ahead.pop_front();
                 assert!(matches!(barrier, Some(Item::Barrier(delivered, _)) if delivered == epoch));
             }
@@ -181,8 +200,8 @@ mod tests {
     #[test]
     fn an_added_actor_delivers_the_barriers_after_the_one_that_added_it() {
         let mut sealer = Sealer::<u8>::new(Epoch(0), []);
-        sealer.inject(Epoch(1), Change { add: vec![actor(1)], remove: vec![] });
-        sealer.inject(Epoch(2), Change { add: vec![], remove: vec![actor(1)] });
+        sealer.inject(Epoch(1), Change { add: vec![actor(1)], remove: None });
+        sealer.inject(Epoch(2), Change { add: vec![], remove: Some(TableId(1)) });
         sealer.inject(Epoch(3), Change::default());
         assert_eq!(sealer.write(&actor(1), 6), None, "its first epoch is not open yet");
         assert!(sealer.seal().is_some());
@@ -193,6 +212,21 @@ mod tests {
         assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(actor(1), Sequence(8))]));
         sealer.sealed();
         assert!(sealer.seal().is_some(), "the removed actor is not waited for");
+    }
+
+    #[test]
+    fn what_an_actor_says_before_it_is_added_waits() {
+        let mut sealer = Sealer::<u8>::new(Epoch(0), []);
+        assert_eq!(sealer.write(&actor(1), 5), None);
+        sealer.barrier(&actor(1), Epoch(2), Sequence(6));
+        assert_eq!(sealer.write(&actor(1), 6), None);
+        sealer.inject(Epoch(1), Change { add: vec![actor(1)], remove: None });
+        assert_eq!(sealer.seal(), Some(Seal { epoch: Epoch(1), positions: vec![] }));
+        assert_eq!(sealer.sealed(), [5]);
+        assert_eq!(sealer.seal(), None, "the barrier is not known here yet");
+        sealer.inject(Epoch(2), Change::default());
+        assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(actor(1), Sequence(6))]));
+        assert_eq!(sealer.sealed(), [6]);
     }
 
     proptest! {

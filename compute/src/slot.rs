@@ -1,18 +1,17 @@
 //! A slot: one of the node's parallel places. Its task applies the writes of its actors to its database, seals epochs
 //! when [`crate::seal`] says so, and keeps a snapshot of every sealed epoch that may still be read.
 //!
-//! Actors reach it through one bounded channel. An actor holds a credit for each block that is not applied yet, so an
-//! actor that is ahead of the seal runs out of credits and stops reading, while the others, and the barriers of all,
-//! still pass. What meta says comes through a channel of its own, which a slot that cannot write never fills: so however
+//! Actors, of which some run on other nodes, reach it through one bounded channel. An actor holds a credit for each write
+//! that is not applied yet, so an actor that is ahead of the seal runs out of credits and stops reading, while the others,
+//! and the barriers of all, still pass. What meta says comes through a channel of its own, which a slot that cannot write never fills: so however
 //! long the object store keeps writes waiting, the node goes on answering meta, and is slow instead of lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use opentelemetry::KeyValue;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, info, info_span, warn};
@@ -25,7 +24,9 @@ use weir_common::telemetry::trace;
 use crate::metrics::Metrics;
 use crate::node::state::{Event, SlotEpoch};
 use crate::node::task::Inputs;
+use crate::outlet::Credit;
 use crate::seal::{Change, Seal, Sealer};
+use crate::shuffle::Entries;
 use crate::state::{SlotDb, Snapshot};
 
 /// Messages of its actors waiting for the slot. Each actor has at most its credits and its barriers in it.
@@ -48,8 +49,8 @@ pub(crate) enum Control {
 
 /// What a slot is told by its actors.
 pub(crate) enum Message {
-    /// A block. The credit is given back when it is applied.
-    Write { actor: TableSplit, key: Bytes, value: Bytes, credit: OwnedSemaphorePermit },
+    /// A block, or rows of a keyed table. The credit is given back when they are applied.
+    Write { actor: TableSplit, entries: Entries, credit: Credit },
     /// A barrier and the actor's position.
     Barrier { actor: TableSplit, epoch: Epoch, position: Sequence },
 }
@@ -66,10 +67,9 @@ pub(crate) struct Handle {
     pub(crate) snapshots: watch::Receiver<Snapshots>,
 }
 
-struct Block {
-    key: Bytes,
-    value: Bytes,
-    _credit: OwnedSemaphorePermit,
+struct Write {
+    entries: Entries,
+    _credit: Credit,
 }
 
 /// A slot's task.
@@ -77,7 +77,7 @@ pub(crate) struct Slot {
     term: TermId,
     id: SlotId,
     db: SlotDb,
-    sealer: Sealer<Block>,
+    sealer: Sealer<Write>,
     control: mpsc::Receiver<Control>,
     inbox: mpsc::Receiver<Message>,
     snapshots: watch::Sender<Snapshots>,
@@ -169,9 +169,9 @@ impl Slot {
 
     async fn take(&mut self, message: Message) -> Result<(), crate::state::Error> {
         match message {
-            Message::Write { actor, key, value, credit } => {
-                if let Some(block) = self.sealer.write(&actor, Block { key, value, _credit: credit }) {
-                    self.apply(block).await?;
+            Message::Write { actor, entries, credit } => {
+                if let Some(write) = self.sealer.write(&actor, Write { entries, _credit: credit }) {
+                    self.apply(write).await?;
                 }
             }
             Message::Barrier { actor, epoch, position } => {
@@ -203,9 +203,9 @@ impl Slot {
         }
     }
 
-    async fn apply(&mut self, block: Block) -> Result<(), crate::state::Error> {
+    async fn apply(&mut self, write: Write) -> Result<(), crate::state::Error> {
         self.dirty = true;
-        self.db.write([(block.key, block.value)]).await
+        self.db.write(write.entries).await
     }
 
     async fn seal(&mut self) -> Result<(), crate::state::Error> {
@@ -219,8 +219,8 @@ impl Slot {
             self.checkpoint(seal, span).await?;
             let slot = KeyValue::new("slot", i64::from(self.id.0));
             self.metrics.seal_seconds.record(started.elapsed().as_secs_f64(), std::slice::from_ref(&slot));
-            for block in self.sealer.sealed() {
-                self.apply(block).await?;
+            for write in self.sealer.sealed() {
+                self.apply(write).await?;
             }
             self.record_gauges(slot);
         }

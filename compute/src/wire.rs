@@ -12,7 +12,7 @@ use weir_common::rpc;
 use weir_proto as proto;
 use weir_proto::from_node;
 
-use crate::node::plan::{Barrier, Mutation, Plan, SlotPlan, SourcePlan, SplitPlan};
+use crate::node::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SourcePlan, SplitPlan};
 use crate::node::state::Message;
 
 fn malformed(what: impl std::fmt::Display) -> rpc::Error {
@@ -62,7 +62,12 @@ pub(crate) fn plan(start: proto::StartTerm) -> Result<Plan, rpc::Error> {
         slots: start.slots.into_iter().map(slot).collect::<Result<_, rpc::Error>>()?,
         tables: start.tables.iter().map(table).collect::<Result<_, _>>()?,
         splits: start.splits.into_iter().map(split).collect(),
+        routes: start.routes.into_iter().map(route).collect::<Result<_, rpc::Error>>()?,
     })
+}
+
+fn route(route: proto::SlotAddress) -> Result<Route, rpc::Error> {
+    Ok(Route { slot: SlotId(route.slot), vnodes: vnodes(route.vnodes)?, address: route.address })
 }
 
 pub(crate) fn barrier(barrier: proto::Barrier) -> Result<Barrier, rpc::Error> {

@@ -20,7 +20,7 @@ use crate::wait::eventually;
 pub const READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// The name of the cluster that is started here.
-pub const CLUSTER: &str = "e2e";
+const CLUSTER: &str = "e2e";
 /// How often clusters collect garbage: far more often than in production, so that it happens while nodes are killed.
 const GARBAGE_INTERVAL_MS: u64 = 500;
 

@@ -37,6 +37,11 @@ impl Events {
         scramble(number) % 1_000_000
     }
 
+    /// The key of an event, which it shares with others.
+    pub fn key(number: u64) -> u64 {
+        scramble(number ^ 0x5A5A) % 5_000
+    }
+
     /// The note of an event: of varying length and with characters that JSON escapes.
     pub fn note(number: u64) -> String {
         let random = scramble(number ^ 0xA5A5);
@@ -54,6 +59,7 @@ impl Workload for Events {
         let event = serde_json::json!({
             "seq": number,
             "price": Events::price(number),
+            "key": Events::key(number),
             "note": Events::note(number),
         });
         event.to_string().into()

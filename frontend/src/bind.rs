@@ -10,7 +10,7 @@ use weir_common::catalog::{Column, NewTable, Origin, Source};
 use weir_connector_nats::options::{OptionError, Options, secret_keys};
 
 use crate::error::{Error, sqlstate};
-use crate::parser::{CreateTable, Parsed};
+use crate::parser::{ColumnDef, CreateTable, Parsed};
 
 /// RisingWave keeps these names for itself, and so do we.
 const RESERVED_PREFIX: &str = "_rw_";
@@ -39,11 +39,13 @@ pub(crate) fn is_secret(option: &str) -> bool {
 /// Always the user's, with SQLSTATE and position.
 pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable) -> Result<Bound, Error> {
     let columns = columns(parsed, create)?;
+    let primary_key = primary_key(parsed, create)?;
     let mut notices = Vec::new();
     let options = options(parsed, create, &mut notices)?;
     let table = NewTable {
         name: create.name.name.clone(),
         columns,
+        primary_key,
         source: Source { options, encode: create.encode },
         sql: parsed.sql().to_owned(),
     };
@@ -75,6 +77,35 @@ fn columns(parsed: &Parsed, create: &CreateTable) -> Result<Vec<Column>, Error> 
         columns.push(Column { name: column.name.clone(), ty: column.ty, origin: column.origin });
     }
     Ok(columns)
+}
+
+/// The places of the primary key's columns.
+fn primary_key(parsed: &Parsed, create: &CreateTable) -> Result<Vec<usize>, Error> {
+    let mut places = Vec::with_capacity(create.primary_key.len());
+    for part in &create.primary_key {
+        let failed = |state, message: String| Error::user(state, message).at(parsed.position(part.location));
+        let place = create.columns.iter().position(|column| column.name == part.name).ok_or_else(|| {
+            let message = format!("column \"{}\" named in key does not exist", part.name);
+            failed(sqlstate::UNDEFINED_COLUMN, message)
+        })?;
+        if places.contains(&place) {
+            let message = format!("column \"{}\" appears twice in primary key constraint", part.name);
+            return Err(failed(sqlstate::DUPLICATE_COLUMN, message));
+        }
+        let ty = &create.columns[place].ty;
+        if !ty.can_be_key() {
+            let message = format!("column \"{}\" of type {ty} cannot be part of a primary key", part.name);
+            return Err(failed(sqlstate::FEATURE_NOT_SUPPORTED, message));
+        }
+        places.push(place);
+    }
+    let outside = |column: &&ColumnDef| !create.primary_key.iter().any(|part| part.name == column.name);
+    if let Some(location) = create.columns.iter().filter(outside).find_map(|column| column.not_null) {
+        return Err(Error::unsupported("NOT NULL is only supported for columns of the primary key")
+            .with_hint("leave it out: a field that is missing in a message is NULL")
+            .at(parsed.position(location)));
+    }
+    Ok(places)
 }
 
 fn check_column_name(name: &str) -> Result<(), Error> {

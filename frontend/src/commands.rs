@@ -53,14 +53,15 @@ pub(crate) fn create_table(table: &Table) -> Result<RecordBatch, Error> {
     batch(&CREATE_TABLE, [vec![Some(format!("public.{}", table.declared.name)), Some(sql)]])
 }
 
-/// `DESCRIBE`.
+/// `DESCRIBE`: the columns, then the primary key, as RisingWave shows it.
 pub(crate) fn columns(table: &Table) -> Result<RecordBatch, Error> {
-    let rows = table
-        .declared
-        .columns
-        .iter()
+    let declared = &table.declared;
+    let columns = declared.columns.iter();
+    let rows = columns
         .map(|column| vec![Some(column.name.clone()), Some(column.ty.to_string()), Some("false".to_owned()), None]);
-    batch(&COLUMNS, rows)
+    let key: Vec<&str> = declared.primary_key.iter().map(|&place| declared.columns[place].name.as_str()).collect();
+    let key = declared.is_keyed().then(|| vec![Some("primary key".to_owned()), Some(key.join(", ")), None, None]);
+    batch(&COLUMNS, rows.chain(key))
 }
 
 /// `SHOW JOBS`: what runs, and what does not any more and why.

@@ -33,6 +33,7 @@ pub(crate) mod sqlstate {
     pub(crate) const DUPLICATE_COLUMN: &str = "42701";
     pub(crate) const AMBIGUOUS_COLUMN: &str = "42702";
     pub(crate) const UNDEFINED_COLUMN: &str = "42703";
+    pub(crate) const INVALID_TABLE_DEFINITION: &str = "42P16";
     pub(crate) const UNDEFINED_OBJECT: &str = "42704";
     pub(crate) const GROUPING_ERROR: &str = "42803";
     pub(crate) const DATATYPE_MISMATCH: &str = "42804";

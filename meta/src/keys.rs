@@ -3,6 +3,7 @@
 //! | key | value |
 //! | --- | --- |
 //! | `leader` | the leader's address, under its lease |
+//! | `id` | tells the cluster apart from others of its name, for ever |
 //! | `head` | the committed state, [`weir_common::head::Head`] as JSON |
 //! | `pos/<term>/<epoch>/<n>` | a chunk of committed positions |
 //! | `catalog` | the next table id, put by every change of a table: its revision is the catalog's version |
@@ -31,6 +32,11 @@ impl Keys {
     /// The leader's key.
     pub fn leader(&self) -> String {
         self.at("leader")
+    }
+
+    /// The key of the cluster's id.
+    pub fn id(&self) -> String {
+        self.at("id")
     }
 
     /// The head's key.

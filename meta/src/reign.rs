@@ -161,6 +161,7 @@ impl Meta {
             Arc::new(Storage { store: Arc::clone(&self.store), keys: keys.clone(), fence: leadership.fence() });
         storage.forget_orphans().await?;
         let (catalog_version, next_table, tables) = storage.catalog().await?;
+        let id = storage.cluster_id(rand::random()).await?;
         let nodes = self.store.list(&keys.nodes()).await?;
         // By address: a node that opens a new control stream has a new id.
         let address = |stored: store::KeyValue| String::from_utf8_lossy(&stored.value).into_owned();
@@ -168,7 +169,7 @@ impl Meta {
         info!(tables = tables.len(), expected_nodes = expected.len(), "leading the cluster");
         let core = Coordinator::new(
             state::Config {
-                state_prefix: format!("state/{}", self.config.cluster),
+                state_prefix: format!("state/{}-{id}", self.config.cluster),
                 barrier_interval: self.config.barrier_interval,
                 settle: SETTLE,
                 grace: self.config.lease_ttl,

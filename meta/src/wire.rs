@@ -1,5 +1,6 @@
 //! Conversions between the coordinator's words and the wire.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -26,17 +27,25 @@ pub(crate) fn to_node(message: Message) -> proto::ToNode {
 
 pub(crate) fn start_term(
     node: &NodeId,
-    term: TermId,
-    epoch: Epoch,
+    (term, epoch): (TermId, Epoch),
     placement: &Placement,
+    addresses: &BTreeMap<NodeId, String>,
     tables: &[Arc<Table>],
 ) -> proto::ToNode {
+    // A node that is lost meanwhile ends the term before anything is sent to it.
+    let address = |node: &NodeId| addresses.get(node).cloned().unwrap_or_default();
+    let route = |slot: &Slot| proto::SlotAddress {
+        slot: slot.id.0,
+        vnodes: Some(slot.vnodes.into()),
+        address: address(&slot.node),
+    };
     to_node(Message::StartTerm(proto::StartTerm {
         term: Some(term.into()),
         epoch: epoch.0,
         slots: placement.slots_of(node).map(start_slot).collect(),
         tables: tables.iter().map(|table| table_bytes(table)).collect(),
-        splits: placement.splits_of(node).map(start_split).collect(),
+        splits: placement.splits.iter().map(start_split).collect(),
+        routes: placement.slots.iter().map(route).collect(),
     }))
 }
 
@@ -63,19 +72,18 @@ fn start_split(assigned: &AssignedSplit) -> proto::StartSplit {
     }
 }
 
-/// A barrier for one node; `reads` tells which of the added splits are its own.
+/// A barrier, the same for every node.
 pub(crate) fn barrier(
     term: TermId,
     epoch: Epoch,
     lowest_pinned: Epoch,
     mutation: Option<&Mutation>,
     trace: TraceParent,
-    reads: impl Fn(&AssignedSplit) -> bool,
 ) -> proto::ToNode {
     let mutation = mutation.map(|mutation| match mutation {
         Mutation::Add(table, splits) => proto::barrier::Mutation::AddTable(proto::AddTable {
             table: table_bytes(table),
-            splits: splits.iter().filter(|split| reads(split)).map(start_split).collect(),
+            splits: splits.iter().map(start_split).collect(),
         }),
         Mutation::Drop(table) => proto::barrier::Mutation::DropTable(proto::DropTableMutation { table: table.0 }),
     });
@@ -96,8 +104,8 @@ pub(crate) fn stop_term(term: TermId) -> proto::ToNode {
     to_node(Message::StopTerm(proto::StopTerm { term: Some(term.into()) }))
 }
 
-pub(crate) fn survey(survey: u64) -> proto::ToNode {
-    to_node(Message::Survey(proto::Survey { survey }))
+pub(crate) fn survey(survey: u64, prefix: &str) -> proto::ToNode {
+    to_node(Message::Survey(proto::Survey { survey, prefix: prefix.to_owned() }))
 }
 
 pub(crate) fn collect_garbage(survey: u64, committed: &[SlotState], live: Vec<String>) -> proto::ToNode {

@@ -25,8 +25,9 @@ use weir_meta::{GARBAGE_INTERVAL, Meta};
 
 use crate::config::{self, Address, Role};
 
-/// The name that a standalone node gives its cluster.
-const STANDALONE_CLUSTER: &str = "weir";
+/// The name that a standalone node gives its cluster. No cluster has it by default: what one does not know in a place that
+/// is its own, it deletes.
+const STANDALONE_CLUSTER: &str = "standalone";
 
 /// A role could not start, or did not end as it should.
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,17 @@ pub(super) enum Cell {
     Misfit(Span),
 }
 
+impl Cell {
+    /// The bytes of a value of variable width; 0 for any other.
+    #[inline]
+    pub(super) fn len(self) -> usize {
+        match self {
+            Cell::Payload(span) | Cell::Text(span) | Cell::Bytes(span) => span.len(),
+            Cell::Null | Cell::Boolean(_) | Cell::Integer(_) | Cell::Float(_) | Cell::Misfit(_) => 0,
+        }
+    }
+}
+
 /// A range of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {

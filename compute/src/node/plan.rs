@@ -18,8 +18,21 @@ pub struct Plan {
     pub slots: Vec<SlotPlan>,
     /// Every table of the catalog.
     pub tables: Vec<Arc<Table>>,
-    /// The splits the node reads.
+    /// The splits of every running table. The node reads those whose slot is its own.
     pub splits: Vec<SplitPlan>,
+    /// Every slot of the term, in the order of their vnodes, and where it runs.
+    pub routes: Vec<Route>,
+}
+
+/// Where a slot is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The slot.
+    pub slot: SlotId,
+    /// Its vnodes.
+    pub vnodes: VnodeRange,
+    /// Its node, as host:port.
+    pub address: String,
 }
 
 /// A slot to open.
@@ -46,21 +59,29 @@ pub struct SourcePlan {
     pub vnodes: VnodeRange,
 }
 
-/// A split to read.
+/// A split, the slot whose node reads it, and where reading begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitPlan {
     /// The split.
     pub split: TableSplit,
-    /// The slot that takes its rows.
+    /// The slot that its actor runs beside. It takes all rows, unless the table is keyed: then each slot takes those of
+    /// its vnodes.
     pub slot: SlotId,
     /// The next sequence to read.
     pub sequence: Sequence,
 }
 
+impl SplitPlan {
+    /// Whether its actor writes to a slot, so that the slot's epochs end with the actor's barriers.
+    pub fn writes_to(&self, slot: SlotId, table: &Table) -> bool {
+        table.declared.is_keyed() || self.slot == slot
+    }
+}
+
 /// A change of what runs, carried by a barrier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// The job of a table starts; the splits are those that this node reads.
+    /// The job of a table starts; with all its splits.
     Add(Arc<Table>, Vec<SplitPlan>),
     /// The job of a table stops and its state is forgotten.
     Drop(TableId),

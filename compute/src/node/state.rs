@@ -32,9 +32,11 @@ pub enum Event {
     SlotDurable(TermId, SlotEpoch),
     /// Something of the term broke: the node cannot go on with it.
     Broken(TermId, String),
+    /// The exchange with another node broke. Most likely that node has left the term, which then ends anyway.
+    Separated(TermId, String),
     /// A job cannot go on for a reason that its user has to mend.
     JobFailed(TermId, TableId, String),
-    /// A reader's ack window is nearly full.
+    /// A reader's ack window is nearly full, or an actor has its first rows.
     CheckpointWanted(TermId),
 }
 
@@ -122,7 +124,7 @@ impl Node {
             Event::Barrier(barrier) => self.barrier(barrier),
             Event::Opened(id, result) => self.opened(id, result),
             Event::SlotDurable(id, slot) => self.slot_durable(id, slot),
-            Event::Broken(id, error) if self.term() == Some(id) => self.fail(id, error),
+            Event::Broken(id, error) | Event::Separated(id, error) if self.term() == Some(id) => self.fail(id, error),
             Event::Committed(id, epoch) if self.term() == Some(id) => vec![Action::Acknowledge(epoch)],
             Event::JobFailed(id, table, error) if self.term() == Some(id) => {
                 vec![Action::Send(Message::JobFailed(id, table, error))]
@@ -130,6 +132,7 @@ impl Node {
             Event::CheckpointWanted(id) if self.term() == Some(id) => vec![Action::Send(Message::WantBarrier(id))],
             Event::Stop(_)
             | Event::Broken(..)
+            | Event::Separated(..)
             | Event::Committed(..)
             | Event::JobFailed(..)
             | Event::CheckpointWanted(_) => Vec::new(),
@@ -240,6 +243,7 @@ mod tests {
             slots: (0..slots).map(slot).collect(),
             tables: Vec::new(),
             splits: Vec::new(),
+            routes: Vec::new(),
         }
     }
 

@@ -23,12 +23,14 @@ use weir_common::ids::{TableId, TermId};
 use weir_common::rpc;
 use weir_common::telemetry::{self, trace};
 use weir_proto::compute_server::ComputeServer;
+use weir_proto::exchange_server::ExchangeServer;
 use weir_proto::{FromNode, Heartbeat, Hello, Leave, Surveyed, ToNode, from_node, to_node};
 
 use super::plan::{Mutation, Plan};
 use super::session::{self, Session};
 use super::state::{Action, Event, Node};
 use super::term::{self, Databases, Environment, Term};
+use crate::exchange::{self, Exchange};
 use crate::metrics::Metrics;
 use crate::scan::{Scans, Serving};
 use crate::state::{Store, Survey};
@@ -124,11 +126,15 @@ impl Compute {
         let (serving, receiver) = watch::channel(None);
         let stop = CancellationToken::new();
         let _stop_on_drop = stop.clone().drop_guard();
+        let exchange = Exchange::new(receiver.clone());
         let scans = Scans::new(receiver, metrics.clone());
         let server = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .trace_fn(trace::server_span)
+            .initial_stream_window_size(exchange::STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(exchange::CONNECTION_WINDOW_BYTES)
             .add_service(ComputeServer::new(scans))
+            .add_service(ExchangeServer::new(exchange).max_decoding_message_size(exchange::MESSAGE_BYTES_MAX))
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
         let hello = Hello {
             node: String::new(),
@@ -308,7 +314,7 @@ impl Task {
             }
             Some(to_node::Message::StopTerm(stop)) => Event::Stop(wire::term(stop.term)?),
             Some(to_node::Message::Survey(wanted)) => {
-                self.survey(wanted.survey);
+                self.survey(wanted.survey, wanted.prefix);
                 return Ok(());
             }
             Some(to_node::Message::CollectGarbage(collect)) => {
@@ -329,6 +335,11 @@ impl Task {
         {
             // The term ends and the next one mends it; what caused it is worth a look.
             warn!(%term, error, "this node cannot go on with the term");
+        }
+        if let Event::Separated(term, reason) = &event
+            && self.core.term() == Some(*term)
+        {
+            info!(%term, reason, "this node's part in the term has ended");
         }
         for action in self.core.apply(event) {
             match action {
@@ -355,7 +366,7 @@ impl Task {
     }
 
     fn open(&mut self, plan: Plan) {
-        info!(term = %plan.term, epoch = %plan.epoch, slots = plan.slots.len(), splits = plan.splits.len(), "starting a term");
+        info!(term = %plan.term, epoch = %plan.epoch, slots = plan.slots.len(), "starting a term");
         let (store, inputs) = (self.environment.store.clone(), self.environment.inputs.clone());
         let closing = self.closing.take();
         tokio::spawn(async move {
@@ -431,12 +442,11 @@ impl Task {
     }
 
     /// Lists the databases that exist, in the background.
-    fn survey(&mut self, number: u64) {
+    fn survey(&mut self, number: u64, prefix: String) {
         if self.collecting.as_ref().is_some_and(|collecting| !collecting.is_finished()) {
             return;
         }
         let (store, inputs) = (self.environment.store.clone(), self.environment.inputs.clone());
-        let prefix = format!("state/{}", self.config.cluster);
         self.collecting = Some(tokio::spawn(async move {
             match Survey::take(&store, &prefix).await {
                 // If the node is gone, so is whoever would compare it.

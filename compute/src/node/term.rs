@@ -13,10 +13,12 @@ use weir_common::ids::{Epoch, SlotId, TableId, TableSplit, TermId};
 use weir_common::task::Group;
 use weir_common::telemetry::trace;
 
-use super::plan::{Barrier, Mutation, Plan, SlotPlan, SplitPlan};
+use super::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SplitPlan};
 use super::state::Event;
 use super::task::Inputs;
+use crate::exchange::Peers;
 use crate::metrics::Metrics;
+use crate::outlet::Outlet;
 use crate::scan::Serving;
 use crate::seal::Change;
 use crate::state::{self, CloneSource, SlotDb, Store};
@@ -72,12 +74,10 @@ pub(crate) struct Term {
     group: Group,
     environment: Environment,
     slots: BTreeMap<SlotId, slot::Handle>,
-    actors: BTreeMap<TableSplit, RunningActor>,
-}
-
-struct RunningActor {
-    slot: SlotId,
-    inbox: mpsc::Sender<actor::Message>,
+    /// Every slot of the term.
+    routes: Vec<Route>,
+    peers: Peers,
+    actors: BTreeMap<TableSplit, mpsc::Sender<actor::Message>>,
 }
 
 impl Term {
@@ -92,9 +92,11 @@ impl Term {
         cancel: &CancellationToken,
     ) -> Result<Term, state::Error> {
         let group = Group::child_of(cancel);
+        let tables: HashMap<TableId, &Arc<Table>> = plan.tables.iter().map(|table| (table.id, table)).collect();
+        let table = |split: &SplitPlan| *tables.get(&split.split.table).expect("meta sends the tables of all splits");
         let mut slots = BTreeMap::new();
         for (slot, db) in databases {
-            let actors = plan.splits.iter().filter(|split| split.slot == slot.slot);
+            let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, table(split)));
             let actors = actors.map(|split| split.split.clone()).collect();
             let surroundings = (environment.inputs.clone(), &group, environment.metrics.clone());
             let place = (slot.slot, slot.vnodes);
@@ -108,10 +110,10 @@ impl Term {
             broken.cancelled().await;
             inputs.send(Event::Broken(id, "a task of the term failed".to_owned())).await;
         });
-        let mut term = Term { id, group, environment, slots, actors: BTreeMap::new() };
+        let (routes, peers, actors) = (plan.routes.clone(), Peers::default(), BTreeMap::new());
+        let mut term = Term { id, group, environment, slots, routes, peers, actors };
         for split in &plan.splits {
-            let table = plan.tables.iter().find(|table| table.id == split.split.table);
-            term.start_actor(table.expect("meta sends the tables of all splits"), split, plan.epoch);
+            term.start_actor(table(split), split, plan.epoch);
         }
         Ok(term)
     }
@@ -126,7 +128,13 @@ impl Term {
         Serving { term: self.id, slots: self.slots.clone(), tables, newest_table }
     }
 
+    /// Starts the actor of a split, if the split's slot is on this node.
     fn start_actor(&mut self, table: &Arc<Table>, split: &SplitPlan, epoch: Epoch) {
+        let Some(own) = self.slots.get(&split.slot) else { return };
+        let outlets = match table.declared.is_keyed() {
+            true => self.outlets(&split.split),
+            false => vec![Outlet::local(own)],
+        };
         let config = actor::Config {
             term: self.id,
             table: Arc::clone(table),
@@ -134,13 +142,13 @@ impl Term {
             position: split.sequence,
             epoch,
             cluster: self.environment.cluster.clone(),
-            slot: self.slots[&split.slot].clone(),
+            outlets,
             node: self.environment.inputs.clone(),
             metrics: self.environment.metrics.clone(),
         };
         match actor::spawn(config, &self.group) {
             Ok(inbox) => {
-                self.actors.insert(split.split.clone(), RunningActor { slot: split.slot, inbox });
+                self.actors.insert(split.split.clone(), inbox);
             }
             Err(error) => {
                 let failed = Event::JobFailed(self.id, table.id, chain(&error));
@@ -150,6 +158,16 @@ impl Term {
         }
     }
 
+    /// The ways of an actor to every slot of the term, in the order of their vnodes.
+    fn outlets(&mut self, actor: &TableSplit) -> Vec<Outlet> {
+        let Term { id, group, environment, slots, routes, peers, .. } = self;
+        let outlet = |route: &Route| match slots.get(&route.slot) {
+            Some(slot) => Outlet::local(slot),
+            None => peers.outlet(*id, actor, route, group, environment.inputs.clone()),
+        };
+        routes.iter().map(outlet).collect()
+    }
+
     /// Hands a barrier to every slot and actor, and carries out what changes at it.
     pub(crate) async fn inject(&mut self, barrier: &Barrier) {
         let epoch = barrier.epoch;
@@ -157,18 +175,16 @@ impl Term {
             Some(Mutation::Drop(table)) => Some(*table),
             _ => None,
         };
-        let added: &[SplitPlan] = match &barrier.mutation {
-            Some(Mutation::Add(_, splits)) => splits,
-            _ => &[],
-        };
         for (id, slot) in &self.slots {
-            let on_slot = self.actors.iter().filter(|(_, actor)| actor.slot == *id).map(|(split, _)| split);
-            let change = Change {
-                add: added.iter().filter(|split| split.slot == *id).map(|split| split.split.clone()).collect(),
-                remove: on_slot.filter(|split| Some(split.table) == dropped).cloned().collect(),
+            let add = match &barrier.mutation {
+                Some(Mutation::Add(table, splits)) => {
+                    let writers = splits.iter().filter(|split| split.writes_to(*id, table));
+                    writers.map(|split| split.split.clone()).collect()
+                }
+                _ => Vec::new(),
             };
+            let (change, lowest_pinned) = (Change { add, remove: dropped }, barrier.lowest_pinned);
             // A slot that is gone has told the node why.
-            let lowest_pinned = barrier.lowest_pinned;
             let span = info_span!(
                 target: trace::TARGET, parent: None, "slot", otel.kind = "consumer", term = %self.id, slot = %id, %epoch
             );
@@ -178,7 +194,7 @@ impl Term {
         for (split, actor) in &self.actors {
             let last = Some(split.table) == dropped;
             let message = if last { actor::Message::Last(epoch) } else { actor::Message::Barrier(epoch) };
-            let _ = actor.inbox.send(message).await;
+            let _ = actor.send(message).await;
         }
         if let Some(Mutation::Add(table, splits)) = &barrier.mutation {
             for split in splits {
@@ -193,9 +209,9 @@ impl Term {
             let _ = slot.control.send(slot::Control::Committed(epoch)).await;
         }
         for actor in self.actors.values() {
-            let _ = actor.inbox.send(actor::Message::Committed(epoch)).await;
+            let _ = actor.send(actor::Message::Committed(epoch)).await;
         }
-        self.actors.retain(|_, actor| !actor.inbox.is_closed());
+        self.actors.retain(|_, actor| !actor.is_closed());
     }
 
     /// Stops everything and waits until it has ended.

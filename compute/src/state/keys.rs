@@ -1,6 +1,9 @@
-//! Keys of stored blocks: `table id (u32) ‖ vnode (u16) ‖ split's length (u16) ‖ split ‖ sequence (u64)`, integers in
-//! big-endian. A table is one contiguous range, a vnode of it another, and within a split keys are in the order of the
-//! stream. The split's length stands in front so that no split's keys lie between those of another.
+//! Keys of stored entries, integers in big-endian. A table is one contiguous range, a vnode of it another.
+//!
+//! * A block: `table id (u32) ‖ vnode (u16) ‖ split's length (u16) ‖ split ‖ sequence (u64)`. Within a split keys are in
+//!   the order of the stream. The split's length stands in front so that no split's keys lie between those of another.
+//! * A row of a keyed table: `table id (u32) ‖ vnode (u16) ‖ primary key`, as [`crate::row::key`] writes it. The vnode is
+//!   that of the key, [`vnode_of`].
 //!
 //! This layout is stored state: it never changes. The first four bytes are the SlateDB segment.
 
@@ -72,17 +75,30 @@ impl BlockKey {
     }
 }
 
-/// The keys of a table's blocks of some vnodes.
+/// The vnode of a primary key: the lowest byte of the CRC-32 (IEEE) of its bytes. Stored keys contain it, so it never
+/// changes.
+pub fn vnode_of(key: &[u8]) -> u16 {
+    u16::from(crc32fast::hash(key).to_le_bytes()[0])
+}
+
+/// Appends the key of a row whose primary key is of this vnode.
+pub fn write_row_key(table: TableId, vnode: u16, primary_key: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&table.0.to_be_bytes());
+    out.extend_from_slice(&vnode.to_be_bytes());
+    out.extend_from_slice(primary_key);
+}
+
+/// The keys of a table's entries of some vnodes.
 pub fn range(table: TableId, vnodes: VnodeRange) -> Range<Bytes> {
     segment_range(&segment(table), vnodes)
 }
 
-/// The segment that holds a table's blocks: the first bytes of all their keys.
+/// The segment that holds a table's entries: the first bytes of all their keys.
 pub(super) fn segment(table: TableId) -> [u8; TABLE] {
     table.0.to_be_bytes()
 }
 
-/// The table whose blocks a segment holds; `None` for what is not a segment of ours.
+/// The table whose entries a segment holds; `None` for what is not a segment of ours.
 pub(super) fn segment_table(prefix: &[u8]) -> Option<TableId> {
     prefix.try_into().ok().map(|bytes| TableId(u32::from_be_bytes(bytes)))
 }
@@ -131,6 +147,15 @@ mod tests {
     fn the_layout_does_not_change() {
         let bytes = key(1, 2, "ab", 3).encode();
         assert_eq!(&bytes[..], b"\0\0\0\x01\0\x02\0\x02ab\0\0\0\0\0\0\0\x03");
+    }
+
+    #[test]
+    fn the_vnode_of_a_key_does_not_change() {
+        assert_eq!([b"".as_slice(), b"a", b"123456789"].map(vnode_of), [0x00, 0x43, 0x26]);
+        let mut key = Vec::new();
+        write_row_key(TableId(1), 2, b"k", &mut key);
+        assert_eq!(key, b"\0\0\0\x01\0\x02k");
+        assert!(range(TableId(1), VnodeRange { start: 2, end: 3 }).contains(&Bytes::from(key)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use weir_e2e::sandbox::{Sandbox, scenario};
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
 use weir_e2e::wait::eventually;
-use weir_e2e::weir::{CLUSTER, Cluster, State, Weir};
+use weir_e2e::weir::{Cluster, State, Weir};
 use weir_e2e::workload::Events;
 
 use crate::support::{acknowledged, compare_events, create_events, standalone};
@@ -162,13 +162,20 @@ impl Place<'_> {
 
     /// The terms of the cluster that have databases, by the names of their folders.
     async fn terms(&self) -> Result<Vec<String>> {
-        let folder = format!("state/{CLUSTER}");
+        let mut terms = Vec::new();
+        for cluster in self.folders("state").await? {
+            terms.append(&mut self.folders(&format!("state/{cluster}")).await?);
+        }
+        Ok(terms)
+    }
+
+    async fn folders(&self, folder: &str) -> Result<Vec<String>> {
         match self {
             Place::Folder(sandbox) => {
-                let terms = std::fs::read_dir(sandbox.folder("state")?.join(folder))?;
-                terms.map(|term| Ok(term?.file_name().to_string_lossy().into_owned())).collect()
+                let found = std::fs::read_dir(sandbox.folder("state")?.join(folder))?;
+                found.map(|found| Ok(found?.file_name().to_string_lossy().into_owned())).collect()
             }
-            Place::S3(s3) => s3.folders(&folder).await,
+            Place::S3(s3) => s3.folders(folder).await,
         }
     }
 }

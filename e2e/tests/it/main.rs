@@ -13,10 +13,11 @@ mod sources;
 mod statements;
 mod types;
 
-mod cluster;
+mod cluster_command;
 mod crash;
 mod cut_connections;
 mod demo;
 mod fencing;
+mod keyed;
 mod object_store;
 mod telemetry;

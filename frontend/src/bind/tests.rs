@@ -157,9 +157,6 @@ fn what_is_not_supported_yet_says_so() {
     let cases = [
         ("CREATE SOURCE s WITH (a = 1)", "0A000 at 8: CREATE SOURCE is not supported yet\n  hint: use CREATE TABLE"),
         ("CREATE MATERIALIZED VIEW v AS SELECT 1", "0A000 at 8: CREATE MATERIALIZED VIEW is not supported yet"),
-        ("CREATE TABLE t (a int PRIMARY KEY)", "0A000 at 23: PRIMARY KEY is not supported yet"),
-        ("CREATE TABLE t (a int, PRIMARY KEY (a))", "0A000 at 24: PRIMARY KEY is not supported yet"),
-        ("CREATE TABLE t (a int NOT NULL)", "0A000 at 23: NOT NULL is not supported yet"),
         ("CREATE TABLE t (a int)", "0A000 at 14: a table without a connector is not supported yet"),
         ("CREATE TABLE t (a int) INCLUDE payload WITH", "0A000 at 32: INCLUDE payload is not supported yet"),
         ("CREATE TABLE t (a int) INCLUDE header 'x' WITH", "0A000 at 32: INCLUDE header is not supported yet"),
@@ -200,6 +197,38 @@ fn names_are_checked() {
         &format!("CREATE TABLE t (a int) INCLUDE offset AS a {NATS}"),
         "42701 at 42: column \"a\" specified more than once",
     );
+}
+
+#[test]
+fn primary_keys_are_bound_in_the_order_they_are_written() {
+    let key = |columns: &str| {
+        let sql = format!("CREATE TABLE t ({columns}) INCLUDE offset AS o {NATS}");
+        let parsed = parse(&sql).expect("a statement");
+        let Statement::CreateTable(create) = &parsed[0].statement else { panic!("a CREATE TABLE: {sql}") };
+        create_table(&parsed[0], create).expect("a table").table.primary_key
+    };
+    assert!(key("a int, b int").is_empty());
+    assert_eq!(key("a int, b int NOT NULL PRIMARY KEY"), [1]);
+    assert_eq!(key("a int NOT NULL, b int, PRIMARY KEY (b, o, a),"), [1, 2, 0]);
+}
+
+#[test]
+fn primary_keys_are_checked() {
+    let with = |columns: &str| format!("CREATE TABLE t ({columns}) {NATS}");
+    assert_error(&with("a int, PRIMARY KEY (b)"), "42703 at 37: column \"b\" named in key does not exist");
+    assert_error(
+        &with("a int, PRIMARY KEY (a, a)"),
+        "42701 at 40: column \"a\" appears twice in primary key constraint",
+    );
+    assert_error(&with("a int PRIMARY KEY, b int PRIMARY KEY"), "42P16 at 42: multiple primary keys are not allowed");
+    assert_error(&with("a int PRIMARY KEY, PRIMARY KEY (a)"), "42P16 at 36: multiple primary keys are not allowed");
+    assert_error(
+        &with("a jsonb PRIMARY KEY"),
+        "0A000 at 17: column \"a\" of type jsonb cannot be part of a primary key",
+    );
+    assert_error(&with("a int PRIMARY KEY, b int NOT NULL"), "0A000 at 42: NOT NULL is only supported for");
+    assert_error(&with("a int, PRIMARY KEY ()"), "42601 at 37: syntax error at or near \")\"");
+    assert_error(&with("a int PRIMARY b"), "42601 at 31: syntax error at or near \"b\"");
 }
 
 #[test]

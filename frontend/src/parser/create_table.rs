@@ -17,6 +17,8 @@ pub(crate) struct CreateTable {
     pub(crate) if_not_exists: bool,
     /// Declared columns, then INCLUDE columns, each in the order they were written.
     pub(crate) columns: Vec<ColumnDef>,
+    /// The columns of the primary key, in the order they were written.
+    pub(crate) primary_key: Vec<ColumnRef>,
     /// The options of WITH in the order they were written; a key may stand there more than once.
     pub(crate) options: Vec<WithOption>,
     pub(crate) encode: Encode,
@@ -29,6 +31,22 @@ pub(crate) struct ColumnDef {
     pub(crate) ty: SqlType,
     pub(crate) origin: Origin,
     pub(crate) location: Location,
+    /// Where NOT NULL stands.
+    pub(crate) not_null: Option<Location>,
+}
+
+/// The name of a column, and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ColumnRef {
+    pub(crate) name: String,
+    pub(crate) location: Location,
+}
+
+/// What stands between the parentheses.
+#[derive(Default)]
+struct Definition {
+    columns: Vec<ColumnDef>,
+    primary_key: Vec<ColumnRef>,
 }
 
 /// `key = value`, the key in lower case, the value without its quotes.
@@ -78,7 +96,10 @@ impl Cursor<'_> {
     fn create_table(&mut self) -> Result<CreateTable, Error> {
         let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
         let name = self.table_name()?;
-        let mut columns = if self.parser.consume_token(&Token::LParen) { self.columns()? } else { Vec::new() };
+        let Definition { mut columns, primary_key } = match self.parser.consume_token(&Token::LParen) {
+            true => self.definition()?,
+            false => Definition::default(),
+        };
         self.refuse_clauses()?;
         self.include_columns(&mut columns)?;
         if !self.words(&["WITH"]) {
@@ -94,39 +115,81 @@ impl Cursor<'_> {
         self.include_columns(&mut columns)?;
         let encode = self.format()?;
         self.expect_end()?;
-        Ok(CreateTable { name, if_not_exists, columns, options, encode })
+        Ok(CreateTable { name, if_not_exists, columns, primary_key, options, encode })
     }
 
-    /// Columns up to and with the closing parenthesis. A comma may stand before it.
-    fn columns(&mut self) -> Result<Vec<ColumnDef>, Error> {
-        let mut columns = Vec::new();
+    /// Columns and constraints up to and with the closing parenthesis. A comma may stand before it.
+    fn definition(&mut self) -> Result<Definition, Error> {
+        let mut definition = Definition::default();
         while !self.parser.consume_token(&Token::RParen) {
-            columns.push(self.column()?);
+            match self.peek_word().as_deref() {
+                Some("PRIMARY") => {
+                    let location = self.here();
+                    let key = self.table_primary_key()?;
+                    self.set_primary_key(&mut definition, key, location)?;
+                }
+                Some("WATERMARK") => return Err(self.unsupported("WATERMARK")),
+                Some(word @ ("CONSTRAINT" | "UNIQUE" | "CHECK" | "FOREIGN")) => return Err(self.unsupported(word)),
+                _ if self.parser.peek_token_ref().token == Token::Mul => {
+                    return Err(self.unsupported("deriving columns with *"));
+                }
+                _ => self.column(&mut definition)?,
+            }
             if !self.parser.consume_token(&Token::Comma) {
                 self.expect(&Token::RParen)?;
                 break;
             }
         }
-        Ok(columns)
+        Ok(definition)
     }
 
-    fn column(&mut self) -> Result<ColumnDef, Error> {
-        match self.peek_word().as_deref() {
-            Some("PRIMARY") => return Err(self.unsupported("PRIMARY KEY")),
-            Some("WATERMARK") => return Err(self.unsupported("WATERMARK")),
-            Some(word @ ("CONSTRAINT" | "UNIQUE" | "CHECK" | "FOREIGN")) => return Err(self.unsupported(word)),
-            _ if self.parser.peek_token_ref().token == Token::Mul => {
-                return Err(self.unsupported("deriving columns with *"));
-            }
-            _ => {}
+    fn set_primary_key(
+        &self,
+        definition: &mut Definition,
+        key: Vec<ColumnRef>,
+        location: Location,
+    ) -> Result<(), Error> {
+        if !definition.primary_key.is_empty() {
+            let message = "multiple primary keys are not allowed";
+            return Err(Error::user(sqlstate::INVALID_TABLE_DEFINITION, message)
+                .with_hint("a key of several columns is one: PRIMARY KEY (a, b)")
+                .at(self.text.position(location)));
         }
+        definition.primary_key = key;
+        Ok(())
+    }
+
+    /// `PRIMARY KEY (a, b)`.
+    fn table_primary_key(&mut self) -> Result<Vec<ColumnRef>, Error> {
+        self.expect_words(&["PRIMARY", "KEY"])?;
+        self.expect(&Token::LParen)?;
+        let mut key = Vec::new();
+        loop {
+            let (name, location) = self.name("the name of a column")?;
+            key.push(ColumnRef { name, location });
+            if !self.parser.consume_token(&Token::Comma) {
+                self.expect(&Token::RParen)?;
+                return Ok(key);
+            }
+        }
+    }
+
+    fn column(&mut self, definition: &mut Definition) -> Result<(), Error> {
         let (name, location) = self.name("the name of a column")?;
         let ty = self.column_type()?;
+        let mut not_null = None;
         loop {
             match self.peek_word().as_deref() {
                 Some("NULL") => self.parser.advance_token(),
-                Some("PRIMARY") => return Err(self.unsupported("PRIMARY KEY")),
-                Some("NOT") => return Err(self.unsupported("NOT NULL")),
+                Some("NOT") => {
+                    not_null = Some(self.here());
+                    self.expect_words(&["NOT", "NULL"])?;
+                }
+                Some("PRIMARY") => {
+                    let here = self.here();
+                    self.expect_words(&["PRIMARY", "KEY"])?;
+                    self.set_primary_key(definition, vec![ColumnRef { name: name.clone(), location }], here)?;
+                }
                 Some("AS" | "GENERATED") => return Err(self.unsupported("a generated column")),
                 Some(word @ ("DEFAULT" | "UNIQUE" | "CHECK" | "REFERENCES" | "CONSTRAINT" | "COLLATE")) => {
                     return Err(self.unsupported(word));
@@ -137,7 +200,8 @@ impl Cursor<'_> {
         if !matches!(self.parser.peek_token_ref().token, Token::Comma | Token::RParen) {
             return Err(self.expected("\",\" or \")\""));
         }
-        Ok(ColumnDef { name, ty, origin: Origin::Payload, location })
+        definition.columns.push(ColumnDef { name, ty, origin: Origin::Payload, location, not_null });
+        Ok(())
     }
 
     /// Clauses that RisingWave has between the columns and WITH.
@@ -177,7 +241,7 @@ impl Cursor<'_> {
         if self.words(&["AS"]) {
             (name, location) = self.name("the name of a column")?;
         }
-        Ok(ColumnDef { name, ty: SqlType::Varchar, origin, location })
+        Ok(ColumnDef { name, ty: SqlType::Varchar, origin, location, not_null: None })
     }
 
     /// `(key = value, …)`, at least the parentheses.

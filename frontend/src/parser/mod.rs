@@ -18,7 +18,7 @@ use sqlparser::ast;
 use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
 
 pub(crate) use copy::CopyFormat;
-pub(crate) use create_table::CreateTable;
+pub(crate) use create_table::{ColumnDef, CreateTable};
 use cursor::Cursor;
 pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
 pub(crate) use lex::Text;

@@ -88,6 +88,7 @@ impl Shared {
                 .iter()
                 .map(|(name, ty, _)| Column { name: (*name).to_owned(), ty: *ty, origin: Origin::Payload })
                 .collect(),
+            primary_key: Vec::new(),
             source: Source { options: Default::default(), encode: Encode::Json },
             sql: format!(
                 "CREATE TABLE {name} (x int) WITH (connector = 'nats', password = 'hush') FORMAT PLAIN ENCODE JSON"

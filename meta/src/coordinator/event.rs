@@ -1,5 +1,6 @@
 //! The words of the coordinator's core: what happens to it, what it wants done, and what both speak of. No logic.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +73,7 @@ pub enum Event {
     EpochReported(NodeId, Report),
     /// A job cannot go on.
     JobFailed(TermId, TableId, String),
-    /// A reader's ack window is nearly full.
+    /// A reader's ack window is nearly full, or an actor has its first rows.
     BarrierWanted,
     /// Someone waits for a checkpoint.
     Flush(Waiter),
@@ -136,6 +137,8 @@ pub enum Action {
         epoch: Epoch,
         /// All slots and splits of the term.
         placement: Arc<Placement>,
+        /// Where each of its nodes is reached.
+        addresses: Arc<BTreeMap<NodeId, String>>,
         /// Every table.
         tables: Vec<Arc<Table>>,
     },

@@ -29,7 +29,8 @@ use super::positions::Positions;
 /// What can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where slot databases lie, relative to the state URL: `state/<cluster>`.
+    /// Where slot databases lie, relative to the state URL. No other cluster has its databases there: those that this one
+    /// does not know are deleted.
     pub state_prefix: String,
     /// How often a barrier is injected when nobody asks for one.
     pub barrier_interval: Duration,
@@ -245,11 +246,6 @@ impl Coordinator {
         self.nodes.iter().map(|(id, node)| (id.clone(), node.address.clone(), state(id, node), slots(id))).collect()
     }
 
-    /// Whether a slot of the term belongs to a node.
-    pub fn runs_on(&self, slot: SlotId, node: &NodeId) -> bool {
-        self.active().is_some_and(|active| active.placement.node_of(slot) == node)
-    }
-
     /// The databases of the running term, once it has committed: from then on, what neither they nor the head reach is
     /// garbage.
     pub fn live_databases(&self) -> Option<Vec<String>> {
@@ -257,6 +253,11 @@ impl Coordinator {
         let paths: Vec<String> = running.active.placement.slots.iter().map(|slot| slot.path.clone()).collect();
         let moved = self.durable.head.slots.first().is_some_and(|state| paths.contains(&state.path));
         moved.then_some(paths)
+    }
+
+    /// Where the cluster's databases lie, relative to the state URL.
+    pub fn state_prefix(&self) -> &str {
+        &self.config.state_prefix
     }
 
     /// The newest term claimed and the committed epoch.
@@ -329,6 +330,7 @@ impl Coordinator {
             return;
         }
         self.last_term = self.last_term.max(durable.head.term.term);
+        assert!(durable.head.epoch >= self.durable.head.epoch, "the committed epoch never goes back");
         self.durable = durable;
         self.gather(now);
     }
@@ -400,6 +402,8 @@ impl Coordinator {
         let Durable { head, positions, .. } = &self.durable;
         let placement = Placement::new(term, &self.config.state_prefix, &nodes, head, &self.tables, positions);
         let shared = Arc::new(placement.clone());
+        let address = |id: &NodeId| Some((id.clone(), self.nodes.get(id)?.address.clone()));
+        let addresses: Arc<BTreeMap<_, _>> = Arc::new(nodes.keys().filter_map(address).collect());
         let tables: Vec<_> = self.tables.values().cloned().collect();
         for node in nodes.keys().filter(|node| self.nodes.contains_key(node)) {
             self.actions.push(Action::StartTerm {
@@ -407,6 +411,7 @@ impl Coordinator {
                 term,
                 epoch: head.epoch,
                 placement: Arc::clone(&shared),
+                addresses: Arc::clone(&addresses),
                 tables: tables.clone(),
             });
         }

@@ -184,6 +184,19 @@ impl Storage {
         Ok((version, next, stored.into_iter().map(table).collect::<Result<_, _>>()?))
     }
 
+    /// The cluster's id, made of `new` if it has none yet. It is part of every path: so whoever else has the cluster's name
+    /// and state URL, but other metadata, has other paths, and neither deletes what the other has.
+    pub(crate) async fn cluster_id(&self, new: u32) -> Result<String, Error> {
+        let key = self.keys.id();
+        let absent = Compare::Absent(key.clone());
+        let create = Txn::new().when(self.fence.clone()).when(absent).put(key.clone(), format!("{new:08x}"));
+        self.store.txn(create).await?;
+        match self.store.get(&key).await? {
+            Some(stored) => Ok(String::from_utf8_lossy(&stored.value).into_owned()),
+            None => Err(store::Error::UnknownOutcome { source: "leadership was lost".into() }.into()),
+        }
+    }
+
     /// Deletes the position chunks that the head does not name: what crashes left behind.
     pub(crate) async fn forget_orphans(&self) -> Result<(), Error> {
         let named: Vec<String> = match self.store.get(&self.keys.head()).await? {

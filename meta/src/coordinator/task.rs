@@ -374,8 +374,8 @@ impl Task {
                     Input::Event(Event::Tick)
                 });
             }
-            Action::StartTerm { node, term, epoch, placement, tables } => {
-                let message = wire::start_term(&node, term, epoch, &placement, &tables);
+            Action::StartTerm { node, term, epoch, placement, addresses, tables } => {
+                let message = wire::start_term(&node, (term, epoch), &placement, &addresses, &tables);
                 self.tell(&node, message);
             }
             Action::StopTerm(node, term) => self.tell(&node, wire::stop_term(term)),
@@ -457,12 +457,10 @@ impl Task {
     ) {
         self.metrics.barriers.add(1, &[]);
         let span = info_span!(target: trace::TARGET, parent: None, "barrier", %term, %epoch);
-        let parent = TraceParent::of(&span);
+        let message = wire::barrier(term, epoch, lowest_pinned, mutation, TraceParent::of(&span));
         self.injected.insert(epoch, Injected { at: Instant::now(), span });
         for node in nodes {
-            let mine = |split: &super::placement::AssignedSplit| self.core.runs_on(split.slot, node);
-            let message = wire::barrier(term, epoch, lowest_pinned, mutation, parent.clone(), mine);
-            self.tell(node, message);
+            self.tell(node, message.clone());
         }
     }
 
@@ -486,7 +484,7 @@ impl Task {
             self.garbage_due = Some(Instant::now() + self.garbage_interval);
             if let Some(node) = self.outboxes.keys().next().cloned() {
                 self.last_survey += 1;
-                self.tell(&node, wire::survey(self.last_survey));
+                self.tell(&node, wire::survey(self.last_survey, self.core.state_prefix()));
             }
         }
     }

@@ -122,7 +122,8 @@ fn node(id: &str) -> NodeId {
 
 fn table(id: u32) -> Arc<Table> {
     let source = Source { options: BTreeMap::new(), encode: Encode::Json };
-    let declared = NewTable { name: format!("t{id}"), columns: Vec::new(), source, sql: String::new() };
+    let name = format!("t{id}");
+    let declared = NewTable { name, columns: Vec::new(), primary_key: Vec::new(), source, sql: String::new() };
     let splits = vec![SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1) }];
     Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running })
 }

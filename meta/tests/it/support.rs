@@ -1,13 +1,15 @@
 //! A real etcd, an embedded store, and what both have in common for tests: they can be killed and come back.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::Future;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::Rng;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 use weir_meta::store::MetaStore;
@@ -105,8 +107,16 @@ fn spawn(directory: &Path, [client, peer]: [u16; 2]) -> Child {
         .unwrap()
 }
 
+/// A free port that clients' sockets do not use, so that a server which is down keeps its port for its restart; given to
+/// nobody else by this process.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap();
+    let ports = std::iter::repeat_with(|| rand::rng().random_range(12_000..32_000));
+    let is_free = |port: &u16| !given.contains(port) && TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let port = ports.take(1_000).find(is_free).expect("a free port");
+    given.insert(port);
+    port
 }
 
 /// The etcd to test with: `WEIR_ETCD`, else the one in the path, else the one that `deploy/setup.sh` fetched.

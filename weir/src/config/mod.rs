@@ -201,7 +201,8 @@ pub struct Sql {
         long,
         help_heading = heading::LIMITS,
         value_name = "N",
-        default_value_t = weir_frontend::Config::default().memory_limit_bytes
+        default_value_t = weir_frontend::Config::default().memory_limit_bytes,
+        value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1 << 20..)
     )]
     pub memory_limit_bytes: usize,
 
@@ -210,7 +211,8 @@ pub struct Sql {
         long,
         help_heading = heading::LIMITS,
         value_name = "N",
-        default_value_t = weir_frontend::Config::default().retry_ms_max
+        default_value_t = weir_frontend::Config::default().retry_ms_max,
+        value_parser = clap::value_parser!(u64).range(0..=86_400_000)
     )]
     pub retry_ms_max: u64,
 }
@@ -347,10 +349,10 @@ fn cores() -> u16 {
     u16::try_from(cores).unwrap_or(u16::MAX).min(weir_common::ids::VNODES)
 }
 
-/// A directory beside the one where a standalone node has its data.
+/// A directory beside the one where a standalone node has its data by default.
 fn default_state_url() -> String {
     let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
-    format!("file://{}", here.join("weir-data/state").display())
+    format!("file://{}", here.join("weir-state").display())
 }
 
 /// The variable that OpenTelemetry has for the endpoint.

@@ -290,6 +290,9 @@ mod tests {
         assert!(misfit.starts_with("environment variable WEIR_PARALLELISM cannot be \"0\": "), "{misfit}");
         let misfit = complaint("compute", &[], Some("[compute]\nparallelism = 1979-05-27"));
         assert!(misfit.ends_with("expected a string, a number or a list of strings"), "{misfit}");
+        // No statement could run in less, and nobody waits for days.
+        complaint("frontend", &[("WEIR_MEMORY_LIMIT_BYTES", "1024")], None);
+        complaint("standalone", &[], Some("[standalone]\nretry_ms_max = 86400001"));
         complaint("frontend", &[], Some("[frontend]\nsql_listen = ['a:1', 'b:1']"));
         complaint("meta", &[], Some("[meta]\netcd_endpoints = []"));
         complaint("meta", &[], Some("[meta]\ncluster = 'a/b'"));

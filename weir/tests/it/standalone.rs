@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -19,17 +19,34 @@ struct Node {
 }
 
 impl Node {
+    /// Starts one on free ports and waits until it has said which.
     fn start(data: &TempDir) -> Node {
-        let [http, sql] = [free_address(), free_address()];
         let log = data.path().join("log");
-        let process = Command::new(env!("CARGO_BIN_EXE_weir"))
-            .args(["standalone", "--http-listen", &http, "--sql-listen", &sql, "--parallelism", "2", "--data-dir"])
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WEIR_")) {
+            command.env_remove(name);
+        }
+        let process = command
+            .args(["standalone", "--http-listen", "127.0.0.1:0", "--sql-listen", "127.0.0.1:0"])
+            .args(["--parallelism", "2", "--data-dir"])
             .arg(data.path().join("data"))
             .stdin(Stdio::null())
             .stderr(File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        Node { process, log, http, sql }
+        let mut node = Node { process, log, http: String::new(), sql: String::new() };
+        wait("the line that says where it listens", || {
+            assert_eq!(node.process.try_wait().unwrap(), None, "it ended:\n{}", node.logged());
+            let logged = node.logged();
+            let listens = logged.lines().find(|line| line.contains("standalone node listens"));
+            let field = |name| listens?.split(' ').find_map(|word| word.strip_prefix(name)).map(str::to_owned);
+            let (http, sql) = (field("http="), field("sql="));
+            node.http = http.unwrap_or_default();
+            node.sql = sql.unwrap_or_default();
+            // The line may be there in part only.
+            logged.ends_with('\n') && !node.http.is_empty()
+        });
+        node
     }
 
     /// The answer to a GET, status line included; none if nobody listens.
@@ -81,10 +98,6 @@ fn wait(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "did not happen in time: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-fn free_address() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The protocol cores of meta and compute in a deterministic simulation: coordinator, node and sealer are the real
-//! state machines; the metadata store, the object store, the network and the broker are models small enough to be
+//! state machines; the metadata store, the object store, the network, the exchange and the broker are models small enough to be
 //! obviously right. A seeded scheduler decides what happens next: messages are delivered late, transactions are delayed
 //! beyond the reign that sent them, leaders are deposed and live on as zombies, nodes crash at any point and come back.
 //!
@@ -57,5 +57,9 @@ fn committed_state_equals_committed_positions_under_any_schedule() {
             statistics.late
         );
         assert!(statistics.reads > total, "{} reads were compared", statistics.reads);
+        assert!(statistics.released > 100, "{} nodes were relieved", statistics.released);
+        assert!(statistics.failed_jobs > 100, "{} jobs failed", statistics.failed_jobs);
+        assert!(statistics.timed_out > 100, "{} nodes did not answer in time", statistics.timed_out);
+        assert!(statistics.exchanged > total, "{} writes went from node to node", statistics.exchanged);
     }
 }

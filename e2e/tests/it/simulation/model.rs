@@ -8,12 +8,26 @@ use weir_common::ids::{Epoch, Sequence, TableSplit, VnodeRange};
 use weir_meta::coordinator::event::{Durable, Outcome};
 use weir_meta::coordinator::positions::{Chunk, Positions};
 
-/// A row: where it is stored, and the message it was read from.
+/// Where a row is stored, and which it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Row {
+pub(super) struct Key {
     pub(super) vnode: u16,
     pub(super) split: TableSplit,
-    pub(super) sequence: u64,
+    /// The message's sequence or, in a keyed table, what of it is the key.
+    pub(super) key: u64,
+}
+
+/// What a database holds: of each row the message that it was read from.
+pub(super) type Rows = BTreeMap<Key, u64>;
+
+/// The key of a message of a keyed table: a few messages share each.
+pub(super) fn key_of(sequence: u64) -> u64 {
+    sequence % 7
+}
+
+/// The vnode of a key.
+pub(super) fn vnode_of(key: u64) -> u16 {
+    u16::try_from(key * 97 % 256).expect("less than 256")
 }
 
 /// The metadata store: one leader key, one head, position chunks. Every call happens at once.
@@ -77,22 +91,23 @@ impl MetaStore {
 #[derive(Default)]
 pub(super) struct Databases {
     opened: BTreeSet<String>,
-    checkpoints: BTreeMap<(String, Uuid), BTreeSet<Row>>,
+    checkpoints: BTreeMap<(String, Uuid), Rows>,
 }
 
 impl Databases {
     /// A new database, as a clone of checkpoints; none: one of them does not exist.
-    pub(super) fn open(&mut self, path: &str, sources: &[(String, Uuid, VnodeRange)]) -> Option<BTreeSet<Row>> {
+    pub(super) fn open(&mut self, path: &str, sources: &[(String, Uuid, VnodeRange)]) -> Option<Rows> {
         assert!(self.opened.insert(path.to_owned()), "path {path} is used a second time");
-        let mut rows = BTreeSet::new();
+        let mut rows = Rows::new();
         for (source, checkpoint, vnodes) in sources {
             let stored = self.checkpoints.get(&(source.clone(), *checkpoint))?;
-            rows.extend(stored.iter().filter(|row| (vnodes.start..vnodes.end).contains(&row.vnode)).cloned());
+            let inside = stored.iter().filter(|(key, _)| (vnodes.start..vnodes.end).contains(&key.vnode));
+            rows.extend(inside.map(|(key, sequence)| (key.clone(), *sequence)));
         }
         Some(rows)
     }
 
-    pub(super) fn add(&mut self, path: &str, checkpoint: Uuid, rows: BTreeSet<Row>) {
+    pub(super) fn add(&mut self, path: &str, checkpoint: Uuid, rows: Rows) {
         self.checkpoints.insert((path.to_owned(), checkpoint), rows);
     }
 
@@ -101,16 +116,16 @@ impl Databases {
     }
 
     /// Everything that a head names.
-    pub(super) fn content(&self, head: &Head) -> Vec<Row> {
-        let mut rows = Vec::new();
+    pub(super) fn content(&self, head: &Head) -> Rows {
+        let mut rows = Rows::new();
         let mut next = 0;
         for slot in &head.slots {
             assert_eq!(slot.vnodes.start, next, "slots cover every vnode once, in order");
             next = slot.vnodes.end;
             let stored = self.checkpoints.get(&(slot.path.clone(), slot.checkpoint));
             let stored = stored.unwrap_or_else(|| panic!("checkpoint of slot {} at {} is gone", slot.slot, head.epoch));
-            assert!(stored.iter().all(|row| (slot.vnodes.start..slot.vnodes.end).contains(&row.vnode)));
-            rows.extend(stored.iter().cloned());
+            assert!(stored.keys().all(|key| (slot.vnodes.start..slot.vnodes.end).contains(&key.vnode)));
+            rows.extend(stored.clone());
         }
         assert!(head.slots.is_empty() || next == 256, "slots cover every vnode");
         rows

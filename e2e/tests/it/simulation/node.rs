@@ -1,18 +1,26 @@
-//! A compute node of the simulation: the real node core and the real sealers, over models of databases and readers.
+//! A compute node of the simulation: the real node core and the real sealers, over models of databases, readers and
+//! the exchange.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use uuid::Uuid;
-use weir_common::ids::{Epoch, NodeId, SlotId, TableSplit, TermId, VnodeRange};
-use weir_compute::node::plan::{Barrier, Mutation, Plan, SplitPlan};
+use weir_common::catalog::Table;
+use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, TableSplit, TermId, VnodeRange};
+use weir_compute::node::plan::{Barrier, Mutation, Plan, Route, SplitPlan};
 use weir_compute::node::state::{Action, Event, Message, Node, SlotEpoch};
 use weir_compute::seal::{Change, Sealer};
+use weir_meta::coordinator::event::Time;
 
-use super::model::{Databases, Row, Stream};
+use super::model::{Databases, Key, Rows, Stream, key_of, vnode_of};
 
 /// A process, from start to crash.
 pub(super) struct Process {
+    /// Of its present control stream.
     pub(super) id: NodeId,
+    pub(super) address: String,
+    /// It does nothing until then, like a process that is stopped.
+    pub(super) stopped_until: Time,
     core: Node,
     /// The index of the leader that its control stream leads to.
     pub(super) leader: Option<usize>,
@@ -29,27 +37,41 @@ pub(super) struct Process {
 struct Upload {
     term: TermId,
     path: String,
-    rows: BTreeSet<Row>,
+    rows: Rows,
     epoch: SlotEpoch,
 }
+
+/// What actors write on its way to slots of other nodes: in order from each actor to each slot, and however late.
+pub(super) type Exchange = BTreeMap<(TermId, SlotId, TableSplit), VecDeque<Item>>;
+
+/// What an actor writes to a slot.
+pub(super) enum Item {
+    Write(Write),
+    Barrier(Epoch, Sequence),
+}
+
+/// A row, and the message that it was read from.
+type Write = (Key, u64);
 
 struct Term {
     id: TermId,
     slots: BTreeMap<SlotId, Slot>,
+    routes: Vec<Route>,
     actors: BTreeMap<TableSplit, Actor>,
 }
 
 struct Slot {
     vnodes: VnodeRange,
     path: String,
-    rows: BTreeSet<Row>,
-    sealer: Sealer<Row>,
-    snapshots: BTreeMap<Epoch, BTreeSet<Row>>,
+    rows: Rows,
+    sealer: Sealer<Write>,
+    snapshots: BTreeMap<Epoch, Rows>,
     checkpoints: Vec<(Epoch, Uuid)>,
 }
 
 struct Actor {
     slot: SlotId,
+    table: Arc<Table>,
     position: u64,
     epoch: Epoch,
     /// Barriers that it has not come to yet; the flag: it is the last.
@@ -59,9 +81,11 @@ struct Actor {
 }
 
 impl Process {
-    pub(super) fn new(id: NodeId) -> Process {
+    pub(super) fn new(address: String) -> Process {
         Process {
-            id,
+            id: NodeId(String::new()),
+            address,
+            stopped_until: Time::ZERO,
             core: Node::default(),
             leader: None,
             inbox: VecDeque::new(),
@@ -87,6 +111,23 @@ impl Process {
         self.apply(Event::Disconnected, databases);
     }
 
+    /// Something of its term breaks.
+    pub(super) fn break_term(&mut self, databases: &mut Databases) {
+        if let Some(term) = self.core.term() {
+            self.apply(Event::Broken(term, "broken".to_owned()), databases);
+        }
+    }
+
+    /// One of its jobs cannot go on.
+    pub(super) fn fail_job(&mut self, choice: usize, databases: &mut Databases) {
+        let Some(term) = &self.term else { return };
+        let count = term.actors.len().max(1);
+        if let Some(split) = term.actors.keys().nth(choice % count) {
+            let failed = Event::JobFailed(term.id, split.table, "its own fault".to_owned());
+            self.apply(failed, databases);
+        }
+    }
+
     fn apply(&mut self, event: Event, databases: &mut Databases) -> Vec<(TableSplit, u64)> {
         let mut acknowledged = Vec::new();
         for action in self.core.apply(event) {
@@ -110,6 +151,9 @@ impl Process {
     pub(super) fn open(&mut self, databases: &mut Databases, current: TermId) {
         let Some(plan) = self.opening.take() else { return };
         let id = plan.term;
+        let table = |split: &SplitPlan| {
+            plan.tables.iter().find(|table| table.id == split.split.table).expect("the tables of all splits")
+        };
         let mut slots = BTreeMap::new();
         for slot in &plan.slots {
             let sources = slot.sources.iter();
@@ -120,7 +164,8 @@ impl Process {
                 self.apply(Event::Opened(id, Err("no such checkpoint".to_owned())), databases);
                 return;
             };
-            let actors = plan.splits.iter().filter(|split| split.slot == slot.slot).map(|split| split.split.clone());
+            let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, table(split)));
+            let actors = actors.map(|split| split.split.clone());
             slots.insert(
                 slot.slot,
                 Slot {
@@ -133,40 +178,80 @@ impl Process {
                 },
             );
         }
-        let mut term = Term { id, slots, actors: BTreeMap::new() };
+        let mut term = Term { id, slots, routes: plan.routes.clone(), actors: BTreeMap::new() };
         for split in &plan.splits {
-            term.start_actor(split, plan.epoch);
+            term.start_actor(table(split), split, plan.epoch);
         }
         self.term = Some(term);
         self.apply(Event::Opened(id, Ok(())), databases);
     }
 
     /// Lets some actor of the node go on: by a barrier that waits for it, or by reading one message.
-    pub(super) fn step(&mut self, choice: usize, prefer_barrier: bool, streams: &BTreeMap<TableSplit, Stream>) {
+    pub(super) fn step(
+        &mut self,
+        choice: usize,
+        prefer_barrier: bool,
+        streams: &BTreeMap<TableSplit, Stream>,
+        exchange: &mut Exchange,
+    ) {
         let Some(term) = &mut self.term else { return };
         let count = term.actors.len().max(1);
         let Some((split, actor)) = term.actors.iter_mut().nth(choice % count) else { return };
-        let split = split.clone();
-        let slot = term.slots.get_mut(&actor.slot).expect("an actor's slot");
+        let (split, keyed, own) = (split.clone(), actor.table.declared.is_keyed(), actor.slot);
         if (prefer_barrier || actor.position > streams[&split].last)
             && let Some((epoch, last)) = actor.barriers.pop_front()
         {
-            slot.sealer.barrier(&split, epoch, weir_common::ids::Sequence(actor.position));
+            let position = Sequence(actor.position);
             actor.delivered.push_back((epoch, actor.position));
             actor.epoch = epoch.next();
             if last {
                 term.actors.remove(&split);
             }
-        } else if actor.position <= streams[&split].last {
-            let width = u64::from(slot.vnodes.end - slot.vnodes.start);
-            let vnode = slot.vnodes.start + u16::try_from(actor.epoch.0 % width).expect("less than 256");
-            let row = Row { vnode, split: split.clone(), sequence: actor.position };
-            actor.position += 1;
-            if let Some(row) = slot.sealer.write(&split, row) {
-                assert!(slot.rows.insert(row), "a row is written once");
+            let slots: Vec<SlotId> = match keyed {
+                true => term.routes.iter().map(|route| route.slot).collect(),
+                false => vec![own],
+            };
+            for slot in slots {
+                term.write(slot, &split, Item::Barrier(epoch, position), exchange);
             }
+        } else if actor.position <= streams[&split].last {
+            let (epoch, sequence) = (actor.epoch, actor.position);
+            actor.position += 1;
+            let (slot, vnode, key) = if keyed {
+                let (key, vnode) = (key_of(sequence), vnode_of(key_of(sequence)));
+                let owns = |route: &&Route| (route.vnodes.start..route.vnodes.end).contains(&vnode);
+                (term.routes.iter().find(owns).expect("every vnode has a slot").slot, vnode, key)
+            } else {
+                let vnodes = term.slots[&own].vnodes;
+                let width = u64::from(vnodes.end - vnodes.start);
+                (own, vnodes.start + u16::try_from(epoch.0 % width).expect("less than 256"), sequence)
+            };
+            let key = Key { vnode, split: split.clone(), key };
+            term.write(slot, &split, Item::Write((key, sequence)), exchange);
         }
         self.seal();
+    }
+
+    /// Delivers the first of what is under way to a slot of this node; false if that slot's term does not run here.
+    pub(super) fn receive(
+        &mut self,
+        term: TermId,
+        slot: SlotId,
+        actor: &TableSplit,
+        items: &mut VecDeque<Item>,
+    ) -> bool {
+        let running = self.term.as_mut().filter(|running| running.id == term);
+        let Some(slot) = running.and_then(|running| running.slots.get_mut(&slot)) else { return false };
+        if let Some(item) = items.pop_front() {
+            slot.take(actor, item);
+        }
+        self.seal();
+        true
+    }
+
+    /// Whether the node takes part in a term, or is about to.
+    pub(super) fn takes_part(&self, term: TermId) -> bool {
+        self.core.term() == Some(term)
     }
 
     /// Seals what can be sealed; the checkpoints are not durable yet.
@@ -185,8 +270,8 @@ impl Process {
                     rows: slot.rows.clone(),
                     epoch: SlotEpoch { slot: *id, epoch: seal.epoch, checkpoint, positions: seal.positions },
                 });
-                for row in slot.sealer.sealed() {
-                    assert!(slot.rows.insert(row), "a row is written once");
+                for write in slot.sealer.sealed() {
+                    slot.apply(write);
                 }
             }
         }
@@ -203,15 +288,38 @@ impl Process {
     }
 
     /// What a scan of a slot at an epoch of a term finds; none: refused.
-    pub(super) fn scan(&self, term: TermId, slot: SlotId, epoch: Epoch) -> Option<&BTreeSet<Row>> {
+    pub(super) fn scan(&self, term: TermId, slot: SlotId, epoch: Epoch) -> Option<&Rows> {
         self.term.as_ref().filter(|open| open.id == term)?.slots.get(&slot)?.snapshots.get(&epoch)
     }
 }
 
+impl Slot {
+    fn take(&mut self, actor: &TableSplit, item: Item) {
+        match item {
+            Item::Write(write) => {
+                if let Some(write) = self.sealer.write(actor, write) {
+                    self.apply(write);
+                }
+            }
+            Item::Barrier(epoch, position) => self.sealer.barrier(actor, epoch, position),
+        }
+    }
+
+    fn apply(&mut self, (key, sequence): Write) {
+        let before = self.rows.insert(key, sequence);
+        assert!(before.is_none_or(|before| before < sequence), "messages are written in order, each once");
+    }
+}
+
 impl Term {
-    fn start_actor(&mut self, split: &SplitPlan, epoch: Epoch) {
+    /// Starts the actor of a split, if the split's slot is on this node.
+    fn start_actor(&mut self, table: &Arc<Table>, split: &SplitPlan, epoch: Epoch) {
+        if !self.slots.contains_key(&split.slot) {
+            return;
+        }
         let actor = Actor {
             slot: split.slot,
+            table: Arc::clone(table),
             position: split.sequence.0,
             epoch: epoch.next(),
             barriers: VecDeque::new(),
@@ -220,29 +328,37 @@ impl Term {
         self.actors.insert(split.split.clone(), actor);
     }
 
+    /// To a slot of this node at once, to one of another by the exchange.
+    fn write(&mut self, slot: SlotId, actor: &TableSplit, item: Item, exchange: &mut Exchange) {
+        match self.slots.get_mut(&slot) {
+            Some(slot) => slot.take(actor, item),
+            None => exchange.entry((self.id, slot, actor.clone())).or_default().push_back(item),
+        }
+    }
+
     fn inject(&mut self, barrier: &Barrier) {
         let dropped = match &barrier.mutation {
             Some(Mutation::Drop(table)) => Some(*table),
             _ => None,
         };
-        let added: &[SplitPlan] = match &barrier.mutation {
-            Some(Mutation::Add(_, splits)) => splits,
-            _ => &[],
-        };
         for (id, slot) in &mut self.slots {
-            let mine = self.actors.iter().filter(|(split, actor)| actor.slot == *id && Some(split.table) == dropped);
-            let change = Change {
-                add: added.iter().filter(|split| split.slot == *id).map(|split| split.split.clone()).collect(),
-                remove: mine.map(|(split, _)| split.clone()).collect(),
+            let add = match &barrier.mutation {
+                Some(Mutation::Add(table, splits)) => {
+                    let writers = splits.iter().filter(|split| split.writes_to(*id, table));
+                    writers.map(|split| split.split.clone()).collect()
+                }
+                _ => Vec::new(),
             };
-            slot.sealer.inject(barrier.epoch, change);
+            slot.sealer.inject(barrier.epoch, Change { add, remove: dropped });
             slot.snapshots.retain(|epoch, _| *epoch >= barrier.lowest_pinned);
         }
         for (split, actor) in &mut self.actors {
             actor.barriers.push_back((barrier.epoch, Some(split.table) == dropped));
         }
-        for split in added {
-            self.start_actor(split, barrier.epoch);
+        if let Some(Mutation::Add(table, splits)) = &barrier.mutation {
+            for split in splits {
+                self.start_actor(table, split, barrier.epoch);
+            }
         }
     }
 

@@ -16,8 +16,8 @@ use weir_meta::coordinator::event::{Action, Event, Mutation, Outcome, Report, Ti
 use weir_meta::coordinator::placement::AssignedSplit;
 use weir_meta::coordinator::state::{Config, Coordinator};
 
-use super::model::{Client, Databases, MetaStore, Row, Stream};
-use super::node::Process;
+use super::model::{Client, Databases, MetaStore, Rows, Stream, key_of};
+use super::node::{Exchange, Process};
 
 const CONFIG_INTERVAL: Duration = Duration::from_millis(100);
 /// How many steps are chaotic, and how many more a calm cluster may take until everything is committed.
@@ -34,6 +34,10 @@ pub(super) struct Statistics {
     pub(super) crashes: u64,
     pub(super) depositions: u64,
     pub(super) reads: u64,
+    pub(super) exchanged: u64,
+    pub(super) released: u64,
+    pub(super) failed_jobs: u64,
+    pub(super) timed_out: u64,
 }
 
 impl Statistics {
@@ -45,6 +49,10 @@ impl Statistics {
         self.crashes += other.crashes;
         self.depositions += other.depositions;
         self.reads += other.reads;
+        self.exchanged += other.exchanged;
+        self.released += other.released;
+        self.failed_jobs += other.failed_jobs;
+        self.timed_out += other.timed_out;
     }
 }
 
@@ -79,16 +87,21 @@ pub(super) struct World {
     calls: Vec<Call>,
     /// Control streams that broke, which their leaders have not noticed yet.
     broken: Vec<(usize, NodeId)>,
+    exchange: Exchange,
     next_node: u64,
+    next_address: u64,
+    next_waiter: u64,
     next_table: u32,
     client: Client,
     statistics: Statistics,
 }
 
-fn table(id: u32, splits: &[(SplitId, u64)]) -> Arc<Table> {
+fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Arc<Table> {
     let declared = NewTable {
         name: format!("t{id}"),
         columns: Vec::new(),
+        // Which column it is does not matter here.
+        primary_key: if keyed { vec![0] } else { Vec::new() },
         source: Source { options: BTreeMap::new(), encode: Encode::Json },
         sql: String::new(),
     };
@@ -110,7 +123,10 @@ impl World {
             nodes: Vec::new(),
             calls: Vec::new(),
             broken: Vec::new(),
+            exchange: Exchange::new(),
             next_node: 0,
+            next_address: 0,
+            next_waiter: 0,
             next_table: 1,
             client: Client::default(),
             statistics: Statistics::default(),
@@ -145,14 +161,12 @@ impl World {
 
     fn done(&self) -> bool {
         let durable = self.store.load();
-        let committed = |split: &TableSplit, stream: &Stream| match self.tables.get(&split.table) {
-            Some(_) => durable.positions.get(split).unwrap_or(Sequence(stream.first)).0 == stream.last + 1,
-            None => true,
-        };
-        let acknowledged = |stream: &Stream, split: &TableSplit| {
-            !self.tables.contains_key(&split.table) || stream.acknowledged.0 == stream.last + 1
-        };
-        self.streams.iter().all(|(split, stream)| committed(split, stream) && acknowledged(stream, split))
+        let runs =
+            |split: &TableSplit| self.tables.get(&split.table).is_some_and(|table| table.state == JobState::Running);
+        self.streams.iter().filter(|(split, _)| runs(split)).all(|(split, stream)| {
+            let committed = durable.positions.get(split).unwrap_or(Sequence(stream.first));
+            committed.0 == stream.last + 1 && stream.acknowledged == committed
+        })
     }
 
     // ------------------------------------------------------------------------------------------------ what can happen
@@ -162,9 +176,10 @@ impl World {
             self.misfortune();
         }
         match self.random.random_range(0..100) {
-            0..30 => self.with_node(|process, random, world| {
-                process.step(random.random_range(0..64), random.random_bool(0.5), world.streams);
+            0..22 => self.with_node(|process, random, world| {
+                process.step(random.random_range(0..64), random.random_bool(0.5), world.streams, world.exchange);
             }),
+            22..30 => self.exchange(),
             30..45 => self.deliver_to_node(),
             45..60 => self.deliver_to_leader(),
             60..72 => self.call(chaos),
@@ -183,7 +198,7 @@ impl World {
     }
 
     fn misfortune(&mut self) {
-        match self.random.random_range(0..10) {
+        match self.random.random_range(0..15) {
             0..3 if !self.nodes.is_empty() => {
                 let index = self.random.random_range(0..self.nodes.len());
                 self.crash(index);
@@ -202,12 +217,43 @@ impl World {
             }
             8 if self.tables.len() < 3 => self.create_table(),
             9 if self.tables.len() > 1 => self.drop_table(),
+            10 => self.leave(),
+            11 => self.with_node(|process, _, world| process.break_term(world.databases)),
+            12 if self.random.random_bool(0.5) => self.with_node(|process, random, world| {
+                process.fail_job(random.random_range(0..64), world.databases);
+            }),
+            13 => self.flush(),
+            14 if !self.nodes.is_empty() => {
+                let index = self.random.random_range(0..self.nodes.len());
+                let pause = Duration::from_millis(self.random.random_range(500..4_000));
+                self.nodes[index].stopped_until = self.now + pause;
+            }
             _ => {}
         }
     }
 
     fn start_node(&mut self) {
-        self.nodes.push(Process::new(NodeId(String::new())));
+        self.next_address += 1;
+        self.nodes.push(Process::new(format!("a{}", self.next_address)));
+    }
+
+    /// A node wants to be relieved.
+    fn leave(&mut self) {
+        let Some(leader) = self.reigning() else { return };
+        let connected: Vec<NodeId> =
+            self.nodes.iter().filter(|node| node.leader == Some(leader)).map(|node| node.id.clone()).collect();
+        if !connected.is_empty() {
+            let node = connected[self.random.random_range(0..connected.len())].clone();
+            self.tell_leader(leader, Event::NodeLeaving(node));
+        }
+    }
+
+    /// Someone waits for a checkpoint.
+    fn flush(&mut self) {
+        let Some(leader) = self.reigning() else { return };
+        self.next_waiter += 1;
+        let waiter = Waiter(1_000_000 + self.next_waiter);
+        self.tell_leader(leader, Event::Flush(waiter));
     }
 
     fn crash(&mut self, index: usize) {
@@ -243,9 +289,12 @@ impl World {
             barrier_interval: CONFIG_INTERVAL,
             settle: Duration::from_millis(20),
             grace: Duration::from_millis(50),
-            node_timeout: Duration::from_secs(3600),
+            node_timeout: Duration::from_secs(2),
         };
-        let core = Coordinator::new(config, self.tables.clone(), BTreeSet::new(), self.random.random());
+        // What its predecessor knew: some of the nodes, and some that are gone.
+        let known = self.nodes.iter().map(|node| node.address.clone()).chain(["gone".to_owned()]);
+        let expected: BTreeSet<String> = known.filter(|_| self.random.random_bool(0.5)).collect();
+        let core = Coordinator::new(config, self.tables.clone(), expected, self.random.random());
         let fence = self.store.elect();
         self.leaders.push(Leader { core, fence, alive: true, answers: Vec::new(), resolved: BTreeSet::new() });
         let leader = self.leaders.len() - 1;
@@ -269,7 +318,7 @@ impl World {
             let stream = Stream { first: *first, last, acknowledged: Sequence(*first) };
             self.streams.insert(TableSplit { table: TableId(id), split: split.clone() }, stream);
         }
-        let table = table(id, &splits);
+        let table = table(id, self.random.random_bool(0.5), &splits);
         self.tables.insert(TableId(id), Arc::clone(&table));
         self.tell_leader(leader, Event::TableCreated(table, Waiter(u64::from(id))));
     }
@@ -296,7 +345,8 @@ impl World {
         self.nodes[index].id = node.clone();
         self.nodes[index].leader = Some(leader);
         let parallelism = self.random.random_range(1..=2);
-        self.tell_leader(leader, Event::NodeJoined { node, address: String::new(), parallelism });
+        let address = self.nodes[index].address.clone();
+        self.tell_leader(leader, Event::NodeJoined { node, address, parallelism });
     }
 
     fn tick(&mut self) {
@@ -311,8 +361,33 @@ impl World {
             return;
         }
         let index = self.random.random_range(0..self.nodes.len());
-        let surroundings = Surroundings { databases: &mut self.databases, streams: &self.streams };
+        if self.nodes[index].stopped_until > self.now {
+            return;
+        }
+        let surroundings =
+            Surroundings { databases: &mut self.databases, streams: &self.streams, exchange: &mut self.exchange };
         act(&mut self.nodes[index], &mut self.random, surroundings);
+    }
+
+    /// Delivers some of what is under way between nodes. What belongs to a term that nobody takes part in any more is
+    /// lost with its connection.
+    fn exchange(&mut self) {
+        let nodes = &self.nodes;
+        self.exchange
+            .retain(|(term, ..), items| !items.is_empty() && nodes.iter().any(|process| process.takes_part(*term)));
+        for _ in 0..self.random.random_range(1..8) {
+            if self.exchange.is_empty() {
+                return;
+            }
+            let choice = self.random.random_range(0..self.exchange.len());
+            let ((term, slot, actor), items) = self.exchange.iter_mut().nth(choice).expect("one of them");
+            for process in self.nodes.iter_mut().filter(|process| process.stopped_until <= self.now) {
+                if process.receive(*term, *slot, actor, items) {
+                    self.statistics.exchanged += 1;
+                    break;
+                }
+            }
+        }
     }
 
     fn deliver_to_node(&mut self) {
@@ -320,6 +395,9 @@ impl World {
             return;
         }
         let index = self.random.random_range(0..self.nodes.len());
+        if self.nodes[index].stopped_until > self.now {
+            return;
+        }
         let acknowledged = self.nodes[index].deliver(&mut self.databases);
         self.nodes[index].seal();
         let committed = self.store.load().positions;
@@ -338,6 +416,9 @@ impl World {
             return;
         }
         let index = self.random.random_range(0..self.nodes.len());
+        if self.nodes[index].stopped_until > self.now {
+            return;
+        }
         let process = &mut self.nodes[index];
         let Some(leader) = process.leader else { return };
         let Some(message) = process.outbox.pop_front() else { return };
@@ -370,7 +451,7 @@ impl World {
             Action::Load | Action::Claim { .. } | Action::Commit { .. } | Action::Forget(_) => {
                 self.calls.push(Call { leader, action, abandoned: false });
             }
-            Action::StartTerm { node, term, epoch, placement, tables } => {
+            Action::StartTerm { node, term, epoch, placement, addresses: _, tables } => {
                 let plan = plan(&node, term, epoch, &placement, &tables);
                 self.send(leader, &node, NodeEvent::Start(plan));
             }
@@ -379,9 +460,7 @@ impl World {
                 for node in nodes {
                     let mutation = mutation.as_ref().map(|mutation| match mutation {
                         Mutation::Add(table, splits) => {
-                            let core = &self.leaders[leader].core;
-                            let mine = splits.iter().filter(|split| core.runs_on(split.slot, &node));
-                            compute::Mutation::Add(Arc::clone(table), mine.map(split_plan).collect())
+                            compute::Mutation::Add(Arc::clone(table), splits.iter().map(split_plan).collect())
                         }
                         Mutation::Drop(table) => compute::Mutation::Drop(*table),
                     });
@@ -398,7 +477,19 @@ impl World {
             Action::Resolve(waiter, _) => {
                 assert!(self.leaders[leader].resolved.insert(waiter), "a waiter is resolved once");
             }
-            Action::Disconnect(..) | Action::Release(_) => {}
+            Action::Disconnect(node, _) => {
+                self.statistics.timed_out += 1;
+                if let Some(process) = self.nodes.iter_mut().find(|process| process.id == node) {
+                    process.disconnect(&mut self.databases);
+                }
+            }
+            Action::Release(node) => {
+                self.statistics.released += 1;
+                self.nodes.retain(|process| process.id != node || process.leader != Some(leader));
+                if self.nodes.is_empty() {
+                    self.start_node();
+                }
+            }
             Action::StepDown => self.leaders[leader].alive = false,
         }
     }
@@ -437,9 +528,16 @@ impl World {
         let fence = self.leaders[call.leader].fence;
         let answer = match &call.action {
             Action::Load => Event::Loaded { leading: self.store.leads(fence), durable: self.store.load() },
-            Action::Claim { expected, head, .. } => {
+            Action::Claim { expected, head, failed } => {
                 let outcome = self.put_head(fence, *expected, head, call.abandoned);
-                self.statistics.claims += u64::from(matches!(outcome, Outcome::Applied(_)));
+                if let Outcome::Applied(_) = outcome {
+                    self.statistics.claims += 1;
+                    self.statistics.failed_jobs += failed.len() as u64;
+                    for table in failed {
+                        // The task leaves out tables that were dropped meanwhile.
+                        self.tables.entry(table.id).and_modify(|known| *known = Arc::clone(table));
+                    }
+                }
                 Event::Claimed(head.term, outcome)
             }
             Action::Commit { expected, head, chunks } => {
@@ -482,11 +580,22 @@ impl World {
         self.check_rows(&rows, |split, stream| durable.positions.get(split).unwrap_or(Sequence(stream.first)).0);
     }
 
-    fn check_rows(&self, rows: &[Row], position: impl Fn(&TableSplit, &Stream) -> u64) {
-        for (split, stream) in self.streams.iter().filter(|(split, _)| self.tables.contains_key(&split.table)) {
-            let mut found: Vec<u64> = rows.iter().filter(|row| row.split == *split).map(|row| row.sequence).collect();
-            found.sort_unstable();
-            let expected: Vec<u64> = (stream.first..position(split, stream)).collect();
+    fn check_rows(&self, rows: &Rows, position: impl Fn(&TableSplit, &Stream) -> u64) {
+        for (split, stream) in &self.streams {
+            let Some(table) = self.tables.get(&split.table) else { continue };
+            let found: BTreeMap<u64, u64> = rows
+                .iter()
+                .filter(|(key, _)| key.split == *split)
+                .map(|(key, sequence)| (key.key, *sequence))
+                .collect();
+            let count = rows.keys().filter(|key| key.split == *split).count();
+            assert_eq!(found.len(), count, "{split} has a key twice, under two vnodes");
+            let messages = stream.first..position(split, stream);
+            // Of a keyed table's messages with one key the last one counts.
+            let expected: BTreeMap<u64, u64> = match table.declared.is_keyed() {
+                true => messages.map(|sequence| (key_of(sequence), sequence)).collect(),
+                false => messages.map(|sequence| (sequence, sequence)).collect(),
+            };
             assert_eq!(found, expected, "rows of {split}");
         }
     }
@@ -501,12 +610,12 @@ impl World {
         }
         let Some((pin, serving)) = self.leaders[leader].core.pin(&head, self.now) else { return };
         assert!(serving.epoch >= self.client.newest, "the readable epoch went back");
-        let mut rows = Vec::new();
+        let mut rows = Rows::new();
         for (slot, _, _) in &serving.slots {
             let scan = self.nodes.iter().find_map(|process| process.scan(serving.term, *slot, serving.epoch));
             // A node that is gone, or was left behind: the statement is retried with a new pin.
             let Some(scan) = scan else { return };
-            rows.extend(scan.iter().cloned());
+            rows.extend(scan.clone());
         }
         self.leaders[leader].core.release_pins(&[pin]);
         self.client.newest = serving.epoch;
@@ -520,6 +629,7 @@ impl World {
 struct Surroundings<'a> {
     databases: &'a mut Databases,
     streams: &'a BTreeMap<TableSplit, Stream>,
+    exchange: &'a mut Exchange,
 }
 
 fn split_plan(assigned: &AssignedSplit) -> compute::SplitPlan {
@@ -544,11 +654,17 @@ fn plan(
         path: slot.path.clone(),
         sources: slot.sources.iter().map(source).collect(),
     };
+    let route = |slot: &weir_meta::coordinator::placement::Slot| compute::Route {
+        slot: slot.id,
+        vnodes: slot.vnodes,
+        address: String::new(),
+    };
     compute::Plan {
         term,
         epoch,
         slots: placement.slots_of(node).map(slot).collect(),
         tables: tables.to_vec(),
-        splits: placement.splits_of(node).map(split_plan).collect(),
+        splits: placement.splits.iter().map(split_plan).collect(),
+        routes: placement.slots.iter().map(route).collect(),
     }
 }

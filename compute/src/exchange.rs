@@ -1,0 +1,205 @@
+//! The exchange: what actors write to slots of other nodes, a gRPC stream for each actor and slot.
+//!
+//! The receiving side hands on whatever comes: it waits for the slot's task, never for a seal, and what is under way is
+//! bounded by the sender's credits. So the streams that share a connection never wait for each other's barriers. The end
+//! of a stream, whoever ends it, is the end of the term for the sender's node, unless the actor itself has ended: what was
+//! sent may be lost.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, stream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
+use weir_common::error::{Kind, chain};
+use weir_common::ids::{Epoch, Sequence, SlotId, SplitId, TableId, TableSplit, TermId};
+use weir_common::rpc;
+use weir_common::task::{Group, OnFailure};
+use weir_proto::exchange_client::ExchangeClient;
+use weir_proto::exchange_message::Message;
+use weir_proto::{ExchangeBarrier, ExchangeCredit, ExchangeMessage, ExchangeOpen, ExchangeRows, exchange_server};
+
+use crate::node::plan::Route;
+use crate::node::state::Event;
+use crate::node::task::Inputs;
+use crate::outlet::{CREDITS, Credit, Outgoing, Outlet};
+use crate::scan::Serving;
+use crate::{shuffle, slot, wire};
+
+/// Messages waiting for a stream: rows as far as there are credits, and the barriers in flight, of which there are at
+/// most 4. So whoever holds a credit does not wait here.
+const OUTGOING_MAX: usize = CREDITS + 8;
+/// How long a node may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// What HTTP/2 lets be under way: on each stream as much as the credits allow, so that it is they that bound it.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = (CREDITS as u32) << 20;
+/// The same of a connection, which all streams between two nodes share.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 * STREAM_WINDOW_BYTES;
+/// A message of rows is about a mebibyte, or a single row.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 512 << 20;
+
+/// Connections to the other nodes of a term.
+#[derive(Default)]
+pub(crate) struct Peers(HashMap<String, Channel>);
+
+impl Peers {
+    fn channel(&mut self, address: &str) -> Result<Channel, tonic::transport::Error> {
+        if let Some(channel) = self.0.get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = Endpoint::from_shared(format!("http://{address}"))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .connect_lazy();
+        self.0.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    /// An outlet of an actor to a slot of another node. If the stream ends before the actor does, the node is told.
+    pub(crate) fn outlet(
+        &mut self,
+        term: TermId,
+        actor: &TableSplit,
+        route: &Route,
+        group: &Group,
+        node: Inputs,
+    ) -> Outlet {
+        let (way, outgoing) = mpsc::channel(OUTGOING_MAX);
+        let credits = Arc::new(Semaphore::new(CREDITS));
+        let actor_lives = way.downgrade();
+        let outlet = Outlet::remote(route.vnodes, way, Arc::clone(&credits));
+        let open = ExchangeOpen {
+            term: Some(term.into()),
+            slot: route.slot.0,
+            table: actor.table.0,
+            split: actor.split.0.clone(),
+        };
+        let channel = self.channel(&route.address);
+        let address = route.address.clone();
+        let cancel = group.token().clone();
+        group.spawn("exchange", OnFailure::Log, async move {
+            let sent = async {
+                match channel {
+                    Ok(channel) => send(channel, open, outgoing, &credits).await,
+                    Err(error) => Err(rpc::Error::new(Kind::Internal, chain(&error))),
+                }
+            };
+            let Some(ended) = cancel.run_until_cancelled(sent).await else { return Ok(()) };
+            if actor_lives.upgrade().is_some() {
+                let reason = ended.map_or_else(|error| chain(&error), |()| "it closed the stream".to_owned());
+                node.send(Event::Separated(term, format!("exchange with node {address} ended: {reason}"))).await;
+            }
+            Ok::<_, std::convert::Infallible>(())
+        });
+        outlet
+    }
+}
+
+/// Sends until the actor or the receiver ends the stream.
+async fn send(
+    channel: Channel,
+    open: ExchangeOpen,
+    outgoing: mpsc::Receiver<Outgoing>,
+    credits: &Semaphore,
+) -> Result<(), rpc::Error> {
+    let message = |message| ExchangeMessage { message: Some(message) };
+    let rest = ReceiverStream::new(outgoing).map(move |outgoing| {
+        message(match outgoing {
+            Outgoing::Rows(entries) => Message::Rows(ExchangeRows { entries }),
+            Outgoing::Barrier(epoch, position) => {
+                Message::Barrier(ExchangeBarrier { epoch: epoch.0, sequence: position.0 })
+            }
+        })
+    });
+    let messages = stream::iter([message(Message::Open(open))]).chain(rest);
+    let mut returned = ExchangeClient::new(channel).write(messages).await?.into_inner();
+    while let Some(credit) = returned.message().await? {
+        credits.add_permits(credit.returned as usize);
+    }
+    Ok(())
+}
+
+/// The receiving side: the gRPC service.
+pub(crate) struct Exchange {
+    serving: watch::Receiver<Option<Arc<Serving>>>,
+}
+
+impl Exchange {
+    pub(crate) fn new(serving: watch::Receiver<Option<Arc<Serving>>>) -> Exchange {
+        Exchange { serving }
+    }
+}
+
+#[tonic::async_trait]
+impl exchange_server::Exchange for Exchange {
+    type WriteStream = Pin<Box<dyn Stream<Item = Result<ExchangeCredit, Status>> + Send>>;
+
+    async fn write(&self, request: Request<Streaming<ExchangeMessage>>) -> Result<Response<Self::WriteStream>, Status> {
+        let credits = accept(self.serving.clone(), request.into_inner()).await?;
+        Ok(Response::new(Box::pin(credits)))
+    }
+}
+
+/// Takes what another node's actor writes to a slot of this one, and returns the credits that go back. Waits until the
+/// term runs here.
+///
+/// # Errors
+/// If it does not, and will not any more; or if the stream does not begin as it must.
+async fn accept(
+    mut serving: watch::Receiver<Option<Arc<Serving>>>,
+    mut incoming: Streaming<ExchangeMessage>,
+) -> Result<impl Stream<Item = Result<ExchangeCredit, Status>> + Send + use<>, rpc::Error> {
+    let Some(Message::Open(open)) = incoming.message().await?.and_then(|first| first.message) else {
+        return Err(rpc::Error::new(Kind::Internal, "an exchange does not begin with its opening"));
+    };
+    let term = wire::term(open.term)?;
+    let actor = TableSplit { table: TableId(open.table), split: SplitId(open.split) };
+    let gone = || rpc::Error::new(Kind::Fenced, format!("term {term} does not run on this node"));
+    let reached = |serving: &Option<Arc<Serving>>| serving.as_ref().is_some_and(|serving| serving.term >= term);
+    let serving = serving.wait_for(reached).await.map_err(|_| gone())?.clone();
+    let slot = serving.filter(|serving| serving.term == term);
+    let slot = slot.and_then(|serving| serving.slots.get(&SlotId(open.slot)).cloned()).ok_or_else(gone)?;
+    // Not bounded by itself: it holds at most as many as there are credits.
+    let (returned, credits) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        // In every other case the sender sees the stream end.
+        if let Err(error) = take(incoming, actor, &slot.inbox, &returned).await {
+            warn!(%term, error = chain(&error), "cannot take what another node writes");
+        }
+    });
+    Ok(UnboundedReceiverStream::new(credits).map(|()| Ok(ExchangeCredit { returned: 1 })))
+}
+
+/// Hands messages to the slot until either goes away.
+async fn take(
+    mut incoming: Streaming<ExchangeMessage>,
+    actor: TableSplit,
+    slot: &mpsc::Sender<slot::Message>,
+    returned: &mpsc::UnboundedSender<()>,
+) -> Result<(), rpc::Error> {
+    let malformed = |what: &str| rpc::Error::new(Kind::Internal, format!("exchange of {actor}: {what}"));
+    while let Ok(Some(message)) = incoming.message().await {
+        let message = match message.message {
+            Some(Message::Rows(ExchangeRows { entries })) => slot::Message::Write {
+                actor: actor.clone(),
+                entries: shuffle::entries(entries).ok_or_else(|| malformed("rows are not framed"))?,
+                credit: Credit::Remote(returned.clone()),
+            },
+            Some(Message::Barrier(ExchangeBarrier { epoch, sequence })) => {
+                slot::Message::Barrier { actor: actor.clone(), epoch: Epoch(epoch), position: Sequence(sequence) }
+            }
+            Some(Message::Open(_)) | None => return Err(malformed("neither rows nor a barrier")),
+        };
+        if slot.send(message).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

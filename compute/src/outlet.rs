@@ -1,0 +1,110 @@
+//! An outlet: what an actor writes, on its way to one slot, which may be on another node.
+//!
+//! Rows need a credit each, so that an actor that is ahead of the slot's seal stops reading; barriers need none, so that
+//! they are never kept waiting by rows that cannot move.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use weir_common::ids::{Epoch, Sequence, TableSplit, VnodeRange};
+
+use crate::shuffle::Entries;
+use crate::slot;
+
+/// Writes of an actor to one slot that are not applied yet: enough to read on while a seal is under way, few enough to
+/// bound memory by about as many mebibytes.
+pub(crate) const CREDITS: usize = 16;
+
+/// Held for each write until it is applied; dropping it gives it back.
+pub(crate) enum Credit {
+    /// To an actor of this node.
+    Local(#[expect(dead_code, reason = "held to be dropped")] OwnedSemaphorePermit),
+    /// To an actor of another node, by way of the stream that this leads to.
+    Remote(mpsc::UnboundedSender<()>),
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        if let Credit::Remote(stream) = self {
+            // If the stream is gone, so is the term.
+            let _ = stream.send(());
+        }
+    }
+}
+
+/// The slot takes nothing any more: its term has ended, or is about to.
+#[derive(Debug)]
+pub(crate) struct Closed;
+
+/// An actor's way to one slot.
+pub(crate) struct Outlet {
+    /// The slot's vnodes.
+    pub(crate) vnodes: VnodeRange,
+    credits: Arc<Semaphore>,
+    way: Way,
+}
+
+enum Way {
+    Local(mpsc::Sender<slot::Message>),
+    Remote(mpsc::Sender<Outgoing>),
+}
+
+/// What leaves for a slot of another node.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    /// Framed entries, [`crate::shuffle`].
+    Rows(Bytes),
+    /// A barrier and the actor's position.
+    Barrier(Epoch, Sequence),
+}
+
+impl Outlet {
+    /// To a slot of this node.
+    pub(crate) fn local(handle: &slot::Handle) -> Outlet {
+        let way = Way::Local(handle.inbox.clone());
+        Outlet { vnodes: handle.vnodes, credits: Arc::new(Semaphore::new(CREDITS)), way }
+    }
+
+    /// To a slot of another node. Whoever receives what is sent adds a permit to `credits` for each credit that comes
+    /// back; to begin with there must be [`CREDITS`].
+    pub(crate) fn remote(vnodes: VnodeRange, way: mpsc::Sender<Outgoing>, credits: Arc<Semaphore>) -> Outlet {
+        Outlet { vnodes, credits, way: Way::Remote(way) }
+    }
+
+    /// Sends one entry, which must be of this node's slot.
+    pub(crate) async fn write_entry(&self, actor: &TableSplit, key: Bytes, value: Bytes) -> Result<(), Closed> {
+        self.write_local(actor, || Some(vec![(key, value)])).await
+    }
+
+    /// Sends framed entries. Waits for a credit while the actor is far ahead of the seal.
+    pub(crate) async fn write(&self, actor: &TableSplit, part: Bytes) -> Result<(), Closed> {
+        match &self.way {
+            Way::Local(_) => self.write_local(actor, || crate::shuffle::entries(part)).await,
+            Way::Remote(way) => {
+                // Comes back over the stream.
+                self.credits.acquire().await.map_err(|_| Closed)?.forget();
+                way.send(Outgoing::Rows(part)).await.map_err(|_| Closed)
+            }
+        }
+    }
+
+    async fn write_local(&self, actor: &TableSplit, entries: impl FnOnce() -> Option<Entries>) -> Result<(), Closed> {
+        let Way::Local(inbox) = &self.way else { unreachable!("entries stay on their node") };
+        let credit = Arc::clone(&self.credits).acquire_owned().await.map_err(|_| Closed)?;
+        let entries = entries().expect("framed by this process");
+        let message = slot::Message::Write { actor: actor.clone(), entries, credit: Credit::Local(credit) };
+        inbox.send(message).await.map_err(|_| Closed)
+    }
+
+    /// Sends a barrier.
+    pub(crate) async fn barrier(&self, actor: &TableSplit, epoch: Epoch, position: Sequence) -> Result<(), Closed> {
+        match &self.way {
+            Way::Local(inbox) => {
+                let message = slot::Message::Barrier { actor: actor.clone(), epoch, position };
+                inbox.send(message).await.map_err(|_| Closed)
+            }
+            Way::Remote(way) => way.send(Outgoing::Barrier(epoch, position)).await.map_err(|_| Closed),
+        }
+    }
+}

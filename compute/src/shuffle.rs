@@ -1,0 +1,162 @@
+//! The shuffle: rows of a keyed table, each to the slot that owns its key's vnode, as entries of that slot's database.
+//!
+//! Entries travel framed: the key's length and the value's, u32 each in little-endian, then key and value. A slot
+//! slices its entries out of the message without copying. Entries keep the order of the rows, so that of two rows with
+//! one key the later one wins.
+
+use arrow::array::RecordBatch;
+use bytes::{Buf, Bytes};
+use weir_common::ids::{TableId, VNODES, VnodeRange};
+
+use crate::row::Writer;
+use crate::row::key::Keys;
+use crate::state::keys;
+
+const LENGTHS: usize = 2 * size_of::<u32>();
+
+/// Entries of a slot's database, in the order in which they are to be written.
+pub(crate) type Entries = Vec<(Bytes, Bytes)>;
+
+/// Divides the rows of one table.
+pub(crate) struct Shuffle {
+    table: TableId,
+    /// Of the table's columns, those of the primary key.
+    primary_key: Vec<usize>,
+    columns: usize,
+    /// The part that each vnode belongs to.
+    parts: [u16; VNODES as usize],
+    /// What a part has so far.
+    open: Vec<Vec<u8>>,
+    key: Vec<u8>,
+}
+
+impl Shuffle {
+    /// A shuffle of a table's first `columns` columns into as many parts as there are slots, given by their vnodes.
+    /// Together they own every vnode.
+    pub(crate) fn new(
+        table: TableId,
+        columns: usize,
+        primary_key: &[usize],
+        slots: impl Iterator<Item = VnodeRange>,
+    ) -> Shuffle {
+        let mut parts = [u16::MAX; VNODES as usize];
+        let mut open = Vec::new();
+        for (part, vnodes) in (0..).zip(slots) {
+            parts[usize::from(vnodes.start)..usize::from(vnodes.end)].fill(part);
+            open.push(Vec::new());
+        }
+        assert!(!parts.contains(&u16::MAX), "every vnode has a slot");
+        Shuffle { table, primary_key: primary_key.to_vec(), columns, parts, open, key: Vec::new() }
+    }
+
+    /// Divides a batch whose first columns are the table's. Each part, by its number, is framed entries; parts that get
+    /// nothing are left out.
+    pub(crate) fn divide(&mut self, batch: &RecordBatch) -> Vec<(usize, Bytes)> {
+        let keys = Keys::new(batch, &self.primary_key);
+        let rows = Writer::new(batch, self.columns);
+        for row in 0..batch.num_rows() {
+            self.key.clear();
+            keys.write(row, &mut self.key);
+            let vnode = keys::vnode_of(&self.key);
+            let out = &mut self.open[usize::from(self.parts[usize::from(vnode)])];
+            let start = out.len();
+            out.resize(start + LENGTHS, 0);
+            keys::write_row_key(self.table, vnode, &self.key, out);
+            let value = out.len();
+            rows.write(row, out);
+            let lengths = [value - start - LENGTHS, out.len() - value];
+            for (place, length) in lengths.into_iter().enumerate() {
+                let length = u32::try_from(length).expect("a row is smaller than 4 GiB");
+                out[start + 4 * place..start + 4 * (place + 1)].copy_from_slice(&length.to_le_bytes());
+            }
+        }
+        let parts = self.open.iter_mut().enumerate().filter(|(_, out)| !out.is_empty());
+        let full = |out: &mut Vec<u8>| {
+            // The next batch is likely to be as large.
+            let capacity = out.len();
+            std::mem::replace(out, Vec::with_capacity(capacity)).into()
+        };
+        parts.map(|(part, out)| (part, full(out))).collect()
+    }
+}
+
+/// The entries of a part; `None` if it is not framed as it must be.
+pub(crate) fn entries(mut part: Bytes) -> Option<Entries> {
+    let mut entries = Vec::new();
+    while !part.is_empty() {
+        if part.len() < LENGTHS {
+            return None;
+        }
+        let key = part.get_u32_le() as usize;
+        let value = part.get_u32_le() as usize;
+        if part.len() < key.checked_add(value)? {
+            return None;
+        }
+        entries.push((part.split_to(key), part.split_to(value)));
+    }
+    Some(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, AsArray, Int64Array, StringArray, UInt64Array};
+    use arrow::datatypes::Int64Type;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::row::Reader;
+
+    fn batch(rows: &[(i64, String)]) -> RecordBatch {
+        let columns: [(&str, ArrayRef); 3] = [
+            ("value", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.1)))),
+            ("id", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.0)))),
+            ("_sequence", Arc::new(UInt64Array::from_iter_values(0..rows.len() as u64))),
+        ];
+        RecordBatch::try_from_iter(columns).expect("columns of one length")
+    }
+
+    #[test]
+    fn a_damaged_part_is_refused() {
+        let slots = VnodeRange::divide(1).into_iter();
+        let (_, part) = Shuffle::new(TableId(1), 2, &[1], slots).divide(&batch(&[(1, "a".to_owned())])).remove(0);
+        assert!(entries(part.clone()).is_some());
+        for cut in 1..part.len() {
+            assert!(entries(part.slice(..cut)).is_none(), "cut at {cut}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_row_goes_to_the_owner_of_its_vnode_in_order(
+            batches in prop::collection::vec(prop::collection::vec((0_i64..50, "[a-z]{0,9}"), 0..40), 1..4),
+            parts in 1_usize..9,
+        ) {
+            let ranges = VnodeRange::divide(parts);
+            let mut shuffle = Shuffle::new(TableId(7), 2, &[1], ranges.iter().copied());
+            let mut found: Vec<(i64, String)> = Vec::new();
+            for rows in &batches {
+                let batch = batch(rows);
+                for (part, content) in shuffle.divide(&batch) {
+                    let mut reader = Reader::new(&batch.project(&[0, 1]).expect("columns").schema(), &[0, 1])?;
+                    for (key, row) in entries(content).expect("framed") {
+                        prop_assert_eq!(&key[..4], TableId(7).0.to_be_bytes());
+                        let vnode = u16::from_be_bytes([key[4], key[5]]);
+                        prop_assert_eq!(vnode, keys::vnode_of(&key[6..]));
+                        prop_assert!((ranges[part].start..ranges[part].end).contains(&vnode));
+                        reader.append(&row)?;
+                    }
+                    let batch = reader.finish()?;
+                    let ids = batch.column(1).as_primitive::<Int64Type>().values();
+                    let values = batch.column(0).as_string::<i32>().iter().map(|value| value.expect("no NULL").to_owned());
+                    found.extend(ids.iter().copied().zip(values));
+                }
+            }
+            for id in 0..50 {
+                let expected = batches.iter().flatten().filter(|row| row.0 == id);
+                prop_assert!(expected.eq(found.iter().filter(|row| row.0 == id)));
+            }
+        }
+    }
+}
