@@ -4,13 +4,15 @@
 # Debian. Arguments go through ARGS: make bench ARGS="--messages 200000".
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build lint doc bench
+.PHONY: help demo cluster cluster-add cluster-remove cluster-kill cluster-start cluster-status test build lint doc bench
 
 CARGO := cargo
 ARGS :=
 
 help:
 	@echo 'make demo    a nats-server, Weir, a stream of metrics and queries over it; stays up for psql'
+	@echo 'make cluster nats-server, etcd, meta, two compute nodes and a frontend as processes; while it runs, from elsewhere:'
+	@echo '             make cluster-status, cluster-add, cluster-remove NODE=…, cluster-kill NODE=…, cluster-start NODE=…'
 	@echo 'make test    lint, documentation, and every test; the end-to-end ones on real servers'
 	@echo 'make build   the release binary target/release/weir'
 	@echo 'make lint    formatting, clippy and rustdoc, where a warning is an error'
@@ -23,6 +25,19 @@ demo:
 	@deploy/setup.sh servers
 	@$(CARGO) build --locked -p weir -p weir-e2e --bins
 	@target/debug/demo $(ARGS)
+
+cluster:
+	@deploy/setup.sh build
+	@deploy/setup.sh servers
+	@$(CARGO) build --locked -p weir -p weir-e2e --bins
+	@target/debug/cluster $(ARGS)
+
+# These change the cluster that runs, and so do not build: the program is there.
+cluster-add cluster-status:
+	@target/debug/cluster $(@:cluster-%=%) $(ARGS)
+
+cluster-remove cluster-kill cluster-start:
+	@$(if $(NODE),,echo 'say which one: make $@ NODE=compute-1' >&2; exit 1;) target/debug/cluster $(@:cluster-%=%) $(NODE) $(ARGS)
 
 # Building all targets at once resolves the features of dependencies as the tests do, so that nothing is built twice; the
 # end-to-end tests run the binary weir, which cargo would not build for them.

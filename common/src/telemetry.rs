@@ -1,63 +1,53 @@
-//! Logs to standard error, metrics to a Prometheus registry.
+//! What a process tells of itself: logs on standard error, metrics over HTTP in Prometheus' format, and, if an endpoint is
+//! configured, both metrics and traces over OTLP.
+//!
+//! In reading order:
+//!
+//! * [`start`]: called once by `main`;
+//! * [`metrics`]: the meter on which the `metrics.rs` of each crate makes its instruments;
+//! * [`trace`]: spans, and how a trace goes from one process to another;
+//! * [`otlp`]: where metrics and traces go.
 //!
 //! Logging is filtered by `WEIR_LOG` (the syntax of `tracing-subscriber`'s `EnvFilter`) and written as JSON lines if
-//! `WEIR_LOG_FORMAT=json`. Without `WEIR_LOG` it is [`DEFAULT_FILTER`]. Metrics are OpenTelemetry instruments of the meter `weir`, each described
-//! once in the `metrics.rs` of its crate; [`meter`] hands the meter out.
+//! `WEIR_LOG_FORMAT=json`. Without `WEIR_LOG` it is [`DEFAULT_FILTER`]. What is logged and what is traced are independent
+//! of each other.
+//!
+//! Invariant: without an endpoint there are no spans that only traces need, so that they cost nothing.
+
+pub mod metrics;
+pub mod otlp;
+pub mod trace;
 
 use std::io::IsTerminal;
-use std::sync::OnceLock;
 
-use opentelemetry::metrics::{Meter, MeterProvider};
-use opentelemetry_sdk::metrics::SdkMeterProvider;
-use prometheus::{Encoder, Registry, TextEncoder};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
-struct Metrics {
-    registry: Registry,
-    provider: SdkMeterProvider,
-}
+pub use metrics::{meter, render_metrics};
+pub use otlp::Export;
 
-fn metrics() -> &'static Metrics {
-    static METRICS: OnceLock<Metrics> = OnceLock::new();
-    METRICS.get_or_init(|| {
-        let registry = Registry::new();
-        let exporter = opentelemetry_prometheus::exporter()
-            .with_registry(registry.clone())
-            .without_target_info()
-            .build()
-            .expect("a fresh registry has no conflicting collector");
-        Metrics { registry, provider: SdkMeterProvider::builder().with_reader(exporter).build() }
-    })
-}
+/// Weir's own lines from INFO up. What happens to connections to NATS, to the object store and to the receiver of
+/// telemetry is logged where it is handled, so the clients' own account of the same is left out.
+pub const DEFAULT_FILTER: &str = "info,slatedb=warn,object_store=warn,async_nats=off,opentelemetry=off";
 
-/// The meter on which every instrument of the process is made.
-pub fn meter() -> Meter {
-    metrics().provider.meter("weir")
-}
-
-/// All metrics of the process in Prometheus' text format.
-pub fn render_metrics() -> String {
-    let mut buffer = Vec::new();
-    TextEncoder::new()
-        .encode(&metrics().registry.gather(), &mut buffer)
-        .expect("metric families from one registry are consistent");
-    String::from_utf8(buffer).expect("the text format is UTF-8")
-}
-
-/// Weir's own lines from INFO up. What happens to a connection to NATS is logged where it is handled, so the client's
-/// own account of the same is left out.
-pub const DEFAULT_FILTER: &str = "info,slatedb=warn,async_nats=off";
-
-/// Starts logging. Call once, first thing in `main`.
-pub fn init_logging() {
+/// Starts logging, and export if there is any. Call once, first thing in `main`, before the first instrument is made.
+///
+/// # Panics
+/// If it is called twice.
+pub fn start(export: Option<&Export>) {
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    if std::env::var("WEIR_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        builder.json().init();
+    let filter = filter.and(filter_fn(|metadata| metadata.target() != trace::TARGET));
+    let log = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let log = if std::env::var("WEIR_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        log.json().with_filter(filter).boxed()
     } else {
-        builder.init();
+        log.with_filter(filter).boxed()
+    };
+    let traces = export.map(|export| export.layer().with_filter(filter_fn(trace::is_traced)));
+    tracing_subscriber::registry().with(log).with(traces).init();
+    if let Some(export) = export {
+        metrics::export_through(export);
     }
 }

@@ -13,10 +13,12 @@ use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+use tracing::{Instrument, Span, info_span};
 use weir_common::catalog::Table;
 use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, SlotId, TableId, TermId, VnodeRange};
 use weir_common::rpc;
+use weir_common::telemetry::trace;
 use weir_proto::{ScanRequest, ScanResponse, compute_server};
 
 use crate::metrics::{self, Metrics};
@@ -58,9 +60,16 @@ impl compute_server::Compute for Scans {
 
     async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
         let serving = self.serving.borrow().clone();
-        let scan = Scan::prepare(serving, request.into_inner())?;
+        let request = request.into_inner();
+        let (slot, epoch) = (request.slot, request.epoch);
+        let scan = Scan::prepare(serving, request)?;
+        let span = match trace::is_present() {
+            true => info_span!(target: trace::TARGET, "read", job = scan.table.declared.name, slot, epoch),
+            false => Span::none(),
+        };
         let (sender, receiver) = mpsc::channel(BATCHES_MAX);
-        tokio::spawn(scan.run(sender, self.metrics.clone()));
+        // The call's own span ends with the head of the answer.
+        tokio::spawn(scan.run(sender, self.metrics.clone()).instrument(span));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

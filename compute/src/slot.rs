@@ -14,11 +14,12 @@ use opentelemetry::KeyValue;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{Span, debug, info, info_span, warn};
 use uuid::Uuid;
 use weir_common::error::chain;
 use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
 use weir_common::task::{Group, OnFailure};
+use weir_common::telemetry::trace;
 
 use crate::metrics::Metrics;
 use crate::node::state::{Event, SlotEpoch};
@@ -41,7 +42,7 @@ const STALE_CHECKPOINTS_MAX: usize = 8;
 /// What a slot is told by its node.
 pub(crate) enum Control {
     /// A barrier is on its way to the actors.
-    Inject { epoch: Epoch, change: Change, lowest_pinned: Epoch, dropped: Option<TableId> },
+    Inject { epoch: Epoch, change: Change, lowest_pinned: Epoch, dropped: Option<TableId>, span: Span },
     /// The epoch is committed: older checkpoints are not needed any more.
     Committed(Epoch),
 }
@@ -91,6 +92,8 @@ pub(crate) struct Slot {
     checkpoints: VecDeque<(Epoch, watch::Receiver<Option<Uuid>>)>,
     /// When it may be said again that compaction does not keep up.
     next_compaction_warning: Instant,
+    /// Of barriers that are on their way: each ends when its epoch is durable.
+    spans: BTreeMap<Epoch, Span>,
 }
 
 impl Slot {
@@ -125,6 +128,7 @@ impl Slot {
             newest: None,
             checkpoints: VecDeque::new(),
             next_compaction_warning: Instant::now(),
+            spans: BTreeMap::new(),
         };
         group.spawn("slot", OnFailure::Log, slot.run(group.token().clone()));
         Ok(Handle { vnodes, control: control_sender, inbox: sender, snapshots: receiver })
@@ -170,14 +174,19 @@ impl Slot {
                     self.apply(write).await?;
                 }
             }
-            Message::Barrier { actor, epoch, position } => self.sealer.barrier(&actor, epoch, position),
+            Message::Barrier { actor, epoch, position } => {
+                let span = self.spans.get(&epoch).and_then(Span::id);
+                info!(target: trace::TARGET, parent: span, job = %actor.table, actor = %actor.split, "barrier delivered");
+                self.sealer.barrier(&actor, epoch, position);
+            }
         }
         Ok(())
     }
 
     fn obey(&mut self, control: Control) {
         match control {
-            Control::Inject { epoch, change, lowest_pinned, dropped } => {
+            Control::Inject { epoch, change, lowest_pinned, dropped, span } => {
+                self.spans.insert(epoch, span);
                 self.sealer.inject(epoch, change);
                 self.snapshots.send_if_modified(|snapshots| {
                     let stale = snapshots.first_key_value().is_some_and(|(oldest, _)| *oldest < lowest_pinned);
@@ -206,7 +215,8 @@ impl Slot {
             self.snapshots.send_modify(|snapshots| {
                 Arc::make_mut(snapshots).insert(seal.epoch, snapshot);
             });
-            self.checkpoint(seal).await?;
+            let span = self.spans.remove(&seal.epoch).unwrap_or_else(Span::none);
+            self.checkpoint(seal, span).await?;
             let slot = KeyValue::new("slot", i64::from(self.id.0));
             self.metrics.seal_seconds.record(started.elapsed().as_secs_f64(), std::slice::from_ref(&slot));
             for write in self.sealer.sealed() {
@@ -219,11 +229,13 @@ impl Slot {
 
     /// Cuts a checkpoint, or takes the newest one if nothing was written since, and reports it once it is durable.
     /// Nothing is written before this returns.
-    async fn checkpoint(&mut self, seal: Seal) -> Result<(), crate::state::Error> {
+    async fn checkpoint(&mut self, seal: Seal, span: Span) -> Result<(), crate::state::Error> {
         let (node, term, slot) = (self.node.clone(), self.term, self.id);
+        let durable = info_span!(target: trace::TARGET, parent: &span, "durable");
         let report = move |checkpoint: Uuid| async move {
             let epoch = SlotEpoch { slot, epoch: seal.epoch, checkpoint, positions: seal.positions };
             node.send(Event::SlotDurable(term, epoch)).await;
+            drop((durable, span));
         };
         if let Some(newest) = self.newest.clone().filter(|_| !self.dirty) {
             self.group.spawn("reuse checkpoint", OnFailure::Log, async move {

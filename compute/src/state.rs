@@ -3,6 +3,7 @@
 //! A table of contents, in reading order:
 //!
 //! * [`store`]: the object store behind a state URL, with the block cache that all slots of a process share;
+//! * [`health`]: whether the object store does what it is asked;
 //! * [`keys`]: how a row's place (table, vnode, split, sequence) becomes a key;
 //! * [`slot`]: a slot's database: writes, snapshots, checkpoints;
 //! * [`lineage`]: how a new database is made of committed checkpoints;
@@ -16,6 +17,7 @@
 
 mod error;
 
+pub mod health;
 pub mod keys;
 pub mod store;
 

@@ -83,6 +83,7 @@ pub(crate) fn barrier(barrier: proto::Barrier) -> Result<Barrier, rpc::Error> {
         epoch: Epoch(barrier.epoch),
         lowest_pinned: Epoch(barrier.lowest_pinned_epoch),
         mutation,
+        trace: barrier.traceparent.into(),
     })
 }
 

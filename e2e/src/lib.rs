@@ -6,7 +6,7 @@
 //! * [`process`]: a child process that can be killed, ended and started again;
 //! * [`servers`], [`s3`] and [`weir`]: nats-server and etcd, an object store, then the roles of Weir, each with its own
 //!   readiness;
-//! * [`proxy`]: a network between a client and a server that fails when told to;
+//! * [`proxy`]: a network between a client and a server that fails when told to; [`faults`]: the same for HTTP requests;
 //! * [`workload`] and [`publish`]: messages whose content follows from their number, and how they get into a stream;
 //! * [`sql`]: a Postgres client that survives the loss of its server;
 //! * [`chaos`]: who is killed when, from a seed;
@@ -23,6 +23,7 @@ pub mod s3;
 pub mod servers;
 pub mod weir;
 
+pub mod faults;
 pub mod proxy;
 
 pub mod publish;

@@ -19,6 +19,9 @@ const START_DEADLINE: Duration = Duration::from_secs(60);
 /// The bucket that is there from the start.
 const BUCKET: &str = "weir";
 
+/// Under what state is in it.
+const PREFIX: &str = "some/prefix";
+
 /// A running object store with one bucket.
 pub struct S3 {
     process: Process,
@@ -46,17 +49,44 @@ impl S3 {
         Ok(s3)
     }
 
+    /// Where it listens.
+    pub fn socket(&self) -> SocketAddr {
+        self.address
+    }
+
     /// State in it, under a prefix of the bucket.
     pub fn state(&self) -> State {
+        self.state_through(self.address)
+    }
+
+    /// The same, reached through a proxy at the address.
+    pub fn state_through(&self, address: SocketAddr) -> State {
         let environment = [
-            ("AWS_ENDPOINT", format!("http://{}", self.address)),
+            ("AWS_ENDPOINT", format!("http://{address}")),
             ("AWS_REGION", "us-east-1".to_owned()),
             // It lets in whoever has any.
             ("AWS_ACCESS_KEY_ID", "key".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        State { url: format!("s3://{BUCKET}/some/prefix"), environment }
+        State { url: format!("s3://{BUCKET}/{PREFIX}"), environment }
+    }
+
+    /// The names of what is in a folder below the place of state.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        let prefix = format!("{PREFIX}/{folder}/");
+        let path = format!("/{BUCKET}?list-type=2&delimiter=%2F&prefix={}", prefix.replace('/', "%2F"));
+        let (status, body) = http::request(self.address, "GET", &path).await?;
+        ensure!(status == 200, "{status} {body}");
+        // <CommonPrefixes><Prefix>some/prefix/folder/name/</Prefix></CommonPrefixes>
+        let found = body.split("<CommonPrefixes>").skip(1).filter_map(|text| {
+            let name = text.split_once("<Prefix>")?.1.split_once("</Prefix>")?.0;
+            Some(name.strip_prefix(&prefix)?.trim_end_matches('/').to_owned())
+        });
+        Ok(found.collect())
     }
 
     /// How many requests of a method it has answered so far.
@@ -87,6 +117,9 @@ mod tests {
             let (status, _) = http::request(s3.address, "GET", &format!("/{BUCKET}/nothing")).await?;
             assert_eq!(status, 404);
             assert_eq!((s3.requests("PUT")?, s3.requests("GET")?), (2, 1));
+            http::request(s3.address, "PUT", &format!("/{BUCKET}/{PREFIX}/f/one/object")).await?;
+            http::request(s3.address, "PUT", &format!("/{BUCKET}/{PREFIX}/f/two/object")).await?;
+            assert_eq!(s3.folders("f").await?, ["one", "two"]);
             Ok(())
         });
     }

@@ -4,13 +4,14 @@
 //! wait for others.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use crate::http;
 use crate::process::{Process, Program, kill9_together, weir_executable};
-use crate::sandbox::{Sandbox, free_address};
+use crate::sandbox::{Log, Sandbox, free_address};
 use crate::servers::Etcd;
 use crate::sql::Sql;
 use crate::wait::eventually;
@@ -59,6 +60,8 @@ pub struct Shared {
     pub state: State,
     /// Where meta nodes listen.
     pub meta_addresses: Vec<SocketAddr>,
+    /// What is added to the environment of every node.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Weir {
@@ -93,7 +96,7 @@ impl Weir {
     /// # Errors
     /// If the executable is missing or cannot be run.
     pub fn meta(sandbox: &Sandbox, name: &str, listen: SocketAddr, shared: &Shared) -> Result<Weir> {
-        let mut weir = Weir::start(sandbox, name, &shared.state.environment, |_, http| {
+        let mut weir = Weir::start(sandbox, name, &shared.stateful(), |_, http| {
             vec![
                 ("meta", String::new()),
                 ("--listen", listen.to_string()),
@@ -114,7 +117,7 @@ impl Weir {
     /// # Errors
     /// If the executable is missing or cannot be run.
     pub fn compute(sandbox: &Sandbox, name: &str, parallelism: usize, shared: &Shared) -> Result<Weir> {
-        Weir::start(sandbox, name, &shared.state.environment, |address, http| {
+        Weir::start(sandbox, name, &shared.stateful(), |address, http| {
             vec![
                 ("compute", String::new()),
                 ("--listen", address.to_string()),
@@ -133,7 +136,7 @@ impl Weir {
     /// # Errors
     /// If the executable is missing or cannot be run.
     pub fn frontend(sandbox: &Sandbox, name: &str, shared: &Shared) -> Result<Weir> {
-        Weir::start(sandbox, name, &[], |address, http| {
+        Weir::start(sandbox, name, &shared.environment, |address, http| {
             vec![
                 ("frontend", String::new()),
                 ("--sql-listen", address.to_string()),
@@ -160,9 +163,19 @@ impl Weir {
         Ok(Weir { name: name.to_owned(), process, address, http })
     }
 
+    /// The name under which it was started.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The process, to kill it, restart it or read its processor time.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Its log.
+    pub fn log(&self) -> Arc<Log> {
+        Arc::clone(self.process.log())
     }
 
     /// Announces WARN and ERROR lines of this process, see [`crate::sandbox::Log::expect_warnings`].
@@ -188,11 +201,19 @@ impl Weir {
         let what = format!("{} to be ready", self.name);
         eventually(&what, READY_DEADLINE, async || {
             ensure!(self.process.is_running()?, "the process has ended");
-            let (status, body) = http::request(self.http, "GET", "/ready").await?;
-            ensure!(status == 200, "{status} {body}");
-            Ok(Some(()))
+            self.readiness().await.map(Some)
         })
         .await
+    }
+
+    /// Whether the role says now that it can do its work.
+    ///
+    /// # Errors
+    /// If it does not, with its reason.
+    pub async fn readiness(&self) -> Result<()> {
+        let (status, body) = http::request(self.http, "GET", "/ready").await?;
+        ensure!(status == 200, "{body} ({status})");
+        Ok(())
     }
 
     /// The value of a metric, summed over its labels; zero if it is not there yet.
@@ -219,6 +240,11 @@ impl Weir {
 }
 
 impl Shared {
+    /// The environment of nodes that know where state is.
+    fn stateful(&self) -> Vec<(String, String)> {
+        [self.environment.clone(), self.state.environment.clone()].concat()
+    }
+
     /// The addresses as a command line wants them.
     fn meta_list(&self) -> String {
         self.meta_addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")
@@ -264,9 +290,23 @@ impl Cluster {
     /// # Errors
     /// If something does not start.
     pub async fn start_on(state: State, sandbox: &Sandbox, metas: usize, computes: usize) -> Result<Cluster> {
+        Cluster::start_with(state, Vec::new(), sandbox, metas, computes).await
+    }
+
+    /// As [`Cluster::start_on`], with more in the environment of every node.
+    ///
+    /// # Errors
+    /// If something does not start.
+    pub async fn start_with(
+        state: State,
+        environment: Vec<(String, String)>,
+        sandbox: &Sandbox,
+        metas: usize,
+        computes: usize,
+    ) -> Result<Cluster> {
         let etcd = Etcd::start(sandbox).await?;
-        let shared =
-            Shared { etcd_url: etcd.url(), state, meta_addresses: (0..metas).map(|_| free_address()).collect() };
+        let meta_addresses = (0..metas).map(|_| free_address()).collect();
+        let shared = Shared { etcd_url: etcd.url(), state, meta_addresses, environment };
         let metas = shared.meta_addresses.iter().enumerate();
         let metas = metas.map(|(i, &address)| Weir::meta(sandbox, &format!("meta-{i}"), address, &shared));
         let metas = metas.collect::<Result<Vec<_>>>()?;

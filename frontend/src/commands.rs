@@ -25,7 +25,7 @@ static CREATE_TABLE: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name"
 static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name", "Type", "Is Hidden", "Description"]));
 static JOBS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Id", "Name", "Kind", "State", "Error"]));
 static CLUSTER: LazyLock<SchemaRef> =
-    LazyLock::new(|| text_schema(&["Id", "Role", "Addr", "State", "Slots", "Term", "Epoch"]));
+    LazyLock::new(|| text_schema(&["Id", "Role", "Addr", "State", "Slots", "Term", "Epoch", "Error"]));
 static VARIABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["name", "setting"]));
 
 /// The columns of a statement's answer before it is run; `None` if it has none.
@@ -79,7 +79,8 @@ pub(crate) fn cluster(cluster: &Cluster) -> Result<RecordBatch, Error> {
         let slots: Vec<String> = node.slots.iter().map(u32::to_string).collect();
         let cells = [node.id.clone(), node.role.clone(), node.address.clone(), node.state.clone(), slots.join(",")];
         let tail = [cluster.term.to_string(), cluster.epoch.to_string()];
-        cells.into_iter().chain(tail).map(Some).collect()
+        let error = Some(node.trouble.clone()).filter(|trouble| !trouble.is_empty());
+        cells.into_iter().chain(tail).map(Some).chain([error]).collect()
     });
     batch(&CLUSTER, rows)
 }

@@ -16,6 +16,7 @@ use weir_common::catalog::{NewTable, Table};
 use weir_common::error::Kind;
 use weir_common::ids::{Epoch, SlotId, TermId, VnodeRange};
 use weir_common::rpc;
+use weir_common::telemetry::trace::{Inject, TracedChannel};
 use weir_proto as proto;
 use weir_proto::meta_client::MetaClient;
 
@@ -53,7 +54,7 @@ pub(crate) fn channel(address: &str) -> Result<Channel, Error> {
 /// The meta nodes, of which one leads.
 #[derive(Debug)]
 pub(crate) struct Meta {
-    nodes: Vec<MetaClient<Channel>>,
+    nodes: Vec<MetaClient<TracedChannel>>,
     /// The node that answered last. A guess: whoever is wrong moves on to the next.
     leader: AtomicUsize,
     reached: AtomicBool,
@@ -102,7 +103,10 @@ impl Meta {
         }
         let nodes = addresses
             .iter()
-            .map(|address| Ok(MetaClient::new(channel(address)?).max_decoding_message_size(MESSAGE_BYTES_MAX)))
+            .map(|address| {
+                let node = MetaClient::with_interceptor(channel(address)?, Inject);
+                Ok(node.max_decoding_message_size(MESSAGE_BYTES_MAX))
+            })
             .collect::<Result<_, Error>>()?;
         Ok(Meta { nodes, leader: AtomicUsize::new(0), reached: AtomicBool::new(false) })
     }
@@ -114,13 +118,14 @@ impl Meta {
 
     /// The newest committed epoch, kept readable until it is released.
     pub(crate) async fn pin(&self, deadline: Instant) -> Result<Pinned, Error> {
-        let call = |mut node: MetaClient<Channel>| async move { quick(node.pin(proto::PinRequest {})).await };
+        let call = |mut node: MetaClient<TracedChannel>| async move { quick(node.pin(proto::PinRequest {})).await };
         Ok(pinned(self.call(deadline, call).await.result?)?)
     }
 
     /// The newest catalog.
     pub(crate) async fn catalog(&self, deadline: Instant) -> Result<Catalog, Error> {
-        let call = |mut node: MetaClient<Channel>| async move { quick(node.catalog(proto::CatalogRequest {})).await };
+        let call =
+            |mut node: MetaClient<TracedChannel>| async move { quick(node.catalog(proto::CatalogRequest {})).await };
         let response = self.call(deadline, call).await.result?;
         let tables = response.tables.iter().map(|table| serde_json::from_slice::<Table>(table));
         let tables: Vec<Table> = tables.collect::<Result<_, _>>().map_err(|error| {
@@ -135,7 +140,7 @@ impl Meta {
 
     /// Renews pins; with none it only asks whether there is a leader. Tried once.
     pub(crate) async fn renew_pins(&self, pins: Vec<u64>) -> Result<(), Error> {
-        let call = |mut node: MetaClient<Channel>| {
+        let call = |mut node: MetaClient<TracedChannel>| {
             let request = proto::PinsRequest { pins: pins.clone() };
             async move { quick(node.renew_pins(request)).await }
         };
@@ -145,7 +150,7 @@ impl Meta {
 
     /// Releases pins. Tried once: pins run out by themselves.
     pub(crate) async fn release_pins(&self, pins: Vec<u64>) -> Result<(), Error> {
-        let call = |mut node: MetaClient<Channel>| {
+        let call = |mut node: MetaClient<TracedChannel>| {
             let request = proto::PinsRequest { pins: pins.clone() };
             async move { quick(node.release_pins(request)).await }
         };
@@ -162,7 +167,7 @@ impl Meta {
     ) -> Result<proto::CreateTableResponse, Error> {
         let bytes = serde_json::to_vec(table).map_err(|error| Error::internal(error.to_string()))?;
         let request = proto::CreateTableRequest { table: bytes.into(), if_not_exists };
-        let call = |mut node: MetaClient<Channel>| {
+        let call = |mut node: MetaClient<TracedChannel>| {
             let request = request.clone();
             async move { node.create_table(request).await }
         };
@@ -186,7 +191,7 @@ impl Meta {
     /// Drops a table; returns whether there was one, when its job is stopped and that is committed.
     pub(crate) async fn drop_table(&self, name: &str, if_exists: bool, deadline: Instant) -> Result<bool, Error> {
         let request = proto::DropTableRequest { name: name.to_owned(), if_exists };
-        let call = |mut node: MetaClient<Channel>| {
+        let call = |mut node: MetaClient<TracedChannel>| {
             let request = request.clone();
             async move { node.drop_table(request).await }
         };
@@ -200,13 +205,14 @@ impl Meta {
 
     /// Returns when everything read so far is committed.
     pub(crate) async fn flush(&self, deadline: Instant) -> Result<Epoch, Error> {
-        let call = |mut node: MetaClient<Channel>| async move { node.flush(proto::FlushRequest {}).await };
+        let call = |mut node: MetaClient<TracedChannel>| async move { node.flush(proto::FlushRequest {}).await };
         Ok(Epoch(self.call(deadline, call).await.result?.epoch))
     }
 
     /// The nodes, the term and the committed epoch.
     pub(crate) async fn cluster(&self, deadline: Instant) -> Result<Cluster, Error> {
-        let call = |mut node: MetaClient<Channel>| async move { quick(node.cluster(proto::ClusterRequest {})).await };
+        let call =
+            |mut node: MetaClient<TracedChannel>| async move { quick(node.cluster(proto::ClusterRequest {})).await };
         let response = self.call(deadline, call).await.result?;
         Ok(Cluster { term: term(response.term)?, epoch: Epoch(response.epoch), nodes: response.nodes })
     }
@@ -214,7 +220,7 @@ impl Meta {
     /// Asks the node that is taken for the leader, then the others, round after round until the deadline.
     async fn call<T, F, A>(&self, deadline: Instant, attempt: F) -> Outcome<T>
     where
-        F: Fn(MetaClient<Channel>) -> A,
+        F: Fn(MetaClient<TracedChannel>) -> A,
         A: Future<Output = Result<Response<T>, Status>>,
     {
         let mut pause = PAUSE_MIN;

@@ -143,7 +143,7 @@ impl Connection {
             let message = match tokio::time::timeout(HEARTBEAT, messages.recv()).await {
                 Ok(Some(message)) => message,
                 Ok(None) => return,
-                Err(_) => wire::to_node(to_node::Message::Heartbeat(Heartbeat {})),
+                Err(_) => wire::to_node(to_node::Message::Heartbeat(Heartbeat::default())),
             };
             if stream.send(Ok(message)).await.is_err() {
                 return;
@@ -153,6 +153,7 @@ impl Connection {
 
     /// Hands what the node says to the coordinator, until the node is lost; returns why.
     async fn listen(&self, mut inbox: Streaming<FromNode>) -> String {
+        let mut trouble = String::new();
         loop {
             let message = match tokio::time::timeout(SILENCE_MAX, inbox.next()).await {
                 Ok(Some(Ok(FromNode { message }))) => message,
@@ -160,7 +161,14 @@ impl Connection {
                 Ok(None) => return "it closed its control stream".to_owned(),
                 Err(_) => return format!("silent for {} s", SILENCE_MAX.as_secs()),
             };
-            match message.map_or(Ok(None), |message| self.input(message)) {
+            let heard = match message {
+                Some(Message::Heartbeat(Heartbeat { trouble: now })) if now != trouble => {
+                    trouble.clone_from(&now);
+                    Ok(Some(Input::Trouble(self.node.clone(), now)))
+                }
+                message => message.map_or(Ok(None), |message| self.input(message)),
+            };
+            match heard {
                 Ok(None) => {}
                 Ok(Some(input)) => {
                     if self.reign.coordinator.send(input).await.is_err() {

@@ -16,7 +16,7 @@ use tonic::transport::Server;
 use tracing::{Instrument, info, info_span};
 use weir_common::error::{Kind, chain};
 use weir_common::http::Readiness;
-use weir_common::telemetry;
+use weir_common::telemetry::{self, trace};
 use weir_proto::control_server::ControlServer;
 use weir_proto::meta_server::MetaServer;
 
@@ -104,6 +104,7 @@ impl Meta {
         let service = Service::new(current, self.config.clone());
         let server = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .trace_fn(trace::server_span)
             .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(MetaServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned());

@@ -126,8 +126,10 @@ impl meta_server::Meta for Service {
             address: self.config.advertise.clone(),
             state: "leader".to_owned(),
             slots: Vec::new(),
+            trouble: String::new(),
         };
         let compute = view.nodes.into_iter().map(|(node, address, state, slots)| proto::ClusterNode {
+            trouble: view.troubles.get(&node).cloned().unwrap_or_default(),
             id: node.0,
             role: "compute".to_owned(),
             address,

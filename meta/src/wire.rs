@@ -9,6 +9,7 @@ use weir_common::error::Kind;
 use weir_common::head::SlotState;
 use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, SplitId, TableId, TableSplit, TermId};
 use weir_common::rpc;
+use weir_common::telemetry::trace::TraceParent;
 use weir_proto as proto;
 use weir_proto::to_node::Message;
 
@@ -72,7 +73,13 @@ fn start_split(assigned: &AssignedSplit) -> proto::StartSplit {
 }
 
 /// A barrier, the same for every node.
-pub(crate) fn barrier(term: TermId, epoch: Epoch, lowest_pinned: Epoch, mutation: Option<&Mutation>) -> proto::ToNode {
+pub(crate) fn barrier(
+    term: TermId,
+    epoch: Epoch,
+    lowest_pinned: Epoch,
+    mutation: Option<&Mutation>,
+    trace: TraceParent,
+) -> proto::ToNode {
     let mutation = mutation.map(|mutation| match mutation {
         Mutation::Add(table, splits) => proto::barrier::Mutation::AddTable(proto::AddTable {
             table: table_bytes(table),
@@ -85,6 +92,7 @@ pub(crate) fn barrier(term: TermId, epoch: Epoch, lowest_pinned: Epoch, mutation
         epoch: epoch.0,
         lowest_pinned_epoch: lowest_pinned.0,
         mutation,
+        traceparent: trace.into(),
     }))
 }
 

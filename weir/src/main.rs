@@ -6,7 +6,7 @@ use anyhow::Context;
 use tracing::warn;
 use weir::config::{self, Role};
 use weir::{run, signal};
-use weir_common::telemetry;
+use weir_common::telemetry::{self, Export};
 
 /// SQL is planned recursively: long expressions need deeper stacks than a thread has by default.
 const STACK_BYTES: usize = 8 << 20;
@@ -18,7 +18,6 @@ fn main() -> ExitCode {
         Err(config::Error::Usage(usage)) => usage.exit(),
         Err(error) => return fail(&error.into()),
     };
-    telemetry::init_logging();
     match start(role) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
@@ -26,19 +25,34 @@ fn main() -> ExitCode {
 }
 
 fn start(role: Role) -> anyhow::Result<()> {
-    // A client takes two file descriptors, and the usual soft limit is 1,024.
-    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        warn!(%error, "the limit of open files stays as it is");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(STACK_BYTES)
         .build()
         .context("cannot start threads")?;
-    runtime.block_on(async {
+    let export = match role.otlp_endpoint(|name| std::env::var_os(name))? {
+        Some(endpoint) => {
+            let _runtime = runtime.enter();
+            Some(Export::to(&endpoint, role.name())?)
+        }
+        None => None,
+    };
+    telemetry::start(export.as_ref());
+    // A client takes two file descriptors, and the usual soft limit is 1,024.
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        warn!(%error, "the limit of open files stays as it is");
+    }
+    if let Some(export) = &export {
+        export.announce();
+    }
+    let ended = runtime.block_on(async {
         let cancel = signal::stop_on_signal().context("cannot watch signals")?;
         Ok(run::run(role, cancel).await?)
-    })
+    });
+    if let Some(export) = export {
+        export.stop();
+    }
+    ended
 }
 
 /// One line with all causes.

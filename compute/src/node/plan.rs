@@ -5,6 +5,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use weir_common::catalog::Table;
 use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::telemetry::trace::TraceParent;
 
 /// A node's part of a term.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,4 +98,6 @@ pub struct Barrier {
     pub lowest_pinned: Epoch,
     /// What changes.
     pub mutation: Option<Mutation>,
+    /// The span of meta's that it is part of.
+    pub trace: TraceParent,
 }

@@ -221,6 +221,7 @@ impl ActiveTerm {
 #[cfg(test)]
 mod tests {
     use weir_common::ids::{Term, VnodeRange};
+    use weir_common::telemetry::trace::TraceParent;
 
     use super::super::plan::SlotPlan;
     use super::*;
@@ -247,7 +248,13 @@ mod tests {
     }
 
     fn barrier(number: u64, epoch: u64) -> Event {
-        Event::Barrier(Barrier { term: term(number), epoch: Epoch(epoch), lowest_pinned: Epoch(0), mutation: None })
+        Event::Barrier(Barrier {
+            term: term(number),
+            epoch: Epoch(epoch),
+            lowest_pinned: Epoch(0),
+            mutation: None,
+            trace: TraceParent::default(),
+        })
     }
 
     fn durable(number: u64, slot: u32, epoch: u64) -> Event {

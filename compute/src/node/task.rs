@@ -3,8 +3,8 @@
 //! Losing the control stream ends the node's part in the term at once: whatever it would do could not be committed.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -17,10 +17,11 @@ use tonic::transport::Server;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 use weir_common::catalog::Table;
-use weir_common::error::chain;
+use weir_common::error::{Kind, chain};
 use weir_common::http::Readiness;
 use weir_common::ids::{TableId, TermId};
-use weir_common::{rpc, telemetry};
+use weir_common::rpc;
+use weir_common::telemetry::{self, trace};
 use weir_proto::compute_server::ComputeServer;
 use weir_proto::exchange_server::ExchangeServer;
 use weir_proto::{FromNode, Heartbeat, Hello, Leave, Surveyed, ToNode, from_node, to_node};
@@ -43,6 +44,8 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 /// How long after a failed attempt the leader is looked for again.
 const RECONNECT: Duration = Duration::from_millis(200);
+/// How long after the object store has not answered it is asked again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a node that stops waits to be relieved.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the next term waits for the last one's tasks to end.
@@ -88,18 +91,23 @@ enum Input {
 pub struct Compute {
     config: Config,
     joined: Arc<AtomicBool>,
+    /// Once it is open.
+    store: Arc<OnceLock<Store>>,
 }
 
 impl Compute {
     /// A node.
     pub fn new(config: Config) -> Compute {
-        Compute { config, joined: Arc::new(AtomicBool::new(false)) }
+        Compute { config, joined: Arc::new(AtomicBool::new(false)), store: Arc::new(OnceLock::new()) }
     }
 
-    /// Ready: the leader knows it.
+    /// Ready: the leader knows it, and the object store does what it is asked.
     pub fn readiness(&self) -> Readiness {
-        let joined = Arc::clone(&self.joined);
+        let (joined, store) = (Arc::clone(&self.joined), Arc::clone(&self.store));
         Arc::new(move || {
+            if let Some(trouble) = store.get().and_then(Store::trouble) {
+                return Err(trouble);
+            }
             let joined = joined.load(Ordering::Relaxed);
             if joined { Ok(()) } else { Err("no leader among the meta nodes reached".to_owned()) }
         })
@@ -112,6 +120,7 @@ impl Compute {
     pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
         let metrics = Metrics::new(&telemetry::meter());
         let store = Store::open(&self.config.state_url)?;
+        let store = self.store.get_or_init(|| store).clone();
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let inputs_handle = Inputs { sender };
         let (serving, receiver) = watch::channel(None);
@@ -121,6 +130,7 @@ impl Compute {
         let scans = Scans::new(receiver, metrics.clone());
         let server = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .trace_fn(trace::server_span)
             .initial_stream_window_size(exchange::STREAM_WINDOW_BYTES)
             .initial_connection_window_size(exchange::CONNECTION_WINDOW_BYTES)
             .add_service(ComputeServer::new(scans))
@@ -211,9 +221,16 @@ impl Task {
         Ok(())
     }
 
-    /// One attempt, during which tasks of the last term are still heard, so that they can end.
+    /// One attempt, during which tasks of the last term are still heard, so that they can end. A node that cannot use the
+    /// object store does not join: it could take no part in a term, and would keep the others from theirs.
     async fn find_leader(&mut self, cancel: &CancellationToken) -> Result<Option<Session>, Error> {
         let attempt = async {
+            if let Err(error) = self.environment.store.probe().await {
+                // What lasts is said where it is met.
+                debug!(error = chain(&error), "not joining without an object store");
+                tokio::time::sleep(PROBE_INTERVAL).await;
+                return Ok(None);
+            }
             let found = session::open(&self.config.meta_addrs, &self.hello).await;
             if matches!(found, Ok(None)) {
                 tokio::time::sleep(RECONNECT).await;
@@ -258,7 +275,11 @@ impl Task {
                 }
                 Some(input) = self.inputs.recv() => match input {
                     Input::Event(event) => self.apply(event, Some(&outbox)).await,
-                    Input::Opened(plan, databases) => self.opened(*plan, databases, &outbox).await,
+                    Input::Opened(plan, databases) => {
+                        if let Err(reason) = self.opened(*plan, databases, &outbox).await {
+                            return Ended::Lost(reason);
+                        }
+                    }
                     Input::Surveyed(number, survey) => {
                         self.surveyed = Some((number, survey));
                         say(&outbox, from_node::Message::Surveyed(Surveyed { survey: number }));
@@ -272,7 +293,8 @@ impl Task {
                         warn!("nobody took this node's share over in time, stopping");
                         return Ended::Left;
                     }
-                    say(&outbox, from_node::Message::Heartbeat(Heartbeat {}));
+                    let trouble = self.environment.store.trouble().unwrap_or_default();
+                    say(&outbox, from_node::Message::Heartbeat(Heartbeat { trouble }));
                 }
                 () = cancel.cancelled(), if leaving.is_none() => {
                     info!("leaving the cluster");
@@ -356,17 +378,18 @@ impl Task {
         });
     }
 
+    /// Begins the term, or says why not. The error is a reason to leave the leader alone until it has passed.
     async fn opened(
         &mut self,
         plan: Plan,
         databases: Result<Databases, state::Error>,
         outbox: &mpsc::Sender<FromNode>,
-    ) {
+    ) -> Result<(), String> {
         let id = plan.term;
         let started = match databases {
             Ok(databases) if self.core.term() != Some(id) => {
                 discard(databases);
-                return;
+                return Ok(());
             }
             Ok(databases) => Term::start(&plan, databases, self.environment.clone(), &self.stop),
             Err(error) => Err(error),
@@ -379,12 +402,15 @@ impl Task {
                 self.publish();
                 Ok(())
             }
-            Err(error) => Err(chain(&error)),
+            Err(error) => Err((error.kind(), chain(&error))),
         };
+        let unavailable = matches!(&result, Err((Kind::Unavailable, _)));
+        let result = result.map_err(|(_, error)| error);
         if let Err(error) = &result {
             warn!(term = %id, error, "cannot start the term");
         }
         self.apply(Event::Opened(id, result), Some(outbox)).await;
+        if unavailable { Err("the object store is out of reach".to_owned()) } else { Ok(()) }
     }
 
     fn close(&mut self, id: TermId) {

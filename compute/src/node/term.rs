@@ -6,10 +6,12 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::info_span;
 use weir_common::catalog::Table;
 use weir_common::error::chain;
 use weir_common::ids::{Epoch, SlotId, TableId, TableSplit, TermId};
 use weir_common::task::Group;
+use weir_common::telemetry::trace;
 
 use super::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SplitPlan};
 use super::state::Event;
@@ -183,7 +185,11 @@ impl Term {
             };
             let (change, lowest_pinned) = (Change { add, remove: dropped }, barrier.lowest_pinned);
             // A slot that is gone has told the node why.
-            let _ = slot.control.send(slot::Control::Inject { epoch, change, lowest_pinned, dropped }).await;
+            let span = info_span!(
+                target: trace::TARGET, parent: None, "slot", otel.kind = "consumer", term = %self.id, slot = %id, %epoch
+            );
+            barrier.trace.adopt(&span);
+            let _ = slot.control.send(slot::Control::Inject { epoch, change, lowest_pinned, dropped, span }).await;
         }
         for (split, actor) in &self.actors {
             let last = Some(split.table) == dropped;

@@ -24,6 +24,22 @@ pub enum Error {
         #[source]
         source: object_store::Error,
     },
+    /// The object store does not answer.
+    #[error("the object store has not answered for {seconds} s")]
+    Silent {
+        /// For how long it was waited for.
+        seconds: u64,
+    },
+    /// A database could not be opened in time.
+    #[error("database \"{path}\" could not be opened within {seconds} s: {}", failure(last))]
+    Late {
+        /// The path, relative to the state URL.
+        path: String,
+        /// How long it was tried.
+        seconds: u64,
+        /// What the object store last failed with.
+        last: Option<String>,
+    },
     /// The path of a new database holds something already.
     #[error("database path \"{path}\" was used before")]
     PathUsed {
@@ -81,6 +97,11 @@ impl From<slatedb::CloseReason> for Closed {
     }
 }
 
+/// What is known of a failure that was tried again and again.
+fn failure(last: &Option<String>) -> &str {
+    last.as_deref().unwrap_or("the object store does not answer")
+}
+
 impl Error {
     pub(super) fn objects(action: &'static str, path: impl ToString) -> impl FnOnce(object_store::Error) -> Error {
         let path = path.to_string();
@@ -103,6 +124,7 @@ impl Error {
                 object_store::Error::NotFound { .. } => Kind::Corrupt,
                 _ => Kind::Unavailable,
             },
+            Error::Silent { .. } | Error::Late { .. } => Kind::Unavailable,
             Error::PathUsed { .. } => Kind::Internal,
             Error::Database { source, .. } => match source.kind() {
                 slatedb::ErrorKind::Unavailable => Kind::Unavailable,

@@ -29,6 +29,8 @@ pub struct Tuning {
     pub cache_bytes: u64,
     /// A slot's writes that are not in the object store yet, beyond which writing waits.
     pub unflushed_bytes_max: usize,
+    /// How long the opening of a database may take. Less than meta waits for a node, so that the node can say why.
+    pub open_timeout: Duration,
     /// How often compaction looks for work.
     pub compaction_poll: Duration,
     /// How long files that compaction has replaced are kept for scans that read them. One that takes longer goes on
@@ -47,6 +49,7 @@ impl Default for Tuning {
         Tuning {
             cache_bytes: 256 << 20,
             unflushed_bytes_max: 256 << 20,
+            open_timeout: Duration::from_secs(30),
             compaction_poll: Duration::from_millis(500),
             replaced_files_lifetime: Duration::from_secs(60),
             collection_interval: Duration::from_secs(60),

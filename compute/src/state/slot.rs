@@ -48,9 +48,23 @@ impl SlotDb {
     /// hold of `tables` in `vnodes`, or empty if there are no sources. Sources must not overlap.
     ///
     /// # Errors
-    /// [`Error::PathUsed`] if the path holds anything; [`Error::Database`] if a checkpoint does not exist (any more),
-    /// or the object store fails for good.
+    /// [`Error::PathUsed`] if the path holds anything; [`Error::Database`] if a checkpoint does not exist (any more);
+    /// [`Error::Late`] if the object store keeps it waiting for too long.
     pub async fn open(
+        store: &Store,
+        path: &str,
+        vnodes: VnodeRange,
+        sources: &[CloneSource],
+        tables: &HashSet<TableId>,
+    ) -> Result<SlotDb, Error> {
+        // SlateDB tries for as long as the object store fails, whoever waits.
+        let limit = store.tuning.open_timeout;
+        let opened = tokio::time::timeout(limit, SlotDb::open_now(store, path, vnodes, sources, tables)).await;
+        let late = |_| Error::Late { path: path.to_owned(), seconds: limit.as_secs(), last: store.last_failure() };
+        opened.map_err(late)?
+    }
+
+    async fn open_now(
         store: &Store,
         path: &str,
         vnodes: VnodeRange,

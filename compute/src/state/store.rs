@@ -5,16 +5,26 @@
 //! `memory://` lives as long as the [`Store`] and its clones.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
+use object_store::path::Path;
 use object_store::prefix::PrefixStore;
-use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{ObjectStore, RetryConfig};
 use slatedb::db_cache::DbCache;
 use slatedb::db_cache::foyer::{FoyerCache, FoyerCacheOptions};
 
+use super::health::{Health, Watched};
 use super::{Error, Tuning};
+
+/// After how long the store counts as silent. Less than the client waits for an answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What the client itself tries again, within seconds. SlateDB goes on for as long as it takes, and looks at what came of a
+/// write whose answer was lost; what is asked without SlateDB fails with the last error.
+const RETRIES_MAX: usize = 4;
+const RETRIES_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An object store, opened once a process. Cheap to clone.
 #[derive(Clone)]
@@ -23,6 +33,7 @@ pub struct Store {
     /// The same objects, by a client that also removes the directories that a deletion leaves empty. Only databases
     /// that nothing uses any more are deleted through it, so it never races with a write.
     pub(super) removal: Arc<dyn ObjectStore>,
+    health: Health,
     /// Whether an object can be replaced on condition of its version, which local directories cannot.
     pub(super) conditional_overwrite: bool,
     pub(super) cache: Arc<dyn DbCache>,
@@ -56,38 +67,42 @@ impl Store {
         match scheme {
             "memory" => {
                 let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-                Ok(Store::new(Arc::clone(&objects), objects, true, tuning))
+                Ok(Store::new(Place { removal: Arc::clone(&objects), objects, bucket: None }, true, tuning))
             }
             "file" if rest.starts_with('/') => {
                 let local = || LocalFileSystem::new_with_prefix(rest).map_err(|error| unusable(error.to_string()));
                 std::fs::create_dir_all(rest).map_err(|error| unusable(error.to_string()))?;
                 let objects = local()?.with_fsync(true);
                 let removal = local()?.with_automatic_cleanup(true);
-                Ok(Store::new(Arc::new(objects), Arc::new(removal), false, tuning))
+                let place = Place { objects: Arc::new(objects), removal: Arc::new(removal), bucket: None };
+                Ok(Store::new(place, false, tuning))
             }
             "file" => Err(unusable("a directory is named by its absolute path, as in file:///var/lib/weir".to_owned())),
             "s3" => {
                 let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-                let s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).with_allow_http(true).build();
-                let s3 = s3.map_err(|error| unusable(error.to_string()))?;
+                let s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).with_allow_http(true);
+                let s3 = s3.with_retry(retries()).build().map_err(|error| unusable(error.to_string()))?;
                 let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|error| unusable(error.to_string()))?;
                 let objects: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(s3, prefix));
-                Ok(Store::new(Arc::clone(&objects), objects, true, tuning))
+                Ok(Store::new(Place { removal: Arc::clone(&objects), objects, bucket: Some(bucket) }, true, tuning))
             }
             _ => Err(unusable(format!("there is no scheme \"{scheme}\", only file, s3 and memory"))),
         }
     }
 
-    fn new(
-        objects: Arc<dyn ObjectStore>,
-        removal: Arc<dyn ObjectStore>,
-        conditional_overwrite: bool,
-        tuning: Tuning,
-    ) -> Store {
+    /// A store over objects of one's own, which have to be replaced on condition of their version.
+    pub fn over(objects: Arc<dyn ObjectStore>, tuning: Tuning) -> Store {
+        Store::new(Place { removal: Arc::clone(&objects), objects, bucket: None }, true, tuning)
+    }
+
+    fn new(place: Place<'_>, conditional_overwrite: bool, tuning: Tuning) -> Store {
+        let health = Health::default();
+        let watched = |objects| Arc::new(Watched::new(objects, health.clone(), place.bucket));
+        let (objects, removal) = (watched(place.objects), watched(place.removal));
         // The shards bound contention; more than a few only make the bound on each shard coarser.
         let options = FoyerCacheOptions { max_capacity: tuning.cache_bytes, shards: 4 };
         let cache = Arc::new(FoyerCache::new_with_opts(options));
-        Store { objects, removal, conditional_overwrite, cache, tuning: Arc::new(tuning) }
+        Store { objects, removal, health, conditional_overwrite, cache, tuning: Arc::new(tuning) }
     }
 
     /// The object store itself, for what is not a database: its objects must not be changed.
@@ -95,17 +110,47 @@ impl Store {
         &self.objects
     }
 
-    /// Asks the store whether it answers, by looking for an object that need not exist.
+    /// Asks the store whether it answers, by listing what need not exist: a bucket that is missing shows in that, as it
+    /// would not if an object were looked for.
     ///
     /// # Errors
-    /// [`Error::Objects`] if it does not.
+    /// [`Error::Objects`] if it does not, or not soon.
     pub async fn probe(&self) -> Result<(), Error> {
         let path = Path::from("probe");
-        match self.objects.head(&path).await {
-            Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(Error::objects("look for", path)(error)),
+        let listed = tokio::time::timeout(PROBE_TIMEOUT, self.objects.list_with_delimiter(Some(&path))).await;
+        match listed {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Error::objects("list", path)(error)),
+            Err(_) => {
+                let error = Error::Silent { seconds: PROBE_TIMEOUT.as_secs() };
+                self.health.is_silent(error.to_string());
+                Err(error)
+            }
         }
     }
+
+    /// What keeps the store from doing what it is asked, if it is worth telling.
+    pub fn trouble(&self) -> Option<String> {
+        self.health.trouble()
+    }
+
+    /// What the last failed request met with, as long as none has succeeded since.
+    pub(super) fn last_failure(&self) -> Option<String> {
+        self.health.last_failure()
+    }
+}
+
+/// Where objects are.
+struct Place<'a> {
+    objects: Arc<dyn ObjectStore>,
+    /// See [`Store::removal`].
+    removal: Arc<dyn ObjectStore>,
+    /// The bucket that has to be there.
+    bucket: Option<&'a str>,
+}
+
+fn retries() -> RetryConfig {
+    RetryConfig { max_retries: RETRIES_MAX, retry_timeout: RETRIES_TIMEOUT, ..RetryConfig::default() }
 }
 
 #[cfg(test)]

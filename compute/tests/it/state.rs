@@ -1,11 +1,15 @@
 //! Slot databases: what checkpoints hold, what clones take over, what is collected.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use object_store::memory::InMemory;
+use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use proptest::prelude::*;
+use weir_common::error::Kind;
 use weir_common::head::SlotState;
 use weir_common::ids::{Sequence, SlotId, SplitId, TableId, VNODES, VnodeRange};
 use weir_compute::state::keys::BlockKey;
@@ -398,4 +402,17 @@ async fn recoveries_leave_no_sediment_on_disk() {
     // Directories of removed databases are gone too.
     let terms = std::fs::read_dir(dir.path().join(PREFIX)).expect("a directory").count();
     assert!(terms <= 4 * (1 + hasty().ancestors_max), "{terms} terms are left");
+}
+
+/// A database on an object store that takes no writes within a year is given up in time, with a word why.
+#[tokio::test]
+async fn a_database_that_cannot_be_opened_is_given_up() {
+    let config = ThrottleConfig { wait_put_per_call: Duration::from_secs(1 << 25), ..ThrottleConfig::default() };
+    let objects = Arc::new(ThrottledStore::new(InMemory::new(), config));
+    let store = Store::over(objects, Tuning { open_timeout: Duration::from_secs(1), ..hasty() });
+    let opened = SlotDb::open(&store, &format!("{PREFIX}/1-0/0"), VnodeRange::ALL, &[], &tables([1])).await;
+    let error = opened.err().expect("it cannot be opened");
+    assert_eq!(error.kind(), Kind::Unavailable);
+    let wanted = "database \"state/test/1-0/0\" could not be opened within 1 s: the object store does not answer";
+    assert_eq!(error.to_string(), wanted);
 }

@@ -4,6 +4,8 @@
 //! stream. In the meantime a watcher queries the first table again and again: what was readable once stays readable, and
 //! new rows are never long in coming. At the end the tables are compared with what was sent, message by message. A
 //! process that dies of its own is no part of a plan, and fails the test.
+//!
+//! State is in a local folder, and again in an object store that speaks S3; a standalone has it in its folder always.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -31,7 +33,7 @@ const RATE: u64 = 5_000;
 
 /// What meta counts its commits by.
 const COMMITS: &str = "weir_commits_total";
-/// Messages of the test with state on S3, of which the first half flows undisturbed while requests are counted.
+/// Messages of the test with state on S3, of which the first third flows undisturbed while requests are counted.
 const TOTAL_S3: u64 = 100_000;
 /// Objects that a commit of one busy table on four slots may write, compaction and housekeeping included. S3 asks money
 /// for each.
@@ -46,7 +48,7 @@ const COLLECTION_DEADLINE: Duration = Duration::from_secs(60);
 const OUTAGE_MAX: Duration = Duration::from_secs(30);
 
 /// What nodes may say of the death of others. The last two are SlateDB's, when a term ends while its database flushes.
-const NODE_LOST: [&str; 5] = [
+pub(crate) const NODE_LOST: [&str; 5] = [
     "disconnecting a compute node",
     "this node cannot go on with the term",
     "cannot start the term",
@@ -168,14 +170,45 @@ impl Victim {
     }
 }
 
-async fn start_cluster(sandbox: &Sandbox) -> Result<(Nats, Cluster)> {
-    start_cluster_on(State::local(sandbox)?, sandbox).await
+/// Where state is.
+enum Place<'a> {
+    /// In a folder of the sandbox.
+    Folder(&'a Sandbox),
+    /// In an object store.
+    S3(&'a S3),
 }
 
-async fn start_cluster_on(state: State, sandbox: &Sandbox) -> Result<(Nats, Cluster)> {
+impl Place<'_> {
+    fn state(&self) -> Result<State> {
+        match self {
+            Place::Folder(sandbox) => State::local(sandbox),
+            Place::S3(s3) => Ok(s3.state()),
+        }
+    }
+
+    async fn folders(&self, folder: &str) -> Result<Vec<String>> {
+        match self {
+            Place::Folder(sandbox) => {
+                let found = std::fs::read_dir(sandbox.folder("state")?.join(folder))?;
+                found.map(|found| Ok(found?.file_name().to_string_lossy().into_owned())).collect()
+            }
+            Place::S3(s3) => s3.folders(folder).await,
+        }
+    }
+
+    /// How many readings are worth it: requests to the object store are counted for one table, and are slow.
+    fn readings(&self) -> &'static [Reading] {
+        match self {
+            Place::Folder(_) => &Reading::ALL,
+            Place::S3(_) => &[Reading::Durable("all")],
+        }
+    }
+}
+
+async fn start_cluster(place: &Place<'_>, sandbox: &Sandbox) -> Result<(Nats, Cluster)> {
     let nats = Nats::start(sandbox).await?;
     nats.create_stream("EVENTS", &["events.>"]).await?;
-    let cluster = Cluster::start_on(state, sandbox, 2, 2).await?;
+    let cluster = Cluster::start_on(place.state()?, sandbox, 2, 2).await?;
     cluster.expect_warnings(&NODE_LOST);
     Ok((nats, cluster))
 }
@@ -183,29 +216,56 @@ async fn start_cluster_on(state: State, sandbox: &Sandbox) -> Result<(Nats, Clus
 #[test]
 fn tables_are_exact_after_ten_kills_in_a_cluster() {
     scenario("crash-cluster", async |sandbox| {
-        let seed = chaos::seed();
-        let (nats, mut cluster) = start_cluster(sandbox).await?;
-        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, &Reading::ALL, TOTAL).await?;
+        let (seed, place) = (chaos::seed(), Place::Folder(sandbox));
+        let (nats, mut cluster) = start_cluster(&place, sandbox).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, place.readings(), TOTAL).await?;
         let plan = chaos::plan(seed, &Victim::ALL, 10, flow.kill_range());
         flow.kill_by_plan(&mut cluster, plan).await?;
         flow.finish(&nats).await?;
-        dead_terms_are_collected(sandbox).await
+        dead_terms_are_collected(&place).await
     });
 }
 
+#[test]
+fn a_table_is_exact_after_ten_kills_with_its_state_on_s3() {
+    scenario("crash-s3", async |sandbox| {
+        let seed = chaos::seed();
+        let s3 = S3::start(sandbox).await?;
+        let place = Place::S3(&s3);
+        let (nats, mut cluster) = start_cluster(&place, sandbox).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, place.readings(), TOTAL_S3).await?;
+        let undisturbed = TOTAL_S3 / 3;
+        count_puts(&s3, &cluster, &mut flow, undisturbed).await?;
+        let plan = chaos::plan(seed, &Victim::ALL, 10, undisturbed..flow.kill_range().end);
+        flow.kill_by_plan(&mut cluster, plan).await?;
+        flow.finish(&nats).await?;
+        dead_terms_are_collected(&place).await
+    });
+}
+
+/// Counts the requests that write, until so many messages are published.
+async fn count_puts(s3: &S3, cluster: &Cluster, flow: &mut Flow, until: u64) -> Result<()> {
+    let leader = &cluster.metas[cluster.leader().await?];
+    flow.publishing.reaches(until / 5).await?;
+    let (puts, commits) = (s3.requests("PUT")?, leader.metric(COMMITS).await?);
+    flow.publishing.reaches(until).await?;
+    let (puts, commits) = (s3.requests("PUT")? - puts, leader.metric(COMMITS).await? - commits);
+    let puts_a_commit = puts as f64 / commits;
+    eprintln!("{puts} PUTs in {commits} commits: {puts_a_commit:.1} a commit");
+    ensure!(commits > 0.0 && puts_a_commit < PUTS_A_COMMIT_MAX, "{puts} PUTs in {commits} commits");
+    Ok(())
+}
+
 /// Waits until dead terms have left behind no more than their successors still read.
-async fn dead_terms_are_collected(sandbox: &Sandbox) -> Result<()> {
-    let state = sandbox.folder("state")?.join("state");
+async fn dead_terms_are_collected(place: &Place<'_>) -> Result<()> {
     eventually("databases of dead terms to be collected", COLLECTION_DEADLINE, async || {
         let (mut terms, mut databases, mut newest) = (0, 0, 0);
-        for cluster in std::fs::read_dir(&state)? {
-            for term in std::fs::read_dir(cluster?.path())? {
-                let term = term?;
-                let name = term.file_name().to_string_lossy().into_owned();
+        for cluster in place.folders("state").await? {
+            for name in place.folders(&format!("state/{cluster}")).await? {
                 let number = name.split('-').next().and_then(|number| number.parse().ok());
                 newest = newest.max(number.with_context(|| format!("\"{name}\" is no term"))?);
                 terms += 1;
-                databases += std::fs::read_dir(term.path())?.count();
+                databases += place.folders(&format!("state/{cluster}/{name}")).await?.len();
             }
         }
         let found = format!("{databases} databases of {terms} of {newest} terms");
@@ -233,62 +293,63 @@ fn tables_are_exact_after_ten_kills_of_a_standalone() {
     });
 }
 
-#[test]
-fn a_table_is_exact_after_kills_with_its_state_on_s3() {
-    scenario("crash-s3", async |sandbox| {
-        let seed = chaos::seed();
-        let s3 = S3::start(sandbox).await?;
-        let (nats, mut cluster) = start_cluster_on(s3.state(), sandbox).await?;
-        // One table, since what is counted is what one costs.
-        let readings = [Reading::Durable("all")];
-        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, &readings, TOTAL_S3).await?;
-        let leader = cluster.leader().await?;
-        let undisturbed = TOTAL_S3 / 2;
-        flow.publishing.reaches(undisturbed / 5).await?;
-        let (puts, commits) = (s3.requests("PUT")?, cluster.metas[leader].metric(COMMITS).await?);
-        flow.publishing.reaches(undisturbed).await?;
-        let (puts, commits) = (s3.requests("PUT")? - puts, cluster.metas[leader].metric(COMMITS).await? - commits);
-        let puts_a_commit = puts as f64 / commits;
-        eprintln!("{puts} PUTs in {commits} commits: {puts_a_commit:.1} a commit");
-        ensure!(commits > 0.0 && puts_a_commit < PUTS_A_COMMIT_MAX, "{puts} PUTs in {commits} commits");
-        let victims = [Victim::Leader, Victim::Compute(0), Victim::Compute(1)];
-        let plan = chaos::plan(seed, &victims, 6, undisturbed..flow.kill_range().end);
-        flow.kill_by_plan(&mut cluster, plan).await?;
-        flow.finish(&nats).await
-    });
+/// Kills nats-server under a Weir.
+async fn kills_of_nats_server(nats: &mut Nats, weir: &Weir, readings: &[Reading]) -> Result<()> {
+    let seed = chaos::seed();
+    let mut flow = Flow::start(nats, &nats.address(), weir, readings, TOTAL_SHORT).await?;
+    for Kill { at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
+        flow.publishing.reaches(at).await?;
+        eprintln!("{at}: kill nats-server");
+        nats.process().restart()?;
+        nats.ready().await?;
+    }
+    flow.finish(nats).await
 }
 
 #[test]
 fn tables_are_exact_after_kills_of_nats_server() {
     scenario("crash-nats", async |sandbox| {
-        let seed = chaos::seed();
         let (mut nats, weir) = standalone(sandbox).await?;
-        let mut flow = Flow::start(&nats, &nats.address(), &weir, &Reading::ALL, TOTAL_SHORT).await?;
-        for Kill { at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
-            flow.publishing.reaches(at).await?;
-            eprintln!("{at}: kill nats-server");
-            nats.process().restart()?;
-            nats.ready().await?;
-        }
-        flow.finish(&nats).await
+        kills_of_nats_server(&mut nats, &weir, &Reading::ALL).await
     });
 }
 
 #[test]
+fn a_table_is_exact_after_kills_of_nats_server_with_its_state_on_s3() {
+    scenario("crash-nats-s3", async |sandbox| {
+        let s3 = S3::start(sandbox).await?;
+        let place = Place::S3(&s3);
+        let (mut nats, cluster) = start_cluster(&place, sandbox).await?;
+        kills_of_nats_server(&mut nats, &cluster.frontend, place.readings()).await
+    });
+}
+
+/// Kills etcd under a cluster.
+async fn kills_of_etcd(place: &Place<'_>, sandbox: &Sandbox) -> Result<()> {
+    let seed = chaos::seed();
+    let (nats, mut cluster) = start_cluster(place, sandbox).await?;
+    cluster.expect_warnings(&ETCD_LOST);
+    let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, place.readings(), TOTAL_SHORT).await?;
+    for Kill { at, back_at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
+        flow.publishing.reaches(at).await?;
+        eprintln!("{at}: kill etcd, back at {back_at}");
+        cluster.etcd.process().kill9()?;
+        flow.publishing.reaches(back_at).await?;
+        cluster.etcd.process().restart()?;
+        cluster.etcd.ready().await?;
+    }
+    flow.finish(&nats).await
+}
+
+#[test]
 fn tables_are_exact_after_kills_of_etcd() {
-    scenario("crash-etcd", async |sandbox| {
-        let seed = chaos::seed();
-        let (nats, mut cluster) = start_cluster(sandbox).await?;
-        cluster.expect_warnings(&ETCD_LOST);
-        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, &Reading::ALL, TOTAL_SHORT).await?;
-        for Kill { at, back_at, .. } in chaos::plan(seed, &[()], 5, flow.kill_range()) {
-            flow.publishing.reaches(at).await?;
-            eprintln!("{at}: kill etcd, back at {back_at}");
-            cluster.etcd.process().kill9()?;
-            flow.publishing.reaches(back_at).await?;
-            cluster.etcd.process().restart()?;
-            cluster.etcd.ready().await?;
-        }
-        flow.finish(&nats).await
+    scenario("crash-etcd", async |sandbox| kills_of_etcd(&Place::Folder(sandbox), sandbox).await);
+}
+
+#[test]
+fn a_table_is_exact_after_kills_of_etcd_with_its_state_on_s3() {
+    scenario("crash-etcd-s3", async |sandbox| {
+        let s3 = S3::start(sandbox).await?;
+        kills_of_etcd(&Place::S3(&s3), sandbox).await
     });
 }

@@ -2,32 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
-use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
+use anyhow::{Result, ensure};
 use weir_e2e::chaos::{self, Kill};
-use weir_e2e::publish::{Pace, publish};
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
 use weir_e2e::weir::Cluster;
 use weir_e2e::workload::{Events, Workload};
 
-use crate::support::{LATE, SOON, acknowledged, events_options, publish_payloads, standalone, wait_for};
+use crate::crash::NODE_LOST;
+use crate::support::{LATE, Publishing, SOON, acknowledged, events_options, publish_payloads, standalone, wait_for};
 
 /// Messages of the test with kills, over 5,000 keys.
 const TOTAL: u64 = 100_000;
 /// Messages a second: slow enough for every kill to fall into the flow of data.
 const RATE: u64 = 5_000;
-/// What nodes may say of the death of others.
-const NODE_LOST: [&str; 5] = [
-    "disconnecting a compute node",
-    "this node cannot go on with the term",
-    "cannot start the term",
-    "l0_flush_tracker, error=Closed",
-    "failed to shutdown l0 flush tracker [error=Closed]",
-];
-
 /// A table of the newest event of each key.
 fn create_newest(name: &str, server: &str, durable: &str) -> String {
     format!(
@@ -63,24 +52,20 @@ fn a_keyed_table_has_the_newest_row_of_each_key_after_kills() {
         cluster.expect_warnings(&NODE_LOST);
         let (mut sql, events) = (cluster.frontend.sql(), Events::new("events", 7));
         sql.query(&create_newest("newest", &nats.address(), "newest")).await?;
-        let (sender, mut progress) = watch::channel(0);
-        let (client, workload) = (nats.client().await?, events.clone());
-        let publishing = AbortOnDropHandle::new(tokio::spawn(async move {
-            publish(&client, &workload, 0..TOTAL, Pace::steady(RATE), &sender).await.map(drop)
-        }));
+        let mut publishing = Publishing::start(&nats, &events, TOTAL, RATE).await?;
         // 0 is meta, the others are compute nodes.
         for Kill { victim, at, back_at } in chaos::plan(seed, &[0, 1, 2], 6, TOTAL / 20..TOTAL * 9 / 10) {
-            progress.wait_for(|&published| published >= at).await.context("publishing has ended early")?;
+            publishing.reaches(at).await?;
             eprintln!("{at}: kill {victim}, back at {back_at}");
             let process = match victim {
                 0 => &mut cluster.metas[0],
                 compute => &mut cluster.computes[compute - 1],
             };
-            process.process().kill9();
-            progress.wait_for(|&published| published >= back_at).await.context("publishing has ended early")?;
+            process.process().kill9()?;
+            publishing.reaches(back_at).await?;
             process.process().restart()?;
         }
-        publishing.await??;
+        publishing.end().await?;
         compare_newest(&mut sql, "newest", &events, TOTAL).await?;
         acknowledged(&nats, "newest").await
     });

@@ -14,8 +14,11 @@ mod statements;
 mod types;
 
 mod cluster;
+mod cluster_command;
 mod crash;
 mod cut_connections;
 mod demo;
 mod fencing;
 mod keyed;
+mod object_store;
+mod telemetry;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use tonic::transport::Channel;
+use weir_common::telemetry::trace::{Inject, TracedChannel};
 use weir_proto::compute_client::ComputeClient;
 
 use crate::error::Error;
@@ -19,7 +20,7 @@ pub(crate) struct ComputeNodes(Mutex<HashMap<String, Channel>>);
 
 impl ComputeNodes {
     /// The client of the node at an address; connections to nodes that the snapshot does not name are closed.
-    pub(crate) fn client(&self, address: &str, snapshot: &Snapshot) -> Result<ComputeClient<Channel>, Error> {
+    pub(crate) fn client(&self, address: &str, snapshot: &Snapshot) -> Result<ComputeClient<TracedChannel>, Error> {
         let mut channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match channels.get(address) {
             Some(channel) => channel.clone(),
@@ -30,6 +31,6 @@ impl ComputeNodes {
                 channel
             }
         };
-        Ok(ComputeClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        Ok(ComputeClient::with_interceptor(channel, Inject).max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 }

@@ -13,9 +13,11 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{Stream, TryStreamExt};
+use tracing::{Instrument, Span, info_span};
 use weir_common::catalog::Table;
 use weir_common::error::Kind;
 use weir_common::rpc;
+use weir_common::telemetry::trace;
 use weir_proto::ScanRequest;
 
 use super::client::ComputeNodes;
@@ -34,6 +36,8 @@ pub(super) struct ScanExec {
     /// A slot need not send more rows than this.
     limit: Option<usize>,
     properties: Arc<PlanProperties>,
+    /// That of the statement, in which the plan is made; it is executed in tasks that know nothing of it.
+    statement: Span,
 }
 
 impl ScanExec {
@@ -51,7 +55,8 @@ impl ScanExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        ScanExec { snapshot, nodes, table, projection, schema, limit, properties: Arc::new(properties) }
+        let (properties, statement) = (Arc::new(properties), Span::current());
+        ScanExec { snapshot, nodes, table, projection, schema, limit, properties, statement }
     }
 
     fn request(&self, slot: &Slot) -> ScanRequest {
@@ -73,15 +78,21 @@ impl ScanExec {
         let place = format!("slot {} at {}", slot.slot, slot.address);
         // The pin outlives the scan.
         let snapshot = Arc::clone(&self.snapshot);
+        let span = info_span!(
+            target: trace::TARGET, parent: &self.statement, "scan", otel.kind = "client",
+            job = self.table.declared.name, slot = %slot.slot, term = %self.snapshot.term, epoch = %self.snapshot.epoch
+        );
+        let scan = span.clone();
         let opened = async move {
             let failed = move |error: rpc::Error| failed(&place, error);
             let responses = client.scan(request).await.map_err(|status| failed(status.into()))?.into_inner();
             let batches = responses.map_err(rpc::Error::from).and_then(move |response| {
-                let _held = &snapshot;
+                let _held = (&snapshot, &scan);
                 std::future::ready(decode(response, &schema))
             });
             Ok::<_, DataFusionError>(batches.map_err(failed))
         };
+        let opened = opened.instrument(span);
         Ok(futures::stream::once(opened).try_flatten())
     }
 }

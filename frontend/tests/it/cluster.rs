@@ -320,6 +320,7 @@ impl Meta for Node {
             address: "127.0.0.1:1".to_owned(),
             state: at.to_owned(),
             slots,
+            trouble: if role == "compute" { "no object store".to_owned() } else { String::new() },
         };
         Ok(Response::new(proto::ClusterResponse {
             term: Some(proto::TermId { term: state.term, nonce: 1 }),

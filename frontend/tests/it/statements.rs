@@ -147,8 +147,8 @@ async fn the_rest_of_the_statements() {
     assert_eq!(cluster.shared.state().flushes, 1);
     assert_eq!(
         rows(&client, "SHOW CLUSTER").await,
-        "m|meta|127.0.0.1:1|leader||7-0000000000000001|42\n\
-         c|compute|127.0.0.1:1|running|0,1|7-0000000000000001|42"
+        "m|meta|127.0.0.1:1|leader||7-0000000000000001|42|NULL\n\
+         c|compute|127.0.0.1:1|running|0,1|7-0000000000000001|42|no object store"
     );
     assert!(rows(&client, "SELECT version()").await.starts_with("PostgreSQL 13.14.0"));
     assert_eq!(rows(&client, "SHOW server_version").await, "13.14.0");

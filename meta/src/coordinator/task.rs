@@ -13,12 +13,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 use weir_common::catalog::{JobState, NewTable, SplitStart, Table};
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TermId};
 use weir_common::rpc;
+use weir_common::telemetry::trace::{self, TraceParent};
 use weir_proto::ToNode;
 
 use super::event::{Action, Event, Mutation, Outcome, Serving, Waiter};
@@ -52,6 +53,8 @@ pub(crate) enum Input {
     Catalog(oneshot::Sender<(u64, Vec<Arc<Table>>)>),
     /// Someone wants to see the cluster.
     Cluster(oneshot::Sender<ClusterView>),
+    /// A node cannot do its work; an empty text: it can again.
+    Trouble(NodeId, String),
     /// A read of the head for pins has ended.
     HeadRead(Option<Head>),
     /// A DDL transaction has ended.
@@ -85,6 +88,8 @@ pub(crate) struct ClusterView {
     pub(crate) term: TermId,
     pub(crate) epoch: Epoch,
     pub(crate) nodes: Vec<(NodeId, String, &'static str, Vec<SlotId>)>,
+    /// What is wrong with nodes.
+    pub(crate) troubles: BTreeMap<NodeId, String>,
 }
 
 /// A DDL statement and who waits for it.
@@ -132,6 +137,12 @@ struct Claim {
     expected: u64,
     head: Head,
     failed: Vec<Arc<Table>>,
+}
+
+/// A barrier that is on its way, from its injection to the commit of its epoch.
+struct Injected {
+    at: Instant,
+    span: Span,
 }
 
 /// Those who wait for a commit.
@@ -193,7 +204,9 @@ pub(crate) struct Task {
     /// Pin waiters that the read of the head under way began after: they may be served by it.
     pins_being_read: Vec<oneshot::Sender<Pinned>>,
     head_read_under_way: bool,
-    injected: BTreeMap<Epoch, Instant>,
+    injected: BTreeMap<Epoch, Injected>,
+    /// What nodes say is wrong with them, for whoever looks at the cluster.
+    troubles: BTreeMap<NodeId, String>,
     garbage_interval: Duration,
     garbage_due: Option<Instant>,
     last_survey: u64,
@@ -233,6 +246,7 @@ impl Task {
             pins_being_read: Vec::new(),
             head_read_under_way: false,
             injected: BTreeMap::new(),
+            troubles: BTreeMap::new(),
             garbage_interval: beginning.garbage_interval,
             garbage_due: None,
             last_survey: 0,
@@ -288,8 +302,11 @@ impl Task {
             }
             Input::Cluster(reply) => {
                 let (term, epoch) = self.core.progress();
-                let _ = reply.send(ClusterView { term, epoch, nodes: self.core.cluster() });
+                let (nodes, troubles) = (self.core.cluster(), self.troubles.clone());
+                let _ = reply.send(ClusterView { term, epoch, nodes, troubles });
             }
+            Input::Trouble(node, trouble) if trouble.is_empty() => drop(self.troubles.remove(&node)),
+            Input::Trouble(node, trouble) => drop(self.troubles.insert(node, trouble)),
             Input::HeadRead(head) => self.pin(head),
             Input::DdlStored(stored) => return self.ddl_stored(stored),
             Input::Surveyed(node, survey) => {
@@ -307,6 +324,7 @@ impl Task {
             Event::JobFailed(term, table, error) => warn!(%term, %table, error, "job failed"),
             Event::NodeLost(node) => {
                 self.outboxes.remove(node);
+                self.troubles.remove(node);
                 self.metrics.nodes.record(self.outboxes.len() as u64, &[]);
             }
             Event::Claimed(_, Outcome::Applied(revision)) if self.catalog_write == CatalogWrite::Claim => {
@@ -339,10 +357,15 @@ impl Task {
             }
             Action::Commit { expected, head, chunks } => {
                 let storage = Arc::clone(&self.storage);
-                self.calls.spawn(async move {
+                let barrier = self.injected.get(&head.epoch).map_or_else(Span::none, |injected| injected.span.clone());
+                let span = info_span!(
+                    target: trace::TARGET, parent: &barrier, "commit", term = %head.term, epoch = %head.epoch
+                );
+                let commit = async move {
                     let outcome = storage.commit(expected, &head, &chunks).await;
                     Input::Event(Event::Committed(head.term, head.epoch, outcome))
-                });
+                };
+                self.calls.spawn(commit.instrument(span));
             }
             Action::Forget(chunks) => {
                 let storage = Arc::clone(&self.storage);
@@ -433,8 +456,9 @@ impl Task {
         nodes: &[NodeId],
     ) {
         self.metrics.barriers.add(1, &[]);
-        self.injected.insert(epoch, Instant::now());
-        let message = wire::barrier(term, epoch, lowest_pinned, mutation);
+        let span = info_span!(target: trace::TARGET, parent: None, "barrier", %term, %epoch);
+        let message = wire::barrier(term, epoch, lowest_pinned, mutation, TraceParent::of(&span));
+        self.injected.insert(epoch, Injected { at: Instant::now(), span });
         for node in nodes {
             self.tell(node, message.clone());
         }
@@ -445,7 +469,7 @@ impl Task {
         self.metrics.committed_epoch.record(epoch.0, &[]);
         let later = self.injected.split_off(&epoch.next());
         for injected in std::mem::replace(&mut self.injected, later).into_values() {
-            self.metrics.commit_latency_seconds.record(injected.elapsed().as_secs_f64(), &[]);
+            self.metrics.commit_latency_seconds.record(injected.at.elapsed().as_secs_f64(), &[]);
         }
         debug!(%term, %epoch, "committed");
         for node in nodes {

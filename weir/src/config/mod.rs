@@ -10,6 +10,7 @@ mod address;
 mod error;
 mod sources;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
@@ -284,6 +285,11 @@ pub struct Process {
     #[arg(long, help_heading = heading::ADDRESSES, value_name = "ADDRESS", default_value = "127.0.0.1:5691")]
     pub http_listen: Address,
 
+    /// Where metrics and traces are exported to, by OTLP over gRPC, like http://127.0.0.1:4317 [default: nowhere, or where
+    /// OTEL_EXPORTER_OTLP_ENDPOINT says]
+    #[arg(long, help_heading = heading::ADDRESSES, value_name = "URL", value_parser = otlp_endpoint)]
+    pub otlp_endpoint: Option<String>,
+
     /// A TOML file with a table for each role
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -300,15 +306,40 @@ impl Role {
         }
     }
 
-    /// The file to be read, if one is named.
-    fn file(&self) -> Option<&Path> {
-        let process = match self {
+    /// What every role has.
+    fn process(&self) -> &Process {
+        match self {
             Role::Standalone(Standalone { process, .. })
             | Role::Meta(Meta { process, .. })
             | Role::Compute(Compute { process, .. })
             | Role::Frontend(Frontend { process, .. }) => process,
-        };
-        process.config.as_deref()
+        }
+    }
+
+    /// The file to be read, if one is named.
+    fn file(&self) -> Option<&Path> {
+        self.process().config.as_deref()
+    }
+
+    /// Where metrics and traces go: as configured, or else as the variable says that programs have in common.
+    /// `environment` looks a variable up.
+    ///
+    /// # Errors
+    /// If that variable holds no endpoint.
+    pub fn otlp_endpoint(&self, environment: impl Fn(&str) -> Option<OsString>) -> Result<Option<String>, Error> {
+        if let Some(configured) = &self.process().otlp_endpoint {
+            return Ok(Some(configured.clone()));
+        }
+        let value = environment(OTLP_ENDPOINT).filter(|value| !value.is_empty());
+        let Some(value) = value.map(|value| value.to_string_lossy().into_owned()) else { return Ok(None) };
+        match otlp_endpoint(&value) {
+            Ok(endpoint) => Ok(Some(endpoint)),
+            Err(reason) => Err(Error::Value {
+                origin: format!("environment variable {OTLP_ENDPOINT}"),
+                value,
+                source: reason.into(),
+            }),
+        }
     }
 }
 
@@ -322,6 +353,20 @@ fn cores() -> u16 {
 fn default_state_url() -> String {
     let here = std::env::current_dir().unwrap_or_else(|_| "/".into());
     format!("file://{}", here.join("weir-state").display())
+}
+
+/// The variable that OpenTelemetry has for the endpoint.
+const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// An address without TLS: that is a collector's business, which runs beside.
+fn otlp_endpoint(url: &str) -> Result<String, &'static str> {
+    let address = url.strip_prefix("http://").map(|rest| rest.trim_end_matches('/').parse::<Address>());
+    match address {
+        Some(Ok(address)) => Ok(format!("http://{address}")),
+        _ => {
+            Err("an OTLP endpoint is written http://host:port, like http://127.0.0.1:4317; it is spoken to without TLS")
+        }
+    }
 }
 
 /// The name becomes part of keys and paths.

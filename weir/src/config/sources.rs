@@ -164,7 +164,7 @@ mod tests {
 
     use tempfile::TempDir;
 
-    use super::super::{Compute, Frontend, Meta, Standalone};
+    use super::super::{Compute, Frontend, Meta, Process, Standalone};
     use super::*;
 
     /// Loads with these words after `weir`, these variables, and this file.
@@ -299,6 +299,26 @@ mod tests {
     }
 
     #[test]
+    fn metrics_and_traces_go_where_weir_is_told_or_else_where_all_programs_are() {
+        let standard =
+            |value: &'static str| move |name: &str| (name == "OTEL_EXPORTER_OTLP_ENDPOINT").then(|| value.into());
+        let role = |words, file| load_from(words, &[], file).unwrap();
+        let none = role("meta", None);
+        assert_eq!(none.otlp_endpoint(|_| None).unwrap(), None);
+        assert_eq!(none.otlp_endpoint(standard("")).unwrap(), None);
+        assert_eq!(none.otlp_endpoint(standard("http://all:4317/")).unwrap().unwrap(), "http://all:4317");
+        let file = role("meta", Some("[meta]\notlp_endpoint = 'http://file:4317'"));
+        assert_eq!(file.otlp_endpoint(standard("http://all:4317")).unwrap().unwrap(), "http://file:4317");
+        let text = weir_common::error::chain(&none.otlp_endpoint(standard("https://all:4317")).unwrap_err());
+        assert!(
+            text.contains("variable OTEL_EXPORTER_OTLP_ENDPOINT cannot be") && text.contains("without TLS"),
+            "{text}"
+        );
+        let text = complaint("meta", &[("WEIR_OTLP_ENDPOINT", "localhost:4317")], None);
+        assert!(text.contains("http://host:port"), "{text}");
+    }
+
+    #[test]
     fn a_file_that_is_no_toml_is_refused_with_the_line() {
         let text = complaint("meta", &[], Some("[meta]\nlisten = 'a:1'\nlisten = 'b:1'"));
         assert!(text.contains("line 3"), "{text}");
@@ -340,25 +360,30 @@ mod tests {
         }
     }
 
+    fn forget(process: &mut Process) {
+        process.config = None;
+        process.otlp_endpoint = None;
+    }
+
     /// Leaves out what depends on the machine.
     fn without_site(mut role: Role) -> Role {
         match &mut role {
             Role::Standalone(Standalone { capacity, process, .. }) => {
                 capacity.parallelism = 1;
-                process.config = None;
+                forget(process);
             }
             Role::Meta(Meta { advertise, cluster, process, .. }) => {
                 *advertise = None;
                 cluster.state_url.clear();
-                process.config = None;
+                forget(process);
             }
             Role::Compute(Compute { advertise, cluster, capacity, process, .. }) => {
                 *advertise = None;
                 cluster.state_url.clear();
                 capacity.parallelism = 1;
-                process.config = None;
+                forget(process);
             }
-            Role::Frontend(Frontend { process, .. }) => process.config = None,
+            Role::Frontend(Frontend { process, .. }) => forget(process),
         }
         role
     }

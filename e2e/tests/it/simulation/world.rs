@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use weir_common::catalog::{Encode, JobState, NewTable, Source, SplitStart, Table};
 use weir_common::head::Head;
 use weir_common::ids::{NodeId, Sequence, SplitId, TableId, TableSplit};
+use weir_common::telemetry::trace::TraceParent;
 use weir_compute::node::plan as compute;
 use weir_compute::node::state::{Event as NodeEvent, Message};
 use weir_meta::coordinator::event::{Action, Event, Mutation, Outcome, Report, Time, Waiter};
@@ -463,7 +464,8 @@ impl World {
                         }
                         Mutation::Drop(table) => compute::Mutation::Drop(*table),
                     });
-                    let barrier = compute::Barrier { term, epoch, lowest_pinned, mutation };
+                    let barrier =
+                        compute::Barrier { term, epoch, lowest_pinned, mutation, trace: TraceParent::default() };
                     self.send(leader, &node, NodeEvent::Barrier(barrier));
                 }
             }
