@@ -95,10 +95,11 @@ impl Scan {
         let batch = block::decode(block, schema, Some(&self.projection))?;
         let rows = batch.num_rows().min(usize::try_from(limit).unwrap_or(usize::MAX));
         let (header, body) = block::wire_parts(&batch.slice(0, rows));
-        Ok(ScanResponse { header, body, rows: rows as u64 })
+        Ok(ScanResponse { header, body, rows: rows as u64, done: false })
     }
 
-    /// Sends batches until the end, the limit, an error, or until nobody listens any more.
+    /// Sends batches until the end, the limit, an error, or until nobody listens any more. Of what ends otherwise, a panic
+    /// say, the last message is missing.
     async fn run(self, out: mpsc::Sender<Result<ScanResponse, Status>>, metrics: Metrics) {
         let schema = decode::block_schema(&self.table.declared.columns);
         let labels = [metrics::table(&self.table.declared.name)];
@@ -123,6 +124,8 @@ impl Scan {
                 return;
             }
         }
+        // Whether anybody still listens makes no difference.
+        let _ = out.send(Ok(ScanResponse { done: true, ..ScanResponse::default() })).await;
     }
 }
 
