@@ -21,17 +21,26 @@ pub struct Error {
     pub hint: Option<String>,
     /// The five characters that a SQL client sees; absent: chosen by the kind.
     pub sqlstate: Option<String>,
+    /// The call was taken up, and whether it has been carried out is not known.
+    #[serde(default)]
+    pub outcome_unknown: bool,
 }
 
 impl Error {
     /// An error without hint and SQLSTATE.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), hint: None, sqlstate: None }
+        Error { kind, message: message.into(), hint: None, sqlstate: None, outcome_unknown: false }
     }
 
     /// Adds what to do about it.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says that the call was taken up, and that whether it has been carried out is not known.
+    pub fn with_outcome_unknown(mut self) -> Error {
+        self.outcome_unknown = true;
         self
     }
 
@@ -80,6 +89,7 @@ mod tests {
     #[test]
     fn an_error_survives_the_wire() {
         let error = Error::new(Kind::User, "stream \"a\" does not exist").with_hint("créez-le").with_sqlstate("42704");
+        let error = error.with_outcome_unknown();
         assert_eq!(Error::from(Status::from(error.clone())), error);
     }
 

@@ -117,7 +117,8 @@ impl Scan {
         Ok(Scan { snapshot, vnodes: slot.vnodes, table, projection, limit })
     }
 
-    /// Sends batches until the end, the limit, an error, or until nobody listens any more.
+    /// Sends batches until the end, the limit, an error, or until nobody listens any more. Of what ends otherwise, a panic
+    /// say, the last message is missing.
     async fn run(self, out: mpsc::Sender<Result<ScanResponse, Status>>, metrics: Metrics) {
         let labels = [metrics::table(&self.table.declared.name)];
         let failed = |kind, error: &(dyn std::error::Error + 'static)| {
@@ -147,10 +148,15 @@ impl Scan {
                 Some(response) => out.send(response.map_err(Status::from)).await.is_err(),
                 None => false,
             };
-            if gone || failed || last {
+            if gone || failed {
                 return;
             }
+            if last {
+                break;
+            }
         }
+        // Whether anybody still listens makes no difference.
+        let _ = out.send(Ok(ScanResponse { done: true, ..ScanResponse::default() })).await;
     }
 }
 
@@ -230,7 +236,7 @@ impl<'a> Gathering<'a> {
 
 fn response(batch: &RecordBatch) -> ScanResponse {
     let (header, body) = block::wire_parts(batch);
-    ScanResponse { header, body, rows: batch.num_rows() as u64 }
+    ScanResponse { header, body, rows: batch.num_rows() as u64, done: false }
 }
 
 fn counted(rows: u64) -> ScanResponse {

@@ -1,6 +1,7 @@
 //! The tables, as of one version of the catalog.
 //!
-//! Owns the frontend's copy. Invariant: the copy's version never goes back.
+//! Owns the frontend's copy. Invariant: the copy's version only goes back when the metadata store's has, which was
+//! restored or made anew.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
@@ -68,10 +69,12 @@ impl CatalogCache {
         Arc::clone(&self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Keeps the catalog if it is newer than what is there, and returns the newer one.
-    pub(crate) fn offer(&self, catalog: Catalog) -> Arc<Catalog> {
+    /// Keeps a catalog if it is newer than what is there, and returns what is kept. `before` is what was there when it
+    /// was asked for: if that is newer, and still there, then the numbers have gone back.
+    pub(crate) fn offer(&self, before: &Arc<Catalog>, catalog: Catalog) -> Arc<Catalog> {
         let mut newest = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if catalog.version > newest.version {
+        let went_back = catalog.version < before.version && Arc::ptr_eq(&newest, before);
+        if catalog.version > newest.version || went_back {
             *newest = Arc::new(catalog);
         }
         Arc::clone(&newest)
@@ -83,10 +86,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_version_never_goes_back() {
+    fn the_version_only_goes_back_with_the_store() {
         let cache = CatalogCache::default();
-        assert_eq!(cache.offer(Catalog::new(3, [])).version, 3);
-        assert_eq!(cache.offer(Catalog::new(2, [])).version, 3);
-        assert_eq!(cache.newest().version, 3);
+        let before = cache.newest();
+        assert_eq!(cache.offer(&before, Catalog::new(3, [])).version, 3);
+        // Asked for before the newer one came.
+        assert_eq!(cache.offer(&before, Catalog::new(2, [])).version, 3);
+        assert_eq!(cache.offer(&cache.newest(), Catalog::new(1, [])).version, 1);
+        assert_eq!(cache.newest().version, 1);
     }
 }

@@ -14,7 +14,7 @@ use tonic::{ConnectError, Response, Status};
 use tracing::debug;
 use weir_common::catalog::{NewTable, Table};
 use weir_common::error::Kind;
-use weir_common::ids::{Epoch, SlotId, TermId, VnodeRange};
+use weir_common::ids::{Epoch, SlotId, TermId, VNODES, VnodeRange};
 use weir_common::rpc;
 use weir_common::telemetry::trace::{Inject, TracedChannel};
 use weir_proto as proto;
@@ -236,8 +236,9 @@ impl Meta {
                         return Outcome { result: Ok(response.into_inner()), unsure };
                     }
                     Err(status) => {
-                        unsure |= may_have_been_carried_out(&status);
+                        let lost = may_have_been_carried_out(&status);
                         let error = rpc::Error::from(status);
+                        unsure |= lost || error.outcome_unknown;
                         if !matches!(error.kind, Kind::Unavailable | Kind::Fenced) {
                             self.answered(index);
                             return Outcome { result: Err(error), unsure };
@@ -300,6 +301,12 @@ fn pinned(response: proto::PinResponse) -> Result<Pinned, rpc::Error> {
         })
         .collect::<Result<Vec<_>, rpc::Error>>()?;
     slots.sort_by_key(|slot| slot.vnodes);
+    let end = slots.iter().try_fold(0, |end, slot| (slot.vnodes.start == end).then_some(slot.vnodes.end));
+    if end != Some(VNODES) {
+        let ranges: Vec<String> = slots.iter().map(|slot| slot.vnodes.to_string()).collect();
+        let message = format!("meta's slots do not hold every vnode once: {}", ranges.join(", "));
+        return Err(rpc::Error::new(Kind::Internal, message));
+    }
     Ok(Pinned {
         pin: response.pin,
         lease: Duration::from_millis(response.pin_lease_ms),

@@ -13,10 +13,11 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+use weir_common::error::Kind;
 use weir_common::ids::{Epoch, TermId};
 
 use crate::catalog::{Catalog, CatalogCache};
-use crate::error::Error;
+use crate::error::{Error, sqlstate};
 use crate::meta::{Meta, Pinned, Slot};
 
 /// Pins are renewed this often, or thrice in a lease if that is more often. Also how often the leader is looked for.
@@ -59,22 +60,31 @@ impl Snapshots {
             let pinned = self.meta.pin(deadline).await?;
             let lease = self.pins.hold(&pinned);
             let catalog = self.catalog(pinned.catalog_version, deadline).await?;
-            // A newer catalog may name tables that the pinned epoch lacks; a table was created in between, so pin again.
-            if catalog.version == pinned.catalog_version || Instant::now() + CATALOG_PAUSE >= deadline {
+            if catalog.version == pinned.catalog_version {
                 let Pinned { term, epoch, slots, .. } = pinned;
                 return Ok(Arc::new(Snapshot { term, epoch, slots, catalog, _lease: lease }));
             }
+            // A newer catalog may name tables that the pinned epoch lacks; a table was created in between, so pin again.
+            if Instant::now() + CATALOG_PAUSE >= deadline {
+                let message = format!(
+                    "the catalog is at version {}, the committed epoch at {}",
+                    catalog.version, pinned.catalog_version
+                );
+                return Err(Error::new(Kind::Unavailable, sqlstate::CANNOT_CONNECT_NOW, message)
+                    .with_hint("the cluster may be recovering; try again"));
+            }
+            drop(lease);
             sleep(CATALOG_PAUSE).await;
         }
     }
 
-    /// A catalog that is at least as new as `version`.
+    /// The catalog of a version, or another one if it has changed since.
     async fn catalog(&self, version: u64, deadline: Instant) -> Result<Arc<Catalog>, Error> {
         let newest = self.cache.newest();
-        if newest.version >= version {
+        if newest.version == version {
             return Ok(newest);
         }
-        Ok(self.cache.offer(self.meta.catalog(deadline).await?))
+        Ok(self.cache.offer(&newest, self.meta.catalog(deadline).await?))
     }
 
     /// Renews and releases pins until cancelled, then releases what is left.
@@ -86,7 +96,7 @@ impl Snapshots {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
-                () = self.pins.dropped.notified() => self.release().await,
+                // Before releases: when statements end all the time, there is always another of those.
                 _ = tick.tick() => {
                     let (held, wanted) = self.pins.due();
                     if let Err(error) = self.meta.renew_pins(held).await {
@@ -99,6 +109,7 @@ impl Snapshots {
                         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
                     }
                 }
+                () = self.pins.dropped.notified() => self.release().await,
             }
         }
         self.release().await;

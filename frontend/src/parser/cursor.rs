@@ -8,8 +8,8 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
-use super::TableName;
 use super::lex::Text;
+use super::{TableName, depth};
 use crate::error::{Error, sqlstate};
 
 /// Nesting beyond this is refused, so that a statement cannot exhaust the stack.
@@ -167,9 +167,7 @@ impl<'a> Cursor<'a> {
     /// An error of sqlparser's in our words, with the place it names in its text.
     pub(super) fn lift(&self, error: ParserError) -> Error {
         let text = match error {
-            ParserError::RecursionLimitExceeded => {
-                return Error::user(sqlstate::STATEMENT_TOO_COMPLEX, "the statement is nested too deeply");
-            }
+            ParserError::RecursionLimitExceeded => return depth::too_deep(),
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
         };
         let (message, location) = split_location(&text);

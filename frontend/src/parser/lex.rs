@@ -53,6 +53,37 @@ impl<'a> Text<'a> {
     }
 }
 
+/// Byte offsets of locations that are asked for in their order, so that the text is gone through once.
+pub(super) struct Walk<'a> {
+    text: Text<'a>,
+    here: Location,
+    offset: usize,
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(text: Text<'a>) -> Walk<'a> {
+        Walk { text, here: Location::new(1, 1), offset: 0 }
+    }
+
+    /// The byte offset of a location that does not come before the last one; as [`Text::offset`].
+    pub(super) fn offset(&mut self, location: Location) -> usize {
+        if location.line == 0 {
+            return self.text.offset(location);
+        }
+        let mut characters = self.text.0[self.offset..].chars();
+        while self.here < location
+            && let Some(character) = characters.next()
+        {
+            self.offset += character.len_utf8();
+            self.here = match character {
+                '\n' => Location::new(self.here.line + 1, 1),
+                _ => Location::new(self.here.line, self.here.column + 1),
+            };
+        }
+        self.offset
+    }
+}
+
 /// Cuts a script at its semicolons; pieces without any token other than white space are left out.
 pub(crate) fn statements(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
     tokens

@@ -6,6 +6,7 @@
 mod copy;
 mod create_table;
 mod cursor;
+mod depth;
 mod lex;
 mod prepare;
 mod redact;
@@ -125,12 +126,13 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Parsed>, Error> {
     let text = Text(sql);
     let script: Arc<str> = Arc::from(sql);
     let pieces = lex::statements(text.tokens()?);
+    let mut walk = lex::Walk::new(text);
     pieces
         .into_iter()
         .map(|tokens| {
             let span = extent(&tokens);
-            let statement = Cursor::new(tokens, text).statement()?;
-            let range = text.offset(span.start)..text.offset(span.end);
+            let range = walk.offset(span.start)..walk.offset(span.end);
+            let statement = depth::within(depth::bound(&tokens), || Cursor::new(tokens, text).statement())?;
             Ok(Parsed { statement, script: Arc::clone(&script), range })
         })
         .collect()

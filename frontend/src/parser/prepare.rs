@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{self, CastKind, Expr, Value, VisitMut, VisitorMut};
 use sqlparser::tokenizer::{Location, Token};
 
-use super::Statement;
 use super::cursor::Cursor;
+use super::{Statement, depth};
 use crate::error::{Error, sqlstate};
 
 /// A query with a name, and `$1`, `$2`, … in it.
@@ -63,6 +63,11 @@ impl Cursor<'_> {
 }
 
 impl Prepare {
+    /// With its parameters.
+    pub(super) fn query(&self) -> &ast::Statement {
+        &self.query
+    }
+
     /// The query with arguments in the place of parameters.
     ///
     /// # Errors
@@ -72,6 +77,7 @@ impl Prepare {
         let mut parameters = Parameters { prepare: self, arguments, count: self.types.len() };
         let _finished = query.visit(&mut parameters);
         if parameters.count == arguments.len() {
+            depth::check(&query)?;
             return Ok(query);
         }
         let message = format!("wrong number of parameters for prepared statement \"{}\"", self.name);

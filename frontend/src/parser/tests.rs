@@ -90,3 +90,53 @@ fn deep_nesting_is_refused() {
     let sql = format!("SELECT {}1{}", "(".repeat(5000), ")".repeat(5000));
     assert_eq!(parse(&sql).expect_err("too deep").sqlstate, "54001");
 }
+
+#[test]
+fn long_chains_are_refused_wherever_they_stand() {
+    let chains = [
+        ("SELECT 1 FROM t WHERE a = 1", " OR a = 1", ""),
+        ("SELECT 1", " + 1", ""),
+        ("SELECT 1", "::int", ""),
+        ("SELECT 1::int", "[]", ""),
+        ("SELECT a", "[1]", " FROM t"),
+        ("SELECT 1", " IS NULL", ""),
+        ("SELECT 1, 2", " UNION ALL SELECT 1, 2", ""),
+        ("SELECT 1 FROM t", " JOIN t USING (a)", ""),
+        ("SELECT t.or", " + t.or", " FROM t"),
+        ("EXECUTE p (1", " + 1", ")"),
+        ("PREPARE p AS SELECT 1", " + 1", ""),
+        ("COPY (SELECT 1", " + 1", ") TO STDOUT"),
+    ];
+    for (head, link, tail) in chains {
+        // The middle one is parsed before it is refused.
+        for links in [1_100, 4_000, 100_000] {
+            let sql = format!("{head}{}{tail}", link.repeat(links));
+            assert_eq!(parse(&sql).map(|_| ()).expect_err(head).sqlstate, "54001", "{head}{link} {links} times");
+        }
+    }
+}
+
+#[test]
+fn long_lists_are_no_deep_nesting() {
+    let list = |item: &str, count| vec![item; count].join(", ");
+    for sql in [
+        format!("SELECT * FROM t WHERE a IN ({})", list("-1", 20_000)),
+        format!("SELECT {}", list("a + 1 * 2", 5_000)),
+        format!("VALUES {}", list("(1, 'x')", 20_000)),
+        format!("SELECT CASE {} END FROM t", vec!["WHEN a = 1 THEN 2"; 2_000].join(" ")),
+        format!("SELECT 1 FROM t WHERE {}", vec!["a = 1"; 240].join(" OR ")),
+        format!("SELECT 1 FROM t WHERE {}", vec!["(a = 1 AND b = 2)"; 240].join(" OR ")),
+    ] {
+        assert_eq!(parse(&sql).map(|parsed| parsed.len()).expect("not too deep"), 1);
+    }
+}
+
+#[test]
+fn a_script_of_many_statements_is_read_in_one_pass() {
+    let statements: Vec<String> = (0..100_000).map(|n| format!("SELECT 'ä{n}'")).collect();
+    let started = std::time::Instant::now();
+    let parsed = parse(&statements.join(";")).expect("valid");
+    assert!(parsed.iter().map(Parsed::sql).eq(statements.iter()));
+    // Seconds; to count from the beginning for every statement takes many minutes.
+    assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+}

@@ -85,6 +85,7 @@ mod tests {
             header: encoded.ipc_message.into(),
             body: encoded.arrow_data.into(),
             rows: batch.num_rows() as u64,
+            done: false,
         }
     }
 

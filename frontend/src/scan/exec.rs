@@ -12,13 +12,13 @@ use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExp
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
-use futures::{Stream, TryStreamExt};
+use futures::{Stream, TryStreamExt, stream};
 use tracing::{Instrument, Span, info_span};
 use weir_common::catalog::Table;
 use weir_common::error::Kind;
 use weir_common::rpc;
 use weir_common::telemetry::trace;
-use weir_proto::ScanRequest;
+use weir_proto::{ScanRequest, ScanResponse};
 
 use super::client::ComputeNodes;
 use super::decode::decode;
@@ -86,7 +86,7 @@ impl ScanExec {
         let opened = async move {
             let failed = move |error: rpc::Error| failed(&place, error);
             let responses = client.scan(request).await.map_err(|status| failed(status.into()))?.into_inner();
-            let batches = responses.map_err(rpc::Error::from).and_then(move |response| {
+            let batches = until_done(responses.map_err(rpc::Error::from)).and_then(move |response| {
                 let _held = (&snapshot, &scan);
                 std::future::ready(decode(response, &schema))
             });
@@ -95,6 +95,20 @@ impl ScanExec {
         let opened = opened.instrument(span);
         Ok(futures::stream::once(opened).try_flatten())
     }
+}
+
+/// What comes before the last message. A stream can end early without an error, if whoever sends it goes; then what came
+/// is not all there is.
+fn until_done(
+    responses: impl Stream<Item = Result<ScanResponse, rpc::Error>> + Unpin,
+) -> impl Stream<Item = Result<ScanResponse, rpc::Error>> {
+    stream::try_unfold(responses, |mut responses| async move {
+        match responses.try_next().await? {
+            Some(response) if response.done => Ok(None),
+            Some(response) => Ok(Some((response, responses))),
+            None => Err(rpc::Error::new(Kind::Unavailable, "the scan ended before it was complete")),
+        }
+    })
 }
 
 /// Says where it failed; keeps what retry policy reads.

@@ -81,13 +81,18 @@ impl Server {
     /// If a background task fails.
     pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
         let group = Group::child_of(&cancel);
+        let connections = Group::child_of(group.token());
         let snapshots = self.frontend.snapshots.clone();
-        let token = group.token().clone();
+        // Pins are kept until the last statement has ended, and then released.
+        let unused = CancellationToken::new();
+        let token = unused.clone();
         group.spawn("pins", OnFailure::StopGroup, async move {
             snapshots.keep(token).await;
             Ok::<_, std::convert::Infallible>(())
         });
-        self.accept(listener, &group).await;
+        self.accept(listener, &connections).await;
+        connections.stop().await;
+        unused.cancel();
         group.stop().await;
         if cancel.is_cancelled() { Ok(()) } else { Err(Error::Task) }
     }

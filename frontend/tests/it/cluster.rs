@@ -40,6 +40,8 @@ pub(crate) enum Scan {
     Answer,
     /// Fails, after so many batches.
     FailAfter(usize, Kind),
+    /// Sends so many batches and ends as if there were no more.
+    EndAfter(usize),
     /// Sends so many batches and then nothing, until it is dropped.
     StallAfter(usize),
 }
@@ -56,6 +58,8 @@ pub(crate) struct State {
     pub(crate) next_pin: u64,
     pub(crate) pins: HashSet<u64>,
     pub(crate) renewals: u64,
+    /// How often each pin was.
+    pub(crate) renewed: HashMap<u64, u64>,
     /// Consumed scan by scan; then every scan answers.
     pub(crate) scans: VecDeque<Scan>,
     pub(crate) scan_requests: Vec<proto::ScanRequest>,
@@ -63,6 +67,10 @@ pub(crate) struct State {
     pub(crate) open_scans: usize,
     /// Consumed call by call by CREATE TABLE: done, but the answer is lost.
     pub(crate) lose_answers: usize,
+    /// Consumed call by call by CREATE TABLE: done, but then the leader is deposed.
+    pub(crate) depositions: usize,
+    /// What is said of the placement; nothing: [`SLOTS`].
+    pub(crate) placement: Option<Vec<(u32, u32)>>,
     pub(crate) notices: Vec<String>,
     pub(crate) flushes: u64,
 }
@@ -119,7 +127,10 @@ impl Shared {
 pub(crate) struct Cluster {
     pub(crate) shared: Shared,
     pub(crate) sql: SocketAddr,
+    /// Stops the frontend.
     pub(crate) stop: CancellationToken,
+    /// Stops everything else.
+    nodes: CancellationToken,
     pub(crate) frontend: JoinHandle<Result<(), weir_frontend::Error>>,
 }
 
@@ -134,20 +145,20 @@ impl Cluster {
             let mut state = shared.state();
             (state.term, state.epoch, state.catalog_version) = (7, 42, 1);
         }
-        let stop = CancellationToken::new();
+        let (stop, nodes) = (CancellationToken::new(), CancellationToken::new());
         for _ in 0..2 {
-            let address = serve(Node { shared: shared.clone(), leads: false }, &stop).await;
+            let address = serve(Node { shared: shared.clone(), leads: false }, &nodes).await;
             shared.computes.lock().expect("no panic").push(address);
         }
-        let standby = serve(Node { shared: shared.clone(), leads: false }, &stop).await;
-        let leader = serve(Node { shared: shared.clone(), leads: true }, &stop).await;
+        let standby = serve(Node { shared: shared.clone(), leads: false }, &nodes).await;
+        let leader = serve(Node { shared: shared.clone(), leads: true }, &nodes).await;
         let dead = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let sql = listener.local_addr().expect("bound");
         let meta_addrs = [standby, dead, leader].iter().map(ToString::to_string).collect();
         let config = Config { meta_addrs, ..config };
         let frontend = tokio::spawn(weir_frontend::run(config, listener, stop.clone()));
-        Cluster { shared, sql, stop, frontend }
+        Cluster { shared, sql, stop, nodes, frontend }
     }
 
     /// A client of the database `dev`.
@@ -175,6 +186,7 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop.cancel();
+        self.nodes.cancel();
     }
 }
 
@@ -236,6 +248,11 @@ impl Meta for Node {
             // A transport that breaks: the client sees no answer of the node's.
             panic!("the answer is lost on purpose");
         }
+        if state.depositions > 0 {
+            state.depositions -= 1;
+            let deposed = rpc::Error::new(Kind::Unavailable, "this meta node is not the leader");
+            return Err(deposed.with_outcome_unknown().into());
+        }
         let notices = state.notices.clone();
         Ok(Response::new(proto::CreateTableResponse { table_id, created: true, notices }))
     }
@@ -276,19 +293,26 @@ impl Meta for Node {
             vnodes: Some(proto::VnodeRange { start: *start, end: *end }),
             address: computes[*node].to_string(),
         });
+        let mut slots: Vec<_> = slots.collect();
+        for (slot, (start, end)) in slots.iter_mut().zip(state.placement.iter().flatten()) {
+            slot.vnodes = Some(proto::VnodeRange { start: *start, end: *end });
+        }
         Ok(Response::new(proto::PinResponse {
             pin,
             pin_lease_ms: self.shared.lease.unwrap_or(Duration::from_secs(30)).as_millis() as u64,
             term: Some(proto::TermId { term: state.term, nonce: 1 }),
             epoch: state.epoch,
             catalog_version: state.catalog_version,
-            slots: slots.collect(),
+            slots,
         }))
     }
 
     async fn renew_pins(&self, request: Request<proto::PinsRequest>) -> Result<Response<proto::PinsResponse>, Status> {
         let mut state = self.lead()?;
-        state.renewals += request.into_inner().pins.len() as u64;
+        for pin in request.into_inner().pins {
+            state.renewals += 1;
+            *state.renewed.entry(pin).or_default() += 1;
+        }
         Ok(Response::new(proto::PinsResponse {}))
     }
 
@@ -351,7 +375,11 @@ impl Compute for Node {
         let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
         let responses: Vec<_> = limited(batches, limit).iter().map(|batch| Ok(encode(batch, &request))).collect();
         let responses: Responses = match behaviour {
-            Scan::Answer => Box::pin(stream::iter(responses)),
+            Scan::Answer => {
+                let done = proto::ScanResponse { done: true, ..Default::default() };
+                Box::pin(stream::iter(responses.into_iter().chain([Ok(done)])))
+            }
+            Scan::EndAfter(count) => Box::pin(stream::iter(responses.into_iter().take(count))),
             Scan::FailAfter(count, kind) => {
                 let failure = Err(rpc::Error::new(kind, "on purpose").into());
                 Box::pin(stream::iter(responses.into_iter().take(count).chain([failure])))
@@ -401,5 +429,5 @@ fn encode(batch: &RecordBatch, request: &proto::ScanRequest) -> proto::ScanRespo
             &mut IpcWriteContext::default(),
         )
         .expect("plain columns");
-    proto::ScanResponse { header: encoded.ipc_message.into(), body: encoded.arrow_data.into(), rows }
+    proto::ScanResponse { header: encoded.ipc_message.into(), body: encoded.arrow_data.into(), rows, done: false }
 }

@@ -25,6 +25,15 @@ async fn a_snapshot_lost_before_the_first_row_is_replaced_unseen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_scan_that_ends_early_is_not_taken_for_complete() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 10_000);
+    let client = cluster.client().await;
+    cluster.shared.state().scans.extend([Scan::EndAfter(0), Scan::EndAfter(2), Scan::Answer]);
+    assert_eq!(rows(&client, "SELECT count(*) FROM events").await, "10000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_new_term_is_found_by_pinning_again() {
     let cluster = Cluster::start().await;
     add_events(&cluster.shared, 3_000);
@@ -95,6 +104,51 @@ async fn a_lost_answer_does_not_make_a_created_table_a_duplicate() {
                FORMAT PLAIN ENCODE JSON";
     assert_eq!(rows(&client, sql).await, "");
     assert_eq!(db_error(&client, sql).await.code().code(), "42P07");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deposed_leader_does_not_make_a_created_table_a_duplicate() {
+    let cluster = Cluster::start().await;
+    cluster.shared.state().depositions = 1;
+    let client = cluster.client().await;
+    let sql = "CREATE TABLE t (a int) WITH (connector = 'nats', server_url = 'x:1', subject = 'a', stream = 's') \
+               FORMAT PLAIN ENCODE JSON";
+    assert_eq!(rows(&client, sql).await, "");
+    assert_eq!(cluster.shared.state().depositions, 0);
+    assert_eq!(db_error(&client, sql).await.code().code(), "42P07");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_placement_that_lacks_vnodes_is_not_read_from() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 10);
+    let client = cluster.client().await;
+    // The last slot comes first.
+    for placement in
+        [[(200, 250), (100, 200), (0, 100)], [(200, 256), (110, 200), (0, 100)], [(200, 256), (100, 200), (0, 110)]]
+    {
+        cluster.shared.state().placement = Some(placement.to_vec());
+        assert_eq!(db_error(&client, "SELECT count(*) FROM events").await.code().code(), "XX000", "{placement:?}");
+    }
+    cluster.shared.state().placement = None;
+    assert_eq!(rows(&client, "SELECT count(*) FROM events").await, "10");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_catalog_that_was_set_back_is_read_anew() {
+    let config = Config { retry_ms_max: 2_000, ..Config::default() };
+    let cluster = Cluster::start_with(Shared::default(), config).await;
+    add_events(&cluster.shared, 10);
+    cluster.shared.state().catalog_version = 20;
+    let client = cluster.client().await;
+    assert_eq!(rows(&client, "SELECT count(*) FROM events").await, "10");
+    {
+        let mut state = cluster.shared.state();
+        state.catalog_version = 3;
+        state.tables[0].declared.name = "older".to_owned();
+    }
+    assert_eq!(rows(&client, "SELECT count(*) FROM older").await, "10");
+    assert_eq!(db_error(&client, "SELECT count(*) FROM events").await.code().code(), "42P01");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,6 +235,44 @@ async fn pins_are_renewed_while_a_query_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pins_are_renewed_however_many_statements_end() {
+    let shared = Shared { lease: Some(Duration::from_millis(150)), ..Shared::default() };
+    let cluster = Cluster::start_with(shared, Config::default()).await;
+    add_events(&cluster.shared, 10);
+    let client = cluster.client().await;
+    cluster.shared.state().scans.extend(vec![Scan::StallAfter(0); 3]);
+    let token = client.cancel_token();
+    let long = tokio::spawn(async move { client.simple_query("SELECT count(*) FROM events").await.map(|_| ()) });
+    cluster.until("does the query run", |state| state.open_scans == 3).await;
+    let long_pin = cluster.shared.state().next_pin;
+    let mut short = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let client = cluster.client().await;
+        short.spawn(async move {
+            loop {
+                rows(&client, "SHOW TABLES").await;
+            }
+        });
+    }
+    let before = cluster.shared.state().next_pin;
+    cluster.until("do statements end", |state| state.next_pin > before + 100).await;
+    let renewals = cluster.shared.state().renewed.get(&long_pin).copied().unwrap_or_default();
+    // For a second, in which it has to be renewed twenty times.
+    let pins = cluster.shared.state().next_pin;
+    let started = Instant::now();
+    cluster.until("has the second passed", |_| started.elapsed() > Duration::from_secs(1)).await;
+    let (renewed, ended) = {
+        let state = cluster.shared.state();
+        (state.renewed.get(&long_pin).copied().unwrap_or_default() - renewals, state.next_pin - pins)
+    };
+    short.abort_all();
+    assert!(ended > 100, "{ended} statements only");
+    assert!(renewed >= 5, "renewed {renewed} times while {ended} statements ended");
+    token.cancel_query(NoTls).await.expect("the request is sent");
+    long.await.expect("no panic").expect_err("cancelled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn shutdown_ends_running_statements_and_the_server() {
     let mut cluster = Cluster::start().await;
     add_events(&cluster.shared, 10_000);
@@ -195,4 +287,5 @@ async fn shutdown_ends_running_statements_and_the_server() {
     assert_eq!(error.code().map(|code| code.code()), Some("57P01"), "{error:?}");
     let ended = timeout(PATIENCE, &mut cluster.frontend).await.expect("it ends").expect("no panic");
     ended.expect("cancelling is no failure");
+    assert!(cluster.shared.state().pins.is_empty(), "what the statement pinned is released");
 }

@@ -170,11 +170,12 @@ impl Handle {
     /// Hands an input over and waits for its answer.
     ///
     /// # Errors
-    /// If the reign ends first.
+    /// If the reign ends first. If it ends after the input was handed over, it is not known whether it was carried out: a
+    /// DDL statement may be in the catalog that the next leader reads.
     pub(crate) async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, rpc::Error> {
         let (reply, answer) = oneshot::channel();
         self.send(input(reply)).await?;
-        answer.await.map_err(|_| not_leading())
+        answer.await.map_err(|_| not_leading().with_outcome_unknown())
     }
 }
 

@@ -1,0 +1,209 @@
+//! How deeply statements nest, and how deeply they may.
+//!
+//! A syntax tree is cloned, dropped and turned into a plan by recursion, and a stack that overflows ends the process.
+//! sqlparser bounds how deeply it recurses itself; but a chain such as `a OR b OR …` it reads in a loop, and the tree is
+//! as deep as the chain is long. Invariant: no statement leaves the parser whose tree is deeper than [`DEPTH_MAX`].
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{self, ArrayElemTypeDef, DataType, Expr, Query, SetExpr, TableFactor, Visit, Visitor};
+use sqlparser::keywords::Keyword;
+use sqlparser::tokenizer::{Token, TokenWithSpan};
+
+use super::Statement;
+use crate::error::{Error, sqlstate};
+
+/// A tree beyond this is refused. It is not the parser that sets this limit but the evaluation of expressions: in a build
+/// without optimisation 950 levels overflow a stack of two mebibytes.
+const DEPTH_MAX: usize = 250;
+
+/// A statement whose tree could become deeper than this is not even parsed, lest the stack to parse it on is too large.
+const BOUND_MAX: usize = 20_000;
+
+/// What one level of a tree can take of the stack while it is built, measured and dropped, in bytes.
+const LEVEL_BYTES: usize = 2 << 10;
+
+/// Enough stack to parse a statement that nests as deeply as the parser recurses, in bytes.
+const PARSER_BYTES: usize = 1 << 20;
+
+/// Parses a statement of tokens with that [`bound`] where there is stack enough for it.
+///
+/// # Errors
+/// The parser's; `54001` if the statement nests too deeply.
+pub(super) fn within(bound: usize, parse: impl FnOnce() -> Result<Statement, Error>) -> Result<Statement, Error> {
+    if bound > BOUND_MAX {
+        return Err(too_deep());
+    }
+    if bound <= DEPTH_MAX {
+        return parse();
+    }
+    let bytes = PARSER_BYTES + bound * LEVEL_BYTES;
+    stacker::maybe_grow(bytes, bytes, || {
+        let statement = parse()?;
+        // What is too deep must be dropped here as well.
+        if depth(&statement).unwrap_or(bound) > DEPTH_MAX { Err(too_deep()) } else { Ok(statement) }
+    })
+}
+
+pub(super) fn too_deep() -> Error {
+    Error::user(sqlstate::STATEMENT_TOO_COMPLEX, "the statement is nested too deeply")
+        .with_hint("in place of a long chain of OR write IN (…)")
+}
+
+/// No tree of these tokens is deeper. Whatever a level is made of, it takes at least one token of its own: inside of
+/// brackets one of theirs, and outside one since the last comma, which ends what is nested on its own level. Only set
+/// operations go on across commas.
+pub(super) fn bound(tokens: &[TokenWithSpan]) -> usize {
+    let (mut deepest, mut outer, mut set_operations) = (0, Vec::new(), 0);
+    let mut run = 0;
+    let mut outside = 0;
+    for token in tokens {
+        match &token.token {
+            Token::Whitespace(_) => continue,
+            Token::LParen | Token::LBracket | Token::LBrace => {
+                run += 1;
+                outside += run;
+                outer.push(run);
+                run = 0;
+            }
+            Token::RParen | Token::RBracket | Token::RBrace => {
+                if let Some(before) = outer.pop() {
+                    run = before;
+                    outside -= before;
+                }
+            }
+            Token::Comma => run = 0,
+            Token::Word(word) => {
+                run += 1;
+                if matches!(word.keyword, Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT) {
+                    set_operations += 1;
+                }
+            }
+            _ => run += 1,
+        }
+        deepest = deepest.max(outside + run);
+    }
+    deepest + set_operations
+}
+
+/// Checks a query that was put together of parsed parts.
+///
+/// # Errors
+/// `54001` if it nests too deeply.
+pub(super) fn check(query: &ast::Statement) -> Result<(), Error> {
+    let mut depth = Depth::default();
+    let _finished = query.visit(&mut depth);
+    if depth.deepest > DEPTH_MAX { Err(too_deep()) } else { Ok(()) }
+}
+
+/// How deep the tree of a query is; `None` if it is another statement.
+fn depth(statement: &Statement) -> Option<usize> {
+    let mut depth = Depth::default();
+    let _finished = match statement {
+        Statement::Query(query) | Statement::Copy { query, .. } => query.visit(&mut depth),
+        Statement::Prepare(prepare) => prepare.query().visit(&mut depth),
+        Statement::Execute(execute) => execute.arguments.visit(&mut depth),
+        _ => return None,
+    };
+    Some(depth.deepest)
+}
+
+#[derive(Default)]
+struct Depth {
+    here: usize,
+    deepest: usize,
+}
+
+impl Depth {
+    fn enter(&mut self, levels: usize) -> ControlFlow<()> {
+        self.here += levels;
+        self.deepest = self.deepest.max(self.here);
+        ControlFlow::Continue(())
+    }
+
+    fn leave(&mut self, levels: usize) -> ControlFlow<()> {
+        self.here -= levels;
+        ControlFlow::Continue(())
+    }
+}
+
+impl Visitor for Depth {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.enter(levels_of_expression(expr))
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.leave(levels_of_expression(expr))
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        self.enter(levels_of_factor(factor))
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        self.leave(levels_of_factor(factor))
+    }
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        self.enter(levels_of_query(query))
+    }
+
+    fn post_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+        self.leave(levels_of_query(query))
+    }
+}
+
+/// An expression's own levels: one, and those that the syntax tree holds side by side and a plan does not.
+fn levels_of_expression(expr: &Expr) -> usize {
+    match expr {
+        Expr::CompoundFieldAccess { access_chain, .. } => 1 + access_chain.len(),
+        Expr::Cast { data_type, .. } => 1 + levels_of_type(data_type),
+        Expr::TypedString(typed) => 1 + levels_of_type(&typed.data_type),
+        _ => 1,
+    }
+}
+
+fn levels_of_type(mut data_type: &DataType) -> usize {
+    let mut levels = 0;
+    while let DataType::Array(
+        ArrayElemTypeDef::AngleBracket(element)
+        | ArrayElemTypeDef::SquareBracket(element, _)
+        | ArrayElemTypeDef::Parenthesis(element),
+    ) = data_type
+    {
+        levels += 1;
+        data_type = element;
+    }
+    levels
+}
+
+/// As an expression's: set operations, and what a plan stacks: joins, and tables of a WITH clause.
+fn levels_of_query(query: &Query) -> usize {
+    let with = query.with.as_ref().map_or(0, |with| with.cte_tables.len());
+    let (mut operations, mut joins) = (0, 0);
+    let mut bodies = vec![query.body.as_ref()];
+    while let Some(body) = bodies.pop() {
+        match body {
+            SetExpr::SetOperation { left, right, .. } => {
+                operations += 1;
+                bodies.extend([left.as_ref(), right.as_ref()]);
+            }
+            SetExpr::Select(select) => joins = joins.max(joined(select)),
+            _ => {}
+        }
+    }
+    1 + with + operations + joins
+}
+
+fn levels_of_factor(factor: &TableFactor) -> usize {
+    match factor {
+        TableFactor::NestedJoin { table_with_joins, .. } => 1 + table_with_joins.joins.len(),
+        _ => 1,
+    }
+}
+
+fn joined(select: &ast::Select) -> usize {
+    select.from.iter().map(|from| 1 + from.joins.len()).sum()
+}
