@@ -86,7 +86,7 @@ impl Shared {
             name: name.to_owned(),
             columns: columns
                 .iter()
-                .map(|(name, ty, _)| Column { name: (*name).to_owned(), ty: *ty, origin: Origin::Payload })
+                .map(|(name, ty, _)| Column { name: (*name).to_owned(), ty: ty.clone(), origin: Origin::Payload })
                 .collect(),
             source: Source { options: Default::default(), encode: Encode::Json },
             sql: format!(
