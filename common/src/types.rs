@@ -1,13 +1,16 @@
-//! The SQL types and their Arrow storage. Both are part of stored state: see `docs/decisions/`.
+//! The SQL types and their Arrow storage. Both are part of stored state: see `docs/decisions/0005-types.md`.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::datatypes::{
+    DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, Fields, IntervalUnit, TimeUnit,
+};
 use serde::{Deserialize, Serialize};
 
 /// A column's type, as users name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SqlType {
     /// `boolean`, stored as Boolean.
@@ -22,26 +25,64 @@ pub enum SqlType {
     Real,
     /// `double precision`, stored as Float64.
     Double,
+    /// `numeric`, stored as Decimal256 of [`NUMERIC_PRECISION`] digits, [`NUMERIC_SCALE`] of them after the point.
+    Numeric,
+    /// `numeric(precision, scale)`, stored as Decimal128, above 38 digits as Decimal256.
+    Decimal {
+        /// All digits: 1 to [`DECIMAL_PRECISION_MAX`].
+        precision: u8,
+        /// Those after the point: 0 to `precision`.
+        scale: u8,
+    },
     /// `varchar`, stored as Utf8.
     Varchar,
     /// `bytea`, stored as Binary.
     Bytea,
     /// `date`, stored as Date32.
     Date,
+    /// `time`, stored in microseconds since midnight; 24:00:00 is one.
+    Time,
     /// `timestamp`, stored in microseconds without a zone.
     Timestamp,
     /// `timestamptz`, stored in microseconds of UTC.
     Timestamptz,
+    /// `interval`, stored as months, days and nanoseconds, the last a multiple of 1,000.
+    Interval,
     /// `jsonb`, stored as normalised text in Utf8 with the extension type [`JSONB_EXTENSION`].
     Jsonb,
+    /// `T[]`, stored as List. `T[][]` is an array of arrays.
+    Array(Box<SqlType>),
+    /// `struct<name type, …>`, stored as Struct. Every field is nullable.
+    Struct(Vec<StructField>),
+}
+
+/// A field of a struct.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StructField {
+    /// Lower case unless it was quoted.
+    pub name: String,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub ty: SqlType,
 }
 
 /// The Arrow extension name that marks a Utf8 column as `jsonb`.
 pub const JSONB_EXTENSION: &str = "weir.jsonb";
 
+/// Digits of a `numeric` that was declared without a precision. Nothing else has so many, so that they tell it from a
+/// `numeric(p, s)`: its values have no scale of their own and are printed without trailing zeros.
+pub const NUMERIC_PRECISION: u8 = DECIMAL256_MAX_PRECISION;
+/// Digits of such a `numeric` after the point: RisingWave's decimals have at most as many.
+pub const NUMERIC_SCALE: u8 = 28;
+/// The largest precision that can be declared.
+pub const DECIMAL_PRECISION_MAX: u8 = NUMERIC_PRECISION - 1;
+
+/// What Arrow calls the field that an array's elements are in.
+const ELEMENT: &str = "item";
+
 impl SqlType {
     /// The Arrow type of a stored column.
-    pub fn arrow(self) -> DataType {
+    pub fn arrow(&self) -> DataType {
         match self {
             SqlType::Boolean => DataType::Boolean,
             SqlType::SmallInt => DataType::Int16,
@@ -49,16 +90,22 @@ impl SqlType {
             SqlType::BigInt => DataType::Int64,
             SqlType::Real => DataType::Float32,
             SqlType::Double => DataType::Float64,
+            SqlType::Numeric => decimal(NUMERIC_PRECISION, NUMERIC_SCALE),
+            SqlType::Decimal { precision, scale } => decimal(*precision, *scale),
             SqlType::Varchar | SqlType::Jsonb => DataType::Utf8,
             SqlType::Bytea => DataType::Binary,
             SqlType::Date => DataType::Date32,
+            SqlType::Time => DataType::Time64(TimeUnit::Microsecond),
             SqlType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
             SqlType::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            SqlType::Interval => DataType::Interval(IntervalUnit::MonthDayNano),
+            SqlType::Array(element) => DataType::List(Arc::new(element.field(ELEMENT))),
+            SqlType::Struct(fields) => DataType::Struct(StructField::arrow(fields)),
         }
     }
 
     /// A nullable Arrow field of this type.
-    pub fn field(self, name: &str) -> Field {
+    pub fn field(&self, name: &str) -> Field {
         let field = Field::new(name, self.arrow(), true);
         match self {
             SqlType::Jsonb => {
@@ -69,32 +116,109 @@ impl SqlType {
     }
 
     /// Whether a column of this type can be part of a primary key: whether equal values are equal bytes, and sorted as
-    /// PostgreSQL sorts them, in a stored key.
-    pub fn can_be_key(self) -> bool {
-        self != SqlType::Jsonb
+    /// PostgreSQL sorts them, in a stored key. The others have no such encoding yet.
+    pub fn can_be_key(&self) -> bool {
+        !matches!(self, SqlType::Interval | SqlType::Jsonb | SqlType::Array(_) | SqlType::Struct(_))
     }
+}
 
-    /// The name that PostgreSQL prints for the type.
-    pub fn sql(self) -> &'static str {
-        match self {
+fn decimal(precision: u8, scale: u8) -> DataType {
+    let scale = i8::try_from(scale).expect("a scale is at most 76");
+    if precision <= DECIMAL128_MAX_PRECISION {
+        DataType::Decimal128(precision, scale)
+    } else {
+        DataType::Decimal256(precision, scale)
+    }
+}
+
+impl StructField {
+    /// The Arrow fields of a struct.
+    pub fn arrow(fields: &[StructField]) -> Fields {
+        fields.iter().map(|field| field.ty.field(&field.name)).collect()
+    }
+}
+
+/// The name that PostgreSQL prints for the type; of a struct, which PostgreSQL has no name for, RisingWave's.
+impl fmt::Display for SqlType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
             SqlType::Boolean => "boolean",
             SqlType::SmallInt => "smallint",
             SqlType::Integer => "integer",
             SqlType::BigInt => "bigint",
             SqlType::Real => "real",
             SqlType::Double => "double precision",
+            SqlType::Numeric => "numeric",
+            SqlType::Decimal { precision, scale } => return write!(f, "numeric({precision},{scale})"),
             SqlType::Varchar => "character varying",
             SqlType::Bytea => "bytea",
             SqlType::Date => "date",
+            SqlType::Time => "time without time zone",
             SqlType::Timestamp => "timestamp without time zone",
             SqlType::Timestamptz => "timestamp with time zone",
+            SqlType::Interval => "interval",
             SqlType::Jsonb => "jsonb",
-        }
+            SqlType::Array(element) => return write!(f, "{element}[]"),
+            SqlType::Struct(fields) => {
+                for (index, StructField { name, ty }) in fields.iter().enumerate() {
+                    write!(f, "{}{name} {ty}", if index == 0 { "struct<" } else { ", " })?;
+                }
+                ">"
+            }
+        };
+        f.write_str(name)
     }
 }
 
-impl fmt::Display for SqlType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.sql())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// They stand in catalogs that were written by earlier versions.
+    #[test]
+    fn stored_names_stay_as_they_are() {
+        let field = |name: &str, ty| StructField { name: name.to_owned(), ty };
+        let nested = SqlType::Struct(vec![
+            field("a", SqlType::Integer),
+            field("b", SqlType::Array(Box::new(SqlType::Array(Box::new(SqlType::Varchar))))),
+        ]);
+        for (ty, stored, printed) in [
+            (SqlType::Boolean, r#""boolean""#, "boolean"),
+            (SqlType::SmallInt, r#""small_int""#, "smallint"),
+            (SqlType::Integer, r#""integer""#, "integer"),
+            (SqlType::BigInt, r#""big_int""#, "bigint"),
+            (SqlType::Real, r#""real""#, "real"),
+            (SqlType::Double, r#""double""#, "double precision"),
+            (SqlType::Varchar, r#""varchar""#, "character varying"),
+            (SqlType::Bytea, r#""bytea""#, "bytea"),
+            (SqlType::Date, r#""date""#, "date"),
+            (SqlType::Timestamp, r#""timestamp""#, "timestamp without time zone"),
+            (SqlType::Timestamptz, r#""timestamptz""#, "timestamp with time zone"),
+            (SqlType::Jsonb, r#""jsonb""#, "jsonb"),
+            (SqlType::Time, r#""time""#, "time without time zone"),
+            (SqlType::Interval, r#""interval""#, "interval"),
+            (SqlType::Numeric, r#""numeric""#, "numeric"),
+            (
+                SqlType::Decimal { precision: 10, scale: 2 },
+                r#"{"decimal":{"precision":10,"scale":2}}"#,
+                "numeric(10,2)",
+            ),
+            (
+                nested,
+                r#"{"struct":[{"name":"a","type":"integer"},{"name":"b","type":{"array":{"array":"varchar"}}}]}"#,
+                "struct<a integer, b character varying[][]>",
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&ty).expect("JSON"), stored);
+            assert_eq!(serde_json::from_str::<SqlType>(stored).expect("a type"), ty);
+            assert_eq!(ty.to_string(), printed);
+        }
+    }
+
+    #[test]
+    fn decimals_above_38_digits_are_stored_in_256_bits() {
+        assert_eq!(SqlType::Decimal { precision: 38, scale: 3 }.arrow(), DataType::Decimal128(38, 3));
+        assert_eq!(SqlType::Decimal { precision: 39, scale: 3 }.arrow(), DataType::Decimal256(39, 3));
+        assert_eq!(SqlType::Numeric.arrow(), DataType::Decimal256(76, 28));
     }
 }

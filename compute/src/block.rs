@@ -20,7 +20,7 @@ use std::collections::HashMap;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow_ipc::reader::RecordBatchDecoder;
 use arrow_ipc::writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteOptions, write_message};
@@ -105,7 +105,8 @@ pub fn decode(bytes: &Bytes, schema: &SchemaRef, projection: Option<&[usize]>) -
     let message = message.filter(|message| message.header_type() == MessageHeader::RecordBatch);
     let header = message.and_then(|message| message.header_as_record_batch());
     let header = header.ok_or(Error::Damaged { reason: "no record batch" })?;
-    let fits = header.nodes().map_or(0, |nodes| nodes.len()) == schema.fields().len();
+    let expected: usize = schema.fields().iter().map(|field| nodes(field.data_type())).sum();
+    let fits = header.nodes().map_or(0, |nodes| nodes.len()) == expected;
     if !fits || header.length() != i64::from(rows) {
         return Err(Error::Damaged { reason: "another number of columns or rows" });
     }
@@ -114,6 +115,15 @@ pub fn decode(bytes: &Bytes, schema: &SchemaRef, projection: Option<&[usize]>) -
     RecordBatchDecoder::try_new(&body, header, schema.clone(), &dictionaries, &MetadataVersion::V5)
         .and_then(|decoder| decoder.with_projection(projection).with_require_alignment(false).read_record_batch())
         .map_err(Error::Schema)
+}
+
+/// How many nodes an IPC message has for a column: one for each array that it is made of, however deep.
+fn nodes(ty: &DataType) -> usize {
+    match ty {
+        DataType::List(element) => 1 + nodes(element.data_type()),
+        DataType::Struct(fields) => 1 + fields.iter().map(|field| nodes(field.data_type())).sum::<usize>(),
+        _ => 1,
+    }
 }
 
 /// A batch as two parts, for the wire: the IPC message's metadata, encapsulated, and its body.
@@ -173,7 +183,7 @@ mod tests {
     use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
     use weir_common::catalog::{Column, Origin};
-    use weir_common::types::SqlType;
+    use weir_common::types::{SqlType, StructField};
 
     use super::*;
     use crate::decode::{Decoder, block_schema};
@@ -187,9 +197,18 @@ mod tests {
             ("e", SqlType::Timestamptz),
             ("f", SqlType::Jsonb),
             ("g", SqlType::Bytea),
+            ("h", SqlType::Array(Box::new(SqlType::Array(Box::new(SqlType::Varchar))))),
+            (
+                "i",
+                SqlType::Struct(vec![part("x", SqlType::Numeric), part("y", SqlType::Array(Box::new(SqlType::Date)))]),
+            ),
         ]
         .map(|(name, ty)| Column { name: name.to_owned(), ty, origin: Origin::Payload })
         .to_vec()
+    }
+
+    fn part(name: &str, ty: SqlType) -> StructField {
+        StructField { name: name.to_owned(), ty }
     }
 
     fn batch(rows: &[(Option<i64>, String)]) -> RecordBatch {
@@ -197,7 +216,10 @@ mod tests {
         for (sequence, (number, text)) in (1..).zip(rows) {
             let text = serde_json::Value::from(text.as_str());
             let number = serde_json::Value::from(*number);
-            let record = format!("{{\"a\":{number},\"b\":{text},\"c\":true,\"d\":7,\"f\":[{text}],\"g\":\"\\\\x00\"}}");
+            let record = format!(
+                "{{\"a\":{number},\"b\":{text},\"c\":true,\"d\":7,\"f\":[{text}],\"g\":\"\\\\x00\",\
+                 \"h\":[[{text},null],null,[]],\"i\":{{\"x\":{number},\"y\":[1,null]}}}}"
+            );
             decoder.append(record.as_bytes(), sequence, "subject").expect("a good record");
         }
         decoder.finish()
@@ -225,7 +247,7 @@ mod tests {
         let schema = block_schema(&columns());
         let none = decode(&block, &schema, Some(&[])).expect("a block");
         assert_eq!((none.num_rows(), none.num_columns()), (2, 0));
-        let twice = decode(&block, &schema, Some(&[7, 1, 7])).expect("a block");
+        let twice = decode(&block, &schema, Some(&[9, 1, 9, 8, 7])).expect("a block");
         assert_eq!(twice.schema().fields()[1].name(), "b");
         assert_eq!(twice.column(0), twice.column(2));
     }
@@ -251,7 +273,7 @@ mod tests {
         fn a_block_survives(
             rows in prop::collection::vec((any::<Option<i64>>(), any::<String>()), 0..50),
             by in 0_usize..64,
-            projection in prop::option::of(prop::collection::vec(0_usize..8, 0..8)),
+            projection in prop::option::of(prop::collection::vec(0_usize..10, 0..10)),
         ) {
             let batch = batch(&rows);
             let block = shifted(&encode(&batch), by);

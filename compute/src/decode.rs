@@ -17,17 +17,24 @@
 //! | boolean | `true`, `false` |
 //! | smallint, integer, bigint | a number without fraction and exponent, in range; a string that holds one |
 //! | real, double precision | a number in range; a string that holds one, or `NaN`, `Infinity`, `-Infinity`, `inf` |
+//! | numeric | a number, or a string that holds one, of at most 48 digits before and 28 after the point |
+//! | numeric(p,s) | the same, rounded to s digits after the point (a half away from zero), if p digits are enough |
 //! | varchar | a string; a number or boolean as it is written |
 //! | bytea | a string in PostgreSQL's hex format (`\x…`) or else its escape format |
 //! | date | a string `YYYY-MM-DD`; an integer: days since 1970-01-01 |
+//! | time | a string `HH:MM[:SS[.ffffff]]`; an integer: microseconds since midnight |
 //! | timestamp | a string `YYYY-MM-DD[(T or space)HH:MM[:SS[.ffffff]][offset]]`, its offset ignored; an integer |
 //! | timestamptz | the same, in UTC if no offset is given |
+//! | interval | a string as PostgreSQL takes it, or in ISO 8601; its time below 292 years |
 //! | jsonb | anything but null, normalised as PostgreSQL prints it |
+//! | T[] | an array whose elements are null or fit T |
+//! | struct | an object, whose members are to fields as those of the payload are to columns |
 //!
 //! Integers for timestamps count from 1970 in the unit that their magnitude suggests: below 10¹¹ seconds, below 10¹⁴
-//! milliseconds, below 10¹⁷ microseconds, else nanoseconds. Digits beyond the microsecond are rounded. Two things are
-//! unlike RisingWave on purpose: a wrong type makes the record bad instead of the field NULL, and a number in a varchar
-//! keeps the digits it was written with. Numbers in jsonb whose exponent is beyond ±400 are refused, since writing them
+//! milliseconds, below 10¹⁷ microseconds, else nanoseconds. Digits beyond the microsecond are rounded. Some things are
+//! unlike RisingWave on purpose: a wrong type makes the record bad instead of the field NULL, wherever in an array or
+//! struct it is; a number in a varchar or numeric keeps the digits it was written with; a numeric is never NaN or
+//! infinite; a struct is not read out of a string. Numbers in jsonb whose exponent is beyond ±400 are refused, since writing them
 //! out as PostgreSQL does would let a few bytes grow without bound.
 
 mod cell;
@@ -36,6 +43,7 @@ mod convert;
 mod fields;
 mod json;
 mod jsonb;
+mod nested;
 mod time;
 
 use std::sync::Arc;
@@ -146,7 +154,7 @@ impl Decoder {
         let states = columns.iter().map(|column| {
             let payload = column.origin == Origin::Payload;
             assert!(payload || column.ty == SqlType::Varchar, "column \"{}\" has to be a varchar", column.name);
-            let builder = Builder::new(column.ty);
+            let builder = Builder::new(&column.ty);
             let state = ColumnState { name: column.name.clone(), origin: column.origin, cell, builder };
             cell += usize::from(payload);
             state

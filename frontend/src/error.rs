@@ -22,6 +22,7 @@ pub(crate) mod sqlstate {
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
     pub(crate) const INVALID_TEXT_REPRESENTATION: &str = "22P02";
     pub(crate) const DATA_EXCEPTION: &str = "22000";
+    pub(crate) const ARRAY_SUBSCRIPT_ERROR: &str = "2202E";
     pub(crate) const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
     pub(crate) const INVALID_SQL_STATEMENT_NAME: &str = "26000";
     pub(crate) const INVALID_CATALOG_NAME: &str = "3D000";

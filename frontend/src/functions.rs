@@ -1,11 +1,15 @@
-//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`], [`jsonb`], and those that
-//! drivers and psql call.
+//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and [`numeric`], [`casts`],
+//! [`comparable`] (equality), [`quantified`] (ANY and ALL), [`jsonb`], and those that drivers and psql call.
 //!
 //! Of the latter most answer a constant: Weir has no descriptions, indexes or replication that they could tell of. Those
 //! that depend on the session are made for each.
 
 mod arithmetic;
+mod casts;
+mod comparable;
 mod jsonb;
+mod numeric;
+mod quantified;
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
@@ -18,7 +22,13 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 
 pub(crate) use arithmetic::CheckedArithmetic;
+pub(crate) use casts::Casts;
+#[cfg(test)]
+pub(crate) use casts::from_text as read_text;
+pub(crate) use comparable::{comparable, has_equals, is_comparable};
 pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators};
+pub(crate) use numeric::{decimal_operation, quotient};
+pub(crate) use quantified::function_of;
 
 use crate::error::Error;
 use crate::session::{SERVER_VERSION, Session};
@@ -62,6 +72,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     .into_iter()
     .map(|(name, value)| Constant::udf(name, value))
     .chain(jsonb::functions())
+    .chain(quantified::functions())
     .collect()
 }
 

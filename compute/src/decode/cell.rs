@@ -1,7 +1,10 @@
 //! The scratch row: a cell for each column that is filled from the payload, and the bytes of those cells that are not
 //! found in the payload as they stand. Reused from record to record.
 
-/// A value that waits to be appended. Text is kept as a range of bytes, either of the payload or of the scratch row.
+use arrow::datatypes::{IntervalMonthDayNano, i256};
+
+/// A value that waits to be appended. Text is kept as a range of bytes, either of the payload or of the scratch row; what
+/// is larger than a word, and what is in arrays and structs, by its place in the [`Arena`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Cell {
     Null,
@@ -12,17 +15,23 @@ pub(super) enum Cell {
     Payload(Span),
     Text(Span),
     Bytes(Span),
+    Decimal(u32),
+    Interval(u32),
+    /// The cells of the elements.
+    List(Span),
+    /// The cells of the fields, in the order of their declaration.
+    Struct(Span),
     /// A value that does not fit: where it stands in the payload.
     Misfit(Span),
 }
 
 impl Cell {
-    /// The bytes of a value of variable width; 0 for any other.
+    /// The bytes of a text or bytea; 0 for any other value.
     #[inline]
     pub(super) fn len(self) -> usize {
         match self {
             Cell::Payload(span) | Cell::Text(span) | Cell::Bytes(span) => span.len(),
-            Cell::Null | Cell::Boolean(_) | Cell::Integer(_) | Cell::Float(_) | Cell::Misfit(_) => 0,
+            _ => 0,
         }
     }
 }
@@ -59,6 +68,12 @@ impl Span {
     pub(super) fn len(self) -> usize {
         (self.end - self.start) as usize
     }
+
+    /// The cells in a range of an arena's.
+    #[inline]
+    pub(super) fn cells(self, nested: &[Cell]) -> &[Cell] {
+        &nested[self.start as usize..self.end as usize]
+    }
 }
 
 /// How the field that filled a cell was named.
@@ -79,12 +94,49 @@ pub(super) struct Scratch {
     pub(super) arena: Arena,
 }
 
-/// Bytes that cells point to.
+/// What cells point to.
 #[derive(Default)]
 pub(super) struct Arena {
     pub(super) text: String,
     pub(super) bytes: Vec<u8>,
+    pub(super) decimals: Vec<i256>,
+    pub(super) intervals: Vec<IntervalMonthDayNano>,
+    /// Cells of elements and fields.
+    pub(super) nested: Vec<Cell>,
+    /// How the fields of the structs that are being read were named.
+    pub(super) matches: Vec<Match>,
+    /// An array would have made the record too large; it was not read.
+    pub(super) too_large: bool,
     pub(super) jsonb: super::jsonb::Work,
+}
+
+impl Arena {
+    fn clear(&mut self) {
+        self.text.clear();
+        self.bytes.clear();
+        self.decimals.clear();
+        self.intervals.clear();
+        self.nested.clear();
+        self.matches.clear();
+        self.too_large = false;
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len()
+            + self.bytes.len()
+            + size_of_val(&self.decimals[..])
+            + size_of_val(&self.intervals[..])
+            + size_of_val(&self.nested[..])
+    }
+}
+
+/// The place of what is pushed next.
+///
+/// # Panics
+/// Beyond 4 Gi entries; a record is far smaller.
+#[inline]
+pub(super) fn place<T>(entries: &[T]) -> u32 {
+    u32::try_from(entries.len()).expect("a record is smaller than 4 GiB")
 }
 
 impl Scratch {
@@ -96,12 +148,11 @@ impl Scratch {
     pub(super) fn clear(&mut self) {
         self.cells.fill(Cell::Null);
         self.matches.fill(Match::None);
-        self.arena.text.clear();
-        self.arena.bytes.clear();
+        self.arena.clear();
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.arena.text.len() + self.arena.bytes.len()
+        self.arena.bytes()
     }
 
     /// Fills a cell unless a better match did.

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Float32Builder, Float64Builder, Int16Builder, Int32Builder,
-    Int64Builder, StringBuilder, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, Float32Builder,
+    Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray,
+    NullBufferBuilder, StringBuilder, StructArray, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
-use weir_common::types::SqlType;
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::datatypes::{DataType, FieldRef, Fields, IntervalMonthDayNano, i256};
+use weir_common::types::{SqlType, StructField};
 
-use super::cell::{Cell, Scratch};
+use super::cell::{Cell, Scratch, Span};
 
 /// Bytes of an offset in a column of variable width.
 const OFFSET: usize = size_of::<i32>();
@@ -24,10 +27,35 @@ pub(super) enum Builder {
     Timestamp(TimestampMicrosecondBuilder),
     Text(StringBuilder),
     Bytea(BinaryBuilder),
+    Decimal(Decimal128Builder),
+    WideDecimal(Decimal256Builder),
+    Time(Time64MicrosecondBuilder),
+    Interval(IntervalMonthDayNanoBuilder),
+    Lists(Box<Lists>),
+    Structs(Box<Structs>),
 }
 
+/// Arrays under construction.
+pub(super) struct Lists {
+    field: FieldRef,
+    elements: Builder,
+    /// Where each array ends in the row of all elements, after a 0.
+    offsets: Vec<i32>,
+    validity: NullBufferBuilder,
+}
+
+/// Structs under construction.
+pub(super) struct Structs {
+    fields: Fields,
+    columns: Vec<Builder>,
+    validity: NullBufferBuilder,
+}
+
+/// To begin with; it is reserved only once there is a NULL.
+const VALIDITY_ROWS: usize = 1024;
+
 impl Builder {
-    pub(super) fn new(ty: SqlType) -> Builder {
+    pub(super) fn new(ty: &SqlType) -> Builder {
         match ty {
             SqlType::Boolean => Builder::Boolean(BooleanBuilder::new()),
             SqlType::SmallInt => Builder::SmallInt(Int16Builder::new()),
@@ -41,6 +69,14 @@ impl Builder {
             }
             SqlType::Varchar | SqlType::Jsonb => Builder::Text(StringBuilder::new()),
             SqlType::Bytea => Builder::Bytea(BinaryBuilder::new()),
+            SqlType::Numeric | SqlType::Decimal { .. } => match ty.arrow() {
+                narrow @ DataType::Decimal128(..) => Builder::Decimal(Decimal128Builder::new().with_data_type(narrow)),
+                wide => Builder::WideDecimal(Decimal256Builder::new().with_data_type(wide)),
+            },
+            SqlType::Time => Builder::Time(Time64MicrosecondBuilder::new()),
+            SqlType::Interval => Builder::Interval(IntervalMonthDayNanoBuilder::new()),
+            SqlType::Array(element) => Builder::Lists(Box::new(Lists::new(ty, element))),
+            SqlType::Struct(fields) => Builder::Structs(Box::new(Structs::new(fields))),
         }
     }
 
@@ -88,6 +124,25 @@ impl Builder {
                 builder.append_value(span.bytes(&scratch.arena.bytes));
                 OFFSET + span.len()
             }
+            (Builder::Decimal(builder), Cell::Decimal(at)) => {
+                let value = scratch.arena.decimals[at as usize].to_i128();
+                builder.append_value(value.expect("checked when the cell was made"));
+                size_of::<i128>()
+            }
+            (Builder::WideDecimal(builder), Cell::Decimal(at)) => {
+                builder.append_value(scratch.arena.decimals[at as usize]);
+                size_of::<i256>()
+            }
+            (Builder::Time(builder), Cell::Integer(value)) => {
+                builder.append_value(value);
+                size_of::<i64>()
+            }
+            (Builder::Interval(builder), Cell::Interval(at)) => {
+                builder.append_value(scratch.arena.intervals[at as usize]);
+                size_of::<IntervalMonthDayNano>()
+            }
+            (Builder::Lists(lists), Cell::List(elements)) => lists.append(elements, payload, scratch),
+            (Builder::Structs(structs), Cell::Struct(fields)) => structs.append(fields, payload, scratch),
             (_, cell) => unreachable!("a column is never given a cell of another type: {cell:?}"),
         }
     }
@@ -112,6 +167,12 @@ impl Builder {
             Builder::Timestamp(builder) => builder.append_null(),
             Builder::Text(builder) => builder.append_null(),
             Builder::Bytea(builder) => builder.append_null(),
+            Builder::Decimal(builder) => builder.append_null(),
+            Builder::WideDecimal(builder) => builder.append_null(),
+            Builder::Time(builder) => builder.append_null(),
+            Builder::Interval(builder) => builder.append_null(),
+            Builder::Lists(lists) => lists.append_null(),
+            Builder::Structs(structs) => return structs.append_null(),
         }
         OFFSET
     }
@@ -128,6 +189,68 @@ impl Builder {
             Builder::Timestamp(builder) => Arc::new(builder.finish()),
             Builder::Text(builder) => Arc::new(builder.finish()),
             Builder::Bytea(builder) => Arc::new(builder.finish()),
+            Builder::Decimal(builder) => Arc::new(builder.finish()),
+            Builder::WideDecimal(builder) => Arc::new(builder.finish()),
+            Builder::Time(builder) => Arc::new(builder.finish()),
+            Builder::Interval(builder) => Arc::new(builder.finish()),
+            Builder::Lists(lists) => Arc::new(lists.finish()),
+            Builder::Structs(structs) => Arc::new(structs.finish()),
         }
+    }
+}
+
+impl Lists {
+    fn new(ty: &SqlType, element: &SqlType) -> Lists {
+        let DataType::List(field) = ty.arrow() else { unreachable!("arrays are stored as lists") };
+        let elements = Builder::new(element);
+        Lists { field, elements, offsets: vec![0], validity: NullBufferBuilder::new(VALIDITY_ROWS) }
+    }
+
+    fn append(&mut self, elements: Span, payload: &str, scratch: &Scratch) -> usize {
+        let mut bytes = OFFSET;
+        for cell in elements.cells(&scratch.arena.nested) {
+            bytes += self.elements.append(*cell, payload, scratch);
+        }
+        let last = self.offsets.last().copied().unwrap_or_default();
+        let end = i32::try_from(elements.len()).ok().and_then(|length| last.checked_add(length));
+        self.offsets.push(end.expect("a batch is smaller than 2 GiB"));
+        self.validity.append_non_null();
+        bytes
+    }
+
+    fn append_null(&mut self) {
+        self.offsets.push(self.offsets.last().copied().unwrap_or_default());
+        self.validity.append_null();
+    }
+
+    fn finish(&mut self) -> ListArray {
+        let offsets = std::mem::replace(&mut self.offsets, vec![0]);
+        let offsets = OffsetBuffer::new(ScalarBuffer::from(offsets));
+        ListArray::new(Arc::clone(&self.field), offsets, self.elements.finish(), self.validity.finish())
+    }
+}
+
+impl Structs {
+    fn new(fields: &[StructField]) -> Structs {
+        let columns = fields.iter().map(|field| Builder::new(&field.ty)).collect();
+        Structs { fields: StructField::arrow(fields), columns, validity: NullBufferBuilder::new(VALIDITY_ROWS) }
+    }
+
+    fn append(&mut self, fields: Span, payload: &str, scratch: &Scratch) -> usize {
+        let cells = fields.cells(&scratch.arena.nested);
+        let bytes =
+            self.columns.iter_mut().zip(cells).map(|(column, cell)| column.append(*cell, payload, scratch)).sum();
+        self.validity.append_non_null();
+        bytes
+    }
+
+    fn append_null(&mut self) -> usize {
+        self.validity.append_null();
+        self.columns.iter_mut().map(Builder::append_null).sum()
+    }
+
+    fn finish(&mut self) -> StructArray {
+        let columns = self.columns.iter_mut().map(Builder::finish).collect();
+        StructArray::new(self.fields.clone(), columns, self.validity.finish())
     }
 }

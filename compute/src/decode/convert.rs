@@ -1,10 +1,12 @@
 //! A JSON value and a column's type make a cell. The rules stand in the documentation of [`super`].
 
-use weir_common::types::SqlType;
+use weir_common::decimal::{self, Excess};
+use weir_common::interval::Interval;
+use weir_common::types::{NUMERIC_PRECISION, NUMERIC_SCALE, SqlType};
 
-use super::cell::{Arena, Cell, Span};
+use super::cell::{Arena, Cell, Span, place};
 use super::json::{Number, Text, Value, unescape};
-use super::{jsonb, time};
+use super::{jsonb, nested, time};
 
 /// Integers of at most this size are doubles exactly.
 const DOUBLE_EXACT_MAX: u64 = 1 << 53;
@@ -12,7 +14,7 @@ const DOUBLE_EXACT_MAX: u64 = 1 << 53;
 /// The cell for a value of the payload. `None` if the value does not fit the type.
 // Always inlined, see `Scanner::value`.
 #[inline(always)]
-pub(super) fn cell(ty: SqlType, value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
+pub(super) fn cell(ty: &SqlType, value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
     if value == Value::Null {
         return Some(Cell::Null);
     }
@@ -38,6 +40,13 @@ pub(super) fn cell(ty: SqlType, value: Value, payload: &str, arena: &mut Arena) 
             Some(Cell::Text(Span::new(start, arena.text.len())))
         }
         SqlType::Bytea => bytea(value, payload, arena),
+        // Where a scale was declared, digits behind it were not wanted; where none was, none may be lost.
+        SqlType::Numeric => number(value, payload, arena, NUMERIC_PRECISION, NUMERIC_SCALE, Excess::Refuse),
+        SqlType::Decimal { precision, scale } => number(value, payload, arena, *precision, *scale, Excess::Round),
+        SqlType::Time => time_of_day(value, payload, arena),
+        SqlType::Interval => interval(value, payload, arena),
+        SqlType::Array(element) => nested::array(element, value, payload, arena),
+        SqlType::Struct(fields) => nested::object(fields, value, payload, arena),
     }
 }
 
@@ -111,6 +120,34 @@ fn finite<F: std::str::FromStr + Into<f64>>(text: &str) -> Option<Cell> {
     let number: f64 = text.parse::<F>().ok()?.into();
     let overflow = number.is_infinite() && text.bytes().any(|byte| byte.is_ascii_digit());
     (!overflow).then_some(Cell::Float(number))
+}
+
+fn number(value: Value, payload: &str, arena: &mut Arena, precision: u8, scale: u8, excess: Excess) -> Option<Cell> {
+    let read = |text: &str| decimal::parse(text, precision, scale, excess);
+    let number = match value {
+        Value::Number(number) => read(number.span.of(payload)),
+        Value::Text(text) => with_text(text, payload, arena, read),
+        _ => None,
+    }?;
+    let cell = Cell::Decimal(place(&arena.decimals));
+    arena.decimals.push(number);
+    Some(cell)
+}
+
+fn interval(value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
+    let Value::Text(text) = value else { return None };
+    let interval = with_text(text, payload, arena, |text| Interval::parse(text)?.to_arrow())?;
+    let cell = Cell::Interval(place(&arena.intervals));
+    arena.intervals.push(interval);
+    Some(cell)
+}
+
+fn time_of_day(value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
+    match value {
+        Value::Number(number) => number.as_i64().filter(|micros| time::OF_DAY.contains(micros)).map(Cell::Integer),
+        Value::Text(text) => with_text(text, payload, arena, time::of_day).map(Cell::Integer),
+        _ => None,
+    }
 }
 
 fn date(value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {

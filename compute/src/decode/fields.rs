@@ -66,7 +66,7 @@ impl Fields {
             groups.resize(groups.len().max(group + 1), Vec::new());
             groups[group].push(cell);
         }
-        let columns = columns.into_iter().map(|column| (column.name.clone(), column.ty)).collect();
+        let columns = columns.into_iter().map(|column| (column.name.clone(), column.ty.clone())).collect();
         Fields { columns, groups, by_name, shape: Vec::new(), unescaped: String::new(), folded: String::new() }
     }
 
@@ -137,7 +137,7 @@ impl Fields {
         let start = scanner.at();
         let value = scanner.value(1)?;
         if let Target::Column(cell, how) = target {
-            let (_, ty) = self.columns[cell];
+            let (_, ty) = &self.columns[cell];
             let filled = convert::cell(ty, value, payload, &mut scratch.arena);
             scratch.set(cell, how, filled.unwrap_or_else(|| Cell::Misfit(Span::new(start, scanner.at()))));
         }
@@ -183,7 +183,7 @@ impl Fields {
         let value = scanner.value(1)?;
         for &cell in &self.groups[columns.group] {
             let how = if columns.exact == Some(cell) { Match::Exact } else { Match::Folded };
-            let filled = convert::cell(self.columns[cell].1, value, payload, &mut scratch.arena);
+            let filled = convert::cell(&self.columns[cell].1, value, payload, &mut scratch.arena);
             scratch.set(cell, how, filled.unwrap_or_else(|| Cell::Misfit(Span::new(start, scanner.at()))));
         }
         Ok(())
@@ -216,11 +216,14 @@ impl Fields {
 
     /// Finds the first cell that could not be filled.
     fn check(&self, payload: &str, scratch: &Scratch) -> Result<(), BadRecord> {
+        if scratch.arena.too_large {
+            return Err(BadRecord::TooLarge);
+        }
         for (cell, (name, ty)) in scratch.cells.iter().zip(&self.columns) {
             if let Cell::Misfit(span) = cell {
                 let misfit = span.of(payload);
                 let found = describe(Scanner::new(misfit).value(1)?, misfit);
-                return Err(BadRecord::Type { column: name.clone(), expected: *ty, found });
+                return Err(BadRecord::Type { column: name.clone(), expected: ty.clone(), found });
             }
         }
         Ok(())

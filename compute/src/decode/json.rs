@@ -63,6 +63,11 @@ impl<'a> Scanner<'a> {
         Scanner { text, at: 0 }
     }
 
+    /// A scanner of a part of a text; spans are those of the whole text.
+    pub(super) fn within(text: &'a str, part: Span) -> Scanner<'a> {
+        Scanner { text: &text[..part.end as usize], at: part.start as usize }
+    }
+
     pub(super) fn at(&self) -> usize {
         self.at
     }

@@ -7,6 +7,16 @@ const SECOND_MICROS: i64 = 1_000_000;
 /// where those of other tools end.
 pub(super) const DAYS: std::ops::RangeInclusive<i64> = -2_440_588..=95_026_236;
 
+/// Microseconds since midnight that a time column takes. As in PostgreSQL, 24:00 is one.
+pub(super) const OF_DAY: std::ops::RangeInclusive<i64> = 0..=DAY_SECONDS * SECOND_MICROS;
+
+/// `HH:MM[:SS[.ffffff]]`, in microseconds since midnight.
+pub(super) fn of_day(text: &str) -> Option<i64> {
+    let mut reader = Reader(text.trim_ascii().as_bytes());
+    let micros = reader.time()?;
+    reader.0.is_empty().then_some(micros).filter(|micros| OF_DAY.contains(micros))
+}
+
 /// `YYYY-MM-DD`, in days since 1970-01-01.
 pub(super) fn date(text: &str) -> Option<i64> {
     let mut reader = Reader(text.trim_ascii().as_bytes());
@@ -182,6 +192,22 @@ mod tests {
             ("2024-02-29", NOON - 43_200_000_000, None),
         ] {
             assert_eq!(timestamp(text), Some((micros, offset)), "{text}");
+        }
+    }
+
+    #[test]
+    fn times_of_day() {
+        for (text, micros) in [
+            ("00:00", 0),
+            ("12:34:56.7", 45_296_700_000),
+            ("23:59:59.9999999", 86_400_000_000),
+            ("24:00:00", 86_400_000_000),
+            (" 01:02:03 ", 3_723_000_000),
+        ] {
+            assert_eq!(of_day(text), Some(micros), "{text}");
+        }
+        for text in ["", "12", "1:02", "24:00:01", "12:60", "12:00Z", "12:00:00+01", "noon", "23:59:60.5"] {
+            assert_eq!(of_day(text), None, "{text}");
         }
     }
 

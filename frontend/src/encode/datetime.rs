@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use bytes::{BufMut, BytesMut};
 
+use weir_common::interval::Interval;
+
 use crate::error::{Error, sqlstate};
 
 /// Days from 1970-01-01 to PostgreSQL's epoch, 2000-01-01.
@@ -35,22 +37,68 @@ pub(super) fn write_date(days: i32, out: &mut BytesMut) {
 /// `2024-02-29 12:00:00.5`, with `+00` behind it if the type has a zone: sessions are in UTC.
 pub(super) fn write_timestamp(micros: i64, zoned: bool, out: &mut BytesMut) {
     let after_christ = write_year_month_day(micros.div_euclid(MICROS_PER_DAY), out);
-    let of_day = micros.rem_euclid(MICROS_PER_DAY);
-    let (seconds, fraction) = (of_day / MICROS_PER_SECOND, of_day % MICROS_PER_SECOND);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    write!(out, " {hour:02}:{minute:02}:{second:02}").expect("the buffer grows");
-    if fraction != 0 {
-        write!(out, ".{fraction:06}").expect("the buffer grows");
-        while out.last() == Some(&b'0') {
-            out.truncate(out.len() - 1);
-        }
-    }
+    out.put_u8(b' ');
+    write_time(micros.rem_euclid(MICROS_PER_DAY), out);
     if zoned {
         out.put_slice(b"+00");
     }
     if !after_christ {
         out.put_slice(b" BC");
     }
+}
+
+/// `12:00:00.5`. There may be any number of hours; the sign is left out.
+pub(super) fn write_time(micros: i64, out: &mut BytesMut) {
+    let micros = micros.unsigned_abs();
+    let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    write!(out, "{hour:02}:{minute:02}:{second:02}").expect("the buffer grows");
+    if fraction != 0 {
+        write!(out, ".{fraction:06}").expect("the buffer grows");
+        while out.last() == Some(&b'0') {
+            out.truncate(out.len() - 1);
+        }
+    }
+}
+
+/// The style `postgres`: `1 year 2 mons -3 days +04:05:06.7`. A part after a negative one is given its sign.
+pub(super) fn write_interval(interval: Interval, out: &mut BytesMut) {
+    let start = out.len();
+    let mut after_negative = false;
+    for (value, unit) in [(interval.months / 12, "year"), (interval.months % 12, "mon"), (interval.days, "day")] {
+        if value != 0 {
+            let space = if out.len() > start { " " } else { "" };
+            let sign = if after_negative && value > 0 { "+" } else { "" };
+            let plural = if value == 1 { "" } else { "s" };
+            write!(out, "{space}{sign}{value} {unit}{plural}").expect("the buffer grows");
+            after_negative = value < 0;
+        }
+    }
+    if interval.micros == 0 && out.len() > start {
+        return;
+    }
+    if out.len() > start {
+        out.put_u8(b' ');
+    }
+    if interval.micros < 0 {
+        out.put_u8(b'-');
+    } else if after_negative {
+        out.put_u8(b'+');
+    }
+    write_time(interval.micros, out);
+}
+
+/// Microseconds, days, months.
+pub(super) fn put_interval(interval: Interval, out: &mut BytesMut) {
+    out.put_i64(interval.micros);
+    out.put_i32(interval.days);
+    out.put_i32(interval.months);
+}
+
+/// The interval between two timestamps, which PostgreSQL tells in days and a time below a day.
+pub(super) fn justified(micros: i64) -> Result<Interval, Error> {
+    let days = i32::try_from(micros / MICROS_PER_DAY).map_err(|_| out_of_range("interval"))?;
+    Ok(Interval { months: 0, days, micros: micros % MICROS_PER_DAY })
 }
 
 /// Writes the day; false if it lies before the year 1.

@@ -1,5 +1,17 @@
 //! Expected texts were printed by PostgreSQL.
 
+use datafusion::arrow::array::{
+    AsArray, Decimal256Array, Int32Builder, Int64Array, IntervalMonthDayNanoArray, ListBuilder, StringArray,
+    StructArray,
+};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{Decimal256Type, i256};
+use postgres_types::FromSql;
+use proptest::prelude::*;
+use weir_common::decimal::{self, Excess, power_of_ten};
+use weir_common::interval::Interval;
+use weir_common::types::{SqlType, StructField};
+
 use super::*;
 
 fn text(write: impl FnOnce(&mut BytesMut)) -> String {
@@ -69,6 +81,23 @@ fn dates_and_timestamps() {
 }
 
 #[test]
+fn intervals() {
+    let printed = |months, days, micros| text(|out| datetime::write_interval(Interval { months, days, micros }, out));
+    assert_eq!(printed(0, 0, 0), "00:00:00");
+    assert_eq!(printed(14, 3, 14_706_789_000), "1 year 2 mons 3 days 04:05:06.789");
+    assert_eq!(printed(0, -1, 7_380_000_000), "-1 days +02:03:00");
+    assert_eq!(printed(1, -1, 0), "1 mon -1 days");
+    assert_eq!(printed(-13, 0, 0), "-1 years -1 mons");
+    assert_eq!(printed(-1, 1, -1), "-1 mons +1 day -00:00:00.000001");
+    assert_eq!(printed(0, 0, -1_500_000), "-00:00:01.5");
+    assert_eq!(printed(0, 0, 90_000_000_000), "25:00:00");
+    assert_eq!(printed(-1, 0, 1), "-1 mons +00:00:00.000001");
+    let between = |micros| datetime::justified(micros).expect("in range");
+    assert_eq!(text(|out| datetime::write_interval(between(176_400_000_000), out)), "2 days 01:00:00");
+    assert_eq!(text(|out| datetime::write_interval(between(-176_400_000_000), out)), "-2 days -01:00:00");
+}
+
+#[test]
 fn every_day_of_eight_hundred_years_follows_the_one_before() {
     let mut previous = (1599, 12, 31);
     for days in -135_140..157_050_i64 {
@@ -97,5 +126,167 @@ fn every_day_of_eight_hundred_years_follows_the_one_before() {
 
 #[test]
 fn bytes_are_hexadecimal() {
-    assert_eq!(text(|out| hex(&[0, 0xab, 0xff], out)), "\\x00abff");
+    assert_eq!(text(|out| column::hex(&[0, 0xab, 0xff], out)), "\\x00abff");
+}
+
+/// What a column prints and sends, value by value.
+fn written(array: ArrayRef, ty: &SqlType) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let column = Column::new(&array, &Arc::new(ty.field(""))).expect("a type of a table's");
+    let one = |row, format| {
+        let mut out = BytesMut::new();
+        assert!(column.write(row, format, &mut out).expect("a value that can be sent"));
+        out.to_vec()
+    };
+    (0..array.len()).map(|row| (one(row, FieldFormat::Text), one(row, FieldFormat::Binary))).collect()
+}
+
+fn bytes<const N: usize>(from: &mut &[u8]) -> [u8; N] {
+    let (first, rest) = from.split_first_chunk().expect("enough bytes");
+    *from = rest;
+    *first
+}
+
+/// A numeric as its text, read from the wire as PostgreSQL's documentation describes it.
+fn numeric_of(mut wire: &[u8]) -> String {
+    let count = u16::from_be_bytes(bytes(&mut wire));
+    let weight = i16::from_be_bytes(bytes(&mut wire));
+    let negative = u16::from_be_bytes(bytes(&mut wire)) != 0;
+    let places = usize::from(u16::from_be_bytes(bytes(&mut wire)));
+    let groups: Vec<u16> = (0..count).map(|_| u16::from_be_bytes(bytes(&mut wire))).collect();
+    assert!(wire.is_empty() && groups.iter().all(|group| *group < 10_000));
+    let group = |exponent: i16| groups.get(usize::try_from(weight - exponent).ok()?).copied();
+    let whole: String = (0..=weight.max(0)).rev().map(|at| format!("{:04}", group(at).unwrap_or(0))).collect();
+    let fraction: String = (1..=20_i16).map(|at| format!("{:04}", group(-at).unwrap_or(0))).collect();
+    let whole = match whole.trim_start_matches('0') {
+        "" => "0",
+        digits => digits,
+    };
+    let point = if places > 0 { "." } else { "" };
+    format!("{}{whole}{point}{}", if negative { "-" } else { "" }, &fraction[..places])
+}
+
+proptest! {
+    #[test]
+    fn numerics_come_back(values in prop::collection::vec((any::<i128>(), 0_u32..127), 1..8), scale in 0_u8..38) {
+        for ty in [SqlType::Numeric, SqlType::Decimal { precision: 38, scale }, SqlType::Decimal { precision: 60, scale }] {
+            let values: Vec<i256> = values.iter().map(|(value, shift)| {
+                let value = i256::from_i128(value >> shift);
+                if ty == SqlType::Numeric { value.wrapping_mul(i256::from_i128(1 << 70)) } else { value }
+            }).collect();
+            let wide = Decimal256Array::from(values).with_data_type(DataType::Decimal256(76, 28));
+            let places = match ty { SqlType::Decimal { scale, .. } => scale, _ => 28 };
+            let digits = match ty { SqlType::Decimal { precision, .. } => precision, _ => 76 };
+            let wide = wide.unary::<_, Decimal256Type>(|value| value.wrapping_rem(power_of_ten(digits)));
+            let wide = wide.with_data_type(DataType::Decimal256(digits, i8::try_from(places).expect("small")));
+            let array = cast(&wide, &ty.arrow()).expect("values that fit");
+            for (row, (text, binary)) in written(array, &ty).into_iter().enumerate() {
+                let text = String::from_utf8(text).expect("text");
+                prop_assert_eq!(decimal::parse(&text, digits, places, Excess::Refuse), Some(wide.value(row)), "{}", text);
+                prop_assert_eq!(&numeric_of(&binary), &text);
+                let trailing = text.contains('.') && text.ends_with('0');
+                prop_assert!(ty != SqlType::Numeric || !trailing, "{}", text);
+            }
+        }
+    }
+
+    #[test]
+    fn intervals_come_back(months: i32, days: i32, micros in i64::MIN / 1_000..i64::MAX / 1_000) {
+        let interval = Interval { months, days, micros };
+        let array = IntervalMonthDayNanoArray::from(vec![interval.to_arrow().expect("below 292 years")]);
+        let (text, binary) = written(Arc::new(array), &SqlType::Interval).remove(0);
+        prop_assert_eq!(Interval::parse(std::str::from_utf8(&text).expect("text")), Some(interval));
+        let mut wire = binary.as_slice();
+        prop_assert_eq!(i64::from_be_bytes(bytes(&mut wire)), micros);
+        prop_assert_eq!(i32::from_be_bytes(bytes(&mut wire)), days);
+        prop_assert_eq!(i32::from_be_bytes(bytes(&mut wire)), months);
+    }
+
+    #[test]
+    fn arrays_and_structs_come_back(
+        rows in prop::collection::vec(
+            prop::collection::vec(prop::option::of("([a-c\"\\\\{}(), ]|NULL|\\PC){0,4}"), 0..5), 1..5),
+        numbers in prop::collection::vec(any::<Option<i64>>(), 5),
+    ) {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        for row in &rows {
+            lists.append_value(row.iter().map(Option::as_deref));
+        }
+        let lists: ArrayRef = Arc::new(lists.finish());
+        let ty = SqlType::Array(Box::new(SqlType::Varchar));
+        let printed = written(Arc::clone(&lists), &ty);
+        for ((text, binary), row) in printed.iter().zip(&rows) {
+            prop_assert_eq!(&Vec::<Option<String>>::from_sql(&Type::VARCHAR_ARRAY, binary).expect("an array"), row);
+            // Read by the cast, which the tests of casts compare with PostgreSQL.
+            let text = StringArray::from(vec![std::str::from_utf8(text).expect("text")]);
+            let read = crate::functions::read_text(&text, &ty.arrow()).expect("an array");
+            let read = read.as_list::<i32>().value(0);
+            let read: Vec<Option<String>> = read.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect();
+            prop_assert_eq!(&read, row);
+        }
+        // The same lists as fields, beside numbers.
+        let fields = [("n", SqlType::BigInt), ("l", ty)]
+            .map(|(name, ty)| StructField { name: name.to_owned(), ty });
+        let numbers: Int64Array = numbers.iter().take(rows.len()).copied().collect();
+        let numbers_array: ArrayRef = Arc::new(numbers.clone());
+        let structs = StructArray::new(StructField::arrow(&fields), vec![numbers_array, lists], None);
+        let records = written(Arc::new(structs), &SqlType::Struct(fields.to_vec()));
+        for (row, (text, binary)) in records.iter().enumerate() {
+            let number = numbers.is_valid(row).then(|| numbers.value(row));
+            let mut wire = binary.as_slice();
+            prop_assert_eq!(i32::from_be_bytes(bytes(&mut wire)), 2);
+            prop_assert_eq!(u32::from_be_bytes(bytes(&mut wire)), Type::INT8.oid());
+            let length = i32::from_be_bytes(bytes(&mut wire));
+            prop_assert_eq!((length == 8).then(|| i64::from_be_bytes(bytes(&mut wire))), number);
+            prop_assert_eq!(u32::from_be_bytes(bytes(&mut wire)), Type::VARCHAR_ARRAY.oid());
+            let length = i32::from_be_bytes(bytes(&mut wire));
+            prop_assert_eq!(usize::try_from(length).expect("no NULL"), wire.len());
+            prop_assert_eq!(wire, &printed[row].1[..]);
+            // A field's quotes and backslashes are doubled.
+            let text = std::str::from_utf8(text).expect("text");
+            let start = format!("({},", number.map_or(String::new(), |number| number.to_string()));
+            let list = text.strip_prefix(&start).and_then(|rest| rest.strip_suffix(')')).expect("a record");
+            let list = match list.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+                Some(quoted) => quoted.replace("\"\"", "\"").replace("\\\\", "\\"),
+                None => list.to_owned(),
+            };
+            prop_assert_eq!(list.as_bytes(), &printed[row].0[..]);
+        }
+    }
+}
+
+#[test]
+fn arrays_that_are_not_rectangular_have_no_binary_form() {
+    let nested = |rows: &[Option<&[i32]>]| -> ArrayRef {
+        let mut lists = ListBuilder::new(ListBuilder::new(Int32Builder::new()));
+        for row in rows {
+            match row {
+                Some(numbers) => lists.values().append_value(numbers.iter().map(|number| Some(*number))),
+                None => lists.values().append_null(),
+            }
+        }
+        lists.append(true);
+        Arc::new(lists.finish())
+    };
+    let ty = SqlType::Array(Box::new(SqlType::Array(Box::new(SqlType::Integer))));
+    let both = |rows: &[Option<&[i32]>]| {
+        let column = Column::new(&nested(rows), &Arc::new(ty.field(""))).expect("arrays");
+        let mut binary = BytesMut::new();
+        let sent = column.write(0, FieldFormat::Binary, &mut binary).map(|_| binary.to_vec());
+        (text(|out| column.write_text(0, out).expect("text")), sent.map_err(|error| error.to_string()))
+    };
+    // As `array_send(array[[1,2],[3,4]])` of PostgreSQL.
+    let square = [2, 0, 23, 2, 1, 2, 1, 4, 1, 4, 2, 4, 3, 4, 4].map(i32::to_be_bytes).concat();
+    assert_eq!(both(&[Some(&[1, 2]), Some(&[3, 4])]), ("{{1,2},{3,4}}".to_owned(), Ok(square)));
+    let empty = [0, 0, 23].map(i32::to_be_bytes).concat();
+    assert_eq!(both(&[]), ("{}".to_owned(), Ok(empty.clone())));
+    assert_eq!(both(&[Some(&[]), Some(&[])]), ("{{},{}}".to_owned(), Ok(empty)));
+    for (rows, printed) in [
+        (&[Some(&[1][..]), Some(&[2, 3])][..], "{{1},{2,3}}"),
+        (&[Some(&[1]), None], "{{1},NULL}"),
+        (&[Some(&[]), Some(&[1])], "{{},{1}}"),
+    ] {
+        let (text, sent) = both(rows);
+        assert_eq!(text, printed);
+        assert!(sent.is_err_and(|error| error.contains("matching dimensions")), "{printed}");
+    }
 }

@@ -3,9 +3,9 @@
 //! DataFusion resolves names, plans and executes; this module gives it the catalog as of the statement's snapshot and
 //! makes what it yields look like PostgreSQL's. In reading order: [`rewrite`] (what DataFusion reads differently),
 //! [`names`] (how result columns are called), [`schema`] and [`system`] (the schemas and tables that queries see),
-//! [`planner`] (text to logical plan), [`types`] (of
-//! whole numbers), [`params`] (parameters of prepared statements), [`run`] (execution, with retry).
+//! [`planner`] (text to logical plan), [`types`] (of numbers and times), [`equality`] (of values), [`params`] (parameters of prepared statements), [`run`] (execution, with retry).
 
+mod equality;
 mod explain;
 mod names;
 mod params;

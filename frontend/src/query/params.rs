@@ -3,7 +3,7 @@
 //! A type comes from the client if it names one, else from DataFusion, else it is text. Both places see the same type:
 //! in the query the parameter is cast to it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow_pg::datatypes::df::deserialize_parameters_with_server_types;
@@ -61,15 +61,20 @@ impl Parameters {
         self.0.get(number.checked_sub(1)?)?.as_ref().and_then(|parameter| sql_type(&parameter.wire))
     }
 
-    /// Fills in what planning found; returns the numbers of those that become text.
-    pub(super) fn complete(&mut self, found: &HashMap<String, Option<DataType>>) -> HashSet<usize> {
-        let mut text = HashSet::new();
+    /// Fills in what planning found; returns the types of those that have to be cast in the query.
+    pub(super) fn complete(&mut self, found: &HashMap<String, Option<DataType>>) -> HashMap<usize, ast::DataType> {
+        let mut casts = HashMap::new();
         for (index, slot) in self.0.iter_mut().enumerate() {
             if slot.is_some() {
                 continue;
             }
             let arrow = found.get(&format!("${}", index + 1)).cloned().flatten();
             let known = arrow.filter(|arrow| *arrow != DataType::Null).and_then(|arrow| {
+                if arrow.is_decimal() {
+                    // A value has the scale that it was sent with.
+                    casts.insert(index + 1, sql_type(&Type::NUMERIC)?);
+                    return Some(Parameter { wire: Type::NUMERIC, arrow: None });
+                }
                 let wire = match arrow {
                     DataType::UInt64 => Type::INT8,
                     _ => into_pg_type(&arrow).ok()?,
@@ -77,11 +82,11 @@ impl Parameters {
                 Some(Parameter { wire, arrow: Some(arrow) })
             });
             *slot = Some(known.unwrap_or_else(|| {
-                text.insert(index + 1);
+                casts.insert(index + 1, ast::DataType::Text);
                 Parameter { wire: Type::TEXT, arrow: Some(DataType::Utf8) }
             }));
         }
-        text
+        casts
     }
 
     /// What the client is told.
@@ -158,11 +163,16 @@ fn sql_type(wire: &Type) -> Option<ast::DataType> {
         Type::TIMESTAMP => "timestamp(6)",
         Type::TIMESTAMPTZ => "timestamp(6) with time zone",
         ref other => match other.name().strip_prefix('_') {
-            Some(element) => return parse_type(&format!("{element}[]")),
-            None => return parse_type(other.name()),
+            Some(element) => return parse_type(&format!("{element}[]")).map(stored),
+            None => return parse_type(other.name()).map(stored),
         },
     };
     parse_type(name)
+}
+
+fn stored(mut data_type: ast::DataType) -> ast::DataType {
+    super::rewrite::as_stored(&mut data_type);
+    data_type
 }
 
 fn parse_type(name: &str) -> Option<ast::DataType> {

@@ -26,9 +26,10 @@ use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use sqlparser::ast;
 use sqlparser::tokenizer::Location;
 
+use super::equality::Equality;
 use super::schema::{Database, PG_CATALOG, Roles};
 use super::system::SystemCatalog;
-use super::types::WholeNumbers;
+use super::types::Types;
 use super::{params, rewrite};
 use crate::catalog::{Catalog, CatalogCache};
 use crate::config::Config;
@@ -154,9 +155,7 @@ impl Planner {
             Err(_) => HashMap::new(),
         };
         let open = prepared.parameters.complete(&found);
-        rewrite::cast_parameters(&mut prepared.rewritten, |number| {
-            open.contains(&number).then_some(ast::DataType::Text)
-        });
+        rewrite::cast_parameters(&mut prepared.rewritten, |number| open.get(&number).cloned());
         Ok(())
     }
 
@@ -219,6 +218,7 @@ fn template(config: &Config) -> Result<SessionState, Error> {
     options.sql_parser.dialect = Dialect::PostgreSQL;
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.collect_spans = true;
+    options.sql_parser.parse_float_as_decimal = true;
     options.execution.time_zone = Some("UTC".to_owned());
     let context = SessionContext::new_with_config_rt(session, runtime);
     setup_pg_catalog(&context, DATABASE, Roles).map_err(|error| *error)?;
@@ -233,9 +233,13 @@ fn template(config: &Config) -> Result<SessionState, Error> {
         .with_expr_planners(operators)
         .with_analyzer_rules(vec![
             Arc::new(ResolveGroupingFunction::new()),
-            Arc::new(WholeNumbers),
+            Arc::new(Types),
             Arc::new(TypeCoercion::new()),
-            Arc::new(ApplyFunctionRewrites::new(vec![Arc::new(functions::CheckedArithmetic)])),
+            Arc::new(ApplyFunctionRewrites::new(vec![
+                Arc::new(functions::CheckedArithmetic),
+                Arc::new(functions::Casts),
+            ])),
+            Arc::new(Equality),
         ])
         .build())
 }

@@ -4,19 +4,21 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use datafusion_pg_catalog::sql::rules::{
-    AliasDuplicatedProjectionRewrite, CurrentUserVariableToSessionUserFunctionCall, FixArrayLiteral,
-    RewriteArrayAnyAllOperation, SqlStatementRewriteRule, StripCallableQualifier,
+    AliasDuplicatedProjectionRewrite, CurrentUserVariableToSessionUserFunctionCall, SqlStatementRewriteRule,
+    StripCallableQualifier,
 };
 use sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, LimitClause, ObjectName, Query, SelectItem, SetExpr, Statement, TableFactor, TypedString,
-    Value, VisitMut, VisitorMut, visit_expressions, visit_expressions_mut,
+    ArrayElemTypeDef, BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName, Query,
+    SelectItem, SetExpr, Statement, TableFactor, TypedString, Value, VisitMut, VisitorMut, visit_expressions,
+    visit_expressions_mut,
 };
 use sqlparser::tokenizer::Token;
 
-use weir_common::types::SqlType;
+use weir_common::decimal::{self, Excess};
+use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE, SqlType};
 
-use crate::functions::JSONB_CAST;
+use crate::functions::{JSONB_CAST, function_of};
 use crate::parser::{DATABASE, SCHEMA, Text, fold, identifiers, known_type};
 
 /// Types whose casts `datafusion-pg-catalog` turns into look-ups of names.
@@ -124,20 +126,48 @@ fn aggregate_comparison(query: &mut Query) {
         select.projection.as_mut_slice()
     {
         let operand = std::mem::replace(compared, null_text());
-        *compared = call("bool_or", operand);
+        *compared = call("bool_or", vec![operand]);
     }
 }
 
 /// What every query of a user's goes through.
 pub(super) fn for_datafusion(statement: Statement) -> Statement {
-    let rules: [&dyn SqlStatementRewriteRule; 5] = [
-        &AliasDuplicatedProjectionRewrite,
-        &RewriteArrayAnyAllOperation,
-        &StripCallableQualifier,
-        &FixArrayLiteral,
-        &CurrentUserVariableToSessionUserFunctionCall,
-    ];
-    rules.iter().fold(statement, |statement, rule| rule.rewrite(statement))
+    let rules: [&dyn SqlStatementRewriteRule; 3] =
+        [&AliasDuplicatedProjectionRewrite, &StripCallableQualifier, &CurrentUserVariableToSessionUserFunctionCall];
+    let mut statement = rules.iter().fold(statement, |statement, rule| rule.rewrite(statement));
+    let _finished = visit_expressions_mut(&mut statement, |expr| {
+        array_operation(expr);
+        ControlFlow::<()>::Continue(())
+    });
+    statement
+}
+
+/// `op ANY` and `op ALL` of an array become calls of functions. The length of an empty array is NULL.
+fn array_operation(expr: &mut Expr) {
+    let replaced = match &*expr {
+        Expr::AnyOp { left, compare_op, right, .. } | Expr::AllOp { left, compare_op, right }
+            if !matches!(right.as_ref(), Expr::Subquery(_)) =>
+        {
+            let any = matches!(expr, Expr::AnyOp { .. });
+            function_of(compare_op, any).map(|function| call(function, vec![(**left).clone(), (**right).clone()]))
+        }
+        Expr::Function(function) if fold_name(function).as_deref() == Some("array_length") => {
+            let two = matches!(&function.args, FunctionArguments::List(arguments) if arguments.args.len() == 2);
+            two.then(|| call("nullif", vec![expr.clone(), number("0")]))
+        }
+        _ => None,
+    };
+    if let Some(replaced) = replaced {
+        *expr = replaced;
+    }
+}
+
+fn fold_name(function: &Function) -> Option<String> {
+    identifiers(&function.name).and_then(|parts| parts.last().map(|last| fold(last)))
+}
+
+fn number(digits: &str) -> Expr {
+    Expr::Value(Value::Number(digits.to_owned(), false).with_empty_span())
 }
 
 /// What every query goes through, of a user's or of a tool's.
@@ -148,7 +178,8 @@ pub(super) fn common(mut statement: Statement) -> Statement {
 }
 
 /// Types that DataFusion lacks or takes for others. PostgreSQL's timestamps have microseconds where DataFusion's default
-/// has nanoseconds, and with them a range of only 584 years. A cast to jsonb is a call of the function that makes one.
+/// has nanoseconds, and with them a range of only 584 years. A numeric without a precision is the stored one. A cast to
+/// jsonb is a call of the function that makes one.
 struct Types;
 
 impl VisitorMut for Types {
@@ -158,29 +189,39 @@ impl VisitorMut for Types {
         match expr {
             Expr::Cast { expr: operand, data_type: DataType::JSONB | DataType::JSON, .. } => {
                 let operand = std::mem::replace(operand.as_mut(), Expr::Value(Value::Null.with_empty_span()));
-                *expr = call(JSONB_CAST, operand);
+                *expr = call(JSONB_CAST, vec![operand]);
             }
             Expr::TypedString(TypedString { data_type: DataType::JSONB | DataType::JSON, value, .. }) => {
-                *expr = call(JSONB_CAST, Expr::Value(value.clone()));
+                *expr = call(JSONB_CAST, vec![Expr::Value(value.clone())]);
             }
-            Expr::Cast { data_type, .. } => with_microseconds(data_type),
-            Expr::TypedString(typed) => with_microseconds(&mut typed.data_type),
+            Expr::Cast { data_type, .. } => as_stored(data_type),
+            Expr::TypedString(typed) => as_stored(&mut typed.data_type),
+            Expr::Interval(Interval { value, leading_field: None, leading_precision: None, .. }) => {
+                let operand = std::mem::replace(value.as_mut(), Expr::Value(Value::Null.with_empty_span()));
+                *expr = cast(operand, DataType::Interval { fields: None, precision: None });
+            }
+            Expr::Value(literal) => {
+                if let Value::Number(digits, _) = &literal.value
+                    && digits.contains(['e', 'E'])
+                {
+                    *expr = exponent_literal(digits);
+                }
+            }
             _ => {}
         }
         ControlFlow::Continue(())
     }
 }
 
-/// A call of a function of one operand.
-fn call(function: &str, operand: Expr) -> Expr {
-    let operand = FunctionArg::Unnamed(FunctionArgExpr::Expr(operand));
+fn call(function: &str, operands: Vec<Expr>) -> Expr {
+    let operands = operands.into_iter().map(|operand| FunctionArg::Unnamed(FunctionArgExpr::Expr(operand)));
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(function)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
         args: FunctionArguments::List(FunctionArgumentList {
             duplicate_treatment: None,
-            args: vec![operand],
+            args: operands.collect(),
             clauses: Vec::new(),
         }),
         filter: None,
@@ -190,10 +231,45 @@ fn call(function: &str, operand: Expr) -> Expr {
     })
 }
 
-fn with_microseconds(data_type: &mut DataType) {
-    if let DataType::Timestamp(precision @ None, _) = data_type {
-        *precision = Some(6);
+fn cast(operand: Expr, data_type: DataType) -> Expr {
+    Expr::Cast { kind: CastKind::Cast, expr: Box::new(operand), data_type, array: false, format: None }
+}
+
+/// The type of a table's that a written type stands for, where DataFusion would take another.
+pub(super) fn as_stored(data_type: &mut DataType) {
+    match data_type {
+        DataType::Timestamp(precision @ None, _) => *precision = Some(6),
+        DataType::Numeric(info) | DataType::Decimal(info) | DataType::Dec(info) => {
+            let info = match info {
+                ExactNumberInfo::None => {
+                    ExactNumberInfo::PrecisionAndScale(NUMERIC_PRECISION.into(), NUMERIC_SCALE.into())
+                }
+                declared => *declared,
+            };
+            *data_type = DataType::Numeric(info);
+        }
+        DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => as_stored(element),
+        _ => {}
     }
+}
+
+/// A literal with an exponent is a numeric, or, if it is too large for one, a floating-point number.
+fn exponent_literal(digits: &str) -> Expr {
+    let text = Expr::Value(Value::SingleQuotedString(digits.to_owned()).with_empty_span());
+    let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
+    let fraction = mantissa.split_once('.').map_or(0, |(_, fraction)| fraction.len());
+    let scale = exponent.parse::<i64>().ok().zip(i64::try_from(fraction).ok());
+    let scale = scale.map_or(i64::MAX, |(exponent, fraction)| fraction.saturating_sub(exponent).max(0));
+    let fits = u8::try_from(scale).ok().filter(|scale| *scale <= DECIMAL_PRECISION_MAX);
+    let fits = fits.filter(|scale| decimal::parse(digits, DECIMAL_PRECISION_MAX, *scale, Excess::Refuse).is_some());
+    let precision = u64::from(DECIMAL_PRECISION_MAX);
+    cast(
+        text,
+        match fits {
+            Some(scale) => DataType::Numeric(ExactNumberInfo::PrecisionAndScale(precision, scale.into())),
+            None => DataType::DoublePrecision,
+        },
+    )
 }
 
 /// `SELECT 1, 1` is fine in PostgreSQL; DataFusion wants different names. Names shown to the client are found elsewhere.

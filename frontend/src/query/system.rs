@@ -16,6 +16,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables, PgCatalogTable};
 use futures::TryStreamExt;
+use weir_common::types::SqlType;
 
 use super::schema::{Listing, Roles};
 use crate::catalog::CatalogCache;
@@ -25,6 +26,9 @@ use crate::parser::DATABASE;
 const ATTRIBUTES: &str = "pg_attribute";
 const CLASSES: &str = "pg_class";
 const DATABASES: &str = "pg_database";
+/// A type's modifier where nothing was declared, and what is added to what was: `VARHDRSZ`.
+const NO_MODIFIER: i32 = -1;
+const MODIFIER_OFFSET: i32 = 4;
 
 #[derive(Debug)]
 pub(super) struct SystemCatalog {
@@ -99,19 +103,29 @@ impl Attributes {
         let relations = column(batch, "attrelid")?.as_primitive::<Int32Type>();
         let numbers = column(batch, "attnum")?.as_primitive::<Int16Type>();
         let derived = column(batch, "atttypid")?.as_primitive::<Int32Type>();
-        let types = (0..batch.num_rows()).map(|row| {
-            let declared = names.get(&relations.value(row)).and_then(|name| tables.table(name)).and_then(|table| {
-                let column = usize::try_from(numbers.value(row)).ok()?.checked_sub(1)?;
-                let column = table.declared.columns.get(column)?;
-                let field = Arc::new(column.ty.field(&column.name));
-                i32::try_from(pg_type(&field).ok()?.oid()).ok()
-            });
-            declared.unwrap_or_else(|| derived.value(row))
-        });
-        let types: ArrayRef = Arc::new(Int32Array::from_iter_values(types));
+        let (mut types, mut modifiers) = (Vec::new(), Vec::new());
+        for row in 0..batch.num_rows() {
+            let table = names.get(&relations.value(row)).and_then(|name| tables.table(name));
+            let number = usize::try_from(numbers.value(row)).ok().and_then(|number| number.checked_sub(1));
+            let declared = table.zip(number).and_then(|(table, number)| table.declared.columns.get(number));
+            let oid = declared.and_then(|column| pg_type(&Arc::new(column.ty.field(&column.name))).ok());
+            let oid = oid.and_then(|ty| i32::try_from(ty.oid()).ok());
+            types.push(oid.unwrap_or_else(|| derived.value(row)));
+            modifiers.push(declared.map_or(NO_MODIFIER, |column| modifier(&column.ty)));
+        }
         let mut columns = batch.columns().to_vec();
-        columns[batch.schema().index_of("atttypid")?] = types;
+        columns[batch.schema().index_of("atttypid")?] = Arc::new(Int32Array::from(types));
+        columns[batch.schema().index_of("atttypmod")?] = Arc::new(Int32Array::from(modifiers));
         Ok(RecordBatch::try_new(batch.schema(), columns)?)
+    }
+}
+
+/// `pg_attribute.atttypmod`: what was declared with a type in parentheses.
+fn modifier(ty: &SqlType) -> i32 {
+    match ty {
+        SqlType::Decimal { precision, scale } => (i32::from(*precision) << 16 | i32::from(*scale)) + MODIFIER_OFFSET,
+        SqlType::Array(element) => modifier(element),
+        _ => NO_MODIFIER,
     }
 }
 

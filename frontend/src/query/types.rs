@@ -1,32 +1,47 @@
-//! The types that PostgreSQL gives to whole numbers, where DataFusion has others.
+//! The types that PostgreSQL gives to numbers and times, where DataFusion has others.
 //!
-//! * A literal that fits is an `integer`; DataFusion's are all `bigint`.
-//! * `sum` of a `bigint` is `numeric`, so that it cannot overflow; DataFusion's is a `bigint` that wraps around.
+//! * A whole literal that fits is an `integer`; DataFusion's are all `bigint`.
+//! * `sum` of a `bigint` is `numeric`, so that it cannot overflow; DataFusion's is a `bigint` that wraps around. That of a
+//!   `numeric` has room for ten digits more.
+//! * `avg` of whole numbers and of `numeric` is `numeric`: the quotient of their sum and their number.
+//! * Arithmetic of `numeric` is that of [`crate::functions`]; with a floating-point number it becomes one, as do comparisons.
+//! * Times have microseconds; DataFusion's have nanoseconds.
 //!
 //! Runs before types are coerced, which also brings the schemas of the plan up to date. Plans whose types are fixed when
 //! they are made, VALUES and recursive ones, keep DataFusion's.
 
-use datafusion::arrow::datatypes::DataType;
-use datafusion::common::DFSchema;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
+use datafusion::functions_aggregate::count::count_udaf;
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::logical_expr::expr::{AggregateFunction, Alias, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Cast, Expr, ExprSchemable, LogicalPlan, WindowFunctionDefinition};
+use datafusion::logical_expr::{
+    Aggregate, Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Projection, WindowFunctionDefinition,
+};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
+use crate::functions::{decimal_operation, quotient};
+
 /// What a `bigint` is summed up as: 20 digits hold it, and a sum has ten more.
 const SUMMED: DataType = DataType::Decimal128(20, 0);
+/// A numeric with more digits than this is summed up in 256 bits.
+const SUMMED_DIGITS_MAX: u8 = DECIMAL128_MAX_PRECISION - 10;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct WholeNumbers;
+pub(super) struct Types;
 
-impl AnalyzerRule for WholeNumbers {
+impl AnalyzerRule for Types {
     fn name(&self) -> &str {
-        "whole_numbers"
+        "types"
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
@@ -53,7 +68,11 @@ fn in_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         Ok(changed.update_data(|expr| name.restore(expr)))
     })?;
     // Those above look up the types of this one's columns.
-    changed.map_data(LogicalPlan::recompute_schema)
+    let changed = changed.map_data(LogicalPlan::recompute_schema)?;
+    changed.transform_data(|plan| match plan {
+        LogicalPlan::Aggregate(aggregate) => averages(aggregate),
+        plan => Ok(Transformed::no(plan)),
+    })
 }
 
 fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
@@ -62,26 +81,135 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Ok(value) => Transformed::yes(Expr::Literal(ScalarValue::Int32(Some(value)), metadata)),
             Err(_) => Transformed::no(Expr::Literal(ScalarValue::Int64(Some(value)), metadata)),
         },
-        Expr::AggregateFunction(mut call) if call.func.name() == "sum" && sums_bigint(&call.params.args, schema) => {
-            call.params.args = widened(call.params.args);
+        Expr::Cast(Cast { expr, field }) if *field.data_type() == DataType::Time64(TimeUnit::Nanosecond) => {
+            Transformed::yes(Expr::Cast(Cast::new(expr, DataType::Time64(TimeUnit::Microsecond))))
+        }
+        Expr::BinaryExpr(binary) => in_binary(binary, schema),
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let floats = [&expr, &low, &high].iter().any(|operand| is_float(operand, schema));
+            let [expr, low, high] = [expr, low, high].map(|operand| as_float_beside(floats, operand, schema));
+            Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
+        }
+        Expr::InList(mut list) => {
+            let floats = is_float(&list.expr, schema) || list.list.iter().any(|value| is_float(value, schema));
+            list.expr = as_float_beside(floats, list.expr, schema);
+            list.list = list.list.into_iter().map(|value| *as_float_beside(floats, Box::new(value), schema)).collect();
+            Transformed::yes(Expr::InList(list))
+        }
+        Expr::AggregateFunction(mut call) if call.func.name() == "sum" => {
+            call.params.args = summed(call.params.args, schema);
             Transformed::yes(Expr::AggregateFunction(call))
         }
-        Expr::WindowFunction(mut call)
-            if matches!(&call.fun, WindowFunctionDefinition::AggregateUDF(sum) if sum.name() == "sum")
-                && sums_bigint(&call.params.args, schema) =>
+        Expr::WindowFunction(mut call) if matches!(&call.fun, WindowFunctionDefinition::AggregateUDF(sum) if sum.name() == "sum") =>
         {
-            call.params.args = widened(call.params.args);
+            call.params.args = summed(call.params.args, schema);
             Transformed::yes(Expr::WindowFunction(call))
         }
         expr => Transformed::no(expr),
     })
 }
 
-fn sums_bigint(arguments: &[Expr], schema: &DFSchema) -> bool {
+fn in_binary(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
     // What has no type yet is an error that others report better.
-    matches!(arguments, [argument] if matches!(argument.get_type(schema), Ok(DataType::Int64 | DataType::UInt64)))
+    let types = left.get_type(schema).ok().zip(right.get_type(schema).ok());
+    if let Some(operation) = types.and_then(|(left, right)| decimal_operation(op, &left, &right)) {
+        let call = ScalarFunction::new_udf(Arc::new(operation), vec![*left, *right]);
+        return Transformed::yes(Expr::ScalarFunction(call));
+    }
+    let floats = is_float(&left, schema) || is_float(&right, schema);
+    let [left, right] = [left, right].map(|operand| as_float_beside(floats, operand, schema));
+    Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
 }
 
-fn widened(arguments: Vec<Expr>) -> Vec<Expr> {
-    arguments.into_iter().map(|argument| Expr::Cast(Cast::new(Box::new(argument), SUMMED))).collect()
+fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|ty| ty.is_floating())
+}
+
+/// A numeric beside a floating-point number becomes one.
+fn as_float_beside(floats: bool, expr: Box<Expr>, schema: &DFSchema) -> Box<Expr> {
+    let becomes = floats && expr.get_type(schema).is_ok_and(|ty| ty.is_decimal());
+    if becomes { Box::new(Expr::Cast(Cast::new(expr, DataType::Float64))) } else { expr }
+}
+
+/// What is summed up, in a type that has room for the sum.
+fn summed(arguments: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
+    let room = match arguments.as_slice() {
+        [argument] => match argument.get_type(schema) {
+            Ok(DataType::Int64 | DataType::UInt64) => Some(SUMMED),
+            Ok(DataType::Decimal128(precision, scale)) if precision > SUMMED_DIGITS_MAX => {
+                Some(DataType::Decimal256(precision, scale))
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    match room {
+        Some(ty) => {
+            arguments.into_iter().map(|argument| Expr::Cast(Cast::new(Box::new(argument), ty.clone()))).collect()
+        }
+        None => arguments,
+    }
+}
+
+/// In the place of each average of exact numbers, the quotient of a sum and a count, under the average's name.
+fn averages(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
+    let input = Arc::clone(aggregate.input.schema());
+    if !aggregate.aggr_expr.iter().any(|expr| average(expr, &input).is_some()) {
+        return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+    }
+    let schema = Arc::clone(&aggregate.schema);
+    let first = schema.fields().len() - aggregate.aggr_expr.len();
+    let column = |index: usize| Expr::Column(Column::from(schema.qualified_field(index)));
+    let mut results: Vec<Expr> = (0..first).map(column).collect();
+    let mut computed: Vec<Expr> = Vec::new();
+    let place = |expr: Expr, computed: &mut Vec<Expr>| {
+        let column = Expr::Column(Column::new_unqualified(expr.schema_name().to_string()));
+        if !computed.contains(&expr) {
+            computed.push(expr);
+        }
+        column
+    };
+    for (index, expr) in std::mem::take(&mut aggregate.aggr_expr).into_iter().enumerate() {
+        let Some(call) = average(&expr, &input).cloned() else {
+            computed.push(expr);
+            results.push(column(first + index));
+            continue;
+        };
+        let mut sum = call.clone();
+        sum.func = sum_udaf();
+        sum.params.args = summed(whole_summed(sum.params.args, &input), &input);
+        let mut count = call;
+        count.func = count_udaf();
+        let name = column(first + index);
+        let sum = place(Expr::AggregateFunction(sum).alias(format!("{name}.sum")), &mut computed);
+        let count = place(Expr::AggregateFunction(count).alias(format!("{name}.count")), &mut computed);
+        let (relation, name) = name.qualified_name();
+        results.push(quotient(sum, count).alias_qualified(relation, name));
+    }
+    let aggregate = Aggregate::try_new(aggregate.input, aggregate.group_expr, computed)?;
+    Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(
+        results,
+        Arc::new(LogicalPlan::Aggregate(aggregate)),
+    )?)))
+}
+
+/// Integers below bigint are summed up exactly too.
+fn whole_summed(arguments: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
+    let widened = |argument: Expr| match argument.get_type(schema) {
+        Ok(ty) if ty.is_integer() => Expr::Cast(Cast::new(Box::new(argument), SUMMED)),
+        _ => argument,
+    };
+    arguments.into_iter().map(widened).collect()
+}
+
+/// The call, if it is an average of exact numbers.
+fn average<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a AggregateFunction> {
+    match expr {
+        Expr::Alias(Alias { expr, .. }) => average(expr, schema),
+        Expr::AggregateFunction(call) if call.func.name() == "avg" => {
+            let [argument] = call.params.args.as_slice() else { return None };
+            argument.get_type(schema).is_ok_and(|ty| ty.is_integer() || ty.is_decimal()).then_some(call)
+        }
+        _ => None,
+    }
 }

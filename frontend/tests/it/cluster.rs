@@ -94,7 +94,7 @@ impl Shared {
             name: name.to_owned(),
             columns: columns
                 .iter()
-                .map(|(name, ty, _)| Column { name: (*name).to_owned(), ty: *ty, origin: Origin::Payload })
+                .map(|(name, ty, _)| Column { name: (*name).to_owned(), ty: ty.clone(), origin: Origin::Payload })
                 .collect(),
             primary_key: Vec::new(),
             source: Source { options: Default::default(), encode: Encode::Json },

@@ -8,3 +8,4 @@ mod protocol;
 mod psql;
 mod statements;
 mod types;
+mod values;

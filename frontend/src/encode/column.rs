@@ -1,0 +1,326 @@
+//! A column of a batch, made ready once, and its values one by one in text or binary.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use arrow_pg::datatypes::{PG_CHAR_KEY, PG_OID_ALIAS_KEY};
+use arrow_pg::encoder::{Encoder, encode_value};
+use bytes::{BufMut, BytesMut};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array,
+    DurationMicrosecondArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
+    IntervalMonthDayNanoArray, StringArray, StringViewArray, Time64MicrosecondArray, TimestampMicrosecondArray,
+    UInt64Array,
+};
+use datafusion::arrow::compute::cast;
+use datafusion::arrow::datatypes::{
+    DECIMAL128_MAX_PRECISION, DataType, Date32Type, Decimal128Type, Decimal256Type, DurationMicrosecondType, Field,
+    Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt64Type,
+};
+use pgwire::api::results::{FieldFormat, FieldInfo};
+use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::types::ToSqlText;
+use postgres_types::{IsNull, ToSql};
+use weir_common::interval::Interval;
+
+use super::nested::{Lists, Records};
+use super::numeric::{Number, Scale};
+use super::{datetime, float, is_jsonb, no_type};
+use crate::error::{Error, sqlstate};
+
+/// The first byte of a jsonb value in binary: the version of its format.
+const JSONB_VERSION: u8 = 1;
+
+/// A column of a batch, cast to what it is.
+pub(super) enum Column {
+    Bool(BooleanArray),
+    Int2(Int16Array),
+    Int4(Int32Array),
+    Int8(Int64Array),
+    Uint8(UInt64Array),
+    Float4(Float32Array),
+    Float8(Float64Array),
+    Numeric(Decimal128Array, Scale),
+    WideNumeric(Decimal256Array, Scale),
+    Text(StringArray),
+    TextView(StringViewArray),
+    Jsonb(StringArray),
+    Bytea(BinaryArray),
+    Date(Date32Array),
+    Time(Time64MicrosecondArray),
+    Timestamp {
+        micros: TimestampMicrosecondArray,
+        zoned: bool,
+    },
+    Interval(IntervalMonthDayNanoArray),
+    Duration(DurationMicrosecondArray),
+    List(Box<Lists>),
+    Record(Box<Records>),
+    /// All of them NULL.
+    Null,
+    /// What only system catalogs have, by way of `arrow-pg`.
+    Other {
+        array: ArrayRef,
+        field: Arc<Field>,
+        info: Box<FieldInfo>,
+    },
+}
+
+impl Column {
+    /// A column of a result, as it was described.
+    pub(super) fn described(array: &ArrayRef, field: &Arc<Field>, info: &FieldInfo) -> Result<Column, Error> {
+        let alias = field.metadata().contains_key(PG_OID_ALIAS_KEY) || field.metadata().contains_key(PG_CHAR_KEY);
+        if alias {
+            let info = Box::new(info.clone());
+            return Ok(Column::Other { array: Arc::clone(array), field: Arc::clone(field), info });
+        }
+        Column::new(array, field)
+    }
+
+    /// Any column.
+    ///
+    /// # Errors
+    /// `0A000` for a type that has no counterpart, `22003` for a timestamp that does not fit its type.
+    pub(super) fn new(array: &ArrayRef, field: &Arc<Field>) -> Result<Column, Error> {
+        Ok(match array.data_type() {
+            DataType::Null => Column::Null,
+            DataType::Boolean => Column::Bool(array.as_boolean().clone()),
+            DataType::Int16 => Column::Int2(array.as_primitive::<Int16Type>().clone()),
+            DataType::Int32 => Column::Int4(array.as_primitive::<Int32Type>().clone()),
+            DataType::Int64 => Column::Int8(array.as_primitive::<Int64Type>().clone()),
+            DataType::UInt64 => Column::Uint8(array.as_primitive::<UInt64Type>().clone()),
+            DataType::Float32 => Column::Float4(array.as_primitive::<Float32Type>().clone()),
+            DataType::Float64 => Column::Float8(array.as_primitive::<Float64Type>().clone()),
+            DataType::Decimal128(precision, scale) => {
+                let numbers = array.as_primitive::<Decimal128Type>().clone();
+                Column::Numeric(numbers, Scale::of(*precision, *scale)?)
+            }
+            DataType::Decimal256(precision, scale) => {
+                let numbers = array.as_primitive::<Decimal256Type>().clone();
+                Column::WideNumeric(numbers, Scale::of(*precision, *scale)?)
+            }
+            DataType::Utf8 if is_jsonb(field) => Column::Jsonb(array.as_string::<i32>().clone()),
+            DataType::Utf8 => Column::Text(array.as_string::<i32>().clone()),
+            DataType::Utf8View => Column::TextView(array.as_string_view().clone()),
+            DataType::Binary => Column::Bytea(array.as_binary::<i32>().clone()),
+            DataType::Date32 => Column::Date(array.as_primitive::<Date32Type>().clone()),
+            DataType::Time64(TimeUnit::Microsecond) => {
+                Column::Time(array.as_primitive::<Time64MicrosecondType>().clone())
+            }
+            DataType::Timestamp(TimeUnit::Microsecond, zone) => Column::Timestamp {
+                micros: array.as_primitive::<TimestampMicrosecondType>().clone(),
+                zoned: zone.is_some(),
+            },
+            DataType::Interval(IntervalUnit::MonthDayNano) => {
+                Column::Interval(array.as_primitive::<IntervalMonthDayNanoType>().clone())
+            }
+            DataType::Duration(TimeUnit::Microsecond) => {
+                Column::Duration(array.as_primitive::<DurationMicrosecondType>().clone())
+            }
+            DataType::List(element) => Column::List(Box::new(Lists::new(array.as_list::<i32>().clone(), element)?)),
+            DataType::Struct(_) => Column::Record(Box::new(Records::new(array.as_struct().clone())?)),
+            other => {
+                let ours = counterpart(other).ok_or_else(|| no_type(field))?;
+                let cast = cast(array, &ours).map_err(|error| {
+                    Error::out_of_range(format!("a value of column \"{}\" is out of range: {error}", field.name()))
+                })?;
+                Column::new(&cast, field)?
+            }
+        })
+    }
+
+    pub(super) fn is_null(&self, row: usize) -> bool {
+        match self {
+            Column::Bool(array) => array.is_null(row),
+            Column::Int2(array) => array.is_null(row),
+            Column::Int4(array) => array.is_null(row),
+            Column::Int8(array) => array.is_null(row),
+            Column::Uint8(array) => array.is_null(row),
+            Column::Float4(array) => array.is_null(row),
+            Column::Float8(array) => array.is_null(row),
+            Column::Numeric(array, _) => array.is_null(row),
+            Column::WideNumeric(array, _) => array.is_null(row),
+            Column::Text(array) | Column::Jsonb(array) => array.is_null(row),
+            Column::TextView(array) => array.is_null(row),
+            Column::Bytea(array) => array.is_null(row),
+            Column::Date(array) => array.is_null(row),
+            Column::Time(array) => array.is_null(row),
+            Column::Timestamp { micros, .. } => micros.is_null(row),
+            Column::Interval(array) => array.is_null(row),
+            Column::Duration(array) => array.is_null(row),
+            Column::List(lists) => lists.is_null(row),
+            Column::Record(records) => records.is_null(row),
+            Column::Null => true,
+            Column::Other { array, .. } => array.is_null(row) || *array.data_type() == DataType::Null,
+        }
+    }
+
+    /// Appends a value; false for NULL.
+    pub(super) fn write(&self, row: usize, format: FieldFormat, out: &mut BytesMut) -> PgWireResult<bool> {
+        if self.is_null(row) {
+            return Ok(false);
+        }
+        match format {
+            FieldFormat::Text => self.write_text(row, out)?,
+            FieldFormat::Binary => self.write_binary(row, out)?,
+        }
+        Ok(true)
+    }
+
+    /// Appends a value in binary after its length, which for NULL is -1; false for NULL.
+    pub(super) fn write_sized(&self, row: usize, out: &mut BytesMut) -> PgWireResult<bool> {
+        sized(out, |out| self.write(row, FieldFormat::Binary, out))
+    }
+
+    pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+        match self {
+            Column::Bool(array) => out.put_u8(if array.value(row) { b't' } else { b'f' }),
+            Column::Int2(array) => display(array.value(row), out),
+            Column::Int4(array) => display(array.value(row), out),
+            Column::Int8(array) => display(array.value(row), out),
+            Column::Uint8(array) => display(array.value(row), out),
+            Column::Float4(array) => float::write_f32(array.value(row), out),
+            Column::Float8(array) => float::write_f64(array.value(row), out),
+            Column::Numeric(array, scale) => Number::new(array.value(row), *scale).write_text(out),
+            Column::WideNumeric(array, scale) => Number::wide(array.value(row), *scale).write_text(out),
+            Column::Text(array) | Column::Jsonb(array) => out.put_slice(array.value(row).as_bytes()),
+            Column::TextView(array) => out.put_slice(array.value(row).as_bytes()),
+            Column::Bytea(array) => hex(array.value(row), out),
+            Column::Date(array) => datetime::write_date(array.value(row), out),
+            Column::Time(array) => datetime::write_time(array.value(row), out),
+            Column::Timestamp { micros, zoned } => datetime::write_timestamp(micros.value(row), *zoned, out),
+            Column::Interval(array) => datetime::write_interval(Interval::from_arrow(array.value(row)), out),
+            Column::Duration(array) => datetime::write_interval(datetime::justified(array.value(row))?, out),
+            Column::List(lists) => lists.write_text(row, out)?,
+            Column::Record(records) => records.write_text(row, out)?,
+            Column::Null => {}
+            Column::Other { array, field, info } => other(array, row, field, info, out)?,
+        }
+        Ok(())
+    }
+
+    fn write_binary(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+        match self {
+            Column::Bool(array) => out.put_u8(u8::from(array.value(row))),
+            Column::Int2(array) => out.put_i16(array.value(row)),
+            Column::Int4(array) => out.put_i32(array.value(row)),
+            Column::Int8(array) => out.put_i64(array.value(row)),
+            Column::Uint8(array) => out.put_i64(
+                i64::try_from(array.value(row))
+                    .map_err(|_| Error::user(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, "bigint out of range"))?,
+            ),
+            Column::Float4(array) => out.put_f32(array.value(row)),
+            Column::Float8(array) => out.put_f64(array.value(row)),
+            Column::Numeric(array, scale) => Number::new(array.value(row), *scale).write_binary(out),
+            Column::WideNumeric(array, scale) => Number::wide(array.value(row), *scale).write_binary(out),
+            Column::Text(array) => out.put_slice(array.value(row).as_bytes()),
+            Column::TextView(array) => out.put_slice(array.value(row).as_bytes()),
+            Column::Jsonb(array) => {
+                out.put_u8(JSONB_VERSION);
+                out.put_slice(array.value(row).as_bytes());
+            }
+            Column::Bytea(array) => out.put_slice(array.value(row)),
+            Column::Date(array) => out.put_i32(datetime::date_to_wire(array.value(row))?),
+            Column::Time(array) => out.put_i64(array.value(row)),
+            Column::Timestamp { micros, .. } => out.put_i64(datetime::timestamp_to_wire(micros.value(row))?),
+            Column::Interval(array) => datetime::put_interval(Interval::from_arrow(array.value(row)), out),
+            Column::Duration(array) => datetime::put_interval(datetime::justified(array.value(row))?, out),
+            Column::List(lists) => lists.write_binary(row, out)?,
+            Column::Record(records) => records.write_binary(row, out)?,
+            Column::Null => {}
+            Column::Other { array, field, info } => other(array, row, field, info, out)?,
+        }
+        Ok(())
+    }
+}
+
+/// Appends what is written after its length, or -1 if nothing is; says which.
+pub(super) fn sized(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut) -> PgWireResult<bool>) -> PgWireResult<bool> {
+    let length_at = out.len();
+    out.put_i32(-1);
+    let written = write(out)?;
+    if written {
+        let length = i32::try_from(out.len() - length_at - size_of::<i32>())
+            .map_err(|_| Error::user(sqlstate::OUT_OF_MEMORY, "a value is larger than 2 GiB"))?;
+        out[length_at..length_at + size_of::<i32>()].copy_from_slice(&length.to_be_bytes());
+    }
+    Ok(written)
+}
+
+/// The type of a table's that a type of DataFusion's stands for. It is one that [`Column::new`] knows.
+fn counterpart(ty: &DataType) -> Option<DataType> {
+    Some(match ty {
+        DataType::Int8 | DataType::UInt8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 => DataType::Int64,
+        DataType::Float16 => DataType::Float32,
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) => {
+            DataType::Decimal128(DECIMAL128_MAX_PRECISION, *scale)
+        }
+        DataType::LargeUtf8 => DataType::Utf8,
+        DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => DataType::Binary,
+        DataType::Date64 => DataType::Date32,
+        DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
+        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
+        DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
+        DataType::Duration(_) => DataType::Duration(TimeUnit::Microsecond),
+        DataType::LargeList(element) | DataType::FixedSizeList(element, _) | DataType::ListView(element) => {
+            DataType::List(Arc::clone(element))
+        }
+        DataType::Dictionary(_, value) => value.as_ref().clone(),
+        _ => return None,
+    })
+}
+
+impl From<Error> for PgWireError {
+    fn from(error: Error) -> PgWireError {
+        crate::server::wire_error(error)
+    }
+}
+
+fn display(value: impl std::fmt::Display, out: &mut BytesMut) {
+    write!(out, "{value}").expect("the buffer grows");
+}
+
+/// `\x` and two digits a byte.
+pub(super) fn hex(bytes: &[u8], out: &mut BytesMut) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    out.reserve(2 + 2 * bytes.len());
+    out.put_slice(b"\\x");
+    for byte in bytes {
+        out.put_u8(DIGITS[usize::from(byte >> 4)]);
+        out.put_u8(DIGITS[usize::from(byte & 0xf)]);
+    }
+}
+
+/// What tables cannot hold.
+fn other(array: &ArrayRef, row: usize, field: &Field, info: &FieldInfo, out: &mut BytesMut) -> PgWireResult<()> {
+    encode_value(&mut Value { out, null: false }, array, row, field, info)
+}
+
+/// Takes one value without its length.
+struct Value<'a> {
+    out: &'a mut BytesMut,
+    null: bool,
+}
+
+impl Encoder for Value<'_> {
+    type Item = bool;
+
+    fn encode_field<T>(&mut self, value: &T, field: &FieldInfo) -> PgWireResult<()>
+    where
+        T: ToSql + ToSqlText + Sized,
+    {
+        let outcome = match field.format() {
+            FieldFormat::Text => value.to_sql_text(field.datatype(), self.out, field.format_options().as_ref()),
+            FieldFormat::Binary => value.to_sql(field.datatype(), self.out),
+        };
+        self.null = matches!(outcome?, IsNull::Yes);
+        Ok(())
+    }
+
+    fn take_row(&mut self) -> bool {
+        self.null
+    }
+}

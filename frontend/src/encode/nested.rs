@@ -1,0 +1,243 @@
+//! Arrays and structs as PostgreSQL prints and sends them. A struct is a record: a composite without a name.
+//!
+//! PostgreSQL has one type of array for all numbers of dimensions, and its arrays are rectangular; ours are arrays of
+//! arrays. In text they look the same, but for an empty array inside of an array, which PostgreSQL does not have. In
+//! binary an array that is not rectangular cannot be told.
+
+use bytes::{BufMut, BytesMut};
+use datafusion::arrow::array::{Array, ListArray, StructArray};
+use datafusion::arrow::datatypes::Field;
+use pgwire::api::Type;
+use pgwire::error::PgWireResult;
+
+use super::column::Column;
+use super::pg_type;
+use crate::error::{Error, sqlstate};
+
+/// PostgreSQL's `MAXDIM`.
+const DIMENSIONS_MAX: usize = 6;
+/// The index of the first element, which is told with each dimension.
+const FIRST: i32 = 1;
+
+/// The type of an array of such elements; of arrays it is that of their elements.
+pub(super) fn array_of(element: &Type) -> Option<Type> {
+    Some(match *element {
+        Type::BOOL => Type::BOOL_ARRAY,
+        Type::INT2 => Type::INT2_ARRAY,
+        Type::INT4 => Type::INT4_ARRAY,
+        Type::INT8 => Type::INT8_ARRAY,
+        Type::FLOAT4 => Type::FLOAT4_ARRAY,
+        Type::FLOAT8 => Type::FLOAT8_ARRAY,
+        Type::NUMERIC => Type::NUMERIC_ARRAY,
+        Type::VARCHAR => Type::VARCHAR_ARRAY,
+        Type::TEXT => Type::TEXT_ARRAY,
+        Type::BYTEA => Type::BYTEA_ARRAY,
+        Type::DATE => Type::DATE_ARRAY,
+        Type::TIME => Type::TIME_ARRAY,
+        Type::TIMESTAMP => Type::TIMESTAMP_ARRAY,
+        Type::TIMESTAMPTZ => Type::TIMESTAMPTZ_ARRAY,
+        Type::INTERVAL => Type::INTERVAL_ARRAY,
+        Type::JSONB => Type::JSONB_ARRAY,
+        Type::RECORD => Type::RECORD_ARRAY,
+        Type::CHAR => Type::CHAR_ARRAY,
+        Type::NAME => Type::NAME_ARRAY,
+        Type::OID => Type::OID_ARRAY,
+        Type::REGTYPE => Type::REGTYPE_ARRAY,
+        ref array if matches!(array.kind(), postgres_types::Kind::Array(_)) => array.clone(),
+        _ => return None,
+    })
+}
+
+/// A column of arrays.
+pub(super) struct Lists {
+    array: ListArray,
+    elements: Column,
+    /// Of the elements that are no arrays.
+    element_oid: u32,
+}
+
+impl Lists {
+    pub(super) fn new(array: ListArray, element: &std::sync::Arc<Field>) -> Result<Lists, Error> {
+        let elements = Column::new(array.values(), element)?;
+        let element_oid = match &elements {
+            Column::List(inner) => inner.element_oid,
+            _ => pg_type(element)?.oid(),
+        };
+        Ok(Lists { array, elements, element_oid })
+    }
+
+    pub(super) fn is_null(&self, row: usize) -> bool {
+        self.array.is_null(row)
+    }
+
+    fn range(&self, row: usize) -> std::ops::Range<usize> {
+        let bound = |offset: i32| usize::try_from(offset).unwrap_or_default();
+        let offsets = self.array.value_offsets();
+        bound(offsets[row])..bound(offsets[row + 1])
+    }
+
+    /// `{1,NULL,"a b"}`.
+    pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+        out.put_u8(b'{');
+        for (index, place) in self.range(row).enumerate() {
+            if index > 0 {
+                out.put_u8(b',');
+            }
+            if self.elements.is_null(place) {
+                out.put_slice(b"NULL");
+                continue;
+            }
+            let start = out.len();
+            self.elements.write_text(place, out)?;
+            let value = &out[start..];
+            let quoted = value.is_empty()
+                || value.eq_ignore_ascii_case(b"NULL")
+                || value.iter().any(|byte| matches!(byte, b'"' | b'\\' | b'{' | b'}' | b',') || is_space(*byte));
+            if quoted && !matches!(self.elements, Column::List(_)) {
+                quote(out, start, |byte| byte == b'"' || byte == b'\\', |_| b'\\');
+            }
+        }
+        out.put_u8(b'}');
+        Ok(())
+    }
+
+    /// The number of dimensions, whether there are NULLs, the elements' type; the length and first index of each
+    /// dimension; the elements.
+    pub(super) fn write_binary(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+        let (lengths, dimensions) = self.shape(row)?;
+        let lengths = &lengths[..dimensions];
+        let empty = lengths.contains(&0);
+        out.put_i32(if empty { 0 } else { i32::try_from(dimensions).unwrap_or_default() });
+        let nulls_at = out.len();
+        out.put_i32(0);
+        out.put_u32(self.element_oid);
+        if !empty {
+            for length in lengths {
+                out.put_i32(i32::try_from(*length).map_err(|_| Error::unsupported("an array of so many elements"))?);
+                out.put_i32(FIRST);
+            }
+        }
+        if self.write_elements(row, lengths, out)? {
+            out[nulls_at..nulls_at + size_of::<i32>()].copy_from_slice(&1_i32.to_be_bytes());
+        }
+        Ok(())
+    }
+
+    /// The lengths of an array and of the first array in it, and so on, and how many these are.
+    fn shape(&self, row: usize) -> Result<([usize; DIMENSIONS_MAX], usize), Error> {
+        let mut lengths = [0; DIMENSIONS_MAX];
+        let (mut lists, mut row) = (self, row);
+        for dimension in 0..DIMENSIONS_MAX {
+            let range = lists.range(row);
+            lengths[dimension] = range.len();
+            match &lists.elements {
+                Column::List(inner) if !range.is_empty() => (lists, row) = (inner, range.start),
+                _ => return Ok((lengths, dimension + 1)),
+            }
+        }
+        let message = format!("number of array dimensions exceeds the maximum allowed ({DIMENSIONS_MAX})");
+        Err(Error::user(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).with_hint("ask for it in text format"))
+    }
+
+    /// Writes the elements, an array's in the place of an array; true if one is NULL.
+    fn write_elements(&self, row: usize, lengths: &[usize], out: &mut BytesMut) -> PgWireResult<bool> {
+        let range = self.range(row);
+        let Some((length, inner_lengths)) = lengths.split_first().filter(|(length, _)| **length == range.len()) else {
+            return Err(not_rectangular().into());
+        };
+        let Column::List(inner) = &self.elements else {
+            let mut nulls = false;
+            for place in range {
+                nulls |= !self.elements.write_sized(place, out)?;
+            }
+            return Ok(nulls);
+        };
+        let mut nulls = false;
+        for place in range.take(*length) {
+            if inner.is_null(place) {
+                return Err(not_rectangular().into());
+            }
+            nulls |= inner.write_elements(place, inner_lengths, out)?;
+        }
+        Ok(nulls)
+    }
+}
+
+fn not_rectangular() -> Error {
+    let message = "multidimensional arrays must have sub-arrays with matching dimensions";
+    Error::user(sqlstate::ARRAY_SUBSCRIPT_ERROR, message)
+        .with_hint("the binary format has no other arrays; ask for it in text format, or for its elements")
+}
+
+/// A column of structs.
+pub(super) struct Records {
+    array: StructArray,
+    /// Each with the oid of its type.
+    fields: Vec<(u32, Column)>,
+}
+
+impl Records {
+    pub(super) fn new(array: StructArray) -> Result<Records, Error> {
+        let fields = array.fields().iter().zip(array.columns()).map(|(field, column)| {
+            let column = Column::new(column, field)?;
+            Ok((pg_type(field)?.oid(), column))
+        });
+        let fields = fields.collect::<Result<_, Error>>()?;
+        Ok(Records { array, fields })
+    }
+
+    pub(super) fn is_null(&self, row: usize) -> bool {
+        self.array.is_null(row)
+    }
+
+    /// `(1,,"a b")`.
+    pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+        out.put_u8(b'(');
+        for (index, (_, column)) in self.fields.iter().enumerate() {
+            if index > 0 {
+                out.put_u8(b',');
+            }
+            if column.is_null(row) {
+                continue;
+            }
+            let start = out.len();
+            column.write_text(row, out)?;
+            let value = &out[start..];
+            let special = |byte: &u8| matches!(byte, b'"' | b'\\' | b'(' | b')' | b',') || is_space(*byte);
+            if value.is_empty() || value.iter().any(special) {
+                quote(out, start, |byte| byte == b'"' || byte == b'\\', |byte| byte);
+            }
+        }
+        out.put_u8(b')');
+        Ok(())
+    }
+
+    /// The number of fields; the type and the value of each.
+    pub(super) fn write_binary(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+        out.put_i32(i32::try_from(self.fields.len()).unwrap_or_default());
+        for (oid, column) in &self.fields {
+            out.put_u32(*oid);
+            column.write_sized(row, out)?;
+        }
+        Ok(())
+    }
+}
+
+/// What PostgreSQL takes for a space between elements and fields.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+}
+
+/// Puts what was written from `start` on in quotes, with an escape before each byte that needs one.
+fn quote(out: &mut BytesMut, start: usize, needs: impl Fn(u8) -> bool, escape: impl Fn(u8) -> u8) {
+    let value = out.split_off(start);
+    out.reserve(value.len() + 2);
+    out.put_u8(b'"');
+    for byte in &value {
+        if needs(*byte) {
+            out.put_u8(escape(*byte));
+        }
+        out.put_u8(*byte);
+    }
+    out.put_u8(b'"');
+}

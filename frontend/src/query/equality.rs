@@ -1,0 +1,169 @@
+//! Where DataFusion compares, groups, joins and sorts, it does so by PostgreSQL's equality: values of the types that have
+//! equal values with different bits are made comparable first (see [`crate::functions::comparable`]).
+//!
+//! Runs when types are known. Plans are only added to: no column changes its name or its type. A group shows the value
+//! that stands for all that are equal.
+
+use std::sync::Arc;
+
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortExpr, WindowFunction};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{
+    Aggregate, BinaryExpr, Distinct, Expr, ExprSchemable, LogicalPlan, Operator, Projection, WindowFunctionDefinition,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+use crate::functions::{comparable, has_equals, is_comparable};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Equality;
+
+impl AnalyzerRule for Equality {
+    fn name(&self) -> &str {
+        "equality"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        Ok(plan.transform_up_with_subqueries(in_plan)?.data)
+    }
+}
+
+fn in_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let schema = merge_schema(&plan.inputs());
+    let names = NamePreserver::new(&plan);
+    let plan = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let changed = expr.transform_up(|expr| in_expression(expr, &schema))?;
+        Ok(changed.update_data(|expr| name.restore(expr)))
+    })?;
+    plan.transform_data(|plan| {
+        Ok(match plan {
+            LogicalPlan::Aggregate(aggregate) => groups(aggregate)?,
+            LogicalPlan::Distinct(Distinct::All(input)) => Transformed::yes(LogicalPlan::Distinct(Distinct::All(
+                Arc::new(all_comparable(Arc::unwrap_or_clone(input))?),
+            ))),
+            LogicalPlan::Sort(mut sort) => {
+                sort.expr = sort.expr.into_iter().map(|key| sorted(key, sort.input.schema())).collect();
+                Transformed::yes(LogicalPlan::Sort(sort))
+            }
+            LogicalPlan::Join(mut join) => {
+                let side = |key: Expr, input: &LogicalPlan| comparable_if_needed(key, input.schema());
+                let pairs = std::mem::take(&mut join.on).into_iter();
+                join.on = pairs.map(|(left, right)| (side(left, &join.left), side(right, &join.right))).collect();
+                Transformed::yes(LogicalPlan::Join(join))
+            }
+            plan => Transformed::no(plan),
+        })
+    })
+}
+
+/// Comparisons, and what sorts and tells apart by itself.
+fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    Ok(match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => {
+            let (left, right) = (comparable_if_needed(*left, schema), comparable_if_needed(*right, schema));
+            Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) }))
+        }
+        Expr::Between(mut between) => {
+            for operand in [&mut between.expr, &mut between.low, &mut between.high] {
+                make_comparable(operand, schema);
+            }
+            Transformed::yes(Expr::Between(between))
+        }
+        Expr::InList(mut list) => {
+            make_comparable(&mut list.expr, schema);
+            list.list = list.list.into_iter().map(|value| comparable_if_needed(value, schema)).collect();
+            Transformed::yes(Expr::InList(list))
+        }
+        Expr::AggregateFunction(AggregateFunction { func, mut params }) => {
+            if params.distinct || matches!(func.name(), "min" | "max") {
+                params.args = params.args.into_iter().map(|argument| comparable_if_needed(argument, schema)).collect();
+            }
+            params.order_by = params.order_by.into_iter().map(|key| sorted(key, schema)).collect();
+            Transformed::yes(Expr::AggregateFunction(AggregateFunction { func, params }))
+        }
+        Expr::WindowFunction(mut call) => {
+            let WindowFunction { fun, params } = call.as_mut();
+            let extreme =
+                matches!(&*fun, WindowFunctionDefinition::AggregateUDF(f) if matches!(f.name(), "min" | "max"));
+            for argument in params.args.iter_mut().filter(|_| extreme) {
+                make_comparable(argument, schema);
+            }
+            for key in &mut params.partition_by {
+                make_comparable(key, schema);
+            }
+            let keys = std::mem::take(&mut params.order_by);
+            params.order_by = keys.into_iter().map(|key| sorted(key, schema)).collect();
+            Transformed::yes(Expr::WindowFunction(call))
+        }
+        expr => Transformed::no(expr),
+    })
+}
+
+fn compares(op: Operator) -> bool {
+    matches!(
+        op,
+        Operator::Eq
+            | Operator::NotEq
+            | Operator::Lt
+            | Operator::LtEq
+            | Operator::Gt
+            | Operator::GtEq
+            | Operator::IsDistinctFrom
+            | Operator::IsNotDistinctFrom
+    )
+}
+
+fn sorted(mut key: SortExpr, schema: &DFSchema) -> SortExpr {
+    make_comparable(&mut key.expr, schema);
+    key
+}
+
+fn make_comparable(expr: &mut Expr, schema: &DFSchema) {
+    let taken = std::mem::take(expr);
+    *expr = comparable_if_needed(taken, schema);
+}
+
+fn comparable_if_needed(expr: Expr, schema: &DFSchema) -> Expr {
+    // What has no type is an error that others report better.
+    let needed = !is_comparable(&expr) && expr.to_field(schema).is_ok_and(|(_, field)| has_equals(&field));
+    if needed { comparable(expr) } else { expr }
+}
+
+/// Groups by comparable values, under the names that others know the columns by.
+fn groups(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
+    let input = Arc::clone(aggregate.input.schema());
+    let needed = |expr: &Expr| expr.to_field(&input).is_ok_and(|(_, field)| has_equals(&field));
+    if !aggregate.group_expr.iter().any(|expr| !matches!(expr, Expr::GroupingSet(_)) && needed(expr)) {
+        return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+    }
+    let keys = std::mem::take(&mut aggregate.group_expr).into_iter().map(|expr| match expr {
+        expr @ Expr::GroupingSet(_) => expr,
+        expr if needed(&expr) => {
+            let (relation, name) = expr.qualified_name();
+            comparable(expr.unalias()).alias_qualified(relation, name)
+        }
+        expr => expr,
+    });
+    let aggregate = Aggregate::try_new(aggregate.input, keys.collect(), aggregate.aggr_expr)?;
+    Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
+}
+
+/// A projection that makes every column comparable.
+fn all_comparable(input: LogicalPlan) -> Result<LogicalPlan> {
+    let schema = Arc::clone(input.schema());
+    if !schema.fields().iter().any(|field| has_equals(field)) {
+        return Ok(input);
+    }
+    let columns = schema.iter().map(|(relation, field)| {
+        let column = Expr::Column(datafusion::common::Column::from((relation, field)));
+        if has_equals(field) { comparable(column).alias_qualified(relation.cloned(), field.name()) } else { column }
+    });
+    Ok(LogicalPlan::Projection(Projection::try_new(columns.collect(), Arc::new(input))?))
+}
