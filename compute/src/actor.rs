@@ -101,7 +101,7 @@ enum Storage {
     /// As blocks, in the actor's own slot.
     Blocks(Tail),
     /// Each by itself, in the slot that owns its key.
-    Rows(Shuffle),
+    Rows(Box<Shuffle>),
 }
 
 impl Storage {
@@ -111,7 +111,8 @@ impl Storage {
             return Storage::Blocks(Tail::default());
         }
         let slots = outlets.iter().map(|outlet| outlet.vnodes);
-        Storage::Rows(Shuffle::new(table.id, declared.columns.len(), &declared.primary_key, slots))
+        let shuffle = Shuffle::new(table.id, declared.columns.len(), &declared.primary_key, slots);
+        Storage::Rows(Box::new(shuffle))
     }
 }
 
