@@ -136,12 +136,9 @@ impl Receiver {
         let server = Server::builder()
             .add_service(TraceServiceServer::new(services.clone()))
             .add_service(MetricsServiceServer::new(services));
-        let stopped = stop.clone();
-        tokio::spawn(async move {
-            let served = server.serve_with_incoming(TcpListenerStream::new(listener));
-            // Connections end at once, too: they live in the future that is dropped here.
-            stopped.run_until_cancelled(served).await
-        });
+        // Connections end with it too.
+        let stopped = stop.clone().cancelled_owned();
+        tokio::spawn(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped));
         Ok(Receiver { address, received, _stop: stop.drop_guard() })
     }
 
