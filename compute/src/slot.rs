@@ -38,6 +38,9 @@ const COMPACTION_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// Stale checkpoints that are left to gather before they are deleted together, since each deletion rewrites the
 /// database's manifest.
 const STALE_CHECKPOINTS_MAX: usize = 8;
+/// After this time fewer are deleted too: of a slot that nothing is written to they would hold back for ever what only
+/// they reach, databases of dead terms among it.
+const STALE_CHECKPOINTS_AGE: Duration = Duration::from_secs(10);
 
 /// What a slot is told by its node.
 pub(crate) enum Control {
@@ -90,6 +93,8 @@ pub(crate) struct Slot {
     newest: Option<watch::Receiver<Option<Uuid>>>,
     /// Checkpoints by the first epoch that they hold, oldest first.
     checkpoints: VecDeque<(Epoch, watch::Receiver<Option<Uuid>>)>,
+    /// When stale checkpoints were deleted last.
+    deleted: Instant,
     /// When it may be said again that compaction does not keep up.
     next_compaction_warning: Instant,
     /// Of barriers that are on their way: each ends when its epoch is durable.
@@ -127,6 +132,7 @@ impl Slot {
             dirty: false,
             newest: None,
             checkpoints: VecDeque::new(),
+            deleted: Instant::now(),
             next_compaction_warning: Instant::now(),
             spans: BTreeMap::new(),
         };
@@ -273,9 +279,11 @@ impl Slot {
     /// Deletes the checkpoints that only epochs before `committed` needed, several at a time.
     fn forget_before(&mut self, committed: Epoch) {
         let needed = self.checkpoints.iter().rposition(|(epoch, _)| *epoch <= committed).unwrap_or(0);
-        if needed < STALE_CHECKPOINTS_MAX {
+        let due = needed >= STALE_CHECKPOINTS_MAX || self.deleted.elapsed() >= STALE_CHECKPOINTS_AGE;
+        if needed == 0 || !due {
             return;
         }
+        self.deleted = Instant::now();
         let stale: Vec<Uuid> =
             self.checkpoints.drain(..needed).filter_map(|(_, checkpoint)| *checkpoint.borrow()).collect();
         let db = self.db.clone();

@@ -1,3 +1,5 @@
+//! Rows come back as they were stored, whole and in part; what is no row is an error.
+
 use std::sync::Arc;
 
 use arrow::array::{

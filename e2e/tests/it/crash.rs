@@ -41,8 +41,9 @@ const PUTS_A_COMMIT_MAX: f64 = 12.0;
 /// Databases that may remain: of each of the four slots its own, and those whose files it may still read, which is what
 /// compaction leaves of its ancestors.
 const KEPT_DATABASES_MAX: usize = 4 * (1 + 4);
-/// How long they may take to be rewritten and the others to be collected.
-const COLLECTION_DEADLINE: Duration = Duration::from_secs(60);
+/// How long they may take to be rewritten and the others to be collected. Files that were replaced are kept for scans
+/// for a minute, and with them the databases they belong to.
+const COLLECTION_DEADLINE: Duration = Duration::from_secs(120);
 /// The longest that new rows may be in coming while processes are killed faster than a cluster may recover: two leaders one
 /// after the other, for instance. What a single loss may take is tested in `cluster`.
 const OUTAGE_MAX: Duration = Duration::from_secs(30);

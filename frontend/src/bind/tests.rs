@@ -228,7 +228,7 @@ fn primary_keys_are_checked() {
     );
     assert_error(&with("a int PRIMARY KEY, b int NOT NULL"), "0A000 at 42: NOT NULL is only supported for");
     assert_error(&with("a int, PRIMARY KEY ()"), "42601 at 37: syntax error at or near \")\"");
-    assert_error(&with("a int PRIMARY b"), "42601 at 31: syntax error at or near \"b\"");
+    assert_error(&with("a int PRIMARY b"), "42601 at 23: syntax error at or near \"PRIMARY\"");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tokio_postgres::NoTls;
 use weir_common::error::Kind;
 use weir_frontend::Config;
 
-use crate::cluster::{Cluster, PATIENCE, Scan, Shared};
+use crate::cluster::{Cluster, PATIENCE, Scan, Shared, State};
 use crate::statements::{add_events, db_error, rows};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,17 +257,9 @@ async fn pins_are_renewed_however_many_statements_end() {
     let before = cluster.shared.state().next_pin;
     cluster.until("do statements end", |state| state.next_pin > before + 100).await;
     let renewals = cluster.shared.state().renewed.get(&long_pin).copied().unwrap_or_default();
-    // For a second, in which it has to be renewed twenty times.
-    let pins = cluster.shared.state().next_pin;
-    let started = Instant::now();
-    cluster.until("has the second passed", |_| started.elapsed() > Duration::from_secs(1)).await;
-    let (renewed, ended) = {
-        let state = cluster.shared.state();
-        (state.renewed.get(&long_pin).copied().unwrap_or_default() - renewals, state.next_pin - pins)
-    };
+    let renewed = |state: &State| state.renewed.get(&long_pin).copied().unwrap_or_default() - renewals;
+    cluster.until("is the pin renewed while statements end", |state| renewed(state) >= 5).await;
     short.abort_all();
-    assert!(ended > 100, "{ended} statements only");
-    assert!(renewed >= 5, "renewed {renewed} times while {ended} statements ended");
     token.cancel_query(NoTls).await.expect("the request is sent");
     long.await.expect("no panic").expect_err("cancelled");
 }
