@@ -120,7 +120,7 @@ impl Cursor<'_> {
             }
             _ => {}
         }
-        let (name, location) = self.name("the name of a column")?;
+        let (name, location) = self.exact_name("the name of a column")?;
         let ty = self.column_type()?;
         loop {
             match self.peek_word().as_deref() {

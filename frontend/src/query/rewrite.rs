@@ -172,7 +172,7 @@ impl VisitorMut for Types {
 }
 
 /// A call of a function of one operand.
-fn call(function: &str, operand: Expr) -> Expr {
+pub(super) fn call(function: &str, operand: Expr) -> Expr {
     let operand = FunctionArg::Unnamed(FunctionArgExpr::Expr(operand));
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(function)]),
