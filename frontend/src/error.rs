@@ -21,10 +21,15 @@ pub(crate) mod sqlstate {
     pub(crate) const CARDINALITY_VIOLATION: &str = "21000";
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
     pub(crate) const INVALID_TEXT_REPRESENTATION: &str = "22P02";
+    pub(crate) const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
+    pub(crate) const INVALID_BINARY_REPRESENTATION: &str = "22P03";
     pub(crate) const DATA_EXCEPTION: &str = "22000";
+    pub(crate) const ACTIVE_SQL_TRANSACTION: &str = "25001";
+    pub(crate) const NO_ACTIVE_SQL_TRANSACTION: &str = "25P01";
     pub(crate) const ARRAY_SUBSCRIPT_ERROR: &str = "2202E";
     pub(crate) const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
     pub(crate) const INVALID_SQL_STATEMENT_NAME: &str = "26000";
+    pub(crate) const INVALID_SAVEPOINT: &str = "3B001";
     pub(crate) const INVALID_CATALOG_NAME: &str = "3D000";
     pub(crate) const INVALID_CURSOR_NAME: &str = "34000";
     pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
@@ -40,6 +45,8 @@ pub(crate) mod sqlstate {
     pub(crate) const DATATYPE_MISMATCH: &str = "42804";
     pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
     pub(crate) const RESERVED_NAME: &str = "42939";
+    pub(crate) const UNDEFINED_PARAMETER: &str = "42P02";
+    pub(crate) const DUPLICATE_CURSOR: &str = "42P03";
     pub(crate) const UNDEFINED_TABLE: &str = "42P01";
     pub(crate) const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
     pub(crate) const DUPLICATE_TABLE: &str = "42P07";
@@ -48,6 +55,9 @@ pub(crate) mod sqlstate {
     pub(crate) const TOO_MANY_CONNECTIONS: &str = "53300";
     pub(crate) const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub(crate) const STATEMENT_TOO_COMPLEX: &str = "54001";
+    pub(crate) const TOO_MANY_COLUMNS: &str = "54011";
+    pub(crate) const TOO_MANY_ARGUMENTS: &str = "54023";
+    pub(crate) const NOT_IN_PREREQUISITE_STATE: &str = "55000";
     pub(crate) const QUERY_CANCELED: &str = "57014";
     pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
     pub(crate) const CANNOT_CONNECT_NOW: &str = "57P03";

@@ -56,7 +56,7 @@ fn transactions_are_accepted() {
     assert!(matches!(one("COMMIT WORK"), Statement::Commit));
     assert!(matches!(one("END"), Statement::Commit));
     assert!(matches!(one("ROLLBACK"), Statement::Rollback));
-    assert!(matches!(one("ROLLBACK TO SAVEPOINT a"), Statement::Nothing("ROLLBACK")));
+    assert!(matches!(one("ROLLBACK TO SAVEPOINT a"), Statement::RollbackTo(name) if name == "a"));
     assert!(matches!(one("DEALLOCATE ALL"), Statement::Deallocate(None)));
     assert!(matches!(one("DEALLOCATE \"_pg3_0\""), Statement::Deallocate(Some(name)) if name == "_pg3_0"));
     assert!(matches!(one("DISCARD ALL"), Statement::DiscardAll));

@@ -30,7 +30,9 @@ use super::equality::Equality;
 use super::schema::{Database, PG_CATALOG, Roles};
 use super::system::SystemCatalog;
 use super::types::Types;
-use super::{params, rewrite};
+use super::views::SessionCatalog;
+use super::window::BoundWindows;
+use super::{introspection, params, rewrite};
 use crate::catalog::{Catalog, CatalogCache};
 use crate::config::Config;
 use crate::error::{Error, sqlstate};
@@ -42,6 +44,12 @@ use crate::snapshot::Snapshot;
 
 /// Rows a batch.
 const BATCH_ROWS: usize = 8192;
+
+/// What the wire protocol can count.
+const PARAMETERS_MAX: usize = 65_535;
+
+/// Columns of a result, as in PostgreSQL.
+const TARGETS_MAX: usize = 1_664;
 
 /// A query with its parameters' types, ready to be planned.
 #[derive(Clone, Debug)]
@@ -106,7 +114,9 @@ impl Planner {
         if let Some(snapshot) = snapshot {
             config = config.with_extension(Arc::clone(snapshot));
         }
-        let database = Database { catalog: Arc::clone(catalog), pg_catalog: Arc::clone(&self.pg_catalog) };
+        let (shared, session) = (Arc::clone(&self.pg_catalog), Arc::clone(session));
+        let pg_catalog = Arc::new(SessionCatalog { shared, session });
+        let database = Database { catalog: Arc::clone(catalog), pg_catalog };
         SessionStateBuilder::new_from_existing(template.clone())
             .with_config(config)
             .with_catalog_list(Arc::new(database))
@@ -126,9 +136,15 @@ impl Planner {
         statement: Box<ast::Statement>,
         hints: &[Option<pgwire::api::Type>],
     ) -> Result<Prepared, Error> {
+        let known = introspection::parameter_types(&statement).filter(|_| hints.is_empty());
+        let hints = known.as_deref().unwrap_or(hints);
         let (written, rewritten) = self.rewrite(&parsed, statement)?;
         let reads_tables = Planner::names_tables(&written);
         let count = rewrite::parameter_count(&written).max(hints.len());
+        if count > PARAMETERS_MAX {
+            let message = format!("a statement can have at most {PARAMETERS_MAX} parameters, and not ${count}");
+            return Err(Error::user(sqlstate::TOO_MANY_ARGUMENTS, message));
+        }
         let parameters = params::Parameters::hinted(count, hints, &rewrite::written_types(&written));
         let mut prepared = Prepared { parsed, written, rewritten, parameters, reads_tables };
         rewrite::cast_parameters(&mut prepared.rewritten, |number| prepared.parameters.cast_of(number));
@@ -166,7 +182,7 @@ impl Planner {
     ) -> Result<(Box<ast::Statement>, Box<ast::Statement>), Error> {
         let written = statement;
         let read = if rewrite::asks_the_catalog(parsed.sql()) {
-            self.read_as_a_tool_does(&written)?
+            self.read_as_a_tool_does(&introspection::plannable((*written).clone()))?
         } else {
             rewrite::for_datafusion((*written).clone())
         };
@@ -200,6 +216,10 @@ impl Planner {
             .map_err(|error| located(error, &prepared.parsed))?;
         let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         only_reads.verify_plan(&plan).map_err(|_| Error::unsupported("only queries are supported"))?;
+        if plan.schema().fields().len() > TARGETS_MAX {
+            let message = format!("target lists can have at most {TARGETS_MAX} entries");
+            return Err(Error::user(sqlstate::TOO_MANY_COLUMNS, message).with_hint("name the columns that are needed"));
+        }
         Ok(plan)
     }
 }
@@ -226,6 +246,10 @@ fn template(config: &Config) -> Result<SessionState, Error> {
         context.register_udf(function);
     }
     let state = context.state();
+    for function in functions::bounded(|name| state.scalar_functions().get(name).cloned()) {
+        context.register_udf(function);
+    }
+    let state = context.state();
     // Ours come first: DataFusion's own would refuse what they do not know.
     let operators: Arc<dyn ExprPlanner> = Arc::new(functions::JsonbOperators);
     let operators = std::iter::once(operators).chain(state.expr_planners().iter().cloned()).collect();
@@ -241,6 +265,7 @@ fn template(config: &Config) -> Result<SessionState, Error> {
             ])),
             Arc::new(Equality),
         ])
+        .with_physical_optimizer_rule(Arc::new(BoundWindows))
         .build())
 }
 

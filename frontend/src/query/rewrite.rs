@@ -213,7 +213,8 @@ impl VisitorMut for Types {
     }
 }
 
-fn call(function: &str, operands: Vec<Expr>) -> Expr {
+/// A call of a function.
+pub(super) fn call(function: &str, operands: Vec<Expr>) -> Expr {
     let operands = operands.into_iter().map(|operand| FunctionArg::Unnamed(FunctionArgExpr::Expr(operand)));
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(function)]),
