@@ -106,6 +106,7 @@ fn long_chains_are_refused_wherever_they_stand() {
         ("EXECUTE p (1", " + 1", ")"),
         ("PREPARE p AS SELECT 1", " + 1", ""),
         ("COPY (SELECT 1", " + 1", ") TO STDOUT"),
+        ("DECLARE c CURSOR FOR SELECT 1", " + 1", ""),
     ];
     for (head, link, tail) in chains {
         // The middle one is parsed before it is refused.
@@ -121,6 +122,7 @@ fn long_lists_are_no_deep_nesting() {
     let list = |item: &str, count| vec![item; count].join(", ");
     for sql in [
         format!("SELECT * FROM t WHERE a IN ({})", list("-1", 20_000)),
+        format!("DECLARE c CURSOR FOR SELECT 1 FROM t WHERE {}", vec!["a = 1"; 240].join(" OR ")),
         format!("SELECT {}", list("a + 1 * 2", 5_000)),
         format!("VALUES {}", list("(1, 'x')", 20_000)),
         format!("SELECT CASE {} END FROM t", vec!["WHEN a = 1 THEN 2"; 2_000].join(" ")),
