@@ -1,7 +1,7 @@
 //! Casts that mean something else in PostgreSQL than in DataFusion.
 //!
 //! * To text: what PostgreSQL prints, where Arrow has a format of its own.
-//! * From text to numeric, interval, time and arrays: what PostgreSQL reads.
+//! * From text to numeric, interval, time, bytea (hex format) and arrays: what PostgreSQL reads.
 //! * From floating-point numbers to numeric: the digits that the number was most likely written with.
 //! * From numeric and floating-point numbers to integers: rounded, where Arrow cuts off.
 //!
@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayBuilder, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, ListArray, NullBufferBuilder,
-    PrimitiveArray, StringArray, StringBuilder,
+    Array, ArrayBuilder, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, Float64Array, ListArray,
+    NullBufferBuilder, PrimitiveArray, StringArray, StringBuilder,
 };
 use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use datafusion::arrow::compute::{CastOptions, cast, cast_with_options};
@@ -87,6 +87,7 @@ impl Conversion {
                 to,
                 DataType::Decimal128(..)
                     | DataType::Decimal256(..)
+                    | DataType::Binary
                     | DataType::List(_)
                     | DataType::Interval(IntervalUnit::MonthDayNano)
                     | DataType::Time64(TimeUnit::Microsecond)
@@ -177,6 +178,10 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
             interval.to_arrow().ok_or_else(|| Error::out_of_range("interval out of range"))
         })?),
         DataType::Time64(_) => Arc::new(read::<Time64MicrosecondType>(texts, time)?),
+        DataType::Binary => {
+            let values = texts.iter().map(|text| text.map(bytes).transpose()).collect::<Result<Vec<_>, Error>>()?;
+            Arc::new(values.iter().map(Option::as_deref).collect::<BinaryArray>())
+        }
         DataType::List(element) => lists(texts, element)?,
         _ => cast_with_options(texts, to, &CastOptions { safe: false, ..CastOptions::default() })?,
     })
@@ -212,6 +217,19 @@ fn time(text: &str) -> Result<i64, Error> {
     let nanos = datafusion::arrow::compute::kernels::cast_utils::string_to_time_nanoseconds(text.trim());
     // The nearest microsecond.
     Ok((nanos.map_err(|_| invalid("time", text))? + 500) / 1_000)
+}
+
+/// `\x` and pairs of digits; any other text stands for its bytes.
+fn bytes(text: &str) -> Result<Vec<u8>, Error> {
+    let Some(digits) = text.strip_prefix("\\x") else {
+        return Ok(text.as_bytes().to_vec());
+    };
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pairs = digits.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    });
+    pairs.collect::<Option<_>>().ok_or_else(|| invalid("bytea", text))
 }
 
 fn invalid(ty: &str, text: &str) -> Error {

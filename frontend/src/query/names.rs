@@ -1,6 +1,6 @@
 //! How PostgreSQL calls the columns of a result, where DataFusion calls them after the whole expression.
 
-use sqlparser::ast::{CastKind, Expr, Query, Select, SelectItem, SetExpr, Statement};
+use sqlparser::ast::{AccessExpr, CastKind, Expr, Query, Select, SelectItem, SetExpr, Statement};
 
 use crate::parser::{fold, identifiers};
 
@@ -59,6 +59,13 @@ fn expression_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(fold(ident)),
         Expr::CompoundIdentifier(parts) => parts.last().map(fold),
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            let field = access_chain.iter().rev().find_map(|access| match access {
+                AccessExpr::Dot(Expr::Identifier(field)) => Some(fold(field)),
+                _ => None,
+            });
+            field.or_else(|| expression_name(root))
+        }
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => expression_name(inner),
         Expr::Function(function) => identifiers(&function.name).and_then(|parts| parts.last().map(|last| fold(last))),
         Expr::Cast { expr, data_type, kind: CastKind::Cast | CastKind::DoubleColon, .. } => {
@@ -135,6 +142,7 @@ mod tests {
             names("SELECT CASE WHEN a THEN b END, (SELECT max(x) FROM t), EXISTS (SELECT 1)", &["", "", ""]),
             "case max exists"
         );
+        assert_eq!(names("SELECT (r).x, (r).y[1], a[1]", &["", "", ""]), "x y a");
         assert_eq!(names("SELECT a UNION SELECT b", &["x"]), "a");
         assert_eq!(names("SELECT pg_catalog.version()", &["x"]), "version");
     }

@@ -8,7 +8,7 @@ use datafusion_pg_catalog::sql::rules::{
     StripCallableQualifier,
 };
 use sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName, Query,
     SelectItem, SetExpr, Statement, TableFactor, TypedString, Value, VisitMut, VisitorMut, visit_expressions,
     visit_expressions_mut,
@@ -142,7 +142,8 @@ pub(super) fn for_datafusion(statement: Statement) -> Statement {
     statement
 }
 
-/// `op ANY` and `op ALL` of an array become calls of functions. The length of an empty array is NULL.
+/// `op ANY` and `op ALL` of an array become calls of functions, as does `(struct).field`. The length of an empty array is
+/// NULL.
 fn array_operation(expr: &mut Expr) {
     let replaced = match &*expr {
         Expr::AnyOp { left, compare_op, right, .. } | Expr::AllOp { left, compare_op, right }
@@ -155,10 +156,26 @@ fn array_operation(expr: &mut Expr) {
             let two = matches!(&function.args, FunctionArguments::List(arguments) if arguments.args.len() == 2);
             two.then(|| call("nullif", vec![expr.clone(), number("0")]))
         }
+        Expr::CompoundFieldAccess { root, access_chain }
+            if access_chain.iter().any(|access| matches!(access, AccessExpr::Dot(_))) =>
+        {
+            Some(access_chain.iter().fold((**root).clone(), part))
+        }
         _ => None,
     };
     if let Some(replaced) = replaced {
         *expr = replaced;
+    }
+}
+
+/// A field of a struct, or an element of an array.
+fn part(whole: Expr, access: &AccessExpr) -> Expr {
+    match access {
+        AccessExpr::Dot(Expr::Identifier(field)) => {
+            let field = Expr::Value(Value::SingleQuotedString(fold(field)).with_empty_span());
+            call("get_field", vec![whole, field])
+        }
+        other => Expr::CompoundFieldAccess { root: Box::new(whole), access_chain: vec![other.clone()] },
     }
 }
 
@@ -283,7 +300,7 @@ fn alias_repeated_columns(statement: &mut Statement) {
     let mut seen = HashSet::new();
     for (index, item) in select.projection.iter_mut().enumerate() {
         let repeated = match &*item {
-            SelectItem::UnnamedExpr(expr) => !seen.insert(expr.to_string()),
+            SelectItem::UnnamedExpr(expr) => !seen.insert(without_casts(expr)),
             SelectItem::ExprWithAlias { alias, .. } => !seen.insert(alias.to_string()),
             _ => false,
         };
@@ -292,6 +309,19 @@ fn alias_repeated_columns(statement: &mut Statement) {
             *item = SelectItem::ExprWithAlias { expr, alias: Ident::new(format!("__repeated_{index}")) };
         }
     }
+}
+
+/// An expression's text without its casts: DataFusion calls a cast after what is cast.
+fn without_casts(expr: &Expr) -> String {
+    let mut expr = expr.clone();
+    let _finished = visit_expressions_mut(&mut expr, |expr| {
+        if let Expr::Cast { expr: operand, .. } | Expr::Nested(operand) = expr {
+            let operand = std::mem::replace(operand.as_mut(), Expr::Value(Value::Null.with_empty_span()));
+            *expr = operand;
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    expr.to_string()
 }
 
 /// The highest `$n` of a statement; 0 without any.

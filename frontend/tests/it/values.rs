@@ -207,7 +207,7 @@ async fn times_and_intervals_are_read_and_printed() {
             ("SELECT interval '1 year 2 mons 3 days 04:05:06.789', interval '-1 days +02:03:00'", "1 year 2 mons 3 days 04:05:06.789|-1 days +02:03:00"),
             ("SELECT '1.5 months'::interval, 'P1Y2M3DT4H5M6.7S'::interval, interval '2 weeks'", "1 mon 15 days|1 year 2 mons 3 days 04:05:06.7|14 days"),
             ("SELECT date '2024-01-31' + interval '1 month'", "2024-02-29 00:00:00"),
-            ("SELECT '2024-01-03 01:00'::timestamp - '2024-01-01'::timestamp", "2 days 01:00:00"),
+            ("SELECT '2024-01-03 01:00:00'::timestamp - '2024-01-01'::timestamp", "2 days 01:00:00"),
             ("SELECT '12:34:56.7'::time, time '24:00', '1:02 PM'::time", "12:34:56.7|24:00:00|13:02:00"),
             ("SELECT k FROM v WHERE t = '24:00'::time OR t < time '00:01' ORDER BY k", "1\n2"),
             ("SELECT i::text, t::text FROM v WHERE k = 1", "1 mon|24:00:00"),
