@@ -22,9 +22,9 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 
 pub(crate) use arithmetic::CheckedArithmetic;
-pub(crate) use casts::Casts;
 #[cfg(test)]
 pub(crate) use casts::from_text as read_text;
+pub(crate) use casts::{Casts, Literals};
 pub(crate) use comparable::{comparable, has_equals, is_comparable};
 pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators};
 pub(crate) use numeric::{decimal_operation, quotient};

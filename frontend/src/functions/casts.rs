@@ -26,6 +26,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
     Cast, ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
@@ -59,6 +60,27 @@ impl FunctionRewrite for Casts {
             Some(conversion) => Transformed::yes(conversion.call(*operand, field.data_type())),
             None => Transformed::no(Expr::Cast(Cast { expr: operand, field })),
         })
+    }
+}
+
+/// Gives a literal the type of the interval or array that it stands beside, as DataFusion does for other types.
+#[derive(Debug)]
+pub(crate) struct Literals;
+
+impl ExprPlanner for Literals {
+    fn plan_binary_op(&self, mut raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let target = |expr: &Expr| {
+            let ty = expr.get_type(schema).ok();
+            ty.filter(|ty| matches!(ty, DataType::Interval(_) | DataType::List(_)))
+        };
+        let is_literal = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
+        let (left, right) = (target(&raw.left), target(&raw.right));
+        if let (true, Some(ty)) = (is_literal(&raw.left), right) {
+            raw.left = Expr::Cast(Cast::new(Box::new(raw.left), ty));
+        } else if let (true, Some(ty)) = (is_literal(&raw.right), left) {
+            raw.right = Expr::Cast(Cast::new(Box::new(raw.right), ty));
+        }
+        Ok(PlannerResult::Original(raw))
     }
 }
 

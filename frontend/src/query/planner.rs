@@ -227,8 +227,8 @@ fn template(config: &Config) -> Result<SessionState, Error> {
     }
     let state = context.state();
     // Ours come first: DataFusion's own would refuse what they do not know.
-    let operators: Arc<dyn ExprPlanner> = Arc::new(functions::JsonbOperators);
-    let operators = std::iter::once(operators).chain(state.expr_planners().iter().cloned()).collect();
+    let ours: [Arc<dyn ExprPlanner>; 2] = [Arc::new(functions::Literals), Arc::new(functions::JsonbOperators)];
+    let operators = ours.into_iter().chain(state.expr_planners().iter().cloned()).collect();
     Ok(SessionStateBuilder::new_from_existing(state)
         .with_expr_planners(operators)
         .with_analyzer_rules(vec![

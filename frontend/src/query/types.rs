@@ -124,16 +124,14 @@ fn in_binary(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> T
     Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
 }
 
-/// A literal takes the type of the interval or array that it stands beside, which DataFusion does for other types. A
-/// date beside an interval is a timestamp.
+/// A date beside an interval is a timestamp.
 fn beside(operand: Box<Expr>, ty: &DataType, other: &DataType) -> Box<Expr> {
-    let literal = matches!(*operand, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
-    let becomes = match (ty, other) {
-        (_, DataType::Interval(_) | DataType::List(_)) if literal => other.clone(),
-        (DataType::Date32, DataType::Interval(_)) => DataType::Timestamp(TimeUnit::Microsecond, None),
-        _ => return operand,
-    };
-    Box::new(Expr::Cast(Cast::new(operand, becomes)))
+    match (ty, other) {
+        (DataType::Date32, DataType::Interval(_)) => {
+            Box::new(Expr::Cast(Cast::new(operand, DataType::Timestamp(TimeUnit::Microsecond, None))))
+        }
+        _ => operand,
+    }
 }
 
 fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
