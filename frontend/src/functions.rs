@@ -1,11 +1,13 @@
-//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`], [`jsonb`], and those that
+//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`], [`float`], [`jsonb`], and those that
 //! drivers and psql call.
 //!
 //! Of the latter most answer a constant: Weir has no descriptions, indexes or replication that they could tell of. Those
 //! that depend on the session are made for each.
 
 mod arithmetic;
+mod float;
 mod jsonb;
+mod size;
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
@@ -18,6 +20,7 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 
 pub(crate) use arithmetic::CheckedArithmetic;
+pub(crate) use float::float_key;
 pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators};
 
 use crate::error::Error;
@@ -54,7 +57,6 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
         ("pg_get_ruledef", no_text.clone()),
         ("pg_get_function_result", no_text.clone()),
         ("pg_get_function_arguments", no_text.clone()),
-        ("pg_size_pretty", no_text.clone()),
         ("pg_table_size", ScalarValue::Int64(None)),
         ("pg_database_size", ScalarValue::Int64(None)),
         ("pg_tablespace_location", no_text),
@@ -62,6 +64,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     .into_iter()
     .map(|(name, value)| Constant::udf(name, value))
     .chain(jsonb::functions())
+    .chain([ScalarUDF::from(size::SizePretty::new())])
     .collect()
 }
 

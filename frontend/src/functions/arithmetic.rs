@@ -2,7 +2,7 @@
 //!
 //! DataFusion's operators wrap around when an integer overflows, and make infinities of floating-point numbers. The
 //! functions here take their place once types are known: `22003` for what does not fit its type, `22012` for a division
-//! by zero. Owns no types: both operands have one type already, which is also the result's.
+//! by zero. Casts to whole numbers round. Owns no types: both operands have one type already, which is also the result's.
 
 use std::sync::Arc;
 
@@ -23,6 +23,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_expr_common::datum::apply;
 use datafusion::scalar::ScalarValue;
 
+use super::float::rounded;
 use crate::error::Error;
 
 /// Puts the functions of this module in the place of DataFusion's operators. To be applied after types are coerced.
@@ -44,6 +45,10 @@ impl FunctionRewrite for CheckedArithmetic {
             },
             Expr::Negative(operand) if operand.get_type(schema).is_ok_and(|ty| ty.is_signed_integer()) => {
                 Transformed::yes(Operation::Negate.call(vec![*operand]))
+            }
+            Expr::Cast(mut cast) if cast.field.data_type().is_integer() => {
+                cast.expr = Box::new(rounded(*cast.expr, schema));
+                Transformed::yes(Expr::Cast(cast))
             }
             expr => Transformed::no(expr),
         })

@@ -6,5 +6,6 @@ mod expressions;
 mod failures;
 mod protocol;
 mod psql;
+mod semantics;
 mod statements;
 mod types;
