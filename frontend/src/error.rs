@@ -41,6 +41,7 @@ pub(crate) mod sqlstate {
     pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
     pub(crate) const RESERVED_NAME: &str = "42939";
     pub(crate) const UNDEFINED_TABLE: &str = "42P01";
+    pub(crate) const UNDEFINED_PARAMETER: &str = "42P02";
     pub(crate) const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
     pub(crate) const DUPLICATE_TABLE: &str = "42P07";
     pub(crate) const SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: &str = "42000";

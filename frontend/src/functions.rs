@@ -10,6 +10,7 @@ mod comparable;
 mod jsonb;
 mod numeric;
 mod quantified;
+mod size;
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
@@ -64,7 +65,6 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
         ("pg_get_ruledef", no_text.clone()),
         ("pg_get_function_result", no_text.clone()),
         ("pg_get_function_arguments", no_text.clone()),
-        ("pg_size_pretty", no_text.clone()),
         ("pg_table_size", ScalarValue::Int64(None)),
         ("pg_database_size", ScalarValue::Int64(None)),
         ("pg_tablespace_location", no_text),
@@ -73,6 +73,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     .map(|(name, value)| Constant::udf(name, value))
     .chain(jsonb::functions())
     .chain(quantified::functions())
+    .chain([ScalarUDF::from(size::SizePretty::new())])
     .collect()
 }
 

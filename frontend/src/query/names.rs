@@ -2,6 +2,7 @@
 
 use sqlparser::ast::{AccessExpr, CastKind, Expr, Query, Select, SelectItem, SetExpr, Statement};
 
+use super::apart::shown;
 use crate::parser::{fold, identifiers};
 
 /// The name of a column that nothing gives one.
@@ -9,7 +10,7 @@ const UNKNOWN: &str = "?column?";
 
 /// Names by position for a result of `fields`, which are DataFusion's names. A wildcard's columns keep theirs.
 pub(super) fn column_names(statement: &Statement, fields: &[String]) -> Vec<String> {
-    let mut names = fields.to_vec();
+    let mut names: Vec<String> = fields.iter().map(|field| shown(field).to_owned()).collect();
     let Some(select) = first_select(statement) else {
         return names;
     };
@@ -46,7 +47,8 @@ fn select_of(body: &SetExpr) -> Option<&Select> {
     }
 }
 
-fn item_name(item: &SelectItem) -> String {
+/// How PostgreSQL calls what an item selects.
+pub(super) fn item_name(item: &SelectItem) -> String {
     match item {
         SelectItem::ExprWithAlias { alias, .. } => fold(alias),
         SelectItem::UnnamedExpr(expr) => expression_name(expr).unwrap_or_else(|| UNKNOWN.to_owned()),

@@ -6,6 +6,7 @@ mod expressions;
 mod failures;
 mod protocol;
 mod psql;
+mod semantics;
 mod statements;
 mod types;
 mod values;
