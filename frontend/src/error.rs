@@ -316,7 +316,7 @@ fn executed(message: String) -> Error {
         return Error::division_by_zero();
     } else if contains(&["more than one row"]) {
         sqlstate::CARDINALITY_VIOLATION
-    } else if contains(&["overflow", "out of range", "can't cast value"]) {
+    } else if contains(&["overflow", "out of range", "can't cast value", "to store in a decimal"]) {
         sqlstate::NUMERIC_VALUE_OUT_OF_RANGE
     } else if contains(&["cast error", "parser error", "parse error"]) {
         sqlstate::INVALID_TEXT_REPRESENTATION

@@ -192,7 +192,8 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
     Ok(match to {
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
             let scale = u8::try_from(*scale).map_err(|_| Error::unsupported("a numeric with a negative scale"))?;
-            let wide: PrimitiveArray<Decimal256Type> = read(texts, |text| number(text.trim(), *precision, scale))?;
+            let wide: PrimitiveArray<Decimal256Type> =
+                read(texts, |text| number(text.trim_ascii(), *precision, scale))?;
             cast(&wide.with_precision_and_scale(*precision, i8::try_from(scale).unwrap_or(i8::MAX))?, to)?
         }
         DataType::Interval(_) => Arc::new(read::<IntervalMonthDayNanoType>(texts, |text| {
@@ -233,10 +234,10 @@ fn number(text: &str, precision: u8, scale: u8) -> Result<datafusion::arrow::dat
 
 /// 24:00 and second 60 are read here; whatever else PostgreSQL reads, Arrow does.
 fn time(text: &str) -> Result<i64, Error> {
-    if ["24:00", "24:00:00"].contains(&text.trim()) {
+    if ["24:00", "24:00:00"].contains(&text.trim_ascii()) {
         return Ok(86_400_000_000);
     }
-    let nanos = datafusion::arrow::compute::kernels::cast_utils::string_to_time_nanoseconds(text.trim());
+    let nanos = datafusion::arrow::compute::kernels::cast_utils::string_to_time_nanoseconds(text.trim_ascii());
     // The nearest microsecond.
     Ok((nanos.map_err(|_| invalid("time", text))? + 500) / 1_000)
 }
@@ -284,14 +285,14 @@ fn lists(texts: &StringArray, element: &FieldRef) -> Result<ArrayRef> {
 fn read_elements(text: &str, of_arrays: bool, elements: &mut StringBuilder) -> Result<(), Error> {
     let malformed =
         || Error::user(sqlstate::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{text}\""));
-    let inner = text.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or_else(malformed)?;
-    if inner.trim().is_empty() {
+    let inner = text.trim_ascii().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or_else(malformed)?;
+    if inner.trim_ascii().is_empty() {
         return Ok(());
     }
     let mut rest = inner;
     loop {
         let end = element_end(rest).ok_or_else(malformed)?;
-        let element = rest[..end].trim();
+        let element = rest[..end].trim_ascii();
         if element.eq_ignore_ascii_case("NULL") {
             elements.append_null();
         } else if of_arrays {
