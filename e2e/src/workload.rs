@@ -107,6 +107,25 @@ impl Workload for Bids {
     }
 }
 
+/// Messages of about 30 bytes: what the benchmark's large tables are made of.
+#[derive(Clone, Debug)]
+pub struct Small;
+
+impl Small {
+    /// The columns of a table over them.
+    pub const COLUMNS: &'static str = "id bigint, value bigint";
+}
+
+impl Workload for Small {
+    fn subject(&self, _: u64) -> String {
+        "small".to_owned()
+    }
+
+    fn payload(&self, number: u64) -> Bytes {
+        format!("{{\"id\":{number},\"value\":{}}}", scramble(number) % 1_000_000).into()
+    }
+}
+
 /// Metrics of live streams, as viewers' players report them: what the demo shows.
 #[derive(Clone, Debug)]
 pub struct LiveStreamMetrics {

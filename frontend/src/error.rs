@@ -56,7 +56,6 @@ pub(crate) mod sqlstate {
     pub(crate) const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
     pub(crate) const STATEMENT_TOO_COMPLEX: &str = "54001";
     pub(crate) const TOO_MANY_COLUMNS: &str = "54011";
-    pub(crate) const TOO_MANY_ARGUMENTS: &str = "54023";
     pub(crate) const NOT_IN_PREREQUISITE_STATE: &str = "55000";
     pub(crate) const QUERY_CANCELED: &str = "57014";
     pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
@@ -325,7 +324,7 @@ fn executed(message: String) -> Error {
         return Error::division_by_zero();
     } else if contains(&["more than one row"]) {
         sqlstate::CARDINALITY_VIOLATION
-    } else if contains(&["overflow", "out of range", "can't cast value"]) {
+    } else if contains(&["overflow", "out of range", "can't cast value", "to store in a decimal"]) {
         sqlstate::NUMERIC_VALUE_OUT_OF_RANGE
     } else if contains(&["cast error", "parser error", "parse error"]) {
         sqlstate::INVALID_TEXT_REPRESENTATION

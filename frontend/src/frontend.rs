@@ -18,7 +18,7 @@ use crate::error::{Error, sqlstate};
 use crate::meta::Meta;
 use crate::metrics::Metrics;
 use crate::parser::{CopyFormat, CreateTable, Declare, Execute, Fetch, Parsed, Statement, TableName};
-use crate::query::{self, Columns, Planner, Prepared, ResultSet};
+use crate::query::{self, Columns, Draft, Planner, Prepared, ResultSet};
 use crate::session::{Change, Limits, Session, SqlCursor};
 use crate::snapshot::{Snapshot, Snapshots};
 
@@ -41,6 +41,14 @@ pub(crate) enum Runnable {
     Copy(Box<Prepared>, CopyFormat),
     /// A query whose rows are fetched by other statements.
     Declare(Box<Prepared>, Box<Declare>),
+    Command(Box<Parsed>),
+}
+
+/// A statement whose parameters may still lack a type.
+enum Unready {
+    Query(Draft),
+    Copy(Draft, CopyFormat),
+    Declare(Draft, Box<Declare>),
     Command(Box<Parsed>),
 }
 
@@ -126,7 +134,7 @@ impl Frontend {
 
     /// Makes a parsed statement runnable, without asking meta for anything.
     pub(crate) async fn read(&self, session: &Arc<Session>, parsed: Parsed) -> Result<Runnable, Error> {
-        self.read_with(session, &self.cache.newest(), parsed, &[]).await
+        self.ready(session, &self.cache.newest(), self.draft(session, parsed)?, &[]).await
     }
 
     /// Makes a statement runnable any number of times, and says which columns it returns; none if it returns no rows.
@@ -138,14 +146,13 @@ impl Frontend {
         parsed: Parsed,
         hints: &[Option<pgwire::api::Type>],
     ) -> Result<(Runnable, Option<Columns>), Error> {
-        let needs_newest = match &parsed.statement {
-            Statement::Query(query) | Statement::Copy { query, .. } => Planner::names_tables(query),
-            Statement::Declare(declare) => Planner::names_tables(&declare.query),
-            Statement::Execute(_) => true,
-            _ => false,
+        let draft = self.draft(session, parsed)?;
+        let needs_newest = match &draft {
+            Unready::Query(query) | Unready::Copy(query, _) | Unready::Declare(query, _) => query.reads_tables(),
+            Unready::Command(_) => false,
         };
         let catalog = if needs_newest { self.newest_catalog(limits).await? } else { self.cache.newest() };
-        let runnable = self.read_with(session, &catalog, parsed, hints).await?;
+        let runnable = self.ready(session, &catalog, draft, hints).await?;
         let columns = match &runnable {
             Runnable::Query(prepared) => Some(prepared.describe(&self.planner, session, &catalog).await?),
             Runnable::Copy(..) | Runnable::Declare(..) => None,
@@ -157,35 +164,41 @@ impl Frontend {
         Ok((runnable, columns))
     }
 
-    async fn read_with(
-        &self,
-        session: &Arc<Session>,
-        catalog: &Arc<Catalog>,
-        parsed: Parsed,
-        hints: &[Option<pgwire::api::Type>],
-    ) -> Result<Runnable, Error> {
+    fn draft(&self, session: &Session, parsed: Parsed) -> Result<Unready, Error> {
         match &parsed.statement {
             Statement::Query(query) => {
                 let query = query.clone();
-                let prepared = self.planner.prepare(session, catalog, parsed, query, hints).await?;
-                Ok(Runnable::Query(Box::new(prepared)))
+                Ok(Unready::Query(self.planner.read(parsed, query)?))
             }
             Statement::Copy { query, format } => {
                 let (query, format) = (query.clone(), format.clone());
-                let prepared = self.planner.prepare(session, catalog, parsed, query, hints).await?;
-                Ok(Runnable::Copy(Box::new(prepared), format))
+                Ok(Unready::Copy(self.planner.read(parsed, query)?, format))
             }
             Statement::Declare(declare) => {
                 let (declare, query) = (declare.clone(), declare.query.clone());
-                let prepared = self.planner.prepare(session, catalog, parsed, query, hints).await?;
-                Ok(Runnable::Declare(Box::new(prepared), declare))
+                Ok(Unready::Declare(self.planner.read(parsed, query)?, declare))
             }
             Statement::Execute(execute) => {
                 let (parsed, query) = called(session, &parsed, execute)?;
-                let prepared = self.planner.prepare(session, catalog, parsed, query, hints).await?;
-                Ok(Runnable::Query(Box::new(prepared)))
+                Ok(Unready::Query(self.planner.read(parsed, query)?))
             }
-            _ => Ok(Runnable::Command(Box::new(parsed))),
+            _ => Ok(Unready::Command(Box::new(parsed))),
+        }
+    }
+
+    async fn ready(
+        &self,
+        session: &Arc<Session>,
+        catalog: &Arc<Catalog>,
+        draft: Unready,
+        hints: &[Option<pgwire::api::Type>],
+    ) -> Result<Runnable, Error> {
+        let prepare = |query| self.planner.prepare(session, catalog, query, hints);
+        match draft {
+            Unready::Query(query) => Ok(Runnable::Query(Box::new(prepare(query).await?))),
+            Unready::Copy(query, format) => Ok(Runnable::Copy(Box::new(prepare(query).await?), format)),
+            Unready::Declare(query, declare) => Ok(Runnable::Declare(Box::new(prepare(query).await?), declare)),
+            Unready::Command(parsed) => Ok(Runnable::Command(parsed)),
         }
     }
 

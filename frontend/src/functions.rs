@@ -12,6 +12,7 @@ mod comparable;
 mod jsonb;
 mod numeric;
 mod quantified;
+mod size;
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
@@ -25,9 +26,9 @@ use datafusion::scalar::ScalarValue;
 
 pub(crate) use arithmetic::CheckedArithmetic;
 pub(crate) use bounded::bounded;
-pub(crate) use casts::Casts;
 #[cfg(test)]
 pub(crate) use casts::from_text as read_text;
+pub(crate) use casts::{Casts, Literals};
 pub(crate) use comparable::{comparable, has_equals, is_comparable};
 pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators};
 pub(crate) use numeric::{decimal_operation, quotient};
@@ -71,7 +72,6 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
         ("pg_get_ruledef", no_text.clone()),
         ("pg_get_function_result", no_text.clone()),
         ("pg_get_function_arguments", no_text.clone()),
-        ("pg_size_pretty", no_text.clone()),
         ("pg_table_size", ScalarValue::Int64(None)),
         ("pg_database_size", ScalarValue::Int64(None)),
         ("pg_tablespace_location", no_text),
@@ -80,6 +80,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     .map(|(name, value)| Constant::udf(name, value))
     .chain(jsonb::functions())
     .chain(quantified::functions())
+    .chain([ScalarUDF::from(size::SizePretty::new())])
     .collect()
 }
 

@@ -109,3 +109,32 @@ fn the_later_message_replaces_the_row_of_its_key() {
         Ok(())
     });
 }
+
+#[test]
+fn keys_and_rows_are_of_any_stored_type() {
+    scenario("keyed-types", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        sql.query(&format!(
+            "CREATE TABLE t (k numeric(10,2), at time, n numeric, tags int[], r struct<a int, b varchar[]>, i interval, \
+             PRIMARY KEY (k, at)) WITH ({}) FORMAT PLAIN ENCODE JSON",
+            events_options(&nats.address())
+        ))
+        .await?;
+        let payloads = [
+            r#"{"k":1.5,"at":"10:00","n":1,"tags":[1,2],"r":{"a":1,"b":["x"]},"i":"1 day"}"#,
+            r#"{"k":"-1.50","at":"10:00","n":"12345678901234567890.5","tags":[],"r":null,"i":null}"#,
+            r#"{"k":"1.50","at":"10:00:00","n":2.5,"tags":[3,null],"r":{"a":null,"b":[null,"y z"]},"i":"1 mon"}"#,
+        ];
+        publish_payloads(&nats, "events.k", &payloads).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM t WHERE n = 2.5", 1, SOON).await?;
+        let answer = sql.query("SELECT k, at, n, tags, r, i FROM t ORDER BY k").await?;
+        let rows: Vec<String> = (0..answer.rows.len()).map(|row| answer.row(row).join("|")).collect();
+        let wanted = [
+            "-1.50|10:00:00|12345678901234567890.5|{}||",
+            "1.50|10:00:00|2.5|{3,NULL}|(,\"{NULL,\"\"y z\"\"}\")|1 mon",
+        ];
+        ensure!(rows == wanted, "{answer}");
+        Ok(())
+    });
+}

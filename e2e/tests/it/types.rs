@@ -226,8 +226,10 @@ fn random_value(ty: &str, random: &mut StdRng) -> (String, Option<String>) {
     let (whole, fraction) = (number.unsigned_abs() / 100, number.unsigned_abs() % 100);
     let quoted = |text: String| (format!("\"{text}\""), Some(text));
     match ty {
-        "boolean" if number % 2 == 0 => ("true".to_owned(), Some("t".to_owned())),
-        "boolean" => ("false".to_owned(), Some("f".to_owned())),
+        "boolean" => {
+            let (written, printed) = if number % 2 == 0 { ("true", "t") } else { ("false", "f") };
+            (written.to_owned(), Some(printed.to_owned()))
+        }
         "bigint" => (number.to_string(), Some(number.to_string())),
         "double precision" => ((number as f64 / 8.0).to_string(), Some((number as f64 / 8.0).to_string())),
         "numeric(20,4)" => (format!("{sign}{whole}.{fraction:02}"), Some(format!("{sign}{whole}.{fraction:02}00"))),

@@ -1,7 +1,7 @@
 //! Casts that mean something else in PostgreSQL than in DataFusion.
 //!
 //! * To text: what PostgreSQL prints, where Arrow has a format of its own.
-//! * From text to numeric, interval, time and arrays: what PostgreSQL reads.
+//! * From text to numeric, interval, time, bytea (hex format) and arrays: what PostgreSQL reads.
 //! * From floating-point numbers to numeric: the digits that the number was most likely written with.
 //! * From numeric and floating-point numbers to integers: rounded, where Arrow cuts off.
 //!
@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::{
-    Array, ArrayBuilder, ArrayRef, ArrowPrimitiveType, AsArray, Float64Array, ListArray, NullBufferBuilder,
-    PrimitiveArray, StringArray, StringBuilder,
+    Array, ArrayBuilder, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, Float64Array, ListArray,
+    NullBufferBuilder, PrimitiveArray, StringArray, StringBuilder,
 };
 use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use datafusion::arrow::compute::{CastOptions, cast, cast_with_options};
@@ -26,6 +26,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
     Cast, ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     Volatility,
@@ -62,6 +63,27 @@ impl FunctionRewrite for Casts {
     }
 }
 
+/// Gives a literal the type of the interval or array that it stands beside, as DataFusion does for other types.
+#[derive(Debug)]
+pub(crate) struct Literals;
+
+impl ExprPlanner for Literals {
+    fn plan_binary_op(&self, mut raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        let target = |expr: &Expr| {
+            let ty = expr.get_type(schema).ok();
+            ty.filter(|ty| matches!(ty, DataType::Interval(_) | DataType::List(_)))
+        };
+        let is_literal = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
+        let (left, right) = (target(&raw.left), target(&raw.right));
+        if let (true, Some(ty)) = (is_literal(&raw.left), right) {
+            raw.left = Expr::Cast(Cast::new(Box::new(raw.left), ty));
+        } else if let (true, Some(ty)) = (is_literal(&raw.right), left) {
+            raw.right = Expr::Cast(Cast::new(Box::new(raw.right), ty));
+        }
+        Ok(PlannerResult::Original(raw))
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Conversion {
     ToText,
@@ -87,6 +109,7 @@ impl Conversion {
                 to,
                 DataType::Decimal128(..)
                     | DataType::Decimal256(..)
+                    | DataType::Binary
                     | DataType::List(_)
                     | DataType::Interval(IntervalUnit::MonthDayNano)
                     | DataType::Time64(TimeUnit::Microsecond)
@@ -169,7 +192,8 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
     Ok(match to {
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
             let scale = u8::try_from(*scale).map_err(|_| Error::unsupported("a numeric with a negative scale"))?;
-            let wide: PrimitiveArray<Decimal256Type> = read(texts, |text| number(text.trim(), *precision, scale))?;
+            let wide: PrimitiveArray<Decimal256Type> =
+                read(texts, |text| number(text.trim_ascii(), *precision, scale))?;
             cast(&wide.with_precision_and_scale(*precision, i8::try_from(scale).unwrap_or(i8::MAX))?, to)?
         }
         DataType::Interval(_) => Arc::new(read::<IntervalMonthDayNanoType>(texts, |text| {
@@ -177,6 +201,10 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
             interval.to_arrow().ok_or_else(|| Error::out_of_range("interval out of range"))
         })?),
         DataType::Time64(_) => Arc::new(read::<Time64MicrosecondType>(texts, time)?),
+        DataType::Binary => {
+            let values = texts.iter().map(|text| text.map(bytes).transpose()).collect::<Result<Vec<_>, Error>>()?;
+            Arc::new(values.iter().map(Option::as_deref).collect::<BinaryArray>())
+        }
         DataType::List(element) => lists(texts, element)?,
         _ => cast_with_options(texts, to, &CastOptions { safe: false, ..CastOptions::default() })?,
     })
@@ -206,12 +234,25 @@ fn number(text: &str, precision: u8, scale: u8) -> Result<datafusion::arrow::dat
 
 /// 24:00 and second 60 are read here; whatever else PostgreSQL reads, Arrow does.
 fn time(text: &str) -> Result<i64, Error> {
-    if ["24:00", "24:00:00"].contains(&text.trim()) {
+    if ["24:00", "24:00:00"].contains(&text.trim_ascii()) {
         return Ok(86_400_000_000);
     }
-    let nanos = datafusion::arrow::compute::kernels::cast_utils::string_to_time_nanoseconds(text.trim());
+    let nanos = datafusion::arrow::compute::kernels::cast_utils::string_to_time_nanoseconds(text.trim_ascii());
     // The nearest microsecond.
     Ok((nanos.map_err(|_| invalid("time", text))? + 500) / 1_000)
+}
+
+/// `\x` and pairs of digits; any other text stands for its bytes.
+fn bytes(text: &str) -> Result<Vec<u8>, Error> {
+    let Some(digits) = text.strip_prefix("\\x") else {
+        return Ok(text.as_bytes().to_vec());
+    };
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pairs = digits.as_bytes().chunks(2).map(|pair| match pair {
+        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
+        _ => None,
+    });
+    pairs.collect::<Option<_>>().ok_or_else(|| invalid("bytea", text))
 }
 
 fn invalid(ty: &str, text: &str) -> Error {
@@ -244,14 +285,14 @@ fn lists(texts: &StringArray, element: &FieldRef) -> Result<ArrayRef> {
 fn read_elements(text: &str, of_arrays: bool, elements: &mut StringBuilder) -> Result<(), Error> {
     let malformed =
         || Error::user(sqlstate::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{text}\""));
-    let inner = text.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or_else(malformed)?;
-    if inner.trim().is_empty() {
+    let inner = text.trim_ascii().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).ok_or_else(malformed)?;
+    if inner.trim_ascii().is_empty() {
         return Ok(());
     }
     let mut rest = inner;
     loop {
         let end = element_end(rest).ok_or_else(malformed)?;
-        let element = rest[..end].trim();
+        let element = rest[..end].trim_ascii();
         if element.eq_ignore_ascii_case("NULL") {
             elements.append_null();
         } else if of_arrays {

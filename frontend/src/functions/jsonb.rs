@@ -192,11 +192,15 @@ impl ScalarUDFImpl for Jsonb {
         let all_scalars = args.args.iter().all(|operand| matches!(operand, ColumnarValue::Scalar(_)));
         let rows = if all_scalars { 1 } else { args.number_rows };
         let document = args.args.first().ok_or_else(|| Error::internal("a function of jsonb has no operand"))?;
-        let document = text(&document.to_array(rows)?)?;
+        let document = self.normal(&args, 0, text(&document.to_array(rows)?)?)?;
         let result = match (self.function, args.args.get(1)) {
             (Function::Normalise, _) => texts(&document, |text, _| Ok(Some(Cow::Owned(value::normalise(text)?))))?,
             (Function::TypeOf, _) => texts(&document, |text, _| Ok(Some(Cow::Borrowed(value::type_of(text)))))?,
             (Function::ArrayLength, _) => lengths(&document)?,
+            (Function::Contains, Some(operand)) => {
+                let other = self.normal(&args, 1, text(&operand.to_array(rows)?)?)?;
+                contained(&document, &other)?
+            }
             (function, Some(operand)) => with_operand(function, &document, operand, rows)?,
             (_, None) => return Err(Error::internal("an operator of jsonb has one operand").into()),
         };
@@ -205,6 +209,28 @@ impl ScalarUDFImpl for Jsonb {
         }
         Ok(ColumnarValue::Array(result))
     }
+}
+
+impl Jsonb {
+    /// An operand in normal form. What is no jsonb yet is a text that stands for one, however it is written.
+    fn normal(&self, args: &ScalarFunctionArgs, index: usize, values: StringArray) -> Result<StringArray> {
+        let is_normal = args.arg_fields.get(index).is_some_and(|field| is_jsonb(field));
+        if is_normal || self.function == Function::Normalise {
+            return Ok(values);
+        }
+        text(&texts(&values, |text, _| Ok(Some(Cow::Owned(value::normalise(text)?))))?)
+    }
+}
+
+fn contained(documents: &StringArray, others: &StringArray) -> Result<ArrayRef> {
+    let mut result = BooleanBuilder::with_capacity(documents.len());
+    for pair in documents.iter().zip(others) {
+        result.append_option(match pair {
+            (Some(document), Some(other)) => Some(value::contains(document, other)?),
+            _ => None,
+        });
+    }
+    Ok(Arc::new(result.finish()))
 }
 
 /// Applies an operator row by row.
@@ -221,12 +247,8 @@ fn with_operand(function: Function, document: &StringArray, operand: &ColumnarVa
         _ => {
             let mut result = BooleanBuilder::with_capacity(document.len());
             for row in 0..document.len() {
-                let other = operand.text(row);
-                result.append_option(match (document.is_valid(row), other) {
-                    (true, Some(other)) if function == Function::Exists => {
-                        Some(value::exists(document.value(row), other)?)
-                    }
-                    (true, Some(other)) => Some(value::contains(document.value(row), other)?),
+                result.append_option(match (document.is_valid(row), operand.text(row)) {
+                    (true, Some(key)) => Some(value::exists(document.value(row), key)?),
                     _ => None,
                 });
             }

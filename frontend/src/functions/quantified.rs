@@ -102,8 +102,12 @@ impl ScalarUDFImpl for Quantified {
             // A literal of an array, or NULL: of what it is compared with.
             array if array.is_string() || array.is_null() => vec![value.clone(), list(value)],
             DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
+                let types = [value, element.data_type()];
                 let common = if value == element.data_type() {
                     value.clone()
+                } else if types.iter().any(|ty| ty.is_floating()) && types.iter().any(|ty| ty.is_decimal()) {
+                    // A numeric beside a floating-point number becomes one.
+                    DataType::Float64
                 } else {
                     comparison_coercion(value, element.data_type()).ok_or_else(refused)?
                 };

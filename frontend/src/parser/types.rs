@@ -250,7 +250,7 @@ mod tests {
             ("nothing", "42704"),
             ("struct<a int", "42601"),
             ("struct<a>", "42601"),
-            ("struct<>", "42601"),
+            ("struct<>", "42704"),
             ("struct<a int>>", "42601"),
             ("struct<a struct<b int>>>", "42601"),
             ("struct<a int, a int>", "42701"),

@@ -6,17 +6,21 @@
 
 use std::sync::Arc;
 
-use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, JoinConstraint};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::{AggregateFunction, Sort as SortExpr, WindowFunction};
+use datafusion::logical_expr::expr::{
+    AggregateFunction, InSubquery, ScalarFunction, SetComparison, Sort as SortExpr, WindowFunction,
+};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Distinct, Expr, ExprSchemable, LogicalPlan, Operator, Projection, WindowFunctionDefinition,
+    Aggregate, BinaryExpr, Case, Distinct, Expr, ExprSchemable, Join, LogicalPlan, Operator, Projection, Subquery,
+    WindowFunctionDefinition,
 };
 use datafusion::optimizer::AnalyzerRule;
+use datafusion::scalar::ScalarValue;
 
 use crate::functions::{comparable, has_equals, is_comparable};
 
@@ -52,12 +56,7 @@ fn in_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
                 sort.expr = sort.expr.into_iter().map(|key| sorted(key, sort.input.schema())).collect();
                 Transformed::yes(LogicalPlan::Sort(sort))
             }
-            LogicalPlan::Join(mut join) => {
-                let side = |key: Expr, input: &LogicalPlan| comparable_if_needed(key, input.schema());
-                let pairs = std::mem::take(&mut join.on).into_iter();
-                join.on = pairs.map(|(left, right)| (side(left, &join.left), side(right, &join.right))).collect();
-                Transformed::yes(LogicalPlan::Join(join))
-            }
+            LogicalPlan::Join(join) => Transformed::yes(LogicalPlan::Join(joined(join))),
             plan => Transformed::no(plan),
         })
     })
@@ -81,6 +80,22 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             list.list = list.list.into_iter().map(|value| comparable_if_needed(value, schema)).collect();
             Transformed::yes(Expr::InList(list))
         }
+        Expr::InSubquery(InSubquery { expr, subquery, negated }) => {
+            let (expr, subquery) = with_subquery(expr, subquery, schema)?;
+            Transformed::yes(Expr::InSubquery(InSubquery { expr, subquery, negated }))
+        }
+        Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }) => {
+            let (expr, subquery) = with_subquery(expr, subquery, schema)?;
+            Transformed::yes(Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }))
+        }
+        Expr::Case(Case { expr: Some(mut operand), mut when_then_expr, else_expr }) => {
+            make_comparable(&mut operand, schema);
+            for (when, _) in &mut when_then_expr {
+                make_comparable(when, schema);
+            }
+            Transformed::yes(Expr::Case(Case { expr: Some(operand), when_then_expr, else_expr }))
+        }
+        Expr::ScalarFunction(call) if call.name() == "nullif" => null_if(call, schema)?,
         Expr::AggregateFunction(AggregateFunction { func, mut params }) => {
             if params.distinct || matches!(func.name(), "min" | "max") {
                 params.args = params.args.into_iter().map(|argument| comparable_if_needed(argument, schema)).collect();
@@ -120,6 +135,40 @@ fn compares(op: Operator) -> bool {
     )
 }
 
+/// A value that is looked for in a sub-query, and that sub-query.
+fn with_subquery(mut expr: Box<Expr>, subquery: Subquery, schema: &DFSchema) -> Result<(Box<Expr>, Subquery)> {
+    make_comparable(&mut expr, schema);
+    let plan = all_comparable(Arc::unwrap_or_clone(Arc::clone(&subquery.subquery)))?;
+    Ok((expr, subquery.with_plan(Arc::new(plan))))
+}
+
+/// `nullif` compares inside, so it becomes what it stands for.
+fn null_if(mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let [value, other] = call.args.as_mut_slice() else {
+        return Ok(Transformed::no(Expr::ScalarFunction(call)));
+    };
+    if !needs_comparable(value, schema) {
+        return Ok(Transformed::no(Expr::ScalarFunction(call)));
+    }
+    let (value, other) = (std::mem::take(value), std::mem::take(other));
+    let equal = comparable_if_needed(value.clone(), schema).eq(comparable_if_needed(other, schema));
+    let null = Expr::Literal(ScalarValue::try_from(value.get_type(schema)?)?, None);
+    let case = Case::new(None, vec![(Box::new(equal), Box::new(null))], Some(Box::new(value)));
+    Ok(Transformed::yes(Expr::Case(case)))
+}
+
+fn joined(mut join: Join) -> Join {
+    if !join.on.iter().any(|(left, _)| needs_comparable(left, join.left.schema())) {
+        return join;
+    }
+    let side = |key: Expr, input: &LogicalPlan| comparable_if_needed(key, input.schema());
+    let pairs = std::mem::take(&mut join.on).into_iter();
+    join.on = pairs.map(|(left, right)| (side(left, &join.left), side(right, &join.right))).collect();
+    // Of USING only columns can be keys; that each is shown once has been seen to.
+    join.join_constraint = JoinConstraint::On;
+    join
+}
+
 fn sorted(mut key: SortExpr, schema: &DFSchema) -> SortExpr {
     make_comparable(&mut key.expr, schema);
     key
@@ -131,15 +180,18 @@ fn make_comparable(expr: &mut Expr, schema: &DFSchema) {
 }
 
 fn comparable_if_needed(expr: Expr, schema: &DFSchema) -> Expr {
+    if !is_comparable(&expr) && needs_comparable(&expr, schema) { comparable(expr) } else { expr }
+}
+
+fn needs_comparable(expr: &Expr, schema: &DFSchema) -> bool {
     // What has no type is an error that others report better.
-    let needed = !is_comparable(&expr) && expr.to_field(schema).is_ok_and(|(_, field)| has_equals(&field));
-    if needed { comparable(expr) } else { expr }
+    expr.to_field(schema).is_ok_and(|(_, field)| has_equals(&field))
 }
 
 /// Groups by comparable values, under the names that others know the columns by.
 fn groups(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let input = Arc::clone(aggregate.input.schema());
-    let needed = |expr: &Expr| expr.to_field(&input).is_ok_and(|(_, field)| has_equals(&field));
+    let needed = |expr: &Expr| needs_comparable(expr, &input);
     if !aggregate.group_expr.iter().any(|expr| !matches!(expr, Expr::GroupingSet(_)) && needed(expr)) {
         return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
     }

@@ -8,9 +8,10 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream};
 use futures::TryStreamExt;
-use sqlparser::ast::{Expr, Statement};
+use sqlparser::ast::{Statement, UtilityOption};
 
-use crate::error::Error;
+use crate::error::{Error, sqlstate};
+use crate::parser::Parsed;
 
 /// The columns of a plan.
 pub(super) static SCHEMA: LazyLock<SchemaRef> =
@@ -25,20 +26,54 @@ pub(super) struct Explain {
 
 impl Explain {
     /// `None` if the statement is no EXPLAIN.
-    pub(super) fn of(statement: &Statement) -> Option<Explain> {
-        let Statement::Explain { analyze, verbose, options, .. } = statement else {
-            return None;
+    ///
+    /// # Errors
+    /// If it is asked for what cannot be shown.
+    pub(super) fn of(statement: &Statement, parsed: &Parsed) -> Result<Option<Explain>, Error> {
+        let Statement::Explain { analyze, verbose, options, format, query_plan, estimate, .. } = statement else {
+            return Ok(None);
         };
+        if format.is_some() || *query_plan || *estimate {
+            return Err(Error::user(sqlstate::SYNTAX_ERROR, "options of EXPLAIN stand in parentheses"));
+        }
         let mut explain = Explain { analyze: *analyze, verbose: *verbose };
         for option in options.iter().flatten() {
-            let on = option.arg.as_ref().is_none_or(is_on);
-            match option.name.value.to_ascii_lowercase().as_str() {
-                "analyze" => explain.analyze = on,
-                "verbose" => explain.verbose = on,
-                _ => {}
+            let refused = explain.take(option);
+            refused.map_err(|error| error.at(parsed.position(option.name.span.start)))?;
+        }
+        Ok(Some(explain))
+    }
+
+    fn take(&mut self, option: &UtilityOption) -> Result<(), Error> {
+        let value = option.arg.as_ref().map(|value| value.to_string().trim_matches('\'').to_lowercase());
+        let value = value.as_deref();
+        let on = !matches!(value, Some("false" | "off" | "0"));
+        match option.name.value.to_lowercase().as_str() {
+            "analyze" => self.analyze = on,
+            "verbose" => self.verbose = on,
+            // A plan has no costs, and tells times only when it is analysed.
+            "costs" | "timing" | "summary" => {}
+            "format" if value == Some("text") => {}
+            name @ ("buffers" | "settings" | "wal" | "generic_plan" | "memory" | "serialize") if on => {
+                return Err(Error::unsupported(format!("EXPLAIN ({}) is not supported", name.to_uppercase())));
+            }
+            "buffers" | "settings" | "wal" | "generic_plan" | "memory" => {}
+            "format" if matches!(value, Some("json" | "xml" | "yaml")) => {
+                let format = value.unwrap_or_default().to_uppercase();
+                return Err(Error::unsupported(format!("EXPLAIN (FORMAT {format}) is not supported"))
+                    .with_hint("plans are shown as text"));
+            }
+            "format" => {
+                let message =
+                    format!("unrecognized value for EXPLAIN option \"format\": \"{}\"", value.unwrap_or_default());
+                return Err(Error::user(sqlstate::INVALID_PARAMETER_VALUE, message));
+            }
+            name => {
+                let message = format!("unrecognized EXPLAIN option \"{name}\"");
+                return Err(Error::user(sqlstate::SYNTAX_ERROR, message));
             }
         }
-        Some(explain)
+        Ok(())
     }
 
     /// The plan, a line a row; for ANALYZE it is run first, and its rows are thrown away.
@@ -58,8 +93,4 @@ impl Explain {
         Ok(RecordBatch::try_new(Arc::clone(&SCHEMA), vec![Arc::new(lines)])
             .map_err(datafusion::error::DataFusionError::from)?)
     }
-}
-
-fn is_on(argument: &Expr) -> bool {
-    !matches!(argument.to_string().to_ascii_lowercase().as_str(), "false" | "off" | "0" | "'false'" | "'off'" | "'0'")
 }

@@ -5,6 +5,7 @@
 //! * Both look up one row by its oid in a sub-query, of which DataFusion cannot know that it is one row.
 //! * pgjdbc compares the names of functions with a `regproc`.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use pgwire::api::Type;
@@ -13,7 +14,7 @@ use sqlparser::ast::{
     Statement, TableFactor, Value, Visit, VisitMut, Visitor, VisitorMut,
 };
 
-use super::rewrite::call;
+use super::rewrite::{call, with_names};
 use super::schema::PG_CATALOG;
 use super::views::is_view;
 use crate::parser::{fold, identifiers, parse};
@@ -51,7 +52,34 @@ pub(super) fn plannable(mut statement: Statement) -> Statement {
         return query(&format!("SELECT {} WHERE false", nulls.join(", "))).unwrap_or(statement);
     }
     let _finished = VisitMut::visit(&mut statement, &mut Adjust);
+    with_schemas(statement)
+}
+
+/// Views that `datafusion-pg-catalog` does not know get the name of their schema, unless the query calls something of its
+/// own the same.
+pub(super) fn with_schemas(mut statement: Statement) -> Statement {
+    let mut unqualified = Unqualified { hidden: with_names(&statement) };
+    let _finished = VisitMut::visit(&mut statement, &mut unqualified);
     statement
+}
+
+struct Unqualified {
+    hidden: HashSet<String>,
+}
+
+impl VisitorMut for Unqualified {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, args: None, .. } = factor
+            && let Some([view]) = identifiers(name).as_deref()
+            && is_view(&fold(view))
+            && !self.hidden.contains(&fold(view))
+        {
+            *name = ObjectName::from(vec![Ident::new(PG_CATALOG), (*view).clone()]);
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 fn query(sql: &str) -> Option<Statement> {
@@ -105,17 +133,6 @@ struct Adjust;
 
 impl VisitorMut for Adjust {
     type Break = ();
-
-    /// Views that `datafusion-pg-catalog` does not know get the name of their schema.
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { name, args: None, .. } = factor
-            && let Some([view]) = identifiers(name).as_deref()
-            && is_view(&fold(view))
-        {
-            *name = ObjectName::from(vec![Ident::new(PG_CATALOG), (*view).clone()]);
-        }
-        ControlFlow::Continue(())
-    }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {

@@ -1,7 +1,8 @@
 //! How PostgreSQL calls the columns of a result, where DataFusion calls them after the whole expression.
 
-use sqlparser::ast::{CastKind, Expr, Query, Select, SelectItem, SetExpr, Statement};
+use sqlparser::ast::{AccessExpr, CastKind, Expr, Query, Select, SelectItem, SetExpr, Statement};
 
+use super::apart::shown;
 use crate::parser::{fold, identifiers};
 
 /// The name of a column that nothing gives one.
@@ -9,7 +10,7 @@ const UNKNOWN: &str = "?column?";
 
 /// Names by position for a result of `fields`, which are DataFusion's names. A wildcard's columns keep theirs.
 pub(super) fn column_names(statement: &Statement, fields: &[String]) -> Vec<String> {
-    let mut names = fields.to_vec();
+    let mut names: Vec<String> = fields.iter().map(|field| shown(field).to_owned()).collect();
     let Some(select) = first_select(statement) else {
         return names;
     };
@@ -46,7 +47,8 @@ fn select_of(body: &SetExpr) -> Option<&Select> {
     }
 }
 
-fn item_name(item: &SelectItem) -> String {
+/// How PostgreSQL calls what an item selects.
+pub(super) fn item_name(item: &SelectItem) -> String {
     match item {
         SelectItem::ExprWithAlias { alias, .. } => fold(alias),
         SelectItem::UnnamedExpr(expr) => expression_name(expr).unwrap_or_else(|| UNKNOWN.to_owned()),
@@ -59,6 +61,13 @@ fn expression_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(fold(ident)),
         Expr::CompoundIdentifier(parts) => parts.last().map(fold),
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            let field = access_chain.iter().rev().find_map(|access| match access {
+                AccessExpr::Dot(Expr::Identifier(field)) => Some(fold(field)),
+                _ => None,
+            });
+            field.or_else(|| expression_name(root))
+        }
         Expr::Nested(inner) | Expr::Collate { expr: inner, .. } => expression_name(inner),
         Expr::Function(function) => identifiers(&function.name).and_then(|parts| parts.last().map(|last| fold(last))),
         Expr::Cast { expr, data_type, kind: CastKind::Cast | CastKind::DoubleColon, .. } => {
@@ -135,6 +144,7 @@ mod tests {
             names("SELECT CASE WHEN a THEN b END, (SELECT max(x) FROM t), EXISTS (SELECT 1)", &["", "", ""]),
             "case max exists"
         );
+        assert_eq!(names("SELECT (r).x, (r).y[1], a[1]", &["", "", ""]), "x y a");
         assert_eq!(names("SELECT a UNION SELECT b", &["x"]), "a");
         assert_eq!(names("SELECT pg_catalog.version()", &["x"]), "version");
     }

@@ -22,17 +22,18 @@ use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DataFusionStatement;
 use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
-use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use sqlparser::ast;
 use sqlparser::tokenizer::Location;
 
 use super::equality::Equality;
+use super::explain::Explain;
 use super::schema::{Database, PG_CATALOG, Roles};
 use super::system::SystemCatalog;
+use super::tools::Tools;
 use super::types::Types;
 use super::views::SessionCatalog;
 use super::window::BoundWindows;
-use super::{introspection, params, rewrite};
+use super::{params, rewrite};
 use crate::catalog::{Catalog, CatalogCache};
 use crate::config::Config;
 use crate::error::{Error, sqlstate};
@@ -45,9 +46,6 @@ use crate::snapshot::Snapshot;
 /// Rows a batch.
 const BATCH_ROWS: usize = 8192;
 
-/// What the wire protocol can count.
-const PARAMETERS_MAX: usize = 65_535;
-
 /// Columns of a result, as in PostgreSQL.
 const TARGETS_MAX: usize = 1_664;
 
@@ -59,10 +57,28 @@ pub(crate) struct Prepared {
     pub(super) written: Box<ast::Statement>,
     /// As DataFusion shall read it, every parameter with a type.
     pub(super) rewritten: Box<ast::Statement>,
+    /// What EXPLAIN is asked to do, if it is one.
+    pub(super) explain: Option<Explain>,
     /// Of `$1`, `$2`, ….
     pub(crate) parameters: params::Parameters,
-    /// Whether it names any table, so that it needs a snapshot.
+    /// Whether it reads any table, so that it needs a snapshot.
     pub(super) reads_tables: bool,
+}
+
+/// A query as DataFusion shall read it, whose parameters may still lack a type.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    parsed: Parsed,
+    written: Box<ast::Statement>,
+    rewritten: Box<ast::Statement>,
+    explain: Option<Explain>,
+}
+
+impl Draft {
+    /// Whether it reads any table, so that it needs the newest catalog. It may not name it: `'t'::regclass` is looked up.
+    pub(crate) fn reads_tables(&self) -> bool {
+        !rewrite::tables(&self.rewritten).is_empty()
+    }
 }
 
 /// Plans queries. One a process.
@@ -70,7 +86,7 @@ pub(crate) struct Planner {
     template: SessionState,
     pg_catalog: Arc<dyn SchemaProvider>,
     nodes: Arc<ComputeNodes>,
-    compatible: PostgresCompatibilityParser,
+    tools: Tools,
 }
 
 impl std::fmt::Debug for Planner {
@@ -87,13 +103,8 @@ impl Planner {
             template: template(config)?,
             pg_catalog: Arc::new(SystemCatalog::new(cache)?),
             nodes: Arc::default(),
-            compatible: PostgresCompatibilityParser::new(),
+            tools: Tools::new(),
         })
-    }
-
-    /// Whether a query names any table, so that it needs the newest catalog.
-    pub(crate) fn names_tables(statement: &ast::Statement) -> bool {
-        !rewrite::tables(statement).is_empty()
     }
 
     /// The state in which a session's statement is planned and run: the catalog and, if it is to run, the snapshot.
@@ -123,8 +134,20 @@ impl Planner {
             .build()
     }
 
-    /// Reads a query for DataFusion. `hints` are the types that the client gave its parameters; the others are found by
-    /// planning, which needs a catalog.
+    /// Reads a query for DataFusion.
+    ///
+    /// # Errors
+    /// The user's.
+    pub(crate) fn read(&self, parsed: Parsed, written: Box<ast::Statement>) -> Result<Draft, Error> {
+        let explain = Explain::of(&written, &parsed)?;
+        let is_aggregate = |name: &str| self.template.aggregate_functions().contains_key(name);
+        let read = self.tools.read(&written, is_aggregate);
+        let read = read.unwrap_or_else(|| rewrite::for_datafusion((*written).clone()));
+        Ok(Draft { parsed, written, rewritten: Box::new(rewrite::common(read)), explain })
+    }
+
+    /// Gives a query's parameters their types. `hints` are those that the client gave; the others are found by planning,
+    /// which needs a catalog.
     ///
     /// # Errors
     /// The user's.
@@ -132,21 +155,20 @@ impl Planner {
         &self,
         session: &Arc<Session>,
         catalog: &Arc<Catalog>,
-        parsed: Parsed,
-        statement: Box<ast::Statement>,
+        draft: Draft,
         hints: &[Option<pgwire::api::Type>],
     ) -> Result<Prepared, Error> {
-        let known = introspection::parameter_types(&statement).filter(|_| hints.is_empty());
+        let reads_tables = draft.reads_tables();
+        let Draft { parsed, written, rewritten, explain } = draft;
+        let known = Tools::parameter_types(&written).filter(|_| hints.is_empty());
         let hints = known.as_deref().unwrap_or(hints);
-        let (written, rewritten) = self.rewrite(&parsed, statement)?;
-        let reads_tables = Planner::names_tables(&written);
-        let count = rewrite::parameter_count(&written).max(hints.len());
-        if count > PARAMETERS_MAX {
-            let message = format!("a statement can have at most {PARAMETERS_MAX} parameters, and not ${count}");
-            return Err(Error::user(sqlstate::TOO_MANY_ARGUMENTS, message));
-        }
+        let count = rewrite::parameter_count(&written).map_err(|(name, location)| {
+            let message = format!("there is no parameter {name}");
+            Error::user(sqlstate::UNDEFINED_PARAMETER, message).at(parsed.position(location))
+        })?;
+        let count = count.max(hints.len());
         let parameters = params::Parameters::hinted(count, hints, &rewrite::written_types(&written));
-        let mut prepared = Prepared { parsed, written, rewritten, parameters, reads_tables };
+        let mut prepared = Prepared { parsed, written, rewritten, explain, parameters, reads_tables };
         rewrite::cast_parameters(&mut prepared.rewritten, |number| prepared.parameters.cast_of(number));
         if !prepared.parameters.is_complete() {
             self.infer_parameters(session, catalog, &mut prepared).await?;
@@ -173,31 +195,6 @@ impl Planner {
         let open = prepared.parameters.complete(&found);
         rewrite::cast_parameters(&mut prepared.rewritten, |number| open.get(&number).cloned());
         Ok(())
-    }
-
-    fn rewrite(
-        &self,
-        parsed: &Parsed,
-        statement: Box<ast::Statement>,
-    ) -> Result<(Box<ast::Statement>, Box<ast::Statement>), Error> {
-        let written = statement;
-        let read = if rewrite::asks_the_catalog(parsed.sql()) {
-            self.read_as_a_tool_does(&introspection::plannable((*written).clone()))?
-        } else {
-            rewrite::for_datafusion((*written).clone())
-        };
-        Ok((written, Box::new(rewrite::common(read))))
-    }
-
-    /// Queries of system catalogs, as psql and drivers ask them.
-    fn read_as_a_tool_does(&self, written: &ast::Statement) -> Result<ast::Statement, Error> {
-        if let Some(nothing) = rewrite::without_rows(written) {
-            return Ok(nothing);
-        }
-        let statement = rewrite::without_what_is_missing(written.clone());
-        let statements = self.compatible.parse(&statement.to_string());
-        let statements = statements.map_err(|error| Error::user(sqlstate::SYNTAX_ERROR, error.to_string()))?;
-        Ok(statements.into_iter().next().unwrap_or(statement))
     }
 
     /// The plan of a query, parameters still open.
@@ -230,10 +227,8 @@ fn template(config: &Config) -> Result<SessionState, Error> {
         .with_memory_pool(Arc::new(GreedyMemoryPool::new(config.memory_limit_bytes)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()?;
-    let mut session = SessionConfig::new()
-        .with_default_catalog_and_schema(DATABASE, SCHEMA)
-        .with_information_schema(true)
-        .with_batch_size(BATCH_ROWS);
+    let mut session =
+        SessionConfig::new().with_default_catalog_and_schema(DATABASE, SCHEMA).with_batch_size(BATCH_ROWS);
     let options = session.options_mut();
     options.sql_parser.dialect = Dialect::PostgreSQL;
     options.sql_parser.map_string_types_to_utf8view = false;
@@ -251,8 +246,8 @@ fn template(config: &Config) -> Result<SessionState, Error> {
     }
     let state = context.state();
     // Ours come first: DataFusion's own would refuse what they do not know.
-    let operators: Arc<dyn ExprPlanner> = Arc::new(functions::JsonbOperators);
-    let operators = std::iter::once(operators).chain(state.expr_planners().iter().cloned()).collect();
+    let ours: [Arc<dyn ExprPlanner>; 2] = [Arc::new(functions::Literals), Arc::new(functions::JsonbOperators)];
+    let operators = ours.into_iter().chain(state.expr_planners().iter().cloned()).collect();
     Ok(SessionStateBuilder::new_from_existing(state)
         .with_expr_planners(operators)
         .with_analyzer_rules(vec![
@@ -297,13 +292,8 @@ fn check_tables(state: &SessionState, prepared: &Prepared) -> Result<(), Error> 
 }
 
 fn table_exists(state: &SessionState, schema: &str, name: &str) -> bool {
-    // DataFusion makes this one up; what it lacks is found when planning.
-    schema == "information_schema"
-        || state
-            .catalog_list()
-            .catalog(DATABASE)
-            .and_then(|database| database.schema(schema))
-            .is_some_and(|schema| schema.table_exist(name))
+    let database = state.catalog_list().catalog(DATABASE);
+    database.and_then(|database| database.schema(schema)).is_some_and(|schema| schema.table_exist(name))
 }
 
 /// An error of planning with the position that DataFusion's diagnostic names.

@@ -2,147 +2,55 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::sync::LazyLock;
 
+use datafusion_pg_catalog::pg_catalog::PG_CATALOG_TABLES;
 use datafusion_pg_catalog::sql::rules::{
-    AliasDuplicatedProjectionRewrite, CurrentUserVariableToSessionUserFunctionCall, SqlStatementRewriteRule,
-    StripCallableQualifier,
+    CurrentUserVariableToSessionUserFunctionCall, PrependUnqualifiedPgTableName, RewritePgCatalogOperator,
+    RewriteRegCastToSubquery, SqlStatementRewriteRule, StripCallableQualifier,
 };
 use sqlparser::ast::{
-    ArrayElemTypeDef, BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName, Query,
-    SelectItem, SetExpr, Statement, TableFactor, TypedString, Value, VisitMut, VisitorMut, visit_expressions,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName, Query, SetExpr,
+    Statement, TableFactor, TypedString, Value, ValueWithSpan, VisitMut, VisitorMut, visit_expressions,
     visit_expressions_mut,
 };
-use sqlparser::tokenizer::Token;
-
+use sqlparser::tokenizer::Location;
 use weir_common::decimal::{self, Excess};
 use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE, SqlType};
 
+use super::apart::set_apart;
+use super::introspection::with_schemas;
 use crate::functions::{JSONB_CAST, function_of};
-use crate::parser::{DATABASE, SCHEMA, Text, fold, identifiers, known_type};
+use crate::parser::{DATABASE, SCHEMA, fold, identifiers, known_type, parse};
 
-/// Types whose casts `datafusion-pg-catalog` turns into look-ups of names.
-const OID_TYPES: [&str; 5] = ["regclass", "regtype", "regproc", "regnamespace", "regrole"];
+/// The protocol counts the values of a statement in 16 bits.
+const PARAMETERS_MAX: usize = u16::MAX as usize;
 
-/// Whether a query asks the system catalogs, for which `datafusion-pg-catalog` has its own way of reading.
-pub(super) fn asks_the_catalog(sql: &str) -> bool {
-    let Ok(tokens) = Text(sql).tokens() else {
-        return false;
-    };
-    tokens.iter().any(|token| match &token.token {
-        Token::Word(word) => {
-            let word = word.value.to_lowercase();
-            word.starts_with("pg_") || word == "information_schema" || OID_TYPES.contains(&word.as_str())
-        }
-        _ => false,
-    })
-}
-
-/// System catalogs that never have a row. psql asks each of them for every table, in ways that DataFusion cannot plan.
-const EMPTY_CATALOGS: [&str; 5] =
-    ["pg_policy", "pg_statistic_ext", "pg_publication", "pg_publication_namespace", "pg_publication_rel"];
-
-/// A query that only reads system catalogs without rows, answered without them: the same columns, no row.
-pub(super) fn without_rows(statement: &Statement) -> Option<Statement> {
-    let Statement::Query(query) = statement else {
-        return None;
-    };
-    let columns = columns_of_nothing(&query.body)?;
-    let nulls: Vec<String> = (0..columns).map(|index| format!("NULL::text AS c{index}")).collect();
-    let mut statements = crate::parser::parse(&format!("SELECT {} WHERE false", nulls.join(", "))).ok()?;
-    match statements.pop()?.statement {
-        crate::parser::Statement::Query(statement) => Some(*statement),
-        _ => None,
-    }
-}
-
-/// How many columns a query has that begins from a catalog without rows; `None` if it may have rows.
-fn columns_of_nothing(body: &SetExpr) -> Option<usize> {
-    match body {
-        SetExpr::Select(select) => {
-            let plain = select
-                .projection
-                .iter()
-                .all(|item| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. }));
-            let first = match &select.from.first()?.relation {
-                TableFactor::Table { name, args: None, .. } => fold(identifiers(name)?.last()?),
-                _ => return None,
-            };
-            (plain && EMPTY_CATALOGS.contains(&first.as_str())).then_some(select.projection.len())
-        }
-        SetExpr::SetOperation { left, right, .. } => {
-            columns_of_nothing(right)?;
-            columns_of_nothing(left)
-        }
-        _ => None,
-    }
-}
-
-/// Columns of system catalogs that `datafusion-pg-catalog` lacks: privileges and options, of which Weir has none.
-const EMPTY_COLUMNS: [&str; 3] = ["relacl", "attacl", "reloptions"];
-
-/// What psql asks and DataFusion cannot plan.
-///
-/// * `array(SELECT …)`, the columns above, and `array_to_string(…)` are NULL: they list what Weir has not.
-/// * A sub-query that compares something of the one row with an oid becomes an aggregate, since DataFusion cannot know
-///   that it is one.
-pub(super) fn without_what_is_missing(mut statement: Statement) -> Statement {
-    let _finished = visit_expressions_mut(&mut statement, |expr| {
-        match expr {
-            Expr::Function(function) if lists_what_is_missing(function) => *expr = null_text(),
-            Expr::CompoundIdentifier(parts)
-                if parts.last().is_some_and(|name| EMPTY_COLUMNS.contains(&name.value.as_str())) =>
-            {
-                *expr = null_text();
-            }
-            Expr::Subquery(query) => aggregate_comparison(query),
-            _ => {}
-        }
-        ControlFlow::<()>::Continue(())
-    });
-    statement
-}
-
-fn lists_what_is_missing(function: &Function) -> bool {
-    let name = identifiers(&function.name).and_then(|parts| parts.last().map(|last| fold(last)));
-    matches!(function.args, FunctionArguments::Subquery(_)) || name.as_deref() == Some("array_to_string")
-}
-
-fn null_text() -> Expr {
-    Expr::Cast {
-        kind: CastKind::Cast,
-        expr: Box::new(Expr::Value(Value::Null.with_empty_span())),
-        data_type: DataType::Text,
-        array: false,
-        format: None,
-    }
-}
-
-fn aggregate_comparison(query: &mut Query) {
-    let SetExpr::Select(select) = query.body.as_mut() else {
-        return;
-    };
-    if let [SelectItem::UnnamedExpr(compared @ Expr::BinaryOp { op: BinaryOperator::Eq, .. })] =
-        select.projection.as_mut_slice()
-    {
-        let operand = std::mem::replace(compared, null_text());
-        *compared = call("bool_or", vec![operand]);
-    }
-}
+static NAMES_AS_OIDS: LazyLock<RewriteRegCastToSubquery> = LazyLock::new(RewriteRegCastToSubquery::new);
 
 /// What every query of a user's goes through.
 pub(super) fn for_datafusion(statement: Statement) -> Statement {
-    let rules: [&dyn SqlStatementRewriteRule; 3] =
-        [&AliasDuplicatedProjectionRewrite, &StripCallableQualifier, &CurrentUserVariableToSessionUserFunctionCall];
-    let mut statement = rules.iter().fold(statement, |statement, rule| rule.rewrite(statement));
+    let with = with_names(&statement);
+    let is_hidden = PG_CATALOG_TABLES.iter().any(|name| with.contains(*name));
+    let rules: [&dyn SqlStatementRewriteRule; 4] = [
+        &StripCallableQualifier,
+        &CurrentUserVariableToSessionUserFunctionCall,
+        &RewritePgCatalogOperator,
+        &*NAMES_AS_OIDS,
+    ];
+    let statement = if is_hidden { statement } else { PrependUnqualifiedPgTableName.rewrite(statement) };
+    let mut statement = rules.iter().fold(with_schemas(statement), |statement, rule| rule.rewrite(statement));
     let _finished = visit_expressions_mut(&mut statement, |expr| {
         array_operation(expr);
+        compared_with_query(expr);
         ControlFlow::<()>::Continue(())
     });
     statement
 }
 
-/// `op ANY` and `op ALL` of an array become calls of functions. The length of an empty array is NULL.
+/// `op ANY` and `op ALL` of an array become calls of functions, as does `(struct).field`. The length of an empty array is
+/// NULL.
 fn array_operation(expr: &mut Expr) {
     let replaced = match &*expr {
         Expr::AnyOp { left, compare_op, right, .. } | Expr::AllOp { left, compare_op, right }
@@ -155,11 +63,60 @@ fn array_operation(expr: &mut Expr) {
             let two = matches!(&function.args, FunctionArguments::List(arguments) if arguments.args.len() == 2);
             two.then(|| call("nullif", vec![expr.clone(), number("0")]))
         }
+        Expr::CompoundFieldAccess { root, access_chain }
+            if access_chain.iter().any(|access| matches!(access, AccessExpr::Dot(_))) =>
+        {
+            Some(access_chain.iter().fold((**root).clone(), part))
+        }
         _ => None,
     };
     if let Some(replaced) = replaced {
         *expr = replaced;
     }
+}
+
+/// A field of a struct, or an element of an array.
+fn part(whole: Expr, access: &AccessExpr) -> Expr {
+    match access {
+        AccessExpr::Dot(Expr::Identifier(field)) => {
+            let field = Expr::Value(Value::SingleQuotedString(fold(field)).with_empty_span());
+            call("get_field", vec![whole, field])
+        }
+        other => Expr::CompoundFieldAccess { root: Box::new(whole), access_chain: vec![other.clone()] },
+    }
+}
+
+/// `= ANY` and `<> ALL` of a sub-query are IN and NOT IN. For other operators the sub-query gets a name that is nowhere
+/// else: DataFusion takes its column for one outside that is called the same.
+fn compared_with_query(expr: &mut Expr) {
+    let any = matches!(expr, Expr::AnyOp { .. });
+    let (Expr::AnyOp { left, compare_op, right, .. } | Expr::AllOp { left, compare_op, right }) = expr else {
+        return;
+    };
+    let Expr::Subquery(subquery) = right.as_mut() else {
+        return;
+    };
+    match (compare_op, any) {
+        (BinaryOperator::Eq, true) | (BinaryOperator::NotEq, false) => {
+            let left = std::mem::replace(left, Box::new(Expr::Value(Value::Null.with_empty_span())));
+            *expr = Expr::InSubquery { expr: left, subquery: subquery.clone(), negated: !any };
+        }
+        _ => {
+            if let Some(named) = named(subquery) {
+                *subquery = named;
+            }
+        }
+    }
+}
+
+fn named(query: &Query) -> Option<Box<Query>> {
+    let statement = parse("SELECT * FROM (SELECT 1) AS __compared").ok()?.pop()?.statement;
+    let crate::parser::Statement::Query(statement) = statement else { return None };
+    let Statement::Query(mut outer) = *statement else { return None };
+    let SetExpr::Select(select) = outer.body.as_mut() else { return None };
+    let TableFactor::Derived { subquery, .. } = &mut select.from.first_mut()?.relation else { return None };
+    **subquery = query.clone();
+    Some(outer)
 }
 
 fn fold_name(function: &Function) -> Option<String> {
@@ -173,7 +130,7 @@ fn number(digits: &str) -> Expr {
 /// What every query goes through, of a user's or of a tool's.
 pub(super) fn common(mut statement: Statement) -> Statement {
     let _finished = statement.visit(&mut Types);
-    alias_repeated_columns(&mut statement);
+    set_apart(&mut statement);
     statement
 }
 
@@ -273,38 +230,25 @@ fn exponent_literal(digits: &str) -> Expr {
     )
 }
 
-/// `SELECT 1, 1` is fine in PostgreSQL; DataFusion wants different names. Names shown to the client are found elsewhere.
-fn alias_repeated_columns(statement: &mut Statement) {
-    let Statement::Query(query) = statement else {
-        return;
-    };
-    let SetExpr::Select(select) = query.body.as_mut() else {
-        return;
-    };
-    let mut seen = HashSet::new();
-    for (index, item) in select.projection.iter_mut().enumerate() {
-        let repeated = match &*item {
-            SelectItem::UnnamedExpr(expr) => !seen.insert(expr.to_string()),
-            SelectItem::ExprWithAlias { alias, .. } => !seen.insert(alias.to_string()),
-            _ => false,
-        };
-        if repeated && let SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } = item {
-            let expr = expr.clone();
-            *item = SelectItem::ExprWithAlias { expr, alias: Ident::new(format!("__repeated_{index}")) };
-        }
-    }
-}
-
 /// The highest `$n` of a statement; 0 without any.
-pub(super) fn parameter_count(statement: &Statement) -> usize {
+///
+/// # Errors
+/// A placeholder that no value can be bound to, and where it stands: the protocol counts parameters in 16 bits.
+pub(super) fn parameter_count(statement: &Statement) -> Result<usize, (String, Location)> {
     let mut count = 0;
-    let _finished = visit_expressions(statement, |expr| {
-        if let Some(number) = placeholder(expr) {
-            count = count.max(number);
+    let found = visit_expressions(statement, |expr| {
+        if let Expr::Value(ValueWithSpan { value: Value::Placeholder(name), span }) = expr {
+            match placeholder(expr) {
+                Some(number) if (1..=PARAMETERS_MAX).contains(&number) => count = count.max(number),
+                _ => return ControlFlow::Break((name.clone(), span.start)),
+            }
         }
-        ControlFlow::<()>::Continue(())
+        ControlFlow::Continue(())
     });
-    count
+    match found {
+        ControlFlow::Continue(()) => Ok(count),
+        ControlFlow::Break(unbound) => Err(unbound),
+    }
 }
 
 /// The types that a statement's text gives its parameters: `$1::int`, and `LIMIT $2`, of which DataFusion infers nothing.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use tracing::debug;
 use weir_common::error::Kind;
 
-use super::explain::{self, Explain};
+use super::explain;
 use super::names::column_names;
 use super::planner::{Planner, Prepared};
 use super::rewrite;
@@ -110,7 +110,7 @@ async fn attempt(
     let catalog = snapshot.as_ref().map_or_else(|| frontend.cache.newest(), |snapshot| Arc::clone(&snapshot.catalog));
     let state = frontend.planner.state(session, &catalog, snapshot.as_ref());
     let plan = physical_plan(frontend, &state, prepared, values).await?;
-    if let Some(explain) = Explain::of(&prepared.written) {
+    if let Some(explain) = prepared.explain {
         return Ok(ResultSet::ready("EXPLAIN", explain.run(plan, state.task_ctx()).await?));
     }
     let columns = Columns::named(prepared, plan.schema());
@@ -188,7 +188,7 @@ impl Prepared {
         session: &Arc<Session>,
         catalog: &Arc<Catalog>,
     ) -> Result<Columns, Error> {
-        if Explain::of(&self.written).is_some() {
+        if self.explain.is_some() {
             return Ok(Columns::of(Arc::clone(&explain::SCHEMA)));
         }
         let state = planner.state(session, catalog, None);

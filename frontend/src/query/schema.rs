@@ -1,5 +1,5 @@
 //! What queries can name: the database `dev` with the schemas `public` (the tables of a catalog), `weir_catalog` (what
-//! runs) and `pg_catalog`.
+//! runs), `pg_catalog` and `information_schema`.
 
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use datafusion::logical_expr::TableType;
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 
+use super::information::Information;
 use weir_common::types::SqlType;
 
 use crate::catalog::{Catalog, CatalogCache, Job};
@@ -19,6 +20,7 @@ use crate::parser::{DATABASE, SCHEMA};
 use crate::scan::ScannedTable;
 
 pub(super) const PG_CATALOG: &str = "pg_catalog";
+pub(super) const INFORMATION_SCHEMA: &str = "information_schema";
 const WEIR_CATALOG: &str = "weir_catalog";
 
 /// The only database, as of one catalog.
@@ -51,6 +53,7 @@ impl CatalogProvider for Database {
         match name {
             SCHEMA => Some(Arc::new(Public(Arc::clone(&self.catalog)))),
             PG_CATALOG => Some(Arc::clone(&self.pg_catalog)),
+            INFORMATION_SCHEMA => Some(Arc::new(Information::new(self.clone()))),
             WEIR_CATALOG => Some(Arc::new(System(Arc::clone(&self.catalog)))),
             _ => None,
         }
@@ -135,7 +138,7 @@ impl CatalogInfo for Listing {
     }
 
     async fn schema_names(&self, _catalog: &str) -> Result<Option<Vec<String>>, DataFusionError> {
-        Ok(Some([PG_CATALOG, "information_schema", SCHEMA, WEIR_CATALOG].map(str::to_owned).to_vec()))
+        Ok(Some([PG_CATALOG, INFORMATION_SCHEMA, SCHEMA, WEIR_CATALOG].map(str::to_owned).to_vec()))
     }
 
     async fn table_names(&self, _catalog: &str, schema: &str) -> Result<Option<Vec<String>>, DataFusionError> {

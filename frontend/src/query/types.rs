@@ -5,6 +5,7 @@
 //!   `numeric` has room for ten digits more.
 //! * `avg` of whole numbers and of `numeric` is `numeric`: the quotient of their sum and their number.
 //! * Arithmetic of `numeric` is that of [`crate::functions`]; with a floating-point number it becomes one, as do comparisons.
+//! * A date and an interval make a timestamp; DataFusion's make a date.
 //! * Times have microseconds; DataFusion's have nanoseconds.
 //!
 //! Runs before types are coerced, which also brings the schemas of the plan up to date. Plans whose types are fixed when
@@ -116,9 +117,21 @@ fn in_binary(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> T
         let call = ScalarFunction::new_udf(Arc::new(operation), vec![*left, *right]);
         return Transformed::yes(Expr::ScalarFunction(call));
     }
-    let floats = is_float(&left, schema) || is_float(&right, schema);
+    let types = [&left, &right].map(|operand| operand.get_type(schema).unwrap_or(DataType::Null));
+    let floats = types.iter().any(DataType::is_floating);
     let [left, right] = [left, right].map(|operand| as_float_beside(floats, operand, schema));
+    let (left, right) = (beside(left, &types[0], &types[1]), beside(right, &types[1], &types[0]));
     Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
+}
+
+/// A date beside an interval is a timestamp.
+fn beside(operand: Box<Expr>, ty: &DataType, other: &DataType) -> Box<Expr> {
+    match (ty, other) {
+        (DataType::Date32, DataType::Interval(_)) => {
+            Box::new(Expr::Cast(Cast::new(operand, DataType::Timestamp(TimeUnit::Microsecond, None))))
+        }
+        _ => operand,
+    }
 }
 
 fn is_float(expr: &Expr, schema: &DFSchema) -> bool {

@@ -9,6 +9,7 @@ mod failures;
 mod limits;
 mod protocol;
 mod psql;
+mod semantics;
 mod statements;
 mod tools;
 mod types;

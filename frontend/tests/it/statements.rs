@@ -126,6 +126,8 @@ async fn errors_say_what_where_and_what_to_do() {
         ("CREATE SOURCE s WITH (a = 1)", "0A000 at 8: CREATE SOURCE is not supported yet"),
         ("INSERT INTO events VALUES (1)", "0A000 at 1: INSERT is not supported yet"),
         ("SELECT $1", "42P02 at 0: there is no parameter $1"),
+        ("SELECT $10000000000", "42P02 at 8: there is no parameter $10000000000"),
+        ("SELECT 1, $65536", "42P02 at 11: there is no parameter $65536"),
         ("SELECT id INTO x FROM events", "0A000 at "),
     ] {
         let error = db_error(&client, sql).await;

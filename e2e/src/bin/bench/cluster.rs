@@ -14,7 +14,7 @@ use weir_e2e::weir::Cluster;
 use weir_e2e::workload::Bids;
 
 use crate::report::{Aim, Report};
-use crate::{DEADLINE, create_table};
+use crate::{DEADLINE, Kept, create_table};
 
 /// Messages a second.
 const RATE: u64 = 1_000;
@@ -29,7 +29,7 @@ pub(crate) async fn measure(kills: usize, sandbox: &Sandbox, nats: &Nats, report
     nats.create_stream("CLUSTER", &["cluster.>"]).await?;
     let mut cluster = Cluster::start(sandbox, 2, COMPUTES).await?;
     let mut sql = cluster.frontend.sql();
-    sql.query(&create_table("rows", "CLUSTER", "cluster.>", nats)).await?;
+    sql.query(&create_table("rows", Kept::Appended, "CLUSTER", "cluster.>", nats)).await?;
     let bids = Bids { prefix: "cluster".to_owned() };
     let publishing = publish_in_background(nats.client().await?, bids, 0..u64::MAX, RATE);
     let watched = Watched { nats, stream: "CLUSTER", table: "rows", deadline: DEADLINE };

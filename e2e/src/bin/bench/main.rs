@@ -31,6 +31,9 @@ struct Options {
     /// Messages of 200 bytes in the stream whose reading is measured.
     #[arg(long, default_value_t = 2_000_000)]
     messages: u64,
+    /// Rows of the tables whose scanning is measured.
+    #[arg(long, default_value_t = 10_000_000)]
+    rows: u64,
     /// Messages a second while freshness is measured.
     #[arg(long, default_value_t = 10_000)]
     rate: u64,
@@ -51,6 +54,8 @@ enum Part {
     Throughput,
     /// The age of a message when a query shows it.
     Freshness,
+    /// The time that queries take which look at every row of a large table.
+    Scans,
     /// The time that a killed standalone takes to go on.
     Recovery,
     /// The time that a cluster takes to go on after a compute node, or the meta node that leads, was killed.
@@ -81,7 +86,7 @@ async fn run(options: &Options, sandbox: &Sandbox) -> Result<Report> {
     println!("{cores} cores, {} messages of {} bytes", options.messages, Bids::BYTES);
     let mut report = Report::default();
     let mut nats = Nats::start(sandbox).await?;
-    if [Part::Throughput, Part::Freshness, Part::Recovery].iter().any(|part| options.wants(*part)) {
+    if [Part::Throughput, Part::Freshness, Part::Scans, Part::Recovery].iter().any(|part| options.wants(*part)) {
         standalone::measure(options, sandbox, &mut nats, &mut report).await?;
     }
     if options.wants(Part::Cluster) {
@@ -90,11 +95,29 @@ async fn run(options: &Options, sandbox: &Sandbox) -> Result<Report> {
     Ok(report)
 }
 
-fn create_table(name: &str, stream: &str, subject: &str, nats: &Nats) -> String {
-    format!(
-        "CREATE TABLE {name} ({}) WITH (connector = 'nats', server_url = '{}', stream = '{stream}', \
-         subject = '{subject}', connect_mode = 'plain') FORMAT PLAIN ENCODE JSON",
-        Bids::COLUMNS,
-        nats.address()
-    )
+/// What a table keeps of its stream. Both are a row a message, so that they can be compared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    /// Without a primary key.
+    Appended,
+    /// With the message's sequence for a primary key.
+    ByOffset,
+}
+
+impl Kept {
+    fn create(self, name: &str, columns: &str, stream: &str, subject: &str, nats: &Nats) -> String {
+        let (key, include) = match self {
+            Kept::Appended => ("", ""),
+            Kept::ByOffset => (", PRIMARY KEY (message)", "INCLUDE offset AS message"),
+        };
+        format!(
+            "CREATE TABLE {name} ({columns}{key}) {include} WITH (connector = 'nats', server_url = '{}', \
+             stream = '{stream}', subject = '{subject}', connect_mode = 'plain') FORMAT PLAIN ENCODE JSON",
+            nats.address()
+        )
+    }
+}
+
+fn create_table(name: &str, kept: Kept, stream: &str, subject: &str, nats: &Nats) -> String {
+    kept.create(name, Bids::COLUMNS, stream, subject, nats)
 }

@@ -12,10 +12,10 @@ use weir_e2e::sandbox::Sandbox;
 use weir_e2e::servers::Nats;
 use weir_e2e::wait::eventually;
 use weir_e2e::weir::Weir;
-use weir_e2e::workload::{Bids, Workload};
+use weir_e2e::workload::{Bids, Small, Workload};
 
 use crate::report::{Aim, Report, millis, percentile};
-use crate::{DEADLINE, Options, Part, create_table};
+use crate::{DEADLINE, Kept, Options, Part, create_table};
 
 /// How often the table is asked whether it holds everything; costs Weir processor time, so not too often.
 const COMPLETION_POLL: Duration = Duration::from_millis(100);
@@ -31,6 +31,9 @@ pub(crate) async fn measure(options: &Options, sandbox: &Sandbox, nats: &mut Nat
     }
     if options.wants(Part::Freshness) {
         freshness(options, nats, &weir, report).await?;
+    }
+    if options.wants(Part::Scans) {
+        scans(options, nats, &weir, report).await?;
     }
     if options.wants(Part::Recovery) {
         recovery(options.kills, nats, &mut weir, report).await?;
@@ -67,7 +70,9 @@ async fn throughput(options: &Options, nats: &mut Nats, weir: &mut Weir, report:
     println!("reading with a bare async-nats reader …");
     let bare = read_bare(messages, nats).await?;
     println!("reading with CREATE TABLE …");
-    let table = read_table(messages, &bids, nats, weir).await?;
+    let table = read_table("bids", Kept::Appended, messages, &bids, nats, weir).await?;
+    println!("reading with CREATE TABLE … PRIMARY KEY …");
+    let keyed = read_table("keyed_bids", Kept::ByOffset, messages, &bids, nats, weir).await?;
     let ratio = bare.elapsed.as_secs_f64() / table.elapsed.as_secs_f64();
     report.add("bare reader, k messages/s", bare.thousands_a_second(messages), 0, Aim::None);
     report.add("Weir, k messages/s", table.thousands_a_second(messages), 0, Aim::None);
@@ -77,6 +82,8 @@ async fn throughput(options: &Options, nats: &mut Nats, weir: &mut Weir, report:
     report.add(&format!("nats-server under it, {cpu}"), bare.server_a_million(messages), 2, Aim::None);
     report.add(&format!("Weir, {cpu}"), table.reader_a_million(messages), 2, Aim::AtMost(2.0));
     report.add(&format!("nats-server under it, {cpu}"), table.server_a_million(messages), 2, Aim::None);
+    report.add("Weir with a primary key, k messages/s", keyed.thousands_a_second(messages), 0, Aim::None);
+    report.add(&format!("Weir with a primary key, {cpu}"), keyed.reader_a_million(messages), 2, Aim::None);
     Ok(())
 }
 
@@ -98,12 +105,20 @@ async fn read_bare(messages: u64, nats: &mut Nats) -> Result<Cost> {
 }
 
 /// Creates a table over the stream and waits until every row can be queried; then checks what is in it.
-async fn read_table(messages: u64, bids: &Bids, nats: &mut Nats, weir: &mut Weir) -> Result<Cost> {
+async fn read_table(
+    table: &str,
+    kept: Kept,
+    messages: u64,
+    bids: &Bids,
+    nats: &mut Nats,
+    weir: &mut Weir,
+) -> Result<Cost> {
+    let count = format!("SELECT count(*) FROM {table}");
     let mut sql = weir.sql();
     sql.query("SELECT 1").await?;
     let (start, reader, server) = (Instant::now(), weir.process().cpu_time()?, nats.process().cpu_time()?);
-    sql.query(&create_table("bids", "BIDS", "bids.>", nats)).await?;
-    while sql.value::<u64>("SELECT count(*) FROM bids").await? < messages {
+    sql.query(&create_table(table, kept, "BIDS", "bids.>", nats)).await?;
+    while sql.value::<u64>(&count).await? < messages {
         ensure!(start.elapsed() < DEADLINE, "the table is not complete after {DEADLINE:?}");
         tokio::time::sleep(COMPLETION_POLL).await;
     }
@@ -113,8 +128,8 @@ async fn read_table(messages: u64, bids: &Bids, nats: &mut Nats, weir: &mut Weir
         server: nats.process().cpu_time()? - server,
     };
     let wanted = (0..messages).map(|number| price(bids, number)).sum::<Result<u64>>()?;
-    let answer = sql.query("SELECT count(*), sum(price) FROM bids").await?;
-    ensure!(answer.row(0) == [messages.to_string(), wanted.to_string()], "the table holds something else: {answer}");
+    let answer = sql.query(&format!("SELECT count(*), sum(price) FROM {table}")).await?;
+    ensure!(answer.row(0) == [messages.to_string(), wanted.to_string()], "{table} holds something else: {answer}");
     Ok(cost)
 }
 
@@ -123,12 +138,42 @@ fn price(bids: &Bids, number: u64) -> Result<u64> {
     bid["price"].as_u64().context("a price is a number")
 }
 
+/// How long queries take that look at every row of a large table, without a primary key and with one.
+async fn scans(options: &Options, nats: &Nats, weir: &Weir, report: &mut Report) -> Result<()> {
+    let rows = options.rows;
+    println!("publishing {rows} small messages …");
+    nats.create_stream("SMALL", &["small"]).await?;
+    publish_all(&nats.client().await?, &Small, 0..rows).await?;
+    let mut sql = weir.sql();
+    for (table, kept, name) in
+        [("small", Kept::Appended, "without a primary key"), ("keyed_small", Kept::ByOffset, "with a primary key")]
+    {
+        println!("reading and scanning them {name} …");
+        sql.query(&kept.create(table, Small::COLUMNS, "SMALL", "small", nats)).await?;
+        let complete =
+            async || Ok((sql.value::<u64>(&format!("SELECT count(*) FROM {table}")).await? >= rows).then_some(()));
+        eventually("the table to be complete", DEADLINE, complete).await?;
+        for (what, query) in [
+            ("count(*)", format!("SELECT count(*) FROM {table}")),
+            ("sum of a column", format!("SELECT sum(value) FROM {table}")),
+            ("two columns grouped", format!("SELECT value % 10, count(id) FROM {table} GROUP BY 1")),
+        ] {
+            let start = Instant::now();
+            sql.query(&query).await?;
+            let millions = rows as f64 / 1e6;
+            let measure = format!("{what} of {millions} million rows {name}, ms");
+            report.add(&measure, millis(start.elapsed()), 0, Aim::None);
+        }
+    }
+    Ok(())
+}
+
 /// From the moment at which a message is handed to the client until a SELECT shows its row.
 async fn freshness(options: &Options, nats: &Nats, weir: &Weir, report: &mut Report) -> Result<()> {
     println!("measuring freshness at {} messages/s for {} s …", options.rate, options.seconds);
     nats.create_stream("FRESH", &["fresh.>"]).await?;
     let mut sql = weir.sql();
-    sql.query(&create_table("fresh", "FRESH", "fresh.>", nats)).await?;
+    sql.query(&create_table("fresh", Kept::Appended, "FRESH", "fresh.>", nats)).await?;
     let (client, pace, total) = (nats.client().await?, options.rate, options.rate * options.seconds);
     let publishing = tokio::spawn(async move {
         let pace = Pace { per_second: Some(pace), survive: false };
@@ -163,7 +208,7 @@ async fn recovery(kills: usize, nats: &Nats, weir: &mut Weir, report: &mut Repor
     const COUNT: &str = "SELECT count(*) FROM recovering";
     println!("measuring recovery after {kills} kills …");
     nats.create_stream("RECOVERY", &["recovery.>"]).await?;
-    weir.sql().query(&create_table("recovering", "RECOVERY", "recovery.>", nats)).await?;
+    weir.sql().query(&create_table("recovering", Kept::Appended, "RECOVERY", "recovery.>", nats)).await?;
     let bids = Bids { prefix: "recovery".to_owned() };
     let publishing = publish_in_background(nats.client().await?, bids, 0..u64::MAX, RECOVERY_RATE);
     let mut times = Vec::new();

@@ -1,0 +1,147 @@
+//! Columns that are called the same. A result of PostgreSQL's may have several such; DataFusion wants them apart.
+//!
+//! They get names of their own, of which only what stands before [`MARK`] is shown. A column that nothing gives a name
+//! has PostgreSQL's name for it where a query around can use that: `SELECT count FROM (SELECT count(*) FROM t) AS n`.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    Expr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
+    visit_expressions_mut,
+};
+
+use super::names::item_name;
+
+/// Stands between a column's name and what sets it apart. Invisible, so that plans can be read; nobody types it.
+const MARK: char = '\u{2063}';
+
+/// What is shown of a column's name.
+pub(super) fn shown(name: &str) -> &str {
+    name.split(MARK).next().unwrap_or_default()
+}
+
+/// Sets the columns of a statement apart, and those of the queries that it reads from.
+pub(super) fn set_apart(statement: &mut Statement) {
+    let _finished = statement.visit(&mut ReadFrom);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Nothing but ORDER BY refers to its columns; also of a sub-query in an expression.
+    Outermost,
+    /// In FROM or WITH, where a query around it refers to its columns by their names.
+    Inside,
+}
+
+struct ReadFrom;
+
+impl VisitorMut for ReadFrom {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        in_query(query, Place::Outermost);
+        for table in query.with.iter_mut().flat_map(|with| &mut with.cte_tables) {
+            in_query(&mut table.query, Place::Inside);
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Derived { subquery, .. } = factor {
+            in_query(subquery, Place::Inside);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn in_query(query: &mut Query, place: Place) {
+    let renamed = in_body(&mut query.body, place);
+    let sorts = match query.order_by.as_mut().map(|order| &mut order.kind) {
+        Some(OrderByKind::Expressions(sorts)) => sorts.as_mut_slice(),
+        _ => &mut [],
+    };
+    for sort in sorts {
+        // Under DISTINCT what is sorted by must be a column of the result, which now is called otherwise.
+        if let Some((_, position)) = renamed.iter().find(|(expr, _)| *expr == sort.expr) {
+            sort.expr = Expr::Value(Value::Number(position.to_string(), false).with_empty_span());
+        }
+    }
+}
+
+/// Returns what was renamed, each with its position in the result as far as that is known.
+fn in_body(body: &mut SetExpr, place: Place) -> Vec<(Expr, usize)> {
+    match body {
+        SetExpr::Select(select) => in_select(select, place),
+        SetExpr::Query(query) => {
+            in_query(query, place);
+            Vec::new()
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            in_body(left, place);
+            in_body(right, place);
+            Vec::new()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn in_select(select: &mut Select, place: Place) -> Vec<(Expr, usize)> {
+    let is_wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
+    let wildcard = select.projection.iter().position(is_wildcard);
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for item in select.projection.iter().filter(|item| !is_wildcard(item)) {
+        *times.entry(item_name(item)).or_default() += 1;
+    }
+    let mut before: HashMap<String, usize> = HashMap::new();
+    let (mut renamed, mut written) = (Vec::new(), HashSet::new());
+    for (index, item) in select.projection.iter_mut().enumerate() {
+        let name = if is_wildcard(item) { continue } else { item_name(item) };
+        let seen = before.entry(name.clone()).or_default();
+        let is_repeated = if place == Place::Inside { times[&name] > 1 } else { *seen > 0 };
+        *seen += 1;
+        let is_repeated = match &*item {
+            SelectItem::UnnamedExpr(expr) => !written.insert(without_casts(expr)) || is_repeated,
+            _ => is_repeated,
+        };
+        let (expr, is_named) = match &*item {
+            SelectItem::UnnamedExpr(expr) => (expr.clone(), is_column(expr)),
+            SelectItem::ExprWithAlias { expr, .. } => (expr.clone(), true),
+            _ => continue,
+        };
+        let is_in_wildcard = wildcard.is_some() && matches!(item, SelectItem::UnnamedExpr(_)) && is_column(&expr);
+        let alias = if is_repeated || is_in_wildcard {
+            if wildcard.is_none_or(|wildcard| index < wildcard) {
+                renamed.push((expr.clone(), index + 1));
+            }
+            format!("{name}{MARK}{index}")
+        } else if place == Place::Inside && !is_named {
+            name
+        } else {
+            continue;
+        };
+        *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) };
+    }
+    renamed
+}
+
+/// An expression's text without its casts, after which DataFusion calls nothing.
+fn without_casts(expr: &Expr) -> String {
+    let mut expr = expr.clone();
+    let _finished = visit_expressions_mut(&mut expr, |expr| {
+        if let Expr::Cast { expr: operand, .. } | Expr::Nested(operand) = expr {
+            let operand = std::mem::replace(operand.as_mut(), Expr::Value(Value::Null.with_empty_span()));
+            *expr = operand;
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    expr.to_string()
+}
+
+fn is_column(expr: &Expr) -> bool {
+    match expr {
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => true,
+        Expr::Nested(inner) => is_column(inner),
+        _ => false,
+    }
+}
