@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use weir_common::error::Kind;
@@ -24,6 +24,8 @@ use crate::meta::{Meta, Pinned, Slot};
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
 /// Until the epoch that has the newest tables is committed, it is asked for this often.
 const CATALOG_PAUSE: Duration = Duration::from_millis(5);
+/// How long the end of the process waits for pins that statements still hold.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// However short a lease is.
 const RENEW_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
@@ -111,6 +113,19 @@ impl Snapshots {
                 }
                 () = self.pins.dropped.notified() => self.release().await,
             }
+        }
+        // What belonged to statements that were ended is dropped by their tasks, each in its own time.
+        let last = async {
+            loop {
+                self.release().await;
+                if self.pins.lock().held.is_empty() {
+                    break;
+                }
+                self.pins.dropped.notified().await;
+            }
+        };
+        if timeout(FAREWELL, last).await.is_err() {
+            debug!("pins of statements that do not end are left to run out");
         }
         self.release().await;
     }

@@ -161,7 +161,8 @@ async fn a_cancel_request_ends_the_query_and_its_scans() {
         let token = client.cancel_token();
         let query = client.simple_query("SELECT id, name FROM events");
         let cancel = async {
-            cluster.until("do scans run", |state| state.open_scans > 0).await;
+            // All of them: what is left of the behaviours would be the next query's.
+            cluster.until("do scans run", |state| state.open_scans == 3).await;
             token.cancel_query(NoTls).await.expect("the request is sent");
         };
         let (outcome, ()) = timeout(PATIENCE, async { tokio::join!(query, cancel) }).await.expect("it ends");
