@@ -20,6 +20,7 @@ pub(crate) mod sqlstate {
     pub(crate) const DIVISION_BY_ZERO: &str = "22012";
     pub(crate) const CARDINALITY_VIOLATION: &str = "21000";
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub(crate) const INVALID_DATETIME_FORMAT: &str = "22007";
     pub(crate) const INVALID_TEXT_REPRESENTATION: &str = "22P02";
     pub(crate) const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
     pub(crate) const INVALID_BINARY_REPRESENTATION: &str = "22P03";
@@ -58,6 +59,8 @@ pub(crate) mod sqlstate {
     pub(crate) const TOO_MANY_COLUMNS: &str = "54011";
     pub(crate) const NOT_IN_PREREQUISITE_STATE: &str = "55000";
     pub(crate) const QUERY_CANCELED: &str = "57014";
+    pub(crate) const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: &str = "25P03";
+    pub(crate) const IDLE_SESSION_TIMEOUT: &str = "57P05";
     pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
     pub(crate) const CANNOT_CONNECT_NOW: &str = "57P03";
     pub(crate) const INTERNAL_ERROR: &str = "XX000";

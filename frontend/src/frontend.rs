@@ -18,8 +18,8 @@ use crate::error::{Error, sqlstate};
 use crate::meta::Meta;
 use crate::metrics::Metrics;
 use crate::parser::{CopyFormat, CreateTable, Declare, Execute, Fetch, Parsed, Statement, TableName};
-use crate::query::{self, Columns, Draft, Planner, Prepared, ResultSet};
-use crate::session::{Change, Limits, Session, SqlCursor};
+use crate::query::{self, Columns, Draft, Planner, Prepared, QueryThreads, ResultSet};
+use crate::session::{Change, Limits, Session, SqlCursor, Variables};
 use crate::snapshot::{Snapshot, Snapshots};
 
 /// The parts of a frontend.
@@ -30,6 +30,7 @@ pub(crate) struct Frontend {
     pub(crate) cache: CatalogCache,
     pub(crate) snapshots: Snapshots,
     pub(crate) planner: Planner,
+    pub(crate) threads: QueryThreads,
     pub(crate) metrics: Metrics,
 }
 
@@ -125,6 +126,7 @@ impl Frontend {
         Ok(Frontend {
             snapshots: Snapshots::new(Arc::clone(&meta), cache.clone()),
             planner: Planner::new(&config, cache.clone())?,
+            threads: QueryThreads::new()?,
             metrics: Metrics::new(),
             config,
             meta,
@@ -250,8 +252,14 @@ impl Frontend {
         let deadline = limits.retry_until(self.config.retry_max());
         let show = |batch| Ok(Answer::Rows(ResultSet::ready("SHOW", batch)));
         match &parsed.statement {
-            Statement::CreateTable(create) => self.create_table(parsed, create, deadline).await,
-            Statement::DropTable { names, if_exists } => self.drop_tables(parsed, names, *if_exists, deadline).await,
+            Statement::CreateTable(create) => {
+                let answer = self.create_table(parsed, create, deadline).await?;
+                Ok(answer.with_notices(lasting(session, "CREATE TABLE")))
+            }
+            Statement::DropTable { names, if_exists } => {
+                let answer = self.drop_tables(parsed, names, *if_exists, deadline).await?;
+                Ok(answer.with_notices(lasting(session, "DROP TABLE")))
+            }
             Statement::ShowTables => show(commands::tables(&*self.newest_catalog(limits).await?)?),
             Statement::ShowCreateTable(name) => {
                 let catalog = self.newest_catalog(limits).await?;
@@ -269,10 +277,16 @@ impl Frontend {
                 self.meta.flush(deadline).await?;
                 Ok(done("FLUSH"))
             }
-            Statement::Set { name, value, location } => {
-                let change = session.variables().set(name, value.as_deref());
+            Statement::Set { name, value, is_local, location } => {
+                let mut variables = session.variables();
+                let set = if *is_local { Variables::set_local } else { Variables::set };
+                let change = set(&mut variables, name, value.as_deref());
                 let change = change.map_err(|error| error.at(parsed.position(*location)))?;
-                let notices = change.notice.iter().map(Notice::new).collect();
+                let mut notices: Vec<Notice> = change.notice.iter().map(Notice::new).collect();
+                if *is_local && !session.transaction().is_open() {
+                    let message = "SET LOCAL can only be used in transaction blocks";
+                    notices = vec![Notice::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, message)];
+                }
                 let tag = if value.is_some() { "SET" } else { "RESET" };
                 Ok(Answer::Done { tag: tag.into(), notices, changes: vec![change] })
             }
@@ -361,6 +375,18 @@ impl Frontend {
     }
 }
 
+impl Answer {
+    fn with_notices(self, more: impl IntoIterator<Item = Notice>) -> Answer {
+        match self {
+            Answer::Done { tag, mut notices, changes } => {
+                notices.extend(more);
+                Answer::Done { tag, notices, changes }
+            }
+            other => other,
+        }
+    }
+}
+
 impl Runnable {
     /// The kind of the statement, for metrics and traces.
     pub(crate) fn kind(&self) -> &'static str {
@@ -415,6 +441,15 @@ fn called(
     };
     let query = prepare.with_arguments(&execute.arguments).map_err(at)?;
     Ok((Parsed::clone(&prepared), query))
+}
+
+/// A warning for a statement in a transaction block, which is not part of the transaction. Drivers open one unasked, so it
+/// is not refused.
+fn lasting(session: &Session, command: &str) -> Option<Notice> {
+    session.transaction().is_open().then(|| {
+        let message = format!("{command} is done at once: ROLLBACK does not undo it");
+        Notice::warning(sqlstate::WARNING, message)
+    })
 }
 
 fn done(tag: &'static str) -> Answer {

@@ -1,5 +1,5 @@
 //! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and [`numeric`], [`bounded`]
-//! (results that could take all memory), [`casts`], [`comparable`] (equality), [`quantified`] (ANY and ALL), [`jsonb`],
+//! (results that could take all memory), [`casts`], [`comparable`] (equality), [`quantified`] (ANY and ALL), [`jsonb`], [`quote`],
 //! and those that drivers and psql call.
 //!
 //! Of the latter most answer a constant: Weir has no descriptions, indexes or replication that they could tell of. Those
@@ -12,6 +12,7 @@ mod comparable;
 mod jsonb;
 mod numeric;
 mod quantified;
+mod quote;
 mod size;
 
 use std::hash::{Hash, Hasher};
@@ -35,7 +36,7 @@ pub(crate) use numeric::{decimal_operation, quotient};
 pub(crate) use quantified::function_of;
 
 use crate::error::Error;
-use crate::session::{SERVER_VERSION, Session};
+use crate::session::{SERVER_VERSION, Session, Variables};
 
 /// The version of RisingWave whose SQL Weir speaks.
 const RISINGWAVE: &str = "2.5.0";
@@ -80,6 +81,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     .map(|(name, value)| Constant::udf(name, value))
     .chain(jsonb::functions())
     .chain(quantified::functions())
+    .chain(quote::functions())
     .chain([ScalarUDF::from(size::SizePretty::new())])
     .collect()
 }
@@ -193,9 +195,11 @@ impl ScalarUDFImpl for Setting {
         let session = self.session.upgrade().ok_or_else(|| DataFusionError::Internal("the session is over".into()))?;
         let mut variables = session.variables();
         if self.sets {
+            let is_local = matches!(args.args.get(2), Some(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true)))));
+            let set = if is_local { Variables::set_local } else { Variables::set };
             return match args.args.get(1) {
                 Some(ColumnarValue::Scalar(ScalarValue::Utf8(value))) => {
-                    text(Some(variables.set(name, value.as_deref())?.value))
+                    text(Some(set(&mut variables, name, value.as_deref())?.value))
                 }
                 _ => Err(Error::unsupported("set_config to a column is not supported yet").into()),
             };

@@ -82,6 +82,8 @@ pub(crate) enum Statement {
     Set {
         name: String,
         value: Option<String>,
+        /// Until the transaction ends.
+        is_local: bool,
         location: Location,
     },
     /// `RESET ALL`.

@@ -31,13 +31,15 @@ fn statements_of_weirs_own() {
 #[test]
 fn session_variables() {
     let set = |sql: &str| match one(sql) {
-        Statement::Set { name, value, .. } => format!("{name}={}", value.unwrap_or_else(|| "DEFAULT".to_owned())),
+        Statement::Set { name, value, is_local, .. } => {
+            format!("{}{name}={}", if is_local { "local " } else { "" }, value.unwrap_or_else(|| "DEFAULT".to_owned()))
+        }
         other => panic!("{sql}: {other:?}"),
     };
     assert_eq!(set("SET application_name = 'x'"), "application_name=x");
     assert_eq!(set("SET SESSION DateStyle TO ISO, MDY"), "datestyle=ISO, MDY");
     assert_eq!(set("SET extra_float_digits TO -3"), "extra_float_digits=-3");
-    assert_eq!(set("SET LOCAL statement_timeout TO DEFAULT"), "statement_timeout=DEFAULT");
+    assert_eq!(set("SET LOCAL statement_timeout TO DEFAULT"), "local statement_timeout=DEFAULT");
     assert_eq!(set("SET TIME ZONE 'UTC'"), "timezone=UTC");
     assert_eq!(set("SET NAMES 'UTF8'"), "client_encoding=UTF8");
     assert_eq!(set("RESET search_path"), "search_path=DEFAULT");

@@ -16,16 +16,17 @@ use sqlparser::ast::{
 
 use super::rewrite::{call, with_names};
 use super::schema::PG_CATALOG;
-use super::views::is_view;
+use super::views::{TIME_ZONES, is_view};
 use crate::parser::{fold, identifiers, parse};
 
 /// The name by which asyncpg's query calls itself.
 const ASYNCPG: &str = "typeinfo_tree";
 
-/// What it asks, of types whose parts have no parts.
+/// What it asks, of types whose parts have no parts. Its arrays are null, and are texts here: asyncpg has to know the types of
+/// the answer without asking.
 const TYPES: &str = "SELECT t.oid AS oid, ns.nspname AS ns, t.typname AS name, t.typtype AS kind, NULL::int AS basetype, \
-     t.typelem AS elemtype, e.typdelim AS elemdelim, NULL::int AS range_subtype, NULL::int[] AS attrtypoids, \
-     NULL::text[] AS attrnames, 0 AS depth, NULL::text AS basetype_name, e.typname AS elemtype_name, \
+     t.typelem AS elemtype, e.typdelim AS elemdelim, NULL::int AS range_subtype, NULL::text AS attrtypoids, \
+     NULL::text AS attrnames, 0 AS depth, NULL::text AS basetype_name, e.typname AS elemtype_name, \
      NULL::text AS range_subtype_name \
      FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace ns ON ns.oid = t.typnamespace \
      LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typlen = -1 \
@@ -71,12 +72,19 @@ impl VisitorMut for Unqualified {
     type Break = ();
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
-        if let TableFactor::Table { name, args: None, .. } = factor
-            && let Some([view]) = identifiers(name).as_deref()
-            && is_view(&fold(view))
-            && !self.hidden.contains(&fold(view))
-        {
-            *name = ObjectName::from(vec![Ident::new(PG_CATALOG), (*view).clone()]);
+        let TableFactor::Table { name, args, .. } = factor else { return ControlFlow::Continue(()) };
+        let (view, is_qualified) = match identifiers(name).as_deref() {
+            Some([view]) => ((*view).clone(), false),
+            Some([schema, view]) => ((*view).clone(), fold(schema) == PG_CATALOG),
+            _ => return ControlFlow::Continue(()),
+        };
+        let folded = fold(&view);
+        // What PostgreSQL has as a view it has as a function too, which psql calls.
+        if folded == TIME_ZONES && args.as_ref().is_some_and(|args| args.args.is_empty()) {
+            *args = None;
+        }
+        if args.is_none() && !is_qualified && is_view(&folded) && !self.hidden.contains(&folded) {
+            *name = ObjectName::from(vec![Ident::new(PG_CATALOG), view]);
         }
         ControlFlow::Continue(())
     }

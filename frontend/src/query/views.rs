@@ -76,7 +76,7 @@ const CURSORS: &str = "pg_cursors";
 const STATEMENTS: &str = "pg_prepared_statements";
 const ACTIVITY: &str = "pg_stat_activity";
 const USERS: &str = "pg_user";
-const TIME_ZONES: &str = "pg_timezone_names";
+pub(super) const TIME_ZONES: &str = "pg_timezone_names";
 
 const OF_SESSION: [&str; 6] = [SETTINGS, CURSORS, STATEMENTS, ACTIVITY, USERS, TIME_ZONES];
 

@@ -97,6 +97,7 @@ pub(super) struct Handlers {
     pub(super) simple: Arc<Simple>,
     pub(super) extended: Arc<Extended>,
     pub(super) cancel: Arc<Cancel>,
+    pub(super) session: Arc<Session>,
 }
 
 /// Serves one client until it goes, or the node stops.
@@ -130,6 +131,7 @@ async fn serve_stream(
         simple: Arc::new(Simple::new(&frontend, &session)),
         extended: Arc::new(Extended::new(&frontend, &session)),
         cancel: Arc::new(Cancel(connections)),
+        session,
     };
     // A large future, and one a connection.
     let client = Box::pin(messages::serve(stream, &handlers));

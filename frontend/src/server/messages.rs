@@ -13,7 +13,7 @@ use bytes::Buf;
 use futures::SinkExt;
 use pgwire::api::{ClientInfo, NoopHandler, PgWireConnectionState};
 use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
-use pgwire::messages::response::ReadyForQuery;
+use pgwire::messages::response::{ReadyForQuery, TransactionStatus};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
 use pgwire::tokio::server::{MaybeTls, PgWireMessageServerCodec, negotiate_tls, process_message};
 use tokio::io::AsyncReadExt;
@@ -50,13 +50,16 @@ pub(super) async fn serve(stream: TcpStream, handlers: &Handlers) -> io::Result<
         return Ok(());
     };
     loop {
-        let received = if is_starting(&socket) {
-            match timeout_at(patience, receive(&mut socket)).await {
+        let received = match handlers.patience(&socket) {
+            _ if is_starting(&socket) => match timeout_at(patience, receive(&mut socket)).await {
                 Ok(received) => received,
                 Err(_) => return Ok(()),
-            }
-        } else {
-            receive(&mut socket).await
+            },
+            Some((idle, too_long)) => match timeout(idle, receive(&mut socket)).await {
+                Ok(received) => received,
+                Err(_) => Err(fatal(too_long)),
+            },
+            None => receive(&mut socket).await,
         };
         let (outcome, is_extended) = match received {
             Ok(None | Some(Received::Message(PgWireFrontendMessage::Terminate(_)))) => return Ok(()),
@@ -108,6 +111,20 @@ async fn refuse(socket: &mut Socket, error: PgWireError, is_extended: bool) -> i
 }
 
 impl Handlers {
+    /// How long to wait for the next message, and what to say then.
+    fn patience(&self, socket: &Socket) -> Option<(Duration, Error)> {
+        if !matches!(socket.state(), PgWireConnectionState::ReadyForQuery) {
+            return None;
+        }
+        let in_transaction = socket.transaction_status() != TransactionStatus::Idle;
+        let idle = self.session.variables().idle_timeout(in_transaction)?;
+        let (code, what) = match in_transaction {
+            true => (sqlstate::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, "idle-in-transaction"),
+            false => (sqlstate::IDLE_SESSION_TIMEOUT, "idle-session"),
+        };
+        Some((idle, Error::user(code, format!("terminating connection due to {what} timeout"))))
+    }
+
     async fn answer(&self, socket: &mut Socket, message: PgWireFrontendMessage) -> PgWireResult<()> {
         let (startup, simple, extended) =
             (Arc::clone(&self.startup), Arc::clone(&self.simple), Arc::clone(&self.extended));

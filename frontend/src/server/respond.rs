@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use futures::{Sink, SinkExt, Stream, StreamExt, stream};
 use pgwire::api::portal::Format;
@@ -116,7 +117,13 @@ impl Cursor {
     }
 
     /// Sends every row as COPY does; returns how many.
-    async fn send_copied<C>(mut self, client: &mut C, format: &CopyFormat, forced: &[bool]) -> PgWireResult<usize>
+    async fn send_copied<C>(
+        mut self,
+        client: &mut C,
+        format: &CopyFormat,
+        forced: &[bool],
+        opening: &mut Opening,
+    ) -> PgWireResult<usize>
     where
         C: Sink<PgWireBackendMessage> + Unpin + Send,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
@@ -125,7 +132,7 @@ impl Cursor {
         while let Some(batch) = self.next_batch().await {
             let rows = CopyRows::new(&batch?, &self.fields, format, forced)
                 .inspect_err(|error| self.watch.metric.failed(&error.sqlstate))?;
-            let messages = rows.map(|row| row.map(|row| PgWireBackendMessage::CopyData(CopyData::new(row))));
+            let messages = rows.map(|row| row.map(|row| opening.before(row)));
             count += self.feed(client, messages).await?;
         }
         Ok(count)
@@ -177,6 +184,19 @@ impl Cursor {
     }
 }
 
+/// What opens a binary COPY. It goes out with what follows it, as from PostgreSQL: psycopg counts on it.
+struct Opening(Option<Bytes>);
+
+impl Opening {
+    fn before(&mut self, data: Bytes) -> PgWireBackendMessage {
+        let data = match self.0.take() {
+            Some(opening) => [opening, data].concat().into(),
+            None => data,
+        };
+        PgWireBackendMessage::CopyData(CopyData::new(data))
+    }
+}
+
 /// Tells the client which columns come.
 pub(super) async fn send_description<C>(client: &mut C, fields: &[FieldInfo]) -> PgWireResult<()>
 where
@@ -208,12 +228,15 @@ where
     let formats = vec![code; cursor.fields.len()];
     let response = CopyOutResponse::new(whole, columns, formats);
     client.feed(PgWireBackendMessage::CopyOutResponse(response)).await?;
-    if let Some(head) = format.head(&cursor.fields) {
-        client.feed(PgWireBackendMessage::CopyData(CopyData::new(head))).await?;
+    let mut opening = Opening(None);
+    match format.head(&cursor.fields) {
+        Some(head) if *format == CopyFormat::Binary => opening = Opening(Some(head)),
+        Some(head) => client.feed(PgWireBackendMessage::CopyData(CopyData::new(head))).await?,
+        None => {}
     }
-    let count = cursor.send_copied(client, format, &forced).await?;
+    let count = cursor.send_copied(client, format, &forced, &mut opening).await?;
     if let Some(tail) = format.tail() {
-        client.feed(PgWireBackendMessage::CopyData(CopyData::new(tail))).await?;
+        client.feed(opening.before(tail)).await?;
     }
     client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
     send_tag(client, &format!("COPY {count}")).await
@@ -260,6 +283,7 @@ where
                 send_notices(client, session, vec![notice]).await?;
             }
             session.transaction().begin();
+            session.variables().begin();
             client.set_transaction_status(TransactionStatus::Transaction);
             send_tag(client, "BEGIN").await
         }
@@ -341,6 +365,8 @@ where
     client.portal_store().clear_portals();
     session.cursors().end_transaction(tag == "COMMIT");
     session.transaction().end();
+    let changes = session.variables().end(tag == "COMMIT");
+    send_changes(client, changes).await?;
     client.set_transaction_status(TransactionStatus::Idle);
     send_tag(client, tag).await
 }

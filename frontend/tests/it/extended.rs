@@ -257,3 +257,30 @@ async fn copy_goes_out_in_the_extended_protocol() {
         ]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variables_and_idle_clients_end_with_their_time() {
+    let cluster = Cluster::start().await;
+    let mut wire = Wire::connect(&cluster).await;
+    wire.query("SET LOCAL application_name = 'x'");
+    let warning = "Notice WARNING 25P01 SET LOCAL can only be used in transaction blocks";
+    assert_eq!(wire.until_ready().await, [warning, "CommandComplete SET", "ReadyForQuery I"]);
+    wire.query("BEGIN; SET LOCAL application_name = 'x'; COMMIT; SHOW application_name");
+    let answers = wire.until_ready().await;
+    let ends = ["ParameterStatus application_name=", "CommandComplete COMMIT"];
+    assert!(answers.windows(2).any(|pair| pair == ends), "{answers:?}");
+    assert!(answers.contains(&"DataRow ".to_owned()), "{answers:?}");
+    for (sql, error) in [
+        ("SET idle_session_timeout = '20ms'", "57P05 terminating connection due to idle-session timeout"),
+        (
+            "SET idle_in_transaction_session_timeout = 20; BEGIN",
+            "25P03 terminating connection due to idle-in-transaction timeout",
+        ),
+    ] {
+        let mut wire = Wire::connect(&cluster).await;
+        wire.query(sql);
+        wire.until_ready().await;
+        assert_eq!(wire.next().await, Some(format!("Error FATAL {error}")));
+        assert_eq!(wire.next().await, None);
+    }
+}

@@ -57,7 +57,7 @@ SELECT 1::int, 'x', 2::bigint, 1.5::float8, true::boolean, '1970-01-01 00:00:00+
 
 SELECT count(*) FROM events WHERE id < 10 AND name IS NOT NULL;
 
-SELECT id FROM events ORDER BY seq;
+SELECT id FROM events ORDER BY name;
 
 SELECT ARRAY[1,2,NULL];
 
