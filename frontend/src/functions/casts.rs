@@ -244,8 +244,10 @@ fn date(text: &str) -> Result<i32, Error> {
     };
     let trimmed = text.trim_ascii();
     let date = trimmed.split_once(' ').filter(|(_, zone)| is_zone(zone)).map_or(trimmed, |(date, _)| date);
-    let of_time = || Some(TimestampMicrosecondType::parse(trimmed)?.div_euclid(DAY_MICROS)).map(i32::try_from);
-    let date = Date32Type::parse(date).or_else(|| of_time()?.ok());
+    let date = Date32Type::parse(date).or_else(|| {
+        let micros = TimestampMicrosecondType::parse(trimmed)?;
+        i32::try_from(micros.div_euclid(DAY_MICROS)).ok()
+    });
     date.ok_or_else(|| invalid("date", text))
 }
 
