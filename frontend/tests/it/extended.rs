@@ -265,6 +265,10 @@ async fn variables_and_idle_clients_end_with_their_time() {
     wire.query("SET LOCAL application_name = 'x'");
     let warning = "Notice WARNING 25P01 SET LOCAL can only be used in transaction blocks";
     assert_eq!(wire.until_ready().await, [warning, "CommandComplete SET", "ReadyForQuery I"]);
+    wire.query("BEGIN; DROP TABLE IF EXISTS nothing; ROLLBACK");
+    let answers = wire.until_ready().await;
+    let warning = "Notice WARNING 01000 DROP TABLE is done at once: ROLLBACK does not undo it";
+    assert!(answers.contains(&warning.to_owned()), "{answers:?}");
     wire.query("BEGIN; SET LOCAL application_name = 'x'; COMMIT; SHOW application_name");
     let answers = wire.until_ready().await;
     let ends = ["ParameterStatus application_name=", "CommandComplete COMMIT"];
