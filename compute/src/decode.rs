@@ -61,8 +61,11 @@ use fields::Fields;
 /// The hidden column behind a table's own: the stream sequence of each row, UInt64 and never null.
 pub const SEQUENCE_COLUMN: &str = "_weir_sequence";
 
-/// A record's decoded cells may take this much beyond the payload itself (unescaped strings, normalised jsonb).
-const RECORD_BYTES_MAX: usize = 256 << 20;
+/// A larger payload is no record. NATS servers take no larger messages either.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+/// A payload and what is decoded of it beyond its own bytes (unescaped strings, normalised jsonb) may take this much
+/// together. Frontends take twice as much at a time, so a row that was stored can always be read.
+const RECORD_BYTES_MAX: usize = 128 << 20;
 /// The values of a primary key may take this much, as long as a page of PostgreSQL's. Stored keys must stay below 64 KiB,
 /// and may be twice as long as the values and a few bytes more.
 const KEY_BYTES_MAX: usize = 8 << 10;
@@ -111,7 +114,9 @@ pub enum BadRecord {
     #[error("primary key is larger than {KEY_BYTES_MAX} bytes")]
     LargeKey,
     /// The row would be unreasonably large.
-    #[error("record is larger than {RECORD_BYTES_MAX} bytes when decoded")]
+    #[error(
+        "record is larger than {PAYLOAD_BYTES_MAX} bytes, or than {RECORD_BYTES_MAX} when decoded, and cannot be a row"
+    )]
     TooLarge,
 }
 
@@ -184,6 +189,9 @@ impl Decoder {
     /// # Panics
     /// If a batch grows beyond 2 GiB. Finish it when [`Decoder::bytes`] says so.
     pub fn append(&mut self, payload: &[u8], sequence: u64, subject: &str) -> Result<(), BadRecord> {
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(BadRecord::TooLarge);
+        }
         let text = str::from_utf8(payload)
             .map_err(|error| BadRecord::Syntax { reason: "invalid UTF-8", at: error.valid_up_to() })?;
         self.scratch.clear();

@@ -10,7 +10,8 @@ pub struct Config {
     /// For how long a statement that has sent no row yet is tried again when a node is out of reach or a term ends.
     /// Default: 30,000.
     pub retry_ms_max: u64,
-    /// What all running statements together may hold in memory for sorting, grouping and joining. Default: 1 GiB.
+    /// What all running statements together may hold in memory for sorting, grouping, joining and window functions. A
+    /// statement that needs more than is free is refused; nothing is spilled to disk. Default: 1 GiB.
     pub memory_limit_bytes: usize,
     /// Connections beyond this number are refused. Default: 1,000.
     pub connections_max: usize,

@@ -2,9 +2,12 @@
 //!
 //! Owns the dispatch of statements. Knows nothing of the wire: an answer is a tag, or rows that are still to come.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use datafusion::arrow::array::RecordBatch;
 use datafusion::common::ParamValues;
+use futures::TryStreamExt;
 use tokio::time::Instant;
 
 use crate::bind;
@@ -14,9 +17,9 @@ use crate::config::Config;
 use crate::error::{Error, sqlstate};
 use crate::meta::Meta;
 use crate::metrics::Metrics;
-use crate::parser::{CopyFormat, CreateTable, Execute, Parsed, Statement, TableName};
-use crate::query::{self, Columns, Draft, Planner, Prepared, ResultSet};
-use crate::session::{Change, Limits, Session};
+use crate::parser::{CopyFormat, CreateTable, Declare, Execute, Fetch, Parsed, Statement, TableName};
+use crate::query::{self, Columns, Draft, Planner, Prepared, QueryThreads, ResultSet};
+use crate::session::{Change, Limits, Session, SqlCursor, Variables};
 use crate::snapshot::{Snapshot, Snapshots};
 
 /// The parts of a frontend.
@@ -27,6 +30,7 @@ pub(crate) struct Frontend {
     pub(crate) cache: CatalogCache,
     pub(crate) snapshots: Snapshots,
     pub(crate) planner: Planner,
+    pub(crate) threads: QueryThreads,
     pub(crate) metrics: Metrics,
 }
 
@@ -36,6 +40,8 @@ pub(crate) enum Runnable {
     Query(Box<Prepared>),
     /// A query whose rows go out as COPY sends them.
     Copy(Box<Prepared>, CopyFormat),
+    /// A query whose rows are fetched by other statements.
+    Declare(Box<Prepared>, Box<Declare>),
     Command(Box<Parsed>),
 }
 
@@ -43,6 +49,7 @@ pub(crate) enum Runnable {
 enum Unready {
     Query(Draft),
     Copy(Draft, CopyFormat),
+    Declare(Draft, Box<Declare>),
     Command(Box<Parsed>),
 }
 
@@ -51,13 +58,16 @@ pub(crate) enum Answer {
     Rows(ResultSet),
     Copy(ResultSet, CopyFormat),
     Done {
-        tag: &'static str,
+        tag: Cow<'static, str>,
         notices: Vec<Notice>,
         changes: Vec<Change>,
     },
     Begin,
     Commit,
     Rollback,
+    RollbackTo(String),
+    /// Portals are the connection's; no name is every one, cursors included.
+    Close(Option<String>),
     /// Prepared statements are the connection's; no name is every one.
     Deallocate(Option<String>),
     DiscardAll(Vec<Change>),
@@ -93,7 +103,7 @@ impl Notice {
         Notice::with_sqlstate(sqlstate::SUCCESSFUL_COMPLETION, message)
     }
 
-    fn with_sqlstate(sqlstate: &'static str, message: impl Into<String>) -> Notice {
+    pub(crate) fn with_sqlstate(sqlstate: &'static str, message: impl Into<String>) -> Notice {
         Notice { severity: Severity::Notice, sqlstate, message: message.into(), hint: None }
     }
 
@@ -116,6 +126,7 @@ impl Frontend {
         Ok(Frontend {
             snapshots: Snapshots::new(Arc::clone(&meta), cache.clone()),
             planner: Planner::new(&config, cache.clone())?,
+            threads: QueryThreads::new()?,
             metrics: Metrics::new(),
             config,
             meta,
@@ -139,15 +150,18 @@ impl Frontend {
     ) -> Result<(Runnable, Option<Columns>), Error> {
         let draft = self.draft(session, parsed)?;
         let needs_newest = match &draft {
-            Unready::Query(query) | Unready::Copy(query, _) => query.reads_tables(),
+            Unready::Query(query) | Unready::Copy(query, _) | Unready::Declare(query, _) => query.reads_tables(),
             Unready::Command(_) => false,
         };
         let catalog = if needs_newest { self.newest_catalog(limits).await? } else { self.cache.newest() };
         let runnable = self.ready(session, &catalog, draft, hints).await?;
         let columns = match &runnable {
             Runnable::Query(prepared) => Some(prepared.describe(&self.planner, session, &catalog).await?),
-            Runnable::Copy(..) => None,
-            Runnable::Command(parsed) => commands::schema_of(&parsed.statement).map(Columns::of),
+            Runnable::Copy(..) | Runnable::Declare(..) => None,
+            Runnable::Command(parsed) => match &parsed.statement {
+                Statement::Fetch(fetch) => Some(cursor(session, parsed, fetch)?.columns.clone()),
+                statement => commands::schema_of(statement).map(Columns::of),
+            },
         };
         Ok((runnable, columns))
     }
@@ -161,6 +175,10 @@ impl Frontend {
             Statement::Copy { query, format } => {
                 let (query, format) = (query.clone(), format.clone());
                 Ok(Unready::Copy(self.planner.read(parsed, query)?, format))
+            }
+            Statement::Declare(declare) => {
+                let (declare, query) = (declare.clone(), declare.query.clone());
+                Ok(Unready::Declare(self.planner.read(parsed, query)?, declare))
             }
             Statement::Execute(execute) => {
                 let (parsed, query) = called(session, &parsed, execute)?;
@@ -181,6 +199,7 @@ impl Frontend {
         match draft {
             Unready::Query(query) => Ok(Runnable::Query(Box::new(prepare(query).await?))),
             Unready::Copy(query, format) => Ok(Runnable::Copy(Box::new(prepare(query).await?), format)),
+            Unready::Declare(query, declare) => Ok(Runnable::Declare(Box::new(prepare(query).await?), declare)),
             Unready::Command(parsed) => Ok(Runnable::Command(parsed)),
         }
     }
@@ -199,16 +218,48 @@ impl Frontend {
                 let rows = query::open(self, session, limits, prepared, values).await?;
                 Ok(Answer::Copy(rows, format.clone()))
             }
+            Runnable::Declare(prepared, declare) => self.declare(session, limits, prepared, declare, values).await,
             Runnable::Command(parsed) => self.command(session, limits, parsed).await,
         }
+    }
+
+    /// Opens a cursor. Its query begins to run, so that an error in it is told now.
+    async fn declare(
+        &self,
+        session: &Arc<Session>,
+        limits: &Limits,
+        prepared: &Prepared,
+        declare: &Declare,
+        values: Option<&ParamValues>,
+    ) -> Result<Answer, Error> {
+        let Declare { name, location, holds, .. } = declare;
+        let at = |error: Error| error.at(prepared.parsed.position(*location));
+        if !holds {
+            session
+                .transaction()
+                .check_open("DECLARE CURSOR")
+                .map_err(|error| at(error).with_hint("begin a transaction first, or declare the cursor WITH HOLD"))?;
+        }
+        session.cursors().check_free(name).map_err(at)?;
+        let rows = query::open(self, session, limits, prepared, values).await?;
+        let cursor = SqlCursor::new(rows.columns, rows.batches);
+        let is_committed = !session.transaction().is_open();
+        session.cursors().declare(name, cursor, *holds, is_committed).map_err(at)?;
+        Ok(Answer::Done { tag: "DECLARE CURSOR".into(), notices: rows.notices, changes: Vec::new() })
     }
 
     async fn command(&self, session: &Arc<Session>, limits: &Limits, parsed: &Parsed) -> Result<Answer, Error> {
         let deadline = limits.retry_until(self.config.retry_max());
         let show = |batch| Ok(Answer::Rows(ResultSet::ready("SHOW", batch)));
         match &parsed.statement {
-            Statement::CreateTable(create) => self.create_table(parsed, create, deadline).await,
-            Statement::DropTable { names, if_exists } => self.drop_tables(parsed, names, *if_exists, deadline).await,
+            Statement::CreateTable(create) => {
+                let answer = self.create_table(parsed, create, deadline).await?;
+                Ok(answer.with_notices(lasting(session, "CREATE TABLE")))
+            }
+            Statement::DropTable { names, if_exists } => {
+                let answer = self.drop_tables(parsed, names, *if_exists, deadline).await?;
+                Ok(answer.with_notices(lasting(session, "DROP TABLE")))
+            }
             Statement::ShowTables => show(commands::tables(&*self.newest_catalog(limits).await?)?),
             Statement::ShowCreateTable(name) => {
                 let catalog = self.newest_catalog(limits).await?;
@@ -226,19 +277,40 @@ impl Frontend {
                 self.meta.flush(deadline).await?;
                 Ok(done("FLUSH"))
             }
-            Statement::Set { name, value, location } => {
-                let change = session.variables().set(name, value.as_deref());
+            Statement::Set { name, value, is_local, location } => {
+                let mut variables = session.variables();
+                let set = if *is_local { Variables::set_local } else { Variables::set };
+                let change = set(&mut variables, name, value.as_deref());
                 let change = change.map_err(|error| error.at(parsed.position(*location)))?;
-                let notices = change.notice.iter().map(Notice::new).collect();
+                let mut notices: Vec<Notice> = change.notice.iter().map(Notice::new).collect();
+                if *is_local && !session.transaction().is_open() {
+                    let message = "SET LOCAL can only be used in transaction blocks";
+                    notices = vec![Notice::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, message)];
+                }
                 let tag = if value.is_some() { "SET" } else { "RESET" };
-                Ok(Answer::Done { tag, notices, changes: vec![change] })
+                Ok(Answer::Done { tag: tag.into(), notices, changes: vec![change] })
             }
             Statement::ResetAll => {
-                Ok(Answer::Done { tag: "RESET", notices: Vec::new(), changes: session.variables().reset() })
+                Ok(Answer::Done { tag: "RESET".into(), notices: Vec::new(), changes: session.variables().reset() })
             }
             Statement::Begin => Ok(Answer::Begin),
             Statement::Commit => Ok(Answer::Commit),
             Statement::Rollback => Ok(Answer::Rollback),
+            Statement::Savepoint(name) => session.transaction().save(name).map(|()| done("SAVEPOINT")),
+            Statement::Release(name) => session.transaction().release(name).map(|()| done("RELEASE")),
+            Statement::RollbackTo(name) => Ok(Answer::RollbackTo(name.clone())),
+            Statement::Fetch(fetch) => {
+                let cursor = cursor(session, parsed, fetch)?;
+                let (columns, batches) = (cursor.columns.clone(), cursor.fetch(fetch.count));
+                Ok(Answer::Rows(ResultSet { columns, batches, tag: "FETCH", notices: Vec::new() }))
+            }
+            Statement::Move(fetch) => {
+                let batches = cursor(session, parsed, fetch)?.fetch(fetch.count);
+                let count = |count, batch: RecordBatch| std::future::ready(Ok(count + batch.num_rows()));
+                let moved = batches.try_fold(0, count).await?;
+                Ok(Answer::Done { tag: format!("MOVE {moved}").into(), notices: Vec::new(), changes: Vec::new() })
+            }
+            Statement::Close(name) => Ok(Answer::Close(name.clone())),
             Statement::Deallocate(name) => Ok(Answer::Deallocate(name.clone())),
             Statement::DiscardAll => Ok(Answer::DiscardAll(session.variables().reset())),
             Statement::Nothing(tag) => Ok(done(tag)),
@@ -248,7 +320,7 @@ impl Frontend {
                 added.map_err(|error| error.at(position))?;
                 Ok(done("PREPARE"))
             }
-            Statement::Query(_) | Statement::Copy { .. } | Statement::Execute(_) => {
+            Statement::Query(_) | Statement::Copy { .. } | Statement::Declare(_) | Statement::Execute(_) => {
                 Err(Error::internal("a query is not run as a command"))
             }
         }
@@ -269,7 +341,7 @@ impl Frontend {
             let message = format!("relation \"{}\" already exists, skipping", bound.table.name);
             notices = vec![Notice::with_sqlstate(sqlstate::DUPLICATE_TABLE, message)];
         }
-        Ok(Answer::Done { tag: "CREATE TABLE", notices, changes: Vec::new() })
+        Ok(Answer::Done { tag: "CREATE TABLE".into(), notices, changes: Vec::new() })
     }
 
     async fn drop_tables(
@@ -293,7 +365,7 @@ impl Frontend {
                 notices.push(Notice::new(message));
             }
         }
-        Ok(Answer::Done { tag: "DROP TABLE", notices, changes: Vec::new() })
+        Ok(Answer::Done { tag: "DROP TABLE".into(), notices, changes: Vec::new() })
     }
 
     /// The catalog as of now: everything that was acknowledged before is in it.
@@ -303,18 +375,37 @@ impl Frontend {
     }
 }
 
+impl Answer {
+    fn with_notices(self, more: impl IntoIterator<Item = Notice>) -> Answer {
+        match self {
+            Answer::Done { tag, mut notices, changes } => {
+                notices.extend(more);
+                Answer::Done { tag, notices, changes }
+            }
+            other => other,
+        }
+    }
+}
+
 impl Runnable {
     /// The kind of the statement, for metrics and traces.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Runnable::Query(_) => "query",
             Runnable::Copy(..) => "copy",
+            Runnable::Declare(..) => "cursor",
             Runnable::Command(parsed) => match parsed.statement {
                 Statement::CreateTable(_) => "create_table",
                 Statement::DropTable { .. } => "drop_table",
                 Statement::Flush => "flush",
                 Statement::Set { .. } | Statement::ResetAll => "set",
-                Statement::Begin | Statement::Commit | Statement::Rollback => "transaction",
+                Statement::Begin
+                | Statement::Commit
+                | Statement::Rollback
+                | Statement::Savepoint(_)
+                | Statement::Release(_)
+                | Statement::RollbackTo(_) => "transaction",
+                Statement::Fetch(_) | Statement::Move(_) | Statement::Close(_) => "cursor",
                 Statement::Prepare(_) | Statement::Deallocate(_) | Statement::DiscardAll | Statement::Nothing(_) => {
                     "other"
                 }
@@ -326,7 +417,7 @@ impl Runnable {
     /// The query in it.
     pub(crate) fn query(&self) -> Option<&Prepared> {
         match self {
-            Runnable::Query(prepared) | Runnable::Copy(prepared, _) => Some(prepared),
+            Runnable::Query(prepared) | Runnable::Copy(prepared, _) | Runnable::Declare(prepared, _) => Some(prepared),
             Runnable::Command(_) => None,
         }
     }
@@ -352,8 +443,21 @@ fn called(
     Ok((Parsed::clone(&prepared), query))
 }
 
+/// A warning for a statement in a transaction block, which is not part of the transaction. Drivers open one unasked, so it
+/// is not refused.
+fn lasting(session: &Session, command: &str) -> Option<Notice> {
+    session.transaction().is_open().then(|| {
+        let message = format!("{command} is done at once: ROLLBACK does not undo it");
+        Notice::warning(sqlstate::WARNING, message)
+    })
+}
+
 fn done(tag: &'static str) -> Answer {
-    Answer::Done { tag, notices: Vec::new(), changes: Vec::new() }
+    Answer::Done { tag: tag.into(), notices: Vec::new(), changes: Vec::new() }
+}
+
+fn cursor(session: &Session, parsed: &Parsed, fetch: &Fetch) -> Result<Arc<SqlCursor>, Error> {
+    session.cursors().get(&fetch.name).map_err(|error| error.at(parsed.position(fetch.location)))
 }
 
 fn find<'a>(catalog: &'a Catalog, parsed: &Parsed, name: &TableName) -> Result<&'a weir_common::catalog::Table, Error> {

@@ -1,15 +1,18 @@
-//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and [`numeric`], [`casts`],
-//! [`comparable`] (equality), [`quantified`] (ANY and ALL), [`jsonb`], and those that drivers and psql call.
+//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and [`numeric`], [`bounded`]
+//! (results that could take all memory), [`casts`], [`comparable`] (equality), [`quantified`] (ANY and ALL), [`jsonb`], [`quote`],
+//! and those that drivers and psql call.
 //!
 //! Of the latter most answer a constant: Weir has no descriptions, indexes or replication that they could tell of. Those
 //! that depend on the session are made for each.
 
 mod arithmetic;
+mod bounded;
 mod casts;
 mod comparable;
 mod jsonb;
 mod numeric;
 mod quantified;
+mod quote;
 mod size;
 
 use std::hash::{Hash, Hasher};
@@ -23,6 +26,7 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 
 pub(crate) use arithmetic::CheckedArithmetic;
+pub(crate) use bounded::bounded;
 #[cfg(test)]
 pub(crate) use casts::from_text as read_text;
 pub(crate) use casts::{Casts, Literals};
@@ -32,11 +36,15 @@ pub(crate) use numeric::{decimal_operation, quotient};
 pub(crate) use quantified::function_of;
 
 use crate::error::Error;
-use crate::session::{SERVER_VERSION, Session};
+use crate::session::{SERVER_VERSION, Session, Variables};
 
-/// What `version()` answers; drivers read the number after "PostgreSQL".
+/// The version of RisingWave whose SQL Weir speaks.
+const RISINGWAVE: &str = "2.5.0";
+
+/// What `version()` answers. Drivers read the number after "PostgreSQL"; tools of RisingWave's look for its name.
 fn version() -> String {
-    format!("PostgreSQL {SERVER_VERSION}-Weir-{} ({})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH)
+    let (weir, machine) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
+    format!("PostgreSQL {SERVER_VERSION}-RisingWave-{RISINGWAVE} (Weir {weir}, {machine})")
 }
 
 /// Functions that are the same for everybody.
@@ -73,6 +81,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     .map(|(name, value)| Constant::udf(name, value))
     .chain(jsonb::functions())
     .chain(quantified::functions())
+    .chain(quote::functions())
     .chain([ScalarUDF::from(size::SizePretty::new())])
     .collect()
 }
@@ -85,17 +94,8 @@ pub(crate) fn of_session(session: &Arc<Session>) -> Vec<ScalarUDF> {
         Constant::udf("current_user", user.clone()),
         Constant::udf("current_role", user),
         Constant::udf("pg_backend_pid", ScalarValue::Int32(Some(session.pid()))),
-        ScalarUDF::from(CurrentSetting {
-            session: Arc::downgrade(session),
-            pid: session.pid(),
-            signature: Signature::one_of(
-                vec![
-                    TypeSignature::Exact(vec![DataType::Utf8]),
-                    TypeSignature::Exact(vec![DataType::Utf8, DataType::Boolean]),
-                ],
-                Volatility::Volatile,
-            ),
-        }),
+        Setting::udf(session, false),
+        Setting::udf(session, true),
     ]
 }
 
@@ -132,32 +132,49 @@ impl ScalarUDFImpl for Constant {
     }
 }
 
-/// `current_setting(name [, missing_ok])`.
+/// `current_setting(name [, missing_ok])` and `set_config(name, value, is_local)`.
 #[derive(Debug)]
-struct CurrentSetting {
+struct Setting {
+    sets: bool,
     /// Weak, since the session keeps the state that keeps this.
     session: Weak<Session>,
     pid: i32,
     signature: Signature,
 }
 
-impl PartialEq for CurrentSetting {
-    fn eq(&self, other: &CurrentSetting) -> bool {
-        self.pid == other.pid && Weak::ptr_eq(&self.session, &other.session)
+impl Setting {
+    fn udf(session: &Arc<Session>, sets: bool) -> ScalarUDF {
+        let (text, flag) = (DataType::Utf8, DataType::Boolean);
+        let signatures = match sets {
+            true => vec![TypeSignature::Exact(vec![text.clone(), text, flag])],
+            false => vec![TypeSignature::Exact(vec![text.clone()]), TypeSignature::Exact(vec![text, flag])],
+        };
+        ScalarUDF::from(Setting {
+            sets,
+            session: Arc::downgrade(session),
+            pid: session.pid(),
+            signature: Signature::one_of(signatures, Volatility::Volatile),
+        })
     }
 }
 
-impl Eq for CurrentSetting {}
+impl PartialEq for Setting {
+    fn eq(&self, other: &Setting) -> bool {
+        self.sets == other.sets && self.pid == other.pid && Weak::ptr_eq(&self.session, &other.session)
+    }
+}
 
-impl Hash for CurrentSetting {
+impl Eq for Setting {}
+
+impl Hash for Setting {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.pid.hash(state);
+        (self.sets, self.pid).hash(state);
     }
 }
 
-impl ScalarUDFImpl for CurrentSetting {
+impl ScalarUDFImpl for Setting {
     fn name(&self) -> &str {
-        "current_setting"
+        if self.sets { "set_config" } else { "current_setting" }
     }
 
     fn signature(&self) -> &Signature {
@@ -169,21 +186,29 @@ impl ScalarUDFImpl for CurrentSetting {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let text = |value| Ok(ColumnarValue::Scalar(ScalarValue::Utf8(value)));
         let name = match args.args.first() {
             Some(ColumnarValue::Scalar(ScalarValue::Utf8(Some(name)))) => name,
-            Some(ColumnarValue::Scalar(ScalarValue::Utf8(None))) => {
-                return Ok(ColumnarValue::Scalar(ScalarValue::Utf8(None)));
-            }
-            _ => return Err(Error::unsupported("current_setting of a column is not supported yet").into()),
+            Some(ColumnarValue::Scalar(ScalarValue::Utf8(None))) => return text(None),
+            _ => return Err(Error::unsupported(format!("{} of a column is not supported yet", self.name())).into()),
         };
-        let missing_ok = matches!(args.args.get(1), Some(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true)))));
         let session = self.session.upgrade().ok_or_else(|| DataFusionError::Internal("the session is over".into()))?;
-        let variables = session.variables();
-        let value = match variables.show(name) {
-            Ok(value) => Some(value.to_owned()),
-            Err(_) if missing_ok => None,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(ColumnarValue::Scalar(ScalarValue::Utf8(value)))
+        let mut variables = session.variables();
+        if self.sets {
+            let is_local = matches!(args.args.get(2), Some(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true)))));
+            let set = if is_local { Variables::set_local } else { Variables::set };
+            return match args.args.get(1) {
+                Some(ColumnarValue::Scalar(ScalarValue::Utf8(value))) => {
+                    text(Some(set(&mut variables, name, value.as_deref())?.value))
+                }
+                _ => Err(Error::unsupported("set_config to a column is not supported yet").into()),
+            };
+        }
+        let missing_ok = matches!(args.args.get(1), Some(ColumnarValue::Scalar(ScalarValue::Boolean(Some(true)))));
+        match variables.show(name) {
+            Ok(value) => text(Some(value.to_owned())),
+            Err(_) if missing_ok => text(None),
+            Err(error) => Err(error.into()),
+        }
     }
 }

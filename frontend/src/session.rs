@@ -2,7 +2,9 @@
 //!
 //! Owns session variables and the way to cancel what runs. A session runs one statement at a time.
 
+mod cursors;
 mod statements;
+mod transaction;
 mod variables;
 
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -13,7 +15,9 @@ use datafusion::execution::session_state::SessionState;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use cursors::{Cursors, SqlCursor};
 use statements::PreparedStatements;
+pub(crate) use transaction::Transaction;
 pub(crate) use variables::{Change, SERVER_VERSION, Variables};
 
 use crate::error::Error;
@@ -29,6 +33,8 @@ pub(crate) struct Session {
     pid: AtomicI32,
     variables: Mutex<Variables>,
     statements: Mutex<PreparedStatements>,
+    cursors: Mutex<Cursors>,
+    transaction: Mutex<Transaction>,
     /// What ends the statement that runs, or was the last to run.
     running: Mutex<Limits>,
     /// Cancelled when the client is gone or the node stops.
@@ -45,6 +51,8 @@ impl Session {
             pid: AtomicI32::new(0),
             variables: Mutex::default(),
             statements: Mutex::default(),
+            cursors: Mutex::default(),
+            transaction: Mutex::default(),
             running: Mutex::new(Limits { canceled: closed.child_token(), closed: closed.clone(), deadline: None }),
             closed,
             template: OnceLock::new(),
@@ -72,6 +80,14 @@ impl Session {
 
     pub(crate) fn statements(&self) -> MutexGuard<'_, PreparedStatements> {
         self.statements.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn cursors(&self) -> MutexGuard<'_, Cursors> {
+        self.cursors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn transaction(&self) -> MutexGuard<'_, Transaction> {
+        self.transaction.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a statement, or the next part of one: it may be cancelled from now on, and has the session's timeout.

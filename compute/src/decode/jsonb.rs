@@ -42,6 +42,10 @@ pub(super) fn normalise(value: Value, text: &str, work: &mut Work, out: &mut Str
 }
 
 fn write(value: Value, text: &str, work: &mut Work, out: &mut String) -> Option<()> {
+    // Numbers with exponents can grow a hundredfold; what is more than a row can take need not be finished.
+    if out.len() > super::RECORD_BYTES_MAX {
+        return None;
+    }
     match value {
         Value::Null => out.push_str("null"),
         Value::Boolean(true) => out.push_str("true"),

@@ -581,3 +581,20 @@ proptest! {
         prop_assert!(batch.columns().iter().all(|column| column.len() == batch.num_rows()));
     }
 }
+
+#[test]
+fn a_record_that_is_too_large_is_bad_and_leaves_no_trace() {
+    let columns = [column("a", SqlType::Varchar), column("j", SqlType::Jsonb)];
+    let mut decoder = Decoder::new(&columns, "split");
+    let filler = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
+    let too_large = filler(PAYLOAD_BYTES_MAX);
+    assert_eq!(decoder.append(too_large.as_bytes(), 1, "subject"), Err(BadRecord::TooLarge));
+    // Six bytes a number, which grow to four hundred.
+    let grows = format!("{{\"j\":[{}1]}}", "1e400,".repeat(1 << 20));
+    assert!(decoder.append(grows.as_bytes(), 2, "subject").is_err());
+    decoder.append(filler(PAYLOAD_BYTES_MAX - 100).as_bytes(), 3, "subject").expect("as large as it may be");
+    decoder.append(b"{\"j\": 1}", 4, "subject").expect("a good record");
+    let batch = decoder.finish();
+    assert_eq!(batch.num_rows(), 2);
+    assert_eq!(batch.column(2).as_primitive::<UInt64Type>().values(), &[3, 4]);
+}

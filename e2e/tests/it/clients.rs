@@ -1,8 +1,10 @@
-//! The clients that people use: psql, psycopg, tokio-postgres.
+//! The clients that people use: psql, psycopg, asyncpg, tokio-postgres.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use weir_e2e::process::workspace;
 use weir_e2e::publish::publish_all;
 use weir_e2e::sandbox::{Sandbox, scenario};
 use weir_e2e::servers::Nats;
@@ -58,13 +60,28 @@ fn psql_lists_and_describes_tables() {
 fn psycopg_reads_with_and_without_parameters() {
     scenario("psycopg", async |sandbox| {
         let (_nats, weir) = with_events(sandbox).await?;
-        let (host, port) = (weir.sql_address().ip().to_string(), weir.sql_address().port().to_string());
-        let output = Command::new("/usr/bin/python3").args(["-c", include_str!("client.py"), &host, &port]).output()?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "{errors}");
-        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "ok");
-        Ok(())
+        run_python(Path::new("/usr/bin/python3"), include_str!("client.py"), &weir)
     });
+}
+
+#[test]
+fn asyncpg_reads_in_binary_through_a_pool() {
+    scenario("asyncpg", async |sandbox| {
+        let (_nats, weir) = with_events(sandbox).await?;
+        let python = workspace().join(".cache/python/venv/bin/python");
+        ensure!(python.exists(), "no {}; `deploy/setup.sh test` provides it", python.display());
+        run_python(&python, include_str!("client_asyncpg.py"), &weir)
+    });
+}
+
+/// Runs a program that prints `ok` if it found all as it should be.
+fn run_python(python: &Path, program: &str, weir: &Weir) -> Result<()> {
+    let (host, port) = (weir.sql_address().ip().to_string(), weir.sql_address().port().to_string());
+    let output = Command::new(python).args(["-c", program, &host, &port]).output().context("cannot run Python")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{errors}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "ok");
+    Ok(())
 }
 
 #[test]

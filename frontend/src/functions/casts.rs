@@ -1,7 +1,7 @@
 //! Casts that mean something else in PostgreSQL than in DataFusion.
 //!
 //! * To text: what PostgreSQL prints, where Arrow has a format of its own.
-//! * From text to numeric, interval, time, bytea (hex format) and arrays: what PostgreSQL reads.
+//! * From text to numeric, interval, date, time, bytea (hex format) and arrays: what PostgreSQL reads.
 //! * From floating-point numbers to numeric: the digits that the number was most likely written with.
 //! * From numeric and floating-point numbers to integers: rounded, where Arrow cuts off.
 //!
@@ -15,10 +15,11 @@ use datafusion::arrow::array::{
     NullBufferBuilder, PrimitiveArray, StringArray, StringBuilder,
 };
 use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use datafusion::arrow::compute::kernels::cast_utils::{Parser, string_to_time_nanoseconds};
 use datafusion::arrow::compute::{CastOptions, cast, cast_with_options};
 use datafusion::arrow::datatypes::{
-    DataType, Decimal256Type, Field, FieldRef, Float64Type, IntervalMonthDayNanoType, IntervalUnit,
-    Time64MicrosecondType, TimeUnit,
+    DataType, Date32Type, Decimal256Type, Field, FieldRef, Float64Type, IntervalMonthDayNanoType, IntervalUnit,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::Transformed;
@@ -37,6 +38,8 @@ use weir_common::interval::Interval;
 
 use crate::encode::texts;
 use crate::error::{Error, sqlstate};
+
+const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Digits that are right in every floating-point number: C's `FLT_DIG` and `DBL_DIG`.
 const REAL_DIGITS: usize = 6;
@@ -111,6 +114,7 @@ impl Conversion {
                     | DataType::Decimal256(..)
                     | DataType::Binary
                     | DataType::List(_)
+                    | DataType::Date32
                     | DataType::Interval(IntervalUnit::MonthDayNano)
                     | DataType::Time64(TimeUnit::Microsecond)
             );
@@ -200,6 +204,7 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
             let interval = Interval::parse(text).ok_or_else(|| invalid("interval", text))?;
             interval.to_arrow().ok_or_else(|| Error::out_of_range("interval out of range"))
         })?),
+        DataType::Date32 => Arc::new(read::<Date32Type>(texts, date)?),
         DataType::Time64(_) => Arc::new(read::<Time64MicrosecondType>(texts, time)?),
         DataType::Binary => {
             let values = texts.iter().map(|text| text.map(bytes).transpose()).collect::<Result<Vec<_>, Error>>()?;
@@ -232,12 +237,26 @@ fn number(text: &str, precision: u8, scale: u8) -> Result<datafusion::arrow::dat
     })
 }
 
+/// A zone after a date, which pgjdbc writes, means nothing, nor does a time; whatever else PostgreSQL reads, Arrow does.
+fn date(text: &str) -> Result<i32, Error> {
+    let is_zone = |text: &str| {
+        text.starts_with(['+', '-']) && text.bytes().skip(1).all(|byte| byte.is_ascii_digit() || byte == b':')
+    };
+    let trimmed = text.trim_ascii();
+    let date = trimmed.split_once(' ').filter(|(_, zone)| is_zone(zone)).map_or(trimmed, |(date, _)| date);
+    let date = Date32Type::parse(date).or_else(|| {
+        let micros = TimestampMicrosecondType::parse(trimmed)?;
+        i32::try_from(micros.div_euclid(DAY_MICROS)).ok()
+    });
+    date.ok_or_else(|| invalid("date", text))
+}
+
 /// 24:00 and second 60 are read here; whatever else PostgreSQL reads, Arrow does.
 fn time(text: &str) -> Result<i64, Error> {
     if ["24:00", "24:00:00"].contains(&text.trim_ascii()) {
-        return Ok(86_400_000_000);
+        return Ok(DAY_MICROS);
     }
-    let nanos = datafusion::arrow::compute::kernels::cast_utils::string_to_time_nanoseconds(text.trim_ascii());
+    let nanos = string_to_time_nanoseconds(text.trim_ascii());
     // The nearest microsecond.
     Ok((nanos.map_err(|_| invalid("time", text))? + 500) / 1_000)
 }
@@ -256,7 +275,11 @@ fn bytes(text: &str) -> Result<Vec<u8>, Error> {
 }
 
 fn invalid(ty: &str, text: &str) -> Error {
-    Error::user(sqlstate::INVALID_TEXT_REPRESENTATION, format!("invalid input syntax for type {ty}: \"{text}\""))
+    let code = match ty {
+        "date" | "time" | "interval" => sqlstate::INVALID_DATETIME_FORMAT,
+        _ => sqlstate::INVALID_TEXT_REPRESENTATION,
+    };
+    Error::user(code, format!("invalid input syntax for type {ty}: \"{text}\""))
 }
 
 /// Reads arrays as PostgreSQL prints them.

@@ -165,7 +165,7 @@ impl Cursor<'_> {
         self.expect(&Token::LParen)?;
         let mut key = Vec::new();
         loop {
-            let (name, location) = self.name("the name of a column")?;
+            let (name, location) = self.exact_name("the name of a column")?;
             key.push(ColumnRef { name, location });
             if !self.parser.consume_token(&Token::Comma) {
                 self.expect(&Token::RParen)?;
@@ -175,7 +175,7 @@ impl Cursor<'_> {
     }
 
     fn column(&mut self, definition: &mut Definition) -> Result<(), Error> {
-        let (name, location) = self.name("the name of a column")?;
+        let (name, location) = self.exact_name("the name of a column")?;
         let ty = self.column_type()?;
         let mut not_null = None;
         loop {

@@ -8,15 +8,12 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
-use super::lex::Text;
+use super::lex::{Cut, Text};
 use super::{TableName, depth};
 use crate::error::{Error, sqlstate};
 
 /// Nesting beyond this is refused, so that a statement cannot exhaust the stack.
 const RECURSION_LIMIT: usize = 128;
-
-/// Identifiers beyond this many bytes are refused; PostgreSQL cuts them silently, which hides mistakes.
-const NAME_LENGTH_MAX: usize = 63;
 
 /// The only database and the only schema that hold tables.
 pub(crate) const DATABASE: &str = "dev";
@@ -26,13 +23,15 @@ pub(crate) const SCHEMA: &str = "public";
 pub(super) struct Cursor<'a> {
     pub(super) parser: Parser<'static>,
     pub(super) text: Text<'a>,
+    /// Names that were cut in the tokens.
+    cut: &'a [Cut],
 }
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(tokens: Vec<TokenWithSpan>, text: Text<'a>) -> Cursor<'a> {
+    pub(super) fn new(tokens: Vec<TokenWithSpan>, text: Text<'a>, cut: &'a [Cut]) -> Cursor<'a> {
         let parser =
             Parser::new(&PostgreSqlDialect {}).with_recursion_limit(RECURSION_LIMIT).with_tokens_with_locations(tokens);
-        Cursor { parser, text }
+        Cursor { parser, text, cut }
     }
 
     /// Where the next token starts.
@@ -122,14 +121,21 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// A name that also is one outside of Weir, such as that of a field: cut it would silently mean another one.
+    pub(super) fn exact_name(&mut self, what: &str) -> Result<(String, Location), Error> {
+        let (name, location) = self.name(what)?;
+        match self.cut.iter().find(|cut| cut.location == location) {
+            Some(cut) => Err(Error::user(sqlstate::NAME_TOO_LONG, format!("the name \"{}\" is too long", cut.written))
+                .with_hint("names have at most 63 bytes")
+                .at(self.text.position(location))),
+            None => Ok((name, location)),
+        }
+    }
+
     fn check_name(&self, name: &str, location: Location) -> Result<(), Error> {
         let position = self.text.position(location);
         if name.is_empty() {
             return Err(Error::user(sqlstate::SYNTAX_ERROR, "a name cannot be empty").at(position));
-        }
-        if name.len() > NAME_LENGTH_MAX {
-            let message = format!("the name \"{name}\" is longer than {NAME_LENGTH_MAX} bytes");
-            return Err(Error::user(sqlstate::NAME_TOO_LONG, message).at(position));
         }
         Ok(())
     }

@@ -93,6 +93,39 @@ pub(crate) fn statements(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> 
         .collect()
 }
 
+/// Names are cut to this many bytes, as in PostgreSQL.
+const NAME_BYTES_MAX: usize = 63;
+
+/// A name that was cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Cut {
+    pub(super) location: Location,
+    pub(super) written: String,
+    pub(super) kept: String,
+}
+
+impl std::fmt::Display for Cut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "identifier \"{}\" will be truncated to \"{}\"", self.written, self.kept)
+    }
+}
+
+/// Cuts names that are too long; says which. Values in backquotes are no names.
+pub(super) fn truncate_names(tokens: &mut [TokenWithSpan]) -> Vec<Cut> {
+    let mut cut = Vec::new();
+    for TokenWithSpan { token, span } in tokens {
+        if let Token::Word(word) = token
+            && word.quote_style != Some('`')
+            && word.value.len() > NAME_BYTES_MAX
+        {
+            let kept = word.value[..word.value.floor_char_boundary(NAME_BYTES_MAX)].to_owned();
+            let written = std::mem::replace(&mut word.value, kept.clone());
+            cut.push(Cut { location: span.start, written, kept });
+        }
+    }
+    cut
+}
+
 fn lower(message: &str) -> String {
     let mut chars = message.chars();
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
@@ -172,6 +205,16 @@ mod tests {
     fn a_semicolon_in_a_literal_does_not_end_a_statement() {
         let tokens = Text("SELECT ';' ;; -- nothing\n; SELECT 2").tokens().expect("a valid text");
         assert_eq!(statements(tokens).len(), 2);
+    }
+
+    #[test]
+    fn names_are_cut_between_characters() {
+        let long = "ä".repeat(40);
+        let mut tokens = Text(&format!("SELECT {long}, `{long}`, '{long}'")).tokens().expect("a valid text");
+        let cut = truncate_names(&mut tokens);
+        assert_eq!(cut.len(), 1);
+        assert_eq!((cut[0].location.column, cut[0].kept.as_str()), (8, &*"ä".repeat(31)));
+        assert!(tokens.iter().any(|token| matches!(&token.token, Token::Word(word) if word.value == "ä".repeat(31))));
     }
 
     #[test]

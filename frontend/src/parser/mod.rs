@@ -6,6 +6,7 @@
 mod copy;
 mod create_table;
 mod cursor;
+mod declare;
 mod depth;
 mod lex;
 mod prepare;
@@ -22,6 +23,7 @@ pub(crate) use copy::CopyFormat;
 pub(crate) use create_table::{ColumnDef, CreateTable};
 use cursor::Cursor;
 pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
+pub(crate) use declare::{Declare, Fetch};
 pub(crate) use lex::Text;
 pub(crate) use prepare::{Execute, Prepare};
 pub(crate) use redact::redact;
@@ -37,6 +39,8 @@ pub(crate) struct Parsed {
     pub(crate) script: Arc<str>,
     /// The bytes of `script` that are this statement.
     range: std::ops::Range<usize>,
+    /// What its author should know of it.
+    pub(crate) notices: Vec<String>,
 }
 
 impl Parsed {
@@ -47,7 +51,7 @@ impl Parsed {
 
     /// Whether a transaction that has failed may run it.
     pub(crate) fn ends_transaction(&self) -> bool {
-        matches!(self.statement, Statement::Commit | Statement::Rollback)
+        matches!(self.statement, Statement::Commit | Statement::Rollback | Statement::RollbackTo(_))
     }
 
     /// The position of a location in the client's text.
@@ -78,6 +82,8 @@ pub(crate) enum Statement {
     Set {
         name: String,
         value: Option<String>,
+        /// Until the transaction ends.
+        is_local: bool,
         location: Location,
     },
     /// `RESET ALL`.
@@ -85,6 +91,12 @@ pub(crate) enum Statement {
     Begin,
     Commit,
     Rollback,
+    /// `SAVEPOINT name`.
+    Savepoint(String),
+    /// `RELEASE name`.
+    Release(String),
+    /// `ROLLBACK TO name`.
+    RollbackTo(String),
     /// `DEALLOCATE name`; no name is every one.
     Deallocate(Option<String>),
     /// `DISCARD ALL`.
@@ -102,6 +114,14 @@ pub(crate) enum Statement {
     Prepare(Box<Prepare>),
     /// `EXECUTE name (arguments)`.
     Execute(Box<Execute>),
+    /// `DECLARE name CURSOR FOR query`.
+    Declare(Box<Declare>),
+    /// `FETCH`.
+    Fetch(Fetch),
+    /// `MOVE`: as FETCH, but only tells how many rows there were.
+    Move(Fetch),
+    /// `CLOSE name`; no name is every cursor.
+    Close(Option<String>),
 }
 
 /// A table's name in the schema `public`, and where it stands.
@@ -129,11 +149,14 @@ pub(crate) fn parse(sql: &str) -> Result<Vec<Parsed>, Error> {
     let mut walk = lex::Walk::new(text);
     pieces
         .into_iter()
-        .map(|tokens| {
+        .map(|mut tokens| {
             let span = extent(&tokens);
+            let cut = lex::truncate_names(&mut tokens);
             let range = walk.offset(span.start)..walk.offset(span.end);
-            let statement = depth::within(depth::bound(&tokens), || Cursor::new(tokens, text).statement())?;
-            Ok(Parsed { statement, script: Arc::clone(&script), range })
+            let bound = depth::bound(&tokens);
+            let statement = depth::within(bound, || Cursor::new(tokens, text, &cut).statement())?;
+            let notices = cut.iter().map(lex::Cut::to_string).collect();
+            Ok(Parsed { statement, script: Arc::clone(&script), range, notices })
         })
         .collect()
 }
@@ -175,10 +198,20 @@ impl Cursor<'_> {
             "BEGIN" | "START" => self.begin(),
             "COMMIT" | "END" => self.end_transaction(Statement::Commit),
             "ROLLBACK" | "ABORT" => self.end_transaction(Statement::Rollback),
-            "SAVEPOINT" => Ok(self.nothing("SAVEPOINT")),
-            "RELEASE" => Ok(self.nothing("RELEASE")),
+            "SAVEPOINT" => {
+                self.parser.advance_token();
+                Ok(Statement::Savepoint(self.savepoint()?))
+            }
+            "RELEASE" => {
+                self.parser.advance_token();
+                let _noise = self.words(&["SAVEPOINT"]);
+                Ok(Statement::Release(self.savepoint()?))
+            }
             "UNLISTEN" => Ok(self.nothing("UNLISTEN")),
-            "CLOSE" => Ok(self.nothing("CLOSE CURSOR")),
+            "DECLARE" => self.declare(),
+            "FETCH" => Ok(Statement::Fetch(self.fetch()?)),
+            "MOVE" => Ok(Statement::Move(self.fetch()?)),
+            "CLOSE" => self.close(),
             "DISCARD" => self.bare(&["DISCARD", "ALL"], Statement::DiscardAll),
             "DEALLOCATE" => self.deallocate(),
             _ => Err(self.refuse(&word)),
@@ -187,17 +220,15 @@ impl Cursor<'_> {
 
     /// Statements that PostgreSQL or RisingWave have and this version does not.
     fn refuse(&self, word: &str) -> Error {
-        const LATER: [&str; 20] = [
+        const LATER: [&str; 18] = [
             "ALTER",
             "ANALYZE",
             "CALL",
             "CHECKPOINT",
             "CLUSTER",
             "COMMENT",
-            "DECLARE",
             "DELETE",
             "DO",
-            "FETCH",
             "GRANT",
             "INSERT",
             "KILL",
@@ -268,11 +299,22 @@ impl Cursor<'_> {
     fn end_transaction(&mut self, statement: Statement) -> Result<Statement, Error> {
         self.parser.advance_token();
         let _noise = self.words(&["WORK"]) || self.words(&["TRANSACTION"]);
-        if self.words(&["TO"]) {
-            return Ok(self.nothing("ROLLBACK"));
+        if matches!(statement, Statement::Rollback) && self.words(&["TO"]) {
+            let _noise = self.words(&["SAVEPOINT"]);
+            return Ok(Statement::RollbackTo(self.savepoint()?));
         }
+        if self.words(&["AND", "CHAIN"]) {
+            return Err(self.unsupported("AND CHAIN"));
+        }
+        let _default = self.words(&["AND", "NO", "CHAIN"]);
         self.expect_end()?;
         Ok(statement)
+    }
+
+    fn savepoint(&mut self) -> Result<String, Error> {
+        let (name, _) = self.name("the name of a savepoint")?;
+        self.expect_end()?;
+        Ok(name)
     }
 
     fn deallocate(&mut self) -> Result<Statement, Error> {

@@ -14,18 +14,18 @@ impl Cursor<'_> {
             self.skip_rest();
             return Ok(Statement::Nothing("SET"));
         }
-        let _scope = self.words(&["SESSION"]) || self.words(&["LOCAL"]);
+        let is_local = !self.words(&["SESSION"]) && self.words(&["LOCAL"]);
         let location = self.here();
         if self.words(&["TIME", "ZONE"]) {
             let value = self.variable_value()?;
             self.expect_end()?;
             let value = value.filter(|value| !value.eq_ignore_ascii_case("local"));
-            return Ok(Statement::Set { name: "timezone".to_owned(), value, location });
+            return Ok(Statement::Set { name: "timezone".to_owned(), value, is_local, location });
         }
         if self.words(&["NAMES"]) {
             let value = if self.at_end() { None } else { self.variable_value()? };
             self.expect_end()?;
-            return Ok(Statement::Set { name: "client_encoding".to_owned(), value, location });
+            return Ok(Statement::Set { name: "client_encoding".to_owned(), value, is_local, location });
         }
         let name = self.variable_name()?;
         if !self.parser.consume_token(&Token::Eq) && !self.words(&["TO"]) {
@@ -39,7 +39,7 @@ impl Cursor<'_> {
             }
         }
         self.expect_end()?;
-        Ok(Statement::Set { name, value, location })
+        Ok(Statement::Set { name, value, is_local, location })
     }
 
     pub(super) fn reset(&mut self) -> Result<Statement, Error> {
@@ -51,7 +51,7 @@ impl Cursor<'_> {
         }
         let name = if self.words(&["TIME", "ZONE"]) { "timezone".to_owned() } else { self.variable_name()? };
         self.expect_end()?;
-        Ok(Statement::Set { name, value: None, location })
+        Ok(Statement::Set { name, value: None, is_local: false, location })
     }
 
     pub(super) fn show(&mut self) -> Result<Statement, Error> {

@@ -31,13 +31,15 @@ fn statements_of_weirs_own() {
 #[test]
 fn session_variables() {
     let set = |sql: &str| match one(sql) {
-        Statement::Set { name, value, .. } => format!("{name}={}", value.unwrap_or_else(|| "DEFAULT".to_owned())),
+        Statement::Set { name, value, is_local, .. } => {
+            format!("{}{name}={}", if is_local { "local " } else { "" }, value.unwrap_or_else(|| "DEFAULT".to_owned()))
+        }
         other => panic!("{sql}: {other:?}"),
     };
     assert_eq!(set("SET application_name = 'x'"), "application_name=x");
     assert_eq!(set("SET SESSION DateStyle TO ISO, MDY"), "datestyle=ISO, MDY");
     assert_eq!(set("SET extra_float_digits TO -3"), "extra_float_digits=-3");
-    assert_eq!(set("SET LOCAL statement_timeout TO DEFAULT"), "statement_timeout=DEFAULT");
+    assert_eq!(set("SET LOCAL statement_timeout TO DEFAULT"), "local statement_timeout=DEFAULT");
     assert_eq!(set("SET TIME ZONE 'UTC'"), "timezone=UTC");
     assert_eq!(set("SET NAMES 'UTF8'"), "client_encoding=UTF8");
     assert_eq!(set("RESET search_path"), "search_path=DEFAULT");
@@ -56,7 +58,7 @@ fn transactions_are_accepted() {
     assert!(matches!(one("COMMIT WORK"), Statement::Commit));
     assert!(matches!(one("END"), Statement::Commit));
     assert!(matches!(one("ROLLBACK"), Statement::Rollback));
-    assert!(matches!(one("ROLLBACK TO SAVEPOINT a"), Statement::Nothing("ROLLBACK")));
+    assert!(matches!(one("ROLLBACK TO SAVEPOINT a"), Statement::RollbackTo(name) if name == "a"));
     assert!(matches!(one("DEALLOCATE ALL"), Statement::Deallocate(None)));
     assert!(matches!(one("DEALLOCATE \"_pg3_0\""), Statement::Deallocate(Some(name)) if name == "_pg3_0"));
     assert!(matches!(one("DISCARD ALL"), Statement::DiscardAll));
@@ -106,6 +108,7 @@ fn long_chains_are_refused_wherever_they_stand() {
         ("EXECUTE p (1", " + 1", ")"),
         ("PREPARE p AS SELECT 1", " + 1", ""),
         ("COPY (SELECT 1", " + 1", ") TO STDOUT"),
+        ("DECLARE c CURSOR FOR SELECT 1", " + 1", ""),
     ];
     for (head, link, tail) in chains {
         // The middle one is parsed before it is refused.
@@ -121,6 +124,7 @@ fn long_lists_are_no_deep_nesting() {
     let list = |item: &str, count| vec![item; count].join(", ");
     for sql in [
         format!("SELECT * FROM t WHERE a IN ({})", list("-1", 20_000)),
+        format!("DECLARE c CURSOR FOR SELECT 1 FROM t WHERE {}", vec!["a = 1"; 240].join(" OR ")),
         format!("SELECT {}", list("a + 1 * 2", 5_000)),
         format!("VALUES {}", list("(1, 'x')", 20_000)),
         format!("SELECT CASE {} END FROM t", vec!["WHEN a = 1 THEN 2"; 2_000].join(" ")),

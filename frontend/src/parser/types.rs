@@ -70,7 +70,7 @@ impl Cursor<'_> {
         self.expect(&Token::Lt)?;
         let mut fields: Vec<StructField> = Vec::new();
         loop {
-            let (name, location) = self.name("the name of a field")?;
+            let (name, location) = self.exact_name("the name of a field")?;
             if fields.iter().any(|field| field.name == name) {
                 let message = format!("the field \"{name}\" is declared more than once");
                 return Err(Error::user(sqlstate::DUPLICATE_COLUMN, message).at(self.text.position(location)));
@@ -201,7 +201,7 @@ mod tests {
 
     fn read(sql: &str) -> Result<SqlType, Error> {
         let text = Text(sql);
-        let mut cursor = Cursor::new(text.tokens()?, text);
+        let mut cursor = Cursor::new(text.tokens()?, text, &[]);
         let ty = cursor.column_type()?;
         cursor.expect_end()?;
         Ok(ty)

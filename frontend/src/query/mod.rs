@@ -2,15 +2,17 @@
 //!
 //! DataFusion resolves names, plans and executes; this module gives it the catalog as of the statement's snapshot and
 //! makes what it yields look like PostgreSQL's. In reading order: [`rewrite`] (what DataFusion reads differently),
-//! [`tools`] (what psql asks), [`apart`] (columns of one name), [`names`] (how result columns are called), [`schema`],
-//! [`system`] and [`information`] (the schemas and tables that queries see), [`planner`] (text to logical plan), [`types`]
-//! (of numbers and times), [`equality`] (of values), [`params`] (parameters of prepared statements), [`run`] (execution,
-//! with retry).
+//! [`tools`] and [`introspection`] (what psql and drivers ask), [`apart`] (columns of one name), [`names`] (how result
+//! columns are called), [`schema`], [`system`], [`views`] and [`information`] (the schemas and tables that queries see),
+//! [`planner`] (text to logical plan), [`types`] (of numbers and times), [`equality`] (of values), [`params`] and
+//! [`values`] (parameters of prepared statements), [`window`] (the memory of window functions), [`threads`] (where it is executed), [`run`]
+//! (execution, with retry).
 
 mod apart;
 mod equality;
 mod explain;
 mod information;
+mod introspection;
 mod names;
 mod params;
 mod planner;
@@ -18,9 +20,14 @@ mod rewrite;
 mod run;
 mod schema;
 mod system;
+mod threads;
 mod tools;
 mod types;
+mod values;
+mod views;
+mod window;
 
 pub(crate) use params::bind_parameters;
 pub(crate) use planner::{Draft, Planner, Prepared};
 pub(crate) use run::{Batches, Columns, ResultSet, open};
+pub(crate) use threads::QueryThreads;

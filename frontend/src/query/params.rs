@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_pg::datatypes::df::deserialize_parameters_with_server_types;
 use arrow_pg::datatypes::into_pg_type;
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ParamValues;
@@ -14,15 +13,16 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::scalar::ScalarValue;
 use pgwire::api::Type;
 use pgwire::api::portal::Portal;
-use pgwire::error::PgWireError;
+use pgwire::api::results::FieldFormat;
 use sqlparser::ast;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use weir_common::types::SqlType;
 
+use super::values::{Raw, scalar};
 use crate::encode::pg_type;
-use crate::error::{Error, sqlstate};
+use crate::error::Error;
 
 /// The parameters of a statement, `$1` first.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -112,27 +112,30 @@ impl Parameters {
     }
 }
 
-/// The values that a client bound.
+/// The values that a client bound, as many as there are parameters.
 ///
 /// # Errors
-/// `08P01` if there are too few or too many, `22P02` and the like if one cannot be read.
-pub(crate) fn bind_parameters<S: Clone>(
-    portal: &Portal<S>,
-    parameters: &Parameters,
-) -> Result<ParamValues, PgWireError> {
-    if portal.parameter_len() != parameters.len() {
-        let message = format!(
-            "bind message supplies {} parameters, but the prepared statement requires {}",
-            portal.parameter_len(),
-            parameters.len()
-        );
-        return Err(Error::user(sqlstate::PROTOCOL_VIOLATION, message).into());
-    }
-    let arrow: Vec<Option<&DataType>> =
-        parameters.0.iter().map(|slot| slot.as_ref().and_then(|parameter| parameter.arrow.as_ref())).collect();
-    let wire: Vec<Option<&Type>> =
-        parameters.0.iter().map(|slot| slot.as_ref().map(|parameter| &parameter.wire)).collect();
-    deserialize_parameters_with_server_types(portal, &arrow, &wire)
+/// `22P02`, `22P03` and the like if one cannot be read.
+pub(crate) fn bind_parameters<S: Clone>(portal: &Portal<S>, parameters: &Parameters) -> Result<ParamValues, Error> {
+    let values = portal.parameters.iter().zip(&parameters.0).enumerate().map(|(index, (bytes, parameter))| {
+        let (wire, arrow) = match parameter {
+            Some(Parameter { wire, arrow }) => (wire, arrow.as_ref()),
+            None => (&Type::TEXT, None),
+        };
+        let Some(bytes) = bytes else {
+            return Ok(ScalarValue::try_from(arrow.unwrap_or(&DataType::Utf8))?);
+        };
+        let raw = match portal.parameter_format.format_for(index) {
+            FieldFormat::Text => Raw::Text(bytes),
+            FieldFormat::Binary => Raw::Binary(bytes),
+        };
+        let value = scalar(wire, raw)?;
+        match arrow {
+            Some(arrow) if value.data_type() != *arrow => Ok(value.cast_to(arrow)?),
+            _ => Ok(value),
+        }
+    });
+    Ok(ParamValues::from(values.collect::<Result<Vec<_>, Error>>()?))
 }
 
 /// What a value of a type becomes; `None` if that is left to the decoder.
@@ -160,6 +163,7 @@ fn sql_type(wire: &Type) -> Option<ast::DataType> {
     let name = match *wire {
         Type::JSON | Type::JSONB | Type::UUID | Type::BPCHAR | Type::NAME => "text",
         Type::OID => "int8",
+        Type::OID_ARRAY => "int8[]",
         Type::TIMESTAMP => "timestamp(6)",
         Type::TIMESTAMPTZ => "timestamp(6) with time zone",
         ref other => match other.name().strip_prefix('_') {

@@ -31,6 +31,8 @@ use super::schema::{Database, PG_CATALOG, Roles};
 use super::system::SystemCatalog;
 use super::tools::Tools;
 use super::types::Types;
+use super::views::SessionCatalog;
+use super::window::BoundWindows;
 use super::{params, rewrite};
 use crate::catalog::{Catalog, CatalogCache};
 use crate::config::Config;
@@ -43,6 +45,9 @@ use crate::snapshot::Snapshot;
 
 /// Rows a batch.
 const BATCH_ROWS: usize = 8192;
+
+/// Columns of a result, as in PostgreSQL.
+const TARGETS_MAX: usize = 1_664;
 
 /// A query with its parameters' types, ready to be planned.
 #[derive(Clone, Debug)]
@@ -120,7 +125,9 @@ impl Planner {
         if let Some(snapshot) = snapshot {
             config = config.with_extension(Arc::clone(snapshot));
         }
-        let database = Database { catalog: Arc::clone(catalog), pg_catalog: Arc::clone(&self.pg_catalog) };
+        let (shared, session) = (Arc::clone(&self.pg_catalog), Arc::clone(session));
+        let pg_catalog = Arc::new(SessionCatalog { shared, session });
+        let database = Database { catalog: Arc::clone(catalog), pg_catalog };
         SessionStateBuilder::new_from_existing(template.clone())
             .with_config(config)
             .with_catalog_list(Arc::new(database))
@@ -153,6 +160,8 @@ impl Planner {
     ) -> Result<Prepared, Error> {
         let reads_tables = draft.reads_tables();
         let Draft { parsed, written, rewritten, explain } = draft;
+        let known = Tools::parameter_types(&written).filter(|_| hints.is_empty());
+        let hints = known.as_deref().unwrap_or(hints);
         let count = rewrite::parameter_count(&written).map_err(|(name, location)| {
             let message = format!("there is no parameter {name}");
             Error::user(sqlstate::UNDEFINED_PARAMETER, message).at(parsed.position(location))
@@ -204,6 +213,10 @@ impl Planner {
             .map_err(|error| located(error, &prepared.parsed))?;
         let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
         only_reads.verify_plan(&plan).map_err(|_| Error::unsupported("only queries are supported"))?;
+        if plan.schema().fields().len() > TARGETS_MAX {
+            let message = format!("target lists can have at most {TARGETS_MAX} entries");
+            return Err(Error::user(sqlstate::TOO_MANY_COLUMNS, message).with_hint("name the columns that are needed"));
+        }
         Ok(plan)
     }
 }
@@ -228,6 +241,10 @@ fn template(config: &Config) -> Result<SessionState, Error> {
         context.register_udf(function);
     }
     let state = context.state();
+    for function in functions::bounded(|name| state.scalar_functions().get(name).cloned()) {
+        context.register_udf(function);
+    }
+    let state = context.state();
     // Ours come first: DataFusion's own would refuse what they do not know.
     let ours: [Arc<dyn ExprPlanner>; 2] = [Arc::new(functions::Literals), Arc::new(functions::JsonbOperators)];
     let operators = ours.into_iter().chain(state.expr_planners().iter().cloned()).collect();
@@ -243,6 +260,7 @@ fn template(config: &Config) -> Result<SessionState, Error> {
             ])),
             Arc::new(Equality),
         ])
+        .with_physical_optimizer_rule(Arc::new(BoundWindows))
         .build())
 }
 

@@ -20,6 +20,7 @@ use weir_common::decimal::{self, Excess};
 use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE, SqlType};
 
 use super::apart::set_apart;
+use super::introspection::with_schemas;
 use crate::functions::{JSONB_CAST, function_of};
 use crate::parser::{DATABASE, SCHEMA, fold, identifiers, known_type, parse};
 
@@ -39,7 +40,7 @@ pub(super) fn for_datafusion(statement: Statement) -> Statement {
         &*NAMES_AS_OIDS,
     ];
     let statement = if is_hidden { statement } else { PrependUnqualifiedPgTableName.rewrite(statement) };
-    let mut statement = rules.iter().fold(statement, |statement, rule| rule.rewrite(statement));
+    let mut statement = rules.iter().fold(with_schemas(statement), |statement, rule| rule.rewrite(statement));
     let _finished = visit_expressions_mut(&mut statement, |expr| {
         array_operation(expr);
         compared_with_query(expr);

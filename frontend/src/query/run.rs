@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::ParamValues;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::SessionState;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::ExecutionPlan;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
@@ -111,10 +111,12 @@ async fn attempt(
     let state = frontend.planner.state(session, &catalog, snapshot.as_ref());
     let plan = physical_plan(frontend, &state, prepared, values).await?;
     if let Some(explain) = prepared.explain {
-        return Ok(ResultSet::ready("EXPLAIN", explain.run(plan, state.task_ctx()).await?));
+        let context = state.task_ctx();
+        let explained = frontend.threads.run(plan, move |plan| explain.run(plan, context)).await?;
+        return Ok(ResultSet::ready("EXPLAIN", explained));
     }
     let columns = Columns::named(prepared, plan.schema());
-    let rows = execute_stream(plan, state.task_ctx())?;
+    let rows = frontend.threads.execute(plan, state.task_ctx())?;
     let batches = started(rows, snapshot).await?;
     Ok(ResultSet { columns, batches, tag: "SELECT", notices: failures(prepared, &catalog) })
 }

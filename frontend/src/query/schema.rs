@@ -174,7 +174,7 @@ impl CatalogInfo for Listing {
 pub(super) struct Roles;
 
 /// The one user that there is.
-const ROOT: &str = "root";
+pub(super) const ROOT: &str = "root";
 
 #[async_trait]
 impl PgCatalogContextProvider for Roles {

@@ -7,14 +7,17 @@ use std::ops::ControlFlow;
 
 use datafusion_pg_catalog::pg_catalog::PG_CATALOG_TABLES;
 use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use pgwire::api::Type;
 use sqlparser::ast::{
     ArrayElemTypeDef, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArguments, GroupByExpr, Ident, JoinOperator, Query, Select, SelectItem, SetExpr, Statement, TableFactor,
     Value, Visit, Visitor, visit_expressions_mut,
 };
 
+use super::introspection;
 use super::rewrite::{call, tables, with_names};
 use super::schema::{INFORMATION_SCHEMA, PG_CATALOG};
+use super::views::is_view;
 use crate::parser::{DATABASE, fold, identifiers};
 
 /// System catalogs that never have a row. psql asks each of them for every table, in ways that DataFusion cannot plan.
@@ -32,6 +35,11 @@ impl Tools {
         Tools(PostgresCompatibilityParser::new())
     }
 
+    /// The types of the parameters of such a query, where it is one whose text does not tell.
+    pub(super) fn parameter_types(written: &Statement) -> Option<Vec<Option<Type>>> {
+        introspection::parameter_types(written).filter(|_| asks_the_catalog(written))
+    }
+
     /// A query of nothing but system catalogs as DataFusion can read it; `None` if it is another one. Which functions
     /// are aggregates is for DataFusion to say.
     pub(super) fn read(&self, written: &Statement, is_aggregate: impl Fn(&str) -> bool) -> Option<Statement> {
@@ -41,7 +49,7 @@ impl Tools {
         if let Some(nothing) = without_rows(written, &is_aggregate) {
             return Some(nothing);
         }
-        let statement = without_what_is_missing(written.clone());
+        let statement = without_what_is_missing(introspection::plannable(written.clone()));
         let text = statement.to_string();
         let read = self.0.rewrite(statement);
         // Some queries it knows as a whole, by their text. The others keep the places of their names in what was written.
@@ -64,7 +72,7 @@ fn is_system_catalog(parts: &[Ident]) -> bool {
     let folded: Vec<String> = parts.iter().map(fold).collect();
     let is_system = |schema: &String| schema == PG_CATALOG || schema == INFORMATION_SCHEMA;
     match folded.as_slice() {
-        [name] => PG_CATALOG_TABLES.contains(&name.as_str()),
+        [name] => PG_CATALOG_TABLES.contains(&name.as_str()) || is_view(name),
         [schema, _] => is_system(schema),
         [database, schema, _] => database == DATABASE && is_system(schema),
         _ => false,

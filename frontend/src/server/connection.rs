@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use pgwire::api::RandomPidSecretKeyGenerator;
 use pgwire::api::cancel::CancelHandler;
-use pgwire::api::{ErrorHandler, PgWireServerHandlers, RandomPidSecretKeyGenerator};
 use pgwire::messages::cancel::CancelRequest;
 use pgwire::messages::startup::SecretKey;
-use pgwire::tokio::process_socket;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -25,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
 
 use super::extended::Extended;
+use super::messages;
 use super::simple::Simple;
 use super::startup::Startup;
 use crate::frontend::Frontend;
@@ -93,10 +93,11 @@ pub(super) struct Admitted {
 
 /// A connection's handlers.
 pub(super) struct Handlers {
-    startup: Arc<Startup>,
-    simple: Arc<Simple>,
-    extended: Arc<Extended>,
-    cancel: Arc<Cancel>,
+    pub(super) startup: Arc<Startup>,
+    pub(super) simple: Arc<Simple>,
+    pub(super) extended: Arc<Extended>,
+    pub(super) cancel: Arc<Cancel>,
+    pub(super) session: Arc<Session>,
 }
 
 /// Serves one client until it goes, or the node stops.
@@ -130,9 +131,10 @@ async fn serve_stream(
         simple: Arc::new(Simple::new(&frontend, &session)),
         extended: Arc::new(Extended::new(&frontend, &session)),
         cancel: Arc::new(Cancel(connections)),
+        session,
     };
     // A large future, and one a connection.
-    let client = Box::pin(process_socket(stream, None, handlers));
+    let client = Box::pin(messages::serve(stream, &handlers));
     tokio::select! {
         outcome = client => outcome,
         () = end_of(&watched, &closing) => Ok(()),
@@ -170,51 +172,12 @@ async fn closed_by_client(watched: &TcpStream) {
     }
 }
 
-impl PgWireServerHandlers for Handlers {
-    fn simple_query_handler(&self) -> Arc<impl pgwire::api::query::SimpleQueryHandler> {
-        Arc::clone(&self.simple)
-    }
-
-    fn extended_query_handler(&self) -> Arc<impl pgwire::api::query::ExtendedQueryHandler> {
-        Arc::clone(&self.extended)
-    }
-
-    fn startup_handler(&self) -> Arc<impl pgwire::api::auth::StartupHandler> {
-        Arc::clone(&self.startup)
-    }
-
-    fn error_handler(&self) -> Arc<impl ErrorHandler> {
-        Arc::new(Logging)
-    }
-
-    fn cancel_handler(&self) -> Arc<impl CancelHandler> {
-        Arc::clone(&self.cancel)
-    }
-}
-
 /// Answers cancel requests.
-struct Cancel(Arc<Connections>);
+pub(super) struct Cancel(Arc<Connections>);
 
 #[async_trait]
 impl CancelHandler for Cancel {
     async fn on_cancel_request(&self, request: CancelRequest) {
         self.0.cancel(&request);
-    }
-}
-
-/// Errors are the client's to see; those that are our fault are an operator's too.
-struct Logging;
-
-impl ErrorHandler for Logging {
-    fn on_error<C>(&self, _client: &C, error: &mut pgwire::error::PgWireError) {
-        match error {
-            pgwire::error::PgWireError::UserError(info) if info.code.starts_with("XX") => {
-                tracing::error!(sqlstate = info.code, error = info.message, "a statement failed through our fault");
-            }
-            pgwire::error::PgWireError::UserError(info) => {
-                debug!(sqlstate = info.code, error = info.message, "a statement failed");
-            }
-            error => debug!(%error, "a client broke the protocol or its connection"),
-        }
     }
 }

@@ -5,46 +5,110 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use datafusion::common::ParamValues;
 use futures::{Sink, SinkExt};
 use pgwire::api::portal::{Format, Portal, PortalExecutionState};
 use pgwire::api::query::{ExtendedQueryHandler, send_partial_query_response};
-use pgwire::api::results::{
-    DescribePortalResponse, DescribeResponse, DescribeStatementResponse, FieldInfo, QueryResponse, Response,
-};
+use pgwire::api::results::{FieldInfo, QueryResponse, Response};
 use pgwire::api::stmt::{QueryParser, StoredStatement};
 use pgwire::api::store::{Entry, PortalStore};
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
+use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{
-    Close, CloseComplete, Execute, Parse, ParseComplete, Sync as SyncMessage, TARGET_TYPE_BYTE_STATEMENT,
+    Bind, BindComplete, Close, CloseComplete, Describe, Execute, Parse, ParseComplete, Sync as SyncMessage,
+    TARGET_TYPE_BYTE_STATEMENT,
 };
 use pgwire::messages::response::{EmptyQueryResponse, ReadyForQuery, TransactionStatus};
 use tracing::{Instrument, info_span};
 
-use super::respond::{Cursor, Watch, check_transaction, send_copy, send_done, send_notices, send_row_tag, wire_error};
+use super::respond::{
+    Cursor, Watch, check_transaction, cut_names, send_copy, send_description, send_done, send_notices, send_row_tag,
+    wire_error,
+};
 use crate::encode::describe;
 use crate::error::{Error, sqlstate};
-use crate::frontend::{Answer, Frontend, Runnable};
+use crate::frontend::{Answer, Frontend, Notice, Runnable};
 use crate::parser::parse;
 use crate::query::{Columns, bind_parameters};
 use crate::session::{Limits, Session};
 
 /// A prepared statement and its columns; none if it returns no rows.
-#[derive(Clone, Debug)]
-pub(super) struct Statement {
+#[derive(Debug)]
+struct Statement {
     runnable: Runnable,
     columns: Option<Columns>,
+    /// What the client is told when it is prepared.
+    notices: Vec<Notice>,
 }
 
-impl Statement {
+/// A prepared statement, with the values of its parameters once it is a portal's.
+#[derive(Clone, Debug)]
+pub(super) struct Bound {
+    statement: Arc<Statement>,
+    values: Option<ParamValues>,
+}
+
+impl Bound {
     fn parameter_types(&self) -> Vec<Type> {
-        self.runnable.query().map_or_else(Vec::new, |prepared| prepared.parameters.wire_types())
+        self.statement.runnable.query().map_or_else(Vec::new, |prepared| prepared.parameters.wire_types())
     }
 
-    fn fields(&self, format: &Format) -> Result<Vec<FieldInfo>, Error> {
-        self.columns.as_ref().map_or(Ok(Vec::new()), |columns| describe(&columns.schema, &columns.names, format))
+    /// None if it returns no rows.
+    fn fields(&self, format: &Format) -> Result<Option<Vec<FieldInfo>>, Error> {
+        let columns = self.statement.columns.as_ref();
+        columns.map(|columns| describe(&columns.schema, &columns.names, format)).transpose()
     }
+
+    /// # Errors
+    /// `08P01` if the client wants formats that do not go with the columns, `22023` if there is no such format.
+    fn check_formats(&self, message: &Bind) -> Result<(), Error> {
+        let (formats, parameters) = (message.parameter_format_codes.len(), message.parameters.len());
+        if formats > 1 && formats != parameters {
+            return Err(violation(format!("bind message has {formats} parameter formats but {parameters} parameters")));
+        }
+        let formats = message.result_column_format_codes.len();
+        if let Some(columns) = &self.statement.columns
+            && formats > 1
+            && formats != columns.names.len()
+        {
+            let columns = columns.names.len();
+            return Err(violation(format!(
+                "bind message has {formats} result formats but query has {columns} columns"
+            )));
+        }
+        let mut codes = message.parameter_format_codes.iter().chain(&message.result_column_format_codes);
+        match codes.find(|code| !matches!(code, 0 | 1)) {
+            Some(code) => {
+                let message = format!("unsupported format code: {code}");
+                Err(Error::user(sqlstate::INVALID_PARAMETER_VALUE, message))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A name as clients know it: pgwire has one of its own where there is none.
+fn shown(name: &str) -> &str {
+    if name == DEFAULT_NAME { "" } else { name }
+}
+
+fn violation(message: String) -> Error {
+    Error::user(sqlstate::PROTOCOL_VIOLATION, message)
+}
+
+fn no_statement(name: &str) -> PgWireError {
+    let message = match name {
+        DEFAULT_NAME => "unnamed prepared statement does not exist".to_owned(),
+        name => format!("prepared statement \"{name}\" does not exist"),
+    };
+    Error::user(sqlstate::INVALID_SQL_STATEMENT_NAME, message).into()
+}
+
+fn no_portal(name: &str) -> PgWireError {
+    let name = shown(name);
+    Error::user(sqlstate::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist")).into()
 }
 
 pub(super) struct Extended {
@@ -64,22 +128,21 @@ impl Extended {
     }
 
     /// Runs a portal for the first time, up to its first rows.
-    async fn start<C>(&self, client: &C, portal: &Portal<Arc<Statement>>) -> PgWireResult<(Answer, Watch)>
+    async fn start<C>(&self, client: &C, portal: &Portal<Arc<Bound>>) -> PgWireResult<(Answer, Watch)>
     where
         C: ClientInfo,
     {
         let Preparer { frontend, session } = self.parser.as_ref();
-        let runnable = &portal.statement.statement.runnable;
+        let Bound { statement, values } = portal.statement.statement.as_ref();
+        let runnable = &statement.runnable;
         let mut watch = Watch {
             limits: session.begin_statement(),
             metric: frontend.metrics.statement(runnable.kind()),
             span: info_span!("statement", session = session.pid(), kind = runnable.kind()),
         };
         let span = watch.span.clone();
-        let values = check_transaction(client, runnable.ends_transaction())
-            .map_err(PgWireError::from)
-            .and_then(|()| runnable.query().map(|prepared| bind_parameters(portal, &prepared.parameters)).transpose());
-        let values = values.inspect_err(|error| watch.failed(error))?;
+        check_transaction(client, runnable.ends_transaction())
+            .inspect_err(|error| watch.metric.failed(&error.sqlstate))?;
         let run = Box::pin(frontend.run(session, &watch.limits, runnable, values.as_ref()));
         match watch.limits.run(run).instrument(span).await.and_then(|answer| answer) {
             Ok(answer) => {
@@ -99,7 +162,7 @@ impl Extended {
     async fn send<C>(
         &self,
         client: &mut C,
-        portal: &Portal<Arc<Statement>>,
+        portal: &Portal<Arc<Bound>>,
         cursor: Cursor,
         max_rows: usize,
     ) -> PgWireResult<()>
@@ -108,7 +171,7 @@ impl Extended {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let described = portal.statement.statement.fields(&portal.result_column_format)?;
+        let described = portal.statement.statement.fields(&portal.result_column_format)?.unwrap_or_default();
         let same_types = described.iter().map(FieldInfo::datatype).eq(cursor.fields.iter().map(FieldInfo::datatype));
         if !same_types {
             return Err(Error::unsupported("cached plan must not change result type").into());
@@ -129,7 +192,7 @@ impl Extended {
     }
 
     /// Sends more rows of a portal that was begun.
-    async fn resume<C>(&self, client: &mut C, portal: &Portal<Arc<Statement>>, max_rows: usize) -> PgWireResult<()>
+    async fn resume<C>(&self, client: &mut C, portal: &Portal<Arc<Bound>>, max_rows: usize) -> PgWireResult<()>
     where
         C: Sink<PgWireBackendMessage> + Unpin + Send,
         C::Error: Debug,
@@ -143,7 +206,7 @@ impl Extended {
     async fn fetch<C>(
         &self,
         client: &mut C,
-        portal: &Portal<Arc<Statement>>,
+        portal: &Portal<Arc<Bound>>,
         limits: Limits,
         max_rows: usize,
     ) -> PgWireResult<()>
@@ -174,7 +237,7 @@ impl Extended {
     async fn execute<C>(&self, client: &mut C, message: &Execute) -> PgWireResult<()>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::PortalStore: PortalStore<Statement = Arc<Statement>>,
+        C::PortalStore: PortalStore<Statement = Arc<Bound>>,
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
@@ -185,12 +248,13 @@ impl Extended {
             Some(Entry::Empty) => {
                 return Ok(client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?);
             }
-            None => {
-                let message = format!("portal \"{name}\" does not exist");
-                return Err(Error::user(sqlstate::INVALID_CURSOR_NAME, message).into());
-            }
+            None => return Err(no_portal(name)),
         };
         if !matches!(*portal.state().lock().await, PortalExecutionState::Initial) {
+            if portal.statement.statement.statement.columns.is_none() {
+                let message = format!("portal \"{}\" cannot be run", shown(name));
+                return Err(Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message).into());
+            }
             return self.resume(client, &portal, max_rows).await;
         }
         match self.start(client, &portal).await? {
@@ -204,14 +268,17 @@ impl Extended {
                 *portal.state().lock().await = PortalExecutionState::Finished;
                 send_copy(client, result, &format, watch).await
             }
-            (answer, _) => send_done(client, &self.parser.session, answer).await,
+            (answer, _) => {
+                *portal.state().lock().await = PortalExecutionState::Finished;
+                send_done(client, &self.parser.session, answer).await
+            }
         }
     }
 }
 
 #[async_trait]
 impl QueryParser for Preparer {
-    type Statement = Arc<Statement>;
+    type Statement = Arc<Bound>;
 
     async fn parse_sql<C>(&self, client: &C, sql: &str, types: &[Option<Type>]) -> PgWireResult<Option<Self::Statement>>
     where
@@ -226,10 +293,12 @@ impl QueryParser for Preparer {
             return Ok(None);
         };
         check_transaction(client, parsed.ends_transaction())?;
+        let notices = cut_names(&parsed);
         let limits = self.session.begin_statement();
         let prepare = async {
             let (runnable, columns) = self.frontend.prepare(&self.session, &limits, parsed, types).await?;
-            Ok::<_, Error>(Some(Arc::new(Statement { runnable, columns })))
+            let statement = Arc::new(Statement { runnable, columns, notices });
+            Ok::<_, Error>(Some(Arc::new(Bound { statement, values: None })))
         };
         let prepared = limits.run(Box::pin(prepare)).await.and_then(|prepared| prepared);
         Ok(prepared.inspect_err(|error| self.frontend.metrics.statement("invalid").failed(&error.sqlstate))?)
@@ -240,13 +309,38 @@ impl QueryParser for Preparer {
     }
 
     fn get_result_schema(&self, statement: &Self::Statement, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
-        Ok(statement.fields(format.unwrap_or(&Format::UnifiedText))?)
+        Ok(statement.fields(format.unwrap_or(&Format::UnifiedText))?.unwrap_or_default())
+    }
+}
+
+impl Extended {
+    /// Makes a portal of a statement. The values of its parameters are read now, so that one that cannot be is told now.
+    fn portal(&self, message: &Bind, stored: &Arc<StoredStatement<Arc<Bound>>>) -> PgWireResult<Portal<Arc<Bound>>> {
+        let Bound { statement, .. } = stored.statement.as_ref();
+        stored.statement.check_formats(message)?;
+        let wanted = statement.runnable.query().map_or(0, |prepared| prepared.parameters.len());
+        if message.parameters.len() != wanted {
+            let message = format!(
+                "bind message supplies {} parameters, but prepared statement \"{}\" requires {wanted}",
+                message.parameters.len(),
+                message.statement_name.as_deref().unwrap_or_default()
+            );
+            return Err(violation(message).into());
+        }
+        let mut portal = Portal::try_new(message, Arc::clone(stored))?;
+        if let Some(prepared) = statement.runnable.query() {
+            let values = Some(bind_parameters(&portal, &prepared.parameters)?);
+            let bound = Arc::new(Bound { statement: Arc::clone(statement), values });
+            portal.statement = Arc::new(StoredStatement::new(stored.id.clone(), bound, Vec::new()));
+            portal.parameters = Vec::new();
+        }
+        Ok(portal)
     }
 }
 
 #[async_trait]
 impl ExtendedQueryHandler for Extended {
-    type Statement = Arc<Statement>;
+    type Statement = Arc<Bound>;
     type QueryParser = Preparer;
 
     fn query_parser(&self) -> Arc<Preparer> {
@@ -262,13 +356,81 @@ impl ExtendedQueryHandler for Extended {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        if name == DEFAULT_NAME {
+            // It is gone even if the new one turns out to be none.
+            client.portal_store().rm_statement(name);
+        }
+        let session = &self.parser.session;
+        let shown = message.name.as_deref().unwrap_or_default();
+        session.statements().check_free(shown)?;
         let statement = StoredStatement::parse(client, &message, self.query_parser()).await?;
-        self.parser.session.statements().add_protocol(message.name.as_deref().unwrap_or_default())?;
+        session.statements().add_protocol(shown)?;
         match statement {
-            Some(statement) => client.portal_store().put_statement(Arc::new(statement)),
+            Some(statement) => {
+                send_notices(client, session, statement.statement.statement.notices.clone()).await?;
+                client.portal_store().put_statement(Arc::new(statement));
+            }
             None => client.portal_store().put_empty_statement(name),
         }
-        Ok(client.send(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?)
+        Ok(client.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?)
+    }
+
+    async fn on_bind<C>(&self, client: &mut C, message: Bind) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.portal_name.as_deref().unwrap_or(DEFAULT_NAME);
+        let statement_name = message.statement_name.as_deref().unwrap_or(DEFAULT_NAME);
+        let stored = client.portal_store().get_statement(statement_name).ok_or_else(|| no_statement(statement_name))?;
+        let portal = match stored.value() {
+            Some(stored) => {
+                check_transaction(client, stored.statement.statement.runnable.ends_transaction())?;
+                Some(self.portal(&message, stored)?)
+            }
+            None if message.parameters.is_empty() => None,
+            None => return Err(violation("bind message supplies parameters to an empty statement".to_owned()).into()),
+        };
+        self.parser.session.cursors().add_portal(message.portal_name.as_deref().unwrap_or_default())?;
+        match portal {
+            Some(portal) => client.portal_store().put_portal(Arc::new(portal)),
+            None => client.portal_store().put_empty_portal(name),
+        }
+        Ok(client.feed(PgWireBackendMessage::BindComplete(BindComplete::new())).await?)
+    }
+
+    /// Cursors are described as the portals that they are in PostgreSQL.
+    async fn on_describe<C>(&self, client: &mut C, message: Describe) -> PgWireResult<()>
+    where
+        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
+        C::PortalStore: PortalStore<Statement = Self::Statement>,
+        C::Error: Debug,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+    {
+        let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
+        let fields = if message.target_type == TARGET_TYPE_BYTE_STATEMENT {
+            let stored = client.portal_store().get_statement(name).ok_or_else(|| no_statement(name))?;
+            let types = stored.value().map_or_else(Vec::new, |stored| stored.statement.parameter_types());
+            let types = types.iter().map(Type::oid).collect();
+            let description = PgWireBackendMessage::ParameterDescription(ParameterDescription::new(types));
+            client.feed(description).await?;
+            stored.value().map(|stored| stored.statement.fields(&Format::UnifiedText)).transpose()?.flatten()
+        } else {
+            match client.portal_store().get_portal(name) {
+                Some(Entry::Value(portal)) => portal.statement.statement.fields(&portal.result_column_format)?,
+                Some(Entry::Empty) => None,
+                None => {
+                    let cursor = self.parser.session.cursors().get(name).map_err(|_| no_portal(name))?;
+                    Some(describe(&cursor.columns.schema, &cursor.columns.names, &Format::UnifiedText)?)
+                }
+            }
+        };
+        match fields {
+            Some(fields) => send_description(client, &fields).await,
+            None => Ok(client.feed(PgWireBackendMessage::NoData(NoData::new())).await?),
+        }
     }
 
     async fn on_close<C>(&self, client: &mut C, message: Close) -> PgWireResult<()>
@@ -283,9 +445,10 @@ impl ExtendedQueryHandler for Extended {
             self.parser.session.statements().close(name);
             client.portal_store().rm_statement(name);
         } else {
+            self.parser.session.cursors().close(name);
             client.portal_store().rm_portal(name);
         }
-        Ok(client.send(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await?)
+        Ok(client.feed(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await?)
     }
 
     async fn on_execute<C>(&self, client: &mut C, message: Execute) -> PgWireResult<()>
@@ -314,44 +477,12 @@ impl ExtendedQueryHandler for Extended {
     {
         if client.transaction_status() == TransactionStatus::Idle {
             client.portal_store().clear_portals();
+            self.parser.session.cursors().close_portals();
         } else {
             client.portal_store().rm_portal(DEFAULT_NAME);
         }
         let ready = ReadyForQuery::new(client.transaction_status());
         Ok(client.send(PgWireBackendMessage::ReadyForQuery(ready)).await?)
-    }
-
-    async fn do_describe_statement<C>(
-        &self,
-        _client: &mut C,
-        target: &StoredStatement<Self::Statement>,
-    ) -> PgWireResult<DescribeStatementResponse>
-    where
-        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::PortalStore: PortalStore<Statement = Self::Statement>,
-        C::Error: Debug,
-        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
-    {
-        let fields = target.statement.fields(&Format::UnifiedText)?;
-        Ok(DescribeStatementResponse::new(target.statement.parameter_types(), fields))
-    }
-
-    async fn do_describe_portal<C>(
-        &self,
-        _client: &mut C,
-        target: &Portal<Self::Statement>,
-    ) -> PgWireResult<DescribePortalResponse>
-    where
-        C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
-        C::PortalStore: PortalStore<Statement = Self::Statement>,
-        C::Error: Debug,
-        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
-    {
-        let statement = &target.statement.statement;
-        if statement.columns.is_none() {
-            return Ok(DescribePortalResponse::no_data());
-        }
-        Ok(DescribePortalResponse::new(statement.fields(&target.result_column_format)?))
     }
 
     /// Never called: [`ExtendedQueryHandler::on_execute`] sends rows as they come.

@@ -1,11 +1,13 @@
 //! The PostgreSQL wire protocol.
 //!
 //! Owns connections: start-up, the simple and the extended protocol, cancellation, limits, the end. What a statement
-//! means is `frontend`'s. In reading order: [`connection`] (one client), [`startup`], [`simple`] and [`extended`] (the
-//! two protocols), [`respond`] (answers on the wire).
+//! means is `frontend`'s. In reading order: [`connection`] (one client), [`messages`] and [`frame`] (what it sends),
+//! [`startup`], [`simple`] and [`extended`] (the two protocols), [`respond`] (answers on the wire).
 
 mod connection;
 mod extended;
+mod frame;
+mod messages;
 mod respond;
 mod simple;
 mod startup;

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use datafusion::arrow::array::RecordBatch;
 use futures::{Sink, SinkExt, Stream, StreamExt, stream};
 use pgwire::api::portal::Format;
@@ -21,7 +22,7 @@ use crate::encode::{CopyRows, Rows, describe};
 use crate::error::{Error, sqlstate};
 use crate::frontend::{Answer, Notice};
 use crate::metrics;
-use crate::parser::CopyFormat;
+use crate::parser::{CopyFormat, Parsed};
 use crate::query::{Batches, ResultSet};
 use crate::session::{Change, Limits, Session};
 
@@ -116,7 +117,13 @@ impl Cursor {
     }
 
     /// Sends every row as COPY does; returns how many.
-    async fn send_copied<C>(mut self, client: &mut C, format: &CopyFormat, forced: &[bool]) -> PgWireResult<usize>
+    async fn send_copied<C>(
+        mut self,
+        client: &mut C,
+        format: &CopyFormat,
+        forced: &[bool],
+        opening: &mut Opening,
+    ) -> PgWireResult<usize>
     where
         C: Sink<PgWireBackendMessage> + Unpin + Send,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
@@ -125,7 +132,7 @@ impl Cursor {
         while let Some(batch) = self.next_batch().await {
             let rows = CopyRows::new(&batch?, &self.fields, format, forced)
                 .inspect_err(|error| self.watch.metric.failed(&error.sqlstate))?;
-            let messages = rows.map(|row| row.map(|row| PgWireBackendMessage::CopyData(CopyData::new(row))));
+            let messages = rows.map(|row| row.map(|row| opening.before(row)));
             count += self.feed(client, messages).await?;
         }
         Ok(count)
@@ -177,6 +184,19 @@ impl Cursor {
     }
 }
 
+/// What opens a binary COPY. It goes out with what follows it, as from PostgreSQL: psycopg counts on it.
+struct Opening(Option<Bytes>);
+
+impl Opening {
+    fn before(&mut self, data: Bytes) -> PgWireBackendMessage {
+        let data = match self.0.take() {
+            Some(opening) => [opening, data].concat().into(),
+            None => data,
+        };
+        PgWireBackendMessage::CopyData(CopyData::new(data))
+    }
+}
+
 /// Tells the client which columns come.
 pub(super) async fn send_description<C>(client: &mut C, fields: &[FieldInfo]) -> PgWireResult<()>
 where
@@ -203,17 +223,20 @@ where
     let described = if code == 0 { Format::UnifiedText } else { Format::UnifiedBinary };
     let cursor = Cursor::new(result, &described, watch)?;
     let forced = format.forced(&cursor.fields)?;
-    let columns = i16::try_from(cursor.fields.len()).map_err(|_| Error::unsupported("more than 32767 columns"))?;
+    let columns = i16::try_from(cursor.fields.len()).map_err(|_| Error::internal("a result has too many columns"))?;
     let whole = i8::try_from(code).map_err(|_| Error::internal("a format code is 0 or 1"))?;
     let formats = vec![code; cursor.fields.len()];
     let response = CopyOutResponse::new(whole, columns, formats);
     client.feed(PgWireBackendMessage::CopyOutResponse(response)).await?;
-    if let Some(head) = format.head(&cursor.fields) {
-        client.feed(PgWireBackendMessage::CopyData(CopyData::new(head))).await?;
+    let mut opening = Opening(None);
+    match format.head(&cursor.fields) {
+        Some(head) if *format == CopyFormat::Binary => opening = Opening(Some(head)),
+        Some(head) => client.feed(PgWireBackendMessage::CopyData(CopyData::new(head))).await?,
+        None => {}
     }
-    let count = cursor.send_copied(client, format, &forced).await?;
+    let count = cursor.send_copied(client, format, &forced, &mut opening).await?;
     if let Some(tail) = format.tail() {
-        client.feed(PgWireBackendMessage::CopyData(CopyData::new(tail))).await?;
+        client.feed(opening.before(tail)).await?;
     }
     client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
     send_tag(client, &format!("COPY {count}")).await
@@ -225,8 +248,8 @@ where
     C: Sink<PgWireBackendMessage> + Unpin + Send,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
-    // As in PostgreSQL, only SELECT says how many.
-    let tag = if tag == "SELECT" { format!("{tag} {rows}") } else { tag.to_owned() };
+    // As in PostgreSQL, only these say how many.
+    let tag = if matches!(tag, "SELECT" | "FETCH") { format!("{tag} {rows}") } else { tag.to_owned() };
     send_tag(client, &tag).await
 }
 
@@ -251,13 +274,16 @@ where
         Answer::Done { tag, notices, changes } => {
             send_notices(client, session, notices).await?;
             send_changes(client, changes).await?;
-            send_tag(client, tag).await
+            send_tag(client, &tag).await
         }
         Answer::Begin => {
             if client.transaction_status() != TransactionStatus::Idle {
-                let notice = Notice::warning("25001", "there is already a transaction in progress");
+                let message = "there is already a transaction in progress";
+                let notice = Notice::warning(sqlstate::ACTIVE_SQL_TRANSACTION, message);
                 send_notices(client, session, vec![notice]).await?;
             }
+            session.transaction().begin();
+            session.variables().begin();
             client.set_transaction_status(TransactionStatus::Transaction);
             send_tag(client, "BEGIN").await
         }
@@ -266,6 +292,12 @@ where
             end_transaction(client, session, tag).await
         }
         Answer::Rollback => end_transaction(client, session, "ROLLBACK").await,
+        Answer::RollbackTo(name) => {
+            session.transaction().return_to(&name)?;
+            client.set_transaction_status(TransactionStatus::Transaction);
+            send_tag(client, "ROLLBACK").await
+        }
+        Answer::Close(name) => close_cursors(client, session, name).await,
         Answer::Deallocate(Some(name)) => {
             session.statements().deallocate(&name)?;
             client.portal_store().rm_statement(&name);
@@ -276,12 +308,36 @@ where
             send_tag(client, "DEALLOCATE ALL").await
         }
         Answer::DiscardAll(changes) => {
+            if client.transaction_status() != TransactionStatus::Idle {
+                let message = "DISCARD ALL cannot run inside a transaction block";
+                return Err(Error::user(sqlstate::ACTIVE_SQL_TRANSACTION, message).into());
+            }
             client.portal_store().clear_portals();
+            session.cursors().close_all();
             deallocate_all(client, session);
             send_changes(client, changes).await?;
             send_tag(client, "DISCARD ALL").await
         }
     }
+}
+
+/// Closes a cursor or a portal; without a name all of them.
+async fn close_cursors<C>(client: &mut C, session: &Session, name: Option<String>) -> PgWireResult<()>
+where
+    C: ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send,
+    C::PortalStore: PortalStore,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    let Some(name) = name else {
+        session.cursors().close_all();
+        client.portal_store().clear_portals();
+        return send_tag(client, "CLOSE CURSOR ALL").await;
+    };
+    if !session.cursors().close(&name) {
+        return Err(Error::user(sqlstate::INVALID_CURSOR_NAME, format!("cursor \"{name}\" does not exist")).into());
+    }
+    client.portal_store().rm_portal(&name);
+    send_tag(client, "CLOSE CURSOR").await
 }
 
 fn deallocate_all<C>(client: &C, session: &Session)
@@ -294,7 +350,7 @@ where
     }
 }
 
-/// Also ends the portals that were opened in it, and with them their hold on what they read.
+/// Also ends the portals and cursors that were opened in it, and with them their hold on what they read.
 async fn end_transaction<C>(client: &mut C, session: &Session, tag: &str) -> PgWireResult<()>
 where
     C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -302,12 +358,22 @@ where
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
     if client.transaction_status() == TransactionStatus::Idle {
-        let notice = Notice::warning("25P01", "there is no transaction in progress");
+        let message = "there is no transaction in progress";
+        let notice = Notice::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, message);
         send_notices(client, session, vec![notice]).await?;
     }
     client.portal_store().clear_portals();
+    session.cursors().end_transaction(tag == "COMMIT");
+    session.transaction().end();
+    let changes = session.variables().end(tag == "COMMIT");
+    send_changes(client, changes).await?;
     client.set_transaction_status(TransactionStatus::Idle);
     send_tag(client, tag).await
+}
+
+/// Says which names of a statement were cut because they are too long.
+pub(super) fn cut_names(parsed: &Parsed) -> Vec<Notice> {
+    parsed.notices.iter().map(|message| Notice::with_sqlstate(sqlstate::NAME_TOO_LONG, message)).collect()
 }
 
 /// Sends those that the session wants to see.

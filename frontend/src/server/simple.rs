@@ -9,7 +9,7 @@ use pgwire::api::portal::Format;
 use pgwire::api::query::{SimpleQueryHandler, send_ready_for_query};
 use pgwire::api::results::Response;
 use pgwire::api::store::PortalStore;
-use pgwire::api::{ClientInfo, ClientPortalStore, PgWireConnectionState};
+use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::EmptyQueryResponse;
@@ -17,9 +17,9 @@ use pgwire::messages::simplequery::Query;
 use tracing::{Instrument, info_span};
 
 use super::respond::{
-    Cursor, Watch, check_transaction, send_copy, send_description, send_done, send_notices, send_row_tag,
+    Cursor, Watch, check_transaction, cut_names, send_copy, send_description, send_done, send_notices, send_row_tag,
 };
-use crate::error::Error;
+use crate::error::{Error, sqlstate};
 use crate::frontend::{Answer, Frontend};
 use crate::parser::{Parsed, parse};
 use crate::session::Session;
@@ -48,6 +48,7 @@ impl Simple {
             span: info_span!("statement", session = self.session.pid(), kind = tracing::field::Empty),
         };
         let span = watch.span.clone();
+        send_notices(client, &self.session, cut_names(&parsed)).await?;
         let status = check_transaction(client, parsed.ends_transaction());
         match self.run(status, parsed, &mut watch).instrument(span).await {
             Ok(Answer::Rows(mut result)) => {
@@ -81,7 +82,7 @@ impl Simple {
             watch.metric.is(runnable.kind());
             watch.span.record("kind", runnable.kind());
             if runnable.query().is_some_and(|prepared| prepared.parameters.len() > 0) {
-                return Err(Error::user("42P02", "there is no parameter $1"));
+                return Err(Error::user(sqlstate::UNDEFINED_PARAMETER, "there is no parameter $1"));
             }
             self.frontend.run(&self.session, &limits, &runnable, None).await
         };
@@ -102,6 +103,9 @@ impl SimpleQueryHandler for Simple {
             return Err(PgWireError::NotReadyForQuery);
         }
         client.set_state(PgWireConnectionState::QueryInProgress);
+        // As in PostgreSQL, these of the extended protocol end here.
+        client.portal_store().rm_portal(DEFAULT_NAME);
+        client.portal_store().rm_statement(DEFAULT_NAME);
         let statements = parse(&query.query).inspect_err(|error| {
             self.frontend.metrics.statement("invalid").failed(&error.sqlstate);
         })?;

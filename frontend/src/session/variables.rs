@@ -24,6 +24,10 @@ enum Rule {
     Integer,
     /// `ISO` with any order of fields.
     DateStyle,
+    /// UTF-8 under one of its names, of which only letters and digits count.
+    Encoding,
+    /// Any list of schemas: only `public` is ever searched.
+    SearchPath,
     TimeZone,
     ReadOnly,
 }
@@ -53,7 +57,7 @@ const MESSAGE_LEVELS: &[&str] =
 const KNOWN: &[Known] = &[
     reported("application_name", "", Rule::Free),
     quiet("bytea_output", "hex", Rule::OneOf(&["hex"])),
-    reported("client_encoding", "UTF8", Rule::OneOf(&["UTF8", "UTF-8", "unicode"])),
+    reported("client_encoding", "UTF8", Rule::Encoding),
     quiet("client_min_messages", "notice", Rule::OneOf(MESSAGE_LEVELS)),
     reported("DateStyle", "ISO, MDY", Rule::DateStyle),
     quiet("default_transaction_isolation", "read committed", Rule::Free),
@@ -65,6 +69,7 @@ const KNOWN: &[Known] = &[
     reported("integer_datetimes", "on", Rule::ReadOnly),
     reported("IntervalStyle", "postgres", Rule::OneOf(&["postgres"])),
     reported("is_superuser", "on", Rule::ReadOnly),
+    quiet("jit", "off", ON_OFF),
     quiet("lc_collate", "C.UTF-8", Rule::ReadOnly),
     quiet("lc_ctype", "C.UTF-8", Rule::ReadOnly),
     quiet("lc_messages", "C.UTF-8", Rule::Free),
@@ -73,13 +78,16 @@ const KNOWN: &[Known] = &[
     quiet("lc_time", "C.UTF-8", Rule::Free),
     quiet("lock_timeout", "0", Rule::Duration),
     quiet("max_identifier_length", "63", Rule::ReadOnly),
+    quiet("max_index_keys", "32", Rule::ReadOnly),
+    quiet("quote_all_identifiers", "off", ON_OFF),
     quiet("row_security", "on", ON_OFF),
-    quiet("search_path", "\"$user\", public", Rule::Free),
+    quiet("search_path", "\"$user\", public", Rule::SearchPath),
     reported("server_encoding", "UTF8", Rule::ReadOnly),
     reported("server_version", SERVER_VERSION, Rule::ReadOnly),
     quiet("server_version_num", "130014", Rule::ReadOnly),
     reported("session_authorization", "root", Rule::ReadOnly),
     reported("standard_conforming_strings", "on", Rule::OneOf(&["on", "true", "1", "yes"])),
+    quiet("session_replication_role", "origin", Rule::OneOf(&["origin"])),
     quiet("statement_timeout", "0", Rule::Duration),
     quiet("synchronous_commit", "on", Rule::Free),
     reported("TimeZone", "UTC", Rule::TimeZone),
@@ -107,9 +115,42 @@ pub(crate) struct Variables {
     values: BTreeMap<String, String>,
     /// What the client set when it connected, which is its session's default; names in lower case.
     startup: BTreeMap<String, String>,
+    /// While a transaction is open, what the values will be when it has ended.
+    ends: Option<Ends>,
+}
+
+/// The values after a transaction.
+#[derive(Debug)]
+struct Ends {
+    committed: BTreeMap<String, String>,
+    rolled_back: BTreeMap<String, String>,
 }
 
 impl Variables {
+    /// A transaction begins.
+    pub(crate) fn begin(&mut self) {
+        if self.ends.is_none() {
+            self.ends = Some(Ends { committed: self.values.clone(), rolled_back: self.values.clone() });
+        }
+    }
+
+    /// A transaction ends; says which reported variables get another value.
+    pub(crate) fn end(&mut self, is_committed: bool) -> Vec<Change> {
+        let Some(Ends { committed, rolled_back }) = self.ends.take() else { return Vec::new() };
+        let before = self.reported();
+        self.values = if is_committed { committed } else { rolled_back };
+        let after = self.reported().into_iter().zip(before).filter(|(after, before)| after != before);
+        after.map(|((name, value), _)| Change { name: name.to_owned(), value, reported: true, notice: None }).collect()
+    }
+
+    fn put(&mut self, name: &str, value: &str) {
+        let name = name.to_lowercase();
+        if let Some(ends) = &mut self.ends {
+            ends.committed.insert(name.clone(), value.to_owned());
+        }
+        self.values.insert(name, value.to_owned());
+    }
+
     /// The client's name, as `session_authorization`.
     pub(crate) fn set_user(&mut self, user: &str) {
         self.values.insert("session_authorization".to_owned(), user.to_owned());
@@ -161,23 +202,44 @@ impl Variables {
     /// # Errors
     /// `42704` if there is none, `22023` if it does not take the value, `55P02` if it cannot change.
     pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<Change, Error> {
+        let change = self.accept(name, value)?;
+        self.put(&change.name, &change.value);
+        Ok(change)
+    }
+
+    /// Sets a variable until the transaction ends; outside of one it keeps its value.
+    ///
+    /// # Errors
+    /// As [`Variables::set`].
+    pub(crate) fn set_local(&mut self, name: &str, value: Option<&str>) -> Result<Change, Error> {
+        let change = self.accept(name, value)?;
+        if self.ends.is_none() {
+            return Ok(Change { reported: false, ..change });
+        }
+        self.values.insert(change.name.to_lowercase(), change.value.clone());
+        Ok(change)
+    }
+
+    fn accept(&self, name: &str, value: Option<&str>) -> Result<Change, Error> {
         let Some(known) = known(name) else {
             // A name with a dot belongs to an extension or an application.
             if !name.contains('.') {
                 return Err(unknown(name));
             }
             let value = value.unwrap_or_default().to_owned();
-            self.values.insert(name.to_lowercase(), value.clone());
             return Ok(Change { name: name.to_owned(), value, reported: false, notice: None });
         };
         let (value, notice) = known.accept(value.unwrap_or(self.default_of(known)))?;
-        self.values.insert(known.name.to_lowercase(), value.clone());
         Ok(Change { name: known.name.to_owned(), value, reported: known.reported, notice })
     }
 
     /// Sets every variable that can change to its default, and says which are reported.
     pub(crate) fn reset(&mut self) -> Vec<Change> {
-        self.values.retain(|name, _| known(name).is_some_and(|known| known.rule == Rule::ReadOnly));
+        let is_fixed = |name: &String| known(name).is_some_and(|known| known.rule == Rule::ReadOnly);
+        self.values.retain(|name, _| is_fixed(name));
+        if let Some(ends) = &mut self.ends {
+            ends.committed.retain(|name, _| is_fixed(name));
+        }
         let changed = KNOWN.iter().filter(|known| known.reported && known.rule != Rule::ReadOnly);
         changed
             .map(|known| Change {
@@ -200,7 +262,17 @@ impl Variables {
 
     /// How long a statement may take.
     pub(crate) fn statement_timeout(&self) -> Option<Duration> {
-        let millis = self.get("statement_timeout").and_then(millis).unwrap_or(0);
+        self.duration("statement_timeout")
+    }
+
+    /// How long a client may be silent.
+    pub(crate) fn idle_timeout(&self, in_transaction: bool) -> Option<Duration> {
+        self.duration(if in_transaction { "idle_in_transaction_session_timeout" } else { "idle_session_timeout" })
+    }
+
+    /// None at all is written as zero.
+    fn duration(&self, name: &str) -> Option<Duration> {
+        let millis = self.get(name).and_then(millis).unwrap_or(0);
         (millis > 0).then(|| Duration::from_millis(millis))
     }
 }
@@ -215,10 +287,16 @@ impl Known {
         };
         match self.rule {
             Rule::Free => same(),
-            Rule::OneOf(allowed) if allowed.iter().any(|one| one.eq_ignore_ascii_case(value)) => match self.default {
-                "UTF8" => Ok(("UTF8".to_owned(), None)),
-                _ => Ok((canonical(value), None)),
-            },
+            Rule::OneOf(allowed) if allowed.iter().any(|one| one.eq_ignore_ascii_case(value)) => {
+                Ok((canonical(value), None))
+            }
+            Rule::Encoding => {
+                let name: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
+                match name.to_ascii_lowercase().as_str() {
+                    "utf8" | "unicode" => Ok(("UTF8".to_owned(), None)),
+                    _ => Err(refuse().with_hint("available values: UTF8")),
+                }
+            }
             Rule::OneOf(allowed) => Err(refuse().with_hint(format!("available values: {}", allowed.join(", ")))),
             Rule::Duration => millis(value).map(|_| (value.to_owned(), None)).ok_or_else(refuse),
             Rule::Integer => value.parse::<i64>().map(|_| (value.to_owned(), None)).map_err(|_| refuse()),
@@ -230,6 +308,11 @@ impl Known {
                 }
                 _ => Err(refuse().with_hint("dates are printed in the style ISO")),
             },
+            Rule::SearchPath => {
+                let is_public = value.split(',').any(|schema| schema.trim().trim_matches('"') == "public");
+                let notice = "tables are looked for in the schema \"public\", whatever the search path";
+                Ok((value.to_owned(), (!is_public).then(|| notice.to_owned())))
+            }
             Rule::TimeZone if UTC.contains(&value.to_ascii_lowercase().as_str()) => Ok(("UTC".to_owned(), None)),
             Rule::TimeZone => {
                 let notice = format!("sessions are in UTC; the time zone \"{value}\" is not used");
@@ -299,6 +382,24 @@ mod tests {
         assert_eq!(change.value, "pool");
         assert_eq!(variables.get("application_name"), Some("pool"));
         assert_eq!(variables.get("session_authorization"), Some("someone"));
+    }
+
+    #[test]
+    fn a_transaction_takes_back_what_it_set() {
+        for (is_committed, expected) in [(true, "session"), (false, "before")] {
+            let mut variables = Variables::default();
+            variables.set("application_name", Some("before")).expect("free");
+            variables.set_local("application_name", Some("no transaction")).expect("free");
+            assert_eq!(variables.get("application_name"), Some("before"));
+            variables.begin();
+            variables.set("application_name", Some("session")).expect("free");
+            variables.set_local("application_name", Some("local")).expect("free");
+            assert_eq!(variables.get("application_name"), Some("local"));
+            let changes = variables.end(is_committed);
+            assert_eq!(variables.get("application_name"), Some(expected));
+            let changes: Vec<_> = changes.iter().map(|change| (change.name.as_str(), change.value.as_str())).collect();
+            assert_eq!(changes, [("application_name", expected)]);
+        }
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub(crate) struct State {
     pub(crate) scan_requests: Vec<proto::ScanRequest>,
     /// Scans under way.
     pub(crate) open_scans: usize,
+    /// Batches that were taken from scans, to be sent.
+    pub(crate) sent_batches: usize,
     /// Consumed call by call by CREATE TABLE: done, but the answer is lost.
     pub(crate) lose_answers: usize,
     /// Consumed call by call by CREATE TABLE: done, but then the leader is deposed.
@@ -73,6 +75,13 @@ pub(crate) struct State {
     pub(crate) placement: Option<Vec<(u32, u32)>>,
     pub(crate) notices: Vec<String>,
     pub(crate) flushes: u64,
+}
+
+impl State {
+    /// How many batches all tables have.
+    pub(crate) fn batches(&self) -> usize {
+        self.batches.values().map(Vec::len).sum()
+    }
 }
 
 /// The services, shared by every node.
@@ -170,6 +179,20 @@ impl Cluster {
 
     pub(crate) fn dsn(&self) -> String {
         format!("host=127.0.0.1 port={} user=root dbname=dev", self.sql.port())
+    }
+
+    /// A count of the state's, once it has not changed for half a second.
+    pub(crate) async fn settled(&self, count: impl Fn(&State) -> usize) -> usize {
+        let settled = async {
+            loop {
+                let before = count(&self.shared.state());
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if before > 0 && count(&self.shared.state()) == before {
+                    return before;
+                }
+            }
+        };
+        timeout(PATIENCE, settled).await.expect("it comes to rest")
     }
 
     /// Waits until the state is as it should be.
@@ -389,7 +412,7 @@ impl Compute for Node {
             }
         };
         Ok(Response::new(Box::pin(responses.map(move |response| {
-            let _open = &open;
+            open.0.state().sent_batches += 1;
             response
         }))))
     }

@@ -134,6 +134,27 @@ async fn prepared_statements_are_called_and_deallocated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn texts_are_quoted_and_dates_read() {
+    let cluster = Cluster::start().await;
+    let client = cluster.client().await;
+    for (sql, expected) in [
+        (r"SELECT quote_literal('it''s'), quote_literal('a\b'), quote_literal(NULL)", r"'it''s'|E'a\\b'|NULL"),
+        (
+            r#"SELECT quote_ident('plain_1'), quote_ident('Two words'), quote_ident('select')"#,
+            r#"plain_1|"Two words"|"select""#,
+        ),
+        (
+            "SELECT '2026-01-02 +00'::date, ' 2026-01-02'::date, '2026-01-02 10:00:00'::date",
+            "2026-01-02|2026-01-02|2026-01-02",
+        ),
+    ] {
+        assert_eq!(rows(&client, sql).await, expected, "{sql}");
+    }
+    assert_eq!(sqlstate(&client, "SELECT '2026-01-02 +x'::date").await, "22007");
+    assert_eq!(sqlstate(&client, "SELECT 'soon'::date").await, "22007");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn jobs_are_shown() {
     let cluster = Cluster::start().await;
     add_events(&cluster.shared, 1);

@@ -2,11 +2,16 @@
 //! RPC services answer from memory.
 
 mod cluster;
+mod cursors;
 mod expressions;
+mod extended;
 mod failures;
+mod limits;
 mod protocol;
 mod psql;
 mod semantics;
 mod statements;
+mod tools;
 mod types;
 mod values;
+mod wire;

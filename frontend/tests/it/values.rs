@@ -216,8 +216,8 @@ async fn times_and_intervals_are_read_and_printed() {
         ],
     )
     .await;
-    assert_eq!(db_error(&client, "SELECT 'soon'::interval").await.code().code(), "22P02");
-    assert_eq!(db_error(&client, "SELECT '25:00'::time").await.code().code(), "22P02");
+    assert_eq!(db_error(&client, "SELECT 'soon'::interval").await.code().code(), "22007");
+    assert_eq!(db_error(&client, "SELECT '25:00'::time").await.code().code(), "22007");
 }
 
 #[tokio::test(flavor = "multi_thread")]

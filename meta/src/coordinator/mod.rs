@@ -3,9 +3,11 @@
 //! * [`placement`]: slots, vnodes and splits onto nodes;
 //! * [`positions`]: committed positions and how they are stored;
 //! * [`pins`]: epochs that statements still read;
+//! * `bounds`: how much the catalog may hold;
 //! * [`event`] and [`state`]: the pure core that decides, and its words;
 //! * `task`: the task that carries its decisions out, by way of `storage`, its calls to the metadata store.
 
+mod bounds;
 pub mod event;
 pub mod pins;
 pub mod placement;

@@ -22,6 +22,7 @@ use weir_common::rpc;
 use weir_common::telemetry::trace::{self, TraceParent};
 use weir_proto::ToNode;
 
+use super::bounds;
 use super::event::{Action, Event, Mutation, Outcome, Serving, Waiter};
 use super::state::Coordinator;
 use super::storage::Storage;
@@ -607,8 +608,9 @@ impl Task {
             };
         }
         let id = self.next_table;
-        self.next_table = TableId(id.0 + 1);
         let table = Arc::new(Table { id, declared, splits, state: JobState::Running });
+        bounds::check(&table, self.core.tables())?;
+        self.next_table = TableId(id.0 + 1);
         let txn = self.storage.create_txn(&table, self.next_table);
         Ok(Decided::Store(table, txn))
     }

@@ -196,7 +196,8 @@ pub struct Sql {
     )]
     pub connections_max: usize,
 
-    /// What running statements may hold in memory for sorting, grouping and joining, in bytes
+    /// What running statements may hold in memory for sorting, grouping, joining and window functions, in bytes; one
+    /// that needs more than is free is refused (docs/sql.md has all limits)
     #[arg(
         long,
         help_heading = heading::LIMITS,

@@ -1,0 +1,172 @@
+//! The threads that queries run on.
+//!
+//! An operator may compute for seconds without giving its thread back: a join without keys compares every row of a batch
+//! with every row of the other side in one go. On the threads that serve connections (and, standalone, barriers) two
+//! such queries would stop everything else, their own cancelling included. So queries have threads of their own, and
+//! such a join looks at every batch of pairs whether anyone still waits for it.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::{DataType, Schema};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::joins::utils::JoinFilter;
+use datafusion::physical_plan::joins::{NestedLoopJoinExec, NestedLoopJoinExecBuilder};
+use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::StreamExt;
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
+
+use crate::error::Error;
+
+/// Batches that are made ahead of the client.
+const AHEAD: usize = 2;
+
+/// Runs plans.
+#[derive(Debug)]
+pub(crate) struct QueryThreads(Option<Runtime>);
+
+impl QueryThreads {
+    /// As many as there are cores.
+    ///
+    /// # Errors
+    /// Internal if the system gives no threads.
+    pub(crate) fn new() -> Result<QueryThreads, Error> {
+        let runtime = Builder::new_multi_thread().thread_name("query").enable_all().build();
+        let runtime = runtime.map_err(|error| Error::internal(format!("no threads for queries: {error}")))?;
+        Ok(QueryThreads(Some(runtime)))
+    }
+
+    /// The rows of a plan, which stops when they are dropped.
+    pub(crate) fn execute(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let (plan, stop) = stoppable(plan)?;
+        let schema = plan.schema();
+        let mut receiver = RecordBatchReceiverStream::builder(Arc::clone(&schema), AHEAD);
+        let rows = receiver.tx();
+        let run = async move {
+            let mut made = execute_stream(plan, context)?;
+            while let Some(batch) = made.next().await {
+                if rows.send(batch).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        if let Some(runtime) = &self.0 {
+            receiver.spawn_on(run.in_current_span(), runtime.handle());
+        }
+        let rows = receiver.build().inspect(move |_| {
+            let _until_dropped = &stop;
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
+    }
+
+    /// What `run` makes of a plan.
+    pub(crate) async fn run<T, F>(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        run: impl FnOnce(Arc<dyn ExecutionPlan>) -> F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let (plan, _until_done) = stoppable(plan)?;
+        let Some(runtime) = &self.0 else { return Err(Error::internal("the threads for queries have ended")) };
+        let task = AbortOnDropHandle::new(runtime.spawn(run(plan).in_current_span()));
+        task.await.map_err(|error| Error::internal(format!("a query's task ended: {error}")))?
+    }
+}
+
+impl Drop for QueryThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// The plan with joins that fail once the guard is dropped.
+fn stoppable(plan: Arc<dyn ExecutionPlan>) -> Result<(Arc<dyn ExecutionPlan>, DropGuard)> {
+    let stop = CancellationToken::new();
+    let plan = plan.transform_up(|node| {
+        let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() else { return Ok(Transformed::no(node)) };
+        let Some(filter) = join.filter() else { return Ok(Transformed::no(node)) };
+        let inner = Arc::clone(filter.expression());
+        let expression = Arc::new(UnlessStopped { inner, stop: stop.clone() });
+        let filter = JoinFilter::new(expression, filter.column_indices().to_vec(), Arc::clone(filter.schema()));
+        let join = NestedLoopJoinExecBuilder::from(join).with_filter(Some(filter)).build()?;
+        Ok(Transformed::yes(Arc::new(join) as Arc<dyn ExecutionPlan>))
+    });
+    Ok((plan?.data, stop.drop_guard()))
+}
+
+/// An expression as long as anyone waits for it.
+#[derive(Debug)]
+struct UnlessStopped {
+    inner: Arc<dyn PhysicalExpr>,
+    stop: CancellationToken,
+}
+
+impl PartialEq for UnlessStopped {
+    fn eq(&self, other: &UnlessStopped) -> bool {
+        self.inner.eq(&other.inner)
+    }
+}
+
+impl Eq for UnlessStopped {}
+
+impl Hash for UnlessStopped {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.inner.hash(state);
+    }
+}
+
+impl fmt::Display for UnlessStopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+impl PhysicalExpr for UnlessStopped {
+    fn data_type(&self, input: &Schema) -> Result<DataType> {
+        self.inner.data_type(input)
+    }
+
+    fn nullable(&self, input: &Schema) -> Result<bool> {
+        self.inner.nullable(input)
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        if self.stop.is_cancelled() {
+            return Err(DataFusionError::Execution("nobody waits for the query any more".to_owned()));
+        }
+        self.inner.evaluate(batch)
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.inner]
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
+        let inner = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.inner));
+        Ok(Arc::new(UnlessStopped { inner, stop: self.stop.clone() }))
+    }
+
+    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt_sql(f)
+    }
+}

@@ -1,0 +1,224 @@
+//! The messages of one connection, one after the other, each handed to the part that answers it.
+//!
+//! Owns reading them, within their bound, and what a client is told that breaks the protocol. pgwire decodes and
+//! dispatches them.
+
+use std::io;
+use std::mem;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Buf;
+use futures::SinkExt;
+use pgwire::api::{ClientInfo, NoopHandler, PgWireConnectionState};
+use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
+use pgwire::messages::response::{ReadyForQuery, TransactionStatus};
+use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use pgwire::tokio::server::{MaybeTls, PgWireMessageServerCodec, negotiate_tls, process_message};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::codec::{Decoder, Framed};
+use tracing::debug;
+
+use super::connection::Handlers;
+use super::extended::Bound;
+use super::frame::{self, Frame};
+use super::respond::{fatal, wire_error};
+use crate::error::{Error, sqlstate};
+
+/// A client that has not introduced itself within this time is dropped, as in PostgreSQL.
+const START_UP_TIME: Duration = Duration::from_secs(60);
+
+/// A client that is told why its connection ends gets this long to read it.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+type Socket = Framed<MaybeTls, PgWireMessageServerCodec<Arc<Bound>>>;
+
+/// Serves a client until it goes.
+///
+/// # Errors
+/// If the connection breaks.
+pub(super) async fn serve(stream: TcpStream, handlers: &Handlers) -> io::Result<()> {
+    let patience = Instant::now() + START_UP_TIME;
+    let Ok(negotiated) = timeout_at(patience, negotiate_tls(stream, None)).await else {
+        return Ok(());
+    };
+    // None if the client insists on TLS.
+    let Some(mut socket) = negotiated? else {
+        return Ok(());
+    };
+    loop {
+        let received = match handlers.patience(&socket) {
+            _ if is_starting(&socket) => match timeout_at(patience, receive(&mut socket)).await {
+                Ok(received) => received,
+                Err(_) => return Ok(()),
+            },
+            Some((idle, too_long)) => match timeout(idle, receive(&mut socket)).await {
+                Ok(received) => received,
+                Err(_) => Err(fatal(too_long)),
+            },
+            None => receive(&mut socket).await,
+        };
+        let (outcome, is_extended) = match received {
+            Ok(None | Some(Received::Message(PgWireFrontendMessage::Terminate(_)))) => return Ok(()),
+            Ok(Some(Received::Message(message))) => {
+                let is_extended = message.is_extended_query();
+                (handlers.answer(&mut socket, message).await, is_extended)
+            }
+            // As every other message up to the next Sync, it is skipped.
+            Ok(Some(Received::Refused { .. })) if matches!(socket.state(), PgWireConnectionState::AwaitingSync) => {
+                continue;
+            }
+            Ok(Some(Received::Refused { kind, error })) => (Err(wire_error(error)), frame::is_extended(kind)),
+            // Where the next message begins is not known.
+            Err(error) => (Err(error), false),
+        };
+        if let Err(error) = outcome
+            && refuse(&mut socket, error, is_extended).await?.is_break()
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// Tells a client of an error; breaks if it is one that ends the connection.
+async fn refuse(socket: &mut Socket, error: PgWireError, is_extended: bool) -> io::Result<ControlFlow<()>> {
+    if let PgWireError::IoError(error) = error {
+        return Err(error);
+    }
+    log(&error);
+    let info = ErrorInfo::from(error);
+    let is_fatal = info.is_fatal();
+    socket.feed(PgWireBackendMessage::ErrorResponse(info.into())).await?;
+    if is_fatal {
+        socket.close().await?;
+        // Closing while something unread has come would take the error away from the client.
+        let _too_late = timeout(FAREWELL, async { while fill(socket).await.is_ok_and(|read| read > 0) {} }).await;
+        return Ok(ControlFlow::Break(()));
+    }
+    let status = socket.transaction_status().to_error_state();
+    socket.set_transaction_status(status);
+    if is_extended {
+        socket.set_state(PgWireConnectionState::AwaitingSync);
+    } else {
+        socket.set_state(PgWireConnectionState::ReadyForQuery);
+        socket.feed(PgWireBackendMessage::ReadyForQuery(ReadyForQuery::new(status))).await?;
+    }
+    socket.flush().await?;
+    Ok(ControlFlow::Continue(()))
+}
+
+impl Handlers {
+    /// How long to wait for the next message, and what to say then.
+    fn patience(&self, socket: &Socket) -> Option<(Duration, Error)> {
+        if !matches!(socket.state(), PgWireConnectionState::ReadyForQuery) {
+            return None;
+        }
+        let in_transaction = socket.transaction_status() != TransactionStatus::Idle;
+        let idle = self.session.variables().idle_timeout(in_transaction)?;
+        let (code, what) = match in_transaction {
+            true => (sqlstate::IDLE_IN_TRANSACTION_SESSION_TIMEOUT, "idle-in-transaction"),
+            false => (sqlstate::IDLE_SESSION_TIMEOUT, "idle-session"),
+        };
+        Some((idle, Error::user(code, format!("terminating connection due to {what} timeout"))))
+    }
+
+    async fn answer(&self, socket: &mut Socket, message: PgWireFrontendMessage) -> PgWireResult<()> {
+        let (startup, simple, extended) =
+            (Arc::clone(&self.startup), Arc::clone(&self.simple), Arc::clone(&self.extended));
+        let (copy, cancel) = (Arc::new(NoopHandler), Arc::clone(&self.cancel));
+        process_message(message, socket, startup, simple, extended, copy, cancel).await
+    }
+}
+
+fn is_starting(socket: &Socket) -> bool {
+    matches!(socket.state(), PgWireConnectionState::AwaitingStartup | PgWireConnectionState::AuthenticationInProgress)
+}
+
+/// What came from a client.
+enum Received {
+    Message(PgWireFrontendMessage),
+    /// A message that was thrown away.
+    Refused {
+        kind: u8,
+        error: Error,
+    },
+}
+
+/// The next message; `None` if the client is gone.
+async fn receive(socket: &mut Socket) -> PgWireResult<Option<Received>> {
+    loop {
+        let frame = match is_starting(socket) {
+            // No larger than pgwire lets it be, which is little.
+            true => Frame::Whole,
+            false => frame::examine(socket.read_buffer()).map_err(fatal)?,
+        };
+        match frame {
+            Frame::Whole => {
+                let mut buffer = mem::take(socket.read_buffer_mut());
+                let decoded = socket.codec_mut().decode(&mut buffer);
+                *socket.read_buffer_mut() = buffer;
+                if let Some(message) = decoded? {
+                    return Ok(Some(Received::Message(message)));
+                }
+            }
+            Frame::TooLarge { kind, bytes } => {
+                let is_there = discard(socket, bytes).await?;
+                return Ok(is_there.then(|| Received::Refused { kind, error: too_large(bytes) }));
+            }
+            Frame::Garbled { kind, bytes } => {
+                socket.read_buffer_mut().advance(bytes);
+                let error =
+                    Error::user(sqlstate::CHARACTER_NOT_IN_REPERTOIRE, "invalid byte sequence for encoding \"UTF8\"");
+                return Ok(Some(Received::Refused { kind, error }));
+            }
+            Frame::Incomplete => {}
+        }
+        if fill(socket).await? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+/// Reads what has come.
+async fn fill(socket: &mut Socket) -> io::Result<usize> {
+    let mut buffer = mem::take(socket.read_buffer_mut());
+    let read = socket.get_mut().read_buf(&mut buffer).await;
+    *socket.read_buffer_mut() = buffer;
+    read
+}
+
+/// Throws a message away; false if the client goes before its end.
+async fn discard(socket: &mut Socket, bytes: usize) -> io::Result<bool> {
+    let mut left = bytes;
+    loop {
+        let buffer = socket.read_buffer_mut();
+        let cut = buffer.len().min(left);
+        buffer.advance(cut);
+        left -= cut;
+        if left == 0 {
+            return Ok(true);
+        }
+        if fill(socket).await? == 0 {
+            return Ok(false);
+        }
+    }
+}
+
+fn too_large(bytes: usize) -> Error {
+    let message = format!("a message of {bytes} bytes is larger than the limit of {}", frame::MESSAGE_BYTES_MAX);
+    Error::user(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).with_hint("send less at a time")
+}
+
+/// Errors are the client's to see; those that are our fault are an operator's too.
+fn log(error: &PgWireError) {
+    match error {
+        PgWireError::UserError(info) if info.code.starts_with("XX") => {
+            tracing::error!(sqlstate = info.code, error = info.message, "a statement failed through our fault");
+        }
+        PgWireError::UserError(info) => debug!(sqlstate = info.code, error = info.message, "a statement failed"),
+        error => debug!(%error, "a client broke the protocol"),
+    }
+}

@@ -1,0 +1,104 @@
+//! Transaction blocks, as far as a session that only reads needs them: whether one is open, and its savepoints.
+//!
+//! Every statement reads one committed epoch of its own, whatever block it stands in; clients only have to see the states
+//! that they expect.
+
+use crate::error::{Error, sqlstate};
+
+/// Savepoints of a transaction at a time.
+const SAVEPOINTS_MAX: usize = 1_000;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Transaction {
+    is_open: bool,
+    savepoints: Vec<String>,
+}
+
+impl Transaction {
+    pub(crate) fn begin(&mut self) {
+        self.is_open = true;
+    }
+
+    pub(crate) fn end(&mut self) {
+        *self = Transaction::default();
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// # Errors
+    /// `25P01` outside of a transaction.
+    pub(crate) fn check_open(&self, command: &str) -> Result<(), Error> {
+        if self.is_open {
+            return Ok(());
+        }
+        let message = format!("{command} can only be used in transaction blocks");
+        Err(Error::user(sqlstate::NO_ACTIVE_SQL_TRANSACTION, message))
+    }
+
+    /// `SAVEPOINT name`.
+    ///
+    /// # Errors
+    /// `25P01` outside of a transaction, `54000` if there are too many.
+    pub(crate) fn save(&mut self, name: &str) -> Result<(), Error> {
+        self.check_open("SAVEPOINT")?;
+        if self.savepoints.len() >= SAVEPOINTS_MAX {
+            let message = format!("a transaction can have at most {SAVEPOINTS_MAX} savepoints");
+            return Err(Error::user(sqlstate::PROGRAM_LIMIT_EXCEEDED, message));
+        }
+        self.savepoints.push(name.to_owned());
+        Ok(())
+    }
+
+    /// `RELEASE name`: it and all after it are forgotten.
+    ///
+    /// # Errors
+    /// `25P01` outside of a transaction, `3B001` if there is none.
+    pub(crate) fn release(&mut self, name: &str) -> Result<(), Error> {
+        self.check_open("RELEASE SAVEPOINT")?;
+        let place = self.find(name)?;
+        self.savepoints.truncate(place);
+        Ok(())
+    }
+
+    /// `ROLLBACK TO name`: all after it are forgotten.
+    ///
+    /// # Errors
+    /// `25P01` outside of a transaction, `3B001` if there is none.
+    pub(crate) fn return_to(&mut self, name: &str) -> Result<(), Error> {
+        self.check_open("ROLLBACK TO SAVEPOINT")?;
+        let place = self.find(name)?;
+        self.savepoints.truncate(place + 1);
+        Ok(())
+    }
+
+    /// The last of a name counts.
+    fn find(&self, name: &str) -> Result<usize, Error> {
+        self.savepoints
+            .iter()
+            .rposition(|savepoint| savepoint == name)
+            .ok_or_else(|| Error::user(sqlstate::INVALID_SAVEPOINT, format!("savepoint \"{name}\" does not exist")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn savepoints_stand_on_each_other() {
+        let mut transaction = Transaction::default();
+        assert_eq!(transaction.save("a").expect_err("no transaction").sqlstate, "25P01");
+        transaction.begin();
+        for name in ["a", "b", "a"] {
+            transaction.save(name).expect("a transaction is open");
+        }
+        transaction.return_to("b").expect("it is there");
+        transaction.release("a").expect("the first one is there");
+        assert_eq!(transaction.return_to("b").expect_err("released with the one before").sqlstate, "3B001");
+        transaction.end();
+        assert!(!transaction.is_open());
+    }
+}

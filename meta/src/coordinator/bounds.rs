@@ -1,0 +1,84 @@
+//! How much the catalog may hold: a definition has to fit into a value of the metadata store, and all of them together
+//! into one answer to a frontend. What is beyond is refused before it is written: a write that the store refuses would
+//! cost the leader its leadership. Pure.
+
+use std::sync::Arc;
+
+use weir_common::catalog::Table;
+use weir_common::error::Kind;
+use weir_common::rpc;
+
+/// Tables of a cluster.
+const TABLES_MAX: usize = 4_096;
+/// One definition, as it is stored; half of what a value of the store may have.
+const TABLE_BYTES_MAX: usize = crate::store::VALUE_BYTES_MAX / 2;
+/// All definitions; frontends take twice as much.
+const CATALOG_BYTES_MAX: usize = 32 << 20;
+
+/// Whether there is room for one more table.
+///
+/// # Errors
+/// `54000`, saying which bound is met.
+pub(super) fn check<'a>(new: &Table, others: impl Iterator<Item = &'a Arc<Table>>) -> Result<(), rpc::Error> {
+    let refuse =
+        |message: String, hint: &str| Err(rpc::Error::new(Kind::User, message).with_sqlstate("54000").with_hint(hint));
+    let own = size(new);
+    if own > TABLE_BYTES_MAX {
+        let name = &new.declared.name;
+        let message = format!("the definition of table \"{name}\" takes {own} bytes, more than {TABLE_BYTES_MAX}");
+        return refuse(message, "declare fewer columns, or write the statement shorter");
+    }
+    let (mut count, mut bytes) = (1, own);
+    for table in others {
+        count += 1;
+        bytes += size(table);
+    }
+    if count > TABLES_MAX {
+        return refuse(format!("a cluster can have at most {TABLES_MAX} tables"), "drop tables that are not needed");
+    }
+    if bytes > CATALOG_BYTES_MAX {
+        let message = format!("the definitions of all tables take {bytes} bytes, more than {CATALOG_BYTES_MAX}");
+        return refuse(message, "drop tables that are not needed");
+    }
+    Ok(())
+}
+
+fn size(table: &Table) -> usize {
+    serde_json::to_vec(table).expect("a table serialises").len()
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::catalog::{Encode, JobState, NewTable, Source};
+    use weir_common::ids::TableId;
+
+    use super::*;
+
+    fn table(bytes: usize) -> Arc<Table> {
+        let source = Source { options: Default::default(), encode: Encode::Json };
+        let declared = NewTable {
+            name: "t".to_owned(),
+            columns: Vec::new(),
+            primary_key: Vec::new(),
+            source,
+            sql: "x".repeat(bytes),
+        };
+        Arc::new(Table { id: TableId(1), declared, splits: Vec::new(), state: JobState::Running })
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let refused = |new: usize, others: &[Arc<Table>]| {
+            let error = check(&table(new), others.iter()).err()?;
+            assert_eq!((error.sqlstate.as_deref(), error.hint.is_some()), (Some("54000"), true));
+            Some(error.message)
+        };
+        assert_eq!(refused(TABLE_BYTES_MAX - 1_000, &[]), None);
+        assert!(refused(TABLE_BYTES_MAX, &[]).is_some_and(|message| message.contains("table \"t\"")));
+        let many = vec![table(10); TABLES_MAX];
+        assert_eq!(refused(10, &many[1..]), None);
+        assert!(refused(10, &many).is_some_and(|message| message.contains("4096 tables")));
+        let large = vec![table(TABLE_BYTES_MAX - 1_000); CATALOG_BYTES_MAX / TABLE_BYTES_MAX];
+        assert!(refused(TABLE_BYTES_MAX - 1_000, &large).is_some_and(|message| message.contains("all tables")));
+    }
+}
