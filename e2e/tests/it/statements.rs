@@ -5,9 +5,11 @@ use std::time::Duration;
 use anyhow::ensure;
 use weir_e2e::publish::publish_all;
 use weir_e2e::sandbox::scenario;
+use weir_e2e::servers::Nats;
+use weir_e2e::weir::Weir;
 use weir_e2e::workload::Events;
 
-use crate::support::{SOON, compare_events, create_events, standalone, wait_for};
+use crate::support::{LATE, SOON, compare_events, create_events, events_options, standalone, wait_for};
 
 #[test]
 fn tables_are_listed_described_and_shown() {
@@ -126,5 +128,40 @@ fn a_terminated_process_ends_well_and_forgets_nothing() {
         weir.process().restart()?;
         weir.ready().await?;
         compare_events(&mut sql, "events", &events, 5_000).await
+    });
+}
+
+#[test]
+fn a_message_as_large_as_nats_takes_is_a_row() {
+    scenario("large", async |sandbox| {
+        let config = sandbox.path().join("large.conf");
+        std::fs::write(&config, "max_payload: 67108864\nmax_pending: 268435456\n")?;
+        let nats = Nats::start_with(sandbox, &["--config", &config.display().to_string()]).await?;
+        nats.ready().await?;
+        // Files take only half as much a message.
+        let stream = async_nats::jetstream::stream::Config {
+            name: "EVENTS".to_owned(),
+            subjects: vec!["events.>".to_owned()],
+            storage: async_nats::jetstream::stream::StorageType::Memory,
+            ..Default::default()
+        };
+        nats.jetstream().await?.create_stream(stream).await?;
+        let mut weir = Weir::standalone(sandbox)?;
+        weir.ready().await?;
+        let mut sql = weir.sql();
+        let options = events_options(&nats.address());
+        sql.query(&format!("CREATE TABLE large (seq bigint, note varchar) WITH ({options}) FORMAT PLAIN ENCODE JSON"))
+            .await?;
+        let jetstream = nats.jetstream().await?;
+        let length = 60 << 20;
+        for (seq, length) in [(0, length), (1, 1), (2, length)] {
+            let payload = format!("{{\"seq\": {seq}, \"note\": \"{}\"}}", "x".repeat(length));
+            jetstream.publish("events.large", payload.into()).await?.await?;
+        }
+        wait_for(&mut sql, "SELECT count(*) FROM large", 3, LATE).await?;
+        let lengths = sql.query("SELECT length(note) FROM large ORDER BY seq").await?;
+        let lengths: Vec<&str> = lengths.rows.iter().filter_map(|row| row[0].as_deref()).collect();
+        assert_eq!(lengths, [length.to_string(), "1".to_owned(), length.to_string()]);
+        Ok(())
     });
 }
