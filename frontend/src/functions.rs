@@ -29,7 +29,7 @@ pub(crate) use arithmetic::CheckedArithmetic;
 pub(crate) use bounded::bounded;
 #[cfg(test)]
 pub(crate) use casts::from_text as read_text;
-pub(crate) use casts::{Casts, Literals};
+pub(crate) use casts::{Casts, Literals, bytea};
 pub(crate) use comparable::{comparable, has_equals, is_comparable};
 pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators};
 pub(crate) use numeric::{decimal_operation, quotient};

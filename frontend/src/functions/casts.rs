@@ -1,7 +1,7 @@
 //! Casts that mean something else in PostgreSQL than in DataFusion.
 //!
 //! * To text: what PostgreSQL prints, where Arrow has a format of its own.
-//! * From text to numeric, interval, date, time, bytea (hex format) and arrays: what PostgreSQL reads.
+//! * From text to numeric, interval, date, time, bytea and arrays: what PostgreSQL reads.
 //! * From floating-point numbers to numeric: the digits that the number was most likely written with.
 //! * From numeric and floating-point numbers to integers: rounded, where Arrow cuts off.
 //!
@@ -207,7 +207,10 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
         DataType::Date32 => Arc::new(read::<Date32Type>(texts, date)?),
         DataType::Time64(_) => Arc::new(read::<Time64MicrosecondType>(texts, time)?),
         DataType::Binary => {
-            let values = texts.iter().map(|text| text.map(bytes).transpose()).collect::<Result<Vec<_>, Error>>()?;
+            let values = texts
+                .iter()
+                .map(|text| text.map(|text| bytea(text).ok_or_else(|| invalid("bytea", text))).transpose())
+                .collect::<Result<Vec<_>, Error>>()?;
             Arc::new(values.iter().map(Option::as_deref).collect::<BinaryArray>())
         }
         DataType::List(element) => lists(texts, element)?,
@@ -261,17 +264,30 @@ fn time(text: &str) -> Result<i64, Error> {
     Ok((nanos.map_err(|_| invalid("time", text))? + 500) / 1_000)
 }
 
-/// `\x` and pairs of digits; any other text stands for its bytes.
-fn bytes(text: &str) -> Result<Vec<u8>, Error> {
-    let Some(digits) = text.strip_prefix("\\x") else {
-        return Ok(text.as_bytes().to_vec());
-    };
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let pairs = digits.as_bytes().chunks(2).map(|pair| match pair {
-        [high, low] => Some(digit(*high)? << 4 | digit(*low)?),
-        _ => None,
-    });
-    pairs.collect::<Option<_>>().ok_or_else(|| invalid("bytea", text))
+/// PostgreSQL's hex format (`\x…`) or its escape format.
+pub(crate) fn bytea(value: &str) -> Option<Vec<u8>> {
+    if let Some(digits) = value.strip_prefix("\\x") {
+        let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let (pairs, rest) = digits.as_chunks::<2>();
+        let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
+        return if rest.is_empty() { bytes } else { None };
+    }
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let (byte, after) = match (first, after) {
+            (b'\\', [b'\\', after @ ..]) => (b'\\', after),
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
+                ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), after)
+            }
+            (b'\\', _) => return None,
+            (byte, after) => (*byte, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    Some(bytes)
 }
 
 fn invalid(ty: &str, text: &str) -> Error {

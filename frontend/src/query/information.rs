@@ -13,6 +13,7 @@ use pgwire::api::Type;
 use weir_common::types::NUMERIC_PRECISION;
 
 use super::schema::{Database, PG_CATALOG};
+use super::values::name as type_name;
 use crate::encode::pg_type;
 use crate::parser::{DATABASE, SCHEMA};
 
@@ -99,22 +100,10 @@ impl Column {
 
     /// As the SQL standard calls the type.
     fn data_type(&self) -> &str {
-        let Some(ty) = &self.ty else { return "USER-DEFINED" };
-        match *ty {
-            Type::BOOL => "boolean",
-            Type::INT2 => "smallint",
-            Type::INT4 => "integer",
-            Type::INT8 => "bigint",
-            Type::FLOAT4 => "real",
-            Type::FLOAT8 => "double precision",
-            Type::VARCHAR => "character varying",
-            Type::CHAR => "\"char\"",
-            Type::BPCHAR => "character",
-            Type::TIME => "time without time zone",
-            Type::TIMESTAMP => "timestamp without time zone",
-            Type::TIMESTAMPTZ => "timestamp with time zone",
-            ref other if other.name().starts_with('_') => "ARRAY",
-            ref other => other.name(),
+        match &self.ty {
+            None => "USER-DEFINED",
+            Some(ty) if ty.name().starts_with('_') => "ARRAY",
+            Some(ty) => type_name(ty),
         }
     }
 

@@ -21,7 +21,7 @@ use datafusion::physical_plan::joins::{NestedLoopJoinExec, NestedLoopJoinExecBui
 use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::StreamExt;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
@@ -33,7 +33,11 @@ const AHEAD: usize = 2;
 
 /// Runs plans.
 #[derive(Debug)]
-pub(crate) struct QueryThreads(Option<Runtime>);
+pub(crate) struct QueryThreads {
+    handle: Handle,
+    /// Taken when it ends, which must not wait for what runs.
+    runtime: Option<Runtime>,
+}
 
 impl QueryThreads {
     /// As many as there are cores.
@@ -43,7 +47,7 @@ impl QueryThreads {
     pub(crate) fn new() -> Result<QueryThreads, Error> {
         let runtime = Builder::new_multi_thread().thread_name("query").enable_all().build();
         let runtime = runtime.map_err(|error| Error::internal(format!("no threads for queries: {error}")))?;
-        Ok(QueryThreads(Some(runtime)))
+        Ok(QueryThreads { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 
     /// The rows of a plan, which stops when they are dropped.
@@ -65,9 +69,7 @@ impl QueryThreads {
             }
             Ok(())
         };
-        if let Some(runtime) = &self.0 {
-            receiver.spawn_on(run.in_current_span(), runtime.handle());
-        }
+        receiver.spawn_on(run.in_current_span(), &self.handle);
         let rows = receiver.build().inspect(move |_| {
             let _until_dropped = &stop;
         });
@@ -85,15 +87,14 @@ impl QueryThreads {
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let (plan, _until_done) = stoppable(plan)?;
-        let Some(runtime) = &self.0 else { return Err(Error::internal("the threads for queries have ended")) };
-        let task = AbortOnDropHandle::new(runtime.spawn(run(plan).in_current_span()));
+        let task = AbortOnDropHandle::new(self.handle.spawn(run(plan).in_current_span()));
         task.await.map_err(|error| Error::internal(format!("a query's task ended: {error}")))?
     }
 }
 
 impl Drop for QueryThreads {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }

@@ -13,6 +13,7 @@ use pgwire::api::Type;
 use postgres_types::Kind;
 
 use crate::error::{Error, sqlstate};
+use crate::functions::bytea;
 
 /// From PostgreSQL's first day, 2000-01-01, back to 1970-01-01.
 const EPOCH_DAYS: i32 = 10_957;
@@ -81,8 +82,8 @@ fn invalid_text(ty: &Type, value: &str) -> Error {
     Error::user(sqlstate::INVALID_TEXT_REPRESENTATION, message)
 }
 
-/// PostgreSQL's name of a type, as its messages have it.
-fn name(ty: &Type) -> &str {
+/// The name of a type as the SQL standard and PostgreSQL's messages have it.
+pub(super) fn name(ty: &Type) -> &str {
     match *ty {
         Type::BOOL => "boolean",
         Type::INT2 => "smallint",
@@ -90,6 +91,12 @@ fn name(ty: &Type) -> &str {
         Type::INT8 => "bigint",
         Type::FLOAT4 => "real",
         Type::FLOAT8 => "double precision",
+        Type::VARCHAR => "character varying",
+        Type::CHAR => "\"char\"",
+        Type::BPCHAR => "character",
+        Type::TIME => "time without time zone",
+        Type::TIMESTAMP => "timestamp without time zone",
+        Type::TIMESTAMPTZ => "timestamp with time zone",
         ref other => other.name(),
     }
 }
@@ -119,32 +126,6 @@ fn boolean(value: &str) -> Option<bool> {
     } else {
         None
     }
-}
-
-/// PostgreSQL's hex format (`\x…`) or its escape format.
-fn bytea(value: &str) -> Option<Vec<u8>> {
-    if let Some(digits) = value.strip_prefix("\\x") {
-        let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        let (pairs, rest) = digits.as_chunks::<2>();
-        let bytes = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
-        return if rest.is_empty() { bytes } else { None };
-    }
-    let mut bytes = Vec::with_capacity(value.len());
-    let mut rest = value.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let (byte, after) = match (first, after) {
-            (b'\\', [b'\\', after @ ..]) => (b'\\', after),
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) => {
-                ((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'), after)
-            }
-            (b'\\', _) => return None,
-            (byte, after) => (*byte, after),
-        };
-        bytes.push(byte);
-        rest = after;
-    }
-    Some(bytes)
 }
 
 /// A decimal with as many digits behind the point as were written.

@@ -143,6 +143,7 @@ async fn texts_are_quoted_and_dates_read() {
             r#"SELECT quote_ident('plain_1'), quote_ident('Two words'), quote_ident('select')"#,
             r#"plain_1|"Two words"|"select""#,
         ),
+        (r"SELECT '\x0aff'::bytea, 'a\\\001'::bytea", r"\x0aff|\x615c01"),
         (
             "SELECT '2026-01-02 +00'::date, ' 2026-01-02'::date, '2026-01-02 10:00:00'::date",
             "2026-01-02|2026-01-02|2026-01-02",
