@@ -10,7 +10,7 @@ pub(crate) struct Metrics {
     pub(crate) rows: Counter<u64>,
     /// Bytes of their payloads.
     pub(crate) bytes: Counter<u64>,
-    /// Messages that are no row of their table, and were skipped.
+    /// Messages that are no row of their table.
     pub(crate) bad_records: Counter<u64>,
     /// Messages of the stream that have not been read yet, by split.
     pub(crate) lag: Gauge<u64>,
@@ -50,7 +50,7 @@ impl Metrics {
         Metrics {
             rows: counter("weir_source_rows", "messages decoded into rows"),
             bytes: counter("weir_source_bytes", "bytes of payloads decoded"),
-            bad_records: counter("weir_source_bad_records", "messages that are no row of their table, skipped"),
+            bad_records: counter("weir_source_bad_records", "messages that are no row of their table"),
             lag: gauge("weir_source_lag", "messages of the stream that are not read yet"),
             redelivered: gauge("weir_source_redelivered", "messages delivered again to the present reader"),
             rebuilds: gauge("weir_source_rebuilds", "times the present reader's consumer was rebuilt"),

@@ -3,7 +3,7 @@
 //! DataFusion resolves names, plans and executes; this module gives it the catalog as of the statement's snapshot and
 //! makes what it yields look like PostgreSQL's. In reading order: [`rewrite`] (what DataFusion reads differently),
 //! [`tools`] and [`introspection`] (what psql and drivers ask), [`apart`] (columns of one name), [`names`] (how result
-//! columns are called), [`schema`], [`system`], [`views`] and [`information`] (the schemas and tables that queries see),
+//! columns are called), [`schema`], [`splits`], [`system`], [`views`] and [`information`] (the schemas and tables that queries see),
 //! [`planner`] (text to logical plan), [`types`] (of numbers and times), [`equality`] (of values), [`params`] and
 //! [`values`] (parameters of prepared statements), [`window`] (the memory of window functions), [`threads`] (where it is executed), [`run`]
 //! (execution, with retry).
@@ -19,6 +19,7 @@ mod planner;
 mod rewrite;
 mod run;
 mod schema;
+mod splits;
 mod system;
 mod threads;
 mod tools;
