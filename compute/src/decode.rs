@@ -107,7 +107,7 @@ pub enum BadRecord {
         found: String,
     },
     /// The payload as a whole is no jsonb.
-    #[error("payload has no normal form as jsonb: it has an unpaired surrogate or a number out of range")]
+    #[error("payload has no normal form as jsonb: it has an unpaired surrogate, a \\u0000 or a number out of range")]
     NoJsonb,
     /// A column of the primary key has no value.
     #[error("column \"{column}\" of the primary key is null")]

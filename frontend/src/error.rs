@@ -21,6 +21,7 @@ pub(crate) mod sqlstate {
     pub(crate) const CARDINALITY_VIOLATION: &str = "21000";
     pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
     pub(crate) const INVALID_DATETIME_FORMAT: &str = "22007";
+    pub(crate) const DATETIME_FIELD_OVERFLOW: &str = "22008";
     pub(crate) const INVALID_TEXT_REPRESENTATION: &str = "22P02";
     pub(crate) const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
     pub(crate) const INVALID_BINARY_REPRESENTATION: &str = "22P03";

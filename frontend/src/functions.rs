@@ -1,6 +1,7 @@
 //! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and [`numeric`], [`bounded`]
 //! (results that could take all memory), [`casts`] and [`datetime`], [`comparable`] (equality), [`quantified`] (ANY and ALL),
-//! [`jsonb`], [`quote`], and those that drivers and psql call.
+//! [`jsonb`], [`quote`], [`round`], those of dates and times ([`to_char`], [`from_char`], [`date_part`], [`zone`]), and those that
+//! drivers and psql call.
 //!
 //! Of the latter most answer a constant: Weir has no descriptions, indexes or replication that they could tell of. Those
 //! that depend on the session are made for each.
@@ -9,12 +10,19 @@ mod arithmetic;
 mod bounded;
 mod casts;
 mod comparable;
+mod date_part;
 mod datetime;
+mod from_char;
 mod jsonb;
+mod moment;
 mod numeric;
 mod quantified;
 mod quote;
+mod round;
 mod size;
+mod template;
+mod to_char;
+mod zone;
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
@@ -32,9 +40,11 @@ pub(crate) use bounded::bounded;
 pub(crate) use casts::from_text as read_text;
 pub(crate) use casts::{Casts, Literals, bytea, scalar_from_text};
 pub(crate) use comparable::{comparable, has_equals, is_comparable};
-pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators};
+pub(crate) use date_part::Extract;
+pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators, beside_jsonb};
 pub(crate) use numeric::{decimal_operation, quotient};
 pub(crate) use quantified::function_of;
+pub(crate) use round::round_to_even;
 
 use crate::error::Error;
 use crate::session::{SERVER_VERSION, Session, Variables};
@@ -83,7 +93,14 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     .chain(jsonb::functions())
     .chain(quantified::functions())
     .chain(quote::functions())
-    .chain([ScalarUDF::from(size::SizePretty::new())])
+    .chain([
+        ScalarUDF::from(size::SizePretty::new()),
+        ScalarUDF::from(to_char::ToChar::new()),
+        ScalarUDF::from(from_char::FromChar::to_date()),
+        ScalarUDF::from(from_char::FromChar::to_timestamp()),
+        ScalarUDF::from(date_part::DatePart::new(false)),
+        ScalarUDF::from(zone::AtTimeZone::new()),
+    ])
     .collect()
 }
 

@@ -105,6 +105,8 @@ pub(super) struct Arena {
     pub(super) nested: Vec<Cell>,
     /// How the fields of the structs that are being read were named.
     pub(super) matches: Vec<Match>,
+    /// What the columns of structs take that are NULL: they have no cells of their own.
+    pub(super) absent: usize,
     /// An array would have made the record too large; it was not read.
     pub(super) too_large: bool,
     pub(super) jsonb: super::jsonb::Work,
@@ -118,6 +120,7 @@ impl Arena {
         self.intervals.clear();
         self.nested.clear();
         self.matches.clear();
+        self.absent = 0;
         self.too_large = false;
     }
 
@@ -127,6 +130,7 @@ impl Arena {
             + size_of_val(&self.decimals[..])
             + size_of_val(&self.intervals[..])
             + size_of_val(&self.nested[..])
+            + self.absent
     }
 }
 

@@ -5,7 +5,7 @@ use weir_common::interval::Interval;
 use weir_common::types::{NUMERIC_PRECISION, NUMERIC_SCALE, SqlType};
 
 use super::cell::{Arena, Cell, Span, place};
-use super::json::{Number, Text, Value, unescape};
+use super::json::{Number, Text, Value, unescape, unescape_text};
 use super::{jsonb, nested, time};
 
 /// Integers of at most this size are doubles exactly.
@@ -56,7 +56,7 @@ fn varchar(value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
         Value::Text(Text { span, escaped: false }) => Some(Cell::Payload(span)),
         Value::Text(text) => {
             let start = arena.text.len();
-            unescape(text.span.of(payload), &mut arena.text)?;
+            unescape_text(text.span.of(payload), &mut arena.text)?;
             Some(Cell::Text(Span::new(start, arena.text.len())))
         }
         Value::Number(number) => Some(Cell::Payload(number.span)),

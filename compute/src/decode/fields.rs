@@ -12,6 +12,8 @@ use super::json::{Scanner, Syntax, Value, unescape};
 
 /// Keys that are remembered in the order in which they came; objects with more are looked up from there on.
 const SHAPE_MAX: usize = 256;
+/// Longer keys are not remembered: they are looked up each time, and take no memory.
+const KEY_BYTES_MAX: usize = 256;
 /// How far ahead a key is looked for, so that optional fields may be absent.
 const LOOK_AHEAD: usize = 3;
 /// Of a value that does not fit, this much is shown.
@@ -159,7 +161,7 @@ impl Fields {
         if !key.escaped {
             let target = self.look_up(raw);
             self.remember(*place, raw, target);
-            *place += 1;
+            *place += usize::from(raw.len() <= KEY_BYTES_MAX);
             return Ok(target);
         }
         let mut unescaped = std::mem::take(&mut self.unescaped);
@@ -204,6 +206,9 @@ impl Fields {
 
     /// Notes that a key came at a place of the shape.
     fn remember(&mut self, place: usize, key: &str, target: Target) {
+        if key.len() > KEY_BYTES_MAX {
+            return;
+        }
         if self.shape.len() < SHAPE_MAX {
             let place = place.min(self.shape.len());
             self.shape.insert(place, Expected { key: key.as_bytes().to_vec(), target });
@@ -212,6 +217,12 @@ impl Fields {
             expected.key.extend_from_slice(key.as_bytes());
             expected.target = target;
         }
+    }
+
+    /// What the remembered keys take.
+    #[cfg(test)]
+    pub(super) fn remembered_bytes(&self) -> usize {
+        self.shape.iter().map(|expected| expected.key.capacity()).sum()
     }
 
     /// Finds the first cell that could not be filled.

@@ -338,6 +338,18 @@ pub(super) fn unescape(raw: &str, out: &mut String) -> Option<()> {
     Some(())
 }
 
+/// The same for a string that becomes a text, which cannot hold a NUL: neither PostgreSQL's nor its clients' can.
+#[inline]
+pub(super) fn unescape_text(raw: &str, out: &mut String) -> Option<()> {
+    let before = out.len();
+    unescape(raw, out)?;
+    if out.as_bytes()[before..].contains(&0) {
+        out.truncate(before);
+        return None;
+    }
+    Some(())
+}
+
 /// One escape, behind its backslash, and what follows it.
 fn unescape_one(escape: &str) -> Option<(char, &str)> {
     let character = match escape.as_bytes().first()? {

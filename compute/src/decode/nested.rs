@@ -20,7 +20,11 @@ pub(super) fn array(element: &SqlType, value: Value, payload: &str, arena: &mut 
     for place in cells.start..cells.end {
         scanner.skip_whitespace();
         let value = scanner.value(0).ok()?;
-        arena.nested[place as usize] = convert::cell(element, value, payload, arena)?;
+        let cell = convert::cell(element, value, payload, arena)?;
+        arena.nested[place as usize] = cell;
+        if let (Cell::Null, SqlType::Struct(_)) = (cell, element) {
+            arena.absent += absent(element);
+        }
         scanner.skip_whitespace();
         scanner.take(b',');
     }
@@ -62,7 +66,14 @@ pub(super) fn object(fields: &[StructField], value: Value, payload: &str, arena:
         scanner.skip_whitespace();
     }
     arena.matches.truncate(first_match);
-    let fit = cells.cells(&arena.nested).iter().all(|cell| !matches!(cell, Cell::Misfit(_)));
+    let mut fit = true;
+    for (cell, field) in cells.cells(&arena.nested).iter().zip(fields) {
+        match (cell, &field.ty) {
+            (Cell::Misfit(_), _) => fit = false,
+            (Cell::Null, SqlType::Struct(_)) => arena.absent += absent(&field.ty),
+            _ => {}
+        }
+    }
     fit.then_some(Cell::Struct(cells))
 }
 
@@ -73,6 +84,14 @@ fn match_of(name: &str, key: &str) -> Match {
         Match::Folded
     } else {
         Match::None
+    }
+}
+
+/// How many bytes a NULL takes: that of a struct fills every column of it.
+fn absent(ty: &SqlType) -> usize {
+    match ty {
+        SqlType::Struct(fields) => fields.iter().map(|field| absent(&field.ty)).sum(),
+        _ => size_of::<arrow::datatypes::i256>(),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 use weir_common::catalog::Table;
 use weir_common::error::{Kind, chain};
@@ -470,6 +470,10 @@ impl Task {
         self.collecting = Some(tokio::spawn(async move {
             match survey.collect(&committed, &live).await {
                 Ok(collected) => debug!(?collected, "collected databases of dead terms"),
+                Err(error) if error.kind() == Kind::Corrupt => error!(
+                    error = chain(&error),
+                    "the committed state is not complete: nothing is collected; restore it from a copy of the object store"
+                ),
                 Err(error) => info!(error = chain(&error), "cannot collect databases of dead terms now"),
             }
         }));

@@ -65,6 +65,22 @@ pub enum Error {
         /// Who or what closed it.
         reason: Closed,
     },
+    /// What the head names is not there.
+    #[error("database \"{path}\" of the head has lost {what}, so that nothing can be told to be garbage")]
+    Lost {
+        /// The path, relative to the state URL.
+        path: String,
+        /// What is missing.
+        what: String,
+    },
+    /// What the head named was there a moment ago.
+    #[error("database \"{path}\" has lost {what} since it was listed: a newer term has gone on from it")]
+    Superseded {
+        /// The path, relative to the state URL.
+        path: String,
+        /// What is missing.
+        what: String,
+    },
     /// A stored key has not the shape of a block's key.
     #[error("key {key} is not a block key")]
     Key {
@@ -131,9 +147,9 @@ impl Error {
                 slatedb::ErrorKind::Data => Kind::Corrupt,
                 _ => Kind::Internal,
             },
-            Error::Closed { reason: Closed::Fenced, .. } => Kind::Fenced,
+            Error::Closed { reason: Closed::Fenced, .. } | Error::Superseded { .. } => Kind::Fenced,
             Error::Closed { .. } => Kind::Unavailable,
-            Error::Key { .. } => Kind::Corrupt,
+            Error::Key { .. } | Error::Lost { .. } => Kind::Corrupt,
         }
     }
 }

@@ -75,7 +75,8 @@ impl Survey {
     /// those of the caller's own term, whether they have been made yet or not.
     ///
     /// # Errors
-    /// If the object store fails; what was removed until then stays removed, and a later collection goes on.
+    /// If the object store fails; what was removed until then stays removed, and a later collection goes on. Corrupt, and
+    /// nothing is removed, if a database or a checkpoint of the head is missing: which others it reads is not known then.
     pub async fn collect(&self, head: &[SlotState], live: &[String]) -> Result<Collected, Error> {
         let reached = self.reach(head, live).await?;
         let mut collected = Collected::default();
@@ -101,6 +102,7 @@ impl Survey {
         let mut ancestors = Vec::new();
         for (path, committed) in reached.iter().filter(|(path, _)| !live.contains(path)) {
             let newest = manifest(&self.store, path, None).await?;
+            self.check_complete(path, newest.as_ref(), committed)?;
             ancestors.extend(self.ancestors_at(path, newest.as_ref(), |id| committed.contains(&id)).await?);
         }
         for path in live {
@@ -114,6 +116,24 @@ impl Survey {
             reached.entry(path).or_default().extend(checkpoint);
         }
         Ok(reached)
+    }
+
+    /// That a database of the head, which is of an older term, is there with its committed checkpoints. It was before
+    /// the survey, so what the survey did not see either is lost; what it saw, only a newer term can have removed.
+    fn check_complete(
+        &self,
+        path: &str,
+        newest: Option<&VersionedManifest>,
+        committed: &HashSet<Uuid>,
+    ) -> Result<(), Error> {
+        let surveyed = self.databases.get(path).and_then(Option::as_ref);
+        if let Some(what) = missing(surveyed, committed) {
+            return Err(Error::Lost { path: path.to_owned(), what });
+        }
+        match missing(newest, committed) {
+            Some(what) => Err(Error::Superseded { path: path.to_owned(), what }),
+            None => Ok(()),
+        }
     }
 
     /// The databases whose files are read by some of the checkpoints of a database.
@@ -212,6 +232,14 @@ impl Survey {
         admin.run_gc_once(options).await.map_err(Error::database("collect garbage of", path))?;
         Ok(stale.len())
     }
+}
+
+/// What a database of the head lacks, if it or one of its committed checkpoints is not there.
+fn missing(manifest: Option<&VersionedManifest>, committed: &HashSet<Uuid>) -> Option<String> {
+    let Some(manifest) = manifest else { return Some("its manifest".to_owned()) };
+    let is_there = |id: &Uuid| manifest.checkpoints().iter().any(|checkpoint| checkpoint.id == *id);
+    let lost = committed.iter().find(|id| !is_there(id))?;
+    Some(format!("its checkpoint {lost}"))
 }
 
 /// An ancestor, and the checkpoint there by which it is held.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStoreExt;
 use object_store::memory::InMemory;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use proptest::prelude::*;
@@ -335,6 +336,44 @@ async fn a_checkpoint_that_was_deleted_cannot_be_cloned() {
     cluster.slots[0].1.delete_checkpoint(source.checkpoint).await.expect("a deletion");
     let clone = SlotDb::open(&store, "state/test/9-a/0", VnodeRange::ALL, &[source], &tables([1])).await;
     assert!(clone.is_err_and(|error| error.kind() == weir_common::error::Kind::Corrupt));
+}
+
+/// What the databases of the head are built on cannot be told once they are damaged: nothing is garbage then.
+#[tokio::test]
+async fn nothing_is_collected_while_the_head_is_not_complete() {
+    let store = Store::open_with("memory://", hasty()).expect("a store");
+    let mut cluster = Cluster::new(store.clone());
+    cluster.recover(1, &tables([1])).await;
+    cluster.write([(key(1, 0, 0), Bytes::from_static(b"a"))]).await;
+    cluster.commit().await;
+    cluster.recover(1, &tables([1])).await;
+    cluster.commit().await;
+    // A clone of a clone whose term has ended: of its ancestors only its own manifest tells.
+    let (head, (_, last)) = (cluster.head.clone(), cluster.slots.remove(0));
+    let databases = async || {
+        let survey = Survey::take(&store, PREFIX).await.expect("a survey");
+        survey.databases().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = databases().await;
+    assert_eq!(before.len(), 2);
+    let survey = Survey::take(&store, PREFIX).await.expect("a survey");
+    last.delete_checkpoint(head[0].checkpoint).await.expect("a deletion");
+    last.close().await;
+    let refused = survey.collect(&head, &[]).await.expect_err("it has changed since");
+    assert_eq!(refused.kind(), Kind::Fenced, "{refused}");
+    let survey = Survey::take(&store, PREFIX).await.expect("a survey");
+    let refused = survey.collect(&head, &[]).await.expect_err("the checkpoint is gone");
+    assert_eq!(refused.kind(), Kind::Corrupt, "{refused}");
+    let path = object_store::path::Path::from(format!("{}/manifest", head[0].path));
+    let manifests: Vec<_> =
+        store.objects().list(Some(&path)).map_ok(|object| object.location).try_collect().await.expect("a list");
+    for manifest in manifests {
+        store.objects().delete(&manifest).await.expect("a deletion");
+    }
+    let survey = Survey::take(&store, PREFIX).await.expect("a survey");
+    let refused = survey.collect(&head, &[]).await.expect_err("the manifest is gone");
+    assert_eq!(refused.kind(), Kind::Corrupt, "{refused}");
+    assert_eq!(databases().await, before);
 }
 
 /// Sixty recoveries in a row, with other divisions: everything stays, and neither the time of a recovery nor the

@@ -33,6 +33,8 @@ const BOUNDED: &[(&str, Estimate)] = &[
     ("replace", |args| {
         args.sum(|row| args.bytes(0, row).div_ceil(args.bytes(1, row).max(1)).saturating_mul(args.bytes(2, row)))
     }),
+    // A pattern of one letter prints seven digits at most.
+    ("to_char", |args| args.sum(|row| args.bytes(1, row).saturating_mul(8))),
     ("range", |args| args.sum(|row| args.steps(row))),
     ("generate_series", |args| args.sum(|row| args.steps(row))),
     ("array_repeat", |args| args.sum(|row| args.bytes(0, row).max(8).saturating_mul(args.count(1, row)))),

@@ -73,21 +73,23 @@ impl ExprPlanner for Operators {
 /// A literal or a parameter that a jsonb is compared with is one too, however it is written.
 fn with_normal_texts(mut raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
     let is_jsonb = |expr: &Expr| expr.to_field(schema).is_ok_and(|(_, field)| is_jsonb(&field));
-    let normal = |expr: Expr| {
-        let is_text = match &expr {
-            Expr::Literal(ScalarValue::Utf8(Some(_)), _) | Expr::Placeholder(_) => true,
-            // As parameters are once their types are known.
-            Expr::Cast(cast) => cast.field.data_type().is_string() && matches!(*cast.expr, Expr::Placeholder(_)),
-            _ => false,
-        };
-        if is_text { Function::Normalise.udf().call(vec![expr]) } else { expr }
-    };
     if is_jsonb(&raw.left) {
-        raw.right = normal(raw.right);
+        raw.right = beside_jsonb(raw.right);
     } else if is_jsonb(&raw.right) {
-        raw.left = normal(raw.left);
+        raw.left = beside_jsonb(raw.left);
     }
     raw
+}
+
+/// What is compared with a jsonb: of a literal or a parameter the jsonb that it stands for.
+pub(crate) fn beside_jsonb(expr: Expr) -> Expr {
+    let is_open = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _) | Expr::Placeholder(_));
+    let is_text = match &expr {
+        // As parameters are once their types are known.
+        Expr::Cast(cast) => cast.field.data_type().is_string() && is_open(&cast.expr),
+        expr => is_open(expr),
+    };
+    if is_text { Function::Normalise.udf().call(vec![expr]) } else { expr }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -22,7 +22,8 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
-use crate::functions::{comparable, has_equals, is_comparable};
+use crate::encode::is_jsonb;
+use crate::functions::{beside_jsonb, comparable, has_equals, is_comparable};
 
 /// See the module.
 #[derive(Debug)]
@@ -70,12 +71,14 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) }))
         }
         Expr::Between(mut between) => {
+            all_jsonb([between.expr.as_mut(), between.low.as_mut(), between.high.as_mut()], schema);
             for operand in [&mut between.expr, &mut between.low, &mut between.high] {
                 make_comparable(operand, schema);
             }
             Transformed::yes(Expr::Between(between))
         }
         Expr::InList(mut list) => {
+            all_jsonb(std::iter::once(list.expr.as_mut()).chain(&mut list.list), schema);
             make_comparable(&mut list.expr, schema);
             list.list = list.list.into_iter().map(|value| comparable_if_needed(value, schema)).collect();
             Transformed::yes(Expr::InList(list))
@@ -89,6 +92,8 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Transformed::yes(Expr::SetComparison(SetComparison { expr, subquery, op, quantifier }))
         }
         Expr::Case(Case { expr: Some(mut operand), mut when_then_expr, else_expr }) => {
+            let compared = when_then_expr.iter_mut().map(|(when, _)| when.as_mut());
+            all_jsonb(std::iter::once(operand.as_mut()).chain(compared), schema);
             make_comparable(&mut operand, schema);
             for (when, _) in &mut when_then_expr {
                 make_comparable(when, schema);
@@ -147,6 +152,7 @@ fn null_if(mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Ex
     let [value, other] = call.args.as_mut_slice() else {
         return Ok(Transformed::no(Expr::ScalarFunction(call)));
     };
+    all_jsonb([&mut *value, &mut *other], schema);
     if !needs_comparable(value, schema) {
         return Ok(Transformed::no(Expr::ScalarFunction(call)));
     }
@@ -172,6 +178,18 @@ fn joined(mut join: Join) -> Join {
 fn sorted(mut key: SortExpr, schema: &DFSchema) -> SortExpr {
     make_comparable(&mut key.expr, schema);
     key
+}
+
+/// Makes a jsonb of each literal that is compared with one: DataFusion compares them as they are written.
+fn all_jsonb<'a>(operands: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) {
+    let mut operands: Vec<&mut Expr> = operands.into_iter().collect();
+    let is_one = |expr: &Expr| expr.to_field(schema).is_ok_and(|(_, field)| is_jsonb(&field));
+    if operands.iter().any(|operand| is_one(operand)) {
+        for operand in &mut operands {
+            let taken = std::mem::take(*operand);
+            **operand = beside_jsonb(taken);
+        }
+    }
 }
 
 fn make_comparable(expr: &mut Expr, schema: &DFSchema) {

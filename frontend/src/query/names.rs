@@ -84,7 +84,7 @@ fn expression_name(expr: &Expr) -> Option<String> {
         Expr::Subquery(query) => subquery_name(query),
         Expr::Exists { .. } => Some("exists".to_owned()),
         Expr::Array(_) => Some("array".to_owned()),
-        Expr::Extract { .. } => Some("date_part".to_owned()),
+        Expr::Extract { .. } => Some("extract".to_owned()),
         Expr::Substring { .. } => Some("substring".to_owned()),
         Expr::Trim { .. } => Some("btrim".to_owned()),
         Expr::Position { .. } => Some("position".to_owned()),

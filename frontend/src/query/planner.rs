@@ -144,7 +144,7 @@ impl Planner {
         let is_aggregate = |name: &str| self.template.aggregate_functions().contains_key(name);
         let read = self.tools.read(&written, is_aggregate);
         let read = read.unwrap_or_else(|| rewrite::for_datafusion((*written).clone()));
-        Ok(Draft { parsed, written, rewritten: Box::new(rewrite::common(read)), explain })
+        Ok(Draft { parsed, written, rewritten: Box::new(rewrite::common(read)?), explain })
     }
 
     /// Gives a query's parameters their types. `hints` are those that the client gave; the others are found by planning,
@@ -250,7 +250,8 @@ fn template(config: &Config) -> Result<SessionState, Error> {
     }
     let state = context.state();
     // Ours come first: DataFusion's own would refuse what they do not know.
-    let ours: [Arc<dyn ExprPlanner>; 2] = [Arc::new(functions::Literals), Arc::new(functions::JsonbOperators)];
+    let ours: [Arc<dyn ExprPlanner>; 3] =
+        [Arc::new(functions::Literals), Arc::new(functions::JsonbOperators), Arc::new(functions::Extract)];
     let operators = ours.into_iter().chain(state.expr_planners().iter().cloned()).collect();
     Ok(SessionStateBuilder::new_from_existing(state)
         .with_expr_planners(operators)

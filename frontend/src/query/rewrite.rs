@@ -10,9 +10,9 @@ use datafusion_pg_catalog::sql::rules::{
     RewriteRegCastToSubquery, SqlStatementRewriteRule, StripCallableQualifier,
 };
 use sqlparser::ast::{
-    AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, DataType, ExactNumberInfo, Expr, Function, FunctionArg,
-    FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName, Query, SetExpr,
-    Statement, TableFactor, TypedString, Value, ValueWithSpan, VisitMut, VisitorMut, visit_expressions,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, CharacterLength, DataType, ExactNumberInfo, Expr, Function,
+    FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName,
+    Query, SetExpr, Statement, TableFactor, TypedString, Value, ValueWithSpan, VisitMut, VisitorMut, visit_expressions,
     visit_expressions_mut,
 };
 use sqlparser::tokenizer::Location;
@@ -21,11 +21,15 @@ use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE
 
 use super::apart::set_apart;
 use super::introspection::with_schemas;
+use crate::error::{Error, sqlstate};
 use crate::functions::{JSONB_CAST, function_of};
 use crate::parser::{DATABASE, SCHEMA, fold, identifiers, known_type, parse};
 
 /// The protocol counts the values of a statement in 16 bits.
 const PARAMETERS_MAX: usize = u16::MAX as usize;
+
+/// PostgreSQL's `MaxAttrSize`.
+const CHARACTERS_MAX: u64 = 10_485_760;
 
 static NAMES_AS_OIDS: LazyLock<RewriteRegCastToSubquery> = LazyLock::new(RewriteRegCastToSubquery::new);
 
@@ -128,25 +132,44 @@ fn number(digits: &str) -> Expr {
 }
 
 /// What every query goes through, of a user's or of a tool's.
-pub(super) fn common(mut statement: Statement) -> Statement {
-    let _finished = statement.visit(&mut Types);
+///
+/// # Errors
+/// The user's: a type that is not supported.
+pub(super) fn common(mut statement: Statement) -> Result<Statement, Error> {
+    if let ControlFlow::Break(error) = statement.visit(&mut Types) {
+        return Err(error);
+    }
     set_apart(&mut statement);
-    statement
+    Ok(statement)
 }
 
 /// Types that DataFusion lacks or takes for others. PostgreSQL's timestamps have microseconds where DataFusion's default
 /// has nanoseconds, and with them a range of only 584 years. A numeric without a precision is the stored one. A cast to
-/// jsonb is a call of the function that makes one.
+/// jsonb is a call of the function that makes one, and one to `varchar(n)` or `char(n)` of the one that cuts. A local time is
+/// asked for by a function too.
 struct Types;
 
 impl VisitorMut for Types {
-    type Break = ();
+    type Break = Error;
 
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        let taken = |operand: &mut Expr| std::mem::replace(operand, Expr::Value(Value::Null.with_empty_span()));
+        if let Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) = &*expr {
+            match characters(data_type) {
+                Ok(Some(most)) => {
+                    cut(expr, most);
+                    return ControlFlow::Continue(());
+                }
+                Ok(None) => {}
+                Err(error) => return ControlFlow::Break(error),
+            }
+        }
         match expr {
+            Expr::AtTimeZone { timestamp, time_zone } => {
+                *expr = call("timezone", vec![taken(time_zone), taken(timestamp)]);
+            }
             Expr::Cast { expr: operand, data_type: DataType::JSONB | DataType::JSON, .. } => {
-                let operand = std::mem::replace(operand.as_mut(), Expr::Value(Value::Null.with_empty_span()));
-                *expr = call(JSONB_CAST, vec![operand]);
+                *expr = call(JSONB_CAST, vec![taken(operand)]);
             }
             Expr::TypedString(TypedString { data_type: DataType::JSONB | DataType::JSON, value, .. }) => {
                 *expr = call(JSONB_CAST, vec![Expr::Value(value.clone())]);
@@ -154,8 +177,7 @@ impl VisitorMut for Types {
             Expr::Cast { data_type, .. } => as_stored(data_type),
             Expr::TypedString(typed) => as_stored(&mut typed.data_type),
             Expr::Interval(Interval { value, leading_field: None, leading_precision: None, .. }) => {
-                let operand = std::mem::replace(value.as_mut(), Expr::Value(Value::Null.with_empty_span()));
-                *expr = cast(operand, DataType::Interval { fields: None, precision: None });
+                *expr = cast(taken(value), DataType::Interval { fields: None, precision: None });
             }
             Expr::Value(literal) => {
                 if let Value::Number(digits, _) = &literal.value
@@ -168,6 +190,47 @@ impl VisitorMut for Types {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// How many characters a value of the type has at most.
+fn characters(data_type: &DataType) -> Result<Option<u64>, Error> {
+    let (length, name) = match data_type {
+        DataType::Varchar(length) | DataType::CharacterVarying(length) | DataType::CharVarying(length) => {
+            (*length, "varchar")
+        }
+        DataType::Char(length) | DataType::Character(length) => {
+            (length.or(Some(CharacterLength::IntegerLength { length: 1, unit: None })), "char")
+        }
+        DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => {
+            return match characters(element)? {
+                Some(_) => Err(Error::unsupported(format!("a cast to {data_type} is not supported yet"))
+                    .with_hint("cast to varchar[]")),
+                None => Ok(None),
+            };
+        }
+        _ => return Ok(None),
+    };
+    match length {
+        Some(CharacterLength::IntegerLength { length, .. }) if (1..=CHARACTERS_MAX).contains(&length) => {
+            Ok(Some(length))
+        }
+        Some(CharacterLength::IntegerLength { length, .. }) => {
+            let bound = if length == 0 { "at least 1".to_owned() } else { format!("at most {CHARACTERS_MAX}") };
+            let message = format!("length for type {name} must be {bound}");
+            Err(Error::user(sqlstate::INVALID_PARAMETER_VALUE, message))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Makes of a cast to a text with a length one to any text, of which the first characters are taken.
+fn cut(expr: &mut Expr, most: u64) {
+    let operand = match expr {
+        Expr::Cast { expr, .. } => std::mem::replace(expr.as_mut(), Expr::Value(Value::Null.with_empty_span())),
+        Expr::TypedString(typed) => Expr::Value(typed.value.clone()),
+        _ => return,
+    };
+    *expr = call("left", vec![cast(operand, DataType::Varchar(None)), number(&most.to_string())]);
 }
 
 /// A call of a function.
@@ -206,6 +269,7 @@ pub(super) fn as_stored(data_type: &mut DataType) {
             };
             *data_type = DataType::Numeric(info);
         }
+        DataType::CharacterVarying(None) | DataType::CharVarying(None) => *data_type = DataType::Varchar(None),
         DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => as_stored(element),
         _ => {}
     }

@@ -5,6 +5,7 @@
 //!   `numeric` has room for ten digits more.
 //! * `avg` of whole numbers and of `numeric` is `numeric`: the quotient of their sum and their number.
 //! * Arithmetic of `numeric` is that of [`crate::functions`]; with a floating-point number it becomes one, as do comparisons.
+//! * `sum` of a `real` is a `real`; DataFusion's is double precision. `round` of either is the even neighbour's.
 //! * A date and an interval make a timestamp; DataFusion's make a date.
 //! * Times have microseconds, and so have literals beside them; DataFusion's have nanoseconds.
 //!
@@ -24,13 +25,14 @@ use datafusion::logical_expr::expr::{AggregateFunction, Alias, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Aggregate, Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Projection, WindowFunctionDefinition,
+    Aggregate, Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Projection, Window,
+    WindowFunctionDefinition,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
 use super::equality::compares;
-use crate::functions::{decimal_operation, quotient};
+use crate::functions::{decimal_operation, quotient, round_to_even};
 
 /// What a `bigint` is summed up as: 20 digits hold it, and a sum has ten more.
 const SUMMED: DataType = DataType::Decimal128(20, 0);
@@ -73,6 +75,7 @@ fn in_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let changed = changed.map_data(LogicalPlan::recompute_schema)?;
     changed.transform_data(|plan| match plan {
         LogicalPlan::Aggregate(aggregate) => averages(aggregate),
+        LogicalPlan::Window(window) => real_sums(window),
         plan => Ok(Transformed::no(plan)),
     })
 }
@@ -112,6 +115,13 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             call.params.args = summed(call.params.args, schema);
             Transformed::yes(Expr::WindowFunction(call))
         }
+        Expr::ScalarFunction(mut call) if call.name() == "round" && call.args.len() == 1 => match call.args.pop() {
+            Some(number) if is_float(&number, schema) => Transformed::yes(round_to_even(number)),
+            number => {
+                call.args.extend(number);
+                Transformed::no(Expr::ScalarFunction(call))
+            }
+        },
         expr => Transformed::no(expr),
     })
 }
@@ -187,10 +197,11 @@ fn summed(arguments: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
     }
 }
 
-/// In the place of each average of exact numbers, the quotient of a sum and a count, under the average's name.
+/// In the place of each average of exact numbers, the quotient of a sum and a count, under the average's name. A sum of
+/// `real` becomes one.
 fn averages(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let input = Arc::clone(aggregate.input.schema());
-    if !aggregate.aggr_expr.iter().any(|expr| average(expr, &input).is_some()) {
+    if !aggregate.aggr_expr.iter().any(|expr| average(expr, &input).is_some() || is_real_sum(expr, &input)) {
         return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
     }
     let schema = Arc::clone(&aggregate.schema);
@@ -207,8 +218,9 @@ fn averages(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     };
     for (index, expr) in std::mem::take(&mut aggregate.aggr_expr).into_iter().enumerate() {
         let Some(call) = average(&expr, &input).cloned() else {
+            let result = column(first + index);
+            results.push(if is_real_sum(&expr, &input) { as_real(result) } else { result });
             computed.push(expr);
-            results.push(column(first + index));
             continue;
         };
         let mut sum = call.clone();
@@ -227,6 +239,43 @@ fn averages(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
         results,
         Arc::new(LogicalPlan::Aggregate(aggregate)),
     )?)))
+}
+
+/// The window's columns, sums of `real` being such numbers themselves.
+fn real_sums(window: Window) -> Result<Transformed<LogicalPlan>> {
+    let input = Arc::clone(window.input.schema());
+    let sums: Vec<bool> = window.window_expr.iter().map(|expr| is_real_sum(expr, &input)).collect();
+    if !sums.contains(&true) {
+        return Ok(Transformed::no(LogicalPlan::Window(window)));
+    }
+    let first = input.fields().len();
+    let results = window.schema.iter().enumerate().map(|(index, field)| {
+        let column = Expr::Column(Column::from(field));
+        let is_sum = index.checked_sub(first).and_then(|index| sums.get(index)).is_some_and(|sum| *sum);
+        if is_sum { as_real(column) } else { column }
+    });
+    let results = results.collect();
+    Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(results, Arc::new(LogicalPlan::Window(window)))?)))
+}
+
+fn is_real_sum(expr: &Expr, schema: &DFSchema) -> bool {
+    let (name, arguments) = match expr {
+        Expr::Alias(Alias { expr, .. }) => return is_real_sum(expr, schema),
+        Expr::AggregateFunction(call) => (call.func.name(), &call.params.args),
+        Expr::WindowFunction(call) => match &call.fun {
+            WindowFunctionDefinition::AggregateUDF(function) => (function.name(), &call.params.args),
+            WindowFunctionDefinition::WindowUDF(_) => return false,
+        },
+        _ => return false,
+    };
+    let is_real = |argument: &Expr| argument.get_type(schema).is_ok_and(|ty| ty == DataType::Float32);
+    name == "sum" && arguments.first().is_some_and(is_real)
+}
+
+/// A column as a `real`, under its own name.
+fn as_real(column: Expr) -> Expr {
+    let (relation, name) = column.qualified_name();
+    Expr::Cast(Cast::new(Box::new(column), DataType::Float32)).alias_qualified(relation, name)
 }
 
 /// Integers below bigint are summed up exactly too.

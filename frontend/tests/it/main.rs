@@ -3,6 +3,7 @@
 
 mod cluster;
 mod cursors;
+mod datetime;
 mod expressions;
 mod extended;
 mod failures;

@@ -35,7 +35,7 @@ async fn cluster() -> (Cluster, Client) {
     (cluster, client)
 }
 
-async fn check(client: &Client, expected: &[(&str, &str)]) {
+pub(crate) async fn check(client: &Client, expected: &[(&str, &str)]) {
     let mut wrong = Vec::new();
     for (sql, expected) in expected {
         let mut said = String::new();
@@ -170,6 +170,69 @@ async fn a_text_that_stands_for_a_jsonb_can_be_written_in_any_way() {
     let statement = client.prepare_typed(sql, &[Type::JSONB]).await.expect("a query");
     let found = client.query(&statement, &[&Document(r#"{"a":[1,null]}"#)]).await.expect("a query");
     assert_eq!(found.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jsonb_is_compared_with_a_literal_wherever_it_stands() {
+    let (_cluster, client) = cluster().await;
+    check(
+        &client,
+        &[
+            (r#"SELECT '{"a":1,"b":2}'::jsonb IN ('{"b":2, "a":1}'), '1'::jsonb NOT IN (' 1', '2')"#, "t|f"),
+            (r#"SELECT i4 FROM types WHERE j IN ('{"a" :[ 1,null]}', '7')"#, "2147483647"),
+            ("SELECT CASE '[1,2]'::jsonb WHEN '[1,  2]' THEN 'same' ELSE 'other' END", "same"),
+            ("SELECT nullif('[1,2]'::jsonb, ' [ 1,2]'), nullif('[1,2]', '[1, 2]'::jsonb)", "NULL|NULL"),
+            ("SELECT '1'::jsonb BETWEEN ' 1' AND ' 1'", "t"),
+            ("SELECT j IN ('nonsense', '1') FROM types", "ERROR 22P02"),
+        ],
+    )
+    .await;
+    let sql = "SELECT i4 FROM types WHERE j IN ($1, '1')";
+    let found = client.query(sql, &[&r#" {"a":[1,null]}"#]).await.expect("a query");
+    assert_eq!(found.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn casts_cut_texts_to_their_length() {
+    let (_cluster, client) = cluster().await;
+    check(
+        &client,
+        &[
+            ("SELECT 'abc'::varchar(2), 'äöü'::char(2), CAST('abc' AS character varying(1)), 'abc'::char", "ab|äö|a|a"),
+            ("SELECT 12345::varchar(3), 'a'::varchar(2), NULL::varchar(2), 'abc'::character varying", "123|a|NULL|abc"),
+            ("SELECT name::varchar(4), count(*) FROM events GROUP BY name::varchar(4)", "name|10"),
+            ("SELECT 'abc'::varchar(0)", "ERROR 22023"),
+            ("SELECT ARRAY['abc']::varchar(2)[]", "ERROR 0A000"),
+        ],
+    )
+    .await;
+    let row = client.query_one("SELECT $1::varchar(2)", &[&"abc"]).await.expect("a row");
+    assert_eq!(row.get::<_, String>(0), "ab");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn floats_are_rounded_and_summed_up_as_by_postgresql() {
+    let (_cluster, client) = cluster().await;
+    check(
+        &client,
+        &[
+            (
+                "SELECT round(2.5::float8), round(3.5::float8), round(-2.5::float8), round(2.5), round(2.5::real)",
+                "2|4|-2|3|2",
+            ),
+            ("SELECT round(f8) FROM floats WHERE id IN (3, 6) ORDER BY id", "2\n2"),
+            ("SELECT sum(x), avg(x) FROM (VALUES (0.1::real), (0.2::real)) AS t (x)", "0.3|0.15000000223517418"),
+            ("SELECT id % 2, sum(f4) FROM floats WHERE id IN (3, 6) GROUP BY 1 HAVING sum(f4) > 2 ORDER BY 1", "0|2.5"),
+            ("SELECT id, sum(f4) OVER (ORDER BY id) FROM floats WHERE id IN (3, 6) ORDER BY id", "3|1.5\n6|4"),
+        ],
+    )
+    .await;
+    let sql = "SELECT sum(f4), sum(DISTINCT f4), avg(f4), sum(f8), max(f4) FROM floats";
+    let statement = client.prepare(sql).await.expect("a query");
+    let types: Vec<&Type> = statement.columns().iter().map(tokio_postgres::Column::type_).collect();
+    assert_eq!(types, [&Type::FLOAT4, &Type::FLOAT4, &Type::FLOAT8, &Type::FLOAT8, &Type::FLOAT4]);
+    let statement = client.prepare("SELECT sum(f4) OVER () AS s FROM floats").await.expect("a query");
+    assert_eq!(statement.columns()[0].type_(), &Type::FLOAT4);
 }
 
 /// A jsonb as drivers send it.
