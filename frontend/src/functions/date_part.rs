@@ -150,12 +150,15 @@ impl Unit {
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct DatePart {
     extracts: bool,
+    /// That of DataFusion's function, which would otherwise take the name back when a session's state is made.
+    aliases: Vec<String>,
     signature: Signature,
 }
 
 impl DatePart {
     pub(super) fn new(extracts: bool) -> DatePart {
-        DatePart { extracts, signature: Signature::user_defined(Volatility::Immutable) }
+        let aliases = if extracts { Vec::new() } else { vec!["datepart".to_owned()] };
+        DatePart { extracts, aliases, signature: Signature::user_defined(Volatility::Immutable) }
     }
 
     /// The field that is asked for.
@@ -186,6 +189,10 @@ impl DatePart {
 impl ScalarUDFImpl for DatePart {
     fn name(&self) -> &str {
         if self.extracts { "extract" } else { "date_part" }
+    }
+
+    fn aliases(&self) -> &[String] {
+        &self.aliases
     }
 
     fn signature(&self) -> &Signature {

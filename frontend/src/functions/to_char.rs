@@ -20,11 +20,15 @@ use crate::error::{Error, sqlstate};
 const ROMAN: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX", "X", "XI", "XII"];
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct ToChar(Signature);
+pub(super) struct ToChar {
+    /// That of DataFusion's function, which would otherwise take the name back when a session's state is made.
+    aliases: [String; 1],
+    signature: Signature,
+}
 
 impl ToChar {
     pub(super) fn new() -> ToChar {
-        ToChar(Signature::user_defined(Volatility::Immutable))
+        ToChar { aliases: ["date_format".to_owned()], signature: Signature::user_defined(Volatility::Immutable) }
     }
 }
 
@@ -33,8 +37,12 @@ impl ScalarUDFImpl for ToChar {
         "to_char"
     }
 
+    fn aliases(&self) -> &[String] {
+        &self.aliases
+    }
+
     fn signature(&self) -> &Signature {
-        &self.0
+        &self.signature
     }
 
     fn coerce_types(&self, given: &[DataType]) -> Result<Vec<DataType>> {
@@ -47,17 +55,19 @@ impl ScalarUDFImpl for ToChar {
             DataType::Timestamp(..) | DataType::Date32 | DataType::Null => SqlType::Timestamptz.arrow(),
             DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
             DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
-            ty if ty.is_numeric() => {
-                return Err(Error::unsupported("to_char of a number is not supported yet")
-                    .with_hint("round it and cast it to varchar, as in `round(x, 2)::varchar`")
-                    .into());
-            }
+            // Refused when its type is asked for: an error of this function would be told as another one.
+            ty if ty.is_numeric() => ty.clone(),
             _ => return Err(undefined(self.name(), given).into()),
         };
         Ok(vec![time, DataType::Utf8])
     }
 
-    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        if arguments.first().is_some_and(DataType::is_numeric) {
+            return Err(Error::unsupported("to_char of a number is not supported yet")
+                .with_hint("round it and cast it to varchar, as in `round(x, 2)::varchar`")
+                .into());
+        }
         Ok(DataType::Utf8)
     }
 

@@ -80,11 +80,8 @@ impl ScalarUDFImpl for AtTimeZone {
             DataType::Timestamp(_, None) => SqlType::Timestamp.arrow(),
             DataType::Timestamp(..) | DataType::Date32 | DataType::Null => SqlType::Timestamptz.arrow(),
             text if text.is_string() => SqlType::Timestamptz.arrow(),
-            DataType::Time32(_) | DataType::Time64(_) => {
-                return Err(Error::unsupported("AT TIME ZONE of a time is not supported yet")
-                    .with_hint("add the time to a date, and take the zone of that")
-                    .into());
-            }
+            // Refused when its type is asked for: an error of this function would be told as another one.
+            time @ (DataType::Time32(_) | DataType::Time64(_)) => time.clone(),
             _ => return Err(undefined(self.name(), given).into()),
         };
         Ok(vec![zone, time])
@@ -93,6 +90,11 @@ impl ScalarUDFImpl for AtTimeZone {
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
         Ok(match arguments {
             [_, DataType::Timestamp(_, None)] => SqlType::Timestamptz.arrow(),
+            [_, DataType::Time32(_) | DataType::Time64(_)] => {
+                return Err(Error::unsupported("AT TIME ZONE of a time is not supported yet")
+                    .with_hint("add the time to a date, and take the zone of that")
+                    .into());
+            }
             _ => SqlType::Timestamp.arrow(),
         })
     }
