@@ -18,12 +18,11 @@ use opentelemetry::KeyValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::warn;
 use weir_common::catalog::Table;
-use weir_common::error::chain;
 use weir_common::ids::{Epoch, Sequence, TableSplit, TermId, VnodeRange};
 use weir_common::task::{Group, OnFailure};
-use weir_connector_nats::{Batch, Options, Reader, ReaderConfig, remove_consumer};
+use weir_connector_nats::{Batch, Options, Reader, ReaderConfig};
 
 use crate::decode::Decoder;
 use crate::metrics::{self, Metrics};
@@ -74,8 +73,6 @@ pub(crate) struct Config {
 /// An actor's task.
 struct Actor {
     config: Config,
-    options: Arc<Options>,
-    owner: String,
     reader: Reader,
     decoder: Decoder,
     storage: Storage,
@@ -92,6 +89,8 @@ struct Actor {
     bad_records: BadRecordLog,
     /// Whether a checkpoint that shows the first rows was asked for.
     started: bool,
+    /// Whether the node was told that reading cannot go on.
+    failed: bool,
     /// Fetched once the last barrier was delivered: then nothing is read any more.
     last: Option<Epoch>,
 }
@@ -124,20 +123,13 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Messag
     let options = Arc::new(Options::parse(&config.table.declared.source.options)?);
     let owner = format!("{}/{}", config.cluster, config.table.declared.name);
     let reader = Reader::spawn(
-        ReaderConfig {
-            options: Arc::clone(&options),
-            split: config.split.split.clone(),
-            position: config.position,
-            owner: owner.clone(),
-        },
+        ReaderConfig { options, split: config.split.split.clone(), position: config.position, owner },
         group,
     );
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let declared = &config.table.declared;
     let decoder = Decoder::new(&declared.columns, &config.split.split.0).with_primary_key(&declared.primary_key);
     let actor = Actor {
-        options,
-        owner,
         reader,
         decoder,
         storage: Storage::new(&config.table, &config.outlets),
@@ -149,6 +141,7 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Messag
         labels: [metrics::table(&config.table.declared.name)],
         bad_records: BadRecordLog::default(),
         started: false,
+        failed: false,
         last: None,
         config,
     };
@@ -176,6 +169,10 @@ impl Actor {
                 }
                 () = control.wants_checkpoint() => {
                     self.config.node.send(Event::CheckpointWanted(self.config.term)).await;
+                }
+                error = control.failed(), if !self.failed => {
+                    self.failed = true;
+                    self.config.node.send(Event::JobFailed(self.config.term, self.config.table.id, error)).await;
                 }
                 _ = gauges.tick() => self.record_gauges(),
                 batch = self.reader.next(), if self.last.is_none() => {
@@ -206,7 +203,7 @@ impl Actor {
                     self.reader.committed(position);
                 }
                 if self.last.is_some_and(|last| last <= epoch) {
-                    self.remove_consumer().await;
+                    // The reader acknowledges what is committed and ends; meta removes its consumer.
                     return ControlFlow::Break(());
                 }
             }
@@ -297,15 +294,6 @@ impl Actor {
         self.config.metrics.lag.record(status.lag, &self.labels);
         self.config.metrics.redelivered.record(status.redelivered, &self.labels);
         self.config.metrics.rebuilds.record(status.rebuilds, &self.labels);
-    }
-
-    /// The table is gone: so is the consumer that was made for it.
-    async fn remove_consumer(&self) {
-        match remove_consumer(&self.options, &self.config.split.split, &self.owner).await {
-            Ok(true) => info!(owner = self.owner, "removed the consumer of a dropped table"),
-            Ok(false) => debug!(owner = self.owner, "a dropped table leaves no consumer behind"),
-            Err(error) => warn!(owner = self.owner, error = chain(&error), "consumer of a dropped table remains"),
-        }
     }
 }
 

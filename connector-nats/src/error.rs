@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use weir_common::error::{Kind, chain};
+use weir_common::ids::Sequence;
 use weir_common::rpc;
 
 use crate::options::OptionError;
@@ -50,8 +51,8 @@ pub enum Error {
         /// Its name.
         stream: String,
     },
-    /// The stream cannot be read by Weir yet.
-    #[error("stream \"{stream}\" has retention \"{retention}\", which is not supported yet")]
+    /// The stream keeps messages by rules that this version does not know.
+    #[error("stream \"{stream}\" has retention \"{retention}\", which is not known")]
     Retention {
         /// Its name.
         stream: String,
@@ -85,6 +86,26 @@ pub enum Error {
         stream: String,
         /// How that shows.
         message: String,
+    },
+    /// Another consumer of the work queue has a part in what the table reads.
+    #[error("the subjects of the table overlap {} of work queue \"{stream}\"", others(consumers))]
+    QueueOverlap {
+        /// The stream.
+        stream: String,
+        /// The other consumers.
+        consumers: Vec<String>,
+    },
+    /// The stream lost messages before they were read, and the table is not to go on without them.
+    #[error(
+        "stream \"{stream}\" no longer holds sequences {} to {}, which were not read yet", from.0, to.0
+    )]
+    Gap {
+        /// The stream.
+        stream: String,
+        /// The first sequence that is gone.
+        from: Sequence,
+        /// The last.
+        to: Sequence,
     },
     /// JetStream refuses a request.
     #[error("JetStream refuses {what}: {description} ({code})")]
@@ -128,6 +149,8 @@ pub(crate) mod code {
     pub(crate) const NO_CONSUMER: u64 = 10014;
     /// `no message found`.
     pub(crate) const NO_MESSAGE: u64 = 10037;
+    /// `sequence not found`.
+    pub(crate) const NO_SEQUENCE: u64 = 10043;
     /// `expected an empty request payload`.
     pub(crate) const PAYLOAD_NOT_EMPTY: u64 = 10038;
     /// `jetstream not enabled for account`.
@@ -136,6 +159,12 @@ pub(crate) mod code {
     pub(crate) const NO_STREAM: u64 = 10059;
     /// `jetstream not enabled`.
     pub(crate) const NOT_ENABLED: u64 = 10076;
+    /// `multiple non-filtered consumers not allowed on workqueue stream`.
+    pub(crate) const QUEUE_NOT_FILTERED: u64 = 10099;
+    /// `filtered consumer not unique on workqueue stream`.
+    pub(crate) const QUEUE_OVERLAP: u64 = 10100;
+    /// `consumer already exists`.
+    pub(crate) const CONSUMER_EXISTS: u64 = 10148;
 }
 
 impl Error {
@@ -151,6 +180,8 @@ impl Error {
             | Error::Retention { .. }
             | Error::NoSubject { .. }
             | Error::Consumer { .. }
+            | Error::QueueOverlap { .. }
+            | Error::Gap { .. }
             | Error::StreamReplaced { .. } => Kind::User,
             Error::Refused { status, .. } if *status < 500 => Kind::User,
             Error::Unreachable { source, .. } if source.kind() == async_nats::ConnectErrorKind::ServerParse => {
@@ -176,12 +207,21 @@ impl Error {
             }
             Error::Denied { .. } => Some("grant the user this permission in the server's configuration".to_owned()),
             Error::NoJetStream => Some("start the server with JetStream, or use another account".to_owned()),
-            Error::Retention { .. } => Some("use a stream with retention \"limits\"".to_owned()),
+            Error::Retention { .. } => Some("use a stream with retention limits, workqueue or interest".to_owned()),
             Error::NoSubject { held, .. } => Some(format!("the stream's subjects are {}", held.join(", "))),
             Error::Consumer { hint, .. } => Some(hint.clone()),
+            Error::QueueOverlap { .. } => Some(
+                "a message of a work queue goes to one consumer: choose subjects that no other one filters, or remove it"
+                    .to_owned(),
+            ),
+            Error::Gap { .. } => Some("drop the table and create it again, or use on_gap = 'skip'".to_owned()),
             Error::StreamReplaced { .. } => Some("drop the table and create it again".to_owned()),
             _ => None,
         }
+    }
+
+    pub(crate) fn is_queue_overlap(&self) -> bool {
+        matches!(self, Error::Refused { code: code::QUEUE_OVERLAP | code::QUEUE_NOT_FILTERED, .. })
     }
 
     pub(crate) fn is_missing_stream(&self) -> bool {
@@ -190,6 +230,15 @@ impl Error {
 
     pub(crate) fn is_missing_consumer(&self) -> bool {
         matches!(self, Error::Refused { code: code::NO_CONSUMER, .. })
+    }
+}
+
+/// Consumers by name, as part of a sentence.
+fn others(consumers: &[String]) -> String {
+    match consumers {
+        [] => "those of another consumer".to_owned(),
+        [one] => format!("those of consumer \"{one}\""),
+        many => format!("those of consumers \"{}\"", many.join("\", \"")),
     }
 }
 

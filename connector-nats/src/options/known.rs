@@ -28,6 +28,7 @@ pub(super) const KNOWN: &[Known] = &[
     plain("nkey"),
     plain("scan.startup.mode"),
     spelt("scan.startup.timestamp.millis", &["scan.startup.timestamp_millis"]),
+    plain("on_gap"),
     plain("consumer.durable_name"),
     plain("consumer.name"),
     plain("consumer.description"),
@@ -56,7 +57,6 @@ pub(super) const KNOWN: &[Known] = &[
 pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
     ("consumer.deliver_subject", "it makes a push consumer; Weir reads through pull consumers: leave it out"),
     ("split_by_subject", "a stream is read as one split"),
-    ("on_gap", "messages that the stream has lost are skipped, with a warning in the log"),
 ];
 
 /// The options whose values nobody may be shown, in the spelling of WITH.

@@ -30,11 +30,11 @@ pub struct OptionError {
 }
 
 impl OptionError {
-    fn new(option: &str, message: impl Into<String>) -> OptionError {
+    pub(crate) fn new(option: &str, message: impl Into<String>) -> OptionError {
         OptionError { option: option.to_owned(), message: message.into(), hint: None }
     }
 
-    fn with_hint(mut self, hint: impl Into<String>) -> OptionError {
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> OptionError {
         self.hint = Some(hint.into());
         self
     }
@@ -92,6 +92,15 @@ pub enum Start {
     },
 }
 
+/// What becomes of a table when its stream lost messages that were not read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnGap {
+    /// It goes on with what is there, with a warning in the log.
+    Skip,
+    /// It stops, and says what is missing.
+    Fail,
+}
+
 /// All options of a table, checked against each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -107,6 +116,8 @@ pub struct Options {
     pub auth: Auth,
     /// Where the table starts.
     pub start: Start,
+    /// What becomes of the table when the stream lost messages that were not read yet.
+    pub on_gap: OnGap,
     /// The consumer the table is read through.
     pub consumer: ConsumerOptions,
     /// What the user should know about options that another one overrides.
@@ -134,6 +145,7 @@ impl Options {
             allow_create_stream: values.bool("allow_create_stream")?.unwrap_or(false),
             auth: parse_auth(&values)?,
             start: parse_start(&values)?,
+            on_gap: parse_on_gap(&values)?,
             subjects,
             consumer,
             notices,
@@ -223,6 +235,15 @@ fn parse_auth(values: &Values<'_>) -> Result<Auth, OptionError> {
             Ok(Auth::Credential { jwt: Secret(needed("jwt")?), nkey: Secret(needed("nkey")?) })
         }
         _ => Err(values.not_one_of("connect_mode", mode, &["plain", "user_and_password", "credential"])),
+    }
+}
+
+fn parse_on_gap(values: &Values<'_>) -> Result<OnGap, OptionError> {
+    let Some(action) = values.text("on_gap")? else { return Ok(OnGap::Skip) };
+    match action.to_ascii_lowercase().as_str() {
+        "skip" => Ok(OnGap::Skip),
+        "fail" => Ok(OnGap::Fail),
+        _ => Err(values.not_one_of("on_gap", action, &["fail", "skip"])),
     }
 }
 

@@ -192,7 +192,11 @@ fn secrets_are_not_printed() {
 #[test]
 fn acknowledgements_without_a_durable_are_mentioned() {
     let options = parsed(&[("consumer.ack_policy", "explicit"), ("consumer.max_ack_pending", "5")]);
-    assert_eq!(options.consumer.effective_ack_policy(), AckPolicy::None);
-    assert_eq!(options.notices.len(), 2);
-    assert_eq!(parsed(&[("consumer.durable_name", "d")]).consumer.effective_ack_policy(), AckPolicy::Explicit);
+    let consumer = &options.consumer;
+    assert_eq!(consumer.ack_policy_of(&consumer.name), AckPolicy::None);
+    assert_eq!(consumer.unacknowledged_notices.len(), 2);
+    let durable = ConsumerName::Durable("d".to_owned());
+    assert_eq!(consumer.ack_policy_of(&durable), AckPolicy::Explicit, "the stream may need one");
+    let named = parsed(&[("consumer.durable_name", "d"), ("consumer.max_ack_pending", "5")]).consumer;
+    assert_eq!((&named.name, &named.unacknowledged_notices), (&durable, &Vec::new()));
 }

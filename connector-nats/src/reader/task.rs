@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weir_common::ids::Sequence;
 
-use super::build::{Built, Known, Live, Standing};
+use super::build::{Known, Live, Outcome, Standing};
 use super::intake::{Arrival, understand};
 use super::outage::{DENIAL_MS, Outage, Spacing};
 use super::status::{Gauges, Status};
@@ -31,6 +31,9 @@ use crate::error::Error;
 const BATCH_MESSAGES: usize = 8192;
 /// The payloads of one batch; the last message may exceed it.
 const BATCH_BYTES: usize = 4 << 20;
+/// So long after the consumer was made its guard is kept: a reader of an older term, whose end it has not heard of, may
+/// delete the consumer once more. Meta takes a node for lost, and a node takes meta for lost, in a third of the time.
+const GUARD_KEPT_MS: Millis = 10_000;
 /// How often the task looks around when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Silence is two heartbeats and a half. What waits for its acknowledgement takes 24 bytes a message, 24 MiB at most.
@@ -43,10 +46,12 @@ pub(super) struct Handles {
     pub(super) commits: watch::Receiver<Commit>,
     pub(super) checkpoint: Arc<Notify>,
     pub(super) gauges: Arc<Gauges>,
+    /// Told once, if reading cannot go on for a reason that the user has to mend.
+    pub(super) failure: watch::Sender<Option<String>>,
 }
 
 /// The end of an attempt to build the consumer: which it was, what is known now, what was built.
-type Attempted = (Incarnation, Known, Result<Built, Error>);
+type Attempted = (Incarnation, Known, Result<Outcome, Error>);
 
 pub(super) struct Task {
     config: ReaderConfig,
@@ -66,6 +71,10 @@ pub(super) struct Task {
     asking: Option<BoxFuture<'static, (Incarnation, Question, Standing)>>,
     /// A confirmation to ask for after that; a newer one stands for it.
     unconfirmed: Option<(Incarnation, u64)>,
+    /// The removal of the consumer's guard.
+    releasing: Option<BoxFuture<'static, bool>>,
+    /// When the consumer being read was made.
+    made_at: Millis,
     /// A batch that waits for room in the queue; meanwhile nothing is read.
     pending: Option<Batch>,
     actions: Vec<Action>,
@@ -95,6 +104,7 @@ enum Woken {
     Commit,
     Attempted(Box<Attempted>),
     Answered(Incarnation, Question, Standing),
+    Released(bool),
     Queued,
     Arrived(Option<async_nats::Message>),
     Acks,
@@ -110,18 +120,19 @@ impl Task {
     ) -> Result<Task, Error> {
         let Connection { client, link } =
             connect::connect_eventually(&config.options, &format!("weir {}", config.owner)).await?;
-        let shared_name = config.options.consumer.name.given().is_some();
         Ok(Task {
             started: Instant::now(),
             api: Api::new(Connection { client, link: link.clone() }),
             link,
             seen: Link::default(),
-            delivery: Delivery::new(config.position, shared_name, PACE),
+            delivery: Delivery::new(config.position, PACE),
             known: Known::default(),
             live: None,
             attempting: None,
             asking: None,
             unconfirmed: None,
+            releasing: None,
+            made_at: 0,
             pending: None,
             actions: Vec::new(),
             acks: Vec::new(),
@@ -148,11 +159,18 @@ impl Task {
                 Woken::Commit => {
                     let position = self.handles.commits.borrow_and_update().position;
                     self.apply(Event::Committed { position }).await;
+                    self.release_guard();
                 }
                 Woken::Attempted(attempted) => self.attempted(*attempted).await,
                 Woken::Answered(incarnation, question, standing) => {
                     self.asking = None;
                     self.answered(incarnation, question, standing).await;
+                }
+                Woken::Released(gone) => {
+                    self.releasing = None;
+                    if let Some(live) = &mut self.live {
+                        live.guarded &= !gone;
+                    }
                 }
                 Woken::Queued => {}
                 Woken::Arrived(first) => self.burst(first).await,
@@ -184,6 +202,7 @@ impl Task {
             (incarnation, question, standing) = maybe(&mut self.asking) => {
                 Woken::Answered(incarnation, question, standing)
             }
+            gone = maybe(&mut self.releasing) => Woken::Released(gone),
             permit = self.handles.out.reserve(), if self.pending.is_some() => match (permit, self.pending.take()) {
                 (Ok(permit), Some(batch)) => {
                     permit.send(batch);
@@ -272,7 +291,7 @@ impl Task {
         match self.delivery.deliver(now, incarnation, delivered) {
             Verdict::Accept => {
                 self.status.lag = delivered.pending;
-                if live.guard.as_ref().is_none_or(|guard| guard.admits(&message.subject)) {
+                if live.selection.as_ref().is_none_or(|selection| selection.admits(&message.subject)) {
                     let async_nats::Message { subject, payload, .. } = message;
                     let bytes = payload.len();
                     batch.push(Message { sequence: delivered.stream_seq, subject, payload });
@@ -299,6 +318,7 @@ impl Task {
             self.live = None;
             self.asking = None;
             self.unconfirmed = None;
+            self.releasing = None;
             self.acks.clear();
             self.outage.begin(self.now());
         }
@@ -310,11 +330,11 @@ impl Task {
 
     async fn perform(&mut self, action: Action) {
         match action {
-            Action::Build { incarnation, position, reason, fetch } => {
+            Action::Build { incarnation, position, committed, reason, fetch } => {
                 if reason != Reason::Retry {
                     self.reason = reason;
                 }
-                self.attempt(incarnation, position, fetch).await;
+                self.attempt(incarnation, (position, committed), fetch).await;
             }
             Action::Pull { incarnation, pull } => {
                 let Some(live) = self.live.as_ref().filter(|live| live.incarnation == incarnation) else { return };
@@ -339,10 +359,21 @@ impl Task {
             Action::AwaitConfirmation => {
                 info!(
                     stream = %self.config.split,
-                    consumer = self.config.options.consumer.name.given(),
                     "the consumer was deleted by somebody else, reading waits for the next commit"
                 );
             }
+        }
+    }
+
+    /// A commit has come, so the term reigned when it was made. Nothing that an older reader did can have reached the server
+    /// later than a while after the consumer was made: the guard has done its duty.
+    fn release_guard(&mut self) {
+        let old = self.now() >= self.made_at + GUARD_KEPT_MS;
+        if let (Some(live), None, true) = (&self.live, &self.releasing, old)
+            && live.guarded
+        {
+            let (stream, owner) = (self.config.split.0.clone(), self.config.owner.clone());
+            self.releasing = Some(live.release(self.api.clone(), stream, owner).boxed());
         }
     }
 
