@@ -13,12 +13,12 @@ use serde_json::json;
 use weir_common::catalog::SplitStart;
 use weir_common::ids::{Sequence, SplitId};
 
-use crate::api::{Api, Object, StreamInfo};
+use crate::api::{Api, Object, StreamInfo, StreamState};
 use crate::connect;
 use crate::consumer;
 use crate::error::Error;
 use crate::making::{Making, guard_name, remove_guards};
-use crate::options::{ConsumerName, Options, Start};
+use crate::options::{ConsumerName, OptionError, Options, Start};
 use crate::retention::{self, Retention};
 use crate::subject;
 
@@ -245,6 +245,9 @@ async fn resolve_start(
         Start::Latest => next,
         Start::Earliest if state.messages == 0 => next,
         Start::Earliest => state.first_seq.max(1),
+        Start::Sequence(sequence) => by_sequence(options, stream, sequence, notices)?,
+        Start::Last => last(api, options).await?.unwrap_or(next),
+        Start::LastPerSubject => last_per_subject(api, options, stream).await?.unwrap_or(next),
         Start::Timestamp { millis } => {
             let sequence = first_at(api, options, millis).await?;
             if state.messages > 0 && sequence >= next {
@@ -257,6 +260,52 @@ async fn resolve_start(
             sequence
         }
     }))
+}
+
+/// A sequence that the stream holds, or the next to be given.
+fn by_sequence(
+    options: &Options,
+    stream: &StreamInfo,
+    sequence: u64,
+    notices: &mut Vec<String>,
+) -> Result<u64, Error> {
+    let StreamState { messages, first_seq, last_seq } = stream.state;
+    let next = last_seq + 1;
+    if sequence > next {
+        let message = format!("{sequence} lies beyond the end of stream \"{}\", which is {last_seq}", options.stream);
+        let error = OptionError::new("consumer.opt_start_seq", message);
+        return Err(error.with_hint("use scan.startup.mode = 'latest' to start with the next message").into());
+    }
+    let first = if messages == 0 { next } else { first_seq.max(1) };
+    if sequence < first {
+        notices.push(format!("stream \"{}\" begins at sequence {first}, and so does the table", options.stream));
+    }
+    Ok(sequence.max(first))
+}
+
+/// The last message of the table.
+async fn last(api: &Api, options: &Options) -> Result<Option<u64>, Error> {
+    let mut last = None;
+    for subject in consumer::wanted_subjects(options) {
+        last = last.max(api.last_message(&options.stream, subject).await?.map(|message| message.sequence));
+    }
+    Ok(last)
+}
+
+/// A table begins at one sequence. The last messages of several subjects do, if nothing else is kept of them.
+async fn last_per_subject(api: &Api, options: &Options, stream: &StreamInfo) -> Result<Option<u64>, Error> {
+    if stream.config.max_msgs_per_subject == 1 {
+        return Ok((stream.state.messages > 0).then_some(stream.state.first_seq));
+    }
+    match consumer::wanted_subjects(options) {
+        [one] if !one.contains(['*', '>']) => last(api, options).await,
+        _ => {
+            let message = "last_per_subject is not exact: older messages of a subject lie between the last ones of others";
+            let hint = "it is for one subject without wildcards, or for a stream that keeps one message a subject \
+                        (max_msgs_per_subject = 1); use earliest and a primary key to keep the last row of each";
+            Err(OptionError::new("scan.startup.mode", message).with_hint(hint).into())
+        }
+    }
 }
 
 /// The first message stored at or after a time, resolved by the server: a consumer that starts there says what it would

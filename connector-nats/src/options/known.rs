@@ -28,6 +28,7 @@ pub(super) const KNOWN: &[Known] = &[
     plain("nkey"),
     plain("scan.startup.mode"),
     spelt("scan.startup.timestamp.millis", &["scan.startup.timestamp_millis"]),
+    spelt("consumer.opt_start_seq", &["consumer.start_sequence", "scan.startup.sequence"]),
     plain("on_gap"),
     plain("consumer.durable_name"),
     plain("consumer.name"),

@@ -3,4 +3,5 @@
 mod preflight;
 mod reading;
 mod support;
+mod retention;
 mod trouble;

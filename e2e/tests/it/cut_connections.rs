@@ -3,12 +3,13 @@
 //! This is where readers that trust a consumer's place lose rows: a socket that dies with deliveries in it has consumed
 //! them as far as the server knows.
 
+use async_nats::jetstream::stream::RetentionPolicy;
 use weir_e2e::chaos;
 use weir_e2e::proxy::Proxy;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::workload::Events;
 
-use crate::support::{Publishing, Reading, compare_readings, readings_acknowledged, standalone};
+use crate::support::{Publishing, Reading, compare_readings, readings_acknowledged, standalone_with};
 
 const TOTAL: u64 = 200_000;
 const RATE: u64 = 10_000;
@@ -21,13 +22,27 @@ enum Fault {
 }
 
 #[test]
-fn a_table_is_exact_after_connections_are_cut_at_random() {
-    scenario("cut-connections", async |sandbox| {
-        let seed = chaos::seed();
-        let (nats, weir) = standalone(sandbox).await?;
+fn tables_are_exact_after_connections_are_cut_at_random() {
+    cut_connections("cut-connections", RetentionPolicy::Limits);
+}
+
+#[test]
+fn a_table_over_a_work_queue_is_exact_after_connections_are_cut_at_random() {
+    cut_connections("cut-connections-queue", RetentionPolicy::WorkQueue);
+}
+
+#[test]
+fn tables_over_an_interest_stream_are_exact_after_connections_are_cut_at_random() {
+    cut_connections("cut-connections-interest", RetentionPolicy::Interest);
+}
+
+fn cut_connections(name: &str, retention: RetentionPolicy) {
+    scenario(name, async |sandbox| {
+        let (seed, readings) = (chaos::seed(), Reading::of(retention));
+        let (nats, weir) = standalone_with(sandbox, retention).await?;
         let proxy = Proxy::start(nats.socket(), seed).await?;
         let (mut sql, events) = (weir.sql(), Events::new("events", 7));
-        for reading in Reading::ALL {
+        for reading in readings {
             sql.query(&reading.create(&proxy.address())).await?;
         }
         let created = proxy.accepted();
@@ -45,12 +60,12 @@ fn a_table_is_exact_after_connections_are_cut_at_random() {
             }
         }
         publishing.end().await?;
-        compare_readings(&mut sql, &Reading::ALL, &events, TOTAL).await?;
+        compare_readings(&mut sql, readings, &events, TOTAL).await?;
         let connections = proxy.accepted() - created;
-        let wanted = 10 * Reading::ALL.len() as u64;
+        let wanted = 10 * readings.len() as u64;
         assert!(connections >= wanted, "the connections were not cut: {connections} in all");
         proxy.cut_after(None);
         proxy.cut_all();
-        readings_acknowledged(&nats, &Reading::ALL).await
+        readings_acknowledged(&nats, readings).await
     });
 }

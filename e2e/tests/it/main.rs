@@ -21,4 +21,5 @@ mod demo;
 mod fencing;
 mod keyed;
 mod object_store;
+mod retention;
 mod telemetry;
