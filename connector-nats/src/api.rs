@@ -79,6 +79,9 @@ pub struct StreamState {
     pub first_seq: u64,
     /// The last sequence that was given; 0 before the first.
     pub last_seq: u64,
+    /// How many subjects its messages have.
+    #[serde(default)]
+    pub num_subjects: u64,
 }
 
 /// A consumer, as far as a reader cares.

@@ -263,13 +263,8 @@ async fn resolve_start(
 }
 
 /// A sequence that the stream holds, or the next to be given.
-fn by_sequence(
-    options: &Options,
-    stream: &StreamInfo,
-    sequence: u64,
-    notices: &mut Vec<String>,
-) -> Result<u64, Error> {
-    let StreamState { messages, first_seq, last_seq } = stream.state;
+fn by_sequence(options: &Options, stream: &StreamInfo, sequence: u64, notices: &mut Vec<String>) -> Result<u64, Error> {
+    let StreamState { messages, first_seq, last_seq, .. } = stream.state;
     let next = last_seq + 1;
     if sequence > next {
         let message = format!("{sequence} lies beyond the end of stream \"{}\", which is {last_seq}", options.stream);
@@ -294,13 +289,16 @@ async fn last(api: &Api, options: &Options) -> Result<Option<u64>, Error> {
 
 /// A table begins at one sequence. The last messages of several subjects do, if nothing else is kept of them.
 async fn last_per_subject(api: &Api, options: &Options, stream: &StreamInfo) -> Result<Option<u64>, Error> {
-    if stream.config.max_msgs_per_subject == 1 {
-        return Ok((stream.state.messages > 0).then_some(stream.state.first_seq));
+    let state = stream.state;
+    // Some servers leave older messages where they are when the bound is lowered.
+    if stream.config.max_msgs_per_subject == 1 && state.messages == state.num_subjects {
+        return Ok((state.messages > 0).then_some(state.first_seq));
     }
     match consumer::wanted_subjects(options) {
         [one] if !one.contains(['*', '>']) => last(api, options).await,
         _ => {
-            let message = "last_per_subject is not exact: older messages of a subject lie between the last ones of others";
+            let message =
+                "last_per_subject is not exact: older messages of a subject lie between the last ones of others";
             let hint = "it is for one subject without wildcards, or for a stream that keeps one message a subject \
                         (max_msgs_per_subject = 1); use earliest and a primary key to keep the last row of each";
             Err(OptionError::new("scan.startup.mode", message).with_hint(hint).into())

@@ -172,22 +172,18 @@ mod tests {
     #[test]
     fn options_that_the_retention_rules_out_are_named() {
         use Retention::{Interest, Limits, WorkQueue};
-        let cases: [(&[(&str, &str)], &[Retention], &str); 4] = [
-            (
-                &[("consumer.durable_name", "d"), ("consumer.ack_policy", "all")],
-                &[WorkQueue, Interest],
-                "consumer.ack_policy",
-            ),
-            (&[("consumer.ack_policy", "none")], &[WorkQueue, Interest], "consumer.ack_policy"),
-            (&[("scan.startup.mode", "latest")], &[WorkQueue], "scan.startup.mode"),
-            (&[("consumer.memory_storage", "true")], &[Interest], "consumer.memory_storage"),
+        let cases = [
+            (("consumer.ack_policy", "all"), vec![WorkQueue, Interest]),
+            (("consumer.ack_policy", "none"), vec![WorkQueue, Interest]),
+            (("scan.startup.mode", "latest"), vec![WorkQueue]),
+            (("consumer.memory_storage", "true"), vec![Interest]),
         ];
-        for (pairs, refusing, option) in cases {
+        for (pair, refusing) in cases {
             for retention in [Limits, WorkQueue, Interest] {
-                let result = check(&options(pairs), retention);
+                let result = check(&options(&[pair]), retention);
                 let refused = result.err().map(|error| error.option);
-                let expected = refusing.contains(&retention).then(|| option.to_owned());
-                assert_eq!(refused, expected, "{pairs:?} on {retention:?}");
+                let expected = refusing.contains(&retention).then(|| pair.0.to_owned());
+                assert_eq!(refused, expected, "{pair:?} on {retention:?}");
             }
         }
     }

@@ -388,13 +388,11 @@ impl Delivery {
     fn settle(&mut self, now: Millis, actions: &mut Vec<Action>) {
         let (incarnation, settled) = (self.incarnation, self.is_settled());
         match &mut self.phase {
-            Phase::Waiting { .. } if !settled => {
-                if !self.checkpoint_requested {
-                    self.checkpoint_requested = true;
-                    actions.push(Action::RequestCheckpoint);
-                }
+            Phase::Waiting { .. } if !settled && !self.checkpoint_requested => {
+                self.checkpoint_requested = true;
+                actions.push(Action::RequestCheckpoint);
             }
-            Phase::Waiting { until, reason } if *until <= now => {
+            Phase::Waiting { until, reason } if settled && *until <= now => {
                 let reason = *reason;
                 if self.built_at.is_some() {
                     self.counters.rebuilds += 1;

@@ -175,11 +175,9 @@ fn malformed_values_are_refused() {
 
 #[test]
 fn what_cannot_be_honoured_yet_is_refused() {
-    for (key, value) in [
-        ("consumer.deliver_subject", "x"),
-        ("consumer.headers_only", "true"),
-        ("split_by_subject", "true"),
-    ] {
+    for (key, value) in
+        [("consumer.deliver_subject", "x"), ("consumer.headers_only", "true"), ("split_by_subject", "true")]
+    {
         let error = refused(&[(key, value)]);
         assert!(error.message.contains("not supported yet"), "{error}");
     }

@@ -2,6 +2,6 @@
 
 mod preflight;
 mod reading;
-mod support;
 mod retention;
+mod support;
 mod trouble;
