@@ -123,7 +123,13 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Messag
     let options = Arc::new(Options::parse(&config.table.declared.source.options)?);
     let owner = format!("{}/{}", config.cluster, config.table.declared.name);
     let reader = Reader::spawn(
-        ReaderConfig { options, split: config.split.split.clone(), position: config.position, owner },
+        ReaderConfig {
+            options,
+            split: config.split.split.clone(),
+            position: config.position,
+            stream_created: stream_created(&config),
+            owner,
+        },
         group,
     );
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
@@ -147,6 +153,12 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Messag
     };
     group.spawn("actor", OnFailure::Log, actor.run(group.token().clone()));
     Ok(sender)
+}
+
+/// When the stream of the actor's split was created, if the catalog says so.
+fn stream_created(config: &Config) -> Option<String> {
+    let start = config.table.splits.iter().find(|start| start.split == config.split.split);
+    start.and_then(|start| start.stream_created.clone())
 }
 
 impl Actor {

@@ -69,6 +69,7 @@ async fn read(options: &Arc<Options>, messages: u64) -> Result<Duration, Box<dyn
         options: Arc::clone(options),
         split: start.split,
         position: start.sequence,
+        stream_created: start.stream_created,
         owner: owner.clone(),
     };
     let mut reader = Reader::spawn(config, &group);

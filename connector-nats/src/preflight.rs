@@ -103,7 +103,8 @@ async fn look_up(
         let now = api.stream_info(&options.stream).await?;
         sequence = sequence.max(Sequence(now.state.first_seq));
     }
-    Ok((vec![SplitStart { split: SplitId(options.stream.clone()), sequence }], notices))
+    let split = SplitId(options.stream.clone());
+    Ok((vec![SplitStart { split, sequence, stream_created: Some(stream.created) }], notices))
 }
 
 async fn find_or_create_stream(api: &Api, options: &Options, notices: &mut Vec<String>) -> Result<StreamInfo, Error> {

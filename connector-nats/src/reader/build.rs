@@ -26,7 +26,7 @@ use crate::subject;
 /// What attempts remember of each other.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    /// When the stream was created, as first seen: another time is another stream.
+    /// When the stream was created, as was stored with the table or first seen: another time is another stream.
     pub(super) stream_created: Option<String>,
     /// The configuration of a consumer that Weir found and did not make.
     pub(super) found: Option<Object>,

@@ -44,6 +44,8 @@ pub struct ReaderConfig {
     pub split: SplitId,
     /// The next sequence to read; everything below is committed.
     pub position: Sequence,
+    /// When the stream was created, in the server's notation, if that is known: another one of its name is not read.
+    pub stream_created: Option<String>,
     /// `<cluster>/<table>`: marks the consumers that Weir made.
     pub owner: String,
 }

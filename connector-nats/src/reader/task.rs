@@ -126,7 +126,7 @@ impl Task {
             link,
             seen: Link::default(),
             delivery: Delivery::new(config.position, PACE),
-            known: Known::default(),
+            known: Known { stream_created: config.stream_created.clone(), ..Known::default() },
             live: None,
             attempting: None,
             asking: None,

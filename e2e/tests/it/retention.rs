@@ -50,6 +50,30 @@ fn a_table_takes_what_is_published_once_it_is_created_and_leaves_nothing_behind(
 }
 
 #[test]
+fn another_stream_of_the_same_name_is_told_from_the_one_that_was_read() {
+    scenario("another-stream", async |sandbox| {
+        let (nats, mut weir) = standalone(sandbox).await?;
+        weir.process().log().expect_warnings(&["job failed"]);
+        let mut sql = weir.sql();
+        sql.query(&create(&nats, "t", ", on_gap = 'fail'")).await?;
+        publish_numbers(&nats, 0..10).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM t", 10, SOON).await?;
+        weir.process().kill9()?;
+        nats.jetstream().await?.delete_stream("EVENTS").await?;
+        nats.create_stream("EVENTS", &["events.>"]).await?;
+        publish_numbers(&nats, 0..30).await?;
+        weir.process().restart()?;
+        weir.ready().await?;
+        eventually("the failure to be told", SOON, async || {
+            let log = weir.process().log().read()?;
+            Ok(log.contains("is not the one that was read before").then_some(()))
+        })
+        .await?;
+        wait_for(&mut weir.sql(), "SELECT count(*) FROM t", 10, SOON).await
+    });
+}
+
+#[test]
 fn a_gap_stops_a_table_that_asks_for_it_and_no_other() {
     scenario("gap", async |sandbox| {
         let (nats, mut weir) = standalone(sandbox).await?;
