@@ -163,8 +163,6 @@ pub(crate) mod code {
     pub(crate) const QUEUE_NOT_FILTERED: u64 = 10099;
     /// `filtered consumer not unique on workqueue stream`.
     pub(crate) const QUEUE_OVERLAP: u64 = 10100;
-    /// `consumer already exists`.
-    pub(crate) const CONSUMER_EXISTS: u64 = 10148;
 }
 
 impl Error {

@@ -34,7 +34,7 @@ pub(super) struct Known {
     pub(super) anonymous: Option<String>,
     /// Up to here it is known what the stream no longer holds.
     pub(super) first_seq: u64,
-    /// The name of this reader's own guard.
+    /// The name of this reader's newest guard.
     pub(super) guard: Option<String>,
     /// Of a work queue: messages that the client cannot read, and up to where they were looked for.
     pub(super) unreadable: Vec<u64>,
@@ -166,9 +166,19 @@ impl Attempt {
         if retention == Retention::WorkQueue {
             self.remove_unreadable().await?;
         }
-        let guard = self.known.guard.get_or_insert_with(|| guard_name(name, &unique_name(&self.api))).clone();
         let from = if retention.deletes_acknowledged() { self.committed } else { position };
-        self.making(retention, name, config).remake(from, &guard).await
+        let guard = guard_name(name, &unique_name(&self.api));
+        let former = match retention {
+            Retention::Interest => self.known.guard.replace(guard.clone()),
+            Retention::Limits | Retention::WorkQueue => None,
+        };
+        let made = self.making(retention, name, config).remake(from, &guard).await?;
+        if let Some(former) = former {
+            // The new one begins where everything below is committed. A guard that is there for long, while many messages
+            // come, is one whose end costs the server much.
+            self.api.delete_consumer(&self.stream, &former).await?;
+        }
+        Ok(made)
     }
 
     fn making<'a>(&'a self, retention: Retention, name: &'a str, config: &'a Object) -> Making<'a> {
