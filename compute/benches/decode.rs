@@ -9,6 +9,7 @@ use weir_common::catalog::{Column, Origin};
 use weir_common::types::SqlType;
 use weir_compute::block;
 use weir_compute::decode::{Decoder, block_schema};
+use weir_connector_nats::Message;
 
 const RECORDS: u32 = 4096;
 const ROUNDS: u32 = 100;
@@ -24,21 +25,21 @@ fn main() {
         ("extra", SqlType::Varchar),
     ]
     .map(|(name, ty)| Column { name: name.to_owned(), ty, origin: Origin::Payload });
-    let payloads: Vec<String> = (0..RECORDS).map(payload).collect();
-    println!("{} bytes a record", payloads.iter().map(String::len).sum::<usize>() / payloads.len());
+    let messages: Vec<Message> = (1..).zip(0..RECORDS).map(|(at, n)| Message::new(at, "bids.1", payload(n))).collect();
+    println!("{} bytes a record", messages.iter().map(|message| message.payload.len()).sum::<usize>() / messages.len());
 
     let mut decoder = Decoder::new(&columns, "bids");
-    let mut decode = |payloads: &[String]| {
-        for (sequence, payload) in (1..).zip(payloads) {
-            decoder.append(payload.as_bytes(), sequence, "bids.1").expect("a good record");
+    let mut decode = |messages: &[Message]| {
+        for message in messages {
+            decoder.append(message).expect("a good record");
         }
         decoder.finish()
     };
-    report("decode", || black_box(decode(&payloads)).num_rows());
-    let batch = decode(&payloads);
+    report("decode", || black_box(decode(&messages)).num_rows());
+    let batch = decode(&messages);
     report("encode", || black_box(block::encode(&batch)).len());
     let (encoded, schema) = (block::encode(&batch), block_schema(&columns));
-    println!("{} bytes a row in the block", encoded.len() / payloads.len());
+    println!("{} bytes a row in the block", encoded.len() / messages.len());
     report("read back", || black_box(block::decode(&encoded, &schema, None).expect("a block")).num_rows());
     report("read back one column", || {
         black_box(block::decode(&encoded, &schema, Some(&[2])).expect("a block")).num_rows()

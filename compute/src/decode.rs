@@ -41,6 +41,7 @@ mod cell;
 mod column;
 mod convert;
 mod fields;
+mod included;
 mod json;
 mod jsonb;
 mod nested;
@@ -53,6 +54,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use weir_common::catalog::{Column, Origin};
 use weir_common::error::Kind;
 use weir_common::types::SqlType;
+use weir_connector_nats::Message;
 
 use cell::{Cell, Scratch};
 use column::Builder;
@@ -104,6 +106,9 @@ pub enum BadRecord {
         /// The value, shortened.
         found: String,
     },
+    /// The payload as a whole is no jsonb.
+    #[error("payload has no normal form as jsonb: it has an unpaired surrogate or a number out of range")]
+    NoJsonb,
     /// A column of the primary key has no value.
     #[error("column \"{column}\" of the primary key is null")]
     NullKey {
@@ -121,6 +126,14 @@ pub enum BadRecord {
 }
 
 impl BadRecord {
+    /// The column that the payload does not fit, if it is a single one.
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            BadRecord::Type { column, .. } | BadRecord::NullKey { column } => Some(column),
+            _ => None,
+        }
+    }
+
     /// Always [`Kind::User`]: whoever published the payload has to change it.
     pub fn kind(&self) -> Kind {
         Kind::User
@@ -142,8 +155,9 @@ pub struct Decoder {
 
 struct ColumnState {
     name: String,
+    ty: SqlType,
     origin: Origin,
-    /// Of a column that is filled from the payload: its place in the scratch row.
+    /// Its place in the scratch row. Columns that are filled from fields of the payload come first there.
     cell: usize,
     builder: Builder,
 }
@@ -152,16 +166,16 @@ impl Decoder {
     /// A decoder for rows of a table that come from the split `partition`.
     ///
     /// # Panics
-    /// If a column that is not filled from the payload is no varchar.
+    /// If a column that is not filled from the payload has another type than its origin brings.
     pub fn new(columns: &[Column], partition: &str) -> Decoder {
-        let of_payload: Vec<&Column> = columns.iter().filter(|column| column.origin == Origin::Payload).collect();
-        let mut cell = 0;
+        let fields: Vec<&Column> = columns.iter().filter(|column| column.origin == Origin::Payload).collect();
+        let (mut next_field, mut next_included) = (0, fields.len());
         let states = columns.iter().map(|column| {
-            let payload = column.origin == Origin::Payload;
-            assert!(payload || column.ty == SqlType::Varchar, "column \"{}\" has to be a varchar", column.name);
-            let builder = Builder::new(&column.ty);
-            let state = ColumnState { name: column.name.clone(), origin: column.origin, cell, builder };
-            cell += usize::from(payload);
+            assert!(included::fits(column), "column \"{}\" cannot be of type {}", column.name, column.ty);
+            let next = if column.origin == Origin::Payload { &mut next_field } else { &mut next_included };
+            let (origin, builder) = (column.origin.clone(), Builder::new(&column.ty));
+            let state = ColumnState { name: column.name.clone(), ty: column.ty.clone(), origin, cell: *next, builder };
+            *next += 1;
             state
         });
         Decoder {
@@ -169,8 +183,8 @@ impl Decoder {
             partition: partition.to_owned(),
             columns: states.collect(),
             primary_key: Vec::new(),
-            scratch: Scratch::new(of_payload.len()),
-            fields: Fields::new(of_payload),
+            scratch: Scratch::new(columns.len()),
+            fields: Fields::new(fields),
             sequences: Vec::new(),
             bytes: 0,
         }
@@ -188,7 +202,8 @@ impl Decoder {
     ///
     /// # Panics
     /// If a batch grows beyond 2 GiB. Finish it when [`Decoder::bytes`] says so.
-    pub fn append(&mut self, payload: &[u8], sequence: u64, subject: &str) -> Result<(), BadRecord> {
+    pub fn append(&mut self, message: &Message) -> Result<(), BadRecord> {
+        let payload = &message.payload;
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(BadRecord::TooLarge);
         }
@@ -196,17 +211,23 @@ impl Decoder {
             .map_err(|error| BadRecord::Syntax { reason: "invalid UTF-8", at: error.valid_up_to() })?;
         self.scratch.clear();
         self.fields.read(text, &mut self.scratch)?;
+        for column in &self.columns {
+            if let Some(cell) = included::cell(&column.origin, &column.ty, message, text, &mut self.scratch.arena)? {
+                self.scratch.cells[column.cell] = cell;
+            }
+        }
         if text.len() + self.scratch.bytes() > RECORD_BYTES_MAX {
             return Err(BadRecord::TooLarge);
         }
+        let (sequence, subject) = (message.sequence, message.subject.as_str());
         self.check_key(subject)?;
         let mut digits = [0; 20];
         for column in &mut self.columns {
             self.bytes += match column.origin {
-                Origin::Payload => column.builder.append(self.scratch.cells[column.cell], text, &self.scratch),
                 Origin::Offset => column.builder.append_text(decimal(sequence, &mut digits)),
                 Origin::Subject => column.builder.append_text(subject),
                 Origin::Partition => column.builder.append_text(&self.partition),
+                _ => column.builder.append(self.scratch.cells[column.cell], text, &self.scratch),
             };
         }
         self.sequences.push(sequence);
@@ -221,12 +242,12 @@ impl Decoder {
         for &place in &self.primary_key {
             let column = &self.columns[place];
             bytes += match column.origin {
-                Origin::Payload => match self.scratch.cells[column.cell] {
+                Origin::Subject => subject.len(),
+                Origin::Offset | Origin::Partition => 0,
+                _ => match self.scratch.cells[column.cell] {
                     Cell::Null => return Err(BadRecord::NullKey { column: column.name.clone() }),
                     cell => cell.len(),
                 },
-                Origin::Subject => subject.len(),
-                Origin::Offset | Origin::Partition => 0,
             };
         }
         if bytes > KEY_BYTES_MAX { Err(BadRecord::LargeKey) } else { Ok(()) }

@@ -7,7 +7,7 @@
 //! * [`retention`]: what a stream keeps, and what follows from it for its consumer;
 //! * [`mod@preflight`]: what CREATE TABLE asks the server before anything is stored: does the stream exist, may it be read,
 //!   at which sequence does the table start;
-//! * [`connect`] and [`api`]: a connection, and JetStream's requests over it;
+//! * [`connect`] and [`api`]: a connection, with what it proves Weir's identity by, and JetStream's requests over it;
 //! * [`consumer`]: the consumer through which a split is read, and what becomes of one that is there already; `making`: how
 //!   it is made anew without losing anything;
 //! * [`reply`]: the sequences that a delivery carries in its reply subject; [`headers`]: what the client cannot parse;
@@ -29,6 +29,7 @@ pub mod preflight;
 pub mod api;
 pub mod connect;
 pub mod consumer;
+mod credentials;
 pub mod headers;
 mod making;
 pub mod reply;
@@ -42,5 +43,5 @@ pub mod error;
 pub use error::Error;
 pub use options::{OptionError, Options};
 pub use preflight::{Preflight, preflight};
-pub use reader::{Batch, Control, Message, Reader, ReaderConfig};
+pub use reader::{Batch, Control, Message, Progress, Reader, ReaderConfig};
 pub use removal::remove_consumers;

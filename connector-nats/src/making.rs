@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use weir_common::ids::Sequence;
 
 use crate::api::{Api, ConsumerInfo, Object};
-use crate::consumer::{self, OWNER_KEY};
+use crate::consumer;
 use crate::error::Error;
-use crate::retention::{self, GUARD_KEY, Retention};
+use crate::retention::{self, Retention};
 use crate::subject;
 
 /// A durable is not deleted when its guard was made longer ago than this: whoever paused in between may have to do with
@@ -91,10 +91,9 @@ pub(crate) fn guard_name(durable: &str, unique: &str) -> String {
 
 /// Removes all guards of a durable that Weir made for this owner.
 pub(crate) async fn remove_guards(api: &Api, stream: &str, durable: &str, owner: &str) -> Result<(), Error> {
-    for consumer in api.consumers(stream).await? {
-        let text = |key: &str| consumer.config.get("metadata")?.get(key)?.as_str();
-        if text(OWNER_KEY) == Some(owner) && text(GUARD_KEY) == Some(durable) {
-            api.delete_consumer(stream, &consumer.name).await?;
+    for info in api.consumers(stream).await? {
+        if consumer::owner(&info) == Some(owner) && retention::guards(&info) == Some(durable) {
+            api.delete_consumer(stream, &info.name).await?;
         }
     }
     Ok(())

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 use weir_common::ids::SplitId;
 
@@ -12,7 +11,7 @@ use crate::connect;
 use crate::consumer;
 use crate::error::Error;
 use crate::options::Options;
-use crate::retention::{self, GUARD_KEY, Retention};
+use crate::retention::{self, Retention};
 
 /// The longest that DROP TABLE waits for the server.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -29,20 +28,21 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 pub async fn remove_consumers(options: &Options, split: &SplitId, owner: &str) -> Result<Vec<String>, Error> {
     let remove = async {
         let api = Api::new(connect::connect(options, &format!("weir {owner} drop")).await?);
-        let consumers = match api.consumers(&split.0).await {
-            Err(error) if error.is_missing_stream() => return Ok(Vec::new()),
-            consumers => consumers?,
+        let retention = match api.stream_info(&split.0).await {
+            Err(Error::NoStream { .. }) => return Ok(Vec::new()),
+            info => Retention::of(&info?.config),
         };
         // As it is called where it is a durable whether or not the user named one. One that has no name that others know
         // goes with its reader.
         let name = retention::consumer_name(options, Retention::WorkQueue, owner);
-        let is_the_tables = |info: &ConsumerInfo| {
-            let guards = info.config.get("metadata").and_then(|metadata| metadata.get(GUARD_KEY));
-            let named = [Some(info.name.as_str()), guards.and_then(Value::as_str)].contains(&name.given());
-            named && consumer::owner(info) == Some(owner)
-        };
+        let name = name.given().unwrap_or_default();
+        let mut consumers: Vec<ConsumerInfo> = api.consumer_info(&split.0, name).await?.into_iter().collect();
+        if retention == Some(Retention::Interest) {
+            let guards = |info: &ConsumerInfo| retention::guards(info) == Some(name);
+            consumers.extend(api.consumers(&split.0).await?.into_iter().filter(guards));
+        }
         let mut removed = Vec::new();
-        for info in consumers.into_iter().filter(is_the_tables) {
+        for info in consumers.into_iter().filter(|info| consumer::owner(info) == Some(owner)) {
             wait_for_farewell(&api, &split.0, &info).await?;
             if api.delete_consumer(&split.0, &info.name).await? {
                 removed.push(info.name);

@@ -8,7 +8,7 @@
 use serde_json::json;
 use weir_common::ids::Sequence;
 
-use crate::api::{Object, StreamConfig};
+use crate::api::{ConsumerInfo, Object, StreamConfig};
 use crate::consumer::{self, OWNER_KEY};
 use crate::options::{AckPolicy, ConsumerName, OptionError, Options, Start};
 
@@ -146,6 +146,11 @@ pub fn guard(durable: &Object, name: &str, durable_name: &str, owner: &str, posi
     config.insert("description".to_owned(), json!(format!("Weir {owner}: guard of {durable_name}")));
     config.insert("metadata".to_owned(), json!({ OWNER_KEY: owner, GUARD_KEY: durable_name }));
     config
+}
+
+/// The durable that a consumer is the guard of, if it is one.
+pub fn guards(info: &ConsumerInfo) -> Option<&str> {
+    info.config.get("metadata")?.get(GUARD_KEY)?.as_str()
 }
 
 /// The same configuration, delivering everything.

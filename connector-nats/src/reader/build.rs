@@ -146,7 +146,7 @@ impl Attempt {
             form: None,
             selection: unfiltered.then(|| Selection::new(&self.options)),
             guarded: retention == Retention::Interest,
-            next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{name}", self.stream),
+            next_subject: self.api.subject(&format!("CONSUMER.MSG.NEXT.{}.{name}", self.stream)),
             name,
             created: made.created,
             inbox,

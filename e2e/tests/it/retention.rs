@@ -99,6 +99,8 @@ fn a_gap_stops_a_table_that_asks_for_it_and_no_other() {
             Ok(told.then_some(()))
         })
         .await?;
+        let jobs = format!("{:?}", sql.query("SHOW JOBS").await?);
+        ensure!(jobs.contains("sequences 11 to 20"), "{jobs}");
         publish_numbers(&nats, 30..40).await?;
         wait_for(&mut sql, "SELECT count(*) FROM lenient", 30, SOON).await?;
         wait_for(&mut sql, "SELECT count(*) FROM strict", 10, SOON).await?;

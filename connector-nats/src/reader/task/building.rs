@@ -12,9 +12,9 @@ use super::super::build::{Attempt, Gap, Live, Outcome};
 use super::super::fetch::Fetched;
 use super::super::{Batch, Message};
 use super::{Attempted, Task};
-use crate::api::StoredMessage;
 use crate::delivery::{Event, Incarnation};
 use crate::error::Error;
+use crate::headers;
 use crate::options::OnGap;
 
 impl Task {
@@ -71,6 +71,7 @@ impl Task {
                     Some((live, terms)) => {
                         self.announce(&live);
                         self.live = Some(live);
+                        self.publish_server();
                         self.made_at = self.now();
                         Event::Built { incarnation, terms, position }
                     }
@@ -125,10 +126,12 @@ impl Task {
         info!(%stream, %position, count, "fetched messages one by one, because the connection breaks over them");
         let batch = self.pending.get_or_insert_with(|| Batch { messages: Vec::new(), position });
         batch.position = position;
-        batch.messages.extend(messages.into_iter().map(|StoredMessage { sequence, subject, payload, .. }| Message {
-            sequence,
-            subject: subject.into(),
-            payload: payload.into(),
+        batch.messages.extend(messages.into_iter().map(|stored| Message {
+            sequence: stored.sequence,
+            subject: stored.subject.into(),
+            stored_ns: stored.stored_ns,
+            headers: headers::read(&stored.headers),
+            payload: stored.payload.into(),
         }));
     }
 

@@ -111,7 +111,7 @@ fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Arc<Table> {
         stream_created: None,
     };
     let splits = splits.iter().map(start).collect();
-    Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running })
+    Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running, dead_letters: None })
 }
 
 impl World {
