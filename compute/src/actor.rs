@@ -145,6 +145,7 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<Handle, weir_connec
             split: config.split.split.clone(),
             position: config.position,
             stream_created: stream_created(&config),
+            stored: true,
             owner,
         },
         group,

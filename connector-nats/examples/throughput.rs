@@ -70,6 +70,7 @@ async fn read(options: &Arc<Options>, messages: u64) -> Result<Duration, Box<dyn
         split: start.split,
         position: start.sequence,
         stream_created: start.stream_created,
+        stored: true,
         owner: owner.clone(),
     };
     let mut reader = Reader::spawn(config, &group);

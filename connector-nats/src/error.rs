@@ -79,6 +79,16 @@ pub enum Error {
         /// Its retention policy.
         retention: String,
     },
+    /// The stream's messages are deleted when they are acknowledged, and nothing would keep them.
+    #[error(
+        "stream \"{stream}\" has {retention} retention: what reads it takes its messages away, and a source keeps none"
+    )]
+    NotStored {
+        /// Its name.
+        stream: String,
+        /// Its retention.
+        retention: &'static str,
+    },
     /// The stream never holds what the table asks for.
     #[error("stream \"{stream}\" has no subject \"{subject}\"")]
     NoSubject {
@@ -183,6 +193,8 @@ pub(crate) mod code {
     pub(crate) const QUEUE_NOT_FILTERED: u64 = 10099;
     /// `filtered consumer not unique on workqueue stream`.
     pub(crate) const QUEUE_OVERLAP: u64 = 10100;
+    /// `consumer already exists`.
+    pub(crate) const CONSUMER_EXISTS: u64 = 10148;
 }
 
 impl Error {
@@ -201,6 +213,7 @@ impl Error {
             | Error::NoSubject { .. }
             | Error::Consumer { .. }
             | Error::QueueOverlap { .. }
+            | Error::NotStored { .. }
             | Error::Gap { .. }
             | Error::StreamReplaced { .. } => Kind::User,
             Error::Refused { status, .. } if *status < 500 => Kind::User,
@@ -234,6 +247,7 @@ impl Error {
             Error::Retention { .. } => Some("use a stream with retention limits, workqueue or interest".to_owned()),
             Error::NoSubject { held, .. } => Some(format!("the stream's subjects are {}", held.join(", "))),
             Error::Consumer { hint, .. } => Some(hint.clone()),
+            Error::NotStored { .. } => Some("use CREATE TABLE".to_owned()),
             Error::QueueOverlap { .. } => Some(
                 "a message of a work queue goes to one consumer: choose subjects that no other one filters, or remove it"
                     .to_owned(),

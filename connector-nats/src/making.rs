@@ -4,7 +4,7 @@
 //! Interest stream is never without interest from the given sequence on, whenever this ends in the middle.
 //!
 //! Under Interest retention messages go with the last consumer that wants them, so a **guard**, a consumer that nobody
-//! reads, keeps them while the durable is deleted and made again. Every build has a guard of its own: another reader
+//! reads, keeps them while the durable is deleted and made again. Every reader has a guard of its own: another reader
 //! removes it only after it has made the durable anew and has learnt from a commit that its own term reigns. A guard stays
 //! for a while after that, because a request of an older reader may still be on its way.
 
@@ -15,7 +15,7 @@ use weir_common::ids::Sequence;
 
 use crate::api::{Api, ConsumerInfo, Object};
 use crate::consumer;
-use crate::error::Error;
+use crate::error::{Error, code};
 use crate::retention::{self, Retention};
 use crate::subject;
 
@@ -38,7 +38,7 @@ pub(crate) struct Making<'a> {
 
 impl Making<'_> {
     /// Deletes the consumer, if it is there, and makes it again. It starts at `from`, or at whatever was not acknowledged
-    /// if the stream is a work queue. `guard` is a name that nobody else has.
+    /// if the stream is a work queue. `guard` is the name of the caller's own guard.
     pub(crate) async fn remake(&self, from: Sequence, guard: &str) -> Result<ConsumerInfo, Error> {
         if self.retention == Retention::Interest {
             let asked = Instant::now();
@@ -64,10 +64,13 @@ impl Making<'_> {
         }
     }
 
-    /// Makes a guard.
+    /// Makes a guard, unless it is there already: then it keeps even more.
     pub(crate) async fn put_guard(&self, from: Sequence, guard: &str) -> Result<(), Error> {
         let config = retention::guard(self.config, guard, self.name, self.owner, from);
-        self.api.create_consumer(self.stream, &config).await.map(drop)
+        match self.api.create_consumer(self.stream, &config).await {
+            Ok(_) | Err(Error::Refused { code: code::CONSUMER_EXISTS, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Says who else has a part in what the consumer is to deliver.

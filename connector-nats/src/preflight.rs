@@ -43,8 +43,20 @@ pub struct Preflight {
 /// # Errors
 /// Of kind User if the table cannot be created as it stands, of kind Unavailable if the server cannot say.
 pub async fn preflight(options: &Options, owner: &str) -> Result<Preflight, Error> {
+    run(options, owner, true).await
+}
+
+/// The same for a source, which stores nothing of what it reads.
+///
+/// # Errors
+/// As [`preflight`].
+pub async fn preflight_of_source(options: &Options, owner: &str) -> Result<Preflight, Error> {
+    run(options, owner, false).await
+}
+
+async fn run(options: &Options, owner: &str, stored: bool) -> Result<Preflight, Error> {
     let mut made = Vec::new();
-    let result = match tokio::time::timeout(DEADLINE, Box::pin(look_up(options, owner, &mut made))).await {
+    let result = match tokio::time::timeout(DEADLINE, Box::pin(look_up(options, owner, stored, &mut made))).await {
         Ok(result) => result,
         Err(_) => {
             let what = format!("to look up stream \"{}\"", options.stream);
@@ -85,12 +97,14 @@ pub async fn undo(options: &Options, owner: &str, made: &[String]) -> Result<(),
 async fn look_up(
     options: &Options,
     owner: &str,
+    stored: bool,
     made: &mut Vec<String>,
 ) -> Result<(Vec<SplitStart>, Vec<String>), Error> {
     let api = Api::new(connect::connect(options, &format!("weir {owner} preflight")).await?);
     let mut notices = options.notices.clone();
     let stream = find_or_create_stream(&api, options, &mut notices).await?;
     let retention = consumer::retention(&options.stream, &stream.config)?;
+    retention::check_use(&options.stream, retention, stored)?;
     retention::check(options, retention)?;
     check_subjects(options, &stream)?;
     let kind = retention::consumer_name(options, retention, owner);

@@ -10,6 +10,7 @@ use weir_common::ids::Sequence;
 
 use crate::api::{ConsumerInfo, Object, StreamConfig};
 use crate::consumer::{self, OWNER_KEY};
+use crate::error::Error;
 use crate::options::{AckPolicy, ConsumerName, OptionError, Options, Start};
 
 /// Metadata of a guard: the durable that it stands in for.
@@ -50,6 +51,17 @@ impl Retention {
             Retention::Interest => "Interest",
         }
     }
+}
+
+/// Checks that a stream may be read at all: where acknowledgements delete messages only what is stored may be.
+///
+/// # Errors
+/// [`Error::NotStored`].
+pub fn check_use(stream: &str, retention: Retention, stored: bool) -> Result<(), Error> {
+    if stored || !retention.deletes_acknowledged() {
+        return Ok(());
+    }
+    Err(Error::NotStored { stream: stream.to_owned(), retention: retention.as_str() })
 }
 
 /// Checks options that a stream of this retention rules out.

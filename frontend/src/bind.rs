@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sqlparser::tokenizer::Location;
-use weir_common::catalog::{Column, NewTable, Origin, Source};
+use weir_common::catalog::{Column, NewTable, Origin, RelationKind, Source};
 use weir_connector_nats::options::{OptionError, Options, secret_keys};
 
 use crate::error::{Error, sqlstate};
@@ -39,10 +39,16 @@ pub(crate) fn is_secret(option: &str) -> bool {
 /// Always the user's, with SQLSTATE and position.
 pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable) -> Result<Bound, Error> {
     let columns = columns(parsed, create)?;
-    let primary_key = primary_key(parsed, create)?;
+    let mut primary_key = primary_key(parsed, create)?;
     let mut notices = Vec::new();
+    if create.kind == RelationKind::Source && !primary_key.is_empty() {
+        // As in RisingWave.
+        notices.push("the primary key of a source is not checked: a later message replaces no earlier one".to_owned());
+        primary_key.clear();
+    }
     let options = options(parsed, create, &mut notices)?;
     let table = NewTable {
+        kind: create.kind,
         name: create.name.name.clone(),
         columns,
         primary_key,

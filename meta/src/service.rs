@@ -12,12 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
-use weir_common::catalog::{NewTable, SplitStart, Table};
+use weir_common::catalog::{NewTable, RelationKind, SplitStart, Table};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::TableId;
 use weir_common::rpc;
 use weir_connector_nats::options::Options;
-use weir_connector_nats::preflight::{Preflight, preflight, undo};
+use weir_connector_nats::preflight::{Preflight, preflight, preflight_of_source, undo};
 use weir_connector_nats::remove_consumers;
 use weir_proto as proto;
 use weir_proto::meta_server;
@@ -89,7 +89,10 @@ impl Statement {
         }
         let options = Options::parse(&new.source.options).map_err(weir_connector_nats::Error::from)?;
         let owner = self.owner(&new.name);
-        let Preflight { splits, notices, made } = preflight(&options, &owner).await?;
+        let Preflight { splits, notices, made } = match new.kind {
+            RelationKind::Table => preflight(&options, &owner).await?,
+            RelationKind::Source => preflight_of_source(&options, &owner).await?,
+        };
         // If the outcome is unknown the table may be there, and then needs them.
         let created = self.store(new, splits, if_not_exists).await?;
         if !matches!(created, Ok((_, true)))

@@ -34,7 +34,7 @@ pub(super) struct Known {
     pub(super) anonymous: Option<String>,
     /// Up to here it is known what the stream no longer holds.
     pub(super) first_seq: u64,
-    /// The name of this reader's newest guard.
+    /// The name of this reader's own guard.
     pub(super) guard: Option<String>,
     /// Of a work queue: messages that the client cannot read, and up to where they were looked for.
     pub(super) unreadable: Vec<u64>,
@@ -48,6 +48,7 @@ pub(super) struct Attempt {
     pub(super) options: Arc<Options>,
     pub(super) stream: String,
     pub(super) owner: String,
+    pub(super) stored: bool,
     pub(super) incarnation: Incarnation,
     pub(super) position: Sequence,
     /// Everything below is committed.
@@ -112,6 +113,7 @@ impl Attempt {
     async fn build(&mut self) -> Result<Outcome, Error> {
         let info = self.api.stream_info(&self.stream).await?;
         let retention = consumer::retention(&self.stream, &info.config)?;
+        retention::check_use(&self.stream, retention, self.stored)?;
         self.check_stream(&info)?;
         let gap = self.gap(&info)?;
         let stream_last = Sequence(info.state.last_seq);
@@ -167,18 +169,8 @@ impl Attempt {
             self.remove_unreadable().await?;
         }
         let from = if retention.deletes_acknowledged() { self.committed } else { position };
-        let guard = guard_name(name, &unique_name(&self.api));
-        let former = match retention {
-            Retention::Interest => self.known.guard.replace(guard.clone()),
-            Retention::Limits | Retention::WorkQueue => None,
-        };
-        let made = self.making(retention, name, config).remake(from, &guard).await?;
-        if let Some(former) = former {
-            // The new one begins where everything below is committed. A guard that is there for long, while many messages
-            // come, is one whose end costs the server much.
-            self.api.delete_consumer(&self.stream, &former).await?;
-        }
-        Ok(made)
+        let guard = self.known.guard.get_or_insert_with(|| guard_name(name, &unique_name(&self.api))).clone();
+        self.making(retention, name, config).remake(from, &guard).await
     }
 
     fn making<'a>(&'a self, retention: Retention, name: &'a str, config: &'a Object) -> Making<'a> {

@@ -48,6 +48,8 @@ pub struct ReaderConfig {
     pub position: Sequence,
     /// When the stream was created, in the server's notation, if that is known: another one of its name is not read.
     pub stream_created: Option<String>,
+    /// Whether what is read is stored and committed. Only then is a stream read whose messages acknowledgements delete.
+    pub stored: bool,
     /// `<cluster>/<table>`: marks the consumers that Weir made.
     pub owner: String,
 }

@@ -25,12 +25,16 @@ use weir_e2e::wait::eventually;
 use weir_e2e::weir::{Cluster, Node, State, Weir};
 use weir_e2e::workload::Events;
 
-use crate::support::{Publishing, Reading, compare_readings, readings_acknowledged, standalone_with};
+use crate::support::{
+    Publishing, Reading, compare_readings, compare_sequences, readings_acknowledged, standalone_with,
+};
 
 /// Messages of the long tests.
 const TOTAL: u64 = 200_000;
 /// Messages of the tests that kill servers of others.
 const TOTAL_SHORT: u64 = 60_000;
+/// Messages of the long test of an Interest stream: fewer than its known limit (docs/decisions, 0008).
+const TOTAL_INTEREST: u64 = 90_000;
 /// Messages a second: slow enough for every kill to fall into the flow of data.
 const RATE: u64 = 5_000;
 
@@ -120,8 +124,12 @@ impl Flow {
     /// Compares the tables with what was published, and waits for the acknowledgements.
     async fn finish(mut self, nats: &Nats) -> Result<()> {
         self.publishing.end().await?;
-        ensure!(nats.last_sequence("EVENTS").await? == self.total, "the publisher has put doubles into the stream");
-        compare_readings(&mut self.sql, &self.readings, &self.events, self.total).await?;
+        let last = nats.last_sequence("EVENTS").await?;
+        if last == self.total {
+            compare_readings(&mut self.sql, &self.readings, &self.events, self.total).await?;
+        } else {
+            compare_sequences(nats, &mut self.sql, &self.readings, last, self.total).await?;
+        }
         // The watcher sees the end too, and with it the last outage.
         let seen = self.seen.wait_for(|seen| seen.count >= self.total).await.map(|seen| *seen);
         let seen = match seen {
@@ -226,11 +234,11 @@ async fn start_cluster_over(
 }
 
 /// Kills processes of a cluster that reads a stream.
-fn kills_in_a_cluster(name: &str, retention: RetentionPolicy) {
+fn kills_in_a_cluster(name: &str, retention: RetentionPolicy, total: u64) {
     scenario(name, async |sandbox| {
         let (seed, place) = (chaos::seed(), Place::Folder(sandbox));
         let (nats, mut cluster) = start_cluster_over(retention, &place, sandbox).await?;
-        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, Reading::of(retention), TOTAL).await?;
+        let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, Reading::of(retention), total).await?;
         let plan = chaos::plan(seed, &Victim::ALL, 10, flow.kill_range());
         flow.kill_by_plan(&mut cluster, plan).await?;
         flow.finish(&nats).await?;
@@ -240,17 +248,17 @@ fn kills_in_a_cluster(name: &str, retention: RetentionPolicy) {
 
 #[test]
 fn tables_are_exact_after_ten_kills_in_a_cluster() {
-    kills_in_a_cluster("crash-cluster", RetentionPolicy::Limits);
+    kills_in_a_cluster("crash-cluster", RetentionPolicy::Limits, TOTAL);
 }
 
 #[test]
 fn a_table_over_a_work_queue_is_exact_after_ten_kills_in_a_cluster() {
-    kills_in_a_cluster("crash-cluster-queue", RetentionPolicy::WorkQueue);
+    kills_in_a_cluster("crash-cluster-queue", RetentionPolicy::WorkQueue, TOTAL);
 }
 
 #[test]
 fn tables_over_an_interest_stream_are_exact_after_ten_kills_in_a_cluster() {
-    kills_in_a_cluster("crash-cluster-interest", RetentionPolicy::Interest);
+    kills_in_a_cluster("crash-cluster-interest", RetentionPolicy::Interest, TOTAL_INTEREST);
 }
 
 #[test]

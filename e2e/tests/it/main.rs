@@ -11,6 +11,7 @@ mod clients;
 mod errors;
 mod sources;
 mod statements;
+mod streams;
 mod types;
 
 mod cluster;

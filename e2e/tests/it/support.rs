@@ -195,6 +195,28 @@ pub(crate) async fn compare_readings(sql: &mut Sql, readings: &[Reading], events
     Ok(())
 }
 
+/// Compares tables with a stream that has more messages than there are events: a server that is killed forgets the ids of
+/// messages that are deleted already, and so takes what the publisher sends again for new. Every message is in the tables
+/// once all the same.
+pub(crate) async fn compare_sequences(
+    nats: &Nats,
+    sql: &mut Sql,
+    readings: &[Reading],
+    last: u64,
+    total: u64,
+) -> Result<()> {
+    let stream = nats.jetstream().await?.get_stream("EVENTS").await?;
+    let deletes = stream.cached_info().config.retention != RetentionPolicy::Limits;
+    ensure!(deletes && last > total, "the publisher has put {last} messages into the stream, and not {total}");
+    for table in readings.iter().map(|reading| reading.table()) {
+        wait_for(sql, &format!("SELECT count(*) FROM {table}"), last, LATE).await?;
+        let distinct = format!("SELECT count(DISTINCT stream_seq), count(DISTINCT seq) FROM {table}");
+        let found = sql.query(&distinct).await?;
+        ensure!(found.row(0) == [last.to_string(), total.to_string()], "{table} is not what was published:\n{found}");
+    }
+    Ok(())
+}
+
 /// Waits until everything in the stream is acknowledged by those that acknowledge. Where that deletes messages, the stream
 /// is empty in the end, and nothing but the tables' durables is left.
 pub(crate) async fn readings_acknowledged(nats: &Nats, readings: &[Reading]) -> Result<()> {

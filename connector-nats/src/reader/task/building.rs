@@ -34,6 +34,7 @@ impl Task {
             options: Arc::clone(&self.config.options),
             stream: self.config.split.0.clone(),
             owner: self.config.owner.clone(),
+            stored: self.config.stored,
             incarnation,
             position,
             committed,

@@ -40,6 +40,7 @@ impl Table {
             split: SplitId(options.stream.clone()),
             position,
             stream_created,
+            stored: true,
             owner: OWNER.to_owned(),
         };
         let reader = Reader::spawn(config, &group);
