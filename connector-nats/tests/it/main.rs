@@ -5,5 +5,6 @@ mod consumers;
 mod inspecting;
 mod preflight;
 mod reading;
+mod retention;
 mod support;
 mod trouble;

@@ -88,7 +88,10 @@ async fn run(options: &Options, sandbox: &Sandbox) -> Result<Report> {
     println!("{cores} cores, {} messages of {} bytes", options.messages, Bids::BYTES);
     let mut report = Report::default();
     let mut nats = Nats::start(sandbox).await?;
-    if [Part::Throughput, Part::Acks, Part::Freshness, Part::Scans, Part::Recovery].iter().any(|part| options.wants(*part)) {
+    if [Part::Throughput, Part::Acks, Part::Freshness, Part::Scans, Part::Recovery]
+        .iter()
+        .any(|part| options.wants(*part))
+    {
         standalone::measure(options, sandbox, &mut nats, &mut report).await?;
     }
     if options.wants(Part::Cluster) {

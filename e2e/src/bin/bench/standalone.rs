@@ -148,13 +148,7 @@ async fn read_bare(messages: u64, nats: &mut Nats) -> Result<Cost> {
 }
 
 /// Creates a table over the stream of bids and waits until every row can be queried; then checks what is in it.
-async fn read_table(
-    table: &str,
-    create: &str,
-    messages: u64,
-    nats: &mut Nats,
-    weir: &mut Weir,
-) -> Result<Cost> {
+async fn read_table(table: &str, create: &str, messages: u64, nats: &mut Nats, weir: &mut Weir) -> Result<Cost> {
     let count = format!("SELECT count(*) FROM {table}");
     let mut sql = weir.sql();
     sql.query("SELECT 1").await?;
