@@ -137,6 +137,10 @@ pub struct SplitStart {
     pub split: SplitId,
     /// The first stream sequence that belongs to the table.
     pub sequence: Sequence,
+    /// When the split's stream was created, in the server's notation: sequences mean nothing in another one of its name.
+    /// Absent from tables that were created before this was kept.
+    #[serde(default)]
+    pub stream_created: Option<String>,
 }
 
 /// Whether a job runs.

@@ -21,13 +21,12 @@ use opentelemetry::KeyValue;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::warn;
 use weir_common::catalog::Table;
-use weir_common::error::chain;
 use weir_common::ids::{Epoch, Sequence, TableSplit, TermId, VnodeRange};
 use weir_common::task::{Group, OnFailure};
 use weir_connector_nats::options::OnError;
-use weir_connector_nats::{Batch, Control, Options, Reader, ReaderConfig, remove_consumer};
+use weir_connector_nats::{Batch, Control, Options, Reader, ReaderConfig};
 
 use crate::dead_letters::DeadLetters;
 use crate::decode::{BadRecord, Decoder};
@@ -80,7 +79,6 @@ pub(crate) struct Config {
 struct Actor {
     config: Config,
     options: Arc<Options>,
-    owner: String,
     reader: Reader,
     decoder: Decoder,
     storage: Storage,
@@ -99,6 +97,8 @@ struct Actor {
     bad_count: Arc<AtomicU64>,
     /// Whether a checkpoint that shows the first rows was asked for.
     started: bool,
+    /// Whether the node was told that reading cannot go on.
+    failed: bool,
     /// Fetched once the last barrier was delivered: then nothing is read any more.
     last: Option<Epoch>,
 }
@@ -144,7 +144,9 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<Handle, weir_connec
             options: Arc::clone(&options),
             split: config.split.split.clone(),
             position: config.position,
-            owner: owner.clone(),
+            stream_created: stream_created(&config),
+            stored: true,
+            owner,
         },
         group,
     );
@@ -155,7 +157,6 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<Handle, weir_connec
     let actor = Actor {
         bad_count: Arc::clone(&bad_count),
         options,
-        owner,
         reader,
         decoder,
         storage: Storage::new(&config.table, &config.outlets),
@@ -168,11 +169,18 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<Handle, weir_connec
         labels: [metrics::table(&config.table.declared.name)],
         bad_records: BadRecordLog::default(),
         started: false,
+        failed: false,
         last: None,
         config,
     };
     group.spawn("actor", OnFailure::Log, actor.run(group.token().clone()));
     Ok(Handle { inbox: sender, reader: control, bad_records: bad_count })
+}
+
+/// When the stream of the actor's split was created, if the catalog says so.
+fn stream_created(config: &Config) -> Option<String> {
+    let start = config.table.splits.iter().find(|start| start.split == config.split.split);
+    start.and_then(|start| start.stream_created.clone())
 }
 
 impl Actor {
@@ -195,6 +203,10 @@ impl Actor {
                 }
                 () = control.wants_checkpoint() => {
                     self.config.node.send(Event::CheckpointWanted(self.config.term)).await;
+                }
+                error = control.failed(), if !self.failed => {
+                    self.failed = true;
+                    self.config.node.send(Event::JobFailed(self.config.term, self.config.table.id, error)).await;
                 }
                 _ = gauges.tick() => self.record_gauges(),
                 batch = self.reader.next(), if self.last.is_none() => {
@@ -225,7 +237,7 @@ impl Actor {
                     self.reader.committed(position);
                 }
                 if self.last.is_some_and(|last| last <= epoch) {
-                    self.remove_consumer().await;
+                    // The reader acknowledges what is committed and ends; meta removes its consumer.
                     return ControlFlow::Break(());
                 }
             }
@@ -354,15 +366,6 @@ impl Actor {
         self.config.metrics.lag.record(status.lag, &self.labels);
         self.config.metrics.redelivered.record(status.redelivered, &self.labels);
         self.config.metrics.rebuilds.record(status.rebuilds, &self.labels);
-    }
-
-    /// The table is gone: so is the consumer that was made for it.
-    async fn remove_consumer(&self) {
-        match remove_consumer(&self.options, &self.config.split.split, &self.owner).await {
-            Ok(true) => info!(owner = self.owner, "removed the consumer of a dropped table"),
-            Ok(false) => debug!(owner = self.owner, "a dropped table leaves no consumer behind"),
-            Err(error) => warn!(owner = self.owner, error = chain(&error), "consumer of a dropped table remains"),
-        }
     }
 }
 

@@ -108,7 +108,9 @@ impl SourceRead {
 
     async fn read(&self, group: &Group, out: &mpsc::Sender<Result<ScanResponse, Status>>) -> Result<End, rpc::Error> {
         let (options, split, owner) = (Arc::clone(&self.options), self.split.clone(), self.owner.clone());
-        let config = ReaderConfig { options, split, position: self.from, owner };
+        let start = self.table.splits.iter().find(|start| start.split == split);
+        let stream_created = start.and_then(|start| start.stream_created.clone());
+        let config = ReaderConfig { options, split, position: self.from, stream_created, stored: false, owner };
         let mut reader = Reader::spawn(config, group);
         let control = reader.control();
         let last = self.last(&control).await?;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, stream};
 use weir_common::task::Group;
-use weir_connector_nats::{Options, Reader, ReaderConfig, preflight, remove_consumer};
+use weir_connector_nats::{Options, Reader, ReaderConfig, preflight, remove_consumers};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -69,6 +69,8 @@ async fn read(options: &Arc<Options>, messages: u64) -> Result<Duration, Box<dyn
         options: Arc::clone(options),
         split: start.split,
         position: start.sequence,
+        stream_created: start.stream_created,
+        stored: true,
         owner: owner.clone(),
     };
     let mut reader = Reader::spawn(config, &group);
@@ -89,6 +91,6 @@ async fn read(options: &Arc<Options>, messages: u64) -> Result<Duration, Box<dyn
     let took = started.elapsed();
     println!("{batches} batches, {:?}", reader.status());
     group.stop().await;
-    remove_consumer(options, &split, &owner).await?;
+    remove_consumers(options, &split, &owner).await?;
     Ok(took)
 }

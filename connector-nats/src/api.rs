@@ -46,6 +46,9 @@ pub struct StreamConfig {
     /// `limits`, `interest` or `workqueue`.
     #[serde(default)]
     pub retention: String,
+    /// How many messages of one subject are kept; 0 and below: all.
+    #[serde(default)]
+    pub max_msgs_per_subject: i64,
     /// Present in a mirror.
     #[serde(default)]
     pub mirror: Option<Value>,
@@ -55,6 +58,15 @@ pub struct StreamConfig {
     /// Bounds for consumers.
     #[serde(default)]
     pub consumer_limits: ConsumerLimits,
+    /// How many messages are kept; 0 and below: all.
+    #[serde(default)]
+    pub max_msgs: i64,
+    /// How many bytes are kept; 0 and below: all.
+    #[serde(default)]
+    pub max_bytes: i64,
+    /// How long messages are kept, in nanoseconds; 0: for ever.
+    #[serde(default)]
+    pub max_age: i64,
 }
 
 /// Bounds that a stream sets its consumers.
@@ -77,11 +89,16 @@ pub struct StreamState {
     pub first_seq: u64,
     /// The last sequence that was given; 0 before the first.
     pub last_seq: u64,
+    /// How many subjects its messages have.
+    #[serde(default)]
+    pub num_subjects: u64,
 }
 
 /// A consumer, as far as a reader cares.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ConsumerInfo {
+    /// What it is called.
+    pub name: String,
     /// When it was created, in the server's notation: tells a consumer from its successor of the same name.
     pub created: String,
     /// How it is configured, in full.
@@ -93,6 +110,9 @@ pub struct ConsumerInfo {
     /// What was delivered and not acknowledged.
     #[serde(default)]
     pub num_ack_pending: u64,
+    /// Pull requests that wait.
+    #[serde(default)]
+    pub num_waiting: u64,
     /// What is still to be delivered.
     #[serde(default)]
     pub num_pending: u64,
@@ -120,6 +140,13 @@ pub struct StoredMessage {
     pub headers: Vec<u8>,
     /// What was published.
     pub payload: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct ConsumerPage {
+    total: usize,
+    #[serde(default)]
+    consumers: Vec<ConsumerInfo>,
 }
 
 #[derive(Deserialize)]
@@ -208,6 +235,25 @@ impl Api {
         }
     }
 
+    /// All consumers of a stream.
+    ///
+    /// # Errors
+    /// If the server does not say.
+    pub async fn consumers(&self, stream: &str) -> Result<Vec<ConsumerInfo>, Error> {
+        let mut consumers = Vec::new();
+        loop {
+            let body = json!({ "offset": consumers.len() }).to_string();
+            let what = format!("to list the consumers of stream \"{stream}\"");
+            let page = self.request(format!("CONSUMER.LIST.{stream}"), body.into(), what);
+            let ConsumerPage { total, consumers: page } = page.await?;
+            let complete = page.is_empty();
+            consumers.extend(page);
+            if complete || consumers.len() >= total {
+                return Ok(consumers);
+            }
+        }
+    }
+
     /// Creates a consumer that must not be there yet.
     ///
     /// # Errors
@@ -274,7 +320,18 @@ impl Api {
         sequence: Sequence,
         subject: &str,
     ) -> Result<Option<StoredMessage>, Error> {
-        let body = json!({ "seq": sequence.0, "next_by_subj": subject });
+        self.message(stream, json!({ "seq": sequence.0, "next_by_subj": subject })).await
+    }
+
+    /// The last message that was published to a subject, wildcards allowed; nothing if there is none.
+    ///
+    /// # Errors
+    /// If the server does not say.
+    pub async fn last_message(&self, stream: &str, subject: &str) -> Result<Option<StoredMessage>, Error> {
+        self.message(stream, json!({ "last_by_subj": subject })).await
+    }
+
+    async fn message(&self, stream: &str, body: Value) -> Result<Option<StoredMessage>, Error> {
         let what = format!("to fetch a message of stream \"{stream}\"");
         let request = self.request(format!("STREAM.MSG.GET.{stream}"), body.to_string().into(), what.clone());
         let GetAnswer { message } = match request.await {
@@ -294,6 +351,32 @@ impl Api {
         })?;
         let GetMessage { seq: sequence, subject, .. } = message;
         Ok(Some(StoredMessage { sequence, subject, stored_ns, headers, payload }))
+    }
+
+    /// Finds out whether a part of JetStream's API may be asked, by a question that makes no sense: the server looks at
+    /// permissions before it tries to understand.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] if it may not.
+    pub async fn probe(&self, part: &str) -> Result<(), Error> {
+        let answer = self.request::<Value>(part.to_owned(), Bytes::from_static(b"?"), format!("to ask {part}")).await;
+        match answer {
+            Err(error @ Error::Denied { .. }) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes a message, if it is there.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub async fn delete_message(&self, stream: &str, sequence: u64) -> Result<(), Error> {
+        let what = format!("to delete message {sequence} of stream \"{stream}\"");
+        let body = json!({ "seq": sequence, "no_erase": true }).to_string();
+        match self.request::<Value>(format!("STREAM.MSG.DELETE.{stream}"), body.into(), what).await {
+            Ok(_) | Err(Error::Refused { code: code::NO_MESSAGE | code::NO_SEQUENCE, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// The subject of a part of JetStream's API.

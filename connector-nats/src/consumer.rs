@@ -12,7 +12,8 @@ use weir_common::ids::Sequence;
 use crate::api::{ConsumerInfo, Object, StreamConfig};
 use crate::delivery::Terms;
 use crate::error::Error;
-use crate::options::{AckPolicy, ConsumerOptions, Options, Replay};
+use crate::options::{AckPolicy, ConsumerName, ConsumerOptions, Options, Replay};
+use crate::retention::{self, Retention};
 use crate::subject;
 
 /// Metadata of every consumer that Weir made: the owner's name.
@@ -44,13 +45,18 @@ pub struct Bounds {
 }
 
 /// The filters with which the table's subjects are read from a stream; none if they cover all that the stream holds,
-/// because filters cost the server.
+/// because filters cost the server. Where acknowledgements delete messages they are always named: the stream may be given
+/// further subjects, and what is published to them is not the table's.
 pub fn filters(options: &Options, stream: &StreamConfig) -> Vec<String> {
     let wanted = wanted_subjects(options);
-    let whole = !stream.subjects.is_empty()
+    if cover(wanted, stream) && Retention::of(stream) == Some(Retention::Limits) { Vec::new() } else { wanted.to_vec() }
+}
+
+/// Whether patterns cover everything that the stream holds.
+pub fn cover(patterns: &[String], stream: &StreamConfig) -> bool {
+    !stream.subjects.is_empty()
         && is_plain(stream)
-        && stream.subjects.iter().all(|held| wanted.iter().any(|pattern| subject::covers(pattern, held)));
-    if whole { Vec::new() } else { wanted.to_vec() }
+        && stream.subjects.iter().all(|held| patterns.iter().any(|pattern| subject::covers(pattern, held)))
 }
 
 /// What the table reads.
@@ -64,19 +70,21 @@ pub fn is_plain(stream: &StreamConfig) -> bool {
         && stream.sources.as_ref().is_none_or(|sources| sources.as_array().is_some_and(Vec::is_empty))
 }
 
-/// The configuration of a consumer that Weir makes. It says nothing yet of where it starts.
-pub fn wanted(options: &Options, stream: &StreamConfig, name: &str, owner: &str) -> Object {
+/// The configuration of a consumer that Weir makes: as `kind` says it is called, `name` if that says nothing. It says
+/// nothing yet of where it starts.
+pub fn wanted(options: &Options, stream: &StreamConfig, kind: &ConsumerName, name: &str, owner: &str) -> Object {
     let consumer = &options.consumer;
+    let ack_policy = consumer.ack_policy_of(kind);
     let mut config = explicit(consumer);
     config.insert("name".to_owned(), json!(name));
-    config.insert("ack_policy".to_owned(), json!(consumer.effective_ack_policy().as_str()));
+    config.insert("ack_policy".to_owned(), json!(ack_policy.as_str()));
     config.insert("metadata".to_owned(), json!({ OWNER_KEY: owner }));
     let description = consumer.description.clone().unwrap_or_else(|| format!("Weir {owner}"));
     config.insert("description".to_owned(), json!(description));
     let limits = stream.consumer_limits;
-    if consumer.name.is_durable() {
+    if kind.is_durable() {
         config.insert("durable_name".to_owned(), json!(name));
-        if consumer.effective_ack_policy() == AckPolicy::None {
+        if ack_policy == AckPolicy::None {
             for field in ["ack_wait", "max_ack_pending", "max_deliver", "backoff"] {
                 config.remove(field);
             }
@@ -165,6 +173,15 @@ pub fn starting_at(config: &Object, position: Sequence) -> Object {
     config
 }
 
+/// What a stream keeps.
+///
+/// # Errors
+/// If it has a retention that this version does not know.
+pub fn retention(name: &str, stream: &StreamConfig) -> Result<Retention, Error> {
+    let unknown = || Error::Retention { stream: name.to_owned(), retention: stream.retention.clone() };
+    Retention::of(stream).ok_or_else(unknown)
+}
+
 /// Who made the consumer, if Weir did.
 pub fn owner(info: &ConsumerInfo) -> Option<&str> {
     info.config.get("metadata")?.get(OWNER_KEY)?.as_str()
@@ -198,7 +215,21 @@ pub fn check_found(
     if info.config.get("headers_only") == Some(&Value::Bool(true)) {
         return refuse("delivers headers only".to_owned(), "choose another consumer.durable_name");
     }
-    let found = found_filters(&info.config, stream);
+    let deletes = Retention::of(stream) != Some(Retention::Limits);
+    if deletes && text("ack_policy") != AckPolicy::Explicit.as_str() {
+        let message =
+            format!("has ack_policy {}, but acknowledgements delete messages of this stream", text("ack_policy"));
+        return refuse(message, "choose another consumer.durable_name, or change the consumer to explicit");
+    }
+    if Retention::of(stream) == Some(Retention::Interest) && info.config.get("mem_storage") == Some(&Value::Bool(true))
+    {
+        let message = "is kept in memory: it is gone when the server restarts, and messages of this stream with it";
+        return refuse(message.to_owned(), "choose another consumer.durable_name");
+    }
+    let found = match deletes {
+        true => subject::normalise(&retention::explicit_filters(&info.config)),
+        false => found_filters(&info.config, stream),
+    };
     let needed = subject::normalise(&filters(options, stream));
     if found != needed {
         let list = |filters: &[String]| {
@@ -222,8 +253,8 @@ pub fn check_found(
     Ok(())
 }
 
-/// What a found consumer filters, in the terms of [`filters`].
-fn found_filters(config: &Object, stream: &StreamConfig) -> Vec<String> {
+/// What a consumer's configuration says that it filters.
+pub fn named_filters(config: &Object) -> Vec<String> {
     let mut found: Vec<String> = match config.get("filter_subjects") {
         Some(Value::Array(filters)) => filters.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
@@ -231,10 +262,13 @@ fn found_filters(config: &Object, stream: &StreamConfig) -> Vec<String> {
     if let Some(filter) = config.get("filter_subject").and_then(Value::as_str).filter(|filter| !filter.is_empty()) {
         found.push(filter.to_owned());
     }
-    let whole = !stream.subjects.is_empty()
-        && is_plain(stream)
-        && stream.subjects.iter().all(|held| found.iter().any(|pattern| subject::covers(pattern, held)));
-    if whole { Vec::new() } else { subject::normalise(&found) }
+    found
+}
+
+/// What a found consumer filters, in the terms of [`filters`].
+fn found_filters(config: &Object, stream: &StreamConfig) -> Vec<String> {
+    let found = named_filters(config);
+    if cover(&found, stream) { Vec::new() } else { subject::normalise(&found) }
 }
 
 /// The server leaves out what has its zero value.
@@ -253,8 +287,9 @@ fn printed(field: &str, value: &Value) -> String {
     }
 }
 
-/// What the machine and the requests have to keep to, read from the configuration the server reports.
-pub fn terms(config: &Object, rate_limit: Option<u64>) -> (Terms, Bounds) {
+/// What the machine and the requests have to keep to, read from the configuration the server reports. `shared_name`: others
+/// know the consumer's name.
+pub fn terms(config: &Object, rate_limit: Option<u64>, shared_name: bool) -> (Terms, Bounds) {
     let number = |field: &str| config.get(field).and_then(Value::as_u64).filter(|number| *number > 0);
     let ack_policy = match config.get("ack_policy").and_then(Value::as_str) {
         Some("all") => AckPolicy::All,
@@ -267,7 +302,7 @@ pub fn terms(config: &Object, rate_limit: Option<u64>) -> (Terms, Bounds) {
     // What a second may bring, so that a low limit is not overrun by one request.
     let rate_bytes = rate_limit.map_or(REQUEST_BYTES, |bits| (bits / 8).max(1024));
     let max_bytes = REQUEST_BYTES.min(rate_bytes).min(number("max_bytes").unwrap_or(REQUEST_BYTES));
-    let terms = Terms { ack_policy, max_ack_pending: number("max_ack_pending"), batch, requests };
+    let terms = Terms { ack_policy, max_ack_pending: number("max_ack_pending"), batch, requests, shared_name };
     (terms, Bounds { expires, heartbeat: HEARTBEAT.min(expires / 2), max_bytes })
 }
 
@@ -294,7 +329,8 @@ mod tests {
 
     fn found(config: Value) -> ConsumerInfo {
         let sequences = json!({ "consumer_seq": 0, "stream_seq": 0 });
-        let info = json!({ "created": "x", "config": config, "delivered": sequences, "ack_floor": sequences });
+        let info =
+            json!({ "name": "d", "created": "x", "config": config, "delivered": sequences, "ack_floor": sequences });
         serde_json::from_value(info).expect("a consumer")
     }
 
@@ -303,19 +339,24 @@ mod tests {
         assert!(filters(&options(&[]), &stream(&["a.b", "a.c.>"])).is_empty());
         assert_eq!(filters(&options(&[]), &stream(&["a.b", "c"])), ["a.>"]);
         assert_eq!(filters(&options(&[("consumer.filter_subject", "a.x")]), &stream(&["a.>"])), ["a.x"]);
+        for retention in ["workqueue", "interest"] {
+            let deleting = StreamConfig { retention: retention.to_owned(), ..stream(&["a.b"]) };
+            assert_eq!(filters(&options(&[]), &deleting), ["a.>"], "it may be given further subjects");
+        }
     }
 
     #[test]
     fn a_durable_has_a_large_window_unless_the_user_or_the_stream_say_otherwise() {
         let durable = options(&[("consumer.durable_name", "d")]);
-        let config = wanted(&durable, &stream(&["a.>"]), "d", "c/t");
+        let kind = &durable.consumer.name;
+        let config = wanted(&durable, &stream(&["a.>"]), kind, "d", "c/t");
         assert_eq!(config["max_ack_pending"], json!(MAX_ACK_PENDING));
         assert_eq!(config["ack_policy"], json!("explicit"));
         let mut limited = stream(&["a.>"]);
         limited.consumer_limits.max_ack_pending = 500;
-        assert_eq!(wanted(&durable, &limited, "d", "c/t")["max_ack_pending"], json!(500));
+        assert_eq!(wanted(&durable, &limited, kind, "d", "c/t")["max_ack_pending"], json!(500));
         let asked = options(&[("consumer.durable_name", "d"), ("consumer.max_ack_pending", "10")]);
-        assert_eq!(wanted(&asked, &limited, "d", "c/t")["max_ack_pending"], json!(10));
+        assert_eq!(wanted(&asked, &limited, kind, "d", "c/t")["max_ack_pending"], json!(10));
     }
 
     #[test]
@@ -335,6 +376,19 @@ mod tests {
             let error = check(config).expect_err(named).to_string();
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn where_acknowledgements_delete_a_found_consumer_must_be_explicit_and_name_its_filters() {
+        let asked = options(&[("consumer.durable_name", "d")]);
+        let queue = StreamConfig { retention: "workqueue".to_owned(), ..stream(&["a.>"]) };
+        let check = |config: Value| check_found(&asked, &queue, "d", "c/t", &found(config));
+        check(json!({ "ack_policy": "explicit", "filter_subject": "a.>" })).expect("it fits");
+        let error = check(json!({ "ack_policy": "explicit" })).expect_err("it filters nothing").to_string();
+        assert!(error.contains("filters >"), "{error}");
+        let error =
+            check(json!({ "ack_policy": "all", "filter_subject": "a.>" })).expect_err("not explicit").to_string();
+        assert!(error.contains("ack_policy all"), "{error}");
     }
 
     #[test]
@@ -360,8 +414,14 @@ mod tests {
         }) else {
             panic!("an object");
         };
-        let (terms, bounds) = terms(&config, Some(1_000_000));
-        let expected = Terms { ack_policy: AckPolicy::Explicit, max_ack_pending: Some(3), batch: 10, requests: 1 };
+        let (terms, bounds) = terms(&config, Some(1_000_000), true);
+        let expected = Terms {
+            ack_policy: AckPolicy::Explicit,
+            max_ack_pending: Some(3),
+            batch: 10,
+            requests: 1,
+            shared_name: true,
+        };
         assert_eq!(terms, expected);
         let expires = Duration::from_secs(1);
         assert_eq!(bounds, Bounds { expires, heartbeat: expires / 2, max_bytes: 100 });

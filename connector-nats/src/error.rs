@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use weir_common::error::{Kind, chain};
+use weir_common::ids::Sequence;
 use weir_common::rpc;
 
 use crate::options::OptionError;
@@ -70,13 +71,23 @@ pub enum Error {
         /// Its name.
         stream: String,
     },
-    /// The stream cannot be read by Weir yet.
-    #[error("stream \"{stream}\" has retention \"{retention}\", which is not supported yet")]
+    /// The stream keeps messages by rules that this version does not know.
+    #[error("stream \"{stream}\" has retention \"{retention}\", which is not known")]
     Retention {
         /// Its name.
         stream: String,
         /// Its retention policy.
         retention: String,
+    },
+    /// The stream's messages are deleted when they are acknowledged, and nothing would keep them.
+    #[error(
+        "stream \"{stream}\" has {retention} retention: what reads it takes its messages away, and a source keeps none"
+    )]
+    NotStored {
+        /// Its name.
+        stream: String,
+        /// Its retention.
+        retention: &'static str,
     },
     /// The stream never holds what the table asks for.
     #[error("stream \"{stream}\" has no subject \"{subject}\"")]
@@ -105,6 +116,26 @@ pub enum Error {
         stream: String,
         /// How that shows.
         message: String,
+    },
+    /// Another consumer of the work queue has a part in what the table reads.
+    #[error("the subjects of the table overlap {} of work queue \"{stream}\"", others(consumers))]
+    QueueOverlap {
+        /// The stream.
+        stream: String,
+        /// The other consumers.
+        consumers: Vec<String>,
+    },
+    /// The stream lost messages before they were read, and the table is not to go on without them.
+    #[error(
+        "stream \"{stream}\" no longer holds sequences {} to {}, which were not read yet", from.0, to.0
+    )]
+    Gap {
+        /// The stream.
+        stream: String,
+        /// The first sequence that is gone.
+        from: Sequence,
+        /// The last.
+        to: Sequence,
     },
     /// JetStream refuses a request.
     #[error("JetStream refuses {what}: {description} ({code})")]
@@ -148,6 +179,8 @@ pub(crate) mod code {
     pub(crate) const NO_CONSUMER: u64 = 10014;
     /// `no message found`.
     pub(crate) const NO_MESSAGE: u64 = 10037;
+    /// `sequence not found`.
+    pub(crate) const NO_SEQUENCE: u64 = 10043;
     /// `expected an empty request payload`.
     pub(crate) const PAYLOAD_NOT_EMPTY: u64 = 10038;
     /// `jetstream not enabled for account`.
@@ -156,6 +189,12 @@ pub(crate) mod code {
     pub(crate) const NO_STREAM: u64 = 10059;
     /// `jetstream not enabled`.
     pub(crate) const NOT_ENABLED: u64 = 10076;
+    /// `multiple non-filtered consumers not allowed on workqueue stream`.
+    pub(crate) const QUEUE_NOT_FILTERED: u64 = 10099;
+    /// `filtered consumer not unique on workqueue stream`.
+    pub(crate) const QUEUE_OVERLAP: u64 = 10100;
+    /// `consumer already exists`.
+    pub(crate) const CONSUMER_EXISTS: u64 = 10148;
 }
 
 impl Error {
@@ -173,6 +212,9 @@ impl Error {
             | Error::Retention { .. }
             | Error::NoSubject { .. }
             | Error::Consumer { .. }
+            | Error::QueueOverlap { .. }
+            | Error::NotStored { .. }
+            | Error::Gap { .. }
             | Error::StreamReplaced { .. } => Kind::User,
             Error::Refused { status, .. } if *status < 500 => Kind::User,
             Error::Unreachable { source, .. } if source.kind() == async_nats::ConnectErrorKind::ServerParse => {
@@ -202,12 +244,22 @@ impl Error {
             ),
             Error::Denied { .. } => Some("grant the user this permission in the server's configuration".to_owned()),
             Error::NoJetStream => Some("start the server with JetStream, or use another account".to_owned()),
-            Error::Retention { .. } => Some("use a stream with retention \"limits\"".to_owned()),
+            Error::Retention { .. } => Some("use a stream with retention limits, workqueue or interest".to_owned()),
             Error::NoSubject { held, .. } => Some(format!("the stream's subjects are {}", held.join(", "))),
             Error::Consumer { hint, .. } => Some(hint.clone()),
+            Error::NotStored { .. } => Some("use CREATE TABLE".to_owned()),
+            Error::QueueOverlap { .. } => Some(
+                "a message of a work queue goes to one consumer: choose subjects that no other one filters, or remove it"
+                    .to_owned(),
+            ),
+            Error::Gap { .. } => Some("drop the table and create it again, or use on_gap = 'skip'".to_owned()),
             Error::StreamReplaced { .. } => Some("drop the table and create it again".to_owned()),
             _ => None,
         }
+    }
+
+    pub(crate) fn is_queue_overlap(&self) -> bool {
+        matches!(self, Error::Refused { code: code::QUEUE_OVERLAP | code::QUEUE_NOT_FILTERED, .. })
     }
 
     /// PostgreSQL's code for it, where there is a better one than the kind's.
@@ -235,6 +287,15 @@ impl Error {
 
     pub(crate) fn is_missing_consumer(&self) -> bool {
         matches!(self, Error::Refused { code: code::NO_CONSUMER, .. })
+    }
+}
+
+/// Consumers by name, as part of a sentence.
+fn others(consumers: &[String]) -> String {
+    match consumers {
+        [] => "those of another consumer".to_owned(),
+        [one] => format!("those of consumer \"{one}\""),
+        many => format!("those of consumers \"{}\"", many.join("\", \"")),
     }
 }
 

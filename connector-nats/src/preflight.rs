@@ -2,7 +2,9 @@
 //!
 //! Owns: whether the stream exists, may be read and holds what the table wants; whether the consumer can be made; at
 //! which sequence the table starts. Does not own what is stored of it. Invariant: it ends within [`DEADLINE`], and leaves
-//! nothing behind on the server, except the stream that `allow_create_stream` made.
+//! nothing behind on the server, except the stream that `allow_create_stream` made, and what [`Preflight::made`] names: where
+//! acknowledgements delete messages the consumer has to exist before CREATE TABLE returns, because whatever is published
+//! after that is the table's.
 
 use std::time::Duration;
 
@@ -11,15 +13,19 @@ use serde_json::json;
 use weir_common::catalog::SplitStart;
 use weir_common::ids::{Sequence, SplitId};
 
-use crate::api::{Api, Object, StreamInfo};
+use crate::api::{Api, Object, StreamInfo, StreamState};
 use crate::connect;
 use crate::consumer;
 use crate::error::Error;
-use crate::options::{Options, Start};
+use crate::making::{Making, guard_name, remove_guards};
+use crate::options::{ConsumerName, OptionError, Options, Start};
+use crate::retention::{self, Retention};
 use crate::subject;
 
 /// The longest that CREATE TABLE waits for the server.
 pub const DEADLINE: Duration = Duration::from_secs(15);
+/// How long is tried to remove what was made for a table that could not be created.
+const UNDO_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a table needs to know before it is created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +34,8 @@ pub struct Preflight {
     pub splits: Vec<SplitStart>,
     /// What the user should be told.
     pub notices: Vec<String>,
+    /// The consumers that were made and are there now. Should the table not be created after all, see [`undo`].
+    pub made: Vec<String>,
 }
 
 /// Looks everything up. `owner` is `<cluster>/<table>`, by which consumers are recognised.
@@ -35,28 +43,82 @@ pub struct Preflight {
 /// # Errors
 /// Of kind User if the table cannot be created as it stands, of kind Unavailable if the server cannot say.
 pub async fn preflight(options: &Options, owner: &str) -> Result<Preflight, Error> {
-    match tokio::time::timeout(DEADLINE, Box::pin(look_up(options, owner))).await {
+    run(options, owner, true).await
+}
+
+/// The same for a source, which stores nothing of what it reads.
+///
+/// # Errors
+/// As [`preflight`].
+pub async fn preflight_of_source(options: &Options, owner: &str) -> Result<Preflight, Error> {
+    run(options, owner, false).await
+}
+
+async fn run(options: &Options, owner: &str, stored: bool) -> Result<Preflight, Error> {
+    let mut made = Vec::new();
+    let result = match tokio::time::timeout(DEADLINE, Box::pin(look_up(options, owner, stored, &mut made))).await {
         Ok(result) => result,
         Err(_) => {
             let what = format!("to look up stream \"{}\"", options.stream);
             Err(Error::Timeout { what, within: DEADLINE })
         }
+    };
+    match result {
+        Ok((splits, notices)) => Ok(Preflight { splits, notices, made }),
+        Err(error) => {
+            // If that fails too, the next attempt finds what is left and takes it over.
+            let _ = undo(options, owner, &made).await;
+            Err(error)
+        }
     }
 }
 
-async fn look_up(options: &Options, owner: &str) -> Result<Preflight, Error> {
+/// Removes the consumers that a preflight made for a table that was not created after all.
+///
+/// # Errors
+/// If the server does not answer.
+pub async fn undo(options: &Options, owner: &str, made: &[String]) -> Result<(), Error> {
+    if made.is_empty() {
+        return Ok(());
+    }
+    let remove = async {
+        let api = Api::new(connect::connect(options, &format!("weir {owner} preflight")).await?);
+        for name in made {
+            api.delete_consumer(&options.stream, name).await?;
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(UNDO_DEADLINE, Box::pin(remove)).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::Timeout { what: "to remove a consumer".to_owned(), within: UNDO_DEADLINE }),
+    }
+}
+
+async fn look_up(
+    options: &Options,
+    owner: &str,
+    stored: bool,
+    made: &mut Vec<String>,
+) -> Result<(Vec<SplitStart>, Vec<String>), Error> {
     let api = Api::new(connect::connect(options, &format!("weir {owner} preflight")).await?);
     let mut notices = options.notices.clone();
     let stream = find_or_create_stream(&api, options, &mut notices).await?;
-    let retention = stream.config.retention.as_str();
-    if !matches!(retention, "limits" | "") {
-        return Err(Error::Retention { stream: options.stream.clone(), retention: retention.to_owned() });
-    }
+    let retention = consumer::retention(&options.stream, &stream.config)?;
+    retention::check_use(&options.stream, retention, stored)?;
+    retention::check(options, retention)?;
     check_subjects(options, &stream)?;
-    check_consumer(&api, options, &stream, owner, &mut notices).await?;
-    let sequence = resolve_start(&api, options, &stream, &mut notices).await?;
-    let splits = vec![SplitStart { split: SplitId(options.stream.clone()), sequence }];
-    Ok(Preflight { splits, notices })
+    let kind = retention::consumer_name(options, retention, owner);
+    notices.extend(retention::notices(options, retention, &kind));
+    let mut sequence = resolve_start(&api, options, &stream, &mut notices).await?;
+    let check = Check { api: &api, options, stream: &stream, retention, owner, kind: &kind };
+    check.consumer(sequence, made, &mut notices).await?;
+    if retention == Retention::Interest {
+        // What went before there was a consumer to hold it is not the table's.
+        let now = api.stream_info(&options.stream).await?;
+        sequence = sequence.max(Sequence(now.state.first_seq));
+    }
+    let split = SplitId(options.stream.clone());
+    Ok((vec![SplitStart { split, sequence, stream_created: Some(stream.created) }], notices))
 }
 
 async fn find_or_create_stream(api: &Api, options: &Options, notices: &mut Vec<String>) -> Result<StreamInfo, Error> {
@@ -89,38 +151,73 @@ fn check_subjects(options: &Options, stream: &StreamInfo) -> Result<(), Error> {
     }
 }
 
-/// Finds out whether the reader will be able to make its consumer: one that is there is compared and touched in ways
-/// that change nothing, one that is not is made and removed again.
-async fn check_consumer(
-    api: &Api,
-    options: &Options,
-    stream: &StreamInfo,
-    owner: &str,
-    notices: &mut Vec<String>,
-) -> Result<(), Error> {
-    let name = match options.consumer.name.given() {
-        Some(name) => name.to_owned(),
-        None => unique_name(api),
-    };
-    let existing = match options.consumer.name.given() {
-        Some(name) => api.consumer_info(&options.stream, name).await?,
-        None => None,
-    };
-    if let Some(info) = existing {
-        consumer::check_found(options, &stream.config, &name, owner, &info)?;
-        api.update_consumer(&options.stream, &own_configuration(&info.config, &name)).await?;
-        api.may_delete_consumer(&options.stream, &name).await?;
-        if consumer::owner(&info).is_none() {
-            notices.push(format!(
-                "consumer \"{name}\" exists: the table reads through it, and starts it anew at its own position"
-            ));
+/// Finds out whether the reader will be able to make its consumer.
+struct Check<'a> {
+    api: &'a Api,
+    options: &'a Options,
+    stream: &'a StreamInfo,
+    retention: Retention,
+    owner: &'a str,
+    kind: &'a ConsumerName,
+}
+
+impl Check<'_> {
+    /// A consumer that is there is compared and touched in ways that change nothing, one that is not is made. It is removed
+    /// again, unless acknowledgements delete messages: then it stays and holds what is published from now on.
+    async fn consumer(&self, start: Sequence, made: &mut Vec<String>, notices: &mut Vec<String>) -> Result<(), Error> {
+        let Check { api, options, stream, owner, kind, .. } = *self;
+        let name = kind.given().map_or_else(|| unique_name(api), str::to_owned);
+        let existing = match kind.given() {
+            Some(name) => api.consumer_info(&options.stream, name).await?,
+            None => None,
+        };
+        if let Some(info) = existing {
+            consumer::check_found(options, &stream.config, &name, owner, &info)?;
+            if consumer::owner(&info).is_none() {
+                let config = own_configuration(&info.config, &name);
+                api.update_consumer(&options.stream, &config).await?;
+                api.may_delete_consumer(&options.stream, &name).await?;
+                notices.push(format!(
+                    "consumer \"{name}\" exists: the table reads through it, and starts it anew at its own position"
+                ));
+                return self.hold(&self.making(&name, &config), start, made).await;
+            }
+            if !self.retention.deletes_acknowledged() {
+                api.update_consumer(&options.stream, &own_configuration(&info.config, &name)).await?;
+                return api.may_delete_consumer(&options.stream, &name).await;
+            }
         }
-        return Ok(());
+        let config = consumer::wanted(options, &stream.config, kind, &name, owner);
+        let making = self.making(&name, &config);
+        if self.retention.deletes_acknowledged() {
+            // What an attempt that was not finished left behind is taken over.
+            let guard = guard_name(&name, &unique_name(api));
+            made.extend([name.clone(), guard.clone()]);
+            let info = making.remake(start, &guard).await?;
+            remove_guards(api, &options.stream, &name, owner).await?;
+            made.truncate(1);
+            return check_filters_understood(&config, &info.config, &name);
+        }
+        let info = making.make(start).await?;
+        api.delete_consumer(&options.stream, &name).await?;
+        check_filters_understood(&config, &info.config, &name)
     }
-    let config = consumer::wanted(options, &stream.config, &name, owner);
-    let info = api.create_consumer(&options.stream, &consumer::starting_at(&config, Sequence(1))).await?;
-    api.delete_consumer(&options.stream, &name).await?;
-    check_filters_understood(&config, &info.config, &name)
+
+    fn making<'a>(&'a self, name: &'a str, config: &'a Object) -> Making<'a> {
+        let Check { api, options, retention, owner, .. } = *self;
+        Making { api, stream: &options.stream, retention, owner, name, config }
+    }
+
+    /// Until the table's reader starts a consumer that was found anew, a guard holds what is the table's.
+    async fn hold(&self, making: &Making<'_>, start: Sequence, made: &mut Vec<String>) -> Result<(), Error> {
+        if self.retention != Retention::Interest {
+            return Ok(());
+        }
+        remove_guards(self.api, making.stream, making.name, self.owner).await?;
+        let guard = guard_name(making.name, &unique_name(self.api));
+        made.push(guard.clone());
+        making.put_guard(start, &guard).await
+    }
 }
 
 /// Servers before 2.10 drop a list of filters without a word.
@@ -163,6 +260,9 @@ async fn resolve_start(
         Start::Latest => next,
         Start::Earliest if state.messages == 0 => next,
         Start::Earliest => state.first_seq.max(1),
+        Start::Sequence(sequence) => by_sequence(options, stream, sequence, notices)?,
+        Start::Last => last(api, options).await?.unwrap_or(next),
+        Start::LastPerSubject => last_per_subject(api, options, stream).await?.unwrap_or(next),
         Start::Timestamp { millis } => {
             let sequence = first_at(api, options, millis).await?;
             if state.messages > 0 && sequence >= next {
@@ -175,6 +275,50 @@ async fn resolve_start(
             sequence
         }
     }))
+}
+
+/// A sequence that the stream holds, or the next to be given.
+fn by_sequence(options: &Options, stream: &StreamInfo, sequence: u64, notices: &mut Vec<String>) -> Result<u64, Error> {
+    let StreamState { messages, first_seq, last_seq, .. } = stream.state;
+    let next = last_seq + 1;
+    if sequence > next {
+        let message = format!("{sequence} lies beyond the end of stream \"{}\", which is {last_seq}", options.stream);
+        let error = OptionError::new("consumer.opt_start_seq", message);
+        return Err(error.with_hint("use scan.startup.mode = 'latest' to start with the next message").into());
+    }
+    let first = if messages == 0 { next } else { first_seq.max(1) };
+    if sequence < first {
+        notices.push(format!("stream \"{}\" begins at sequence {first}, and so does the table", options.stream));
+    }
+    Ok(sequence.max(first))
+}
+
+/// The last message of the table.
+async fn last(api: &Api, options: &Options) -> Result<Option<u64>, Error> {
+    let mut last = None;
+    for subject in consumer::wanted_subjects(options) {
+        last = last.max(api.last_message(&options.stream, subject).await?.map(|message| message.sequence));
+    }
+    Ok(last)
+}
+
+/// A table begins at one sequence. The last messages of several subjects do, if nothing else is kept of them.
+async fn last_per_subject(api: &Api, options: &Options, stream: &StreamInfo) -> Result<Option<u64>, Error> {
+    let state = stream.state;
+    // Some servers leave older messages where they are when the bound is lowered.
+    if stream.config.max_msgs_per_subject == 1 && state.messages == state.num_subjects {
+        return Ok((state.messages > 0).then_some(state.first_seq));
+    }
+    match consumer::wanted_subjects(options) {
+        [one] if !one.contains(['*', '>']) => last(api, options).await,
+        _ => {
+            let message =
+                "last_per_subject is not exact: older messages of a subject lie between the last ones of others";
+            let hint = "it is for one subject without wildcards, or for a stream that keeps one message a subject \
+                        (max_msgs_per_subject = 1); use earliest and a primary key to keep the last row of each";
+            Err(OptionError::new("scan.startup.mode", message).with_hint(hint).into())
+        }
+    }
 }
 
 /// The first message stored at or after a time, resolved by the server: a consumer that starts there says what it would

@@ -249,6 +249,17 @@ pub fn server_executable(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The nats-server that `WEIR_NATS_SERVER` names, else the one that the set-up script provides.
+///
+/// # Errors
+/// If it is not there.
+pub fn nats_executable() -> Result<PathBuf> {
+    match std::env::var_os("WEIR_NATS_SERVER") {
+        Some(path) => Ok(path.into()),
+        None => server_executable("nats-server"),
+    }
+}
+
 /// The root of the workspace.
 pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")

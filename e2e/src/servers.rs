@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use async_nats::jetstream;
+use async_nats::jetstream::stream::RetentionPolicy;
 
-use crate::process::{Process, Program, server_executable};
+use crate::process::{Process, Program, nats_executable, server_executable};
 use crate::sandbox::{Sandbox, free_address};
 use crate::wait::eventually;
 
@@ -43,7 +44,7 @@ impl Nats {
             .into_iter()
             .chain(more.iter().copied())
             .map(str::to_owned);
-        let program = Program::new(server_executable("nats-server")?, arguments);
+        let program = Program::new(nats_executable()?, arguments);
         let nats = Nats { process: Process::start(program, sandbox.log("nats-server", false))?, address };
         if more.is_empty() {
             nats.ready().await?;
@@ -99,9 +100,18 @@ impl Nats {
     /// # Errors
     /// If the server refuses.
     pub async fn create_stream(&self, name: &str, subjects: &[&str]) -> Result<()> {
+        self.create_stream_with(name, subjects, RetentionPolicy::Limits).await
+    }
+
+    /// Makes a file stream over the given subjects.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub async fn create_stream_with(&self, name: &str, subjects: &[&str], retention: RetentionPolicy) -> Result<()> {
         let config = jetstream::stream::Config {
             name: name.to_owned(),
             subjects: subjects.iter().map(|&subject| subject.to_owned()).collect(),
+            retention,
             ..Default::default()
         };
         self.jetstream().await?.create_stream(config).await?;

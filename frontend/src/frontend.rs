@@ -257,6 +257,11 @@ impl Frontend {
                 let answer = self.create_table(parsed, create, deadline).await?;
                 Ok(answer.with_notices(lasting(session, create_tag(create.kind))))
             }
+            Statement::ExplainCreate(create) => {
+                let bound = bind::create_table(parsed, create)?;
+                let findings = self.meta.explain_create(&bound.table, deadline).await?;
+                Ok(Answer::Rows(ResultSet::ready("EXPLAIN", commands::findings(findings)?)))
+            }
             Statement::Drop { kind, names, if_exists } => {
                 let answer = self.drop_relations(parsed, (*kind, names), *if_exists, deadline).await?;
                 Ok(answer.with_notices(lasting(session, drop_tag(*kind))))

@@ -1,12 +1,25 @@
 //! What frontends ask of the leader: DDL, the catalog, pins, flush, the cluster's state. A thin layer: it converts,
-//! looks sources over before they are created, and leaves everything else to the coordinator.
+//! looks sources over before they are created and cleans up behind tables that are dropped, and leaves everything else to
+//! the coordinator.
+//!
+//! Statements that create or drop a table of one name come one after the other, because each looks after consumers that
+//! are recognised by that name. They go on when whoever asked has gone away: half of one would leave consumers behind,
+//! which under Interest retention keep messages for ever.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
-use weir_common::catalog::NewTable;
-use weir_common::error::Kind;
+use tracing::{info, warn};
+use weir_common::catalog::{NewTable, RelationKind, SplitStart, Table};
+use weir_common::error::{Kind, chain};
+use weir_common::ids::TableId;
 use weir_common::rpc;
+use weir_connector_nats::inspect::inspect;
 use weir_connector_nats::options::Options;
-use weir_connector_nats::preflight::{Preflight, preflight};
+use weir_connector_nats::preflight::{Preflight, preflight, preflight_of_source, undo};
+use weir_connector_nats::remove_consumers;
 use weir_proto as proto;
 use weir_proto::meta_server;
 
@@ -19,11 +32,34 @@ use crate::wire::table_bytes;
 pub(crate) struct Service {
     current: Current,
     config: Config,
+    names: Names,
+}
+
+/// The names of tables that are being created or dropped.
+#[derive(Clone, Default)]
+struct Names(Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>);
+
+impl Names {
+    /// Waits for its turn with a name.
+    async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            // A panic elsewhere leaves this map in order.
+            let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            names.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(names.entry(name.to_owned()).or_default())
+        };
+        turn.lock_owned().await
+    }
 }
 
 impl Service {
     pub(crate) fn new(current: Current, config: Config) -> Service {
-        Service { current, config }
+        Service { current, config, names: Names::default() }
+    }
+
+    fn statement(&self) -> Result<Statement, rpc::Error> {
+        let (coordinator, names, cluster) = (self.coordinator()?, self.names.clone(), self.config.cluster.clone());
+        Ok(Statement { coordinator, names, cluster })
     }
 
     fn coordinator(&self) -> Result<Handle, rpc::Error> {
@@ -31,10 +67,96 @@ impl Service {
     }
 }
 
-/// Looks the source of a new table over: that it exists, may be read, and where reading starts.
-async fn look_over(cluster: &str, table: &NewTable) -> Result<Preflight, rpc::Error> {
-    let options = Options::parse(&table.source.options).map_err(weir_connector_nats::Error::from)?;
-    Ok(preflight(&options, &format!("{cluster}/{}", table.name)).await?)
+/// A statement that creates or drops a table.
+struct Statement {
+    coordinator: Handle,
+    names: Names,
+    cluster: String,
+}
+
+/// What came of a CREATE TABLE: the table, whether it is new, what the user should be told.
+type Created = (TableId, bool, Vec<String>);
+
+impl Statement {
+    /// Looks the source over, creates the table, and removes what was made for it if that fails.
+    async fn create(self, new: NewTable, if_not_exists: bool) -> Result<Created, rpc::Error> {
+        let _turn = self.names.lock(&new.name).await;
+        if self.find(&new.name).await?.is_some() {
+            // What exists needs no look at its source.
+            return self
+                .store(new, Vec::new(), if_not_exists)
+                .await?
+                .map(|(table, created)| (table, created, Vec::new()));
+        }
+        let options = Options::parse(&new.source.options).map_err(weir_connector_nats::Error::from)?;
+        let owner = self.owner(&new.name);
+        let Preflight { splits, notices, made } = match new.kind {
+            RelationKind::Table => preflight(&options, &owner).await?,
+            RelationKind::Source => preflight_of_source(&options, &owner).await?,
+        };
+        // If the outcome is unknown the table may be there, and then needs them.
+        let created = self.store(new, splits, if_not_exists).await?;
+        if !matches!(created, Ok((_, true)))
+            && let Err(error) = undo(&options, &owner, &made).await
+        {
+            warn!(owner, error = chain(&error), "consumer of a table that was not created remains");
+        }
+        created.map(|(table, created)| (table, created, notices))
+    }
+
+    /// Has the coordinator store the table; fails by itself if it is not known whether it did.
+    async fn store(
+        &self,
+        new: NewTable,
+        splits: Vec<SplitStart>,
+        if_not_exists: bool,
+    ) -> Result<Result<(TableId, bool), rpc::Error>, rpc::Error> {
+        let create = |reply| Input::Ddl(Ddl::Create { new: Box::new(new), splits, if_not_exists, reply });
+        self.coordinator.ask(create).await
+    }
+
+    /// Drops the table and removes the consumers that were made for it; whether there was one.
+    async fn drop(self, name: String, if_exists: bool) -> Result<bool, rpc::Error> {
+        let _turn = self.names.lock(&name).await;
+        let table = self.find(&name).await?;
+        let owner = self.owner(&name);
+        let dropped = self.coordinator.ask(|reply| Input::Ddl(Ddl::Drop { name, if_exists, reply })).await??;
+        if let (true, Some(table)) = (dropped, table) {
+            clean_up(&table, &owner).await;
+        }
+        Ok(dropped)
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<Arc<Table>>, rpc::Error> {
+        let (_, tables) = self.coordinator.ask(Input::Catalog).await?;
+        Ok(tables.into_iter().find(|table| table.declared.name == name))
+    }
+
+    /// By which consumers of a table are recognised.
+    fn owner(&self, table: &str) -> String {
+        format!("{}/{table}", self.cluster)
+    }
+}
+
+/// The table is gone: so are the consumers that were made for it.
+async fn clean_up(table: &Table, owner: &str) {
+    // What this version does not understand it did not make consumers for.
+    let Ok(options) = Options::parse(&table.declared.source.options) else { return };
+    for split in &table.splits {
+        match remove_consumers(&options, &split.split, owner).await {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(consumers) => info!(owner, ?consumers, "removed the consumers of a dropped table"),
+            Err(error) => warn!(owner, error = chain(&error), "consumers of a dropped table remain"),
+        }
+    }
+}
+
+/// Carries a statement through, whether or not whoever asked still waits.
+async fn carry_through<T: Send + 'static>(
+    statement: impl Future<Output = Result<T, rpc::Error>> + Send + 'static,
+) -> Result<T, rpc::Error> {
+    let fault = |error: tokio::task::JoinError| rpc::Error::new(Kind::Internal, format!("statement failed: {error}"));
+    tokio::spawn(statement).await.map_err(fault)?
 }
 
 #[tonic::async_trait]
@@ -43,21 +165,30 @@ impl meta_server::Meta for Service {
         &self,
         request: Request<proto::CreateTableRequest>,
     ) -> Result<Response<proto::CreateTableResponse>, Status> {
-        let coordinator = self.coordinator()?;
+        let statement = self.statement()?;
         let proto::CreateTableRequest { table, if_not_exists } = request.into_inner();
         let new: NewTable = serde_json::from_slice(&table)
             .map_err(|error| rpc::Error::new(Kind::Internal, format!("table is not readable: {error}")))?;
-        // A table that exists needs no look at its source; if two statements race, the coordinator decides.
-        let (_, tables) = coordinator.ask(Input::Catalog).await?;
-        let exists = tables.iter().any(|table| table.declared.name == new.name);
-        let Preflight { splits, notices } = if exists {
-            Preflight { splits: Vec::new(), notices: Vec::new() }
-        } else {
-            look_over(&self.config.cluster, &new).await?
-        };
-        let create = |reply| Input::Ddl(Ddl::Create { new: Box::new(new), splits, if_not_exists, reply });
-        let (table, created) = coordinator.ask(create).await??;
+        let (table, created, notices) = carry_through(statement.create(new, if_not_exists)).await?;
         Ok(Response::new(proto::CreateTableResponse { table_id: table.0, created, notices }))
+    }
+
+    async fn explain_create(
+        &self,
+        request: Request<proto::ExplainCreateRequest>,
+    ) -> Result<Response<proto::ExplainCreateResponse>, Status> {
+        let new: NewTable = serde_json::from_slice(&request.into_inner().table)
+            .map_err(|error| rpc::Error::new(Kind::Internal, format!("table is not readable: {error}")))?;
+        let options =
+            Options::parse(&new.source.options).map_err(weir_connector_nats::Error::from).map_err(rpc::Error::from)?;
+        let findings = inspect(&options, &format!("{}/{}", self.config.cluster, new.name)).await;
+        let findings = findings.into_iter().map(|found| proto::Finding {
+            topic: found.topic.to_owned(),
+            severity: found.severity.as_str().to_owned(),
+            finding: found.finding,
+            hint: found.hint.unwrap_or_default(),
+        });
+        Ok(Response::new(proto::ExplainCreateResponse { findings: findings.collect() }))
     }
 
     async fn drop_table(
@@ -65,8 +196,7 @@ impl meta_server::Meta for Service {
         request: Request<proto::DropTableRequest>,
     ) -> Result<Response<proto::DropTableResponse>, Status> {
         let proto::DropTableRequest { name, if_exists } = request.into_inner();
-        let drop = |reply| Input::Ddl(Ddl::Drop { name, if_exists, reply });
-        let dropped = self.coordinator()?.ask(drop).await??;
+        let dropped = carry_through(self.statement()?.drop(name, if_exists)).await?;
         Ok(Response::new(proto::DropTableResponse { dropped }))
     }
 

@@ -36,6 +36,8 @@ pub struct Terms {
     pub batch: u64,
     /// How many requests of that size may be outstanding, 1 or 2.
     pub requests: u64,
+    /// Whether the consumer has a name that others know, a durable's for example: they could be reading through it.
+    pub shared_name: bool,
 }
 
 /// Which build of the consumer something belongs to.
@@ -82,6 +84,14 @@ pub enum Event {
         /// What it is like.
         terms: Terms,
         /// Where it starts: as was asked, or above if [`Action::Build`] asked for what stands there.
+        position: Sequence,
+    },
+    /// Messages were fetched as [`Action::Build`] asked, and the consumer is not made yet: acknowledgements delete
+    /// messages of its stream, so it has to begin at the committed position, and would deliver again what was fetched.
+    Fetched {
+        /// For which consumer.
+        incarnation: Incarnation,
+        /// Everything below is read.
         position: Sequence,
     },
     /// The consumer that was asked for could not be made.
@@ -151,13 +161,16 @@ pub enum PullEnd {
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Make the consumer anew, start it at the position, and say [`Event::Built`] or [`Event::BuildFailed`]. Whatever
-    /// belonged to an older incarnation is void.
+    /// Make the consumer anew, and say [`Event::Built`] or [`Event::BuildFailed`]. Whatever belonged to an older
+    /// incarnation is void. Where acknowledgements only move the consumer it starts at the read position; where they delete
+    /// messages, at the committed one, so that nothing is deleted that is not committed: what is delivered again is dropped.
     Build {
         /// Its number.
         incarnation: Incarnation,
-        /// Where it starts.
+        /// The next sequence to read.
         position: Sequence,
+        /// Everything below is committed.
+        committed: Sequence,
         /// Why.
         reason: Reason,
         /// Whether the next messages, one at least, are to be fetched by requests of their own and count as read, so that

@@ -17,8 +17,9 @@
 //! * no token of a sequence at or above the committed position is ever handed out for acknowledgement;
 //! * nothing that can be published stops reading: a message that breaks the connection whenever it is delivered (the client
 //!   parses headers, and gives the connection up over those that it cannot parse) is fetched by a request instead;
-//! * tokens of an older incarnation are forgotten: the rebuilt consumer starts at the read position, so it knows nothing
-//!   below, and its own counters must not be moved by numbers that are not its own.
+//! * tokens of an older incarnation are forgotten, because the counters of the rebuilt consumer must not be moved by numbers
+//!   that are not its own. If it starts at the read position it knows nothing below; if it starts further down, because
+//!   acknowledgements delete messages of its stream, it delivers what was not acknowledged again, with new tokens.
 
 mod event;
 mod pulls;
@@ -76,10 +77,10 @@ pub struct Counters {
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pace: Pace,
-    /// Whether the consumer's name is known to others, who could be reading through it.
-    shared_name: bool,
     position: Sequence,
     committed: Sequence,
+    /// No consumer is built before everything below is committed: what was fetched would be delivered again.
+    settled_at: Sequence,
     incarnation: Incarnation,
     phase: Phase,
     /// Of accepted deliveries of this incarnation, ascending by stream sequence; empty without acks. Bounded by the
@@ -96,13 +97,13 @@ pub struct Delivery {
 
 impl Delivery {
     /// A machine that waits for its connection. `position` is the next sequence to read; everything below counts as
-    /// committed. `shared_name` says that the consumer has a name others know, a durable's for example.
-    pub fn new(position: Sequence, shared_name: bool, pace: Pace) -> Delivery {
+    /// committed.
+    pub fn new(position: Sequence, pace: Pace) -> Delivery {
         Delivery {
             pace,
-            shared_name,
             position,
             committed: position,
+            settled_at: position,
             incarnation: Incarnation(0),
             phase: Phase::Disconnected { confirmed: true },
             unacked: VecDeque::new(),
@@ -144,7 +145,7 @@ impl Delivery {
     pub fn takes_deliveries(&self) -> bool {
         match &self.phase {
             Phase::Reading(reading) => {
-                let confirmed = !self.shared_name || reading.pulls.is_next_confirmed();
+                let confirmed = !reading.terms.shared_name || reading.pulls.is_next_confirmed();
                 confirmed && self.unacked.len() < self.pace.unacked_max
             }
             _ => true,
@@ -226,18 +227,18 @@ impl Delivery {
                 self.leave(Phase::Disconnected { confirmed: !unconfirmed });
             }
             Event::Built { incarnation, terms, position } if self.is_building(incarnation) => {
-                assert!(position >= self.position, "built at {position}, but read up to {}", self.position);
-                if position > self.position {
-                    self.position = position;
-                    self.fruitless = 0;
-                    // Should a further message be of the same kind, it need not show that so often.
-                    self.breaks = BREAKS_MAX - 1;
-                }
+                self.fetched(position);
                 let pulls = Pulls::new(terms.batch, terms.requests);
                 self.phase = Phase::Reading(Reading { terms, next_consumer_seq: 1, heard_at: now, pulls });
             }
+            Event::Fetched { incarnation, position } if self.is_building(incarnation) => {
+                self.fetched(position);
+                self.breaks = BREAKS_MAX - 1;
+                self.settled_at = position;
+                self.schedule(now, Reason::Retry);
+            }
             Event::BuildFailed { incarnation } if self.is_building(incarnation) => self.schedule(now, Reason::Retry),
-            Event::Built { .. } | Event::BuildFailed { .. } | Event::Drained => {}
+            Event::Built { .. } | Event::Fetched { .. } | Event::BuildFailed { .. } | Event::Drained => {}
             Event::Heartbeat { incarnation } => {
                 self.heard(now, incarnation);
                 if self.reading(incarnation).is_some() {
@@ -276,7 +277,7 @@ impl Delivery {
     /// When the machine wants [`Event::Tick`] at the latest, if it waits for a time at all.
     pub fn deadline(&self) -> Option<Millis> {
         match &self.phase {
-            Phase::Waiting { until, .. } => Some(*until),
+            Phase::Waiting { until, .. } => self.is_settled().then_some(*until),
             Phase::Reading(reading) => {
                 let silence = (reading.pulls.outstanding() > 0).then_some(reading.heard_at + self.pace.silence_ms);
                 [silence, reading.pulls.held_until()].into_iter().flatten().min()
@@ -299,6 +300,22 @@ impl Delivery {
         } else {
             acks.extend(self.unacked.drain(..due.min(limit)));
         }
+    }
+
+    /// Takes over how far was fetched.
+    fn fetched(&mut self, position: Sequence) {
+        assert!(position >= self.position, "fetched up to {position}, but read up to {}", self.position);
+        if position > self.position {
+            self.position = position;
+            self.fruitless = 0;
+            // Should a further message be of the same kind, it need not show that so often.
+            self.breaks = BREAKS_MAX - 1;
+        }
+    }
+
+    /// Whether a consumer may be built, as far as commits are concerned.
+    fn is_settled(&self) -> bool {
+        self.committed >= self.settled_at
     }
 
     fn reading(&mut self, incarnation: Incarnation) -> Option<&mut Reading> {
@@ -334,10 +351,8 @@ impl Delivery {
 
     /// A consumer whose name others know may have been deleted by the reader of a newer term.
     fn deleted(&mut self, now: Millis, incarnation: Incarnation, actions: &mut Vec<Action>) {
-        if self.reading(incarnation).is_none() {
-            return;
-        }
-        if self.shared_name {
+        let Some(reading) = self.reading(incarnation) else { return };
+        if reading.terms.shared_name {
             self.leave(Phase::Unconfirmed);
             actions.push(Action::AwaitConfirmation);
         } else {
@@ -371,9 +386,13 @@ impl Delivery {
 
     /// What follows from the state alone: the rebuild whose time has come, requests, the wish for a checkpoint.
     fn settle(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        let incarnation = self.incarnation;
+        let (incarnation, settled) = (self.incarnation, self.is_settled());
         match &mut self.phase {
-            Phase::Waiting { until, reason } if *until <= now => {
+            Phase::Waiting { .. } if !settled && !self.checkpoint_requested => {
+                self.checkpoint_requested = true;
+                actions.push(Action::RequestCheckpoint);
+            }
+            Phase::Waiting { until, reason } if settled && *until <= now => {
                 let reason = *reason;
                 if self.built_at.is_some() {
                     self.counters.rebuilds += 1;
@@ -382,7 +401,8 @@ impl Delivery {
                 self.fruitless += 1;
                 self.phase = Phase::Building;
                 let fetch = self.breaks >= BREAKS_MAX;
-                actions.push(Action::Build { incarnation, position: self.position, reason, fetch });
+                let (position, committed) = (self.position, self.committed);
+                actions.push(Action::Build { incarnation, position, committed, reason, fetch });
             }
             Phase::Reading(reading) => {
                 let requested = reading.pulls.requested();
@@ -393,7 +413,7 @@ impl Delivery {
                     }
                     actions.push(Action::Pull { incarnation, pull });
                 }
-                if self.shared_name && reading.pulls.requested() != requested {
+                if reading.terms.shared_name && reading.pulls.requested() != requested {
                     actions.push(Action::Confirm { incarnation, requested: reading.pulls.requested() });
                 }
                 let window = reading.terms.max_ack_pending.unwrap_or(u64::MAX).min(self.pace.unacked_max as u64);

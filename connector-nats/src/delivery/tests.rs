@@ -4,7 +4,9 @@ use super::*;
 
 const PACE: Pace =
     Pace { silence_ms: 2_500, rebuild_ms_min: 50, rebuild_ms_max: 2_000, refused_ms: 500, unacked_max: 16 };
-const TERMS: Terms = Terms { ack_policy: AckPolicy::Explicit, max_ack_pending: Some(8), batch: 4, requests: 2 };
+const TERMS: Terms =
+    Terms { ack_policy: AckPolicy::Explicit, max_ack_pending: Some(8), batch: 4, requests: 2, shared_name: false };
+const DURABLE: Terms = Terms { shared_name: true, ..TERMS };
 
 struct Rig {
     machine: Delivery,
@@ -16,8 +18,8 @@ struct Rig {
 
 impl Rig {
     /// A machine that reads from sequence 10.
-    fn reading(shared_name: bool, terms: Terms) -> Rig {
-        let machine = Delivery::new(Sequence(10), shared_name, PACE);
+    fn reading(terms: Terms) -> Rig {
+        let machine = Delivery::new(Sequence(10), PACE);
         let mut rig = Rig { machine, now: 0, incarnation: Incarnation(0), confirms: true };
         rig.apply(Event::Connected);
         rig.built(terms);
@@ -77,7 +79,7 @@ fn build(actions: &[Action]) -> Option<(u64, Reason)> {
 
 #[test]
 fn two_requests_are_outstanding_and_refilled_at_half() {
-    let mut rig = Rig::reading(false, TERMS);
+    let mut rig = Rig::reading(TERMS);
     assert!(pulls(&rig.apply(Event::Drained)).is_empty(), "both were sent when the consumer was built");
     for n in 1..=3 {
         assert_eq!(rig.deliver(9 + n, n, 1), Verdict::Accept);
@@ -89,7 +91,7 @@ fn two_requests_are_outstanding_and_refilled_at_half() {
 
 #[test]
 fn an_incomplete_delivery_rebuilds_at_the_read_position() {
-    let mut rig = Rig::reading(true, TERMS);
+    let mut rig = Rig::reading(DURABLE);
     assert_eq!(rig.deliver(12, 1, 1), Verdict::Accept);
     assert_eq!(rig.deliver(14, 3, 1), Verdict::Discard);
     assert_eq!(rig.deliver(13, 2, 1), Verdict::Discard, "too late");
@@ -97,19 +99,19 @@ fn an_incomplete_delivery_rebuilds_at_the_read_position() {
     let reason = Reason::Incomplete { expected: 2, found: 3 };
     assert_eq!(build(&rig.apply(Event::Drained)), Some((13, reason)));
     assert_eq!(rig.deliver(13, 1, 1), Verdict::Discard, "not built yet");
-    rig.built(TERMS);
+    rig.built(DURABLE);
     assert_eq!(rig.deliver(13, 1, 1), Verdict::Accept);
 }
 
 #[test]
 fn a_fresh_consumer_begins_at_one() {
-    let mut rig = Rig::reading(true, TERMS);
+    let mut rig = Rig::reading(DURABLE);
     assert_eq!(rig.deliver(10, 2, 1), Verdict::Discard, "somebody else had the first");
 }
 
 #[test]
 fn where_others_know_the_name_only_answers_to_confirmed_requests_are_taken() {
-    let mut rig = Rig::reading(true, TERMS);
+    let mut rig = Rig::reading(DURABLE);
     rig.confirms = false;
     for n in 1..=4 {
         rig.deliver(9 + n, n, 1);
@@ -126,12 +128,12 @@ fn where_others_know_the_name_only_answers_to_confirmed_requests_are_taken() {
     rig.apply(Event::Confirmed { incarnation, requested: 12 });
     assert!(rig.machine.takes_deliveries());
     assert_eq!(rig.deliver(18, 9, 1), Verdict::Accept);
-    assert!(Rig::reading(false, TERMS).machine.takes_deliveries(), "nobody knows the name");
+    assert!(Rig::reading(TERMS).machine.takes_deliveries(), "nobody knows the name");
 }
 
 #[test]
 fn redeliveries_are_dropped_and_the_newer_reply_is_acknowledged() {
-    let mut rig = Rig::reading(true, TERMS);
+    let mut rig = Rig::reading(DURABLE);
     for n in 1..=3 {
         rig.deliver(9 + n, n, 1);
     }
@@ -146,7 +148,7 @@ fn redeliveries_are_dropped_and_the_newer_reply_is_acknowledged() {
 
 #[test]
 fn under_all_one_acknowledgement_stands_for_those_before() {
-    let mut rig = Rig::reading(true, Terms { ack_policy: AckPolicy::All, ..TERMS });
+    let mut rig = Rig::reading(Terms { ack_policy: AckPolicy::All, ..DURABLE });
     for n in 1..=5 {
         rig.deliver(9 + n, n, 1);
     }
@@ -159,7 +161,7 @@ fn under_all_one_acknowledgement_stands_for_those_before() {
 
 #[test]
 fn under_none_nothing_is_kept_for_acknowledgement() {
-    let mut rig = Rig::reading(false, Terms { ack_policy: AckPolicy::None, ..TERMS });
+    let mut rig = Rig::reading(Terms { ack_policy: AckPolicy::None, ..TERMS });
     rig.deliver(10, 1, 1);
     rig.apply(Event::Committed { position: Sequence(11) });
     assert_eq!((rig.machine.unacked(), rig.acks().len()), (0, 0));
@@ -167,7 +169,7 @@ fn under_none_nothing_is_kept_for_acknowledgement() {
 
 #[test]
 fn a_nearly_full_window_asks_for_a_checkpoint_once_a_commit() {
-    let mut rig = Rig::reading(true, TERMS);
+    let mut rig = Rig::reading(DURABLE);
     for n in 1..=5 {
         rig.deliver(9 + n, n, 1);
         assert!(!rig.apply(Event::Drained).contains(&Action::RequestCheckpoint), "{n} of 8");
@@ -182,7 +184,7 @@ fn a_nearly_full_window_asks_for_a_checkpoint_once_a_commit() {
 
 #[test]
 fn a_reconnect_rebuilds_whatever_else_is_known() {
-    let mut rig = Rig::reading(false, TERMS);
+    let mut rig = Rig::reading(TERMS);
     rig.deliver(10, 1, 1);
     rig.apply(Event::Disconnected);
     assert_eq!(rig.deliver(11, 2, 1), Verdict::Discard);
@@ -192,7 +194,7 @@ fn a_reconnect_rebuilds_whatever_else_is_known() {
 
 #[test]
 fn a_message_that_breaks_every_connection_is_fetched() {
-    let mut rig = Rig::reading(true, TERMS);
+    let mut rig = Rig::reading(DURABLE);
     rig.deliver(10, 1, 1);
     let fetches = |rig: &mut Rig| {
         rig.apply(Event::Disconnected);
@@ -202,23 +204,71 @@ fn a_message_that_breaks_every_connection_is_fetched() {
     };
     for _ in 0..2 {
         assert!(!fetches(&mut rig));
-        rig.built(TERMS);
+        rig.built(DURABLE);
     }
     assert!(fetches(&mut rig), "three connections were lost");
-    rig.apply(Event::Built { incarnation: rig.incarnation, terms: TERMS, position: Sequence(12) });
+    rig.apply(Event::Built { incarnation: rig.incarnation, terms: DURABLE, position: Sequence(12) });
     assert_eq!(rig.machine.position(), Sequence(12));
     assert!(fetches(&mut rig), "the next message is like it");
-    rig.built(TERMS);
+    rig.built(DURABLE);
     let incarnation = rig.incarnation;
     rig.apply(Event::Heartbeat { incarnation });
     assert!(!fetches(&mut rig), "it was not the connection");
-    rig.built(TERMS);
+    rig.built(DURABLE);
     assert_eq!(rig.deliver(12, 1, 1), Verdict::Accept);
 }
 
 #[test]
+fn what_was_fetched_is_committed_before_a_consumer_that_begins_there_is_built() {
+    let mut rig = Rig::reading(DURABLE);
+    for _ in 0..3 {
+        rig.apply(Event::Disconnected);
+        rig.now += 10_000;
+        rig.apply(Event::Connected);
+        if rig.incarnation.0 < 3 {
+            rig.built(DURABLE);
+        }
+    }
+    let incarnation = rig.incarnation;
+    let actions = rig.apply(Event::Fetched { incarnation, position: Sequence(13) });
+    assert_eq!(actions, [Action::RequestCheckpoint]);
+    rig.now += 10_000;
+    assert_eq!(rig.machine.deadline(), None);
+    assert_eq!(rig.apply(Event::Committed { position: Sequence(12) }), [Action::RequestCheckpoint], "not all of it");
+    rig.apply(Event::Disconnected);
+    rig.now += 10_000;
+    assert_eq!(build(&rig.apply(Event::Connected)), None, "still not");
+    let actions = rig.apply(Event::Committed { position: Sequence(13) });
+    let [Action::Build { position, committed, fetch, .. }] = actions[..] else { panic!("{actions:?}") };
+    assert_eq!((position, committed, fetch), (Sequence(13), Sequence(13), false));
+}
+
+#[test]
+fn a_consumer_that_begins_at_the_committed_position_brings_new_tokens() {
+    let mut rig = Rig::reading(DURABLE);
+    for n in 1..=4 {
+        rig.deliver(9 + n, n, 1);
+    }
+    rig.apply(Event::Committed { position: Sequence(12) });
+    rig.apply(Event::Disconnected);
+    rig.now += 10_000;
+    let actions = rig.apply(Event::Connected);
+    let Some(Action::Build { position, committed, .. }) = actions.first() else { panic!("{actions:?}") };
+    assert_eq!((*position, *committed), (Sequence(14), Sequence(12)));
+    rig.built(DURABLE);
+    let token = Token { stream_seq: 11, consumer_seq: 1, deliveries: 1 };
+    assert_eq!(rig.deliver(11, 1, 1), Verdict::AckAndDrop(token), "its acknowledgement was lost");
+    assert_eq!(rig.deliver(12, 2, 1), Verdict::Drop);
+    assert_eq!(rig.deliver(13, 3, 1), Verdict::Drop);
+    assert_eq!(rig.deliver(14, 4, 1), Verdict::Accept);
+    assert!(rig.acks().is_empty());
+    rig.apply(Event::Committed { position: Sequence(15) });
+    assert_eq!(rig.acks(), [2, 3, 4]);
+}
+
+#[test]
 fn a_deleted_durable_is_rebuilt_only_after_a_commit_of_the_term() {
-    let mut rig = Rig::reading(true, TERMS);
+    let mut rig = Rig::reading(DURABLE);
     rig.now = 1000;
     let incarnation = rig.incarnation;
     assert_eq!(rig.apply(Event::Deleted { incarnation }), [Action::AwaitConfirmation]);
@@ -230,7 +280,7 @@ fn a_deleted_durable_is_rebuilt_only_after_a_commit_of_the_term() {
 
 #[test]
 fn a_new_connection_does_not_confirm_the_term() {
-    let mut rig = Rig::reading(true, TERMS);
+    let mut rig = Rig::reading(DURABLE);
     rig.now = 1000;
     let incarnation = rig.incarnation;
     rig.apply(Event::Deleted { incarnation });
@@ -243,7 +293,7 @@ fn a_new_connection_does_not_confirm_the_term() {
     assert_eq!(build(&actions), Some((10, Reason::Deleted)));
 
     // A commit that comes while there is no connection does.
-    rig.built(TERMS);
+    rig.built(DURABLE);
     let incarnation = rig.incarnation;
     rig.apply(Event::Deleted { incarnation });
     rig.apply(Event::Disconnected);
@@ -254,7 +304,7 @@ fn a_new_connection_does_not_confirm_the_term() {
 
 #[test]
 fn reading_pauses_when_too_much_waits_for_a_commit() {
-    let mut rig = Rig::reading(false, Terms { max_ack_pending: None, ..TERMS });
+    let mut rig = Rig::reading(Terms { max_ack_pending: None, ..TERMS });
     let mut wanted = 0;
     for n in 1..=16 {
         assert!(rig.machine.takes_deliveries());
@@ -270,7 +320,7 @@ fn reading_pauses_when_too_much_waits_for_a_commit() {
 
 #[test]
 fn a_deleted_anonymous_consumer_is_rebuilt_at_once() {
-    let mut rig = Rig::reading(false, TERMS);
+    let mut rig = Rig::reading(TERMS);
     rig.now = 1000;
     let incarnation = rig.incarnation;
     assert_eq!(build(&rig.apply(Event::Deleted { incarnation })), Some((10, Reason::Deleted)));
@@ -278,7 +328,7 @@ fn a_deleted_anonymous_consumer_is_rebuilt_at_once() {
 
 #[test]
 fn silence_is_looked_into_only_while_somebody_listens() {
-    let mut rig = Rig::reading(false, TERMS);
+    let mut rig = Rig::reading(TERMS);
     rig.now = 10_000;
     assert!(rig.apply(Event::Tick { listening: false }).is_empty());
     assert_eq!(rig.machine.deadline(), Some(12_500));
@@ -293,7 +343,7 @@ fn silence_is_looked_into_only_while_somebody_listens() {
 
 #[test]
 fn heartbeats_are_signs_of_life() {
-    let mut rig = Rig::reading(false, TERMS);
+    let mut rig = Rig::reading(TERMS);
     let incarnation = rig.incarnation;
     for _ in 0..10 {
         rig.now += 1000;
@@ -304,7 +354,7 @@ fn heartbeats_are_signs_of_life() {
 
 #[test]
 fn requests_that_ran_out_are_replaced_by_what_was_left_of_them() {
-    let mut rig = Rig::reading(false, TERMS);
+    let mut rig = Rig::reading(TERMS);
     let incarnation = rig.incarnation;
     rig.deliver(10, 1, 1);
     let expired = |unserved| Event::PullEnded { incarnation, unserved, end: PullEnd::Expired };
@@ -314,7 +364,7 @@ fn requests_that_ran_out_are_replaced_by_what_was_left_of_them() {
 
 #[test]
 fn refused_requests_are_not_repeated_at_once() {
-    let mut rig = Rig::reading(false, TERMS);
+    let mut rig = Rig::reading(TERMS);
     let incarnation = rig.incarnation;
     let refused = Event::PullEnded { incarnation, unserved: None, end: PullEnd::Refused };
     assert!(pulls(&rig.apply(refused)).is_empty());
@@ -325,7 +375,7 @@ fn refused_requests_are_not_repeated_at_once() {
 
 #[test]
 fn a_message_larger_than_a_request_is_asked_for_alone() {
-    let mut rig = Rig::reading(false, TERMS);
+    let mut rig = Rig::reading(TERMS);
     let incarnation = rig.incarnation;
     let oversized = Event::PullEnded { incarnation, unserved: Some(4), end: PullEnd::Oversized };
     assert!(rig.apply(oversized).is_empty(), "the other request may still be served");
@@ -337,7 +387,7 @@ fn a_message_larger_than_a_request_is_asked_for_alone() {
 
 #[test]
 fn failing_builds_are_spaced_out_and_progress_forgives() {
-    let mut rig = Rig::reading(false, TERMS);
+    let mut rig = Rig::reading(TERMS);
     rig.deliver(10, 1, 1);
     rig.apply(Event::Disconnected);
     rig.now = 10_000;
@@ -363,7 +413,7 @@ fn failing_builds_are_spaced_out_and_progress_forgives() {
 
 #[test]
 fn what_belongs_to_an_older_incarnation_is_ignored() {
-    let mut rig = Rig::reading(false, TERMS);
+    let mut rig = Rig::reading(TERMS);
     let old = rig.incarnation;
     rig.deliver(10, 1, 1);
     rig.apply(Event::Disconnected);
@@ -382,5 +432,5 @@ fn what_belongs_to_an_older_incarnation_is_ignored() {
 #[test]
 #[should_panic(expected = "only read up to 10")]
 fn a_commit_beyond_what_was_read_is_a_fault() {
-    Rig::reading(false, TERMS).apply(Event::Committed { position: Sequence(11) });
+    Rig::reading(TERMS).apply(Event::Committed { position: Sequence(11) });
 }

@@ -102,12 +102,14 @@ pub struct ConsumerOptions {
     pub sample_frequency: Option<u64>,
     /// Bits a second that the reader reads at most: pull consumers know no such limit.
     pub rate_limit: Option<u64>,
+    /// What the user should know about options that have no effect, should nothing be acknowledged.
+    pub unacknowledged_notices: Vec<String>,
 }
 
 impl ConsumerOptions {
-    /// The policy of a consumer that Weir creates: without a durable nothing is acknowledged.
-    pub fn effective_ack_policy(&self) -> AckPolicy {
-        if self.name.is_durable() { self.ack_policy.unwrap_or(AckPolicy::Explicit) } else { AckPolicy::None }
+    /// The policy of a consumer of this name that Weir creates: without a durable nothing is acknowledged.
+    pub fn ack_policy_of(&self, name: &ConsumerName) -> AckPolicy {
+        if name.is_durable() { self.ack_policy.unwrap_or(AckPolicy::Explicit) } else { AckPolicy::None }
     }
 }
 
@@ -140,9 +142,11 @@ pub(super) fn parse(
         replay: parse_replay(values)?,
         sample_frequency: values.integer("consumer.sample_frequency", 0..=100)?.map(i64::unsigned_abs),
         rate_limit: number("consumer.rate_limit")?,
+        unacknowledged_notices: Vec::new(),
     };
     check(values, &consumer, notices)?;
-    Ok(consumer)
+    let unacknowledged_notices = unacknowledged_notices(values, &consumer);
+    Ok(ConsumerOptions { unacknowledged_notices, ..consumer })
 }
 
 fn parse_name(values: &Values<'_>) -> Result<ConsumerName, OptionError> {
@@ -237,20 +241,7 @@ fn check(values: &Values<'_>, consumer: &ConsumerOptions, notices: &mut Vec<Stri
             "consumer.max_deliver must exceed the number of waits in consumer.backoff, which is {waits}"
         )));
     }
-    let acks = consumer.effective_ack_policy() != AckPolicy::None;
-    let why = if consumer.name.is_durable() {
-        "with consumer.ack_policy = 'none'"
-    } else {
-        "without consumer.durable_name: nothing is acknowledged"
-    };
-    for name in ["consumer.ack_wait.sec", "consumer.max_ack_pending", "consumer.backoff.sec", "consumer.max_deliver"] {
-        if let (false, Some(spelling)) = (acks, values.spelling(name)) {
-            notices.push(format!("{spelling} has no effect {why}"));
-        }
-    }
-    if !consumer.name.is_durable() && consumer.ack_policy.is_some_and(|policy| policy != AckPolicy::None) {
-        notices.push("consumer.ack_policy has no effect without consumer.durable_name".to_owned());
-    }
+    let acks = consumer.ack_policy_of(&consumer.name) != AckPolicy::None;
     if acks
         && waits > 0
         && let Some(spelling) = values.spelling("consumer.ack_wait.sec")
@@ -258,4 +249,26 @@ fn check(values: &Values<'_>, consumer: &ConsumerOptions, notices: &mut Vec<Stri
         notices.push(format!("{spelling} has no effect: consumer.backoff replaces it"));
     }
     Ok(())
+}
+
+/// Only a durable is acknowledged. Whether there is one follows from the stream too.
+fn unacknowledged_notices(values: &Values<'_>, consumer: &ConsumerOptions) -> Vec<String> {
+    let mut notices = Vec::new();
+    if consumer.ack_policy_of(&consumer.name) != AckPolicy::None {
+        return notices;
+    }
+    let why = if consumer.name.is_durable() {
+        "with consumer.ack_policy = 'none'"
+    } else {
+        "without consumer.durable_name: nothing is acknowledged"
+    };
+    for name in ["consumer.ack_wait.sec", "consumer.max_ack_pending", "consumer.backoff.sec", "consumer.max_deliver"] {
+        if let Some(spelling) = values.spelling(name) {
+            notices.push(format!("{spelling} has no effect {why}"));
+        }
+    }
+    if !consumer.name.is_durable() && consumer.ack_policy.is_some_and(|policy| policy != AckPolicy::None) {
+        notices.push("consumer.ack_policy has no effect without consumer.durable_name".to_owned());
+    }
+    notices
 }

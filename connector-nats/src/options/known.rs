@@ -21,6 +21,7 @@ pub(super) const KNOWN: &[Known] = &[
     plain("subject"),
     plain("stream"),
     plain("allow_create_stream"),
+    plain("allow_interest_stream"),
     plain("connect_mode"),
     plain("username"),
     plain("password"),
@@ -36,6 +37,8 @@ pub(super) const KNOWN: &[Known] = &[
     plain("jetstream.api_prefix"),
     plain("scan.startup.mode"),
     spelt("scan.startup.timestamp.millis", &["scan.startup.timestamp_millis"]),
+    spelt("consumer.opt_start_seq", &["consumer.start_sequence", "scan.startup.sequence"]),
+    plain("on_gap"),
     plain("consumer.durable_name"),
     plain("consumer.name"),
     plain("consumer.description"),
@@ -65,7 +68,6 @@ pub(super) const KNOWN: &[Known] = &[
 pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
     ("consumer.deliver_subject", "it makes a push consumer; Weir reads through pull consumers: leave it out"),
     ("split_by_subject", "a stream is read as one split"),
-    ("on_gap", "messages that the stream has lost are skipped, with a warning in the log"),
 ];
 
 /// The options whose values nobody may be shown, in the spelling of WITH.

@@ -32,11 +32,11 @@ pub struct OptionError {
 }
 
 impl OptionError {
-    fn new(option: &str, message: impl Into<String>) -> OptionError {
+    pub(crate) fn new(option: &str, message: impl Into<String>) -> OptionError {
         OptionError { option: option.to_owned(), message: message.into(), hint: None }
     }
 
-    fn with_hint(mut self, hint: impl Into<String>) -> OptionError {
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> OptionError {
         self.hint = Some(hint.into());
         self
     }
@@ -71,6 +71,21 @@ pub enum Start {
         /// Milliseconds since 1970, UTC.
         millis: i64,
     },
+    /// At this sequence of the stream.
+    Sequence(u64),
+    /// At the last message of the table.
+    Last,
+    /// At the last message of each of the table's subjects.
+    LastPerSubject,
+}
+
+/// What becomes of a table when its stream lost messages that were not read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnGap {
+    /// It goes on with what is there, with a warning in the log.
+    Skip,
+    /// It stops, and says what is missing.
+    Fail,
 }
 
 /// What becomes of a message that is no row of its table.
@@ -95,6 +110,8 @@ pub struct Options {
     pub stream: String,
     /// Whether a missing stream is created.
     pub allow_create_stream: bool,
+    /// Whether a stream with Interest retention is read, despite what its server may lose.
+    pub allow_interest_stream: bool,
     /// How Weir proves who it is.
     pub auth: Auth,
     /// How the connection is encrypted; nothing: as the server demands.
@@ -103,6 +120,8 @@ pub struct Options {
     pub api_prefix: String,
     /// Where the table starts.
     pub start: Start,
+    /// What becomes of the table when the stream lost messages that were not read yet.
+    pub on_gap: OnGap,
     /// The consumer the table is read through.
     pub consumer: ConsumerOptions,
     /// What becomes of bad records.
@@ -135,10 +154,12 @@ impl Options {
             servers: connection::parse_servers(&values)?,
             stream: parse_stream(&values)?,
             allow_create_stream: values.bool("allow_create_stream")?.unwrap_or(false),
+            allow_interest_stream: values.bool("allow_interest_stream")?.unwrap_or(false),
             auth: connection::parse_auth(&values)?,
             tls: connection::parse_tls(&values)?,
             api_prefix: connection::parse_api_prefix(&values)?,
             start: parse_start(&values)?,
+            on_gap: parse_on_gap(&values)?,
             on_error: parse_on_error(&values)?,
             subjects,
             consumer,
@@ -190,25 +211,37 @@ fn parse_on_error(values: &Values<'_>) -> Result<OnError, OptionError> {
     }
 }
 
+fn parse_on_gap(values: &Values<'_>) -> Result<OnGap, OptionError> {
+    let Some(action) = values.text("on_gap")? else { return Ok(OnGap::Skip) };
+    match action.to_ascii_lowercase().as_str() {
+        "skip" => Ok(OnGap::Skip),
+        "fail" => Ok(OnGap::Fail),
+        _ => Err(values.not_one_of("on_gap", action, &["fail", "skip"])),
+    }
+}
+
 /// `scan.startup.mode` and `consumer.deliver_policy` say the same thing in two ways; they may not disagree.
 fn parse_start(values: &Values<'_>) -> Result<Start, OptionError> {
-    let millis = values.integer("scan.startup.timestamp.millis", i64::MIN..=i64::MAX)?;
+    const MODES: &[&str] = &["earliest", "latest", "timestamp", "sequence", "last", "last_per_subject"];
+    const POLICIES: &[&str] = &["all", "new", "by_start_time", "by_start_sequence", "last", "last_per_subject"];
     let by_mode = values.text("scan.startup.mode")?.map(|mode| match mode.to_ascii_lowercase().as_str() {
         "earliest" => Ok(Mode::Earliest),
         "latest" => Ok(Mode::Latest),
         "timestamp" | "timestamp_millis" => Ok(Mode::Timestamp),
-        _ => Err(values.not_one_of("scan.startup.mode", mode, &["earliest", "latest", "timestamp"])),
+        "sequence" => Ok(Mode::Sequence),
+        "last" => Ok(Mode::Last),
+        "last_per_subject" => Ok(Mode::LastPerSubject),
+        _ => Err(values.not_one_of("scan.startup.mode", mode, MODES)),
     });
     let by_policy =
         values.text("consumer.deliver_policy")?.map(|policy| match Values::canonical_word(policy).as_str() {
             "all" => Ok(Mode::Earliest),
             "new" => Ok(Mode::Latest),
             "bystarttime" => Ok(Mode::Timestamp),
-            "last" | "lastpersubject" | "bystartsequence" => {
-                Err(OptionError::new("consumer.deliver_policy", format!("\"{policy}\" is not supported yet"))
-                    .with_hint("use all, new or by_start_time"))
-            }
-            _ => Err(values.not_one_of("consumer.deliver_policy", policy, &["all", "new", "by_start_time"])),
+            "bystartsequence" => Ok(Mode::Sequence),
+            "last" => Ok(Mode::Last),
+            "lastpersubject" => Ok(Mode::LastPerSubject),
+            _ => Err(values.not_one_of("consumer.deliver_policy", policy, POLICIES)),
         });
     let (by_mode, by_policy) = (by_mode.transpose()?, by_policy.transpose()?);
     if let (Some(mode), Some(policy)) = (by_mode, by_policy)
@@ -216,17 +249,34 @@ fn parse_start(values: &Values<'_>) -> Result<Start, OptionError> {
     {
         return Err(values.conflict("scan.startup.mode", "consumer.deliver_policy"));
     }
-    match (by_mode.or(by_policy).unwrap_or(Mode::Earliest), millis) {
-        (Mode::Timestamp, Some(millis)) => Ok(Start::Timestamp { millis }),
-        (Mode::Timestamp, None) => Err(OptionError::new("scan.startup.timestamp.millis", "is missing")
-            .with_hint("a start by time needs milliseconds since 1970, UTC")),
-        (_, Some(_)) => {
-            let spelt = values.spelling("scan.startup.timestamp.millis").unwrap_or("scan.startup.timestamp.millis");
-            Err(OptionError::new(spelt, "conflicts with a \"scan.startup.mode\" other than timestamp")
-                .with_hint("add scan.startup.mode = 'timestamp'"))
+    start_of(values, by_mode.or(by_policy).unwrap_or(Mode::Earliest))
+}
+
+/// A mode, with the number that belongs to it.
+fn start_of(values: &Values<'_>, mode: Mode) -> Result<Start, OptionError> {
+    let (millis_option, sequence_option) = ("scan.startup.timestamp.millis", "consumer.opt_start_seq");
+    let millis = values.integer(millis_option, i64::MIN..=i64::MAX)?;
+    let sequence = values.integer(sequence_option, 1..=i64::MAX)?.map(i64::unsigned_abs);
+    for (option, given, own, needed) in [
+        (millis_option, millis.is_some(), Mode::Timestamp, "timestamp"),
+        (sequence_option, sequence.is_some(), Mode::Sequence, "sequence"),
+    ] {
+        if given && mode != own {
+            let message = format!("conflicts with a \"scan.startup.mode\" other than {needed}");
+            return Err(OptionError::new(values.spelling(option).unwrap_or(option), message)
+                .with_hint(format!("add scan.startup.mode = '{needed}'")));
         }
-        (Mode::Earliest, None) => Ok(Start::Earliest),
-        (Mode::Latest, None) => Ok(Start::Latest),
+    }
+    let missing = |option: &str, hint: &str| Err(OptionError::new(option, "is missing").with_hint(hint));
+    match (mode, millis, sequence) {
+        (Mode::Timestamp, Some(millis), _) => Ok(Start::Timestamp { millis }),
+        (Mode::Timestamp, None, _) => missing(millis_option, "a start by time needs milliseconds since 1970, UTC"),
+        (Mode::Sequence, _, Some(sequence)) => Ok(Start::Sequence(sequence)),
+        (Mode::Sequence, _, None) => missing(sequence_option, "a start by sequence needs the first one to read"),
+        (Mode::Earliest, ..) => Ok(Start::Earliest),
+        (Mode::Latest, ..) => Ok(Start::Latest),
+        (Mode::Last, ..) => Ok(Start::Last),
+        (Mode::LastPerSubject, ..) => Ok(Start::LastPerSubject),
     }
 }
 
@@ -235,6 +285,9 @@ enum Mode {
     Earliest,
     Latest,
     Timestamp,
+    Sequence,
+    Last,
+    LastPerSubject,
 }
 
 #[cfg(test)]

@@ -121,6 +121,7 @@ fn options_that_contradict_each_other_are_both_named() {
         (vec![("jetstream.domain", "d"), ("jetstream.api_prefix", "JS.d.API")], "jetstream.api_prefix"),
         (vec![("connect_mode", "credential"), ("jwt", "j"), ("nkey", "n"), ("password", "p")], "connect_mode"),
         (vec![("scan.startup.timestamp.millis", "1")], "scan.startup.mode"),
+        (vec![("scan.startup.sequence", "1"), ("scan.startup.mode", "last")], "scan.startup.mode"),
         (vec![("consumer.max_deliver", "2"), ("consumer.backoff", "1,2")], "consumer.backoff"),
     ] {
         let error = refused(&pairs);
@@ -128,6 +129,22 @@ fn options_that_contradict_each_other_are_both_named() {
         assert!(named && error.message.contains(other), "{pairs:?}: {error}");
     }
     assert_eq!(parsed(&[("scan.startup.mode", "latest"), ("consumer.deliver_policy", "new")]).start, Start::Latest);
+}
+
+#[test]
+fn starts_are_written_as_modes_and_as_policies() {
+    let sequence = |mode, option| parsed(&[mode, (option, "7")]).start;
+    for mode in [("scan.startup.mode", "sequence"), ("consumer.deliver_policy", "ByStartSequence")] {
+        for option in ["consumer.opt_start_seq", "consumer.start_sequence", "scan.startup.sequence"] {
+            assert_eq!(sequence(mode, option), Start::Sequence(7));
+        }
+        assert_eq!(refused(&[mode]).option, "consumer.opt_start_seq");
+    }
+    for key in ["scan.startup.mode", "consumer.deliver_policy"] {
+        assert_eq!(parsed(&[(key, "last")]).start, Start::Last);
+        assert_eq!(parsed(&[(key, "last_per_subject")]).start, Start::LastPerSubject);
+    }
+    assert_eq!((parsed(&[]).on_gap, parsed(&[("on_gap", "fail")]).on_gap), (OnGap::Skip, OnGap::Fail));
 }
 
 #[test]
@@ -148,6 +165,7 @@ fn malformed_values_are_refused() {
         ("tls.client", "x"),
         ("scan.startup.mode", "sometime"),
         ("scan.startup.mode", "timestamp"),
+        ("on_gap", "panic"),
         ("consumer.ack_policy", "maybe"),
         ("consumer.max_ack_pending", "0"),
         ("consumer.max_deliver", "0"),
@@ -163,12 +181,9 @@ fn malformed_values_are_refused() {
 
 #[test]
 fn what_cannot_be_honoured_yet_is_refused() {
-    for (key, value) in [
-        ("consumer.deliver_subject", "x"),
-        ("consumer.headers_only", "true"),
-        ("consumer.deliver_policy", "last_per_subject"),
-        ("split_by_subject", "true"),
-    ] {
+    for (key, value) in
+        [("consumer.deliver_subject", "x"), ("consumer.headers_only", "true"), ("split_by_subject", "true")]
+    {
         let error = refused(&[(key, value)]);
         assert!(error.message.contains("not supported yet"), "{error}");
     }
@@ -213,9 +228,13 @@ fn secrets_are_not_printed() {
 #[test]
 fn acknowledgements_without_a_durable_are_mentioned() {
     let options = parsed(&[("consumer.ack_policy", "explicit"), ("consumer.max_ack_pending", "5")]);
-    assert_eq!(options.consumer.effective_ack_policy(), AckPolicy::None);
-    assert_eq!(options.notices.len(), 2);
-    assert_eq!(parsed(&[("consumer.durable_name", "d")]).consumer.effective_ack_policy(), AckPolicy::Explicit);
+    let consumer = &options.consumer;
+    assert_eq!(consumer.ack_policy_of(&consumer.name), AckPolicy::None);
+    assert_eq!(consumer.unacknowledged_notices.len(), 2);
+    let durable = ConsumerName::Durable("d".to_owned());
+    assert_eq!(consumer.ack_policy_of(&durable), AckPolicy::Explicit, "the stream may need one");
+    let named = parsed(&[("consumer.durable_name", "d"), ("consumer.max_ack_pending", "5")]).consumer;
+    assert_eq!((&named.name, &named.unacknowledged_notices), (&durable, &Vec::new()));
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Making the consumer at a position: the requests of one attempt, and what comes out of them.
 //!
-//! Owns nothing between attempts except what [`Known`] remembers. Invariant: a consumer that Weir found is only deleted
-//! once its configuration is remembered, and made again with exactly that.
+//! Owns nothing between attempts except what [`Known`] remembers. Invariants: a consumer that Weir found is only deleted
+//! once its configuration is remembered, and made again with exactly that; where acknowledgements delete messages it never
+//! starts above the committed position.
 
 use std::sync::Arc;
 
@@ -10,20 +11,22 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use weir_common::ids::Sequence;
 
-use super::fetch::{Fetched, fetch};
-use crate::api::{Api, Object, StreamInfo};
+use super::fetch::{Fetched, fetch, search};
+use crate::api::{Api, ConsumerInfo, Object, StreamInfo};
 use crate::consumer::{self, Bounds};
 use crate::delivery::{Incarnation, Pull, Terms};
 use crate::error::Error;
-use crate::options::Options;
+use crate::making::{Making, guard_name, remove_guards};
+use crate::options::{ConsumerName, OnGap, Options};
 use crate::preflight::{check_filters_understood, unique_name};
 use crate::reply::Form;
+use crate::retention::{self, Retention};
 use crate::subject;
 
 /// What attempts remember of each other.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    /// When the stream was created, as first seen: another time is another stream.
+    /// When the stream was created, as was stored with the table or first seen: another time is another stream.
     pub(super) stream_created: Option<String>,
     /// The configuration of a consumer that Weir found and did not make.
     pub(super) found: Option<Object>,
@@ -31,6 +34,11 @@ pub(super) struct Known {
     pub(super) anonymous: Option<String>,
     /// Up to here it is known what the stream no longer holds.
     pub(super) first_seq: u64,
+    /// The name of this reader's own guard.
+    pub(super) guard: Option<String>,
+    /// Of a work queue: messages that the client cannot read, and up to where they were looked for.
+    pub(super) unreadable: Vec<u64>,
+    pub(super) searched: Sequence,
 }
 
 /// One attempt.
@@ -40,34 +48,37 @@ pub(super) struct Attempt {
     pub(super) options: Arc<Options>,
     pub(super) stream: String,
     pub(super) owner: String,
+    pub(super) stored: bool,
     pub(super) incarnation: Incarnation,
     pub(super) position: Sequence,
+    /// Everything below is committed.
+    pub(super) committed: Sequence,
     /// Whether messages are fetched before, see [`fetch`].
     pub(super) fetch: bool,
     pub(super) known: Known,
 }
 
 /// What an attempt brought.
-pub(super) struct Built {
-    pub(super) live: Live,
-    pub(super) terms: Terms,
+pub(super) struct Outcome {
+    /// The consumer, unless messages had to be fetched and committed first.
+    pub(super) built: Option<(Live, Terms)>,
     /// The last sequence of the stream.
     pub(super) stream_last: Sequence,
-    /// What was fetched, and where the consumer starts: at the position that was asked for, or above what was fetched.
+    /// What was fetched, and how far: to the position that was asked for, or above.
     pub(super) fetched: Fetched,
     /// What the stream no longer holds from the position on, as far as that is news.
-    pub(super) gap: Gap,
+    pub(super) gap: Option<Gap>,
 }
 
 /// Sequences that the stream lost before they were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Gap {
-    /// None.
-    None,
-    /// So many messages of the table's stream.
-    Lost(u64),
-    /// So many messages, but the consumer filters: whether the table would have had any of them is not known.
-    Possible(u64),
+pub(super) struct Gap {
+    /// The first.
+    pub(super) from: Sequence,
+    /// How many.
+    pub(super) count: u64,
+    /// Whether they were the table's. If the stream holds other subjects too, that is not known.
+    pub(super) certain: bool,
 }
 
 /// A consumer that is being read.
@@ -77,7 +88,9 @@ pub(super) struct Live {
     /// The form of its replies, learnt from the first.
     pub(super) form: Option<Form>,
     /// Subjects to check each message against, because the consumer does not filter.
-    pub(super) guard: Option<Guard>,
+    pub(super) selection: Option<Selection>,
+    /// Whether a guard is there that is to be removed once the term is known to reign.
+    pub(super) guarded: bool,
     name: String,
     created: String,
     inbox: String,
@@ -88,7 +101,7 @@ pub(super) struct Live {
 impl Attempt {
     /// Makes the consumer, unless the attempt is void before. What is learnt on the way is in `known` whatever the
     /// result: a consumer that Weir found may have been deleted by then, and its configuration is nowhere else.
-    pub(super) async fn run(mut self, void: impl Future<Output = ()>) -> (Known, Result<Built, Error>) {
+    pub(super) async fn run(mut self, void: impl Future<Output = ()>) -> (Known, Result<Outcome, Error>) {
         let result = tokio::select! {
             biased;
             () = void => Err(Error::Disconnected { what: "to build the consumer".to_owned() }),
@@ -97,10 +110,19 @@ impl Attempt {
         (self.known, result)
     }
 
-    async fn build(&mut self) -> Result<Built, Error> {
+    async fn build(&mut self) -> Result<Outcome, Error> {
         let info = self.api.stream_info(&self.stream).await?;
+        let retention = consumer::retention(&self.stream, &info.config)?;
+        retention::check_use(&self.stream, retention, self.stored)?;
         self.check_stream(&info)?;
-        let (name, config) = self.configuration(&info).await?;
+        let gap = self.gap(&info)?;
+        let stream_last = Sequence(info.state.last_seq);
+        if self.fetch && retention.deletes_acknowledged() {
+            // The consumer has to begin at the committed position, and would deliver again what is fetched.
+            let fetched = self.fetch(retention, stream_last).await?;
+            return Ok(Outcome { built: None, stream_last, fetched, gap });
+        }
+        let (kind, name, config) = self.configuration(&info, retention).await?;
         let inbox = self.api.client().new_inbox();
         let subscriber = self
             .api
@@ -108,35 +130,51 @@ impl Attempt {
             .subscribe(inbox.clone())
             .await
             .map_err(|_| Error::Disconnected { what: format!("to subscribe for consumer \"{name}\"") })?;
-        let last = Sequence(info.state.last_seq);
-        let fetched = if self.fetch {
-            fetch(&self.api, &self.stream, &self.options, self.position, last).await?
-        } else {
-            Fetched { position: self.position, ..Fetched::default() }
+        let fetched = match self.fetch {
+            true => self.fetch(retention, stream_last).await?,
+            false => Fetched { position: self.position, ..Fetched::default() },
         };
-        let made = self.api.create_consumer(&self.stream, &consumer::starting_at(&config, fetched.position)).await?;
+        let shared_name = kind.given().is_some();
+        let made = match shared_name {
+            true => self.make_anew(retention, &name, &config, fetched.position).await?,
+            false => self.making(retention, &name, &config).make(fetched.position).await?,
+        };
         check_filters_understood(&config, &made.config, &name)?;
-        let (terms, bounds) = consumer::terms(&made.config, self.options.consumer.rate_limit);
-        let guard = consumer::filters(&self.options, &info.config).is_empty().then(|| Guard::new(&self.options));
-        let from = self.position.0.max(self.known.first_seq);
-        let gap = match info.state.first_seq.saturating_sub(from) {
-            0 => Gap::None,
-            lost if guard.is_some() => Gap::Lost(lost),
-            possible => Gap::Possible(possible),
-        };
-        self.known.first_seq = info.state.first_seq.max(self.known.first_seq);
+        let (terms, bounds) = consumer::terms(&made.config, self.options.consumer.rate_limit, shared_name);
+        let unfiltered = consumer::filters(&self.options, &info.config).is_empty();
         let live = Live {
             incarnation: self.incarnation,
             subscriber,
             form: None,
-            guard,
+            selection: unfiltered.then(|| Selection::new(&self.options)),
+            guarded: retention == Retention::Interest,
             next_subject: self.api.subject(&format!("CONSUMER.MSG.NEXT.{}.{name}", self.stream)),
             name,
             created: made.created,
             inbox,
             bounds,
         };
-        Ok(Built { live, terms, stream_last: last, fetched, gap })
+        Ok(Outcome { built: Some((live, terms)), stream_last, fetched, gap })
+    }
+
+    /// Deletes the consumer of that name, if there is one, and makes it anew.
+    async fn make_anew(
+        &mut self,
+        retention: Retention,
+        name: &str,
+        config: &Object,
+        position: Sequence,
+    ) -> Result<ConsumerInfo, Error> {
+        if retention == Retention::WorkQueue {
+            self.remove_unreadable().await?;
+        }
+        let from = if retention.deletes_acknowledged() { self.committed } else { position };
+        let guard = self.known.guard.get_or_insert_with(|| guard_name(name, &unique_name(&self.api))).clone();
+        self.making(retention, name, config).remake(from, &guard).await
+    }
+
+    fn making<'a>(&'a self, retention: Retention, name: &'a str, config: &'a Object) -> Making<'a> {
+        Making { api: &self.api, stream: &self.stream, retention, owner: &self.owner, name, config }
     }
 
     /// Positions mean nothing in another stream, or in one that has lost its end.
@@ -152,23 +190,75 @@ impl Attempt {
         Ok(())
     }
 
-    /// Clears the way for the new consumer and says what it has to be.
-    async fn configuration(&mut self, info: &StreamInfo) -> Result<(String, Object), Error> {
-        let Some(name) = self.options.consumer.name.given().map(str::to_owned) else {
+    /// What the stream no longer holds from the position on, as far as that is news.
+    fn gap(&mut self, info: &StreamInfo) -> Result<Option<Gap>, Error> {
+        let first = info.state.first_seq;
+        let from = self.position.0.max(self.known.first_seq);
+        let Some(count) = first.checked_sub(from).filter(|count| *count > 0) else { return Ok(None) };
+        let gap = Gap {
+            from: Sequence(from),
+            count,
+            certain: consumer::cover(consumer::wanted_subjects(&self.options), &info.config),
+        };
+        if gap.certain && self.options.on_gap == OnGap::Fail {
+            return Err(Error::Gap { stream: self.stream.clone(), from: gap.from, to: Sequence(first - 1) });
+        }
+        self.known.first_seq = first;
+        Ok(Some(gap))
+    }
+
+    /// Fetches messages one by one, see [`fetch`].
+    async fn fetch(&mut self, retention: Retention, last: Sequence) -> Result<Fetched, Error> {
+        if retention == Retention::WorkQueue {
+            let Attempt { api, stream, options, known, .. } = self;
+            let found = search(api, stream, options, known.searched, self.position).await?;
+            known.searched = found.position;
+            let complete = found.unreadable.is_empty() && found.position == self.position;
+            known.unreadable.extend(found.unreadable);
+            if !complete {
+                return Ok(Fetched { position: self.position, ..Fetched::default() });
+            }
+        }
+        let fetched = fetch(&self.api, &self.stream, &self.options, self.position, last).await?;
+        if retention == Retention::WorkQueue {
+            self.known.unreadable.extend(fetched.unreadable);
+            self.known.searched = fetched.position;
+        }
+        Ok(fetched)
+    }
+
+    /// A work queue hands out everything that was not acknowledged, and so these again and again: once committed, they are
+    /// removed by a request.
+    async fn remove_unreadable(&mut self) -> Result<(), Error> {
+        while let Some(at) = self.known.unreadable.iter().position(|sequence| *sequence < self.committed.0) {
+            self.api.delete_message(&self.stream, self.known.unreadable[at]).await?;
+            self.known.unreadable.swap_remove(at);
+        }
+        Ok(())
+    }
+
+    /// How the consumer is called and what it has to be. One without a name that others know is deleted here, because the
+    /// next one has another.
+    async fn configuration(
+        &mut self,
+        info: &StreamInfo,
+        retention: Retention,
+    ) -> Result<(ConsumerName, String, Object), Error> {
+        let kind = retention::consumer_name(&self.options, retention, &self.owner);
+        let Some(name) = kind.given().map(str::to_owned) else {
             if let Some(old) = self.known.anonymous.take() {
                 self.api.delete_consumer(&self.stream, &old).await?;
             }
             let name = unique_name(&self.api);
             self.known.anonymous = Some(name.clone());
-            let config = consumer::wanted(&self.options, &info.config, &name, &self.owner);
-            return Ok((name, config));
+            let config = consumer::wanted(&self.options, &info.config, &kind, &name, &self.owner);
+            return Ok((kind, name, config));
         };
         if let Some(found) = self.api.consumer_info(&self.stream, &name).await? {
             consumer::check_found(&self.options, &info.config, &name, &self.owner, &found)?;
             if consumer::owner(&found).is_none() {
                 self.known.found = Some(found.config);
             }
-            self.api.delete_consumer(&self.stream, &name).await?;
         }
         let config = match &self.known.found {
             Some(found) => {
@@ -176,9 +266,9 @@ impl Attempt {
                 config.insert("name".to_owned(), json!(name));
                 config
             }
-            None => consumer::wanted(&self.options, &info.config, &name, &self.owner),
+            None => consumer::wanted(&self.options, &info.config, &kind, &name, &self.owner),
         };
-        Ok((name, config))
+        Ok((kind, name, config))
     }
 }
 
@@ -200,6 +290,13 @@ impl Live {
             body.insert("max_bytes".to_owned(), json!(self.bounds.max_bytes));
         }
         (self.next_subject.clone(), self.inbox.clone(), body.to_string().into())
+    }
+
+    /// Removes the guards of the consumer, unless somebody else has replaced it; whether they are gone.
+    pub(super) fn release(&self, api: Api, stream: String, owner: String) -> impl Future<Output = bool> + use<> {
+        let standing = self.standing(api.clone(), stream.clone());
+        let name = self.name.clone();
+        async move { standing.await == Standing::Ours && remove_guards(&api, &stream, &name, &owner).await.is_ok() }
     }
 
     /// Asks the server which consumer bears the name now. The question leaves after everything sent before.
@@ -229,7 +326,7 @@ pub(super) enum Standing {
 /// Tells the table's messages from others of the stream. An unfiltered consumer is much cheaper for the server, and its
 /// stream may be given further subjects at any time.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct Selection {
     patterns: Vec<Pattern>,
 }
 
@@ -241,14 +338,14 @@ enum Pattern {
     Other(String),
 }
 
-impl Guard {
-    fn new(options: &Options) -> Guard {
+impl Selection {
+    fn new(options: &Options) -> Selection {
         let patterns = consumer::wanted_subjects(options).iter().map(|pattern| match pattern.strip_suffix('>') {
             Some(prefix) if !prefix.contains('*') => Pattern::Below(prefix.to_owned()),
             None if !pattern.contains('*') => Pattern::Exact(pattern.clone()),
             _ => Pattern::Other(pattern.clone()),
         });
-        Guard { patterns: patterns.collect() }
+        Selection { patterns: patterns.collect() }
     }
 
     /// Whether a message published to `subject` belongs to the table.

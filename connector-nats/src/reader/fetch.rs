@@ -28,6 +28,17 @@ pub(super) struct Fetched {
     pub(super) messages: Vec<StoredMessage>,
     /// Everything of the table below is among them.
     pub(super) position: Sequence,
+    /// The sequence of the last one, if it is to blame.
+    pub(super) unreadable: Option<u64>,
+}
+
+/// What a search brought.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Messages that the client cannot read.
+    pub(super) unreadable: Vec<u64>,
+    /// Up to where was searched.
+    pub(super) position: Sequence,
 }
 
 /// Fetches from a position on. `last` is the last sequence of the stream, looked up before.
@@ -42,7 +53,7 @@ pub(super) async fn fetch(
     last: Sequence,
 ) -> Result<Fetched, Error> {
     let until = Instant::now() + TIME;
-    let mut fetched = Fetched { messages: Vec::new(), position };
+    let mut fetched = Fetched { position, ..Fetched::default() };
     let mut bytes = 0;
     while fetched.messages.len() < MESSAGES && bytes < BYTES && Instant::now() < until {
         let message = match next(api, stream, options, fetched.position).await {
@@ -55,15 +66,44 @@ pub(super) async fn fetch(
             Err(_) if !fetched.messages.is_empty() => break,
             Err(error) => return Err(error),
         };
-        let to_blame = !headers::are_readable(&message.headers);
-        fetched.position = Sequence(message.sequence + 1);
+        let (sequence, to_blame) = (message.sequence, !headers::are_readable(&message.headers));
+        fetched.position = Sequence(sequence + 1);
         bytes += message.payload.len();
         fetched.messages.push(message);
         if to_blame {
+            fetched.unreadable = Some(sequence);
             break;
         }
     }
     Ok(fetched)
+}
+
+/// Searches for messages that the client cannot read among those that were read before and are still there, for as long as
+/// is bearable.
+///
+/// # Errors
+/// If a message cannot be fetched.
+pub(super) async fn search(
+    api: &Api,
+    stream: &str,
+    options: &Options,
+    from: Sequence,
+    to: Sequence,
+) -> Result<Found, Error> {
+    let until = Instant::now() + TIME;
+    let mut found = Found { unreadable: Vec::new(), position: from };
+    while found.position < to && Instant::now() < until {
+        match next(api, stream, options, found.position).await? {
+            Some(message) if message.sequence < to.0 => {
+                found.position = Sequence(message.sequence + 1);
+                if !headers::are_readable(&message.headers) {
+                    found.unreadable.push(message.sequence);
+                }
+            }
+            _ => found.position = to,
+        }
+    }
+    Ok(found)
 }
 
 /// The table's first message at or above a position.

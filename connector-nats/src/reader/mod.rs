@@ -18,7 +18,6 @@ mod task;
 mod throttle;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, watch};
@@ -32,15 +31,11 @@ pub use status::Status;
 use task::Task;
 
 use crate::api::Api;
-use crate::connect;
-use crate::consumer;
 use crate::error::Error;
 use crate::options::Options;
 
 /// How many batches wait for the decoder: enough that neither waits for the other, few enough to stay in the cache.
 const QUEUED_BATCHES: usize = 4;
-/// The longest that DROP TABLE waits for the server.
-const REMOVE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a reader reads.
 #[derive(Clone, Debug)]
@@ -51,6 +46,10 @@ pub struct ReaderConfig {
     pub split: SplitId,
     /// The next sequence to read; everything below is committed.
     pub position: Sequence,
+    /// When the stream was created, in the server's notation, if that is known: another one of its name is not read.
+    pub stream_created: Option<String>,
+    /// Whether what is read is stored and committed. Only then is a stream read whose messages acknowledgements delete.
+    pub stored: bool,
     /// `<cluster>/<table>`: marks the consumers that Weir made.
     pub owner: String,
 }
@@ -108,6 +107,7 @@ pub struct Control {
     commit: Arc<watch::Sender<Commit>>,
     checkpoint: Arc<Notify>,
     gauges: Arc<Gauges>,
+    failure: watch::Receiver<Option<String>>,
     stream: String,
     server: watch::Receiver<Option<Server>>,
 }
@@ -148,16 +148,18 @@ impl Reader {
         let cancel = group.token().child_token();
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
         let (commit, commits) = watch::channel(Commit { position: config.position, count: 0 });
+        let (failure, failed) = watch::channel(None);
         let (server, whereabouts) = watch::channel(None);
         let control = Control {
             commit: Arc::new(commit),
             checkpoint: Arc::new(Notify::new()),
             gauges: Arc::new(Gauges::new(config.position)),
+            failure: failed,
             stream: config.options.stream.clone(),
             server: whereabouts,
         };
         let (checkpoint, gauges) = (Arc::clone(&control.checkpoint), Arc::clone(&control.gauges));
-        let handles = task::Handles { out, commits, checkpoint, gauges, server };
+        let handles = task::Handles { out, commits, checkpoint, gauges, failure, server };
         let task_cancel = cancel.clone();
         group.spawn("reader", OnFailure::StopGroup, async move {
             Task::start(config, handles, task_cancel).await?.run().await
@@ -215,6 +217,19 @@ impl Control {
         async move { checkpoint.notified().await }
     }
 
+    /// Completes if reading cannot go on for a reason that the user has to mend: says why. Cancel safe.
+    pub fn failed(&self) -> impl Future<Output = String> + Send + use<> {
+        let mut failure = self.failure.clone();
+        async move {
+            // The task ends without a failure when it is told to: then nobody waits for one.
+            let failed = failure.wait_for(Option::is_some).await.map(|failure| failure.clone().unwrap_or_default());
+            match failed {
+                Ok(error) => error,
+                Err(_) => std::future::pending().await,
+            }
+        }
+    }
+
     /// How far the reader is.
     pub fn status(&self) -> Status {
         self.gauges.snapshot()
@@ -239,27 +254,5 @@ impl Control {
             ack_pending: info.num_ack_pending,
         });
         Ok(Progress { stream_last: Sequence(stream.state.last_seq), consumer })
-    }
-}
-
-/// Removes the consumer of a dropped table, if it has a name and Weir made it for this owner; whether it did.
-///
-/// # Errors
-/// If the server cannot be asked. The consumer does no harm to anything but the server's memory.
-pub async fn remove_consumer(options: &Options, split: &SplitId, owner: &str) -> Result<bool, Error> {
-    let Some(name) = options.consumer.name.given() else { return Ok(false) };
-    let remove = async {
-        let api = Api::new(connect::connect(options, &format!("weir {owner} drop")).await?);
-        match api.consumer_info(&split.0, name).await? {
-            Some(info) if consumer::owner(&info) == Some(owner) => api.delete_consumer(&split.0, name).await,
-            _ => Ok(false),
-        }
-    };
-    match tokio::time::timeout(REMOVE_DEADLINE, Box::pin(remove)).await {
-        Ok(result) => result,
-        Err(_) => {
-            let what = format!("to delete consumer \"{name}\"");
-            Err(Error::Timeout { what, within: REMOVE_DEADLINE })
-        }
     }
 }

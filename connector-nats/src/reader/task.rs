@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weir_common::ids::Sequence;
 
-use super::build::{Built, Known, Live, Standing};
+use super::build::{Known, Live, Outcome, Standing};
 use super::intake::{Arrival, understand};
 use super::outage::{DENIAL_MS, Outage, Spacing};
 use super::status::{Gauges, Status};
@@ -32,6 +32,9 @@ use crate::reply::Delivered;
 const BATCH_MESSAGES: usize = 8192;
 /// The messages of one batch; the last one may exceed it.
 const BATCH_BYTES: usize = 4 << 20;
+/// So long after the consumer was made its guard is kept: a reader of an older term, whose end it has not heard of, may
+/// delete the consumer once more. Meta takes a node for lost, and a node takes meta for lost, in a third of the time.
+const GUARD_KEPT_MS: Millis = 10_000;
 /// How often the task looks around when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Silence is two heartbeats and a half. What waits for its acknowledgement takes 24 bytes a message, 24 MiB at most.
@@ -44,11 +47,13 @@ pub(super) struct Handles {
     pub(super) commits: watch::Receiver<Commit>,
     pub(super) checkpoint: Arc<Notify>,
     pub(super) gauges: Arc<Gauges>,
+    /// Told once, if reading cannot go on for a reason that the user has to mend.
+    pub(super) failure: watch::Sender<Option<String>>,
     pub(super) server: watch::Sender<Option<Server>>,
 }
 
 /// The end of an attempt to build the consumer: which it was, what is known now, what was built.
-type Attempted = (Incarnation, Known, Result<Built, Error>);
+type Attempted = (Incarnation, Known, Result<Outcome, Error>);
 
 pub(super) struct Task {
     config: ReaderConfig,
@@ -68,6 +73,10 @@ pub(super) struct Task {
     asking: Option<BoxFuture<'static, (Incarnation, Question, Standing)>>,
     /// A confirmation to ask for after that; a newer one stands for it.
     unconfirmed: Option<(Incarnation, u64)>,
+    /// The removal of the consumer's guard.
+    releasing: Option<BoxFuture<'static, bool>>,
+    /// When the consumer being read was made.
+    made_at: Millis,
     /// A batch that waits for room in the queue; meanwhile nothing is read.
     pending: Option<Batch>,
     actions: Vec<Action>,
@@ -97,6 +106,7 @@ enum Woken {
     Commit,
     Attempted(Box<Attempted>),
     Answered(Incarnation, Question, Standing),
+    Released(bool),
     Queued,
     Arrived(Option<async_nats::Message>),
     Acks,
@@ -113,18 +123,19 @@ impl Task {
         let connection = connect::connect_eventually(&config.options, &format!("weir {}", config.owner)).await?;
         let api = Api::new(connection.clone());
         handles.server.send_replace(Some(Server { api: api.clone(), consumer: None }));
-        let shared_name = config.options.consumer.name.given().is_some();
         Ok(Task {
             started: Instant::now(),
             link: connection.link,
             api,
             seen: Link::default(),
-            delivery: Delivery::new(config.position, shared_name, PACE),
-            known: Known::default(),
+            delivery: Delivery::new(config.position, PACE),
+            known: Known { stream_created: config.stream_created.clone(), ..Known::default() },
             live: None,
             attempting: None,
             asking: None,
             unconfirmed: None,
+            releasing: None,
+            made_at: 0,
             pending: None,
             actions: Vec::new(),
             acks: Vec::new(),
@@ -151,11 +162,18 @@ impl Task {
                 Woken::Commit => {
                     let position = self.handles.commits.borrow_and_update().position;
                     self.apply(Event::Committed { position }).await;
+                    self.release_guard();
                 }
                 Woken::Attempted(attempted) => self.attempted(*attempted).await,
                 Woken::Answered(incarnation, question, standing) => {
                     self.asking = None;
                     self.answered(incarnation, question, standing).await;
+                }
+                Woken::Released(gone) => {
+                    self.releasing = None;
+                    if let Some(live) = &mut self.live {
+                        live.guarded &= !gone;
+                    }
                 }
                 Woken::Queued => {}
                 Woken::Arrived(first) => self.burst(first).await,
@@ -187,6 +205,7 @@ impl Task {
             (incarnation, question, standing) = maybe(&mut self.asking) => {
                 Woken::Answered(incarnation, question, standing)
             }
+            gone = maybe(&mut self.releasing) => Woken::Released(gone),
             permit = self.handles.out.reserve(), if self.pending.is_some() => match (permit, self.pending.take()) {
                 (Ok(permit), Some(batch)) => {
                     permit.send(batch);
@@ -276,7 +295,7 @@ impl Task {
             Verdict::Accept => {
                 self.status.lag = delivered.pending;
                 self.status.read_ns = delivered.stored_ns;
-                if live.guard.as_ref().is_none_or(|guard| guard.admits(&message.subject)) {
+                if live.selection.as_ref().is_none_or(|selection| selection.admits(&message.subject)) {
                     let async_nats::Message { subject, payload, headers, length, .. } = message;
                     let Delivered { stream_seq: sequence, stored_ns, .. } = delivered;
                     batch.push(Message { sequence, subject, stored_ns, headers, payload });
@@ -305,6 +324,7 @@ impl Task {
             }
             self.asking = None;
             self.unconfirmed = None;
+            self.releasing = None;
             self.acks.clear();
             self.outage.begin(self.now());
         }
@@ -316,11 +336,11 @@ impl Task {
 
     async fn perform(&mut self, action: Action) {
         match action {
-            Action::Build { incarnation, position, reason, fetch } => {
+            Action::Build { incarnation, position, committed, reason, fetch } => {
                 if reason != Reason::Retry {
                     self.reason = reason;
                 }
-                self.attempt(incarnation, position, fetch).await;
+                self.attempt(incarnation, (position, committed), fetch).await;
             }
             Action::Pull { incarnation, pull } => {
                 let Some(live) = self.live.as_ref().filter(|live| live.incarnation == incarnation) else { return };
@@ -345,10 +365,21 @@ impl Task {
             Action::AwaitConfirmation => {
                 info!(
                     stream = %self.config.split,
-                    consumer = self.config.options.consumer.name.given(),
                     "the consumer was deleted by somebody else, reading waits for the next commit"
                 );
             }
+        }
+    }
+
+    /// A commit has come, so the term reigned when it was made. Nothing that an older reader did can have reached the server
+    /// later than a while after the consumer was made: the guard has done its duty.
+    fn release_guard(&mut self) {
+        let old = self.now() >= self.made_at + GUARD_KEPT_MS;
+        if let (Some(live), None, true) = (&self.live, &self.releasing, old)
+            && live.guarded
+        {
+            let (stream, owner) = (self.config.split.0.clone(), self.config.owner.clone());
+            self.releasing = Some(live.release(self.api.clone(), stream, owner).boxed());
         }
     }
 

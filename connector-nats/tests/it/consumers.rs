@@ -49,6 +49,12 @@ fn cases() -> Vec<(Vec<(&'static str, &'static str)>, Value)> {
         ),
         (vec![("consumer.deliver_policy", "new")], json!({ "opt_start_seq": 4 })),
         (vec![("scan.startup.mode", "latest")], json!({ "opt_start_seq": 4 })),
+        (
+            vec![("consumer.deliver_policy", "by_start_sequence"), ("consumer.opt_start_seq", "2")],
+            json!({ "opt_start_seq": 2 }),
+        ),
+        (vec![("scan.startup.mode", "sequence"), ("consumer.start_sequence", "3")], json!({ "opt_start_seq": 3 })),
+        (vec![("consumer.deliver_policy", "last")], json!({ "opt_start_seq": 3 })),
     ]
 }
 

@@ -2,7 +2,9 @@
 
 mod connecting;
 mod consumers;
+mod inspecting;
 mod preflight;
 mod reading;
+mod retention;
 mod support;
 mod trouble;

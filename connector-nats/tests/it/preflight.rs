@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, consumer, stream};
+use async_nats::jetstream::{self, consumer};
 use weir_common::error::Kind;
 use weir_common::ids::Sequence;
 use weir_connector_nats::{Error, preflight};
@@ -138,26 +138,6 @@ async fn subjects_that_the_stream_never_holds_are_refused() {
     assert!(error.hint().is_some_and(|hint| hint.contains("events.>")));
     start_of(server.port, &[("subject", "events.a,events.b")]).await;
     start_of(server.port, &[("subject", ">")]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn other_retentions_are_refused_by_name() {
-    let server = Server::start().await;
-    let js = server.jetstream().await;
-    for (retention, name) in
-        [(stream::RetentionPolicy::WorkQueue, "workqueue"), (stream::RetentionPolicy::Interest, "interest")]
-    {
-        let config = stream::Config {
-            name: "events".to_owned(),
-            subjects: vec!["events.>".to_owned()],
-            retention,
-            ..Default::default()
-        };
-        js.create_stream(config).await.expect("the stream can be created");
-        let error = refusal(server.port, &[]).await;
-        assert!(error.to_string().contains(name) && error.kind() == Kind::User, "{error}");
-        js.delete_stream("events").await.expect("the stream can be deleted");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::stream::Stream;
 use weir_common::ids::{Sequence, SplitId};
-use weir_connector_nats::remove_consumer;
+use weir_connector_nats::remove_consumers;
 
 use crate::support::{OWNER, Server, Table, create_stream, eventually, options, publish};
 
@@ -257,7 +257,8 @@ async fn a_found_durable_keeps_its_configuration_and_survives_the_table() {
     assert_eq!((config.ack_wait, config.max_ack_pending), (Duration::from_secs(77), 1_000));
     assert_eq!(config.metadata.get("team").map(String::as_str), Some("a"));
     let split = SplitId("events".to_owned());
-    assert!(!remove_consumer(&options, &split, OWNER).await.expect("the server answers"), "it is not Weir's");
+    let removed = remove_consumers(&options, &split, OWNER).await.expect("the server answers");
+    assert!(removed.is_empty(), "it is not Weir's");
     stream.consumer_info("theirs").await.expect("it is still there");
 }
 
@@ -272,10 +273,11 @@ async fn dropping_the_table_removes_the_durable_that_it_made() {
     table.read_rows(1).await;
     table.group.stop().await;
     let split = SplitId("events".to_owned());
-    assert!(!remove_consumer(&options, &split, "test/another").await.expect("the server answers"));
-    assert!(remove_consumer(&options, &split, OWNER).await.expect("the server answers"));
+    let removed = async |owner| remove_consumers(&options, &split, owner).await.expect("the server answers");
+    assert!(removed("test/another").await.is_empty());
+    assert_eq!(removed(OWNER).await, ["d"]);
     assert!(stream.consumer_info("d").await.is_err());
-    assert!(!remove_consumer(&options, &split, OWNER).await.expect("the server answers"));
+    assert!(removed(OWNER).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

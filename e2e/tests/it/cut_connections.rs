@@ -3,14 +3,17 @@
 //! This is where readers that trust a consumer's place lose rows: a socket that dies with deliveries in it has consumed
 //! them as far as the server knows.
 
+use async_nats::jetstream::stream::RetentionPolicy;
 use weir_e2e::chaos;
 use weir_e2e::proxy::Proxy;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::workload::Events;
 
-use crate::support::{Publishing, Reading, compare_readings, readings_acknowledged, standalone};
+use crate::support::{Publishing, Reading, compare_readings, readings_acknowledged, standalone_with};
 
 const TOTAL: u64 = 200_000;
+/// For an Interest stream: fewer than its known limit (docs/decisions, 0008).
+const TOTAL_INTEREST: u64 = 90_000;
 const RATE: u64 = 10_000;
 
 /// What happens to the network at a moment.
@@ -21,22 +24,36 @@ enum Fault {
 }
 
 #[test]
-fn a_table_is_exact_after_connections_are_cut_at_random() {
-    scenario("cut-connections", async |sandbox| {
-        let seed = chaos::seed();
-        let (nats, weir) = standalone(sandbox).await?;
+fn tables_are_exact_after_connections_are_cut_at_random() {
+    cut_connections("cut-connections", RetentionPolicy::Limits, TOTAL);
+}
+
+#[test]
+fn a_table_over_a_work_queue_is_exact_after_connections_are_cut_at_random() {
+    cut_connections("cut-connections-queue", RetentionPolicy::WorkQueue, TOTAL);
+}
+
+#[test]
+fn tables_over_an_interest_stream_are_exact_after_connections_are_cut_at_random() {
+    cut_connections("cut-connections-interest", RetentionPolicy::Interest, TOTAL_INTEREST);
+}
+
+fn cut_connections(name: &str, retention: RetentionPolicy, total: u64) {
+    scenario(name, async |sandbox| {
+        let (seed, readings) = (chaos::seed(), Reading::of(retention));
+        let (nats, weir) = standalone_with(sandbox, retention).await?;
         let proxy = Proxy::start(nats.socket(), seed).await?;
         let (mut sql, events) = (weir.sql(), Events::new("events", 7));
-        for reading in Reading::ALL {
+        for reading in readings {
             sql.query(&reading.create(&proxy.address())).await?;
         }
         let created = proxy.accepted();
         proxy.cut_after(Some(20_000..3_000_000));
         proxy.cut_all();
 
-        let mut publishing = Publishing::start(&nats, &events, TOTAL, RATE).await?;
+        let mut publishing = Publishing::start(&nats, &events, total, RATE).await?;
         let faults = [Fault::CutAll, Fault::CutAll, Fault::Swallow];
-        for fault in chaos::plan(seed, &faults, 12, TOTAL / 50..TOTAL) {
+        for fault in chaos::plan(seed, &faults, 12, total / 50..total) {
             publishing.reaches(fault.at).await?;
             eprintln!("{}: {:?}", fault.at, fault.victim);
             match fault.victim {
@@ -45,12 +62,12 @@ fn a_table_is_exact_after_connections_are_cut_at_random() {
             }
         }
         publishing.end().await?;
-        compare_readings(&mut sql, &Reading::ALL, &events, TOTAL).await?;
+        compare_readings(&mut sql, readings, &events, total).await?;
         let connections = proxy.accepted() - created;
-        let wanted = 10 * Reading::ALL.len() as u64;
+        let wanted = 10 * readings.len() as u64;
         assert!(connections >= wanted, "the connections were not cut: {connections} in all");
         proxy.cut_after(None);
         proxy.cut_all();
-        readings_acknowledged(&nats, &Reading::ALL).await
+        readings_acknowledged(&nats, readings).await
     });
 }

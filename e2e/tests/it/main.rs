@@ -23,4 +23,5 @@ mod demo;
 mod fencing;
 mod keyed;
 mod object_store;
+mod retention;
 mod telemetry;

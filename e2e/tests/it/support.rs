@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use async_nats::jetstream::stream::RetentionPolicy;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use weir_e2e::publish::{Pace, publish};
@@ -24,8 +25,13 @@ const PAGE: u64 = 20_000;
 
 /// A nats-server with a stream `EVENTS` over `events.>`, and a standalone Weir that is ready.
 pub(crate) async fn standalone(sandbox: &Sandbox) -> Result<(Nats, Weir)> {
+    standalone_with(sandbox, RetentionPolicy::Limits).await
+}
+
+/// The same with a stream of the given retention.
+pub(crate) async fn standalone_with(sandbox: &Sandbox, retention: RetentionPolicy) -> Result<(Nats, Weir)> {
     let nats = Nats::start(sandbox).await?;
-    nats.create_stream("EVENTS", &["events.>"]).await?;
+    nats.create_stream_with("EVENTS", &["events.>"], retention).await?;
     let mut weir = Weir::standalone(sandbox)?;
     weir.ready().await?;
     Ok((nats, weir))
@@ -34,7 +40,8 @@ pub(crate) async fn standalone(sandbox: &Sandbox) -> Result<(Nats, Weir)> {
 /// The options that every table over the stream `EVENTS` has.
 pub(crate) fn events_options(server: &str) -> String {
     format!(
-        "connector = 'nats', server_url = '{server}', stream = 'EVENTS', subject = 'events.>', connect_mode = 'plain'"
+        "connector = 'nats', server_url = '{server}', stream = 'EVENTS', subject = 'events.>', connect_mode = 'plain', \
+         allow_interest_stream = true"
     )
 }
 
@@ -43,20 +50,30 @@ pub(crate) fn events_options(server: &str) -> String {
 pub(crate) enum Reading {
     /// Through a durable with the ack policy of that name.
     Durable(&'static str),
-    /// Through a consumer without a name, which is gone with its connection.
-    Ephemeral,
+    /// Through a consumer that the user did not name: it is gone with its connection, or a durable where the stream's
+    /// retention asks for one.
+    Unnamed,
 }
 
 impl Reading {
     /// All there are: what must be exact must be so whichever is chosen.
     pub(crate) const ALL: [Reading; 4] =
-        [Reading::Durable("all"), Reading::Durable("explicit"), Reading::Durable("none"), Reading::Ephemeral];
+        [Reading::Durable("all"), Reading::Durable("explicit"), Reading::Durable("none"), Reading::Unnamed];
+
+    /// All that a stream of this retention can be read in at the same time: a work queue has one reader.
+    pub(crate) fn of(retention: RetentionPolicy) -> &'static [Reading] {
+        match retention {
+            RetentionPolicy::Limits => &Reading::ALL,
+            RetentionPolicy::WorkQueue => &[Reading::Unnamed],
+            RetentionPolicy::Interest => &[Reading::Durable("explicit"), Reading::Unnamed],
+        }
+    }
 
     /// The name of the table that reads so, and of its durable if it has one.
     pub(crate) fn table(self) -> String {
         match self {
             Reading::Durable(policy) => format!("by_{policy}"),
-            Reading::Ephemeral => "ephemeral".to_owned(),
+            Reading::Unnamed => "unnamed".to_owned(),
         }
     }
 
@@ -69,7 +86,7 @@ impl Reading {
                 server,
                 &format!(", consumer.durable_name = '{table}', consumer.ack_policy = '{policy}'"),
             ),
-            Reading::Ephemeral => create_events_with(&table, server, ""),
+            Reading::Unnamed => create_events_with(&table, server, ""),
         }
     }
 
@@ -179,12 +196,43 @@ pub(crate) async fn compare_readings(sql: &mut Sql, readings: &[Reading], events
     Ok(())
 }
 
-/// Waits until everything in the stream is acknowledged by those that acknowledge.
+/// Compares tables with a stream that has more messages than there are events: a server that is killed forgets the ids of
+/// messages that are deleted already, and so takes what the publisher sends again for new. Every message is in the tables
+/// once all the same.
+pub(crate) async fn compare_sequences(
+    nats: &Nats,
+    sql: &mut Sql,
+    readings: &[Reading],
+    last: u64,
+    total: u64,
+) -> Result<()> {
+    let stream = nats.jetstream().await?.get_stream("EVENTS").await?;
+    let deletes = stream.cached_info().config.retention != RetentionPolicy::Limits;
+    ensure!(deletes && last > total, "the publisher has put {last} messages into the stream, and not {total}");
+    for table in readings.iter().map(|reading| reading.table()) {
+        wait_for(sql, &format!("SELECT count(*) FROM {table}"), last, LATE).await?;
+        let distinct = format!("SELECT count(DISTINCT stream_seq), count(DISTINCT seq) FROM {table}");
+        let found = sql.query(&distinct).await?;
+        ensure!(found.row(0) == [last.to_string(), total.to_string()], "{table} is not what was published:\n{found}");
+    }
+    Ok(())
+}
+
+/// Waits until everything in the stream is acknowledged by those that acknowledge. Where that deletes messages, the stream
+/// is empty in the end, and nothing but the tables' durables is left.
 pub(crate) async fn readings_acknowledged(nats: &Nats, readings: &[Reading]) -> Result<()> {
     for durable in readings.iter().filter_map(|reading| reading.acknowledges()) {
         acknowledged(nats, &durable).await?;
     }
-    Ok(())
+    let stream = nats.jetstream().await?.get_stream("EVENTS").await?;
+    if stream.cached_info().config.retention == RetentionPolicy::Limits {
+        return Ok(());
+    }
+    eventually_equal("an empty stream with its consumers", LATE, (0, readings.len()), async || {
+        let state = stream.get_info().await?.state;
+        Ok((state.messages, state.consumer_count))
+    })
+    .await
 }
 
 /// Waits until everything in the stream is acknowledged by the durable.

@@ -131,7 +131,7 @@ fn table(id: u32) -> Arc<Table> {
         source,
         sql: String::new(),
     };
-    let splits = vec![SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1) }];
+    let splits = vec![SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1), stream_created: None }];
     Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running, dead_letters: None })
 }
 

@@ -8,16 +8,23 @@ use tracing::{info, warn};
 use weir_common::error::chain;
 use weir_common::ids::Sequence;
 
-use super::super::build::{Attempt, Gap, Live};
+use super::super::build::{Attempt, Gap, Live, Outcome};
 use super::super::fetch::Fetched;
 use super::super::{Batch, Message};
 use super::{Attempted, Task};
 use crate::delivery::{Event, Incarnation};
+use crate::error::Error;
 use crate::headers;
+use crate::options::OnGap;
 
 impl Task {
-    /// Begins to build the consumer.
-    pub(super) async fn attempt(&mut self, incarnation: Incarnation, position: Sequence, fetch: bool) {
+    /// Begins to build the consumer, with the read and the committed position.
+    pub(super) async fn attempt(
+        &mut self,
+        incarnation: Incarnation,
+        (position, committed): (Sequence, Sequence),
+        fetch: bool,
+    ) {
         if let Some(void) = self.attempting.take() {
             // Its connection was lost, so it ends at once.
             (_, self.known, _) = void.await;
@@ -27,8 +34,10 @@ impl Task {
             options: Arc::clone(&self.config.options),
             stream: self.config.split.0.clone(),
             owner: self.config.owner.clone(),
+            stored: self.config.stored,
             incarnation,
             position,
+            committed,
             fetch,
             known: self.known.clone(),
         };
@@ -52,28 +61,29 @@ impl Task {
         }
         let stream = &self.config.split;
         match result {
-            Ok(built) => {
+            Ok(Outcome { built, stream_last, fetched, gap }) => {
                 self.obstacle = None;
-                self.status.stream_last = built.stream_last;
-                let position = self.delivery.position();
-                match built.gap {
-                    Gap::None => {}
-                    Gap::Lost(lost) => {
-                        self.status.lost += lost;
-                        warn!(%stream, %position, lost, "the stream no longer holds messages that were not read yet");
-                    }
-                    Gap::Possible(sequences) => {
-                        let told = "the stream no longer holds sequences that were not read yet; whether the table's \
-                                    filters match any of them is not known";
-                        info!(%stream, %position, sequences, "{told}");
-                    }
+                self.status.stream_last = stream_last;
+                if let Some(gap) = gap {
+                    self.tell_of(gap);
                 }
-                self.announce(&built.live);
-                self.live = Some(built.live);
-                self.publish_server();
-                let (terms, position) = (built.terms, built.fetched.position);
-                self.hand_out(built.fetched);
-                self.apply(Event::Built { incarnation, terms, position }).await;
+                let position = fetched.position;
+                let event = match built {
+                    Some((live, terms)) => {
+                        self.announce(&live);
+                        self.live = Some(live);
+                        self.publish_server();
+                        self.made_at = self.now();
+                        Event::Built { incarnation, terms, position }
+                    }
+                    None => Event::Fetched { incarnation, position },
+                };
+                self.hand_out(fetched);
+                self.apply(event).await;
+            }
+            // The machine waits for this attempt for ever: reading is over.
+            Err(error) if self.is_fatal(&error) => {
+                self.handles.failure.send_replace(Some(chain(&error)));
             }
             Err(error) => {
                 let error = chain(&error);
@@ -89,9 +99,27 @@ impl Task {
         }
     }
 
+    fn tell_of(&mut self, Gap { from, count, certain }: Gap) {
+        let stream = &self.config.split;
+        if certain {
+            self.status.lost += count;
+            warn!(%stream, %from, count, "the stream no longer holds messages that were not read yet");
+        } else {
+            let told = "the stream no longer holds sequences that were not read yet; whether the table's filters match \
+                        any of them is not known";
+            info!(%stream, %from, count, "{told}");
+        }
+    }
+
+    /// Whether the table is not to be read any further.
+    fn is_fatal(&self, error: &Error) -> bool {
+        let strict = self.config.options.on_gap == OnGap::Fail;
+        strict && matches!(error, Error::Gap { .. } | Error::StreamReplaced { .. })
+    }
+
     /// Puts what was fetched, and the position above it, behind what was read before.
     fn hand_out(&mut self, fetched: Fetched) {
-        let Fetched { messages, position } = fetched;
+        let Fetched { messages, position, .. } = fetched;
         if position == self.delivery.position() {
             return;
         }

@@ -57,7 +57,9 @@ impl Task {
         self.delivery.apply(self.now(), Event::Committed { position }, &mut self.actions);
         let mut acks = std::mem::take(&mut self.acks);
         self.delivery.take_acks(usize::MAX, &mut acks);
-        let form = self.live.take().and_then(|live| live.form);
+        // Kept until the acknowledgements have left: whoever sees the pull requests end knows that nothing follows.
+        let live = self.live.take();
+        let form = live.as_ref().and_then(|live| live.form.clone());
         let client = self.api.client().clone();
         let last_words = async {
             for (token, form) in acks.into_iter().filter_map(|token| Some((token, form.as_ref()?))) {
@@ -65,6 +67,7 @@ impl Task {
                     return;
                 }
             }
+            drop(live);
             if client.flush().await.is_err() {
                 return;
             }

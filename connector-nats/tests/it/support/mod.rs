@@ -29,6 +29,7 @@ pub(crate) fn options(port: u16, pairs: &[(&str, &str)]) -> Arc<Options> {
         ("subject", "events.>"),
         ("stream", "events"),
         ("connect_mode", "plain"),
+        ("allow_interest_stream", "true"),
     ];
     let all: BTreeMap<String, String> =
         base.iter().chain(pairs).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();

@@ -25,16 +25,22 @@ impl Table {
     /// Preflight, then a reader at the position it resolved.
     pub(crate) async fn create(options: &Arc<Options>) -> Table {
         let Preflight { splits, .. } = preflight(options, OWNER).await.expect("the table can be created");
-        Table::resume(options, splits[0].sequence)
+        Table::of(options, splits[0].sequence, splits[0].stream_created.clone())
     }
 
     /// A reader at a position.
     pub(crate) fn resume(options: &Arc<Options>, position: Sequence) -> Table {
+        Table::of(options, position, None)
+    }
+
+    fn of(options: &Arc<Options>, position: Sequence, stream_created: Option<String>) -> Table {
         let group = Group::default();
         let config = ReaderConfig {
             options: Arc::clone(options),
             split: SplitId(options.stream.clone()),
             position,
+            stream_created,
+            stored: true,
             owner: OWNER.to_owned(),
         };
         let reader = Reader::spawn(config, &group);

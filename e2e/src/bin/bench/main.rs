@@ -52,6 +52,8 @@ struct Options {
 enum Part {
     /// Reading a stream into a table, beside a bare reader.
     Throughput,
+    /// The same with each ack policy, with a small ack window, and as a source that a statement reads.
+    Acks,
     /// The age of a message when a query shows it.
     Freshness,
     /// The time that queries take which look at every row of a large table.
@@ -86,7 +88,10 @@ async fn run(options: &Options, sandbox: &Sandbox) -> Result<Report> {
     println!("{cores} cores, {} messages of {} bytes", options.messages, Bids::BYTES);
     let mut report = Report::default();
     let mut nats = Nats::start(sandbox).await?;
-    if [Part::Throughput, Part::Freshness, Part::Scans, Part::Recovery].iter().any(|part| options.wants(*part)) {
+    if [Part::Throughput, Part::Acks, Part::Freshness, Part::Scans, Part::Recovery]
+        .iter()
+        .any(|part| options.wants(*part))
+    {
         standalone::measure(options, sandbox, &mut nats, &mut report).await?;
     }
     if options.wants(Part::Cluster) {
@@ -105,19 +110,20 @@ enum Kept {
 }
 
 impl Kept {
-    fn create(self, name: &str, columns: &str, stream: &str, subject: &str, nats: &Nats) -> String {
+    /// The statement that creates a table, with options besides those that it needs.
+    fn create(self, name: &str, columns: &str, (stream, subject): (&str, &str), more: &str, nats: &Nats) -> String {
         let (key, include) = match self {
             Kept::Appended => ("", ""),
             Kept::ByOffset => (", PRIMARY KEY (message)", "INCLUDE offset AS message"),
         };
         format!(
             "CREATE TABLE {name} ({columns}{key}) {include} WITH (connector = 'nats', server_url = '{}', \
-             stream = '{stream}', subject = '{subject}', connect_mode = 'plain') FORMAT PLAIN ENCODE JSON",
+             stream = '{stream}', subject = '{subject}', connect_mode = 'plain'{more}) FORMAT PLAIN ENCODE JSON",
             nats.address()
         )
     }
 }
 
 fn create_table(name: &str, kept: Kept, stream: &str, subject: &str, nats: &Nats) -> String {
-    kept.create(name, Bids::COLUMNS, stream, subject, nats)
+    kept.create(name, Bids::COLUMNS, (stream, subject), "", nats)
 }

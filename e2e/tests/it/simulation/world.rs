@@ -106,7 +106,11 @@ fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Arc<Table> {
         source: Source { options: BTreeMap::new(), encode: Encode::Json },
         sql: String::new(),
     };
-    let start = |(split, first): &(SplitId, u64)| SplitStart { split: split.clone(), sequence: Sequence(*first) };
+    let start = |(split, first): &(SplitId, u64)| SplitStart {
+        split: split.clone(),
+        sequence: Sequence(*first),
+        stream_created: None,
+    };
     let splits = splits.iter().map(start).collect();
     Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running, dead_letters: None })
 }

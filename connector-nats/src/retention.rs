@@ -1,0 +1,250 @@
+//! What a stream keeps, and what follows from it for the consumer through which it is read.
+//!
+//! Under Limits retention acknowledgements only move a consumer. Under WorkQueue retention they delete messages, and under
+//! Interest retention a message goes once every consumer that wants it has acknowledged it, or is gone. There the consumer
+//! is a durable with explicit acknowledgements, names what it filters, and exists from CREATE to DROP. Owns these rules, the
+//! name of a durable that the user did not name, and the configuration of a guard. Pure.
+
+use serde_json::json;
+use weir_common::ids::Sequence;
+
+use crate::api::{ConsumerInfo, Object, StreamConfig};
+use crate::consumer::{self, OWNER_KEY};
+use crate::error::Error;
+use crate::options::{AckPolicy, ConsumerName, OptionError, Options, Start};
+
+/// Metadata of a guard: the durable that it stands in for.
+pub const GUARD_KEY: &str = "weir.guard";
+
+/// What a stream keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retention {
+    /// Messages, until there are too many or they are too old.
+    Limits,
+    /// Messages that were not acknowledged: each goes to one consumer.
+    WorkQueue,
+    /// Messages that a consumer still wants.
+    Interest,
+}
+
+impl Retention {
+    /// What a stream keeps; nothing if it has a retention that this version does not know.
+    pub fn of(stream: &StreamConfig) -> Option<Retention> {
+        match stream.retention.as_str() {
+            "limits" | "" => Some(Retention::Limits),
+            "workqueue" => Some(Retention::WorkQueue),
+            "interest" => Some(Retention::Interest),
+            _ => None,
+        }
+    }
+
+    /// Whether acknowledgements delete messages.
+    pub fn deletes_acknowledged(self) -> bool {
+        self != Retention::Limits
+    }
+
+    /// As users write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Retention::Limits => "Limits",
+            Retention::WorkQueue => "WorkQueue",
+            Retention::Interest => "Interest",
+        }
+    }
+}
+
+/// Checks that a stream may be read at all: where acknowledgements delete messages only what is stored may be.
+///
+/// # Errors
+/// [`Error::NotStored`].
+pub fn check_use(stream: &str, retention: Retention, stored: bool) -> Result<(), Error> {
+    if stored || !retention.deletes_acknowledged() {
+        return Ok(());
+    }
+    Err(Error::NotStored { stream: stream.to_owned(), retention: retention.as_str() })
+}
+
+/// Checks options that a stream of this retention rules out.
+///
+/// # Errors
+/// Names the first of them.
+pub fn check(options: &Options, retention: Retention) -> Result<(), OptionError> {
+    if !retention.deletes_acknowledged() {
+        return Ok(());
+    }
+    let refuse = |option: &str, message: &str, hint: &str| {
+        let message = format!("{message} on a stream with {} retention", retention.as_str());
+        Err(OptionError::new(option, message).with_hint(hint))
+    };
+    let consumer = &options.consumer;
+    if retention == Retention::Interest && !options.allow_interest_stream {
+        let message = "is needed to read a stream with Interest retention";
+        let hint = "nats-server has been seen to discard messages that were still wanted when a consumer was made anew that \
+                    more than 100,000 messages lay above: set `allow_interest_stream` to true to read it all the same, or use \
+                    Limits or WorkQueue retention";
+        return Err(OptionError::new("allow_interest_stream", message).with_hint(hint));
+    }
+    if let Some(policy) = consumer.ack_policy.filter(|policy| *policy != AckPolicy::Explicit) {
+        let message = format!("\"{}\" is not possible", policy.as_str());
+        let hint = "acknowledgements delete messages there, so each is given by itself: use explicit, or leave it out";
+        return refuse("consumer.ack_policy", &message, hint);
+    }
+    if retention == Retention::WorkQueue && options.start != Start::Earliest {
+        let hint = "a queue hands out everything that was not acknowledged: use earliest, or leave it out";
+        return refuse("scan.startup.mode", "must be earliest (consumer.deliver_policy: all)", hint);
+    }
+    if retention == Retention::Interest && consumer.memory_storage == Some(true) {
+        let hint = "the consumer is gone when the server restarts, and messages with it: use false, or leave it out";
+        return refuse("consumer.memory_storage", "must not be true", hint);
+    }
+    Ok(())
+}
+
+/// What the user should be told before a stream of this retention is read with these options.
+pub fn notices(options: &Options, retention: Retention, name: &ConsumerName) -> Vec<String> {
+    if !retention.deletes_acknowledged() {
+        return options.consumer.unacknowledged_notices.clone();
+    }
+    let mut notices = Vec::new();
+    let kind = retention.as_str();
+    if let (false, Some(given)) = (options.consumer.name.is_durable(), name.given()) {
+        notices.push(format!(
+            "a stream with {kind} retention is read through a durable consumer: Weir makes \"{given}\", and removes it \
+             when the table is dropped"
+        ));
+    }
+    if let (Retention::Interest, Some(threshold)) = (retention, options.consumer.inactive_threshold) {
+        notices.push(format!(
+            "consumer.inactive_threshold: if Weir does not read for {} seconds the server forgets the consumer, and with \
+             it the messages that only it still wants",
+            threshold.as_secs()
+        ));
+    }
+    notices
+}
+
+/// What the consumer is called. Where acknowledgements delete messages it is a durable, whether the user named it or not.
+pub fn consumer_name(options: &Options, retention: Retention, owner: &str) -> ConsumerName {
+    match &options.consumer.name {
+        ConsumerName::Anonymous if retention.deletes_acknowledged() => ConsumerName::Durable(default_name(owner)),
+        ConsumerName::Named(name) if retention.deletes_acknowledged() => ConsumerName::Durable(name.clone()),
+        name => name.clone(),
+    }
+}
+
+/// `weir-<cluster>-<table>`. What a consumer's name cannot hold, and what would make two owners share one, is written as
+/// `=` and its bytes in hexadecimal.
+fn default_name(owner: &str) -> String {
+    let mut name = "weir-".to_owned();
+    for byte in owner.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => name.push(char::from(byte)),
+            b'/' => name.push('-'),
+            byte => name.push_str(&format!("={byte:02x}")),
+        }
+    }
+    name
+}
+
+/// What a consumer filters where acknowledgements delete messages, whether it names one subject or many: an unnamed filter
+/// is everything, whatever the stream comes to hold.
+pub fn explicit_filters(config: &Object) -> Vec<String> {
+    let filters = consumer::named_filters(config);
+    if filters.is_empty() { vec![">".to_owned()] } else { filters }
+}
+
+/// The guard of a durable: like it, but it is never read. It keeps everything from a sequence on while the durable is made
+/// anew.
+pub fn guard(durable: &Object, name: &str, durable_name: &str, owner: &str, position: Sequence) -> Object {
+    let mut config = consumer::starting_at(durable, position);
+    for field in ["inactive_threshold", "mem_storage", "backoff", "max_deliver", "sample_freq"] {
+        config.remove(field);
+    }
+    config.insert("name".to_owned(), json!(name));
+    config.insert("durable_name".to_owned(), json!(name));
+    config.insert("description".to_owned(), json!(format!("Weir {owner}: guard of {durable_name}")));
+    config.insert("metadata".to_owned(), json!({ OWNER_KEY: owner, GUARD_KEY: durable_name }));
+    config
+}
+
+/// The durable that a consumer is the guard of, if it is one.
+pub fn guards(info: &ConsumerInfo) -> Option<&str> {
+    info.config.get("metadata")?.get(GUARD_KEY)?.as_str()
+}
+
+/// The same configuration, delivering everything.
+pub fn delivering_all(config: &Object) -> Object {
+    let mut config = consumer::starting_at(config, Sequence(0));
+    config.remove("opt_start_seq");
+    config.insert("deliver_policy".to_owned(), json!("all"));
+    config
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn options(pairs: &[(&str, &str)]) -> Options {
+        let base = [
+            ("connector", "nats"),
+            ("server_url", "h:1"),
+            ("subject", "a.>"),
+            ("stream", "s"),
+            ("allow_interest_stream", "true"),
+        ];
+        let all: BTreeMap<String, String> =
+            base.iter().chain(pairs).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Options::parse(&all).expect("the options are right")
+    }
+
+    #[test]
+    fn options_that_the_retention_rules_out_are_named() {
+        use Retention::{Interest, Limits, WorkQueue};
+        let cases = [
+            (("consumer.ack_policy", "all"), vec![WorkQueue, Interest]),
+            (("consumer.ack_policy", "none"), vec![WorkQueue, Interest]),
+            (("scan.startup.mode", "latest"), vec![WorkQueue]),
+            (("consumer.memory_storage", "true"), vec![Interest]),
+            (("allow_interest_stream", "false"), vec![Interest]),
+        ];
+        for (pair, refusing) in cases {
+            for retention in [Limits, WorkQueue, Interest] {
+                let result = check(&options(&[pair]), retention);
+                let refused = result.err().map(|error| error.option);
+                let expected = refusing.contains(&retention).then(|| pair.0.to_owned());
+                assert_eq!(refused, expected, "{pair:?} on {retention:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_durable_is_named_after_cluster_and_table_where_one_is_needed() {
+        let named = |pairs: &[(&str, &str)], retention| consumer_name(&options(pairs), retention, "dev/orders");
+        assert_eq!(named(&[], Retention::Limits), ConsumerName::Anonymous);
+        assert_eq!(named(&[], Retention::WorkQueue), ConsumerName::Durable("weir-dev-orders".to_owned()));
+        let given = named(&[("consumer.name", "n")], Retention::Interest);
+        assert_eq!(given, ConsumerName::Durable("n".to_owned()));
+        assert_ne!(default_name("a/b-c"), default_name("a-b/c"));
+        assert_eq!(default_name("dev/Ünit 1.x"), "weir-dev-=c3=9cnit=201=2ex");
+    }
+
+    #[test]
+    fn a_guard_keeps_what_its_durable_wants_and_nothing_else_of_it() {
+        let durable = json!({
+            "name": "d", "durable_name": "d", "filter_subjects": ["a", "b"], "ack_policy": "explicit", "deliver_policy": "all",
+            "inactive_threshold": 5, "backoff": [1, 2], "max_deliver": 3, "metadata": { "theirs": "x" },
+        });
+        let serde_json::Value::Object(durable) = durable else { panic!("an object") };
+        let expected = json!({
+            "name": "d-guard", "durable_name": "d-guard", "filter_subjects": ["a", "b"], "ack_policy": "explicit",
+            "deliver_policy": "by_start_sequence", "opt_start_seq": 7, "description": "Weir c/t: guard of d",
+            "metadata": { "weir.owner": "c/t", "weir.guard": "d" },
+        });
+        let guard = guard(&durable, "d-guard", "d", "c/t", Sequence(7));
+        assert_eq!(serde_json::Value::Object(guard), expected);
+        let all = delivering_all(&durable);
+        assert_eq!((&all["deliver_policy"], all.get("opt_start_seq")), (&json!("all"), None));
+    }
+}
