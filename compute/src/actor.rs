@@ -116,11 +116,22 @@ impl Storage {
     }
 }
 
+/// What is stored of a table is not understood, although it was when the table was created.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotUnderstood {
+    /// The options of WITH.
+    #[error(transparent)]
+    Options(#[from] weir_connector_nats::OptionError),
+    /// The schema of its messages.
+    #[error("the stored schema of the messages cannot be used")]
+    Schema(#[from] weir_common::protobuf::Error),
+}
+
 /// Starts an actor in `group` and returns its inbox.
 ///
 /// # Errors
-/// If the table's stored options are not understood by this version.
-pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Message>, weir_connector_nats::OptionError> {
+/// If what is stored of the table is not understood by this version.
+pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Message>, NotUnderstood> {
     let options = Arc::new(Options::parse(&config.table.declared.source.options)?);
     let owner = format!("{}/{}", config.cluster, config.table.declared.name);
     let reader = Reader::spawn(
@@ -134,7 +145,9 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Messag
     );
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let declared = &config.table.declared;
-    let decoder = Decoder::new(&declared.columns, &config.split.split.0).with_primary_key(&declared.primary_key);
+    let decoder = Decoder::new(&declared.columns, &config.split.split.0)
+        .with_encode(&declared.source.encode, &declared.columns)?
+        .with_primary_key(&declared.primary_key);
     let actor = Actor {
         options,
         owner,

@@ -20,7 +20,7 @@ use sqlparser::ast;
 use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
 
 pub(crate) use copy::CopyFormat;
-pub(crate) use create_table::{ColumnDef, CreateTable};
+pub(crate) use create_table::{ColumnDef, CreateTable, Encoding, Format, WithOption};
 use cursor::Cursor;
 pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
 pub(crate) use declare::{Declare, Fetch};
