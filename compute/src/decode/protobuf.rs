@@ -22,8 +22,9 @@
 //! | `google.protobuf.Duration` | below 292 years, rounded to microseconds |
 //! | wrappers (`Int32Value`, …) | what they wrap; absent: NULL |
 //!
-//! Fields without a column are skipped, groups too. A field whose wire type is another than the schema's makes the record
-//! bad: then the publisher has another schema, and a row that lacks the field would hide that.
+//! Fields without a column are skipped; a group is a message that is written in another way. A field whose wire type is
+//! another than the schema's makes the record bad: then the publisher has another schema, and a row that lacks the field
+//! would hide that.
 
 mod json;
 mod plan;

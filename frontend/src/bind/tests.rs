@@ -327,7 +327,7 @@ fn declared_columns_have_to_fit_the_schema() {
     fails(
         "at timestamp",
         "42804 at 17: column \"at\": the field at is of type google.protobuf.Timestamp, which does not fit \
-         into timestamp without time zone\n  hint: it fits into timestamp with time zone, struct<",
+         into timestamp without time zone\n  hint: it fits into timestamp with time zone, a struct of fields of google.protobuf.Timestamp, jsonb",
     );
     fails(
         "id int",
@@ -358,16 +358,17 @@ fn messages_that_are_no_columns_say_so() {
     };
     let recursive = infer("p.Tree", &[]);
     assert!(recursive.starts_with(
-        "0A000 at 122: the message \"p.Tree\" contains itself: forest.trees\n  hint: read it as jsonb, with the option \
+        "0A000 at 124: the message \"p.Tree\" contains itself: forest.trees\n  hint: read it as jsonb, with the option \
          messages_as_jsonb = 'p.Tree'"
     ), "{recursive}");
     assert!(infer("p.Tree", &["p.Tree"]).starts_with("t\n  n integer Payload\n  forest struct<trees jsonb[]> Payload"));
-    assert!(infer("p.Empty", &[]).starts_with("42P16 at 122: the message \"p.Empty\" has no fields"));
+    assert!(infer("p.Empty", &[]).starts_with("42P16 at 124: the message \"p.Empty\" has no fields"));
 }
 
 #[test]
 fn credentials_of_a_schema_are_not_kept() {
-    let sql = "CREATE TABLE t WITH (connector = 'nats', server_url = 'x:1', subject = 'a', stream = 's', password = 'p') \
+    let sql = "CREATE TABLE t WITH (connector = 'nats', server_url = 'x:1', subject = 'a', stream = 's', \
+               connect_mode = 'user_and_password', username = 'u', password = 'p') \
                FORMAT PLAIN ENCODE PROTOBUF (message = 'p.Event', schema.location = 's3://b/k', s3.access.key = 'AK', \
                aws.credentials.secret_access_key = 'SK', s3.region = 'r')";
     let kept = bound(sql, Some(schema(PROTO, "p.Event", &[]))).expect("a table").table;

@@ -117,7 +117,7 @@ async fn what_a_server_answers_is_told() {
     let missing = Server::start(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec()).await;
     let address = &missing.address;
     let options = format!("message = 'p.Event', schema.location = 'http://{address}/a'");
-    let expected = format!("58030 at 91: the schema at http://{address}/a cannot be read: it answers 404 Not Found");
+    let expected = format!("58030 at 98: the schema at http://{address}/a cannot be read: it answers 404 Not Found");
     assert_outcome(&options, &expected).await;
 
     let moved = b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\ncontent-length: 0\r\n\r\n";
@@ -131,7 +131,7 @@ async fn what_a_server_answers_is_told() {
 
     let free = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     let options = format!("message = 'p.Event', schema.location = 'http://{free}/a'");
-    assert!(outcome(&options).await.contains(&format!("58030 at 91: the schema at http://{free}/a cannot be read: ")));
+    assert!(outcome(&options).await.contains(&format!("58030 at 98: the schema at http://{free}/a cannot be read: ")));
 }
 
 #[tokio::test]

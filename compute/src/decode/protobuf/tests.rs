@@ -5,7 +5,9 @@ use arrow::array::RecordBatch;
 use proptest::prelude::*;
 use prost::Message as _;
 use prost_reflect::prost_types::FileDescriptorSet;
-use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value as Reflected};
+use prost_reflect::{
+    DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value as Reflected,
+};
 use weir_common::catalog::{Column, Encode, Origin};
 use weir_common::protobuf::columns as infer;
 
@@ -261,7 +263,7 @@ fn what_is_not_a_message_of_the_schema_is_bad() {
             "payload is not a message of the schema: field \"string\": its wire type is not that of the schema at byte 1",
         ),
         (b"\xc2\x01\x04\x0a\x05ab", "payload is not a message of the schema: length beyond the end at byte 5"),
-        (b"\x1c", "payload is not a message of the schema: end of a group that was not begun at byte 1"),
+        (b"\xac\x3f", "payload is not a message of the schema: end of a group that was not begun at byte 2"),
         (b"\xab\x3f\x08\x01", "payload is not a message of the schema: unexpected end at byte 4"),
         (
             b"\xea\x01\x0b\x08\x80\x92\xb8\xc3\x98\xfe\xff\xff\xff\x01",
