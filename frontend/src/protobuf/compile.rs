@@ -31,7 +31,7 @@ pub(super) fn compile(bytes: &[u8], location: &Location) -> Result<FileDescripto
 /// The bytes as text, if that is what they are: a set of descriptors is full of control characters.
 fn text(bytes: &[u8]) -> Option<&str> {
     let is_binary = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
-    str::from_utf8(bytes).ok().filter(|_| !bytes.iter().any(|byte| is_binary(byte)))
+    str::from_utf8(bytes).ok().filter(|_| !bytes.iter().any(is_binary))
 }
 
 fn compile_text(text: &str, location: &Location) -> Result<FileDescriptorSet, Error> {
