@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Sequence, SplitId, TableId};
 use crate::protobuf::MessageSchema;
-use crate::types::SqlType;
+use crate::types::{SqlType, StructField};
 
 /// A validated `CREATE TABLE … WITH (connector = 'nats', …)`, before it has an id and start positions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub struct Column {
 }
 
 /// What of a message a column is filled with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// The field of the payload that bears the column's name.
@@ -51,6 +51,26 @@ pub enum Origin {
     Subject,
     /// `INCLUDE partition`: the split's id, a varchar.
     Partition,
+    /// `INCLUDE timestamp`: when the server stored the message, a timestamptz.
+    Timestamp,
+    /// `INCLUDE payload`: the payload as a whole, a jsonb if it is JSON, else a bytea.
+    WholePayload,
+    /// `INCLUDE header`: all headers, of [`Origin::headers_type`].
+    Headers,
+    /// `INCLUDE header 'name'`: the first value of one header, a bytea or a varchar.
+    Header {
+        /// The header's name; the case of letters counts, as for NATS.
+        name: String,
+    },
+}
+
+impl Origin {
+    /// The type of a column of all headers: `struct<key varchar, value bytea>[]`.
+    pub fn headers_type() -> SqlType {
+        let field = |name: &str, ty| StructField { name: name.to_owned(), ty };
+        let header = vec![field("key", SqlType::Varchar), field("value", SqlType::Bytea)];
+        SqlType::Array(Box::new(SqlType::Struct(header)))
+    }
 }
 
 /// Where a table's rows come from.
@@ -88,6 +108,9 @@ pub struct Table {
     pub splits: Vec<SplitStart>,
     /// Whether its job runs.
     pub state: JobState,
+    /// The id under which its dead letters are stored; tables that are older than dead letters have none.
+    #[serde(default)]
+    pub dead_letters: Option<TableId>,
 }
 
 /// A split and the first sequence to read of it.
@@ -116,6 +139,32 @@ impl Table {
     /// The columns that users see.
     pub fn schema(&self) -> SchemaRef {
         self.declared.schema()
+    }
+
+    /// The ids under which it stores something.
+    pub fn ids(&self) -> impl Iterator<Item = TableId> {
+        std::iter::once(self.id).chain(self.dead_letters)
+    }
+
+    /// Its dead-letter table: a row for each message that is no row of the table, written by the same actors.
+    pub fn dead_letter_table(&self) -> Option<Table> {
+        let column = |name: &str, ty| Column { name: name.to_owned(), ty, origin: Origin::Payload };
+        let declared = NewTable {
+            columns: vec![
+                column("stream", SqlType::Varchar),
+                column("sequence", SqlType::BigInt),
+                column("subject", SqlType::Varchar),
+                column("headers", Origin::headers_type()),
+                column("payload", SqlType::Bytea),
+                column("error", SqlType::Varchar),
+                column("column", SqlType::Varchar),
+                column("time", SqlType::Timestamptz),
+            ],
+            primary_key: Vec::new(),
+            ..self.declared.clone()
+        };
+        let id = self.dead_letters?;
+        Some(Table { id, declared, splits: Vec::new(), state: self.state.clone(), dead_letters: None })
     }
 }
 

@@ -20,6 +20,7 @@ pub mod trace;
 
 use std::io::IsTerminal;
 
+use tracing::warn;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -28,16 +29,23 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 pub use metrics::{meter, render_metrics};
 pub use otlp::Export;
 
+use crate::error::chain;
+
 /// Weir's own lines from INFO up. What happens to connections to NATS, to the object store and to the receiver of
 /// telemetry is logged where it is handled, so the clients' own account of the same is left out.
 pub const DEFAULT_FILTER: &str = "info,slatedb=warn,object_store=warn,async_nats=off,opentelemetry=off";
+
+/// The variable that says otherwise.
+const FILTER: &str = "WEIR_LOG";
 
 /// Starts logging, and export if there is any. Call once, first thing in `main`, before the first instrument is made.
 ///
 /// # Panics
 /// If it is called twice.
 pub fn start(export: Option<&Export>) {
-    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let wanted = EnvFilter::try_from_env(FILTER);
+    let unreadable = wanted.as_ref().err().filter(|_| std::env::var_os(FILTER).is_some()).map(|error| chain(error));
+    let filter = wanted.unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
     let filter = filter.and(filter_fn(|metadata| metadata.target() != trace::TARGET));
     let log = fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     let log = if std::env::var("WEIR_LOG_FORMAT").is_ok_and(|format| format == "json") {
@@ -47,6 +55,9 @@ pub fn start(export: Option<&Export>) {
     };
     let traces = export.map(|export| export.layer().with_filter(filter_fn(trace::is_traced)));
     tracing_subscriber::registry().with(log).with(traces).init();
+    if let Some(error) = unreadable {
+        warn!(error, "{FILTER} cannot be read, so that what is logged is the default");
+    }
     if let Some(export) = export {
         metrics::export_through(export);
     }

@@ -5,13 +5,14 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use prost::Message;
+use prost::Message as _;
 use prost_reflect::prost_types::FileDescriptorSet;
 use weir_common::catalog::{Column, Encode, Origin};
 use weir_common::protobuf::MessageSchema;
 use weir_common::types::SqlType;
 use weir_compute::block;
 use weir_compute::decode::{Decoder, block_schema};
+use weir_connector_nats::Message;
 
 const RECORDS: u32 = 4096;
 const ROUNDS: u32 = 100;
@@ -24,7 +25,7 @@ const SCHEMA: &str = r#"syntax = "proto3";
     }"#;
 
 /// A bid as Protobuf.
-#[derive(Clone, PartialEq, Message)]
+#[derive(Clone, PartialEq, prost::Message)]
 struct Bid {
     #[prost(int64, tag = "1")]
     auction: i64,
@@ -53,22 +54,22 @@ fn main() {
         ("extra", SqlType::Varchar),
     ]
     .map(|(name, ty)| Column { name: name.to_owned(), ty, origin: Origin::Payload });
-    let payloads: Vec<String> = (0..RECORDS).map(payload).collect();
-    println!("{} bytes a record", payloads.iter().map(String::len).sum::<usize>() / payloads.len());
+    let messages: Vec<Message> = (1..).zip(0..RECORDS).map(|(at, n)| Message::new(at, "bids.1", payload(n))).collect();
+    println!("{} bytes a record", messages.iter().map(|message| message.payload.len()).sum::<usize>() / messages.len());
 
     let mut decoder = Decoder::new(&columns, "bids");
-    let mut decode = |payloads: &[String]| {
-        for (sequence, payload) in (1..).zip(payloads) {
-            decoder.append(payload.as_bytes(), sequence, "bids.1").expect("a good record");
+    let mut decode = |messages: &[Message]| {
+        for message in messages {
+            decoder.append(message).expect("a good record");
         }
         decoder.finish()
     };
-    report("decode", || black_box(decode(&payloads)).num_rows());
+    report("decode", || black_box(decode(&messages)).num_rows());
     decode_protobuf(&columns);
-    let batch = decode(&payloads);
+    let batch = decode(&messages);
     report("encode", || black_box(block::encode(&batch)).len());
     let (encoded, schema) = (block::encode(&batch), block_schema(&columns));
-    println!("{} bytes a row in the block", encoded.len() / payloads.len());
+    println!("{} bytes a row in the block", encoded.len() / messages.len());
     report("read back", || black_box(block::decode(&encoded, &schema, None).expect("a block")).num_rows());
     report("read back one column", || {
         black_box(block::decode(&encoded, &schema, Some(&[2])).expect("a block")).num_rows()
@@ -88,11 +89,15 @@ fn decode_protobuf(columns: &[Column]) {
         .collect();
     let mut decoder =
         Decoder::new(&columns, "bids").with_encode(&Encode::Protobuf(schema), &columns).expect("columns of the schema");
-    let payloads: Vec<Vec<u8>> = (0..RECORDS).map(|n| bid(n).encode_to_vec()).collect();
-    println!("{} bytes a message", payloads.iter().map(Vec::len).sum::<usize>() / payloads.len());
+    let messages = (1..).zip(0..RECORDS).map(|(at, n)| Message::new(at, "bids.1", bid(n).encode_to_vec()));
+    let messages: Vec<Message> = messages.collect();
+    println!(
+        "{} bytes a message",
+        messages.iter().map(|message| message.payload.len()).sum::<usize>() / messages.len()
+    );
     report("decode a message", || {
-        for (sequence, payload) in (1..).zip(&payloads) {
-            decoder.append(payload, sequence, "bids.1").expect("a good record");
+        for message in &messages {
+            decoder.append(message).expect("a good record");
         }
         black_box(decoder.finish()).num_rows()
     });

@@ -1,6 +1,8 @@
 //! An actor: one split of one table, from messages to what is stored. Its task owns the reader and the decoder; barriers
 //! reach it from the node; what it writes, and barriers, leave it for its slot or, if the table is keyed, for all slots.
 //!
+//! A message that is no row of the table becomes a row of its dead letters, unless the table's options say otherwise.
+//!
 //! Invariant: when the actor delivers the barrier of an epoch with a position, every row below the position was sent
 //! before, to whichever slot, and no row at or above it was.
 //!
@@ -11,6 +13,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -23,9 +26,11 @@ use weir_common::catalog::Table;
 use weir_common::error::chain;
 use weir_common::ids::{Epoch, Sequence, TableSplit, TermId, VnodeRange};
 use weir_common::task::{Group, OnFailure};
-use weir_connector_nats::{Batch, Options, Reader, ReaderConfig, remove_consumer};
+use weir_connector_nats::options::OnError;
+use weir_connector_nats::{Batch, Control, Options, Reader, ReaderConfig, remove_consumer};
 
-use crate::decode::Decoder;
+use crate::dead_letters::DeadLetters;
+use crate::decode::{BadRecord, Decoder};
 use crate::metrics::{self, Metrics};
 use crate::node::state::Event;
 use crate::node::task::Inputs;
@@ -79,6 +84,7 @@ struct Actor {
     reader: Reader,
     decoder: Decoder,
     storage: Storage,
+    dead_letters: Option<DeadLetters>,
     inbox: mpsc::Receiver<Message>,
     /// The next sequence to decode.
     position: Sequence,
@@ -90,6 +96,7 @@ struct Actor {
     barriers: VecDeque<(Epoch, Sequence)>,
     labels: [KeyValue; 1],
     bad_records: BadRecordLog,
+    bad_count: Arc<AtomicU64>,
     /// Whether a checkpoint that shows the first rows was asked for.
     started: bool,
     /// Fetched once the last barrier was delivered: then nothing is read any more.
@@ -127,11 +134,20 @@ pub(crate) enum NotUnderstood {
     Schema(#[from] weir_common::protobuf::Error),
 }
 
-/// Starts an actor in `group` and returns its inbox.
+/// A running actor.
+pub(crate) struct Handle {
+    pub(crate) inbox: mpsc::Sender<Message>,
+    /// What can be asked of its reader.
+    pub(crate) reader: Control,
+    /// How many messages were no row of the table.
+    pub(crate) bad_records: Arc<AtomicU64>,
+}
+
+/// Starts an actor in `group`.
 ///
 /// # Errors
 /// If what is stored of the table is not understood by this version.
-pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Message>, NotUnderstood> {
+pub(crate) fn spawn(config: Config, group: &Group) -> Result<Handle, NotUnderstood> {
     let options = Arc::new(Options::parse(&config.table.declared.source.options)?);
     let owner = format!("{}/{}", config.cluster, config.table.declared.name);
     let reader = Reader::spawn(
@@ -148,12 +164,15 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Messag
     let decoder = Decoder::new(&declared.columns, &config.split.split.0)
         .with_encode(&declared.source.encode, &declared.columns)?
         .with_primary_key(&declared.primary_key);
+    let (control, bad_count) = (reader.control(), Arc::<AtomicU64>::default());
     let actor = Actor {
+        bad_count: Arc::clone(&bad_count),
         options,
         owner,
         reader,
         decoder,
         storage: Storage::new(&config.table, &config.outlets),
+        dead_letters: DeadLetters::new(&config.table, &config.split.split),
         inbox,
         position: config.position,
         first: config.position,
@@ -166,7 +185,7 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<mpsc::Sender<Messag
         config,
     };
     group.spawn("actor", OnFailure::Log, actor.run(group.token().clone()));
-    Ok(sender)
+    Ok(Handle { inbox: sender, reader: control, bad_records: bad_count })
 }
 
 impl Actor {
@@ -228,7 +247,7 @@ impl Actor {
     }
 
     async fn barrier(&mut self, epoch: Epoch) -> ControlFlow<()> {
-        if self.close_block().await.is_break() {
+        if self.close_block().await.is_break() || self.close_dead_letters().await.is_break() {
             return ControlFlow::Break(());
         }
         self.barriers.push_back((epoch, self.position));
@@ -248,12 +267,10 @@ impl Actor {
             if self.decoder.is_empty() {
                 self.first = Sequence(message.sequence);
             }
-            match self.decoder.append(&message.payload, message.sequence, message.subject.as_str()) {
+            match self.decoder.append(message) {
                 Ok(()) => rows += 1,
-                Err(bad) => {
-                    self.config.metrics.bad_records.add(1, &self.labels);
-                    self.bad_records.log(&self.config.table, message.sequence, &bad);
-                }
+                Err(bad) if self.reject(message, &bad).await.is_break() => return ControlFlow::Break(()),
+                Err(_) => {}
             }
             bytes += message.payload.len() as u64;
             self.position = Sequence(message.sequence + 1);
@@ -272,6 +289,46 @@ impl Actor {
         self.config.metrics.rows.add(rows, &self.labels);
         self.config.metrics.bytes.add(bytes, &self.labels);
         ControlFlow::Continue(())
+    }
+
+    /// Does with a bad record what the table's options say.
+    async fn reject(&mut self, message: &weir_connector_nats::Message, bad: &BadRecord) -> ControlFlow<()> {
+        self.config.metrics.bad_records.add(1, &self.labels);
+        self.bad_count.fetch_add(1, Ordering::Relaxed);
+        let table = &self.config.table;
+        match (self.options.on_error, &mut self.dead_letters) {
+            (OnError::Fail, _) => {
+                let error = format!("message {} of stream \"{}\": {bad}", message.sequence, self.config.split.split);
+                let failed = Event::JobFailed(self.config.term, table.id, error);
+                self.config.node.send(failed).await;
+                // The term is about to end, and the next one leaves the job out: nothing of the message is committed.
+                return ControlFlow::Break(());
+            }
+            (OnError::DeadLetter, Some(dead_letters)) => {
+                self.bad_records.log(table, message.sequence, bad, "kept a bad record as a dead letter");
+                dead_letters.append(message, bad);
+                if dead_letters.bytes() >= BLOCK_BYTES_MAX {
+                    return self.close_dead_letters().await;
+                }
+            }
+            (OnError::Skip, _) | (OnError::DeadLetter, None) => {
+                self.bad_records.log(table, message.sequence, bad, "skipped a bad record");
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Sends dead letters on their way, to a slot of this node.
+    async fn close_dead_letters(&mut self) -> ControlFlow<()> {
+        let Some(dead_letters) = &mut self.dead_letters else { return ControlFlow::Continue(()) };
+        let own = self.config.outlets.iter().find(|outlet| outlet.is_local()).expect("the actor's slot is on its node");
+        let Some((key, value)) = dead_letters.close(vnode(own.vnodes, self.epoch)) else {
+            return ControlFlow::Continue(());
+        };
+        match own.write_entry(&self.config.split, key, value).await {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(Closed) => ControlFlow::Break(()),
+        }
     }
 
     /// Sends the rows in the decoder on their way. Waits for credits while the actor is far ahead of a seal.
@@ -337,14 +394,14 @@ struct BadRecordLog {
 }
 
 impl BadRecordLog {
-    fn log(&mut self, table: &Table, sequence: u64, bad: &crate::decode::BadRecord) {
+    fn log(&mut self, table: &Table, sequence: u64, bad: &BadRecord, what: &str) {
         let now = Instant::now();
         if self.next.is_some_and(|next| now < next) {
             self.unmentioned += 1;
             return;
         }
         let others = std::mem::take(&mut self.unmentioned);
-        warn!(table = table.declared.name, sequence, error = %bad, others_since_last = others, "skipped a bad record");
+        warn!(table = table.declared.name, sequence, error = %bad, others_since_last = others, "{what}");
         self.next = Some(now + BAD_RECORD_LOG_INTERVAL);
     }
 }

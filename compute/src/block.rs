@@ -184,6 +184,7 @@ mod tests {
     use proptest::prelude::*;
     use weir_common::catalog::{Column, Origin};
     use weir_common::types::{SqlType, StructField};
+    use weir_connector_nats::Message;
 
     use super::*;
     use crate::decode::{Decoder, block_schema};
@@ -220,7 +221,7 @@ mod tests {
                 "{{\"a\":{number},\"b\":{text},\"c\":true,\"d\":7,\"f\":[{text}],\"g\":\"\\\\x00\",\
                  \"h\":[[{text},null],null,[]],\"i\":{{\"x\":{number},\"y\":[1,null]}}}}"
             );
-            decoder.append(record.as_bytes(), sequence, "subject").expect("a good record");
+            decoder.append(&Message::new(sequence, "subject", record)).expect("a good record");
         }
         decoder.finish()
     }

@@ -44,6 +44,7 @@ mod cell;
 mod column;
 mod convert;
 mod fields;
+mod included;
 mod json;
 mod jsonb;
 mod nested;
@@ -57,11 +58,12 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use weir_common::catalog::{Column, Encode, Origin};
 use weir_common::error::Kind;
 use weir_common::types::SqlType;
+use weir_connector_nats::Message;
 
 use cell::{Cell, Scratch, Span};
 use column::Builder;
 use fields::Fields;
-use json::{Scanner, Value};
+use json::Scanner;
 
 /// The hidden column behind a table's own: the stream sequence of each row, UInt64 and never null.
 pub const SEQUENCE_COLUMN: &str = "_weir_sequence";
@@ -120,11 +122,14 @@ pub enum BadRecord {
     /// A field of a Protobuf message has no place in its column.
     #[error("field \"{path}\": {reason}")]
     Field {
-        /// The names of the fields that lead to it, joined by points.
+        /// The column, and the names of the fields in it that lead to the value, joined by points.
         path: String,
         /// What is wrong.
         reason: String,
     },
+    /// The payload as a whole is no jsonb.
+    #[error("payload has no normal form as jsonb: it has an unpaired surrogate or a number out of range")]
+    NoJsonb,
     /// A column of the primary key has no value.
     #[error("column \"{column}\" of the primary key is null")]
     NullKey {
@@ -142,6 +147,15 @@ pub enum BadRecord {
 }
 
 impl BadRecord {
+    /// The column that the payload does not fit, if it is a single one.
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            BadRecord::Type { column, .. } | BadRecord::NullKey { column } => Some(column),
+            BadRecord::Field { path, .. } => path.split('.').next(),
+            _ => None,
+        }
+    }
+
     /// Always [`Kind::User`]: whoever published the payload has to change it.
     pub fn kind(&self) -> Kind {
         Kind::User
@@ -164,8 +178,8 @@ pub struct Decoder {
 /// How a payload is read into the scratch row.
 enum Reader {
     Json(Fields),
-    /// Any JSON, into one jsonb of this name.
-    Document(String),
+    /// Any JSON, into one jsonb.
+    Document,
     /// Anything, into one bytea.
     Bytes,
     Protobuf(protobuf::Reader),
@@ -173,8 +187,9 @@ enum Reader {
 
 struct ColumnState {
     name: String,
+    ty: SqlType,
     origin: Origin,
-    /// Of a column that is filled from the payload: its place in the scratch row.
+    /// Its place in the scratch row. Columns that are filled from fields of the payload come first there.
     cell: usize,
     builder: Builder,
 }
@@ -183,16 +198,16 @@ impl Decoder {
     /// A decoder for rows of a table that come from the split `partition`, as JSON objects.
     ///
     /// # Panics
-    /// If a column that is not filled from the payload is no varchar.
+    /// If a column that is not filled from the payload has another type than its origin brings.
     pub fn new(columns: &[Column], partition: &str) -> Decoder {
-        let of_payload: Vec<&Column> = columns.iter().filter(|column| column.origin == Origin::Payload).collect();
-        let mut cell = 0;
+        let fields: Vec<&Column> = columns.iter().filter(|column| column.origin == Origin::Payload).collect();
+        let (mut next_field, mut next_included) = (0, fields.len());
         let states = columns.iter().map(|column| {
-            let payload = column.origin == Origin::Payload;
-            assert!(payload || column.ty == SqlType::Varchar, "column \"{}\" has to be a varchar", column.name);
-            let builder = Builder::new(&column.ty);
-            let state = ColumnState { name: column.name.clone(), origin: column.origin, cell, builder };
-            cell += usize::from(payload);
+            assert!(included::fits(column), "column \"{}\" cannot be of type {}", column.name, column.ty);
+            let next = if column.origin == Origin::Payload { &mut next_field } else { &mut next_included };
+            let (origin, builder) = (column.origin.clone(), Builder::new(&column.ty));
+            let state = ColumnState { name: column.name.clone(), ty: column.ty.clone(), origin, cell: *next, builder };
+            *next += 1;
             state
         });
         Decoder {
@@ -200,8 +215,8 @@ impl Decoder {
             partition: partition.to_owned(),
             columns: states.collect(),
             primary_key: Vec::new(),
-            scratch: Scratch::new(of_payload.len()),
-            reader: Reader::Json(Fields::new(of_payload)),
+            scratch: Scratch::new(columns.len()),
+            reader: Reader::Json(Fields::new(fields)),
             sequences: Vec::new(),
             bytes: 0,
         }
@@ -221,20 +236,17 @@ impl Decoder {
     /// If not exactly one column is filled from a payload that is not divided into fields.
     pub fn with_encode(self, encode: &Encode, columns: &[Column]) -> Result<Decoder, weir_common::protobuf::Error> {
         let of_payload = || columns.iter().filter(|column| column.origin == Origin::Payload);
-        let whole = || {
+        let whole = |reader| {
             assert_eq!(of_payload().count(), 1, "a payload that is not divided fills one column");
-            of_payload().map(|column| column.name.clone()).collect()
+            reader
         };
         let reader = match encode {
             Encode::Json => return Ok(self),
-            Encode::JsonDocument => Reader::Document(whole()),
-            Encode::Bytes => {
-                let _name: String = whole();
-                Reader::Bytes
-            }
+            Encode::JsonDocument => whole(Reader::Document),
+            Encode::Bytes => whole(Reader::Bytes),
             Encode::Protobuf(schema) => {
-                let columns: Vec<_> = of_payload().map(|column| (column.name.as_str(), &column.ty)).collect();
-                let (reader, scratch) = protobuf::Reader::new(schema, &columns)?;
+                let fields: Vec<_> = of_payload().map(|column| (column.name.as_str(), &column.ty)).collect();
+                let (reader, scratch) = protobuf::Reader::new(schema, &fields, columns.len())?;
                 return Ok(Decoder { reader: Reader::Protobuf(reader), scratch, ..self });
             }
         };
@@ -248,24 +260,31 @@ impl Decoder {
     ///
     /// # Panics
     /// If a batch grows beyond 2 GiB. Finish it when [`Decoder::bytes`] says so.
-    pub fn append(&mut self, payload: &[u8], sequence: u64, subject: &str) -> Result<(), BadRecord> {
+    pub fn append(&mut self, message: &Message) -> Result<(), BadRecord> {
+        let payload = &message.payload;
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(BadRecord::TooLarge);
         }
         self.scratch.clear();
         // Cells point into the payload only where it is text.
         let text = self.reader.read(payload, &mut self.scratch)?;
+        for column in &self.columns {
+            if let Some(cell) = included::cell(&column.origin, &column.ty, message, text, &mut self.scratch.arena)? {
+                self.scratch.cells[column.cell] = cell;
+            }
+        }
         if payload.len() + self.scratch.bytes() > RECORD_BYTES_MAX {
             return Err(BadRecord::TooLarge);
         }
+        let (sequence, subject) = (message.sequence, message.subject.as_str());
         self.check_key(subject)?;
         let mut digits = [0; 20];
         for column in &mut self.columns {
             self.bytes += match column.origin {
-                Origin::Payload => column.builder.append(self.scratch.cells[column.cell], text, &self.scratch),
                 Origin::Offset => column.builder.append_text(decimal(sequence, &mut digits)),
                 Origin::Subject => column.builder.append_text(subject),
                 Origin::Partition => column.builder.append_text(&self.partition),
+                _ => column.builder.append(self.scratch.cells[column.cell], text, &self.scratch),
             };
         }
         self.sequences.push(sequence);
@@ -280,12 +299,12 @@ impl Decoder {
         for &place in &self.primary_key {
             let column = &self.columns[place];
             bytes += match column.origin {
-                Origin::Payload => match self.scratch.cells[column.cell] {
+                Origin::Subject => subject.len(),
+                Origin::Offset | Origin::Partition => 0,
+                _ => match self.scratch.cells[column.cell] {
                     Cell::Null => return Err(BadRecord::NullKey { column: column.name.clone() }),
                     cell => cell.len(),
                 },
-                Origin::Subject => subject.len(),
-                Origin::Offset | Origin::Partition => 0,
             };
         }
         if bytes > KEY_BYTES_MAX { Err(BadRecord::LargeKey) } else { Ok(()) }
@@ -333,9 +352,9 @@ impl Reader {
                 fields.read(text, scratch)?;
                 Ok(text)
             }
-            Reader::Document(column) => {
+            Reader::Document => {
                 let text = text()?;
-                scratch.cells[0] = document(column, text, scratch)?;
+                scratch.cells[0] = document(text, scratch)?;
                 Ok(text)
             }
             Reader::Bytes => {
@@ -352,23 +371,15 @@ impl Reader {
 }
 
 /// The jsonb of a whole payload. JSON's null is NULL, as it is in a field.
-fn document(column: &str, text: &str, scratch: &mut Scratch) -> Result<Cell, BadRecord> {
+fn document(text: &str, scratch: &mut Scratch) -> Result<Cell, BadRecord> {
     let mut scanner = Scanner::new(text);
     scanner.skip_whitespace();
-    let value = scanner.value(0)?;
+    scanner.value(0)?;
     scanner.skip_whitespace();
     if scanner.peek().is_some() {
         return Err(scanner.error("trailing characters").into());
     }
-    if value == Value::Null {
-        return Ok(Cell::Null);
-    }
-    let filled = convert::cell(&SqlType::Jsonb, value, text, &mut scratch.arena);
-    filled.ok_or_else(|| BadRecord::Type {
-        column: column.to_owned(),
-        expected: SqlType::Jsonb,
-        found: fields::describe(value, text),
-    })
+    included::whole(text, &mut scratch.arena)
 }
 
 /// A number in decimal, written into `digits`.

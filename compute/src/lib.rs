@@ -5,13 +5,14 @@
 //! * [`node`]: what meta tells the node, and the term it takes part in: a pure core and the task that drives it;
 //! * [`actor`]: one split of one table: reader, decoder, blocks, barriers, acknowledgements;
 //! * [`decode`]: a payload, be it JSON, Protobuf or bytes, becomes a row of Arrow columns;
+//! * `dead_letters`: what is no row of its table becomes one of another;
 //! * [`block`]: rows become a stored value; `tail`: small ones become one;
 //! * [`row`]: a row of a keyed table as a stored entry; `shuffle`: each to the slot that owns its key;
 //! * `outlet`: what an actor writes on its way to a slot; `exchange`: the same across nodes;
 //! * [`seal`]: which writes belong to which epoch: a pure core;
 //! * [`slot`]: the task that applies writes, seals epochs and keeps the snapshots that scans read;
 //! * [`state`]: the slot's database over the object store;
-//! * [`scan`]: what frontends read.
+//! * [`scan`]: what frontends read; `splits`: how far the readers are.
 //!
 //! A compute node holds no durable truth on its own disk: what it has not reported durable is read again from NATS.
 
@@ -28,11 +29,13 @@ pub mod state;
 
 pub mod scan;
 
+mod dead_letters;
 mod error;
 mod exchange;
 mod metrics;
 mod outlet;
 mod shuffle;
+mod splits;
 mod tail;
 mod wire;
 

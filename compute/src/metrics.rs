@@ -3,30 +3,30 @@
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 
-/// Instruments, each described once. All but the node's own bear the label `table`.
+/// Instruments, each described once. Those of sources and scans bear the label `table`, those of state `slot`.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     /// Messages decoded into rows.
     pub(crate) rows: Counter<u64>,
     /// Bytes of their payloads.
     pub(crate) bytes: Counter<u64>,
-    /// Messages that are no row of their table, and were skipped.
+    /// Messages that are no row of their table.
     pub(crate) bad_records: Counter<u64>,
-    /// Messages of the stream that have not been read yet, by split.
+    /// Messages of the stream that have not been read yet.
     pub(crate) lag: Gauge<u64>,
     /// Messages delivered again.
     pub(crate) redelivered: Gauge<u64>,
     /// Times a reader's consumer was rebuilt.
     pub(crate) rebuilds: Gauge<u64>,
-    /// Seconds from the first barrier of an epoch at a slot to its seal.
+    /// Seconds that it takes to cut a checkpoint of a sealed epoch, by slot.
     pub(crate) seal_seconds: Histogram<f64>,
     /// Seconds from the seal of an epoch to its durability.
     pub(crate) durable_seconds: Histogram<f64>,
     /// SSTs that compaction has not touched, by slot.
     pub(crate) l0_ssts: Gauge<u64>,
-    /// Other databases whose files a slot still reads.
+    /// Other databases whose files a slot still reads, by slot.
     pub(crate) ancestors: Gauge<u64>,
-    /// Bytes of a slot's state.
+    /// Bytes of all files that a slot reads, by slot.
     pub(crate) state_bytes: Gauge<u64>,
     /// Rows sent to frontends.
     pub(crate) scanned_rows: Counter<u64>,
@@ -50,7 +50,7 @@ impl Metrics {
         Metrics {
             rows: counter("weir_source_rows", "messages decoded into rows"),
             bytes: counter("weir_source_bytes", "bytes of payloads decoded"),
-            bad_records: counter("weir_source_bad_records", "messages that are no row of their table, skipped"),
+            bad_records: counter("weir_source_bad_records", "messages that are no row of their table"),
             lag: gauge("weir_source_lag", "messages of the stream that are not read yet"),
             redelivered: gauge("weir_source_redelivered", "messages delivered again to the present reader"),
             rebuilds: gauge("weir_source_rebuilds", "times the present reader's consumer was rebuilt"),

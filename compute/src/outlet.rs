@@ -72,6 +72,11 @@ impl Outlet {
         Outlet { vnodes, credits, way: Way::Remote(way) }
     }
 
+    /// Whether it leads to a slot of this node.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.way, Way::Local(_))
+    }
+
     /// Sends one entry, which must be of this node's slot.
     pub(crate) async fn write_entry(&self, actor: &TableSplit, key: Bytes, value: Bytes) -> Result<(), Closed> {
         self.write_local(actor, || Some(vec![(key, value)])).await

@@ -10,6 +10,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -19,9 +20,10 @@ use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, SlotId, TableId, TermId, VnodeRange};
 use weir_common::rpc;
 use weir_common::telemetry::trace;
-use weir_proto::{ScanRequest, ScanResponse, compute_server};
+use weir_proto::{ScanRequest, ScanResponse, SplitsRequest, SplitsResponse, compute_server};
 
 use crate::metrics::{self, Metrics};
+use crate::splits::{self, ReadSplit};
 use crate::state::Snapshot;
 use crate::{block, decode, row, slot};
 
@@ -40,6 +42,8 @@ pub(crate) struct Serving {
     pub(crate) tables: HashMap<TableId, Arc<Table>>,
     /// The newest table that the node has heard of, dropped or not.
     pub(crate) newest_table: TableId,
+    /// What is read of NATS.
+    pub(crate) splits: Vec<ReadSplit>,
 }
 
 /// The gRPC service.
@@ -72,6 +76,20 @@ impl compute_server::Compute for Scans {
         tokio::spawn(scan.run(sender, self.metrics.clone()).instrument(span));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
+
+    async fn splits(&self, request: Request<SplitsRequest>) -> Result<Response<SplitsResponse>, Status> {
+        let serving = of_term(self.serving.borrow().clone(), request.into_inner().term)?;
+        let splits = join_all(serving.splits.iter().map(splits::progress)).await;
+        Ok(Response::new(SplitsResponse { splits }))
+    }
+}
+
+/// What may be read in a term, which has to be the running one.
+fn of_term(serving: Option<Arc<Serving>>, term: Option<weir_proto::TermId>) -> Result<Arc<Serving>, rpc::Error> {
+    let term = term.map(TermId::from).unwrap_or_default();
+    serving
+        .filter(|serving| serving.term == term)
+        .ok_or_else(|| rpc::Error::new(Kind::Fenced, format!("term {term} does not run on this node")))
 }
 
 /// A scan that was found to be possible.
@@ -85,10 +103,7 @@ struct Scan {
 
 impl Scan {
     fn prepare(serving: Option<Arc<Serving>>, request: ScanRequest) -> Result<Scan, rpc::Error> {
-        let term = request.term.map(TermId::from).unwrap_or_default();
-        let Some(serving) = serving.filter(|serving| serving.term == term) else {
-            return Err(rpc::Error::new(Kind::Fenced, format!("term {term} does not run on this node")));
-        };
+        let serving = of_term(serving, request.term)?;
         let slot = serving.slots.get(&SlotId(request.slot));
         let slot = slot.ok_or_else(|| rpc::Error::new(Kind::Fenced, format!("no slot {} here", request.slot)))?;
         let epoch = Epoch(request.epoch);

@@ -45,7 +45,7 @@ const STALE_CHECKPOINTS_AGE: Duration = Duration::from_secs(10);
 /// What a slot is told by its node.
 pub(crate) enum Control {
     /// A barrier is on its way to the actors.
-    Inject { epoch: Epoch, change: Change, lowest_pinned: Epoch, dropped: Option<TableId>, span: Span },
+    Inject { epoch: Epoch, change: Change, lowest_pinned: Epoch, dropped: Vec<TableId>, span: Span },
     /// The epoch is committed: older checkpoints are not needed any more.
     Committed(Epoch),
 }
@@ -201,7 +201,7 @@ impl Slot {
                     }
                     stale
                 });
-                if let Some(table) = dropped {
+                for table in dropped {
                     self.db.drop_table(table);
                 }
             }

@@ -49,6 +49,7 @@ mod tests {
     use proptest::prelude::*;
     use weir_common::catalog::{Column, Origin};
     use weir_common::types::SqlType;
+    use weir_connector_nats::Message;
 
     use super::*;
     use crate::decode::{Decoder, block_schema};
@@ -65,7 +66,7 @@ mod tests {
             for rows in &epochs {
                 let first = next;
                 for _ in 0..*rows {
-                    decoder.append(payload.as_bytes(), next, "subject").expect("a good record");
+                    decoder.append(&Message::new(next, "subject", payload.clone())).expect("a good record");
                     next += 1;
                 }
                 let (key, value) = tail.close(|| Bytes::copy_from_slice(&first.to_be_bytes()), decoder.finish());

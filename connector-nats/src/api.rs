@@ -11,6 +11,7 @@ use async_nats::{Client, RequestErrorKind};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
+use chrono::DateTime;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -113,6 +114,8 @@ pub struct StoredMessage {
     pub sequence: u64,
     /// What it was published to.
     pub subject: String,
+    /// When the server stored it, in nanoseconds since 1970.
+    pub stored_ns: u64,
     /// What it was published with, as it is; may be empty.
     pub headers: Vec<u8>,
     /// What was published.
@@ -128,6 +131,7 @@ struct GetAnswer {
 struct GetMessage {
     seq: u64,
     subject: String,
+    time: String,
     #[serde(default)]
     hdrs: String,
     #[serde(default)]
@@ -170,8 +174,8 @@ impl Api {
     /// # Errors
     /// [`Error::NoStream`] only if the server says so; every other failure is its own.
     pub async fn stream_info(&self, stream: &str) -> Result<StreamInfo, Error> {
-        let subject = format!("$JS.API.STREAM.INFO.{stream}");
-        let result = self.request(subject, Bytes::new(), format!("to look up stream \"{stream}\"")).await;
+        let part = format!("STREAM.INFO.{stream}");
+        let result = self.request(part, Bytes::new(), format!("to look up stream \"{stream}\"")).await;
         result.map_err(|error| match error {
             error if error.is_missing_stream() => Error::NoStream { stream: stream.to_owned() },
             error => error,
@@ -187,8 +191,8 @@ impl Api {
             "name": stream, "subjects": subjects, "retention": "limits", "storage": "file", "discard": "old",
             "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_age": 0, "num_replicas": 1,
         });
-        let subject = format!("$JS.API.STREAM.CREATE.{stream}");
-        self.request(subject, config.to_string().into(), format!("to create stream \"{stream}\"")).await
+        let part = format!("STREAM.CREATE.{stream}");
+        self.request(part, config.to_string().into(), format!("to create stream \"{stream}\"")).await
     }
 
     /// Looks a consumer up; nothing if there is none.
@@ -196,8 +200,8 @@ impl Api {
     /// # Errors
     /// If the server does not say.
     pub async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<Option<ConsumerInfo>, Error> {
-        let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{consumer}");
-        match self.request(subject, Bytes::new(), format!("to look up consumer \"{consumer}\"")).await {
+        let part = format!("CONSUMER.INFO.{stream}.{consumer}");
+        match self.request(part, Bytes::new(), format!("to look up consumer \"{consumer}\"")).await {
             Ok(info) => Ok(Some(info)),
             Err(error) if error.is_missing_consumer() => Ok(None),
             Err(error) => Err(error),
@@ -224,12 +228,12 @@ impl Api {
         let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
         let name = text("name");
         // The server wants a single filter repeated in the subject, where permissions can see it.
-        let subject = match text("filter_subject") {
-            "" => format!("$JS.API.CONSUMER.CREATE.{stream}.{name}"),
-            filter => format!("$JS.API.CONSUMER.CREATE.{stream}.{name}.{filter}"),
+        let part = match text("filter_subject") {
+            "" => format!("CONSUMER.CREATE.{stream}.{name}"),
+            filter => format!("CONSUMER.CREATE.{stream}.{name}.{filter}"),
         };
         let body = json!({ "stream_name": stream, "config": config, "action": action });
-        self.request(subject, body.to_string().into(), format!("to {action} consumer \"{name}\"")).await
+        self.request(part, body.to_string().into(), format!("to {action} consumer \"{name}\"")).await
     }
 
     /// Deletes a consumer; whether it was there.
@@ -237,8 +241,8 @@ impl Api {
     /// # Errors
     /// If the server refuses.
     pub async fn delete_consumer(&self, stream: &str, consumer: &str) -> Result<bool, Error> {
-        let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
-        match self.request::<Value>(subject, Bytes::new(), format!("to delete consumer \"{consumer}\"")).await {
+        let part = format!("CONSUMER.DELETE.{stream}.{consumer}");
+        match self.request::<Value>(part, Bytes::new(), format!("to delete consumer \"{consumer}\"")).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_missing_consumer() => Ok(false),
             Err(error) => Err(error),
@@ -251,9 +255,9 @@ impl Api {
     /// # Errors
     /// [`Error::Denied`] if it could not.
     pub async fn may_delete_consumer(&self, stream: &str, consumer: &str) -> Result<(), Error> {
-        let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
+        let part = format!("CONSUMER.DELETE.{stream}.{consumer}");
         let what = format!("to delete consumer \"{consumer}\"");
-        match self.request::<Value>(subject, Bytes::from_static(b"{\"dry_run\":true}"), what).await {
+        match self.request::<Value>(part, Bytes::from_static(b"{\"dry_run\":true}"), what).await {
             Err(Error::Refused { code: code::PAYLOAD_NOT_EMPTY, .. }) | Ok(_) => Ok(()),
             Err(error) => Err(error),
         }
@@ -272,7 +276,7 @@ impl Api {
     ) -> Result<Option<StoredMessage>, Error> {
         let body = json!({ "seq": sequence.0, "next_by_subj": subject });
         let what = format!("to fetch a message of stream \"{stream}\"");
-        let request = self.request(format!("$JS.API.STREAM.MSG.GET.{stream}"), body.to_string().into(), what.clone());
+        let request = self.request(format!("STREAM.MSG.GET.{stream}"), body.to_string().into(), what.clone());
         let GetAnswer { message } = match request.await {
             Ok(answer) => answer,
             Err(Error::Refused { code: code::NO_MESSAGE, .. }) => return Ok(None),
@@ -283,11 +287,23 @@ impl Api {
             BASE64.decode(text).map_err(malformed)
         };
         let (headers, payload) = (decode(&message.hdrs)?, decode(&message.data)?);
-        Ok(Some(StoredMessage { sequence: message.seq, subject: message.subject, headers, payload }))
+        let time = DateTime::parse_from_rfc3339(&message.time).ok().and_then(|time| time.timestamp_nanos_opt());
+        let stored_ns = time.and_then(|nanos| u64::try_from(nanos).ok()).ok_or_else(|| {
+            let reason = format!("\"{}\" is no time at which a message was stored", message.time);
+            Error::Malformed { what: what.clone(), source: serde::de::Error::custom(reason) }
+        })?;
+        let GetMessage { seq: sequence, subject, .. } = message;
+        Ok(Some(StoredMessage { sequence, subject, stored_ns, headers, payload }))
     }
 
-    /// One request. The link tells of a denial, which the server does not send as an answer.
-    async fn request<T: DeserializeOwned>(&self, subject: String, payload: Bytes, what: String) -> Result<T, Error> {
+    /// The subject of a part of JetStream's API.
+    pub fn subject(&self, part: &str) -> String {
+        format!("{}.{part}", self.connection.api_prefix)
+    }
+
+    /// One request to a part of JetStream's API. The link tells of a denial, which the server does not send as an answer.
+    async fn request<T: DeserializeOwned>(&self, part: String, payload: Bytes, what: String) -> Result<T, Error> {
+        let subject = self.subject(&part);
         let mut link = self.connection.link.clone();
         let (losses, denials) = {
             let link = link.borrow_and_update();

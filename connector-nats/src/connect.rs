@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ClientError, ConnectErrorKind, ConnectOptions, Event, ServerError};
+use async_nats::{Client, ClientError, ConnectErrorKind, ConnectOptions, Event, ServerError, rustls};
 use tokio::sync::watch;
 
+use crate::credentials;
 use crate::error::Error;
-use crate::options::{Auth, Options};
+use crate::options::Options;
 
 /// A dead peer is noticed after about three of these.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -45,6 +46,8 @@ pub struct Connection {
     pub client: Client,
     /// What has become of it.
     pub link: watch::Receiver<Link>,
+    /// What the subjects of JetStream's API begin with.
+    pub api_prefix: Arc<str>,
 }
 
 /// Connects, trying each server once.
@@ -52,7 +55,7 @@ pub struct Connection {
 /// # Errors
 /// If no server answers or the first that answers refuses the credentials.
 pub async fn connect(options: &Options, name: &str) -> Result<Connection, Error> {
-    let (client_options, link) = client_options(options, name)?;
+    let (client_options, link) = client_options(options, name).await?;
     finish(options, client_options, link).await
 }
 
@@ -61,7 +64,7 @@ pub async fn connect(options: &Options, name: &str) -> Result<Connection, Error>
 /// # Errors
 /// If the options cannot be used at all.
 pub async fn connect_eventually(options: &Options, name: &str) -> Result<Connection, Error> {
-    let (client_options, link) = client_options(options, name)?;
+    let (client_options, link) = client_options(options, name).await?;
     finish(options, client_options.retry_on_initial_connect(), link).await
 }
 
@@ -76,16 +79,32 @@ async fn finish(
             ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
                 Error::Credentials { servers }
             }
+            _ if is_about_tls(&source) => Error::Tls { servers, source },
             _ => Error::Unreachable { servers, source },
         }
     })?;
-    Ok(Connection { client, link })
+    Ok(Connection { client, link, api_prefix: options.api_prefix.as_str().into() })
 }
 
-fn client_options(options: &Options, name: &str) -> Result<(ConnectOptions, watch::Receiver<Link>), Error> {
+/// Whether the two sides do not agree on how to encrypt, or on whom to trust.
+fn is_about_tls(error: &async_nats::ConnectError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        // An error of input and output hides what it carries from the chain.
+        let carried = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if error.is::<rustls::Error>() || carried.is_some_and(|carried| carried.is::<rustls::Error>()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    error.kind() == ConnectErrorKind::Tls
+}
+
+async fn client_options(options: &Options, name: &str) -> Result<(ConnectOptions, watch::Receiver<Link>), Error> {
     let (sender, link) = watch::channel(Link::default());
     let sender = Arc::new(sender);
-    let mut client = ConnectOptions::new()
+    let mut client = credentials::log_in(&options.auth)
+        .await?
         .name(name)
         .ping_interval(PING_INTERVAL)
         .connection_timeout(CONNECTION_TIMEOUT)
@@ -100,26 +119,13 @@ fn client_options(options: &Options, name: &str) -> Result<(ConnectOptions, watc
             sender.send_modify(|link| record(link, event));
             std::future::ready(())
         });
-    client = match &options.auth {
-        Auth::Plain => client,
-        Auth::UserAndPassword { username, password } => {
-            client.user_and_password(username.clone(), password.reveal().to_owned())
+    if let Some(tls) = &options.tls {
+        client = client.require_tls(true).tls_client_config(credentials::tls(tls).await?);
+        if tls.first {
+            client = client.tls_first();
         }
-        Auth::Credential { jwt, nkey } => client
-            .credentials(&credentials_file(jwt.reveal(), nkey.reveal()))
-            .map_err(|_| Error::MalformedCredentials { option: "nkey" })?,
-    };
+    }
     Ok((client, link))
-}
-
-/// The text of a `.creds` file, which is what the client takes.
-fn credentials_file(jwt: &str, nkey: &str) -> String {
-    format!(
-        "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
-         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-        jwt.trim(),
-        nkey.trim()
-    )
 }
 
 fn record(link: &mut Link, event: Event) {

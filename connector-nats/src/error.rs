@@ -27,11 +27,31 @@ pub enum Error {
         /// The addresses that were tried.
         servers: String,
     },
-    /// The credentials are not even well-formed.
+    /// Credentials or certificates are not even well-formed.
     #[error("option \"{option}\" is not well-formed")]
     MalformedCredentials {
-        /// The options that hold them.
+        /// The option that holds them.
         option: &'static str,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// A file that an option names cannot be read.
+    #[error("option \"{option}\": cannot read file \"{path}\"")]
+    File {
+        /// The option.
+        option: &'static str,
+        /// The file.
+        path: String,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The server and Weir do not agree on an encrypted connection.
+    #[error("no encrypted connection to NATS at {servers}")]
+    Tls {
+        /// The addresses that were tried.
+        servers: String,
+        /// What is wrong.
+        source: async_nats::ConnectError,
     },
     /// The server lets us in and forbids what we ask.
     #[error("the NATS server refuses permission {what}: {reason}")]
@@ -145,6 +165,8 @@ impl Error {
             Error::Option(_)
             | Error::Credentials { .. }
             | Error::MalformedCredentials { .. }
+            | Error::File { .. }
+            | Error::Tls { .. }
             | Error::Denied { .. }
             | Error::NoJetStream
             | Error::NoStream { .. }
@@ -169,17 +191,40 @@ impl Error {
             Error::Option(error) => error.hint.clone(),
             Error::Unreachable { .. } => Some("check server_url, and that the server runs and is reachable".to_owned()),
             Error::Credentials { .. } => {
-                Some("check connect_mode and the username and password, or the jwt and nkey".to_owned())
+                Some("check connect_mode and the options that belong to it".to_owned())
             }
-            Error::MalformedCredentials { .. } => {
-                Some("jwt is the token of a user, nkey the seed that begins with SU".to_owned())
-            }
+            Error::MalformedCredentials { expected, .. } => Some((*expected).to_owned()),
+            Error::File { .. } => Some("the file has to be there on every node of the cluster".to_owned()),
+            Error::Tls { .. } => Some(
+                "check \"tls.ca\" and \"tls.client_cert\", that server_url names the server as its certificate does, and \
+                 \"tls.first\" if the server wants the handshake first"
+                    .to_owned(),
+            ),
             Error::Denied { .. } => Some("grant the user this permission in the server's configuration".to_owned()),
             Error::NoJetStream => Some("start the server with JetStream, or use another account".to_owned()),
             Error::Retention { .. } => Some("use a stream with retention \"limits\"".to_owned()),
             Error::NoSubject { held, .. } => Some(format!("the stream's subjects are {}", held.join(", "))),
             Error::Consumer { hint, .. } => Some(hint.clone()),
             Error::StreamReplaced { .. } => Some("drop the table and create it again".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// PostgreSQL's code for it, where there is a better one than the kind's.
+    fn sqlstate(&self) -> Option<&'static str> {
+        match self {
+            // invalid_parameter_value
+            Error::Option(_) | Error::MalformedCredentials { .. } => Some("22023"),
+            // undefined_file
+            Error::File { .. } => Some("58P01"),
+            // sqlclient_unable_to_establish_sqlconnection
+            Error::Unreachable { .. } | Error::Tls { .. } => Some("08001"),
+            // invalid_authorization_specification
+            Error::Credentials { .. } => Some("28000"),
+            // insufficient_privilege
+            Error::Denied { .. } => Some("42501"),
+            // undefined_object
+            Error::NoStream { .. } | Error::NoSubject { .. } => Some("42704"),
             _ => None,
         }
     }
@@ -197,10 +242,7 @@ impl From<Error> for rpc::Error {
     fn from(error: Error) -> rpc::Error {
         let mut converted = rpc::Error::new(error.kind(), chain(&error));
         converted.hint = error.hint();
-        if matches!(error, Error::Option(_)) {
-            // invalid_parameter_value
-            converted.sqlstate = Some("22023".to_owned());
-        }
+        converted.sqlstate = error.sqlstate().map(str::to_owned);
         converted
     }
 }

@@ -1,28 +1,49 @@
-//! Whether the client can parse what a message was published with.
+//! What a message was published with: the order of its headers, and those that the client did not parse.
 //!
 //! Anything can be published as headers, and the server stores it as it is. The client parses headers as it reads them from
 //! the socket, and gives the whole connection up over those that it cannot parse. Pure.
 
 use std::str::FromStr;
 
-use async_nats::{HeaderName, StatusCode};
+use async_nats::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 /// Whether the client gets over these headers; empty: there are none.
 pub fn are_readable(headers: &[u8]) -> bool {
-    if headers.is_empty() {
-        return true;
+    headers.is_empty() || read(headers).is_some()
+}
+
+/// The headers, as the client would parse them; nothing if there are none, or if the client cannot.
+pub fn read(headers: &[u8]) -> Option<HeaderMap> {
+    let mut lines = str::from_utf8(headers).ok()?.lines().peekable();
+    let version = lines.next()?.strip_prefix("NATS/1.0")?;
+    if let Some(status) = version.split_whitespace().next() {
+        StatusCode::from_str(status).ok()?;
     }
-    let Ok(text) = std::str::from_utf8(headers) else { return false };
-    let mut lines = text.lines();
-    let Some(version) = lines.next().and_then(|line| line.strip_prefix("NATS/1.0")) else { return false };
-    let status = version.split_whitespace().next();
-    let is_field = |line: &str| match line.split_once(':') {
-        Some((name, _)) => HeaderName::from_str(name).is_ok(),
+    let mut map = HeaderMap::new();
+    while let Some(line) = lines.next() {
+        if line.is_empty() {
+            continue;
+        }
+        let (name, value) = line.split_once(':')?;
+        let name = HeaderName::from_str(name).ok()?;
+        let mut value = value.trim_start().to_owned();
         // A field may go on in further lines.
-        None => line.starts_with(char::is_whitespace),
-    };
-    status.is_none_or(|status| StatusCode::from_str(status).is_ok())
-        && lines.all(|line| line.is_empty() || is_field(line))
+        while let Some(more) = lines.next_if(|line| line.starts_with(char::is_whitespace)) {
+            value.push_str(more);
+        }
+        value.truncate(value.trim_end().len());
+        map.append(name, value.as_str());
+    }
+    Some(map)
+}
+
+/// All headers in the order of their names, which is the only one that the client keeps; the values of one name in the order
+/// in which they came.
+pub fn sorted(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    let mut sorted: Vec<(&str, &[HeaderValue])> =
+        headers.iter().map(|(name, values)| (name.as_ref(), values.as_slice())).collect();
+    sorted.sort_unstable_by_key(|(name, _)| *name);
+    sorted.into_iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value.as_str())))
 }
 
 #[cfg(test)]
@@ -40,5 +61,15 @@ mod tests {
             assert!(!are_readable(bad.as_bytes()), "{bad:?}");
         }
         assert!(!are_readable(b"NATS/1.0\r\na: \xff\r\n\r\n"));
+    }
+
+    #[test]
+    fn headers_are_read_as_the_client_does() {
+        let read = read(b"NATS/1.0 100 Hello\r\nb:1\r\na:  x\r\n y \r\nb: 2\r\nempty:\r\n\r\n").expect("readable");
+        let mut expected = HeaderMap::new();
+        for (name, value) in [("a", "x y"), ("b", "1"), ("b", "2"), ("empty", "")] {
+            expected.append(name, value);
+        }
+        assert_eq!(read, expected);
     }
 }

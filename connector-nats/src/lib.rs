@@ -6,7 +6,7 @@
 //! * [`subject`]: what subjects and their wildcards cover;
 //! * [`mod@preflight`]: what CREATE TABLE asks the server before anything is stored: does the stream exist, may it be read,
 //!   at which sequence does the table start;
-//! * [`connect`] and [`api`]: a connection, and JetStream's requests over it;
+//! * [`connect`] and [`api`]: a connection, with what it proves Weir's identity by, and JetStream's requests over it;
 //! * [`consumer`]: the consumer through which a split is read, and what becomes of one that is there already;
 //! * [`reply`]: the sequences that a delivery carries in its reply subject; [`headers`]: what the client cannot parse;
 //! * [`delivery`]: which delivery is accepted, which is dropped, when the consumer is rebuilt, what is acknowledged: a
@@ -25,6 +25,7 @@ pub mod preflight;
 pub mod api;
 pub mod connect;
 pub mod consumer;
+mod credentials;
 pub mod headers;
 pub mod reply;
 
@@ -36,4 +37,4 @@ pub mod error;
 pub use error::Error;
 pub use options::{OptionError, Options};
 pub use preflight::{Preflight, preflight};
-pub use reader::{Batch, Control, Message, Reader, ReaderConfig, remove_consumer};
+pub use reader::{Batch, Control, Message, Progress, Reader, ReaderConfig, remove_consumer};

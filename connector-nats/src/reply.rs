@@ -15,6 +15,8 @@ pub struct Delivered {
     pub consumer_seq: u64,
     /// How often the message has been delivered, this time included.
     pub deliveries: u64,
+    /// When the server stored the message, in nanoseconds since 1970.
+    pub stored_ns: u64,
     /// How many messages the consumer has still to deliver.
     pub pending: u64,
 }
@@ -79,8 +81,8 @@ impl Form {
             read
         };
         let (deliveries, stream_seq, consumer_seq) = (number()?, number()?, number()?);
-        let (_time, pending) = (number()?, number()?);
-        Some(Delivered { stream_seq, consumer_seq, deliveries, pending })
+        let (stored_ns, pending) = (number()?, number()?);
+        Some(Delivered { stream_seq, consumer_seq, deliveries, stored_ns, pending })
     }
 
     /// The subject that acknowledges a delivery. Time and pending are of no account to the server and stay 0.
@@ -103,7 +105,13 @@ mod tests {
 
     #[test]
     fn both_forms_are_read_and_written() {
-        let expected = Delivered { stream_seq: 1234, consumer_seq: 77, deliveries: 2, pending: 9 };
+        let expected = Delivered {
+            stream_seq: 1234,
+            consumer_seq: 77,
+            deliveries: 2,
+            stored_ns: 1_700_000_000_000_000_000,
+            pending: 9,
+        };
         for (reply, ack) in [
             ("$JS.ACK.events.weir.2.1234.77.1700000000000000000.9", "$JS.ACK.events.weir.2.1234.77.0.0"),
             (

@@ -84,7 +84,7 @@ fn columns(parsed: &Parsed, create: &CreateTable) -> Result<Vec<Column>, Error> 
         if column.origin == Origin::Payload {
             check_column_name(&column.name).map_err(|error| error.at(place))?;
         }
-        columns.push(Column { name: column.name.clone(), ty: column.ty.clone(), origin: column.origin });
+        columns.push(Column { name: column.name.clone(), ty: column.ty.clone(), origin: column.origin.clone() });
     }
     Ok(columns)
 }

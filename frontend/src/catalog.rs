@@ -26,6 +26,11 @@ impl Catalog {
         self.tables.get(name)
     }
 
+    /// The table of an id, if there is one.
+    pub(crate) fn by_id(&self, id: TableId) -> Option<&Arc<Table>> {
+        self.tables().find(|table| table.id == id)
+    }
+
     /// Ordered by name.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.values()

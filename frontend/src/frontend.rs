@@ -38,11 +38,11 @@ pub(crate) struct Frontend {
 /// A statement that can be run, any number of times.
 #[derive(Clone, Debug)]
 pub(crate) enum Runnable {
-    Query(Box<Prepared>),
+    Query(Arc<Prepared>),
     /// A query whose rows go out as COPY sends them.
-    Copy(Box<Prepared>, CopyFormat),
+    Copy(Arc<Prepared>, CopyFormat),
     /// A query whose rows are fetched by other statements.
-    Declare(Box<Prepared>, Box<Declare>),
+    Declare(Arc<Prepared>, Box<Declare>),
     Command(Box<Parsed>),
 }
 
@@ -157,7 +157,7 @@ impl Frontend {
         let catalog = if needs_newest { self.newest_catalog(limits).await? } else { self.cache.newest() };
         let runnable = self.ready(session, &catalog, draft, hints).await?;
         let columns = match &runnable {
-            Runnable::Query(prepared) => Some(prepared.describe(&self.planner, session, &catalog).await?),
+            Runnable::Query(prepared) => Some(query::describe(self, session, prepared, &catalog).await?),
             Runnable::Copy(..) | Runnable::Declare(..) => None,
             Runnable::Command(parsed) => match &parsed.statement {
                 Statement::Fetch(fetch) => Some(cursor(session, parsed, fetch)?.columns.clone()),
@@ -196,11 +196,11 @@ impl Frontend {
         draft: Unready,
         hints: &[Option<pgwire::api::Type>],
     ) -> Result<Runnable, Error> {
-        let prepare = |query| self.planner.prepare(session, catalog, query, hints);
+        let prepare = |query| self.planner.prepare(session, catalog, query, hints, &self.threads);
         match draft {
-            Unready::Query(query) => Ok(Runnable::Query(Box::new(prepare(query).await?))),
-            Unready::Copy(query, format) => Ok(Runnable::Copy(Box::new(prepare(query).await?), format)),
-            Unready::Declare(query, declare) => Ok(Runnable::Declare(Box::new(prepare(query).await?), declare)),
+            Unready::Query(query) => Ok(Runnable::Query(Arc::new(prepare(query).await?))),
+            Unready::Copy(query, format) => Ok(Runnable::Copy(Arc::new(prepare(query).await?), format)),
+            Unready::Declare(query, declare) => Ok(Runnable::Declare(Arc::new(prepare(query).await?), declare)),
             Unready::Command(parsed) => Ok(Runnable::Command(parsed)),
         }
     }
@@ -229,7 +229,7 @@ impl Frontend {
         &self,
         session: &Arc<Session>,
         limits: &Limits,
-        prepared: &Prepared,
+        prepared: &Arc<Prepared>,
         declare: &Declare,
         values: Option<&ParamValues>,
     ) -> Result<Answer, Error> {
@@ -313,6 +313,10 @@ impl Frontend {
             }
             Statement::Close(name) => Ok(Answer::Close(name.clone())),
             Statement::Deallocate(name) => Ok(Answer::Deallocate(name.clone())),
+            Statement::DiscardAll if session.transaction().is_open() => {
+                let message = "DISCARD ALL cannot run inside a transaction block";
+                Err(Error::user(sqlstate::ACTIVE_SQL_TRANSACTION, message))
+            }
             Statement::DiscardAll => Ok(Answer::DiscardAll(session.variables().reset())),
             Statement::Nothing(tag) => Ok(done(tag)),
             Statement::Prepare(prepare) => {
@@ -431,7 +435,7 @@ impl Runnable {
     }
 
     /// The query in it.
-    pub(crate) fn query(&self) -> Option<&Prepared> {
+    pub(crate) fn query(&self) -> Option<&Arc<Prepared>> {
         match self {
             Runnable::Query(prepared) | Runnable::Copy(prepared, _) | Runnable::Declare(prepared, _) => Some(prepared),
             Runnable::Command(_) => None,

@@ -1,6 +1,6 @@
 //! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and [`numeric`], [`bounded`]
-//! (results that could take all memory), [`casts`], [`comparable`] (equality), [`quantified`] (ANY and ALL), [`jsonb`], [`quote`],
-//! and those that drivers and psql call.
+//! (results that could take all memory), [`casts`] and [`datetime`], [`comparable`] (equality), [`quantified`] (ANY and ALL),
+//! [`jsonb`], [`quote`], and those that drivers and psql call.
 //!
 //! Of the latter most answer a constant: Weir has no descriptions, indexes or replication that they could tell of. Those
 //! that depend on the session are made for each.
@@ -9,6 +9,7 @@ mod arithmetic;
 mod bounded;
 mod casts;
 mod comparable;
+mod datetime;
 mod jsonb;
 mod numeric;
 mod quantified;
@@ -29,7 +30,7 @@ pub(crate) use arithmetic::CheckedArithmetic;
 pub(crate) use bounded::bounded;
 #[cfg(test)]
 pub(crate) use casts::from_text as read_text;
-pub(crate) use casts::{Casts, Literals, bytea};
+pub(crate) use casts::{Casts, Literals, bytea, scalar_from_text};
 pub(crate) use comparable::{comparable, has_equals, is_comparable};
 pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators};
 pub(crate) use numeric::{decimal_operation, quotient};

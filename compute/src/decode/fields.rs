@@ -237,7 +237,7 @@ impl From<Syntax> for BadRecord {
 }
 
 /// A value of a text as it is shown in an error.
-pub(super) fn describe(value: Value, text: &str) -> String {
+fn describe(value: Value, text: &str) -> String {
     let (kind, span, quote) = match value {
         Value::Null => return "null".to_owned(),
         Value::Boolean(value) => return value.to_string(),

@@ -88,11 +88,15 @@ impl From<Fault> for BadRecord {
 }
 
 impl Reader {
-    /// A reader of the fields that columns are named after, and the scratch row that it fills.
-    pub(super) fn new(schema: &MessageSchema, columns: &[(&str, &SqlType)]) -> Result<(Reader, Scratch), Error> {
+    /// A reader of the fields that columns are named after, and a scratch row of so many cells, of which it fills the first.
+    pub(super) fn new(
+        schema: &MessageSchema,
+        columns: &[(&str, &SqlType)],
+        cells: usize,
+    ) -> Result<(Reader, Scratch), Error> {
         let mut fixed = Fixed::default();
         let plan = plan::message(&schema.descriptor()?, columns, &mut fixed)?;
-        Ok((Reader { plan }, Scratch::with_fixed(columns.len(), fixed.text, fixed.decimals)))
+        Ok((Reader { plan }, Scratch::with_fixed(cells, fixed.text, fixed.decimals)))
     }
 
     /// Reads a payload into the scratch row.
@@ -101,7 +105,7 @@ impl Reader {
         let cells = reserve(&self.plan, arena)?;
         read_message(&self.plan, cells, &mut Wire::new(payload), arena)?;
         close(&self.plan, cells, payload, arena)?;
-        scratch.cells.copy_from_slice(cells.cells(&scratch.arena.nested));
+        scratch.cells[..cells.len()].copy_from_slice(cells.cells(&scratch.arena.nested));
         Ok(())
     }
 }

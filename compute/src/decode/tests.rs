@@ -32,6 +32,10 @@ fn column(name: &str, ty: SqlType) -> Column {
     Column { name: name.to_owned(), ty, origin: Origin::Payload }
 }
 
+fn message(payload: impl AsRef<[u8]>, sequence: u64, subject: &str) -> Message {
+    Message::new(sequence, subject, payload.as_ref().to_vec())
+}
+
 fn datum(array: &dyn Array, ty: &SqlType, row: usize) -> Datum {
     if array.is_null(row) {
         return Datum::Null;
@@ -77,7 +81,7 @@ pub(super) fn rows(batch: &RecordBatch, columns: &[Column]) -> Vec<Vec<Datum>> {
 fn decode(ty: &SqlType, value: &str) -> Result<Datum, String> {
     let columns = [column("a", ty.clone())];
     let mut decoder = Decoder::new(&columns, "split");
-    decoder.append(format!("{{\"a\":{value}}}").as_bytes(), 1, "subject").map_err(|error| error.to_string())?;
+    decoder.append(&message(format!("{{\"a\":{value}}}"), 1, "subject")).map_err(|error| error.to_string())?;
     Ok(rows(&decoder.finish(), &columns).remove(0).remove(0))
 }
 
@@ -219,10 +223,10 @@ fn payloads_that_are_no_objects() {
         ("null", "payload is not a JSON object but null"),
         ("1 2", "payload is not JSON: trailing characters at byte 2"),
     ] {
-        let refused = Decoder::new(&[column("a", SqlType::BigInt)], "split").append(payload.as_bytes(), 1, "subject");
+        let refused = Decoder::new(&[column("a", SqlType::BigInt)], "split").append(&message(payload, 1, "subject"));
         assert_eq!(refused.map_err(|error| error.to_string()), Err(error.to_owned()), "{payload}");
     }
-    let refused = Decoder::new(&[], "split").append(b"{\"a\":\"\xff\"}", 1, "subject");
+    let refused = Decoder::new(&[], "split").append(&message(b"{\"a\":\"\xff\"}", 1, "subject"));
     assert_eq!(refused, Err(BadRecord::Syntax { reason: "invalid UTF-8", at: 6 }));
 }
 
@@ -231,8 +235,8 @@ fn a_few_bytes_cannot_grow_without_bound() {
     let wide = (0..1_000).map(|n| StructField { name: format!("f{n}"), ty: SqlType::Integer }).collect();
     let mut decoder = Decoder::new(&[column("a", array(SqlType::Struct(wide)))], "split");
     let record = format!("{{\"a\":[{}{{}}]}}", "{},".repeat(20_000));
-    assert_eq!(decoder.append(record.as_bytes(), 1, "subject"), Err(BadRecord::TooLarge));
-    decoder.append(b"{\"a\":[{}]}", 2, "subject").expect("a good record");
+    assert_eq!(decoder.append(&message(record, 1, "subject")), Err(BadRecord::TooLarge));
+    decoder.append(&message(b"{\"a\":[{}]}", 2, "subject")).expect("a good record");
     assert_eq!(decoder.finish().num_rows(), 1);
 }
 
@@ -246,8 +250,8 @@ fn included_columns_come_from_the_message() {
         included("p", Origin::Partition),
     ];
     let mut decoder = Decoder::new(&columns, "orders");
-    decoder.append(br#"{"a": 1, "o": "x", "s": 2}"#, u64::MAX, "orders.new").expect("a good record");
-    decoder.append(b"{}", 0, "orders.old").expect("a good record");
+    decoder.append(&message(br#"{"a": 1, "o": "x", "s": 2}"#, u64::MAX, "orders.new")).expect("a good record");
+    decoder.append(&message(b"{}", 0, "orders.old")).expect("a good record");
     assert_eq!(decoder.len(), 2);
     assert!(decoder.bytes() > 0);
     let batch = decoder.finish();
@@ -266,6 +270,47 @@ fn included_columns_come_from_the_message() {
 }
 
 #[test]
+fn headers_time_and_the_whole_payload_are_columns() {
+    let included = |name: &str, ty, origin| Column { origin, ..column(name, ty) };
+    let header = |name: &str| Origin::Header { name: name.to_owned() };
+    let columns = [
+        included("h", Origin::headers_type(), Origin::Headers),
+        column("a", SqlType::Integer),
+        included("t", SqlType::Timestamptz, Origin::Timestamp),
+        included("one", SqlType::Bytea, header("b")),
+        included("two", SqlType::Varchar, header("B")),
+        included("p", SqlType::Jsonb, Origin::WholePayload),
+    ];
+    let mut with_headers = message(r#"{"zz":[1e2], "a":7}"#, 1, "subject");
+    with_headers.stored_ns = 1_700_000_000_123_456_789;
+    let headers = with_headers.headers.insert(Default::default());
+    for (name, value) in [("b", "2"), ("B", "x"), ("b", "1")] {
+        headers.append(name, value);
+    }
+    let mut decoder = Decoder::new(&columns, "split");
+    decoder.append(&with_headers).expect("a good record");
+    decoder.append(&message("{}", 2, "subject")).expect("a good record");
+    let bad = decoder.append(&message(r#"{"x": 1e999999999}"#, 3, "subject"));
+    assert_eq!(bad, Err(BadRecord::NoJsonb));
+    let (text, bytes) = (|text: &str| Datum::Text(text.to_owned()), |text: &str| Datum::Bytes(text.into()));
+    let pair = |name, value| Datum::Parts(vec![text(name), bytes(value)]);
+    assert_eq!(
+        rows(&decoder.finish(), &columns),
+        [
+            vec![
+                Datum::Parts(vec![pair("B", "x"), pair("b", "2"), pair("b", "1")]),
+                Datum::Integer(7),
+                Datum::Integer(1_700_000_000_123_456),
+                bytes("2"),
+                text("x"),
+                text(r#"{"a": 7, "zz": [100]}"#),
+            ],
+            vec![Datum::Null, Datum::Null, Datum::Integer(0), Datum::Null, Datum::Null, text("{}")],
+        ]
+    );
+}
+
+#[test]
 fn keys_match_exactly_before_they_match_in_another_case() {
     let columns =
         [column("userid", SqlType::Integer), column("userId", SqlType::Integer), column("b", SqlType::Integer)];
@@ -278,7 +323,7 @@ fn keys_match_exactly_before_they_match_in_another_case() {
         r#"{"b": "not a number", "b": 5}"#,
         r#"{"\u0062": 6, "c": {"b": 7}}"#,
     ] {
-        decoder.append(payload.as_bytes(), 1, "subject").expect("a good record");
+        decoder.append(&message(payload, 1, "subject")).expect("a good record");
     }
     let (n, null) = (Datum::Integer, Datum::Null);
     assert_eq!(
@@ -553,7 +598,7 @@ proptest! {
         let mut expected = Vec::new();
         for (fields, space) in &records {
             let (rows, bytes) = (decoder.len(), decoder.bytes());
-            let result = decoder.append(payload(fields, space).as_bytes(), 7, "subject");
+            let result = decoder.append(&message(payload(fields, space), 7, "subject"));
             let row = model_row(&columns, fields);
             prop_assert_eq!(result.is_ok(), row.is_some(), "{:?}: {:?}", result, row);
             if result.is_err() {
@@ -572,10 +617,10 @@ proptest! {
         let at = at.index(broken.len());
         if cut { broken.truncate(at) } else { broken[at] = byte }
         let mut decoder = Decoder::new(&columns, "split");
-        let good = decoder.append(&broken, 1, "subject").is_ok();
+        let good = decoder.append(&message(&broken, 1, "subject")).is_ok();
         let object = serde_json::from_slice::<std::collections::HashMap<String, serde::de::IgnoredAny>>(&broken).is_ok();
         prop_assert!(object || !good);
-        decoder.append(b"{}", 2, "subject").expect("a good record");
+        decoder.append(&message(b"{}", 2, "subject")).expect("a good record");
         let batch = decoder.finish();
         prop_assert_eq!(batch.num_rows(), 1 + usize::from(good));
         prop_assert!(batch.columns().iter().all(|column| column.len() == batch.num_rows()));
@@ -588,12 +633,12 @@ fn a_record_that_is_too_large_is_bad_and_leaves_no_trace() {
     let mut decoder = Decoder::new(&columns, "split");
     let filler = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
     let too_large = filler(PAYLOAD_BYTES_MAX);
-    assert_eq!(decoder.append(too_large.as_bytes(), 1, "subject"), Err(BadRecord::TooLarge));
+    assert_eq!(decoder.append(&message(too_large, 1, "subject")), Err(BadRecord::TooLarge));
     // Six bytes a number, which grow to four hundred.
     let grows = format!("{{\"j\":[{}1]}}", "1e400,".repeat(1 << 20));
-    assert!(decoder.append(grows.as_bytes(), 2, "subject").is_err());
-    decoder.append(filler(PAYLOAD_BYTES_MAX - 100).as_bytes(), 3, "subject").expect("as large as it may be");
-    decoder.append(b"{\"j\": 1}", 4, "subject").expect("a good record");
+    assert!(decoder.append(&message(grows, 2, "subject")).is_err());
+    decoder.append(&message(filler(PAYLOAD_BYTES_MAX - 100), 3, "subject")).expect("as large as it may be");
+    decoder.append(&message(b"{\"j\": 1}", 4, "subject")).expect("a good record");
     let batch = decoder.finish();
     assert_eq!(batch.num_rows(), 2);
     assert_eq!(batch.column(2).as_primitive::<UInt64Type>().values(), &[3, 4]);
@@ -606,15 +651,15 @@ fn a_document_is_kept_whole() {
     for (payload, error) in [
         ("", "payload is not JSON: unexpected end at byte 0"),
         ("1 2", "payload is not JSON: trailing characters at byte 2"),
-        ("[1e401]", "column \"payload\": expected jsonb, found array [1e401]"),
+        ("[1e401]", "payload has no normal form as jsonb: it has an unpaired surrogate or a number out of range"),
     ] {
         assert_eq!(
-            decoder.append(payload.as_bytes(), 1, "subject").map_err(|bad| bad.to_string()),
+            decoder.append(&Message::new(1, "subject", payload)).map_err(|bad| bad.to_string()),
             Err(error.to_owned())
         );
     }
     for payload in [r#" {"b": [1.0], "a": "\u0041"} "#, "\"x\"", "-1.50", "null"] {
-        decoder.append(payload.as_bytes(), 1, "subject").expect("a good record");
+        decoder.append(&Message::new(1, "subject", payload)).expect("a good record");
     }
     let got: Vec<Datum> = rows(&decoder.finish(), &columns).into_iter().flatten().collect();
     let text = |text: &str| Datum::Text(text.to_owned());
@@ -627,7 +672,7 @@ fn bytes_are_kept_as_they_are() {
     let mut decoder = Decoder::new(&columns, "split").with_encode(&Encode::Bytes, &columns).expect("a decoder");
     let largest = vec![7; PAYLOAD_BYTES_MAX];
     for payload in [&b""[..], b"\xff\0", &largest] {
-        decoder.append(payload, 1, "subject").expect("a good record");
+        decoder.append(&Message::new(1, "subject", payload.to_vec())).expect("a good record");
     }
     let got: Vec<Datum> = rows(&decoder.finish(), &columns).into_iter().flatten().collect();
     assert!(got == [Datum::Bytes(Vec::new()), Datum::Bytes(vec![255, 0]), Datum::Bytes(largest)]);

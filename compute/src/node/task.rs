@@ -174,6 +174,7 @@ struct Task {
     environment: Environment,
     inputs: mpsc::Receiver<Input>,
     term: Option<Term>,
+    /// What can be read, dead letters included.
     tables: HashMap<TableId, Arc<Table>>,
     /// The newest table heard of, dropped or not.
     newest_table: TableId,
@@ -346,10 +347,10 @@ impl Task {
                 Action::Open(plan) => self.open(plan),
                 Action::Close(term) => self.close(term),
                 Action::Inject(barrier) => {
-                    self.note_tables(barrier.mutation.as_ref());
                     if let Some(term) = &mut self.term {
-                        term.inject(&barrier).await;
+                        term.inject(&barrier, &self.tables).await;
                     }
+                    self.note_tables(barrier.mutation.as_ref());
                 }
                 Action::Acknowledge(epoch) => {
                     if let Some(term) = &mut self.term {
@@ -396,7 +397,7 @@ impl Task {
         };
         let result = match started {
             Ok(term) => {
-                self.tables = plan.tables.iter().map(|table| (table.id, Arc::clone(table))).collect();
+                self.tables = plan.tables.iter().flat_map(with_dead_letters).collect();
                 self.newest_table = self.tables.keys().copied().fold(self.newest_table, TableId::max);
                 self.term = Some(term);
                 self.publish();
@@ -424,12 +425,18 @@ impl Task {
     fn note_tables(&mut self, mutation: Option<&Mutation>) {
         match mutation {
             Some(Mutation::Add(table, _)) => {
-                self.newest_table = self.newest_table.max(table.id);
-                self.tables.insert(table.id, Arc::clone(table))
+                for (id, table) in with_dead_letters(table) {
+                    self.newest_table = self.newest_table.max(id);
+                    self.tables.insert(id, table);
+                }
             }
-            Some(Mutation::Drop(table)) => self.tables.remove(table),
+            Some(Mutation::Drop(table)) => {
+                if let Some(table) = self.tables.remove(table) {
+                    self.tables.retain(|id, _| table.dead_letters != Some(*id));
+                }
+            }
             None => return,
-        };
+        }
         self.publish();
     }
 
@@ -467,6 +474,12 @@ impl Task {
             }
         }));
     }
+}
+
+/// What a table stores, by the ids that scans ask for.
+fn with_dead_letters(table: &Arc<Table>) -> impl Iterator<Item = (TableId, Arc<Table>)> + use<> {
+    let dead_letters = table.dead_letter_table().map(Arc::new);
+    std::iter::once(Arc::clone(table)).chain(dead_letters).map(|table| (table.id, table))
 }
 
 /// Closes databases of a term that ended before it began.

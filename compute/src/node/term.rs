@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::future::join_all;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::info_span;
 use weir_common::catalog::Table;
@@ -21,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use crate::scan::Serving;
 use crate::seal::Change;
+use crate::splits::ReadSplit;
 use crate::state::{self, CloneSource, SlotDb, Store};
 use crate::{actor, slot};
 
@@ -41,7 +41,7 @@ pub(crate) type Databases = Vec<(SlotPlan, SlotDb)>;
 /// # Errors
 /// One of the failures; what was opened beside it is closed again.
 pub(crate) async fn open(store: &Store, plan: &Plan) -> Result<Databases, state::Error> {
-    let tables: HashSet<TableId> = plan.tables.iter().map(|table| table.id).collect();
+    let tables: HashSet<TableId> = plan.tables.iter().flat_map(|table| table.ids()).collect();
     let open_slot = async |slot: &SlotPlan| {
         let source = |source: &super::plan::SourcePlan| CloneSource {
             path: source.path.clone(),
@@ -77,7 +77,7 @@ pub(crate) struct Term {
     /// Every slot of the term.
     routes: Vec<Route>,
     peers: Peers,
-    actors: BTreeMap<TableSplit, mpsc::Sender<actor::Message>>,
+    actors: BTreeMap<TableSplit, actor::Handle>,
 }
 
 impl Term {
@@ -125,7 +125,12 @@ impl Term {
 
     /// What scans may read.
     pub(crate) fn serving(&self, tables: HashMap<TableId, Arc<Table>>, newest_table: TableId) -> Serving {
-        Serving { term: self.id, slots: self.slots.clone(), tables, newest_table }
+        let splits = self.actors.iter().map(|(split, actor)| ReadSplit {
+            split: split.clone(),
+            reader: actor.reader.clone(),
+            bad_records: Arc::clone(&actor.bad_records),
+        });
+        Serving { term: self.id, slots: self.slots.clone(), tables, newest_table, splits: splits.collect() }
     }
 
     /// Starts the actor of a split, if the split's slot is on this node.
@@ -147,8 +152,8 @@ impl Term {
             metrics: self.environment.metrics.clone(),
         };
         match actor::spawn(config, &self.group) {
-            Ok(inbox) => {
-                self.actors.insert(split.split.clone(), inbox);
+            Ok(actor) => {
+                self.actors.insert(split.split.clone(), actor);
             }
             Err(error) => {
                 let failed = Event::JobFailed(self.id, table.id, chain(&error));
@@ -168,13 +173,15 @@ impl Term {
         routes.iter().map(outlet).collect()
     }
 
-    /// Hands a barrier to every slot and actor, and carries out what changes at it.
-    pub(crate) async fn inject(&mut self, barrier: &Barrier) {
+    /// Hands a barrier to every slot and actor, and carries out what changes at it. `tables` are those of before.
+    pub(crate) async fn inject(&mut self, barrier: &Barrier, tables: &HashMap<TableId, Arc<Table>>) {
         let epoch = barrier.epoch;
-        let dropped = match &barrier.mutation {
+        let removed = match &barrier.mutation {
             Some(Mutation::Drop(table)) => Some(*table),
             _ => None,
         };
+        let dropped: Vec<TableId> =
+            removed.and_then(|id| tables.get(&id)).iter().flat_map(|table| table.ids()).collect();
         for (id, slot) in &self.slots {
             let add = match &barrier.mutation {
                 Some(Mutation::Add(table, splits)) => {
@@ -183,7 +190,8 @@ impl Term {
                 }
                 _ => Vec::new(),
             };
-            let (change, lowest_pinned) = (Change { add, remove: dropped }, barrier.lowest_pinned);
+            let (change, lowest_pinned) = (Change { add, remove: removed }, barrier.lowest_pinned);
+            let dropped = dropped.clone();
             // A slot that is gone has told the node why.
             let span = info_span!(
                 target: trace::TARGET, parent: None, "slot", otel.kind = "consumer", term = %self.id, slot = %id, %epoch
@@ -192,9 +200,9 @@ impl Term {
             let _ = slot.control.send(slot::Control::Inject { epoch, change, lowest_pinned, dropped, span }).await;
         }
         for (split, actor) in &self.actors {
-            let last = Some(split.table) == dropped;
+            let last = Some(split.table) == removed;
             let message = if last { actor::Message::Last(epoch) } else { actor::Message::Barrier(epoch) };
-            let _ = actor.send(message).await;
+            let _ = actor.inbox.send(message).await;
         }
         if let Some(Mutation::Add(table, splits)) = &barrier.mutation {
             for split in splits {
@@ -209,9 +217,9 @@ impl Term {
             let _ = slot.control.send(slot::Control::Committed(epoch)).await;
         }
         for actor in self.actors.values() {
-            let _ = actor.send(actor::Message::Committed(epoch)).await;
+            let _ = actor.inbox.send(actor::Message::Committed(epoch)).await;
         }
-        self.actors.retain(|_, actor| !actor.is_closed());
+        self.actors.retain(|_, actor| !actor.inbox.is_closed());
     }
 
     /// Stops everything and waits until it has ended.

@@ -204,7 +204,7 @@ impl World {
         } else {
             consumer.floor = (consumer.sequence, stream_seq);
         }
-        Some(Delivered { stream_seq, consumer_seq: consumer.sequence, deliveries: 1, pending: 0 })
+        Some(Delivered { stream_seq, consumer_seq: consumer.sequence, deliveries: 1, stored_ns: 0, pending: 0 })
     }
 
     fn deliver(&mut self, count: u8) {
@@ -229,7 +229,13 @@ impl World {
             consumer.sequence += 1;
             (*consumer_seq, *deliveries) = (consumer.sequence, *deliveries + 1);
             let (stream_seq, consumer_seq, deliveries) = (*stream_seq, *consumer_seq, *deliveries);
-            self.wire.push_back(Wire::Delivered(Delivered { stream_seq, consumer_seq, deliveries, pending: 0 }));
+            self.wire.push_back(Wire::Delivered(Delivered {
+                stream_seq,
+                consumer_seq,
+                deliveries,
+                stored_ns: 0,
+                pending: 0,
+            }));
         }
     }
 

@@ -49,7 +49,7 @@ impl Rig {
     }
 
     fn deliver(&mut self, stream_seq: u64, consumer_seq: u64, deliveries: u64) -> Verdict {
-        let delivered = Delivered { stream_seq, consumer_seq, deliveries, pending: 0 };
+        let delivered = Delivered { stream_seq, consumer_seq, deliveries, stored_ns: 0, pending: 0 };
         self.machine.deliver(self.now, self.incarnation, delivered)
     }
 
@@ -373,7 +373,7 @@ fn what_belongs_to_an_older_incarnation_is_ignored() {
     assert!(rig.apply(Event::Built { incarnation: old, terms: TERMS, position }).is_empty());
     assert!(rig.apply(Event::Deleted { incarnation: old }).is_empty());
     rig.built(TERMS);
-    let delivered = Delivered { stream_seq: 11, consumer_seq: 1, deliveries: 1, pending: 0 };
+    let delivered = Delivered { stream_seq: 11, consumer_seq: 1, deliveries: 1, stored_ns: 0, pending: 0 };
     assert_eq!(rig.machine.deliver(1000, old, delivered), Verdict::Discard);
     rig.apply(Event::Committed { position: Sequence(11) });
     assert!(rig.acks().is_empty(), "the new consumer starts above");

@@ -26,6 +26,14 @@ pub(super) const KNOWN: &[Known] = &[
     plain("password"),
     plain("jwt"),
     plain("nkey"),
+    plain("creds"),
+    plain("token"),
+    plain("tls.ca"),
+    plain("tls.client_cert"),
+    plain("tls.client_key"),
+    spelt("tls.first", &["tls_first"]),
+    plain("jetstream.domain"),
+    plain("jetstream.api_prefix"),
     plain("scan.startup.mode"),
     spelt("scan.startup.timestamp.millis", &["scan.startup.timestamp_millis"]),
     plain("consumer.durable_name"),
@@ -50,6 +58,7 @@ pub(super) const KNOWN: &[Known] = &[
     spelt("consumer.num_replicas", &["consumer.num.replicas"]),
     plain("consumer.memory_storage"),
     spelt("consumer.backoff.sec", &["consumer.backoff"]),
+    plain("on_error"),
 ];
 
 /// Options that mean something, but not yet.
@@ -61,13 +70,17 @@ pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
 
 /// The options whose values nobody may be shown, in the spelling of WITH.
 pub fn secret_keys() -> &'static [&'static str] {
-    &["password", "jwt", "nkey"]
+    &["password", "jwt", "nkey", "creds", "token", "tls.client_key"]
+}
+
+/// Every known option in all its spellings.
+pub(super) fn spellings() -> impl Iterator<Item = &'static str> {
+    KNOWN.iter().flat_map(|known| std::iter::once(known.name).chain(known.aliases.iter().copied()))
 }
 
 /// The known option that looks most like `key`, if one looks like it at all.
 pub(super) fn closest(key: &str) -> Option<&'static str> {
-    let spellings = KNOWN.iter().flat_map(|known| std::iter::once(known.name).chain(known.aliases.iter().copied()));
-    let (distance, name) = spellings.map(|name| (similarity(key, name), name)).min()?;
+    let (distance, name) = spellings().map(|name| (similarity(key, name), name)).min()?;
     (distance <= (key.len() / 4).max(1)).then_some(name)
 }
 

@@ -4,6 +4,7 @@
 //! server knows is checked by [`mod@crate::preflight`]. Invariant: nothing that the user wrote is dropped silently; an
 //! option is honoured, or answered by an error, or by a notice.
 
+mod connection;
 mod consumer;
 mod known;
 mod value;
@@ -13,6 +14,7 @@ use std::fmt;
 
 use crate::subject;
 
+pub use connection::{Auth, Text, Tls};
 pub use consumer::{AckPolicy, ConsumerName, ConsumerOptions, Replay};
 pub use known::secret_keys;
 use value::Values;
@@ -57,27 +59,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How Weir proves who it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Auth {
-    /// `connect_mode = 'plain'`: not at all.
-    Plain,
-    /// `connect_mode = 'user_and_password'`.
-    UserAndPassword {
-        /// The user's name.
-        username: String,
-        /// The user's password.
-        password: Secret,
-    },
-    /// `connect_mode = 'credential'`.
-    Credential {
-        /// The user's JSON Web Token.
-        jwt: Secret,
-        /// The seed that signs the server's nonce.
-        nkey: Secret,
-    },
-}
-
 /// Where a table starts in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -90,6 +71,17 @@ pub enum Start {
         /// Milliseconds since 1970, UTC.
         millis: i64,
     },
+}
+
+/// What becomes of a message that is no row of its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    /// It becomes a row of the table's dead letters.
+    DeadLetter,
+    /// It is counted and logged.
+    Skip,
+    /// The table's job fails in front of it.
+    Fail,
 }
 
 /// All options of a table, checked against each other.
@@ -105,15 +97,26 @@ pub struct Options {
     pub allow_create_stream: bool,
     /// How Weir proves who it is.
     pub auth: Auth,
+    /// How the connection is encrypted; nothing: as the server demands.
+    pub tls: Option<Tls>,
+    /// What the subjects of JetStream's API begin with, without the last dot.
+    pub api_prefix: String,
     /// Where the table starts.
     pub start: Start,
     /// The consumer the table is read through.
     pub consumer: ConsumerOptions,
+    /// What becomes of bad records.
+    pub on_error: OnError,
     /// What the user should know about options that another one overrides.
     pub notices: Vec<String>,
 }
 
 impl Options {
+    /// Every option there is, in all its spellings.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        known::spellings()
+    }
+
     /// Reads the options of a WITH clause: keys in lower case, values without their quotes.
     ///
     /// # Errors
@@ -129,38 +132,19 @@ impl Options {
         let subjects = parse_subjects(&values)?;
         let consumer = consumer::parse(&values, &subjects, &mut notices)?;
         Ok(Options {
-            servers: parse_servers(&values)?,
+            servers: connection::parse_servers(&values)?,
             stream: parse_stream(&values)?,
             allow_create_stream: values.bool("allow_create_stream")?.unwrap_or(false),
-            auth: parse_auth(&values)?,
+            auth: connection::parse_auth(&values)?,
+            tls: connection::parse_tls(&values)?,
+            api_prefix: connection::parse_api_prefix(&values)?,
             start: parse_start(&values)?,
+            on_error: parse_on_error(&values)?,
             subjects,
             consumer,
             notices,
         })
     }
-}
-
-fn parse_servers(values: &Values<'_>) -> Result<Vec<String>, OptionError> {
-    let option = "server_url";
-    let servers = values.list(option)?.ok_or_else(|| Values::missing(option))?;
-    for server in &servers {
-        let (scheme, address) = server.split_once("://").unwrap_or(("nats", server));
-        if !matches!(scheme, "nats" | "tls") {
-            return Err(OptionError::new(option, format!("\"{scheme}\" is no scheme of NATS servers"))
-                .with_hint("write host:port, nats://host:port or tls://host:port"));
-        }
-        if address.contains('@') {
-            return Err(OptionError::new(option, "credentials do not belong into the URL")
-                .with_hint("use connect_mode = 'user_and_password' with username and password"));
-        }
-        let port = address.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        if address.is_empty() || address.contains(char::is_whitespace) || matches!(port, Some(Err(_))) {
-            return Err(OptionError::new(option, format!("\"{server}\" is no server's address"))
-                .with_hint("write host:port; separate several by commas"));
-        }
-    }
-    Ok(servers)
 }
 
 fn parse_subjects(values: &Values<'_>) -> Result<Vec<String>, OptionError> {
@@ -196,33 +180,13 @@ fn check_name(option: &str, name: &str, kind: &str) -> Result<(), OptionError> {
     Ok(())
 }
 
-fn parse_auth(values: &Values<'_>) -> Result<Auth, OptionError> {
-    let mode = values.text("connect_mode")?.unwrap_or("plain");
-    let only_with = |keys: &[&str], needed: &str| match keys.iter().find(|key| values.spelling(key).is_some()) {
-        Some(key) => Err(OptionError::new(key, format!("conflicts with connect_mode = '{mode}'"))
-            .with_hint(format!("\"{key}\" belongs to connect_mode = '{needed}'"))),
-        None => Ok(()),
-    };
-    let needed = |key: &str| {
-        values.text(key)?.map(str::to_owned).ok_or_else(|| {
-            OptionError::new(key, "is missing").with_hint(format!("connect_mode = '{mode}' needs \"{key}\""))
-        })
-    };
-    match mode.to_ascii_lowercase().as_str() {
-        "plain" => {
-            only_with(&["username", "password"], "user_and_password")?;
-            only_with(&["jwt", "nkey"], "credential")?;
-            Ok(Auth::Plain)
-        }
-        "user_and_password" => {
-            only_with(&["jwt", "nkey"], "credential")?;
-            Ok(Auth::UserAndPassword { username: needed("username")?, password: Secret(needed("password")?) })
-        }
-        "credential" => {
-            only_with(&["username", "password"], "user_and_password")?;
-            Ok(Auth::Credential { jwt: Secret(needed("jwt")?), nkey: Secret(needed("nkey")?) })
-        }
-        _ => Err(values.not_one_of("connect_mode", mode, &["plain", "user_and_password", "credential"])),
+fn parse_on_error(values: &Values<'_>) -> Result<OnError, OptionError> {
+    let Some(written) = values.text("on_error")? else { return Ok(OnError::DeadLetter) };
+    match written.to_ascii_lowercase().as_str() {
+        "dead_letter" => Ok(OnError::DeadLetter),
+        "skip" => Ok(OnError::Skip),
+        "fail" => Ok(OnError::Fail),
+        _ => Err(values.not_one_of("on_error", written, &["dead_letter", "skip", "fail"])),
     }
 }
 

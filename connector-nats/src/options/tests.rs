@@ -117,6 +117,8 @@ fn options_that_contradict_each_other_are_both_named() {
         (vec![("consumer.name", "a"), ("consumer.durable_name", "b")], "consumer.durable_name"),
         (vec![("consumer.filter_subject", "a"), ("consumer.filter_subjects", "b")], "consumer.filter_subjects"),
         (vec![("username", "u")], "connect_mode"),
+        (vec![("connect_mode", "token"), ("token", "t"), ("nkey", "n")], "connect_mode"),
+        (vec![("jetstream.domain", "d"), ("jetstream.api_prefix", "JS.d.API")], "jetstream.api_prefix"),
         (vec![("connect_mode", "credential"), ("jwt", "j"), ("nkey", "n"), ("password", "p")], "connect_mode"),
         (vec![("scan.startup.timestamp.millis", "1")], "scan.startup.mode"),
         (vec![("consumer.max_deliver", "2"), ("consumer.backoff", "1,2")], "consumer.backoff"),
@@ -140,6 +142,10 @@ fn malformed_values_are_refused() {
         ("stream", "a.b"),
         ("allow_create_stream", "yes"),
         ("connect_mode", "tls"),
+        ("jetstream.domain", "a.b"),
+        ("jetstream.api_prefix", "a.>"),
+        ("tls.first", "maybe"),
+        ("tls.client", "x"),
         ("scan.startup.mode", "sometime"),
         ("scan.startup.mode", "timestamp"),
         ("consumer.ack_policy", "maybe"),
@@ -177,6 +183,10 @@ fn required_options_are_missed_by_name() {
         assert_eq!(Options::parse(&options).expect_err("one is missing").option, key);
     }
     assert_eq!(refused(&[("connect_mode", "user_and_password"), ("username", "u")]).option, "password");
+    assert_eq!(refused(&[("connect_mode", "token")]).option, "token");
+    assert_eq!(refused(&[("tls.client_cert", "c")]).option, "tls.client_key");
+    let relative = refused(&[("connect_mode", "creds"), ("creds", "fs://relative/path")]);
+    assert!(relative.message.contains("no absolute path"), "{relative}");
 }
 
 #[test]
@@ -186,7 +196,18 @@ fn secrets_are_not_printed() {
     let pairs = [("connect_mode", "credential"), ("jwt", "hunter2"), ("nkey", "hunter3")];
     let printed = format!("{:?}", parsed(&pairs));
     assert!(!printed.contains("hunter2") && !printed.contains("hunter3"));
-    assert_eq!(secret_keys(), ["password", "jwt", "nkey"]);
+    for (mode, option, value) in [
+        ("token", "token", "hunter2"),
+        ("nkey", "nkey", "hunter2"),
+        ("creds", "creds", "hunter2"),
+        ("plain", "tls.client_key", "hunter2"),
+    ] {
+        let mut pairs = vec![("connect_mode", mode), (option, value)];
+        pairs.extend((mode == "plain").then_some(("tls.client_cert", "certificate")));
+        assert!(!format!("{:?}", parsed(&pairs)).contains("hunter2"), "{option}");
+        assert!(secret_keys().contains(&option));
+    }
+    assert!(["password", "jwt"].iter().all(|option| secret_keys().contains(option)));
 }
 
 #[test]
@@ -195,4 +216,12 @@ fn acknowledgements_without_a_durable_are_mentioned() {
     assert_eq!(options.consumer.effective_ack_policy(), AckPolicy::None);
     assert_eq!(options.notices.len(), 2);
     assert_eq!(parsed(&[("consumer.durable_name", "d")]).consumer.effective_ack_policy(), AckPolicy::Explicit);
+}
+
+#[test]
+fn every_option_is_documented() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/nats-source.md");
+    let page = std::fs::read_to_string(page).expect("the page is there");
+    let missing: Vec<&str> = Options::names().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/nats-source.md lacks {missing:?}");
 }

@@ -130,7 +130,7 @@ impl Attempt {
             subscriber,
             form: None,
             guard,
-            next_subject: format!("$JS.API.CONSUMER.MSG.NEXT.{}.{name}", self.stream),
+            next_subject: self.api.subject(&format!("CONSUMER.MSG.NEXT.{}.{name}", self.stream)),
             name,
             created: made.created,
             inbox,

@@ -113,7 +113,7 @@ mod tests {
         message.status = None;
         message.reply = Some("$JS.ACK.s.c.1.5.6.7.8".into());
         let mut form = None;
-        let expected = Delivered { stream_seq: 5, consumer_seq: 6, deliveries: 1, pending: 8 };
+        let expected = Delivered { stream_seq: 5, consumer_seq: 6, deliveries: 1, stored_ns: 7, pending: 8 };
         assert_eq!(understand(&message, INCARNATION, &mut form), Arrival::Delivery(expected));
         assert!(form.is_some());
         message.status = Some(StatusCode::TIMEOUT);

@@ -26,7 +26,7 @@ use tokio_util::sync::DropGuard;
 use weir_common::ids::{Sequence, SplitId};
 use weir_common::task::{Group, OnFailure};
 
-pub use async_nats::Subject;
+pub use async_nats::{HeaderMap, HeaderValue, Subject};
 use status::Gauges;
 pub use status::Status;
 use task::Task;
@@ -62,8 +62,19 @@ pub struct Message {
     pub sequence: u64,
     /// What it was published to.
     pub subject: Subject,
+    /// When the server stored it, in nanoseconds since 1970.
+    pub stored_ns: u64,
+    /// What it was published with; nothing also where [`crate::headers`] cannot read it.
+    pub headers: Option<HeaderMap>,
     /// What was published.
     pub payload: Bytes,
+}
+
+impl Message {
+    /// A message without headers that was stored at the beginning of 1970.
+    pub fn new(sequence: u64, subject: impl Into<Subject>, payload: impl Into<Bytes>) -> Message {
+        Message { sequence, subject: subject.into(), stored_ns: 0, headers: None, payload: payload.into() }
+    }
 }
 
 /// Messages that follow the previous batch without a gap.
@@ -97,6 +108,38 @@ pub struct Control {
     commit: Arc<watch::Sender<Commit>>,
     checkpoint: Arc<Notify>,
     gauges: Arc<Gauges>,
+    stream: String,
+    server: watch::Receiver<Option<Server>>,
+}
+
+/// Where a reader reads.
+#[derive(Clone, Debug)]
+struct Server {
+    api: Api,
+    /// The consumer, while it is read.
+    consumer: Option<String>,
+}
+
+/// What the server says of a stream and the consumer through which it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The last sequence of the stream.
+    pub stream_last: Sequence,
+    /// The consumer, while it is read.
+    pub consumer: Option<ConsumerProgress>,
+}
+
+/// How far a consumer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsumerProgress {
+    /// What is still to be delivered.
+    pub pending: u64,
+    /// The last sequence that was delivered.
+    pub delivered: Sequence,
+    /// Up to and with this everything is acknowledged.
+    pub ack_floor: Sequence,
+    /// What was delivered and not acknowledged.
+    pub ack_pending: u64,
 }
 
 impl Reader {
@@ -105,13 +148,16 @@ impl Reader {
         let cancel = group.token().child_token();
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
         let (commit, commits) = watch::channel(Commit { position: config.position, count: 0 });
+        let (server, whereabouts) = watch::channel(None);
         let control = Control {
             commit: Arc::new(commit),
             checkpoint: Arc::new(Notify::new()),
             gauges: Arc::new(Gauges::new(config.position)),
+            stream: config.options.stream.clone(),
+            server: whereabouts,
         };
         let (checkpoint, gauges) = (Arc::clone(&control.checkpoint), Arc::clone(&control.gauges));
-        let handles = task::Handles { out, commits, checkpoint, gauges };
+        let handles = task::Handles { out, commits, checkpoint, gauges, server };
         let task_cancel = cancel.clone();
         group.spawn("reader", OnFailure::StopGroup, async move {
             Task::start(config, handles, task_cancel).await?.run().await
@@ -172,6 +218,27 @@ impl Control {
     /// How far the reader is.
     pub fn status(&self) -> Status {
         self.gauges.snapshot()
+    }
+
+    /// Asks the server, which answers by the leaders of stream and consumer.
+    ///
+    /// # Errors
+    /// If it does not answer, or there is no connection yet.
+    pub async fn progress(&self) -> Result<Progress, Error> {
+        let server = self.server.borrow().clone();
+        let server = server.ok_or_else(|| Error::Disconnected { what: "to see how far it is".to_owned() })?;
+        let stream = server.api.stream_info(&self.stream).await?;
+        let consumer = match &server.consumer {
+            Some(name) => server.api.consumer_info(&self.stream, name).await?,
+            None => None,
+        };
+        let consumer = consumer.map(|info| ConsumerProgress {
+            pending: info.num_pending,
+            delivered: Sequence(info.delivered.stream_seq),
+            ack_floor: Sequence(info.ack_floor.stream_seq),
+            ack_pending: info.num_ack_pending,
+        });
+        Ok(Progress { stream_last: Sequence(stream.state.last_seq), consumer })
     }
 }
 

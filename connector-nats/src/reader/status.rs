@@ -23,6 +23,8 @@ pub struct Status {
     pub rebuilds: u64,
     /// Messages that the stream lost before they were read.
     pub lost: u64,
+    /// When the newest message that was read was stored, in nanoseconds since 1970; 0: none was read yet.
+    pub read_ns: u64,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +37,7 @@ pub(super) struct Gauges {
     redelivered: AtomicU64,
     rebuilds: AtomicU64,
     lost: AtomicU64,
+    read_ns: AtomicU64,
 }
 
 impl Gauges {
@@ -54,6 +57,7 @@ impl Gauges {
         self.redelivered.store(status.redelivered, Ordering::Relaxed);
         self.rebuilds.store(status.rebuilds, Ordering::Relaxed);
         self.lost.store(status.lost, Ordering::Relaxed);
+        self.read_ns.store(status.read_ns, Ordering::Relaxed);
     }
 
     pub(super) fn snapshot(&self) -> Status {
@@ -66,6 +70,7 @@ impl Gauges {
             redelivered: self.redelivered.load(Ordering::Relaxed),
             rebuilds: self.rebuilds.load(Ordering::Relaxed),
             lost: self.lost.load(Ordering::Relaxed),
+            read_ns: self.read_ns.load(Ordering::Relaxed),
         }
     }
 }

@@ -21,15 +21,16 @@ use super::intake::{Arrival, understand};
 use super::outage::{DENIAL_MS, Outage, Spacing};
 use super::status::{Gauges, Status};
 use super::throttle::Throttle;
-use super::{Batch, Commit, Message, ReaderConfig};
+use super::{Batch, Commit, Message, ReaderConfig, Server};
 use crate::api::Api;
-use crate::connect::{self, Connection, Link};
+use crate::connect::{self, Link};
 use crate::delivery::{Action, Delivery, Event, Incarnation, Millis, Pace, Reason, Token, Verdict};
 use crate::error::Error;
+use crate::reply::Delivered;
 
 /// What one batch holds at most: enough to decode in columns, little enough to hand over soon.
 const BATCH_MESSAGES: usize = 8192;
-/// The payloads of one batch; the last message may exceed it.
+/// The messages of one batch; the last one may exceed it.
 const BATCH_BYTES: usize = 4 << 20;
 /// How often the task looks around when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
@@ -43,6 +44,7 @@ pub(super) struct Handles {
     pub(super) commits: watch::Receiver<Commit>,
     pub(super) checkpoint: Arc<Notify>,
     pub(super) gauges: Arc<Gauges>,
+    pub(super) server: watch::Sender<Option<Server>>,
 }
 
 /// The end of an attempt to build the consumer: which it was, what is known now, what was built.
@@ -108,13 +110,14 @@ impl Task {
         handles: Handles,
         cancel: CancellationToken,
     ) -> Result<Task, Error> {
-        let Connection { client, link } =
-            connect::connect_eventually(&config.options, &format!("weir {}", config.owner)).await?;
+        let connection = connect::connect_eventually(&config.options, &format!("weir {}", config.owner)).await?;
+        let api = Api::new(connection.clone());
+        handles.server.send_replace(Some(Server { api: api.clone(), consumer: None }));
         let shared_name = config.options.consumer.name.given().is_some();
         Ok(Task {
             started: Instant::now(),
-            api: Api::new(Connection { client, link: link.clone() }),
-            link,
+            link: connection.link,
+            api,
             seen: Link::default(),
             delivery: Delivery::new(config.position, shared_name, PACE),
             known: Known::default(),
@@ -254,7 +257,7 @@ impl Task {
         self.send_acks().await;
     }
 
-    /// One arrival; the bytes of its payload if it was a message.
+    /// One arrival; its bytes if it was a message.
     fn take(&mut self, now: Millis, message: async_nats::Message, batch: &mut Vec<Message>) -> usize {
         let Some(live) = &mut self.live else { return 0 };
         let incarnation = live.incarnation;
@@ -272,11 +275,12 @@ impl Task {
         match self.delivery.deliver(now, incarnation, delivered) {
             Verdict::Accept => {
                 self.status.lag = delivered.pending;
+                self.status.read_ns = delivered.stored_ns;
                 if live.guard.as_ref().is_none_or(|guard| guard.admits(&message.subject)) {
-                    let async_nats::Message { subject, payload, .. } = message;
-                    let bytes = payload.len();
-                    batch.push(Message { sequence: delivered.stream_seq, subject, payload });
-                    return bytes;
+                    let async_nats::Message { subject, payload, headers, length, .. } = message;
+                    let Delivered { stream_seq: sequence, stored_ns, .. } = delivered;
+                    batch.push(Message { sequence, subject, stored_ns, headers, payload });
+                    return length;
                 }
             }
             Verdict::AckAndDrop(token) => self.acks.push(token),
@@ -296,7 +300,9 @@ impl Task {
     async fn apply(&mut self, event: Event) {
         self.delivery.apply(self.now(), event, &mut self.actions);
         if !self.delivery.is_reading() {
-            self.live = None;
+            if self.live.take().is_some() {
+                self.publish_server();
+            }
             self.asking = None;
             self.unconfirmed = None;
             self.acks.clear();
@@ -374,6 +380,12 @@ impl Task {
             let reason = if link.connected { self.obstacle.as_ref() } else { link.failure.as_ref() };
             warn!(stream = %self.config.split, outage_ms = ms, connected = link.connected, reason, "not reading");
         }
+    }
+
+    /// Lets others ask the server of what is read.
+    fn publish_server(&self) {
+        let consumer = self.live.as_ref().map(|live| live.name().to_owned());
+        self.handles.server.send_replace(Some(Server { api: self.api.clone(), consumer }));
     }
 
     fn publish_status(&mut self) {

@@ -1,5 +1,7 @@
 //! The connector against a real nats-server.
 
+mod connecting;
+mod consumers;
 mod preflight;
 mod reading;
 mod support;

@@ -254,12 +254,7 @@ async fn a_token_and_its_seed_let_the_table_in() {
     };
     let good = login(operator.seed.clone());
     let mut table = Table::create(&good).await;
-    let credentials = format!(
-        "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\
-         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-        operator.jwt, operator.seed
-    );
-    let client = async_nats::ConnectOptions::with_credentials(&credentials)
+    let client = async_nats::ConnectOptions::with_credentials(&operator.creds())
         .expect("they are well-formed")
         .connect(format!("127.0.0.1:{}", server.port))
         .await

@@ -99,7 +99,7 @@ fn nodes_that_are_told_to_end_do_so_in_order_while_connections_are_cut() {
         }
         publishing.end().await?;
         publish_payloads(&nats, "events.bad", &["no event"]).await?;
-        cluster.expect_warnings(&["skipped a bad record"]);
+        cluster.expect_warnings(&["kept a bad record"]);
         compare_events(&mut sql, "events", &events, TOTAL).await?;
         acknowledged(&nats, "reader").await?;
         metrics_are_as_described(&cluster).await

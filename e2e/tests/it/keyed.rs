@@ -75,7 +75,7 @@ fn a_keyed_table_has_the_newest_row_of_each_key_after_kills() {
 fn the_later_message_replaces_the_row_of_its_key() {
     scenario("keyed", async |sandbox| {
         let (nats, weir) = standalone(sandbox).await?;
-        weir.expect_warnings(&["skipped a bad record"]);
+        weir.expect_warnings(&["kept a bad record"]);
         let mut sql = weir.sql();
         sql.query(&format!(
             "CREATE TABLE t (a bigint, b varchar, x double precision, c varchar, PRIMARY KEY (b, x)) \

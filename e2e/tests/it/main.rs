@@ -18,6 +18,7 @@ mod cluster;
 mod cluster_command;
 mod crash;
 mod cut_connections;
+mod dead_letters;
 mod demo;
 mod fencing;
 mod keyed;

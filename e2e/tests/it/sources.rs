@@ -2,7 +2,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use async_nats::HeaderMap;
 use weir_e2e::publish::publish_all;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
@@ -115,6 +116,40 @@ fn included_columns_tell_where_a_row_came_from() {
         let answer = sql.query("SELECT n, o, _rw_nats_subject, p FROM t ORDER BY n").await?;
         assert_eq!(answer.row(0), ["1", "1", "events.a", "EVENTS"]);
         assert_eq!(answer.row(1), ["2", "2", "events.b", "EVENTS"]);
+        Ok(())
+    });
+}
+
+#[test]
+fn headers_time_and_payload_of_a_message_are_columns() {
+    scenario("include_headers", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("trace", "abc"), ("trace", "def"), ("Nats-Msg-Id", "one")] {
+            headers.append(name, value);
+        }
+        let jetstream = nats.jetstream().await?;
+        jetstream.publish_with_headers("events.a", headers, r#"{"n": 1, "more": [true]}"#.into()).await?.await?;
+        publish_payloads(&nats, "events.a", &[r#"{"n": 2}"#]).await?;
+        let stored = jetstream.get_stream("EVENTS").await?.get_raw_message(1).await?.time;
+        let options = events_options(&nats.address());
+        sql.query(&format!(
+            "CREATE TABLE t (n bigint) INCLUDE header INCLUDE header 'trace' varchar AS trace \
+             INCLUDE header 'Nats-Msg-Id' INCLUDE timestamp AS stored INCLUDE payload WITH ({options}) \
+             FORMAT PLAIN ENCODE JSON"
+        ))
+        .await?;
+        wait_for(&mut sql, "SELECT count(*) FROM t", 2, SOON).await?;
+        let columns = "n, _rw_nats_header, trace, \"_rw_nats_header_Nats-Msg-Id\", _rw_nats_payload, \
+                       (extract(epoch FROM stored) * 1000000)::bigint";
+        let answer = sql.query(&format!("SELECT {columns} FROM t ORDER BY n")).await?;
+        let micros = (stored.unix_timestamp_nanos() / 1000).to_string();
+        let all = r#"{"(Nats-Msg-Id,\"\\\\x6f6e65\")","(trace,\"\\\\x616263\")","(trace,\"\\\\x646566\")"}"#;
+        let document = r#"{"n": 1, "more": [true]}"#;
+        assert_eq!(answer.row(0), ["1", all, "abc", r"\x6f6e65", document, &micros]);
+        let absent = sql.query("SELECT n FROM t WHERE _rw_nats_header IS NULL AND trace IS NULL").await?;
+        assert_eq!(absent.row(0), ["2"]);
         Ok(())
     });
 }
@@ -244,5 +279,44 @@ fn passwords_are_used_and_never_shown() {
         assert!(!format!("{shown:?}").contains("open-sesame"), "{shown}");
         assert!(!weir.process().log().read()?.contains("open-sesame"));
         Ok(())
+    });
+}
+
+#[test]
+fn splits_show_how_far_they_are() {
+    scenario("splits", async |sandbox| {
+        let (mut nats, weir) = standalone(sandbox).await?;
+        weir.expect_warnings(&["kept a bad record", "not reading"]);
+        let mut sql = weir.sql();
+        publish_numbers(&nats, 0..99).await?;
+        publish_payloads(&nats, "events.n", &["bad"]).await?;
+        create(&mut sql, &nats, "acked", ", consumer.durable_name = 'd', consumer.ack_policy = 'explicit'").await?;
+        create(&mut sql, &nats, "plain", "").await?;
+        let columns = "source, split, subject, state, read_position, committed_position, last_sequence, lag_messages, \
+                       lag_seconds, ack_floor, ack_pending, redelivered, bad_records, lost_messages";
+        let question = format!("SELECT {columns} FROM weir_catalog.splits ORDER BY source");
+        let wanted = [
+            "acked|EVENTS|events.>|reading|101|101|100|0|0|100|0|0|1|0",
+            "plain|EVENTS|events.>|reading|101|101|100|0|0|100|0|0|1|0",
+        ];
+        eventually("both to be through", SOON, async || {
+            let answer = sql.query(&question).await?;
+            let rows: Vec<String> = (0..answer.rows.len()).map(|row| answer.row(row).join("|")).collect();
+            ensure!(rows == wanted, "{rows:?}");
+            Ok(Some(()))
+        })
+        .await?;
+        ensure!(sql.value::<u64>("SELECT count(DISTINCT node) FROM weir_catalog.splits").await? == 1);
+
+        nats.process().kill9()?;
+        let lost = "SELECT count(*) FROM weir_catalog.splits WHERE state = 'disconnected' AND last_sequence IS NULL \
+                    AND lag_messages IS NULL AND read_position = 101";
+        wait_for(&mut sql, lost, 2, SOON).await?;
+        nats.process().restart()?;
+        nats.ready().await?;
+        publish_numbers(&nats, 99..100).await?;
+        let back = "SELECT count(*) FROM weir_catalog.splits WHERE state = 'reading' AND last_sequence = 101 \
+                    AND lag_messages = 0 AND read_position = 102";
+        wait_for(&mut sql, back, 2, SOON).await
     });
 }

@@ -46,18 +46,18 @@ pub(super) fn complete<'a>(
         }
         (Encoding::Bytes, _) => {
             check_bytes(parsed, create)?;
-            Ok((Cow::Borrowed(create), Encode::Bytes))
+            Ok((Cow::Owned(with_raw_payload(create.clone())), Encode::Bytes))
         }
         (Encoding::Protobuf, Some(schema)) => {
             let message = schema.message.descriptor().map_err(|error| schema_error(&error))?;
             let create = if is_named {
                 check_columns(parsed, create, &message)?;
-                Cow::Borrowed(create)
+                create.clone()
             } else {
                 let columns = infer(create, &message, &schema.as_jsonb);
-                Cow::Owned(with_columns(create, columns.map_err(|error| at(error, create.format.location))?))
+                with_columns(create, columns.map_err(|error| at(error, create.format.location))?)
             };
-            Ok((create, Encode::Protobuf(schema.message)))
+            Ok((Cow::Owned(with_raw_payload(create)), Encode::Protobuf(schema.message)))
         }
         (Encoding::Protobuf, None) => Err(Error::internal("a Protobuf table is bound without its schema")),
     }
@@ -67,6 +67,14 @@ pub(super) fn complete<'a>(
 fn with_columns(create: &CreateTable, mut columns: Vec<ColumnDef>) -> CreateTable {
     columns.extend(create.columns.iter().cloned());
     CreateTable { columns, ..create.clone() }
+}
+
+/// The statement whose INCLUDE payload is not of JSON, and so is bytes.
+fn with_raw_payload(mut create: CreateTable) -> CreateTable {
+    for column in create.columns.iter_mut().filter(|column| column.origin == Origin::WholePayload) {
+        column.ty = SqlType::Bytea;
+    }
+    create
 }
 
 fn column(name: &str, ty: SqlType, location: Location) -> ColumnDef {

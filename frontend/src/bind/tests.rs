@@ -69,6 +69,12 @@ CREATE TABLE IF NOT EXISTS public."Events" (
 INCLUDE offset
 INCLUDE subject AS source
 INCLUDE PARTITION as "P"
+INCLUDE timestamp
+INCLUDE payload AS document
+INCLUDE header
+INCLUDE header 'Nats-Msg-Id'
+INCLUDE header 'trace' text
+INCLUDE header 'x' bytea AS x
 WITH (
     connector='nats',
     server_url='nats-server:4222',
@@ -97,6 +103,12 @@ WITH (
   _rw_nats_offset character varying Offset
   source character varying Subject
   P character varying Partition
+  _rw_nats_timestamp timestamp with time zone Timestamp
+  document jsonb WholePayload
+  _rw_nats_header struct<key character varying, value bytea>[] Headers
+  _rw_nats_header_Nats-Msg-Id bytea Header { name: "Nats-Msg-Id" }
+  _rw_nats_header_trace_varchar character varying Header { name: "trace" }
+  x bytea Header { name: "x" }
   allow_create_stream = true
   connect_mode = user_and_password
   connector = nats
@@ -166,9 +178,8 @@ fn what_is_not_supported_yet_says_so() {
         ("CREATE SOURCE s WITH (a = 1)", "0A000 at 8: CREATE SOURCE is not supported yet\n  hint: use CREATE TABLE"),
         ("CREATE MATERIALIZED VIEW v AS SELECT 1", "0A000 at 8: CREATE MATERIALIZED VIEW is not supported yet"),
         ("CREATE TABLE t (a int)", "0A000 at 14: a table without a connector is not supported yet"),
-        ("CREATE TABLE t (a int) INCLUDE payload WITH", "0A000 at 32: INCLUDE payload is not supported yet"),
-        ("CREATE TABLE t (a int) INCLUDE header 'x' WITH", "0A000 at 32: INCLUDE header is not supported yet"),
-        ("CREATE TABLE t (a int) INCLUDE timestamp WITH", "0A000 at 32: INCLUDE timestamp is not supported yet"),
+        ("CREATE TABLE t (a int) INCLUDE key WITH", "0A000 at 32: messages of NATS have no key"),
+        ("CREATE TABLE t (a int) INCLUDE header 'x' int WITH", "42804 at 43: a header cannot be of type integer"),
         ("CREATE TABLE t (a int) WITH (a = 1) FORMAT UPSERT", "0A000 at 44: FORMAT UPSERT is not supported yet"),
         (
             "CREATE TABLE t (a int) WITH (a = 1) FORMAT PLAIN ENCODE AVRO (message = 'x')",

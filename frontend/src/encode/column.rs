@@ -12,7 +12,7 @@ use datafusion::arrow::array::{
     IntervalMonthDayNanoArray, StringArray, StringViewArray, Time64MicrosecondArray, TimestampMicrosecondArray,
     UInt64Array,
 };
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DataType, Date32Type, Decimal128Type, Decimal256Type, DurationMicrosecondType, Field,
     Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
@@ -122,7 +122,8 @@ impl Column {
             DataType::Struct(_) => Column::Record(Box::new(Records::new(array.as_struct().clone())?)),
             other => {
                 let ours = counterpart(other).ok_or_else(|| no_type(field))?;
-                let cast = cast(array, &ours).map_err(|error| {
+                let options = CastOptions { safe: false, ..CastOptions::default() };
+                let cast = cast_with_options(array, &ours, &options).map_err(|error| {
                     Error::out_of_range(format!("a value of column \"{}\" is out of range: {error}", field.name()))
                 })?;
                 Column::new(&cast, field)?

@@ -2,7 +2,7 @@
 
 use datafusion::arrow::array::{
     AsArray, Decimal256Array, Int32Builder, Int64Array, IntervalMonthDayNanoArray, ListBuilder, StringArray,
-    StructArray,
+    StructArray, TimestampSecondArray,
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{Decimal256Type, i256};
@@ -127,6 +127,16 @@ fn every_day_of_eight_hundred_years_follows_the_one_before() {
 #[test]
 fn bytes_are_hexadecimal() {
     assert_eq!(text(|out| column::hex(&[0, 0xab, 0xff], out)), "\\x00abff");
+}
+
+#[test]
+fn a_timestamp_that_does_not_fit_is_an_error() {
+    let column = |seconds: i64| {
+        let array: ArrayRef = Arc::new(TimestampSecondArray::from(vec![seconds]));
+        Column::new(&array, &Arc::new(Field::new("t", array.data_type().clone(), true)))
+    };
+    assert_eq!(text(|out| column(90).expect("it fits").write_text(0, out).expect("text")), "1970-01-01 00:01:30");
+    assert_eq!(column(i64::MAX).map(|_| ()).expect_err("too late").sqlstate, "22003");
 }
 
 /// What a column prints and sends, value by value.

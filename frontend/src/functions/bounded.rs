@@ -6,9 +6,11 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray};
+use datafusion::arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
 use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::{DataType, FieldRef, Int64Type};
+use datafusion::arrow::datatypes::{
+    DataType, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType,
+};
 use datafusion::error::Result;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
@@ -20,11 +22,14 @@ use crate::error::{Error, sqlstate};
 /// What one call may make for the rows of a batch.
 const RESULT_BYTES_MAX: u64 = 256 << 20;
 
+/// What a character takes at most, in UTF-8.
+const CHARACTER_BYTES_MAX: u64 = 4;
+
 /// The functions, and how much they make.
 const BOUNDED: &[(&str, Estimate)] = &[
     ("repeat", |args| args.sum(|row| args.bytes(0, row).saturating_mul(args.count(1, row)))),
-    ("lpad", |args| args.sum(|row| args.count(1, row))),
-    ("rpad", |args| args.sum(|row| args.count(1, row))),
+    ("lpad", |args| args.sum(|row| args.padded(row))),
+    ("rpad", |args| args.sum(|row| args.padded(row))),
     ("replace", |args| {
         args.sum(|row| args.bytes(0, row).div_ceil(args.bytes(1, row).max(1)).saturating_mul(args.bytes(2, row)))
     }),
@@ -141,20 +146,35 @@ impl Arguments {
 
     /// How long a value is.
     fn bytes(&self, argument: usize, row: usize) -> u64 {
-        let length = self.cell(argument, row).map_or(0, |(column, row)| match column.data_type() {
-            DataType::Utf8 => column.as_string::<i32>().value(row).len(),
-            DataType::LargeUtf8 => column.as_string::<i64>().value(row).len(),
-            DataType::Utf8View => column.as_string_view().value(row).len(),
-            _ => column.slice(row, 1).get_array_memory_size().min(column.get_array_memory_size() / column.len().max(1)),
+        let length = self.cell(argument, row).map_or(0, |(column, row)| match text(column, row) {
+            Some(text) => text.len(),
+            None => {
+                column.slice(row, 1).get_array_memory_size().min(column.get_array_memory_size() / column.len().max(1))
+            }
         });
         length as u64
     }
 
+    /// What a text takes that is filled up to a number of characters.
+    fn padded(&self, row: usize) -> u64 {
+        let is_ascii = |argument| {
+            let text = self.cell(argument, row).and_then(|(column, row)| text(column, row));
+            text.is_none_or(str::is_ascii)
+        };
+        let width = if is_ascii(0) && is_ascii(2) { 1 } else { CHARACTER_BYTES_MAX };
+        self.count(1, row).saturating_mul(width)
+    }
+
     fn integer(&self, argument: usize, row: usize) -> Option<i64> {
+        self.primitive::<Int64Type>(argument, row, &DataType::Int64)
+    }
+
+    /// A value as one of another type.
+    fn primitive<T: ArrowPrimitiveType>(&self, argument: usize, row: usize, ty: &DataType) -> Option<T::Native> {
         let (column, row) = self.cell(argument, row)?;
-        let number = cast(&column.slice(row, 1), &DataType::Int64).ok()?;
-        let number = number.as_primitive_opt::<Int64Type>()?;
-        number.is_valid(0).then(|| number.value(0))
+        let value = cast(&column.slice(row, 1), ty).ok()?;
+        let value = value.as_primitive_opt::<T>()?;
+        value.is_valid(0).then(|| value.value(0))
     }
 
     /// A number of times.
@@ -162,21 +182,46 @@ impl Arguments {
         self.integer(argument, row).and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
     }
 
-    /// What the numbers from one to another take. Those of dates and times have steps of their own.
+    /// What the numbers from one to another take, or the times.
     fn steps(&self, row: usize) -> u64 {
-        let is_number =
-            |argument: usize| self.columns.get(argument).is_none_or(|column| column.data_type().is_integer());
-        if !(0..3).all(is_number) {
-            return 0;
-        }
         let (from, to) = match self.columns.len() {
-            1 => (Some(0), self.integer(0, row)),
-            _ => (self.integer(0, row), self.integer(1, row)),
+            1 => (Some(0), self.place(0, row)),
+            _ => (self.place(0, row), self.place(1, row)),
         };
-        let step = if self.columns.len() < 3 { Some(1) } else { self.integer(2, row) };
+        let step = if self.columns.len() < 3 { Some(1) } else { self.place(2, row) };
         match (from, to, step) {
-            (Some(from), Some(to), Some(step)) if step != 0 => from.abs_diff(to) / step.unsigned_abs() * 8,
+            (Some(from), Some(to), Some(step)) if step != 0 => {
+                u64::try_from(from.abs_diff(to) / step.unsigned_abs()).unwrap_or(u64::MAX).saturating_mul(8)
+            }
             _ => 0,
         }
+    }
+
+    /// A number; of a time and of an interval, about as many microseconds.
+    fn place(&self, argument: usize, row: usize) -> Option<i128> {
+        const DAY_MICROS: i128 = 86_400_000_000;
+        match self.columns.get(argument)?.data_type() {
+            DataType::Interval(_) => {
+                let unit = DataType::Interval(IntervalUnit::MonthDayNano);
+                let interval = self.primitive::<IntervalMonthDayNanoType>(argument, row, &unit)?;
+                let days = 28 * i128::from(interval.months) + i128::from(interval.days);
+                Some(days * DAY_MICROS + i128::from(interval.nanoseconds) / 1_000)
+            }
+            ty if ty.is_temporal() => {
+                let unit = DataType::Timestamp(TimeUnit::Microsecond, None);
+                self.primitive::<TimestampMicrosecondType>(argument, row, &unit).map(i128::from)
+            }
+            _ => self.integer(argument, row).map(i128::from),
+        }
+    }
+}
+
+/// A value of a column of texts.
+fn text(column: &ArrayRef, row: usize) -> Option<&str> {
+    match column.data_type() {
+        DataType::Utf8 => Some(column.as_string::<i32>().value(row)),
+        DataType::LargeUtf8 => Some(column.as_string::<i64>().value(row)),
+        DataType::Utf8View => Some(column.as_string_view().value(row)),
+        _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! Casts that mean something else in PostgreSQL than in DataFusion.
 //!
 //! * To text: what PostgreSQL prints, where Arrow has a format of its own.
-//! * From text to numeric, interval, date, time, bytea and arrays: what PostgreSQL reads.
+//! * From text to numeric, interval, date, time, timestamps, bytea and arrays: what PostgreSQL reads.
 //! * From floating-point numbers to numeric: the digits that the number was most likely written with.
 //! * From numeric and floating-point numbers to integers: rounded, where Arrow cuts off.
 //!
@@ -15,7 +15,6 @@ use datafusion::arrow::array::{
     NullBufferBuilder, PrimitiveArray, StringArray, StringBuilder,
 };
 use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use datafusion::arrow::compute::kernels::cast_utils::{Parser, string_to_time_nanoseconds};
 use datafusion::arrow::compute::{CastOptions, cast, cast_with_options};
 use datafusion::arrow::datatypes::{
     DataType, Date32Type, Decimal256Type, Field, FieldRef, Float64Type, IntervalMonthDayNanoType, IntervalUnit,
@@ -36,10 +35,9 @@ use datafusion::scalar::ScalarValue;
 use weir_common::decimal::{self, Excess};
 use weir_common::interval::Interval;
 
+use super::datetime;
 use crate::encode::texts;
 use crate::error::{Error, sqlstate};
-
-const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Digits that are right in every floating-point number: C's `FLT_DIG` and `DBL_DIG`.
 const REAL_DIGITS: usize = 6;
@@ -117,6 +115,7 @@ impl Conversion {
                     | DataType::Date32
                     | DataType::Interval(IntervalUnit::MonthDayNano)
                     | DataType::Time64(TimeUnit::Microsecond)
+                    | DataType::Timestamp(_, _)
             );
             return read.then_some(Conversion::FromText);
         }
@@ -204,8 +203,20 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
             let interval = Interval::parse(text).ok_or_else(|| invalid("interval", text))?;
             interval.to_arrow().ok_or_else(|| Error::out_of_range("interval out of range"))
         })?),
-        DataType::Date32 => Arc::new(read::<Date32Type>(texts, date)?),
-        DataType::Time64(_) => Arc::new(read::<Time64MicrosecondType>(texts, time)?),
+        DataType::Date32 => {
+            Arc::new(read::<Date32Type>(texts, |text| datetime::date(text).ok_or_else(|| invalid("date", text)))?)
+        }
+        DataType::Time64(_) => Arc::new(read::<Time64MicrosecondType>(texts, |text| {
+            datetime::time(text).ok_or_else(|| invalid("time", text))
+        })?),
+        DataType::Timestamp(_, zone) => {
+            let name = if zone.is_some() { "timestamp with time zone" } else { "timestamp" };
+            let micros = read::<TimestampMicrosecondType>(texts, |text| {
+                datetime::timestamp(text, zone.is_some()).ok_or_else(|| invalid(name, text))
+            })?;
+            let options = CastOptions { safe: false, ..CastOptions::default() };
+            cast_with_options(&micros.with_timezone_opt(zone.clone()), to, &options)?
+        }
         DataType::Binary => {
             let values = texts
                 .iter()
@@ -216,6 +227,11 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
         DataType::List(element) => lists(texts, element)?,
         _ => cast_with_options(texts, to, &CastOptions { safe: false, ..CastOptions::default() })?,
     })
+}
+
+/// Reads a text as [`from_text`] reads a column of them.
+pub(crate) fn scalar_from_text(text: &str, to: &DataType) -> Result<ScalarValue> {
+    ScalarValue::try_from_array(&from_text(&StringArray::from(vec![text]), to)?, 0)
 }
 
 fn read<T: ArrowPrimitiveType>(
@@ -238,30 +254,6 @@ fn number(text: &str, precision: u8, scale: u8) -> Result<datafusion::arrow::dat
             Err(_) => invalid("numeric", text),
         }
     })
-}
-
-/// A zone after a date, which pgjdbc writes, means nothing, nor does a time; whatever else PostgreSQL reads, Arrow does.
-fn date(text: &str) -> Result<i32, Error> {
-    let is_zone = |text: &str| {
-        text.starts_with(['+', '-']) && text.bytes().skip(1).all(|byte| byte.is_ascii_digit() || byte == b':')
-    };
-    let trimmed = text.trim_ascii();
-    let date = trimmed.split_once(' ').filter(|(_, zone)| is_zone(zone)).map_or(trimmed, |(date, _)| date);
-    let date = Date32Type::parse(date).or_else(|| {
-        let micros = TimestampMicrosecondType::parse(trimmed)?;
-        i32::try_from(micros.div_euclid(DAY_MICROS)).ok()
-    });
-    date.ok_or_else(|| invalid("date", text))
-}
-
-/// 24:00 and second 60 are read here; whatever else PostgreSQL reads, Arrow does.
-fn time(text: &str) -> Result<i64, Error> {
-    if ["24:00", "24:00:00"].contains(&text.trim_ascii()) {
-        return Ok(DAY_MICROS);
-    }
-    let nanos = string_to_time_nanoseconds(text.trim_ascii());
-    // The nearest microsecond.
-    Ok((nanos.map_err(|_| invalid("time", text))? + 500) / 1_000)
 }
 
 /// PostgreSQL's hex format (`\x…`) or its escape format.
@@ -292,7 +284,7 @@ pub(crate) fn bytea(value: &str) -> Option<Vec<u8>> {
 
 fn invalid(ty: &str, text: &str) -> Error {
     let code = match ty {
-        "date" | "time" | "interval" => sqlstate::INVALID_DATETIME_FORMAT,
+        "date" | "time" | "timestamp" | "timestamp with time zone" | "interval" => sqlstate::INVALID_DATETIME_FORMAT,
         _ => sqlstate::INVALID_TEXT_REPRESENTATION,
     };
     Error::user(code, format!("invalid input syntax for type {ty}: \"{text}\""))

@@ -36,7 +36,7 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
     [Function::Normalise, Function::TypeOf, Function::ArrayLength].into_iter().map(Function::udf).collect()
 }
 
-/// Plans the operators: `->`, `->>`, `#>`, `#>>`, `@>`, `<@` and `?`.
+/// Plans the operators: `->`, `->>`, `#>`, `#>>`, `@>`, `<@`, `?`, `?|` and `?&`.
 #[derive(Debug)]
 pub(crate) struct Operators;
 
@@ -48,9 +48,11 @@ impl ExprPlanner for Operators {
             BinaryOperator::HashArrow => Function::GetPath,
             BinaryOperator::HashLongArrow => Function::GetPathText,
             BinaryOperator::Question => Function::Exists,
+            BinaryOperator::QuestionPipe => Function::ExistsAny,
+            BinaryOperator::QuestionAnd => Function::ExistsAll,
             BinaryOperator::AtArrow | BinaryOperator::ArrowAt => Function::Contains,
             BinaryOperator::Eq | BinaryOperator::NotEq => {
-                return Ok(PlannerResult::Original(with_normal_literals(raw, schema)));
+                return Ok(PlannerResult::Original(with_normal_texts(raw, schema)));
             }
             _ => return Ok(PlannerResult::Original(raw)),
         };
@@ -68,12 +70,17 @@ impl ExprPlanner for Operators {
     }
 }
 
-/// A text that a jsonb is compared with is one too, however it is written.
-fn with_normal_literals(mut raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
+/// A literal or a parameter that a jsonb is compared with is one too, however it is written.
+fn with_normal_texts(mut raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
     let is_jsonb = |expr: &Expr| expr.to_field(schema).is_ok_and(|(_, field)| is_jsonb(&field));
-    let normal = |expr: Expr| match expr {
-        Expr::Literal(ScalarValue::Utf8(Some(_)), _) => Function::Normalise.udf().call(vec![expr]),
-        expr => expr,
+    let normal = |expr: Expr| {
+        let is_text = match &expr {
+            Expr::Literal(ScalarValue::Utf8(Some(_)), _) | Expr::Placeholder(_) => true,
+            // As parameters are once their types are known.
+            Expr::Cast(cast) => cast.field.data_type().is_string() && matches!(*cast.expr, Expr::Placeholder(_)),
+            _ => false,
+        };
+        if is_text { Function::Normalise.udf().call(vec![expr]) } else { expr }
     };
     if is_jsonb(&raw.left) {
         raw.right = normal(raw.right);
@@ -97,6 +104,10 @@ enum Function {
     Contains,
     /// `?`
     Exists,
+    /// `?|`
+    ExistsAny,
+    /// `?&`
+    ExistsAll,
     /// `jsonb(text)`, which is also `text::jsonb`.
     Normalise,
     /// `jsonb_typeof`
@@ -119,6 +130,8 @@ impl Function {
             Function::GetPathText => "jsonb_extract_path_text",
             Function::Contains => "jsonb_contains",
             Function::Exists => "jsonb_exists",
+            Function::ExistsAny => "jsonb_exists_any",
+            Function::ExistsAll => "jsonb_exists_all",
             Function::Normalise => CAST,
             Function::TypeOf => "jsonb_typeof",
             Function::ArrayLength => "jsonb_array_length",
@@ -129,9 +142,14 @@ impl Function {
         match self {
             Function::Get | Function::GetPath | Function::Normalise => SqlType::Jsonb,
             Function::GetText | Function::GetPathText | Function::TypeOf => SqlType::Varchar,
-            Function::Contains | Function::Exists => SqlType::Boolean,
+            Function::Contains | Function::Exists | Function::ExistsAny | Function::ExistsAll => SqlType::Boolean,
             Function::ArrayLength => SqlType::Integer,
         }
+    }
+
+    /// Whether the second operand is an array of texts: a path, or keys.
+    fn takes_texts(self) -> bool {
+        matches!(self, Function::GetPath | Function::GetPathText | Function::ExistsAny | Function::ExistsAll)
     }
 
     /// What the operands have to become.
@@ -145,8 +163,8 @@ impl Function {
             (Function::Get | Function::GetText | Function::Contains | Function::Exists, [_, key]) if is_text(key) => {
                 DataType::Utf8
             }
-            (Function::GetPath | Function::GetPathText, [_, path]) if is_text(path) => DataType::Utf8,
-            (Function::GetPath | Function::GetPathText, [_, DataType::List(_)]) => {
+            (function, [_, path]) if function.takes_texts() && is_text(path) => DataType::Utf8,
+            (function, [_, DataType::List(_)]) if function.takes_texts() => {
                 DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
             }
             _ => return None,
@@ -175,7 +193,7 @@ impl ScalarUDFImpl for Jsonb {
             let given: Vec<String> = given.iter().map(ToString::to_string).collect();
             let message = format!("function {}({}) does not exist", self.name(), given.join(", "));
             Error::user(sqlstate::UNDEFINED_FUNCTION, message)
-                .with_hint("the first operand is a jsonb; the second a text, an integer for -> and ->>, a text[] for #> and #>>")
+                .with_hint("the first operand is a jsonb; the second a text, an integer for -> and ->>, a text[] for #>, #>>, ?| and ?&")
                 .into()
         })
     }
@@ -247,10 +265,9 @@ fn with_operand(function: Function, document: &StringArray, operand: &ColumnarVa
         _ => {
             let mut result = BooleanBuilder::with_capacity(document.len());
             for row in 0..document.len() {
-                result.append_option(match (document.is_valid(row), operand.text(row)) {
-                    (true, Some(key)) => Some(value::exists(document.value(row), key)?),
-                    _ => None,
-                });
+                let found =
+                    if document.is_valid(row) { operand.exists(document.value(row), row, function)? } else { None };
+                result.append_option(found);
             }
             Ok(Arc::new(result.finish()))
         }
@@ -268,7 +285,7 @@ enum Operand {
 
 impl Operand {
     fn new(function: Function, operand: &ColumnarValue, rows: usize) -> Result<Operand> {
-        let is_path = matches!(function, Function::GetPath | Function::GetPathText);
+        let is_path = function.takes_texts();
         if let (true, ColumnarValue::Scalar(ScalarValue::Utf8(path))) = (is_path, operand) {
             return Ok(match path {
                 Some(path) => Operand::Path(value::path(path)?),
@@ -283,10 +300,29 @@ impl Operand {
         })
     }
 
-    fn text(&self, row: usize) -> Option<&str> {
+    /// Whether a document has the key, or any or all of the keys, that the operand of a row names.
+    fn exists(&self, document: &str, row: usize, function: Function) -> Result<Option<bool>> {
+        let any_or_all = |keys: &mut dyn Iterator<Item = &str>| {
+            let decisive = function == Function::ExistsAny;
+            for key in keys {
+                if value::exists(document, key)? == decisive {
+                    return Ok(Some(decisive));
+                }
+            }
+            Ok(Some(!decisive))
+        };
         match self {
-            Operand::Key(keys) if keys.is_valid(row) => Some(keys.value(row)),
-            _ => None,
+            Operand::Key(keys) if keys.is_valid(row) => Ok(Some(value::exists(document, keys.value(row))?)),
+            Operand::Path(keys) => any_or_all(&mut keys.iter().map(String::as_str)),
+            Operand::Paths(keys) if keys.is_valid(row) => match keys.as_list_opt::<i32>() {
+                // A key that is NULL is passed over, as in PostgreSQL.
+                Some(lists) => any_or_all(&mut lists.value(row).as_string::<i32>().iter().flatten()),
+                None => {
+                    let keys = value::path(text(keys)?.value(row))?;
+                    any_or_all(&mut keys.iter().map(String::as_str))
+                }
+            },
+            _ => Ok(None),
         }
     }
 

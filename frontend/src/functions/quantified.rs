@@ -1,13 +1,16 @@
 //! `x = ANY (array)`, `x < ALL (array)` and the like, with PostgreSQL's logic of three values: NULL if an element that is
 //! NULL could have decided.
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, BooleanBuilder, UInt32Array};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{Array, AsArray, BooleanArray, BooleanBuilder, Datum, ListArray, Scalar, UInt32Array};
 use datafusion::arrow::compute::kernels::cmp;
-use datafusion::arrow::compute::take;
+use datafusion::arrow::compute::{and_kleene, or_kleene, take};
 use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::error::Result;
 use datafusion::logical_expr::type_coercion::binary::comparison_coercion;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion::scalar::ScalarValue;
 use sqlparser::ast::BinaryOperator;
 
 use super::comparable::values;
@@ -58,7 +61,7 @@ enum Comparison {
 }
 
 impl Comparison {
-    fn apply(self, left: &ArrayRef, right: &ArrayRef) -> Result<BooleanArray> {
+    fn apply(self, left: &dyn Datum, right: &dyn Datum) -> Result<BooleanArray> {
         let compare = match self {
             Comparison::Eq => cmp::eq,
             Comparison::NotEq => cmp::neq,
@@ -89,8 +92,7 @@ impl ScalarUDFImpl for Quantified {
     }
 
     fn coerce_types(&self, given: &[DataType]) -> Result<Vec<DataType>> {
-        let list =
-            |element: &DataType| DataType::List(std::sync::Arc::new(Field::new_list_field(element.clone(), true)));
+        let list = |element: &DataType| DataType::List(Arc::new(Field::new_list_field(element.clone(), true)));
         let refused = || {
             let given: Vec<String> = given.iter().map(ToString::to_string).collect();
             let message = format!("operator does not exist: {}", given.join(" and an element of "));
@@ -126,6 +128,9 @@ impl ScalarUDFImpl for Quantified {
             return Err(Error::internal("ANY has two operands").into());
         };
         let field = args.arg_fields.first().ok_or_else(|| Error::internal("ANY has two operands"))?;
+        if let ColumnarValue::Scalar(ScalarValue::List(list)) = array {
+            return self.against_one(value, list, field, args.number_rows);
+        }
         let (value, lists) = (value.to_array(args.number_rows)?, array.to_array(args.number_rows)?);
         let lists = lists.as_list::<i32>();
         // Row by row its elements, each beside the value that it is compared with.
@@ -153,11 +158,39 @@ impl ScalarUDFImpl for Quantified {
             );
             next += length;
         }
-        Ok(ColumnarValue::Array(std::sync::Arc::new(result.finish())))
+        Ok(ColumnarValue::Array(Arc::new(result.finish())))
     }
 }
 
 impl Quantified {
+    /// Compares all rows with an array that is the same for them, element by element: an array of thousands of elements,
+    /// as drivers send them, must not be held once for each row.
+    fn against_one(
+        &self,
+        value: &ColumnarValue,
+        list: &ListArray,
+        field: &Field,
+        rows: usize,
+    ) -> Result<ColumnarValue> {
+        let is_scalar = matches!(value, ColumnarValue::Scalar(_));
+        let rows = if is_scalar { 1 } else { rows };
+        let compared = values(&value.to_array(rows)?, field);
+        let any = self.quantifier == Quantifier::Any;
+        let mut result = match list.is_valid(0) {
+            true => BooleanArray::from(vec![!any; rows]),
+            false => BooleanArray::new_null(rows),
+        };
+        let elements = if list.is_valid(0) { values(&list.value(0), field) } else { list.values().slice(0, 0) };
+        for place in 0..elements.len() {
+            let outcome = self.comparison.apply(&compared, &Scalar::new(elements.slice(place, 1)))?;
+            result = if any { or_kleene(&result, &outcome)? } else { and_kleene(&result, &outcome)? };
+        }
+        match is_scalar {
+            true => Ok(ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?)),
+            false => Ok(ColumnarValue::Array(Arc::new(result))),
+        }
+    }
+
     fn fold(&self, outcomes: impl Iterator<Item = Option<bool>>) -> Option<bool> {
         let decisive = self.quantifier == Quantifier::Any;
         let mut unknown = false;

@@ -144,23 +144,31 @@ impl Options {
             return Err(Error::unsupported("COPY QUOTE, ESCAPE and FORCE_QUOTE are available only in CSV mode"));
         }
         match format {
-            "text" => Ok(CopyFormat::Text {
-                delimiter: one_byte("delimiter", self.delimiter, b'\t')?,
-                null: self.null.unwrap_or_else(|| "\\N".to_owned()),
-                header: self.header,
-            }),
+            "text" => {
+                let delimiter = one_byte("delimiter", self.delimiter, b'\t')?;
+                // With a backslash before them they would be something else.
+                if matches!(delimiter, b'\\' | b'.' | b'a'..=b'z' | b'0'..=b'9') {
+                    return Err(invalid(&format!("COPY delimiter cannot be \"{}\"", char::from(delimiter))));
+                }
+                let null = self.null.unwrap_or_else(|| "\\N".to_owned());
+                check_null(&null, delimiter, None)?;
+                Ok(CopyFormat::Text { delimiter, null, header: self.header })
+            }
             "csv" => {
                 let quote = one_byte("quote", self.quote, b'"')?;
                 let delimiter = one_byte("delimiter", self.delimiter, b',')?;
                 if delimiter == quote {
                     return Err(invalid("COPY delimiter and quote must be different"));
                 }
+                let null = self.null.unwrap_or_default();
+                check_null(&null, delimiter, Some(quote))?;
+                let escape = one_byte("escape", self.escape, quote)?;
                 Ok(CopyFormat::Csv {
                     delimiter,
-                    null: self.null.unwrap_or_default(),
+                    null,
                     header: self.header,
                     quote,
-                    escape: one_byte("escape", self.escape, quote)?,
+                    escape,
                     force_quote: self.force_quote,
                 })
             }
@@ -177,13 +185,27 @@ impl Options {
 fn one_byte(what: &str, given: Option<char>, default: u8) -> Result<u8, Error> {
     match given {
         None => Ok(default),
-        Some(character) if matches!(character, '\n' | '\r' | '\\') && what == "delimiter" => {
-            Err(invalid("COPY delimiter cannot be newline, carriage return or backslash"))
-        }
+        Some('\n' | '\r') if what == "delimiter" => Err(invalid("COPY delimiter cannot be newline or carriage return")),
         Some(character) => u8::try_from(character)
             .ok()
             .filter(u8::is_ascii)
             .ok_or_else(|| invalid(&format!("COPY {what} must be a single one-byte character"))),
+    }
+}
+
+/// A NULL must not look like several values, or like the quote of one.
+fn check_null(null: &str, delimiter: u8, quote: Option<u8>) -> Result<(), Error> {
+    if null.contains(['\n', '\r']) {
+        return Err(invalid("COPY null representation cannot use newline or carriage return"));
+    }
+    if null.contains(char::from(delimiter)) {
+        return Err(invalid("COPY delimiter must not appear in the NULL specification"));
+    }
+    match quote {
+        Some(quote) if null.contains(char::from(quote)) => {
+            Err(invalid("CSV quote character must not appear in the NULL specification"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -78,6 +78,9 @@ pub(crate) struct WithOption {
     pub(crate) value_span: Span,
 }
 
+/// What can stand behind INCLUDE.
+const INCLUDED: &str = "partition, offset, subject, timestamp, header or payload";
+
 impl Cursor<'_> {
     /// What follows `CREATE`.
     pub(super) fn create(&mut self) -> Result<CreateTable, Error> {
@@ -247,25 +250,58 @@ impl Cursor<'_> {
     }
 
     fn include_column(&mut self) -> Result<ColumnDef, Error> {
-        let mut location = self.here();
+        let location = self.here();
         let word = self.peek_word().unwrap_or_default();
-        let origin = match word.as_str() {
-            "OFFSET" => Origin::Offset,
-            "SUBJECT" => Origin::Subject,
-            "PARTITION" => Origin::Partition,
-            "PAYLOAD" | "HEADER" | "TIMESTAMP" | "KEY" | "FILE" | "DATABASE_NAME" | "SCHEMA_NAME" | "TABLE_NAME" => {
-                return Err(self
-                    .unsupported(&format!("INCLUDE {}", word.to_lowercase()))
-                    .with_hint("the columns that can be included are offset, subject and partition"));
+        let (origin, ty) = match word.as_str() {
+            "OFFSET" => (Origin::Offset, SqlType::Varchar),
+            "SUBJECT" => (Origin::Subject, SqlType::Varchar),
+            "PARTITION" => (Origin::Partition, SqlType::Varchar),
+            "TIMESTAMP" => (Origin::Timestamp, SqlType::Timestamptz),
+            "PAYLOAD" => (Origin::WholePayload, SqlType::Jsonb),
+            "HEADER" => (Origin::Headers, Origin::headers_type()),
+            "KEY" | "FILE" | "DATABASE_NAME" | "SCHEMA_NAME" | "TABLE_NAME" | "COLLECTION_NAME" => {
+                let message = format!("messages of NATS have no {}", word.to_lowercase());
+                return Err(Error::user(sqlstate::FEATURE_NOT_SUPPORTED, message)
+                    .with_hint(format!("the columns that can be included are {INCLUDED}"))
+                    .at(self.text.position(location)));
             }
-            _ => return Err(self.expected("offset, subject or partition")),
+            _ => return Err(self.expected(INCLUDED)),
         };
         self.parser.advance_token();
-        let mut name = format!("_rw_nats_{}", word.to_lowercase());
-        if self.words(&["AS"]) {
-            (name, location) = self.name("the name of a column")?;
+        let mut column =
+            ColumnDef { name: format!("_rw_nats_{}", word.to_lowercase()), ty, origin, location, not_null: None };
+        if column.origin == Origin::Headers {
+            self.one_header(&mut column)?;
         }
-        Ok(ColumnDef { name, ty: SqlType::Varchar, origin, location, not_null: None })
+        if self.words(&["AS"]) {
+            (column.name, column.location) = self.name("the name of a column")?;
+        }
+        Ok(column)
+    }
+
+    /// `'name' [bytea | varchar]` behind INCLUDE header: one header instead of all of them.
+    fn one_header(&mut self, column: &mut ColumnDef) -> Result<(), Error> {
+        let Token::SingleQuotedString(header) = self.parser.peek_token().token else { return Ok(()) };
+        if header.is_empty() {
+            return Err(self.expected("the name of a header"));
+        }
+        self.parser.advance_token();
+        column.name = format!("{}_{header}", column.name);
+        column.ty = SqlType::Bytea;
+        if !matches!(self.peek_word().as_deref(), None | Some("AS" | "INCLUDE" | "WITH" | "FORMAT")) {
+            let here = self.here();
+            column.ty = self.column_type()?;
+            if !matches!(column.ty, SqlType::Bytea | SqlType::Varchar) {
+                let message = format!("a header cannot be of type {}", column.ty);
+                return Err(Error::user(sqlstate::DATATYPE_MISMATCH, message)
+                    .with_hint("it is bytea or varchar; cast it in queries")
+                    .at(self.text.position(here)));
+            }
+            let ty = if column.ty == SqlType::Bytea { "bytea" } else { "varchar" };
+            column.name = format!("{}_{ty}", column.name);
+        }
+        column.origin = Origin::Header { name: header };
+        Ok(())
     }
 
     /// `(key = value, …)`, at least the parentheses.

@@ -83,6 +83,26 @@ fn errors_name_the_place_in_the_whole_text() {
 }
 
 #[test]
+fn what_copy_could_not_be_read_back_from_is_refused() {
+    for options in ["DELIMITER '|', NULL 'x'", "FORMAT csv, DELIMITER 'a', NULL '-'", "FORMAT text, NULL ''"] {
+        assert!(matches!(one(&format!("COPY t TO STDOUT ({options})")), Statement::Copy { .. }), "{options}");
+    }
+    for options in [
+        "DELIMITER 'n'",
+        "DELIMITER '.'",
+        "DELIMITER '\\'",
+        "DELIMITER '|', NULL 'a|b'",
+        "NULL E'a\\nb'",
+        "FORMAT csv, NULL 'a,b'",
+        "FORMAT csv, NULL '\"'",
+        "FORMAT csv, DELIMITER '\"'",
+    ] {
+        let refused = error(&format!("COPY t TO STDOUT ({options})"));
+        assert!(refused.starts_with("22023 at 1: "), "{options}: {refused}");
+    }
+}
+
+#[test]
 fn an_empty_text_has_no_statement() {
     assert!(parse(" ;; -- nothing\n /* at all */ ;").expect("valid").is_empty());
 }

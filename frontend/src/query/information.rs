@@ -12,7 +12,7 @@ use datafusion::error::{DataFusionError, Result};
 use pgwire::api::Type;
 use weir_common::types::NUMERIC_PRECISION;
 
-use super::schema::{Database, PG_CATALOG};
+use super::schema::{DEAD_LETTERS, Database, PG_CATALOG};
 use super::values::name as type_name;
 use crate::encode::pg_type;
 use crate::parser::{DATABASE, SCHEMA};
@@ -32,7 +32,7 @@ impl Information {
 
     async fn columns(&self) -> Result<RecordBatch> {
         let mut columns = Vec::new();
-        for schema_name in [SCHEMA, PG_CATALOG] {
+        for schema_name in [SCHEMA, DEAD_LETTERS, PG_CATALOG] {
             let Some(schema) = self.database.schema(schema_name) else { continue };
             for table_name in schema.table_names() {
                 let Some(table) = schema.table(&table_name).await? else { continue };

@@ -3,10 +3,10 @@
 //! DataFusion resolves names, plans and executes; this module gives it the catalog as of the statement's snapshot and
 //! makes what it yields look like PostgreSQL's. In reading order: [`rewrite`] (what DataFusion reads differently),
 //! [`tools`] and [`introspection`] (what psql and drivers ask), [`apart`] (columns of one name), [`names`] (how result
-//! columns are called), [`schema`], [`system`], [`views`] and [`information`] (the schemas and tables that queries see),
+//! columns are called), [`schema`], [`splits`], [`system`], [`views`] and [`information`] (the schemas and tables that queries see),
 //! [`planner`] (text to logical plan), [`types`] (of numbers and times), [`equality`] (of values), [`params`] and
-//! [`values`] (parameters of prepared statements), [`window`] (the memory of window functions), [`threads`] (where it is executed), [`run`]
-//! (execution, with retry).
+//! [`values`] (parameters of prepared statements), [`window`] (the memory of window functions), [`threads`] (where they are
+//! planned and executed), [`run`] (execution, with retry).
 
 mod apart;
 mod equality;
@@ -19,6 +19,7 @@ mod planner;
 mod rewrite;
 mod run;
 mod schema;
+mod splits;
 mod system;
 mod threads;
 mod tools;
@@ -29,5 +30,5 @@ mod window;
 
 pub(crate) use params::bind_parameters;
 pub(crate) use planner::{Draft, Planner, Prepared};
-pub(crate) use run::{Batches, Columns, ResultSet, open};
+pub(crate) use run::{Batches, Columns, ResultSet, describe, open};
 pub(crate) use threads::QueryThreads;

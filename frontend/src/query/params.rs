@@ -23,6 +23,7 @@ use weir_common::types::SqlType;
 use super::values::{Raw, scalar};
 use crate::encode::pg_type;
 use crate::error::Error;
+use crate::functions::scalar_from_text;
 
 /// The parameters of a statement, `$1` first.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -130,9 +131,12 @@ pub(crate) fn bind_parameters<S: Clone>(portal: &Portal<S>, parameters: &Paramet
             FieldFormat::Binary => Raw::Binary(bytes),
         };
         let value = scalar(wire, raw)?;
-        match arrow {
-            Some(arrow) if value.data_type() != *arrow => Ok(value.cast_to(arrow)?),
-            _ => Ok(value),
+        match (value, arrow) {
+            (value, Some(arrow)) if value.data_type() == *arrow => Ok(value),
+            // What is left as text is read as a literal is.
+            (ScalarValue::Utf8(Some(text)), Some(arrow)) => Ok(scalar_from_text(&text, arrow)?),
+            (value, Some(arrow)) => Ok(value.cast_to(arrow)?),
+            (value, None) => Ok(value),
         }
     });
     Ok(ParamValues::from(values.collect::<Result<Vec<_>, Error>>()?))

@@ -29,6 +29,7 @@ use super::equality::Equality;
 use super::explain::Explain;
 use super::schema::{Database, PG_CATALOG, Roles};
 use super::system::SystemCatalog;
+use super::threads::QueryThreads;
 use super::tools::Tools;
 use super::types::Types;
 use super::views::SessionCatalog;
@@ -147,7 +148,7 @@ impl Planner {
     }
 
     /// Gives a query's parameters their types. `hints` are those that the client gave; the others are found by planning,
-    /// which needs a catalog.
+    /// which needs a catalog, and threads.
     ///
     /// # Errors
     /// The user's.
@@ -157,6 +158,7 @@ impl Planner {
         catalog: &Arc<Catalog>,
         draft: Draft,
         hints: &[Option<pgwire::api::Type>],
+        threads: &QueryThreads,
     ) -> Result<Prepared, Error> {
         let reads_tables = draft.reads_tables();
         let Draft { parsed, written, rewritten, explain } = draft;
@@ -171,7 +173,7 @@ impl Planner {
         let mut prepared = Prepared { parsed, written, rewritten, explain, parameters, reads_tables };
         rewrite::cast_parameters(&mut prepared.rewritten, |number| prepared.parameters.cast_of(number));
         if !prepared.parameters.is_complete() {
-            self.infer_parameters(session, catalog, &mut prepared).await?;
+            self.infer_parameters(session, catalog, &mut prepared, threads).await?;
         }
         Ok(prepared)
     }
@@ -182,9 +184,11 @@ impl Planner {
         session: &Arc<Session>,
         catalog: &Arc<Catalog>,
         prepared: &mut Prepared,
+        threads: &QueryThreads,
     ) -> Result<(), Error> {
-        let state = self.state(session, catalog, None);
-        let found: HashMap<String, Option<DataType>> = match self.plan(&state, prepared).await {
+        let (state, open) = (self.state(session, catalog, None), prepared.clone());
+        let planned = threads.compute(async move { plan(&state, &open).await });
+        let found: HashMap<String, Option<DataType>> = match planned.await {
             Ok(plan) => plan.get_parameter_types()?,
             // A parameter without a type can make the plan fail, as in `SELECT $1`; with a type it has another chance.
             Err(error) if matches!(error.sqlstate.as_ref(), sqlstate::UNDEFINED_TABLE | sqlstate::UNDEFINED_COLUMN) => {
@@ -196,29 +200,29 @@ impl Planner {
         rewrite::cast_parameters(&mut prepared.rewritten, |number| open.get(&number).cloned());
         Ok(())
     }
+}
 
-    /// The plan of a query, parameters still open.
-    ///
-    /// # Errors
-    /// The user's, with position where it is known.
-    pub(super) async fn plan(&self, state: &SessionState, prepared: &Prepared) -> Result<LogicalPlan, Error> {
-        check_tables(state, prepared)?;
-        let statement = match prepared.rewritten.as_ref() {
-            ast::Statement::Explain { statement, .. } => statement.clone(),
-            _ => prepared.rewritten.clone(),
-        };
-        let plan = state
-            .statement_to_plan(DataFusionStatement::Statement(statement))
-            .await
-            .map_err(|error| located(error, &prepared.parsed))?;
-        let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        only_reads.verify_plan(&plan).map_err(|_| Error::unsupported("only queries are supported"))?;
-        if plan.schema().fields().len() > TARGETS_MAX {
-            let message = format!("target lists can have at most {TARGETS_MAX} entries");
-            return Err(Error::user(sqlstate::TOO_MANY_COLUMNS, message).with_hint("name the columns that are needed"));
-        }
-        Ok(plan)
+/// The plan of a query, parameters still open.
+///
+/// # Errors
+/// The user's, with position where it is known.
+pub(super) async fn plan(state: &SessionState, prepared: &Prepared) -> Result<LogicalPlan, Error> {
+    check_tables(state, prepared)?;
+    let statement = match prepared.rewritten.as_ref() {
+        ast::Statement::Explain { statement, .. } => statement.clone(),
+        _ => prepared.rewritten.clone(),
+    };
+    let plan = state
+        .statement_to_plan(DataFusionStatement::Statement(statement))
+        .await
+        .map_err(|error| located(error, &prepared.parsed))?;
+    let only_reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    only_reads.verify_plan(&plan).map_err(|_| Error::unsupported("only queries are supported"))?;
+    if plan.schema().fields().len() > TARGETS_MAX {
+        let message = format!("target lists can have at most {TARGETS_MAX} entries");
+        return Err(Error::user(sqlstate::TOO_MANY_COLUMNS, message).with_hint("name the columns that are needed"));
     }
+    Ok(plan)
 }
 
 /// What all sessions have in common.

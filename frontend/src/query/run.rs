@@ -17,7 +17,7 @@ use weir_common::error::Kind;
 
 use super::explain;
 use super::names::column_names;
-use super::planner::{Planner, Prepared};
+use super::planner::{Prepared, plan};
 use super::rewrite;
 use crate::catalog::{Catalog, Job};
 use crate::error::{Error, sqlstate};
@@ -78,7 +78,7 @@ pub(crate) async fn open(
     frontend: &Frontend,
     session: &Arc<Session>,
     limits: &Limits,
-    prepared: &Prepared,
+    prepared: &Arc<Prepared>,
     values: Option<&ParamValues>,
 ) -> Result<ResultSet, Error> {
     let deadline = limits.retry_until(frontend.config.retry_max());
@@ -102,14 +102,15 @@ fn is_lost(error: &Error) -> bool {
 async fn attempt(
     frontend: &Frontend,
     session: &Arc<Session>,
-    prepared: &Prepared,
+    prepared: &Arc<Prepared>,
     values: Option<&ParamValues>,
     deadline: Instant,
 ) -> Result<ResultSet, Error> {
     let snapshot = if prepared.reads_tables { Some(frontend.snapshots.acquire(deadline).await?) } else { None };
     let catalog = snapshot.as_ref().map_or_else(|| frontend.cache.newest(), |snapshot| Arc::clone(&snapshot.catalog));
-    let state = frontend.planner.state(session, &catalog, snapshot.as_ref());
-    let plan = physical_plan(frontend, &state, prepared, values).await?;
+    let state = Arc::new(frontend.planner.state(session, &catalog, snapshot.as_ref()));
+    let planned = physical_plan(Arc::clone(&state), Arc::clone(prepared), values.cloned());
+    let plan = frontend.threads.compute(planned).await?;
     if let Some(explain) = prepared.explain {
         let context = state.task_ctx();
         let explained = frontend.threads.run(plan, move |plan| explain.run(plan, context)).await?;
@@ -138,14 +139,13 @@ fn failures(prepared: &Prepared, catalog: &Catalog) -> Vec<Notice> {
 }
 
 async fn physical_plan(
-    frontend: &Frontend,
-    state: &SessionState,
-    prepared: &Prepared,
-    values: Option<&ParamValues>,
+    state: Arc<SessionState>,
+    prepared: Arc<Prepared>,
+    values: Option<ParamValues>,
 ) -> Result<Arc<dyn ExecutionPlan>, Error> {
-    let mut plan = frontend.planner.plan(state, prepared).await?;
+    let mut plan = plan(&state, &prepared).await?;
     if let Some(values) = values {
-        plan = plan.replace_params_with_values(values)?;
+        plan = plan.replace_params_with_values(&values)?;
     }
     Ok(state.create_physical_plan(&plan).await?)
 }
@@ -179,23 +179,24 @@ fn after_first_row(error: Error) -> Error {
         .with_hint("run the query again")
 }
 
-impl Prepared {
-    /// The columns of its result.
-    ///
-    /// # Errors
-    /// The user's.
-    pub(crate) async fn describe(
-        &self,
-        planner: &Planner,
-        session: &Arc<Session>,
-        catalog: &Arc<Catalog>,
-    ) -> Result<Columns, Error> {
-        if self.explain.is_some() {
-            return Ok(Columns::of(Arc::clone(&explain::SCHEMA)));
-        }
-        let state = planner.state(session, catalog, None);
-        let plan = self.parameters.with_nulls(planner.plan(&state, self).await?)?;
-        let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-        Ok(Columns::named(self, Arc::new(plan.schema().as_arrow().clone())))
+/// The columns of a query's result.
+///
+/// # Errors
+/// The user's.
+pub(crate) async fn describe(
+    frontend: &Frontend,
+    session: &Arc<Session>,
+    prepared: &Arc<Prepared>,
+    catalog: &Arc<Catalog>,
+) -> Result<Columns, Error> {
+    if prepared.explain.is_some() {
+        return Ok(Columns::of(Arc::clone(&explain::SCHEMA)));
     }
+    let (state, prepared) = (frontend.planner.state(session, catalog, None), Arc::clone(prepared));
+    let described = async move {
+        let plan = prepared.parameters.with_nulls(plan(&state, &prepared).await?)?;
+        let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+        Ok(Columns::named(&prepared, Arc::new(plan.schema().as_arrow().clone())))
+    };
+    frontend.threads.compute(described).await
 }

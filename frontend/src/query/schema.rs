@@ -1,5 +1,5 @@
-//! What queries can name: the database `dev` with the schemas `public` (the tables of a catalog), `weir_catalog` (what
-//! runs), `pg_catalog` and `information_schema`.
+//! What queries can name: the database `dev` with the schemas `public` (the tables of a catalog), `dead_letters` (what is
+//! no row of them), `weir_catalog` (what runs), `pg_catalog` and `information_schema`.
 
 use std::sync::Arc;
 
@@ -12,9 +12,10 @@ use datafusion::logical_expr::TableType;
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 
-use super::information::Information;
 use weir_common::types::SqlType;
 
+use super::information::Information;
+use super::splits;
 use crate::catalog::{Catalog, CatalogCache, Job};
 use crate::parser::{DATABASE, SCHEMA};
 use crate::scan::ScannedTable;
@@ -22,6 +23,7 @@ use crate::scan::ScannedTable;
 pub(super) const PG_CATALOG: &str = "pg_catalog";
 pub(super) const INFORMATION_SCHEMA: &str = "information_schema";
 const WEIR_CATALOG: &str = "weir_catalog";
+pub(super) const DEAD_LETTERS: &str = "dead_letters";
 
 /// The only database, as of one catalog.
 #[derive(Clone, Debug)]
@@ -46,12 +48,13 @@ impl CatalogProviderList for Database {
 
 impl CatalogProvider for Database {
     fn schema_names(&self) -> Vec<String> {
-        vec![SCHEMA.to_owned(), PG_CATALOG.to_owned(), WEIR_CATALOG.to_owned()]
+        [SCHEMA, DEAD_LETTERS, PG_CATALOG, WEIR_CATALOG].map(str::to_owned).to_vec()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         match name {
             SCHEMA => Some(Arc::new(Public(Arc::clone(&self.catalog)))),
+            DEAD_LETTERS => Some(Arc::new(DeadLetters(Arc::clone(&self.catalog)))),
             PG_CATALOG => Some(Arc::clone(&self.pg_catalog)),
             INFORMATION_SCHEMA => Some(Arc::new(Information::new(self.clone()))),
             WEIR_CATALOG => Some(Arc::new(System(Arc::clone(&self.catalog)))),
@@ -80,28 +83,53 @@ impl SchemaProvider for Public {
     }
 }
 
+/// The schema `dead_letters`: for each table that keeps them the messages that are no row of it, under the table's name.
+#[derive(Debug)]
+struct DeadLetters(Arc<Catalog>);
+
+#[async_trait]
+impl SchemaProvider for DeadLetters {
+    fn table_names(&self) -> Vec<String> {
+        let keeps = self.0.tables().filter(|table| table.dead_letters.is_some());
+        keeps.map(|table| table.declared.name.clone()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let dead_letters = self.0.table(name).and_then(|table| table.dead_letter_table());
+        Ok(dead_letters.map(|table| Arc::new(ScannedTable::new(Arc::new(table))) as Arc<dyn TableProvider>))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.table(name).is_some_and(|table| table.dead_letters.is_some())
+    }
+}
+
 /// The schema `weir_catalog`: what users cannot see in PostgreSQL's catalogs.
 #[derive(Debug)]
 struct System(Arc<Catalog>);
 
 const JOBS: &str = "jobs";
+const SPLITS: &str = "splits";
 
 #[async_trait]
 impl SchemaProvider for System {
     fn table_names(&self) -> Vec<String> {
-        vec![JOBS.to_owned()]
+        vec![JOBS.to_owned(), SPLITS.to_owned()]
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        if name != JOBS {
-            return Ok(None);
+        match name {
+            JOBS => {
+                let rows = jobs(&self.0)?;
+                Ok(Some(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?)))
+            }
+            SPLITS => Ok(Some(Arc::new(splits::table(&self.0)?))),
+            _ => Ok(None),
         }
-        let rows = jobs(&self.0)?;
-        Ok(Some(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?)))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        name == JOBS
+        matches!(name, JOBS | SPLITS)
     }
 }
 
@@ -126,7 +154,7 @@ fn jobs(catalog: &Catalog) -> Result<RecordBatch> {
 }
 
 /// What the system catalogs list: always the newest tables that this frontend knows. Every statement that asks them
-/// brings the newest catalog first. Of `weir_catalog` only the schema is listed: psql's `\d` shows the tables of every
+/// brings the newest catalog first. Of `dead_letters` and `weir_catalog` only the schemas are listed: psql's `\d` shows the tables of every
 /// schema alike, and is asked for the user's.
 #[derive(Clone, Debug)]
 pub(super) struct Listing(pub(super) CatalogCache);
@@ -138,7 +166,7 @@ impl CatalogInfo for Listing {
     }
 
     async fn schema_names(&self, _catalog: &str) -> Result<Option<Vec<String>>, DataFusionError> {
-        Ok(Some([PG_CATALOG, INFORMATION_SCHEMA, SCHEMA, WEIR_CATALOG].map(str::to_owned).to_vec()))
+        Ok(Some([PG_CATALOG, INFORMATION_SCHEMA, SCHEMA, DEAD_LETTERS, WEIR_CATALOG].map(str::to_owned).to_vec()))
     }
 
     async fn table_names(&self, _catalog: &str, schema: &str) -> Result<Option<Vec<String>>, DataFusionError> {

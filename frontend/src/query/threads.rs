@@ -1,12 +1,15 @@
 //! The threads that queries run on.
 //!
 //! An operator may compute for seconds without giving its thread back: a join without keys compares every row of a batch
-//! with every row of the other side in one go. On the threads that serve connections (and, standalone, barriers) two
-//! such queries would stop everything else, their own cancelling included. So queries have threads of their own, and
-//! such a join looks at every batch of pairs whether anyone still waits for it.
+//! with every row of the other side in one go. So may the planning of a long statement. On the threads that serve
+//! connections (and, standalone, barriers) two such queries would stop everything else, their own cancelling included. So
+//! queries are planned and run on threads of their own, and such a join looks at every batch of pairs whether anyone still
+//! waits for it.
 
+use std::any::Any;
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
@@ -20,7 +23,7 @@ use datafusion::physical_plan::joins::utils::JoinFilter;
 use datafusion::physical_plan::joins::{NestedLoopJoinExec, NestedLoopJoinExecBuilder};
 use datafusion::physical_plan::stream::{RecordBatchReceiverStream, RecordBatchStreamAdapter};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::AbortOnDropHandle;
@@ -31,7 +34,10 @@ use crate::error::Error;
 /// Batches that are made ahead of the client.
 const AHEAD: usize = 2;
 
-/// Runs plans.
+/// SQL is planned recursively: long expressions need deeper stacks than a thread has by default.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Makes plans and runs them.
 #[derive(Debug)]
 pub(crate) struct QueryThreads {
     handle: Handle,
@@ -45,7 +51,8 @@ impl QueryThreads {
     /// # Errors
     /// Internal if the system gives no threads.
     pub(crate) fn new() -> Result<QueryThreads, Error> {
-        let runtime = Builder::new_multi_thread().thread_name("query").enable_all().build();
+        let runtime =
+            Builder::new_multi_thread().thread_name("query").thread_stack_size(STACK_BYTES).enable_all().build();
         let runtime = runtime.map_err(|error| Error::internal(format!("no threads for queries: {error}")))?;
         Ok(QueryThreads { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
@@ -69,6 +76,8 @@ impl QueryThreads {
             }
             Ok(())
         };
+        // The receiver would go on with a panic where it is read, which is in the connection's task.
+        let run = AssertUnwindSafe(run).catch_unwind().map(|run| run.unwrap_or_else(|panic| Err(panicked(&*panic))));
         receiver.spawn_on(run.in_current_span(), &self.handle);
         let rows = receiver.build().inspect(move |_| {
             let _until_dropped = &stop;
@@ -87,7 +96,15 @@ impl QueryThreads {
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let (plan, _until_done) = stoppable(plan)?;
-        let task = AbortOnDropHandle::new(self.handle.spawn(run(plan).in_current_span()));
+        self.compute(run(plan)).await
+    }
+
+    /// The outcome of some work, which ends, where it can, once nobody waits for it any more.
+    pub(crate) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    ) -> Result<T, Error> {
+        let task = AbortOnDropHandle::new(self.handle.spawn(work.in_current_span()));
         task.await.map_err(|error| Error::internal(format!("a query's task ended: {error}")))?
     }
 }
@@ -98,6 +115,11 @@ impl Drop for QueryThreads {
             runtime.shutdown_background();
         }
     }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> DataFusionError {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Error::internal(format!("a query panicked: {}", text.unwrap_or("it does not say why"))).into()
 }
 
 /// The plan with joins that fail once the guard is dropped.
@@ -169,5 +191,26 @@ impl PhysicalExpr for UnlessStopped {
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt_sql(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::logical_expr::{Volatility, create_udf};
+    use datafusion::prelude::SessionContext;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_query_that_panics_fails_and_nothing_else_does() {
+        let boom = |_: &[ColumnarValue]| -> Result<ColumnarValue> { panic!("boom") };
+        let boom = create_udf("boom", Vec::new(), DataType::Int64, Volatility::Volatile, Arc::new(boom));
+        let context = SessionContext::new();
+        let query = context.read_empty().expect("a row").select(vec![boom.call(Vec::new())]).expect("a query");
+        let plan = query.create_physical_plan().await.expect("a plan");
+        let threads = QueryThreads::new().expect("threads");
+        let mut rows = threads.execute(plan, context.task_ctx()).expect("it begins");
+        let error = Error::from(rows.next().await.expect("an outcome").expect_err("a panic"));
+        assert_eq!((error.sqlstate.as_ref(), error.message.as_str()), ("XX000", "a query panicked: boom"));
     }
 }

@@ -6,7 +6,7 @@
 //! * `avg` of whole numbers and of `numeric` is `numeric`: the quotient of their sum and their number.
 //! * Arithmetic of `numeric` is that of [`crate::functions`]; with a floating-point number it becomes one, as do comparisons.
 //! * A date and an interval make a timestamp; DataFusion's make a date.
-//! * Times have microseconds; DataFusion's have nanoseconds.
+//! * Times have microseconds, and so have literals beside them; DataFusion's have nanoseconds.
 //!
 //! Runs before types are coerced, which also brings the schemas of the plan up to date. Plans whose types are fixed when
 //! they are made, VALUES and recursive ones, keep DataFusion's.
@@ -29,6 +29,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
+use super::equality::compares;
 use crate::functions::{decimal_operation, quotient};
 
 /// What a `bigint` is summed up as: 20 digits hold it, and a sum has ten more.
@@ -88,13 +89,18 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::BinaryExpr(binary) => in_binary(binary, schema),
         Expr::Between(Between { expr, negated, low, high }) => {
             let floats = [&expr, &low, &high].iter().any(|operand| is_float(operand, schema));
-            let [expr, low, high] = [expr, low, high].map(|operand| as_float_beside(floats, operand, schema));
+            let time = [&expr, &low, &high].into_iter().find_map(|operand| timestamp_of(operand, schema));
+            let [expr, low, high] = [expr, low, high]
+                .map(|operand| as_float_beside(floats, operand, schema))
+                .map(|operand| as_time_beside(time.as_ref(), operand));
             Transformed::yes(Expr::Between(Between { expr, negated, low, high }))
         }
         Expr::InList(mut list) => {
             let floats = is_float(&list.expr, schema) || list.list.iter().any(|value| is_float(value, schema));
+            let time = timestamp_of(&list.expr, schema);
             list.expr = as_float_beside(floats, list.expr, schema);
-            list.list = list.list.into_iter().map(|value| *as_float_beside(floats, Box::new(value), schema)).collect();
+            let beside = |value| *as_time_beside(time.as_ref(), as_float_beside(floats, Box::new(value), schema));
+            list.list = list.list.into_iter().map(beside).collect();
             Transformed::yes(Expr::InList(list))
         }
         Expr::AggregateFunction(mut call) if call.func.name() == "sum" => {
@@ -121,6 +127,9 @@ fn in_binary(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> T
     let floats = types.iter().any(DataType::is_floating);
     let [left, right] = [left, right].map(|operand| as_float_beside(floats, operand, schema));
     let (left, right) = (beside(left, &types[0], &types[1]), beside(right, &types[1], &types[0]));
+    let time = [&left, &right].into_iter().find_map(|operand| timestamp_of(operand, schema));
+    let time = time.filter(|_| compares(op));
+    let [left, right] = [left, right].map(|operand| as_time_beside(time.as_ref(), operand));
     Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
 }
 
@@ -131,6 +140,20 @@ fn beside(operand: Box<Expr>, ty: &DataType, other: &DataType) -> Box<Expr> {
             Box::new(Expr::Cast(Cast::new(operand, DataType::Timestamp(TimeUnit::Microsecond, None))))
         }
         _ => operand,
+    }
+}
+
+fn timestamp_of(expr: &Expr, schema: &DFSchema) -> Option<DataType> {
+    expr.get_type(schema).ok().filter(|ty| matches!(ty, DataType::Timestamp(..)))
+}
+
+/// A literal beside a timestamp is one of the same type; DataFusion's have nanoseconds, and end in the year 2262.
+fn as_time_beside(time: Option<&DataType>, expr: Box<Expr>) -> Box<Expr> {
+    match (time, expr.as_ref()) {
+        (Some(time), Expr::Literal(ScalarValue::Utf8(Some(_)), _)) => {
+            Box::new(Expr::Cast(Cast::new(expr, time.clone())))
+        }
+        _ => expr,
     }
 }
 

@@ -221,8 +221,8 @@ where
     let field_format = format.field_format();
     let code = field_format.value();
     let described = if code == 0 { Format::UnifiedText } else { Format::UnifiedBinary };
-    let cursor = Cursor::new(result, &described, watch)?;
-    let forced = format.forced(&cursor.fields)?;
+    let mut cursor = Cursor::new(result, &described, watch)?;
+    let forced = format.forced(&cursor.fields).inspect_err(|error| cursor.watch.metric.failed(&error.sqlstate))?;
     let columns = i16::try_from(cursor.fields.len()).map_err(|_| Error::internal("a result has too many columns"))?;
     let whole = i8::try_from(code).map_err(|_| Error::internal("a format code is 0 or 1"))?;
     let formats = vec![code; cursor.fields.len()];
@@ -308,10 +308,6 @@ where
             send_tag(client, "DEALLOCATE ALL").await
         }
         Answer::DiscardAll(changes) => {
-            if client.transaction_status() != TransactionStatus::Idle {
-                let message = "DISCARD ALL cannot run inside a transaction block";
-                return Err(Error::user(sqlstate::ACTIVE_SQL_TRANSACTION, message).into());
-            }
             client.portal_store().clear_portals();
             session.cursors().close_all();
             deallocate_all(client, session);

@@ -127,7 +127,13 @@ impl Shared {
         let mut state = self.state();
         state.catalog_version += 1;
         let id = u32::try_from(state.catalog_version).expect("few tables");
-        state.tables.push(Table { id: TableId(id), declared, splits: Vec::new(), state: JobState::Running });
+        state.tables.push(Table {
+            id: TableId(id),
+            declared,
+            splits: Vec::new(),
+            state: JobState::Running,
+            dead_letters: None,
+        });
         id
     }
 }
@@ -415,6 +421,10 @@ impl Compute for Node {
             open.0.state().sent_batches += 1;
             response
         }))))
+    }
+
+    async fn splits(&self, _request: Request<proto::SplitsRequest>) -> Result<Response<proto::SplitsResponse>, Status> {
+        Ok(Response::new(proto::SplitsResponse::default()))
     }
 }
 

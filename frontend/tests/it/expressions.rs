@@ -100,6 +100,14 @@ async fn parts_of_a_jsonb_are_found() {
         ("SELECT count(*) FROM types WHERE '[1]' <@ (j -> 'a') OR j ->> 'b' = 'c'", "1"),
         ("SELECT (j #> ARRAY['a', '0'])::text::int + 1 FROM types WHERE j IS NOT NULL", "2"),
         ("SELECT jsonb_array_length(j -> 'a') FROM types WHERE j IS NOT NULL", "2"),
+        (
+            "SELECT j ?| '{b,a}', j ?& '{b,a}', j ?| ARRAY['b', NULL], j ?& ARRAY['a', NULL] FROM types ORDER BY 1",
+            "t|f|f|t\nNULL|NULL|NULL|NULL",
+        ),
+        (
+            "SELECT '[\"x\"]'::jsonb ?| '{}', '[\"x\"]'::jsonb ?& '{}', '\"x\"'::jsonb ?& ARRAY[v, 'x'] FROM types ORDER BY 3",
+            "f|t|f\nf|t|t",
+        ),
     ] {
         assert_eq!(rows(&client, sql).await, expected, "{sql}");
     }
@@ -128,7 +136,10 @@ async fn prepared_statements_are_called_and_deallocated() {
     assert_eq!(rows(&client, "DEALLOCATE ALL").await, "");
     let error = client.query(&statement, &[]).await.expect_err("it is gone");
     assert_eq!(error.as_db_error().map(|error| error.code().code()), Some("26000"), "{error:?}");
-    rows(&client, "SET application_name = 'x'; PREPARE one AS SELECT 1; DISCARD ALL").await;
+    rows(&client, "SET application_name = 'x'; PREPARE one AS SELECT 1; BEGIN").await;
+    assert_eq!(sqlstate(&client, "DISCARD ALL").await, "25001");
+    assert_eq!(rows(&client, "ROLLBACK; SHOW application_name; EXECUTE one").await, "x\n1");
+    rows(&client, "DISCARD ALL").await;
     assert_eq!(sqlstate(&client, "EXECUTE one").await, "26000");
     assert_eq!(rows(&client, "SHOW application_name").await, "");
 }

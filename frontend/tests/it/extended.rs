@@ -187,6 +187,17 @@ async fn parameters_of_every_type_come_in_text_and_in_binary() {
             assert_eq!(answers[2], format!("DataRow {expected}"), "{ty} in format {format}: {answers:?}");
         }
     }
+    // Text is read as that of a literal is.
+    for (ty, text, expected) in [
+        (Type::DATE, "2026-01-02 +01", "DataRow 2026-01-02"),
+        (Type::TIMESTAMP, "2026-01-02 03:04+01", "DataRow 2026-01-02 03:04:00"),
+        (Type::TIMESTAMPTZ, "2026-01-02 03:04+01", "DataRow 2026-01-02 02:04:00+00"),
+        (Type::DATE, "soon", "Error ERROR 22007 invalid input syntax for type date: \"soon\""),
+    ] {
+        wire.parse("", "SELECT $1", &[ty.oid()]).bind("", "", 0, &[Some(text.as_bytes())], 0).execute("", 0).sync();
+        let answers = wire.until_ready().await;
+        assert!(answers.contains(&expected.to_owned()), "{ty} {text}: {answers:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

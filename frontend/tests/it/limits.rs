@@ -1,6 +1,7 @@
 //! Every limit: what is beyond it is refused with its SQLSTATE and says what to do, and the session goes on.
 
 use std::fmt::Write as _;
+use std::time::Instant;
 
 use datafusion::arrow::array::{ArrayRef, Int64Array};
 use std::sync::Arc;
@@ -69,7 +70,12 @@ async fn a_function_makes_only_so_much() {
         "SELECT rpad(name, 1000000) FROM events",
         "SELECT replace(repeat('x', 1000000), 'x', repeat('y', 1000000))",
         "SELECT range(0, 100000000000)",
+        "SELECT lpad('x', 100000000, '🦀')",
         "SELECT array_length(generate_series(1, 100000000000))",
+        // Eight times as many is a number of 64 bits that begins again at 0.
+        "SELECT array_length(generate_series(0, 2305843009213693952), 1)",
+        "SELECT generate_series('0001-01-01'::timestamp, '9999-12-31'::timestamp, interval '1 second')",
+        "SELECT generate_series('0001-01-01'::date, ('9999-12-' || (30 + id % 2))::date, interval '1 day') FROM events",
         "SELECT array_repeat(1, 100000000000)",
         "SELECT array_resize(make_array(1), 10000000000, 0)",
     ] {
@@ -82,6 +88,17 @@ async fn a_function_makes_only_so_much() {
     );
     assert_eq!(rows(&client, "SELECT max(length(repeat(name, 100))) FROM events").await, "600");
     assert_eq!(rows(&client, "SELECT count(*) FROM generate_series(1, 100000)").await, "100000");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_array_is_not_held_once_a_row() {
+    let cluster = Cluster::start().await;
+    let client = cluster.client().await;
+    let wanted: Vec<i64> = (0..50_000).map(|number| 2 * number).collect();
+    // Elements beside the rows of a batch that they are compared with would be four hundred million.
+    let sql = "SELECT count(*) FROM generate_series(0, 8191) AS t WHERE value = ANY($1::bigint[])";
+    let row = client.query_one(sql, &[&wanted]).await.expect("a query");
+    assert_eq!(row.get::<_, i64>(0), 4_096);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,10 +232,33 @@ async fn a_query_that_never_waits_can_be_cancelled() {
     tokio::spawn(connection);
     let token = client.cancel_token();
     let query = client.simple_query("SELECT sum(value) FROM generate_series(1, 1000000000000)");
+    // A request that comes before the query has begun cancels nothing.
     let cancel = async {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        token.cancel_query(NoTls).await.expect("the request is sent");
+        loop {
+            token.cancel_query(NoTls).await.expect("the request is sent");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     };
-    let (outcome, ()) = tokio::join!(query, cancel);
+    let outcome = tokio::select! {
+        outcome = query => outcome,
+        () = cancel => unreachable!("it is asked for until the query ends"),
+    };
     assert_eq!(outcome.expect_err("cancelled").code().map(|code| code.code()), Some("57014"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_planning_of_a_long_statement_can_be_cancelled() {
+    let cluster = Cluster::start().await;
+    let client = cluster.client().await;
+    let list: Vec<String> = (0..8_000).map(|number| format!("{number} + a")).collect();
+    let sql = format!("SELECT count(*) FROM (SELECT 1 AS a) AS t WHERE a IN ({})", list.join(", "));
+    let started = Instant::now();
+    assert_eq!(rows(&client, &sql).await, "1");
+    let whole = started.elapsed();
+    rows(&client, "SET statement_timeout = '1ms'").await;
+    let started = Instant::now();
+    assert_eq!(db_error(&client, &sql).await.code().code(), "57014");
+    // To read the text and to rewrite it takes less than a third of the time.
+    let cancelled = started.elapsed();
+    assert!(cancelled * 3 < whole * 2, "cancelled after {cancelled:?}, planned and run in {whole:?}");
 }

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use datafusion::arrow::array::{ArrayRef, Float32Array, Float64Array, Int64Array};
 use tokio_postgres::Client;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use weir_common::types::SqlType;
 
 use crate::cluster::{Cluster, Shared};
@@ -159,6 +161,33 @@ async fn a_text_that_stands_for_a_jsonb_can_be_written_in_any_way() {
     .await;
     let found = client.query("SELECT id FROM events WHERE '{\"a\": 1}'::jsonb @> $1 ORDER BY id", &[&" {\"a\" :1}"]);
     assert_eq!(found.await.expect("a query").len(), 10);
+    // A parameter stands for one too, and does not keep another from getting its type.
+    let statement = client.prepare("SELECT i4 FROM types WHERE j = $1 AND i4 = $2").await.expect("a query");
+    assert_eq!(statement.params(), [Type::TEXT, Type::INT4]);
+    let found = client.query(&statement, &[&r#"{"a":[1,null]}"#, &i32::MAX]).await.expect("a query");
+    assert_eq!(found.len(), 1);
+    let sql = "SELECT i4 FROM types WHERE $1 <> j";
+    let statement = client.prepare_typed(sql, &[Type::JSONB]).await.expect("a query");
+    let found = client.query(&statement, &[&Document(r#"{"a":[1,null]}"#)]).await.expect("a query");
+    assert_eq!(found.len(), 0);
+}
+
+/// A jsonb as drivers send it.
+#[derive(Debug)]
+struct Document(&'static str);
+
+impl ToSql for Document {
+    fn to_sql(&self, _ty: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(b"\x01");
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(ty: &Type) -> bool {
+        *ty == Type::JSONB
+    }
+
+    to_sql_checked!();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -208,6 +208,16 @@ async fn times_and_intervals_are_read_and_printed() {
             ("SELECT '1.5 months'::interval, 'P1Y2M3DT4H5M6.7S'::interval, interval '2 weeks'", "1 mon 15 days|1 year 2 mons 3 days 04:05:06.7|14 days"),
             ("SELECT date '2024-01-31' + interval '1 month'", "2024-02-29 00:00:00"),
             ("SELECT '2024-01-03 01:00:00'::timestamp - '2024-01-01'::timestamp", "2 days 01:00:00"),
+            (
+                "SELECT '2024-01-03 01:00'::timestamp, '2024-01-03 01:00:00+02'::timestamp, \
+                 '2024-01-03 01:00+02'::timestamptz, '2024-01-03 23:30:00-05'::date, '{2024-01-03 01:00}'::timestamp[]",
+                "2024-01-03 01:00:00|2024-01-03 01:00:00|2024-01-02 23:00:00+00|2024-01-03|{\"2024-01-03 01:00:00\"}",
+            ),
+            (
+                "SELECT x BETWEEN '2024-01-03 00:59' AND '3024-01-03 01:00+05', x IN ('2024-01-03 01:00'), \
+                 x < '9999-12-31', '2024-01-03 00:59' < x, x = '2024-01-03 01:00+02' FROM (SELECT timestamp '2024-01-03 01:00' AS x)",
+                "t|t|t|t|t",
+            ),
             ("SELECT '12:34:56.7'::time, time '24:00', '1:02 PM'::time", "12:34:56.7|24:00:00|13:02:00"),
             ("SELECT k FROM v WHERE t = '24:00'::time OR t < time '00:01' ORDER BY k", "1\n2"),
             ("SELECT i::text, t::text FROM v WHERE k = 1", "1 mon|24:00:00"),
@@ -218,6 +228,11 @@ async fn times_and_intervals_are_read_and_printed() {
     .await;
     assert_eq!(db_error(&client, "SELECT 'soon'::interval").await.code().code(), "22007");
     assert_eq!(db_error(&client, "SELECT '25:00'::time").await.code().code(), "22007");
+    let error = db_error(&client, "SELECT '2024-13-01'::timestamptz").await;
+    assert_eq!(
+        (error.code().code(), error.message()),
+        ("22007", "invalid input syntax for type timestamp with time zone: \"2024-13-01\"")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,6 +249,13 @@ async fn parts_of_arrays_and_structs_are_found() {
             ),
             ("SELECT 2 = ANY(ARRAY[1, 2]), 5 <> ANY(ARRAY[5, 5]), 3 = ALL(ARRAY[3, 3]), 2 = ANY('{1,2}')", "t|f|t|t"),
             ("SELECT 'a b' = ANY(s), s[2] FROM v WHERE k = 1", "t|NULL"),
+            (
+                "SELECT k = ANY('{1,NULL}'), k <> ALL('{1,NULL}'), k < ANY('{}'), k < ALL('{}'), k = ANY(NULL::int[]) FROM v \
+                 ORDER BY k",
+                "t|f|f|t|NULL\nNULL|NULL|f|t|NULL\nNULL|NULL|f|t|NULL",
+            ),
+            ("SELECT f = ANY('{-0,NaN}'), f > ANY('{1}'), f <= ALL('{0}') FROM v ORDER BY k", "t|f|t\nt|f|t\nt|t|f"),
+            ("SELECT NULL = ANY('{1}'::int[]), 1 = ANY('{1}'::int[]), NULL::int = ANY('{}'::int[])", "NULL|t|f"),
             ("SELECT k FROM v WHERE k = ANY('{1,3}'::int[]) ORDER BY k", "1\n3"),
             (
                 "SELECT '{1,NULL,3}'::int[], '{\"a b\",c}'::text[], '{{1},{2}}'::int[][]",

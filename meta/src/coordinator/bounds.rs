@@ -63,7 +63,7 @@ mod tests {
             source,
             sql: "x".repeat(bytes),
         };
-        Arc::new(Table { id: TableId(1), declared, splits: Vec::new(), state: JobState::Running })
+        Arc::new(Table { id: TableId(1), declared, splits: Vec::new(), state: JobState::Running, dead_letters: None })
     }
 
     #[test]

@@ -608,9 +608,11 @@ impl Task {
             };
         }
         let id = self.next_table;
-        let table = Arc::new(Table { id, declared, splits, state: JobState::Running });
+        let dead_letters = TableId(id.0 + 1);
+        let state = JobState::Running;
+        let table = Arc::new(Table { id, declared, splits, state, dead_letters: Some(dead_letters) });
         bounds::check(&table, self.core.tables())?;
-        self.next_table = TableId(id.0 + 1);
+        self.next_table = TableId(dead_letters.0 + 1);
         let txn = self.storage.create_txn(&table, self.next_table);
         Ok(Decided::Store(table, txn))
     }

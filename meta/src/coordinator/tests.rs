@@ -125,7 +125,7 @@ fn table(id: u32) -> Arc<Table> {
     let name = format!("t{id}");
     let declared = NewTable { name, columns: Vec::new(), primary_key: Vec::new(), source, sql: String::new() };
     let splits = vec![SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1) }];
-    Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running })
+    Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running, dead_letters: None })
 }
 
 fn line(action: &Action) -> String {

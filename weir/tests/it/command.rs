@@ -64,6 +64,17 @@ fn a_node_on_all_interfaces_has_to_say_how_it_is_reached() {
 }
 
 #[test]
+fn a_filter_of_the_log_that_cannot_be_read_is_told() {
+    let stderr = |filter| {
+        let output =
+            weir(&["compute", "--listen", "0.0.0.0:0", "--http-listen", "127.0.0.1:0"], &[("WEIR_LOG", filter)]);
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(stderr("weir=loud").contains("WEIR_LOG cannot be read"), "{}", stderr("weir=loud"));
+    assert!(!stderr("weir=debug").contains("WEIR_LOG"));
+}
+
+#[test]
 fn a_data_directory_that_cannot_be_is_named() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();

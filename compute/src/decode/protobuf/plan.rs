@@ -20,6 +20,7 @@ pub(super) struct Message {
 /// How to read a field.
 pub(super) struct Field {
     pub(super) number: u32,
+    /// The name of its column, or of the struct's field, if it has one.
     pub(super) name: String,
     /// Its place among the message's cells; `None` if it has no column.
     pub(super) cell: Option<usize>,
@@ -174,7 +175,7 @@ pub(super) fn message(
         plan.template.push(absent(&field, &shape, fixed));
         plan.fields.push(Field {
             number: field.number(),
-            name: field.name().to_owned(),
+            name: (*name).to_owned(),
             cell: Some(cell),
             repeated: field.is_list(),
             shape,

@@ -9,11 +9,14 @@ use prost_reflect::{
     DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value as Reflected,
 };
 use weir_common::catalog::{Column, Encode, Origin};
+use weir_common::interval::Interval;
 use weir_common::protobuf::columns as infer;
+use weir_common::types::{SqlType, StructField};
+use weir_connector_nats::Message;
 
 use super::super::tests::{Datum, rows};
 use super::super::{Decoder, PAYLOAD_BYTES_MAX};
-use super::*;
+use super::{BadRecord, MessageSchema, NUMERIC_SCALE, TIMESTAMP_SECONDS, i256, power_of_ten};
 
 const PROTO: &str = r#"syntax = "proto3";
     package p;
@@ -75,7 +78,7 @@ impl Table {
     }
 
     fn decode(&mut self, payload: &[u8]) -> Result<Vec<Datum>, BadRecord> {
-        self.decoder.append(payload, 1, "subject")?;
+        self.decoder.append(&Message::new(1, "subject", payload.to_vec()))?;
         let batch: RecordBatch = self.decoder.finish();
         Ok(rows(&batch, &self.columns).remove(0))
     }
@@ -201,10 +204,7 @@ fn numbers_fit_into_wider_columns() {
         column("FLOAT", SqlType::Double),
         column("sint64", SqlType::Numeric),
         column("far", SqlType::BigInt),
-        column(
-            "at",
-            SqlType::Struct(vec![weir_common::types::StructField { name: "nanos".to_owned(), ty: SqlType::Integer }]),
-        ),
+        column("at", SqlType::Struct(vec![StructField { name: "nanos".to_owned(), ty: SqlType::Integer }])),
         column("inner", SqlType::Jsonb),
     ];
     let mut table = Table::with(schema(PROTO, "p.Event"), columns);
@@ -363,7 +363,7 @@ fn json(message: &DynamicMessage) -> serde_json::Value {
 fn jsonb(value: &serde_json::Value) -> Datum {
     let columns = [column("a", SqlType::Jsonb)];
     let mut decoder = Decoder::new(&columns, "split").with_encode(&Encode::JsonDocument, &columns).expect("a decoder");
-    decoder.append(value.to_string().as_bytes(), 1, "subject").expect("a good record");
+    decoder.append(&Message::new(1, "subject", value.to_string())).expect("a good record");
     rows(&decoder.finish(), &columns).remove(0).remove(0)
 }
 
@@ -372,7 +372,7 @@ fn expected_one(value: &Reflected, kind: &Kind, ty: &SqlType) -> Datum {
         |number: u64| Datum::Decimal(i256::from_i128(number.into()).wrapping_mul(power_of_ten(NUMERIC_SCALE)));
     match (value, ty) {
         (Reflected::Message(message), SqlType::Struct(fields)) => {
-            let member = |field: &weir_common::types::StructField| {
+            let member = |field: &StructField| {
                 let descriptor = message.descriptor().get_field_by_name(&field.name).expect("a field");
                 expected(message, &descriptor, &field.ty)
             };

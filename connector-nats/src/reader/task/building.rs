@@ -12,8 +12,8 @@ use super::super::build::{Attempt, Gap, Live};
 use super::super::fetch::Fetched;
 use super::super::{Batch, Message};
 use super::{Attempted, Task};
-use crate::api::StoredMessage;
 use crate::delivery::{Event, Incarnation};
+use crate::headers;
 
 impl Task {
     /// Begins to build the consumer.
@@ -70,6 +70,7 @@ impl Task {
                 }
                 self.announce(&built.live);
                 self.live = Some(built.live);
+                self.publish_server();
                 let (terms, position) = (built.terms, built.fetched.position);
                 self.hand_out(built.fetched);
                 self.apply(Event::Built { incarnation, terms, position }).await;
@@ -98,10 +99,12 @@ impl Task {
         info!(%stream, %position, count, "fetched messages one by one, because the connection breaks over them");
         let batch = self.pending.get_or_insert_with(|| Batch { messages: Vec::new(), position });
         batch.position = position;
-        batch.messages.extend(messages.into_iter().map(|StoredMessage { sequence, subject, payload, .. }| Message {
-            sequence,
-            subject: subject.into(),
-            payload: payload.into(),
+        batch.messages.extend(messages.into_iter().map(|stored| Message {
+            sequence: stored.sequence,
+            subject: stored.subject.into(),
+            stored_ns: stored.stored_ns,
+            headers: headers::read(&stored.headers),
+            payload: stored.payload.into(),
         }));
     }
 

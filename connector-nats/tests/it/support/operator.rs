@@ -12,17 +12,36 @@ pub(crate) struct Operator {
     pub(crate) jwt: String,
     /// The user's seed.
     pub(crate) seed: String,
+    operator: KeyPair,
+    account: KeyPair,
+    user: KeyPair,
 }
+
+/// When everything was signed, in seconds since 1970.
+const ISSUED_AT: u64 = 1_700_000_000;
 
 impl Operator {
     pub(crate) fn new() -> Operator {
-        let (operator, account, user) = (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user());
+        Operator::with(KeyPair::new_operator(), KeyPair::new_account(), &[])
+    }
+
+    /// The same operator and account with another user; the one that there was is let in no more.
+    pub(crate) fn renewed(&self) -> Operator {
+        let seed = |pair: &KeyPair| pair.seed().expect("a pair that was made has a seed");
+        let copy = |pair: &KeyPair| KeyPair::from_seed(&seed(pair)).expect("its own seed");
+        Operator::with(copy(&self.operator), copy(&self.account), &[self.user.public_key()])
+    }
+
+    fn with(operator: KeyPair, account: KeyPair, revoked: &[String]) -> Operator {
+        let user = KeyPair::new_user();
         let operator_token = token(&operator, &operator, json!({ "type": "operator", "version": 2 }));
         let unlimited = json!({
             "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1,
             "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
         });
-        let claims = json!({ "type": "account", "version": 2, "limits": unlimited });
+        let revocations: serde_json::Map<String, Value> =
+            revoked.iter().map(|user| (user.clone(), json!(ISSUED_AT + 1))).collect();
+        let claims = json!({ "type": "account", "version": 2, "limits": unlimited, "revocations": revocations });
         let account_token = token(&operator, &account, claims);
         // JetStream wants a system account beside it.
         let system = KeyPair::new_account();
@@ -32,20 +51,30 @@ impl Operator {
             &user,
             json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, "pub": {}, "sub": {} }),
         );
-        let (account, system) = (account.public_key(), system.public_key());
+        let (named, system) = (account.public_key(), system.public_key());
         let configuration = format!(
             "jetstream {{ store_dir: STORE }}\noperator: {operator_token}\nresolver: MEMORY\n\
              system_account: {system}\n\
-             resolver_preload: {{ {account}: {account_token}, {system}: {system_token} }}"
+             resolver_preload: {{ {named}: {account_token}, {system}: {system_token} }}"
         );
-        Operator { configuration, jwt, seed: user.seed().expect("a pair that was just made has a seed") }
+        let seed = user.seed().expect("a pair that was just made has a seed");
+        Operator { configuration, jwt, seed, operator, account, user }
+    }
+
+    /// The text of a `.creds` file.
+    pub(crate) fn creds(&self) -> String {
+        format!(
+            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+            self.jwt, self.seed
+        )
     }
 }
 
 fn token(issuer: &KeyPair, subject: &KeyPair, nats: Value) -> String {
     let header = json!({ "typ": "JWT", "alg": "ed25519-nkey" });
     let (iss, sub) = (issuer.public_key(), subject.public_key());
-    let claims = json!({ "jti": sub, "iat": 1_700_000_000, "iss": iss, "sub": sub, "name": "test", "nats": nats });
+    let claims = json!({ "jti": sub, "iat": ISSUED_AT, "iss": iss, "sub": sub, "name": "test", "nats": nats });
     let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
     let signed = format!("{}.{}", encode(&header), encode(&claims));
     let signature = issuer.sign(signed.as_bytes()).expect("the issuer has a seed");

@@ -15,6 +15,8 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     directory: TempDir,
     child: Child,
+    /// Whether it speaks first.
+    greets: bool,
 }
 
 impl Server {
@@ -27,13 +29,17 @@ impl Server {
         super::log();
         let directory = tempfile::tempdir().expect("a temporary directory");
         let port = free_port();
-        let store = format!("\"{}\"", directory.path().display());
-        let text = format!("listen: \"127.0.0.1:{port}\"\n{}\n", configuration.replace("STORE", &store));
-        std::fs::write(directory.path().join("nats.conf"), text).expect("the directory is writable");
+        configure(directory.path(), port, configuration);
         let child = spawn(directory.path());
-        let mut server = Server { port, directory, child };
+        let greets = !configuration.contains("handshake_first");
+        let mut server = Server { port, directory, child, greets };
         server.ready().await;
         server
+    }
+
+    /// Takes effect at the next restart.
+    pub(crate) fn configure(&self, configuration: &str) {
+        configure(self.directory.path(), self.port, configuration);
     }
 
     /// SIGKILL.
@@ -70,7 +76,7 @@ impl Server {
     }
 
     async fn ready(&mut self) {
-        let port = self.port;
+        let (port, greets) = (self.port, self.greets);
         let (child, log) = (&mut self.child, self.directory.path().join("log"));
         eventually("the server greets", async || {
             if let Some(status) = child.try_wait().expect("it is a child") {
@@ -78,6 +84,7 @@ impl Server {
             }
             let mut greeting = [0; 4];
             match TcpStream::connect(("127.0.0.1", port)).await {
+                Ok(_) if !greets => true,
                 Ok(mut stream) => stream.read_exact(&mut greeting).await.is_ok() && &greeting == b"INFO",
                 Err(_) => false,
             }
@@ -108,6 +115,12 @@ pub(crate) fn free_port() -> u16 {
         }
     }
     panic!("no free port in {PORTS:?}")
+}
+
+fn configure(directory: &Path, port: u16, configuration: &str) {
+    let store = format!("\"{}\"", directory.display());
+    let text = format!("listen: \"127.0.0.1:{port}\"\n{}\n", configuration.replace("STORE", &store));
+    std::fs::write(directory.join("nats.conf"), text).expect("the directory is writable");
 }
 
 fn spawn(directory: &Path) -> Child {

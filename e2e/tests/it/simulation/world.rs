@@ -107,7 +107,7 @@ fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Arc<Table> {
     };
     let start = |(split, first): &(SplitId, u64)| SplitStart { split: split.clone(), sequence: Sequence(*first) };
     let splits = splits.iter().map(start).collect();
-    Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running })
+    Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running, dead_letters: None })
 }
 
 impl World {

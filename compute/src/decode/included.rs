@@ -1,0 +1,98 @@
+//! Columns that INCLUDE adds: what a message brings besides the fields of its payload.
+
+use weir_common::catalog::{Column, Origin};
+use weir_common::types::SqlType;
+use weir_connector_nats::reader::{HeaderMap, HeaderValue};
+use weir_connector_nats::{Message, headers};
+
+use super::BadRecord;
+use super::cell::{Arena, Cell, Span};
+use super::json::{Scanner, Value};
+use super::jsonb;
+
+/// Whether the column's type is what its origin brings.
+pub(super) fn fits(column: &Column) -> bool {
+    match &column.origin {
+        Origin::Payload => true,
+        Origin::Offset | Origin::Subject | Origin::Partition => column.ty == SqlType::Varchar,
+        Origin::Timestamp => column.ty == SqlType::Timestamptz,
+        Origin::WholePayload => matches!(column.ty, SqlType::Jsonb | SqlType::Bytea),
+        Origin::Headers => column.ty == Origin::headers_type(),
+        Origin::Header { .. } => matches!(column.ty, SqlType::Bytea | SqlType::Varchar),
+    }
+}
+
+/// The cell of an included column; nothing for columns that need none. `text` is the message's payload, which the scanner has
+/// accepted, if it is JSON.
+///
+/// # Errors
+/// [`BadRecord::NoJsonb`] if the payload as a whole is wanted and has no normal form.
+#[inline]
+pub(super) fn cell(
+    origin: &Origin,
+    ty: &SqlType,
+    message: &Message,
+    text: &str,
+    arena: &mut Arena,
+) -> Result<Option<Cell>, BadRecord> {
+    Ok(Some(match origin {
+        Origin::Payload | Origin::Offset | Origin::Subject | Origin::Partition => return Ok(None),
+        Origin::Timestamp => {
+            Cell::Integer(i64::try_from(message.stored_ns / 1000).expect("the nanoseconds fit into 64 bits"))
+        }
+        Origin::WholePayload if *ty == SqlType::Bytea => Cell::Bytes(push_bytes(&message.payload, arena)),
+        Origin::WholePayload => whole(text, arena)?,
+        Origin::Headers => message.headers.as_ref().map_or(Cell::Null, |headers| all(headers, arena)),
+        Origin::Header { name } => match message.headers.as_ref().and_then(|headers| first(headers, name)) {
+            Some(value) if *ty == SqlType::Varchar => Cell::Text(push_text(value, arena)),
+            Some(value) => Cell::Bytes(push_bytes(value.as_bytes(), arena)),
+            None => Cell::Null,
+        },
+    }))
+}
+
+/// The jsonb of a payload that the scanner has accepted. JSON's null is NULL, as it is in a field.
+pub(super) fn whole(text: &str, arena: &mut Arena) -> Result<Cell, BadRecord> {
+    let mut scanner = Scanner::new(text);
+    scanner.skip_whitespace();
+    let value = scanner.value(0)?;
+    if value == Value::Null {
+        return Ok(Cell::Null);
+    }
+    let start = arena.text.len();
+    match jsonb::normalise(value, text, &mut arena.jsonb, &mut arena.text) {
+        Some(()) => Ok(Cell::Text(Span::new(start, arena.text.len()))),
+        None => Err(BadRecord::NoJsonb),
+    }
+}
+
+/// The first value of a header. The client's own look-up makes a copy of the name.
+fn first<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+    let (_, values) = headers.iter().find(|(name, _)| <str>::eq(name.as_ref(), wanted))?;
+    values.first().map(HeaderValue::as_str)
+}
+
+fn all(map: &HeaderMap, arena: &mut Arena) -> Cell {
+    let fields = arena.nested.len();
+    for (name, value) in headers::sorted(map) {
+        let pair = [Cell::Text(push_text(name, arena)), Cell::Bytes(push_bytes(value.as_bytes(), arena))];
+        arena.nested.extend(pair);
+    }
+    let structs = arena.nested.len();
+    for start in (fields..structs).step_by(2) {
+        arena.nested.push(Cell::Struct(Span::new(start, start + 2)));
+    }
+    Cell::List(Span::new(structs, arena.nested.len()))
+}
+
+fn push_text(text: &str, arena: &mut Arena) -> Span {
+    let start = arena.text.len();
+    arena.text.push_str(text);
+    Span::new(start, arena.text.len())
+}
+
+fn push_bytes(bytes: &[u8], arena: &mut Arena) -> Span {
+    let start = arena.bytes.len();
+    arena.bytes.extend_from_slice(bytes);
+    Span::new(start, arena.bytes.len())
+}

@@ -1,0 +1,141 @@
+//! `weir_catalog.splits`: how far what is read of NATS is, asked of the compute nodes whenever the view is read.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::streaming::StreamingTable;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
+use futures::future::try_join_all;
+use weir_common::ids::TableId;
+use weir_common::rpc;
+use weir_common::types::SqlType;
+use weir_proto::{SplitProgress, SplitsRequest};
+
+use crate::catalog::Catalog;
+use crate::error::Error;
+use crate::scan::ComputeNodes;
+use crate::snapshot::Snapshot;
+
+/// A split, and the node that reads it.
+struct Row {
+    node: String,
+    progress: SplitProgress,
+}
+
+#[derive(Debug)]
+struct Splits {
+    catalog: Arc<Catalog>,
+    schema: SchemaRef,
+}
+
+/// The view, as of a catalog.
+pub(super) fn table(catalog: &Arc<Catalog>) -> Result<StreamingTable> {
+    let (text, number) = (SqlType::Varchar, SqlType::BigInt);
+    let fields = [
+        ("source", &text),
+        ("split", &text),
+        ("subject", &text),
+        ("node", &text),
+        ("state", &text),
+        ("read_position", &number),
+        ("committed_position", &number),
+        ("last_sequence", &number),
+        ("lag_messages", &number),
+        ("lag_seconds", &SqlType::Double),
+        ("ack_floor", &number),
+        ("ack_pending", &number),
+        ("redelivered", &number),
+        ("rebuilds", &number),
+        ("bad_records", &number),
+        ("lost_messages", &number),
+    ];
+    let schema = Arc::new(Schema::new(fields.map(|(name, ty)| ty.field(name)).to_vec()));
+    let splits = Splits { catalog: Arc::clone(catalog), schema: Arc::clone(&schema) };
+    StreamingTable::try_new(schema, vec![Arc::new(splits)])
+}
+
+impl PartitionStream for Splits {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (catalog, schema) = (Arc::clone(&self.catalog), Arc::clone(&self.schema));
+        let rows = async move {
+            let rows = ask(&context).await?;
+            batch(&catalog, schema, &rows)
+        };
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), futures::stream::once(rows)))
+    }
+}
+
+/// Asks every node of the statement's snapshot.
+async fn ask(context: &TaskContext) -> Result<Vec<Row>> {
+    let config = context.session_config();
+    let (snapshot, nodes) = (config.get_extension::<Snapshot>(), config.get_extension::<ComputeNodes>());
+    let (Some(snapshot), Some(nodes)) = (snapshot, nodes) else {
+        return Err(Error::internal("splits are looked at without a snapshot").into());
+    };
+    let mut addresses: Vec<&str> = snapshot.slots.iter().map(|slot| slot.address.as_str()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let asked = addresses.into_iter().map(|address| {
+        let (snapshot, nodes) = (&snapshot, &nodes);
+        async move {
+            let failed = |status: tonic::Status| DataFusionError::External(Box::new(rpc::Error::from(status)));
+            let mut client = nodes.client(address, snapshot)?;
+            let answer = client.splits(SplitsRequest { term: Some(snapshot.term.into()) }).await.map_err(failed)?;
+            let splits = answer.into_inner().splits.into_iter();
+            Ok::<_, DataFusionError>(splits.map(|progress| Row { node: address.to_owned(), progress }))
+        }
+    });
+    Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+}
+
+fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBatch> {
+    let declared = |row: &Row| catalog.by_id(TableId(row.progress.table)).map(|table| &table.declared);
+    // What was dropped since the statement's catalog is of no table any more.
+    let rows: Vec<&Row> = rows.iter().filter(|row| declared(row).is_some()).collect();
+    let text = |of: &dyn Fn(&Row) -> Option<String>| -> ArrayRef {
+        Arc::new(StringArray::from_iter(rows.iter().map(|row| of(row))))
+    };
+    let number = |of: &dyn Fn(&SplitProgress) -> Option<u64>| -> ArrayRef {
+        let values = rows.iter().map(|row| of(&row.progress).and_then(|value| i64::try_from(value).ok()));
+        Arc::new(Int64Array::from_iter(values))
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let columns = vec![
+        text(&|row| declared(row).map(|declared| declared.name.clone())),
+        text(&|row| Some(row.progress.split.clone())),
+        text(&|row| declared(row).and_then(|declared| declared.source.options.get("subject").cloned())),
+        text(&|row| Some(row.node.clone())),
+        text(&|row| Some(if row.progress.reading { "reading" } else { "disconnected" }.to_owned())),
+        number(&|split| Some(split.read_position)),
+        number(&|split| Some(split.committed_position)),
+        number(&|split| split.last_sequence),
+        number(&|split| split.lag_messages),
+        Arc::new(Float64Array::from_iter(rows.iter().map(|row| lag_seconds(&row.progress, now)))),
+        number(&|split| split.ack_floor),
+        number(&|split| split.ack_pending),
+        number(&|split| Some(split.redelivered)),
+        number(&|split| Some(split.rebuilds)),
+        number(&|split| Some(split.bad_records)),
+        number(&|split| Some(split.lost_messages)),
+    ];
+    Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// How long ago the newest message that was read was stored, if there are others to read: what waits is no older.
+fn lag_seconds(split: &SplitProgress, now: f64) -> Option<f64> {
+    match split.lag_messages? {
+        0 => Some(0.0),
+        _ if split.read_ns == 0 => None,
+        #[expect(clippy::cast_precision_loss, reason = "a fraction of a second does not matter")]
+        _ => Some((now - split.read_ns as f64 / 1e9).max(0.0)),
+    }
+}
