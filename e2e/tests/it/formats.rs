@@ -237,7 +237,8 @@ fn protobuf_columns_can_be_named_and_be_a_key() {
         let with = format!("WITH ({}) {protobuf}", events_options(&nats.address()));
         sql.query(&format!("CREATE TABLE inferred (PRIMARY KEY (room_id)) INCLUDE offset AS o {with}")).await?;
         sql.query(&format!(
-            "CREATE TABLE named (bytes numeric, client struct<port bigint>, code int, counters jsonb) INCLUDE subject AS s {with}"
+            "CREATE TABLE named (bytes numeric, client struct<port bigint>, code int, counters jsonb) INCLUDE subject AS s \
+             INCLUDE payload AS p INCLUDE timestamp AS t {with}"
         ))
         .await?;
         let refused = sql.refused(&format!("CREATE TABLE t (bytes bigint) {with}")).await?;
@@ -251,8 +252,13 @@ fn protobuf_columns_can_be_named_and_be_a_key() {
         let cells =
             |row: usize| rows.rows[row].iter().map(|cell| cell.as_deref().unwrap_or("∅")).collect::<Vec<_>>().join(" ");
         assert_eq!([cells(0), cells(1)], ["a ∅ 7 3", "b late ∅ 2"]);
-        let row = sql.query("SELECT bytes, (client).port, counters ->> 'drops', s FROM named WHERE code = 7").await?;
-        assert_eq!(row.row(0), ["18446744073709551615", "4222", "3", "events.a"]);
+        let row = sql
+            .query(
+                "SELECT bytes, (client).port, counters ->> 'drops', s, encode(p, 'hex') LIKE '0a0161%', \
+             t > '2026-01-01' FROM named WHERE code = 7",
+            )
+            .await?;
+        assert_eq!(row.row(0), ["18446744073709551615", "4222", "3", "events.a", "t", "t"]);
         Ok(())
     });
 }

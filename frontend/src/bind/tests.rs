@@ -282,6 +282,8 @@ fn a_json_table_without_columns_keeps_the_document() {
 fn bytes_are_one_column() {
     let with = |columns: &str| format!("CREATE TABLE t {columns} {}", NATS.replace("JSON", "BYTES"));
     assert!(outcome(&with("(raw bytea) INCLUDE subject AS s")).starts_with("t\n  raw bytea Payload\n  s character"));
+    let raw = outcome(&with("(raw bytea) INCLUDE payload AS p INCLUDE header"));
+    assert!(raw.starts_with("t\n  raw bytea Payload\n  p bytea WholePayload\n  _rw_nats_header struct<"), "{raw}");
     let refused = "ENCODE BYTES takes exactly one column, of type bytea\n  hint: write CREATE TABLE t (data bytea)";
     assert_error(&with(""), &format!("42P16 at 14: {refused}"));
     assert_error(&with("(a varchar)"), &format!("42P16 at 17: {refused}"));

@@ -290,6 +290,26 @@ fn what_is_not_a_message_of_the_schema_is_bad() {
 }
 
 #[test]
+fn included_columns_stand_beside_fields() {
+    let included = |name: &str, ty, origin| Column { name: name.to_owned(), ty, origin };
+    let columns = vec![
+        included("s", SqlType::Varchar, Origin::Subject),
+        column("INT32", SqlType::Integer),
+        included("raw", SqlType::Bytea, Origin::WholePayload),
+        column("at", SqlType::Timestamptz),
+        included("stored", SqlType::Timestamptz, Origin::Timestamp),
+        included("headers", Origin::headers_type(), Origin::Headers),
+    ];
+    let mut table = Table::with(schema(PROTO, "p.Event"), columns);
+    let row = table.decode(b"\x18\x05").expect("a good record");
+    assert_eq!(row, [text("subject"), n(5), Datum::Bytes(vec![0x18, 5]), Datum::Null, n(0), Datum::Null]);
+    let bad = table.decode(b"\x18\x05\xea\x01\x02\x10\xff").expect_err("cut off");
+    assert_eq!(bad.column(), None);
+    let bad = table.decode(b"\xea\x01\x0b\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01").expect_err("a negative nano");
+    assert_eq!(bad.column(), Some("at"));
+}
+
+#[test]
 fn groups_are_skipped_and_bounded() {
     let mut table = Table::new("p.Event");
     // An unknown group that holds a group, with a field 3 inside that is not ours.
