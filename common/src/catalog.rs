@@ -14,6 +14,9 @@ use crate::types::{SqlType, StructField};
 /// A validated `CREATE TABLE … WITH (connector = 'nats', …)`, before it has an id and start positions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewTable {
+    /// Whether its rows are stored.
+    #[serde(default)]
+    pub kind: RelationKind,
     /// Lower case unless it was quoted; tables live in the schema `public`.
     pub name: String,
     /// In the order of the declaration, INCLUDE columns last.
@@ -25,6 +28,27 @@ pub struct NewTable {
     pub source: Source,
     /// The statement as it was written, secrets included; never shown as it stands.
     pub sql: String,
+}
+
+/// Whether the rows of a relation are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelationKind {
+    /// `CREATE TABLE`: a job reads them and stores them.
+    #[default]
+    Table,
+    /// `CREATE SOURCE`: they stay in the stream, and are read when a statement asks for them.
+    Source,
+}
+
+impl RelationKind {
+    /// What it is called in SQL, in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RelationKind::Table => "table",
+            RelationKind::Source => "source",
+        }
+    }
 }
 
 /// A column of a table.
@@ -141,6 +165,11 @@ impl Table {
         self.declared.schema()
     }
 
+    /// Whether a job reads it: that of a table that has not failed.
+    pub fn runs(&self) -> bool {
+        self.declared.kind == RelationKind::Table && self.state == JobState::Running
+    }
+
     /// The ids under which it stores something.
     pub fn ids(&self) -> impl Iterator<Item = TableId> {
         std::iter::once(self.id).chain(self.dead_letters)
@@ -150,6 +179,7 @@ impl Table {
     pub fn dead_letter_table(&self) -> Option<Table> {
         let column = |name: &str, ty| Column { name: name.to_owned(), ty, origin: Origin::Payload };
         let declared = NewTable {
+            kind: RelationKind::Table,
             columns: vec![
                 column("stream", SqlType::Varchar),
                 column("sequence", SqlType::BigInt),

@@ -12,7 +12,7 @@
 //! * [`seal`]: which writes belong to which epoch: a pure core;
 //! * [`slot`]: the task that applies writes, seals epochs and keeps the snapshots that scans read;
 //! * [`state`]: the slot's database over the object store;
-//! * [`scan`]: what frontends read; `splits`: how far the readers are.
+//! * [`scan`]: what frontends read; `source`: the same of what is stored nowhere; `splits`: how far the readers are.
 //!
 //! A compute node holds no durable truth on its own disk: what it has not reported durable is read again from NATS.
 
@@ -35,6 +35,7 @@ mod exchange;
 mod metrics;
 mod outlet;
 mod shuffle;
+mod source;
 mod splits;
 mod tail;
 mod wire;

@@ -20,9 +20,10 @@ use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, SlotId, TableId, TermId, VnodeRange};
 use weir_common::rpc;
 use weir_common::telemetry::trace;
-use weir_proto::{ScanRequest, ScanResponse, SplitsRequest, SplitsResponse, compute_server};
+use weir_proto::{ReadSourceRequest, ScanRequest, ScanResponse, SplitsRequest, SplitsResponse, compute_server};
 
 use crate::metrics::{self, Metrics};
+use crate::source::SourceRead;
 use crate::splits::{self, ReadSplit};
 use crate::state::Snapshot;
 use crate::{block, decode, row, slot};
@@ -44,6 +45,20 @@ pub(crate) struct Serving {
     pub(crate) newest_table: TableId,
     /// What is read of NATS.
     pub(crate) splits: Vec<ReadSplit>,
+    pub(crate) cluster: String,
+}
+
+impl Serving {
+    /// A table, or source, of the catalog as the node knows it.
+    fn table(&self, id: TableId) -> Result<Arc<Table>, rpc::Error> {
+        self.tables.get(&id).cloned().ok_or_else(|| {
+            if id > self.newest_table {
+                // In the catalog already, but the barrier that adds it has not come: a later epoch has it.
+                return rpc::Error::new(Kind::Unavailable, format!("table {id} is being created"));
+            }
+            rpc::Error::new(Kind::User, format!("table {id} was dropped")).with_sqlstate("42P01")
+        })
+    }
 }
 
 /// The gRPC service.
@@ -74,6 +89,20 @@ impl compute_server::Compute for Scans {
         let (sender, receiver) = mpsc::channel(BATCHES_MAX);
         // The call's own span ends with the head of the answer.
         tokio::spawn(scan.run(sender, self.metrics.clone()).instrument(span));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    type ReadSourceStream = ReceiverStream<Result<ScanResponse, Status>>;
+
+    async fn read_source(
+        &self,
+        request: Request<ReadSourceRequest>,
+    ) -> Result<Response<Self::ReadSourceStream>, Status> {
+        let request = request.into_inner();
+        let serving = of_term(self.serving.borrow().clone(), request.term)?;
+        let read = SourceRead::prepare(serving.table(TableId(request.table))?, &request, &serving.cluster)?;
+        let (sender, receiver) = mpsc::channel(BATCHES_MAX);
+        tokio::spawn(read.run(sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -110,15 +139,7 @@ impl Scan {
         let snapshot = slot.snapshots.borrow().get(&epoch).cloned();
         let snapshot = snapshot
             .ok_or_else(|| rpc::Error::new(Kind::Unavailable, format!("epoch {epoch} is not kept here any more")))?;
-        let table = TableId(request.table);
-        let found = serving.tables.get(&table).cloned();
-        let table = found.ok_or_else(|| {
-            if table > serving.newest_table {
-                // In the catalog already, but the barrier that adds it has not come: a later epoch has it.
-                return rpc::Error::new(Kind::Unavailable, format!("table {table} is being created"));
-            }
-            rpc::Error::new(Kind::User, format!("table {table} was dropped")).with_sqlstate("42P01")
-        })?;
+        let table = serving.table(TableId(request.table))?;
         let projection = request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits"));
         let projection: Vec<usize> = projection.collect();
         let known = projection.iter().all(|column| *column < table.declared.columns.len());
@@ -249,7 +270,7 @@ impl<'a> Gathering<'a> {
     }
 }
 
-fn response(batch: &RecordBatch) -> ScanResponse {
+pub(crate) fn response(batch: &RecordBatch) -> ScanResponse {
     let (header, body) = block::wire_parts(batch);
     ScanResponse { header, body, rows: batch.num_rows() as u64, done: false }
 }

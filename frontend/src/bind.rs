@@ -10,7 +10,7 @@ pub(crate) use payload::schema_error;
 use std::collections::{BTreeMap, HashMap};
 
 use sqlparser::tokenizer::Location;
-use weir_common::catalog::{Column, NewTable, Origin, Source};
+use weir_common::catalog::{Column, NewTable, Origin, RelationKind, Source};
 use weir_connector_nats::options::{OptionError, Options, secret_keys};
 
 use crate::error::{Error, sqlstate};
@@ -46,10 +46,16 @@ pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option
     let (create, encode) = payload::complete(parsed, create, schema)?;
     let create = &create;
     let columns = columns(parsed, create)?;
-    let primary_key = primary_key(parsed, create)?;
+    let mut primary_key = primary_key(parsed, create)?;
     let mut notices = Vec::new();
+    if create.kind == RelationKind::Source && !primary_key.is_empty() {
+        // As in RisingWave.
+        notices.push("the primary key of a source is not checked: a later message replaces no earlier one".to_owned());
+        primary_key.clear();
+    }
     let options = options(parsed, create, &mut notices)?;
     let table = NewTable {
+        kind: create.kind,
         name: create.name.name.clone(),
         columns,
         primary_key,

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use weir_common::catalog::{JobState, Table};
+use weir_common::catalog::{JobState, RelationKind, Table};
 use weir_common::ids::TableId;
 
 /// All tables at one version.
@@ -38,7 +38,7 @@ impl Catalog {
 
     /// What runs, and what does not any more; ordered by name.
     pub(crate) fn jobs(&self) -> impl Iterator<Item = Job<'_>> {
-        self.tables().map(|table| Job::of(table))
+        self.tables().filter(|table| table.declared.kind == RelationKind::Table).map(|table| Job::of(table))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::DataFusionError;
-use weir_common::catalog::Table;
+use weir_common::catalog::{RelationKind, Table};
 use weir_common::types::SqlType;
 
 use crate::bind::is_secret;
@@ -31,8 +31,8 @@ static VARIABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["name", "
 /// The columns of a statement's answer before it is run; `None` if it has none.
 pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
     match statement {
-        Statement::ShowTables => Some(Arc::clone(&TABLES)),
-        Statement::ShowCreateTable(_) => Some(Arc::clone(&CREATE_TABLE)),
+        Statement::ShowRelations(_) => Some(Arc::clone(&TABLES)),
+        Statement::ShowCreate(..) => Some(Arc::clone(&CREATE_TABLE)),
         Statement::Describe(_) => Some(Arc::clone(&COLUMNS)),
         Statement::ShowJobs => Some(Arc::clone(&JOBS)),
         Statement::ShowCluster => Some(Arc::clone(&CLUSTER)),
@@ -42,12 +42,13 @@ pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
     }
 }
 
-/// `SHOW TABLES`.
-pub(crate) fn tables(catalog: &Catalog) -> Result<RecordBatch, Error> {
-    batch(&TABLES, catalog.tables().map(|table| vec![Some(table.declared.name.clone())]))
+/// `SHOW TABLES`, `SHOW SOURCES`.
+pub(crate) fn relations(catalog: &Catalog, kind: RelationKind) -> Result<RecordBatch, Error> {
+    let relations = catalog.tables().filter(|table| table.declared.kind == kind);
+    batch(&TABLES, relations.map(|table| vec![Some(table.declared.name.clone())]))
 }
 
-/// `SHOW CREATE TABLE`: as it was written, without secrets.
+/// `SHOW CREATE TABLE`, `SHOW CREATE SOURCE`: as it was written, without secrets.
 pub(crate) fn create_table(table: &Table) -> Result<RecordBatch, Error> {
     let sql = redact(&table.declared.sql, is_secret)?;
     batch(&CREATE_TABLE, [vec![Some(format!("public.{}", table.declared.name)), Some(sql)]])

@@ -44,6 +44,7 @@ pub(crate) mod sqlstate {
     pub(crate) const UNDEFINED_OBJECT: &str = "42704";
     pub(crate) const GROUPING_ERROR: &str = "42803";
     pub(crate) const DATATYPE_MISMATCH: &str = "42804";
+    pub(crate) const WRONG_OBJECT_TYPE: &str = "42809";
     pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
     pub(crate) const RESERVED_NAME: &str = "42939";
     pub(crate) const UNDEFINED_PARAMETER: &str = "42P02";

@@ -9,6 +9,7 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::common::ParamValues;
 use futures::TryStreamExt;
 use tokio::time::Instant;
+use weir_common::catalog::{RelationKind, Table};
 
 use crate::bind;
 use crate::catalog::{Catalog, CatalogCache};
@@ -255,16 +256,18 @@ impl Frontend {
         match &parsed.statement {
             Statement::CreateTable(create) => {
                 let answer = self.create_table(parsed, create, limits, deadline).await?;
-                Ok(answer.with_notices(lasting(session, "CREATE TABLE")))
+                Ok(answer.with_notices(lasting(session, create_tag(create.kind))))
             }
-            Statement::DropTable { names, if_exists } => {
-                let answer = self.drop_tables(parsed, names, *if_exists, deadline).await?;
-                Ok(answer.with_notices(lasting(session, "DROP TABLE")))
+            Statement::Drop { kind, names, if_exists } => {
+                let answer = self.drop_relations(parsed, (*kind, names), *if_exists, deadline).await?;
+                Ok(answer.with_notices(lasting(session, drop_tag(*kind))))
             }
-            Statement::ShowTables => show(commands::tables(&*self.newest_catalog(limits).await?)?),
-            Statement::ShowCreateTable(name) => {
+            Statement::ShowRelations(kind) => show(commands::relations(&*self.newest_catalog(limits).await?, *kind)?),
+            Statement::ShowCreate(kind, name) => {
                 let catalog = self.newest_catalog(limits).await?;
-                show(commands::create_table(find(&catalog, parsed, name)?)?)
+                let relation = find(&catalog, parsed, name)?;
+                check_kind(relation, *kind).map_err(|error| error.at(parsed.position(name.location)))?;
+                show(commands::create_table(relation)?)
             }
             Statement::Describe(name) => {
                 let catalog = self.newest_catalog(limits).await?;
@@ -343,7 +346,7 @@ impl Frontend {
             Encoding::Protobuf => {
                 // A table that is there already keeps its schema, wherever that came from is gone or not.
                 if create.if_not_exists && self.newest_catalog(limits).await?.table(&create.name.name).is_some() {
-                    return Ok(exists(&create.name.name));
+                    return Ok(exists(create.kind, &create.name.name));
                 }
                 Some(protobuf::load(parsed, &create.format).await?)
             }
@@ -355,37 +358,43 @@ impl Frontend {
                 if error.sqlstate == sqlstate::DUPLICATE_TABLE { error.at(position) } else { error }
             })?;
         if !response.created {
-            return Ok(exists(&bound.table.name));
+            return Ok(exists(create.kind, &bound.table.name));
         }
         let mut notices: Vec<Notice> = bound.notices.iter().map(Notice::new).collect();
         // Meta reads the options too, and may have the same to say about them.
         let more = response.notices.iter().filter(|notice| !bound.notices.contains(notice));
         notices.extend(more.map(Notice::new));
-        Ok(Answer::Done { tag: "CREATE TABLE".into(), notices, changes: Vec::new() })
+        Ok(Answer::Done { tag: create_tag(create.kind).into(), notices, changes: Vec::new() })
     }
 
-    async fn drop_tables(
+    async fn drop_relations(
         &self,
         parsed: &Parsed,
-        names: &[TableName],
+        (kind, names): (RelationKind, &[TableName]),
         if_exists: bool,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        if names.len() > 1 && !if_exists {
-            // All or none, as far as can be known: each is dropped by itself.
-            let catalog = Arc::clone(&self.snapshots.acquire(deadline).await?.catalog);
-            names.iter().try_for_each(|table| find(&catalog, parsed, table).map(|_| ()))?;
+        // All or none, as far as can be known: each is dropped by itself.
+        let catalog = Arc::clone(&self.snapshots.acquire(deadline).await?.catalog);
+        for name in names {
+            match catalog.table(&name.name) {
+                Some(relation) => {
+                    check_kind(relation, kind).map_err(|error| error.at(parsed.position(name.location)))?;
+                }
+                None if if_exists => {}
+                None => find(&catalog, parsed, name).map(drop)?,
+            }
         }
         let mut notices = Vec::new();
         for table in names {
             let position = parsed.position(table.location);
             let dropped = self.meta.drop_table(&table.name, if_exists, deadline).await;
             if !dropped.map_err(|error| error.at(position))? {
-                let message = format!("table \"{}\" does not exist, skipping", table.name);
+                let message = format!("{} \"{}\" does not exist, skipping", kind.as_str(), table.name);
                 notices.push(Notice::new(message));
             }
         }
-        Ok(Answer::Done { tag: "DROP TABLE".into(), notices, changes: Vec::new() })
+        Ok(Answer::Done { tag: drop_tag(kind).into(), notices, changes: Vec::new() })
     }
 
     /// The catalog as of now: everything that was acknowledged before is in it.
@@ -416,7 +425,7 @@ impl Runnable {
             Runnable::Declare(..) => "cursor",
             Runnable::Command(parsed) => match parsed.statement {
                 Statement::CreateTable(_) => "create_table",
-                Statement::DropTable { .. } => "drop_table",
+                Statement::Drop { .. } => "drop_table",
                 Statement::Flush => "flush",
                 Statement::Set { .. } | Statement::ResetAll => "set",
                 Statement::Begin
@@ -472,11 +481,11 @@ fn lasting(session: &Session, command: &str) -> Option<Notice> {
     })
 }
 
-/// The answer to a `CREATE TABLE IF NOT EXISTS` that has nothing to do.
-fn exists(table: &str) -> Answer {
+/// The answer to a `CREATE … IF NOT EXISTS` that has nothing to do.
+fn exists(kind: RelationKind, table: &str) -> Answer {
     let message = format!("relation \"{table}\" already exists, skipping");
     let notices = vec![Notice::with_sqlstate(sqlstate::DUPLICATE_TABLE, message)];
-    Answer::Done { tag: "CREATE TABLE".into(), notices, changes: Vec::new() }
+    Answer::Done { tag: create_tag(kind).into(), notices, changes: Vec::new() }
 }
 
 fn done(tag: &'static str) -> Answer {
@@ -487,7 +496,37 @@ fn cursor(session: &Session, parsed: &Parsed, fetch: &Fetch) -> Result<Arc<SqlCu
     session.cursors().get(&fetch.name).map_err(|error| error.at(parsed.position(fetch.location)))
 }
 
-fn find<'a>(catalog: &'a Catalog, parsed: &Parsed, name: &TableName) -> Result<&'a weir_common::catalog::Table, Error> {
+/// A statement for tables is none for sources, and the other way round.
+fn check_kind(relation: &Table, kind: RelationKind) -> Result<(), Error> {
+    let is = relation.declared.kind;
+    if is == kind {
+        return Ok(());
+    }
+    let message = format!("\"{}\" is not a {}", relation.declared.name, kind.as_str());
+    let hint = format!(
+        "it is a {}: write {} instead of {}",
+        is.as_str(),
+        is.as_str().to_uppercase(),
+        kind.as_str().to_uppercase()
+    );
+    Err(Error::user(sqlstate::WRONG_OBJECT_TYPE, message).with_hint(hint))
+}
+
+fn create_tag(kind: RelationKind) -> &'static str {
+    match kind {
+        RelationKind::Table => "CREATE TABLE",
+        RelationKind::Source => "CREATE SOURCE",
+    }
+}
+
+fn drop_tag(kind: RelationKind) -> &'static str {
+    match kind {
+        RelationKind::Table => "DROP TABLE",
+        RelationKind::Source => "DROP SOURCE",
+    }
+}
+
+fn find<'a>(catalog: &'a Catalog, parsed: &Parsed, name: &TableName) -> Result<&'a Table, Error> {
     catalog.table(&name.name).map(AsRef::as_ref).ok_or_else(|| {
         Error::user(sqlstate::UNDEFINED_TABLE, format!("relation \"{}\" does not exist", name.name))
             .at(parsed.position(name.location))

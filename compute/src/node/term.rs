@@ -130,7 +130,8 @@ impl Term {
             reader: actor.reader.clone(),
             bad_records: Arc::clone(&actor.bad_records),
         });
-        Serving { term: self.id, slots: self.slots.clone(), tables, newest_table, splits: splits.collect() }
+        let cluster = self.environment.cluster.clone();
+        Serving { term: self.id, slots: self.slots.clone(), tables, newest_table, splits: splits.collect(), cluster }
     }
 
     /// Starts the actor of a split, if the split's slot is on this node.

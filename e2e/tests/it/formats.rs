@@ -247,6 +247,9 @@ fn protobuf_columns_can_be_named_and_be_a_key() {
         let second = Metrics { reason: Some(Reason::Code(7)), ..metrics("a") };
         publish(&nats, [metrics("a"), metrics("b"), second].map(|metrics| metrics.encode_to_vec())).await?;
         wait_for(&mut sql, "SELECT count(*) FROM named", 3, SOON).await?;
+        sql.query(&format!("CREATE SOURCE source INCLUDE payload AS p {with}")).await?;
+        let read = sql.query("SELECT room_id, code, length(p) > 0 FROM source WHERE code IS NOT NULL").await?;
+        assert_eq!(read.row(0), ["a", "7", "t"], "a source is read by the same schema");
         wait_for(&mut sql, "SELECT count(*) FROM inferred WHERE o = '3'", 1, SOON).await?;
         let rows = sql.query("SELECT room_id, error, code, o FROM inferred ORDER BY room_id").await?;
         let cells =

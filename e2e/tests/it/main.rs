@@ -12,6 +12,7 @@ mod errors;
 mod formats;
 mod sources;
 mod statements;
+mod streams;
 mod types;
 
 mod cluster;

@@ -1,9 +1,9 @@
-//! `CREATE TABLE … [INCLUDE …] WITH (…) FORMAT PLAIN ENCODE …`: the statement that starts a job.
+//! `CREATE { TABLE | SOURCE } … [INCLUDE …] WITH (…) FORMAT PLAIN ENCODE …`: the statement that starts a job.
 //!
 //! Owns its grammar and nothing of its meaning: names are checked, options are read, by `bind`.
 
 use sqlparser::tokenizer::{Location, Span, Token};
-use weir_common::catalog::Origin;
+use weir_common::catalog::{Origin, RelationKind};
 use weir_common::types::SqlType;
 
 use super::TableName;
@@ -13,6 +13,7 @@ use crate::error::{Error, sqlstate};
 /// A parsed `CREATE TABLE`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CreateTable {
+    pub(crate) kind: RelationKind,
     pub(crate) name: TableName,
     pub(crate) if_not_exists: bool,
     /// Declared columns, then INCLUDE columns, each in the order they were written.
@@ -88,10 +89,12 @@ impl Cursor<'_> {
             return Err(self.unsupported("CREATE OR REPLACE"));
         }
         if self.words(&["TABLE"]) {
-            return self.create_table();
+            return self.create_table(RelationKind::Table);
         }
-        const LATER: [&str; 13] = [
-            "SOURCE",
+        if self.words(&["SOURCE"]) {
+            return self.create_table(RelationKind::Source);
+        }
+        const LATER: [&str; 12] = [
             "SINK",
             "VIEW",
             "INDEX",
@@ -108,15 +111,12 @@ impl Cursor<'_> {
         match self.peek_word().as_deref() {
             Some("MATERIALIZED") => Err(self.unsupported("CREATE MATERIALIZED VIEW")),
             Some("TEMP" | "TEMPORARY") => Err(self.unsupported("CREATE TEMPORARY TABLE")),
-            Some("SOURCE") => Err(self
-                .unsupported("CREATE SOURCE")
-                .with_hint("use CREATE TABLE … WITH (connector = 'nats', …), which also stores what it reads")),
             Some(word) if LATER.contains(&word) => Err(self.unsupported(&format!("CREATE {word}"))),
             _ => Err(self.expected("TABLE")),
         }
     }
 
-    fn create_table(&mut self) -> Result<CreateTable, Error> {
+    fn create_table(&mut self, kind: RelationKind) -> Result<CreateTable, Error> {
         let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
         let name = self.table_name()?;
         let Definition { mut columns, primary_key, wildcard } = match self.parser.consume_token(&Token::LParen) {
@@ -127,7 +127,7 @@ impl Cursor<'_> {
         self.include_columns(&mut columns)?;
         if !self.words(&["WITH"]) {
             return Err(if self.at_end() {
-                Error::unsupported("a table without a connector is not supported yet")
+                Error::unsupported(format!("a {} without a connector is not supported yet", kind.as_str()))
                     .with_hint("say where its rows come from: … WITH (connector = 'nats', …) FORMAT PLAIN ENCODE JSON")
                     .at(self.text.position(name.location))
             } else {
@@ -138,7 +138,7 @@ impl Cursor<'_> {
         self.include_columns(&mut columns)?;
         let format = self.format()?;
         self.expect_end()?;
-        Ok(CreateTable { name, if_not_exists, columns, primary_key, wildcard, options, format })
+        Ok(CreateTable { kind, name, if_not_exists, columns, primary_key, wildcard, options, format })
     }
 
     /// Columns and constraints up to and with the closing parenthesis. A comma may stand before it.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use sqlparser::ast;
 use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
+use weir_common::catalog::RelationKind;
 
 pub(crate) use copy::CopyFormat;
 pub(crate) use create_table::{ColumnDef, CreateTable, Encoding, Format, WithOption};
@@ -64,12 +65,16 @@ impl Parsed {
 #[derive(Clone, Debug)]
 pub(crate) enum Statement {
     CreateTable(Box<CreateTable>),
-    DropTable {
+    /// `DROP { TABLE | SOURCE }`.
+    Drop {
+        kind: RelationKind,
         names: Vec<TableName>,
         if_exists: bool,
     },
-    ShowTables,
-    ShowCreateTable(TableName),
+    /// `SHOW { TABLES | SOURCES }`.
+    ShowRelations(RelationKind),
+    /// `SHOW CREATE { TABLE | SOURCE }`.
+    ShowCreate(RelationKind, TableName),
     ShowCluster,
     ShowJobs,
     Describe(TableName),
@@ -183,11 +188,11 @@ impl Cursor<'_> {
                 self.parser.advance_token();
                 Ok(Statement::CreateTable(Box::new(self.create()?)))
             }
-            "DROP" => self.drop_table(),
+            "DROP" => self.drop_relations(),
             "SHOW" => self.show(),
             "DESCRIBE" | "DESC" => {
                 self.parser.advance_token();
-                self.words(&["TABLE"]);
+                let _kind = self.words(&["TABLE"]) || self.words(&["SOURCE"]);
                 let name = self.table_name()?;
                 self.expect_end()?;
                 Ok(Statement::Describe(name))
@@ -255,16 +260,18 @@ impl Cursor<'_> {
         }
     }
 
-    fn drop_table(&mut self) -> Result<Statement, Error> {
+    fn drop_relations(&mut self) -> Result<Statement, Error> {
         self.parser.advance_token();
-        match self.peek_word().as_deref() {
-            Some("TABLE") => self.parser.advance_token(),
+        let kind = match self.peek_word().as_deref() {
+            Some("TABLE") => RelationKind::Table,
+            Some("SOURCE") => RelationKind::Source,
             Some("MATERIALIZED") => return Err(self.unsupported("DROP MATERIALIZED VIEW")),
-            Some(word @ ("SOURCE" | "SINK" | "VIEW" | "INDEX" | "FUNCTION" | "SCHEMA" | "DATABASE" | "USER")) => {
+            Some(word @ ("SINK" | "VIEW" | "INDEX" | "FUNCTION" | "SCHEMA" | "DATABASE" | "USER")) => {
                 return Err(self.unsupported(&format!("DROP {word}")));
             }
-            _ => return Err(self.expected("TABLE")),
-        }
+            _ => return Err(self.expected("TABLE or SOURCE")),
+        };
+        self.parser.advance_token();
         let if_exists = self.words(&["IF", "EXISTS"]);
         let mut names = vec![self.table_name()?];
         while self.parser.consume_token(&sqlparser::tokenizer::Token::Comma) {
@@ -273,7 +280,7 @@ impl Cursor<'_> {
         // Nothing depends on a table yet, so both mean the same.
         let _either = self.words(&["CASCADE"]) || self.words(&["RESTRICT"]);
         self.expect_end()?;
-        Ok(Statement::DropTable { names, if_exists })
+        Ok(Statement::Drop { kind, names, if_exists })
     }
 
     fn bare(&mut self, words: &[&str], statement: Statement) -> Result<Statement, Error> {

@@ -1,6 +1,7 @@
 //! `SET`, `RESET` and `SHOW`: session variables, and what RisingWave shows with `SHOW`.
 
 use sqlparser::tokenizer::Token;
+use weir_common::catalog::RelationKind;
 
 use super::Statement;
 use super::cursor::Cursor;
@@ -56,17 +57,25 @@ impl Cursor<'_> {
 
     pub(super) fn show(&mut self) -> Result<Statement, Error> {
         self.parser.advance_token();
-        if self.words(&["TABLES"]) {
+        let relations = match self.peek_word().as_deref() {
+            Some("TABLES") => Some(RelationKind::Table),
+            Some("SOURCES") => Some(RelationKind::Source),
+            _ => None,
+        };
+        if let Some(kind) = relations {
+            self.parser.advance_token();
             if self.words(&["FROM"]) || self.words(&["IN"]) {
                 self.name("the name of a schema")?;
             }
             self.expect_end()?;
-            return Ok(Statement::ShowTables);
+            return Ok(Statement::ShowRelations(kind));
         }
-        if self.words(&["CREATE", "TABLE"]) {
-            let name = self.table_name()?;
-            self.expect_end()?;
-            return Ok(Statement::ShowCreateTable(name));
+        for (word, kind) in [("TABLE", RelationKind::Table), ("SOURCE", RelationKind::Source)] {
+            if self.words(&["CREATE", word]) {
+                let name = self.table_name()?;
+                self.expect_end()?;
+                return Ok(Statement::ShowCreate(kind, name));
+            }
         }
         if self.words(&["COLUMNS", "FROM"]) {
             let name = self.table_name()?;
@@ -85,8 +94,7 @@ impl Cursor<'_> {
             self.expect_end()?;
             return Ok(Statement::ShowAll);
         }
-        const LATER: [&str; 8] =
-            ["CREATE", "MATERIALIZED", "SOURCES", "SINKS", "VIEWS", "INDEXES", "FUNCTIONS", "CONNECTIONS"];
+        const LATER: [&str; 7] = ["CREATE", "MATERIALIZED", "SINKS", "VIEWS", "INDEXES", "FUNCTIONS", "CONNECTIONS"];
         if let Some(word) = self.peek_word().filter(|word| LATER.contains(&word.as_str())) {
             return Err(self.unsupported(&format!("SHOW {word}")));
         }

@@ -15,16 +15,18 @@ fn error(sql: &str) -> String {
 
 #[test]
 fn statements_of_weirs_own() {
-    assert!(matches!(one("show tables;"), Statement::ShowTables));
-    assert!(matches!(one("SHOW TABLES FROM public"), Statement::ShowTables));
+    assert!(matches!(one("show tables;"), Statement::ShowRelations(RelationKind::Table)));
+    assert!(matches!(one("SHOW TABLES FROM public"), Statement::ShowRelations(RelationKind::Table)));
     assert!(matches!(one("SHOW CLUSTER"), Statement::ShowCluster));
     assert!(matches!(one("flush"), Statement::Flush));
-    assert!(matches!(one("SHOW CREATE TABLE \"T\""), Statement::ShowCreateTable(name) if name.name == "T"));
+    assert!(
+        matches!(one("SHOW CREATE TABLE \"T\""), Statement::ShowCreate(RelationKind::Table, name) if name.name == "T")
+    );
     assert!(matches!(one("DESCRIBE public.T"), Statement::Describe(name) if name.name == "t"));
     assert!(matches!(one("DESC t"), Statement::Describe(_)));
     assert!(matches!(
         one("DROP TABLE IF EXISTS a, dev.public.b CASCADE"),
-        Statement::DropTable { names, if_exists: true } if names.len() == 2
+        Statement::Drop { kind: RelationKind::Table, names, if_exists: true } if names.len() == 2
     ));
 }
 

@@ -99,7 +99,7 @@ impl ScanExec {
 
 /// What comes before the last message. A stream can end early without an error, if whoever sends it goes; then what came
 /// is not all there is.
-fn until_done(
+pub(super) fn until_done(
     responses: impl Stream<Item = Result<ScanResponse, rpc::Error>> + Unpin,
 ) -> impl Stream<Item = Result<ScanResponse, rpc::Error>> {
     stream::try_unfold(responses, |mut responses| async move {
@@ -112,7 +112,7 @@ fn until_done(
 }
 
 /// Says where it failed; keeps what retry policy reads.
-fn failed(place: &str, error: rpc::Error) -> DataFusionError {
+pub(super) fn failed(place: &str, error: rpc::Error) -> DataFusionError {
     let message = format!("scan of {place} failed: {}", error.message);
     DataFusionError::External(Box::new(rpc::Error { message, ..error }))
 }

@@ -6,6 +6,7 @@
 mod client;
 mod decode;
 mod exec;
+mod source;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use weir_common::catalog::Table;
 
 pub(crate) use client::ComputeNodes;
 use exec::ScanExec;
+pub(crate) use source::ReadSource;
 
 use crate::error::Error;
 use crate::snapshot::Snapshot;
@@ -54,12 +56,18 @@ impl TableProvider for ScannedTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let snapshot = state.config().get_extension::<Snapshot>().ok_or_else(|| no_extension("snapshot"))?;
-        let nodes = state.config().get_extension::<ComputeNodes>().ok_or_else(|| no_extension("compute nodes"))?;
+        let (snapshot, nodes) = scanned(state)?;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let schema = Arc::new(self.schema.project(&projection)?);
         Ok(Arc::new(ScanExec::new(snapshot, nodes, Arc::clone(&self.table), projection, schema, limit)))
     }
+}
+
+/// What a statement reads, and whom it asks.
+fn scanned(state: &dyn Session) -> Result<(Arc<Snapshot>, Arc<ComputeNodes>)> {
+    let snapshot = state.config().get_extension::<Snapshot>().ok_or_else(|| no_extension("a snapshot"))?;
+    let nodes = state.config().get_extension::<ComputeNodes>().ok_or_else(|| no_extension("compute nodes"))?;
+    Ok((snapshot, nodes))
 }
 
 fn no_extension(what: &str) -> datafusion::error::DataFusionError {

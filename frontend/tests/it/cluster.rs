@@ -18,7 +18,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-use weir_common::catalog::{Column, Encode, JobState, NewTable, Origin, Source, Table};
+use weir_common::catalog::{Column, Encode, JobState, NewTable, Origin, RelationKind, Source, Table};
 use weir_common::error::Kind;
 use weir_common::ids::TableId;
 use weir_common::rpc;
@@ -100,6 +100,7 @@ impl Shared {
     /// Adds a table with its rows dealt out over the slots, batch by batch.
     pub(crate) fn add(&self, name: &str, columns: &[(&str, SqlType, ArrayRef)], batch_rows: usize) {
         let declared = NewTable {
+            kind: RelationKind::Table,
             name: name.to_owned(),
             columns: columns
                 .iter()
@@ -421,6 +422,12 @@ impl Compute for Node {
             open.0.state().sent_batches += 1;
             response
         }))))
+    }
+
+    type ReadSourceStream = Responses;
+
+    async fn read_source(&self, _request: Request<proto::ReadSourceRequest>) -> Result<Response<Responses>, Status> {
+        Ok(Response::new(Box::pin(stream::empty())))
     }
 
     async fn splits(&self, _request: Request<proto::SplitsRequest>) -> Result<Response<proto::SplitsResponse>, Status> {

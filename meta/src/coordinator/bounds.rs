@@ -49,7 +49,7 @@ fn size(table: &Table) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::catalog::{Encode, JobState, NewTable, Source};
+    use weir_common::catalog::{Encode, JobState, NewTable, RelationKind, Source};
     use weir_common::ids::TableId;
 
     use super::*;
@@ -57,6 +57,7 @@ mod tests {
     fn table(bytes: usize) -> Arc<Table> {
         let source = Source { options: Default::default(), encode: Encode::Json };
         let declared = NewTable {
+            kind: RelationKind::Table,
             name: "t".to_owned(),
             columns: Vec::new(),
             primary_key: Vec::new(),

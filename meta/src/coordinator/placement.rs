@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use weir_common::catalog::{JobState, Table};
+use weir_common::catalog::Table;
 use weir_common::head::Head;
 use weir_common::ids::{NodeId, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
 
@@ -84,7 +84,7 @@ impl Placement {
             })
             .collect();
         let mut placement = Placement { slots, splits: Vec::new() };
-        for table in tables.values().filter(|table| table.state == JobState::Running) {
+        for table in tables.values().filter(|table| table.runs()) {
             placement.add(table, positions);
         }
         placement
@@ -93,7 +93,8 @@ impl Placement {
     /// Adds the splits of a table, each to the slot that reads the fewest, and returns them.
     pub fn add(&mut self, table: &Table, positions: &Positions) -> Vec<AssignedSplit> {
         let mut added = Vec::new();
-        for start in &table.splits {
+        let splits = if table.runs() { table.splits.as_slice() } else { &[] };
+        for start in splits {
             let split = TableSplit { table: table.id, split: start.split.clone() };
             let sequence = positions.get(&split).unwrap_or(start.sequence);
             let slot = self.idlest();

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
-use weir_common::catalog::{JobState, NewTable, SplitStart, Table};
+use weir_common::catalog::{JobState, NewTable, RelationKind, SplitStart, Table};
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TermId};
@@ -608,11 +608,10 @@ impl Task {
             };
         }
         let id = self.next_table;
-        let dead_letters = TableId(id.0 + 1);
-        let state = JobState::Running;
-        let table = Arc::new(Table { id, declared, splits, state, dead_letters: Some(dead_letters) });
+        let dead_letters = (declared.kind == RelationKind::Table).then(|| TableId(id.0 + 1));
+        let table = Arc::new(Table { id, declared, splits, state: JobState::Running, dead_letters });
         bounds::check(&table, self.core.tables())?;
-        self.next_table = TableId(dead_letters.0 + 1);
+        self.next_table = TableId(dead_letters.unwrap_or(id).0 + 1);
         let txn = self.storage.create_txn(&table, self.next_table);
         Ok(Decided::Store(table, txn))
     }

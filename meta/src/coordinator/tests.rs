@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use weir_common::catalog::{Encode, JobState, NewTable, Source, SplitStart, Table};
+use weir_common::catalog::{Encode, JobState, NewTable, RelationKind, Source, SplitStart, Table};
 use weir_common::ids::{Epoch, NodeId, Sequence, SplitId, TableId, TableSplit, TermId};
 
 use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Time, Waiter};
@@ -123,7 +123,14 @@ fn node(id: &str) -> NodeId {
 fn table(id: u32) -> Arc<Table> {
     let source = Source { options: BTreeMap::new(), encode: Encode::Json };
     let name = format!("t{id}");
-    let declared = NewTable { name, columns: Vec::new(), primary_key: Vec::new(), source, sql: String::new() };
+    let declared = NewTable {
+        kind: RelationKind::Table,
+        name,
+        columns: Vec::new(),
+        primary_key: Vec::new(),
+        source,
+        sql: String::new(),
+    };
     let splits = vec![SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1) }];
     Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running, dead_letters: None })
 }

@@ -68,6 +68,10 @@ impl Task {
             if client.flush().await.is_err() {
                 return;
             }
+            if let Some(attempting) = self.attempting.take() {
+                // Only then is it known which consumer it made.
+                (_, self.known, _) = attempting.await;
+            }
             if let Some(name) = &self.known.anonymous {
                 // Left behind, it disappears by itself.
                 let _ = self.api.delete_consumer(&self.config.split.0, name).await;

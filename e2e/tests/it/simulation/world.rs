@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use weir_common::catalog::{Encode, JobState, NewTable, Source, SplitStart, Table};
+use weir_common::catalog::{Encode, JobState, NewTable, RelationKind, Source, SplitStart, Table};
 use weir_common::head::Head;
 use weir_common::ids::{NodeId, Sequence, SplitId, TableId, TableSplit};
 use weir_common::telemetry::trace::TraceParent;
@@ -98,6 +98,7 @@ pub(super) struct World {
 
 fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Arc<Table> {
     let declared = NewTable {
+        kind: RelationKind::Table,
         name: format!("t{id}"),
         columns: Vec::new(),
         // Which column it is does not matter here.

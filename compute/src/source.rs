@@ -1,0 +1,252 @@
+//! Reading a source for one statement: its stream from where the source starts up to its last message as of now.
+//!
+//! The rows are stored nowhere. The reader is that of a table, with a consumer without a name, so what it promises holds here
+//! too: every message of the range that the stream still has, once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use tokio::sync::mpsc;
+use tonic::Status;
+use tracing::info;
+use weir_common::catalog::Table;
+use weir_common::error::{Kind, chain};
+use weir_common::ids::{Sequence, SplitId};
+use weir_common::rpc;
+use weir_common::task::Group;
+use weir_connector_nats::options::{ConsumerName, OnError};
+use weir_connector_nats::{Batch, Control, Message, Options, Reader, ReaderConfig, consumer, subject};
+use weir_proto::{ReadSourceRequest, ScanResponse};
+
+use crate::decode::Decoder;
+use crate::scan::response;
+
+/// Rows are sent together, as many or as large as a block of them would be.
+const BATCH_ROWS: usize = 8192;
+const BATCH_BYTES: usize = 1 << 20;
+/// How often the server is asked whether anything is left while nothing comes.
+const ASK_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the server may be out of reach before the statement fails.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a statement wants of a source.
+pub(crate) struct SourceRead {
+    table: Arc<Table>,
+    options: Arc<Options>,
+    projection: Vec<usize>,
+    limit: u64,
+    split: SplitId,
+    /// The first sequence, and the last one if the statement has a bound of its own.
+    from: Sequence,
+    to: Option<Sequence>,
+    owner: String,
+}
+
+/// How reading ended, if not by an error.
+enum End {
+    /// Everything was sent.
+    Done,
+    /// Nobody listens any more.
+    Gone,
+}
+
+impl SourceRead {
+    /// # Errors
+    /// If the source's options are not understood by this version, or the request asks for columns that it does not have.
+    pub(crate) fn prepare(
+        table: Arc<Table>,
+        request: &ReadSourceRequest,
+        owner: &str,
+    ) -> Result<SourceRead, rpc::Error> {
+        let mut options = Options::parse(&table.declared.source.options).map_err(weir_connector_nats::Error::from)?;
+        // What jobs read through is not touched.
+        options.consumer.name = ConsumerName::Anonymous;
+        let mut limit = request.limit.unwrap_or(u64::MAX);
+        if !request.subjects.is_empty() {
+            let read = consumer::wanted_subjects(&options);
+            let within = request.subjects.iter().filter(|wanted| read.iter().any(|held| subject::covers(held, wanted)));
+            let within: Vec<String> = within.cloned().collect();
+            if within.is_empty() {
+                limit = 0;
+            }
+            options.consumer.filters = Some(within);
+        }
+        let projection: Vec<usize> =
+            request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits")).collect();
+        if projection.iter().any(|column| *column >= table.declared.columns.len()) {
+            return Err(rpc::Error::new(Kind::Internal, "projection of a column that the source does not have"));
+        }
+        let start = table.splits.first().ok_or_else(|| rpc::Error::new(Kind::Internal, "a source without a split"))?;
+        Ok(SourceRead {
+            split: start.split.clone(),
+            owner: owner.to_owned(),
+            options: Arc::new(options),
+            projection,
+            limit,
+            from: start.sequence.max(Sequence(request.from_sequence.unwrap_or_default())),
+            to: request.to_sequence.map(Sequence),
+            table,
+        })
+    }
+
+    /// Sends batches until the end, the limit, an error, or until nobody listens any more.
+    pub(crate) async fn run(self, out: mpsc::Sender<Result<ScanResponse, Status>>) {
+        let group = Group::default();
+        let outcome = tokio::select! {
+            outcome = self.read(&group, &out) => outcome,
+            () = out.closed() => Ok(End::Gone),
+        };
+        group.stop().await;
+        // Whether anybody still listens makes no difference.
+        match outcome {
+            Ok(End::Done) => drop(out.send(Ok(ScanResponse { done: true, ..ScanResponse::default() })).await),
+            Ok(End::Gone) => {}
+            Err(error) => drop(out.send(Err(error.into())).await),
+        }
+    }
+
+    async fn read(&self, group: &Group, out: &mpsc::Sender<Result<ScanResponse, Status>>) -> Result<End, rpc::Error> {
+        let (options, split, owner) = (Arc::clone(&self.options), self.split.clone(), self.owner.clone());
+        let config = ReaderConfig { options, split, position: self.from, owner };
+        let mut reader = Reader::spawn(config, group);
+        let control = reader.control();
+        let last = self.last(&control).await?;
+        let mut rows = Rows::new(self, out)?;
+        let mut ask = tokio::time::interval(ASK_INTERVAL);
+        let (mut position, mut heard) = (self.from, tokio::time::Instant::now());
+        while position <= last && !rows.is_full() {
+            tokio::select! {
+                biased;
+                batch = reader.next() => {
+                    heard = tokio::time::Instant::now();
+                    position = batch.position;
+                    let drained = control.status().lag == 0;
+                    if rows.take(&batch, last).await?.is_gone() {
+                        return Ok(End::Gone);
+                    }
+                    // Nobody acknowledges anything: this only tells the reader that it may forget.
+                    control.committed(position);
+                    if drained && self.is_through(&control, position).await {
+                        break;
+                    }
+                }
+                _ = ask.tick() => {
+                    if self.is_through(&control, position).await {
+                        break;
+                    }
+                    if heard.elapsed() > PATIENCE && !control.status().reading {
+                        let message = format!("cannot read stream \"{}\" now", self.options.stream);
+                        return Err(rpc::Error::new(Kind::Unavailable, message));
+                    }
+                }
+            }
+        }
+        rows.finish().await
+    }
+}
+
+impl SourceRead {
+    /// The last sequence that belongs to the statement: that of the stream as of now, or the statement's own bound.
+    async fn last(&self, control: &Control) -> Result<Sequence, rpc::Error> {
+        let started = tokio::time::Instant::now();
+        let mut ask = tokio::time::interval(ASK_INTERVAL);
+        loop {
+            ask.tick().await;
+            match control.progress().await {
+                Ok(progress) => return Ok(self.to.map_or(progress.stream_last, |to| to.min(progress.stream_last))),
+                Err(error) if error.kind() == Kind::Unavailable && started.elapsed() < PATIENCE => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Whether the server has nothing left that is not read: nothing to deliver, and nothing that was delivered above the
+    /// position.
+    async fn is_through(&self, control: &Control, position: Sequence) -> bool {
+        let progress = control.progress().await.ok().and_then(|progress| progress.consumer);
+        progress.is_some_and(|consumer| consumer.pending == 0 && consumer.delivered < position)
+    }
+}
+
+/// Rows on their way to the frontend.
+struct Rows<'a> {
+    read: &'a SourceRead,
+    decoder: Decoder,
+    out: &'a mpsc::Sender<Result<ScanResponse, Status>>,
+    left: u64,
+    skipped: u64,
+}
+
+impl End {
+    fn is_gone(&self) -> bool {
+        matches!(self, End::Gone)
+    }
+}
+
+impl<'a> Rows<'a> {
+    /// # Errors
+    /// If the stored schema of the messages cannot be used, although it could when the source was created.
+    fn new(read: &'a SourceRead, out: &'a mpsc::Sender<Result<ScanResponse, Status>>) -> Result<Rows<'a>, rpc::Error> {
+        let declared = &read.table.declared;
+        let decoder = Decoder::new(&declared.columns, &read.split.0)
+            .with_encode(&declared.source.encode, &declared.columns)
+            .map_err(|error| rpc::Error::new(Kind::Corrupt, chain(&error)))?;
+        Ok(Rows { read, decoder, out, left: read.limit, skipped: 0 })
+    }
+
+    /// Whether the statement wants no more.
+    fn is_full(&self) -> bool {
+        self.decoder.len() as u64 >= self.left
+    }
+
+    async fn take(&mut self, batch: &Batch, last: Sequence) -> Result<End, rpc::Error> {
+        for message in batch.messages.iter().take_while(|message| message.sequence <= last.0) {
+            if self.is_full() {
+                break;
+            }
+            self.decode(message)?;
+            let full = self.decoder.len() >= BATCH_ROWS || self.decoder.bytes() >= BATCH_BYTES;
+            if full && self.send().await.is_gone() {
+                return Ok(End::Gone);
+            }
+        }
+        Ok(End::Done)
+    }
+
+    fn decode(&mut self, message: &Message) -> Result<(), rpc::Error> {
+        match self.decoder.append(message) {
+            Ok(()) => {}
+            Err(bad) if self.read.options.on_error == OnError::Fail => {
+                let message = format!("message {} of stream \"{}\": {bad}", message.sequence, self.read.options.stream);
+                return Err(rpc::Error::new(Kind::User, message).with_sqlstate("22P02"));
+            }
+            Err(_) => self.skipped += 1,
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self) -> End {
+        let rows = self.decoder.finish();
+        let rows = rows.slice(0, rows.num_rows().min(usize::try_from(self.left).unwrap_or(usize::MAX)));
+        self.left -= rows.num_rows() as u64;
+        let projected = project(&rows, &self.read.projection);
+        if self.out.send(Ok(projected)).await.is_ok() { End::Done } else { End::Gone }
+    }
+
+    async fn finish(mut self) -> Result<End, rpc::Error> {
+        if self.skipped > 0 {
+            let (source, skipped) = (&self.read.table.declared.name, self.skipped);
+            info!(source, skipped, "skipped bad records of a source");
+        }
+        Ok(if self.decoder.is_empty() { End::Done } else { self.send().await })
+    }
+}
+
+/// The wanted columns; where there are none, only how many rows there are.
+fn project(rows: &RecordBatch, projection: &[usize]) -> ScanResponse {
+    if projection.is_empty() {
+        return ScanResponse { rows: rows.num_rows() as u64, ..ScanResponse::default() };
+    }
+    response(&rows.project(projection).expect("checked when the statement came"))
+}

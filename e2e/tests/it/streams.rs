@@ -1,0 +1,194 @@
+//! `CREATE SOURCE`: a stream that is declared, read when a statement asks for it, and stored nowhere but in NATS.
+
+use anyhow::{Context, Result, ensure};
+use weir_e2e::sandbox::scenario;
+use weir_e2e::servers::Nats;
+use weir_e2e::sql::Sql;
+use weir_e2e::weir::{Cluster, Weir};
+
+use crate::support::{SOON, events_options, publish_payloads, standalone, wait_for};
+
+/// Creates `name (n bigint)` with its subject and sequence over the stream `EVENTS`, with more options.
+async fn create(sql: &mut Sql, nats: &Nats, name: &str, more: &str) -> Result<()> {
+    let options = events_options(&nats.address());
+    let statement = format!(
+        "CREATE SOURCE {name} (n bigint) INCLUDE subject AS subject INCLUDE offset AS sequence WITH ({options}{more}) \
+         FORMAT PLAIN ENCODE JSON"
+    );
+    sql.query(&statement).await?;
+    Ok(())
+}
+
+async fn publish_numbers(nats: &Nats, subject: &str, numbers: std::ops::Range<u64>) -> Result<()> {
+    let payloads = numbers.map(|number| format!("{{\"n\": {number}}}")).collect::<Vec<_>>();
+    publish_payloads(nats, subject, &payloads.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+#[test]
+fn a_select_reads_the_stream_up_to_its_end() {
+    scenario("source", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        create(&mut sql, &nats, "s", ", consumer.durable_name = 'jobs'").await?;
+        let count = "SELECT count(*) FROM s";
+        ensure!(sql.value::<u64>(count).await? == 0);
+        publish_numbers(&nats, "events.a", 0..20_000).await?;
+        publish_numbers(&nats, "events.b", 20_000..20_100).await?;
+        // What was acknowledged before a statement is in its answer.
+        ensure!(sql.value::<u64>(count).await? == 20_100);
+        ensure!(sql.value::<u64>("SELECT sum(n) FROM s").await? == 20_099 * 20_100 / 2);
+        ensure!(sql.value::<u64>("SELECT count(DISTINCT sequence) FROM s").await? == 20_100);
+        publish_numbers(&nats, "events.c", 0..1).await?;
+        ensure!(sql.value::<u64>(count).await? == 20_101);
+        ensure!(sql.query("SELECT n FROM s LIMIT 3").await?.rows.len() == 3);
+        // Every source reads all of it, whoever else does.
+        create(&mut sql, &nats, "latest", ", scan.startup.mode = 'latest'").await?;
+        publish_numbers(&nats, "events.c", 1..5).await?;
+        ensure!(sql.value::<u64>("SELECT count(*) FROM latest").await? == 4);
+        ensure!(sql.value::<u64>("SELECT count(*) FROM s JOIN latest USING (sequence)").await? == 4);
+        // Reading leaves no consumer behind, and the durable is for jobs.
+        let stream = nats.jetstream().await?.get_stream("EVENTS").await?;
+        weir_e2e::wait::eventually_equal("no consumers", SOON, 0, async || {
+            Ok(stream.get_info().await?.state.consumer_count)
+        })
+        .await
+    });
+}
+
+#[test]
+fn subject_and_sequence_in_a_where_narrow_what_is_read() {
+    scenario("source-where", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        create(&mut sql, &nats, "s", "").await?;
+        for (subject, numbers) in [("events.a", 0..100), ("events.b", 100..200), ("events.c", 200..300)] {
+            publish_numbers(&nats, subject, numbers).await?;
+        }
+        for (condition, pushed, count) in [
+            ("subject = 'events.b'", "subjects=[events.b]", 100),
+            ("subject IN ('events.a', 'events.c')", "subjects=[events.a, events.c]", 200),
+            ("sequence::bigint > 250", "sequences=251..=", 50),
+            ("sequence::bigint BETWEEN 90 AND 110 AND subject = 'events.b'", "sequences=90..=110", 10),
+            ("sequence = '7'", "sequences=7..=7", 1),
+            ("subject = 'events.a' AND n % 2 = 0", "subjects=[events.a]", 50),
+            ("subject = 'elsewhere'", "subjects=[elsewhere]", 0),
+            ("subject = 'events.b' AND sequence::bigint < 50", "sequences=..=49", 0),
+        ] {
+            let plan = sql.query(&format!("EXPLAIN SELECT count(*) FROM s WHERE {condition}")).await?;
+            ensure!(plan.to_string().contains(pushed), "{condition}: {plan}");
+            let found = sql.value::<u64>(&format!("SELECT count(*) FROM s WHERE {condition}")).await?;
+            ensure!(found == count, "{condition}: {found}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_source_is_shown_and_dropped_as_one() {
+    scenario("source-shown", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        create(&mut sql, &nats, "s", "").await?;
+        sql.query(&format!(
+            "CREATE TABLE t (n bigint) WITH ({}) FORMAT PLAIN ENCODE JSON",
+            events_options(&nats.address())
+        ))
+        .await?;
+        ensure!(sql.query("SHOW SOURCES").await?.row(0) == ["s"]);
+        ensure!(sql.query("SHOW TABLES").await?.row(0) == ["t"]);
+        ensure!(sql.query("SHOW CREATE SOURCE s").await?.row(0)[1].starts_with("CREATE SOURCE s (n bigint)"));
+        ensure!(sql.query("SHOW JOBS").await?.rows.len() == 1, "a source is no job");
+        ensure!(sql.query("DESCRIBE s").await?.rows.len() == 3);
+        for (statement, state) in [
+            ("DROP TABLE s", "42809"),
+            ("DROP SOURCE t", "42809"),
+            ("DROP SOURCE absent", "42P01"),
+            ("SHOW CREATE TABLE s", "42809"),
+            ("SELECT * FROM dead_letters.s", "42P01"),
+        ] {
+            let refused = sql.refused(statement).await?;
+            ensure!(refused.code().code() == state, "{statement}: {refused:?}");
+        }
+        sql.query("DROP SOURCE IF EXISTS absent").await?;
+        sql.query("DROP SOURCE s").await?;
+        ensure!(sql.refused("SELECT * FROM s").await?.code().code() == "42P01");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_source_outlives_every_node() {
+    scenario("source-crash", async |sandbox| {
+        let nats = Nats::start(sandbox).await?;
+        nats.create_stream("EVENTS", &["events.>"]).await?;
+        let mut cluster = Cluster::start(sandbox, 1, 2).await?;
+        let mut sql = cluster.frontend.sql();
+        create(&mut sql, &nats, "s", "").await?;
+        for round in 1..=4_u64 {
+            publish_numbers(&nats, "events.a", 0..1_000).await?;
+            let victim = &mut cluster.computes[usize::try_from(round % 2).context("0 or 1")?];
+            victim.process().kill9()?;
+            victim.process().restart()?;
+            ensure!(sql.value::<u64>("SELECT count(*) FROM s").await? == round * 1_000);
+        }
+        cluster.metas[0].process().kill9()?;
+        cluster.metas[0].process().restart()?;
+        wait_for(&mut sql, "SELECT count(*) FROM s", 4_000, SOON).await
+    });
+}
+
+/// The statement of the reference page, with a server and a user in place of the variables.
+const SECOND_EXAMPLE: &str = "CREATE SOURCE test_source
+WITH (
+    connector='nats',
+    server_url='SERVER',
+    subject='risingwave.test.source',
+    stream='risingwave-test-source',
+    allow_create_stream='true',
+    scan.startup.mode='earliest',
+    connect_mode='user_and_password',
+    username='USER',
+    password='PASSWORD',
+    consumer.durable_name='risingwave-test-source',
+    consumer.description='desc-test-source',
+    consumer.ack_policy='all',
+    consumer.ack_wait=10,
+    consumer.max_deliver=10,
+    consumer.filter_subjects='demo.subject.filter.*',
+    consumer.filter_subjects='demo.subject.filter.1,demo.subject.filter.2',
+    consumer.replay_policy='instant',
+    consumer.rate_limit=100000000000,
+    consumer.sample_frequency=100,
+    consumer.max_waiting=10,
+    consumer.max_ack_pending=10,
+    -- consumer.idle_heartbeat=60, not available in async_nats crate
+    consumer.max_batch=1000,
+    consumer.max_bytes=1000000000,
+    consumer.max_expires=3600,
+    consumer.inactive_threshold=10000000,
+    consumer.memory_storage='false',
+    consumer.backoff='10,30,60',
+    consumer.num_replicas=1
+) FORMAT PLAIN ENCODE JSON;";
+
+#[test]
+fn the_second_example_of_the_reference_runs_as_it_stands() {
+    scenario("second-example", async |sandbox| {
+        let nats = Nats::start_with(sandbox, &["--user", "reader", "--pass", "open-sesame"]).await?;
+        let mut weir = Weir::standalone(sandbox)?;
+        weir.ready().await?;
+        let mut sql = weir.sql();
+        let options = async_nats::ConnectOptions::with_user_and_password("reader".to_owned(), "open-sesame".to_owned());
+        let statement = SECOND_EXAMPLE.replace("SERVER", &nats.address()).replace("USER", "reader");
+        sql.query(&statement.replace("PASSWORD", "open-sesame")).await?;
+        let client = options.connect(nats.address()).await?;
+        let jetstream = async_nats::jetstream::new(client);
+        for payload in [r#"{"b": 1, "a": [true]}"#, "17"] {
+            jetstream.publish("risingwave.test.source", payload.into()).await?.await?;
+        }
+        let answer = sql.query("SELECT payload FROM test_source").await?;
+        ensure!(answer.row(0) == [r#"{"a": [true], "b": 1}"#], "{answer}");
+        ensure!(answer.row(1) == ["17"], "{answer}");
+        Ok(())
+    });
+}

@@ -1,0 +1,230 @@
+//! What a WHERE says of a message's subject and sequence, in a form in which NATS can be asked for less. Pure.
+//!
+//! Invariant: no message for which the condition is true is left out. What is not understood narrows nothing.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::InList;
+use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, Operator};
+use weir_common::catalog::{Column, Origin};
+
+/// More subjects than this are not asked for one by one: many filters cost the server more than they save.
+const SUBJECTS_MAX: usize = 64;
+
+/// The messages that can fulfil all conditions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Narrowing {
+    subjects: Option<BTreeSet<String>>,
+    from: Option<u64>,
+    to: Option<u64>,
+}
+
+impl Narrowing {
+    /// Adds a condition; whether it says something.
+    pub(super) fn add(&mut self, condition: &Expr, columns: &[Column]) -> bool {
+        match condition {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
+                let (left, right) = (self.add(left, columns), self.add(right, columns));
+                left || right
+            }
+            // What was a list of a few may have become this.
+            Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) | Expr::InList(_) => {
+                subjects_of(condition, columns).is_some_and(|subjects| self.only(subjects))
+            }
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+                let swapped = op.swap();
+                self.compare(left, *op, right, columns)
+                    || swapped.is_some_and(|op| self.compare(right, op, left, columns))
+            }
+            Expr::Between(Between { expr, negated: false, low, high }) => {
+                let low = self.compare(expr, Operator::GtEq, low, columns);
+                let high = self.compare(expr, Operator::LtEq, high, columns);
+                low || high
+            }
+            _ => false,
+        }
+    }
+
+    fn compare(&mut self, column: &Expr, op: Operator, value: &Expr, columns: &[Column]) -> bool {
+        if is(column, columns, &Origin::Subject) {
+            return match (op, text(value)) {
+                (Operator::Eq, Some(subject)) => self.only(BTreeSet::from([subject])),
+                _ => false,
+            };
+        }
+        // The sequence is a text, whose order is not that of numbers: only a cast has that.
+        let (is_sequence, bound) = match column {
+            Expr::Cast(Cast { expr, .. }) => (is(expr, columns, &Origin::Offset), number(value)),
+            Expr::ScalarFunction(call) if call.name() == "cast" => {
+                (call.args.first().is_some_and(|operand| is(operand, columns, &Origin::Offset)), number(value))
+            }
+            column if op == Operator::Eq => {
+                (is(column, columns, &Origin::Offset), text(value).and_then(|text| text.parse().ok()))
+            }
+            _ => (false, None),
+        };
+        let (true, Some(bound)) = (is_sequence, bound) else { return false };
+        let (from, to) = match op {
+            Operator::Eq => (Some(bound), Some(bound)),
+            Operator::GtEq => (Some(bound), None),
+            Operator::Gt => (bound.checked_add(1), None),
+            Operator::LtEq => (None, Some(bound)),
+            Operator::Lt => (None, bound.checked_sub(1)),
+            _ => return false,
+        };
+        self.from = self.from.max(from);
+        self.to = self.to.into_iter().chain(to).min();
+        from.is_some() || to.is_some()
+    }
+
+    /// Keeps only those subjects.
+    fn only(&mut self, subjects: BTreeSet<String>) -> bool {
+        // Wildcards would mean more than the text itself, and no message has such a subject.
+        let plain = |subject: &String| !subject.is_empty() && !subject.contains(['*', '>', ' ']);
+        if subjects.len() > SUBJECTS_MAX || subjects.is_empty() || !subjects.iter().all(plain) {
+            return false;
+        }
+        let kept = match self.subjects.take() {
+            None => subjects,
+            // If nothing is left, no row comes; but a consumer without subjects would read all of them.
+            Some(before) if before.is_disjoint(&subjects) => before,
+            Some(before) => before.intersection(&subjects).cloned().collect(),
+        };
+        self.subjects = Some(kept);
+        true
+    }
+
+    /// The subjects to ask for; none: all.
+    pub(super) fn subjects(&self) -> Vec<String> {
+        self.subjects.iter().flatten().cloned().collect()
+    }
+
+    /// The first sequence that counts.
+    pub(super) fn from(&self) -> Option<u64> {
+        self.from
+    }
+
+    /// The last sequence that counts.
+    pub(super) fn to(&self) -> Option<u64> {
+        self.to
+    }
+}
+
+impl fmt::Display for Narrowing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(subjects) = &self.subjects {
+            write!(f, ", subjects=[{}]", subjects.iter().map(String::as_str).collect::<Vec<_>>().join(", "))?;
+        }
+        match (self.from, self.to) {
+            (None, None) => Ok(()),
+            (from, to) => {
+                let bound = |bound: Option<u64>| bound.map(|bound| bound.to_string()).unwrap_or_default();
+                write!(f, ", sequences={}..={}", bound(from), bound(to))
+            }
+        }
+    }
+}
+
+/// The subjects that fulfil a condition, if it names them.
+fn subjects_of(condition: &Expr, columns: &[Column]) -> Option<BTreeSet<String>> {
+    match condition {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            let (mut left, right) = (subjects_of(left, columns)?, subjects_of(right, columns)?);
+            left.extend(right);
+            Some(left)
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) if is(left, columns, &Origin::Subject) => {
+            Some(BTreeSet::from([text(right)?]))
+        }
+        Expr::InList(InList { expr, list, negated: false }) if is(expr, columns, &Origin::Subject) => {
+            list.iter().map(text).collect()
+        }
+        _ => None,
+    }
+}
+
+/// Whether an expression is the column that is filled from `origin`.
+fn is(expr: &Expr, columns: &[Column], origin: &Origin) -> bool {
+    let Expr::Column(named) = expr else { return false };
+    columns.iter().any(|column| column.origin == *origin && column.name == named.name)
+}
+
+fn text(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)), _) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn number(expr: &Expr) -> Option<u64> {
+    let Expr::Literal(value, _) = expr else { return None };
+    match value {
+        ScalarValue::Int16(Some(number)) => u64::try_from(*number).ok(),
+        ScalarValue::Int32(Some(number)) => u64::try_from(*number).ok(),
+        ScalarValue::Int64(Some(number)) => u64::try_from(*number).ok(),
+        ScalarValue::UInt64(Some(number)) => Some(*number),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::datatypes::DataType;
+    use datafusion::logical_expr::{cast, col, lit};
+    use weir_common::types::SqlType;
+
+    use super::*;
+
+    fn narrowed(condition: Expr) -> String {
+        let column = |name: &str, origin| Column { name: name.to_owned(), ty: SqlType::Varchar, origin };
+        let columns = [column("s", Origin::Subject), column("o", Origin::Offset), column("a", Origin::Payload)];
+        let mut narrowing = Narrowing::default();
+        let said = narrowing.add(&condition, &columns);
+        assert_eq!(said, narrowing != Narrowing::default(), "{condition}");
+        narrowing.to_string()
+    }
+
+    fn sequence() -> Expr {
+        cast(col("o"), DataType::Int64)
+    }
+
+    #[test]
+    fn subjects_and_sequences_narrow_what_is_read() {
+        for (condition, expected) in [
+            (col("s").eq(lit("a.b")), ", subjects=[a.b]"),
+            (lit("a.b").eq(col("s")), ", subjects=[a.b]"),
+            (col("s").in_list(vec![lit("b"), lit("a")], false), ", subjects=[a, b]"),
+            (col("s").in_list(vec![lit("b"), lit("a")], false).and(col("s").eq(lit("b"))), ", subjects=[b]"),
+            (col("s").eq(lit("b")).or(col("s").eq(lit("a"))), ", subjects=[a, b]"),
+            (col("o").eq(lit("7")), ", sequences=7..=7"),
+            (sequence().gt(lit(7_i64)), ", sequences=8..="),
+            (lit(7_i64).gt(sequence()), ", sequences=..=6"),
+            (sequence().between(lit(3_i32), lit(5_i32)), ", sequences=3..=5"),
+            (
+                sequence().gt_eq(lit(3_i64)).and(sequence().lt(lit(9_i64))).and(col("a").eq(lit("x"))),
+                ", sequences=3..=8",
+            ),
+        ] {
+            assert_eq!(narrowed(condition.clone()), expected, "{condition}");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_of_messages_narrows_nothing() {
+        for condition in [
+            col("a").eq(lit("x")),
+            col("s").not_eq(lit("x")),
+            col("s").eq(lit("a.*")),
+            col("s").in_list(vec![lit("b")], true),
+            col("s").eq(lit("x")).or(col("a").eq(lit("y"))),
+            col("o").gt(lit("7")),
+            sequence().eq(lit(-1_i64)),
+            sequence().not_between(lit(3_i32), lit(5_i32)),
+            col("s").like(lit("a%")),
+        ] {
+            assert_eq!(narrowed(condition.clone()), "", "{condition}");
+        }
+    }
+}
