@@ -55,6 +55,15 @@ pub struct StreamConfig {
     /// Bounds for consumers.
     #[serde(default)]
     pub consumer_limits: ConsumerLimits,
+    /// How many messages are kept; 0 and below: all.
+    #[serde(default)]
+    pub max_msgs: i64,
+    /// How many bytes are kept; 0 and below: all.
+    #[serde(default)]
+    pub max_bytes: i64,
+    /// How long messages are kept, in nanoseconds; 0: for ever.
+    #[serde(default)]
+    pub max_age: i64,
 }
 
 /// Bounds that a stream sets its consumers.
@@ -294,6 +303,19 @@ impl Api {
         })?;
         let GetMessage { seq: sequence, subject, .. } = message;
         Ok(Some(StoredMessage { sequence, subject, stored_ns, headers, payload }))
+    }
+
+    /// Finds out whether a part of JetStream's API may be asked, by a question that makes no sense: the server looks at
+    /// permissions before it tries to understand.
+    ///
+    /// # Errors
+    /// [`Error::Denied`] if it may not.
+    pub async fn probe(&self, part: &str) -> Result<(), Error> {
+        let answer = self.request::<Value>(part.to_owned(), Bytes::from_static(b"?"), format!("to ask {part}")).await;
+        match answer {
+            Err(error @ Error::Denied { .. }) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// The subject of a part of JetStream's API.

@@ -6,6 +6,7 @@
 //! * [`subject`]: what subjects and their wildcards cover;
 //! * [`mod@preflight`]: what CREATE TABLE asks the server before anything is stored: does the stream exist, may it be read,
 //!   at which sequence does the table start;
+//! * [`inspect`]: the same for EXPLAIN, which changes nothing;
 //! * [`connect`] and [`api`]: a connection, with what it proves Weir's identity by, and JetStream's requests over it;
 //! * [`consumer`]: the consumer through which a split is read, and what becomes of one that is there already;
 //! * [`reply`]: the sequences that a delivery carries in its reply subject; [`headers`]: what the client cannot parse;
@@ -20,6 +21,7 @@
 pub mod options;
 pub mod subject;
 
+pub mod inspect;
 pub mod preflight;
 
 pub mod api;

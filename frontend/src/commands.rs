@@ -7,6 +7,7 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::DataFusionError;
 use weir_common::catalog::{RelationKind, Table};
 use weir_common::types::SqlType;
+use weir_proto as proto;
 
 use crate::bind::is_secret;
 use crate::catalog::Catalog;
@@ -20,6 +21,7 @@ fn text_schema(names: &[&str]) -> SchemaRef {
     Arc::new(Schema::new(names.iter().map(|name| SqlType::Varchar.field(name)).collect::<Vec<_>>()))
 }
 
+static FINDINGS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["topic", "severity", "finding", "hint"]));
 static TABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name"]));
 static CREATE_TABLE: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name", "Create Sql"]));
 static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name", "Type", "Is Hidden", "Description"]));
@@ -31,6 +33,7 @@ static VARIABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["name", "
 /// The columns of a statement's answer before it is run; `None` if it has none.
 pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
     match statement {
+        Statement::ExplainCreate(_) => Some(Arc::clone(&FINDINGS)),
         Statement::ShowRelations(_) => Some(Arc::clone(&TABLES)),
         Statement::ShowCreate(..) => Some(Arc::clone(&CREATE_TABLE)),
         Statement::Describe(_) => Some(Arc::clone(&COLUMNS)),
@@ -40,6 +43,15 @@ pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
         Statement::ShowVariable(name) => Some(text_schema(&[name])),
         _ => None,
     }
+}
+
+/// `EXPLAIN CREATE`: what it would find.
+pub(crate) fn findings(findings: Vec<proto::Finding>) -> Result<RecordBatch, Error> {
+    let row = |found: proto::Finding| {
+        let hint = Some(found.hint).filter(|hint| !hint.is_empty());
+        vec![Some(found.topic), Some(found.severity), Some(found.finding), hint]
+    };
+    batch(&FINDINGS, findings.into_iter().map(row))
 }
 
 /// `SHOW TABLES`, `SHOW SOURCES`.

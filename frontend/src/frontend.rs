@@ -258,6 +258,11 @@ impl Frontend {
                 let answer = self.create_table(parsed, create, limits, deadline).await?;
                 Ok(answer.with_notices(lasting(session, create_tag(create.kind))))
             }
+            Statement::ExplainCreate(create) => {
+                let bound = bind::create_table(parsed, create, schema(parsed, create).await?)?;
+                let findings = self.meta.explain_create(&bound.table, deadline).await?;
+                Ok(Answer::Rows(ResultSet::ready("EXPLAIN", commands::findings(findings)?)))
+            }
             Statement::Drop { kind, names, if_exists } => {
                 let answer = self.drop_relations(parsed, (*kind, names), *if_exists, deadline).await?;
                 Ok(answer.with_notices(lasting(session, drop_tag(*kind))))
@@ -341,16 +346,13 @@ impl Frontend {
         limits: &Limits,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        let schema = match create.format.encoding {
-            Encoding::Json | Encoding::Bytes => None,
-            Encoding::Protobuf => {
-                // A table that is there already keeps its schema, wherever that came from is gone or not.
-                if create.if_not_exists && self.newest_catalog(limits).await?.table(&create.name.name).is_some() {
-                    return Ok(exists(create.kind, &create.name.name));
-                }
-                Some(protobuf::load(parsed, &create.format).await?)
-            }
-        };
+        // A table that is there already keeps its schema, whether the place that came from is still there or not.
+        let needs_schema = create.format.encoding == Encoding::Protobuf;
+        if needs_schema && create.if_not_exists && self.newest_catalog(limits).await?.table(&create.name.name).is_some()
+        {
+            return Ok(exists(create.kind, &create.name.name));
+        }
+        let schema = schema(parsed, create).await?;
         let bound = bind::create_table(parsed, create, schema)?;
         let position = parsed.position(create.name.location);
         let response =
@@ -479,6 +481,14 @@ fn lasting(session: &Session, command: &str) -> Option<Notice> {
         let message = format!("{command} is done at once: ROLLBACK does not undo it");
         Notice::warning(sqlstate::WARNING, message)
     })
+}
+
+/// The schema of the messages, if they need one to be read.
+async fn schema(parsed: &Parsed, create: &CreateTable) -> Result<Option<protobuf::Schema>, Error> {
+    match create.format.encoding {
+        Encoding::Json | Encoding::Bytes => Ok(None),
+        Encoding::Protobuf => protobuf::load(parsed, &create.format).await.map(Some),
+    }
 }
 
 /// The answer to a `CREATE … IF NOT EXISTS` that has nothing to do.

@@ -188,6 +188,21 @@ impl Meta {
         }
     }
 
+    /// What creating a table would find.
+    pub(crate) async fn explain_create(
+        &self,
+        table: &NewTable,
+        deadline: Instant,
+    ) -> Result<Vec<proto::Finding>, Error> {
+        let bytes = serde_json::to_vec(table).map_err(|error| Error::internal(error.to_string()))?;
+        let request = proto::ExplainCreateRequest { table: bytes.into() };
+        let call = |mut node: MetaClient<TracedChannel>| {
+            let request = request.clone();
+            async move { node.explain_create(request).await }
+        };
+        Ok(self.call(deadline, call).await.result?.findings)
+    }
+
     /// Drops a table; returns whether there was one, when its job is stopped and that is committed.
     pub(crate) async fn drop_table(&self, name: &str, if_exists: bool, deadline: Instant) -> Result<bool, Error> {
         let request = proto::DropTableRequest { name: name.to_owned(), if_exists };

@@ -5,6 +5,7 @@ use tonic::{Request, Response, Status};
 use weir_common::catalog::NewTable;
 use weir_common::error::Kind;
 use weir_common::rpc;
+use weir_connector_nats::inspect::inspect;
 use weir_connector_nats::options::Options;
 use weir_connector_nats::preflight::{Preflight, preflight};
 use weir_proto as proto;
@@ -58,6 +59,24 @@ impl meta_server::Meta for Service {
         let create = |reply| Input::Ddl(Ddl::Create { new: Box::new(new), splits, if_not_exists, reply });
         let (table, created) = coordinator.ask(create).await??;
         Ok(Response::new(proto::CreateTableResponse { table_id: table.0, created, notices }))
+    }
+
+    async fn explain_create(
+        &self,
+        request: Request<proto::ExplainCreateRequest>,
+    ) -> Result<Response<proto::ExplainCreateResponse>, Status> {
+        let new: NewTable = serde_json::from_slice(&request.into_inner().table)
+            .map_err(|error| rpc::Error::new(Kind::Internal, format!("table is not readable: {error}")))?;
+        let options =
+            Options::parse(&new.source.options).map_err(weir_connector_nats::Error::from).map_err(rpc::Error::from)?;
+        let findings = inspect(&options, &format!("{}/{}", self.config.cluster, new.name)).await;
+        let findings = findings.into_iter().map(|found| proto::Finding {
+            topic: found.topic.to_owned(),
+            severity: found.severity.as_str().to_owned(),
+            finding: found.finding,
+            hint: found.hint.unwrap_or_default(),
+        });
+        Ok(Response::new(proto::ExplainCreateResponse { findings: findings.collect() }))
     }
 
     async fn drop_table(

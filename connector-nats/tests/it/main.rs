@@ -2,6 +2,7 @@
 
 mod connecting;
 mod consumers;
+mod inspecting;
 mod preflight;
 mod reading;
 mod support;

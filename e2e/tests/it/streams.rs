@@ -192,3 +192,48 @@ fn the_second_example_of_the_reference_runs_as_it_stands() {
         Ok(())
     });
 }
+
+#[test]
+fn explain_create_says_what_create_would_find_and_changes_nothing() {
+    scenario("explain-create", async |sandbox| {
+        let nats = Nats::start(sandbox).await?;
+        let config = async_nats::jetstream::stream::Config {
+            name: "EVENTS".to_owned(),
+            subjects: vec!["events.>".to_owned()],
+            max_age: SOON * 100,
+            ..Default::default()
+        };
+        let stream = nats.jetstream().await?.create_stream(config).await?;
+        let mut weir = Weir::standalone(sandbox)?;
+        weir.ready().await?;
+        let mut sql = weir.sql();
+        publish_numbers(&nats, "events.a", 0..3).await?;
+        let options = events_options(&nats.address());
+        let explain = |options: &str, more: &str| {
+            format!("EXPLAIN CREATE TABLE t (n bigint) WITH ({options}{more}) FORMAT PLAIN ENCODE JSON")
+        };
+        let answer = sql.query(&explain(&options, ", consumer.durable_name = 'd'")).await?;
+        let found = answer.to_string();
+        for part in [
+            "nats-server 2.",
+            "retention limits and 3 messages, 1 to 3",
+            "discards old messages",
+            "everything that reading needs is permitted",
+            "consumer \"d\" would be created",
+            "one: \"EVENTS\" from sequence 1",
+        ] {
+            ensure!(found.contains(part), "{part}: {found}");
+        }
+        ensure!(!found.contains("error"), "{found}");
+        let absent = sql.query(&explain(&options.replace("EVENTS", "OTHER"), "")).await?.to_string();
+        ensure!(absent.contains("set `allow_create_stream` to true"), "{absent}");
+        let created = sql.query(&explain(&options.replace("EVENTS", "OTHER"), ", allow_create_stream = true")).await?;
+        ensure!(created.to_string().contains("would be created"), "{created}");
+        let elsewhere = sql.query(&explain(&options.replace("events.>", "orders.*"), "")).await?.to_string();
+        ensure!(elsewhere.contains("no subject \"orders.*\""), "{elsewhere}");
+        ensure!(stream.get_info().await?.state.consumer_count == 0);
+        ensure!(nats.jetstream().await?.get_stream("OTHER").await.is_err(), "nothing is created");
+        ensure!(sql.query("SHOW TABLES").await?.rows.is_empty());
+        Ok(())
+    });
+}

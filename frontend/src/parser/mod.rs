@@ -65,6 +65,8 @@ impl Parsed {
 #[derive(Clone, Debug)]
 pub(crate) enum Statement {
     CreateTable(Box<CreateTable>),
+    /// `EXPLAIN CREATE { TABLE | SOURCE }`.
+    ExplainCreate(Box<CreateTable>),
     /// `DROP { TABLE | SOURCE }`.
     Drop {
         kind: RelationKind,
@@ -180,6 +182,7 @@ impl Cursor<'_> {
             return self.query();
         };
         match word.as_str() {
+            "EXPLAIN" if self.words(&["EXPLAIN", "CREATE"]) => Ok(Statement::ExplainCreate(Box::new(self.create()?))),
             "SELECT" | "WITH" | "VALUES" | "EXPLAIN" => self.query(),
             "COPY" => self.copy(),
             "PREPARE" => self.prepare(),

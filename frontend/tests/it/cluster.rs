@@ -287,6 +287,13 @@ impl Meta for Node {
         Ok(Response::new(proto::CreateTableResponse { table_id, created: true, notices }))
     }
 
+    async fn explain_create(
+        &self,
+        _request: Request<proto::ExplainCreateRequest>,
+    ) -> Result<Response<proto::ExplainCreateResponse>, Status> {
+        Ok(Response::new(proto::ExplainCreateResponse::default()))
+    }
+
     async fn drop_table(
         &self,
         request: Request<proto::DropTableRequest>,

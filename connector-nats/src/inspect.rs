@@ -1,0 +1,201 @@
+//! What `EXPLAIN CREATE` says of a source: what CREATE would find, and what could go wrong later. It changes nothing.
+//!
+//! Permissions are probed by requests that the server refuses for another reason once they are permitted: it looks at
+//! permissions first.
+
+use crate::api::{Api, StreamInfo};
+use crate::connect;
+use crate::consumer;
+use crate::error::Error;
+use crate::options::{Options, Start};
+use crate::preflight::unique_name;
+use crate::subject;
+
+/// One thing that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about, in a word or two.
+    pub topic: &'static str,
+    /// How serious it is.
+    pub severity: Severity,
+    /// What was found.
+    pub finding: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// How serious a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// As it should be.
+    Info,
+    /// It works, and may not do what is wanted.
+    Warning,
+    /// CREATE would fail.
+    Error,
+}
+
+impl Severity {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Severity::Info => "info",
+            Severity::Warning => "warning",
+            Severity::Error => "error",
+        }
+    }
+}
+
+/// Versions below this one are not tested.
+const SERVER_MIN: (u64, u64) = (2, 10);
+
+/// Looks at everything that CREATE would look at.
+pub async fn inspect(options: &Options, owner: &str) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    for notice in &options.notices {
+        findings.warn("options", notice.clone(), None);
+    }
+    let api = match connect::connect(options, &format!("weir {owner} explain")).await {
+        Ok(connection) => Api::new(connection),
+        Err(error) => {
+            findings.fail("connection", &error);
+            return findings.0;
+        }
+    };
+    findings.server(&api);
+    let stream = api.stream_info(&options.stream).await;
+    match &stream {
+        Ok(stream) => findings.stream(options, stream),
+        Err(Error::NoStream { .. }) if options.allow_create_stream => {
+            let subjects = options.subjects.join(", ");
+            findings.say("stream", format!("stream \"{}\" would be created with subjects {subjects}", options.stream));
+        }
+        Err(error) => findings.fail("stream", error),
+    }
+    findings.permissions(&api, options).await;
+    if let Ok(stream) = &stream {
+        findings.consumer(&api, options, stream, owner).await;
+        findings.splits(options, stream);
+    }
+    findings.0
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn say(&mut self, topic: &'static str, finding: String) {
+        self.0.push(Finding { topic, severity: Severity::Info, finding, hint: None });
+    }
+
+    fn warn(&mut self, topic: &'static str, finding: String, hint: Option<&str>) {
+        self.0.push(Finding { topic, severity: Severity::Warning, finding, hint: hint.map(str::to_owned) });
+    }
+
+    fn fail(&mut self, topic: &'static str, error: &Error) {
+        let (finding, hint) = (weir_common::error::chain(error), error.hint());
+        self.0.push(Finding { topic, severity: Severity::Error, finding, hint });
+    }
+
+    fn server(&mut self, api: &Api) {
+        let version = api.client().server_info().version;
+        let mut parts = version.split('.').map_while(|part| part.parse::<u64>().ok());
+        let known = parts.next().zip(parts.next());
+        let text = format!("nats-server {version}");
+        match known {
+            Some(known) if known < SERVER_MIN => {
+                self.warn("server", text, Some("use nats-server 2.10 or later: older ones are not tested"));
+            }
+            _ => self.say("server", text),
+        }
+    }
+
+    fn stream(&mut self, options: &Options, stream: &StreamInfo) {
+        let (config, state) = (&stream.config, stream.state);
+        let retention = if config.retention.is_empty() { "limits" } else { &config.retention };
+        let text = format!(
+            "stream \"{}\" has retention {retention} and {} messages, {} to {}",
+            options.stream, state.messages, state.first_seq, state.last_seq
+        );
+        self.say("stream", text);
+        let held = &config.subjects;
+        for wanted in consumer::wanted_subjects(options) {
+            let is_held = held.iter().any(|pattern| subject::intersect(pattern, wanted).is_some());
+            if consumer::is_plain(config) && !is_held {
+                let (stream, subject) = (options.stream.clone(), wanted.clone());
+                self.fail("subject", &Error::NoSubject { stream, subject, held: held.clone() });
+            }
+        }
+        match retention {
+            "workqueue" => self.warn(
+                "retention",
+                "acknowledged messages are deleted: what the table has read is in the table only".to_owned(),
+                Some("one table reads a subject of a work queue; use retention limits where others read it too"),
+            ),
+            "interest" => self.warn(
+                "retention",
+                "messages that all consumers have acknowledged are deleted: the table has no history".to_owned(),
+                Some("the table begins with what is published after it is created"),
+            ),
+            _ => {}
+        }
+        if config.max_age > 0 || config.max_bytes > 0 || config.max_msgs > 0 {
+            self.warn(
+                "retention",
+                "the stream discards old messages: what goes before it is read is lost to the table".to_owned(),
+                Some("watch lag_seconds and lost_messages in weir_catalog.splits"),
+            );
+        }
+    }
+
+    /// Whether the user may ask for what reading needs.
+    async fn permissions(&mut self, api: &Api, options: &Options) {
+        let (stream, name) = (&options.stream, options.consumer.name.given().unwrap_or("weir-explain"));
+        let parts = [
+            format!("CONSUMER.CREATE.{stream}.{name}"),
+            format!("CONSUMER.DELETE.{stream}.{name}"),
+            format!("CONSUMER.INFO.{stream}.{name}"),
+            format!("CONSUMER.MSG.NEXT.{stream}.{}", unique_name(api)),
+            format!("STREAM.MSG.GET.{stream}"),
+        ];
+        let mut denied = 0;
+        for part in parts {
+            if let Err(error @ Error::Denied { .. }) = api.probe(&part).await {
+                denied += 1;
+                self.fail("permission", &error);
+            }
+        }
+        if denied == 0 {
+            self.say("permission", "everything that reading needs is permitted".to_owned());
+        }
+    }
+
+    async fn consumer(&mut self, api: &Api, options: &Options, stream: &StreamInfo, owner: &str) {
+        let Some(name) = options.consumer.name.given() else {
+            return self.say("consumer", "without a name: nothing is acknowledged, Weir keeps the position".to_owned());
+        };
+        match api.consumer_info(&options.stream, name).await {
+            Ok(None) => self.say("consumer", format!("consumer \"{name}\" would be created")),
+            Ok(Some(found)) => match consumer::check_found(options, &stream.config, name, owner, &found) {
+                Ok(()) => self.warn(
+                    "consumer",
+                    format!("consumer \"{name}\" exists: the table would read through it"),
+                    Some("nobody else may read through it: one consumer has one reader"),
+                ),
+                Err(error) => self.fail("consumer", &error),
+            },
+            // The permission that it needs was looked at before.
+            Err(_) => {}
+        }
+    }
+
+    fn splits(&mut self, options: &Options, stream: &StreamInfo) {
+        let state = stream.state;
+        let from = match options.start {
+            Start::Earliest if state.messages > 0 => format!("from sequence {}", state.first_seq),
+            Start::Earliest | Start::Latest => format!("from sequence {}", state.last_seq + 1),
+            _ => "from where CREATE finds that it begins".to_owned(),
+        };
+        self.say("split", format!("one: \"{}\" {from}", options.stream));
+    }
+}

@@ -1,0 +1,52 @@
+//! What EXPLAIN CREATE says, as far as it takes permissions and failures to show it.
+
+use weir_connector_nats::inspect::{Finding, Severity, inspect};
+
+use crate::support::{OWNER, Server, create_stream, free_port, options};
+
+async fn found(port: u16, pairs: &[(&str, &str)]) -> Vec<Finding> {
+    inspect(&options(port, pairs), OWNER).await
+}
+
+fn errors(findings: &[Finding]) -> Vec<(&str, &str)> {
+    let errors = findings.iter().filter(|found| found.severity == Severity::Error);
+    errors.map(|found| (found.topic, found.finding.as_str())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_missing_permission_is_named() {
+    let server = Server::start_with(
+        r#"jetstream { store_dir: STORE }
+        authorization { users: [
+            { user: admin, password: pw }
+            { user: guest, password: pw, permissions: { publish: { deny: [
+                "$JS.API.CONSUMER.DELETE.>", "$JS.API.CONSUMER.MSG.NEXT.>"
+            ] } } }
+        ] }"#,
+    )
+    .await;
+    let as_user = |user: &'static str| [("connect_mode", "user_and_password"), ("username", user), ("password", "pw")];
+    let admin = async_nats::ConnectOptions::with_user_and_password("admin".to_owned(), "pw".to_owned());
+    let client = admin.connect(format!("127.0.0.1:{}", server.port)).await.expect("the server runs");
+    let stream = create_stream(&async_nats::jetstream::new(client)).await;
+    assert_eq!(errors(&found(server.port, &as_user("admin")).await), []);
+    let findings = found(server.port, &as_user("guest")).await;
+    let denied = errors(&findings);
+    assert_eq!(denied.len(), 2, "{denied:?}");
+    for (part, (topic, finding)) in ["CONSUMER.DELETE", "CONSUMER.MSG.NEXT"].into_iter().zip(denied) {
+        assert!(topic == "permission" && finding.contains(part), "{topic}: {finding}");
+    }
+    let info = stream.get_info().await.expect("the stream is there");
+    assert_eq!(info.state.consumer_count, 0, "nothing is made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_reached_is_one_finding() {
+    let nobody = found(free_port(), &[]).await;
+    assert_eq!(nobody.len(), 1, "{nobody:?}");
+    assert_eq!((nobody[0].topic, nobody[0].severity), ("connection", Severity::Error));
+    assert!(nobody[0].hint.is_some());
+    let server = Server::start().await;
+    let missing = found(server.port, &[]).await;
+    assert!(errors(&missing)[0].1.contains("allow_create_stream"), "{missing:?}");
+}
