@@ -8,6 +8,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Sequence, SplitId, TableId};
+use crate::protobuf::MessageSchema;
 use crate::types::{SqlType, StructField};
 
 /// A validated `CREATE TABLE … WITH (connector = 'nats', …)`, before it has an id and start positions.
@@ -76,7 +77,7 @@ pub enum Origin {
     Partition,
     /// `INCLUDE timestamp`: when the server stored the message, a timestamptz.
     Timestamp,
-    /// `INCLUDE payload`: the payload as a whole, a jsonb.
+    /// `INCLUDE payload`: the payload as a whole, a jsonb if it is JSON, else a bytea.
     WholePayload,
     /// `INCLUDE header`: all headers, of [`Origin::headers_type`].
     Headers,
@@ -106,11 +107,17 @@ pub struct Source {
 }
 
 /// How a payload becomes columns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encode {
     /// `FORMAT PLAIN ENCODE JSON`: one object a message.
     Json,
+    /// The same of a table that was declared without columns: the whole document, whatever it is, is its one jsonb.
+    JsonDocument,
+    /// `FORMAT PLAIN ENCODE BYTES`: the payload as it is, in the one bytea.
+    Bytes,
+    /// `FORMAT PLAIN ENCODE PROTOBUF`: one message of this schema.
+    Protobuf(MessageSchema),
 }
 
 /// A table of the catalog.

@@ -5,6 +5,7 @@
 //! * [`ids`]: epochs, terms, tables, splits, slots, vnodes — one newtype a word of the glossary;
 //! * [`types`]: the SQL types and how each is stored in Arrow;
 //! * [`decimal`] and [`interval`]: values that Arrow reads differently than PostgreSQL;
+//! * [`protobuf`]: the schemas of messages, and which column a field fits into;
 //! * [`catalog`]: what a user declared, as it is kept in the metadata store;
 //! * [`head`]: the durable truth of a cluster: the committed epoch and where its state lies;
 //! * [`error`]: the five kinds of failure that retry policy reads;
@@ -19,6 +20,8 @@ pub mod types;
 
 pub mod decimal;
 pub mod interval;
+
+pub mod protobuf;
 
 pub mod catalog;
 pub mod head;

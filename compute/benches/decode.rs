@@ -1,11 +1,14 @@
-//! How long a record takes from JSON to a column, and from there to a stored block and back.
+//! How long a record takes from JSON, or from Protobuf, to a column, and from there to a stored block and back.
 //!
 //! The records are like the bids of the Nexmark benchmark: seven fields, about 200 bytes.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use weir_common::catalog::{Column, Origin};
+use prost::Message as _;
+use prost_reflect::prost_types::FileDescriptorSet;
+use weir_common::catalog::{Column, Encode, Origin};
+use weir_common::protobuf::MessageSchema;
 use weir_common::types::SqlType;
 use weir_compute::block;
 use weir_compute::decode::{Decoder, block_schema};
@@ -13,6 +16,32 @@ use weir_connector_nats::Message;
 
 const RECORDS: u32 = 4096;
 const ROUNDS: u32 = 100;
+
+const SCHEMA: &str = r#"syntax = "proto3";
+    import "google/protobuf/timestamp.proto";
+    message Bid {
+        int64 auction = 1; int64 bidder = 2; int64 price = 3; string channel = 4; string url = 5;
+        google.protobuf.Timestamp date_time = 6; string extra = 7;
+    }"#;
+
+/// A bid as Protobuf.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Bid {
+    #[prost(int64, tag = "1")]
+    auction: i64,
+    #[prost(int64, tag = "2")]
+    bidder: i64,
+    #[prost(int64, tag = "3")]
+    price: i64,
+    #[prost(string, tag = "4")]
+    channel: String,
+    #[prost(string, tag = "5")]
+    url: String,
+    #[prost(message, optional, tag = "6")]
+    date_time: Option<prost_reflect::prost_types::Timestamp>,
+    #[prost(string, tag = "7")]
+    extra: String,
+}
 
 fn main() {
     let columns = [
@@ -36,6 +65,7 @@ fn main() {
         decoder.finish()
     };
     report("decode", || black_box(decode(&messages)).num_rows());
+    decode_protobuf(&columns);
     let batch = decode(&messages);
     report("encode", || black_box(block::encode(&batch)).len());
     let (encoded, schema) = (block::encode(&batch), block_schema(&columns));
@@ -44,6 +74,48 @@ fn main() {
     report("read back one column", || {
         black_box(block::decode(&encoded, &schema, Some(&[2])).expect("a block")).num_rows()
     });
+}
+
+/// The same columns from messages.
+fn decode_protobuf(columns: &[Column]) {
+    let file = protox::file::File::from_source("bid.proto", SCHEMA).expect("a schema").file_descriptor_proto().clone();
+    let schema = MessageSchema::new(FileDescriptorSet { file: vec![file] }, "Bid").expect("a message");
+    let columns: Vec<Column> = columns
+        .iter()
+        .map(|column| match column.ty {
+            SqlType::Timestamp => Column { ty: SqlType::Timestamptz, ..column.clone() },
+            _ => column.clone(),
+        })
+        .collect();
+    let mut decoder =
+        Decoder::new(&columns, "bids").with_encode(&Encode::Protobuf(schema), &columns).expect("columns of the schema");
+    let messages = (1..).zip(0..RECORDS).map(|(at, n)| Message::new(at, "bids.1", bid(n).encode_to_vec()));
+    let messages: Vec<Message> = messages.collect();
+    println!(
+        "{} bytes a message",
+        messages.iter().map(|message| message.payload.len()).sum::<usize>() / messages.len()
+    );
+    report("decode a message", || {
+        for message in &messages {
+            decoder.append(message).expect("a good record");
+        }
+        black_box(decoder.finish()).num_rows()
+    });
+}
+
+fn bid(n: u32) -> Bid {
+    Bid {
+        auction: i64::from(1000 + n % 100),
+        bidder: i64::from(2000 + n % 97),
+        price: i64::from(n) * 7919 % 1_000_000,
+        channel: format!("channel-{}", n % 16),
+        url: format!("https://www.nexmark.com/item.htm?query=1&item={n}"),
+        date_time: Some(prost_reflect::prost_types::Timestamp {
+            seconds: 1_709_294_400 + i64::from(n),
+            nanos: 5_000_000,
+        }),
+        extra: "x".repeat(24),
+    }
 }
 
 fn payload(n: u32) -> String {

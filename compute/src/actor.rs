@@ -123,6 +123,17 @@ impl Storage {
     }
 }
 
+/// What is stored of a table is not understood, although it was when the table was created.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotUnderstood {
+    /// The options of WITH.
+    #[error(transparent)]
+    Options(#[from] weir_connector_nats::OptionError),
+    /// The schema of its messages.
+    #[error("the stored schema of the messages cannot be used")]
+    Schema(#[from] weir_common::protobuf::Error),
+}
+
 /// A running actor.
 pub(crate) struct Handle {
     pub(crate) inbox: mpsc::Sender<Message>,
@@ -135,8 +146,8 @@ pub(crate) struct Handle {
 /// Starts an actor in `group`.
 ///
 /// # Errors
-/// If the table's stored options are not understood by this version.
-pub(crate) fn spawn(config: Config, group: &Group) -> Result<Handle, weir_connector_nats::OptionError> {
+/// If what is stored of the table is not understood by this version.
+pub(crate) fn spawn(config: Config, group: &Group) -> Result<Handle, NotUnderstood> {
     let options = Arc::new(Options::parse(&config.table.declared.source.options)?);
     let owner = format!("{}/{}", config.cluster, config.table.declared.name);
     let reader = Reader::spawn(
@@ -152,7 +163,9 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<Handle, weir_connec
     );
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let declared = &config.table.declared;
-    let decoder = Decoder::new(&declared.columns, &config.split.split.0).with_primary_key(&declared.primary_key);
+    let decoder = Decoder::new(&declared.columns, &config.split.split.0)
+        .with_encode(&declared.source.encode, &declared.columns)?
+        .with_primary_key(&declared.primary_key);
     let (control, bad_count) = (reader.control(), Arc::<AtomicU64>::default());
     let actor = Actor {
         bad_count: Arc::clone(&bad_count),

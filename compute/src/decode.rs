@@ -1,4 +1,7 @@
-//! From a JSON payload to Arrow columns, without an allocation a record.
+//! From a payload to Arrow columns, without an allocation a record.
+//!
+//! A payload is a JSON object, a JSON document that is kept whole, bytes as they are, or a Protobuf message, of which
+//! `protobuf` tells more; the rest of this page is about JSON.
 //!
 //! A record is decoded in two steps: first every field into a cell of a scratch row that is reused from record to
 //! record, then, once the whole payload has turned out to be good, the cells into the columns. A bad record therefore
@@ -45,20 +48,22 @@ mod included;
 mod json;
 mod jsonb;
 mod nested;
+mod protobuf;
 mod time;
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use weir_common::catalog::{Column, Origin};
+use weir_common::catalog::{Column, Encode, Origin};
 use weir_common::error::Kind;
 use weir_common::types::SqlType;
 use weir_connector_nats::Message;
 
-use cell::{Cell, Scratch};
+use cell::{Cell, Scratch, Span};
 use column::Builder;
 use fields::Fields;
+use json::Scanner;
 
 /// The hidden column behind a table's own: the stream sequence of each row, UInt64 and never null.
 pub const SEQUENCE_COLUMN: &str = "_weir_sequence";
@@ -106,6 +111,22 @@ pub enum BadRecord {
         /// The value, shortened.
         found: String,
     },
+    /// The payload is not a Protobuf message, or not one of the table's.
+    #[error("payload is not a message of the schema: {reason} at byte {at}")]
+    Wire {
+        /// What is wrong.
+        reason: String,
+        /// Counted from 0.
+        at: usize,
+    },
+    /// A field of a Protobuf message has no place in its column.
+    #[error("field \"{path}\": {reason}")]
+    Field {
+        /// The column, and the names of the fields in it that lead to the value, joined by points.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The payload as a whole is no jsonb.
     #[error("payload has no normal form as jsonb: it has an unpaired surrogate, a \\u0000 or a number out of range")]
     NoJsonb,
@@ -130,6 +151,7 @@ impl BadRecord {
     pub fn column(&self) -> Option<&str> {
         match self {
             BadRecord::Type { column, .. } | BadRecord::NullKey { column } => Some(column),
+            BadRecord::Field { path, .. } => path.split('.').next(),
             _ => None,
         }
     }
@@ -144,13 +166,23 @@ impl BadRecord {
 pub struct Decoder {
     schema: SchemaRef,
     partition: String,
-    fields: Fields,
+    reader: Reader,
     columns: Vec<ColumnState>,
     /// The places of the primary key's columns.
     primary_key: Vec<usize>,
     sequences: Vec<u64>,
     scratch: Scratch,
     bytes: usize,
+}
+
+/// How a payload is read into the scratch row.
+enum Reader {
+    Json(Fields),
+    /// Any JSON, into one jsonb.
+    Document,
+    /// Anything, into one bytea.
+    Bytes,
+    Protobuf(protobuf::Reader),
 }
 
 struct ColumnState {
@@ -163,7 +195,7 @@ struct ColumnState {
 }
 
 impl Decoder {
-    /// A decoder for rows of a table that come from the split `partition`.
+    /// A decoder for rows of a table that come from the split `partition`, as JSON objects.
     ///
     /// # Panics
     /// If a column that is not filled from the payload has another type than its origin brings.
@@ -184,7 +216,7 @@ impl Decoder {
             columns: states.collect(),
             primary_key: Vec::new(),
             scratch: Scratch::new(columns.len()),
-            fields: Fields::new(fields),
+            reader: Reader::Json(Fields::new(fields)),
             sequences: Vec::new(),
             bytes: 0,
         }
@@ -193,6 +225,32 @@ impl Decoder {
     /// The same for a table whose primary key is made of these columns. A record in which one of them is NULL is bad.
     pub fn with_primary_key(self, columns: &[usize]) -> Decoder {
         Decoder { primary_key: columns.to_vec(), ..self }
+    }
+
+    /// The same for payloads of an encoding.
+    ///
+    /// # Errors
+    /// If the schema that the table was created with does not fit the table's columns, which creating it has checked.
+    ///
+    /// # Panics
+    /// If not exactly one column is filled from a payload that is not divided into fields.
+    pub fn with_encode(self, encode: &Encode, columns: &[Column]) -> Result<Decoder, weir_common::protobuf::Error> {
+        let of_payload = || columns.iter().filter(|column| column.origin == Origin::Payload);
+        let whole = |reader| {
+            assert_eq!(of_payload().count(), 1, "a payload that is not divided fills one column");
+            reader
+        };
+        let reader = match encode {
+            Encode::Json => return Ok(self),
+            Encode::JsonDocument => whole(Reader::Document),
+            Encode::Bytes => whole(Reader::Bytes),
+            Encode::Protobuf(schema) => {
+                let fields: Vec<_> = of_payload().map(|column| (column.name.as_str(), &column.ty)).collect();
+                let (reader, scratch) = protobuf::Reader::new(schema, &fields, columns.len())?;
+                return Ok(Decoder { reader: Reader::Protobuf(reader), scratch, ..self });
+            }
+        };
+        Ok(Decoder { reader, ..self })
     }
 
     /// Appends one message as a row. If it is bad, nothing is appended.
@@ -207,16 +265,15 @@ impl Decoder {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(BadRecord::TooLarge);
         }
-        let text = str::from_utf8(payload)
-            .map_err(|error| BadRecord::Syntax { reason: "invalid UTF-8", at: error.valid_up_to() })?;
         self.scratch.clear();
-        self.fields.read(text, &mut self.scratch)?;
+        // Cells point into the payload only where it is text.
+        let text = self.reader.read(payload, &mut self.scratch)?;
         for column in &self.columns {
             if let Some(cell) = included::cell(&column.origin, &column.ty, message, text, &mut self.scratch.arena)? {
                 self.scratch.cells[column.cell] = cell;
             }
         }
-        if text.len() + self.scratch.bytes() > RECORD_BYTES_MAX {
+        if payload.len() + self.scratch.bytes() > RECORD_BYTES_MAX {
             return Err(BadRecord::TooLarge);
         }
         let (sequence, subject) = (message.sequence, message.subject.as_str());
@@ -278,6 +335,51 @@ impl Decoder {
         arrays.push(Arc::new(UInt64Array::from(sequences)));
         RecordBatch::try_new(self.schema.clone(), arrays).expect("columns of one length and the schema's types")
     }
+}
+
+impl Reader {
+    /// Reads a payload into the scratch row, and returns it if it is text.
+    #[inline]
+    fn read<'a>(&mut self, payload: &'a [u8], scratch: &mut Scratch) -> Result<&'a str, BadRecord> {
+        let text = || {
+            let invalid =
+                |error: std::str::Utf8Error| BadRecord::Syntax { reason: "invalid UTF-8", at: error.valid_up_to() };
+            str::from_utf8(payload).map_err(invalid)
+        };
+        match self {
+            Reader::Json(fields) => {
+                let text = text()?;
+                fields.read(text, scratch)?;
+                Ok(text)
+            }
+            Reader::Document => {
+                let text = text()?;
+                scratch.cells[0] = document(text, scratch)?;
+                Ok(text)
+            }
+            Reader::Bytes => {
+                scratch.arena.bytes.extend_from_slice(payload);
+                scratch.cells[0] = Cell::Bytes(Span::new(0, payload.len()));
+                Ok("")
+            }
+            Reader::Protobuf(reader) => {
+                reader.read(payload, scratch)?;
+                Ok("")
+            }
+        }
+    }
+}
+
+/// The jsonb of a whole payload. JSON's null is NULL, as it is in a field.
+fn document(text: &str, scratch: &mut Scratch) -> Result<Cell, BadRecord> {
+    let mut scanner = Scanner::new(text);
+    scanner.skip_whitespace();
+    scanner.value(0)?;
+    scanner.skip_whitespace();
+    if scanner.peek().is_some() {
+        return Err(scanner.error("trailing characters").into());
+    }
+    included::whole(text, &mut scratch.arena)
 }
 
 /// A number in decimal, written into `digits`.

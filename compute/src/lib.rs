@@ -4,7 +4,7 @@
 //!
 //! * [`node`]: what meta tells the node, and the term it takes part in: a pure core and the task that drives it;
 //! * [`actor`]: one split of one table: reader, decoder, blocks, barriers, acknowledgements;
-//! * [`decode`]: a JSON payload becomes a row of Arrow columns;
+//! * [`decode`]: a payload, be it JSON, Protobuf or bytes, becomes a row of Arrow columns;
 //! * `dead_letters`: what is no row of its table becomes one of another;
 //! * [`block`]: rows become a stored value; `tail`: small ones become one;
 //! * [`row`]: a row of a keyed table as a stored entry; `shuffle`: each to the slot that owns its key;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 use tracing::info;
 use weir_common::catalog::Table;
-use weir_common::error::Kind;
+use weir_common::error::{Kind, chain};
 use weir_common::ids::{Sequence, SplitId};
 use weir_common::rpc;
 use weir_common::task::Group;
@@ -114,7 +114,7 @@ impl SourceRead {
         let mut reader = Reader::spawn(config, group);
         let control = reader.control();
         let last = self.last(&control).await?;
-        let mut rows = Rows::new(self, out);
+        let mut rows = Rows::new(self, out)?;
         let mut ask = tokio::time::interval(ASK_INTERVAL);
         let (mut position, mut heard) = (self.from, tokio::time::Instant::now());
         while position <= last && !rows.is_full() {
@@ -187,9 +187,14 @@ impl End {
 }
 
 impl<'a> Rows<'a> {
-    fn new(read: &'a SourceRead, out: &'a mpsc::Sender<Result<ScanResponse, Status>>) -> Rows<'a> {
-        let decoder = Decoder::new(&read.table.declared.columns, &read.split.0);
-        Rows { read, decoder, out, left: read.limit, skipped: 0 }
+    /// # Errors
+    /// If the stored schema of the messages cannot be used, although it could when the source was created.
+    fn new(read: &'a SourceRead, out: &'a mpsc::Sender<Result<ScanResponse, Status>>) -> Result<Rows<'a>, rpc::Error> {
+        let declared = &read.table.declared;
+        let decoder = Decoder::new(&declared.columns, &read.split.0)
+            .with_encode(&declared.source.encode, &declared.columns)
+            .map_err(|error| rpc::Error::new(Kind::Corrupt, chain(&error)))?;
+        Ok(Rows { read, decoder, out, left: read.limit, skipped: 0 })
     }
 
     /// Whether the statement wants no more.

@@ -72,6 +72,16 @@ impl S3 {
         State { url: format!("s3://{BUCKET}/{PREFIX}"), environment }
     }
 
+    /// Puts an object into the bucket and says where it is.
+    ///
+    /// # Errors
+    /// If it is refused.
+    pub async fn put(&self, key: &str, object: &[u8]) -> Result<String> {
+        let (status, body) = http::request_with(self.address, "PUT", &format!("/{BUCKET}/{key}"), object).await?;
+        ensure!(status == 200, "{status} {body}");
+        Ok(format!("s3://{BUCKET}/{key}"))
+    }
+
     /// The names of what is in a folder below the place of state.
     ///
     /// # Errors

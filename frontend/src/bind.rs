@@ -3,6 +3,10 @@
 //! Owns what a table may look like: names, columns, options that make sense together. Pure: whether the stream exists
 //! is found out by meta.
 
+mod payload;
+
+pub(crate) use payload::schema_error;
+
 use std::collections::{BTreeMap, HashMap};
 
 use sqlparser::tokenizer::Location;
@@ -10,7 +14,8 @@ use weir_common::catalog::{Column, NewTable, Origin, RelationKind, Source};
 use weir_connector_nats::options::{OptionError, Options, secret_keys};
 
 use crate::error::{Error, sqlstate};
-use crate::parser::{ColumnDef, CreateTable, Parsed};
+use crate::parser::{ColumnDef, CreateTable, Parsed, redact};
+use crate::protobuf::{Schema, is_credential};
 
 /// RisingWave keeps these names for itself, and so do we.
 const RESERVED_PREFIX: &str = "_rw_";
@@ -30,14 +35,16 @@ pub(crate) struct Bound {
 
 /// Whether an option's value must not be shown.
 pub(crate) fn is_secret(option: &str) -> bool {
-    secret_keys().contains(&option)
+    secret_keys().contains(&option) || is_credential(option)
 }
 
-/// Checks a `CREATE TABLE` against itself.
+/// Checks a `CREATE TABLE` against itself and, if its payloads have one, against their schema.
 ///
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
-pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable) -> Result<Bound, Error> {
+pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option<Schema>) -> Result<Bound, Error> {
+    let (create, encode) = payload::complete(parsed, create, schema)?;
+    let create = &create;
     let columns = columns(parsed, create)?;
     let mut primary_key = primary_key(parsed, create)?;
     let mut notices = Vec::new();
@@ -52,19 +59,22 @@ pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable) -> Result<Boun
         name: create.name.name.clone(),
         columns,
         primary_key,
-        source: Source { options, encode: create.encode },
-        sql: parsed.sql().to_owned(),
+        source: Source { options, encode },
+        sql: sql(parsed, create)?,
     };
     Ok(Bound { table, notices })
 }
 
+/// The statement as it is kept: without the credentials of the place that its schema came from, which nobody needs again.
+fn sql(parsed: &Parsed, create: &CreateTable) -> Result<String, Error> {
+    if create.format.options.iter().any(|option| is_credential(&option.key)) {
+        return redact(parsed.sql(), is_credential);
+    }
+    Ok(parsed.sql().to_owned())
+}
+
 fn columns(parsed: &Parsed, create: &CreateTable) -> Result<Vec<Column>, Error> {
     let position = |location: Location| parsed.position(location);
-    if !create.columns.iter().any(|column| column.origin == Origin::Payload) {
-        return Err(Error::unsupported("a JSON table without columns is not supported yet")
-            .with_hint("name the fields to read: CREATE TABLE t (field type, …) WITH …")
-            .at(position(create.name.location)));
-    }
     if create.columns.len() > COLUMNS_MAX {
         return Err(Error::user("54011", format!("tables can have at most {COLUMNS_MAX} columns"))
             .at(position(create.name.location)));

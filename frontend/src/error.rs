@@ -65,6 +65,7 @@ pub(crate) mod sqlstate {
     pub(crate) const IDLE_SESSION_TIMEOUT: &str = "57P05";
     pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
     pub(crate) const CANNOT_CONNECT_NOW: &str = "57P03";
+    pub(crate) const IO_ERROR: &str = "58030";
     pub(crate) const INTERNAL_ERROR: &str = "XX000";
     pub(crate) const DATA_CORRUPTED: &str = "XX001";
 }

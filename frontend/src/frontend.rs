@@ -18,7 +18,8 @@ use crate::config::Config;
 use crate::error::{Error, sqlstate};
 use crate::meta::Meta;
 use crate::metrics::Metrics;
-use crate::parser::{CopyFormat, CreateTable, Declare, Execute, Fetch, Parsed, Statement, TableName};
+use crate::parser::{CopyFormat, CreateTable, Declare, Encoding, Execute, Fetch, Parsed, Statement, TableName};
+use crate::protobuf;
 use crate::query::{self, Columns, Draft, Planner, Prepared, QueryThreads, ResultSet};
 use crate::session::{Change, Limits, Session, SqlCursor, Variables};
 use crate::snapshot::{Snapshot, Snapshots};
@@ -254,11 +255,11 @@ impl Frontend {
         let show = |batch| Ok(Answer::Rows(ResultSet::ready("SHOW", batch)));
         match &parsed.statement {
             Statement::CreateTable(create) => {
-                let answer = self.create_table(parsed, create, deadline).await?;
+                let answer = self.create_table(parsed, create, limits, deadline).await?;
                 Ok(answer.with_notices(lasting(session, create_tag(create.kind))))
             }
             Statement::ExplainCreate(create) => {
-                let bound = bind::create_table(parsed, create)?;
+                let bound = bind::create_table(parsed, create, schema(parsed, create).await?)?;
                 let findings = self.meta.explain_create(&bound.table, deadline).await?;
                 Ok(Answer::Rows(ResultSet::ready("EXPLAIN", commands::findings(findings)?)))
             }
@@ -338,21 +339,33 @@ impl Frontend {
         }
     }
 
-    async fn create_table(&self, parsed: &Parsed, create: &CreateTable, deadline: Instant) -> Result<Answer, Error> {
-        let bound = bind::create_table(parsed, create)?;
+    async fn create_table(
+        &self,
+        parsed: &Parsed,
+        create: &CreateTable,
+        limits: &Limits,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        // A table that is there already keeps its schema, whether the place that came from is still there or not.
+        let needs_schema = create.format.encoding == Encoding::Protobuf;
+        if needs_schema && create.if_not_exists && self.newest_catalog(limits).await?.table(&create.name.name).is_some()
+        {
+            return Ok(exists(create.kind, &create.name.name));
+        }
+        let schema = schema(parsed, create).await?;
+        let bound = bind::create_table(parsed, create, schema)?;
         let position = parsed.position(create.name.location);
         let response =
             self.meta.create_table(&bound.table, create.if_not_exists, deadline).await.map_err(|error| {
                 if error.sqlstate == sqlstate::DUPLICATE_TABLE { error.at(position) } else { error }
             })?;
+        if !response.created {
+            return Ok(exists(create.kind, &bound.table.name));
+        }
         let mut notices: Vec<Notice> = bound.notices.iter().map(Notice::new).collect();
         // Meta reads the options too, and may have the same to say about them.
         let more = response.notices.iter().filter(|notice| !bound.notices.contains(notice));
         notices.extend(more.map(Notice::new));
-        if !response.created {
-            let message = format!("relation \"{}\" already exists, skipping", bound.table.name);
-            notices = vec![Notice::with_sqlstate(sqlstate::DUPLICATE_TABLE, message)];
-        }
         Ok(Answer::Done { tag: create_tag(create.kind).into(), notices, changes: Vec::new() })
     }
 
@@ -468,6 +481,21 @@ fn lasting(session: &Session, command: &str) -> Option<Notice> {
         let message = format!("{command} is done at once: ROLLBACK does not undo it");
         Notice::warning(sqlstate::WARNING, message)
     })
+}
+
+/// The schema of the messages, if they need one to be read.
+async fn schema(parsed: &Parsed, create: &CreateTable) -> Result<Option<protobuf::Schema>, Error> {
+    match create.format.encoding {
+        Encoding::Json | Encoding::Bytes => Ok(None),
+        Encoding::Protobuf => protobuf::load(parsed, &create.format).await.map(Some),
+    }
+}
+
+/// The answer to a `CREATE … IF NOT EXISTS` that has nothing to do.
+fn exists(kind: RelationKind, table: &str) -> Answer {
+    let message = format!("relation \"{table}\" already exists, skipping");
+    let notices = vec![Notice::with_sqlstate(sqlstate::DUPLICATE_TABLE, message)];
+    Answer::Done { tag: create_tag(kind).into(), notices, changes: Vec::new() }
 }
 
 fn done(tag: &'static str) -> Answer {

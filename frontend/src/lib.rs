@@ -6,6 +6,7 @@
 //! * `session`: who the client is, its variables, what it runs, how that is cancelled;
 //! * `parser`: the text becomes statements, every error with its place in the text;
 //! * `frontend`: what each kind of statement does;
+//! * `protobuf`: the schema that it names is fetched and compiled, once;
 //! * `bind`: a `CREATE TABLE` is checked and becomes what the catalog keeps;
 //! * `meta`: it is asked of the leader among the meta nodes;
 //! * `snapshot`: a query pins the committed epoch that it reads, with the `catalog` as of then;
@@ -25,6 +26,8 @@ mod session;
 mod parser;
 
 mod frontend;
+
+mod protobuf;
 
 mod bind;
 mod meta;

@@ -21,8 +21,26 @@ pub(super) enum Cell {
     List(Span),
     /// The cells of the fields, in the order of their declaration.
     Struct(Span),
+    /// Elements of an array that is still being read: the places of the first and the last node.
+    Chain {
+        first: u32,
+        last: u32,
+    },
     /// A value that does not fit: where it stands in the payload.
     Misfit(Span),
+}
+
+/// An element of an array whose elements do not come side by side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Node {
+    pub(super) cell: Cell,
+    /// The place of the next.
+    pub(super) next: u32,
+}
+
+impl Node {
+    /// Behind the last node.
+    pub(super) const NONE: u32 = u32::MAX;
 }
 
 impl Cell {
@@ -103,6 +121,7 @@ pub(super) struct Arena {
     pub(super) intervals: Vec<IntervalMonthDayNano>,
     /// Cells of elements and fields.
     pub(super) nested: Vec<Cell>,
+    pub(super) nodes: Vec<Node>,
     /// How the fields of the structs that are being read were named.
     pub(super) matches: Vec<Match>,
     /// What the columns of structs take that are NULL: they have no cells of their own.
@@ -110,15 +129,21 @@ pub(super) struct Arena {
     /// An array would have made the record too large; it was not read.
     pub(super) too_large: bool,
     pub(super) jsonb: super::jsonb::Work,
+    /// JSON that is being written.
+    pub(super) json: Vec<u8>,
+    /// This much of the text, and so many of the decimals, are the same for every record.
+    fixed_text: usize,
+    fixed_decimals: usize,
 }
 
 impl Arena {
     fn clear(&mut self) {
-        self.text.clear();
+        self.text.truncate(self.fixed_text);
         self.bytes.clear();
-        self.decimals.clear();
+        self.decimals.truncate(self.fixed_decimals);
         self.intervals.clear();
         self.nested.clear();
+        self.nodes.clear();
         self.matches.clear();
         self.absent = 0;
         self.too_large = false;
@@ -130,6 +155,7 @@ impl Arena {
             + size_of_val(&self.decimals[..])
             + size_of_val(&self.intervals[..])
             + size_of_val(&self.nested[..])
+            + size_of_val(&self.nodes[..])
             + self.absent
     }
 }
@@ -146,6 +172,13 @@ pub(super) fn place<T>(entries: &[T]) -> u32 {
 impl Scratch {
     pub(super) fn new(cells: usize) -> Scratch {
         Scratch { cells: vec![Cell::Null; cells], matches: vec![Match::None; cells], arena: Arena::default() }
+    }
+
+    /// A scratch row whose arena begins with text and decimals that cells of any record may point to.
+    pub(super) fn with_fixed(cells: usize, text: String, decimals: Vec<i256>) -> Scratch {
+        let (fixed_text, fixed_decimals) = (text.len(), decimals.len());
+        let arena = Arena { text, decimals, fixed_text, fixed_decimals, ..Arena::default() };
+        Scratch { arena, ..Scratch::new(cells) }
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use weir_connector_nats::{Message, headers};
 
 use super::BadRecord;
 use super::cell::{Arena, Cell, Span};
-use super::json::Scanner;
+use super::json::{Scanner, Value};
 use super::jsonb;
 
 /// Whether the column's type is what its origin brings.
@@ -16,14 +16,14 @@ pub(super) fn fits(column: &Column) -> bool {
         Origin::Payload => true,
         Origin::Offset | Origin::Subject | Origin::Partition => column.ty == SqlType::Varchar,
         Origin::Timestamp => column.ty == SqlType::Timestamptz,
-        Origin::WholePayload => column.ty == SqlType::Jsonb,
+        Origin::WholePayload => matches!(column.ty, SqlType::Jsonb | SqlType::Bytea),
         Origin::Headers => column.ty == Origin::headers_type(),
         Origin::Header { .. } => matches!(column.ty, SqlType::Bytea | SqlType::Varchar),
     }
 }
 
 /// The cell of an included column; nothing for columns that need none. `text` is the message's payload, which the scanner has
-/// accepted.
+/// accepted, if it is JSON.
 ///
 /// # Errors
 /// [`BadRecord::NoJsonb`] if the payload as a whole is wanted and has no normal form.
@@ -40,20 +40,25 @@ pub(super) fn cell(
         Origin::Timestamp => {
             Cell::Integer(i64::try_from(message.stored_ns / 1000).expect("the nanoseconds fit into 64 bits"))
         }
+        Origin::WholePayload if *ty == SqlType::Bytea => Cell::Bytes(push_bytes(&message.payload, arena)),
         Origin::WholePayload => whole(text, arena)?,
         Origin::Headers => message.headers.as_ref().map_or(Cell::Null, |headers| all(headers, arena)),
         Origin::Header { name } => match message.headers.as_ref().and_then(|headers| first(headers, name)) {
             Some(value) if *ty == SqlType::Varchar => Cell::Text(push_text(value, arena)),
-            Some(value) => Cell::Bytes(push_bytes(value, arena)),
+            Some(value) => Cell::Bytes(push_bytes(value.as_bytes(), arena)),
             None => Cell::Null,
         },
     }))
 }
 
-fn whole(text: &str, arena: &mut Arena) -> Result<Cell, BadRecord> {
+/// The jsonb of a payload that the scanner has accepted. JSON's null is NULL, as it is in a field.
+pub(super) fn whole(text: &str, arena: &mut Arena) -> Result<Cell, BadRecord> {
     let mut scanner = Scanner::new(text);
     scanner.skip_whitespace();
     let value = scanner.value(0)?;
+    if value == Value::Null {
+        return Ok(Cell::Null);
+    }
     let start = arena.text.len();
     match jsonb::normalise(value, text, &mut arena.jsonb, &mut arena.text) {
         Some(()) => Ok(Cell::Text(Span::new(start, arena.text.len()))),
@@ -70,7 +75,7 @@ fn first<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
 fn all(map: &HeaderMap, arena: &mut Arena) -> Cell {
     let fields = arena.nested.len();
     for (name, value) in headers::sorted(map) {
-        let pair = [Cell::Text(push_text(name, arena)), Cell::Bytes(push_bytes(value, arena))];
+        let pair = [Cell::Text(push_text(name, arena)), Cell::Bytes(push_bytes(value.as_bytes(), arena))];
         arena.nested.extend(pair);
     }
     let structs = arena.nested.len();
@@ -86,8 +91,8 @@ fn push_text(text: &str, arena: &mut Arena) -> Span {
     Span::new(start, arena.text.len())
 }
 
-fn push_bytes(text: &str, arena: &mut Arena) -> Span {
+fn push_bytes(bytes: &[u8], arena: &mut Arena) -> Span {
     let start = arena.bytes.len();
-    arena.bytes.extend_from_slice(text.as_bytes());
+    arena.bytes.extend_from_slice(bytes);
     Span::new(start, arena.bytes.len())
 }

@@ -14,7 +14,7 @@ use super::*;
 
 /// A stored value, as a test compares it.
 #[derive(Clone, Debug, PartialEq)]
-enum Datum {
+pub(super) enum Datum {
     Null,
     Boolean(bool),
     Integer(i64),
@@ -72,7 +72,7 @@ fn datum(array: &dyn Array, ty: &SqlType, row: usize) -> Datum {
     }
 }
 
-fn rows(batch: &RecordBatch, columns: &[Column]) -> Vec<Vec<Datum>> {
+pub(super) fn rows(batch: &RecordBatch, columns: &[Column]) -> Vec<Vec<Datum>> {
     let row = |row| columns.iter().zip(batch.columns()).map(|(column, array)| datum(array, &column.ty, row)).collect();
     (0..batch.num_rows()).map(row).collect()
 }
@@ -671,4 +671,38 @@ fn a_record_that_is_too_large_is_bad_and_leaves_no_trace() {
     let batch = decoder.finish();
     assert_eq!(batch.num_rows(), 2);
     assert_eq!(batch.column(2).as_primitive::<UInt64Type>().values(), &[3, 4]);
+}
+
+#[test]
+fn a_document_is_kept_whole() {
+    let columns = [column("payload", SqlType::Jsonb)];
+    let mut decoder = Decoder::new(&columns, "split").with_encode(&Encode::JsonDocument, &columns).expect("a decoder");
+    for (payload, error) in [
+        ("", "payload is not JSON: unexpected end at byte 0"),
+        ("1 2", "payload is not JSON: trailing characters at byte 2"),
+        ("[1e401]", "payload has no normal form as jsonb: it has an unpaired surrogate or a number out of range"),
+    ] {
+        assert_eq!(
+            decoder.append(&Message::new(1, "subject", payload)).map_err(|bad| bad.to_string()),
+            Err(error.to_owned())
+        );
+    }
+    for payload in [r#" {"b": [1.0], "a": "\u0041"} "#, "\"x\"", "-1.50", "null"] {
+        decoder.append(&Message::new(1, "subject", payload)).expect("a good record");
+    }
+    let got: Vec<Datum> = rows(&decoder.finish(), &columns).into_iter().flatten().collect();
+    let text = |text: &str| Datum::Text(text.to_owned());
+    assert_eq!(got, [text(r#"{"a": "A", "b": [1.0]}"#), text("\"x\""), text("-1.50"), Datum::Null]);
+}
+
+#[test]
+fn bytes_are_kept_as_they_are() {
+    let columns = [column("data", SqlType::Bytea)];
+    let mut decoder = Decoder::new(&columns, "split").with_encode(&Encode::Bytes, &columns).expect("a decoder");
+    let largest = vec![7; PAYLOAD_BYTES_MAX];
+    for payload in [&b""[..], b"\xff\0", &largest] {
+        decoder.append(&Message::new(1, "subject", payload.to_vec())).expect("a good record");
+    }
+    let got: Vec<Datum> = rows(&decoder.finish(), &columns).into_iter().flatten().collect();
+    assert!(got == [Datum::Bytes(Vec::new()), Datum::Bytes(vec![255, 0]), Datum::Bytes(largest)]);
 }

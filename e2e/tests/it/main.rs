@@ -9,6 +9,7 @@ mod tidy;
 
 mod clients;
 mod errors;
+mod formats;
 mod sources;
 mod statements;
 mod streams;

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use weir_common::catalog::Encode;
+
 use super::*;
 use crate::parser::{Statement, parse};
 
@@ -10,11 +12,17 @@ const NATS: &str = "WITH (connector = 'nats', server_url = 'localhost:4222', sub
 
 /// The outcome as a few lines of text.
 fn outcome(sql: &str) -> String {
-    let bound = parse(sql).and_then(|statements| {
-        let [parsed] = statements.as_slice() else { panic!("one statement in {sql}") };
-        let Statement::CreateTable(create) = &parsed.statement else { panic!("a CREATE TABLE: {sql}") };
-        create_table(parsed, create)
-    });
+    text(bound(sql, None))
+}
+
+fn bound(sql: &str, schema: Option<Schema>) -> Result<Bound, Error> {
+    let statements = parse(sql)?;
+    let [parsed] = statements.as_slice() else { panic!("one statement in {sql}") };
+    let Statement::CreateTable(create) = &parsed.statement else { panic!("a CREATE TABLE: {sql}") };
+    create_table(parsed, create, schema)
+}
+
+fn text(bound: Result<Bound, Error>) -> String {
     match bound {
         Ok(bound) => describe(&bound),
         Err(error) => {
@@ -158,7 +166,7 @@ fn syntax_errors_name_the_place() {
     assert_error("CREATE TABLE t (a int) WITH (a = ) FORMAT", "42601 at 34: syntax error at or near \")\"");
     assert_error(
         &format!("CREATE TABLE t (a int) {} AVRO_ISH", NATS.trim_end_matches(" JSON")),
-        "42601 at 132: syntax error at or near \"AVRO_ISH\"\n  detail: expected JSON",
+        "42601 at 132: syntax error at or near \"AVRO_ISH\"\n  detail: expected JSON, BYTES or PROTOBUF",
     );
     assert_error(&format!("CREATE TABLE t (a int) {NATS} x"), "42601 at 137: syntax error at or near \"x\"");
     assert_error("CREATE TABLE t (a int) WITH (a = 1)", "42601 at 36: syntax error at end of input");
@@ -175,8 +183,12 @@ fn what_is_not_supported_yet_says_so() {
         ("CREATE TABLE t (a int) INCLUDE header 'x' int WITH", "42804 at 43: a header cannot be of type integer"),
         ("CREATE TABLE t (a int) WITH (a = 1) FORMAT UPSERT", "0A000 at 44: FORMAT UPSERT is not supported yet"),
         (
-            "CREATE TABLE t (a int) WITH (a = 1) FORMAT PLAIN ENCODE PROTOBUF (message = 'x')",
-            "0A000 at 57: ENCODE PROTOBUF is not supported yet",
+            "CREATE TABLE t (a int) WITH (a = 1) FORMAT PLAIN ENCODE AVRO (message = 'x')",
+            "0A000 at 57: ENCODE AVRO is not supported yet",
+        ),
+        (
+            "CREATE TABLE t (a bytea) WITH (a = 1) FORMAT PLAIN ENCODE BYTES (b.c = 'x')",
+            "0A000 at 66: the option \"b.c\" of ENCODE BYTES is not supported yet",
         ),
         (
             "CREATE TABLE t (a int) WITH (a = 1) FORMAT PLAIN ENCODE JSON (b.c = 'x')",
@@ -189,7 +201,6 @@ fn what_is_not_supported_yet_says_so() {
     for (sql, expected) in cases {
         assert_error(sql, expected);
     }
-    assert_error(&format!("CREATE TABLE t {NATS}"), "0A000 at 14: a JSON table without columns is not supported yet");
 }
 
 #[test]
@@ -214,7 +225,7 @@ fn primary_keys_are_bound_in_the_order_they_are_written() {
         let sql = format!("CREATE TABLE t ({columns}) INCLUDE offset AS o {NATS}");
         let parsed = parse(&sql).expect("a statement");
         let Statement::CreateTable(create) = &parsed[0].statement else { panic!("a CREATE TABLE: {sql}") };
-        create_table(&parsed[0], create).expect("a table").table.primary_key
+        create_table(&parsed[0], create, None).expect("a table").table.primary_key
     };
     assert!(key("a int, b int").is_empty());
     assert_eq!(key("a int, b int NOT NULL PRIMARY KEY"), [1]);
@@ -247,4 +258,142 @@ fn options_are_checked_where_they_stand() {
     assert_error(sql, "22023 at 99: option \"scan.startup.mode\"");
     let sql = "CREATE TABLE t (a int) WITH (connector = 'nats') FORMAT PLAIN ENCODE JSON";
     assert_error(sql, "22023 at 14: option \"subject\"");
+}
+
+#[test]
+fn a_json_table_without_columns_keeps_the_document() {
+    let columns = |sql: &str| outcome(&format!("{sql} {NATS}")).lines().skip(1).take(2).collect::<Vec<_>>().join(";");
+    assert_eq!(columns("CREATE TABLE t INCLUDE subject AS s"), "  payload jsonb Payload;  s character varying Subject");
+    assert!(columns("CREATE TABLE t ()").starts_with("  payload jsonb Payload;"));
+    assert_error(
+        &format!("CREATE TABLE t (PRIMARY KEY (payload)) {NATS}"),
+        "0A000 at 30: column \"payload\" of type jsonb cannot be part of a primary key",
+    );
+    assert_error(
+        &format!("CREATE TABLE t (*) {NATS}"),
+        "42601 at 17: * needs a schema, which only ENCODE PROTOBUF has",
+    );
+    let encode =
+        |columns: &str| bound(&format!("CREATE TABLE t {columns} {NATS}"), None).expect("a table").table.source.encode;
+    assert_eq!(encode(""), Encode::JsonDocument);
+    assert_eq!(encode("(payload jsonb)"), Encode::Json);
+}
+
+#[test]
+fn bytes_are_one_column() {
+    let with = |columns: &str| format!("CREATE TABLE t {columns} {}", NATS.replace("JSON", "BYTES"));
+    assert!(outcome(&with("(raw bytea) INCLUDE subject AS s")).starts_with("t\n  raw bytea Payload\n  s character"));
+    let raw = outcome(&with("(raw bytea) INCLUDE payload AS p INCLUDE header"));
+    assert!(raw.starts_with("t\n  raw bytea Payload\n  p bytea WholePayload\n  _rw_nats_header struct<"), "{raw}");
+    let refused = "ENCODE BYTES takes exactly one column, of type bytea\n  hint: write CREATE TABLE t (data bytea)";
+    assert_error(&with(""), &format!("42P16 at 14: {refused}"));
+    assert_error(&with("(a varchar)"), &format!("42P16 at 17: {refused}"));
+    assert_error(&with("(a bytea, b bytea)"), &format!("42P16 at 26: {refused}"));
+}
+
+/// The schema of a message of a `.proto` text.
+fn schema(proto: &str, message: &str, as_jsonb: &[&str]) -> Schema {
+    let file = protox::file::File::from_source("a.proto", proto).expect("a schema").file_descriptor_proto().clone();
+    let set = prost_reflect::prost_types::FileDescriptorSet { file: vec![file] };
+    let message = weir_common::protobuf::MessageSchema::new(set, message).expect("a message");
+    Schema { message, as_jsonb: as_jsonb.iter().map(|name| (*name).to_owned()).collect() }
+}
+
+const PROTO: &str = r#"syntax = "proto3";
+    import "google/protobuf/timestamp.proto";
+    package p;
+    message Event {
+        int64 Id = 1; repeated string tags = 2; google.protobuf.Timestamp at = 3; Place place = 4; uint64 big = 5;
+        map<string, int32> counts = 6;
+    }
+    message Place { double lat = 1; float lon = 2; }
+    message Tree { int32 n = 1; Forest forest = 2; }
+    message Forest { repeated Tree trees = 1; }
+    message Empty {}"#;
+
+const PROTOBUF: &str = "WITH (connector = 'nats', server_url = 'localhost:4222', subject = 'a.b', stream = 's') \
+                        FORMAT PLAIN ENCODE PROTOBUF (message = 'p.Event', schema.location = '/x')";
+
+#[test]
+fn columns_of_protobuf_come_from_the_schema() {
+    let sql = format!("CREATE TABLE t (*, PRIMARY KEY (\"Id\")) INCLUDE offset AS o {PROTOBUF}");
+    let bound = bound(&sql, Some(schema(PROTO, "p.Event", &["p.Place"]))).expect("a table");
+    assert!(describe(&bound).starts_with(
+        "t\n  Id bigint Payload\n  tags character varying[] Payload\n  at timestamp with time zone Payload\n  \
+         place jsonb Payload\n  big numeric Payload\n  counts jsonb Payload\n  o character varying Offset"
+    ));
+    assert_eq!(bound.table.primary_key, [0]);
+}
+
+#[test]
+fn declared_columns_have_to_fit_the_schema() {
+    let fails = |columns: &str, expected: &str| {
+        let sql = format!("CREATE TABLE t ({columns}) {PROTOBUF}");
+        let got = text(bound(&sql, Some(schema(PROTO, "p.Event", &[]))));
+        assert!(got.starts_with(expected), "{columns}\n   gave: {got}\nexpected: {expected}");
+    };
+    fails("place struct<lon double precision, LAT double precision>, id bigint, tags text[]", "t\n  place struct<lon");
+    fails(
+        "big bigint",
+        "42804 at 17: column \"big\": the field big is of type uint64, which does not fit into bigint\n  \
+         hint: it fits into numeric",
+    );
+    fails(
+        "at timestamp",
+        "42804 at 17: column \"at\": the field at is of type google.protobuf.Timestamp, which does not fit \
+         into timestamp without time zone\n  hint: it fits into timestamp with time zone, a struct of fields of google.protobuf.Timestamp, jsonb",
+    );
+    fails(
+        "id int",
+        "42804 at 17: column \"id\": the field Id is of type int64, which does not fit into integer\n  hint: it \
+         fits into bigint, numeric",
+    );
+    fails("tags text", "42804 at 17: column \"tags\": the field tags is of type repeated string");
+    fails(
+        "counts text",
+        "42804 at 17: column \"counts\": the field counts is of type map<string, int32>, which does not fit \
+         into character varying\n  hint: it fits into jsonb",
+    );
+    fails("place struct<lat real>", "42804 at 17: column \"place\": the field place.lat is of type double");
+    fails(
+        "x int",
+        "42703 at 17: column \"x\": the message \"p.Event\" has no field \"x\"\n  hint: fields of the message \
+         are Id, tags, at, place, big, counts",
+    );
+    fails("\"ID\" bigint, id bigint", "42701 at 30: column \"id\": the field Id is read into \"ID\" and into \"id\"");
+    fails("id bigint, *", "0A000 at 28: columns beside * are not supported yet");
+    fails("*, *", "42601 at 20: syntax error at or near \"*\"");
+}
+
+#[test]
+fn messages_that_are_no_columns_say_so() {
+    let infer = |message: &str, as_jsonb: &[&str]| {
+        text(bound(&format!("CREATE TABLE t {PROTOBUF}"), Some(schema(PROTO, message, as_jsonb))))
+    };
+    let recursive = infer("p.Tree", &[]);
+    assert!(recursive.starts_with(
+        "0A000 at 124: the message \"p.Tree\" contains itself: forest.trees\n  hint: read it as jsonb, with the option \
+         messages_as_jsonb = 'p.Tree'"
+    ), "{recursive}");
+    assert!(infer("p.Tree", &["p.Tree"]).starts_with("t\n  n integer Payload\n  forest struct<trees jsonb[]> Payload"));
+    assert!(infer("p.Empty", &[]).starts_with("42P16 at 124: the message \"p.Empty\" has no fields"));
+}
+
+#[test]
+fn credentials_of_a_schema_are_not_kept() {
+    let sql = "CREATE TABLE t WITH (connector = 'nats', server_url = 'x:1', subject = 'a', stream = 's', \
+               connect_mode = 'user_and_password', username = 'u', password = 'p') \
+               FORMAT PLAIN ENCODE PROTOBUF (message = 'p.Event', schema.location = 's3://b/k', s3.access.key = 'AK', \
+               aws.credentials.secret_access_key = 'SK', s3.region = 'r')";
+    let kept = bound(sql, Some(schema(PROTO, "p.Event", &[]))).expect("a table").table;
+    assert!(
+        kept.sql.ends_with(
+            "s3.access.key = '[REDACTED]', aws.credentials.secret_access_key = '[REDACTED]', s3.region = 'r')"
+        ),
+        "{}",
+        kept.sql
+    );
+    assert!(kept.sql.contains("password = 'p'"), "hidden where it is shown, as before");
+    assert!(!serde_json::to_string(&kept).expect("JSON").contains("SK"));
+    assert!(is_secret("secret_key") && is_secret("s3.access.key") && is_secret("password") && !is_secret("s3.region"));
 }

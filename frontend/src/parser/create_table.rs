@@ -1,9 +1,9 @@
-//! `CREATE { TABLE | SOURCE } … [INCLUDE …] WITH (…) FORMAT PLAIN ENCODE JSON`: the statement that starts a job.
+//! `CREATE { TABLE | SOURCE } … [INCLUDE …] WITH (…) FORMAT PLAIN ENCODE …`: the statement that starts a job.
 //!
 //! Owns its grammar and nothing of its meaning: names are checked, options are read, by `bind`.
 
 use sqlparser::tokenizer::{Location, Span, Token};
-use weir_common::catalog::{Encode, Origin, RelationKind};
+use weir_common::catalog::{Origin, RelationKind};
 use weir_common::types::SqlType;
 
 use super::TableName;
@@ -20,9 +20,28 @@ pub(crate) struct CreateTable {
     pub(crate) columns: Vec<ColumnDef>,
     /// The columns of the primary key, in the order they were written.
     pub(crate) primary_key: Vec<ColumnRef>,
+    /// Where `*` stands in place of columns: all that the payload has.
+    pub(crate) wildcard: Option<Location>,
     /// The options of WITH in the order they were written; a key may stand there more than once.
     pub(crate) options: Vec<WithOption>,
-    pub(crate) encode: Encode,
+    pub(crate) format: Format,
+}
+
+/// `FORMAT PLAIN ENCODE encoding [(option = value, …)]`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Format {
+    pub(crate) encoding: Encoding,
+    /// Where the encoding's name stands.
+    pub(crate) location: Location,
+    pub(crate) options: Vec<WithOption>,
+}
+
+/// How payloads are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Bytes,
+    Protobuf,
 }
 
 /// A column and where its name stands.
@@ -48,6 +67,7 @@ pub(crate) struct ColumnRef {
 struct Definition {
     columns: Vec<ColumnDef>,
     primary_key: Vec<ColumnRef>,
+    wildcard: Option<Location>,
 }
 
 /// `key = value`, the key in lower case, the value without its quotes.
@@ -99,7 +119,7 @@ impl Cursor<'_> {
     fn create_table(&mut self, kind: RelationKind) -> Result<CreateTable, Error> {
         let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
         let name = self.table_name()?;
-        let Definition { mut columns, primary_key } = match self.parser.consume_token(&Token::LParen) {
+        let Definition { mut columns, primary_key, wildcard } = match self.parser.consume_token(&Token::LParen) {
             true => self.definition()?,
             false => Definition::default(),
         };
@@ -116,9 +136,9 @@ impl Cursor<'_> {
         }
         let options = self.with_options()?;
         self.include_columns(&mut columns)?;
-        let encode = self.format()?;
+        let format = self.format()?;
         self.expect_end()?;
-        Ok(CreateTable { kind, name, if_not_exists, columns, primary_key, options, encode })
+        Ok(CreateTable { kind, name, if_not_exists, columns, primary_key, wildcard, options, format })
     }
 
     /// Columns and constraints up to and with the closing parenthesis. A comma may stand before it.
@@ -134,7 +154,11 @@ impl Cursor<'_> {
                 Some("WATERMARK") => return Err(self.unsupported("WATERMARK")),
                 Some(word @ ("CONSTRAINT" | "UNIQUE" | "CHECK" | "FOREIGN")) => return Err(self.unsupported(word)),
                 _ if self.parser.peek_token_ref().token == Token::Mul => {
-                    return Err(self.unsupported("deriving columns with *"));
+                    if definition.wildcard.is_some() {
+                        return Err(self.expected("the name of a column"));
+                    }
+                    definition.wildcard = Some(self.here());
+                    self.parser.advance_token();
                 }
                 _ => self.column(&mut definition)?,
             }
@@ -340,10 +364,10 @@ impl Cursor<'_> {
         Ok((value, Span::new(first.span.start, token.span.end)))
     }
 
-    /// `FORMAT PLAIN ENCODE JSON [( )]`.
-    fn format(&mut self) -> Result<Encode, Error> {
+    /// `FORMAT PLAIN ENCODE encoding [(option = value, …)]`.
+    fn format(&mut self) -> Result<Format, Error> {
         if self.at_end() {
-            return Err(self.expected("FORMAT PLAIN ENCODE JSON"));
+            return Err(self.expected("FORMAT PLAIN ENCODE JSON, BYTES or PROTOBUF"));
         }
         self.expect_words(&["FORMAT"])?;
         match self.peek_word().as_deref() {
@@ -357,21 +381,30 @@ impl Cursor<'_> {
             return Err(self.unsupported("KEY ENCODE"));
         }
         self.expect_words(&["ENCODE"])?;
-        match self.peek_word().as_deref() {
-            Some("JSON") => self.parser.advance_token(),
-            Some(word @ ("PROTOBUF" | "BYTES" | "AVRO" | "CSV" | "PARQUET" | "TEXT" | "NATIVE" | "NONE")) => {
-                return Err(self.unsupported(&format!("ENCODE {word}")).with_hint("use ENCODE JSON"));
+        let location = self.here();
+        let encoding = match self.peek_word().as_deref() {
+            Some("JSON") => Encoding::Json,
+            Some("BYTES") => Encoding::Bytes,
+            Some("PROTOBUF") => Encoding::Protobuf,
+            Some(word @ ("AVRO" | "CSV" | "PARQUET" | "TEXT" | "NATIVE" | "NONE")) => {
+                return Err(self
+                    .unsupported(&format!("ENCODE {word}"))
+                    .with_hint("use ENCODE JSON, ENCODE PROTOBUF or ENCODE BYTES"));
             }
-            _ => return Err(self.expected("JSON")),
-        }
-        if self.parser.peek_token_ref().token == Token::LParen
-            && let Some(option) = self.with_options()?.first()
-        {
-            let message = format!("the option \"{}\" of ENCODE JSON is not supported yet", option.key);
+            _ => return Err(self.expected("JSON, BYTES or PROTOBUF")),
+        };
+        self.parser.advance_token();
+        let options = match self.parser.peek_token_ref().token {
+            Token::LParen => self.with_options()?,
+            _ => Vec::new(),
+        };
+        if let (Encoding::Json | Encoding::Bytes, Some(option)) = (encoding, options.first()) {
+            let name = if encoding == Encoding::Json { "JSON" } else { "BYTES" };
+            let message = format!("the option \"{}\" of ENCODE {name} is not supported yet", option.key);
             return Err(
                 Error::user(sqlstate::FEATURE_NOT_SUPPORTED, message).at(self.text.position(option.key_location))
             );
         }
-        Ok(Encode::Json)
+        Ok(Format { encoding, location, options })
     }
 }

@@ -21,7 +21,7 @@ use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
 use weir_common::catalog::RelationKind;
 
 pub(crate) use copy::CopyFormat;
-pub(crate) use create_table::{ColumnDef, CreateTable};
+pub(crate) use create_table::{ColumnDef, CreateTable, Encoding, Format, WithOption};
 use cursor::Cursor;
 pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
 pub(crate) use declare::{Declare, Fetch};

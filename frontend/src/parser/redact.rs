@@ -22,7 +22,8 @@ pub(crate) fn redact(sql: &str, is_secret: impl Fn(&str) -> bool) -> Result<Stri
     let text = Text(sql);
     let mut shown = String::with_capacity(sql.len());
     let mut copied = 0;
-    for option in create.options.iter().filter(|option| is_secret(&option.key)) {
+    let options = create.options.iter().chain(&create.format.options);
+    for option in options.filter(|option| is_secret(&option.key)) {
         shown.push_str(&sql[copied..text.offset(option.value_span.start)]);
         shown.push_str(REDACTED);
         copied = text.offset(option.value_span.end);

@@ -1,0 +1,165 @@
+//! What a payload is divided into: the columns that a statement names are checked against the encoding, and where it names
+//! none they are found.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use prost_reflect::MessageDescriptor;
+use sqlparser::tokenizer::Location;
+use weir_common::catalog::{Encode, Origin};
+use weir_common::protobuf::{self, check};
+use weir_common::types::SqlType;
+
+use crate::error::{Error, sqlstate};
+use crate::parser::{ColumnDef, CreateTable, Encoding, Parsed};
+use crate::protobuf::Schema;
+
+/// The one column of a JSON table that was declared without any.
+const DOCUMENT: &str = "payload";
+
+/// PostgreSQL's bound.
+const NAME_BYTES_MAX: usize = 63;
+
+/// The statement with all its columns, and how they are read.
+pub(super) fn complete<'a>(
+    parsed: &Parsed,
+    create: &'a CreateTable,
+    schema: Option<Schema>,
+) -> Result<(Cow<'a, CreateTable>, Encode), Error> {
+    let at = |error: Error, location| error.at(parsed.position(location));
+    let is_named = create.columns.iter().any(|column| column.origin == Origin::Payload);
+    if let Some(location) = create.wildcard {
+        if is_named {
+            let error = Error::unsupported("columns beside * are not supported yet");
+            return Err(at(error.with_hint("name all columns, or write * alone"), location));
+        }
+        if create.format.encoding != Encoding::Protobuf {
+            let error = Error::user(sqlstate::SYNTAX_ERROR, "* needs a schema, which only ENCODE PROTOBUF has");
+            return Err(at(error.with_hint("name the columns"), location));
+        }
+    }
+    match (create.format.encoding, schema) {
+        (Encoding::Json, _) if is_named => Ok((Cow::Borrowed(create), Encode::Json)),
+        (Encoding::Json, _) => {
+            let document = column(DOCUMENT, SqlType::Jsonb, create.name.location);
+            Ok((Cow::Owned(with_columns(create, vec![document])), Encode::JsonDocument))
+        }
+        (Encoding::Bytes, _) => {
+            check_bytes(parsed, create)?;
+            Ok((Cow::Owned(with_raw_payload(create.clone())), Encode::Bytes))
+        }
+        (Encoding::Protobuf, Some(schema)) => {
+            let message = schema.message.descriptor().map_err(|error| schema_error(&error))?;
+            let create = if is_named {
+                check_columns(parsed, create, &message)?;
+                create.clone()
+            } else {
+                let columns = infer(create, &message, &schema.as_jsonb);
+                with_columns(create, columns.map_err(|error| at(error, create.format.location))?)
+            };
+            Ok((Cow::Owned(with_raw_payload(create)), Encode::Protobuf(schema.message)))
+        }
+        (Encoding::Protobuf, None) => Err(Error::internal("a Protobuf table is bound without its schema")),
+    }
+}
+
+/// The statement with these columns before those of INCLUDE.
+fn with_columns(create: &CreateTable, mut columns: Vec<ColumnDef>) -> CreateTable {
+    columns.extend(create.columns.iter().cloned());
+    CreateTable { columns, ..create.clone() }
+}
+
+/// The statement whose INCLUDE payload is not of JSON, and so is bytes.
+fn with_raw_payload(mut create: CreateTable) -> CreateTable {
+    for column in create.columns.iter_mut().filter(|column| column.origin == Origin::WholePayload) {
+        column.ty = SqlType::Bytea;
+    }
+    create
+}
+
+fn column(name: &str, ty: SqlType, location: Location) -> ColumnDef {
+    ColumnDef { name: name.to_owned(), ty, origin: Origin::Payload, location, not_null: None }
+}
+
+fn check_bytes(parsed: &Parsed, create: &CreateTable) -> Result<(), Error> {
+    let mut columns = create.columns.iter().filter(|column| column.origin == Origin::Payload);
+    let location = match (columns.next(), columns.next()) {
+        (Some(only), None) if only.ty == SqlType::Bytea => return Ok(()),
+        (Some(other), None) => other.location,
+        (_, Some(second)) => second.location,
+        (None, None) => create.name.location,
+    };
+    Err(Error::user(sqlstate::INVALID_TABLE_DEFINITION, "ENCODE BYTES takes exactly one column, of type bytea")
+        .with_hint("write CREATE TABLE t (data bytea) …; what else is known of a message comes with INCLUDE")
+        .at(parsed.position(location)))
+}
+
+fn check_columns(parsed: &Parsed, create: &CreateTable, message: &MessageDescriptor) -> Result<(), Error> {
+    let mut taken: HashMap<u32, &str> = HashMap::new();
+    for column in create.columns.iter().filter(|column| column.origin == Origin::Payload) {
+        let at = |error: Error| error.at(parsed.position(column.location));
+        let field = check(message, &column.name, &column.ty).map_err(|error| at(column_error(&column.name, &error)))?;
+        if let Some(first) = taken.insert(field.number(), &column.name) {
+            let error = protobuf::Error::Twice {
+                field: field.name().to_owned(),
+                first: first.to_owned(),
+                second: column.name.clone(),
+            };
+            // The same name twice is found, and told better, with all other columns.
+            if first != column.name {
+                return Err(at(column_error(&column.name, &error)));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn infer(create: &CreateTable, message: &MessageDescriptor, as_jsonb: &[String]) -> Result<Vec<ColumnDef>, Error> {
+    let fields = protobuf::columns(message, as_jsonb).map_err(|error| schema_error(&error))?;
+    if fields.is_empty() {
+        let text = format!("the message \"{}\" has no fields", message.full_name());
+        return Err(Error::user(sqlstate::INVALID_TABLE_DEFINITION, text));
+    }
+    if let Some(long) = fields.iter().find(|field| field.name.len() > NAME_BYTES_MAX) {
+        return Err(Error::user(
+            sqlstate::NAME_TOO_LONG,
+            format!("the name of the field \"{}\" is too long", long.name),
+        )
+        .with_hint("names of columns have at most 63 bytes: name the columns to read"));
+    }
+    Ok(fields.into_iter().map(|field| column(&field.name, field.ty, create.format.location)).collect())
+}
+
+fn column_error(column: &str, error: &protobuf::Error) -> Error {
+    let mapped = schema_error(error);
+    Error { message: format!("column \"{column}\": {}", mapped.message), ..mapped }
+}
+
+/// What a schema's error is to a client.
+pub(crate) fn schema_error(error: &protobuf::Error) -> Error {
+    let text = weir_common::error::chain(error);
+    let list = |what: &str, names: &[String]| match names {
+        [] => format!("there are no {what}"),
+        names => format!("{what} are {}", names.join(", ")),
+    };
+    match error {
+        protobuf::Error::Invalid(_) => Error::user(sqlstate::INVALID_PARAMETER_VALUE, text)
+            .with_hint("make it with protoc --include_imports --descriptor_set_out=schema, or give one .proto file"),
+        protobuf::Error::NoMessage { known, .. } => {
+            Error::user(sqlstate::UNDEFINED_OBJECT, text).with_hint(list("messages of the schema", known))
+        }
+        protobuf::Error::Recursive { message, .. } => Error::unsupported(text).with_hint(format!(
+            "read it as jsonb, with the option messages_as_jsonb = '{message}', or name the columns to read"
+        )),
+        protobuf::Error::TooDeep { .. } => {
+            Error::unsupported(text).with_hint("name the columns to read, or read a message in between as jsonb")
+        }
+        protobuf::Error::NoField { known, .. } => {
+            Error::user(sqlstate::UNDEFINED_COLUMN, text).with_hint(list("fields of the message", known))
+        }
+        protobuf::Error::Twice { .. } => Error::user(sqlstate::DUPLICATE_COLUMN, text),
+        protobuf::Error::Misfit { allowed, .. } => {
+            Error::user(sqlstate::DATATYPE_MISMATCH, text).with_hint(format!("it fits into {allowed}"))
+        }
+    }
+}
