@@ -1,5 +1,5 @@
 //! What DROP TABLE does on the server: it removes the consumers that Weir made for the table, guards included, and keeps
-//! those that it found. Invariant: it ends within [`DEADLINE`].
+//! those that it found. Invariant: it ends within ten seconds.
 
 use std::time::Duration;
 

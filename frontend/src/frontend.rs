@@ -384,7 +384,11 @@ impl Frontend {
                     check_kind(relation, kind).map_err(|error| error.at(parsed.position(name.location)))?;
                 }
                 None if if_exists => {}
-                None => find(&catalog, parsed, name).map(drop)?,
+                None => {
+                    let message = format!("{} \"{}\" does not exist", kind.as_str(), name.name);
+                    let missing = Error::user(sqlstate::UNDEFINED_TABLE, message);
+                    return Err(missing.at(parsed.position(name.location)));
+                }
             }
         }
         let mut notices = Vec::new();

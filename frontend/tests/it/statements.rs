@@ -123,7 +123,7 @@ async fn errors_say_what_where_and_what_to_do() {
         ("SELECT (SELECT id FROM events)", "21000 at 0: "),
         ("SELECT 1/0", "22012 at 0: "),
         ("SELECT 'x'::int", "22P02 at 0: "),
-        ("CREATE SOURCE s WITH (a = 1)", "0A000 at 8: CREATE SOURCE is not supported yet"),
+        ("CREATE SINK s WITH (a = 1)", "0A000 at 8: CREATE SINK is not supported yet"),
         ("INSERT INTO events VALUES (1)", "0A000 at 1: INSERT is not supported yet"),
         ("SELECT $1", "42P02 at 0: there is no parameter $1"),
         ("SELECT $10000000000", "42P02 at 8: there is no parameter $10000000000"),

@@ -266,7 +266,7 @@ fn what_is_not_a_message_of_the_schema_is_bad() {
         (b"\xac\x3f", "payload is not a message of the schema: end of a group that was not begun at byte 2"),
         (b"\xab\x3f\x08\x01", "payload is not a message of the schema: unexpected end at byte 4"),
         (
-            b"\xea\x01\x0b\x08\x80\x92\xb8\xc3\x98\xfe\xff\xff\xff\x01",
+            b"\xea\x01\x0b\x08\xff\x91\xb8\xc3\x98\xfe\xff\xff\xff\x01",
             "field \"at\": a timestamp beyond the years 1 to 9999",
         ),
         (b"\xf2\x01\x04\x08\x01\x10\x01", ""),
