@@ -5,19 +5,16 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, Int64Builder, ListArray, NullBufferBuilder, RecordBatch, StringBuilder, StructArray,
-    TimestampMicrosecondBuilder, UInt64Builder,
+    ArrayRef, BinaryBuilder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder, UInt64Builder,
 };
-use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use weir_common::catalog::{Origin, Table};
+use weir_common::catalog::Table;
 use weir_common::ids::{Sequence, SplitId, TableId};
 use weir_common::types::SqlType;
-use weir_connector_nats::reader::HeaderMap;
-use weir_connector_nats::{Message, headers};
+use weir_connector_nats::Message;
 
-use crate::decode::{BadRecord, block_schema};
+use crate::decode::{BadRecord, HeadersColumn, block_schema};
 use crate::state::keys::BlockKey;
 use crate::tail::Tail;
 
@@ -33,7 +30,7 @@ pub(crate) struct DeadLetters {
     streams: StringBuilder,
     sequences: Int64Builder,
     subjects: StringBuilder,
-    headers: Headers,
+    headers: HeadersColumn,
     payloads: BinaryBuilder,
     errors: StringBuilder,
     columns: StringBuilder,
@@ -56,7 +53,7 @@ impl DeadLetters {
             streams: StringBuilder::new(),
             sequences: Int64Builder::new(),
             subjects: StringBuilder::new(),
-            headers: Headers::new(),
+            headers: HeadersColumn::new(),
             payloads: BinaryBuilder::new(),
             errors: StringBuilder::new(),
             columns: StringBuilder::new(),
@@ -76,7 +73,7 @@ impl DeadLetters {
         self.streams.append_value(&self.split.0);
         self.sequences.append_value(i64::try_from(message.sequence).expect("a sequence fits into 63 bits"));
         self.subjects.append_value(message.subject.as_str());
-        self.bytes += self.headers.append(message.headers.as_ref());
+        self.bytes += self.headers.append(message.headers.as_deref());
         self.payloads.append_value(&message.payload);
         self.errors.append_value(error);
         self.columns.append_option(bad.column());
@@ -97,7 +94,7 @@ impl DeadLetters {
             Arc::new(self.streams.finish()),
             Arc::new(self.sequences.finish()),
             Arc::new(self.subjects.finish()),
-            Arc::new(self.headers.finish()),
+            self.headers.finish(),
             Arc::new(self.payloads.finish()),
             Arc::new(self.errors.finish()),
             Arc::new(self.columns.finish()),
@@ -107,46 +104,5 @@ impl DeadLetters {
         let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns).expect("the columns of the schema");
         let key = || BlockKey { table: self.table, vnode, split: self.split.clone(), sequence }.encode();
         Some(self.tail.close(key, rows))
-    }
-}
-
-/// A column of [`Origin::headers_type`].
-struct Headers {
-    names: StringBuilder,
-    values: BinaryBuilder,
-    /// Where each message's headers end, after a 0.
-    ends: Vec<i32>,
-    validity: NullBufferBuilder,
-}
-
-impl Headers {
-    fn new() -> Headers {
-        let validity = NullBufferBuilder::new(0);
-        Headers { names: StringBuilder::new(), values: BinaryBuilder::new(), ends: vec![0], validity }
-    }
-
-    /// Takes a message's headers; returns how many bytes they take.
-    fn append(&mut self, headers: Option<&HeaderMap>) -> usize {
-        let mut end = self.ends.last().copied().unwrap_or_default();
-        let mut bytes = 0;
-        for (name, value) in headers.into_iter().flat_map(headers::sorted) {
-            self.names.append_value(name);
-            self.values.append_value(value);
-            bytes += name.len() + value.len();
-            end += 1;
-        }
-        self.ends.push(end);
-        self.validity.append(headers.is_some());
-        bytes
-    }
-
-    fn finish(&mut self) -> ListArray {
-        let DataType::List(field) = Origin::headers_type().arrow() else { unreachable!("arrays are stored as lists") };
-        let DataType::Struct(fields) = field.data_type() else { unreachable!("its elements are structs") };
-        let columns: Vec<ArrayRef> = vec![Arc::new(self.names.finish()), Arc::new(self.values.finish())];
-        let elements = StructArray::new(fields.clone(), columns, None);
-        let ends = std::mem::replace(&mut self.ends, vec![0]);
-        let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
-        ListArray::new(field, offsets, Arc::new(elements), self.validity.finish())
     }
 }

@@ -63,6 +63,7 @@ use weir_connector_nats::Message;
 use cell::{Cell, Scratch, Span};
 use column::Builder;
 use fields::Fields;
+pub(crate) use included::HeadersColumn;
 use json::Scanner;
 
 /// The hidden column behind a table's own: the stream sequence of each row, UInt64 and never null.
@@ -168,6 +169,8 @@ pub struct Decoder {
     partition: String,
     reader: Reader,
     columns: Vec<ColumnState>,
+    /// What INCLUDE adds, as far as it becomes cells.
+    included: Vec<Included>,
     /// The places of the primary key's columns.
     primary_key: Vec<usize>,
     sequences: Vec<u64>,
@@ -187,11 +190,25 @@ enum Reader {
 
 struct ColumnState {
     name: String,
-    ty: SqlType,
-    origin: Origin,
-    /// Its place in the scratch row. Columns that are filled from fields of the payload come first there.
-    cell: usize,
+    filled: Filled,
     builder: Builder,
+}
+
+/// What a column is filled from, once a record is known to be good.
+#[derive(Clone, Copy)]
+enum Filled {
+    /// A cell of the scratch row. Those of columns that are filled from fields of the payload come first there.
+    Cell(usize),
+    Offset,
+    Subject,
+    Partition,
+}
+
+/// A column whose cell is made of something else than fields of the payload.
+struct Included {
+    cell: usize,
+    origin: Origin,
+    ty: SqlType,
 }
 
 impl Decoder {
@@ -201,19 +218,31 @@ impl Decoder {
     /// If a column that is not filled from the payload has another type than its origin brings.
     pub fn new(columns: &[Column], partition: &str) -> Decoder {
         let fields: Vec<&Column> = columns.iter().filter(|column| column.origin == Origin::Payload).collect();
-        let (mut next_field, mut next_included) = (0, fields.len());
+        let (mut field, mut included) = (0, Vec::new());
         let states = columns.iter().map(|column| {
             assert!(included::fits(column), "column \"{}\" cannot be of type {}", column.name, column.ty);
-            let next = if column.origin == Origin::Payload { &mut next_field } else { &mut next_included };
-            let (origin, builder) = (column.origin.clone(), Builder::new(&column.ty));
-            let state = ColumnState { name: column.name.clone(), ty: column.ty.clone(), origin, cell: *next, builder };
-            *next += 1;
-            state
+            let filled = match &column.origin {
+                Origin::Offset => Filled::Offset,
+                Origin::Subject => Filled::Subject,
+                Origin::Partition => Filled::Partition,
+                Origin::Payload => {
+                    field += 1;
+                    Filled::Cell(field - 1)
+                }
+                origin => {
+                    let cell = fields.len() + included.len();
+                    included.push(Included { cell, origin: origin.clone(), ty: column.ty.clone() });
+                    Filled::Cell(cell)
+                }
+            };
+            ColumnState { name: column.name.clone(), filled, builder: Builder::new(&column.ty) }
         });
+        let states: Vec<ColumnState> = states.collect();
         Decoder {
             schema: block_schema(columns),
             partition: partition.to_owned(),
-            columns: states.collect(),
+            columns: states,
+            included,
             primary_key: Vec::new(),
             scratch: Scratch::new(columns.len()),
             reader: Reader::Json(Fields::new(fields)),
@@ -268,10 +297,8 @@ impl Decoder {
         self.scratch.clear();
         // Cells point into the payload only where it is text.
         let text = self.reader.read(payload, &mut self.scratch)?;
-        for column in &self.columns {
-            if let Some(cell) = included::cell(&column.origin, &column.ty, message, text, &mut self.scratch.arena)? {
-                self.scratch.cells[column.cell] = cell;
-            }
+        for Included { cell, origin, ty } in &self.included {
+            self.scratch.cells[*cell] = included::cell(origin, ty, message, text, &mut self.scratch.arena)?;
         }
         if payload.len() + self.scratch.bytes() > RECORD_BYTES_MAX {
             return Err(BadRecord::TooLarge);
@@ -280,11 +307,11 @@ impl Decoder {
         self.check_key(subject)?;
         let mut digits = [0; 20];
         for column in &mut self.columns {
-            self.bytes += match column.origin {
-                Origin::Offset => column.builder.append_text(decimal(sequence, &mut digits)),
-                Origin::Subject => column.builder.append_text(subject),
-                Origin::Partition => column.builder.append_text(&self.partition),
-                _ => column.builder.append(self.scratch.cells[column.cell], text, &self.scratch),
+            self.bytes += match column.filled {
+                Filled::Cell(cell) => column.builder.append(self.scratch.cells[cell], text, &self.scratch),
+                Filled::Offset => column.builder.append_text(decimal(sequence, &mut digits)),
+                Filled::Subject => column.builder.append_text(subject),
+                Filled::Partition => column.builder.append_text(&self.partition),
             };
         }
         self.sequences.push(sequence);
@@ -298,10 +325,10 @@ impl Decoder {
         let mut bytes = 0;
         for &place in &self.primary_key {
             let column = &self.columns[place];
-            bytes += match column.origin {
-                Origin::Subject => subject.len(),
-                Origin::Offset | Origin::Partition => 0,
-                _ => match self.scratch.cells[column.cell] {
+            bytes += match column.filled {
+                Filled::Subject => subject.len(),
+                Filled::Offset | Filled::Partition => 0,
+                Filled::Cell(cell) => match self.scratch.cells[cell] {
                     Cell::Null => return Err(BadRecord::NullKey { column: column.name.clone() }),
                     cell => cell.len(),
                 },

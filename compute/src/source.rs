@@ -10,9 +10,9 @@ use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 use tonic::Status;
 use tracing::info;
-use weir_common::catalog::Table;
+use weir_common::catalog::{SplitStart, Table};
 use weir_common::error::{Kind, chain};
-use weir_common::ids::{Sequence, SplitId};
+use weir_common::ids::Sequence;
 use weir_common::rpc;
 use weir_common::task::Group;
 use weir_connector_nats::options::{ConsumerName, OnError};
@@ -36,7 +36,7 @@ pub(crate) struct SourceRead {
     options: Arc<Options>,
     projection: Vec<usize>,
     limit: u64,
-    split: SplitId,
+    start: SplitStart,
     /// The first sequence, and the last one if the statement has a bound of its own.
     from: Sequence,
     to: Option<Sequence>,
@@ -77,14 +77,15 @@ impl SourceRead {
         if projection.iter().any(|column| *column >= table.declared.columns.len()) {
             return Err(rpc::Error::new(Kind::Internal, "projection of a column that the source does not have"));
         }
-        let start = table.splits.first().ok_or_else(|| rpc::Error::new(Kind::Internal, "a source without a split"))?;
+        let start = table.splits.first().cloned();
+        let start = start.ok_or_else(|| rpc::Error::new(Kind::Internal, "a source without a split"))?;
         Ok(SourceRead {
-            split: start.split.clone(),
             owner: owner.to_owned(),
             options: Arc::new(options),
             projection,
             limit,
             from: start.sequence.max(Sequence(request.from_sequence.unwrap_or_default())),
+            start,
             to: request.to_sequence.map(Sequence),
             table,
         })
@@ -107,9 +108,8 @@ impl SourceRead {
     }
 
     async fn read(&self, group: &Group, out: &mpsc::Sender<Result<ScanResponse, Status>>) -> Result<End, rpc::Error> {
-        let (options, split, owner) = (Arc::clone(&self.options), self.split.clone(), self.owner.clone());
-        let start = self.table.splits.iter().find(|start| start.split == split);
-        let stream_created = start.and_then(|start| start.stream_created.clone());
+        let SplitStart { split, stream_created, .. } = self.start.clone();
+        let (options, owner) = (Arc::clone(&self.options), self.owner.clone());
         let config = ReaderConfig { options, split, position: self.from, stream_created, stored: false, owner };
         let mut reader = Reader::spawn(config, group);
         let control = reader.control();
@@ -191,7 +191,7 @@ impl<'a> Rows<'a> {
     /// If the stored schema of the messages cannot be used, although it could when the source was created.
     fn new(read: &'a SourceRead, out: &'a mpsc::Sender<Result<ScanResponse, Status>>) -> Result<Rows<'a>, rpc::Error> {
         let declared = &read.table.declared;
-        let decoder = Decoder::new(&declared.columns, &read.split.0)
+        let decoder = Decoder::new(&declared.columns, &read.start.split.0)
             .with_encode(&declared.source.encode, &declared.columns)
             .map_err(|error| rpc::Error::new(Kind::Corrupt, chain(&error)))?;
         Ok(Rows { read, decoder, out, left: read.limit, skipped: 0 })

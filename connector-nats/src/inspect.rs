@@ -8,8 +8,8 @@ use crate::connect;
 use crate::consumer;
 use crate::error::Error;
 use crate::options::{Options, Start};
-use crate::preflight::unique_name;
-use crate::subject;
+use crate::preflight::{DEADLINE, check_stream, unique_name};
+use crate::retention::{self, Retention};
 
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,33 +49,14 @@ impl Severity {
 /// Versions below this one are not tested.
 const SERVER_MIN: (u64, u64) = (2, 10);
 
-/// Looks at everything that CREATE would look at.
-pub async fn inspect(options: &Options, owner: &str) -> Vec<Finding> {
+/// Looks at everything that CREATE would look at: of a table, whose rows are `stored`, or of a source. Ends within
+/// [`DEADLINE`].
+pub async fn inspect(options: &Options, owner: &str, stored: bool) -> Vec<Finding> {
     let mut findings = Findings::default();
-    for notice in &options.notices {
-        findings.warn("options", notice.clone(), None);
-    }
-    let api = match connect::connect(options, &format!("weir {owner} explain")).await {
-        Ok(connection) => Api::new(connection),
-        Err(error) => {
-            findings.fail("connection", &error);
-            return findings.0;
-        }
-    };
-    findings.server(&api);
-    let stream = api.stream_info(&options.stream).await;
-    match &stream {
-        Ok(stream) => findings.stream(options, stream),
-        Err(Error::NoStream { .. }) if options.allow_create_stream => {
-            let subjects = options.subjects.join(", ");
-            findings.say("stream", format!("stream \"{}\" would be created with subjects {subjects}", options.stream));
-        }
-        Err(error) => findings.fail("stream", error),
-    }
-    findings.permissions(&api, options).await;
-    if let Ok(stream) = &stream {
-        findings.consumer(&api, options, stream, owner).await;
-        findings.splits(options, stream);
+    let looking = Box::pin(findings.look(options, owner, stored));
+    if tokio::time::timeout(DEADLINE, looking).await.is_err() {
+        let what = format!("to look at stream \"{}\"", options.stream);
+        findings.fail("connection", &Error::Timeout { what, within: DEADLINE });
     }
     findings.0
 }
@@ -84,6 +65,35 @@ pub async fn inspect(options: &Options, owner: &str) -> Vec<Finding> {
 struct Findings(Vec<Finding>);
 
 impl Findings {
+    async fn look(&mut self, options: &Options, owner: &str, stored: bool) {
+        for notice in &options.notices {
+            self.warn("options", notice.clone(), None);
+        }
+        let api = match connect::connect(options, &format!("weir {owner} explain")).await {
+            Ok(connection) => Api::new(connection),
+            Err(error) => return self.fail("connection", &error),
+        };
+        self.server(&api);
+        let stream = match api.stream_info(&options.stream).await {
+            Ok(stream) => Some(stream),
+            Err(Error::NoStream { .. }) if options.allow_create_stream => {
+                let subjects = options.subjects.join(", ");
+                self.say("stream", format!("stream \"{}\" would be created with subjects {subjects}", options.stream));
+                None
+            }
+            Err(error) => {
+                self.fail("stream", &error);
+                None
+            }
+        };
+        let retention = stream.as_ref().and_then(|stream| self.stream(options, stream, stored));
+        self.permissions(&api, options, retention).await;
+        if let (Some(stream), Some(retention)) = (&stream, retention) {
+            self.consumer(&api, options, stream, retention, owner).await;
+            self.splits(options, stream);
+        }
+    }
+
     fn say(&mut self, topic: &'static str, finding: String) {
         self.0.push(Finding { topic, severity: Severity::Info, finding, hint: None });
     }
@@ -110,34 +120,34 @@ impl Findings {
         }
     }
 
-    fn stream(&mut self, options: &Options, stream: &StreamInfo) {
+    /// What the stream is, and what it keeps, if it can be read at all.
+    fn stream(&mut self, options: &Options, stream: &StreamInfo, stored: bool) -> Option<Retention> {
         let (config, state) = (&stream.config, stream.state);
-        let retention = if config.retention.is_empty() { "limits" } else { &config.retention };
+        let kept = Retention::of(config).map_or(config.retention.as_str(), |known| known.as_str());
         let text = format!(
-            "stream \"{}\" has retention {retention} and {} messages, {} to {}",
+            "stream \"{}\" has {kept} retention and {} messages, {} to {}",
             options.stream, state.messages, state.first_seq, state.last_seq
         );
         self.say("stream", text);
-        let held = &config.subjects;
-        for wanted in consumer::wanted_subjects(options) {
-            let is_held = held.iter().any(|pattern| subject::intersect(pattern, wanted).is_some());
-            if consumer::is_plain(config) && !is_held {
-                let (stream, subject) = (options.stream.clone(), wanted.clone());
-                self.fail("subject", &Error::NoSubject { stream, subject, held: held.clone() });
+        let retention = match check_stream(options, stream, stored) {
+            Ok(retention) => retention,
+            Err(error) => {
+                self.fail("stream", &error);
+                return None;
             }
-        }
+        };
         match retention {
-            "workqueue" => self.warn(
+            Retention::Limits => {}
+            Retention::WorkQueue => self.warn(
                 "retention",
                 "acknowledged messages are deleted: what the table has read is in the table only".to_owned(),
                 Some("one table reads a subject of a work queue; use retention limits where others read it too"),
             ),
-            "interest" => self.warn(
+            Retention::Interest => self.warn(
                 "retention",
                 "messages that all consumers have acknowledged are deleted: the table has no history".to_owned(),
-                Some("the table begins with what is published after it is created"),
+                Some("the table begins with what other consumers still hold"),
             ),
-            _ => {}
         }
         if config.max_age > 0 || config.max_bytes > 0 || config.max_msgs > 0 {
             self.warn(
@@ -146,18 +156,21 @@ impl Findings {
                 Some("watch lag_seconds and lost_messages in weir_catalog.splits"),
             );
         }
+        Some(retention)
     }
 
     /// Whether the user may ask for what reading needs.
-    async fn permissions(&mut self, api: &Api, options: &Options) {
+    async fn permissions(&mut self, api: &Api, options: &Options, retention: Option<Retention>) {
         let (stream, name) = (&options.stream, options.consumer.name.given().unwrap_or("weir-explain"));
-        let parts = [
+        let mut parts = vec![
             format!("CONSUMER.CREATE.{stream}.{name}"),
             format!("CONSUMER.DELETE.{stream}.{name}"),
             format!("CONSUMER.INFO.{stream}.{name}"),
             format!("CONSUMER.MSG.NEXT.{stream}.{}", unique_name(api)),
             format!("STREAM.MSG.GET.{stream}"),
         ];
+        // Guards are found by listing.
+        parts.extend((retention == Some(Retention::Interest)).then(|| format!("CONSUMER.LIST.{stream}")));
         let mut denied = 0;
         for part in parts {
             if let Err(error @ Error::Denied { .. }) = api.probe(&part).await {
@@ -170,8 +183,12 @@ impl Findings {
         }
     }
 
-    async fn consumer(&mut self, api: &Api, options: &Options, stream: &StreamInfo, owner: &str) {
-        let Some(name) = options.consumer.name.given() else {
+    async fn consumer(&mut self, api: &Api, options: &Options, stream: &StreamInfo, retention: Retention, owner: &str) {
+        let kind = retention::consumer_name(options, retention, owner);
+        for notice in retention::notices(options, retention, &kind) {
+            self.warn("consumer", notice, None);
+        }
+        let Some(name) = kind.given() else {
             return self.say("consumer", "without a name: nothing is acknowledged, Weir keeps the position".to_owned());
         };
         match api.consumer_info(&options.stream, name).await {

@@ -103,10 +103,7 @@ async fn look_up(
     let api = Api::new(connect::connect(options, &format!("weir {owner} preflight")).await?);
     let mut notices = options.notices.clone();
     let stream = find_or_create_stream(&api, options, &mut notices).await?;
-    let retention = consumer::retention(&options.stream, &stream.config)?;
-    retention::check_use(&options.stream, retention, stored)?;
-    retention::check(options, retention)?;
-    check_subjects(options, &stream)?;
+    let retention = check_stream(options, &stream, stored)?;
     let kind = retention::consumer_name(options, retention, owner);
     notices.extend(retention::notices(options, retention, &kind));
     let mut sequence = resolve_start(&api, options, &stream, &mut notices).await?;
@@ -134,6 +131,15 @@ async fn find_or_create_stream(api: &Api, options: &Options, notices: &mut Vec<S
         }
         result => result,
     }
+}
+
+/// Whether a stream can be read with these options, and what it keeps.
+pub(crate) fn check_stream(options: &Options, stream: &StreamInfo, stored: bool) -> Result<Retention, Error> {
+    let retention = consumer::retention(&options.stream, &stream.config)?;
+    retention::check_use(&options.stream, retention, stored)?;
+    retention::check(options, retention)?;
+    check_subjects(options, stream)?;
+    Ok(retention)
 }
 
 /// Every subject must be one that the stream can hold. What a mirror or a collecting stream holds is not known.

@@ -181,7 +181,8 @@ impl meta_server::Meta for Service {
             .map_err(|error| rpc::Error::new(Kind::Internal, format!("table is not readable: {error}")))?;
         let options =
             Options::parse(&new.source.options).map_err(weir_connector_nats::Error::from).map_err(rpc::Error::from)?;
-        let findings = inspect(&options, &format!("{}/{}", self.config.cluster, new.name)).await;
+        let findings =
+            inspect(&options, &format!("{}/{}", self.config.cluster, new.name), new.kind == RelationKind::Table).await;
         let findings = findings.into_iter().map(|found| proto::Finding {
             topic: found.topic.to_owned(),
             severity: found.severity.as_str().to_owned(),

@@ -1,12 +1,14 @@
 //! Columns that INCLUDE adds: what a message brings besides the fields of its payload.
 
+use arrow::array::ArrayRef;
 use weir_common::catalog::{Column, Origin};
 use weir_common::types::SqlType;
 use weir_connector_nats::reader::{HeaderMap, HeaderValue};
 use weir_connector_nats::{Message, headers};
 
 use super::BadRecord;
-use super::cell::{Arena, Cell, Span};
+use super::cell::{Arena, Cell, Scratch, Span};
+use super::column::Builder;
 use super::json::{Scanner, Value};
 use super::jsonb;
 
@@ -22,33 +24,36 @@ pub(super) fn fits(column: &Column) -> bool {
     }
 }
 
-/// The cell of an included column; nothing for columns that need none. `text` is the message's payload, which the scanner has
-/// accepted, if it is JSON.
+/// The cell of an included column. `text` is the message's payload, which the scanner has accepted, if it is JSON.
 ///
 /// # Errors
 /// [`BadRecord::NoJsonb`] if the payload as a whole is wanted and has no normal form.
-#[inline]
+///
+/// # Panics
+/// If the column is filled without a cell.
 pub(super) fn cell(
     origin: &Origin,
     ty: &SqlType,
     message: &Message,
     text: &str,
     arena: &mut Arena,
-) -> Result<Option<Cell>, BadRecord> {
-    Ok(Some(match origin {
-        Origin::Payload | Origin::Offset | Origin::Subject | Origin::Partition => return Ok(None),
+) -> Result<Cell, BadRecord> {
+    Ok(match origin {
+        Origin::Payload | Origin::Offset | Origin::Subject | Origin::Partition => {
+            unreachable!("{origin:?} is not made into a cell here")
+        }
         Origin::Timestamp => {
             Cell::Integer(i64::try_from(message.stored_ns / 1000).expect("the nanoseconds fit into 64 bits"))
         }
         Origin::WholePayload if *ty == SqlType::Bytea => Cell::Bytes(push_bytes(&message.payload, arena)),
         Origin::WholePayload => whole(text, arena)?,
-        Origin::Headers => message.headers.as_ref().map_or(Cell::Null, |headers| all(headers, arena)),
-        Origin::Header { name } => match message.headers.as_ref().and_then(|headers| first(headers, name)) {
+        Origin::Headers => message.headers.as_deref().map_or(Cell::Null, |headers| all(headers, arena)),
+        Origin::Header { name } => match message.headers.as_deref().and_then(|headers| first(headers, name)) {
             Some(value) if *ty == SqlType::Varchar => Cell::Text(push_text(value, arena)),
             Some(value) => Cell::Bytes(push_bytes(value.as_bytes(), arena)),
             None => Cell::Null,
         },
-    }))
+    })
 }
 
 /// The jsonb of a payload that the scanner has accepted. JSON's null is NULL, as it is in a field.
@@ -63,6 +68,29 @@ pub(super) fn whole(text: &str, arena: &mut Arena) -> Result<Cell, BadRecord> {
     match jsonb::normalise(value, text, &mut arena.jsonb, &mut arena.text) {
         Some(()) => Ok(Cell::Text(Span::new(start, arena.text.len()))),
         None => Err(BadRecord::NoJsonb),
+    }
+}
+
+/// A column of all headers under construction, for whoever has no scratch row.
+pub(crate) struct HeadersColumn {
+    builder: Builder,
+    scratch: Scratch,
+}
+
+impl HeadersColumn {
+    pub(crate) fn new() -> HeadersColumn {
+        HeadersColumn { builder: Builder::new(&Origin::headers_type()), scratch: Scratch::new(0) }
+    }
+
+    /// Takes a message's headers; returns how many bytes they take.
+    pub(crate) fn append(&mut self, headers: Option<&HeaderMap>) -> usize {
+        self.scratch.clear();
+        let cell = headers.map_or(Cell::Null, |headers| all(headers, &mut self.scratch.arena));
+        self.builder.append(cell, "", &self.scratch)
+    }
+
+    pub(crate) fn finish(&mut self) -> ArrayRef {
+        self.builder.finish()
     }
 }
 

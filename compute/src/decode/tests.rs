@@ -313,7 +313,7 @@ fn headers_time_and_the_whole_payload_are_columns() {
     ];
     let mut with_headers = message(r#"{"zz":[1e2], "a":7}"#, 1, "subject");
     with_headers.stored_ns = 1_700_000_000_123_456_789;
-    let headers = with_headers.headers.insert(Default::default());
+    let headers = with_headers.headers.insert(Box::default());
     for (name, value) in [("b", "2"), ("B", "x"), ("b", "1")] {
         headers.append(name, value);
     }

@@ -190,8 +190,11 @@ impl Attempt {
         Ok(())
     }
 
-    /// What the stream no longer holds from the position on, as far as that is news.
+    /// What the stream no longer holds from the position on, as far as that is news. Whoever stores nothing has lost nothing.
     fn gap(&mut self, info: &StreamInfo) -> Result<Option<Gap>, Error> {
+        if !self.stored {
+            return Ok(None);
+        }
         let first = info.state.first_seq;
         let from = self.position.0.max(self.known.first_seq);
         let Some(count) = first.checked_sub(from).filter(|count| *count > 0) else { return Ok(None) };

@@ -63,8 +63,9 @@ pub struct Message {
     pub subject: Subject,
     /// When the server stored it, in nanoseconds since 1970.
     pub stored_ns: u64,
-    /// What it was published with; nothing also where [`crate::headers`] cannot read it.
-    pub headers: Option<HeaderMap>,
+    /// What it was published with; nothing also where [`crate::headers`] cannot read it. Boxed, because most messages have
+    /// none, and batches of thousands of messages are moved and dropped.
+    pub headers: Option<Box<HeaderMap>>,
     /// What was published.
     pub payload: Bytes,
 }

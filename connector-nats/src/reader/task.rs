@@ -298,6 +298,7 @@ impl Task {
                 if live.selection.as_ref().is_none_or(|selection| selection.admits(&message.subject)) {
                     let async_nats::Message { subject, payload, headers, length, .. } = message;
                     let Delivered { stream_seq: sequence, stored_ns, .. } = delivered;
+                    let headers = headers.map(Box::new);
                     batch.push(Message { sequence, subject, stored_ns, headers, payload });
                     return length;
                 }

@@ -5,7 +5,7 @@ use weir_connector_nats::inspect::{Finding, Severity, inspect};
 use crate::support::{OWNER, Server, create_stream, free_port, options};
 
 async fn found(port: u16, pairs: &[(&str, &str)]) -> Vec<Finding> {
-    inspect(&options(port, pairs), OWNER).await
+    inspect(&options(port, pairs), OWNER, true).await
 }
 
 fn errors(findings: &[Finding]) -> Vec<(&str, &str)> {
@@ -49,4 +49,26 @@ async fn what_cannot_be_reached_is_one_finding() {
     let server = Server::start().await;
     let missing = found(server.port, &[]).await;
     assert!(errors(&missing)[0].1.contains("allow_create_stream"), "{missing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_create_would_refuse_of_a_stream_is_an_error_here_too() {
+    let server = Server::start().await;
+    let config = async_nats::jetstream::stream::Config {
+        name: "events".to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        retention: async_nats::jetstream::stream::RetentionPolicy::Interest,
+        ..Default::default()
+    };
+    server.jetstream().await.create_stream(config).await.expect("the stream can be created");
+    let allowed = found(server.port, &[]).await;
+    assert_eq!(errors(&allowed), []);
+    let durable = |found: &&Finding| found.topic == "consumer" && found.finding.contains("weir-test-events_table");
+    assert!(allowed.iter().any(|found| durable(&found)), "{allowed:?}");
+    let refused = found(server.port, &[("allow_interest_stream", "false")]).await;
+    assert!(errors(&refused)[0].1.contains("allow_interest_stream"), "{refused:?}");
+    let all = found(server.port, &[("consumer.ack_policy", "all")]).await;
+    assert!(errors(&all)[0].1.contains("consumer.ack_policy"), "{all:?}");
+    let source = inspect(&options(server.port, &[]), OWNER, false).await;
+    assert_eq!(errors(&source).len(), 1, "nothing of it would be stored: {source:?}");
 }

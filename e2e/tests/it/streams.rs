@@ -216,7 +216,7 @@ fn explain_create_says_what_create_would_find_and_changes_nothing() {
         let found = answer.to_string();
         for part in [
             "nats-server 2.",
-            "retention limits and 3 messages, 1 to 3",
+            "Limits retention and 3 messages, 1 to 3",
             "discards old messages",
             "everything that reading needs is permitted",
             "consumer \"d\" would be created",
@@ -234,6 +234,21 @@ fn explain_create_says_what_create_would_find_and_changes_nothing() {
         ensure!(stream.get_info().await?.state.consumer_count == 0);
         ensure!(nats.jetstream().await?.get_stream("OTHER").await.is_err(), "nothing is created");
         ensure!(sql.query("SHOW TABLES").await?.rows.is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn a_source_reads_what_its_stream_still_holds_and_has_lost_nothing() {
+    scenario("source-purged", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        create(&mut sql, &nats, "s", ", on_gap = 'fail'").await?;
+        publish_numbers(&nats, "events.a", 0..100).await?;
+        ensure!(sql.value::<u64>("SELECT count(*) FROM s").await? == 100);
+        nats.jetstream().await?.get_stream("EVENTS").await?.purge().sequence(61).await?;
+        ensure!(sql.value::<u64>("SELECT count(*) FROM s").await? == 40);
+        ensure!(sql.value::<u64>("SELECT count(*) FROM s WHERE sequence::bigint > 1000").await? == 0);
         Ok(())
     });
 }

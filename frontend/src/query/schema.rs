@@ -12,14 +12,13 @@ use datafusion::logical_expr::TableType;
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 
-use weir_common::catalog::RelationKind;
 use weir_common::types::SqlType;
 
 use super::information::Information;
 use super::splits;
 use crate::catalog::{Catalog, CatalogCache, Job};
 use crate::parser::{DATABASE, SCHEMA};
-use crate::scan::{ReadSource, ScannedTable};
+use crate::scan::ScannedTable;
 
 pub(super) const PG_CATALOG: &str = "pg_catalog";
 pub(super) const INFORMATION_SCHEMA: &str = "information_schema";
@@ -76,10 +75,7 @@ impl SchemaProvider for Public {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let table = self.0.table(name).cloned();
-        Ok(table.map(|table| match table.declared.kind {
-            RelationKind::Table => Arc::new(ScannedTable::new(table)) as Arc<dyn TableProvider>,
-            RelationKind::Source => Arc::new(ReadSource::new(table)),
-        }))
+        Ok(table.map(|table| Arc::new(ScannedTable::new(table)) as Arc<dyn TableProvider>))
     }
 
     fn table_exist(&self, name: &str) -> bool {

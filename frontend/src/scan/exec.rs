@@ -1,4 +1,4 @@
-//! The plan node that scans a table: one partition a slot, all of one snapshot.
+//! The plan node that scans: a table with one partition a slot, all of one snapshot, or a source with a single one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,80 +14,79 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{Stream, TryStreamExt, stream};
 use tracing::{Instrument, Span, info_span};
-use weir_common::catalog::Table;
+use weir_common::catalog::{RelationKind, Table};
 use weir_common::error::Kind;
+use weir_common::ids::SlotId;
 use weir_common::rpc;
 use weir_common::telemetry::trace;
-use weir_proto::{ScanRequest, ScanResponse};
+use weir_proto::{ReadSourceRequest, ScanRequest, ScanResponse};
 
 use super::client::ComputeNodes;
 use super::decode::decode;
+use super::narrowing::Narrowing;
 use crate::meta::Slot;
 use crate::snapshot::Snapshot;
 
+/// What a statement wants of a table or source.
+#[derive(Clone, Debug)]
+pub(super) struct Scan {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) nodes: Arc<ComputeNodes>,
+    pub(super) table: Arc<Table>,
+    /// Indexes into the table's columns.
+    pub(super) projection: Vec<usize>,
+    /// What need not be read of a source.
+    pub(super) narrowing: Narrowing,
+    /// A slot need not send more rows than this.
+    pub(super) limit: Option<usize>,
+}
+
 #[derive(Debug)]
 pub(super) struct ScanExec {
-    snapshot: Arc<Snapshot>,
-    nodes: Arc<ComputeNodes>,
-    table: Arc<Table>,
-    /// Indexes into the table's columns.
-    projection: Vec<usize>,
+    scan: Scan,
     schema: SchemaRef,
-    /// A slot need not send more rows than this.
-    limit: Option<usize>,
+    /// Those that are asked, a partition each.
+    slots: Vec<Slot>,
     properties: Arc<PlanProperties>,
     /// That of the statement, in which the plan is made; it is executed in tasks that know nothing of it.
     statement: Span,
 }
 
 impl ScanExec {
-    pub(super) fn new(
-        snapshot: Arc<Snapshot>,
-        nodes: Arc<ComputeNodes>,
-        table: Arc<Table>,
-        projection: Vec<usize>,
-        schema: SchemaRef,
-        limit: Option<usize>,
-    ) -> ScanExec {
+    /// # Errors
+    /// Unavailable, if there is no node to read a source; Internal for columns that the table does not have.
+    pub(super) fn new(scan: Scan) -> Result<ScanExec> {
+        let schema = Arc::new(scan.table.schema().project(&scan.projection)?);
+        let slots = scan.slots()?;
         let properties = PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&schema)),
-            Partitioning::UnknownPartitioning(snapshot.slots.len()),
+            Partitioning::UnknownPartitioning(slots.len()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        let (properties, statement) = (Arc::new(properties), Span::current());
-        ScanExec { snapshot, nodes, table, projection, schema, limit, properties, statement }
-    }
-
-    fn request(&self, slot: &Slot) -> ScanRequest {
-        ScanRequest {
-            term: Some(self.snapshot.term.into()),
-            epoch: self.snapshot.epoch.0,
-            slot: slot.slot.0,
-            table: self.table.id.0,
-            projection: self.projection.iter().map(|column| *column as u32).collect(),
-            limit: self.limit.map(|limit| limit as u64),
-        }
+        Ok(ScanExec { scan, schema, slots, properties: Arc::new(properties), statement: Span::current() })
     }
 
     /// The slot's rows. The request is sent when the stream is first polled; dropping the stream ends the scan.
     fn rows(&self, slot: &Slot) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
-        let mut client = self.nodes.client(&slot.address, &self.snapshot)?;
-        let request = self.request(slot);
-        let schema = Arc::clone(&self.schema);
+        let mut client = self.scan.nodes.client(&slot.address, &self.scan.snapshot)?;
+        let (scan, asked, schema) = (self.scan.clone(), slot.slot, Arc::clone(&self.schema));
         let place = format!("slot {} at {}", slot.slot, slot.address);
-        // The pin outlives the scan.
-        let snapshot = Arc::clone(&self.snapshot);
         let span = info_span!(
-            target: trace::TARGET, parent: &self.statement, "scan", otel.kind = "client",
-            job = self.table.declared.name, slot = %slot.slot, term = %self.snapshot.term, epoch = %self.snapshot.epoch
+            target: trace::TARGET, parent: &self.statement, "scan", otel.kind = "client", job = scan.table.declared.name,
+            slot = %slot.slot, term = %scan.snapshot.term, epoch = %scan.snapshot.epoch
         );
-        let scan = span.clone();
+        let entered = span.clone();
         let opened = async move {
             let failed = move |error: rpc::Error| failed(&place, error);
-            let responses = client.scan(request).await.map_err(|status| failed(status.into()))?.into_inner();
+            let responses = match scan.table.declared.kind {
+                RelationKind::Table => client.scan(scan.of_slot(asked)).await,
+                RelationKind::Source => client.read_source(scan.of_source()).await,
+            };
+            let responses = responses.map_err(|status| failed(status.into()))?.into_inner();
             let batches = until_done(responses.map_err(rpc::Error::from)).and_then(move |response| {
-                let _held = (&snapshot, &scan);
+                // The pin, which the scan has a part in, outlives it.
+                let _held = (&scan, &entered);
                 std::future::ready(decode(response, &schema))
             });
             Ok::<_, DataFusionError>(batches.map_err(failed))
@@ -97,9 +96,54 @@ impl ScanExec {
     }
 }
 
+impl Scan {
+    /// Whom to ask: a table's rows are in all slots, a source is read by one node. Sources are spread over the nodes.
+    fn slots(&self) -> Result<Vec<Slot>> {
+        let slots = &self.snapshot.slots;
+        match self.table.declared.kind {
+            RelationKind::Table => Ok(slots.clone()),
+            RelationKind::Source => {
+                let place = usize::try_from(self.table.id.0).ok().and_then(|id| id.checked_rem(slots.len()));
+                let reader = place.map(|place| vec![slots[place].clone()]);
+                reader.ok_or_else(|| {
+                    let message = "no compute node is there to read the source";
+                    DataFusionError::External(Box::new(rpc::Error::new(Kind::Unavailable, message)))
+                })
+            }
+        }
+    }
+
+    fn columns(&self) -> Vec<u32> {
+        self.projection.iter().map(|column| *column as u32).collect()
+    }
+
+    fn of_slot(&self, slot: SlotId) -> ScanRequest {
+        ScanRequest {
+            term: Some(self.snapshot.term.into()),
+            epoch: self.snapshot.epoch.0,
+            slot: slot.0,
+            table: self.table.id.0,
+            projection: self.columns(),
+            limit: self.limit.map(|limit| limit as u64),
+        }
+    }
+
+    fn of_source(&self) -> ReadSourceRequest {
+        ReadSourceRequest {
+            term: Some(self.snapshot.term.into()),
+            table: self.table.id.0,
+            projection: self.columns(),
+            limit: self.limit.map(|limit| limit as u64),
+            subjects: self.narrowing.subjects(),
+            from_sequence: self.narrowing.from(),
+            to_sequence: self.narrowing.to(),
+        }
+    }
+}
+
 /// What comes before the last message. A stream can end early without an error, if whoever sends it goes; then what came
 /// is not all there is.
-pub(super) fn until_done(
+fn until_done(
     responses: impl Stream<Item = Result<ScanResponse, rpc::Error>> + Unpin,
 ) -> impl Stream<Item = Result<ScanResponse, rpc::Error>> {
     stream::try_unfold(responses, |mut responses| async move {
@@ -112,17 +156,22 @@ pub(super) fn until_done(
 }
 
 /// Says where it failed; keeps what retry policy reads.
-pub(super) fn failed(place: &str, error: rpc::Error) -> DataFusionError {
+fn failed(place: &str, error: rpc::Error) -> DataFusionError {
     let message = format!("scan of {place} failed: {}", error.message);
     DataFusionError::External(Box::new(rpc::Error { message, ..error }))
 }
 
 impl DisplayAs for ScanExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Scan { snapshot, table, narrowing, limit, .. } = &self.scan;
         let columns: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
-        write!(f, "ScanExec: table={}, columns=[{}]", self.table.declared.name, columns.join(", "))?;
-        write!(f, ", slots={}, epoch={}", self.snapshot.slots.len(), self.snapshot.epoch)?;
-        self.limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
+        let kind = table.declared.kind.as_str();
+        write!(f, "ScanExec: {kind}={}, columns=[{}]", table.declared.name, columns.join(", "))?;
+        match table.declared.kind {
+            RelationKind::Table => write!(f, ", slots={}, epoch={}", self.slots.len(), snapshot.epoch)?,
+            RelationKind::Source => write!(f, "{narrowing}")?,
+        }
+        limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))
     }
 }
 
@@ -151,20 +200,19 @@ impl ExecutionPlan for ScanExec {
     }
 
     fn execute(&self, partition: usize, _context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let slot = self.snapshot.slots.get(partition).ok_or_else(|| {
-            let message = format!("partition {partition} of a scan of {} slots", self.snapshot.slots.len());
+        let slot = self.slots.get(partition).ok_or_else(|| {
+            let message = format!("partition {partition} of a scan of {} slots", self.slots.len());
             DataFusionError::External(Box::new(rpc::Error::new(Kind::Internal, message)))
         })?;
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), self.rows(slot)?)))
     }
 
     fn fetch(&self) -> Option<usize> {
-        self.limit
+        self.scan.limit
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
-        let (snapshot, nodes, table) = (Arc::clone(&self.snapshot), Arc::clone(&self.nodes), Arc::clone(&self.table));
-        let (projection, schema) = (self.projection.clone(), Arc::clone(&self.schema));
-        Some(Arc::new(ScanExec::new(snapshot, nodes, table, projection, schema, limit)))
+        let scan = ScanExec::new(Scan { limit, ..self.scan.clone() }).ok()?;
+        Some(Arc::new(scan))
     }
 }

@@ -1,12 +1,13 @@
-//! Reading tables: DataFusion's view of a table whose rows lie in the slots of compute nodes.
+//! Reading tables and sources: DataFusion's view of rows that lie in the slots of compute nodes, or that one of these nodes
+//! reads from NATS for the statement.
 //!
-//! A scan has one partition a slot. Owns nothing durable; what is read is decided by the statement's snapshot, which
+//! A scan of a table has one partition a slot. Owns nothing durable; what is read is decided by the statement's snapshot, which
 //! the scan finds in the session's configuration.
 
 mod client;
 mod decode;
 mod exec;
-mod source;
+mod narrowing;
 
 use std::sync::Arc;
 
@@ -14,18 +15,18 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use weir_common::catalog::Table;
+use weir_common::catalog::{RelationKind, Table};
 
 pub(crate) use client::ComputeNodes;
-use exec::ScanExec;
-pub(crate) use source::ReadSource;
+use exec::{Scan, ScanExec};
+use narrowing::Narrowing;
 
 use crate::error::Error;
 use crate::snapshot::Snapshot;
 
-/// A table that queries can read.
+/// A table or source that queries can read.
 #[derive(Debug)]
 pub(crate) struct ScannedTable {
     table: Arc<Table>,
@@ -49,25 +50,42 @@ impl TableProvider for ScannedTable {
         TableType::Base
     }
 
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let pushed = |filter: &&Expr| match self.narrowed_by([*filter]) == Narrowing::default() {
+            true => TableProviderFilterPushDown::Unsupported,
+            // It narrows what is read, and is applied to the rows all the same.
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(pushed).collect())
+    }
+
     async fn scan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+        filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let (snapshot, nodes) = scanned(state)?;
+        let snapshot = state.config().get_extension::<Snapshot>().ok_or_else(|| no_extension("a snapshot"))?;
+        let nodes = state.config().get_extension::<ComputeNodes>().ok_or_else(|| no_extension("compute nodes"))?;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let schema = Arc::new(self.schema.project(&projection)?);
-        Ok(Arc::new(ScanExec::new(snapshot, nodes, Arc::clone(&self.table), projection, schema, limit)))
+        let (table, narrowing) = (Arc::clone(&self.table), self.narrowed_by(filters));
+        Ok(Arc::new(ScanExec::new(Scan { snapshot, nodes, table, projection, narrowing, limit })?))
     }
 }
 
-/// What a statement reads, and whom it asks.
-fn scanned(state: &dyn Session) -> Result<(Arc<Snapshot>, Arc<ComputeNodes>)> {
-    let snapshot = state.config().get_extension::<Snapshot>().ok_or_else(|| no_extension("a snapshot"))?;
-    let nodes = state.config().get_extension::<ComputeNodes>().ok_or_else(|| no_extension("compute nodes"))?;
-    Ok((snapshot, nodes))
+impl ScannedTable {
+    /// What need not be read where these conditions hold. So far only sources can leave something out.
+    fn narrowed_by<'a>(&self, conditions: impl IntoIterator<Item = &'a Expr>) -> Narrowing {
+        let declared = &self.table.declared;
+        let mut narrowing = Narrowing::default();
+        if declared.kind == RelationKind::Source {
+            for condition in conditions {
+                narrowing.add(condition, &declared.columns);
+            }
+        }
+        narrowing
+    }
 }
 
 fn no_extension(what: &str) -> datafusion::error::DataFusionError {

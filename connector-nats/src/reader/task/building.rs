@@ -131,7 +131,7 @@ impl Task {
             sequence: stored.sequence,
             subject: stored.subject.into(),
             stored_ns: stored.stored_ns,
-            headers: headers::read(&stored.headers),
+            headers: headers::read(&stored.headers).map(Box::new),
             payload: stored.payload.into(),
         }));
     }
