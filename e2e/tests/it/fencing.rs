@@ -13,6 +13,7 @@ use weir_proto::compute_client::ComputeClient;
 use weir_proto::meta_client::MetaClient;
 use weir_proto::{PinRequest, PinResponse, ScanRequest, SlotAddress};
 
+use crate::crash::NODE_LOST;
 use crate::support::{Publishing, acknowledged, compare_events, create_events};
 
 const TOTAL: u64 = 40_000;
@@ -52,7 +53,7 @@ fn a_compute_node_of_an_old_term_neither_commits_nor_answers() {
         let nats = Nats::start(sandbox).await?;
         nats.create_stream("EVENTS", &["events.>"]).await?;
         let mut cluster = Cluster::start(sandbox, 1, 2).await?;
-        cluster.expect_warnings(&["this node cannot go on with the term", "cannot start the term"]);
+        cluster.expect_warnings(&NODE_LOST);
         let (mut sql, events) = (cluster.frontend.sql(), Events::new("events", 3));
         sql.query(&create_events("events", &nats.address(), "reader")).await?;
         let mut publishing = Publishing::start(&nats, &events, TOTAL, 2_000).await?;
