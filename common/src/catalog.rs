@@ -118,6 +118,8 @@ pub enum Encode {
     Bytes,
     /// `FORMAT PLAIN ENCODE PROTOBUF`: one message of this schema.
     Protobuf(MessageSchema),
+    /// `consumer.headers_only`: payloads are not delivered, and no column is filled from them.
+    HeadersOnly,
 }
 
 /// A table of the catalog.

@@ -65,6 +65,7 @@ fn main() {
         decoder.finish()
     };
     report("decode", || black_box(decode(&messages)).num_rows());
+    decode_together(&columns, &messages);
     decode_protobuf(&columns);
     let batch = decode(&messages);
     report("encode", || black_box(block::encode(&batch)).len());
@@ -74,6 +75,25 @@ fn main() {
     report("read back one column", || {
         black_box(block::decode(&encoded, &schema, Some(&[2])).expect("a block")).num_rows()
     });
+}
+
+/// The same records, a hundred a message: as NDJSON, and as an array.
+fn decode_together(columns: &[Column], messages: &[Message]) {
+    let mut decoder = Decoder::new(columns, "bids");
+    for (name, open, between, close) in [("decode NDJSON", "", "\n", ""), ("decode arrays", "[", ",", "]")] {
+        let together = (1..).zip(messages.chunks(100)).map(|(at, several)| {
+            let records: Vec<&str> =
+                several.iter().map(|message| str::from_utf8(&message.payload).expect("JSON")).collect();
+            Message::new(at, "bids.1", format!("{open}{}{close}", records.join(between)))
+        });
+        let together: Vec<Message> = together.collect();
+        report(name, || {
+            for message in &together {
+                decoder.append(message).expect("good records");
+            }
+            black_box(decoder.finish()).num_rows()
+        });
+    }
 }
 
 /// The same columns from messages.

@@ -25,7 +25,7 @@ use tracing::warn;
 use weir_common::catalog::Table;
 use weir_common::ids::{Epoch, Sequence, TableSplit, TermId, VnodeRange};
 use weir_common::task::{Group, OnFailure};
-use weir_connector_nats::options::OnError;
+use weir_connector_nats::options::{OnError, stream_of};
 use weir_connector_nats::{Batch, Control, Options, Reader, ReaderConfig};
 
 use crate::dead_letters::DeadLetters;
@@ -279,8 +279,9 @@ impl Actor {
             if self.decoder.is_empty() {
                 self.first = Sequence(message.sequence);
             }
+            let before = self.decoder.len();
             match self.decoder.append(message) {
-                Ok(()) => rows += 1,
+                Ok(()) => rows += (self.decoder.len() - before) as u64,
                 Err(bad) if self.reject(message, &bad).await.is_break() => return ControlFlow::Break(()),
                 Err(_) => {}
             }
@@ -310,7 +311,8 @@ impl Actor {
         let table = &self.config.table;
         match (self.options.on_error, &mut self.dead_letters) {
             (OnError::Fail, _) => {
-                let error = format!("message {} of stream \"{}\": {bad}", message.sequence, self.config.split.split);
+                let stream = stream_of(&self.config.split.split);
+                let error = format!("message {} of stream \"{stream}\": {bad}", message.sequence);
                 let failed = Event::JobFailed(self.config.term, table.id, error);
                 self.config.node.send(failed).await;
                 // The term is about to end, and the next one leaves the job out: nothing of the message is committed.

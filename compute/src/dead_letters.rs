@@ -13,6 +13,7 @@ use weir_common::catalog::Table;
 use weir_common::ids::{Sequence, SplitId, TableId};
 use weir_common::types::SqlType;
 use weir_connector_nats::Message;
+use weir_connector_nats::options::stream_of;
 
 use crate::decode::{BadRecord, HeadersColumn, block_schema};
 use crate::state::keys::BlockKey;
@@ -69,8 +70,8 @@ impl DeadLetters {
     pub(crate) fn append(&mut self, message: &Message, bad: &BadRecord) {
         let error = bad.to_string();
         self.first.get_or_insert(Sequence(message.sequence));
-        self.bytes += message.payload.len() + message.subject.len() + error.len() + self.split.0.len();
-        self.streams.append_value(&self.split.0);
+        self.bytes += message.payload.len() + message.subject.len() + error.len() + stream_of(&self.split).len();
+        self.streams.append_value(stream_of(&self.split));
         self.sequences.append_value(i64::try_from(message.sequence).expect("a sequence fits into 63 bits"));
         self.subjects.append_value(message.subject.as_str());
         self.bytes += self.headers.append(message.headers.as_deref());

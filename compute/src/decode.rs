@@ -5,7 +5,8 @@
 //!
 //! A record is decoded in two steps: first every field into a cell of a scratch row that is reused from record to
 //! record, then, once the whole payload has turned out to be good, the cells into the columns. A bad record therefore
-//! leaves no trace. Which column the next key belongs to is guessed from the keys of earlier records, so that in a
+//! leaves no trace. A payload of several objects, an array or one after the other, is as many rows, or none if one of them
+//! is bad. Which column the next key belongs to is guessed from the keys of earlier records, so that in a
 //! stream of uniform objects a key costs one comparison and no hash.
 //!
 //! # What fits into a column
@@ -48,6 +49,7 @@ mod included;
 mod json;
 mod jsonb;
 mod nested;
+mod objects;
 mod protobuf;
 mod time;
 
@@ -62,9 +64,10 @@ use weir_connector_nats::Message;
 
 use cell::{Cell, Scratch, Span};
 use column::Builder;
-use fields::Fields;
+use fields::{Fields, Objects};
 pub(crate) use included::HeadersColumn;
 use json::Scanner;
+use objects::Several;
 
 /// The hidden column behind a table's own: the stream sequence of each row, UInt64 and never null.
 pub const SEQUENCE_COLUMN: &str = "_weir_sequence";
@@ -74,6 +77,10 @@ pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// A payload and what is decoded of it beyond its own bytes (unescaped strings, normalised jsonb) may take this much
 /// together. Frontends take twice as much at a time, so a row that was stored can always be read.
 const RECORD_BYTES_MAX: usize = 128 << 20;
+/// What a row of several takes beside its cells: its sequence, and the key and lengths of its entry if it is keyed.
+const ROW_OVERHEAD: usize = 64;
+/// So many cells of rows are kept room for, from one payload of several objects to the next.
+const ROW_CELLS_KEPT: usize = 1 << 16;
 /// The values of a primary key may take this much, as long as a page of PostgreSQL's. Stored keys must stay below 64 KiB,
 /// and may be twice as long as the values and a few bytes more.
 const KEY_BYTES_MAX: usize = 8 << 10;
@@ -101,6 +108,14 @@ pub enum BadRecord {
     NotAnObject {
         /// What it is.
         found: String,
+    },
+    /// One of several objects is no row.
+    #[error("object {object} of the payload: {bad}")]
+    Object {
+        /// Which one, counted from 1.
+        object: usize,
+        /// Why.
+        bad: Box<BadRecord>,
     },
     /// A field's value does not fit its column.
     #[error("column \"{column}\": expected {expected}, found {found}")]
@@ -153,6 +168,7 @@ impl BadRecord {
         match self {
             BadRecord::Type { column, .. } | BadRecord::NullKey { column } => Some(column),
             BadRecord::Field { path, .. } => path.split('.').next(),
+            BadRecord::Object { bad, .. } => bad.column(),
             _ => None,
         }
     }
@@ -175,6 +191,8 @@ pub struct Decoder {
     primary_key: Vec<usize>,
     sequences: Vec<u64>,
     scratch: Scratch,
+    /// The cells of a payload's rows, while it is not known whether all of them are good.
+    rows: Vec<Cell>,
     bytes: usize,
 }
 
@@ -186,11 +204,15 @@ enum Reader {
     /// Anything, into one bytea.
     Bytes,
     Protobuf(protobuf::Reader),
+    /// There is no payload.
+    Nothing,
 }
 
 struct ColumnState {
     name: String,
     filled: Filled,
+    /// What a NULL takes.
+    null_bytes: usize,
     builder: Builder,
 }
 
@@ -235,7 +257,8 @@ impl Decoder {
                     Filled::Cell(cell)
                 }
             };
-            ColumnState { name: column.name.clone(), filled, builder: Builder::new(&column.ty) }
+            let (null_bytes, builder) = (nested::absent(&column.ty), Builder::new(&column.ty));
+            ColumnState { name: column.name.clone(), filled, null_bytes, builder }
         });
         let states: Vec<ColumnState> = states.collect();
         Decoder {
@@ -247,6 +270,7 @@ impl Decoder {
             scratch: Scratch::new(columns.len()),
             reader: Reader::Json(Fields::new(fields)),
             sequences: Vec::new(),
+            rows: Vec::new(),
             bytes: 0,
         }
     }
@@ -273,6 +297,7 @@ impl Decoder {
             Encode::Json => return Ok(self),
             Encode::JsonDocument => whole(Reader::Document),
             Encode::Bytes => whole(Reader::Bytes),
+            Encode::HeadersOnly => Reader::Nothing,
             Encode::Protobuf(schema) => {
                 let fields: Vec<_> = of_payload().map(|column| (column.name.as_str(), &column.ty)).collect();
                 let (reader, scratch) = protobuf::Reader::new(schema, &fields, columns.len())?;
@@ -282,7 +307,7 @@ impl Decoder {
         Ok(Decoder { reader, ..self })
     }
 
-    /// Appends one message as a row. If it is bad, nothing is appended.
+    /// Appends one message as a row, or as several. If it is bad, nothing is appended.
     ///
     /// # Errors
     /// [`BadRecord`], saying why.
@@ -296,15 +321,76 @@ impl Decoder {
         }
         self.scratch.clear();
         // Cells point into the payload only where it is text.
-        let text = self.reader.read(payload, &mut self.scratch)?;
-        for Included { cell, origin, ty } in &self.included {
-            self.scratch.cells[*cell] = included::cell(origin, ty, message, text, &mut self.scratch.arena)?;
+        let (text, objects) = self.reader.read(payload, &mut self.scratch)?;
+        if objects == Objects::Several {
+            return self.append_several(message, text);
         }
+        self.include(message, text)?;
         if payload.len() + self.scratch.bytes() > RECORD_BYTES_MAX {
             return Err(BadRecord::TooLarge);
         }
+        self.check_key(message.subject.as_str())?;
+        self.append_row(message, text);
+        Ok(())
+    }
+
+    /// Appends a payload of several objects, all of them or none.
+    #[cold]
+    fn append_several(&mut self, message: &Message, text: &str) -> Result<(), BadRecord> {
+        self.scratch.clear();
+        self.rows.clear();
+        let (mut several, mut object, row_bytes) = (Several::new(text), 0, self.row_bytes(message));
+        loop {
+            object += 1;
+            let in_object = |bad| BadRecord::Object { object, bad: Box::new(bad) };
+            let Some(scanner) = several.next().map_err(in_object)? else { break };
+            let start = scanner.at();
+            self.scratch.clear_cells();
+            let Reader::Json(fields) = &mut self.reader else { unreachable!("only JSON has objects") };
+            fields.read_one(scanner, text, &mut self.scratch).map_err(in_object)?;
+            let own = start..scanner.at();
+            self.include(message, &text[own]).map_err(in_object)?;
+            self.check_key(message.subject.as_str()).map_err(in_object)?;
+            self.rows.extend_from_slice(&self.scratch.cells);
+            if text.len() + self.scratch.bytes() + object * row_bytes > RECORD_BYTES_MAX {
+                return Err(BadRecord::TooLarge);
+            }
+        }
+        let rows = std::mem::take(&mut self.rows);
+        let cells = self.scratch.cells.len();
+        for row in 0..object - 1 {
+            self.scratch.cells.copy_from_slice(&rows[row * cells..(row + 1) * cells]);
+            self.append_row(message, text);
+        }
+        self.rows = rows;
+        self.rows.shrink_to(ROW_CELLS_KEPT);
+        Ok(())
+    }
+
+    /// What a row of several takes besides the values of its cells.
+    fn row_bytes(&self, message: &Message) -> usize {
+        let columns = self.columns.iter().map(|column| match column.filled {
+            Filled::Cell(_) => column.null_bytes,
+            Filled::Offset => 20,
+            Filled::Subject => message.subject.len(),
+            Filled::Partition => self.partition.len(),
+        });
+        ROW_OVERHEAD + columns.sum::<usize>()
+    }
+
+    /// Fills the cells of what INCLUDE adds to a row, whose own text, if it is JSON, is `text`.
+    #[inline]
+    fn include(&mut self, message: &Message, text: &str) -> Result<(), BadRecord> {
+        for Included { cell, origin, ty } in &self.included {
+            self.scratch.cells[*cell] = included::cell(origin, ty, message, text, &mut self.scratch.arena)?;
+        }
+        Ok(())
+    }
+
+    /// Appends the scratch row, which is good. Its cells point into `text`.
+    #[inline]
+    fn append_row(&mut self, message: &Message, text: &str) {
         let (sequence, subject) = (message.sequence, message.subject.as_str());
-        self.check_key(subject)?;
         let mut digits = [0; 20];
         for column in &mut self.columns {
             self.bytes += match column.filled {
@@ -316,7 +402,6 @@ impl Decoder {
         }
         self.sequences.push(sequence);
         self.bytes += size_of::<u64>();
-        Ok(())
     }
 
     /// Whether the record in the scratch row has a primary key, if the table has one.
@@ -365,9 +450,9 @@ impl Decoder {
 }
 
 impl Reader {
-    /// Reads a payload into the scratch row, and returns it if it is text.
+    /// Reads a payload into the scratch row, unless it has several objects; returns it if it is text.
     #[inline]
-    fn read<'a>(&mut self, payload: &'a [u8], scratch: &mut Scratch) -> Result<&'a str, BadRecord> {
+    fn read<'a>(&mut self, payload: &'a [u8], scratch: &mut Scratch) -> Result<(&'a str, Objects), BadRecord> {
         let text = || {
             let invalid =
                 |error: std::str::Utf8Error| BadRecord::Syntax { reason: "invalid UTF-8", at: error.valid_up_to() };
@@ -376,23 +461,24 @@ impl Reader {
         match self {
             Reader::Json(fields) => {
                 let text = text()?;
-                fields.read(text, scratch)?;
-                Ok(text)
+                let objects = fields.read(text, scratch)?;
+                Ok((text, objects))
             }
             Reader::Document => {
                 let text = text()?;
                 scratch.cells[0] = document(text, scratch)?;
-                Ok(text)
+                Ok((text, Objects::One))
             }
             Reader::Bytes => {
                 scratch.arena.bytes.extend_from_slice(payload);
                 scratch.cells[0] = Cell::Bytes(Span::new(0, payload.len()));
-                Ok("")
+                Ok(("", Objects::One))
             }
             Reader::Protobuf(reader) => {
                 reader.read(payload, scratch)?;
-                Ok("")
+                Ok(("", Objects::One))
             }
+            Reader::Nothing => Ok(("", Objects::One)),
         }
     }
 }

@@ -33,14 +33,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a statement wants of a source.
 pub(crate) struct SourceRead {
     table: Arc<Table>,
-    options: Arc<Options>,
+    parts: Vec<Part>,
     projection: Vec<usize>,
     limit: u64,
-    start: SplitStart,
-    /// The first sequence, and the last one if the statement has a bound of its own.
-    from: Sequence,
+    on_error: OnError,
+    /// The last sequence, if the statement has a bound of its own.
     to: Option<Sequence>,
     owner: String,
+}
+
+/// What it wants of a split.
+struct Part {
+    options: Arc<Options>,
+    start: SplitStart,
+    /// The first sequence.
+    from: Sequence,
 }
 
 /// How reading ended, if not by an error.
@@ -62,30 +69,17 @@ impl SourceRead {
         let mut options = Options::parse(&table.declared.source.options).map_err(weir_connector_nats::Error::from)?;
         // What jobs read through is not touched.
         options.consumer.name = ConsumerName::Anonymous;
-        let mut limit = request.limit.unwrap_or(u64::MAX);
-        if !request.subjects.is_empty() {
-            let read = consumer::wanted_subjects(&options);
-            let within = request.subjects.iter().filter(|wanted| read.iter().any(|held| subject::covers(held, wanted)));
-            let within: Vec<String> = within.cloned().collect();
-            if within.is_empty() {
-                limit = 0;
-            }
-            options.consumer.filters = Some(within);
-        }
         let projection: Vec<usize> =
             request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits")).collect();
         if projection.iter().any(|column| *column >= table.declared.columns.len()) {
             return Err(rpc::Error::new(Kind::Internal, "projection of a column that the source does not have"));
         }
-        let start = table.splits.first().cloned();
-        let start = start.ok_or_else(|| rpc::Error::new(Kind::Internal, "a source without a split"))?;
         Ok(SourceRead {
             owner: owner.to_owned(),
-            options: Arc::new(options),
+            parts: table.splits.iter().filter_map(|start| Part::of(start, &options, request)).collect(),
             projection,
-            limit,
-            from: start.sequence.max(Sequence(request.from_sequence.unwrap_or_default())),
-            start,
+            limit: request.limit.unwrap_or(u64::MAX),
+            on_error: options.on_error,
             to: request.to_sequence.map(Sequence),
             table,
         })
@@ -108,15 +102,29 @@ impl SourceRead {
     }
 
     async fn read(&self, group: &Group, out: &mpsc::Sender<Result<ScanResponse, Status>>) -> Result<End, rpc::Error> {
-        let SplitStart { split, stream_created, .. } = self.start.clone();
-        let (options, owner) = (Arc::clone(&self.options), self.owner.clone());
-        let config = ReaderConfig { options, split, position: self.from, stream_created, stored: false, owner };
+        let mut left = self.limit;
+        for part in &self.parts {
+            let mut rows = Rows::new(self, part, out, left)?;
+            if self.read_part(part, group, &mut rows).await?.is_gone() || rows.finish().await.is_gone() {
+                return Ok(End::Gone);
+            }
+            left = rows.left;
+        }
+        Ok(End::Done)
+    }
+
+    async fn read_part(&self, part: &Part, group: &Group, rows: &mut Rows<'_>) -> Result<End, rpc::Error> {
+        if rows.is_full() {
+            return Ok(End::Done);
+        }
+        let SplitStart { split, stream_created, .. } = part.start.clone();
+        let (options, owner) = (Arc::clone(&part.options), self.owner.clone());
+        let config = ReaderConfig { options, split, position: part.from, stream_created, stored: false, owner };
         let mut reader = Reader::spawn(config, group);
         let control = reader.control();
         let last = self.last(&control).await?;
-        let mut rows = Rows::new(self, out)?;
         let mut ask = tokio::time::interval(ASK_INTERVAL);
-        let (mut position, mut heard) = (self.from, tokio::time::Instant::now());
+        let (mut position, mut heard) = (part.from, tokio::time::Instant::now());
         while position <= last && !rows.is_full() {
             tokio::select! {
                 biased;
@@ -138,17 +146,15 @@ impl SourceRead {
                         break;
                     }
                     if heard.elapsed() > PATIENCE && !control.status().reading {
-                        let message = format!("cannot read stream \"{}\" now", self.options.stream);
+                        let message = format!("cannot read stream \"{}\" now", part.options.stream);
                         return Err(rpc::Error::new(Kind::Unavailable, message));
                     }
                 }
             }
         }
-        rows.finish().await
+        Ok(End::Done)
     }
-}
 
-impl SourceRead {
     /// The last sequence that belongs to the statement: that of the stream as of now, or the statement's own bound.
     async fn last(&self, control: &Control) -> Result<Sequence, rpc::Error> {
         let started = tokio::time::Instant::now();
@@ -171,9 +177,28 @@ impl SourceRead {
     }
 }
 
-/// Rows on their way to the frontend.
+impl Part {
+    /// What a statement wants of a split, if it wants anything.
+    fn of(start: &SplitStart, options: &Options, request: &ReadSourceRequest) -> Option<Part> {
+        let mut options = options.of_split(&start.split);
+        if !request.subjects.is_empty() {
+            let read = consumer::wanted_subjects(&options);
+            let within = request.subjects.iter().filter(|wanted| read.iter().any(|held| subject::covers(held, wanted)));
+            let within: Vec<String> = within.cloned().collect();
+            if within.is_empty() {
+                return None;
+            }
+            options.consumer.filters = Some(within);
+        }
+        let from = start.sequence.max(Sequence(request.from_sequence.unwrap_or_default()));
+        Some(Part { options: Arc::new(options), start: start.clone(), from })
+    }
+}
+
+/// Rows of a split on their way to the frontend.
 struct Rows<'a> {
     read: &'a SourceRead,
+    stream: &'a str,
     decoder: Decoder,
     out: &'a mpsc::Sender<Result<ScanResponse, Status>>,
     left: u64,
@@ -189,12 +214,17 @@ impl End {
 impl<'a> Rows<'a> {
     /// # Errors
     /// If the stored schema of the messages cannot be used, although it could when the source was created.
-    fn new(read: &'a SourceRead, out: &'a mpsc::Sender<Result<ScanResponse, Status>>) -> Result<Rows<'a>, rpc::Error> {
+    fn new(
+        read: &'a SourceRead,
+        part: &'a Part,
+        out: &'a mpsc::Sender<Result<ScanResponse, Status>>,
+        left: u64,
+    ) -> Result<Rows<'a>, rpc::Error> {
         let declared = &read.table.declared;
-        let decoder = Decoder::new(&declared.columns, &read.start.split.0)
+        let decoder = Decoder::new(&declared.columns, &part.start.split.0)
             .with_encode(&declared.source.encode, &declared.columns)
             .map_err(|error| rpc::Error::new(Kind::Corrupt, chain(&error)))?;
-        Ok(Rows { read, decoder, out, left: read.limit, skipped: 0 })
+        Ok(Rows { read, stream: &part.options.stream, decoder, out, left, skipped: 0 })
     }
 
     /// Whether the statement wants no more.
@@ -219,8 +249,8 @@ impl<'a> Rows<'a> {
     fn decode(&mut self, message: &Message) -> Result<(), rpc::Error> {
         match self.decoder.append(message) {
             Ok(()) => {}
-            Err(bad) if self.read.options.on_error == OnError::Fail => {
-                let message = format!("message {} of stream \"{}\": {bad}", message.sequence, self.read.options.stream);
+            Err(bad) if self.read.on_error == OnError::Fail => {
+                let message = format!("message {} of stream \"{}\": {bad}", message.sequence, self.stream);
                 return Err(rpc::Error::new(Kind::User, message).with_sqlstate("22P02"));
             }
             Err(_) => self.skipped += 1,
@@ -236,12 +266,12 @@ impl<'a> Rows<'a> {
         if self.out.send(Ok(projected)).await.is_ok() { End::Done } else { End::Gone }
     }
 
-    async fn finish(mut self) -> Result<End, rpc::Error> {
+    async fn finish(&mut self) -> End {
         if self.skipped > 0 {
             let (source, skipped) = (&self.read.table.declared.name, self.skipped);
             info!(source, skipped, "skipped bad records of a source");
         }
-        Ok(if self.decoder.is_empty() { End::Done } else { self.send().await })
+        if self.decoder.is_empty() { End::Done } else { self.send().await }
     }
 }
 

@@ -79,7 +79,10 @@ pub fn wanted(options: &Options, stream: &StreamConfig, kind: &ConsumerName, nam
     config.insert("name".to_owned(), json!(name));
     config.insert("ack_policy".to_owned(), json!(ack_policy.as_str()));
     config.insert("metadata".to_owned(), json!({ OWNER_KEY: owner }));
-    let description = consumer.description.clone().unwrap_or_else(|| format!("Weir {owner}"));
+    let description = consumer.description.clone().unwrap_or_else(|| match &options.split {
+        Some(subject) => format!("Weir {owner}: {subject}"),
+        None => format!("Weir {owner}"),
+    });
     config.insert("description".to_owned(), json!(description));
     let limits = stream.consumer_limits;
     if kind.is_durable() {
@@ -138,6 +141,7 @@ fn explicit(consumer: &ConsumerOptions) -> Object {
     set("inactive_threshold", consumer.inactive_threshold.map(|threshold| json!(nanos(threshold))));
     set("num_replicas", consumer.num_replicas.map(|replicas| json!(replicas)));
     set("mem_storage", consumer.memory_storage.map(|memory| json!(memory)));
+    set("headers_only", consumer.headers_only.then_some(Value::Bool(true)));
     let backoff: Vec<u64> = consumer.backoff.iter().map(|wait| nanos(*wait)).collect();
     set("backoff", (!backoff.is_empty()).then(|| json!(backoff)));
     set(
@@ -212,8 +216,9 @@ pub fn check_found(
     if !text("deliver_subject").is_empty() {
         return refuse("is a push consumer".to_owned(), "choose another consumer.durable_name");
     }
-    if info.config.get("headers_only") == Some(&Value::Bool(true)) {
-        return refuse("delivers headers only".to_owned(), "choose another consumer.durable_name");
+    if !options.consumer.headers_only && info.config.get("headers_only") == Some(&Value::Bool(true)) {
+        let hint = "choose another consumer.durable_name, or set consumer.headers_only";
+        return refuse("delivers headers only".to_owned(), hint);
     }
     let deletes = Retention::of(stream) != Some(Retention::Limits);
     if deletes && text("ack_policy") != AckPolicy::Explicit.as_str() {

@@ -37,6 +37,13 @@ pub fn read(headers: &[u8]) -> Option<HeaderMap> {
     Some(map)
 }
 
+/// The same of a message whose payload is left out: the server tells its size instead.
+pub fn with_size(headers: &[u8], payload_bytes: usize) -> Option<HeaderMap> {
+    let mut map = if headers.is_empty() { HeaderMap::new() } else { read(headers)? };
+    map.insert("Nats-Msg-Size", payload_bytes.to_string().as_str());
+    Some(map)
+}
+
 /// All headers in the order of their names, which is the only one that the client keeps; the values of one name in the order
 /// in which they came.
 pub fn sorted(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {

@@ -89,13 +89,23 @@ impl Findings {
         let retention = stream.as_ref().and_then(|stream| self.stream(options, stream, stored));
         self.permissions(&api, options, retention).await;
         if let (Some(stream), Some(retention)) = (&stream, retention) {
-            self.consumer(&api, options, stream, retention, owner).await;
+            for split in options.splits() {
+                self.consumer(&api, &options.of_split(&split), stream, retention, owner).await;
+            }
             self.splits(options, stream);
         }
     }
 
     fn say(&mut self, topic: &'static str, finding: String) {
         self.0.push(Finding { topic, severity: Severity::Info, finding, hint: None });
+    }
+
+    /// What is the same for several splits.
+    fn once(&mut self, topic: &'static str, severity: Severity, finding: String) {
+        let finding = Finding { topic, severity, finding, hint: None };
+        if !self.0.contains(&finding) {
+            self.0.push(finding);
+        }
     }
 
     fn warn(&mut self, topic: &'static str, finding: String, hint: Option<&str>) {
@@ -186,10 +196,11 @@ impl Findings {
     async fn consumer(&mut self, api: &Api, options: &Options, stream: &StreamInfo, retention: Retention, owner: &str) {
         let kind = retention::consumer_name(options, retention, owner);
         for notice in retention::notices(options, retention, &kind) {
-            self.warn("consumer", notice, None);
+            self.once("consumer", Severity::Warning, notice);
         }
         let Some(name) = kind.given() else {
-            return self.say("consumer", "without a name: nothing is acknowledged, Weir keeps the position".to_owned());
+            let text = "without a name: nothing is acknowledged, Weir keeps the position";
+            return self.once("consumer", Severity::Info, text.to_owned());
         };
         match api.consumer_info(&options.stream, name).await {
             Ok(None) => self.say("consumer", format!("consumer \"{name}\" would be created")),
@@ -213,6 +224,16 @@ impl Findings {
             Start::Earliest | Start::Latest => format!("from sequence {}", state.last_seq + 1),
             _ => "from where CREATE finds that it begins".to_owned(),
         };
-        self.say("split", format!("one: \"{}\" {from}", options.stream));
+        let splits = options.splits();
+        for split in &splits {
+            self.say("split", format!("\"{split}\" {from}"));
+        }
+        if splits.len() > 1 {
+            self.warn(
+                "split",
+                format!("{} consumers with filters cost the server more than one without", splits.len()),
+                Some("use split_by_subject where decoding, and not the server, is what reading waits for"),
+            );
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat};
 use serde_json::json;
 use weir_common::catalog::SplitStart;
-use weir_common::ids::{Sequence, SplitId};
+use weir_common::ids::Sequence;
 
 use crate::api::{Api, Object, StreamInfo, StreamState};
 use crate::connect;
@@ -104,18 +104,48 @@ async fn look_up(
     let mut notices = options.notices.clone();
     let stream = find_or_create_stream(&api, options, &mut notices).await?;
     let retention = check_stream(options, &stream, stored)?;
-    let kind = retention::consumer_name(options, retention, owner);
-    notices.extend(retention::notices(options, retention, &kind));
-    let mut sequence = resolve_start(&api, options, &stream, &mut notices).await?;
-    let check = Check { api: &api, options, stream: &stream, retention, owner, kind: &kind };
-    check.consumer(sequence, made, &mut notices).await?;
-    if retention == Retention::Interest {
+    let found = Found { api: &api, stream: &stream, retention, owner };
+    let mut splits = Vec::new();
+    for split in options.splits() {
+        let mut told = Vec::new();
+        let sequence = found.split(&options.of_split(&split), made, &mut told).await?;
+        splits.push(SplitStart { split, sequence, stream_created: Some(stream.created.clone()) });
+        // What is the same for all is said once.
+        told.retain(|notice| !notices.contains(notice));
+        notices.extend(told);
+    }
+    Ok((splits, notices))
+}
+
+/// A stream that can be read, for whom.
+struct Found<'a> {
+    api: &'a Api,
+    stream: &'a StreamInfo,
+    retention: Retention,
+    owner: &'a str,
+}
+
+impl Found<'_> {
+    /// Looks a split up: the first sequence that belongs to the table.
+    async fn split(
+        &self,
+        options: &Options,
+        made: &mut Vec<String>,
+        notices: &mut Vec<String>,
+    ) -> Result<Sequence, Error> {
+        let Found { api, stream, retention, owner } = *self;
+        let kind = retention::consumer_name(options, retention, owner);
+        notices.extend(retention::notices(options, retention, &kind));
+        let sequence = resolve_start(api, options, stream, notices).await?;
+        let check = Check { api, options, stream, retention, owner, kind: &kind };
+        check.consumer(sequence, made, notices).await?;
+        if retention != Retention::Interest {
+            return Ok(sequence);
+        }
         // What went before there was a consumer to hold it is not the table's.
         let now = api.stream_info(&options.stream).await?;
-        sequence = sequence.max(Sequence(now.state.first_seq));
+        Ok(sequence.max(Sequence(now.state.first_seq)))
     }
-    let split = SplitId(options.stream.clone());
-    Ok((vec![SplitStart { split, sequence, stream_created: Some(stream.created) }], notices))
 }
 
 async fn find_or_create_stream(api: &Api, options: &Options, notices: &mut Vec<String>) -> Result<StreamInfo, Error> {
@@ -201,7 +231,7 @@ impl Check<'_> {
             made.extend([name.clone(), guard.clone()]);
             let info = making.remake(start, &guard).await?;
             remove_guards(api, &options.stream, &name, owner).await?;
-            made.truncate(1);
+            made.pop();
             return check_filters_understood(&config, &info.config, &name);
         }
         let info = making.make(start).await?;

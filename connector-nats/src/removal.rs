@@ -26,9 +26,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// # Errors
 /// If the server cannot be asked. What remains costs the server memory, and under Interest retention messages.
 pub async fn remove_consumers(options: &Options, split: &SplitId, owner: &str) -> Result<Vec<String>, Error> {
+    let (options, stream) = (&options.of_split(split), &options.stream);
     let remove = async {
         let api = Api::new(connect::connect(options, &format!("weir {owner} drop")).await?);
-        let retention = match api.stream_info(&split.0).await {
+        let retention = match api.stream_info(stream).await {
             Err(Error::NoStream { .. }) => return Ok(Vec::new()),
             info => Retention::of(&info?.config),
         };
@@ -36,15 +37,15 @@ pub async fn remove_consumers(options: &Options, split: &SplitId, owner: &str) -
         // goes with its reader.
         let name = retention::consumer_name(options, Retention::WorkQueue, owner);
         let name = name.given().unwrap_or_default();
-        let mut consumers: Vec<ConsumerInfo> = api.consumer_info(&split.0, name).await?.into_iter().collect();
+        let mut consumers: Vec<ConsumerInfo> = api.consumer_info(stream, name).await?.into_iter().collect();
         if retention == Some(Retention::Interest) {
             let guards = |info: &ConsumerInfo| retention::guards(info) == Some(name);
-            consumers.extend(api.consumers(&split.0).await?.into_iter().filter(guards));
+            consumers.extend(api.consumers(stream).await?.into_iter().filter(guards));
         }
         let mut removed = Vec::new();
         for info in consumers.into_iter().filter(|info| consumer::owner(info) == Some(owner)) {
-            wait_for_farewell(&api, &split.0, &info).await?;
-            if api.delete_consumer(&split.0, &info.name).await? {
+            wait_for_farewell(&api, stream, &info).await?;
+            if api.delete_consumer(stream, &info.name).await? {
                 removed.push(info.name);
             }
         }

@@ -125,10 +125,12 @@ pub fn notices(options: &Options, retention: Retention, name: &ConsumerName) -> 
 
 /// What the consumer is called. Where acknowledgements delete messages it is a durable, whether the user named it or not.
 pub fn consumer_name(options: &Options, retention: Retention, owner: &str) -> ConsumerName {
+    let of_split = |name: &str| options.name_of_split(name);
     match &options.consumer.name {
-        ConsumerName::Anonymous if retention.deletes_acknowledged() => ConsumerName::Durable(default_name(owner)),
-        ConsumerName::Named(name) if retention.deletes_acknowledged() => ConsumerName::Durable(name.clone()),
-        name => name.clone(),
+        ConsumerName::Anonymous if !retention.deletes_acknowledged() => ConsumerName::Anonymous,
+        ConsumerName::Named(name) if !retention.deletes_acknowledged() => ConsumerName::Named(of_split(name)),
+        ConsumerName::Anonymous => ConsumerName::Durable(of_split(&default_name(owner))),
+        ConsumerName::Named(name) | ConsumerName::Durable(name) => ConsumerName::Durable(of_split(name)),
     }
 }
 

@@ -10,7 +10,7 @@ pub(crate) use payload::schema_error;
 use std::collections::{BTreeMap, HashMap};
 
 use sqlparser::tokenizer::Location;
-use weir_common::catalog::{Column, NewTable, Origin, RelationKind, Source};
+use weir_common::catalog::{Column, Encode, NewTable, Origin, RelationKind, Source};
 use weir_connector_nats::options::{OptionError, Options, secret_keys};
 
 use crate::error::{Error, sqlstate};
@@ -43,23 +43,26 @@ pub(crate) fn is_secret(option: &str) -> bool {
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
 pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option<Schema>) -> Result<Bound, Error> {
-    let (create, encode) = payload::complete(parsed, create, schema)?;
+    let mut notices = Vec::new();
+    let options = options(parsed, create, &mut notices)?;
+    let (create, encode) = match options.checked.consumer.headers_only {
+        true => (payload::without(parsed, create)?, Encode::HeadersOnly),
+        false => payload::complete(parsed, create, schema)?,
+    };
     let create = &create;
     let columns = columns(parsed, create)?;
     let mut primary_key = primary_key(parsed, create)?;
-    let mut notices = Vec::new();
     if create.kind == RelationKind::Source && !primary_key.is_empty() {
         // As in RisingWave.
         notices.push("the primary key of a source is not checked: a later message replaces no earlier one".to_owned());
         primary_key.clear();
     }
-    let options = options(parsed, create, &mut notices)?;
     let table = NewTable {
         kind: create.kind,
         name: create.name.name.clone(),
         columns,
         primary_key,
-        source: Source { options, encode },
+        source: Source { options: options.written, encode },
         sql: sql(parsed, create)?,
     };
     Ok(Bound { table, notices })
@@ -137,12 +140,15 @@ fn check_column_name(name: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// The options of WITH.
+struct Given {
+    /// As the catalog keeps them.
+    written: BTreeMap<String, String>,
+    checked: Options,
+}
+
 /// Of a key that stands there twice the last one counts.
-fn options(
-    parsed: &Parsed,
-    create: &CreateTable,
-    notices: &mut Vec<String>,
-) -> Result<BTreeMap<String, String>, Error> {
+fn options(parsed: &Parsed, create: &CreateTable, notices: &mut Vec<String>) -> Result<Given, Error> {
     let mut values = BTreeMap::new();
     let mut places = HashMap::new();
     for option in &create.options {
@@ -158,8 +164,8 @@ fn options(
         let location = places.get(error.option.as_str()).copied().unwrap_or(create.name.location);
         option_error(&error).at(parsed.position(location))
     })?;
-    notices.extend(checked.notices);
-    Ok(values)
+    notices.extend(checked.notices.iter().cloned());
+    Ok(Given { written: values, checked })
 }
 
 fn option_error(error: &OptionError) -> Error {

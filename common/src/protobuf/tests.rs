@@ -109,6 +109,7 @@ fn stored_encodings_stay_as_they_are() {
         (Encode::Json, r#""json""#),
         (Encode::JsonDocument, r#""json_document""#),
         (Encode::Bytes, r#""bytes""#),
+        (Encode::HeadersOnly, r#""headers_only""#),
         (Encode::Protobuf(schema), r#"{"protobuf":{"message":"p.A","descriptors":"AQL/"}}"#),
     ] {
         assert_eq!(serde_json::to_string(&encode).expect("JSON"), stored);

@@ -183,9 +183,15 @@ impl Scratch {
 
     #[inline]
     pub(super) fn clear(&mut self) {
+        self.clear_cells();
+        self.arena.clear();
+    }
+
+    /// Begins another row of the same payload, whose cells may wait beside those of earlier ones.
+    #[inline]
+    pub(super) fn clear_cells(&mut self) {
         self.cells.fill(Cell::Null);
         self.matches.fill(Match::None);
-        self.arena.clear();
     }
 
     pub(super) fn bytes(&self) -> usize {

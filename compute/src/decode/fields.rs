@@ -19,6 +19,14 @@ const LOOK_AHEAD: usize = 3;
 /// Of a value that does not fit, this much is shown.
 const FOUND_MAX: usize = 60;
 
+/// How many objects a payload has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Objects {
+    One,
+    /// An array, or one object after the other.
+    Several,
+}
+
 /// The columns that are filled from the payload, in the order of their cells.
 pub(super) struct Fields {
     columns: Vec<(String, SqlType)>,
@@ -72,8 +80,8 @@ impl Fields {
         Fields { columns, groups, by_name, shape: Vec::new(), unescaped: String::new(), folded: String::new() }
     }
 
-    /// Reads a payload into the scratch row.
-    pub(super) fn read(&mut self, payload: &str, scratch: &mut Scratch) -> Result<(), BadRecord> {
+    /// Reads a payload into the scratch row, unless it has several objects, or none.
+    pub(super) fn read(&mut self, payload: &str, scratch: &mut Scratch) -> Result<Objects, BadRecord> {
         let mut scanner = Scanner::new(payload);
         scanner.skip_whitespace();
         let other = match scanner.peek() {
@@ -81,16 +89,27 @@ impl Fields {
                 self.read_object(&mut scanner, payload, scratch)?;
                 None
             }
+            Some(b'[') => return Ok(Objects::Several),
             _ => Some(scanner.value(0)?),
         };
         scanner.skip_whitespace();
-        if scanner.peek().is_some() {
-            return Err(scanner.error("trailing characters").into());
+        match (other, scanner.peek()) {
+            (None, None) => self.check(payload, scratch).map(|()| Objects::One),
+            (None, Some(b'{')) => Ok(Objects::Several),
+            (_, Some(_)) => Err(scanner.error("trailing characters").into()),
+            (Some(value), None) => Err(BadRecord::NotAnObject { found: describe(value, payload) }),
         }
-        match other {
-            Some(value) => Err(BadRecord::NotAnObject { found: describe(value, payload) }),
-            None => self.check(payload, scratch),
-        }
+    }
+
+    /// Reads one of a payload's objects, in front of which the scanner stands, into the scratch row.
+    pub(super) fn read_one(
+        &mut self,
+        scanner: &mut Scanner<'_>,
+        payload: &str,
+        scratch: &mut Scratch,
+    ) -> Result<(), BadRecord> {
+        self.read_object(scanner, payload, scratch)?;
+        self.check(payload, scratch)
     }
 
     fn read_object(
@@ -248,7 +267,7 @@ impl From<Syntax> for BadRecord {
 }
 
 /// A value of a text as it is shown in an error.
-fn describe(value: Value, text: &str) -> String {
+pub(super) fn describe(value: Value, text: &str) -> String {
     let (kind, span, quote) = match value {
         Value::Null => return "null".to_owned(),
         Value::Boolean(value) => return value.to_string(),

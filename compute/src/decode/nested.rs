@@ -88,7 +88,7 @@ fn match_of(name: &str, key: &str) -> Match {
 }
 
 /// How many bytes a NULL takes: that of a struct fills every column of it.
-fn absent(ty: &SqlType) -> usize {
+pub(super) fn absent(ty: &SqlType) -> usize {
     match ty {
         SqlType::Struct(fields) => fields.iter().map(|field| absent(&field.ty)).sum(),
         _ => size_of::<arrow::datatypes::i256>(),

@@ -221,8 +221,6 @@ fn payloads_that_are_no_objects() {
         ("{\"a\":1", "payload is not JSON: expected , or } at byte 6"),
         ("{\"a\":1,}", "payload is not JSON: expected a string at byte 7"),
         ("{\"a\":1} x", "payload is not JSON: trailing characters at byte 8"),
-        ("{} {}", "payload is not JSON: trailing characters at byte 3"),
-        (" [1] ", "payload is not a JSON object but array [1]"),
         ("null", "payload is not a JSON object but null"),
         ("1 2", "payload is not JSON: trailing characters at byte 2"),
     ] {
@@ -231,6 +229,61 @@ fn payloads_that_are_no_objects() {
     }
     let refused = Decoder::new(&[], "split").append(&message(b"{\"a\":\"\xff\"}", 1, "subject"));
     assert_eq!(refused, Err(BadRecord::Syntax { reason: "invalid UTF-8", at: 6 }));
+}
+
+#[test]
+fn a_payload_of_several_objects_is_several_rows_or_none() {
+    let mut columns = vec![column("a", SqlType::BigInt), column("t", SqlType::Varchar)];
+    columns.extend([
+        Column { name: "whole".to_owned(), ty: SqlType::Jsonb, origin: Origin::WholePayload },
+        Column { name: "subject".to_owned(), ty: SqlType::Varchar, origin: Origin::Subject },
+    ]);
+    let mut decoder = Decoder::new(&columns, "split").with_primary_key(&[0]);
+    for (payload, error) in [
+        ("[1]", "object 1 of the payload: payload is not a JSON object but number 1"),
+        ("[{\"a\":1}, []]", "object 2 of the payload: payload is not a JSON object but array []"),
+        ("[{\"a\":1}", "object 2 of the payload: payload is not JSON: expected , or ] at byte 8"),
+        ("[{\"a\":1},", "object 2 of the payload: payload is not JSON: unexpected end at byte 9"),
+        ("[{\"a\":1},]", "object 2 of the payload: payload is not JSON: expected a value at byte 9"),
+        ("[{\"a\":1}]{}", "object 2 of the payload: payload is not JSON: trailing characters at byte 9"),
+        ("{\"a\":1}\n{\"a\":2}\n3", "object 3 of the payload: payload is not JSON: trailing characters at byte 16"),
+        ("{\"a\":1}{\"a\"}", "object 2 of the payload: payload is not JSON: expected : at byte 11"),
+        ("{\"a\":1}{\"a\":\"x\"}", "object 2 of the payload: column \"a\": expected bigint, found string \"x\""),
+        ("[{\"a\":1},{\"t\":\"x\"}]", "object 2 of the payload: column \"a\" of the primary key is null"),
+    ] {
+        let refused = decoder.append(&message(payload, 1, "subject"));
+        assert_eq!(refused.map_err(|error| error.to_string()), Err(error.to_owned()), "{payload}");
+        assert_eq!((decoder.len(), decoder.bytes()), (0, 0), "{payload}");
+    }
+    for (sequence, payload) in (2..).zip([
+        "[]",
+        " [ { \"a\" : 1 , \"t\":\"\\u0041\" } , {\"a\":2} ] ",
+        "{\"a\":3}\n{\"t\":\"B\\n\",\"a\":4}\r\n",
+        "[{\"a\":5}]",
+    ]) {
+        decoder.append(&message(payload, sequence, "s")).expect(payload);
+    }
+    let batch = decoder.finish();
+    let (integer, text) = (Datum::Integer, |text: &str| Datum::Text(text.to_owned()));
+    let row = |a, t, whole| vec![integer(a), t, text(whole), text("s")];
+    let expected = [
+        row(1, text("A"), r#"{"a": 1, "t": "A"}"#),
+        row(2, Datum::Null, r#"{"a": 2}"#),
+        row(3, Datum::Null, r#"{"a": 3}"#),
+        row(4, text("B\n"), r#"{"a": 4, "t": "B\n"}"#),
+        row(5, Datum::Null, r#"{"a": 5}"#),
+    ];
+    assert_eq!(rows(&batch, &columns), expected);
+    assert_eq!(batch.column(4).as_primitive::<UInt64Type>().values(), &[3, 3, 4, 4, 5]);
+}
+
+#[test]
+fn many_small_objects_are_bounded_by_what_becomes_of_them() {
+    let mut decoder = Decoder::new(&[column("a", SqlType::BigInt)], "split");
+    let refused = decoder.append(&message("{}".repeat(4 << 20), 1, "subject"));
+    assert_eq!(refused, Err(BadRecord::TooLarge));
+    decoder.append(&message("{}".repeat(1 << 20), 2, "subject")).expect("a million rows");
+    assert_eq!(decoder.finish().num_rows(), 1 << 20);
 }
 
 #[test]
@@ -636,6 +689,26 @@ proptest! {
             }
             expected.extend(row);
         }
+        prop_assert_eq!(rows(&decoder.finish(), &columns), expected);
+    }
+
+    /// In an array, or one after the other.
+    #[test]
+    fn several_objects_are_the_rows_that_they_are_alone(
+        columns in any_columns(),
+        objects in prop::collection::vec((any_fields(), "[ \n\t\r]{0,2}"), 2..6),
+        in_array: bool,
+    ) {
+        let texts: Vec<String> = objects.iter().map(|(fields, space)| payload(fields, space)).collect();
+        let together = if in_array { format!("[{}]", texts.join(",")) } else { texts.concat() };
+        let mut alone = Decoder::new(&columns, "split");
+        let mut good = true;
+        for text in &texts {
+            good &= alone.append(&message(text, 7, "subject")).is_ok();
+        }
+        let mut decoder = Decoder::new(&columns, "split");
+        prop_assert_eq!(decoder.append(&message(together, 7, "subject")).is_ok(), good);
+        let expected = if good { rows(&alone.finish(), &columns) } else { Vec::new() };
         prop_assert_eq!(rows(&decoder.finish(), &columns), expected);
     }
 

@@ -100,6 +100,8 @@ pub struct ConsumerOptions {
     pub replay: Option<Replay>,
     /// Of how many acknowledgements in a hundred the server publishes a sample.
     pub sample_frequency: Option<u64>,
+    /// Whether messages come without their payloads, whose sizes are then the header `Nats-Msg-Size`.
+    pub headers_only: bool,
     /// Bits a second that the reader reads at most: pull consumers know no such limit.
     pub rate_limit: Option<u64>,
     /// What the user should know about options that have no effect, should nothing be acknowledged.
@@ -118,10 +120,6 @@ pub(super) fn parse(
     subjects: &[String],
     notices: &mut Vec<String>,
 ) -> Result<ConsumerOptions, OptionError> {
-    if values.bool("consumer.headers_only")? == Some(true) {
-        return Err(OptionError::new("consumer.headers_only", "is not supported yet")
-            .with_hint("rows are made of payloads, which it leaves out"));
-    }
     let number = |name: &str| Ok(values.integer(name, 1..=i64::MAX)?.map(i64::unsigned_abs));
     let consumer = ConsumerOptions {
         name: parse_name(values)?,
@@ -141,6 +139,7 @@ pub(super) fn parse(
         backoff: values.seconds_list("consumer.backoff.sec")?,
         replay: parse_replay(values)?,
         sample_frequency: values.integer("consumer.sample_frequency", 0..=100)?.map(i64::unsigned_abs),
+        headers_only: values.bool("consumer.headers_only")?.unwrap_or(false),
         rate_limit: number("consumer.rate_limit")?,
         unacknowledged_notices: Vec::new(),
     };

@@ -35,6 +35,7 @@ pub(super) const KNOWN: &[Known] = &[
     spelt("tls.first", &["tls_first"]),
     plain("jetstream.domain"),
     plain("jetstream.api_prefix"),
+    plain("split_by_subject"),
     plain("scan.startup.mode"),
     spelt("scan.startup.timestamp.millis", &["scan.startup.timestamp_millis"]),
     spelt("consumer.opt_start_seq", &["consumer.start_sequence", "scan.startup.sequence"]),
@@ -65,10 +66,8 @@ pub(super) const KNOWN: &[Known] = &[
 ];
 
 /// Options that mean something, but not yet.
-pub(super) const UNSUPPORTED: &[(&str, &str)] = &[
-    ("consumer.deliver_subject", "it makes a push consumer; Weir reads through pull consumers: leave it out"),
-    ("split_by_subject", "a stream is read as one split"),
-];
+pub(super) const UNSUPPORTED: &[(&str, &str)] =
+    &[("consumer.deliver_subject", "it makes a push consumer; Weir reads through pull consumers: leave it out")];
 
 /// The options whose values nobody may be shown, in the spelling of WITH.
 pub fn secret_keys() -> &'static [&'static str] {

@@ -7,6 +7,7 @@
 mod connection;
 mod consumer;
 mod known;
+mod splits;
 mod value;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::subject;
 pub use connection::{Auth, Text, Tls};
 pub use consumer::{AckPolicy, ConsumerName, ConsumerOptions, Replay};
 pub use known::secret_keys;
+pub use splits::{stream_of, subject_of};
 use value::Values;
 
 /// What is wrong with an option.
@@ -108,6 +110,10 @@ pub struct Options {
     pub subjects: Vec<String>,
     /// The stream.
     pub stream: String,
+    /// Whether each of the subjects is a split of its own.
+    pub split_by_subject: bool,
+    /// If these are the options of one of several splits, see [`Options::of_split`]: its subject.
+    pub split: Option<String>,
     /// Whether a missing stream is created.
     pub allow_create_stream: bool,
     /// Whether a stream with Interest retention is read, despite what its server may lose.
@@ -149,6 +155,7 @@ impl Options {
         }
         let mut notices = Vec::new();
         let subjects = parse_subjects(&values)?;
+        let split_by_subject = splits::parse(&values, &subjects)?;
         let consumer = consumer::parse(&values, &subjects, &mut notices)?;
         Ok(Options {
             servers: connection::parse_servers(&values)?,
@@ -162,6 +169,8 @@ impl Options {
             on_gap: parse_on_gap(&values)?,
             on_error: parse_on_error(&values)?,
             subjects,
+            split_by_subject,
+            split: None,
             consumer,
             notices,
         })

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use weir_common::ids::SplitId;
+
 use super::*;
 
 fn with(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -180,14 +182,41 @@ fn malformed_values_are_refused() {
 }
 
 #[test]
-fn what_cannot_be_honoured_yet_is_refused() {
-    for (key, value) in
-        [("consumer.deliver_subject", "x"), ("consumer.headers_only", "true"), ("split_by_subject", "true")]
-    {
-        let error = refused(&[(key, value)]);
-        assert!(error.message.contains("not supported yet"), "{error}");
+fn what_cannot_be_honoured_is_refused() {
+    let error = refused(&[("consumer.deliver_subject", "x")]);
+    assert!(error.message.contains("not supported yet"), "{error}");
+}
+
+#[test]
+fn each_subject_can_be_a_split() {
+    let stream = parsed(&[]);
+    assert_eq!(stream.splits(), [SplitId(stream.stream.clone())]);
+    assert_eq!(stream.of_split(&stream.splits()[0]), stream);
+
+    let pairs = [("subject", "b.>, a.*"), ("stream", "s"), ("split_by_subject", "true"), ("consumer.name", "n")];
+    let options = parsed(&pairs);
+    let splits = options.splits();
+    assert_eq!(splits, [SplitId("s/a.*".to_owned()), SplitId("s/b.>".to_owned())]);
+    assert_eq!((stream_of(&splits[1]), subject_of(&splits[1])), ("s", Some("b.>")));
+    let second = options.of_split(&splits[1]);
+    assert_eq!((second.subjects.clone(), second.stream.as_str()), (vec!["b.>".to_owned()], "s"));
+    assert_eq!(second.of_split(&splits[1]), second);
+    // Of every version: consumers are there by this name.
+    assert_eq!(second.name_of_split("n"), "n-7e74d2db");
+
+    for (more, named) in [
+        (("subject", "a.*,a.b"), "\"a.*\" and \"a.b\" overlap"),
+        (("subject", "a,a"), "\"a\" and \"a\" overlap"),
+        (("consumer.filter_subject", "a.x"), "consumer.filter_subject"),
+        (("consumer.filter_subjects", "a.x"), "consumer.filter_subjects"),
+        // Of two CRC-32 that are the same it is not known which consumer is meant.
+        (("subject", "plumless,buckeroo"), "same hash"),
+    ] {
+        let error = refused(&[pairs[0], pairs[1], pairs[2], more]);
+        assert!(error.to_string().contains(named), "{error}");
     }
-    parsed(&[("consumer.headers_only", "false")]);
+    let many: Vec<String> = (0..257).map(|number| number.to_string()).collect();
+    assert!(refused(&[("subject", &many.join(",")), pairs[2]]).message.contains("257 subjects are too many"));
 }
 
 #[test]

@@ -40,9 +40,9 @@ const QUEUED_BATCHES: usize = 4;
 /// What a reader reads.
 #[derive(Clone, Debug)]
 pub struct ReaderConfig {
-    /// The table's options.
+    /// The table's options, or the split's.
     pub options: Arc<Options>,
-    /// The split: its id is the stream's name.
+    /// The split.
     pub split: SplitId,
     /// The next sequence to read; everything below is committed.
     pub position: Sequence,
@@ -146,6 +146,7 @@ pub struct ConsumerProgress {
 impl Reader {
     /// Starts reading. The task belongs to `group`; should it fail, which is a fault of Weir's own, the group stops.
     pub fn spawn(config: ReaderConfig, group: &Group) -> Reader {
+        let config = ReaderConfig { options: Arc::new(config.options.of_split(&config.split)), ..config };
         let cancel = group.token().child_token();
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
         let (commit, commits) = watch::channel(Commit { position: config.position, count: 0 });

@@ -233,7 +233,7 @@ impl Task {
         let link = self.link.borrow_and_update().clone();
         let seen = std::mem::replace(&mut self.seen, link.clone());
         if link.denials != seen.denials && self.denials.pass(self.now()).is_some() {
-            warn!(stream = %self.config.split, denial = link.denial, "the NATS server denies something");
+            warn!(split = %self.config.split, denial = link.denial, "the NATS server denies something");
         }
         if link.losses != seen.losses {
             self.apply(Event::Disconnected).await;
@@ -365,7 +365,7 @@ impl Task {
             Action::RequestCheckpoint => self.handles.checkpoint.notify_one(),
             Action::AwaitConfirmation => {
                 info!(
-                    stream = %self.config.split,
+                    split = %self.config.split,
                     "the consumer was deleted by somebody else, reading waits for the next commit"
                 );
             }
@@ -379,14 +379,14 @@ impl Task {
         if let (Some(live), None, true) = (&self.live, &self.releasing, old)
             && live.guarded
         {
-            let (stream, owner) = (self.config.split.0.clone(), self.config.owner.clone());
+            let (stream, owner) = (self.config.options.stream.clone(), self.config.owner.clone());
             self.releasing = Some(live.release(self.api.clone(), stream, owner).boxed());
         }
     }
 
     fn ask(&mut self, incarnation: Incarnation, question: Question) {
         if let Some(live) = self.live.as_ref().filter(|live| live.incarnation == incarnation) {
-            let standing = live.standing(self.api.clone(), self.config.split.0.clone());
+            let standing = live.standing(self.api.clone(), self.config.options.stream.clone());
             self.asking = Some(standing.map(move |standing| (incarnation, question, standing)).boxed());
         }
     }
@@ -410,7 +410,7 @@ impl Task {
         if let Some(ms) = self.outage.warning(self.now()) {
             let link = self.link.borrow();
             let reason = if link.connected { self.obstacle.as_ref() } else { link.failure.as_ref() };
-            warn!(stream = %self.config.split, outage_ms = ms, connected = link.connected, reason, "not reading");
+            warn!(split = %self.config.split, outage_ms = ms, connected = link.connected, reason, "not reading");
         }
     }
 

@@ -38,6 +38,7 @@ fn cases() -> Vec<(Vec<(&'static str, &'static str)>, Value)> {
         (vec![("consumer.num_replicas", "1")], json!({ "num_replicas": 1 })),
         (vec![("consumer.num.replicas", "1")], json!({ "num_replicas": 1 })),
         (vec![("consumer.memory_storage", "true")], json!({ "mem_storage": true })),
+        (vec![("consumer.headers_only", "true")], json!({ "headers_only": true })),
         (
             vec![("consumer.backoff.sec", "1,2,3"), ("consumer.max_deliver", "4")],
             json!({ "backoff": [second, 2 * second, 3 * second], "max_deliver": 4 }),
@@ -91,7 +92,7 @@ fn no_option_of_the_consumer_is_left_out() {
     let tested = cases().into_iter().flat_map(|(pairs, _)| pairs).map(|(option, _)| option);
     let tested: std::collections::BTreeSet<&str> = tested.collect();
     // Kept by the reader itself, and not the server's business.
-    let others = ["consumer.durable_name", "consumer.rate_limit", "consumer.headers_only"];
+    let others = ["consumer.durable_name", "consumer.rate_limit"];
     let untested: Vec<&str> = Options::names()
         .filter(|name| name.starts_with("consumer.") && !tested.contains(name) && !others.contains(name))
         .collect();

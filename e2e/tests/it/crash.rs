@@ -26,7 +26,7 @@ use weir_e2e::weir::{Cluster, Node, State, Weir};
 use weir_e2e::workload::Events;
 
 use crate::support::{
-    Publishing, Reading, compare_readings, compare_sequences, readings_acknowledged, standalone_with,
+    Publishing, Reading, SUBJECTS, compare_readings, compare_sequences, readings_acknowledged, standalone_with,
 };
 
 /// Messages of the long tests.
@@ -92,7 +92,7 @@ struct Seen {
 impl Flow {
     /// Creates a table for each way of reading through `server`, starts publishing and watching.
     async fn start(nats: &Nats, server: &str, weir: &Weir, readings: &[Reading], total: u64) -> Result<Flow> {
-        let (mut sql, events) = (weir.sql(), Events::new("events", 7));
+        let (mut sql, events) = (weir.sql(), Events::new("events", SUBJECTS));
         for reading in readings {
             sql.query(&reading.create(server)).await?;
         }

@@ -9,7 +9,7 @@ use weir_e2e::proxy::Proxy;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::workload::Events;
 
-use crate::support::{Publishing, Reading, compare_readings, readings_acknowledged, standalone_with};
+use crate::support::{Publishing, Reading, SUBJECTS, compare_readings, readings_acknowledged, standalone_with};
 
 const TOTAL: u64 = 200_000;
 /// For an Interest stream: fewer than its known limit (docs/decisions, 0008).
@@ -43,7 +43,7 @@ fn cut_connections(name: &str, retention: RetentionPolicy, total: u64) {
         let (seed, readings) = (chaos::seed(), Reading::of(retention));
         let (nats, weir) = standalone_with(sandbox, retention).await?;
         let proxy = Proxy::start(nats.socket(), seed).await?;
-        let (mut sql, events) = (weir.sql(), Events::new("events", 7));
+        let (mut sql, events) = (weir.sql(), Events::new("events", SUBJECTS));
         for reading in readings {
             sql.query(&reading.create(&proxy.address())).await?;
         }

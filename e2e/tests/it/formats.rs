@@ -331,6 +331,60 @@ fn bytes_are_kept_as_they_are() {
 }
 
 #[test]
+fn without_payloads_there_are_columns_of_include_only() {
+    scenario("formats-headers-only", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        let options = format!("{}, consumer.headers_only = true", events_options(&nats.address()));
+        let with = format!("WITH ({options}) FORMAT PLAIN ENCODE JSON");
+        let include = "INCLUDE subject AS s INCLUDE header 'Nats-Msg-Size' varchar AS bytes INCLUDE offset AS o";
+        sql.query(&format!("CREATE TABLE sizes (PRIMARY KEY (s)) {include} {with}")).await?;
+        publish(&nats, [b"no JSON".to_vec(), vec![b'x'; 100_000], vec![b'y'; 31]]).await?;
+        wait_for(&mut sql, "SELECT bytes::bigint FROM sizes", 31, SOON).await?;
+        assert_eq!(sql.query("SELECT s, bytes, o FROM sizes").await?.row(0), ["events.a", "31", "3"]);
+        for (columns, include, named) in
+            [("(n bigint)", include, "\"n\""), ("", "INCLUDE payload AS p", "\"p\""), ("", "", "and there is none")]
+        {
+            let refused = sql.refused(&format!("CREATE TABLE t {columns} {include} {with}")).await?;
+            assert!(refused.message().contains(named) && refused.hint().is_some(), "{refused:?}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_message_can_be_several_rows() {
+    scenario("formats-several", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        weir.expect_warnings(&["kept a bad record"]);
+        let mut sql = weir.sql();
+        let with = format!("WITH ({}) FORMAT PLAIN ENCODE JSON", events_options(&nats.address()));
+        sql.query(&format!("CREATE TABLE rows (n bigint) INCLUDE offset AS o INCLUDE payload AS own {with}")).await?;
+        // The later of two objects of a message wins, as the later of two messages does.
+        sql.query(&format!("CREATE TABLE keyed (n bigint, v varchar, PRIMARY KEY (n)) {with}")).await?;
+        let payloads = [
+            "{\"n\":1}\n{\"n\":2}\n",
+            "[{\"n\":3},{\"n\":1,\"v\":\"a\"},{\"n\":1,\"v\":\"b\"}]",
+            "[]",
+            "[{\"n\":4},{\"n\":\"x\"}]",
+            "{\"n\":5}",
+        ];
+        publish(&nats, payloads.map(|payload| payload.as_bytes().to_vec())).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM rows", 6, SOON).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM keyed", 4, SOON).await?;
+        let rows = sql.query("SELECT o, n, own FROM rows ORDER BY o, n LIMIT 3").await?;
+        assert_eq!(rows.row(0), ["1", "1", r#"{"n": 1}"#]);
+        assert_eq!(rows.row(2), ["2", "1", r#"{"n": 1, "v": "a"}"#]);
+        assert_eq!(sql.query("SELECT v FROM keyed WHERE n = 1").await?.row(0), ["b"]);
+        wait_for(&mut sql, "SELECT count(*) FROM dead_letters.rows", 1, SOON).await?;
+        let dead = sql.query("SELECT sequence, \"column\", error FROM dead_letters.rows").await?;
+        let error = "object 2 of the payload: column \"n\": expected bigint, found string \"x\"";
+        assert_eq!(dead.row(0), ["4", "n", error]);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_json_table_without_columns_keeps_documents() {
     scenario("formats-json", async |sandbox| {
         let (nats, weir) = standalone(sandbox).await?;

@@ -11,6 +11,7 @@ mod clients;
 mod errors;
 mod formats;
 mod sources;
+mod splits;
 mod statements;
 mod streams;
 mod types;

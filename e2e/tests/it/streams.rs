@@ -220,7 +220,7 @@ fn explain_create_says_what_create_would_find_and_changes_nothing() {
             "discards old messages",
             "everything that reading needs is permitted",
             "consumer \"d\" would be created",
-            "one: \"EVENTS\" from sequence 1",
+            "\"EVENTS\" from sequence 1",
         ] {
             ensure!(found.contains(part), "{part}: {found}");
         }

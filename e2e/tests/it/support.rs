@@ -20,6 +20,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// What catching up after a series of crashes may take.
 pub(crate) const LATE: Duration = Duration::from_secs(180);
 
+/// How many subjects the events of [`Reading`] have.
+pub(crate) const SUBJECTS: u64 = 7;
+
 /// Rows that are compared at a time.
 const PAGE: u64 = 20_000;
 
@@ -53,19 +56,26 @@ pub(crate) enum Reading {
     /// Through a consumer that the user did not name: it is gone with its connection, or a durable where the stream's
     /// retention asks for one.
     Unnamed,
+    /// As a split for each subject.
+    Split,
 }
 
 impl Reading {
     /// All there are: what must be exact must be so whichever is chosen.
-    pub(crate) const ALL: [Reading; 4] =
-        [Reading::Durable("all"), Reading::Durable("explicit"), Reading::Durable("none"), Reading::Unnamed];
+    pub(crate) const ALL: [Reading; 5] = [
+        Reading::Durable("all"),
+        Reading::Durable("explicit"),
+        Reading::Durable("none"),
+        Reading::Unnamed,
+        Reading::Split,
+    ];
 
     /// All that a stream of this retention can be read in at the same time: a work queue has one reader.
     pub(crate) fn of(retention: RetentionPolicy) -> &'static [Reading] {
         match retention {
             RetentionPolicy::Limits => &Reading::ALL,
             RetentionPolicy::WorkQueue => &[Reading::Unnamed],
-            RetentionPolicy::Interest => &[Reading::Durable("explicit"), Reading::Unnamed],
+            RetentionPolicy::Interest => &[Reading::Durable("explicit"), Reading::Unnamed, Reading::Split],
         }
     }
 
@@ -74,6 +84,7 @@ impl Reading {
         match self {
             Reading::Durable(policy) => format!("by_{policy}"),
             Reading::Unnamed => "unnamed".to_owned(),
+            Reading::Split => "split".to_owned(),
         }
     }
 
@@ -87,7 +98,18 @@ impl Reading {
                 &format!(", consumer.durable_name = '{table}', consumer.ack_policy = '{policy}'"),
             ),
             Reading::Unnamed => create_events_with(&table, server, ""),
+            // Of an option that is given twice the last value counts.
+            Reading::Split => {
+                let subjects: Vec<String> = (0..SUBJECTS).map(|number| format!("events.{number}")).collect();
+                let more = format!(", subject = '{}', split_by_subject = true", subjects.join(","));
+                create_events_with(&table, server, &more)
+            }
         }
+    }
+
+    /// Through how many consumers it reads.
+    fn consumers(self) -> u64 {
+        if matches!(self, Reading::Split) { SUBJECTS } else { 1 }
     }
 
     /// The durable that is to be acknowledged.
@@ -228,9 +250,10 @@ pub(crate) async fn readings_acknowledged(nats: &Nats, readings: &[Reading]) -> 
     if stream.cached_info().config.retention == RetentionPolicy::Limits {
         return Ok(());
     }
-    eventually_equal("an empty stream with its consumers", LATE, (0, readings.len()), async || {
+    let consumers: u64 = readings.iter().map(|reading| reading.consumers()).sum();
+    eventually_equal("an empty stream with its consumers", LATE, (0, consumers), async || {
         let state = stream.get_info().await?.state;
-        Ok((state.messages, state.consumer_count))
+        Ok((state.messages, state.consumer_count as u64))
     })
     .await
 }

@@ -63,6 +63,36 @@ pub(super) fn complete<'a>(
     }
 }
 
+/// The statement of which no column needs a payload, because none is delivered.
+pub(super) fn without<'a>(parsed: &Parsed, create: &'a CreateTable) -> Result<Cow<'a, CreateTable>, Error> {
+    const OPTION: &str = "consumer.headers_only";
+    let refuse = |message: String, hint: &str, location| {
+        let error = Error::user(sqlstate::INVALID_TABLE_DEFINITION, message).with_hint(hint);
+        Err(error.at(parsed.position(location)))
+    };
+    let needs_it = |column: &&ColumnDef| matches!(column.origin, Origin::Payload | Origin::WholePayload);
+    if let Some(column) = create.columns.iter().find(needs_it) {
+        let message = format!("column \"{}\" is filled from payloads, which \"{OPTION}\" leaves out", column.name);
+        return refuse(message, "leave out one of the two", column.location);
+    }
+    if let Some(location) =
+        create.wildcard.or((create.format.encoding == Encoding::Protobuf).then_some(create.format.location))
+    {
+        let message = format!("payloads are left out by \"{OPTION}\"");
+        return refuse(message, "write ENCODE BYTES, and columns of INCLUDE only", location);
+    }
+    if create.columns.is_empty() {
+        let message =
+            format!("with \"{OPTION}\" a {} has the columns of INCLUDE, and there is none", create.kind.as_str());
+        return refuse(
+            message,
+            "write INCLUDE header, INCLUDE subject or another one before WITH",
+            create.name.location,
+        );
+    }
+    Ok(Cow::Borrowed(create))
+}
+
 /// The statement with these columns before those of INCLUDE.
 fn with_columns(create: &CreateTable, mut columns: Vec<ColumnDef>) -> CreateTable {
     columns.extend(create.columns.iter().cloned());

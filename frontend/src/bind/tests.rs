@@ -291,6 +291,28 @@ fn bytes_are_one_column() {
     assert_error(&with("(a bytea, b bytea)"), &format!("42P16 at 26: {refused}"));
 }
 
+#[test]
+fn without_payloads_there_is_no_column_of_them() {
+    let nats = NATS.replace("stream = 's'", "stream = 's', consumer.headers_only = true");
+    let bound = bound(&format!("CREATE TABLE t INCLUDE subject AS s {nats}"), None).expect("a table");
+    assert_eq!(bound.table.source.encode, Encode::HeadersOnly);
+    assert!(describe(&bound).starts_with("t\n  s character varying Subject"));
+    let refused =
+        "is filled from payloads, which \"consumer.headers_only\" leaves out\n  hint: leave out one of the two";
+    assert_error(&format!("CREATE TABLE t (a int) {nats}"), &format!("42P16 at 17: column \"a\" {refused}"));
+    let whole = format!("CREATE TABLE t INCLUDE payload AS p {nats}");
+    assert_error(&whole, &format!("42P16 at 35: column \"p\" {refused}"));
+    assert_error(
+        &format!("CREATE TABLE t {nats}"),
+        "42P16 at 14: with \"consumer.headers_only\" a table has the columns",
+    );
+    let protobuf = nats.replace("JSON", "PROTOBUF (message = 'm', schema.location = '/x')");
+    assert_error(
+        &format!("CREATE TABLE t INCLUDE subject {protobuf}"),
+        "42P16 at 191: payloads are left out by \"consumer.headers_only\"",
+    );
+}
+
 /// The schema of a message of a `.proto` text.
 fn schema(proto: &str, message: &str, as_jsonb: &[&str]) -> Schema {
     let file = protox::file::File::from_source("a.proto", proto).expect("a schema").file_descriptor_proto().clone();

@@ -11,9 +11,11 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::future::try_join_all;
-use weir_common::ids::TableId;
+use weir_common::catalog::Source;
+use weir_common::ids::{SplitId, TableId};
 use weir_common::rpc;
 use weir_common::types::SqlType;
+use weir_connector_nats::options::subject_of;
 use weir_proto::{SplitProgress, SplitsRequest};
 
 use crate::catalog::Catalog;
@@ -112,7 +114,7 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
     let columns = vec![
         text(&|row| declared(row).map(|declared| declared.name.clone())),
         text(&|row| Some(row.progress.split.clone())),
-        text(&|row| declared(row).and_then(|declared| declared.source.options.get("subject").cloned())),
+        text(&|row| declared(row).and_then(|declared| subject(&declared.source, &row.progress.split))),
         text(&|row| Some(row.node.clone())),
         text(&|row| Some(if row.progress.reading { "reading" } else { "disconnected" }.to_owned())),
         number(&|split| Some(split.read_position)),
@@ -128,6 +130,11 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
         number(&|split| Some(split.lost_messages)),
     ];
     Ok(RecordBatch::try_new(schema, columns)?)
+}
+
+/// What of its stream the split reads.
+fn subject(source: &Source, split: &str) -> Option<String> {
+    subject_of(&SplitId(split.to_owned())).map(str::to_owned).or_else(|| source.options.get("subject").cloned())
 }
 
 /// How long ago the newest message that was read was stored, if there are others to read: what waits is no older.

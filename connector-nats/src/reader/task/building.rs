@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use tracing::{info, warn};
 use weir_common::error::chain;
@@ -32,7 +33,7 @@ impl Task {
         let attempt = Attempt {
             api: self.api.clone(),
             options: Arc::clone(&self.config.options),
-            stream: self.config.split.0.clone(),
+            stream: self.config.options.stream.clone(),
             owner: self.config.owner.clone(),
             stored: self.config.stored,
             incarnation,
@@ -59,7 +60,7 @@ impl Task {
         if !self.delivery.is_building(incarnation) {
             return;
         }
-        let stream = &self.config.split;
+        let split = &self.config.split;
         match result {
             Ok(Outcome { built, stream_last, fetched, gap }) => {
                 self.obstacle = None;
@@ -91,7 +92,7 @@ impl Task {
                 if self.obstacle.as_ref() != Some(&error)
                     && let Some(suppressed) = self.outage.recovery(self.now())
                 {
-                    info!(%stream, error, suppressed, "cannot build the consumer, trying again");
+                    info!(%split, error, suppressed, "cannot build the consumer, trying again");
                 }
                 self.obstacle = Some(error);
                 self.apply(Event::BuildFailed { incarnation }).await;
@@ -100,14 +101,14 @@ impl Task {
     }
 
     fn tell_of(&mut self, Gap { from, count, certain }: Gap) {
-        let stream = &self.config.split;
+        let split = &self.config.split;
         if certain {
             self.status.lost += count;
-            warn!(%stream, %from, count, "the stream no longer holds messages that were not read yet");
+            warn!(%split, %from, count, "the stream no longer holds messages that were not read yet");
         } else {
             let told = "the stream no longer holds sequences that were not read yet; whether the table's filters match \
                         any of them is not known";
-            info!(%stream, %from, count, "{told}");
+            info!(%split, %from, count, "{told}");
         }
     }
 
@@ -123,27 +124,34 @@ impl Task {
         if position == self.delivery.position() {
             return;
         }
-        let (stream, count) = (&self.config.split, messages.len());
-        info!(%stream, %position, count, "fetched messages one by one, because the connection breaks over them");
+        let (split, count) = (&self.config.split, messages.len());
+        info!(%split, %position, count, "fetched messages one by one, because the connection breaks over them");
         let batch = self.pending.get_or_insert_with(|| Batch { messages: Vec::new(), position });
         batch.position = position;
-        batch.messages.extend(messages.into_iter().map(|stored| Message {
-            sequence: stored.sequence,
-            subject: stored.subject.into(),
-            stored_ns: stored.stored_ns,
-            headers: headers::read(&stored.headers).map(Box::new),
-            payload: stored.payload.into(),
+        let headers_only = self.config.options.consumer.headers_only;
+        batch.messages.extend(messages.into_iter().map(|stored| {
+            let (headers, payload) = match headers_only {
+                true => (headers::with_size(&stored.headers, stored.payload.len()), Bytes::new()),
+                false => (headers::read(&stored.headers), stored.payload.into()),
+            };
+            Message {
+                sequence: stored.sequence,
+                subject: stored.subject.into(),
+                stored_ns: stored.stored_ns,
+                headers: headers.map(Box::new),
+                payload,
+            }
         }));
     }
 
     /// One line for each time reading begins.
     fn announce(&mut self, live: &Live) {
         let now = self.now();
-        let (stream, consumer, position) = (&self.config.split, live.name(), self.delivery.position());
+        let (split, consumer, position) = (&self.config.split, live.name(), self.delivery.position());
         if let Some(ms) = self.outage.end(now) {
-            info!(%stream, consumer, %position, outage_ms = ms, "reading again");
+            info!(%split, consumer, %position, outage_ms = ms, "reading again");
         } else if let Some(suppressed) = self.outage.recovery(now) {
-            info!(%stream, consumer, %position, reason = ?self.reason, suppressed, "reading");
+            info!(%split, consumer, %position, reason = ?self.reason, suppressed, "reading");
         }
     }
 }

@@ -77,7 +77,7 @@ impl Task {
             }
             if let Some(name) = &self.known.anonymous {
                 // Left behind, it disappears by itself.
-                let _ = self.api.delete_consumer(&self.config.split.0, name).await;
+                let _ = self.api.delete_consumer(&self.config.options.stream, name).await;
             }
         };
         let _ = tokio::time::timeout(FAREWELL, last_words).await;
