@@ -45,8 +45,6 @@ const BLOCK_BYTES_MAX: usize = 1 << 20;
 const INBOX_MAX: usize = 16;
 /// At most one bad record in this time is logged.
 const BAD_RECORD_LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// How often gauges are brought up to date.
-const GAUGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What an actor is told.
 #[derive(Clone, Copy, Debug)]
@@ -204,7 +202,6 @@ impl Actor {
 
     /// Serves until the table is dropped, or the slot goes away, which the node is told by the slot itself.
     async fn serve(&mut self) -> () {
-        let mut gauges = tokio::time::interval(GAUGE_INTERVAL);
         let control = self.reader.control();
         loop {
             tokio::select! {
@@ -221,7 +218,6 @@ impl Actor {
                     self.failed = true;
                     self.config.node.send(Event::JobFailed(self.config.term, self.config.table.id, error)).await;
                 }
-                _ = gauges.tick() => self.record_gauges(),
                 batch = self.reader.next(), if self.last.is_none() => {
                     if self.decode(batch).await.is_break() {
                         return;
@@ -374,13 +370,6 @@ impl Actor {
                 Ok(())
             }
         }
-    }
-
-    fn record_gauges(&self) {
-        let status = self.reader.status();
-        self.config.metrics.lag.record(status.lag, &self.labels);
-        self.config.metrics.redelivered.record(status.redelivered, &self.labels);
-        self.config.metrics.rebuilds.record(status.rebuilds, &self.labels);
     }
 }
 

@@ -1,9 +1,15 @@
 //! The compute node's metrics.
 
+use std::sync::Arc;
+
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
+use weir_proto::SplitProgress;
 
-/// Instruments, each described once. Those of sources and scans bear the label `table`, those of state `slot`.
+use crate::splits::Observed;
+
+/// Instruments, each described once. Those of sources and scans bear the label `table`, those of state `slot`. Of splits, see
+/// [`observe_splits`].
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     /// Messages decoded into rows.
@@ -12,12 +18,6 @@ pub(crate) struct Metrics {
     pub(crate) bytes: Counter<u64>,
     /// Messages that are no row of their table.
     pub(crate) bad_records: Counter<u64>,
-    /// Messages of the stream that have not been read yet.
-    pub(crate) lag: Gauge<u64>,
-    /// Messages delivered again.
-    pub(crate) redelivered: Gauge<u64>,
-    /// Times a reader's consumer was rebuilt.
-    pub(crate) rebuilds: Gauge<u64>,
     /// Seconds that it takes to cut a checkpoint of a sealed epoch, by slot.
     pub(crate) seal_seconds: Histogram<f64>,
     /// Seconds from the seal of an epoch to its durability.
@@ -51,9 +51,6 @@ impl Metrics {
             rows: counter("weir_source_rows", "messages decoded into rows"),
             bytes: counter("weir_source_bytes", "bytes of payloads decoded"),
             bad_records: counter("weir_source_bad_records", "messages that are no row of their table"),
-            lag: gauge("weir_source_lag", "messages of the stream that are not read yet"),
-            redelivered: gauge("weir_source_redelivered", "messages delivered again to the present reader"),
-            rebuilds: gauge("weir_source_rebuilds", "times the present reader's consumer was rebuilt"),
             seal_seconds: seconds("weir_slot_seal", "time to cut a checkpoint of a sealed epoch"),
             durable_seconds: seconds("weir_slot_durable", "time from the seal of an epoch to its durability"),
             l0_ssts: gauge("weir_state_l0_ssts", "SSTs that compaction has not touched yet"),
@@ -62,6 +59,43 @@ impl Metrics {
             scanned_rows: counter("weir_scan_rows", "rows sent to frontends"),
         }
     }
+}
+
+/// A gauge of splits: its name, what it tells, and its value if there is one.
+type SplitGauge = (&'static str, &'static str, fn(&SplitProgress) -> Option<u64>);
+
+const SPLIT_GAUGES: [SplitGauge; 11] = [
+    ("weir_source_reading", "1 while the split is read, 0 while it cannot be", |split| Some(split.reading.into())),
+    ("weir_source_read_position", "the next sequence to read", |split| Some(split.read_position)),
+    ("weir_source_committed_position", "below it everything is committed", |split| Some(split.committed_position)),
+    ("weir_source_last_sequence", "the last sequence of the stream", |split| split.last_sequence),
+    ("weir_source_lag", "messages of the stream that are not read yet", |split| split.lag_messages),
+    ("weir_source_ack_floor", "up to it everything is acknowledged", |split| split.ack_floor),
+    ("weir_source_ack_pending", "messages delivered and not acknowledged", |split| split.ack_pending),
+    ("weir_source_redelivered", "messages delivered again to the present reader", |split| Some(split.redelivered)),
+    ("weir_source_rebuilds", "times the present reader's consumer was rebuilt", |split| Some(split.rebuilds)),
+    ("weir_source_split_bad_records", "bad records that the present reader found", |split| Some(split.bad_records)),
+    ("weir_source_lost_messages", "messages lost to the present reader by gaps", |split| Some(split.lost_messages)),
+];
+
+/// Makes the gauges of splits, which bear the labels `table` and `split`: of each that is read on this node now, and of no
+/// other.
+pub(crate) fn observe_splits(meter: &Meter, observed: &Arc<Observed>) {
+    for (name, description, value) in SPLIT_GAUGES {
+        let observed = Arc::clone(observed);
+        let gauge = meter.u64_observable_gauge(name).with_description(description);
+        let each = gauge.with_callback(move |observer| {
+            observed.each(|labels, split| value(split).into_iter().for_each(|value| observer.observe(value, labels)));
+        });
+        each.build();
+    }
+    let observed = Arc::clone(observed);
+    let gauge = meter.f64_observable_gauge("weir_source_lag_seconds");
+    let gauge = gauge.with_description("age of the newest message that was read, while others wait");
+    let each = gauge.with_callback(move |observer| {
+        observed.each(|labels, split| split.lag_seconds.into_iter().for_each(|age| observer.observe(age, labels)));
+    });
+    each.build();
 }
 
 /// The label of a table.

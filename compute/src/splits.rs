@@ -1,15 +1,24 @@
 //! How far the readers of this node are: what they know, and what the server says when it is asked.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use weir_common::ids::TableSplit;
+use futures::future::join_all;
+use opentelemetry::KeyValue;
+use tokio::sync::watch;
+use weir_common::ids::{TableId, TableSplit};
 use weir_connector_nats::{Control, Progress};
 use weir_proto::SplitProgress;
 
+use crate::metrics;
+use crate::scan::Serving;
+
 /// How long the server may take to answer before it counts as silent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How often metrics are brought up to date.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A split that is read on this node.
 pub(crate) struct ReadSplit {
@@ -25,6 +34,9 @@ pub(crate) async fn progress(read: &ReadSplit) -> SplitProgress {
     // After the server's answer, so that a reader is never ahead of its stream.
     let status = read.reader.status();
     let consumer = server.and_then(|server| server.consumer);
+    // Of what was delivered all was read once the position is above it.
+    let lag_messages =
+        consumer.map(|consumer| consumer.pending + (consumer.delivered.0 + 1).saturating_sub(status.position.0));
     SplitProgress {
         table: read.split.table.0,
         split: read.split.split.0.clone(),
@@ -32,15 +44,54 @@ pub(crate) async fn progress(read: &ReadSplit) -> SplitProgress {
         read_position: status.position.0,
         committed_position: status.committed.0,
         last_sequence: server.map(|server| server.stream_last.0.max(status.position.0.saturating_sub(1))),
-        // Of what was delivered all was read once the position is above it.
-        lag_messages: consumer
-            .map(|consumer| consumer.pending + (consumer.delivered.0 + 1).saturating_sub(status.position.0)),
-        read_ns: status.read_ns,
+        lag_messages,
+        lag_seconds: lag_messages.and_then(|lag| lag_seconds(lag, status.read_ns)),
         ack_floor: consumer.map(|consumer| consumer.ack_floor.0),
         ack_pending: consumer.map(|consumer| consumer.ack_pending),
         redelivered: status.redelivered,
         rebuilds: status.rebuilds,
         bad_records: read.bad_records.load(Ordering::Relaxed),
         lost_messages: status.lost,
+    }
+}
+
+/// How long ago the newest message that was read was stored, if there are others to read: what waits is no older.
+fn lag_seconds(lag_messages: u64, read_ns: u64) -> Option<f64> {
+    if lag_messages == 0 {
+        return Some(0.0);
+    }
+    let read_at = UNIX_EPOCH + Duration::from_nanos(read_ns);
+    (read_ns > 0).then(|| SystemTime::now().duration_since(read_at).unwrap_or_default().as_secs_f64())
+}
+
+/// How far the splits of this node were when they were last asked.
+#[derive(Debug, Default)]
+pub(crate) struct Observed(Mutex<Vec<([KeyValue; 2], SplitProgress)>>);
+
+impl Observed {
+    /// Asks again and again, for ever.
+    pub(crate) async fn keep_up(&self, serving: watch::Receiver<Option<Arc<Serving>>>) {
+        let mut ask = tokio::time::interval(OBSERVE_INTERVAL);
+        loop {
+            ask.tick().await;
+            let served = serving.borrow().clone();
+            let splits = match &served {
+                Some(served) => join_all(served.splits.iter().map(progress)).await,
+                None => Vec::new(),
+            };
+            let name =
+                |split: &SplitProgress| Some(served.as_ref()?.tables.get(&TableId(split.table))?.declared.name.clone());
+            let named = splits.into_iter().filter_map(|split| {
+                Some(([metrics::table(&name(&split)?), KeyValue::new("split", split.split.clone())], split))
+            });
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = named.collect();
+        }
+    }
+
+    /// Each of them, with the labels of its metrics.
+    pub(crate) fn each(&self, mut told: impl FnMut(&[KeyValue], &SplitProgress)) {
+        for (labels, split) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            told(labels, split);
+        }
     }
 }

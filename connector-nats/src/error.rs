@@ -252,7 +252,7 @@ impl Error {
                 "a message of a work queue goes to one consumer: choose subjects that no other one filters, or remove it"
                     .to_owned(),
             ),
-            Error::Gap { .. } => Some("drop the table and create it again, or use on_gap = 'skip'".to_owned()),
+            Error::Gap { .. } => Some("to go on without them: ALTER TABLE … CONNECTOR WITH (on_gap = 'skip')".to_owned()),
             Error::StreamReplaced { .. } => Some("drop the table and create it again".to_owned()),
             _ => None,
         }
@@ -277,6 +277,10 @@ impl Error {
             Error::Denied { .. } => Some("42501"),
             // undefined_object
             Error::NoStream { .. } | Error::NoSubject { .. } => Some("42704"),
+            // connection_failure
+            Error::Timeout { .. } | Error::Disconnected { .. } => Some("08006"),
+            // cannot_connect_now
+            Error::Refused { status, .. } if *status >= 500 => Some("57P03"),
             _ => None,
         }
     }

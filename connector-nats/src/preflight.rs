@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
 use serde_json::json;
-use weir_common::catalog::SplitStart;
+use weir_common::catalog::{NewTable, RelationKind, SplitStart};
 use weir_common::ids::Sequence;
 
 use crate::api::{Api, Object, StreamInfo, StreamState};
@@ -18,7 +18,7 @@ use crate::connect;
 use crate::consumer;
 use crate::error::Error;
 use crate::making::{Making, guard_name, remove_guards};
-use crate::options::{ConsumerName, OptionError, Options, Start};
+use crate::options::{ConsumerName, OptionError, Options, Start, check_change};
 use crate::retention::{self, Retention};
 use crate::subject;
 
@@ -137,14 +137,96 @@ impl Found<'_> {
         let kind = retention::consumer_name(options, retention, owner);
         notices.extend(retention::notices(options, retention, &kind));
         let sequence = resolve_start(api, options, stream, notices).await?;
-        let check = Check { api, options, stream, retention, owner, kind: &kind };
-        check.consumer(sequence, made, notices).await?;
+        self.consumer(options, &kind, sequence, made, notices).await?;
         if retention != Retention::Interest {
             return Ok(sequence);
         }
         // What went before there was a consumer to hold it is not the table's.
         let now = api.stream_info(&options.stream).await?;
         Ok(sequence.max(Sequence(now.state.first_seq)))
+    }
+
+    async fn consumer(
+        &self,
+        options: &Options,
+        kind: &ConsumerName,
+        start: Sequence,
+        made: &mut Vec<String>,
+        notices: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let Found { api, stream, retention, owner } = *self;
+        Check { api, options, stream, retention, owner, kind }.consumer(start, made, notices).await
+    }
+}
+
+/// A table whose options are to change.
+pub struct Altered<'a> {
+    /// As it is.
+    pub before: &'a NewTable,
+    /// As it is to be.
+    pub after: &'a NewTable,
+    /// Where its splits started.
+    pub splits: &'a [SplitStart],
+}
+
+impl Altered<'_> {
+    /// Checks that the table can be read with its new options, from where it is; what the user should be told. Leaves
+    /// nothing on the server.
+    ///
+    /// # Errors
+    /// As [`preflight`], and for options that cannot change.
+    pub async fn preflight(&self, owner: &str) -> Result<Vec<String>, Error> {
+        check_change(&self.before.source.options, &self.after.source.options)?;
+        let before = Options::parse(&self.before.source.options)?;
+        let after = Options::parse(&self.after.source.options)?;
+        if before.splits() != after.splits() {
+            let error = OptionError::new("subject", "cannot be changed where each subject is a split");
+            return Err(error.with_hint("create another table for other subjects").into());
+        }
+        match tokio::time::timeout(DEADLINE, Box::pin(self.look_up(&before, &after, owner))).await {
+            Ok(result) => result,
+            Err(_) => {
+                let what = format!("to look up stream \"{}\"", after.stream);
+                Err(Error::Timeout { what, within: DEADLINE })
+            }
+        }
+    }
+
+    async fn look_up(&self, before: &Options, after: &Options, owner: &str) -> Result<Vec<String>, Error> {
+        let api = Api::new(connect::connect(after, &format!("weir {owner} preflight")).await?);
+        let stream = api.stream_info(&after.stream).await?;
+        let known = self.splits.iter().find_map(|start| start.stream_created.as_ref());
+        if let Some(created) = known.filter(|created| **created != stream.created) {
+            let message = format!("it was created at {}, not at {created}", stream.created);
+            return Err(Error::StreamReplaced { stream: after.stream.clone(), message });
+        }
+        let retention = check_stream(after, &stream, self.after.kind == RelationKind::Table)?;
+        let mut notices = after.notices.clone();
+        if consumer::wanted_subjects(before) != consumer::wanted_subjects(after) {
+            if retention.deletes_acknowledged() {
+                let message = format!("cannot be changed on a stream with {} retention", retention.as_str());
+                let hint = "what is published to the other subjects is held by a consumer only: create another table";
+                return Err(OptionError::new("subject", message).with_hint(hint).into());
+            }
+            notices.push(
+                "the subjects are read after the last message that was read: what they had before it is not".to_owned(),
+            );
+        }
+        if retention.deletes_acknowledged() {
+            // The consumer is there, and whatever is tried with it has an effect.
+            return Ok(notices);
+        }
+        let found = Found { api: &api, stream: &stream, retention, owner };
+        let begins = Sequence(stream.state.first_seq.max(1));
+        for split in after.splits() {
+            let options = after.of_split(&split);
+            let kind = retention::consumer_name(&options, retention, owner);
+            let mut told = Vec::new();
+            found.consumer(&options, &kind, begins, &mut Vec::new(), &mut told).await?;
+            told.retain(|notice| !notices.contains(notice));
+            notices.extend(told);
+        }
+        Ok(notices)
     }
 }
 

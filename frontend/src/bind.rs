@@ -1,4 +1,4 @@
-//! A parsed `CREATE TABLE` → what the catalog keeps.
+//! A parsed `CREATE TABLE`, or `ALTER TABLE` → what the catalog keeps.
 //!
 //! Owns what a table may look like: names, columns, options that make sense together. Pure: whether the stream exists
 //! is found out by meta.
@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use sqlparser::tokenizer::Location;
 use weir_common::catalog::{Column, Encode, NewTable, Origin, RelationKind, Source};
-use weir_connector_nats::options::{OptionError, Options, secret_keys};
+use weir_connector_nats::options::{OptionError, Options, changed, check_change, same_option, secret_keys};
 
 use crate::error::{Error, sqlstate};
-use crate::parser::{ColumnDef, CreateTable, Parsed, redact};
+use crate::parser::{Alter, ColumnDef, CreateTable, Parsed, WithOption, amend, redact};
 use crate::protobuf::{Schema, is_credential};
 
 /// RisingWave keeps these names for itself, and so do we.
@@ -66,6 +66,29 @@ pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option
         sql: sql(parsed, create)?,
     };
     Ok(Bound { table, notices })
+}
+
+/// A table with other values of some of its options.
+///
+/// # Errors
+/// As [`create_table`], and for options that cannot change.
+pub(crate) fn alter(parsed: &Parsed, alter: &Alter, table: &NewTable) -> Result<Bound, Error> {
+    let mut notices = Vec::new();
+    let (changes, places) = written(&alter.options, &mut notices);
+    let options = changed(&table.source.options, &changes);
+    let at = |error: OptionError| {
+        let place = places.iter().find(|(key, _)| same_option(key, &error.option)).map(|(_, place)| *place);
+        option_error(&error).at(parsed.position(place.unwrap_or(alter.name.location)))
+    };
+    check_change(&table.source.options, &options).map_err(at)?;
+    // What the user was told when the table was created need not be told again.
+    let known = Options::parse(&table.source.options).map(|options| options.notices).unwrap_or_default();
+    let told = Options::parse(&options).map_err(at)?.notices;
+    notices.extend(told.into_iter().filter(|notice| !known.contains(notice)));
+    let pairs = changes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+    let sql = amend(&table.sql, pairs, same_option)?;
+    let source = Source { options, ..table.source.clone() };
+    Ok(Bound { table: NewTable { source, sql, ..table.clone() }, notices })
 }
 
 /// The statement as it is kept: without the credentials of the place that its schema came from, which nobody needs again.
@@ -149,9 +172,22 @@ struct Given {
 
 /// Of a key that stands there twice the last one counts.
 fn options(parsed: &Parsed, create: &CreateTable, notices: &mut Vec<String>) -> Result<Given, Error> {
-    let mut values = BTreeMap::new();
-    let mut places = HashMap::new();
-    for option in &create.options {
+    let (values, places) = written(&create.options, notices);
+    let checked = Options::parse(&values).map_err(|error| {
+        let location = places.get(error.option.as_str()).copied().unwrap_or(create.name.location);
+        option_error(&error).at(parsed.position(location))
+    })?;
+    notices.extend(checked.notices.iter().cloned());
+    Ok(Given { written: values, checked })
+}
+
+/// The values of options, and where each stands.
+fn written<'a>(
+    options: &'a [WithOption],
+    notices: &mut Vec<String>,
+) -> (BTreeMap<String, String>, HashMap<&'a str, Location>) {
+    let (mut values, mut places) = (BTreeMap::new(), HashMap::new());
+    for option in options {
         if values.insert(option.key.clone(), option.value.clone()).is_some() {
             let notice = format!("option \"{}\" is given more than once; the last value is used", option.key);
             if !notices.contains(&notice) {
@@ -160,12 +196,7 @@ fn options(parsed: &Parsed, create: &CreateTable, notices: &mut Vec<String>) -> 
         }
         places.insert(option.key.as_str(), option.key_location);
     }
-    let checked = Options::parse(&values).map_err(|error| {
-        let location = places.get(error.option.as_str()).copied().unwrap_or(create.name.location);
-        option_error(&error).at(parsed.position(location))
-    })?;
-    notices.extend(checked.notices.iter().cloned());
-    Ok(Given { written: values, checked })
+    (values, places)
 }
 
 fn option_error(error: &OptionError) -> Error {

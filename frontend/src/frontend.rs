@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::error::{Error, sqlstate};
 use crate::meta::Meta;
 use crate::metrics::Metrics;
-use crate::parser::{CopyFormat, CreateTable, Declare, Encoding, Execute, Fetch, Parsed, Statement, TableName};
+use crate::parser::{Alter, CopyFormat, CreateTable, Declare, Encoding, Execute, Fetch, Parsed, Statement, TableName};
 use crate::protobuf;
 use crate::query::{self, Columns, Draft, Planner, Prepared, QueryThreads, ResultSet};
 use crate::session::{Change, Limits, Session, SqlCursor, Variables};
@@ -263,6 +263,10 @@ impl Frontend {
                 let findings = self.meta.explain_create(&bound.table, deadline).await?;
                 Ok(Answer::Rows(ResultSet::ready("EXPLAIN", commands::findings(findings)?)))
             }
+            Statement::Alter(alter) => {
+                let answer = self.alter(parsed, alter, limits, deadline).await?;
+                Ok(answer.with_notices(lasting(session, alter_tag(alter.kind))))
+            }
             Statement::Drop { kind, names, if_exists } => {
                 let answer = self.drop_relations(parsed, (*kind, names), *if_exists, deadline).await?;
                 Ok(answer.with_notices(lasting(session, drop_tag(*kind))))
@@ -367,6 +371,25 @@ impl Frontend {
         let more = response.notices.iter().filter(|notice| !bound.notices.contains(notice));
         notices.extend(more.map(Notice::new));
         Ok(Answer::Done { tag: create_tag(create.kind).into(), notices, changes: Vec::new() })
+    }
+
+    async fn alter(&self, parsed: &Parsed, alter: &Alter, limits: &Limits, deadline: Instant) -> Result<Answer, Error> {
+        let (name, place) = (&alter.name.name, parsed.position(alter.name.location));
+        let catalog = self.newest_catalog(limits).await?;
+        let Some(relation) = catalog.table(name) else {
+            let missing = format!("{} \"{name}\" does not exist", alter.kind.as_str());
+            if alter.if_exists {
+                let notices = vec![Notice::new(missing + ", skipping")];
+                return Ok(Answer::Done { tag: alter_tag(alter.kind).into(), notices, changes: Vec::new() });
+            }
+            return Err(Error::user(sqlstate::UNDEFINED_TABLE, missing).at(place));
+        };
+        check_kind(relation, alter.kind).map_err(|error| error.at(place))?;
+        let bound = bind::alter(parsed, alter, &relation.declared)?;
+        let response = self.meta.alter_table(&bound.table, &relation.declared.sql, deadline).await?;
+        let mut notices: Vec<Notice> = bound.notices.iter().map(Notice::new).collect();
+        notices.extend(response.notices.iter().filter(|notice| !bound.notices.contains(notice)).map(Notice::new));
+        Ok(Answer::Done { tag: alter_tag(alter.kind).into(), notices, changes: Vec::new() })
     }
 
     async fn drop_relations(
@@ -530,6 +553,13 @@ fn create_tag(kind: RelationKind) -> &'static str {
     match kind {
         RelationKind::Table => "CREATE TABLE",
         RelationKind::Source => "CREATE SOURCE",
+    }
+}
+
+fn alter_tag(kind: RelationKind) -> &'static str {
+    match kind {
+        RelationKind::Table => "ALTER TABLE",
+        RelationKind::Source => "ALTER SOURCE",
     }
 }
 

@@ -203,6 +203,23 @@ impl Meta {
         Ok(self.call(deadline, call).await.result?.findings)
     }
 
+    /// Changes a table's options; returns when it is read with them. `sql`: the statement that the change was made up for.
+    pub(crate) async fn alter_table(
+        &self,
+        table: &NewTable,
+        sql: &str,
+        deadline: Instant,
+    ) -> Result<proto::AlterTableResponse, Error> {
+        let bytes = serde_json::to_vec(table).map_err(|error| Error::internal(error.to_string()))?;
+        let request = proto::AlterTableRequest { table: bytes.into(), sql: sql.to_owned() };
+        let call = |mut node: MetaClient<TracedChannel>| {
+            let request = request.clone();
+            async move { node.alter_table(request).await }
+        };
+        // The same change a second time changes nothing.
+        Ok(self.call(deadline, call).await.result?)
+    }
+
     /// Drops a table; returns whether there was one, when its job is stopped and that is committed.
     pub(crate) async fn drop_table(&self, name: &str, if_exists: bool, deadline: Instant) -> Result<bool, Error> {
         let request = proto::DropTableRequest { name: name.to_owned(), if_exists };
@@ -254,7 +271,10 @@ impl Meta {
                         let lost = may_have_been_carried_out(&status);
                         let error = rpc::Error::from(status);
                         unsure |= lost || error.outcome_unknown;
-                        if !matches!(error.kind, Kind::Unavailable | Kind::Fenced) {
+                        // An error with a code of its own is about what the statement names, such as a NATS server.
+                        let elsewhere =
+                            matches!(error.kind, Kind::Unavailable | Kind::Fenced) && error.sqlstate.is_none();
+                        if !elsewhere {
                             self.answered(index);
                             return Outcome { result: Err(error), unsure };
                         }

@@ -2,7 +2,7 @@
 //! looks sources over before they are created and cleans up behind tables that are dropped, and leaves everything else to
 //! the coordinator.
 //!
-//! Statements that create or drop a table of one name come one after the other, because each looks after consumers that
+//! Statements that create, alter or drop a table of one name come one after the other, because each looks after consumers that
 //! are recognised by that name. They go on when whoever asked has gone away: half of one would leave consumers behind,
 //! which under Interest retention keep messages for ever.
 
@@ -12,19 +12,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
-use weir_common::catalog::{NewTable, RelationKind, SplitStart, Table};
+use weir_common::catalog::{JobState, NewTable, RelationKind, Source, SplitStart, Table};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::TableId;
 use weir_common::rpc;
 use weir_connector_nats::inspect::inspect;
 use weir_connector_nats::options::Options;
-use weir_connector_nats::preflight::{Preflight, preflight, preflight_of_source, undo};
+use weir_connector_nats::preflight::{Altered, Preflight, preflight, preflight_of_source, undo};
 use weir_connector_nats::remove_consumers;
 use weir_proto as proto;
 use weir_proto::meta_server;
 
 use crate::coordinator::pins::PIN_LEASE;
-use crate::coordinator::task::{Ddl, Handle, Input, not_leading};
+use crate::coordinator::task::{Ddl, Handle, Input, no_table, not_leading};
 use crate::reign::{Config, Current};
 use crate::wire::table_bytes;
 
@@ -35,7 +35,7 @@ pub(crate) struct Service {
     names: Names,
 }
 
-/// The names of tables that are being created or dropped.
+/// The names of tables that are being created, altered or dropped.
 #[derive(Clone, Default)]
 struct Names(Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>);
 
@@ -67,7 +67,7 @@ impl Service {
     }
 }
 
-/// A statement that creates or drops a table.
+/// A statement that creates, alters or drops a table.
 struct Statement {
     coordinator: Handle,
     names: Names,
@@ -125,6 +125,30 @@ impl Statement {
             clean_up(&table, &owner).await;
         }
         Ok(dropped)
+    }
+
+    /// Looks over what a table's options would become, stores them, and waits until it is read with them. `sql`: the
+    /// statement that the change was made up for.
+    async fn alter(self, new: NewTable, sql: &str) -> Result<Vec<String>, rpc::Error> {
+        let _turn = self.names.lock(&new.name).await;
+        let table = self.find(&new.name).await?.ok_or_else(|| no_table(&new.name))?;
+        let before = &table.declared;
+        if *before == new && table.state == JobState::Running {
+            // An attempt whose answer was lost has done it.
+            return Ok(Vec::new());
+        }
+        let same = NewTable {
+            source: Source { options: new.source.options.clone(), ..before.source.clone() },
+            ..before.clone()
+        };
+        if before.sql != sql || (NewTable { sql: new.sql.clone(), ..same }) != new {
+            let message = format!("{} \"{}\" was changed by somebody else meanwhile", before.kind.as_str(), new.name);
+            return Err(rpc::Error::new(Kind::User, message).with_sqlstate("40001").with_hint("try again"));
+        }
+        let owner = self.owner(&new.name);
+        let notices = Altered { before, after: &new, splits: &table.splits }.preflight(&owner).await?;
+        self.coordinator.ask(|reply| Input::Ddl(Ddl::Alter { declared: Box::new(new), reply })).await??;
+        Ok(notices)
     }
 
     async fn find(&self, name: &str) -> Result<Option<Arc<Table>>, rpc::Error> {
@@ -190,6 +214,18 @@ impl meta_server::Meta for Service {
             hint: found.hint.unwrap_or_default(),
         });
         Ok(Response::new(proto::ExplainCreateResponse { findings: findings.collect() }))
+    }
+
+    async fn alter_table(
+        &self,
+        request: Request<proto::AlterTableRequest>,
+    ) -> Result<Response<proto::AlterTableResponse>, Status> {
+        let proto::AlterTableRequest { table, sql } = request.into_inner();
+        let new: NewTable = serde_json::from_slice(&table)
+            .map_err(|error| rpc::Error::new(Kind::Internal, format!("table is not readable: {error}")))?;
+        let statement = self.statement()?;
+        let notices = carry_through(async move { statement.alter(new, &sql).await }).await?;
+        Ok(Response::new(proto::AlterTableResponse { notices }))
     }
 
     async fn drop_table(

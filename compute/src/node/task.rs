@@ -31,8 +31,9 @@ use super::session::{self, Session};
 use super::state::{Action, Event, Node};
 use super::term::{self, Databases, Environment, Term};
 use crate::exchange::{self, Exchange};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::scan::{Scans, Serving};
+use crate::splits::Observed;
 use crate::state::{Store, Survey};
 use crate::{Error, state, wire};
 
@@ -119,6 +120,8 @@ impl Compute {
     /// If the state store or the listener cannot be used, or meta refuses the node for good.
     pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
         let metrics = Metrics::new(&telemetry::meter());
+        let observed = Arc::<Observed>::default();
+        metrics::observe_splits(&telemetry::meter(), &observed);
         let store = Store::open(&self.config.state_url)?;
         let store = self.store.get_or_init(|| store).clone();
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
@@ -126,7 +129,7 @@ impl Compute {
         let (serving, receiver) = watch::channel(None);
         let stop = CancellationToken::new();
         let _stop_on_drop = stop.clone().drop_guard();
-        let exchange = Exchange::new(receiver.clone());
+        let (exchange, observing) = (Exchange::new(receiver.clone()), observed.keep_up(receiver.clone()));
         let scans = Scans::new(receiver, metrics.clone());
         let server = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
@@ -163,6 +166,7 @@ impl Compute {
         tokio::select! {
             ended = server => ended.map_err(Error::from),
             ended = task.run(cancel) => ended,
+            () = observing => unreachable!("it goes on for ever"),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! server knows is checked by [`mod@crate::preflight`]. Invariant: nothing that the user wrote is dropped silently; an
 //! option is honoured, or answered by an error, or by a notice.
 
+mod change;
 mod connection;
 mod consumer;
 mod known;
@@ -15,6 +16,7 @@ use std::fmt;
 
 use crate::subject;
 
+pub use change::{changed, check_change, same_option};
 pub use connection::{Auth, Text, Tls};
 pub use consumer::{AckPolicy, ConsumerName, ConsumerOptions, Replay};
 pub use known::secret_keys;

@@ -7,6 +7,7 @@ mod support;
 mod simulation;
 mod tidy;
 
+mod alter;
 mod clients;
 mod errors;
 mod formats;

@@ -104,6 +104,9 @@ fn a_gap_stops_a_table_that_asks_for_it_and_no_other() {
         publish_numbers(&nats, 30..40).await?;
         wait_for(&mut sql, "SELECT count(*) FROM lenient", 30, SOON).await?;
         wait_for(&mut sql, "SELECT count(*) FROM strict", 10, SOON).await?;
+        // Without what is missing it goes on where it was.
+        sql.query("ALTER TABLE strict CONNECTOR WITH (on_gap = 'skip')").await?;
+        wait_for(&mut sql, "SELECT count(*) FROM strict", 30, SOON).await?;
         sql.query("DROP TABLE strict").await?;
         eventually_equal("its durable to be gone", SOON, false, async || {
             Ok(consumers(&nats).await?.contains(&"strict".to_owned()))

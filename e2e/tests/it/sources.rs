@@ -8,7 +8,7 @@ use weir_e2e::publish::publish_all;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
-use weir_e2e::wait::eventually;
+use weir_e2e::wait::{eventually, eventually_equal};
 use weir_e2e::weir::Weir;
 use weir_e2e::workload::Events;
 
@@ -317,6 +317,15 @@ fn splits_show_how_far_they_are() {
         publish_numbers(&nats, 99..100).await?;
         let back = "SELECT count(*) FROM weir_catalog.splits WHERE state = 'reading' AND last_sequence = 101 \
                     AND lag_messages = 0 AND read_position = 102";
-        wait_for(&mut sql, back, 2, SOON).await
+        wait_for(&mut sql, back, 2, SOON).await?;
+
+        // Metrics say the same, of what is read.
+        let sums = [("reading", 2), ("read_position", 204), ("last_sequence", 202), ("lag", 0), ("ack_floor", 202)];
+        for (name, wanted) in sums {
+            let name = format!("weir_source_{name}");
+            eventually_equal(&name, SOON, f64::from(wanted), async || weir.metric(&name).await).await?;
+        }
+        sql.query("DROP TABLE plain").await?;
+        eventually_equal("one split to be left", SOON, 1.0, async || weir.metric("weir_source_reading").await).await
     });
 }

@@ -309,7 +309,7 @@ fn without_payloads_there_is_no_column_of_them() {
     let protobuf = nats.replace("JSON", "PROTOBUF (message = 'm', schema.location = '/x')");
     assert_error(
         &format!("CREATE TABLE t INCLUDE subject {protobuf}"),
-        "42P16 at 191: payloads are left out by \"consumer.headers_only\"",
+        "42P16 at 170: payloads are left out by \"consumer.headers_only\"",
     );
 }
 

@@ -305,7 +305,7 @@ impl Cursor<'_> {
     }
 
     /// `(key = value, …)`, at least the parentheses.
-    fn with_options(&mut self) -> Result<Vec<WithOption>, Error> {
+    pub(super) fn with_options(&mut self) -> Result<Vec<WithOption>, Error> {
         self.expect(&Token::LParen)?;
         let mut options = Vec::new();
         while !self.parser.consume_token(&Token::RParen) {

@@ -8,9 +8,9 @@ mod create_table;
 mod cursor;
 mod declare;
 mod depth;
+mod edit;
 mod lex;
 mod prepare;
-mod redact;
 mod set;
 mod types;
 
@@ -25,9 +25,9 @@ pub(crate) use create_table::{ColumnDef, CreateTable, Encoding, Format, WithOpti
 use cursor::Cursor;
 pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
 pub(crate) use declare::{Declare, Fetch};
+pub(crate) use edit::{amend, redact};
 pub(crate) use lex::Text;
 pub(crate) use prepare::{Execute, Prepare};
-pub(crate) use redact::redact;
 pub(crate) use types::known_type;
 
 use crate::error::{Error, sqlstate};
@@ -67,6 +67,8 @@ pub(crate) enum Statement {
     CreateTable(Box<CreateTable>),
     /// `EXPLAIN CREATE { TABLE | SOURCE }`.
     ExplainCreate(Box<CreateTable>),
+    /// `ALTER { TABLE | SOURCE } … CONNECTOR WITH`.
+    Alter(Box<Alter>),
     /// `DROP { TABLE | SOURCE }`.
     Drop {
         kind: RelationKind,
@@ -131,6 +133,16 @@ pub(crate) enum Statement {
     Close(Option<String>),
 }
 
+/// `ALTER { TABLE | SOURCE } name CONNECTOR WITH (option = value, …)`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Alter {
+    pub(crate) kind: RelationKind,
+    pub(crate) name: TableName,
+    pub(crate) if_exists: bool,
+    /// In the order they were written.
+    pub(crate) options: Vec<WithOption>,
+}
+
 /// A table's name in the schema `public`, and where it stands.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TableName {
@@ -191,6 +203,7 @@ impl Cursor<'_> {
                 self.parser.advance_token();
                 Ok(Statement::CreateTable(Box::new(self.create()?)))
             }
+            "ALTER" => self.alter(),
             "DROP" => self.drop_relations(),
             "SHOW" => self.show(),
             "DESCRIBE" | "DESC" => {
@@ -228,8 +241,7 @@ impl Cursor<'_> {
 
     /// Statements that PostgreSQL or RisingWave have and this version does not.
     fn refuse(&self, word: &str) -> Error {
-        const LATER: [&str; 18] = [
-            "ALTER",
+        const LATER: [&str; 17] = [
             "ANALYZE",
             "CALL",
             "CHECKPOINT",
@@ -263,18 +275,41 @@ impl Cursor<'_> {
         }
     }
 
-    fn drop_relations(&mut self) -> Result<Statement, Error> {
+    fn alter(&mut self) -> Result<Statement, Error> {
+        let kind = self.relation_kind("ALTER")?;
+        let if_exists = self.words(&["IF", "EXISTS"]);
+        let name = self.table_name()?;
+        if !self.words(&["CONNECTOR", "WITH"]) {
+            return Err(match self.peek_word().as_deref() {
+                Some(
+                    word @ ("ADD" | "DROP" | "ALTER" | "RENAME" | "OWNER" | "SET" | "FORMAT" | "REFRESH" | "SWAP"),
+                ) => self.unsupported(&format!("ALTER {} … {word}", kind.as_str().to_uppercase())),
+                _ => self.expected("CONNECTOR WITH"),
+            });
+        }
+        let options = self.with_options()?;
+        self.expect_end()?;
+        Ok(Statement::Alter(Box::new(Alter { kind, name, if_exists, options })))
+    }
+
+    /// The word that begins a statement, and the kind of relation that it is about.
+    fn relation_kind(&mut self, verb: &str) -> Result<RelationKind, Error> {
         self.parser.advance_token();
         let kind = match self.peek_word().as_deref() {
             Some("TABLE") => RelationKind::Table,
             Some("SOURCE") => RelationKind::Source,
-            Some("MATERIALIZED") => return Err(self.unsupported("DROP MATERIALIZED VIEW")),
+            Some("MATERIALIZED") => return Err(self.unsupported(&format!("{verb} MATERIALIZED VIEW"))),
             Some(word @ ("SINK" | "VIEW" | "INDEX" | "FUNCTION" | "SCHEMA" | "DATABASE" | "USER")) => {
-                return Err(self.unsupported(&format!("DROP {word}")));
+                return Err(self.unsupported(&format!("{verb} {word}")));
             }
             _ => return Err(self.expected("TABLE or SOURCE")),
         };
         self.parser.advance_token();
+        Ok(kind)
+    }
+
+    fn drop_relations(&mut self) -> Result<Statement, Error> {
+        let kind = self.relation_kind("DROP")?;
         let if_exists = self.words(&["IF", "EXISTS"]);
         let mut names = vec![self.table_name()?];
         while self.parser.consume_token(&sqlparser::tokenizer::Token::Comma) {

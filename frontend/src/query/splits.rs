@@ -1,7 +1,6 @@
 //! `weir_catalog.splits`: how far what is read of NATS is, asked of the compute nodes whenever the view is read.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
@@ -110,7 +109,6 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
         let values = rows.iter().map(|row| of(&row.progress).and_then(|value| i64::try_from(value).ok()));
         Arc::new(Int64Array::from_iter(values))
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let columns = vec![
         text(&|row| declared(row).map(|declared| declared.name.clone())),
         text(&|row| Some(row.progress.split.clone())),
@@ -121,7 +119,7 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
         number(&|split| Some(split.committed_position)),
         number(&|split| split.last_sequence),
         number(&|split| split.lag_messages),
-        Arc::new(Float64Array::from_iter(rows.iter().map(|row| lag_seconds(&row.progress, now)))),
+        Arc::new(Float64Array::from_iter(rows.iter().map(|row| row.progress.lag_seconds))),
         number(&|split| split.ack_floor),
         number(&|split| split.ack_pending),
         number(&|split| Some(split.redelivered)),
@@ -135,14 +133,4 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
 /// What of its stream the split reads.
 fn subject(source: &Source, split: &str) -> Option<String> {
     subject_of(&SplitId(split.to_owned())).map(str::to_owned).or_else(|| source.options.get("subject").cloned())
-}
-
-/// How long ago the newest message that was read was stored, if there are others to read: what waits is no older.
-fn lag_seconds(split: &SplitProgress, now: f64) -> Option<f64> {
-    match split.lag_messages? {
-        0 => Some(0.0),
-        _ if split.read_ns == 0 => None,
-        #[expect(clippy::cast_precision_loss, reason = "a fraction of a second does not matter")]
-        _ => Some((now - split.read_ns as f64 / 1e9).max(0.0)),
-    }
 }

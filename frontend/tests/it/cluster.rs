@@ -294,6 +294,13 @@ impl Meta for Node {
         Ok(Response::new(proto::ExplainCreateResponse::default()))
     }
 
+    async fn alter_table(
+        &self,
+        _request: Request<proto::AlterTableRequest>,
+    ) -> Result<Response<proto::AlterTableResponse>, Status> {
+        Ok(Response::new(proto::AlterTableResponse::default()))
+    }
+
     async fn drop_table(
         &self,
         request: Request<proto::DropTableRequest>,

@@ -81,6 +81,9 @@ pub enum Event {
     TableCreated(Arc<Table>, Waiter),
     /// A table was removed from the catalog; the waiter waits until its job has stopped.
     TableDropped(TableId, Waiter),
+    /// A table was changed in the catalog, and its job, should it have failed, is to run again; the waiter waits until a
+    /// term has begun that knows.
+    TableAltered(Arc<Table>, Waiter),
     /// The end of a [`Action::Claim`].
     Claimed(TermId, Outcome),
     /// The end of a [`Action::Commit`].

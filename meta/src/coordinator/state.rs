@@ -129,6 +129,8 @@ pub struct Coordinator {
     /// Mutations not yet carried by a barrier, and those who wait for any barrier.
     mutations: VecDeque<(Mutation, Waiter)>,
     waiters: Vec<Waiter>,
+    /// Those who wait for a term that is placed after they came: while one runs, that is a planned change.
+    altered: Vec<Waiter>,
     /// Jobs to be marked failed by the next claim.
     failing: BTreeMap<TableId, String>,
     pins: Pins,
@@ -157,6 +159,7 @@ impl Coordinator {
             changed: None,
             mutations: VecDeque::new(),
             waiters: Vec::new(),
+            altered: Vec::new(),
             failing: BTreeMap::new(),
             pins: Pins::default(),
             actions: vec![Action::Load],
@@ -185,6 +188,7 @@ impl Coordinator {
             }
             Event::TableCreated(table, waiter) => self.created(table, waiter),
             Event::TableDropped(table, waiter) => self.dropped(table, waiter),
+            Event::TableAltered(table, waiter) => self.altered(table, waiter),
             Event::Claimed(term, outcome) => self.claimed(term, outcome, now),
             Event::Committed(term, epoch, outcome) => self.committed(term, epoch, outcome, now),
             Event::Tick => {}
@@ -196,6 +200,11 @@ impl Coordinator {
     /// The tables whose jobs exist.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.values()
+    }
+
+    /// Whether the table's job is to be marked failed.
+    pub fn is_failing(&self, table: TableId) -> bool {
+        self.failing.contains_key(&table)
     }
 
     /// The durable state as last read or written.
@@ -399,6 +408,7 @@ impl Coordinator {
         }
         // Created and dropped tables are part of the placement now: no barrier has to carry them.
         self.waiters.extend(self.mutations.drain(..).map(|(_, waiter)| waiter));
+        self.waiters.append(&mut self.altered);
         let Durable { head, positions, .. } = &self.durable;
         let placement = Placement::new(term, &self.config.state_prefix, &nodes, head, &self.tables, positions);
         let shared = Arc::new(placement.clone());
@@ -464,6 +474,16 @@ impl Coordinator {
         self.mutations.push_back((Mutation::Drop(table), waiter));
     }
 
+    /// What runs goes on until it has made one more checkpoint. The next term reads from there, with the table as it is now.
+    fn altered(&mut self, table: Arc<Table>, waiter: Waiter) {
+        self.failing.remove(&table.id);
+        if let Phase::Claiming { failed, .. } = &mut self.phase {
+            failed.retain(|failed| failed.id != table.id);
+        }
+        self.tables.insert(table.id, table);
+        self.altered.push(waiter);
+    }
+
     fn want_barrier(&mut self) {
         if let Phase::Running(running) = &mut self.phase
             && !running.closing
@@ -521,7 +541,7 @@ impl Coordinator {
     fn close_for_planned_change(&mut self, now: Time) {
         let settled = self.changed.is_some_and(|changed| changed + self.config.settle <= now);
         if let Phase::Running(running) = &mut self.phase
-            && settled
+            && (settled || !self.altered.is_empty())
             && !running.closing
         {
             // One more checkpoint, so that little is read again by the next term.

@@ -147,6 +147,12 @@ impl Storage {
         self.catalog_txn(next).when(Compare::Absent(key.clone())).put(key, value)
     }
 
+    /// Replaces a table of the catalog.
+    pub(crate) fn alter_txn(&self, table: &Table, next: TableId) -> Txn {
+        let value = serde_json::to_vec(table).expect("a table serialises");
+        self.catalog_txn(next).put(self.keys.table(table.id), value)
+    }
+
     /// Removes a table from the catalog.
     pub(crate) fn drop_txn(&self, table: TableId, next: TableId) -> Txn {
         self.catalog_txn(next).delete(self.keys.table(table))

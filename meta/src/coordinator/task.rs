@@ -103,6 +103,8 @@ pub(crate) enum Ddl {
         /// The table's id, and whether this statement created it.
         reply: oneshot::Sender<Result<(TableId, bool), rpc::Error>>,
     },
+    /// Change a table, whose new options were looked over.
+    Alter { declared: Box<NewTable>, reply: oneshot::Sender<Result<(), rpc::Error>> },
     /// Drop a table.
     Drop {
         name: String,
@@ -120,6 +122,7 @@ pub(crate) struct DdlStored {
 
 enum DdlChange {
     Created(Arc<Table>, oneshot::Sender<Result<(TableId, bool), rpc::Error>>),
+    Altered(Arc<Table>, oneshot::Sender<Result<(), rpc::Error>>),
     Dropped(TableId, oneshot::Sender<Result<bool, rpc::Error>>),
 }
 
@@ -150,6 +153,7 @@ struct Injected {
 enum Waiting {
     Flush(oneshot::Sender<Epoch>),
     Created(TableId, oneshot::Sender<Result<(TableId, bool), rpc::Error>>),
+    Altered(oneshot::Sender<Result<(), rpc::Error>>),
     Dropped(oneshot::Sender<Result<bool, rpc::Error>>),
 }
 
@@ -407,8 +411,8 @@ impl Task {
             return;
         }
         let Claim { expected, head, mut failed } = claim;
-        // A table that was dropped while the claim was held is not to be written again.
-        failed.retain(|failed| self.core.tables().any(|table| table.id == failed.id));
+        // A table that was dropped, or altered, while the claim was held is not to be written again.
+        failed.retain(|failed| self.core.is_failing(failed.id));
         let next = (!failed.is_empty()).then_some(self.next_table);
         if next.is_some() {
             self.catalog_write = CatalogWrite::Claim;
@@ -515,6 +519,7 @@ impl Task {
         match self.waiting.remove(&waiter) {
             Some(Waiting::Flush(reply)) => drop(reply.send(epoch)),
             Some(Waiting::Created(table, reply)) => drop(reply.send(Ok((table, true)))),
+            Some(Waiting::Altered(reply)) => drop(reply.send(Ok(()))),
             Some(Waiting::Dropped(reply)) => drop(reply.send(Ok(true))),
             None => {}
         }
@@ -561,6 +566,10 @@ impl Task {
                 Ddl::Create { new, splits, if_not_exists, reply } => {
                     let result = self.create(*new, splits, if_not_exists);
                     self.store_ddl(result, reply, DdlChange::Created);
+                }
+                Ddl::Alter { declared, reply } => {
+                    let result = self.alter(*declared);
+                    self.store_ddl(result, reply, DdlChange::Altered);
                 }
                 Ddl::Drop { name, if_exists, reply } => {
                     let result = self.drop_table(&name, if_exists);
@@ -616,14 +625,19 @@ impl Task {
         Ok(Decided::Store(table, txn))
     }
 
+    fn alter(&mut self, declared: NewTable) -> Result<Decided<Arc<Table>, ()>, rpc::Error> {
+        let Some(before) = self.find(&declared.name) else { return Err(no_table(&declared.name)) };
+        let table = Arc::new(Table { declared, state: JobState::Running, ..(**before).clone() });
+        bounds::check(&table, self.core.tables().filter(|other| other.id != table.id))?;
+        let txn = self.storage.alter_txn(&table, self.next_table);
+        Ok(Decided::Store(table, txn))
+    }
+
     fn drop_table(&mut self, name: &str, if_exists: bool) -> Result<Decided<TableId, bool>, rpc::Error> {
         match self.find(name) {
             Some(table) => Ok(Decided::Store(table.id, self.storage.drop_txn(table.id, self.next_table))),
             None if if_exists => Ok(Decided::Nothing(false)),
-            None => {
-                let message = format!("table \"{name}\" does not exist");
-                Err(rpc::Error::new(Kind::User, message).with_sqlstate("42P01"))
-            }
+            None => Err(no_table(name)),
         }
     }
 
@@ -644,6 +658,11 @@ impl Task {
                 let waiter = self.wait(Waiting::Created(table.id, reply));
                 Event::TableCreated(table, waiter)
             }
+            DdlChange::Altered(table, reply) => {
+                info!(table = %table.id, name = table.declared.name, "table altered");
+                let waiter = self.wait(Waiting::Altered(reply));
+                Event::TableAltered(table, waiter)
+            }
             DdlChange::Dropped(table, reply) => {
                 info!(%table, "table dropped");
                 let waiter = self.wait(Waiting::Dropped(reply));
@@ -656,6 +675,11 @@ impl Task {
         }
         flow
     }
+}
+
+/// The answer to a statement about a table that is not there.
+pub(crate) fn no_table(name: &str) -> rpc::Error {
+    rpc::Error::new(Kind::User, format!("table \"{name}\" does not exist")).with_sqlstate("42P01")
 }
 
 /// What a DDL statement comes to.

@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use weir_common::catalog::{Encode, JobState, NewTable, RelationKind, Source, SplitStart, Table};
 use weir_common::head::Head;
-use weir_common::ids::{NodeId, Sequence, SplitId, TableId, TableSplit};
+use weir_common::ids::{NodeId, Sequence, SplitId, TableId, TableSplit, TermId};
 use weir_common::telemetry::trace::TraceParent;
 use weir_compute::node::plan as compute;
 use weir_compute::node::state::{Event as NodeEvent, Message};
@@ -38,6 +38,7 @@ pub(super) struct Statistics {
     pub(super) released: u64,
     pub(super) failed_jobs: u64,
     pub(super) timed_out: u64,
+    pub(super) altered: u64,
 }
 
 impl Statistics {
@@ -53,6 +54,7 @@ impl Statistics {
         self.released += other.released;
         self.failed_jobs += other.failed_jobs;
         self.timed_out += other.timed_out;
+        self.altered += other.altered;
     }
 }
 
@@ -92,6 +94,9 @@ pub(super) struct World {
     next_address: u64,
     next_waiter: u64,
     next_table: u32,
+    /// Who waits for which table to be as it is then; what every term began with.
+    altering: BTreeMap<Waiter, Arc<Table>>,
+    began: BTreeMap<TermId, Vec<Arc<Table>>>,
     client: Client,
     statistics: Statistics,
 }
@@ -133,6 +138,8 @@ impl World {
             next_address: 0,
             next_waiter: 0,
             next_table: 1,
+            altering: BTreeMap::new(),
+            began: BTreeMap::new(),
             client: Client::default(),
             statistics: Statistics::default(),
         };
@@ -203,7 +210,7 @@ impl World {
     }
 
     fn misfortune(&mut self) {
-        match self.random.random_range(0..15) {
+        match self.random.random_range(0..16) {
             0..3 if !self.nodes.is_empty() => {
                 let index = self.random.random_range(0..self.nodes.len());
                 self.crash(index);
@@ -233,6 +240,7 @@ impl World {
                 let pause = Duration::from_millis(self.random.random_range(500..4_000));
                 self.nodes[index].stopped_until = self.now + pause;
             }
+            15 => self.alter_table(),
             _ => {}
         }
     }
@@ -326,6 +334,27 @@ impl World {
         let table = table(id, self.random.random_bool(0.5), &splits);
         self.tables.insert(TableId(id), Arc::clone(&table));
         self.tell_leader(leader, Event::TableCreated(table, Waiter(u64::from(id))));
+    }
+
+    /// A table is changed, and its job runs again if it had failed. As long as a claim that marks jobs failed is under way, or
+    /// is not known to be over, the leader's task changes no table.
+    fn alter_table(&mut self) {
+        let Some(leader) = self.reigning() else { return };
+        let marks = |call: &Call| matches!(&call.action, Action::Claim { failed, .. } if !failed.is_empty());
+        let claimed = |answer: &Event| matches!(answer, Event::Claimed(..));
+        if self.calls.iter().any(|call| call.leader == leader && marks(call))
+            || self.leaders[leader].answers.iter().any(claimed)
+        {
+            return;
+        }
+        let Some(table) = self.tables.values().nth(self.random.random_range(0..3)) else { return };
+        self.next_waiter += 1;
+        let mut table = Table { state: JobState::Running, ..(**table).clone() };
+        table.declared.sql = self.next_waiter.to_string();
+        let (table, waiter) = (Arc::new(table), Waiter(2_000_000 + self.next_waiter));
+        self.tables.insert(table.id, Arc::clone(&table));
+        self.altering.insert(waiter, Arc::clone(&table));
+        self.tell_leader(leader, Event::TableAltered(table, waiter));
     }
 
     fn drop_table(&mut self) {
@@ -457,6 +486,7 @@ impl World {
                 self.calls.push(Call { leader, action, abandoned: false });
             }
             Action::StartTerm { node, term, epoch, placement, addresses: _, tables } => {
+                self.began.insert(term, tables.clone());
                 let plan = plan(&node, term, epoch, &placement, &tables);
                 self.send(leader, &node, NodeEvent::Start(plan));
             }
@@ -481,6 +511,9 @@ impl World {
             }
             Action::Resolve(waiter, _) => {
                 assert!(self.leaders[leader].resolved.insert(waiter), "a waiter is resolved once");
+                if let Some(altered) = self.altering.remove(&waiter) {
+                    self.check_altered(leader, &altered);
+                }
             }
             Action::Disconnect(node, _) => {
                 self.statistics.timed_out += 1;
@@ -583,6 +616,16 @@ impl World {
         let durable = self.store.load();
         let rows = self.databases.content(&durable.head);
         self.check_rows(&rows, |split, stream| durable.positions.get(split).unwrap_or(Sequence(stream.first)).0);
+    }
+
+    /// Whoever waited for a change of a table is told when a term that knows it has committed.
+    fn check_altered(&mut self, leader: usize, altered: &Table) {
+        self.statistics.altered += 1;
+        let term = self.leaders[leader].core.durable().head.term;
+        let version = |table: &Table| table.declared.sql.parse::<u64>().unwrap_or_default();
+        let began = self.began[&term].iter().find(|table| table.id == altered.id);
+        // It may have been dropped since.
+        assert!(began.is_none_or(|began| version(began) >= version(altered)), "{altered:?} is not in force");
     }
 
     fn check_rows(&self, rows: &Rows, position: impl Fn(&TableSplit, &Stream) -> u64) {

@@ -1,0 +1,110 @@
+//! Changes to the text of a stored `CREATE TABLE`: the values of secret options are blanked out where it is shown, and those
+//! of options that were altered are replaced.
+
+use std::ops::Range;
+
+use super::lex::Text;
+use super::{CreateTable, Statement, parse};
+use crate::error::Error;
+
+/// What stands in the place of a secret.
+const REDACTED: &str = "'[REDACTED]'";
+
+/// The statement as it was written, but for the values of options that `is_secret` names.
+///
+/// # Errors
+/// Internal, if the text is not a `CREATE TABLE`: then nothing of it is shown.
+pub(crate) fn redact(sql: &str, is_secret: impl Fn(&str) -> bool) -> Result<String, Error> {
+    let create = stored(sql)?;
+    let options = create.options.iter().chain(&create.format.options);
+    let secrets = options.filter(|option| is_secret(&option.key));
+    Ok(replace(sql, secrets.map(|option| (range(sql, option), REDACTED.to_owned()))))
+}
+
+/// The statement with other values of some options of WITH, or with more of them. `is_same` says whether two spellings are of
+/// one option.
+///
+/// # Errors
+/// Internal, if the text is not a `CREATE TABLE`.
+pub(crate) fn amend<'a>(
+    sql: &str,
+    changes: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    is_same: impl Fn(&str, &str) -> bool,
+) -> Result<String, Error> {
+    let create = stored(sql)?;
+    let quoted = |value: &str| format!("'{}'", value.replace('\'', "''"));
+    let mut edits = Vec::new();
+    for option in &create.options {
+        if let Some((_, value)) = changes.clone().find(|(key, _)| is_same(key, &option.key)) {
+            edits.push((range(sql, option), quoted(value)));
+        }
+    }
+    let end = create.options.iter().map(|option| range(sql, option).end).max().unwrap_or_default();
+    for (key, value) in changes {
+        if !create.options.iter().any(|option| is_same(key, &option.key)) {
+            edits.push((end..end, format!(", {key} = {}", quoted(value))));
+        }
+    }
+    Ok(replace(sql, edits.into_iter()))
+}
+
+fn stored(sql: &str) -> Result<CreateTable, Error> {
+    let mut parsed = parse(sql).map_err(|_| Error::internal("the stored statement cannot be read"))?;
+    match (parsed.pop().map(|parsed| parsed.statement), parsed.is_empty()) {
+        (Some(Statement::CreateTable(create)), true) => Ok(*create),
+        _ => Err(Error::internal("the stored text is not a CREATE TABLE")),
+    }
+}
+
+/// Where an option's value stands.
+fn range(sql: &str, option: &super::WithOption) -> Range<usize> {
+    let text = Text(sql);
+    text.offset(option.value_span.start)..text.offset(option.value_span.end)
+}
+
+/// Replaces parts of a text, which come in their order.
+fn replace(sql: &str, edits: impl Iterator<Item = (Range<usize>, String)>) -> String {
+    let (mut edited, mut copied) = (String::with_capacity(sql.len()), 0);
+    for (range, text) in edits {
+        edited.push_str(&sql[copied..range.start]);
+        edited.push_str(&text);
+        copied = range.end;
+    }
+    edited.push_str(&sql[copied..]);
+    edited
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_values_of_secrets_are_blanked_out() {
+        let sql = "CREATE TABLE t (ä int) WITH (\n  password = 'it''s', -- the password\n  user = 'root',\n  \
+                   nkey=`SUAB--C`) FORMAT PLAIN ENCODE JSON";
+        let shown = redact(sql, |key| ["password", "nkey"].contains(&key)).expect("a CREATE TABLE");
+        assert_eq!(
+            shown,
+            "CREATE TABLE t (ä int) WITH (\n  password = '[REDACTED]', -- the password\n  user = 'root',\n  \
+             nkey='[REDACTED]') FORMAT PLAIN ENCODE JSON"
+        );
+    }
+
+    #[test]
+    fn altered_options_are_replaced_or_added() {
+        let sql = "CREATE TABLE t (a int) WITH (subject = 'old', -- of old\n  ack_wait=10 ) FORMAT PLAIN ENCODE JSON";
+        let is_same = |one: &str, other: &str| one.trim_end_matches(".sec") == other.trim_end_matches(".sec");
+        let amended = |changes: &[(&str, &str)]| amend(sql, changes.iter().copied(), is_same).expect("a CREATE TABLE");
+        assert_eq!(
+            amended(&[("password", "it's"), ("ack_wait.sec", "20"), ("subject", "a.>,b")]),
+            "CREATE TABLE t (a int) WITH (subject = 'a.>,b', -- of old\n  ack_wait='20', password = 'it''s' ) \
+             FORMAT PLAIN ENCODE JSON"
+        );
+        assert_eq!(amended(&[]), sql);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_shown() {
+        assert!(redact("CREATE TABLE t (password = 'secret'", |_| true).is_err());
+    }
+}
