@@ -38,18 +38,41 @@ impl Nats {
     /// # Errors
     /// If it cannot be run or, given no more arguments, does not answer.
     pub async fn start_with(sandbox: &Sandbox, more: &[&str]) -> Result<Nats> {
+        let nats = Nats::run(sandbox, "nats-server", more)?;
+        if more.is_empty() {
+            nats.ready().await?;
+        }
+        Ok(nats)
+    }
+
+    /// Starts so many as one JetStream cluster, named `nats-0`, `nats-1` and so on.
+    ///
+    /// # Errors
+    /// If they cannot be run or do not answer.
+    pub async fn start_cluster(sandbox: &Sandbox, servers: usize) -> Result<Vec<Nats>> {
+        let routes: Vec<String> = (0..servers).map(|_| format!("nats://{}", free_address())).collect();
+        let all = routes.join(",");
+        let mut cluster = Vec::with_capacity(servers);
+        for (number, route) in routes.iter().enumerate() {
+            let name = format!("nats-{number}");
+            let more = ["--name", &name, "--cluster_name", "weir", "--cluster", route, "--routes", &all];
+            cluster.push(Nats::run(sandbox, &name, &more)?);
+        }
+        for nats in &cluster {
+            nats.ready().await?;
+        }
+        Ok(cluster)
+    }
+
+    fn run(sandbox: &Sandbox, name: &str, more: &[&str]) -> Result<Nats> {
         let address = free_address();
-        let (store, port) = (sandbox.folder("nats")?.display().to_string(), address.port().to_string());
+        let (store, port) = (sandbox.folder(name)?.display().to_string(), address.port().to_string());
         let arguments = ["-js", "-sd", &store, "-a", "127.0.0.1", "-p", &port]
             .into_iter()
             .chain(more.iter().copied())
             .map(str::to_owned);
         let program = Program::new(nats_executable()?, arguments);
-        let nats = Nats { process: Process::start(program, sandbox.log("nats-server", false))?, address };
-        if more.is_empty() {
-            nats.ready().await?;
-        }
-        Ok(nats)
+        Ok(Nats { process: Process::start(program, sandbox.log(name, false))?, address })
     }
 
     /// Waits until JetStream answers.

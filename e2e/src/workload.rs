@@ -107,6 +107,28 @@ impl Workload for Bids {
     }
 }
 
+/// Several messages of another workload in each, a line each, all to one subject.
+#[derive(Clone, Debug)]
+pub struct Together<W> {
+    /// What is put together.
+    pub rows: W,
+    /// How many go into a message.
+    pub together: u64,
+    /// Where the messages go.
+    pub subject: String,
+}
+
+impl<W: Workload> Workload for Together<W> {
+    fn subject(&self, _: u64) -> String {
+        self.subject.clone()
+    }
+
+    fn payload(&self, number: u64) -> Bytes {
+        let rows = number * self.together..(number + 1) * self.together;
+        rows.map(|row| self.rows.payload(row)).collect::<Vec<_>>().join(&b'\n').into()
+    }
+}
+
 /// Messages of about 30 bytes: what the benchmark's large tables are made of.
 #[derive(Clone, Debug)]
 pub struct Small;

@@ -32,7 +32,7 @@ use crate::support::{
 /// Messages of the long tests.
 const TOTAL: u64 = 200_000;
 /// Messages of the tests that kill servers of others.
-const TOTAL_SHORT: u64 = 60_000;
+pub(crate) const TOTAL_SHORT: u64 = 60_000;
 /// Messages of the long test of an Interest stream: fewer than its known limit (docs/decisions, 0008).
 const TOTAL_INTEREST: u64 = 90_000;
 /// Messages a second: slow enough for every kill to fall into the flow of data.
@@ -68,12 +68,12 @@ const ETCD_LOST: [&str; 3] =
     ["cannot keep the leader's lease alive", "cannot campaign now, trying again", "leadership lost"];
 
 /// The tables, their stream and everything that goes on while processes are killed.
-struct Flow {
+pub(crate) struct Flow {
     readings: Vec<Reading>,
     events: Events,
     total: u64,
     sql: Sql,
-    publishing: Publishing,
+    pub(crate) publishing: Publishing,
     watching: AbortOnDropHandle<Result<()>>,
     seen: watch::Receiver<Seen>,
 }
@@ -91,7 +91,13 @@ struct Seen {
 
 impl Flow {
     /// Creates a table for each way of reading through `server`, starts publishing and watching.
-    async fn start(nats: &Nats, server: &str, weir: &Weir, readings: &[Reading], total: u64) -> Result<Flow> {
+    pub(crate) async fn start(
+        nats: &Nats,
+        server: &str,
+        weir: &Weir,
+        readings: &[Reading],
+        total: u64,
+    ) -> Result<Flow> {
         let (mut sql, events) = (weir.sql(), Events::new("events", SUBJECTS));
         for reading in readings {
             sql.query(&reading.create(server)).await?;
@@ -104,7 +110,7 @@ impl Flow {
     }
 
     /// Where kills may fall: not before the first rows, and early enough for the last restart to see new ones.
-    fn kill_range(&self) -> Range<u64> {
+    pub(crate) fn kill_range(&self) -> Range<u64> {
         self.total / 50..self.total - self.total / 50
     }
 
@@ -122,7 +128,7 @@ impl Flow {
     }
 
     /// Compares the tables with what was published, and waits for the acknowledgements.
-    async fn finish(mut self, nats: &Nats) -> Result<()> {
+    pub(crate) async fn finish(mut self, nats: &Nats) -> Result<()> {
         self.publishing.end().await?;
         let last = nats.last_sequence("EVENTS").await?;
         if last == self.total {

@@ -25,6 +25,7 @@ mod dead_letters;
 mod demo;
 mod fencing;
 mod keyed;
+mod nats_cluster;
 mod object_store;
 mod retention;
 mod telemetry;

@@ -5,6 +5,7 @@
 //! what was published and, when asked to, if an aim is missed.
 
 mod cluster;
+mod reading;
 mod report;
 mod standalone;
 
@@ -54,6 +55,12 @@ enum Part {
     Throughput,
     /// The same with each ack policy, with a small ack window, and as a source that a statement reads.
     Acks,
+    /// The same as a split for each subject.
+    Splits,
+    /// The same with several rows in a message.
+    Objects,
+    /// Ways to read what a stream has stored, without Weir.
+    History,
     /// The age of a message when a query shows it.
     Freshness,
     /// The time that queries take which look at every row of a large table.
@@ -88,10 +95,7 @@ async fn run(options: &Options, sandbox: &Sandbox) -> Result<Report> {
     println!("{cores} cores, {} messages of {} bytes", options.messages, Bids::BYTES);
     let mut report = Report::default();
     let mut nats = Nats::start(sandbox).await?;
-    if [Part::Throughput, Part::Acks, Part::Freshness, Part::Scans, Part::Recovery]
-        .iter()
-        .any(|part| options.wants(*part))
-    {
+    if options.parts.is_empty() || options.parts.iter().any(|part| *part != Part::Cluster) {
         standalone::measure(options, sandbox, &mut nats, &mut report).await?;
     }
     if options.wants(Part::Cluster) {

@@ -3,8 +3,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use async_nats::jetstream::consumer::{AckPolicy, pull};
-use futures::StreamExt;
 use tokio::sync::watch;
 use weir_e2e::process::cpu_time_of;
 use weir_e2e::publish::{Pace, publish, publish_all, publish_in_background};
@@ -14,6 +12,7 @@ use weir_e2e::wait::eventually;
 use weir_e2e::weir::Weir;
 use weir_e2e::workload::{Bids, Small, Workload};
 
+use crate::reading;
 use crate::report::{Aim, Report, millis, percentile};
 use crate::{DEADLINE, Kept, Options, Part, create_table};
 
@@ -26,15 +25,23 @@ const RECOVERY_RATE: u64 = 1_000;
 pub(crate) async fn measure(options: &Options, sandbox: &Sandbox, nats: &mut Nats, report: &mut Report) -> Result<()> {
     let mut weir = Weir::standalone(sandbox)?;
     weir.ready().await?;
-    let reads_bids = options.wants(Part::Throughput) || options.wants(Part::Acks);
-    if reads_bids {
+    if [Part::Throughput, Part::Acks, Part::Splits, Part::History].iter().any(|part| options.wants(*part)) {
         publish_bids(options, nats).await?;
     }
     if options.wants(Part::Throughput) {
         throughput(options, nats, &mut weir, report).await?;
     }
     if options.wants(Part::Acks) {
-        acks(options, nats, &mut weir, report).await?;
+        reading::acks(options, nats, &mut weir, report).await?;
+    }
+    if options.wants(Part::Splits) {
+        reading::splits(options, nats, &mut weir, report).await?;
+    }
+    if options.wants(Part::History) {
+        reading::history(options, nats, report).await?;
+    }
+    if options.wants(Part::Objects) {
+        reading::several_rows_a_message(options, nats, &mut weir, report).await?;
     }
     if options.wants(Part::Freshness) {
         freshness(options, nats, &weir, report).await?;
@@ -49,27 +56,28 @@ pub(crate) async fn measure(options: &Options, sandbox: &Sandbox, nats: &mut Nat
 }
 
 /// Time and processor time of a phase.
-struct Cost {
-    elapsed: Duration,
+pub(crate) struct Cost {
+    pub(crate) elapsed: Duration,
     reader: Duration,
     server: Duration,
 }
 
 impl Cost {
-    fn thousands_a_second(&self, messages: u64) -> f64 {
+    /// The rate at which so many messages, or rows, were read in it.
+    pub(crate) fn thousands_a_second(&self, messages: u64) -> f64 {
         messages as f64 / self.elapsed.as_secs_f64() / 1_000.0
     }
 
-    fn reader_a_million(&self, messages: u64) -> f64 {
+    pub(crate) fn reader_a_million(&self, messages: u64) -> f64 {
         self.reader.as_secs_f64() / messages as f64 * 1e6
     }
 
-    fn server_a_million(&self, messages: u64) -> f64 {
+    pub(crate) fn server_a_million(&self, messages: u64) -> f64 {
         self.server.as_secs_f64() / messages as f64 * 1e6
     }
 }
 
-fn bids() -> Bids {
+pub(crate) fn bids() -> Bids {
     Bids { prefix: "bids".to_owned() }
 }
 
@@ -77,31 +85,6 @@ async fn publish_bids(options: &Options, nats: &Nats) -> Result<()> {
     nats.create_stream("BIDS", &["bids.>"]).await?;
     println!("publishing …");
     publish_all(&nats.client().await?, &bids(), 0..options.messages).await?;
-    Ok(())
-}
-
-/// What acknowledging costs, and what a small window does; and how long a statement takes that reads the stream itself.
-async fn acks(options: &Options, nats: &mut Nats, weir: &mut Weir, report: &mut Report) -> Result<()> {
-    let messages = options.messages;
-    for (table, policy, more, name) in [
-        ("by_explicit", "explicit", "", "ack policy explicit"),
-        ("by_all", "all", "", "ack policy all"),
-        ("by_few", "explicit", ", consumer.max_ack_pending = 1000", "ack policy explicit and max_ack_pending 1,000"),
-    ] {
-        println!("reading with {name} …");
-        let more = format!(", consumer.durable_name = '{table}', consumer.ack_policy = '{policy}'{more}");
-        let create = Kept::Appended.create(table, Bids::COLUMNS, ("BIDS", "bids.>"), &more, nats);
-        let cost = read_table(table, &create, messages, nats, weir).await?;
-        report.add(&format!("Weir, {name}, k messages/s"), cost.thousands_a_second(messages), 0, Aim::None);
-    }
-    println!("reading a source …");
-    let mut sql = weir.sql();
-    let create = Kept::Appended.create("bids_source", Bids::COLUMNS, ("BIDS", "bids.>"), "", nats);
-    sql.query(&create.replacen("TABLE", "SOURCE", 1)).await?;
-    let start = Instant::now();
-    ensure!(sql.value::<u64>("SELECT count(price) FROM bids_source").await? == messages, "the source is not whole");
-    let rate = messages as f64 / start.elapsed().as_secs_f64() / 1_000.0;
-    report.add("SELECT that reads a source, k messages/s", rate, 0, Aim::None);
     Ok(())
 }
 
@@ -133,13 +116,13 @@ async fn throughput(options: &Options, nats: &mut Nats, weir: &mut Weir, report:
 /// Reads the stream from its beginning with async-nats' `messages()`: nothing is decoded, nothing acknowledged.
 async fn read_bare(messages: u64, nats: &mut Nats) -> Result<Cost> {
     let stream = nats.jetstream().await?.get_stream("BIDS").await?;
+    cost_of(nats, reading::range(&stream, 0, messages)).await
+}
+
+/// What it costs this process and nats-server.
+pub(crate) async fn cost_of(nats: &mut Nats, reading: impl Future<Output = Result<()>>) -> Result<Cost> {
     let (start, reader, server) = (Instant::now(), cpu_time_of(std::process::id())?, nats.process().cpu_time()?);
-    let config = pull::Config { ack_policy: AckPolicy::None, ..Default::default() };
-    let consumer = stream.create_consumer(config).await?;
-    let mut received = consumer.stream().max_messages_per_batch(5_000).messages().await?;
-    for _ in 0..messages {
-        received.next().await.context("the reader has ended")??;
-    }
+    reading.await?;
     Ok(Cost {
         elapsed: start.elapsed(),
         reader: cpu_time_of(std::process::id())? - reader,
@@ -148,7 +131,13 @@ async fn read_bare(messages: u64, nats: &mut Nats) -> Result<Cost> {
 }
 
 /// Creates a table over the stream of bids and waits until every row can be queried; then checks what is in it.
-async fn read_table(table: &str, create: &str, messages: u64, nats: &mut Nats, weir: &mut Weir) -> Result<Cost> {
+pub(crate) async fn read_table(
+    table: &str,
+    create: &str,
+    messages: u64,
+    nats: &mut Nats,
+    weir: &mut Weir,
+) -> Result<Cost> {
     let count = format!("SELECT count(*) FROM {table}");
     let mut sql = weir.sql();
     sql.query("SELECT 1").await?;
