@@ -149,14 +149,16 @@ impl Nats {
         Ok(self.jetstream().await?.get_stream(stream).await?.cached_info().state.last_sequence)
     }
 
-    /// The stream sequence up to which everything delivered to a durable is acknowledged.
+    /// The stream sequence up to which everything delivered to a durable is acknowledged, or lies before it: of a replicated
+    /// one that was made anew, and that nothing was delivered through, the server's own floor is 0.
     ///
     /// # Errors
     /// If the stream or the durable cannot be looked up.
     pub async fn ack_floor(&self, stream: &str, durable: &str) -> Result<u64> {
         let stream = self.jetstream().await?.get_stream(stream).await?;
         let info = stream.consumer_info(durable).await?;
-        Ok(info.ack_floor.stream_sequence)
+        let floor = info.ack_floor.stream_sequence;
+        Ok(if info.num_ack_pending == 0 { floor.max(info.delivered.stream_sequence) } else { floor })
     }
 
     /// The process, to kill it, restart it or read its processor time.

@@ -252,7 +252,11 @@ impl Control {
         let consumer = consumer.map(|info| ConsumerProgress {
             pending: info.num_pending,
             delivered: Sequence(info.delivered.stream_seq),
-            ack_floor: Sequence(info.ack_floor.stream_seq),
+            // Without a delivery, a replicated consumer that was made anew has none of its own.
+            ack_floor: Sequence(match info.num_ack_pending {
+                0 => info.ack_floor.stream_seq.max(info.delivered.stream_seq),
+                _ => info.ack_floor.stream_seq,
+            }),
             ack_pending: info.num_ack_pending,
         });
         Ok(Progress { stream_last: Sequence(stream.state.last_seq), consumer })
