@@ -4,7 +4,7 @@
 # Debian. Arguments go through ARGS: make bench ARGS="--messages 200000".
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cluster cluster-add cluster-remove cluster-kill cluster-start cluster-status test build lint doc bench
+.PHONY: help demo cluster cluster-add cluster-remove cluster-kill cluster-start cluster-status test test-oldest build lint doc bench
 
 CARGO := cargo
 ARGS :=
@@ -14,6 +14,7 @@ help:
 	@echo 'make cluster nats-server, etcd, meta, two compute nodes and a frontend as processes; while it runs, from elsewhere:'
 	@echo '             make cluster-status, cluster-add, cluster-remove NODE=…, cluster-kill NODE=…, cluster-start NODE=…'
 	@echo 'make test    lint, documentation, and every test; the end-to-end ones on real servers'
+	@echo 'make test-oldest   the integration and end-to-end tests once more, on nats-server 2.10, the oldest that Weir reads from'
 	@echo 'make build   the release binary target/release/weir'
 	@echo 'make lint    formatting, clippy and rustdoc, where a warning is an error'
 	@echo 'make doc     the documentation of the code'
@@ -45,6 +46,13 @@ test: lint
 	@deploy/setup.sh test
 	@$(CARGO) build --locked --workspace --all-targets
 	@$(CARGO) test --locked --workspace $(ARGS)
+
+test-oldest:
+	@deploy/setup.sh test
+	@deploy/setup.sh oldest
+	@$(CARGO) build --locked --workspace --all-targets
+	@WEIR_NATS_SERVER=$(CURDIR)/.cache/servers/oldest/nats-server \
+		$(CARGO) test --locked --workspace --test it $(ARGS)
 
 build:
 	@deploy/setup.sh build

@@ -6,6 +6,8 @@
 #   deploy/setup.sh servers   nats-server and etcd, new enough, under .cache/servers/bin
 #   deploy/setup.sh test      both, the Postgres clients that the tests drive (psql, psycopg), and an object store that
 #                             speaks S3 (moto, a Python program) under .cache/python
+#   deploy/setup.sh oldest    the oldest nats-server that Weir reads from, nats-server 2.10 of Debian trixie, as
+#                             .cache/servers/oldest/nats-server, whatever is installed
 #
 # Nothing is done twice, and nothing is said when there is nothing to do. Packages that are missing are installed with
 # apt-get (as root or through sudo). The servers are never installed: one that is on the PATH and new enough is linked,
@@ -180,10 +182,10 @@ derive_sources() {
     done
 }
 
-# Downloads and unpacks the packages $2… of the suite and archive that the file $1 names.
+# Downloads the packages $3… of the suite and archive that the file $1 names, and unpacks them into the folder $2.
 fetch_from() {
-    local entry=$1 work=$SERVERS/apt
-    shift
+    local entry=$1 out=$2 work=$SERVERS/apt
+    shift 2
     rm -rf "$work"
     mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/sources" "$work/packages"
     cp "$entry" "$work/sources/debian.${entry##*.}"
@@ -194,9 +196,10 @@ fetch_from() {
     # Mirrors have all kinds of addresses; what tells Debian's archive from others' is its signed release file.
     grep -q '^Origin: Debian$' "$work"/lists/*Release || return 1
     (cd "$work/packages" && "${apt[@]}" download "$@") || return 1
+    mkdir -p "$out"
     local package
     for package in "$work"/packages/*.deb; do
-        dpkg -x "$package" "$SERVERS/debian"
+        dpkg -x "$package" "$out"
     done
     rm -rf "$work"
 }
@@ -217,7 +220,7 @@ fetch_servers() {
         for entry in "$SERVERS"/entries/*.first.* "$SERVERS"/entries/*.other.*; do
             [ -e "$entry" ] || continue
             say "fetching ${packages[*]} of Debian $suite into .cache/servers"
-            fetch_from "$entry" "${packages[@]}" >>"$log" 2>&1 </dev/null || continue
+            fetch_from "$entry" "$SERVERS/debian" "${packages[@]}" >>"$log" 2>&1 </dev/null || continue
             link_unpacked "$@" || continue
             rm -rf "$SERVERS/entries" "$log"
             return 0
@@ -263,6 +266,26 @@ setup_servers() {
     [ ${#missing[@]} -eq 0 ] || fetch_servers "${missing[@]}"
 }
 
+setup_oldest() {
+    local suite=trixie oldest=$SERVERS/oldest entry
+    lock "$SERVERS"
+    [ -z "$(version_of "$oldest/nats-server")" ] || return 0
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
+        fail "please put a nats-server 2.10 at .cache/servers/oldest/nats-server"
+    rm -rf "$SERVERS/entries"
+    derive_sources "$suite" "$SERVERS/entries"
+    for entry in "$SERVERS"/entries/*.first.* "$SERVERS"/entries/*.other.*; do
+        [ -e "$entry" ] || continue
+        say "fetching nats-server of Debian $suite into .cache/servers/oldest"
+        fetch_from "$entry" "$oldest/debian" nats-server >&2 </dev/null || continue
+        ln -sfn debian/usr/sbin/nats-server "$oldest/nats-server"
+        [ -n "$(version_of "$oldest/nats-server")" ] || ln -sfn debian/usr/bin/nats-server "$oldest/nats-server"
+        break
+    done
+    rm -rf "$SERVERS/entries"
+    [ -n "$(version_of "$oldest/nats-server")" ] || fail "found no nats-server of Debian $suite that runs here"
+}
+
 # --- Python packages --------------------------------------------------------------------------------------------------
 
 setup_python() {
@@ -294,7 +317,10 @@ test)
     setup_servers
     setup_python
     ;;
+oldest)
+    setup_oldest
+    ;;
 *)
-    fail "say what to set up: build, servers or test"
+    fail "say what to set up: build, servers, test or oldest"
     ;;
 esac

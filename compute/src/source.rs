@@ -169,11 +169,14 @@ impl SourceRead {
         }
     }
 
-    /// Whether the server has nothing left that is not read: nothing to deliver, and nothing that was delivered above the
-    /// position.
+    /// Whether the server has nothing left that is not below the position: nothing to deliver, and nothing that was delivered
+    /// and is on its way or waits in the reader.
     async fn is_through(&self, control: &Control, position: Sequence) -> bool {
         let progress = control.progress().await.ok().and_then(|progress| progress.consumer);
-        progress.is_some_and(|consumer| consumer.pending == 0 && consumer.delivered < position)
+        // After the server's answer: what it had delivered by then is counted, and so below the reader's position.
+        let read = control.status();
+        progress.is_some_and(|consumer| consumer.pending == 0 && consumer.delivered <= read.delivered)
+            && read.position == position
     }
 }
 

@@ -34,9 +34,8 @@ pub(crate) async fn progress(read: &ReadSplit) -> SplitProgress {
     // After the server's answer, so that a reader is never ahead of its stream.
     let status = read.reader.status();
     let consumer = server.and_then(|server| server.consumer);
-    // Of what was delivered all was read once the position is above it.
-    let lag_messages =
-        consumer.map(|consumer| consumer.pending + (consumer.delivered.0 + 1).saturating_sub(status.position.0));
+    // Some of what was delivered may be on its way.
+    let lag_messages = consumer.map(|consumer| consumer.pending + consumer.delivered.saturating_sub(status.delivered));
     SplitProgress {
         table: read.split.table.0,
         split: read.split.split.0.clone(),

@@ -103,7 +103,7 @@ pub struct ConsumerInfo {
     pub created: String,
     /// How it is configured, in full.
     pub config: Object,
-    /// What it delivered last.
+    /// What it delivered last; servers of version 2.10 tell the last sequence that they looked at instead.
     pub delivered: SequencePair,
     /// Below and at this everything is acknowledged.
     pub ack_floor: SequencePair,

@@ -149,8 +149,8 @@ impl Nats {
         Ok(self.jetstream().await?.get_stream(stream).await?.cached_info().state.last_sequence)
     }
 
-    /// The stream sequence up to which everything delivered to a durable is acknowledged, or lies before it: of a replicated
-    /// one that was made anew, and that nothing was delivered through, the server's own floor is 0.
+    /// The stream sequence up to which everything delivered to a durable is acknowledged, or lies before it: of one that was
+    /// made anew, and that nothing was delivered through yet, the server's own floor may be 0.
     ///
     /// # Errors
     /// If the stream or the durable cannot be looked up.
@@ -158,7 +158,7 @@ impl Nats {
         let stream = self.jetstream().await?.get_stream(stream).await?;
         let info = stream.consumer_info(durable).await?;
         let floor = info.ack_floor.stream_sequence;
-        Ok(if info.num_ack_pending == 0 { floor.max(info.delivered.stream_sequence) } else { floor })
+        Ok(if info.delivered.consumer_sequence == 0 { info.delivered.stream_sequence } else { floor })
     }
 
     /// The process, to kill it, restart it or read its processor time.

@@ -130,6 +130,14 @@ impl Delivery {
         matches!(self.phase, Phase::Reading(_))
     }
 
+    /// How many deliveries of the consumer being read have come.
+    pub fn delivered(&self) -> u64 {
+        match &self.phase {
+            Phase::Reading(reading) => reading.next_consumer_seq - 1,
+            _ => 0,
+        }
+    }
+
     /// How often things happened.
     pub fn counters(&self) -> Counters {
         self.counters

@@ -135,8 +135,8 @@ pub struct Progress {
 pub struct ConsumerProgress {
     /// What is still to be delivered.
     pub pending: u64,
-    /// The last sequence that was delivered.
-    pub delivered: Sequence,
+    /// How many deliveries there were, redeliveries included.
+    pub delivered: u64,
     /// Up to and with this everything is acknowledged.
     pub ack_floor: Sequence,
     /// What was delivered and not acknowledged.
@@ -251,10 +251,10 @@ impl Control {
         };
         let consumer = consumer.map(|info| ConsumerProgress {
             pending: info.num_pending,
-            delivered: Sequence(info.delivered.stream_seq),
-            // Without a delivery, a replicated consumer that was made anew has none of its own.
-            ack_floor: Sequence(match info.num_ack_pending {
-                0 => info.ack_floor.stream_seq.max(info.delivered.stream_seq),
+            delivered: info.delivered.consumer_seq,
+            // Before its first delivery a consumer that was made anew may have none of its own.
+            ack_floor: Sequence(match info.delivered.consumer_seq {
+                0 => info.delivered.stream_seq,
                 _ => info.ack_floor.stream_seq,
             }),
             ack_pending: info.num_ack_pending,

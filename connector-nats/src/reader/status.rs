@@ -23,6 +23,8 @@ pub struct Status {
     pub rebuilds: u64,
     /// Messages that the stream lost before they were read.
     pub lost: u64,
+    /// How many deliveries of the consumer being read have come. What they brought is below the position.
+    pub delivered: u64,
     /// When the newest message that was read was stored, in nanoseconds since 1970; 0: none was read yet.
     pub read_ns: u64,
 }
@@ -38,6 +40,8 @@ pub(super) struct Gauges {
     rebuilds: AtomicU64,
     lost: AtomicU64,
     read_ns: AtomicU64,
+    /// Written last and read first, so that the position is never behind it.
+    delivered: AtomicU64,
 }
 
 impl Gauges {
@@ -58,10 +62,13 @@ impl Gauges {
         self.rebuilds.store(status.rebuilds, Ordering::Relaxed);
         self.lost.store(status.lost, Ordering::Relaxed);
         self.read_ns.store(status.read_ns, Ordering::Relaxed);
+        self.delivered.store(status.delivered, Ordering::Release);
     }
 
     pub(super) fn snapshot(&self) -> Status {
+        let delivered = self.delivered.load(Ordering::Acquire);
         Status {
+            delivered,
             position: Sequence(self.position.load(Ordering::Relaxed)),
             committed: Sequence(self.committed.load(Ordering::Relaxed)),
             stream_last: Sequence(self.stream_last.load(Ordering::Relaxed)),

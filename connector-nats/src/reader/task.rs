@@ -426,6 +426,7 @@ impl Task {
         self.status.committed = self.delivery.committed();
         self.status.stream_last = self.status.stream_last.max(Sequence(self.status.position.0.saturating_sub(1)));
         self.status.reading = self.delivery.is_reading();
+        self.status.delivered = self.delivery.delivered();
         self.status.redelivered = counters.redelivered;
         self.status.rebuilds = counters.rebuilds;
         self.handles.gauges.store(self.status);

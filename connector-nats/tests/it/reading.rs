@@ -3,20 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::stream::Stream;
 use weir_common::ids::{Sequence, SplitId};
 use weir_connector_nats::remove_consumers;
 
-use crate::support::{OWNER, Server, Table, create_stream, eventually, options, publish};
-
-/// Waits until the durable's ack floor has reached a sequence and nothing is pending.
-async fn floor_reaches(stream: &Stream, durable: &str, sequence: u64) {
-    eventually("the ack floor reaches the end", async || {
-        let info = stream.consumer_info(durable).await.expect("it is there");
-        info.ack_floor.stream_sequence == sequence && info.num_ack_pending == 0
-    })
-    .await;
-}
+use crate::support::{OWNER, Server, Table, create_stream, eventually, floor_reaches, options, publish};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_policy_reads_everything_once_and_acknowledges_after_the_commit() {
@@ -120,6 +110,12 @@ async fn a_small_ack_window_makes_progress_through_checkpoints() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_keep_to_the_users_bounds() {
+    for max_batch in ["10", "1"] {
+        keeps_to_bounds(max_batch).await;
+    }
+}
+
+async fn keeps_to_bounds(max_batch: &str) {
     let server = Server::start().await;
     let js = server.jetstream().await;
     create_stream(&js).await;
@@ -130,7 +126,7 @@ async fn requests_keep_to_the_users_bounds() {
     publish(&js, 502, 500).await;
     let pairs = [
         ("consumer.durable_name", "d"),
-        ("consumer.max_batch", "10"),
+        ("consumer.max_batch", max_batch),
         ("consumer.max_bytes", "1000"),
         ("consumer.max_expires", "1"),
         ("consumer.max_waiting", "2"),

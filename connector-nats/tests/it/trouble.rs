@@ -6,7 +6,7 @@ use async_nats::jetstream::consumer;
 use futures::StreamExt;
 use weir_common::ids::Sequence;
 
-use crate::support::{DEADLINE, Proxy, Server, Table, create_stream, eventually, options, publish};
+use crate::support::{DEADLINE, Proxy, Server, Table, create_stream, eventually, floor_reaches, options, publish};
 
 const DURABLE: [(&str, &str); 2] = [("consumer.durable_name", "d"), ("consumer.ack_policy", "explicit")];
 
@@ -30,13 +30,7 @@ async fn reading_goes_on_after_the_server_was_killed() {
         table.assert_rows(1..=15_000);
         if !pairs.is_empty() {
             let stream = server.jetstream().await.get_stream("events").await.expect("it is there");
-            eventually("the ack floor reaches the end", async || {
-                stream
-                    .consumer_info("d")
-                    .await
-                    .is_ok_and(|info| info.ack_floor.stream_sequence == 15_000 && info.num_ack_pending == 0)
-            })
-            .await;
+            floor_reaches(&stream, "d", 15_000).await;
         }
     }
 }
@@ -65,11 +59,7 @@ async fn connections_cut_in_the_middle_of_the_stream_lose_and_repeat_nothing() {
         table.assert_rows(1..=ROWS);
         assert!(table.reader.status().rebuilds >= 5, "{:?}", table.reader.status());
         if let Some(durable) = options.consumer.name.given() {
-            eventually("the ack floor reaches the end", async || {
-                let info = stream.consumer_info(durable).await.expect("it is there");
-                info.ack_floor.stream_sequence == ROWS && info.num_ack_pending == 0
-            })
-            .await;
+            floor_reaches(&stream, durable, ROWS).await;
         }
     }
 }
@@ -99,11 +89,7 @@ async fn no_headers_stop_the_reader() {
         }
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         if pairs == DURABLE {
-            eventually("the ack floor reaches the end", async || {
-                let info = stream.consumer_info("d").await.expect("it is there");
-                info.ack_floor.stream_sequence == 24 && info.num_ack_pending == 0
-            })
-            .await;
+            floor_reaches(&stream, "d", 24).await;
         }
         table.group.stop().await;
     }
@@ -201,11 +187,7 @@ async fn the_reader_of_a_newer_term_takes_over() {
     new.read_rows(100).await;
     new.assert_rows(101..=200);
     new.commit();
-    eventually("the ack floor reaches the end", async || {
-        let info = stream.consumer_info("d").await.expect("it is there");
-        info.ack_floor.stream_sequence == 200 && info.num_ack_pending == 0
-    })
-    .await;
+    floor_reaches(&stream, "d", 200).await;
     assert_eq!(old.rows.len(), 100);
     assert_eq!(new.reader.status().rebuilds, 0, "nobody fights");
 }

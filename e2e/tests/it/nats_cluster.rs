@@ -62,7 +62,9 @@ impl Trouble {
 
 /// Whether there was a leader that stepped down.
 async fn step_down(jetstream: &JetStream, what: &str) -> Result<bool> {
-    let answer: Value = jetstream.request(what.to_owned(), &()).await?;
+    // Without a body: servers of version 2.10 refuse one.
+    let answer = jetstream.client().request(format!("$JS.API.{what}"), "".into()).await?;
+    let answer: Value = serde_json::from_slice(&answer.payload)?;
     Ok(answer["success"] == true)
 }
 

@@ -69,6 +69,27 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
     }
 }
 
+/// Waits until nothing is pending of a durable and its ack floor has reached a sequence. One that was made anew and delivered
+/// nothing yet may have a floor of 0.
+pub(crate) async fn floor_reaches(stream: &jetstream::stream::Stream, durable: &str, sequence: u64) {
+    let mut last = None;
+    eventually("the ack floor reaches the end", async || {
+        let info = stream.consumer_info(durable).await.map_err(|error| error.to_string());
+        let reached = info.as_ref().is_ok_and(|info| {
+            let untouched = info.delivered.consumer_sequence == 0;
+            let floor = if untouched { info.delivered } else { info.ack_floor };
+            floor.stream_sequence == sequence && info.num_ack_pending == 0
+        });
+        let seen = format!("{info:?}");
+        if last.as_ref() != Some(&seen) {
+            tracing::info!(seen, "the durable");
+            last = Some(seen);
+        }
+        reached
+    })
+    .await;
+}
+
 /// Logs to the test's output, which is shown if it fails.
 pub(crate) fn log() {
     let filter = tracing_subscriber::EnvFilter::new("info,async_nats=off");
