@@ -1,6 +1,6 @@
 //! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and [`numeric`], [`bounded`]
 //! (results that could take all memory), [`casts`] and [`datetime`], [`comparable`] (equality), [`quantified`] (ANY and ALL),
-//! [`jsonb`], [`quote`], [`round`], those of dates and times ([`to_char`], [`from_char`], [`date_part`], [`zone`]), and those that
+//! [`jsonb`], [`quote`], [`encoding`], [`round`], those of dates and times ([`to_char`], [`from_char`], [`date_part`], [`zone`]), and those that
 //! drivers and psql call.
 //!
 //! Of the latter most answer a constant: Weir has no descriptions, indexes or replication that they could tell of. Those
@@ -12,6 +12,7 @@ mod casts;
 mod comparable;
 mod date_part;
 mod datetime;
+mod encoding;
 mod from_char;
 mod jsonb;
 mod moment;
@@ -93,6 +94,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     .chain(jsonb::functions())
     .chain(quantified::functions())
     .chain(quote::functions())
+    .chain(encoding::functions())
     .chain([
         ScalarUDF::from(size::SizePretty::new()),
         ScalarUDF::from(to_char::ToChar::new()),

@@ -1,6 +1,6 @@
 //! A JetStream cluster of three servers: streams and consumers that move to other leaders lose and repeat nothing.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
 use async_nats::jetstream::{self, Context as JetStream};
 use futures::TryStreamExt;
@@ -28,13 +28,15 @@ enum Trouble {
 impl Trouble {
     const ALL: [Trouble; 3] = [Trouble::Stream, Trouble::Consumers, Trouble::Server];
 
+    /// Requests are answered by leaders, of which there may just be none, and are asked again.
     async fn strike(self, servers: &mut [Nats]) -> Result<()> {
         let jetstream = servers[0].jetstream().await?;
         match self {
             Trouble::Stream => {
-                let stepped_down = step_down(&jetstream, "STREAM.LEADER.STEPDOWN.EVENTS").await?;
-                ensure!(stepped_down, "the stream has a leader");
-                Ok(())
+                eventually("the stream's leader to step down", LATE, async || {
+                    Ok(step_down(&jetstream, "STREAM.LEADER.STEPDOWN.EVENTS").await?.then_some(()))
+                })
+                .await
             }
             // Some have just gone, because their readers make them anew, or have one replica and nobody to step down for.
             Trouble::Consumers => {
@@ -51,7 +53,7 @@ impl Trouble {
                 .await
             }
             Trouble::Server => {
-                let leader = leader(&jetstream).await?.context("the stream has a leader")?;
+                let leader = eventually("the stream to have a leader", LATE, async || leader(&jetstream).await).await?;
                 let number: usize = leader.trim_start_matches("nats-").parse()?;
                 servers[number].process().restart()?;
                 servers[number].ready().await

@@ -290,13 +290,8 @@ impl Known {
             Rule::OneOf(allowed) if allowed.iter().any(|one| one.eq_ignore_ascii_case(value)) => {
                 Ok((canonical(value), None))
             }
-            Rule::Encoding => {
-                let name: String = value.chars().filter(char::is_ascii_alphanumeric).collect();
-                match name.to_ascii_lowercase().as_str() {
-                    "utf8" | "unicode" => Ok(("UTF8".to_owned(), None)),
-                    _ => Err(refuse().with_hint("available values: UTF8")),
-                }
-            }
+            Rule::Encoding if is_utf8(value) => Ok(("UTF8".to_owned(), None)),
+            Rule::Encoding => Err(refuse().with_hint("available values: UTF8")),
             Rule::OneOf(allowed) => Err(refuse().with_hint(format!("available values: {}", allowed.join(", ")))),
             Rule::Duration => millis(value).map(|_| (value.to_owned(), None)).ok_or_else(refuse),
             Rule::Integer => value.parse::<i64>().map(|_| (value.to_owned(), None)).map_err(|_| refuse()),
@@ -354,6 +349,12 @@ fn millis(value: &str) -> Option<u64> {
         _ => return None,
     };
     number.checked_mul(factor)
+}
+
+/// Whether an encoding's name, in any of its spellings, is that of UTF-8.
+pub(crate) fn is_utf8(encoding: &str) -> bool {
+    let name: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
+    ["utf8", "unicode"].contains(&name.to_ascii_lowercase().as_str())
 }
 
 #[cfg(test)]

@@ -156,6 +156,10 @@ async fn texts_are_quoted_and_dates_read() {
         ),
         (r"SELECT '\x0aff'::bytea, 'a\\\001'::bytea", r"\x0aff|\x615c01"),
         (
+            "SELECT convert_from('ä'::bytea, 'utf-8'), convert_to('ä', 'UTF8'), convert_from(NULL, 'UTF8')",
+            r"ä|\xc3a4|NULL",
+        ),
+        (
             "SELECT '2026-01-02 +00'::date, ' 2026-01-02'::date, '2026-01-02 10:00:00'::date",
             "2026-01-02|2026-01-02|2026-01-02",
         ),
@@ -164,6 +168,15 @@ async fn texts_are_quoted_and_dates_read() {
     }
     assert_eq!(sqlstate(&client, "SELECT '2026-01-02 +x'::date").await, "22007");
     assert_eq!(sqlstate(&client, "SELECT 'soon'::date").await, "22007");
+    for (bytes, encoding, code) in [
+        (r"\x61ff", "UTF8", "22021"),
+        (r"\x6100", "UTF8", "22021"),
+        (r"\xff", "UTF8", "22021"),
+        ("a", "LATIN1", "22023"),
+    ] {
+        let sql = format!("SELECT convert_from('{bytes}'::bytea, '{encoding}')");
+        assert_eq!(sqlstate(&client, &sql).await, code, "{sql}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
