@@ -204,6 +204,23 @@ fetch_from() {
     rm -rf "$work"
 }
 
+# Unpacks the packages $4… of the suite $1 into the folder $2, from the first archive after which the command $3 succeeds.
+fetch_suite() {
+    local suite=$1 out=$2 accept=$3 entry log=$SERVERS/fetch.log
+    shift 3
+    rm -rf "$SERVERS/entries"
+    derive_sources "$suite" "$SERVERS/entries"
+    for entry in "$SERVERS"/entries/*.first.* "$SERVERS"/entries/*.other.*; do
+        [ -e "$entry" ] || continue
+        say "fetching $* of Debian $suite into ${out#"$ROOT/"}"
+        fetch_from "$entry" "$out" "$@" >>"$log" 2>&1 </dev/null || continue
+        $accept || continue
+        rm -rf "$SERVERS/entries" "$log"
+        return 0
+    done
+    return 1
+}
+
 # Unpacks Debian's packages of the servers $@ (nats-server, etcd) and links them.
 fetch_servers() {
     command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
@@ -212,21 +229,12 @@ fetch_servers() {
     for server in "$@"; do
         if [ "$server" = etcd ]; then packages+=(etcd-server); else packages+=("$server"); fi
     done
-    local suite entry log=$SERVERS/fetch.log
-    : >"$log"
+    local suite
+    : >"$SERVERS/fetch.log"
     for suite in "${SUITES[@]}"; do
-        rm -rf "$SERVERS/entries"
-        derive_sources "$suite" "$SERVERS/entries"
-        for entry in "$SERVERS"/entries/*.first.* "$SERVERS"/entries/*.other.*; do
-            [ -e "$entry" ] || continue
-            say "fetching ${packages[*]} of Debian $suite into .cache/servers"
-            fetch_from "$entry" "$SERVERS/debian" "${packages[@]}" >>"$log" 2>&1 </dev/null || continue
-            link_unpacked "$@" || continue
-            rm -rf "$SERVERS/entries" "$log"
-            return 0
-        done
+        fetch_suite "$suite" "$SERVERS/debian" "link_unpacked $*" "${packages[@]}" && return 0
     done
-    cat "$log" >&2
+    cat "$SERVERS/fetch.log" >&2
     fail "found no nats-server $NATS_WANTED or newer and etcd $ETCD_WANTED or newer through this machine's apt sources;" \
         "please install them so that they are on the PATH"
 }
@@ -267,23 +275,25 @@ setup_servers() {
 }
 
 setup_oldest() {
-    local suite=trixie oldest=$SERVERS/oldest entry
+    local oldest=$SERVERS/oldest
     lock "$SERVERS"
     [ -z "$(version_of "$oldest/nats-server")" ] || return 0
     command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
         fail "please put a nats-server 2.10 at .cache/servers/oldest/nats-server"
-    rm -rf "$SERVERS/entries"
-    derive_sources "$suite" "$SERVERS/entries"
-    for entry in "$SERVERS"/entries/*.first.* "$SERVERS"/entries/*.other.*; do
-        [ -e "$entry" ] || continue
-        say "fetching nats-server of Debian $suite into .cache/servers/oldest"
-        fetch_from "$entry" "$oldest/debian" nats-server >&2 </dev/null || continue
-        ln -sfn debian/usr/sbin/nats-server "$oldest/nats-server"
-        [ -n "$(version_of "$oldest/nats-server")" ] || ln -sfn debian/usr/bin/nats-server "$oldest/nats-server"
-        break
+    : >"$SERVERS/fetch.log"
+    fetch_suite trixie "$oldest/debian" link_oldest nats-server && return 0
+    cat "$SERVERS/fetch.log" >&2
+    fail "found no nats-server of Debian trixie that runs here"
+}
+
+link_oldest() {
+    local folder
+    for folder in usr/sbin usr/bin; do
+        [ -n "$(version_of "$SERVERS/oldest/debian/$folder/nats-server")" ] || continue
+        ln -sfn "debian/$folder/nats-server" "$SERVERS/oldest/nats-server"
+        return 0
     done
-    rm -rf "$SERVERS/entries"
-    [ -n "$(version_of "$oldest/nats-server")" ] || fail "found no nats-server of Debian $suite that runs here"
+    return 1
 }
 
 # --- Python packages --------------------------------------------------------------------------------------------------

@@ -56,14 +56,8 @@ pub async fn preflight_of_source(options: &Options, owner: &str) -> Result<Prefl
 
 async fn run(options: &Options, owner: &str, stored: bool) -> Result<Preflight, Error> {
     let mut made = Vec::new();
-    let result = match tokio::time::timeout(DEADLINE, Box::pin(look_up(options, owner, stored, &mut made))).await {
-        Ok(result) => result,
-        Err(_) => {
-            let what = format!("to look up stream \"{}\"", options.stream);
-            Err(Error::Timeout { what, within: DEADLINE })
-        }
-    };
-    match result {
+    let looking = look_up(options, owner, stored, &mut made);
+    match within(DEADLINE, &format!("to look up stream \"{}\"", options.stream), looking).await {
         Ok((splits, notices)) => Ok(Preflight { splits, notices, made }),
         Err(error) => {
             // If that fails too, the next attempt finds what is left and takes it over.
@@ -88,10 +82,13 @@ pub async fn undo(options: &Options, owner: &str, made: &[String]) -> Result<(),
         }
         Ok(())
     };
-    match tokio::time::timeout(UNDO_DEADLINE, Box::pin(remove)).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::Timeout { what: "to remove a consumer".to_owned(), within: UNDO_DEADLINE }),
-    }
+    within(UNDO_DEADLINE, "to remove a consumer", remove).await
+}
+
+/// Ends what takes too long.
+async fn within<T>(deadline: Duration, what: &str, doing: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let done = tokio::time::timeout(deadline, Box::pin(doing)).await;
+    done.unwrap_or_else(|_| Err(Error::Timeout { what: what.to_owned(), within: deadline }))
 }
 
 async fn look_up(
@@ -183,13 +180,8 @@ impl Altered<'_> {
             let error = OptionError::new("subject", "cannot be changed where each subject is a split");
             return Err(error.with_hint("create another table for other subjects").into());
         }
-        match tokio::time::timeout(DEADLINE, Box::pin(self.look_up(&before, &after, owner))).await {
-            Ok(result) => result,
-            Err(_) => {
-                let what = format!("to look up stream \"{}\"", after.stream);
-                Err(Error::Timeout { what, within: DEADLINE })
-            }
-        }
+        let what = format!("to look up stream \"{}\"", after.stream);
+        within(DEADLINE, &what, self.look_up(&before, &after, owner)).await
     }
 
     async fn look_up(&self, before: &Options, after: &Options, owner: &str) -> Result<Vec<String>, Error> {

@@ -1,8 +1,8 @@
 //! A JetStream cluster of three servers: streams and consumers that move to other leaders lose and repeat nothing.
 
 use anyhow::{Context, Result};
+use async_nats::jetstream::Context as JetStream;
 use async_nats::jetstream::stream::{Config, RetentionPolicy};
-use async_nats::jetstream::{self, Context as JetStream};
 use futures::TryStreamExt;
 use serde_json::Value;
 use weir_e2e::chaos::{self, Kill};
@@ -92,13 +92,7 @@ fn leaders_change(name: &str, retention: RetentionPolicy) {
         let seed = chaos::seed();
         let mut servers = Nats::start_cluster(sandbox, 3).await?;
         let subjects = vec!["events.>".to_owned()];
-        let config = Config {
-            name: "EVENTS".to_owned(),
-            subjects,
-            retention,
-            num_replicas: 3,
-            ..jetstream::stream::Config::default()
-        };
+        let config = Config { name: "EVENTS".to_owned(), subjects, retention, num_replicas: 3, ..Config::default() };
         eventually("the cluster to make a stream", LATE, async || {
             servers[0].jetstream().await?.create_stream(config.clone()).await?;
             Ok(Some(()))

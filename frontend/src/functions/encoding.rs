@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, AsArray, BinaryArray, StringArray};
-use datafusion::arrow::compute::cast;
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, StringArray};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
@@ -47,31 +46,28 @@ impl ScalarUDFImpl for Convert {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let arguments = ColumnarValue::values_to_arrays(&args.args)?;
-        let encodings = cast(&arguments[1], &DataType::Utf8)?;
-        if let Some(other) = encodings.as_string::<i32>().iter().flatten().find(|encoding| !is_utf8(encoding)) {
+        let values = args.args[0].to_array(args.number_rows)?;
+        // Mostly one for all rows, and then looked at once.
+        let encodings = match &args.args[1] {
+            ColumnarValue::Scalar(encoding) => encoding.to_array()?,
+            ColumnarValue::Array(encodings) => Arc::clone(encodings),
+        };
+        let encodings = encodings.as_string::<i32>();
+        if let Some(other) = encodings.iter().flatten().find(|encoding| !is_utf8(encoding)) {
             let message = format!("invalid encoding name \"{other}\"");
             return Err(Error::user(sqlstate::INVALID_PARAMETER_VALUE, message).with_hint("use 'UTF8'").into());
         }
-        let encodings = encodings.as_string::<i32>().iter();
+        let named = |row: usize| encodings.is_valid(if encodings.len() == 1 { 0 } else { row });
         let converted: ArrayRef = match self.to {
             DataType::Utf8 => {
-                let bytes = cast(&arguments[0], &DataType::Binary)?;
-                let texts = bytes.as_binary::<i32>().iter().zip(encodings);
-                Arc::new(
-                    texts
-                        .map(|(bytes, encoding)| bytes.zip(encoding).map(|(bytes, _)| text(bytes)).transpose())
-                        .collect::<Result<StringArray, Error>>()?,
-                )
+                let rows = values.as_binary::<i32>().iter().enumerate();
+                let texts = rows.map(|(row, bytes)| bytes.filter(|_| named(row)).map(text).transpose());
+                Arc::new(texts.collect::<Result<StringArray, Error>>()?)
             }
             _ => {
-                let texts = cast(&arguments[0], &DataType::Utf8)?;
-                let bytes = texts.as_string::<i32>().iter().zip(encodings);
-                Arc::new(
-                    bytes
-                        .map(|(text, encoding)| text.zip(encoding).map(|(text, _)| text.as_bytes()))
-                        .collect::<BinaryArray>(),
-                )
+                let rows = values.as_string::<i32>().iter().enumerate();
+                let bytes = rows.map(|(row, text)| text.filter(|_| named(row)).map(str::as_bytes));
+                Arc::new(bytes.collect::<BinaryArray>())
             }
         };
         Ok(ColumnarValue::Array(converted))

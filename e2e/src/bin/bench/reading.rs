@@ -14,7 +14,7 @@ use weir_e2e::weir::Weir;
 use weir_e2e::workload::{Bids, Together};
 
 use crate::report::{Aim, Report};
-use crate::standalone::{bids, cost_of, read_table};
+use crate::standalone::{Cost, bids, cost_of, read_table};
 use crate::{Kept, Options};
 
 /// Messages that one request asks for.
@@ -49,9 +49,8 @@ pub(crate) async fn acks(options: &Options, nats: &mut Nats, weir: &mut Weir, re
 pub(crate) async fn splits(options: &Options, nats: &mut Nats, weir: &mut Weir, report: &mut Report) -> Result<()> {
     println!("reading as 16 splits …");
     let subjects: Vec<String> = (0..16).map(|number| format!("bids.{number}")).collect();
-    let from = ("BIDS", subjects.join(","));
-    let more = ", split_by_subject = true";
-    let create = Kept::Appended.create("by_subject", Bids::COLUMNS, (from.0, &from.1), more, nats);
+    let (subjects, more) = (subjects.join(","), ", split_by_subject = true");
+    let create = Kept::Appended.create("by_subject", Bids::COLUMNS, ("BIDS", &subjects), more, nats);
     let cost = read_table("by_subject", &create, options.messages, nats, weir).await?;
     report.add("Weir, 16 splits, k messages/s", cost.thousands_a_second(options.messages), 0, Aim::None);
     let server = cost.server_a_million(options.messages);
@@ -110,7 +109,7 @@ pub(crate) async fn history(options: &Options, nats: &mut Nats, report: &mut Rep
     Ok(())
 }
 
-fn add_history(report: &mut Report, name: &str, cost: &crate::standalone::Cost, messages: u64) {
+fn add_history(report: &mut Report, name: &str, cost: &Cost, messages: u64) {
     report.add(&format!("history, {name}, k messages/s"), cost.thousands_a_second(messages), 0, Aim::None);
     let cpu = "CPU-seconds per million messages";
     report.add(&format!("history, {name}, reader's {cpu}"), cost.reader_a_million(messages), 2, Aim::None);
