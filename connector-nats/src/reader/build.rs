@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use weir_common::ids::Sequence;
 
-use super::fetch::{Fetched, fetch, search};
+use super::fetch::{Fetched, Found, fetch, search};
 use crate::api::{Api, ConsumerInfo, Object, StreamInfo};
 use crate::consumer::{self, Bounds};
 use crate::delivery::{Incarnation, Pull, Terms};
@@ -28,17 +28,18 @@ use crate::subject;
 pub(super) struct Known {
     /// When the stream was created, as was stored with the table or first seen: another time is another stream.
     pub(super) stream_created: Option<String>,
-    /// The configuration of a consumer that Weir found and did not make.
-    pub(super) found: Option<Object>,
+    /// The configuration of a consumer that Weir did not make.
+    pub(super) foreign: Option<Object>,
     /// The name of the newest consumer without a given name.
     pub(super) anonymous: Option<String>,
     /// Up to here it is known what the stream no longer holds.
     pub(super) first_seq: u64,
     /// The name of this reader's own guard.
     pub(super) guard: Option<String>,
-    /// Of a work queue: messages that the client cannot read, and up to where they were looked for.
-    pub(super) unreadable: Vec<u64>,
-    pub(super) searched: Sequence,
+    /// What was fetched before a connection was lost, and is not handed out.
+    pub(super) fetched: Fetched,
+    /// Of a work queue: what the client cannot read of that which was read before, until it is removed.
+    pub(super) found: Found,
 }
 
 /// One attempt.
@@ -132,7 +133,7 @@ impl Attempt {
             .map_err(|_| Error::Disconnected { what: format!("to subscribe for consumer \"{name}\"") })?;
         let fetched = match self.fetch {
             true => self.fetch(retention, stream_last).await?,
-            false => Fetched { position: self.position, ..Fetched::default() },
+            false => Fetched::nothing(self.position),
         };
         let shared_name = kind.given().is_some();
         let made = match shared_name {
@@ -212,20 +213,21 @@ impl Attempt {
 
     /// Fetches messages one by one, see [`fetch`].
     async fn fetch(&mut self, retention: Retention, last: Sequence) -> Result<Fetched, Error> {
+        let Attempt { api, stream, options, position, known, .. } = self;
         if retention == Retention::WorkQueue {
-            let Attempt { api, stream, options, known, .. } = self;
-            let found = search(api, stream, options, known.searched, self.position).await?;
-            known.searched = found.position;
-            let complete = found.unreadable.is_empty() && found.position == self.position;
-            known.unreadable.extend(found.unreadable);
-            if !complete {
-                return Ok(Fetched { position: self.position, ..Fetched::default() });
+            search(api, stream, options, *position, &mut known.found).await?;
+            if !known.found.unreadable.is_empty() || known.found.position < *position {
+                return Ok(Fetched::nothing(*position));
             }
         }
-        let fetched = fetch(&self.api, &self.stream, &self.options, self.position, last).await?;
+        if known.fetched.from != *position {
+            known.fetched = Fetched::nothing(*position);
+        }
+        fetch(api, stream, options, last, &mut known.fetched).await?;
+        let fetched = std::mem::take(&mut known.fetched);
         if retention == Retention::WorkQueue {
-            self.known.unreadable.extend(fetched.unreadable);
-            self.known.searched = fetched.position;
+            known.found.unreadable.extend(fetched.unreadable);
+            known.found.position = fetched.position;
         }
         Ok(fetched)
     }
@@ -233,9 +235,10 @@ impl Attempt {
     /// A work queue hands out everything that was not acknowledged, and so these again and again: once committed, they are
     /// removed by a request.
     async fn remove_unreadable(&mut self) -> Result<(), Error> {
-        while let Some(at) = self.known.unreadable.iter().position(|sequence| *sequence < self.committed.0) {
-            self.api.delete_message(&self.stream, self.known.unreadable[at]).await?;
-            self.known.unreadable.swap_remove(at);
+        let unreadable = &mut self.known.found.unreadable;
+        while let Some(at) = unreadable.iter().position(|sequence| *sequence < self.committed.0) {
+            self.api.delete_message(&self.stream, unreadable[at]).await?;
+            unreadable.swap_remove(at);
         }
         Ok(())
     }
@@ -260,12 +263,12 @@ impl Attempt {
         if let Some(found) = self.api.consumer_info(&self.stream, &name).await? {
             consumer::check_found(&self.options, &info.config, &name, &self.owner, &found)?;
             if consumer::owner(&found).is_none() {
-                self.known.found = Some(found.config);
+                self.known.foreign = Some(found.config);
             }
         }
-        let config = match &self.known.found {
-            Some(found) => {
-                let mut config = found.clone();
+        let config = match &self.known.foreign {
+            Some(foreign) => {
+                let mut config = foreign.clone();
                 config.insert("name".to_owned(), json!(name));
                 config
             }

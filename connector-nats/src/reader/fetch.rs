@@ -22,18 +22,42 @@ const MESSAGES: usize = 1024;
 const BYTES: usize = 4 << 20;
 
 /// What was fetched.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Fetched {
+    /// The position that was asked for.
+    pub(super) from: Sequence,
     /// The table's messages, ascending.
     pub(super) messages: Vec<StoredMessage>,
-    /// Everything of the table below is among them.
+    /// Everything of the table below, and not below `from`, is among them.
     pub(super) position: Sequence,
     /// The sequence of the last one, if it is to blame.
     pub(super) unreadable: Option<u64>,
+    bytes: usize,
+}
+
+impl Fetched {
+    /// Nothing yet.
+    pub(super) fn nothing(from: Sequence) -> Fetched {
+        Fetched { from, position: from, ..Fetched::default() }
+    }
+
+    /// Whether more would be too much, or is not needed.
+    fn is_enough(&self) -> bool {
+        self.unreadable.is_some() || self.messages.len() >= MESSAGES || self.bytes >= BYTES
+    }
+
+    fn push(&mut self, message: StoredMessage) {
+        self.position = Sequence(message.sequence + 1);
+        self.bytes += message.payload.len();
+        if !headers::are_readable(&message.headers) {
+            self.unreadable = Some(message.sequence);
+        }
+        self.messages.push(message);
+    }
 }
 
 /// What a search brought.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Found {
     /// Messages that the client cannot read.
     pub(super) unreadable: Vec<u64>,
@@ -41,7 +65,8 @@ pub(super) struct Found {
     pub(super) position: Sequence,
 }
 
-/// Fetches from a position on. `last` is the last sequence of the stream, looked up before.
+/// Fetches on. `last` is the last sequence of the stream, looked up before. Every message that came is kept, also if this
+/// future is dropped: connections that never last bring a part each.
 ///
 /// # Errors
 /// If not even one message can be fetched.
@@ -49,15 +74,13 @@ pub(super) async fn fetch(
     api: &Api,
     stream: &str,
     options: &Options,
-    position: Sequence,
     last: Sequence,
-) -> Result<Fetched, Error> {
+    fetched: &mut Fetched,
+) -> Result<(), Error> {
     let until = Instant::now() + TIME;
-    let mut fetched = Fetched { position, ..Fetched::default() };
-    let mut bytes = 0;
-    while fetched.messages.len() < MESSAGES && bytes < BYTES && Instant::now() < until {
-        let message = match next(api, stream, options, fetched.position).await {
-            Ok(Some(message)) => message,
+    while !fetched.is_enough() && Instant::now() < until {
+        match next(api, stream, options, fetched.position).await {
+            Ok(Some(message)) => fetched.push(message),
             Ok(None) => {
                 // Nothing of what the stream held before is the table's.
                 fetched.position = fetched.position.max(Sequence(last.0 + 1));
@@ -65,21 +88,13 @@ pub(super) async fn fetch(
             }
             Err(_) if !fetched.messages.is_empty() => break,
             Err(error) => return Err(error),
-        };
-        let (sequence, to_blame) = (message.sequence, !headers::are_readable(&message.headers));
-        fetched.position = Sequence(sequence + 1);
-        bytes += message.payload.len();
-        fetched.messages.push(message);
-        if to_blame {
-            fetched.unreadable = Some(sequence);
-            break;
         }
     }
-    Ok(fetched)
+    Ok(())
 }
 
-/// Searches for messages that the client cannot read among those that were read before and are still there, for as long as
-/// is bearable.
+/// Searches on for messages that the client cannot read among those that were read before and are still there, for as long
+/// as is bearable. What was searched is kept, also if this future is dropped.
 ///
 /// # Errors
 /// If a message cannot be fetched.
@@ -87,11 +102,10 @@ pub(super) async fn search(
     api: &Api,
     stream: &str,
     options: &Options,
-    from: Sequence,
     to: Sequence,
-) -> Result<Found, Error> {
+    found: &mut Found,
+) -> Result<(), Error> {
     let until = Instant::now() + TIME;
-    let mut found = Found { unreadable: Vec::new(), position: from };
     while found.position < to && Instant::now() < until {
         match next(api, stream, options, found.position).await? {
             Some(message) if message.sequence < to.0 => {
@@ -103,7 +117,7 @@ pub(super) async fn search(
             _ => found.position = to,
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The table's first message at or above a position.

@@ -208,6 +208,29 @@ async fn cut_connections_lose_and_repeat_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_that_never_last_are_read_through() {
+    // What is read and not committed yet, and then fetched, comes to several times of what a connection carries.
+    const ROWS: u64 = 2_000;
+    for retention in [RetentionPolicy::Limits, RetentionPolicy::WorkQueue, RetentionPolicy::Interest] {
+        let server = Server::start().await;
+        let js = server.jetstream().await;
+        create_stream(&js, retention).await;
+        let proxy = Proxy::start(server.port).await;
+        let pairs = [("consumer.durable_name", DURABLE)];
+        let options = options(proxy.port, if retention == RetentionPolicy::Limits { &pairs } else { &[] });
+        let mut table = Table::create(&options).await;
+        publish(&js, 1, ROWS / 2).await;
+        table.read_rows(usize::try_from(ROWS / 2).expect("it is small")).await;
+        proxy.cut_after(60_000);
+        proxy.cut();
+        server.publish_raw("events.raw", "NATS/1.0\r\nno colon\r\n\r\n", &(ROWS / 2 + 1).to_string()).await;
+        publish(&js, ROWS / 2 + 2, ROWS / 2 - 1).await;
+        table.read_rows_committing(usize::try_from(ROWS).expect("it is small")).await;
+        table.assert_rows(1..=ROWS);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_of_an_older_term_that_deletes_the_consumer_once_more_loses_nothing() {
     let server = Server::start().await;
     let js = server.jetstream().await;

@@ -40,7 +40,7 @@ impl Task {
             position,
             committed,
             fetch,
-            known: self.known.clone(),
+            known: std::mem::take(&mut self.known),
         };
         let (mut link, losses) = (self.link.clone(), self.seen.losses);
         let void = async move {
