@@ -1,6 +1,7 @@
 //! Making the consumer at a position: the requests of one attempt, and what comes out of them.
 //!
-//! Owns nothing between attempts except what [`Known`] remembers. Invariants: a consumer that Weir found is only deleted
+//! Owns nothing between attempts except what [`Known`] remembers: what an attempt brought stays there until the task takes
+//! it over, because an attempt may end with its connection at any time. Invariants: a consumer that Weir found is only deleted
 //! once its configuration is remembered, and made again with exactly that; where acknowledgements delete messages it never
 //! starts above the committed position.
 
@@ -24,7 +25,7 @@ use crate::retention::{self, Retention};
 use crate::subject;
 
 /// What attempts remember of each other.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Known {
     /// When the stream was created, as was stored with the table or first seen: another time is another stream.
     pub(super) stream_created: Option<String>,
@@ -32,18 +33,18 @@ pub(super) struct Known {
     pub(super) foreign: Option<Object>,
     /// The name of the newest consumer without a given name.
     pub(super) anonymous: Option<String>,
-    /// Up to here it is known what the stream no longer holds.
+    /// Up to here it was told what the stream no longer holds.
     pub(super) first_seq: u64,
     /// The name of this reader's own guard.
     pub(super) guard: Option<String>,
-    /// What was fetched before a connection was lost, and is not handed out.
-    pub(super) fetched: Fetched,
-    /// Of a work queue: what the client cannot read of that which was read before, until it is removed.
-    pub(super) found: Found,
+    /// What was fetched and is not handed out yet.
+    fetched: Fetched,
+    /// Of a work queue that was searched: what the client cannot read and was handed out, until it is removed.
+    found: Option<Found>,
 }
 
 /// One attempt.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Attempt {
     pub(super) api: Api,
     pub(super) options: Arc<Options>,
@@ -65,8 +66,6 @@ pub(super) struct Outcome {
     pub(super) built: Option<(Live, Terms)>,
     /// The last sequence of the stream.
     pub(super) stream_last: Sequence,
-    /// What was fetched, and how far: to the position that was asked for, or above.
-    pub(super) fetched: Fetched,
     /// What the stream no longer holds from the position on, as far as that is news.
     pub(super) gap: Option<Gap>,
 }
@@ -99,6 +98,23 @@ pub(super) struct Live {
     bounds: Bounds,
 }
 
+impl Known {
+    /// What there is before the first attempt: when the stream was created, if that was stored.
+    pub(super) fn stored(stream_created: Option<String>) -> Known {
+        Known { stream_created, ..Known::default() }
+    }
+
+    /// What was fetched is handed out. From then on it has to be removed from a work queue what the client cannot read of it.
+    pub(super) fn hand_out(&mut self) -> Fetched {
+        let fetched = std::mem::take(&mut self.fetched);
+        if let Some(found) = self.found.as_mut().filter(|_| fetched.position > fetched.from) {
+            found.unreadable.extend(fetched.unreadable);
+            found.position = fetched.position;
+        }
+        fetched
+    }
+}
+
 impl Attempt {
     /// Makes the consumer, unless the attempt is void before. What is learnt on the way is in `known` whatever the
     /// result: a consumer that Weir found may have been deleted by then, and its configuration is nowhere else.
@@ -116,12 +132,15 @@ impl Attempt {
         let retention = consumer::retention(&self.stream, &info.config)?;
         retention::check_use(&self.stream, retention, self.stored)?;
         self.check_stream(&info)?;
+        if !self.fetch || self.known.fetched.from != self.position {
+            self.known.fetched = Fetched::nothing(self.position);
+        }
         let gap = self.gap(&info)?;
         let stream_last = Sequence(info.state.last_seq);
         if self.fetch && retention.deletes_acknowledged() {
             // The consumer has to begin at the committed position, and would deliver again what is fetched.
-            let fetched = self.fetch(retention, stream_last).await?;
-            return Ok(Outcome { built: None, stream_last, fetched, gap });
+            self.fetch(retention, stream_last).await?;
+            return Ok(Outcome { built: None, stream_last, gap });
         }
         let (kind, name, config) = self.configuration(&info, retention).await?;
         let inbox = self.api.client().new_inbox();
@@ -131,14 +150,14 @@ impl Attempt {
             .subscribe(inbox.clone())
             .await
             .map_err(|_| Error::Disconnected { what: format!("to subscribe for consumer \"{name}\"") })?;
-        let fetched = match self.fetch {
-            true => self.fetch(retention, stream_last).await?,
-            false => Fetched::nothing(self.position),
-        };
+        if self.fetch {
+            self.fetch(retention, stream_last).await?;
+        }
+        let position = self.known.fetched.position;
         let shared_name = kind.given().is_some();
         let made = match shared_name {
-            true => self.make_anew(retention, &name, &config, fetched.position).await?,
-            false => self.making(retention, &name, &config).make(fetched.position).await?,
+            true => self.make_anew(retention, &name, &config, position).await?,
+            false => self.making(retention, &name, &config).make(position).await?,
         };
         check_filters_understood(&config, &made.config, &name)?;
         let (terms, bounds) = consumer::terms(&made.config, self.options.consumer.rate_limit, shared_name);
@@ -155,7 +174,7 @@ impl Attempt {
             inbox,
             bounds,
         };
-        Ok(Outcome { built: Some((live, terms)), stream_last, fetched, gap })
+        Ok(Outcome { built: Some((live, terms)), stream_last, gap })
     }
 
     /// Deletes the consumer of that name, if there is one, and makes it anew.
@@ -192,7 +211,7 @@ impl Attempt {
     }
 
     /// What the stream no longer holds from the position on, as far as that is news. Whoever stores nothing has lost nothing.
-    fn gap(&mut self, info: &StreamInfo) -> Result<Option<Gap>, Error> {
+    fn gap(&self, info: &StreamInfo) -> Result<Option<Gap>, Error> {
         if !self.stored {
             return Ok(None);
         }
@@ -207,35 +226,26 @@ impl Attempt {
         if gap.certain && self.options.on_gap == OnGap::Fail {
             return Err(Error::Gap { stream: self.stream.clone(), from: gap.from, to: Sequence(first - 1) });
         }
-        self.known.first_seq = first;
         Ok(Some(gap))
     }
 
     /// Fetches messages one by one, see [`fetch`].
-    async fn fetch(&mut self, retention: Retention, last: Sequence) -> Result<Fetched, Error> {
+    async fn fetch(&mut self, retention: Retention, last: Sequence) -> Result<(), Error> {
         let Attempt { api, stream, options, position, known, .. } = self;
         if retention == Retention::WorkQueue {
-            search(api, stream, options, *position, &mut known.found).await?;
-            if !known.found.unreadable.is_empty() || known.found.position < *position {
-                return Ok(Fetched::nothing(*position));
+            let found = known.found.get_or_insert_default();
+            search(api, stream, options, *position, found).await?;
+            if !found.unreadable.is_empty() || found.position < *position {
+                return Ok(());
             }
         }
-        if known.fetched.from != *position {
-            known.fetched = Fetched::nothing(*position);
-        }
-        fetch(api, stream, options, last, &mut known.fetched).await?;
-        let fetched = std::mem::take(&mut known.fetched);
-        if retention == Retention::WorkQueue {
-            known.found.unreadable.extend(fetched.unreadable);
-            known.found.position = fetched.position;
-        }
-        Ok(fetched)
+        fetch(api, stream, options, last, &mut known.fetched).await
     }
 
     /// A work queue hands out everything that was not acknowledged, and so these again and again: once committed, they are
     /// removed by a request.
     async fn remove_unreadable(&mut self) -> Result<(), Error> {
-        let unreadable = &mut self.known.found.unreadable;
+        let Some(Found { unreadable, .. }) = &mut self.known.found else { return Ok(()) };
         while let Some(at) = unreadable.iter().position(|sequence| *sequence < self.committed.0) {
             self.api.delete_message(&self.stream, unreadable[at]).await?;
             unreadable.swap_remove(at);
@@ -361,5 +371,30 @@ impl Selection {
             Pattern::Below(prefix) => subject.starts_with(prefix.as_str()),
             Pattern::Other(pattern) => subject::covers(pattern, subject),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_cannot_read_is_removed_only_once_it_is_handed_out() {
+        let found = Found { unreadable: vec![3], position: Sequence(10) };
+        let mut known = Known { found: Some(found), fetched: Fetched::nothing(Sequence(20)), ..Known::default() };
+        known.hand_out();
+        let found = known.found.as_ref().expect("it was searched");
+        assert_eq!(
+            (found.position, &found.unreadable[..]),
+            (Sequence(10), &[3][..]),
+            "the search goes on where it was"
+        );
+        known.fetched = Fetched::nothing(Sequence(20));
+        known.fetched.position = Sequence(31);
+        known.fetched.unreadable = Some(30);
+        known.hand_out();
+        assert!(known.fetched.messages.is_empty());
+        let found = known.found.as_ref().expect("it was searched");
+        assert_eq!((found.position, &found.unreadable[..]), (Sequence(31), &[3, 30][..]));
     }
 }

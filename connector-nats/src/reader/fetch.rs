@@ -22,7 +22,7 @@ const MESSAGES: usize = 1024;
 const BYTES: usize = 4 << 20;
 
 /// What was fetched.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Fetched {
     /// The position that was asked for.
     pub(super) from: Sequence,
@@ -57,7 +57,7 @@ impl Fetched {
 }
 
 /// What a search brought.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Found {
     /// Messages that the client cannot read.
     pub(super) unreadable: Vec<u64>,

@@ -129,7 +129,7 @@ impl Task {
             api,
             seen: Link::default(),
             delivery: Delivery::new(config.position, PACE),
-            known: Known { stream_created: config.stream_created.clone(), ..Known::default() },
+            known: Known::stored(config.stream_created.clone()),
             live: None,
             attempting: None,
             asking: None,

@@ -28,7 +28,8 @@ impl Task {
     ) {
         if let Some(void) = self.attempting.take() {
             // Its connection was lost, so it ends at once.
-            (_, self.known, _) = void.await;
+            let void = void.await;
+            self.void(void);
         }
         let attempt = Attempt {
             api: self.api.clone(),
@@ -54,20 +55,22 @@ impl Task {
     }
 
     /// The consumer is there, or could not be made.
-    pub(super) async fn attempted(&mut self, (incarnation, known, result): Attempted) {
+    pub(super) async fn attempted(&mut self, attempted: Attempted) {
         self.attempting = None;
-        self.known = known;
-        if !self.delivery.is_building(incarnation) {
-            return;
+        if !self.delivery.is_building(attempted.0) {
+            return self.void(attempted);
         }
+        let (incarnation, known, result) = attempted;
+        self.known = known;
         let split = &self.config.split;
         match result {
-            Ok(Outcome { built, stream_last, fetched, gap }) => {
+            Ok(Outcome { built, stream_last, gap }) => {
                 self.obstacle = None;
                 self.status.stream_last = stream_last;
                 if let Some(gap) = gap {
                     self.tell_of(gap);
                 }
+                let fetched = self.known.hand_out();
                 let position = fetched.position;
                 let event = match built {
                     Some((live, terms)) => {
@@ -100,7 +103,16 @@ impl Task {
         }
     }
 
+    /// The connection over which it was attempted was lost: what was learnt remains, and why reading stands still.
+    fn void(&mut self, (_, known, result): Attempted) {
+        self.known = known;
+        if let Err(error) = result {
+            self.obstacle = Some(chain(&error));
+        }
+    }
+
     fn tell_of(&mut self, Gap { from, count, certain }: Gap) {
+        self.known.first_seq = from.0 + count;
         let split = &self.config.split;
         if certain {
             self.status.lost += count;
