@@ -181,27 +181,33 @@ impl Table {
         std::iter::once(self.id).chain(self.dead_letters)
     }
 
-    /// Its dead-letter table: a row for each message that is no row of the table, written by the same actors.
+    /// Its dead-letter table, if it stores dead letters: a row for each message that is no row of the table, written by the
+    /// same actors.
     pub fn dead_letter_table(&self) -> Option<Table> {
-        let column = |name: &str, ty| Column { name: name.to_owned(), ty, origin: Origin::Payload };
         let declared = NewTable {
             kind: RelationKind::Table,
-            columns: vec![
-                column("stream", SqlType::Varchar),
-                column("sequence", SqlType::BigInt),
-                column("subject", SqlType::Varchar),
-                column("headers", Origin::headers_type()),
-                column("payload", SqlType::Bytea),
-                column("error", SqlType::Varchar),
-                column("column", SqlType::Varchar),
-                column("time", SqlType::Timestamptz),
-            ],
+            columns: dead_letter_columns(),
             primary_key: Vec::new(),
             ..self.declared.clone()
         };
         let id = self.dead_letters?;
         Some(Table { id, declared, splits: Vec::new(), state: self.state.clone(), dead_letters: None })
     }
+}
+
+/// The columns of dead letters: where a message is, what it is, and why it is no row.
+pub fn dead_letter_columns() -> Vec<Column> {
+    let column = |name: &str, ty| Column { name: name.to_owned(), ty, origin: Origin::Payload };
+    vec![
+        column("stream", SqlType::Varchar),
+        column("sequence", SqlType::BigInt),
+        column("subject", SqlType::Varchar),
+        column("headers", Origin::headers_type()),
+        column("payload", SqlType::Bytea),
+        column("error", SqlType::Varchar),
+        column("column", SqlType::Varchar),
+        column("time", SqlType::Timestamptz),
+    ]
 }
 
 impl NewTable {

@@ -1,15 +1,17 @@
-//! Dead letters: messages that are no row of their table, on their way to becoming rows of its dead-letter table.
+//! Dead letters: messages that are no row of their table, as rows of [`dead_letter_columns`].
 //!
-//! They are stored in blocks, as the rows of a table without a key are, whatever kind of table it is.
+//! Those of a table are stored, in blocks, as the rows of a table without a key are, whatever kind of table it is. Those of a
+//! source are made when somebody reads them.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder, UInt64Builder,
+    ArrayBuilder, ArrayRef, BinaryBuilder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
+    UInt64Builder,
 };
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use weir_common::catalog::Table;
+use weir_common::catalog::{Table, dead_letter_columns};
 use weir_common::ids::{Sequence, SplitId, TableId};
 use weir_common::types::SqlType;
 use weir_connector_nats::Message;
@@ -19,14 +21,10 @@ use crate::decode::{BadRecord, HeadersColumn, block_schema};
 use crate::state::keys::BlockKey;
 use crate::tail::Tail;
 
-/// The dead letters of one split that are not written yet.
-pub(crate) struct DeadLetters {
-    table: TableId,
-    split: SplitId,
+/// Dead letters of one split on their way to a batch.
+pub(crate) struct Letters {
+    stream: String,
     schema: SchemaRef,
-    tail: Tail,
-    /// The sequence of the first of them.
-    first: Option<Sequence>,
     bytes: usize,
     streams: StringBuilder,
     sequences: Int64Builder,
@@ -40,16 +38,12 @@ pub(crate) struct DeadLetters {
     hidden: UInt64Builder,
 }
 
-impl DeadLetters {
-    /// None, of a split of a table that keeps them.
-    pub(crate) fn new(table: &Table, split: &SplitId) -> Option<DeadLetters> {
-        let table = table.dead_letter_table()?;
-        Some(DeadLetters {
-            table: table.id,
-            split: split.clone(),
-            schema: block_schema(&table.declared.columns),
-            tail: Tail::default(),
-            first: None,
+impl Letters {
+    /// None yet, of messages of a split.
+    pub(crate) fn new(split: &SplitId) -> Letters {
+        Letters {
+            stream: stream_of(split).to_owned(),
+            schema: block_schema(&dead_letter_columns()),
             bytes: 0,
             streams: StringBuilder::new(),
             sequences: Int64Builder::new(),
@@ -60,18 +54,17 @@ impl DeadLetters {
             columns: StringBuilder::new(),
             times: TimestampMicrosecondBuilder::new().with_data_type(SqlType::Timestamptz.arrow()),
             hidden: UInt64Builder::new(),
-        })
+        }
     }
 
-    /// Takes a message, and what is wrong with it. Close them when [`DeadLetters::bytes`] says so.
+    /// Takes a message, and what is wrong with it. Finish them when [`Letters::bytes`] says so.
     ///
     /// # Panics
     /// If the message's sequence or time is beyond 63 bits.
     pub(crate) fn append(&mut self, message: &Message, bad: &BadRecord) {
         let error = bad.to_string();
-        self.first.get_or_insert(Sequence(message.sequence));
-        self.bytes += message.payload.len() + message.subject.len() + error.len() + stream_of(&self.split).len();
-        self.streams.append_value(stream_of(&self.split));
+        self.bytes += message.payload.len() + message.subject.len() + error.len() + self.stream.len();
+        self.streams.append_value(&self.stream);
         self.sequences.append_value(i64::try_from(message.sequence).expect("a sequence fits into 63 bits"));
         self.subjects.append_value(message.subject.as_str());
         self.bytes += self.headers.append(message.headers.as_deref());
@@ -82,14 +75,18 @@ impl DeadLetters {
         self.hidden.append_value(message.sequence);
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.hidden.len()
+    }
+
     /// About how many bytes they take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The entry by which they are stored, if there are any.
-    pub(crate) fn close(&mut self, vnode: u16) -> Option<(Bytes, Bytes)> {
-        let sequence = self.first.take()?;
+    /// All of them, with the hidden column of every block behind their own.
+    pub(crate) fn finish(&mut self) -> RecordBatch {
         self.bytes = 0;
         let columns: Vec<ArrayRef> = vec![
             Arc::new(self.streams.finish()),
@@ -102,8 +99,51 @@ impl DeadLetters {
             Arc::new(self.times.finish()),
             Arc::new(self.hidden.finish()),
         ];
-        let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns).expect("the columns of the schema");
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).expect("the columns of the schema")
+    }
+}
+
+/// The dead letters of one split of a table that are not written yet.
+pub(crate) struct DeadLetters {
+    table: TableId,
+    split: SplitId,
+    letters: Letters,
+    /// The sequence of the first of them.
+    first: Option<Sequence>,
+    tail: Tail,
+}
+
+impl DeadLetters {
+    /// None, of a split of a table that keeps them.
+    pub(crate) fn new(table: &Table, split: &SplitId) -> Option<DeadLetters> {
+        let letters = Letters::new(split);
+        Some(DeadLetters {
+            table: table.dead_letters?,
+            split: split.clone(),
+            letters,
+            first: None,
+            tail: Tail::default(),
+        })
+    }
+
+    /// Takes a message, and what is wrong with it. Close them when [`DeadLetters::bytes`] says so.
+    ///
+    /// # Panics
+    /// As [`Letters::append`].
+    pub(crate) fn append(&mut self, message: &Message, bad: &BadRecord) {
+        self.first.get_or_insert(Sequence(message.sequence));
+        self.letters.append(message, bad);
+    }
+
+    /// About how many bytes they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.letters.bytes()
+    }
+
+    /// The entry by which they are stored, if there are any.
+    pub(crate) fn close(&mut self, vnode: u16) -> Option<(Bytes, Bytes)> {
+        let sequence = self.first.take()?;
         let key = || BlockKey { table: self.table, vnode, split: self.split.clone(), sequence }.encode();
-        Some(self.tail.close(key, rows))
+        Some(self.tail.close(key, self.letters.finish()))
     }
 }

@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 use tonic::Status;
 use tracing::info;
-use weir_common::catalog::{SplitStart, Table};
+use weir_common::catalog::{SplitStart, Table, dead_letter_columns};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::Sequence;
 use weir_common::rpc;
@@ -19,6 +19,7 @@ use weir_connector_nats::options::{ConsumerName, OnError};
 use weir_connector_nats::{Batch, Control, Message, Options, Reader, ReaderConfig, consumer, subject};
 use weir_proto::{ReadSourceRequest, ScanResponse};
 
+use crate::dead_letters::Letters;
 use crate::decode::Decoder;
 use crate::scan::response;
 
@@ -37,6 +38,8 @@ pub(crate) struct SourceRead {
     projection: Vec<usize>,
     limit: u64,
     on_error: OnError,
+    /// Whether it wants the messages that are no rows, instead of the rows.
+    dead_letters: bool,
     /// The last sequence, if the statement has a bound of its own.
     to: Option<Sequence>,
     owner: String,
@@ -71,7 +74,8 @@ impl SourceRead {
         options.consumer.name = ConsumerName::Anonymous;
         let projection: Vec<usize> =
             request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits")).collect();
-        if projection.iter().any(|column| *column >= table.declared.columns.len()) {
+        let columns = if request.dead_letters { dead_letter_columns().len() } else { table.declared.columns.len() };
+        if projection.iter().any(|column| *column >= columns) {
             return Err(rpc::Error::new(Kind::Internal, "projection of a column that the source does not have"));
         }
         Ok(SourceRead {
@@ -80,6 +84,7 @@ impl SourceRead {
             projection,
             limit: request.limit.unwrap_or(u64::MAX),
             on_error: options.on_error,
+            dead_letters: request.dead_letters,
             to: request.to_sequence.map(Sequence),
             table,
         })
@@ -203,6 +208,8 @@ struct Rows<'a> {
     read: &'a SourceRead,
     stream: &'a str,
     decoder: Decoder,
+    /// What is no row, if that is what the statement wants.
+    letters: Option<Letters>,
     out: &'a mpsc::Sender<Result<ScanResponse, Status>>,
     left: u64,
     skipped: u64,
@@ -227,12 +234,18 @@ impl<'a> Rows<'a> {
         let decoder = Decoder::new(&declared.columns, &part.start.split.0)
             .with_encode(&declared.source.encode, &declared.columns)
             .map_err(|error| rpc::Error::new(Kind::Corrupt, chain(&error)))?;
-        Ok(Rows { read, stream: &part.options.stream, decoder, out, left, skipped: 0 })
+        let letters = read.dead_letters.then(|| Letters::new(&part.start.split));
+        Ok(Rows { read, stream: &part.options.stream, decoder, letters, out, left, skipped: 0 })
+    }
+
+    /// How many rows wait to be sent.
+    fn len(&self) -> usize {
+        self.letters.as_ref().map_or(self.decoder.len(), Letters::len)
     }
 
     /// Whether the statement wants no more.
     fn is_full(&self) -> bool {
-        self.decoder.len() as u64 >= self.left
+        self.len() as u64 >= self.left
     }
 
     async fn take(&mut self, batch: &Batch, last: Sequence) -> Result<End, rpc::Error> {
@@ -241,7 +254,8 @@ impl<'a> Rows<'a> {
                 break;
             }
             self.decode(message)?;
-            let full = self.decoder.len() >= BATCH_ROWS || self.decoder.bytes() >= BATCH_BYTES;
+            let bytes = self.letters.as_ref().map_or(self.decoder.bytes(), Letters::bytes);
+            let full = self.len() >= BATCH_ROWS || bytes >= BATCH_BYTES;
             if full && self.send().await.is_gone() {
                 return Ok(End::Gone);
             }
@@ -250,7 +264,17 @@ impl<'a> Rows<'a> {
     }
 
     fn decode(&mut self, message: &Message) -> Result<(), rpc::Error> {
-        match self.decoder.append(message) {
+        let decoded = self.decoder.append(message);
+        if let Some(letters) = &mut self.letters {
+            match decoded {
+                // Nobody wants the rows.
+                Ok(()) if self.decoder.bytes() >= BATCH_BYTES => drop(self.decoder.finish()),
+                Ok(()) => {}
+                Err(bad) => letters.append(message, &bad),
+            }
+            return Ok(());
+        }
+        match decoded {
             Ok(()) => {}
             Err(bad) if self.read.on_error == OnError::Fail => {
                 let message = format!("message {} of stream \"{}\": {bad}", message.sequence, self.stream);
@@ -262,7 +286,7 @@ impl<'a> Rows<'a> {
     }
 
     async fn send(&mut self) -> End {
-        let rows = self.decoder.finish();
+        let rows = self.letters.as_mut().map_or_else(|| self.decoder.finish(), Letters::finish);
         let rows = rows.slice(0, rows.num_rows().min(usize::try_from(self.left).unwrap_or(usize::MAX)));
         self.left -= rows.num_rows() as u64;
         let projected = project(&rows, &self.read.projection);
@@ -274,7 +298,7 @@ impl<'a> Rows<'a> {
             let (source, skipped) = (&self.read.table.declared.name, self.skipped);
             info!(source, skipped, "skipped bad records of a source");
         }
-        if self.decoder.is_empty() { End::Done } else { self.send().await }
+        if self.len() == 0 { End::Done } else { self.send().await }
     }
 }
 

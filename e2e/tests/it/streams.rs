@@ -84,6 +84,34 @@ fn subject_and_sequence_in_a_where_narrow_what_is_read() {
 }
 
 #[test]
+fn what_is_no_row_of_a_source_is_read_as_its_dead_letters() {
+    scenario("source-dead-letters", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        create(&mut sql, &nats, "s", "").await?;
+        ensure!(sql.query("SELECT * FROM dead_letters.s").await?.rows.is_empty());
+        publish_numbers(&nats, "events.a", 0..3).await?;
+        publish_payloads(&nats, "events.b", &[r#"{"n": "x"}"#, "{"]).await?;
+        publish_numbers(&nats, "events.a", 3..5_000).await?;
+        ensure!(sql.value::<u64>("SELECT count(*) FROM s").await? == 5_000);
+        let letters = "SELECT stream, sequence, subject, \"column\", convert_from(payload, 'UTF8'), error IS NULL, \
+                       time > '2020-01-01' FROM dead_letters.s ORDER BY sequence";
+        let found = sql.query(letters).await?;
+        ensure!(found.rows.len() == 2, "{found}");
+        ensure!(found.row(0) == ["EVENTS", "4", "events.b", "n", r#"{"n": "x"}"#, "f", "t"], "{found}");
+        ensure!(found.row(1) == ["EVENTS", "5", "events.b", "", "{", "f", "t"], "{found}");
+        ensure!(sql.value::<u64>("SELECT count(*) FROM dead_letters.s").await? == 2);
+        ensure!(sql.query("SELECT error FROM dead_letters.s LIMIT 1").await?.rows.len() == 1);
+        // Where a bad record fails a statement, this is how to find it.
+        sql.query("ALTER SOURCE s CONNECTOR WITH (on_error = 'fail')").await?;
+        let refused = sql.refused("SELECT count(*) FROM s").await?;
+        ensure!(refused.code().code() == "22P02", "{refused:?}");
+        ensure!(sql.value::<u64>("SELECT min(sequence) FROM dead_letters.s").await? == 4);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_source_is_shown_and_dropped_as_one() {
     scenario("source-shown", async |sandbox| {
         let (nats, weir) = standalone(sandbox).await?;
@@ -104,7 +132,7 @@ fn a_source_is_shown_and_dropped_as_one() {
             ("DROP SOURCE t", "42809"),
             ("DROP SOURCE absent", "42P01"),
             ("SHOW CREATE TABLE s", "42809"),
-            ("SELECT * FROM dead_letters.s", "42P01"),
+            ("SELECT * FROM dead_letters.absent", "42P01"),
         ] {
             let refused = sql.refused(statement).await?;
             ensure!(refused.code().code() == state, "{statement}: {refused:?}");

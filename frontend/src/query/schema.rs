@@ -12,6 +12,7 @@ use datafusion::logical_expr::TableType;
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 
+use weir_common::catalog::{RelationKind, Table};
 use weir_common::types::SqlType;
 
 use super::information::Information;
@@ -83,25 +84,30 @@ impl SchemaProvider for Public {
     }
 }
 
-/// The schema `dead_letters`: for each table that keeps them the messages that are no row of it, under the table's name.
+/// The schema `dead_letters`: for each table that keeps them, and each source, the messages that are no row of it, under its
+/// name.
 #[derive(Debug)]
 struct DeadLetters(Arc<Catalog>);
 
 #[async_trait]
 impl SchemaProvider for DeadLetters {
     fn table_names(&self) -> Vec<String> {
-        let keeps = self.0.tables().filter(|table| table.dead_letters.is_some());
+        let keeps = self.0.tables().filter(|table| has_dead_letters(table));
         keeps.map(|table| table.declared.name.clone()).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let dead_letters = self.0.table(name).and_then(|table| table.dead_letter_table());
-        Ok(dead_letters.map(|table| Arc::new(ScannedTable::new(Arc::new(table))) as Arc<dyn TableProvider>))
+        let dead_letters = self.0.table(name).and_then(ScannedTable::dead_letters_of);
+        Ok(dead_letters.map(|letters| Arc::new(letters) as Arc<dyn TableProvider>))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.0.table(name).is_some_and(|table| table.dead_letters.is_some())
+        self.0.table(name).is_some_and(has_dead_letters)
     }
+}
+
+fn has_dead_letters(table: &Arc<Table>) -> bool {
+    table.declared.kind == RelationKind::Source || table.dead_letters.is_some()
 }
 
 /// The schema `weir_catalog`: what users cannot see in PostgreSQL's catalogs.

@@ -33,7 +33,11 @@ pub(super) struct Scan {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) nodes: Arc<ComputeNodes>,
     pub(super) table: Arc<Table>,
-    /// Indexes into the table's columns.
+    /// Whether it wants what is no row of the source.
+    pub(super) dead_letters: bool,
+    /// The columns that it wants.
+    pub(super) schema: SchemaRef,
+    /// Indexes of these among all columns.
     pub(super) projection: Vec<usize>,
     /// What need not be read of a source.
     pub(super) narrowing: Narrowing,
@@ -44,7 +48,6 @@ pub(super) struct Scan {
 #[derive(Debug)]
 pub(super) struct ScanExec {
     scan: Scan,
-    schema: SchemaRef,
     /// Those that are asked, a partition each.
     slots: Vec<Slot>,
     properties: Arc<PlanProperties>,
@@ -54,23 +57,22 @@ pub(super) struct ScanExec {
 
 impl ScanExec {
     /// # Errors
-    /// Unavailable, if there is no node to read a source; Internal for columns that the table does not have.
+    /// Unavailable, if there is no node to read a source.
     pub(super) fn new(scan: Scan) -> Result<ScanExec> {
-        let schema = Arc::new(scan.table.schema().project(&scan.projection)?);
         let slots = scan.slots()?;
         let properties = PlanProperties::new(
-            EquivalenceProperties::new(Arc::clone(&schema)),
+            EquivalenceProperties::new(Arc::clone(&scan.schema)),
             Partitioning::UnknownPartitioning(slots.len()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         );
-        Ok(ScanExec { scan, schema, slots, properties: Arc::new(properties), statement: Span::current() })
+        Ok(ScanExec { scan, slots, properties: Arc::new(properties), statement: Span::current() })
     }
 
     /// The slot's rows. The request is sent when the stream is first polled; dropping the stream ends the scan.
     fn rows(&self, slot: &Slot) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
         let mut client = self.scan.nodes.client(&slot.address, &self.scan.snapshot)?;
-        let (scan, asked, schema) = (self.scan.clone(), slot.slot, Arc::clone(&self.schema));
+        let (scan, asked, schema) = (self.scan.clone(), slot.slot, Arc::clone(&self.scan.schema));
         let place = format!("slot {} at {}", slot.slot, slot.address);
         let span = info_span!(
             target: trace::TARGET, parent: &self.statement, "scan", otel.kind = "client", job = scan.table.declared.name,
@@ -137,6 +139,7 @@ impl Scan {
             subjects: self.narrowing.subjects(),
             from_sequence: self.narrowing.from(),
             to_sequence: self.narrowing.to(),
+            dead_letters: self.dead_letters,
         }
     }
 }
@@ -163,9 +166,9 @@ fn failed(place: &str, error: rpc::Error) -> DataFusionError {
 
 impl DisplayAs for ScanExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scan { snapshot, table, narrowing, limit, .. } = &self.scan;
-        let columns: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let kind = table.declared.kind.as_str();
+        let Scan { snapshot, table, schema, narrowing, limit, .. } = &self.scan;
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let kind = if self.scan.dead_letters { "dead_letters" } else { table.declared.kind.as_str() };
         write!(f, "ScanExec: {kind}={}, columns=[{}]", table.declared.name, columns.join(", "))?;
         match table.declared.kind {
             RelationKind::Table => write!(f, ", slots={}, epoch={}", self.slots.len(), snapshot.epoch)?,
@@ -204,7 +207,7 @@ impl ExecutionPlan for ScanExec {
             let message = format!("partition {partition} of a scan of {} slots", self.slots.len());
             DataFusionError::External(Box::new(rpc::Error::new(Kind::Internal, message)))
         })?;
-        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), self.rows(slot)?)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.scan.schema), self.rows(slot)?)))
     }
 
     fn fetch(&self) -> Option<usize> {

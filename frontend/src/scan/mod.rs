@@ -12,12 +12,12 @@ mod narrowing;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use weir_common::catalog::{RelationKind, Table};
+use weir_common::catalog::{RelationKind, Table, dead_letter_columns};
 
 pub(crate) use client::ComputeNodes;
 use exec::{Scan, ScanExec};
@@ -31,12 +31,25 @@ use crate::snapshot::Snapshot;
 pub(crate) struct ScannedTable {
     table: Arc<Table>,
     schema: SchemaRef,
+    /// Whether it is what is no row of the source, instead of its rows.
+    dead_letters: bool,
 }
 
 impl ScannedTable {
     pub(crate) fn new(table: Arc<Table>) -> ScannedTable {
         let schema = table.schema();
-        ScannedTable { table, schema }
+        ScannedTable { table, schema, dead_letters: false }
+    }
+
+    /// The dead letters of a table, if it keeps them, or of a source.
+    pub(crate) fn dead_letters_of(table: &Arc<Table>) -> Option<ScannedTable> {
+        if table.declared.kind == RelationKind::Source {
+            let fields: Vec<_> =
+                dead_letter_columns().into_iter().map(|column| column.ty.field(&column.name)).collect();
+            let schema = Arc::new(Schema::new(fields));
+            return Some(ScannedTable { table: Arc::clone(table), schema, dead_letters: true });
+        }
+        Some(ScannedTable::new(Arc::new(table.dead_letter_table()?)))
     }
 }
 
@@ -70,7 +83,9 @@ impl TableProvider for ScannedTable {
         let nodes = state.config().get_extension::<ComputeNodes>().ok_or_else(|| no_extension("compute nodes"))?;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let (table, narrowing) = (Arc::clone(&self.table), self.narrowed_by(filters));
-        Ok(Arc::new(ScanExec::new(Scan { snapshot, nodes, table, projection, narrowing, limit })?))
+        let (schema, dead_letters) = (Arc::new(self.schema.project(&projection)?), self.dead_letters);
+        let scan = Scan { snapshot, nodes, table, dead_letters, schema, projection, narrowing, limit };
+        Ok(Arc::new(ScanExec::new(scan)?))
     }
 }
 
@@ -79,7 +94,7 @@ impl ScannedTable {
     fn narrowed_by<'a>(&self, conditions: impl IntoIterator<Item = &'a Expr>) -> Narrowing {
         let declared = &self.table.declared;
         let mut narrowing = Narrowing::default();
-        if declared.kind == RelationKind::Source {
+        if declared.kind == RelationKind::Source && !self.dead_letters {
             for condition in conditions {
                 narrowing.add(condition, &declared.columns);
             }
