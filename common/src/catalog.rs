@@ -137,6 +137,9 @@ pub struct Table {
     /// The id under which its dead letters are stored; tables that are older than dead letters have none.
     #[serde(default)]
     pub dead_letters: Option<TableId>,
+    /// Its columns as they were before each change of them, the oldest first. What was stored by then is in that layout.
+    #[serde(default)]
+    pub layouts: Vec<Vec<Column>>,
 }
 
 /// A split and the first sequence to read of it.
@@ -176,6 +179,22 @@ impl Table {
         self.declared.kind == RelationKind::Table && self.state == JobState::Running
     }
 
+    /// The number of the layout that its rows are written in now.
+    ///
+    /// # Panics
+    /// If the columns changed 2¹⁶ times: long before, meta refuses a definition of that size.
+    pub fn layout(&self) -> u16 {
+        u16::try_from(self.layouts.len()).expect("a definition is smaller than so many layouts")
+    }
+
+    /// The columns of a layout, if it is one of the table's.
+    pub fn columns_of(&self, layout: u16) -> Option<&[Column]> {
+        match usize::from(layout) {
+            now if now == self.layouts.len() => Some(&self.declared.columns),
+            before => self.layouts.get(before).map(Vec::as_slice),
+        }
+    }
+
     /// The ids under which it stores something.
     pub fn ids(&self) -> impl Iterator<Item = TableId> {
         std::iter::once(self.id).chain(self.dead_letters)
@@ -191,7 +210,8 @@ impl Table {
             ..self.declared.clone()
         };
         let id = self.dead_letters?;
-        Some(Table { id, declared, splits: Vec::new(), state: self.state.clone(), dead_letters: None })
+        let (splits, layouts, state) = (Vec::new(), Vec::new(), self.state.clone());
+        Some(Table { id, declared, splits, state, dead_letters: None, layouts })
     }
 }
 
@@ -218,6 +238,56 @@ impl NewTable {
 
     /// The columns that users see.
     pub fn schema(&self) -> SchemaRef {
-        Arc::new(Schema::new(self.columns.iter().map(|column| column.ty.field(&column.name)).collect::<Vec<_>>()))
+        schema(&self.columns)
     }
+
+    /// Checks that the table can become `after`: every column is still there, filled from the same, and holds what it held.
+    ///
+    /// # Errors
+    /// [`ColumnChange`], the first of the changes that are not possible.
+    pub fn check_columns(&self, after: &NewTable) -> Result<(), ColumnChange> {
+        for column in &self.columns {
+            let name = || column.name.clone();
+            let Some(now) = after.columns.iter().find(|now| now.name == column.name && now.origin == column.origin)
+            else {
+                return Err(ColumnChange::Gone { column: name() });
+            };
+            if !column.ty.widens_to(&now.ty) {
+                return Err(ColumnChange::Type { column: name(), before: column.ty.clone(), after: now.ty.clone() });
+            }
+        }
+        let key = |table: &NewTable| -> Vec<Column> {
+            table.primary_key.iter().map(|place| table.columns[*place].clone()).collect()
+        };
+        if key(self) == key(after) { Ok(()) } else { Err(ColumnChange::Key) }
+    }
+}
+
+/// The Arrow schema of columns.
+pub fn schema(columns: &[Column]) -> SchemaRef {
+    Arc::new(Schema::new(columns.iter().map(|column| column.ty.field(&column.name)).collect::<Vec<_>>()))
+}
+
+/// Why the columns of a table cannot change so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ColumnChange {
+    /// A column is missing, or filled from something else.
+    #[error("column \"{column}\" cannot be removed")]
+    Gone {
+        /// Its name.
+        column: String,
+    },
+    /// A column would not hold the values that it has.
+    #[error("column \"{column}\" of type {before} cannot become {after}")]
+    Type {
+        /// Its name.
+        column: String,
+        /// The type that it has.
+        before: SqlType,
+        /// The type that it cannot have.
+        after: SqlType,
+    },
+    /// The primary key would be another one.
+    #[error("columns of the primary key cannot change")]
+    Key,
 }

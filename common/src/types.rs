@@ -115,6 +115,48 @@ impl SqlType {
         }
     }
 
+    /// Whether every value of this type is one of `other`, so that what was stored as the one can be read as the other. Such
+    /// are the types themselves, wider numbers, and structs with more fields, behind those that there are. A timestamp does not
+    /// reach as far as a date.
+    pub fn widens_to(&self, other: &SqlType) -> bool {
+        match (self, other) {
+            (SqlType::SmallInt, SqlType::Integer | SqlType::BigInt)
+            | (SqlType::Integer, SqlType::BigInt)
+            | (SqlType::Real, SqlType::Double) => true,
+            (SqlType::Array(element), SqlType::Array(other)) => element.widens_to(other),
+            (SqlType::Struct(fields), SqlType::Struct(others)) => {
+                fields.len() <= others.len()
+                    && fields
+                        .iter()
+                        .zip(others)
+                        .all(|(one, other)| one.name == other.name && one.ty.widens_to(&other.ty))
+            }
+            _ if self == other => true,
+            _ => match (self.digits(), other.digits()) {
+                (Some((whole, scale)), Some((other_whole, other_scale))) if other.is_decimal() => {
+                    whole <= other_whole && scale <= other_scale
+                }
+                _ => false,
+            },
+        }
+    }
+
+    /// The most digits before and after the point that a value of a type of exact numbers has.
+    fn digits(&self) -> Option<(u8, u8)> {
+        match self {
+            SqlType::SmallInt => Some((5, 0)),
+            SqlType::Integer => Some((10, 0)),
+            SqlType::BigInt => Some((19, 0)),
+            SqlType::Numeric => Some((NUMERIC_PRECISION - NUMERIC_SCALE, NUMERIC_SCALE)),
+            SqlType::Decimal { precision, scale } => Some((precision - scale, *scale)),
+            _ => None,
+        }
+    }
+
+    fn is_decimal(&self) -> bool {
+        matches!(self, SqlType::Numeric | SqlType::Decimal { .. })
+    }
+
     /// Whether a column of this type can be part of a primary key: whether equal values are equal bytes, and sorted as
     /// PostgreSQL sorts them, in a stored key. The others have no such encoding yet.
     pub fn can_be_key(&self) -> bool {
@@ -212,6 +254,41 @@ mod tests {
             assert_eq!(serde_json::to_string(&ty).expect("JSON"), stored);
             assert_eq!(serde_json::from_str::<SqlType>(stored).expect("a type"), ty);
             assert_eq!(ty.to_string(), printed);
+        }
+    }
+
+    #[test]
+    fn a_type_widens_to_those_that_hold_its_values() {
+        let decimal = |precision, scale| SqlType::Decimal { precision, scale };
+        let row = |fields: &[(&str, SqlType)]| {
+            let field = |(name, ty): &(&str, SqlType)| StructField { name: (*name).to_owned(), ty: ty.clone() };
+            SqlType::Struct(fields.iter().map(field).collect())
+        };
+        let array = |ty| SqlType::Array(Box::new(ty));
+        for (from, to) in [
+            (SqlType::SmallInt, SqlType::Integer),
+            (SqlType::Integer, SqlType::BigInt),
+            (SqlType::BigInt, SqlType::Numeric),
+            (SqlType::BigInt, decimal(21, 2)),
+            (decimal(10, 2), decimal(12, 3)),
+            (decimal(76 - 28, 28), SqlType::Numeric),
+            (SqlType::Real, SqlType::Double),
+            (array(SqlType::Integer), array(SqlType::BigInt)),
+            (row(&[("a", SqlType::Integer)]), row(&[("a", SqlType::BigInt), ("b", SqlType::Jsonb)])),
+        ] {
+            assert!(from.widens_to(&from) && from.widens_to(&to) && !to.widens_to(&from), "{from} to {to}");
+        }
+        for (from, to) in [
+            (SqlType::BigInt, SqlType::Double),
+            (SqlType::BigInt, decimal(20, 2)),
+            (SqlType::Numeric, decimal(75, 28)),
+            (decimal(10, 2), decimal(12, 1)),
+            (SqlType::Varchar, SqlType::Jsonb),
+            (SqlType::Date, SqlType::Timestamp),
+            (SqlType::Timestamp, SqlType::Timestamptz),
+            (row(&[("a", SqlType::Integer)]), row(&[("b", SqlType::Jsonb), ("a", SqlType::Integer)])),
+        ] {
+            assert!(!from.widens_to(&to), "{from} to {to}");
         }
     }
 

@@ -68,8 +68,8 @@ fn main() {
     decode_together(&columns, &messages);
     decode_protobuf(&columns);
     let batch = decode(&messages);
-    report("encode", || black_box(block::encode(&batch)).len());
-    let (encoded, schema) = (block::encode(&batch), block_schema(&columns));
+    report("encode", || black_box(block::encode(&batch, 0)).len());
+    let (encoded, schema) = (block::encode(&batch, 0), block_schema(&columns));
     println!("{} bytes a row in the block", encoded.len() / messages.len());
     report("read back", || black_box(block::decode(&encoded, &schema, None).expect("a block")).num_rows());
     report("read back one column", || {

@@ -111,13 +111,11 @@ enum Storage {
 
 impl Storage {
     fn new(table: &Table, outlets: &[Outlet]) -> Storage {
-        let declared = &table.declared;
-        if !declared.is_keyed() {
-            return Storage::Blocks(Tail::default());
+        if !table.declared.is_keyed() {
+            return Storage::Blocks(Tail::new(table.layout()));
         }
         let slots = outlets.iter().map(|outlet| outlet.vnodes);
-        let shuffle = Shuffle::new(table.id, declared.columns.len(), &declared.primary_key, slots);
-        Storage::Rows(Box::new(shuffle))
+        Storage::Rows(Box::new(Shuffle::new(table, slots)))
     }
 }
 

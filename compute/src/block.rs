@@ -2,8 +2,9 @@
 //!
 //! | bytes | content |
 //! | --- | --- |
-//! | 0 | the layout's version, 1 |
-//! | 1…3 | 0 |
+//! | 0 | the format's version, 1 |
+//! | 1…2 | the number of the table's layout, u16 in little-endian |
+//! | 3 | 0 |
 //! | 4…7 | the number of rows, u32 in little-endian |
 //! | 8…11 | the CRC-32 (IEEE) of all other bytes |
 //! | 12…15 | the length of the IPC message's metadata, u32 in little-endian, a multiple of 8 |
@@ -14,7 +15,7 @@
 //! merged a few times, and a compressor costs more time than decoding the JSON did.
 //!
 //! The checksum is there because Arrow's reader trusts lengths and offsets: with it, damaged bytes are an error of kind
-//! Corrupt and never a panic. The layout is stored state: a new one gets a new version, and this one stays readable.
+//! Corrupt and never a panic. The format is stored state: a new one gets a new version, and this one stays readable.
 
 use std::collections::HashMap;
 
@@ -37,8 +38,8 @@ const ALIGNMENT: usize = 8;
 /// Why bytes are no block of the schema.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The layout is one that this version does not know.
-    #[error("block has layout version {version}, known is {VERSION}")]
+    /// The format is one that this version does not know.
+    #[error("block has format version {version}, known is {VERSION}")]
     Version {
         /// The first byte.
         version: u8,
@@ -61,11 +62,11 @@ impl Error {
     }
 }
 
-/// The stored form of a batch. Its columns must be of the types of [`weir_common::types::SqlType`], or UInt64.
+/// The stored form of a batch of a table's layout. Its columns must be of the types of [`weir_common::types::SqlType`], or UInt64.
 ///
 /// # Panics
 /// If there are more than 2³²−1 rows, or a column's type is none that is stored.
-pub fn encode(batch: &RecordBatch) -> Bytes {
+pub fn encode(batch: &RecordBatch, layout: u16) -> Bytes {
     let message = message(batch);
     let rows = u32::try_from(batch.num_rows()).expect("a block has fewer than 2³² rows");
     let mut block = Vec::with_capacity(HEADER + PREFIX + message.ipc_message.len() + message.arrow_data.len() + 64);
@@ -73,6 +74,7 @@ pub fn encode(batch: &RecordBatch) -> Bytes {
     let (metadata, _body) = write_message(&mut block, message, &options()).expect("writing to memory does not fail");
     let metadata = u32::try_from(metadata).expect("metadata is a few bytes a column");
     block[0] = VERSION;
+    block[1..3].copy_from_slice(&layout.to_le_bytes());
     block[4..8].copy_from_slice(&rows.to_le_bytes());
     block[12..16].copy_from_slice(&metadata.to_le_bytes());
     let checksum = checksum(&block);
@@ -86,6 +88,14 @@ pub fn encode(batch: &RecordBatch) -> Bytes {
 /// If the bytes cannot be a block. Damage that does not show in the header is not noticed.
 pub fn rows(bytes: &[u8]) -> Result<u32, Error> {
     header(bytes).map(|(rows, _)| rows)
+}
+
+/// The number of the table's layout that a block is of.
+///
+/// # Errors
+/// As [`rows`].
+pub fn layout(bytes: &[u8]) -> Result<u16, Error> {
+    header(bytes).map(|_| u16::from_le_bytes([bytes[1], bytes[2]]))
 }
 
 /// The rows of a block of the schema; of its columns only those of `projection`, in that order, if it is given.
@@ -153,7 +163,7 @@ fn message(batch: &RecordBatch) -> EncodedData {
 /// The number of rows and the length of the metadata.
 fn header(bytes: &[u8]) -> Result<(u32, usize), Error> {
     match bytes {
-        [VERSION, 0, 0, 0, ..] if bytes.len() >= HEADER + PREFIX => {
+        [VERSION, _, _, 0, ..] if bytes.len() >= HEADER + PREFIX => {
             let metadata = field(bytes, 12) as usize;
             let fits = metadata >= PREFIX && metadata <= bytes.len() - HEADER;
             if fits { Ok((field(bytes, 4), metadata)) } else { Err(Error::Damaged { reason: "cut short" }) }
@@ -236,7 +246,7 @@ mod tests {
 
     #[test]
     fn aligned_columns_are_read_in_place() {
-        let block = shifted(&encode(&batch(&[(Some(1), "x".to_owned()), (None, "y".to_owned())])), 8);
+        let block = shifted(&encode(&batch(&[(Some(1), "x".to_owned()), (None, "y".to_owned())]), 0), 8);
         let decoded = decode(&block, &block_schema(&columns()), Some(&[0])).expect("a block");
         let values = decoded.column(0).as_primitive::<Int64Type>().values().inner().as_ptr().addr();
         assert!(block.as_ptr_range().contains(&(values as *const u8)), "values were copied");
@@ -244,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_projection_may_be_empty_or_repeat() {
-        let block = encode(&batch(&[(Some(1), "x".to_owned()), (None, "y".to_owned())]));
+        let block = encode(&batch(&[(Some(1), "x".to_owned()), (None, "y".to_owned())]), 0);
         let schema = block_schema(&columns());
         let none = decode(&block, &schema, Some(&[])).expect("a block");
         assert_eq!((none.num_rows(), none.num_columns()), (2, 0));
@@ -255,7 +265,7 @@ mod tests {
 
     #[test]
     fn other_layouts_are_told_apart() {
-        let mut block = encode(&batch(&[])).to_vec();
+        let mut block = encode(&batch(&[]), 0).to_vec();
         block[0] = 2;
         let error = decode(&block.into(), &block_schema(&columns()), None).expect_err("another version");
         assert!(matches!(error, Error::Version { version: 2 }));
@@ -264,7 +274,7 @@ mod tests {
 
     #[test]
     fn a_block_of_another_schema_is_refused() {
-        let block = encode(&batch(&[(Some(1), "x".to_owned())]));
+        let block = encode(&batch(&[(Some(1), "x".to_owned())]), 0);
         let other = block_schema(&columns()[..2]);
         assert!(matches!(decode(&block, &other, None), Err(Error::Damaged { .. })));
     }
@@ -274,10 +284,12 @@ mod tests {
         fn a_block_survives(
             rows in prop::collection::vec((any::<Option<i64>>(), "[^\0]{0,20}"), 0..50),
             by in 0_usize..64,
+            layout: u16,
             projection in prop::option::of(prop::collection::vec(0_usize..10, 0..10)),
         ) {
             let batch = batch(&rows);
-            let block = shifted(&encode(&batch), by);
+            let block = shifted(&encode(&batch, layout), by);
+            prop_assert_eq!(super::layout(&block).expect("a block"), layout);
             prop_assert_eq!(super::rows(&block).expect("a block") as usize, rows.len());
             let decoded = decode(&block, &batch.schema(), projection.as_deref()).expect("a block");
             let expected = projection.map_or(batch.clone(), |columns| batch.project(&columns).expect("columns"));
@@ -303,7 +315,7 @@ mod tests {
             at: prop::sample::Index, bits in 1_u8.., cut: bool,
         ) {
             let batch = batch(&rows);
-            let mut block = encode(&batch).to_vec();
+            let mut block = encode(&batch, 0).to_vec();
             let at = at.index(block.len());
             if cut { block.truncate(at) } else { block[at] ^= bits }
             let error = decode(&block.into(), &batch.schema(), None).expect_err("damage");

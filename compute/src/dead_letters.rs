@@ -117,13 +117,7 @@ impl DeadLetters {
     /// None, of a split of a table that keeps them.
     pub(crate) fn new(table: &Table, split: &SplitId) -> Option<DeadLetters> {
         let letters = Letters::new(split);
-        Some(DeadLetters {
-            table: table.dead_letters?,
-            split: split.clone(),
-            letters,
-            first: None,
-            tail: Tail::default(),
-        })
+        Some(DeadLetters { table: table.dead_letters?, split: split.clone(), letters, first: None, tail: Tail::new(0) })
     }
 
     /// Takes a message, and what is wrong with it. Close them when [`DeadLetters::bytes`] says so.

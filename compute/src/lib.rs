@@ -7,6 +7,7 @@
 //! * [`decode`]: a payload, be it JSON, Protobuf or bytes, becomes a row of Arrow columns;
 //! * `dead_letters`: what is no row of its table becomes one of another;
 //! * [`block`]: rows become a stored value; `tail`: small ones become one;
+//! * `layout`: what is stored with the columns of earlier, as those of now;
 //! * [`row`]: a row of a keyed table as a stored entry; `shuffle`: each to the slot that owns its key;
 //! * `outlet`: what an actor writes on its way to a slot; `exchange`: the same across nodes;
 //! * [`seal`]: which writes belong to which epoch: a pure core;
@@ -32,6 +33,7 @@ pub mod scan;
 mod dead_letters;
 mod error;
 mod exchange;
+mod layout;
 mod metrics;
 mod outlet;
 mod shuffle;

@@ -1,6 +1,6 @@
 //! Rows of keyed tables as stored entries: a key whose bytes sort as PostgreSQL sorts the values, and the row itself.
 //!
-//! Both layouts are stored state: the key's never changes, the row's bears a version.
+//! Both formats are stored state: the key's never changes, the row's bears a version.
 //!
 //! * [`key`]: the primary key, order-preserving;
 //! * [`cell`]: one value of a row, by the physical layout of its Arrow type;
@@ -8,28 +8,34 @@
 //!
 //! | bytes of a row | content |
 //! | --- | --- |
-//! | 0 | the layout's version, 1 |
-//! | 1… | a bit a column, rounded up to bytes, the lowest bit first: 1 if the column is NULL |
+//! | 0 | the format's version, 2 |
+//! | 1… | the number of the table's layout, and the sequence of the row's message, as varints |
+//! | … | a bit a column, rounded up to bytes, the lowest bit first: 1 if the column is NULL |
 //! | … | the columns that are not NULL, in order, as [`cell`] writes them |
+//!
+//! Version 1 has neither layout, which was 0, nor sequence.
 
 pub mod cell;
 pub mod key;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use prost::encoding::{decode_varint, encode_varint};
 use weir_common::error::Kind;
 
 use cell::{Builder, Cells, Input};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Read, but not written any more.
+const VERSION_WITHOUT_SEQUENCE: u8 = 1;
 const BITS: usize = 8;
 
 /// Why bytes are no row of the schema.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The layout is one that this version does not know.
-    #[error("row has layout version {version}, known is {VERSION}")]
+    /// The format is one that this version does not know.
+    #[error("row has format version {version}, known are {VERSION_WITHOUT_SEQUENCE} and {VERSION}")]
     Version {
         /// The first byte.
         version: u8,
@@ -52,23 +58,55 @@ impl Error {
     }
 }
 
+/// A stored row whose columns are not read yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored<'a> {
+    /// The number of the table's layout that it is of.
+    pub layout: u16,
+    /// The sequence of its message, if it was stored with the row.
+    pub sequence: Option<u64>,
+    /// The columns.
+    columns: &'a [u8],
+}
+
+impl<'a> Stored<'a> {
+    /// # Errors
+    /// If the bytes are no row of a known version.
+    pub fn parse(row: &'a [u8]) -> Result<Stored<'a>, Error> {
+        let (version, mut rest) = row.split_first().ok_or(Error::Damaged { reason: "it is empty" })?;
+        match *version {
+            VERSION_WITHOUT_SEQUENCE => Ok(Stored { layout: 0, sequence: None, columns: rest }),
+            VERSION => {
+                let mut number = || decode_varint(&mut rest).map_err(|_| Error::Damaged { reason: "cut short" });
+                let (layout, sequence) = (number()?, number()?);
+                let layout = u16::try_from(layout).map_err(|_| Error::Damaged { reason: "no such layout" })?;
+                Ok(Stored { layout, sequence: Some(sequence), columns: rest })
+            }
+            version => Err(Error::Version { version }),
+        }
+    }
+}
+
 /// Writes the rows of one batch.
 pub struct Writer {
     columns: Vec<Cells>,
+    layout: u16,
 }
 
 impl Writer {
-    /// A writer of the first `columns` columns of a batch.
+    /// A writer of the first `columns` columns of a batch, which are those of a table's layout.
     ///
     /// # Panics
     /// If a column is of a type that is not stored.
-    pub fn new(batch: &RecordBatch, columns: usize) -> Writer {
-        Writer { columns: batch.columns()[..columns].iter().map(Cells::new).collect() }
+    pub fn new(batch: &RecordBatch, columns: usize, layout: u16) -> Writer {
+        Writer { columns: batch.columns()[..columns].iter().map(Cells::new).collect(), layout }
     }
 
-    /// Appends a row.
-    pub fn write(&self, row: usize, out: &mut Vec<u8>) {
+    /// Appends a row, made of the message of this sequence.
+    pub fn write(&self, row: usize, sequence: u64, out: &mut Vec<u8>) {
         out.push(VERSION);
+        encode_varint(u64::from(self.layout), out);
+        encode_varint(sequence, out);
         let nulls = out.len();
         out.resize(nulls + self.columns.len().div_ceil(BITS), 0);
         for (number, column) in self.columns.iter().enumerate() {
@@ -81,7 +119,7 @@ impl Writer {
     }
 }
 
-/// Gathers stored rows into batches.
+/// Gathers stored rows of one layout into batches.
 pub struct Reader {
     /// The columns that are wanted.
     schema: SchemaRef,
@@ -100,35 +138,31 @@ struct Column {
 }
 
 impl Reader {
-    /// A reader of rows of a table whose columns are those of `table`, of which it keeps the projected ones.
+    /// A reader of rows of a layout whose columns are those of `layout`, of which it keeps the projected ones.
     ///
     /// # Errors
-    /// If the projection names a column that the table has not.
+    /// If the projection names a column that the layout has not.
     ///
     /// # Panics
     /// If a column is of a type that is not stored, or is projected twice.
-    pub fn new(table: &SchemaRef, projection: &[usize]) -> Result<Reader, Error> {
-        let schema = SchemaRef::new(table.project(projection)?);
+    pub fn new(layout: &SchemaRef, projection: &[usize]) -> Result<Reader, Error> {
+        let schema = SchemaRef::new(layout.project(projection)?);
         let column = |(place, field): (usize, &arrow::datatypes::FieldRef)| Column {
             builder: Builder::new(field.data_type()),
             wanted: projection.contains(&place),
         };
-        let columns = table.fields().iter().enumerate().map(column).collect();
+        let columns = layout.fields().iter().enumerate().map(column).collect();
         assert!((1..projection.len()).all(|place| !projection[..place].contains(&projection[place])));
         Ok(Reader { schema, columns, projection: projection.to_vec(), rows: 0, bytes: 0 })
     }
 
-    /// Appends a stored row.
+    /// Appends a stored row of the reader's layout.
     ///
     /// # Errors
     /// If it is none; the reader is of no use then.
-    pub fn append(&mut self, row: &[u8]) -> Result<(), Error> {
-        let (version, rest) = row.split_first().ok_or(Error::Damaged { reason: "it is empty" })?;
-        if *version != VERSION {
-            return Err(Error::Version { version: *version });
-        }
+    pub fn append(&mut self, row: &Stored) -> Result<(), Error> {
         let nulls = self.columns.len().div_ceil(BITS);
-        let (nulls, cells) = rest.split_at_checked(nulls).ok_or(Error::Damaged { reason: "cut short" })?;
+        let (nulls, cells) = row.columns.split_at_checked(nulls).ok_or(Error::Damaged { reason: "cut short" })?;
         let mut input = Input::new(cells);
         for (number, column) in self.columns.iter_mut().enumerate() {
             let null = nulls[number / BITS] & (1 << (number % BITS)) != 0;
@@ -141,7 +175,7 @@ impl Reader {
         }
         input.finish()?;
         self.rows += 1;
-        self.bytes += row.len();
+        self.bytes += row.columns.len();
         Ok(())
     }
 
@@ -160,10 +194,11 @@ impl Reader {
     /// # Errors
     /// If what was stored is no value of a column's type, text that is not UTF-8 for example.
     pub fn finish(&mut self) -> Result<RecordBatch, Error> {
-        self.rows = 0;
+        let rows = RecordBatchOptions::new().with_row_count(Some(std::mem::take(&mut self.rows)));
         self.bytes = 0;
         let columns = self.projection.iter().map(|&place| self.columns[place].builder.finish());
-        Ok(RecordBatch::try_new(self.schema.clone(), columns.collect::<Result<_, _>>()?)?)
+        let columns = columns.collect::<Result<_, _>>()?;
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &rows)?)
     }
 }
 

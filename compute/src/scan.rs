@@ -3,11 +3,11 @@
 //! A request of another term is refused: an old one must not be answered with newer or uncommitted data, a newer one
 //! means that this node was left behind.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::join_all;
@@ -22,11 +22,12 @@ use weir_common::rpc;
 use weir_common::telemetry::trace;
 use weir_proto::{ReadSourceRequest, ScanRequest, ScanResponse, SplitsRequest, SplitsResponse, compute_server};
 
+use crate::layout::{self, Layout, Wanted};
 use crate::metrics::{self, Metrics};
 use crate::source::SourceRead;
 use crate::splits::{self, ReadSplit};
 use crate::state::Snapshot;
-use crate::{block, decode, row, slot};
+use crate::{block, row, slot};
 
 /// Batches waiting for the network: enough to keep it busy, a few mebibytes at most.
 const BATCHES_MAX: usize = 4;
@@ -49,15 +50,20 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// A table, or source, of the catalog as the node knows it.
-    fn table(&self, id: TableId) -> Result<Arc<Table>, rpc::Error> {
-        self.tables.get(&id).cloned().ok_or_else(|| {
+    /// A table, or source, of the catalog as the node knows it, if that is how whoever asks knows it, too.
+    fn table(&self, id: TableId, layout: u32) -> Result<Arc<Table>, rpc::Error> {
+        let table = self.tables.get(&id).cloned().ok_or_else(|| {
             if id > self.newest_table {
                 // In the catalog already, but the barrier that adds it has not come: a later epoch has it.
                 return rpc::Error::new(Kind::Unavailable, format!("table {id} is being created"));
             }
             rpc::Error::new(Kind::User, format!("table {id} was dropped")).with_sqlstate("42P01")
-        })
+        })?;
+        if u32::from(table.layout()) != layout {
+            // Its columns change with the term: one of the two is behind.
+            return Err(rpc::Error::new(Kind::Unavailable, format!("columns of table {id} are being changed")));
+        }
+        Ok(table)
     }
 }
 
@@ -100,7 +106,8 @@ impl compute_server::Compute for Scans {
     ) -> Result<Response<Self::ReadSourceStream>, Status> {
         let request = request.into_inner();
         let serving = of_term(self.serving.borrow().clone(), request.term)?;
-        let read = SourceRead::prepare(serving.table(TableId(request.table))?, &request, &serving.cluster)?;
+        let read =
+            SourceRead::prepare(serving.table(TableId(request.table), request.layout)?, &request, &serving.cluster)?;
         let (sender, receiver) = mpsc::channel(BATCHES_MAX);
         tokio::spawn(read.run(sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -139,7 +146,7 @@ impl Scan {
         let snapshot = slot.snapshots.borrow().get(&epoch).cloned();
         let snapshot = snapshot
             .ok_or_else(|| rpc::Error::new(Kind::Unavailable, format!("epoch {epoch} is not kept here any more")))?;
-        let table = serving.table(TableId(request.table))?;
+        let table = serving.table(TableId(request.table), request.layout)?;
         let projection = request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits"));
         let projection: Vec<usize> = projection.collect();
         let known = projection.iter().all(|column| *column < table.declared.columns.len());
@@ -160,32 +167,29 @@ impl Scan {
         let failed = |kind, error: &(dyn std::error::Error + 'static)| {
             rpc::Error::new(kind, format!("table \"{}\": {}", self.table.declared.name, chain(error)))
         };
-        let mut gathering = match Gathering::new(&self) {
-            Ok(gathering) => gathering,
-            Err(error) => return drop(out.send(Err(failed(error.kind(), &error).into())).await),
-        };
+        let mut gathering = Gathering::new(&self);
         let entries = self.snapshot.scan(self.table.id, self.vnodes);
         tokio::pin!(entries);
         let mut left = self.limit;
         while left > 0 {
             let entry = entries.next().await;
             let last = entry.is_none();
-            let response = match entry {
+            let responses = match entry {
                 Some(Ok((_, value))) => gathering.take(&value, left).map_err(|error| failed(error.kind(), &error)),
                 Some(Err(error)) => Err(failed(error.kind(), &error)),
                 None => gathering.finish(left).map_err(|error| failed(error.kind(), &error)),
             };
-            let failed = response.is_err();
-            if let Ok(Some(response)) = &response {
+            let responses = match responses {
+                Ok(responses) => responses,
+                // Whether anybody still listens makes no difference.
+                Err(error) => return drop(out.send(Err(error.into())).await),
+            };
+            for response in responses {
                 left -= response.rows;
                 metrics.scanned_rows.add(response.rows, &labels);
-            }
-            let gone = match response.transpose() {
-                Some(response) => out.send(response.map_err(Status::from)).await.is_err(),
-                None => false,
-            };
-            if gone || failed {
-                return;
+                if out.send(Ok(response)).await.is_err() {
+                    return;
+                }
             }
             if last {
                 break;
@@ -196,77 +200,88 @@ impl Scan {
     }
 }
 
-/// Why a table's entries cannot be read.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error("cannot read a block")]
-    Block(#[from] block::Error),
-    #[error("cannot read a row")]
-    Row(#[from] row::Error),
-}
-
-impl Error {
+impl layout::Error {
     fn kind(&self) -> Kind {
         match self {
-            Error::Block(error) => error.kind(),
-            Error::Row(error) => error.kind(),
+            layout::Error::Unknown { .. } | layout::Error::Widen(_) => Kind::Corrupt,
+            layout::Error::Block(error) => error.kind(),
+            layout::Error::Row(error) => error.kind(),
         }
     }
 }
 
 /// Stored entries on their way to becoming batches.
-enum Gathering<'a> {
-    /// Each is a block; where only the number of rows is asked for, nothing is decoded.
-    Blocks { schema: SchemaRef, projection: &'a [usize] },
-    /// Each is a row.
-    Rows(row::Reader),
+enum Gathering {
+    /// Each is a block.
+    Blocks(Wanted),
+    /// Each is a block, of which nothing but the number of rows is asked for: nothing is decoded.
+    CountBlocks,
+    /// Each is a row. Those of one layout are gathered together.
+    Rows { wanted: Wanted, readers: BTreeMap<u16, (Arc<Layout>, row::Reader)>, rows: usize, bytes: usize },
     /// Each is a row, and only their number is asked for.
     Count(u64),
 }
 
-impl<'a> Gathering<'a> {
-    fn new(scan: &'a Scan) -> Result<Gathering<'a>, Error> {
-        let (declared, projection) = (&scan.table.declared, scan.projection.as_slice());
-        Ok(match (declared.is_keyed(), projection.is_empty()) {
-            (false, _) => Gathering::Blocks { schema: decode::block_schema(&declared.columns), projection },
+impl Gathering {
+    fn new(scan: &Scan) -> Gathering {
+        let wanted = || Wanted::new(Arc::clone(&scan.table), &scan.projection);
+        match (scan.table.declared.is_keyed(), scan.projection.is_empty()) {
+            (false, false) => Gathering::Blocks(wanted()),
+            (false, true) => Gathering::CountBlocks,
+            (true, false) => Gathering::Rows { wanted: wanted(), readers: BTreeMap::new(), rows: 0, bytes: 0 },
             (true, true) => Gathering::Count(0),
-            (true, false) => Gathering::Rows(row::Reader::new(&declared.schema(), projection)?),
-        })
+        }
     }
 
-    /// Takes an entry, and returns a batch of at most `limit` rows when there is one.
-    fn take(&mut self, value: &Bytes, limit: u64) -> Result<Option<ScanResponse>, Error> {
+    /// Takes an entry, and returns batches of together at most `limit` rows when there are some.
+    fn take(&mut self, value: &Bytes, limit: u64) -> Result<Vec<ScanResponse>, layout::Error> {
         match self {
-            Gathering::Blocks { projection: [], .. } => Ok(Some(counted(u64::from(block::rows(value)?).min(limit)))),
-            Gathering::Blocks { schema, projection } => {
-                let batch = block::decode(value, schema, Some(projection))?;
+            Gathering::Blocks(wanted) => {
+                let batch = wanted.of(block::layout(value)?)?.read_block(value)?;
                 let rows = batch.num_rows().min(usize::try_from(limit).unwrap_or(usize::MAX));
-                Ok(Some(response(&batch.slice(0, rows))))
+                Ok(vec![response(&batch.slice(0, rows))])
             }
-            Gathering::Rows(reader) => {
-                reader.append(value)?;
-                let full =
-                    reader.rows() >= BATCH_ROWS || reader.bytes() >= BATCH_BYTES || reader.rows() as u64 == limit;
-                if full { self.finish(limit) } else { Ok(None) }
+            Gathering::CountBlocks => Ok(vec![counted(u64::from(block::rows(value)?).min(limit))]),
+            Gathering::Rows { wanted, readers, rows, bytes } => {
+                let row = row::Stored::parse(value)?;
+                let reader = match readers.entry(row.layout) {
+                    Entry::Occupied(reader) => reader.into_mut(),
+                    Entry::Vacant(place) => {
+                        let layout = wanted.of(row.layout)?;
+                        let reader = layout.row_reader()?;
+                        place.insert((layout, reader))
+                    }
+                };
+                reader.1.append(&row)?;
+                *rows += 1;
+                *bytes += value.len();
+                let full = *rows >= BATCH_ROWS || *bytes >= BATCH_BYTES || *rows as u64 == limit;
+                if full { self.finish(limit) } else { Ok(Vec::new()) }
             }
             Gathering::Count(rows) => {
                 *rows += 1;
                 let full = *rows >= COUNTED_ROWS || *rows == limit;
-                if full { self.finish(limit) } else { Ok(None) }
+                if full { self.finish(limit) } else { Ok(Vec::new()) }
             }
         }
     }
 
     /// What is gathered and was not returned yet; of it `limit` rows at most, which [`Gathering::take`] has seen to.
-    fn finish(&mut self, limit: u64) -> Result<Option<ScanResponse>, Error> {
-        let response = match self {
-            Gathering::Blocks { .. } => return Ok(None),
-            Gathering::Rows(reader) if reader.rows() == 0 => return Ok(None),
-            Gathering::Rows(reader) => response(&reader.finish()?),
-            Gathering::Count(rows) => counted(std::mem::take(rows)),
+    fn finish(&mut self, limit: u64) -> Result<Vec<ScanResponse>, layout::Error> {
+        let responses = match self {
+            Gathering::Blocks(_) | Gathering::CountBlocks => Vec::new(),
+            Gathering::Rows { readers, rows, bytes, .. } => {
+                (*rows, *bytes) = (0, 0);
+                let full = readers.values_mut().filter(|(_, reader)| reader.rows() > 0);
+                let batches = full.map(|(layout, reader)| Ok(response(&layout.widen(&reader.finish()?)?)));
+                batches.collect::<Result<_, layout::Error>>()?
+            }
+            Gathering::Count(0) => Vec::new(),
+            Gathering::Count(rows) => vec![counted(std::mem::take(rows))],
         };
-        assert!(response.rows <= limit, "a batch is sent when the limit is reached");
-        Ok(Some(response))
+        let rows: u64 = responses.iter().map(|response| response.rows).sum();
+        assert!(rows <= limit, "a batch is sent when the limit is reached");
+        Ok(responses)
     }
 }
 

@@ -4,8 +4,10 @@
 //! slices its entries out of the message without copying. Entries keep the order of the rows, so that of two rows with
 //! one key the later one wins.
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::UInt64Type;
 use bytes::{Buf, Bytes};
+use weir_common::catalog::{NewTable, Table};
 use weir_common::ids::{TableId, VNODES, VnodeRange};
 
 use crate::row::Writer;
@@ -20,6 +22,8 @@ pub(crate) type Entries = Vec<(Bytes, Bytes)>;
 /// Divides the rows of one table.
 pub(crate) struct Shuffle {
     table: TableId,
+    /// The number of its layout.
+    layout: u16,
     /// Of the table's columns, those of the primary key.
     primary_key: Vec<usize>,
     columns: usize,
@@ -31,14 +35,8 @@ pub(crate) struct Shuffle {
 }
 
 impl Shuffle {
-    /// A shuffle of a table's first `columns` columns into as many parts as there are slots, given by their vnodes.
-    /// Together they own every vnode.
-    pub(crate) fn new(
-        table: TableId,
-        columns: usize,
-        primary_key: &[usize],
-        slots: impl Iterator<Item = VnodeRange>,
-    ) -> Shuffle {
+    /// A shuffle of a table's rows into as many parts as there are slots, given by their vnodes. Together they own every vnode.
+    pub(crate) fn new(table: &Table, slots: impl Iterator<Item = VnodeRange>) -> Shuffle {
         let mut parts = [u16::MAX; VNODES as usize];
         let mut open = Vec::new();
         for (part, vnodes) in (0..).zip(slots) {
@@ -46,14 +44,24 @@ impl Shuffle {
             open.push(Vec::new());
         }
         assert!(!parts.contains(&u16::MAX), "every vnode has a slot");
-        Shuffle { table, primary_key: primary_key.to_vec(), columns, parts, open, key: Vec::new() }
+        let NewTable { columns, primary_key, .. } = &table.declared;
+        Shuffle {
+            table: table.id,
+            layout: table.layout(),
+            primary_key: primary_key.clone(),
+            columns: columns.len(),
+            parts,
+            open,
+            key: Vec::new(),
+        }
     }
 
-    /// Divides a batch whose first columns are the table's. Each part, by its number, is framed entries; parts that get
+    /// Divides a batch whose columns are the table's and, behind them, the sequences of the messages. Each part, by its number, is framed entries; parts that get
     /// nothing are left out.
     pub(crate) fn divide(&mut self, batch: &RecordBatch) -> Vec<(usize, Bytes)> {
         let keys = Keys::new(batch, &self.primary_key);
-        let rows = Writer::new(batch, self.columns);
+        let rows = Writer::new(batch, self.columns, self.layout);
+        let sequences = batch.column(self.columns).as_primitive::<UInt64Type>().values();
         for row in 0..batch.num_rows() {
             self.key.clear();
             keys.write(row, &mut self.key);
@@ -63,7 +71,7 @@ impl Shuffle {
             out.resize(start + LENGTHS, 0);
             keys::write_row_key(self.table, vnode, &self.key, out);
             let value = out.len();
-            rows.write(row, out);
+            rows.write(row, sequences[row], out);
             let lengths = [value - start - LENGTHS, out.len() - value];
             for (place, length) in lengths.into_iter().enumerate() {
                 let length = u32::try_from(length).expect("a row is smaller than 4 GiB");
@@ -105,8 +113,25 @@ mod tests {
     use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
 
+    use weir_common::catalog::{Column, Encode, JobState, Origin, RelationKind, Source};
+    use weir_common::types::SqlType;
+
     use super::*;
-    use crate::row::Reader;
+    use crate::row::{Reader, Stored};
+
+    fn table() -> Table {
+        let column = |name: &str, ty| Column { name: name.to_owned(), ty, origin: Origin::Payload };
+        let declared = NewTable {
+            kind: RelationKind::Table,
+            name: "t".to_owned(),
+            columns: vec![column("value", SqlType::Varchar), column("id", SqlType::BigInt)],
+            primary_key: vec![1],
+            source: Source { options: Default::default(), encode: Encode::Json },
+            sql: String::new(),
+        };
+        let (splits, state) = (Vec::new(), JobState::Running);
+        Table { id: TableId(7), declared, splits, state, dead_letters: None, layouts: vec![Vec::new(); 2] }
+    }
 
     fn batch(rows: &[(i64, String)]) -> RecordBatch {
         let columns: [(&str, ArrayRef); 3] = [
@@ -120,7 +145,7 @@ mod tests {
     #[test]
     fn a_damaged_part_is_refused() {
         let slots = VnodeRange::divide(1).into_iter();
-        let (_, part) = Shuffle::new(TableId(1), 2, &[1], slots).divide(&batch(&[(1, "a".to_owned())])).remove(0);
+        let (_, part) = Shuffle::new(&table(), slots).divide(&batch(&[(1, "a".to_owned())])).remove(0);
         assert!(entries(part.clone()).is_some());
         for cut in 1..part.len() {
             assert!(entries(part.slice(..cut)).is_none(), "cut at {cut}");
@@ -134,10 +159,10 @@ mod tests {
             parts in 1_usize..9,
         ) {
             let ranges = VnodeRange::divide(parts);
-            let mut shuffle = Shuffle::new(TableId(7), 2, &[1], ranges.iter().copied());
+            let mut shuffle = Shuffle::new(&table(), ranges.iter().copied());
             let mut found: Vec<(i64, String)> = Vec::new();
             for rows in &batches {
-                let batch = batch(rows);
+                let (batch, mut sequences) = (batch(rows), Vec::new());
                 for (part, content) in shuffle.divide(&batch) {
                     let mut reader = Reader::new(&batch.project(&[0, 1]).expect("columns").schema(), &[0, 1])?;
                     for (key, row) in entries(content).expect("framed") {
@@ -145,6 +170,9 @@ mod tests {
                         let vnode = u16::from_be_bytes([key[4], key[5]]);
                         prop_assert_eq!(vnode, keys::vnode_of(&key[6..]));
                         prop_assert!((ranges[part].start..ranges[part].end).contains(&vnode));
+                        let row = Stored::parse(&row)?;
+                        prop_assert_eq!(row.layout, 2);
+                        sequences.push(row.sequence.expect("it has one"));
                         reader.append(&row)?;
                     }
                     let batch = reader.finish()?;
@@ -152,6 +180,8 @@ mod tests {
                     let values = batch.column(0).as_string::<i32>().iter().map(|value| value.expect("no NULL").to_owned());
                     found.extend(ids.iter().copied().zip(values));
                 }
+                sequences.sort_unstable();
+                prop_assert_eq!(sequences, (0..rows.len() as u64).collect::<Vec<_>>());
             }
             for id in 0..50 {
                 let expected = batches.iter().flatten().filter(|row| row.0 == id);

@@ -16,12 +16,19 @@ use crate::block;
 const OPEN_BYTES_MAX: usize = 16 << 10;
 
 /// The newest block of a split.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tail {
+    /// The number of the table's layout.
+    layout: u16,
     open: Option<(Bytes, RecordBatch)>,
 }
 
 impl Tail {
+    /// No block yet, of a table of which rows are written in this layout.
+    pub(crate) fn new(layout: u16) -> Tail {
+        Tail { layout, open: None }
+    }
+
     /// The entry by which `rows`, which follow all rows before, are stored: under `key`, or under that of the open block
     /// if there is one.
     pub(crate) fn close(&mut self, key: impl FnOnce() -> Bytes, rows: RecordBatch) -> (Bytes, Bytes) {
@@ -32,7 +39,7 @@ impl Tail {
                 (key, together.expect("rows of one table have one schema, and small blocks fit together"))
             }
         };
-        let value = block::encode(&rows);
+        let value = block::encode(&rows, self.layout);
         if value.len() < OPEN_BYTES_MAX {
             self.open = Some((key.clone(), rows));
         }
@@ -62,7 +69,7 @@ mod tests {
             let columns = [Column { name: "a".to_owned(), ty: SqlType::Varchar, origin: Origin::Payload }];
             let payload = format!("{{\"a\":\"{}\"}}", "x".repeat(width));
             let mut decoder = Decoder::new(&columns, "split");
-            let (mut tail, mut stored, mut next) = (Tail::default(), BTreeMap::new(), 0_u64);
+            let (mut tail, mut stored, mut next) = (Tail::new(0), BTreeMap::new(), 0_u64);
             for rows in &epochs {
                 let first = next;
                 for _ in 0..*rows {

@@ -3,6 +3,7 @@
 //! Owns what a table may look like: names, columns, options that make sense together. Pure: whether the stream exists
 //! is found out by meta.
 
+mod columns;
 mod payload;
 
 pub(crate) use payload::schema_error;
@@ -14,7 +15,7 @@ use weir_common::catalog::{Column, Encode, NewTable, Origin, RelationKind, Sourc
 use weir_connector_nats::options::{OptionError, Options, changed, check_change, same_option, secret_keys};
 
 use crate::error::{Error, sqlstate};
-use crate::parser::{Alter, ColumnDef, CreateTable, Parsed, WithOption, amend, redact};
+use crate::parser::{Alter, Change, ColumnDef, CreateTable, Parsed, WithOption, amend, redact};
 use crate::protobuf::{Schema, is_credential};
 
 /// RisingWave keeps these names for itself, and so do we.
@@ -68,13 +69,21 @@ pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option
     Ok(Bound { table, notices })
 }
 
-/// A table with other values of some of its options.
+/// A table as it is to be.
 ///
 /// # Errors
-/// As [`create_table`], and for options that cannot change.
+/// As [`create_table`], and for what cannot change.
 pub(crate) fn alter(parsed: &Parsed, alter: &Alter, table: &NewTable) -> Result<Bound, Error> {
+    match &alter.change {
+        Change::Options(options) => change_options(parsed, alter, options, table),
+        Change::Columns(edits) => columns::edit(parsed, alter, edits, table),
+    }
+}
+
+/// A table with other values of some of its options.
+fn change_options(parsed: &Parsed, alter: &Alter, changes: &[WithOption], table: &NewTable) -> Result<Bound, Error> {
     let mut notices = Vec::new();
-    let (changes, places) = written(&alter.options, &mut notices);
+    let (changes, places) = written(changes, &mut notices);
     let options = changed(&table.source.options, &changes);
     let at = |error: OptionError| {
         let place = places.iter().find(|(key, _)| same_option(key, &error.option)).map(|(_, place)| *place);

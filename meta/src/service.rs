@@ -127,8 +127,8 @@ impl Statement {
         Ok(dropped)
     }
 
-    /// Looks over what a table's options would become, stores them, and waits until it is read with them. `sql`: the
-    /// statement that the change was made up for.
+    /// Looks over what a table would become, stores it, and waits until it is read so. `sql`: the statement that the change was
+    /// made up for.
     async fn alter(self, new: NewTable, sql: &str) -> Result<Vec<String>, rpc::Error> {
         let _turn = self.names.lock(&new.name).await;
         let table = self.find(&new.name).await?.ok_or_else(|| no_table(&new.name))?;
@@ -137,14 +137,20 @@ impl Statement {
             // An attempt whose answer was lost has done it.
             return Ok(Vec::new());
         }
-        let same = NewTable {
+        let changed = NewTable {
+            columns: new.columns.clone(),
+            primary_key: new.primary_key.clone(),
             source: Source { options: new.source.options.clone(), ..before.source.clone() },
+            sql: new.sql.clone(),
             ..before.clone()
         };
-        if before.sql != sql || (NewTable { sql: new.sql.clone(), ..same }) != new {
+        if before.sql != sql || changed != new {
             let message = format!("{} \"{}\" was changed by somebody else meanwhile", before.kind.as_str(), new.name);
             return Err(rpc::Error::new(Kind::User, message).with_sqlstate("40001").with_hint("try again"));
         }
+        before
+            .check_columns(&new)
+            .map_err(|change| rpc::Error::new(Kind::User, change.to_string()).with_sqlstate("42804"))?;
         let owner = self.owner(&new.name);
         let notices = Altered { before, after: &new, splits: &table.splits }.preflight(&owner).await?;
         self.coordinator.ask(|reply| Input::Ddl(Ddl::Alter { declared: Box::new(new), reply })).await??;

@@ -34,6 +34,7 @@ async fn scan(pinned: &PinResponse, slot: &SlotAddress) -> Result<Code> {
         table: 1,
         projection: vec![],
         limit: None,
+        layout: 0,
     };
     match client.scan(request).await {
         Err(status) => Ok(status.code()),

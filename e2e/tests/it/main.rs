@@ -9,6 +9,7 @@ mod tidy;
 
 mod alter;
 mod clients;
+mod columns;
 mod errors;
 mod formats;
 mod sources;

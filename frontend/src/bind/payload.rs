@@ -108,7 +108,7 @@ fn with_raw_payload(mut create: CreateTable) -> CreateTable {
 }
 
 fn column(name: &str, ty: SqlType, location: Location) -> ColumnDef {
-    ColumnDef { name: name.to_owned(), ty, origin: Origin::Payload, location, not_null: None }
+    ColumnDef { name: name.to_owned(), ty, origin: Origin::Payload, location, ty_span: None, not_null: None }
 }
 
 fn check_bytes(parsed: &Parsed, create: &CreateTable) -> Result<(), Error> {

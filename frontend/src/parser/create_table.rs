@@ -20,6 +20,8 @@ pub(crate) struct CreateTable {
     pub(crate) columns: Vec<ColumnDef>,
     /// The columns of the primary key, in the order they were written.
     pub(crate) primary_key: Vec<ColumnRef>,
+    /// Where the last column or constraint between the parentheses ends, if there is one.
+    pub(crate) definition_end: Option<Location>,
     /// Where `*` stands in place of columns: all that the payload has.
     pub(crate) wildcard: Option<Location>,
     /// The options of WITH in the order they were written; a key may stand there more than once.
@@ -51,6 +53,8 @@ pub(crate) struct ColumnDef {
     pub(crate) ty: SqlType,
     pub(crate) origin: Origin,
     pub(crate) location: Location,
+    /// Where its type stands, if it is written there.
+    pub(crate) ty_span: Option<Span>,
     /// Where NOT NULL stands.
     pub(crate) not_null: Option<Location>,
 }
@@ -67,6 +71,7 @@ pub(crate) struct ColumnRef {
 struct Definition {
     columns: Vec<ColumnDef>,
     primary_key: Vec<ColumnRef>,
+    end: Option<Location>,
     wildcard: Option<Location>,
 }
 
@@ -119,10 +124,11 @@ impl Cursor<'_> {
     fn create_table(&mut self, kind: RelationKind) -> Result<CreateTable, Error> {
         let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
         let name = self.table_name()?;
-        let Definition { mut columns, primary_key, wildcard } = match self.parser.consume_token(&Token::LParen) {
-            true => self.definition()?,
-            false => Definition::default(),
-        };
+        let Definition { mut columns, primary_key, end: definition_end, wildcard } =
+            match self.parser.consume_token(&Token::LParen) {
+                true => self.definition()?,
+                false => Definition::default(),
+            };
         self.refuse_clauses()?;
         self.include_columns(&mut columns)?;
         if !self.words(&["WITH"]) {
@@ -138,7 +144,7 @@ impl Cursor<'_> {
         self.include_columns(&mut columns)?;
         let format = self.format()?;
         self.expect_end()?;
-        Ok(CreateTable { kind, name, if_not_exists, columns, primary_key, wildcard, options, format })
+        Ok(CreateTable { kind, name, if_not_exists, columns, primary_key, definition_end, wildcard, options, format })
     }
 
     /// Columns and constraints up to and with the closing parenthesis. A comma may stand before it.
@@ -162,6 +168,7 @@ impl Cursor<'_> {
                 }
                 _ => self.column(&mut definition)?,
             }
+            definition.end = Some(self.behind());
             if !self.parser.consume_token(&Token::Comma) {
                 self.expect(&Token::RParen)?;
                 break;
@@ -203,7 +210,7 @@ impl Cursor<'_> {
 
     fn column(&mut self, definition: &mut Definition) -> Result<(), Error> {
         let (name, location) = self.exact_name("the name of a column")?;
-        let ty = self.column_type()?;
+        let (ty, span) = self.spanned_type()?;
         let mut not_null = None;
         loop {
             match self.peek_word().as_deref() {
@@ -227,8 +234,16 @@ impl Cursor<'_> {
         if !matches!(self.parser.peek_token_ref().token, Token::Comma | Token::RParen) {
             return Err(self.expected("\",\" or \")\""));
         }
-        definition.columns.push(ColumnDef { name, ty, origin: Origin::Payload, location, not_null });
+        let ty_span = Some(span);
+        definition.columns.push(ColumnDef { name, ty, origin: Origin::Payload, location, ty_span, not_null });
         Ok(())
+    }
+
+    /// A type, and where it stands.
+    pub(super) fn spanned_type(&mut self) -> Result<(SqlType, Span), Error> {
+        let start = self.here();
+        let ty = self.column_type()?;
+        Ok((ty, Span::new(start, self.behind())))
     }
 
     /// Clauses that RisingWave has between the columns and WITH.
@@ -268,8 +283,8 @@ impl Cursor<'_> {
             _ => return Err(self.expected(INCLUDED)),
         };
         self.parser.advance_token();
-        let mut column =
-            ColumnDef { name: format!("_rw_nats_{}", word.to_lowercase()), ty, origin, location, not_null: None };
+        let name = format!("_rw_nats_{}", word.to_lowercase());
+        let mut column = ColumnDef { name, ty, origin, location, ty_span: None, not_null: None };
         if column.origin == Origin::Headers {
             self.one_header(&mut column)?;
         }

@@ -39,6 +39,11 @@ impl<'a> Cursor<'a> {
         self.parser.peek_token_ref().span.start
     }
 
+    /// Where the last token that was consumed ends.
+    pub(super) fn behind(&self) -> Location {
+        self.parser.get_current_token().span.end
+    }
+
     /// The next token's word in upper case if it is one that was not quoted, without consuming it.
     pub(super) fn peek_word(&self) -> Option<String> {
         self.peek_nth_word(0)

@@ -1,5 +1,5 @@
 //! Changes to the text of a stored `CREATE TABLE`: the values of secret options are blanked out where it is shown, and those
-//! of options that were altered are replaced.
+//! of options, the types of columns and the list of them are what they were altered to.
 
 use std::ops::Range;
 
@@ -46,6 +46,26 @@ pub(crate) fn amend<'a>(
         }
     }
     Ok(replace(sql, edits.into_iter()))
+}
+
+/// The statement with one more column, of which `written` is the name and the type; `None` if it names no columns.
+///
+/// # Errors
+/// Internal, if the text is not a `CREATE TABLE`.
+pub(crate) fn add_column(sql: &str, written: &str) -> Result<Option<String>, Error> {
+    let end = stored(sql)?.definition_end.map(|end| Text(sql).offset(end));
+    Ok(end.map(|end| replace(sql, std::iter::once((end..end, format!(", {written}"))))))
+}
+
+/// The statement with another type of a column; `None` if it does not name its type.
+///
+/// # Errors
+/// Internal, if the text is not a `CREATE TABLE`.
+pub(crate) fn retype(sql: &str, column: &str, written: &str) -> Result<Option<String>, Error> {
+    let create = stored(sql)?;
+    let span = create.columns.iter().find(|known| known.name == column).and_then(|known| known.ty_span);
+    let range = span.map(|span| Text(sql).offset(span.start)..Text(sql).offset(span.end));
+    Ok(range.map(|range| replace(sql, std::iter::once((range, written.to_owned())))))
 }
 
 fn stored(sql: &str) -> Result<CreateTable, Error> {
@@ -101,6 +121,21 @@ mod tests {
              FORMAT PLAIN ENCODE JSON"
         );
         assert_eq!(amended(&[]), sql);
+    }
+
+    #[test]
+    fn columns_are_added_and_get_other_types() {
+        let sql = "CREATE TABLE t (\n  ä struct<x int, y struct<z int>>, -- one\n  PRIMARY KEY (b),\n  b numeric(10, 2) NOT NULL,\n) \
+                   INCLUDE header 'h' varchar AS h WITH (a = b) FORMAT PLAIN ENCODE JSON";
+        let added = add_column(sql, "\"C\" int[]").expect("a CREATE TABLE").expect("it has columns");
+        assert!(added.contains("b numeric(10, 2) NOT NULL, \"C\" int[],\n)"), "{added}");
+        let wider = retype(&added, "b", "numeric").expect("a CREATE TABLE").expect("it has the column");
+        assert!(wider.contains("b numeric NOT NULL, \"C\""), "{wider}");
+        let nested = retype(&wider, "ä", "struct<x bigint>").expect("a CREATE TABLE").expect("it has the column");
+        assert!(nested.contains("(\n  ä struct<x bigint>, -- one"), "{nested}");
+        assert_eq!(retype(sql, "h", "bytea").expect("a CREATE TABLE"), None);
+        let none = "CREATE TABLE t WITH (a = b) FORMAT PLAIN ENCODE JSON";
+        assert_eq!(add_column(none, "a int").expect("a CREATE TABLE"), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! sqlparser parses queries; the statements that it lacks, or reads differently, are parsed here on its tokens. Owns
 //! grammar and positions. Knows no catalog: whether a table exists is asked later.
 
+mod alter;
 mod copy;
 mod create_table;
 mod cursor;
@@ -20,12 +21,13 @@ use sqlparser::ast;
 use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
 use weir_common::catalog::RelationKind;
 
+pub(crate) use alter::{Alter, Change, ColumnEdit};
 pub(crate) use copy::CopyFormat;
 pub(crate) use create_table::{ColumnDef, CreateTable, Encoding, Format, WithOption};
 use cursor::Cursor;
 pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
 pub(crate) use declare::{Declare, Fetch};
-pub(crate) use edit::{amend, redact};
+pub(crate) use edit::{add_column, amend, redact, retype};
 pub(crate) use lex::Text;
 pub(crate) use prepare::{Execute, Prepare};
 pub(crate) use types::known_type;
@@ -67,7 +69,7 @@ pub(crate) enum Statement {
     CreateTable(Box<CreateTable>),
     /// `EXPLAIN CREATE { TABLE | SOURCE }`.
     ExplainCreate(Box<CreateTable>),
-    /// `ALTER { TABLE | SOURCE } … CONNECTOR WITH`.
+    /// `ALTER { TABLE | SOURCE }`.
     Alter(Box<Alter>),
     /// `DROP { TABLE | SOURCE }`.
     Drop {
@@ -131,16 +133,6 @@ pub(crate) enum Statement {
     Move(Fetch),
     /// `CLOSE name`; no name is every cursor.
     Close(Option<String>),
-}
-
-/// `ALTER { TABLE | SOURCE } name CONNECTOR WITH (option = value, …)`.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Alter {
-    pub(crate) kind: RelationKind,
-    pub(crate) name: TableName,
-    pub(crate) if_exists: bool,
-    /// In the order they were written.
-    pub(crate) options: Vec<WithOption>,
 }
 
 /// A table's name in the schema `public`, and where it stands.
@@ -275,25 +267,8 @@ impl Cursor<'_> {
         }
     }
 
-    fn alter(&mut self) -> Result<Statement, Error> {
-        let kind = self.relation_kind("ALTER")?;
-        let if_exists = self.words(&["IF", "EXISTS"]);
-        let name = self.table_name()?;
-        if !self.words(&["CONNECTOR", "WITH"]) {
-            return Err(match self.peek_word().as_deref() {
-                Some(
-                    word @ ("ADD" | "DROP" | "ALTER" | "RENAME" | "OWNER" | "SET" | "FORMAT" | "REFRESH" | "SWAP"),
-                ) => self.unsupported(&format!("ALTER {} … {word}", kind.as_str().to_uppercase())),
-                _ => self.expected("CONNECTOR WITH"),
-            });
-        }
-        let options = self.with_options()?;
-        self.expect_end()?;
-        Ok(Statement::Alter(Box::new(Alter { kind, name, if_exists, options })))
-    }
-
     /// The word that begins a statement, and the kind of relation that it is about.
-    fn relation_kind(&mut self, verb: &str) -> Result<RelationKind, Error> {
+    pub(super) fn relation_kind(&mut self, verb: &str) -> Result<RelationKind, Error> {
         self.parser.advance_token();
         let kind = match self.peek_word().as_deref() {
             Some("TABLE") => RelationKind::Table,

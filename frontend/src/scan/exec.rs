@@ -127,6 +127,7 @@ impl Scan {
             table: self.table.id.0,
             projection: self.columns(),
             limit: self.limit.map(|limit| limit as u64),
+            layout: self.table.layout().into(),
         }
     }
 
@@ -140,6 +141,7 @@ impl Scan {
             from_sequence: self.narrowing.from(),
             to_sequence: self.narrowing.to(),
             dead_letters: self.dead_letters,
+            layout: self.table.layout().into(),
         }
     }
 }

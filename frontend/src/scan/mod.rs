@@ -12,12 +12,12 @@ mod narrowing;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use weir_common::catalog::{RelationKind, Table, dead_letter_columns};
+use weir_common::catalog::{RelationKind, Table, dead_letter_columns, schema};
 
 pub(crate) use client::ComputeNodes;
 use exec::{Scan, ScanExec};
@@ -44,9 +44,7 @@ impl ScannedTable {
     /// The dead letters of a table, if it keeps them, or of a source.
     pub(crate) fn dead_letters_of(table: &Arc<Table>) -> Option<ScannedTable> {
         if table.declared.kind == RelationKind::Source {
-            let fields: Vec<_> =
-                dead_letter_columns().into_iter().map(|column| column.ty.field(&column.name)).collect();
-            let schema = Arc::new(Schema::new(fields));
+            let schema = schema(&dead_letter_columns());
             return Some(ScannedTable { table: Arc::clone(table), schema, dead_letters: true });
         }
         Some(ScannedTable::new(Arc::new(table.dead_letter_table()?)))

@@ -134,6 +134,7 @@ impl Shared {
             splits: Vec::new(),
             state: JobState::Running,
             dead_letters: None,
+            layouts: Vec::new(),
         });
         id
     }

@@ -64,7 +64,14 @@ mod tests {
             source,
             sql: "x".repeat(bytes),
         };
-        Arc::new(Table { id: TableId(1), declared, splits: Vec::new(), state: JobState::Running, dead_letters: None })
+        Arc::new(Table {
+            id: TableId(1),
+            declared,
+            splits: Vec::new(),
+            state: JobState::Running,
+            dead_letters: None,
+            layouts: Vec::new(),
+        })
     }
 
     #[test]

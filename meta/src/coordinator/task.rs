@@ -618,7 +618,8 @@ impl Task {
         }
         let id = self.next_table;
         let dead_letters = (declared.kind == RelationKind::Table).then(|| TableId(id.0 + 1));
-        let table = Arc::new(Table { id, declared, splits, state: JobState::Running, dead_letters });
+        let table =
+            Arc::new(Table { id, declared, splits, state: JobState::Running, dead_letters, layouts: Vec::new() });
         bounds::check(&table, self.core.tables())?;
         self.next_table = TableId(dead_letters.unwrap_or(id).0 + 1);
         let txn = self.storage.create_txn(&table, self.next_table);
@@ -627,7 +628,11 @@ impl Task {
 
     fn alter(&mut self, declared: NewTable) -> Result<Decided<Arc<Table>, ()>, rpc::Error> {
         let Some(before) = self.find(&declared.name) else { return Err(no_table(&declared.name)) };
-        let table = Arc::new(Table { declared, state: JobState::Running, ..(**before).clone() });
+        let mut layouts = before.layouts.clone();
+        if declared.columns != before.declared.columns {
+            layouts.push(before.declared.columns.clone());
+        }
+        let table = Arc::new(Table { declared, state: JobState::Running, layouts, ..(**before).clone() });
         bounds::check(&table, self.core.tables().filter(|other| other.id != table.id))?;
         let txn = self.storage.alter_txn(&table, self.next_table);
         Ok(Decided::Store(table, txn))

@@ -132,7 +132,14 @@ fn table(id: u32) -> Arc<Table> {
         sql: String::new(),
     };
     let splits = vec![SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1), stream_created: None }];
-    Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running, dead_letters: None })
+    Arc::new(Table {
+        id: TableId(id),
+        declared,
+        splits,
+        state: JobState::Running,
+        dead_letters: None,
+        layouts: Vec::new(),
+    })
 }
 
 fn line(action: &Action) -> String {

@@ -117,7 +117,14 @@ fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Arc<Table> {
         stream_created: None,
     };
     let splits = splits.iter().map(start).collect();
-    Arc::new(Table { id: TableId(id), declared, splits, state: JobState::Running, dead_letters: None })
+    Arc::new(Table {
+        id: TableId(id),
+        declared,
+        splits,
+        state: JobState::Running,
+        dead_letters: None,
+        layouts: Vec::new(),
+    })
 }
 
 impl World {

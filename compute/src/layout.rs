@@ -1,0 +1,190 @@
+//! Layouts: the lists of columns that a table has had. What is stored stays in the layout that it was written in, and becomes
+//! the columns of now when it is read.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, StructArray, new_null_array};
+use arrow::compute::{CastOptions, cast_with_options};
+use arrow::datatypes::{DataType, Fields, SchemaRef};
+use arrow::error::ArrowError;
+use weir_common::catalog::{Column, Table, schema};
+
+use crate::{block, decode, row};
+
+/// What cannot be read of what is stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("it is of layout {layout}, which the table does not have")]
+    Unknown { layout: u16 },
+    #[error("it does not become what its columns are now")]
+    Widen(#[from] ArrowError),
+    #[error("cannot read a block")]
+    Block(#[from] block::Error),
+    #[error("cannot read a row")]
+    Row(#[from] row::Error),
+}
+
+/// The columns that are wanted of a table, of whatever layout it is stored in.
+pub(crate) struct Wanted {
+    table: Arc<Table>,
+    columns: Vec<Column>,
+    schema: SchemaRef,
+    /// What is known of the layouts that were met, by their numbers.
+    layouts: Vec<Option<Arc<Layout>>>,
+}
+
+/// What is wanted of one layout.
+pub(crate) struct Layout {
+    /// The stored columns.
+    columns: Vec<Column>,
+    /// The places of those that are wanted.
+    projection: Vec<usize>,
+    /// Which of these each wanted column is made of; a column that was added later is made of none.
+    made_of: Vec<Option<usize>>,
+    /// The wanted columns.
+    schema: SchemaRef,
+}
+
+impl Wanted {
+    /// # Panics
+    /// If the projection names a column that the table has not.
+    pub(crate) fn new(table: Arc<Table>, projection: &[usize]) -> Wanted {
+        let columns: Vec<Column> = projection.iter().map(|place| table.declared.columns[*place].clone()).collect();
+        let layouts = vec![None; table.layouts.len() + 1];
+        Wanted { schema: schema(&columns), columns, table, layouts }
+    }
+
+    /// # Errors
+    /// If the table never had it.
+    pub(crate) fn of(&mut self, layout: u16) -> Result<Arc<Layout>, Error> {
+        let columns = self.table.columns_of(layout).ok_or(Error::Unknown { layout })?;
+        let known = &mut self.layouts[usize::from(layout)];
+        Ok(Arc::clone(known.get_or_insert_with(|| Arc::new(Layout::new(columns, &self.columns, &self.schema)))))
+    }
+}
+
+impl Layout {
+    fn new(stored: &[Column], wanted: &[Column], schema: &SchemaRef) -> Layout {
+        let mut projection = Vec::new();
+        let made_of = wanted.iter().map(|wanted| {
+            let place = stored.iter().position(|column| column.name == wanted.name)?;
+            projection.push(place);
+            Some(projection.len() - 1)
+        });
+        let made_of = made_of.collect();
+        Layout { columns: stored.to_vec(), projection, made_of, schema: SchemaRef::clone(schema) }
+    }
+
+    /// The wanted columns of a block of this layout.
+    pub(crate) fn read_block(&self, block: &bytes::Bytes) -> Result<RecordBatch, Error> {
+        let stored = decode::block_schema(&self.columns);
+        self.widen(&block::decode(block, &stored, Some(&self.projection))?)
+    }
+
+    /// A reader of rows of this layout. What it makes is widened by [`Layout::widen`].
+    pub(crate) fn row_reader(&self) -> Result<row::Reader, Error> {
+        Ok(row::Reader::new(&schema(&self.columns), &self.projection)?)
+    }
+
+    /// The wanted columns, made of those of them that are stored.
+    pub(crate) fn widen(&self, stored: &RecordBatch) -> Result<RecordBatch, Error> {
+        let columns = self.schema.fields().iter().zip(&self.made_of).map(|(wanted, made_of)| match made_of {
+            Some(place) => widen(stored.column(*place), wanted.data_type()),
+            None => Ok(new_null_array(wanted.data_type(), stored.num_rows())),
+        });
+        let columns = columns.collect::<Result<_, _>>()?;
+        let rows = RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
+        Ok(RecordBatch::try_new_with_options(SchemaRef::clone(&self.schema), columns, &rows)?)
+    }
+}
+
+/// Values as those of a type that holds every one of them, see [`weir_common::types::SqlType::widens_to`].
+fn widen(values: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    match (values.data_type(), to) {
+        (from, to) if from == to => Ok(Arc::clone(values)),
+        (DataType::List(_), DataType::List(element)) => {
+            let list = values.as_list::<i32>();
+            let elements = widen(list.values(), element.data_type())?;
+            let list = ListArray::try_new(Arc::clone(element), list.offsets().clone(), elements, list.nulls().cloned());
+            Ok(Arc::new(list?))
+        }
+        (DataType::Struct(_), DataType::Struct(fields)) => Ok(Arc::new(widen_struct(values.as_struct(), fields)?)),
+        _ => cast_with_options(values, to, &CastOptions { safe: false, ..CastOptions::default() }),
+    }
+}
+
+/// Further fields are behind those that there are.
+fn widen_struct(values: &StructArray, fields: &Fields) -> Result<StructArray, ArrowError> {
+    let field = |(place, field): (usize, &arrow::datatypes::FieldRef)| match values.columns().get(place) {
+        Some(values) => widen(values, field.data_type()),
+        None => Ok(new_null_array(field.data_type(), values.len())),
+    };
+    let columns = fields.iter().enumerate().map(field).collect::<Result<Vec<_>, _>>()?;
+    StructArray::try_new_with_length(fields.clone(), columns, values.nulls().cloned(), values.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Decimal256Array, Float64Array, Int32Array, Int64Array, StringArray};
+    use arrow::datatypes::i256;
+    use weir_common::types::{NUMERIC_SCALE, SqlType, StructField};
+
+    use super::*;
+
+    fn column(name: &str, ty: SqlType) -> Column {
+        Column { name: name.to_owned(), ty, origin: weir_common::catalog::Origin::Payload }
+    }
+
+    fn row(fields: &[(&str, SqlType)]) -> SqlType {
+        let field = |(name, ty): &(&str, SqlType)| StructField { name: (*name).to_owned(), ty: ty.clone() };
+        SqlType::Struct(fields.iter().map(field).collect())
+    }
+
+    #[test]
+    fn columns_are_found_by_name_widened_and_added() {
+        let stored = [
+            column("a", SqlType::Integer),
+            column("b", SqlType::BigInt),
+            column("s", SqlType::Array(Box::new(row(&[("x", SqlType::Real)])))),
+        ];
+        let wanted = [
+            column("s", SqlType::Array(Box::new(row(&[("x", SqlType::Double), ("y", SqlType::Varchar)])))),
+            column("new", SqlType::Varchar),
+            column("b", SqlType::Numeric),
+            column("a", SqlType::BigInt),
+        ];
+        let layout = Layout::new(&stored, &wanted, &schema(&wanted));
+        assert_eq!(layout.projection, [2, 1, 0]);
+
+        let mut decoder = decode::Decoder::new(&stored, "split");
+        for payload in [r#"{"a": -1, "b": 9223372036854775807, "s": [{"x": 0.5}, null, {}]}"#, r#"{"s": []}"#, "{}"] {
+            decoder.append(&weir_connector_nats::Message::new(1, "subject", payload)).expect("a good record");
+        }
+        let found = layout.read_block(&block::encode(&decoder.finish(), 0)).expect("a block");
+        assert_eq!(found.schema(), schema(&wanted));
+        let list = found.column(0).as_list::<i32>();
+        assert_eq!((list.value_length(0), list.value_length(1), list.is_null(2)), (3, 0, true));
+        let structs = list.values().as_struct();
+        assert_eq!(structs.is_null(1), true);
+        assert_eq!(structs.column(0).as_ref(), &Float64Array::from(vec![Some(0.5), None, None]) as &dyn Array);
+        assert_eq!(structs.column(1).null_count(), 3);
+        assert_eq!(found.column(1).as_ref(), &StringArray::new_null(3) as &dyn Array);
+        let numeric = i256::from_i128(i64::MAX.into()) * i256::from_i128(10_i128.pow(NUMERIC_SCALE.into()));
+        let numbers = Decimal256Array::from(vec![Some(numeric), None, None]).with_data_type(SqlType::Numeric.arrow());
+        assert_eq!(found.column(2).as_ref(), &numbers as &dyn Array);
+        assert_eq!(found.column(3).as_ref(), &Int64Array::from(vec![Some(-1), None, None]) as &dyn Array);
+    }
+
+    #[test]
+    fn rows_of_columns_that_came_later_are_counted_still() {
+        let (stored, wanted) = ([column("a", SqlType::Integer)], [column("b", SqlType::Integer)]);
+        let layout = Layout::new(&stored, &wanted, &schema(&wanted));
+        let batch = RecordBatch::try_new(schema(&stored), vec![Arc::new(Int32Array::from(vec![1]))]).expect("a batch");
+        let mut written = Vec::new();
+        row::Writer::new(&batch, 1, 0).write(0, 1, &mut written);
+        let mut reader = layout.row_reader().expect("columns that exist");
+        reader.append(&row::Stored::parse(&written).expect("a row")).expect("of the layout");
+        let found = layout.widen(&reader.finish().expect("a batch")).expect("it is widened");
+        assert_eq!((found.num_rows(), found.column(0).null_count()), (1, 1));
+    }
+}

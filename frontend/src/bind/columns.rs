@@ -1,0 +1,84 @@
+//! Changes of a table's columns: the statement that it was created with becomes one that creates what it is to be, and is bound
+//! anew. So a table that was altered is what a table that is created so would be.
+
+use weir_common::catalog::{ColumnChange, Encode, NewTable};
+
+use super::{Bound, create_table};
+use crate::error::{Error, sqlstate};
+use crate::parser::{Alter, ColumnEdit, Parsed, Statement, add_column, parse, retype};
+use crate::protobuf::Schema;
+
+/// A table with more columns, or with columns of other types.
+///
+/// # Errors
+/// Always the user's, with SQLSTATE and position.
+pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], table: &NewTable) -> Result<Bound, Error> {
+    let (mut sql, mut notices) = (table.sql.clone(), Vec::new());
+    let known = |name: &str| table.columns.iter().any(|column| column.name == name);
+    for edit in edits {
+        match edit {
+            ColumnEdit::Add { column, if_not_exists: true, .. } if known(&column.name) => {
+                let relation = format!("column \"{}\" of relation \"{}\"", column.name, table.name);
+                notices.push(format!("{relation} already exists, skipping"));
+            }
+            ColumnEdit::Add { column, written, .. } => {
+                sql = add_column(&sql, written)?.ok_or_else(|| {
+                    Error::unsupported(format!(
+                        "{} \"{}\" was created without a list of columns",
+                        table.kind.as_str(),
+                        table.name
+                    ))
+                    .with_hint("only a list of columns can become longer: create it anew, with one")
+                    .at(parsed.position(column.location))
+                })?;
+            }
+            ColumnEdit::Type { column, written } => {
+                let at = |error: Error| error.at(parsed.position(column.location));
+                if !known(&column.name) {
+                    let message = format!("column \"{}\" of relation \"{}\" does not exist", column.name, table.name);
+                    return Err(at(Error::user(sqlstate::UNDEFINED_COLUMN, message)));
+                }
+                sql = retype(&sql, &column.name, written)?.ok_or_else(|| {
+                    let message =
+                        format!("the type of column \"{}\" is not a declared one, and cannot change", column.name);
+                    at(Error::unsupported(message))
+                })?;
+            }
+        }
+    }
+    let location = edits.first().map_or(alter.name.location, |edit| match edit {
+        ColumnEdit::Add { column, .. } | ColumnEdit::Type { column, .. } => column.location,
+    });
+    // Positions in the edited statement mean nothing to whoever wrote this one.
+    let failed = |error: Error| Error { position: None, ..error }.at(parsed.position(location));
+    let created = recreate(sql, table).map_err(failed)?;
+    table.check_columns(&created).map_err(|change| failed(impossible(&change)))?;
+    Ok(Bound { table: created, notices })
+}
+
+/// What the edited statement creates. Its schema, if it has one, is what it was.
+fn recreate(sql: String, table: &NewTable) -> Result<NewTable, Error> {
+    let parsed = parse(&sql)?.pop().ok_or_else(|| Error::internal("the edited statement is empty"))?;
+    let Statement::CreateTable(create) = &parsed.statement else {
+        return Err(Error::internal("the edited statement is not a CREATE TABLE"));
+    };
+    let schema = match &table.source.encode {
+        Encode::Protobuf(message) => Some(Schema { message: message.clone(), as_jsonb: Vec::new() }),
+        _ => None,
+    };
+    let created = create_table(&parsed, create, schema)?.table;
+    Ok(NewTable { sql, source: table.source.clone(), ..created })
+}
+
+fn impossible(change: &ColumnChange) -> Error {
+    let (state, hint) = match change {
+        ColumnChange::Gone { .. } => (sqlstate::FEATURE_NOT_SUPPORTED, "create it anew, without the column"),
+        ColumnChange::Type { .. } => (
+            sqlstate::DATATYPE_MISMATCH,
+            "a type can become one that holds each of its values: a wider integer, numeric, double precision for real, a \
+             struct with more fields at its end",
+        ),
+        ColumnChange::Key => (sqlstate::FEATURE_NOT_SUPPORTED, "create it anew, with another key"),
+    };
+    Error::user(state, change.to_string()).with_hint(hint)
+}

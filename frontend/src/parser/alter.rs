@@ -1,0 +1,117 @@
+//! `ALTER { TABLE | SOURCE } …`: the statement that changes what a job reads, or what it makes of it.
+
+use sqlparser::tokenizer::{Span, Token};
+use weir_common::catalog::RelationKind;
+
+use super::create_table::{ColumnRef, WithOption};
+use super::cursor::Cursor;
+use super::{Statement, TableName};
+use crate::error::Error;
+
+/// A parsed `ALTER`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Alter {
+    pub(crate) kind: RelationKind,
+    pub(crate) name: TableName,
+    pub(crate) if_exists: bool,
+    pub(crate) change: Change,
+}
+
+/// What is to change.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Change {
+    /// `CONNECTOR WITH (option = value, …)`, in the order they were written.
+    Options(Vec<WithOption>),
+    /// `ADD COLUMN …, ALTER COLUMN …, …`, in the order they were written.
+    Columns(Vec<ColumnEdit>),
+}
+
+/// A change of one column.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ColumnEdit {
+    /// `ADD [COLUMN] [IF NOT EXISTS] name type`.
+    Add {
+        column: ColumnRef,
+        if_not_exists: bool,
+        /// The name and the type as they are written.
+        written: String,
+    },
+    /// `ALTER [COLUMN] name [SET DATA] TYPE type`.
+    Type {
+        column: ColumnRef,
+        /// The type as it is written.
+        written: String,
+    },
+}
+
+impl Cursor<'_> {
+    pub(super) fn alter(&mut self) -> Result<Statement, Error> {
+        let kind = self.relation_kind("ALTER")?;
+        let if_exists = self.words(&["IF", "EXISTS"]);
+        let name = self.table_name()?;
+        let verb = format!("ALTER {}", kind.as_str().to_uppercase());
+        let change = match self.peek_word().as_deref() {
+            Some("ADD" | "ALTER") => Change::Columns(self.column_edits(&verb)?),
+            Some(word @ ("DROP" | "RENAME" | "OWNER" | "SET" | "FORMAT" | "REFRESH" | "SWAP")) => {
+                return Err(self.unsupported(&format!("{verb} … {word}")));
+            }
+            _ if self.words(&["CONNECTOR", "WITH"]) => Change::Options(self.with_options()?),
+            _ => return Err(self.expected("CONNECTOR WITH, ADD COLUMN or ALTER COLUMN")),
+        };
+        self.expect_end()?;
+        Ok(Statement::Alter(Box::new(Alter { kind, name, if_exists, change })))
+    }
+
+    fn column_edits(&mut self, verb: &str) -> Result<Vec<ColumnEdit>, Error> {
+        let mut edits = Vec::new();
+        loop {
+            edits.push(match self.peek_word().as_deref() {
+                Some("ADD") => self.add_column()?,
+                Some("ALTER") => self.alter_column()?,
+                Some(word @ ("DROP" | "RENAME")) => return Err(self.unsupported(&format!("{verb} … {word}"))),
+                _ => return Err(self.expected("ADD COLUMN or ALTER COLUMN")),
+            });
+            if !self.parser.consume_token(&Token::Comma) {
+                return Ok(edits);
+            }
+        }
+    }
+
+    fn add_column(&mut self) -> Result<ColumnEdit, Error> {
+        self.expect_words(&["ADD"])?;
+        if let Some(word @ ("CONSTRAINT" | "PRIMARY" | "UNIQUE" | "CHECK" | "FOREIGN")) = self.peek_word().as_deref() {
+            return Err(self.unsupported(&format!("ADD {word}")));
+        }
+        let _noise = self.words(&["COLUMN"]);
+        let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
+        let (name, location) = self.exact_name("the name of a column")?;
+        self.spanned_type()?;
+        let written = self.text.slice(Span::new(location, self.behind())).to_owned();
+        if let Some(
+            word @ ("NOT" | "NULL" | "PRIMARY" | "DEFAULT" | "UNIQUE" | "CHECK" | "REFERENCES" | "AS" | "GENERATED"),
+        ) = self.peek_word().as_deref()
+        {
+            return Err(self.unsupported(&format!("ADD COLUMN … {word}")));
+        }
+        Ok(ColumnEdit::Add { column: ColumnRef { name, location }, if_not_exists, written })
+    }
+
+    fn alter_column(&mut self) -> Result<ColumnEdit, Error> {
+        self.expect_words(&["ALTER"])?;
+        let _noise = self.words(&["COLUMN"]);
+        let (name, location) = self.exact_name("the name of a column")?;
+        if !self.words(&["SET", "DATA", "TYPE"]) && !self.words(&["TYPE"]) {
+            return Err(match self.peek_word().as_deref() {
+                Some(word @ ("SET" | "DROP" | "ADD" | "RESET" | "RESTART")) => {
+                    self.unsupported(&format!("ALTER COLUMN … {word}"))
+                }
+                _ => self.expected("TYPE"),
+            });
+        }
+        let (_, span) = self.spanned_type()?;
+        if let Some(word @ ("USING" | "COLLATE")) = self.peek_word().as_deref() {
+            return Err(self.unsupported(&format!("ALTER COLUMN … TYPE … {word}")));
+        }
+        Ok(ColumnEdit::Type { column: ColumnRef { name, location }, written: self.text.slice(span).to_owned() })
+    }
+}
