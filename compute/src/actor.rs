@@ -39,8 +39,9 @@ use crate::state::keys::BlockKey;
 use crate::tail::Tail;
 
 /// A block is closed at this many rows or bytes, whichever comes first.
-const BLOCK_ROWS_MAX: usize = 8192;
-const BLOCK_BYTES_MAX: usize = 1 << 20;
+pub(crate) const BLOCK_ROWS_MAX: usize = 8192;
+/// See [`BLOCK_ROWS_MAX`].
+pub(crate) const BLOCK_BYTES_MAX: usize = 1 << 20;
 /// Barriers and commits waiting for the actor: at most 4 barriers are in flight, each with its commit.
 const INBOX_MAX: usize = 16;
 /// At most one bad record in this time is logged.
@@ -158,10 +159,7 @@ pub(crate) fn spawn(config: Config, group: &Group) -> Result<Handle, NotUndersto
         group,
     );
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
-    let declared = &config.table.declared;
-    let decoder = Decoder::new(&declared.columns, &config.split.split.0)
-        .with_encode(&declared.source.encode, &declared.columns)?
-        .with_primary_key(&declared.primary_key);
+    let decoder = Decoder::of(&config.table.declared, &config.split.split.0)?;
     let (control, bad_count) = (reader.control(), Arc::<AtomicU64>::default());
     let actor = Actor {
         bad_count: Arc::clone(&bad_count),

@@ -6,16 +6,17 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayBuilder, ArrayRef, BinaryBuilder, Int64Builder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder,
-    UInt64Builder,
+    Array, ArrayBuilder, ArrayRef, AsArray, BinaryBuilder, Int64Builder, RecordBatch, StringBuilder, StructArray,
+    TimestampMicrosecondBuilder, UInt64Builder,
 };
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use bytes::Bytes;
 use weir_common::catalog::{Table, dead_letter_columns};
 use weir_common::ids::{Sequence, SplitId, TableId};
 use weir_common::types::SqlType;
 use weir_connector_nats::Message;
 use weir_connector_nats::options::stream_of;
+use weir_connector_nats::reader::HeaderMap;
 
 use crate::decode::{BadRecord, HeadersColumn, block_schema};
 use crate::state::keys::BlockKey;
@@ -101,6 +102,36 @@ impl Letters {
         ];
         RecordBatch::try_new(Arc::clone(&self.schema), columns).expect("the columns of the schema")
     }
+}
+
+/// The messages that dead letters are of, in their order. The time has lost what is below a microsecond, and headers their order,
+/// of which no row has anything.
+///
+/// # Panics
+/// If the batch is none of [`Letters`].
+pub(crate) fn messages(letters: &RecordBatch) -> impl Iterator<Item = Message> {
+    let sequences = letters.column(1).as_primitive::<Int64Type>().values();
+    let subjects = letters.column(2).as_string::<i32>();
+    let headers = letters.column(3).as_list::<i32>();
+    let payloads = letters.column(4).as_binary::<i32>();
+    let times = letters.column(7).as_primitive::<TimestampMicrosecondType>().values();
+    (0..letters.num_rows()).map(move |row| Message {
+        sequence: sequences[row].cast_unsigned(),
+        subject: subjects.value(row).into(),
+        stored_ns: times[row].cast_unsigned() * 1000,
+        headers: headers.is_valid(row).then(|| Box::new(header_map(headers.value(row).as_struct()))),
+        payload: Bytes::copy_from_slice(payloads.value(row)),
+    })
+}
+
+fn header_map(headers: &StructArray) -> HeaderMap {
+    let (names, values) = (headers.column(0).as_string::<i32>(), headers.column(1).as_binary::<i32>());
+    let mut map = HeaderMap::new();
+    for header in 0..headers.len() {
+        let value = str::from_utf8(values.value(header)).expect("a header that was read is text");
+        map.append(names.value(header), value);
+    }
+    map
 }
 
 /// The dead letters of one split of a table that are not written yet.

@@ -57,7 +57,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use weir_common::catalog::{Column, Encode, Origin};
+use weir_common::catalog::{Column, Encode, NewTable, Origin};
 use weir_common::error::Kind;
 use weir_common::types::SqlType;
 use weir_connector_nats::Message;
@@ -273,6 +273,15 @@ impl Decoder {
             rows: Vec::new(),
             bytes: 0,
         }
+    }
+
+    /// A decoder for rows of a table that come from the split `partition`.
+    ///
+    /// # Errors
+    /// As [`Decoder::with_encode`].
+    pub fn of(table: &NewTable, partition: &str) -> Result<Decoder, weir_common::protobuf::Error> {
+        let decoder = Decoder::new(&table.columns, partition).with_encode(&table.source.encode, &table.columns)?;
+        Ok(decoder.with_primary_key(&table.primary_key))
     }
 
     /// The same for a table whose primary key is made of these columns. A record in which one of them is NULL is bad.

@@ -22,14 +22,17 @@ use weir_common::rpc;
 use weir_common::task::{Group, OnFailure};
 use weir_proto::exchange_client::ExchangeClient;
 use weir_proto::exchange_message::Message;
-use weir_proto::{ExchangeBarrier, ExchangeCredit, ExchangeMessage, ExchangeOpen, ExchangeRows, exchange_server};
+use weir_proto::{
+    ExchangeBarrier, ExchangeCredit, ExchangeMessage, ExchangeOpen, ExchangeRows, MergeRequest, MergeResponse,
+    exchange_server,
+};
 
 use crate::node::plan::Route;
 use crate::node::state::Event;
 use crate::node::task::Inputs;
 use crate::outlet::{CREDITS, Credit, Outgoing, Outlet};
-use crate::scan::Serving;
-use crate::{shuffle, slot, wire};
+use crate::scan::{Serving, of_term};
+use crate::{replay, shuffle, slot, wire};
 
 /// Messages waiting for a stream: rows as far as there are credits, and the barriers in flight, of which there are at
 /// most 4. So whoever holds a credit does not wait here.
@@ -52,12 +55,7 @@ impl Peers {
         if let Some(channel) = self.0.get(address) {
             return Ok(channel.clone());
         }
-        let channel = Endpoint::from_shared(format!("http://{address}"))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .connect_lazy();
+        let channel = channel(address)?;
         self.0.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }
@@ -102,6 +100,20 @@ impl Peers {
     }
 }
 
+/// A connection to another node, made when it is first used.
+///
+/// # Errors
+/// If the address cannot be one.
+pub(crate) fn channel(address: &str) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .connect_lazy())
+}
+
 /// Sends until the actor or the receiver ends the stream.
 async fn send(
     channel: Channel,
@@ -144,6 +156,15 @@ impl exchange_server::Exchange for Exchange {
     async fn write(&self, request: Request<Streaming<ExchangeMessage>>) -> Result<Response<Self::WriteStream>, Status> {
         let credits = accept(self.serving.clone(), request.into_inner()).await?;
         Ok(Response::new(Box::pin(credits)))
+    }
+
+    async fn merge(&self, request: Request<MergeRequest>) -> Result<Response<MergeResponse>, Status> {
+        let MergeRequest { term, slot, table, entries } = request.into_inner();
+        let serving = of_term(self.serving.borrow().clone(), term)?;
+        let entries = shuffle::entries(entries)
+            .ok_or_else(|| rpc::Error::new(Kind::Internal, "rows of a replay are not framed"))?;
+        let epoch = replay::merge(serving.slot(SlotId(slot))?, TableId(table), entries).await?;
+        Ok(Response::new(MergeResponse { epoch: epoch.0 }))
     }
 }
 

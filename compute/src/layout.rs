@@ -165,7 +165,7 @@ mod tests {
         let list = found.column(0).as_list::<i32>();
         assert_eq!((list.value_length(0), list.value_length(1), list.is_null(2)), (3, 0, true));
         let structs = list.values().as_struct();
-        assert_eq!(structs.is_null(1), true);
+        assert!(structs.is_null(1));
         assert_eq!(structs.column(0).as_ref(), &Float64Array::from(vec![Some(0.5), None, None]) as &dyn Array);
         assert_eq!(structs.column(1).null_count(), 3);
         assert_eq!(found.column(1).as_ref(), &StringArray::new_null(3) as &dyn Array);

@@ -7,6 +7,7 @@
 //! * [`decode`]: a payload, be it JSON, Protobuf or bytes, becomes a row of Arrow columns;
 //! * `dead_letters`: what is no row of its table becomes one of another;
 //! * [`block`]: rows become a stored value; `tail`: small ones become one;
+//! * `replay`: what is no row of its table becomes one, when it is asked for;
 //! * `layout`: what is stored with the columns of earlier, as those of now;
 //! * [`row`]: a row of a keyed table as a stored entry; `shuffle`: each to the slot that owns its key;
 //! * `outlet`: what an actor writes on its way to a slot; `exchange`: the same across nodes;
@@ -36,6 +37,7 @@ mod exchange;
 mod layout;
 mod metrics;
 mod outlet;
+mod replay;
 mod shuffle;
 mod source;
 mod splits;

@@ -17,13 +17,18 @@ use tonic::{Request, Response, Status};
 use tracing::{Instrument, Span, info_span};
 use weir_common::catalog::Table;
 use weir_common::error::{Kind, chain};
-use weir_common::ids::{Epoch, SlotId, TableId, TermId, VnodeRange};
+use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
 use weir_common::rpc;
 use weir_common::telemetry::trace;
-use weir_proto::{ReadSourceRequest, ScanRequest, ScanResponse, SplitsRequest, SplitsResponse, compute_server};
+use weir_proto::{
+    ReadSourceRequest, ReplayRequest, ReplayResponse, ScanRequest, ScanResponse, SplitsRequest, SplitsResponse,
+    compute_server,
+};
 
 use crate::layout::{self, Layout, Wanted};
 use crate::metrics::{self, Metrics};
+use crate::node::plan::Route;
+use crate::replay::Replay;
 use crate::source::SourceRead;
 use crate::splits::{self, ReadSplit};
 use crate::state::Snapshot;
@@ -46,10 +51,19 @@ pub(crate) struct Serving {
     pub(crate) newest_table: TableId,
     /// What is read of NATS.
     pub(crate) splits: Vec<ReadSplit>,
+    /// Where the actors of the term began, on whatever node they are.
+    pub(crate) starts: HashMap<TableSplit, Sequence>,
+    /// Every slot of the term, in the order of their vnodes.
+    pub(crate) routes: Vec<Route>,
     pub(crate) cluster: String,
 }
 
 impl Serving {
+    /// A slot of this node.
+    pub(crate) fn slot(&self, id: SlotId) -> Result<&slot::Handle, rpc::Error> {
+        self.slots.get(&id).ok_or_else(|| rpc::Error::new(Kind::Fenced, format!("no slot {id} here")))
+    }
+
     /// A table, or source, of the catalog as the node knows it, if that is how whoever asks knows it, too.
     fn table(&self, id: TableId, layout: u32) -> Result<Arc<Table>, rpc::Error> {
         let table = self.tables.get(&id).cloned().ok_or_else(|| {
@@ -113,6 +127,13 @@ impl compute_server::Compute for Scans {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
+    async fn replay(&self, request: Request<ReplayRequest>) -> Result<Response<ReplayResponse>, Status> {
+        let ReplayRequest { term, slot, table, layout } = request.into_inner();
+        let serving = of_term(self.serving.borrow().clone(), term)?;
+        let (slot, table) = (serving.slot(SlotId(slot))?.clone(), serving.table(TableId(table), layout)?);
+        Ok(Response::new(Replay::prepare(serving, slot, table)?.run().await?))
+    }
+
     async fn splits(&self, request: Request<SplitsRequest>) -> Result<Response<SplitsResponse>, Status> {
         let serving = of_term(self.serving.borrow().clone(), request.into_inner().term)?;
         let splits = join_all(serving.splits.iter().map(splits::progress)).await;
@@ -121,7 +142,10 @@ impl compute_server::Compute for Scans {
 }
 
 /// What may be read in a term, which has to be the running one.
-fn of_term(serving: Option<Arc<Serving>>, term: Option<weir_proto::TermId>) -> Result<Arc<Serving>, rpc::Error> {
+pub(crate) fn of_term(
+    serving: Option<Arc<Serving>>,
+    term: Option<weir_proto::TermId>,
+) -> Result<Arc<Serving>, rpc::Error> {
     let term = term.map(TermId::from).unwrap_or_default();
     serving
         .filter(|serving| serving.term == term)
@@ -140,8 +164,7 @@ struct Scan {
 impl Scan {
     fn prepare(serving: Option<Arc<Serving>>, request: ScanRequest) -> Result<Scan, rpc::Error> {
         let serving = of_term(serving, request.term)?;
-        let slot = serving.slots.get(&SlotId(request.slot));
-        let slot = slot.ok_or_else(|| rpc::Error::new(Kind::Fenced, format!("no slot {} here", request.slot)))?;
+        let slot = serving.slot(SlotId(request.slot))?;
         let epoch = Epoch(request.epoch);
         let snapshot = slot.snapshots.borrow().get(&epoch).cloned();
         let snapshot = snapshot

@@ -93,6 +93,11 @@ impl<W> Sealer<W> {
         Sealer { injected: VecDeque::new(), sealing: None, sealed: epoch, actors }
     }
 
+    /// The epoch that is open: what enters the database now is in it.
+    pub fn open(&self) -> Epoch {
+        self.sealed.next()
+    }
+
     /// A barrier is on its way to the actors. Actors that it adds may write from now on.
     ///
     /// # Panics

@@ -6,18 +6,19 @@
 //! and the barriers of all, still pass. What meta says comes through a channel of its own, which a slot that cannot write never fills: so however
 //! long the object store keeps writes waiting, the node goes on answering meta, and is slow instead of lost.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, info, info_span, warn};
 use uuid::Uuid;
-use weir_common::error::chain;
+use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::rpc;
 use weir_common::task::{Group, OnFailure};
 use weir_common::telemetry::trace;
 
@@ -25,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::node::state::{Event, SlotEpoch};
 use crate::node::task::Inputs;
 use crate::outlet::Credit;
+use crate::row;
 use crate::seal::{Change, Seal, Sealer};
 use crate::shuffle::Entries;
 use crate::state::{SlotDb, Snapshot};
@@ -56,6 +58,11 @@ pub(crate) enum Message {
     Write { actor: TableSplit, entries: Entries, credit: Credit },
     /// A barrier and the actor's position.
     Barrier { actor: TableSplit, epoch: Epoch, position: Sequence },
+    /// What a replay makes of a block of dead letters, written together, in no epoch before `not_before`. Answered when it is.
+    Replace { table: TableId, entries: Entries, not_before: Epoch, done: oneshot::Sender<()> },
+    /// Rows of a keyed table that a replay made. Each is written unless a later message made the row that is there; answered
+    /// with the epoch in which they are.
+    Merge { table: TableId, entries: Entries, done: oneshot::Sender<Result<Epoch, rpc::Error>> },
 }
 
 /// Sealed epochs that may be read.
@@ -75,12 +82,23 @@ struct Write {
     _credit: Credit,
 }
 
+/// A [`Message::Replace`] whose epoch is not open yet.
+struct Replacement {
+    table: TableId,
+    entries: Entries,
+    not_before: Epoch,
+    done: oneshot::Sender<()>,
+}
+
 /// A slot's task.
 pub(crate) struct Slot {
     term: TermId,
     id: SlotId,
     db: SlotDb,
     sealer: Sealer<Write>,
+    early: Vec<Replacement>,
+    /// The tables that were dropped in this term: nothing of them is written any more but what their actors still send.
+    dropped: HashSet<TableId>,
     control: mpsc::Receiver<Control>,
     inbox: mpsc::Receiver<Message>,
     snapshots: watch::Sender<Snapshots>,
@@ -123,6 +141,8 @@ impl Slot {
             id,
             db,
             sealer: Sealer::new(epoch, actors),
+            early: Vec::new(),
+            dropped: HashSet::new(),
             control,
             inbox,
             snapshots,
@@ -185,8 +205,46 @@ impl Slot {
                 info!(target: trace::TARGET, parent: span, job = %actor.table, actor = %actor.split, "barrier delivered");
                 self.sealer.barrier(&actor, epoch, position);
             }
+            Message::Replace { table, entries, not_before, done } => {
+                self.replace(Replacement { table, entries, not_before, done }).await?;
+            }
+            Message::Merge { table, entries, done } => {
+                if !self.dropped.contains(&table) {
+                    // Whoever has gone away asks again.
+                    let _ = done.send(self.merge(entries).await?);
+                }
+            }
         }
         Ok(())
+    }
+
+    async fn replace(&mut self, replacement: Replacement) -> Result<(), crate::state::Error> {
+        if self.dropped.contains(&replacement.table) {
+            return Ok(());
+        }
+        if self.sealer.open() < replacement.not_before {
+            self.early.push(replacement);
+            return Ok(());
+        }
+        self.dirty = true;
+        self.db.write(replacement.entries).await?;
+        let _ = replacement.done.send(());
+        Ok(())
+    }
+
+    /// Writes the rows that are no older than what is there. The outer error is the database's.
+    async fn merge(&mut self, mut entries: Entries) -> Result<Result<Epoch, rpc::Error>, crate::state::Error> {
+        let stored = self.db.get(entries.iter().map(|(key, _)| key.clone()).collect()).await?;
+        let newer = entries.iter().zip(&stored).map(|((_, new), old)| is_newer(new, old.as_deref()));
+        let newer = match newer.collect::<Result<Vec<bool>, _>>() {
+            Ok(newer) => newer,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut newer = newer.into_iter();
+        entries.retain(|_| newer.next().expect("one an entry"));
+        self.dirty |= !entries.is_empty();
+        self.db.write(entries).await?;
+        Ok(Ok(self.sealer.open()))
     }
 
     fn obey(&mut self, control: Control) {
@@ -202,6 +260,7 @@ impl Slot {
                     stale
                 });
                 for table in dropped {
+                    self.dropped.insert(table);
                     self.db.drop_table(table);
                 }
             }
@@ -227,6 +286,9 @@ impl Slot {
             self.metrics.seal_seconds.record(started.elapsed().as_secs_f64(), std::slice::from_ref(&slot));
             for write in self.sealer.sealed() {
                 self.apply(write).await?;
+            }
+            for replacement in std::mem::take(&mut self.early) {
+                self.replace(replacement).await?;
             }
             self.record_gauges(slot);
         }
@@ -311,6 +373,18 @@ impl Slot {
             self.next_compaction_warning = now + COMPACTION_WARNING_INTERVAL;
         }
     }
+}
+
+/// Whether the row of a keyed table is to replace the one that is stored, if one is: unless that is of a later message.
+fn is_newer(new: &[u8], stored: Option<&[u8]>) -> Result<bool, rpc::Error> {
+    let sequence = |row| match row::Stored::parse(row) {
+        Ok(row::Stored { sequence: Some(sequence), .. }) => Ok(sequence),
+        Ok(_) => Err(rpc::Error::new(Kind::User, "rows that an earlier version stored do not say how old they are")
+            .with_sqlstate("55000")
+            .with_hint("create the table anew: then all of it is read with its columns of now")),
+        Err(error) => Err(rpc::Error::new(error.kind(), chain(&error))),
+    };
+    stored.map_or(Ok(true), |stored| Ok(sequence(new)? >= sequence(stored)?))
 }
 
 /// Far above what checkpoints leave between two looks of the compactor, well below where writes stall.

@@ -230,9 +230,7 @@ impl<'a> Rows<'a> {
         out: &'a mpsc::Sender<Result<ScanResponse, Status>>,
         left: u64,
     ) -> Result<Rows<'a>, rpc::Error> {
-        let declared = &read.table.declared;
-        let decoder = Decoder::new(&declared.columns, &part.start.split.0)
-            .with_encode(&declared.source.encode, &declared.columns)
+        let decoder = Decoder::of(&read.table.declared, &part.start.split.0)
             .map_err(|error| rpc::Error::new(Kind::Corrupt, chain(&error)))?;
         let letters = read.dead_letters.then(|| Letters::new(&part.start.split));
         Ok(Rows { read, stream: &part.options.stream, decoder, letters, out, left, skipped: 0 })

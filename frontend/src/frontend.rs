@@ -8,8 +8,11 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::ParamValues;
 use futures::TryStreamExt;
+use futures::future::try_join_all;
 use tokio::time::Instant;
 use weir_common::catalog::{RelationKind, Table};
+use weir_common::rpc;
+use weir_proto::{ReplayRequest, ReplayResponse};
 
 use crate::bind;
 use crate::catalog::{Catalog, CatalogCache};
@@ -18,7 +21,9 @@ use crate::config::Config;
 use crate::error::{Error, sqlstate};
 use crate::meta::Meta;
 use crate::metrics::Metrics;
-use crate::parser::{Alter, CopyFormat, CreateTable, Declare, Encoding, Execute, Fetch, Parsed, Statement, TableName};
+use crate::parser::{
+    self, Alter, CopyFormat, CreateTable, Declare, Encoding, Execute, Fetch, Parsed, Statement, TableName,
+};
 use crate::protobuf;
 use crate::query::{self, Columns, Draft, Planner, Prepared, QueryThreads, ResultSet};
 use crate::session::{Change, Limits, Session, SqlCursor, Variables};
@@ -385,11 +390,60 @@ impl Frontend {
             return Err(Error::user(sqlstate::UNDEFINED_TABLE, missing).at(place));
         };
         check_kind(relation, alter.kind).map_err(|error| error.at(place))?;
+        let replay = alter.change == parser::Change::Replay;
+        if replay && relation.dead_letters.is_none() {
+            let message = format!("{} \"{name}\" keeps no dead letters", alter.kind.as_str());
+            let hint = "they are read from the stream, with the columns of now, whenever somebody asks for them";
+            let error = Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message);
+            return Err(if alter.kind == RelationKind::Source { error.with_hint(hint) } else { error }.at(place));
+        }
         let bound = bind::alter(parsed, alter, &relation.declared)?;
-        let response = self.meta.alter_table(&bound.table, &relation.declared.sql, deadline).await?;
+        // What is committed before the term that begins now has no writer any more, and can be replayed.
+        let response = self.meta.alter_table(&bound.table, &relation.declared.sql, replay, deadline).await?;
         let mut notices: Vec<Notice> = bound.notices.iter().map(Notice::new).collect();
         notices.extend(response.notices.iter().filter(|notice| !bound.notices.contains(notice)).map(Notice::new));
+        if replay {
+            notices.push(Notice::new(self.replay(name, limits).await?));
+        }
         Ok(Answer::Done { tag: alter_tag(alter.kind).into(), notices, changes: Vec::new() })
+    }
+
+    /// Has every slot make rows of its dead letters of a table, and waits until they can be read. What came of it.
+    async fn replay(&self, table: &str, limits: &Limits) -> Result<String, Error> {
+        let deadline = || limits.retry_until(self.config.retry_max());
+        let snapshot = self.snapshots.acquire(deadline()).await?;
+        let table = snapshot.catalog.table(table).ok_or_else(|| {
+            Error::user(sqlstate::UNDEFINED_TABLE, format!("table \"{table}\" was dropped meanwhile"))
+        })?;
+        let replayed = snapshot.slots.iter().map(async |slot| {
+            let request = ReplayRequest {
+                term: Some(snapshot.term.into()),
+                slot: slot.slot.0,
+                table: table.id.0,
+                layout: table.layout().into(),
+            };
+            let mut node = self.planner.nodes.client(&slot.address, &snapshot)?;
+            let interrupted = |status: tonic::Status| {
+                let error = rpc::Error::from(status);
+                let message =
+                    format!("the replay of slot {} at {} was interrupted: {}", slot.slot, slot.address, error.message);
+                let hint = error.hint.clone().unwrap_or_else(|| "run it again: what became a row stays one".to_owned());
+                Error::from(rpc::Error { message, ..error }).with_hint(hint)
+            };
+            Ok::<_, Error>(node.replay(request).await.map_err(interrupted)?.into_inner())
+        });
+        let (mut rows, mut letters) = (0, 0);
+        for ReplayResponse { replayed, remaining } in try_join_all(replayed).await? {
+            rows += replayed;
+            letters += remaining;
+        }
+        self.meta.flush(deadline()).await?;
+        let count =
+            |number: u64| if number == 1 { "1 dead letter".to_owned() } else { format!("{number} dead letters") };
+        Ok(match letters {
+            0 => format!("{} replayed", count(rows)),
+            _ => format!("{} replayed; {letters} still cannot be rows of the table", count(rows)),
+        })
     }
 
     async fn drop_relations(

@@ -203,15 +203,17 @@ impl Meta {
         Ok(self.call(deadline, call).await.result?.findings)
     }
 
-    /// Changes a table's options; returns when it is read with them. `sql`: the statement that the change was made up for.
+    /// Changes a table; returns when it is read so. `sql`: the statement that the change was made up for. `renew`: also if nothing
+    /// changes is a new term waited for.
     pub(crate) async fn alter_table(
         &self,
         table: &NewTable,
         sql: &str,
+        renew: bool,
         deadline: Instant,
     ) -> Result<proto::AlterTableResponse, Error> {
         let bytes = serde_json::to_vec(table).map_err(|error| Error::internal(error.to_string()))?;
-        let request = proto::AlterTableRequest { table: bytes.into(), sql: sql.to_owned() };
+        let request = proto::AlterTableRequest { table: bytes.into(), sql: sql.to_owned(), renew };
         let call = |mut node: MetaClient<TracedChannel>| {
             let request = request.clone();
             async move { node.alter_table(request).await }

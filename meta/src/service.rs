@@ -128,12 +128,12 @@ impl Statement {
     }
 
     /// Looks over what a table would become, stores it, and waits until it is read so. `sql`: the statement that the change was
-    /// made up for.
-    async fn alter(self, new: NewTable, sql: &str) -> Result<Vec<String>, rpc::Error> {
+    /// made up for. `renew`: even if there is nothing to change.
+    async fn alter(self, new: NewTable, sql: &str, renew: bool) -> Result<Vec<String>, rpc::Error> {
         let _turn = self.names.lock(&new.name).await;
         let table = self.find(&new.name).await?.ok_or_else(|| no_table(&new.name))?;
         let before = &table.declared;
-        if *before == new && table.state == JobState::Running {
+        if *before == new && table.state == JobState::Running && !renew {
             // An attempt whose answer was lost has done it.
             return Ok(Vec::new());
         }
@@ -226,11 +226,11 @@ impl meta_server::Meta for Service {
         &self,
         request: Request<proto::AlterTableRequest>,
     ) -> Result<Response<proto::AlterTableResponse>, Status> {
-        let proto::AlterTableRequest { table, sql } = request.into_inner();
+        let proto::AlterTableRequest { table, sql, renew } = request.into_inner();
         let new: NewTable = serde_json::from_slice(&table)
             .map_err(|error| rpc::Error::new(Kind::Internal, format!("table is not readable: {error}")))?;
         let statement = self.statement()?;
-        let notices = carry_through(async move { statement.alter(new, &sql).await }).await?;
+        let notices = carry_through(async move { statement.alter(new, &sql, renew).await }).await?;
         Ok(Response::new(proto::AlterTableResponse { notices }))
     }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info_span;
 use weir_common::catalog::Table;
 use weir_common::error::chain;
-use weir_common::ids::{Epoch, SlotId, TableId, TableSplit, TermId};
+use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId};
 use weir_common::task::Group;
 use weir_common::telemetry::trace;
 
@@ -78,6 +78,8 @@ pub(crate) struct Term {
     routes: Vec<Route>,
     peers: Peers,
     actors: BTreeMap<TableSplit, actor::Handle>,
+    /// Where the actors of the term began, on whatever node they are.
+    starts: HashMap<TableSplit, Sequence>,
 }
 
 impl Term {
@@ -111,7 +113,8 @@ impl Term {
             inputs.send(Event::Broken(id, "a task of the term failed".to_owned())).await;
         });
         let (routes, peers, actors) = (plan.routes.clone(), Peers::default(), BTreeMap::new());
-        let mut term = Term { id, group, environment, slots, routes, peers, actors };
+        let starts = plan.splits.iter().map(|split| (split.split.clone(), split.sequence)).collect();
+        let mut term = Term { id, group, environment, slots, routes, peers, actors, starts };
         for split in &plan.splits {
             term.start_actor(table(split), split, plan.epoch);
         }
@@ -130,8 +133,16 @@ impl Term {
             reader: actor.reader.clone(),
             bad_records: Arc::clone(&actor.bad_records),
         });
-        let cluster = self.environment.cluster.clone();
-        Serving { term: self.id, slots: self.slots.clone(), tables, newest_table, splits: splits.collect(), cluster }
+        Serving {
+            term: self.id,
+            slots: self.slots.clone(),
+            tables,
+            newest_table,
+            splits: splits.collect(),
+            starts: self.starts.clone(),
+            routes: self.routes.clone(),
+            cluster: self.environment.cluster.clone(),
+        }
     }
 
     /// Starts the actor of a split, if the split's slot is on this node.
@@ -207,6 +218,7 @@ impl Term {
         }
         if let Some(Mutation::Add(table, splits)) = &barrier.mutation {
             for split in splits {
+                self.starts.insert(split.split.clone(), split.sequence);
                 self.start_actor(table, split, epoch);
             }
         }

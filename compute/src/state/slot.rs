@@ -8,7 +8,7 @@ use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt, TryStreamExt};
 use slatedb::config::{CheckpointOptions, CheckpointScope, CloseOptions};
 use slatedb::{CheckpointHandle, CompactorBuilder, Db, DbIterator, DbSnapshot, WriteBatch};
 use uuid::Uuid;
@@ -18,6 +18,9 @@ use super::compaction::{Dropped, SchedulerSupplier};
 use super::keys::TableSegment;
 use super::lineage::{self, CloneSource};
 use super::{Error, Store, keys, settings};
+
+/// Values that are looked for at the same time.
+const GETS_MAX: usize = 32;
 
 /// A slot's database, open for writing. Cheap to clone; the database lives until [`SlotDb::close`].
 #[derive(Clone)]
@@ -109,6 +112,19 @@ impl SlotDb {
         }
         self.db.write(batch).await.map_err(self.failed("write to"))?;
         Ok(())
+    }
+
+    /// The value of each key, if it has one, as written now.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the database is closed; [`Error::Database`] if the object store fails.
+    pub async fn get(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Bytes>>, Error> {
+        let value = |key: Bytes| {
+            let db = self.db.clone();
+            async move { db.get(key).await }
+        };
+        let values = futures::stream::iter(keys).map(value).buffered(GETS_MAX);
+        values.try_collect().await.map_err(self.failed("read"))
     }
 
     /// All that is written now, for as long as the snapshot is kept.

@@ -28,5 +28,6 @@ mod fencing;
 mod keyed;
 mod nats_cluster;
 mod object_store;
+mod replay;
 mod retention;
 mod telemetry;

@@ -24,6 +24,8 @@ pub(crate) enum Change {
     Options(Vec<WithOption>),
     /// `ADD COLUMN …, ALTER COLUMN …, …`, in the order they were written.
     Columns(Vec<ColumnEdit>),
+    /// `REPLAY DEAD LETTERS`.
+    Replay,
 }
 
 /// A change of one column.
@@ -56,7 +58,8 @@ impl Cursor<'_> {
                 return Err(self.unsupported(&format!("{verb} … {word}")));
             }
             _ if self.words(&["CONNECTOR", "WITH"]) => Change::Options(self.with_options()?),
-            _ => return Err(self.expected("CONNECTOR WITH, ADD COLUMN or ALTER COLUMN")),
+            _ if self.words(&["REPLAY", "DEAD", "LETTERS"]) => Change::Replay,
+            _ => return Err(self.expected("CONNECTOR WITH, ADD COLUMN, ALTER COLUMN or REPLAY DEAD LETTERS")),
         };
         self.expect_end()?;
         Ok(Statement::Alter(Box::new(Alter { kind, name, if_exists, change })))

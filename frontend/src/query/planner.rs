@@ -86,7 +86,8 @@ impl Draft {
 pub(crate) struct Planner {
     template: SessionState,
     pg_catalog: Arc<dyn SchemaProvider>,
-    nodes: Arc<ComputeNodes>,
+    /// Whom queries read from.
+    pub(crate) nodes: Arc<ComputeNodes>,
     tools: Tools,
 }
 

@@ -445,6 +445,10 @@ impl Compute for Node {
         Ok(Response::new(Box::pin(stream::empty())))
     }
 
+    async fn replay(&self, _request: Request<proto::ReplayRequest>) -> Result<Response<proto::ReplayResponse>, Status> {
+        Ok(Response::new(proto::ReplayResponse::default()))
+    }
+
     async fn splits(&self, _request: Request<proto::SplitsRequest>) -> Result<Response<proto::SplitsResponse>, Status> {
         Ok(Response::new(proto::SplitsResponse::default()))
     }

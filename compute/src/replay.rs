@@ -1,0 +1,212 @@
+//! Replay: dead letters become rows, as far as they are some of the table as it is now.
+//!
+//! The dead letters of a slot are gone through a block at a time, beside its actors, which go on. Only those are taken that were
+//! there when the term began: no actor of the term writes under their keys, and whatever their split had before them is stored.
+//!
+//! Of a table without a key the rows go into the same slot, in one write with the block of what stays: a crash leaves both or
+//! neither. Of a keyed table they go first to the slots that own their keys, where the row of a later message stays; the block
+//! is replaced in no earlier epoch. A crash in between leaves rows whose dead letters are still there, of which the next replay
+//! makes the same rows. For the same reason two replays of one slot do no harm to each other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::future::try_join_all;
+use tokio::sync::{Mutex, oneshot};
+use tonic::transport::Channel;
+use weir_common::catalog::{Table, dead_letter_columns};
+use weir_common::error::{Kind, chain};
+use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit};
+use weir_common::rpc;
+use weir_proto::exchange_client::ExchangeClient;
+use weir_proto::{MergeRequest, ReplayResponse};
+
+use crate::actor::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX};
+use crate::dead_letters::{self, Letters};
+use crate::decode::{Decoder, block_schema};
+use crate::exchange;
+use crate::node::plan::Route;
+use crate::scan::Serving;
+use crate::shuffle::{self, Entries, Shuffle};
+use crate::state::Snapshot;
+use crate::state::keys::BlockKey;
+use crate::{block, slot};
+
+/// So many rows go to the owners of their keys at a time. A slot looks each up while its actors wait.
+const MERGED_ROWS_MAX: usize = 512;
+
+/// The replay of one table's dead letters of one slot.
+pub(crate) struct Replay {
+    serving: Arc<Serving>,
+    slot: slot::Handle,
+    snapshot: Snapshot,
+    table: Arc<Table>,
+    letters: TableId,
+    /// Of a keyed table.
+    shuffle: Option<Shuffle>,
+    decoders: HashMap<SplitId, Decoder>,
+    channels: Mutex<HashMap<String, Channel>>,
+}
+
+/// What a block of dead letters becomes.
+struct Outcome {
+    /// How many are rows now.
+    replayed: u64,
+    /// The rows, in batches, each with the sequence of its first one.
+    rows: Vec<(Sequence, RecordBatch)>,
+    /// What stays.
+    letters: RecordBatch,
+}
+
+impl Replay {
+    /// # Errors
+    /// If the table keeps no dead letters, or the slot is about to end.
+    pub(crate) fn prepare(serving: Arc<Serving>, slot: slot::Handle, table: Arc<Table>) -> Result<Replay, rpc::Error> {
+        let letters = table.dead_letters.ok_or_else(|| {
+            let message = format!("table \"{}\" keeps no dead letters", table.declared.name);
+            rpc::Error::new(Kind::User, message).with_sqlstate("55000")
+        })?;
+        let newest = slot.snapshots.borrow().last_key_value().map(|(_, snapshot)| snapshot.clone());
+        let snapshot = newest.ok_or_else(ended)?;
+        let slots = || serving.routes.iter().map(|route| route.vnodes);
+        let shuffle = table.declared.is_keyed().then(|| Shuffle::new(&table, slots()));
+        let (decoders, channels) = (HashMap::new(), Mutex::default());
+        Ok(Replay { serving, slot, snapshot, table, letters, shuffle, decoders, channels })
+    }
+
+    /// Goes through all of them; what became a row stays one, however this ends.
+    ///
+    /// # Errors
+    /// If the term ends, or something that is stored cannot be read.
+    pub(crate) async fn run(mut self) -> Result<ReplayResponse, rpc::Error> {
+        let mut told = ReplayResponse::default();
+        let entries = self.snapshot.scan(self.letters, self.slot.vnodes);
+        tokio::pin!(entries);
+        while let Some((key, value)) = entries.try_next().await.map_err(|error| self.failed(error.kind(), &error))? {
+            let key = BlockKey::decode(&key).map_err(|error| self.failed(error.kind(), &error))?;
+            if self.is_of_this_term(&key) {
+                continue;
+            }
+            let Outcome { replayed, rows, letters } = self.decode(&key, &value)?;
+            told.replayed += replayed;
+            told.remaining += letters.num_rows() as u64;
+            if replayed > 0 {
+                self.write(&key, rows, &letters).await?;
+            }
+        }
+        Ok(told)
+    }
+
+    /// Whether an actor of this term wrote a block: all that was committed before is below the position that it started at.
+    fn is_of_this_term(&self, key: &BlockKey) -> bool {
+        let actor = TableSplit { table: self.table.id, split: key.split.clone() };
+        self.serving.starts.get(&actor).is_some_and(|start| key.sequence >= *start)
+    }
+
+    fn decode(&mut self, key: &BlockKey, value: &Bytes) -> Result<Outcome, rpc::Error> {
+        let schema = block_schema(&dead_letter_columns());
+        let before = block::decode(value, &schema, None).map_err(|error| self.failed(error.kind(), &error))?;
+        if !self.decoders.contains_key(&key.split) {
+            let decoder = Decoder::of(&self.table.declared, &key.split.0);
+            let decoder = decoder.map_err(|error| self.failed(Kind::Corrupt, &error))?;
+            self.decoders.insert(key.split.clone(), decoder);
+        }
+        let decoder = self.decoders.get_mut(&key.split).expect("just seen to");
+        let (mut letters, mut rows, mut replayed, mut first) = (Letters::new(&key.split), Vec::new(), 0, None);
+        for message in dead_letters::messages(&before) {
+            if let Err(bad) = decoder.append(&message) {
+                letters.append(&message, &bad);
+                continue;
+            }
+            replayed += 1;
+            first.get_or_insert(Sequence(message.sequence));
+            if decoder.len() >= BLOCK_ROWS_MAX || decoder.bytes() >= BLOCK_BYTES_MAX {
+                rows.extend(first.take().map(|first| (first, decoder.finish())));
+            }
+        }
+        rows.extend(first.take().map(|first| (first, decoder.finish())));
+        Ok(Outcome { replayed, rows, letters: letters.finish() })
+    }
+
+    async fn write(
+        &mut self,
+        key: &BlockKey,
+        rows: Vec<(Sequence, RecordBatch)>,
+        letters: &RecordBatch,
+    ) -> Result<(), rpc::Error> {
+        let (mut entries, mut not_before) = (Entries::new(), Epoch::default());
+        for (sequence, batch) in rows {
+            if self.shuffle.is_some() {
+                not_before = not_before.max(self.merge(&batch).await?);
+            } else {
+                // No row has that key: it would be of the message that was none.
+                let place = BlockKey { table: self.table.id, sequence, ..key.clone() };
+                entries.push((place.encode(), block::encode(&batch, self.table.layout())));
+            }
+        }
+        entries.push((key.encode(), block::encode(letters, 0)));
+        let (done, written) = oneshot::channel();
+        let table = self.table.id;
+        let replace = slot::Message::Replace { table, entries, not_before, done };
+        self.slot.inbox.send(replace).await.map_err(|_| ended())?;
+        written.await.map_err(|_| ended())
+    }
+
+    /// Sends rows to the owners of their keys; returns the epoch in which all of them are.
+    async fn merge(&mut self, rows: &RecordBatch) -> Result<Epoch, rpc::Error> {
+        let mut epoch = Epoch::default();
+        for start in (0..rows.num_rows()).step_by(MERGED_ROWS_MAX) {
+            let some = rows.slice(start, MERGED_ROWS_MAX.min(rows.num_rows() - start));
+            let shuffle = self.shuffle.as_mut().expect("only rows of keyed tables are merged");
+            let parts = shuffle.divide(&some);
+            let merged = parts.into_iter().map(|(part, entries)| self.merge_into(&self.serving.routes[part], entries));
+            epoch = try_join_all(merged).await?.into_iter().fold(epoch, Epoch::max);
+        }
+        Ok(epoch)
+    }
+
+    async fn merge_into(&self, route: &Route, entries: Bytes) -> Result<Epoch, rpc::Error> {
+        if let Some(slot) = self.serving.slots.get(&route.slot) {
+            let entries = shuffle::entries(entries).expect("framed by this process");
+            return merge(slot, self.table.id, entries).await;
+        }
+        let channel = {
+            let mut channels = self.channels.lock().await;
+            match channels.get(&route.address) {
+                Some(channel) => channel.clone(),
+                None => {
+                    let channel =
+                        exchange::channel(&route.address).map_err(|error| self.failed(Kind::Internal, &error))?;
+                    channels.insert(route.address.clone(), channel.clone());
+                    channel
+                }
+            }
+        };
+        let request =
+            MergeRequest { term: Some(self.serving.term.into()), slot: route.slot.0, table: self.table.id.0, entries };
+        let merged = ExchangeClient::new(channel).merge(request).await?;
+        Ok(Epoch(merged.into_inner().epoch))
+    }
+
+    fn failed(&self, kind: Kind, error: &(dyn std::error::Error + 'static)) -> rpc::Error {
+        rpc::Error::new(kind, format!("dead letters of table \"{}\": {}", self.table.declared.name, chain(error)))
+    }
+}
+
+/// Has a slot take rows in as far as they are newer than its own; returns the epoch in which they are.
+///
+/// # Errors
+/// If the slot ends, the table was dropped, or a row that is there cannot be compared with.
+pub(crate) async fn merge(slot: &slot::Handle, table: TableId, entries: Entries) -> Result<Epoch, rpc::Error> {
+    let (done, merged) = oneshot::channel();
+    slot.inbox.send(slot::Message::Merge { table, entries, done }).await.map_err(|_| ended())?;
+    merged.await.map_err(|_| ended())?
+}
+
+/// The slot takes nothing any more, or nothing of the table: it was dropped.
+fn ended() -> rpc::Error {
+    rpc::Error::new(Kind::Unavailable, "the term ended, or the table was dropped, while its dead letters were replayed")
+}
