@@ -17,6 +17,7 @@ use futures::TryStreamExt;
 use futures::future::try_join_all;
 use tokio::sync::{Mutex, oneshot};
 use tonic::transport::Channel;
+use tracing::info;
 use weir_common::catalog::{Table, dead_letter_columns};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit};
@@ -82,6 +83,8 @@ impl Replay {
     /// # Errors
     /// If the term ends, or something that is stored cannot be read.
     pub(crate) async fn run(mut self) -> Result<ReplayResponse, rpc::Error> {
+        let (table, first_vnode) = (self.table.declared.name.clone(), self.slot.vnodes.start);
+        info!(table, first_vnode, "replaying dead letters");
         let mut told = ReplayResponse::default();
         let entries = self.snapshot.scan(self.letters, self.slot.vnodes);
         tokio::pin!(entries);
@@ -97,6 +100,7 @@ impl Replay {
                 self.write(&key, rows, &letters).await?;
             }
         }
+        info!(table, first_vnode, replayed = told.replayed, remaining = told.remaining, "replayed dead letters");
         Ok(told)
     }
 
@@ -210,3 +214,6 @@ pub(crate) async fn merge(slot: &slot::Handle, table: TableId, entries: Entries)
 fn ended() -> rpc::Error {
     rpc::Error::new(Kind::Unavailable, "the term ended, or the table was dropped, while its dead letters were replayed")
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,6 +25,8 @@ pub struct Sealer<W> {
     /// The newest sealed epoch.
     sealed: Epoch,
     actors: BTreeMap<TableSplit, Actor<W>>,
+    /// Writes of no actor, each with the first epoch that it may be in.
+    early: Vec<(Epoch, W)>,
 }
 
 #[derive(Debug)]
@@ -90,7 +92,7 @@ impl<W> Sealer<W> {
     /// A slot at the committed epoch and with the actors that a term starts with.
     pub fn new(epoch: Epoch, actors: impl IntoIterator<Item = TableSplit>) -> Sealer<W> {
         let actors = actors.into_iter().map(|actor| (actor, Actor::new(Some(epoch)))).collect();
-        Sealer { injected: VecDeque::new(), sealing: None, sealed: epoch, actors }
+        Sealer { injected: VecDeque::new(), sealing: None, sealed: epoch, actors, early: Vec::new() }
     }
 
     /// The epoch that is open: what enters the database now is in it.
@@ -120,6 +122,15 @@ impl<W> Sealer<W> {
             return Some(write);
         }
         actor.ahead.push_back(Item::Write(write));
+        None
+    }
+
+    /// A write of no actor, for an epoch no earlier than `not_before`: returned if it may enter the database now, kept otherwise.
+    pub fn write_no_earlier(&mut self, not_before: Epoch, write: W) -> Option<W> {
+        if self.open() >= not_before && self.sealing.is_none() {
+            return Some(write);
+        }
+        self.early.push((not_before, write));
         None
     }
 
@@ -159,7 +170,7 @@ impl<W> Sealer<W> {
     }
 
     /// The epoch that [`Sealer::seal`] returned is sealed. Returns the waiting writes that may enter now, in the order
-    /// of each actor.
+    /// of each actor, and behind them those of none.
     ///
     /// # Panics
     /// If no seal is under way.
@@ -178,6 +189,8 @@ impl<W> Sealer<W> {
             }
             actor.release(&mut released);
         }
+        let open = self.open();
+        released.extend(self.early.extract_if(.., |(not_before, _)| *not_before <= open).map(|(_, write)| write));
         released
     }
 }

@@ -77,17 +77,18 @@ pub(crate) struct Handle {
     pub(crate) snapshots: watch::Receiver<Snapshots>,
 }
 
+/// Entries that are written together.
 struct Write {
     entries: Entries,
-    _credit: Credit,
+    by: Writer,
 }
 
-/// A [`Message::Replace`] whose epoch is not open yet.
-struct Replacement {
-    table: TableId,
-    entries: Entries,
-    not_before: Epoch,
-    done: oneshot::Sender<()>,
+/// Who wants to know that they are.
+enum Writer {
+    /// An actor gets its credit back.
+    Actor(#[expect(dead_code, reason = "held to be dropped")] Credit),
+    /// A replay of a table's dead letters goes on.
+    Replay(TableId, oneshot::Sender<()>),
 }
 
 /// A slot's task.
@@ -96,7 +97,6 @@ pub(crate) struct Slot {
     id: SlotId,
     db: SlotDb,
     sealer: Sealer<Write>,
-    early: Vec<Replacement>,
     /// The tables that were dropped in this term: nothing of them is written any more but what their actors still send.
     dropped: HashSet<TableId>,
     control: mpsc::Receiver<Control>,
@@ -141,7 +141,6 @@ impl Slot {
             id,
             db,
             sealer: Sealer::new(epoch, actors),
-            early: Vec::new(),
             dropped: HashSet::new(),
             control,
             inbox,
@@ -196,7 +195,7 @@ impl Slot {
     async fn take(&mut self, message: Message) -> Result<(), crate::state::Error> {
         match message {
             Message::Write { actor, entries, credit } => {
-                if let Some(write) = self.sealer.write(&actor, Write { entries, _credit: credit }) {
+                if let Some(write) = self.sealer.write(&actor, Write { entries, by: Writer::Actor(credit) }) {
                     self.apply(write).await?;
                 }
             }
@@ -206,7 +205,10 @@ impl Slot {
                 self.sealer.barrier(&actor, epoch, position);
             }
             Message::Replace { table, entries, not_before, done } => {
-                self.replace(Replacement { table, entries, not_before, done }).await?;
+                let write = Write { entries, by: Writer::Replay(table, done) };
+                if let Some(write) = self.sealer.write_no_earlier(not_before, write) {
+                    self.apply(write).await?;
+                }
             }
             Message::Merge { table, entries, done } => {
                 if !self.dropped.contains(&table) {
@@ -215,20 +217,6 @@ impl Slot {
                 }
             }
         }
-        Ok(())
-    }
-
-    async fn replace(&mut self, replacement: Replacement) -> Result<(), crate::state::Error> {
-        if self.dropped.contains(&replacement.table) {
-            return Ok(());
-        }
-        if self.sealer.open() < replacement.not_before {
-            self.early.push(replacement);
-            return Ok(());
-        }
-        self.dirty = true;
-        self.db.write(replacement.entries).await?;
-        let _ = replacement.done.send(());
         Ok(())
     }
 
@@ -269,8 +257,16 @@ impl Slot {
     }
 
     async fn apply(&mut self, write: Write) -> Result<(), crate::state::Error> {
+        if matches!(&write.by, Writer::Replay(table, _) if self.dropped.contains(table)) {
+            return Ok(());
+        }
         self.dirty = true;
-        self.db.write(write.entries).await
+        self.db.write(write.entries).await?;
+        if let Writer::Replay(_, done) = write.by {
+            // Whoever has gone away asks again.
+            let _ = done.send(());
+        }
+        Ok(())
     }
 
     async fn seal(&mut self) -> Result<(), crate::state::Error> {
@@ -286,9 +282,6 @@ impl Slot {
             self.metrics.seal_seconds.record(started.elapsed().as_secs_f64(), std::slice::from_ref(&slot));
             for write in self.sealer.sealed() {
                 self.apply(write).await?;
-            }
-            for replacement in std::mem::take(&mut self.early) {
-                self.replace(replacement).await?;
             }
             self.record_gauges(slot);
         }
@@ -375,8 +368,8 @@ impl Slot {
     }
 }
 
-/// Whether the row of a keyed table is to replace the one that is stored, if one is: unless that is of a later message.
-fn is_newer(new: &[u8], stored: Option<&[u8]>) -> Result<bool, rpc::Error> {
+/// Whether a replayed row of a keyed table is to replace the one that is stored, if one is: unless that is of a later message.
+pub(crate) fn is_newer(new: &[u8], stored: Option<&[u8]>) -> Result<bool, rpc::Error> {
     let sequence = |row| match row::Stored::parse(row) {
         Ok(row::Stored { sequence: Some(sequence), .. }) => Ok(sequence),
         Ok(_) => Err(rpc::Error::new(Kind::User, "rows that an earlier version stored do not say how old they are")

@@ -132,6 +132,11 @@ fn each_is_replayed_once_while_nodes_are_killed() {
             let mut killed = cluster.frontend.sql();
             let statement = format!("ALTER TABLE {table} REPLAY DEAD LETTERS");
             let replay = tokio::spawn(async move { killed.once(&statement).await.map(drop) });
+            let victim = &mut cluster.computes[number % 2];
+            eventually("the replay to begin", LATE, async || {
+                Ok(victim.log().read()?.contains(&format!("replaying dead letters table=\"{table}\"")).then_some(()))
+            })
+            .await?;
             let before = sql.value::<u64>(&format!("SELECT count(*) FROM dead_letters.{table}")).await?;
             // Whether the replay has begun, is through, or waits for the term, when the node dies is left to chance.
             let victim = &mut cluster.computes[number % 2];

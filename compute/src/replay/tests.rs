@@ -1,0 +1,255 @@
+//! A model of one replay of a keyed table, over the cores that slots use: two slots, of which one has the dead letters and the
+//! other owns the keys, the actor that goes on reading, barriers, commits and crashes, in any order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use arrow::array::RecordBatchOptions;
+use arrow::datatypes::Schema;
+use proptest::prelude::*;
+
+use super::*;
+use crate::row;
+use crate::seal::{Change, Sealer};
+use crate::slot::is_newer;
+
+/// Of the messages each has one of so many keys.
+const KEYS: u64 = 3;
+/// Barriers in flight.
+const BARRIERS_MAX: usize = 4;
+
+/// What a slot holds: stored rows by their keys, and the sequences of dead letters.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Held {
+    rows: BTreeMap<u64, Vec<u8>>,
+    letters: Vec<u64>,
+}
+
+#[derive(Debug)]
+enum Write {
+    Row(u64),
+    Remove(u64),
+}
+
+/// What is on its way to a slot. A queue keeps the order of what one sender sends, and no other.
+#[derive(Clone, Copy, Debug)]
+enum Sent {
+    Row(u64),
+    Barrier(Epoch, Sequence),
+}
+
+struct Slot {
+    now: Held,
+    sealed: BTreeMap<Epoch, Held>,
+    sealer: Sealer<Write>,
+    from_actor: VecDeque<Sent>,
+}
+
+/// How far the replay of the letter that is next is.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Merge,
+    Replace(Epoch),
+    Wait,
+}
+
+struct World {
+    /// Which messages were no rows when they were read first.
+    bad: Vec<bool>,
+    committed: (Epoch, Sequence, [Held; 2]),
+    slots: [Slot; 2],
+    /// The newest barrier, and where the actor was at each that is not committed.
+    barriers: VecDeque<(Epoch, Sequence)>,
+    last: Epoch,
+    position: Sequence,
+    replay: Option<(VecDeque<u64>, Step)>,
+}
+
+fn stored(sequence: u64) -> Vec<u8> {
+    let one = RecordBatchOptions::new().with_row_count(Some(1));
+    let batch = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &one).expect("a row");
+    let mut row = Vec::new();
+    row::Writer::new(&batch, 0, 0).write(0, sequence, &mut row);
+    row
+}
+
+fn sequence(row: &[u8]) -> u64 {
+    row::Stored::parse(row).expect("a row").sequence.expect("it has one")
+}
+
+fn actor() -> TableSplit {
+    TableSplit { table: TableId(1), split: SplitId("split".to_owned()) }
+}
+
+impl Slot {
+    fn new(epoch: Epoch, held: Held) -> Slot {
+        let sealer = Sealer::new(epoch, [actor()]);
+        Slot { now: held, sealed: BTreeMap::new(), sealer, from_actor: VecDeque::new() }
+    }
+
+    fn apply(&mut self, write: Write) {
+        match write {
+            Write::Row(number) => drop(self.now.rows.insert(number % KEYS, stored(number))),
+            Write::Remove(number) => self.now.letters.retain(|letter| *letter != number),
+        }
+    }
+
+    /// Takes what the actor sent first.
+    fn take(&mut self) {
+        match self.from_actor.pop_front() {
+            Some(Sent::Row(number)) => {
+                if let Some(write) = self.sealer.write(&actor(), Write::Row(number)) {
+                    self.apply(write);
+                }
+            }
+            Some(Sent::Barrier(epoch, position)) => self.sealer.barrier(&actor(), epoch, position),
+            None => {}
+        }
+        self.seal();
+    }
+
+    fn merge(&mut self, number: u64) -> Epoch {
+        let old = self.now.rows.get(&(number % KEYS)).map(Vec::as_slice);
+        if is_newer(&stored(number), old).expect("both have a sequence") {
+            self.apply(Write::Row(number));
+        }
+        self.sealer.open()
+    }
+
+    fn replace(&mut self, not_before: Epoch, number: u64) {
+        if let Some(write) = self.sealer.write_no_earlier(not_before, Write::Remove(number)) {
+            self.apply(write);
+        }
+    }
+
+    fn seal(&mut self) {
+        while let Some(seal) = self.sealer.seal() {
+            self.sealed.insert(seal.epoch, self.now.clone());
+            for write in self.sealer.sealed() {
+                self.apply(write);
+            }
+        }
+    }
+}
+
+impl World {
+    /// The first messages are read by a table that some of them are no rows of.
+    fn new(bad: Vec<bool>, read: usize) -> World {
+        let mut held = [Held::default(), Held::default()];
+        for (number, bad) in (0..).zip(&bad[..read]) {
+            if *bad {
+                held[0].letters.push(number);
+            } else {
+                held[1].rows.insert(number % KEYS, stored(number));
+            }
+        }
+        let committed = (Epoch(1), Sequence(read as u64), held);
+        let slots = committed.2.clone().map(|held| Slot::new(Epoch(1), held));
+        let (position, last) = (committed.1, committed.0);
+        World { bad, committed, slots, barriers: VecDeque::new(), last, position, replay: None }
+    }
+
+    /// All that is not committed is lost, and the next term begins.
+    fn crash(&mut self) {
+        let (epoch, position, held) = self.committed.clone();
+        self.slots = held.map(|held| Slot::new(epoch, held));
+        (self.last, self.position, self.replay) = (epoch, position, None);
+        self.barriers.clear();
+    }
+
+    fn step(&mut self, choice: u8) {
+        match choice {
+            0 => {
+                if self.position.0 < self.bad.len() as u64 {
+                    // What was no row would be one now.
+                    self.slots[1].from_actor.push_back(Sent::Row(self.position.0));
+                    self.position.0 += 1;
+                }
+            }
+            1 if self.barriers.len() < BARRIERS_MAX => {
+                self.last = self.last.next();
+                self.barriers.push_back((self.last, self.position));
+                for slot in &mut self.slots {
+                    slot.sealer.inject(self.last, Change::default());
+                    slot.from_actor.push_back(Sent::Barrier(self.last, self.position));
+                }
+            }
+            2 => self.slots[0].take(),
+            3 => self.slots[1].take(),
+            4 => self.commit(),
+            5 | 6 => self.replay(),
+            7 => self.crash(),
+            _ => {}
+        }
+    }
+
+    fn replay(&mut self) {
+        let World { slots, replay, .. } = self;
+        let (letters, step) = replay.get_or_insert_with(|| (slots[0].now.letters.clone().into(), Step::Merge));
+        let Some(letter) = letters.front().copied() else { return };
+        *step = match *step {
+            Step::Merge => Step::Replace(slots[1].merge(letter)),
+            Step::Replace(epoch) => {
+                slots[0].replace(epoch, letter);
+                Step::Wait
+            }
+            Step::Wait if slots[0].now.letters.contains(&letter) => Step::Wait,
+            Step::Wait => {
+                letters.pop_front();
+                Step::Merge
+            }
+        };
+    }
+
+    fn commit(&mut self) {
+        let Some(&(epoch, position)) = self.barriers.front() else { return };
+        let [Some(letters), Some(rows)] = [0, 1].map(|slot: usize| self.slots[slot].sealed.get(&epoch).cloned()) else {
+            return;
+        };
+        self.barriers.pop_front();
+        self.committed = (epoch, position, [letters, rows]);
+        self.check();
+    }
+
+    /// Every message that was read is a dead letter, or its key has a row that is no older; and no row is of a message that was not
+    /// read.
+    fn check(&self) {
+        let (_, position, [letters, rows]) = &self.committed;
+        for number in 0..position.0 {
+            let row = rows.rows.get(&(number % KEYS)).map(|row| sequence(row));
+            assert!(letters.letters.contains(&number) || row >= Some(number), "message {number} is lost: {row:?}");
+        }
+        assert!(rows.rows.values().all(|row| sequence(row) < position.0), "a row is committed before its message");
+    }
+
+    /// Reads and replays the rest undisturbed.
+    fn finish(&mut self) {
+        self.replay = None;
+        for _ in 0..self.bad.len() * 8 + 8 {
+            for choice in [0, 1, 2, 3, 4, 5] {
+                self.step(choice);
+            }
+        }
+        let (_, position, [letters, rows]) = &self.committed;
+        assert_eq!((position.0, letters.letters.len()), (self.bad.len() as u64, 0));
+        for (key, row) in &rows.rows {
+            let last = (0..position.0).rev().find(|number| number % KEYS == *key);
+            assert_eq!(Some(sequence(row)), last);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_last_message_of_a_key_is_its_row_whenever_it_became_one(
+        bad in prop::collection::vec(any::<bool>(), 1..20),
+        read: prop::sample::Index,
+        choices in prop::collection::vec(prop_oneof![20 => 0_u8..7, 1 => Just(7_u8)], 0..200),
+    ) {
+        let read = read.index(bad.len() + 1);
+        let mut world = World::new(bad, read);
+        for choice in choices {
+            world.step(choice);
+        }
+        world.finish();
+    }
+}
