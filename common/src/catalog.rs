@@ -2,6 +2,7 @@
 //! that form between nodes; a field added later needs a default.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
@@ -241,25 +242,29 @@ impl NewTable {
         schema(&self.columns)
     }
 
-    /// Checks that the table can become `after`: every column is still there, filled from the same, and holds what it held.
+    /// Checks that the table can become `after`: payloads are encoded as they were, every column is still there, filled from the
+    /// same, and holds what it held.
     ///
     /// # Errors
-    /// [`ColumnChange`], the first of the changes that are not possible.
-    pub fn check_columns(&self, after: &NewTable) -> Result<(), ColumnChange> {
+    /// [`Impossible`], the first of the changes that cannot be.
+    pub fn check_change(&self, after: &NewTable) -> Result<(), Impossible> {
+        if mem::discriminant(&self.source.encode) != mem::discriminant(&after.source.encode) {
+            return Err(Impossible::Encoding);
+        }
         for column in &self.columns {
             let name = || column.name.clone();
             let Some(now) = after.columns.iter().find(|now| now.name == column.name && now.origin == column.origin)
             else {
-                return Err(ColumnChange::Gone { column: name() });
+                return Err(Impossible::Gone { column: name() });
             };
             if !column.ty.widens_to(&now.ty) {
-                return Err(ColumnChange::Type { column: name(), before: column.ty.clone(), after: now.ty.clone() });
+                return Err(Impossible::Type { column: name(), before: column.ty.clone(), after: now.ty.clone() });
             }
         }
         let key = |table: &NewTable| -> Vec<Column> {
             table.primary_key.iter().map(|place| table.columns[*place].clone()).collect()
         };
-        if key(self) == key(after) { Ok(()) } else { Err(ColumnChange::Key) }
+        if key(self) == key(after) { Ok(()) } else { Err(Impossible::Key) }
     }
 }
 
@@ -268,9 +273,9 @@ pub fn schema(columns: &[Column]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().map(|column| column.ty.field(&column.name)).collect::<Vec<_>>()))
 }
 
-/// Why the columns of a table cannot change so.
+/// Why a table cannot change so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ColumnChange {
+pub enum Impossible {
     /// A column is missing, or filled from something else.
     #[error("column \"{column}\" cannot be removed")]
     Gone {
@@ -290,4 +295,7 @@ pub enum ColumnChange {
     /// The primary key would be another one.
     #[error("columns of the primary key cannot change")]
     Key,
+    /// Payloads would be read as something else.
+    #[error("the encoding of messages cannot change")]
+    Encoding,
 }

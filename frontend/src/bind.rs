@@ -15,7 +15,7 @@ use weir_common::catalog::{Column, Encode, NewTable, Origin, RelationKind, Sourc
 use weir_connector_nats::options::{OptionError, Options, changed, check_change, same_option, secret_keys};
 
 use crate::error::{Error, sqlstate};
-use crate::parser::{Alter, Change, ColumnDef, CreateTable, Parsed, WithOption, amend, redact};
+use crate::parser::{Alter, Change, ColumnDef, CreateTable, Parsed, WithOption, amend, redact, reformat};
 use crate::protobuf::{Schema, is_credential};
 
 /// RisingWave keeps these names for itself, and so do we.
@@ -69,14 +69,23 @@ pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option
     Ok(Bound { table, notices })
 }
 
-/// A table as it is to be.
+/// A table as it is to be. If its schema is to change, that is the new one.
 ///
 /// # Errors
 /// As [`create_table`], and for what cannot change.
-pub(crate) fn alter(parsed: &Parsed, alter: &Alter, table: &NewTable) -> Result<Bound, Error> {
+pub(crate) fn alter(parsed: &Parsed, alter: &Alter, table: &NewTable, schema: Option<Schema>) -> Result<Bound, Error> {
+    let recreated = |sql: &str, location, schema| {
+        let table = columns::recreate(parsed, location, sql, schema, table)?;
+        Ok(Bound { table, notices: Vec::new() })
+    };
     match &alter.change {
         Change::Options(options) => change_options(parsed, alter, options, table),
         Change::Columns(edits) => columns::edit(parsed, alter, edits, table),
+        Change::Format(format, written) => {
+            columns::check_encoding(parsed, format, table)?;
+            recreated(&reformat(&table.sql, written)?, format.location, schema)
+        }
+        Change::RefreshSchema => recreated(&table.sql, alter.name.location, schema),
         Change::Replay => Ok(Bound { table: table.clone(), notices: Vec::new() }),
     }
 }

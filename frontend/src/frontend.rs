@@ -10,7 +10,7 @@ use datafusion::common::ParamValues;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
 use tokio::time::Instant;
-use weir_common::catalog::{RelationKind, Table};
+use weir_common::catalog::{NewTable, RelationKind, Table};
 use weir_common::rpc;
 use weir_proto::{ReplayRequest, ReplayResponse};
 
@@ -22,7 +22,7 @@ use crate::error::{Error, sqlstate};
 use crate::meta::Meta;
 use crate::metrics::Metrics;
 use crate::parser::{
-    self, Alter, CopyFormat, CreateTable, Declare, Encoding, Execute, Fetch, Parsed, Statement, TableName,
+    self, Alter, CopyFormat, CreateTable, Declare, Encoding, Execute, Fetch, Format, Parsed, Statement, TableName,
 };
 use crate::protobuf;
 use crate::query::{self, Columns, Draft, Planner, Prepared, QueryThreads, ResultSet};
@@ -264,7 +264,7 @@ impl Frontend {
                 Ok(answer.with_notices(lasting(session, create_tag(create.kind))))
             }
             Statement::ExplainCreate(create) => {
-                let bound = bind::create_table(parsed, create, schema(parsed, create).await?)?;
+                let bound = bind::create_table(parsed, create, schema(parsed, &create.format).await?)?;
                 let findings = self.meta.explain_create(&bound.table, deadline).await?;
                 Ok(Answer::Rows(ResultSet::ready("EXPLAIN", commands::findings(findings)?)))
             }
@@ -361,7 +361,7 @@ impl Frontend {
         {
             return Ok(exists(create.kind, &create.name.name));
         }
-        let schema = schema(parsed, create).await?;
+        let schema = schema(parsed, &create.format).await?;
         let bound = bind::create_table(parsed, create, schema)?;
         let position = parsed.position(create.name.location);
         let response =
@@ -397,7 +397,14 @@ impl Frontend {
             let error = Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message);
             return Err(if alter.kind == RelationKind::Source { error.with_hint(hint) } else { error }.at(place));
         }
-        let bound = bind::alter(parsed, alter, &relation.declared)?;
+        let schema = match &alter.change {
+            parser::Change::Format(format, _) => schema(parsed, format).await?,
+            parser::Change::RefreshSchema => {
+                Some(refreshed(&relation.declared).await.map_err(|error| error.at(place))?)
+            }
+            _ => None,
+        };
+        let bound = bind::alter(parsed, alter, &relation.declared, schema)?;
         // What is committed before the term that begins now has no writer any more, and can be replayed.
         let response = self.meta.alter_table(&bound.table, &relation.declared.sql, replay, deadline).await?;
         let mut notices: Vec<Notice> = bound.notices.iter().map(Notice::new).collect();
@@ -565,11 +572,29 @@ fn lasting(session: &Session, command: &str) -> Option<Notice> {
 }
 
 /// The schema of the messages, if they need one to be read.
-async fn schema(parsed: &Parsed, create: &CreateTable) -> Result<Option<protobuf::Schema>, Error> {
-    match create.format.encoding {
+async fn schema(parsed: &Parsed, format: &Format) -> Result<Option<protobuf::Schema>, Error> {
+    match format.encoding {
         Encoding::Json | Encoding::Bytes => Ok(None),
-        Encoding::Protobuf => protobuf::load(parsed, &create.format).await.map(Some),
+        Encoding::Protobuf => protobuf::load(parsed, format).await.map(Some),
     }
+}
+
+/// The schema of a table's messages as it is now in the place that the table's statement names.
+async fn refreshed(table: &NewTable) -> Result<protobuf::Schema, Error> {
+    let refuse =
+        |message: String, hint: &str| Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message).with_hint(hint);
+    let format = parser::stored(&table.sql)?.format;
+    if format.encoding != Encoding::Protobuf {
+        let message = format!("messages of {} \"{}\" have no schema", table.kind.as_str(), table.name);
+        return Err(refuse(message, "add columns with ADD COLUMN"));
+    }
+    if format.options.iter().any(|option| protobuf::is_credential(&option.key)) {
+        let message = format!("the credentials for the schema of \"{}\" were not kept", table.name);
+        return Err(refuse(message, "give them again: ALTER … FORMAT PLAIN ENCODE PROTOBUF (…)"));
+    }
+    let parsed = parser::parse(&table.sql)?.pop().ok_or_else(|| Error::internal("the stored statement is empty"))?;
+    // Positions in the stored statement mean nothing to whoever wrote another one.
+    protobuf::load(&parsed, &format).await.map_err(|error| Error { position: None, ..error })
 }
 
 /// The answer to a `CREATE … IF NOT EXISTS` that has nothing to do.

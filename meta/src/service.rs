@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
-use weir_common::catalog::{JobState, NewTable, RelationKind, Source, SplitStart, Table};
+use weir_common::catalog::{JobState, NewTable, RelationKind, SplitStart, Table};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::TableId;
 use weir_common::rpc;
@@ -140,7 +140,7 @@ impl Statement {
         let changed = NewTable {
             columns: new.columns.clone(),
             primary_key: new.primary_key.clone(),
-            source: Source { options: new.source.options.clone(), ..before.source.clone() },
+            source: new.source.clone(),
             sql: new.sql.clone(),
             ..before.clone()
         };
@@ -149,7 +149,7 @@ impl Statement {
             return Err(rpc::Error::new(Kind::User, message).with_sqlstate("40001").with_hint("try again"));
         }
         before
-            .check_columns(&new)
+            .check_change(&new)
             .map_err(|change| rpc::Error::new(Kind::User, change.to_string()).with_sqlstate("42804"))?;
         let owner = self.owner(&new.name);
         let notices = Altered { before, after: &new, splits: &table.splits }.preflight(&owner).await?;

@@ -267,6 +267,79 @@ fn protobuf_columns_can_be_named_and_be_a_key() {
 }
 
 #[test]
+fn a_schema_is_refreshed_or_replaced() {
+    scenario("formats-protobuf-later", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        weir.expect_warnings(&["kept a bad record"]);
+        let mut sql = weir.sql();
+        let folder = sandbox.folder("schemas")?;
+        let write = |name: &str, schema: &str| std::fs::write(folder.join(name), schema);
+        write("metrics.proto", SCHEMA)?;
+        let format = |file: &str| {
+            let location = folder.join(file);
+            format!(
+                "FORMAT PLAIN ENCODE PROTOBUF (message = 'livestream.schema.LiveStreamMetrics', schema.location = 'file://{}')",
+                location.display()
+            )
+        };
+        let with = format!("WITH ({})", events_options(&nats.address()));
+        let protobuf = format!("{with} {}", format("metrics.proto"));
+        sql.query(&format!("CREATE TABLE inferred (PRIMARY KEY (room_id)) INCLUDE offset AS o {protobuf}")).await?;
+        sql.query(&format!("CREATE TABLE named (room_id varchar, code int) {protobuf}")).await?;
+        sql.query(&format!("CREATE SOURCE source (*) {protobuf}")).await?;
+        sql.query(&format!("CREATE TABLE json {with} FORMAT PLAIN ENCODE JSON")).await?;
+        let first = Metrics { reason: Some(Reason::Code(7)), ..metrics("a") };
+        publish(&nats, [first.encode_to_vec()]).await?;
+        wait_for(&mut sql, "SELECT code FROM inferred", 7, SOON).await?;
+        wait_for(&mut sql, "SELECT code FROM named", 7, SOON).await?;
+
+        // A wider field, and one more.
+        let later = SCHEMA.replace("int32 code = 9; }", "int64 code = 9; }\n  string region = 11;");
+        write("metrics.proto", &later)?;
+        write("later.proto", &later)?;
+        sql.query("ALTER TABLE inferred REFRESH SCHEMA").await?;
+        let narrow = sql.refused("ALTER TABLE named REFRESH SCHEMA").await?;
+        ensure!(narrow.code().code() == "42804" && narrow.message().contains("int64"), "{narrow:?}");
+        sql.query("ALTER TABLE named ALTER COLUMN code TYPE bigint").await?;
+        sql.query("ALTER TABLE named REFRESH SCHEMA").await?;
+        sql.query("ALTER TABLE named ADD COLUMN region varchar").await?;
+        sql.query(&format!("ALTER SOURCE source {}", format("later.proto"))).await?;
+        let mut second = Metrics { reason: None, ..metrics("b") }.encode_to_vec();
+        second.extend_from_slice(b"\x48\x80\x80\x80\x80\x80\x20\x5a\x02eu");
+        publish(&nats, [second]).await?;
+        for relation in ["inferred", "named", "source"] {
+            wait_for(&mut sql, &format!("SELECT count(*) FROM {relation} WHERE region = 'eu'"), 1, SOON).await?;
+            let rows = sql.query(&format!("SELECT room_id, code, region FROM {relation} ORDER BY room_id")).await?;
+            // What lies in the stream is read by the schema of now; one that is not there is empty in proto3.
+            let before = if relation == "source" { "" } else { "NULL" };
+            let region = rows.rows[0][2].as_deref().unwrap_or("NULL");
+            ensure!(rows.row(0)[..2] == ["a", "7"] && region == before, "{relation}: {rows}");
+            ensure!(rows.row(1) == ["b", "1099511627776", "eu"], "{relation}: {rows}");
+        }
+        let shown = sql.query("SHOW CREATE SOURCE source").await?.to_string();
+        ensure!(shown.contains("later.proto") && !shown.contains("metrics.proto"), "{shown}");
+
+        write("fewer.proto", &later.replace("  uint64 bytes = 10;\n", ""))?;
+        for (statement, code, named) in [
+            ("TABLE json REFRESH SCHEMA".to_owned(), "55000", "have no schema"),
+            ("TABLE inferred FORMAT PLAIN ENCODE JSON".to_owned(), "0A000", "encoding of messages cannot change"),
+            ("TABLE named FORMAT PLAIN ENCODE JSON".to_owned(), "0A000", "encoding of messages cannot change"),
+            (format!("TABLE inferred {}", format("fewer.proto")), "0A000", "\"bytes\" cannot be removed"),
+            (format!("TABLE inferred {}", format("none.proto")), "58030", "cannot be read"),
+            ("TABLE inferred ADD COLUMN a int".to_owned(), "0A000", "without a list of columns"),
+            ("TABLE named ADD COLUMN a int".to_owned(), "42703", "column \"a\""),
+        ] {
+            let refused = sql.refused(&format!("ALTER {statement}")).await?;
+            ensure!(refused.code().code() == code && refused.message().contains(named), "{statement}: {refused:?}");
+        }
+        std::fs::remove_file(folder.join("metrics.proto"))?;
+        let refused = sql.refused("ALTER TABLE inferred REFRESH SCHEMA").await?;
+        ensure!(refused.code().code() == "58030", "{refused:?}");
+        Ok(())
+    });
+}
+
+#[test]
 fn a_schema_can_be_in_a_bucket() {
     scenario("formats-protobuf-s3", async |sandbox| {
         let (nats, weir) = standalone(sandbox).await?;
@@ -301,6 +374,8 @@ fn a_schema_can_be_in_a_bucket() {
         assert!(shown.contains("s3.access.key = '[REDACTED]', s3.secret.key = '[REDACTED]'"), "{shown}");
         assert!(shown.contains(&format!("schema.location = '{location}'")), "{shown}");
         assert!(!weir.log().read()?.contains("HideMe"));
+        let refused = sql.refused("ALTER TABLE live_stream_metrics REFRESH SCHEMA").await?;
+        assert!(refused.message().contains("credentials") && refused.code().code() == "55000", "{refused}");
 
         let missing = create.replace("TABLE live", "TABLE other_live").replace(&location, &format!("{location}-not"));
         let refused = sql.refused(&missing).await?;

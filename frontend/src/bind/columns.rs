@@ -1,11 +1,12 @@
-//! Changes of a table's columns: the statement that it was created with becomes one that creates what it is to be, and is bound
+//! Changes of a table's columns, and of the schema that they come from: the statement that it was created with becomes one that creates what it is to be, and is bound
 //! anew. So a table that was altered is what a table that is created so would be.
 
-use weir_common::catalog::{ColumnChange, Encode, NewTable};
+use sqlparser::tokenizer::Location;
+use weir_common::catalog::{Encode, Impossible, NewTable, Source};
 
 use super::{Bound, create_table};
 use crate::error::{Error, sqlstate};
-use crate::parser::{Alter, ColumnEdit, Parsed, Statement, add_column, parse, retype};
+use crate::parser::{Alter, ColumnEdit, Encoding, Format, Parsed, Statement, add_column, parse, retype};
 use crate::protobuf::Schema;
 
 /// A table with more columns, or with columns of other types.
@@ -28,7 +29,10 @@ pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], table: 
                         table.kind.as_str(),
                         table.name
                     ))
-                    .with_hint("only a list of columns can become longer: create it anew, with one")
+                    .with_hint(match &table.source.encode {
+                        Encode::Protobuf(_) => "its columns are those of its schema: ALTER … REFRESH SCHEMA",
+                        _ => "only a list of columns can become longer: create it anew, with one",
+                    })
                     .at(parsed.position(column.location))
                 })?;
             }
@@ -49,36 +53,69 @@ pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], table: 
     let location = edits.first().map_or(alter.name.location, |edit| match edit {
         ColumnEdit::Add { column, .. } | ColumnEdit::Type { column, .. } => column.location,
     });
-    // Positions in the edited statement mean nothing to whoever wrote this one.
-    let failed = |error: Error| Error { position: None, ..error }.at(parsed.position(location));
-    let created = recreate(sql, table).map_err(failed)?;
-    table.check_columns(&created).map_err(|change| failed(impossible(&change)))?;
-    Ok(Bound { table: created, notices })
-}
-
-/// What the edited statement creates. Its schema, if it has one, is what it was.
-fn recreate(sql: String, table: &NewTable) -> Result<NewTable, Error> {
-    let parsed = parse(&sql)?.pop().ok_or_else(|| Error::internal("the edited statement is empty"))?;
-    let Statement::CreateTable(create) = &parsed.statement else {
-        return Err(Error::internal("the edited statement is not a CREATE TABLE"));
-    };
     let schema = match &table.source.encode {
         Encode::Protobuf(message) => Some(Schema { message: message.clone(), as_jsonb: Vec::new() }),
         _ => None,
     };
-    let created = create_table(&parsed, create, schema)?.table;
-    Ok(NewTable { sql, source: table.source.clone(), ..created })
+    let table = recreate(parsed, location, &sql, schema, table)?;
+    Ok(Bound { table, notices })
 }
 
-fn impossible(change: &ColumnChange) -> Error {
+/// The table that an edited statement creates with a schema, if it can become that. `location` is to blame if not.
+///
+/// # Errors
+/// Always the user's, with SQLSTATE and position.
+pub(super) fn recreate(
+    parsed: &Parsed,
+    location: Location,
+    sql: &str,
+    schema: Option<Schema>,
+    table: &NewTable,
+) -> Result<NewTable, Error> {
+    // Positions in the edited statement mean nothing to whoever wrote this one.
+    let failed = |error: Error| Error { position: None, ..error }.at(parsed.position(location));
+    let created = create(sql, schema, table).map_err(failed)?;
+    table.check_change(&created).map_err(|change| failed(impossible(&change)))?;
+    Ok(created)
+}
+
+fn create(sql: &str, schema: Option<Schema>, table: &NewTable) -> Result<NewTable, Error> {
+    let parsed = parse(sql)?.pop().ok_or_else(|| Error::internal("the edited statement is empty"))?;
+    let Statement::CreateTable(create) = &parsed.statement else {
+        return Err(Error::internal("the edited statement is not a CREATE TABLE"));
+    };
+    let created = create_table(&parsed, create, schema)?.table;
+    let source = Source { options: table.source.options.clone(), ..created.source };
+    Ok(NewTable { source, ..created })
+}
+
+/// Checks that messages stay what they are.
+///
+/// # Errors
+/// Always the user's, with SQLSTATE and position.
+pub(super) fn check_encoding(parsed: &Parsed, format: &Format, table: &NewTable) -> Result<(), Error> {
+    let same = match &table.source.encode {
+        Encode::Json | Encode::JsonDocument => format.encoding == Encoding::Json,
+        Encode::Bytes => format.encoding == Encoding::Bytes,
+        Encode::Protobuf(_) => format.encoding == Encoding::Protobuf,
+        // There is nothing to be read.
+        Encode::HeadersOnly => true,
+    };
+    if same { Ok(()) } else { Err(impossible(&Impossible::Encoding).at(parsed.position(format.location))) }
+}
+
+fn impossible(change: &Impossible) -> Error {
     let (state, hint) = match change {
-        ColumnChange::Gone { .. } => (sqlstate::FEATURE_NOT_SUPPORTED, "create it anew, without the column"),
-        ColumnChange::Type { .. } => (
+        Impossible::Gone { .. } => (sqlstate::FEATURE_NOT_SUPPORTED, "create it anew, without the column"),
+        Impossible::Type { .. } => (
             sqlstate::DATATYPE_MISMATCH,
             "a type can become one that holds each of its values: a wider integer, numeric, double precision for real, a \
              struct with more fields at its end",
         ),
-        ColumnChange::Key => (sqlstate::FEATURE_NOT_SUPPORTED, "create it anew, with another key"),
+        Impossible::Key => (sqlstate::FEATURE_NOT_SUPPORTED, "create it anew, with another key"),
+        Impossible::Encoding => {
+            (sqlstate::FEATURE_NOT_SUPPORTED, "create another table for messages of another encoding")
+        }
     };
     Error::user(state, change.to_string()).with_hint(hint)
 }

@@ -3,7 +3,7 @@
 use sqlparser::tokenizer::{Span, Token};
 use weir_common::catalog::RelationKind;
 
-use super::create_table::{ColumnRef, WithOption};
+use super::create_table::{ColumnRef, Format, WithOption};
 use super::cursor::Cursor;
 use super::{Statement, TableName};
 use crate::error::Error;
@@ -24,6 +24,10 @@ pub(crate) enum Change {
     Options(Vec<WithOption>),
     /// `ADD COLUMN …, ALTER COLUMN …, …`, in the order they were written.
     Columns(Vec<ColumnEdit>),
+    /// `FORMAT PLAIN ENCODE … (…)`, and how it is written.
+    Format(Format, String),
+    /// `REFRESH SCHEMA`.
+    RefreshSchema,
     /// `REPLAY DEAD LETTERS`.
     Replay,
 }
@@ -54,12 +58,25 @@ impl Cursor<'_> {
         let verb = format!("ALTER {}", kind.as_str().to_uppercase());
         let change = match self.peek_word().as_deref() {
             Some("ADD" | "ALTER") => Change::Columns(self.column_edits(&verb)?),
-            Some(word @ ("DROP" | "RENAME" | "OWNER" | "SET" | "FORMAT" | "REFRESH" | "SWAP")) => {
+            Some("FORMAT") => {
+                let format = self.format()?;
+                let written = self.text.slice(Span::new(format.start, self.behind())).to_owned();
+                Change::Format(format, written)
+            }
+            Some("REFRESH") => {
+                self.expect_words(&["REFRESH", "SCHEMA"])?;
+                Change::RefreshSchema
+            }
+            Some(word @ ("DROP" | "RENAME" | "OWNER" | "SET" | "SWAP")) => {
                 return Err(self.unsupported(&format!("{verb} … {word}")));
             }
             _ if self.words(&["CONNECTOR", "WITH"]) => Change::Options(self.with_options()?),
             _ if self.words(&["REPLAY", "DEAD", "LETTERS"]) => Change::Replay,
-            _ => return Err(self.expected("CONNECTOR WITH, ADD COLUMN, ALTER COLUMN or REPLAY DEAD LETTERS")),
+            _ => {
+                const CHANGES: &str =
+                    "CONNECTOR WITH, ADD COLUMN, ALTER COLUMN, FORMAT, REFRESH SCHEMA or REPLAY DEAD LETTERS";
+                return Err(self.expected(CHANGES));
+            }
         };
         self.expect_end()?;
         Ok(Statement::Alter(Box::new(Alter { kind, name, if_exists, change })))

@@ -33,6 +33,8 @@ pub(crate) struct CreateTable {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Format {
     pub(crate) encoding: Encoding,
+    /// Where FORMAT stands.
+    pub(crate) start: Location,
     /// Where the encoding's name stands.
     pub(crate) location: Location,
     pub(crate) options: Vec<WithOption>,
@@ -380,10 +382,11 @@ impl Cursor<'_> {
     }
 
     /// `FORMAT PLAIN ENCODE encoding [(option = value, …)]`.
-    fn format(&mut self) -> Result<Format, Error> {
+    pub(super) fn format(&mut self) -> Result<Format, Error> {
         if self.at_end() {
             return Err(self.expected("FORMAT PLAIN ENCODE JSON, BYTES or PROTOBUF"));
         }
+        let start = self.here();
         self.expect_words(&["FORMAT"])?;
         match self.peek_word().as_deref() {
             Some("PLAIN") => self.parser.advance_token(),
@@ -420,6 +423,6 @@ impl Cursor<'_> {
                 Error::user(sqlstate::FEATURE_NOT_SUPPORTED, message).at(self.text.position(option.key_location))
             );
         }
-        Ok(Format { encoding, location, options })
+        Ok(Format { encoding, start, location, options })
     }
 }

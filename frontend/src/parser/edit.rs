@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use weir_common::catalog::Origin;
+
 use super::lex::Text;
 use super::{CreateTable, Statement, parse};
 use crate::error::Error;
@@ -53,7 +55,9 @@ pub(crate) fn amend<'a>(
 /// # Errors
 /// Internal, if the text is not a `CREATE TABLE`.
 pub(crate) fn add_column(sql: &str, written: &str) -> Result<Option<String>, Error> {
-    let end = stored(sql)?.definition_end.map(|end| Text(sql).offset(end));
+    let create = stored(sql)?;
+    let named = create.columns.iter().any(|column| column.origin == Origin::Payload);
+    let end = create.definition_end.filter(|_| named).map(|end| Text(sql).offset(end));
     Ok(end.map(|end| replace(sql, std::iter::once((end..end, format!(", {written}"))))))
 }
 
@@ -68,7 +72,20 @@ pub(crate) fn retype(sql: &str, column: &str, written: &str) -> Result<Option<St
     Ok(range.map(|range| replace(sql, std::iter::once((range, written.to_owned())))))
 }
 
-fn stored(sql: &str) -> Result<CreateTable, Error> {
+/// The statement with another clause FORMAT, which is its last.
+///
+/// # Errors
+/// Internal, if the text is not a `CREATE TABLE`.
+pub(crate) fn reformat(sql: &str, written: &str) -> Result<String, Error> {
+    let start = Text(sql).offset(stored(sql)?.format.start);
+    Ok(format!("{}{written}", &sql[..start]))
+}
+
+/// A `CREATE TABLE` of the catalog.
+///
+/// # Errors
+/// Internal, if the text is none.
+pub(crate) fn stored(sql: &str) -> Result<CreateTable, Error> {
     let mut parsed = parse(sql).map_err(|_| Error::internal("the stored statement cannot be read"))?;
     match (parsed.pop().map(|parsed| parsed.statement), parsed.is_empty()) {
         (Some(Statement::CreateTable(create)), true) => Ok(*create),
@@ -134,8 +151,12 @@ mod tests {
         let nested = retype(&wider, "ä", "struct<x bigint>").expect("a CREATE TABLE").expect("it has the column");
         assert!(nested.contains("(\n  ä struct<x bigint>, -- one"), "{nested}");
         assert_eq!(retype(sql, "h", "bytea").expect("a CREATE TABLE"), None);
+        let reformatted = reformat(sql, "FORMAT PLAIN ENCODE BYTES").expect("a CREATE TABLE");
+        assert!(reformatted.ends_with("WITH (a = b) FORMAT PLAIN ENCODE BYTES"), "{reformatted}");
         let none = "CREATE TABLE t WITH (a = b) FORMAT PLAIN ENCODE JSON";
         assert_eq!(add_column(none, "a int").expect("a CREATE TABLE"), None);
+        let inferred = none.replace("t WITH", "t (PRIMARY KEY (id)) INCLUDE offset WITH");
+        assert_eq!(add_column(&inferred, "a int").expect("a CREATE TABLE"), None);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) use create_table::{ColumnDef, CreateTable, Encoding, Format, WithOpti
 use cursor::Cursor;
 pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
 pub(crate) use declare::{Declare, Fetch};
-pub(crate) use edit::{add_column, amend, redact, retype};
+pub(crate) use edit::{add_column, amend, redact, reformat, retype, stored};
 pub(crate) use lex::Text;
 pub(crate) use prepare::{Execute, Prepare};
 pub(crate) use types::known_type;
