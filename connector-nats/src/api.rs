@@ -3,15 +3,19 @@
 //! Owns: subjects, the layout of answers, and which failure is which. Consumer configurations are kept as the JSON
 //! objects the server sends, so that a consumer Weir found can be made again exactly as it was, fields that this version
 //! knows nothing of included. Invariant: every request ends within [`REQUEST_TIMEOUT`], sooner if the server denies it or
-//! the connection is lost.
+//! the connection is lost. What a server is asked while a stream or a consumer has no leader is not answered, not even later; so
+//! questions, which change nothing, are asked again meanwhile; but not for messages, which may be large.
 
+use std::iter;
 use std::time::Duration;
 
-use async_nats::{Client, RequestErrorKind};
+use async_nats::{Client, RequestError, RequestErrorKind};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
 use chrono::DateTime;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -22,6 +26,9 @@ use crate::error::{Error, code};
 
 /// How long one request may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a question that is not answered is asked again. A server that is merely slow gets it a few times.
+const ASK_AGAIN: [Duration; 4] =
+    [Duration::from_millis(250), Duration::from_millis(750), Duration::from_millis(1500), Duration::from_secs(3)];
 
 /// A JSON object.
 pub type Object = Map<String, Value>;
@@ -202,7 +209,7 @@ impl Api {
     /// [`Error::NoStream`] only if the server says so; every other failure is its own.
     pub async fn stream_info(&self, stream: &str) -> Result<StreamInfo, Error> {
         let part = format!("STREAM.INFO.{stream}");
-        let result = self.request(part, Bytes::new(), format!("to look up stream \"{stream}\"")).await;
+        let result = self.ask(part, Bytes::new(), format!("to look up stream \"{stream}\"")).await;
         result.map_err(|error| match error {
             error if error.is_missing_stream() => Error::NoStream { stream: stream.to_owned() },
             error => error,
@@ -228,7 +235,7 @@ impl Api {
     /// If the server does not say.
     pub async fn consumer_info(&self, stream: &str, consumer: &str) -> Result<Option<ConsumerInfo>, Error> {
         let part = format!("CONSUMER.INFO.{stream}.{consumer}");
-        match self.request(part, Bytes::new(), format!("to look up consumer \"{consumer}\"")).await {
+        match self.ask(part, Bytes::new(), format!("to look up consumer \"{consumer}\"")).await {
             Ok(info) => Ok(Some(info)),
             Err(error) if error.is_missing_consumer() => Ok(None),
             Err(error) => Err(error),
@@ -244,7 +251,7 @@ impl Api {
         loop {
             let body = json!({ "offset": consumers.len() }).to_string();
             let what = format!("to list the consumers of stream \"{stream}\"");
-            let page = self.request(format!("CONSUMER.LIST.{stream}"), body.into(), what);
+            let page = self.ask(format!("CONSUMER.LIST.{stream}"), body.into(), what);
             let ConsumerPage { total, consumers: page } = page.await?;
             let complete = page.is_empty();
             consumers.extend(page);
@@ -384,9 +391,33 @@ impl Api {
         format!("{}.{part}", self.connection.api_prefix)
     }
 
-    /// One request to a part of JetStream's API. The link tells of a denial, which the server does not send as an answer.
+    /// One request to a part of JetStream's API.
     async fn request<T: DeserializeOwned>(&self, part: String, payload: Bytes, what: String) -> Result<T, Error> {
+        let answer = self.client().request(self.subject(&part), payload);
+        self.answered(answer, what).await
+    }
+
+    /// One question to a part of JetStream's API. The first answer counts.
+    async fn ask<T: DeserializeOwned>(&self, part: String, payload: Bytes, what: String) -> Result<T, Error> {
         let subject = self.subject(&part);
+        let question = |after: Duration| {
+            let (subject, payload) = (subject.clone(), payload.clone());
+            async move {
+                tokio::time::sleep(after).await;
+                self.client().request(subject, payload).await
+            }
+        };
+        let mut asked: FuturesUnordered<_> = iter::once(Duration::ZERO).chain(ASK_AGAIN).map(question).collect();
+        let answer = async { asked.next().await.expect("asked at least once") };
+        self.answered(answer, what).await
+    }
+
+    /// What is answered to a request. The link tells of a denial, which the server does not send as an answer.
+    async fn answered<T: DeserializeOwned>(
+        &self,
+        answer: impl Future<Output = Result<async_nats::Message, RequestError>>,
+        what: String,
+    ) -> Result<T, Error> {
         let mut link = self.connection.link.clone();
         let (losses, denials) = {
             let link = link.borrow_and_update();
@@ -394,7 +425,7 @@ impl Api {
         };
         let denied = |link: &Link| link.denials != denials || link.losses != losses;
         let answer = tokio::select! {
-            answer = tokio::time::timeout(REQUEST_TIMEOUT, self.client().request(subject, payload)) => answer,
+            answer = tokio::time::timeout(REQUEST_TIMEOUT, answer) => answer,
             Ok(link) = link.wait_for(denied) => {
                 return Err(if link.denials == denials {
                     Error::Disconnected { what }
