@@ -158,12 +158,10 @@ impl World {
 
     fn step(&mut self, choice: u8) {
         match choice {
-            0 => {
-                if self.position.0 < self.bad.len() as u64 {
-                    // What was no row would be one now.
-                    self.slots[1].from_actor.push_back(Sent::Row(self.position.0));
-                    self.position.0 += 1;
-                }
+            0 if self.position.0 < self.bad.len() as u64 => {
+                // What was no row would be one now.
+                self.slots[1].from_actor.push_back(Sent::Row(self.position.0));
+                self.position.0 += 1;
             }
             1 if self.barriers.len() < BARRIERS_MAX => {
                 self.last = self.last.next();
