@@ -58,8 +58,10 @@ struct Outcome {
     replayed: u64,
     /// The rows, in batches, each with the sequence of its first one.
     rows: Vec<(Sequence, RecordBatch)>,
-    /// What stays.
+    /// What stays, with what is wrong with it now.
     letters: RecordBatch,
+    /// Whether that is other than what there was.
+    changed: bool,
 }
 
 impl Replay {
@@ -93,10 +95,10 @@ impl Replay {
             if self.is_of_this_term(&key) {
                 continue;
             }
-            let Outcome { replayed, rows, letters } = self.decode(&key, &value)?;
+            let Outcome { replayed, rows, letters, changed } = self.decode(&key, &value)?;
             told.replayed += replayed;
             told.remaining += letters.num_rows() as u64;
-            if replayed > 0 {
+            if changed {
                 self.write(&key, rows, &letters).await?;
             }
         }
@@ -132,7 +134,8 @@ impl Replay {
             }
         }
         rows.extend(first.take().map(|first| (first, decoder.finish())));
-        Ok(Outcome { replayed, rows, letters: letters.finish() })
+        let letters = letters.finish();
+        Ok(Outcome { replayed, rows, changed: letters != before, letters })
     }
 
     async fn write(

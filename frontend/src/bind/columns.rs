@@ -1,5 +1,5 @@
-//! Changes of a table's columns, and of the schema that they come from: the statement that it was created with becomes one that creates what it is to be, and is bound
-//! anew. So a table that was altered is what a table that is created so would be.
+//! Changes of a table's columns, and of the schema that they come from: the statement that it was created with becomes one that
+//! creates what it is to be, and is bound anew. So a table that was altered is what a table that is created so would be.
 
 use sqlparser::tokenizer::Location;
 use weir_common::catalog::{Encode, Impossible, NewTable, Source};
