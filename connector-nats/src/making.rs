@@ -5,8 +5,10 @@
 //!
 //! Under Interest retention messages go with the last consumer that wants them, so a **guard**, a consumer that nobody
 //! reads, keeps them while the durable is deleted and made again. Every reader has a guard of its own: another reader
-//! removes it only after it has made the durable anew and has learnt from a commit that its own term reigns. A guard stays
-//! for a while after that, because a request of an older reader may still be on its way.
+//! removes it only after it has made the durable anew, has seen the guard, and has learnt from a commit a while later that its own
+//! term still reigned then; a newer reader's guard it has never seen so. A guard stays for as long because a request of an older
+//! reader may still be on its way. For the same reason the name of a guard that is being removed is never used again: the server may
+//! get to the removal when the next guard of the name is there already, and a durable without a guard is being deleted.
 
 use std::time::Duration;
 
@@ -92,12 +94,25 @@ pub(crate) fn guard_name(durable: &str, unique: &str) -> String {
     format!("{durable}-guard-{}", unique.trim_start_matches("weir-"))
 }
 
-/// Removes all guards of a durable that Weir made for this owner.
-pub(crate) async fn remove_guards(api: &Api, stream: &str, durable: &str, owner: &str) -> Result<(), Error> {
+/// Removes the guards of a durable that Weir made for this owner, those that are `removable` by their names; returns the names of
+/// the others.
+pub(crate) async fn remove_guards(
+    api: &Api,
+    stream: &str,
+    durable: &str,
+    owner: &str,
+    removable: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, Error> {
+    let mut others = Vec::new();
     for info in api.consumers(stream).await? {
-        if consumer::owner(&info) == Some(owner) && retention::guards(&info) == Some(durable) {
+        if consumer::owner(&info) != Some(owner) || retention::guards(&info) != Some(durable) {
+            continue;
+        }
+        if removable(&info.name) {
             api.delete_consumer(stream, &info.name).await?;
+        } else {
+            others.push(info.name);
         }
     }
-    Ok(())
+    Ok(others)
 }

@@ -304,7 +304,7 @@ impl Check<'_> {
             let guard = guard_name(&name, &unique_name(api));
             made.extend([name.clone(), guard.clone()]);
             let info = making.remake(start, &guard).await?;
-            remove_guards(api, &options.stream, &name, owner).await?;
+            remove_guards(api, &options.stream, &name, owner, |_| true).await?;
             made.pop();
             return check_filters_understood(&config, &info.config, &name);
         }
@@ -323,7 +323,7 @@ impl Check<'_> {
         if self.retention != Retention::Interest {
             return Ok(());
         }
-        remove_guards(self.api, making.stream, making.name, self.owner).await?;
+        remove_guards(self.api, making.stream, making.name, self.owner, |_| true).await?;
         let guard = guard_name(making.name, &unique_name(self.api));
         made.push(guard.clone());
         making.put_guard(start, &guard).await

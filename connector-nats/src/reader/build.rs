@@ -5,6 +5,7 @@
 //! once its configuration is remembered, and made again with exactly that; where acknowledgements delete messages it never
 //! starts above the committed position.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_nats::Subscriber;
@@ -35,7 +36,7 @@ pub(super) struct Known {
     pub(super) anonymous: Option<String>,
     /// Up to here it was told what the stream no longer holds.
     pub(super) first_seq: u64,
-    /// The name of this reader's own guard.
+    /// The name of this reader's own guard, until it is removed.
     pub(super) guard: Option<String>,
     /// What was fetched and is not handed out yet.
     fetched: Fetched,
@@ -89,7 +90,7 @@ pub(super) struct Live {
     pub(super) form: Option<Form>,
     /// Subjects to check each message against, because the consumer does not filter.
     pub(super) selection: Option<Selection>,
-    /// Whether a guard is there that is to be removed once the term is known to reign.
+    /// Whether guards may be there, that are to be removed once the term is known to reign.
     pub(super) guarded: bool,
     name: String,
     created: String,
@@ -308,11 +309,23 @@ impl Live {
         (self.next_subject.clone(), self.inbox.clone(), body.to_string().into())
     }
 
-    /// Removes the guards of the consumer, unless somebody else has replaced it; whether they are gone.
-    pub(super) fn release(&self, api: Api, stream: String, owner: String) -> impl Future<Output = bool> + use<> {
+    /// Removes guards of the consumer by their names, unless somebody else has replaced it; the names of the others, if that is
+    /// known.
+    pub(super) fn release(
+        &self,
+        api: Api,
+        stream: String,
+        owner: String,
+        removable: HashSet<String>,
+    ) -> impl Future<Output = Option<Vec<String>>> + use<> {
         let standing = self.standing(api.clone(), stream.clone());
         let name = self.name.clone();
-        async move { standing.await == Standing::Ours && remove_guards(&api, &stream, &name, &owner).await.is_ok() }
+        async move {
+            if standing.await != Standing::Ours {
+                return None;
+            }
+            remove_guards(&api, &stream, &name, &owner, |guard| removable.contains(guard)).await.ok()
+        }
     }
 
     /// Asks the server which consumer bears the name now. The question leaves after everything sent before.

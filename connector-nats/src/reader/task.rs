@@ -4,6 +4,7 @@
 mod building;
 mod sending;
 
+use std::collections::{HashMap, HashSet};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,8 +33,8 @@ use crate::reply::Delivered;
 const BATCH_MESSAGES: usize = 8192;
 /// The messages of one batch; the last one may exceed it.
 const BATCH_BYTES: usize = 4 << 20;
-/// So long after the consumer was made its guard is kept: a reader of an older term, whose end it has not heard of, may
-/// delete the consumer once more. Meta takes a node for lost, and a node takes meta for lost, in a third of the time.
+/// So long after the consumer was made and the guard was seen it is kept: a reader of an older term, whose end it has not heard
+/// of, may delete the consumer once more. Meta takes a node for lost, and a node takes meta for lost, in a third of the time.
 const GUARD_KEPT_MS: Millis = 10_000;
 /// How often the task looks around when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
@@ -73,10 +74,10 @@ pub(super) struct Task {
     asking: Option<BoxFuture<'static, (Incarnation, Question, Standing)>>,
     /// A confirmation to ask for after that; a newer one stands for it.
     unconfirmed: Option<(Incarnation, u64)>,
-    /// The removal of the consumer's guard.
-    releasing: Option<BoxFuture<'static, bool>>,
-    /// When the consumer being read was made.
-    made_at: Millis,
+    /// The removal of the consumer's guards, as far as it is time for it; brings those that are left.
+    releasing: Option<BoxFuture<'static, Option<Vec<String>>>>,
+    /// When each guard of the consumer being read was seen first.
+    guards: HashMap<String, Millis>,
     /// A batch that waits for room in the queue; meanwhile nothing is read.
     pending: Option<Batch>,
     actions: Vec<Action>,
@@ -106,7 +107,7 @@ enum Woken {
     Commit,
     Attempted(Box<Attempted>),
     Answered(Incarnation, Question, Standing),
-    Released(bool),
+    Released(Option<Vec<String>>),
     Queued,
     Arrived(Option<async_nats::Message>),
     Acks,
@@ -135,7 +136,7 @@ impl Task {
             asking: None,
             unconfirmed: None,
             releasing: None,
-            made_at: 0,
+            guards: HashMap::new(),
             pending: None,
             actions: Vec::new(),
             acks: Vec::new(),
@@ -162,18 +163,16 @@ impl Task {
                 Woken::Commit => {
                     let position = self.handles.commits.borrow_and_update().position;
                     self.apply(Event::Committed { position }).await;
-                    self.release_guard();
+                    self.release_guards();
                 }
                 Woken::Attempted(attempted) => self.attempted(*attempted).await,
                 Woken::Answered(incarnation, question, standing) => {
                     self.asking = None;
                     self.answered(incarnation, question, standing).await;
                 }
-                Woken::Released(gone) => {
+                Woken::Released(left) => {
                     self.releasing = None;
-                    if let Some(live) = &mut self.live {
-                        live.guarded &= !gone;
-                    }
+                    self.note_guards(left);
                 }
                 Woken::Queued => {}
                 Woken::Arrived(first) => self.burst(first).await,
@@ -205,7 +204,7 @@ impl Task {
             (incarnation, question, standing) = maybe(&mut self.asking) => {
                 Woken::Answered(incarnation, question, standing)
             }
-            gone = maybe(&mut self.releasing) => Woken::Released(gone),
+            left = maybe(&mut self.releasing) => Woken::Released(left),
             permit = self.handles.out.reserve(), if self.pending.is_some() => match (permit, self.pending.take()) {
                 (Ok(permit), Some(batch)) => {
                     permit.send(batch);
@@ -372,15 +371,29 @@ impl Task {
         }
     }
 
-    /// A commit has come, so the term reigned when it was made. Nothing that an older reader did can have reached the server
-    /// later than a while after the consumer was made: the guard has done its duty.
-    fn release_guard(&mut self) {
-        let old = self.now() >= self.made_at + GUARD_KEPT_MS;
-        if let (Some(live), None, true) = (&self.live, &self.releasing, old)
-            && live.guarded
-        {
-            let (stream, owner) = (self.config.options.stream.clone(), self.config.owner.clone());
-            self.releasing = Some(live.release(self.api.clone(), stream, owner).boxed());
+    /// A commit has come, so the term reigned when it was made, and guards that were seen a while before are of no newer reader.
+    /// Nor can anything that an older reader did have reached the server later: they have done their duty.
+    fn release_guards(&mut self) {
+        let now = self.now();
+        let Some(live) = self.live.as_ref().filter(|live| live.guarded && self.releasing.is_none()) else { return };
+        let due = self.guards.iter().filter(|(_, seen)| **seen + GUARD_KEPT_MS <= now);
+        let due: HashSet<String> = due.map(|(name, _)| name.clone()).collect();
+        if due.is_empty() && !self.guards.is_empty() {
+            return;
+        }
+        // Whenever the server gets to it: no other guard may bear the name.
+        self.known.guard.take_if(|own| due.contains(own));
+        let (stream, owner) = (self.config.options.stream.clone(), self.config.owner.clone());
+        self.releasing = Some(live.release(self.api.clone(), stream, owner, due).boxed());
+    }
+
+    fn note_guards(&mut self, left: Option<Vec<String>>) {
+        let now = self.now();
+        if let (Some(left), Some(live)) = (left, &mut self.live) {
+            live.guarded = !left.is_empty();
+            let before = std::mem::take(&mut self.guards);
+            let seen = |name: &String| before.get(name).copied().unwrap_or(now);
+            self.guards = left.into_iter().map(|name| (name.clone(), seen(&name))).collect();
         }
     }
 

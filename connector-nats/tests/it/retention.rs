@@ -275,6 +275,52 @@ async fn guards_that_others_left_behind_go_and_those_of_a_dropped_table_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_guard_is_removed_only_if_it_was_there_a_while_and_its_name_is_not_used_again() {
+    let server = Server::start().await;
+    let js = server.jetstream().await;
+    let stream = create_stream(&js, RetentionPolicy::Interest).await;
+    let table = Table::create(&options(server.port, &[])).await;
+    let guards = async || {
+        let mut names = consumers(&stream).await;
+        names.retain(|name| name.starts_with(&format!("{DURABLE}-guard-")));
+        names
+    };
+    eventually("a guard is there", async || guards().await.len() == 1).await;
+    let first = guards().await;
+    let created = Instant::now();
+    // One of a newer reader, as it looks to this one: made when its own has nearly done its duty.
+    eventually("nine seconds to pass", async || {
+        table.commit();
+        created.elapsed() > Duration::from_secs(9)
+    })
+    .await;
+    let info = stream.consumer_info(&first[0]).await.expect("it is there");
+    let newer = format!("{DURABLE}-guard-newer");
+    let config = pull::Config {
+        durable_name: Some(newer.clone()),
+        filter_subject: info.config.filter_subject.clone(),
+        metadata: info.config.metadata.clone(),
+        ..Default::default()
+    };
+    stream.create_consumer(config).await.expect("it can be created");
+    eventually("the reader's own guard is gone", async || {
+        table.commit();
+        guards().await == [newer.clone()]
+    })
+    .await;
+    assert!(created.elapsed() > Duration::from_secs(10));
+    // The durable is made anew: with another guard than the one whose removal may still be on its way.
+    stream.delete_consumer(DURABLE).await.expect("it is there");
+    eventually("a guard is there", async || {
+        table.commit();
+        guards().await.len() == 2
+    })
+    .await;
+    assert!(!guards().await.contains(&first[0]));
+    ends_empty(&table, &stream, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_found_durable_of_an_interest_stream_is_guarded_from_create_on() {
     let server = Server::start().await;
     let js = server.jetstream().await;

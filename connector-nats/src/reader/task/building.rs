@@ -77,7 +77,7 @@ impl Task {
                         self.announce(&live);
                         self.live = Some(live);
                         self.publish_server();
-                        self.made_at = self.now();
+                        self.guards.clear();
                         Event::Built { incarnation, terms, position }
                     }
                     None => Event::Fetched { incarnation, position },
