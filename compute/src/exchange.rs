@@ -51,11 +51,20 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 512 << 20;
 pub(crate) struct Peers(HashMap<String, Channel>);
 
 impl Peers {
-    fn channel(&mut self, address: &str) -> Result<Channel, tonic::transport::Error> {
+    /// A connection to another node, made when it is first used.
+    ///
+    /// # Errors
+    /// If the address cannot be one.
+    pub(crate) fn channel(&mut self, address: &str) -> Result<Channel, tonic::transport::Error> {
         if let Some(channel) = self.0.get(address) {
             return Ok(channel.clone());
         }
-        let channel = channel(address)?;
+        let channel = Endpoint::from_shared(format!("http://{address}"))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .connect_lazy();
         self.0.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }
@@ -98,20 +107,6 @@ impl Peers {
         });
         outlet
     }
-}
-
-/// A connection to another node, made when it is first used.
-///
-/// # Errors
-/// If the address cannot be one.
-pub(crate) fn channel(address: &str) -> Result<Channel, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
-    Ok(endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .connect_lazy())
 }
 
 /// Sends until the actor or the receiver ends the stream.

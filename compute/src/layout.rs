@@ -8,6 +8,7 @@ use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Fields, SchemaRef};
 use arrow::error::ArrowError;
 use weir_common::catalog::{Column, Table, schema};
+use weir_common::error::Kind;
 
 use crate::{block, decode, row};
 
@@ -24,6 +25,17 @@ pub(crate) enum Error {
     Row(#[from] row::Error),
 }
 
+impl Error {
+    /// What it means for whoever reads.
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Error::Unknown { .. } | Error::Widen(_) => Kind::Corrupt,
+            Error::Block(error) => error.kind(),
+            Error::Row(error) => error.kind(),
+        }
+    }
+}
+
 /// The columns that are wanted of a table, of whatever layout it is stored in.
 pub(crate) struct Wanted {
     table: Arc<Table>,
@@ -37,6 +49,8 @@ pub(crate) struct Wanted {
 pub(crate) struct Layout {
     /// The stored columns.
     columns: Vec<Column>,
+    /// The schema of blocks of them.
+    blocks: SchemaRef,
     /// The places of those that are wanted.
     projection: Vec<usize>,
     /// Which of these each wanted column is made of; a column that was added later is made of none.
@@ -72,13 +86,13 @@ impl Layout {
             Some(projection.len() - 1)
         });
         let made_of = made_of.collect();
-        Layout { columns: stored.to_vec(), projection, made_of, schema: SchemaRef::clone(schema) }
+        let blocks = decode::block_schema(stored);
+        Layout { columns: stored.to_vec(), blocks, projection, made_of, schema: SchemaRef::clone(schema) }
     }
 
     /// The wanted columns of a block of this layout.
     pub(crate) fn read_block(&self, block: &bytes::Bytes) -> Result<RecordBatch, Error> {
-        let stored = decode::block_schema(&self.columns);
-        self.widen(&block::decode(block, &stored, Some(&self.projection))?)
+        self.widen(&block::decode(block, &self.blocks, Some(&self.projection))?)
     }
 
     /// A reader of rows of this layout. What it makes is widened by [`Layout::widen`].

@@ -15,12 +15,12 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tracing::info;
 use weir_common::catalog::{Table, dead_letter_columns};
 use weir_common::error::{Kind, chain};
-use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit};
+use weir_common::ids::{Epoch, Sequence, SlotId, SplitId, TableId, TableSplit};
 use weir_common::rpc;
 use weir_proto::exchange_client::ExchangeClient;
 use weir_proto::{MergeRequest, ReplayResponse};
@@ -28,7 +28,7 @@ use weir_proto::{MergeRequest, ReplayResponse};
 use crate::actor::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX};
 use crate::dead_letters::{self, Letters};
 use crate::decode::{Decoder, block_schema};
-use crate::exchange;
+use crate::exchange::Peers;
 use crate::node::plan::Route;
 use crate::scan::Serving;
 use crate::shuffle::{self, Entries, Shuffle};
@@ -48,8 +48,17 @@ pub(crate) struct Replay {
     letters: TableId,
     /// Of a keyed table.
     shuffle: Option<Shuffle>,
+    /// The ways to the slots that own keys, in the order of their vnodes.
+    owners: Vec<Owner>,
     decoders: HashMap<SplitId, Decoder>,
-    channels: Mutex<HashMap<String, Channel>>,
+}
+
+/// A slot that owns keys.
+enum Owner {
+    /// Of this node.
+    Local(slot::Handle),
+    /// Of another one.
+    Remote(SlotId, Channel),
 }
 
 /// What a block of dead letters becomes.
@@ -74,10 +83,16 @@ impl Replay {
         })?;
         let newest = slot.snapshots.borrow().last_key_value().map(|(_, snapshot)| snapshot.clone());
         let snapshot = newest.ok_or_else(ended)?;
-        let slots = || serving.routes.iter().map(|route| route.vnodes);
-        let shuffle = table.declared.is_keyed().then(|| Shuffle::new(&table, slots()));
-        let (decoders, channels) = (HashMap::new(), Mutex::default());
-        Ok(Replay { serving, slot, snapshot, table, letters, shuffle, decoders, channels })
+        let slots = serving.routes.iter().map(|route| route.vnodes);
+        let shuffle = table.declared.is_keyed().then(|| Shuffle::new(&table, slots));
+        let mut peers = Peers::default();
+        let owner = |route: &Route| match serving.slots.get(&route.slot) {
+            Some(slot) => Ok(Owner::Local(slot.clone())),
+            None => peers.channel(&route.address).map(|channel| Owner::Remote(route.slot, channel)),
+        };
+        let owners = serving.routes.iter().map(owner).collect::<Result<_, _>>();
+        let owners = owners.map_err(|error| rpc::Error::new(Kind::Internal, chain(&error)))?;
+        Ok(Replay { serving, slot, snapshot, table, letters, shuffle, owners, decoders: HashMap::new() })
     }
 
     /// Goes through all of them; what became a row stays one, however this ends.
@@ -169,33 +184,23 @@ impl Replay {
             let some = rows.slice(start, MERGED_ROWS_MAX.min(rows.num_rows() - start));
             let shuffle = self.shuffle.as_mut().expect("only rows of keyed tables are merged");
             let parts = shuffle.divide(&some);
-            let merged = parts.into_iter().map(|(part, entries)| self.merge_into(&self.serving.routes[part], entries));
+            let merged = parts.into_iter().map(|(part, entries)| self.merge_into(&self.owners[part], entries));
             epoch = try_join_all(merged).await?.into_iter().fold(epoch, Epoch::max);
         }
         Ok(epoch)
     }
 
-    async fn merge_into(&self, route: &Route, entries: Bytes) -> Result<Epoch, rpc::Error> {
-        if let Some(slot) = self.serving.slots.get(&route.slot) {
-            let entries = shuffle::entries(entries).expect("framed by this process");
-            return merge(slot, self.table.id, entries).await;
-        }
-        let channel = {
-            let mut channels = self.channels.lock().await;
-            match channels.get(&route.address) {
-                Some(channel) => channel.clone(),
-                None => {
-                    let channel =
-                        exchange::channel(&route.address).map_err(|error| self.failed(Kind::Internal, &error))?;
-                    channels.insert(route.address.clone(), channel.clone());
-                    channel
-                }
+    async fn merge_into(&self, owner: &Owner, entries: Bytes) -> Result<Epoch, rpc::Error> {
+        let table = self.table.id;
+        match owner {
+            Owner::Local(slot) => merge(slot, table, shuffle::entries(entries).expect("framed by this process")).await,
+            Owner::Remote(slot, channel) => {
+                let term = Some(self.serving.term.into());
+                let request = MergeRequest { term, slot: slot.0, table: table.0, entries };
+                let merged = ExchangeClient::new(channel.clone()).merge(request).await?;
+                Ok(Epoch(merged.into_inner().epoch))
             }
-        };
-        let request =
-            MergeRequest { term: Some(self.serving.term.into()), slot: route.slot.0, table: self.table.id.0, entries };
-        let merged = ExchangeClient::new(channel).merge(request).await?;
-        Ok(Epoch(merged.into_inner().epoch))
+        }
     }
 
     fn failed(&self, kind: Kind, error: &(dyn std::error::Error + 'static)) -> rpc::Error {

@@ -223,16 +223,6 @@ impl Scan {
     }
 }
 
-impl layout::Error {
-    fn kind(&self) -> Kind {
-        match self {
-            layout::Error::Unknown { .. } | layout::Error::Widen(_) => Kind::Corrupt,
-            layout::Error::Block(error) => error.kind(),
-            layout::Error::Row(error) => error.kind(),
-        }
-    }
-}
-
 /// Stored entries on their way to becoming batches.
 enum Gathering {
     /// Each is a block.

@@ -11,8 +11,8 @@ use weir_e2e::workload::Events;
 
 use crate::crash::NODE_LOST;
 use crate::support::{
-    Publishing, SOON, acknowledged, compare_events, create_events, events_options, publish_payloads, standalone,
-    standalone_with, wait_for,
+    Publishing, SOON, acknowledged, compare_events, create_events, events_options, publish_payloads, refuses,
+    standalone, standalone_with, wait_for,
 };
 
 const TOTAL: u64 = 40_000;
@@ -119,8 +119,7 @@ fn subjects_change_from_here_on_and_other_things_do_not() {
             ("TABLE none CONNECTOR WITH (on_gap = 'skip')", "42P01", "\"none\" does not exist"),
             ("TABLE t", "42601", "syntax error"),
         ] {
-            let refused = sql.refused(&format!("ALTER {statement}")).await?;
-            ensure!(refused.code().code() == code && refused.message().contains(named), "{statement}: {refused:?}");
+            refuses(&mut sql, &format!("ALTER {statement}"), code, named).await?;
         }
         sql.query("ALTER TABLE IF EXISTS none CONNECTOR WITH (on_gap = 'skip')").await?;
         wait_for(&mut sql, "SELECT sum(n) FROM t", 14, SOON).await

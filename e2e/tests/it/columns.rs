@@ -1,20 +1,12 @@
 //! `ALTER { TABLE | SOURCE } … ADD COLUMN`, `… ALTER COLUMN … TYPE`: columns of what is read and stored already.
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
-use weir_e2e::sql::Sql;
 use weir_e2e::weir::Cluster;
 
 use crate::crash::NODE_LOST;
-use crate::support::{LATE, SOON, events_options, publish_payloads, standalone, wait_for};
-
-/// A table or source of JSON with these columns.
-async fn create(sql: &mut Sql, nats: &Nats, relation: &str, columns: &str, more: &str) -> Result<()> {
-    let options = events_options(&nats.address());
-    sql.query(&format!("CREATE {relation} ({columns}) WITH ({options}{more}) FORMAT PLAIN ENCODE JSON")).await?;
-    Ok(())
-}
+use crate::support::{LATE, SOON, create_json, events_options, publish_payloads, refuses, standalone, wait_for};
 
 /// So many messages are published before each change, and after the last one.
 const PART: u64 = 4_000;
@@ -30,9 +22,9 @@ fn columns_are_added_and_widened_while_nodes_are_killed() {
         cluster.expect_warnings(&NODE_LOST);
         let mut sql = cluster.frontend.sql();
         let columns = "id bigint, n smallint, s struct<x int>";
-        create(&mut sql, &nats, "TABLE blocks", columns, "").await?;
-        create(&mut sql, &nats, "TABLE keyed", &format!("{columns}, PRIMARY KEY (id)"), "").await?;
-        create(&mut sql, &nats, "SOURCE source", columns, "").await?;
+        create_json(&mut sql, &nats, "TABLE blocks", columns, "").await?;
+        create_json(&mut sql, &nats, "TABLE keyed", &format!("{columns}, PRIMARY KEY (id)"), "").await?;
+        create_json(&mut sql, &nats, "SOURCE source", columns, "").await?;
         let changes = [
             "ADD COLUMN later varchar",
             "ALTER COLUMN n TYPE bigint, ALTER s SET DATA TYPE struct<x numeric, y varchar[]>",
@@ -96,7 +88,7 @@ fn a_failed_job_goes_on_where_it_was_once_its_columns_fit() {
         let (nats, weir) = standalone(sandbox).await?;
         weir.expect_warnings(&["job failed"]);
         let mut sql = weir.sql();
-        create(&mut sql, &nats, "TABLE t", "n int", ", on_error = 'fail'").await?;
+        create_json(&mut sql, &nats, "TABLE t", "n int", ", on_error = 'fail'").await?;
         publish_payloads(&nats, "events.a", &["{\"n\": 1}", "{\"n\": 3000000000}", "{\"n\": 2}"]).await?;
         wait_for(&mut sql, "SELECT count(*) FROM weir_catalog.jobs WHERE state = 'failed'", 1, SOON).await?;
         sql.query("ALTER TABLE t ALTER COLUMN n TYPE bigint").await?;
@@ -110,7 +102,7 @@ fn statements_find_a_table_whole_while_its_columns_change() {
     scenario("columns-read", async |sandbox| {
         let (nats, weir) = standalone(sandbox).await?;
         let mut sql = weir.sql();
-        create(&mut sql, &nats, "TABLE t", "n int", "").await?;
+        create_json(&mut sql, &nats, "TABLE t", "n int", "").await?;
         publish_payloads(&nats, "events.a", &["{\"n\": 1}", "{\"n\": 2}"]).await?;
         wait_for(&mut sql, "SELECT count(*) FROM t", 2, SOON).await?;
         let mut reading = weir.sql();
@@ -143,7 +135,7 @@ fn what_columns_cannot_become_is_said() {
     scenario("columns-refused", async |sandbox| {
         let (nats, weir) = standalone(sandbox).await?;
         let mut sql = weir.sql();
-        create(&mut sql, &nats, "TABLE t", "id int PRIMARY KEY, n bigint, s struct<x int>", "").await?;
+        create_json(&mut sql, &nats, "TABLE t", "id int PRIMARY KEY, n bigint, s struct<x int>", "").await?;
         let options = events_options(&nats.address());
         sql.query(&format!("CREATE TABLE raw INCLUDE offset WITH ({options}) FORMAT PLAIN ENCODE JSON")).await?;
         sql.query(&format!("CREATE TABLE bytes (b bytea) WITH ({options}) FORMAT PLAIN ENCODE BYTES")).await?;
@@ -168,8 +160,7 @@ fn what_columns_cannot_become_is_said() {
             ("SOURCE t ADD COLUMN a int", "42809", "is not a source"),
             ("TABLE none ADD COLUMN a int", "42P01", "\"none\" does not exist"),
         ] {
-            let refused = sql.refused(&format!("ALTER {statement}")).await?;
-            ensure!(refused.code().code() == code && refused.message().contains(named), "{statement}: {refused:?}");
+            refuses(&mut sql, &format!("ALTER {statement}"), code, named).await?;
         }
         sql.query("ALTER TABLE t ADD COLUMN IF NOT EXISTS n int").await?;
         sql.query("ALTER TABLE t ALTER COLUMN n TYPE bigint").await?;

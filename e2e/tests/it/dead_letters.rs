@@ -1,22 +1,13 @@
 //! What becomes of messages that are no row of their table.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use async_nats::HeaderMap;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
-use weir_e2e::sql::Sql;
 use weir_e2e::wait::eventually;
 use weir_e2e::weir::Cluster;
 
-use crate::support::{LATE, SOON, acknowledged, events_options, publish_payloads, standalone, wait_for};
-
-/// A table of numbers with more options.
-async fn create(sql: &mut Sql, nats: &Nats, name: &str, columns: &str, more: &str) -> Result<()> {
-    let options = events_options(&nats.address());
-    let statement = format!("CREATE TABLE {name} ({columns}) WITH ({options}{more}) FORMAT PLAIN ENCODE JSON");
-    sql.query(&statement).await?;
-    Ok(())
-}
+use crate::support::{LATE, SOON, acknowledged, create_json, events_options, publish_payloads, standalone, wait_for};
 
 #[test]
 fn a_bad_record_is_a_row_of_the_dead_letters() {
@@ -30,7 +21,7 @@ fn a_bad_record_is_a_row_of_the_dead_letters() {
         jetstream.publish_with_headers("events.a", headers, r#"{"n": "many"}"#.into()).await?.await?;
         publish_payloads(&nats, "events.b", &[r#"{"n": 2}"#, "no JSON", r#"{"n": 4}"#]).await?;
         let durable = ", consumer.durable_name = 'reader', consumer.ack_policy = 'explicit'";
-        create(&mut sql, &nats, "t", "n bigint", durable).await?;
+        create_json(&mut sql, &nats, "TABLE t", "n bigint", durable).await?;
         wait_for(&mut sql, "SELECT count(*) FROM t", 2, SOON).await?;
         let answer = sql
             .query(
@@ -53,7 +44,7 @@ fn a_bad_record_is_a_row_of_the_dead_letters() {
         let gone = sql.refused("SELECT * FROM dead_letters.t").await?;
         ensure!(gone.code().code() == "42P01", "{gone:?}");
         // The next table of the name has its own.
-        create(&mut sql, &nats, "t", "n varchar", "").await?;
+        create_json(&mut sql, &nats, "TABLE t", "n varchar", "").await?;
         wait_for(&mut sql, "SELECT count(*) FROM t", 3, SOON).await?;
         wait_for(&mut sql, "SELECT sequence FROM dead_letters.t", 3, SOON).await
     });
@@ -66,10 +57,10 @@ fn bad_records_are_skipped_or_fail_the_job_if_the_table_says_so() {
         weir.expect_warnings(&["skipped a bad record", "job failed"]);
         let mut sql = weir.sql();
         publish_payloads(&nats, "events.a", &[r#"{"n": 1}"#, r#"{"n": "many"}"#, r#"{"n": 3}"#]).await?;
-        create(&mut sql, &nats, "skipping", "n bigint", ", on_error = 'skip'").await?;
+        create_json(&mut sql, &nats, "TABLE skipping", "n bigint", ", on_error = 'skip'").await?;
         wait_for(&mut sql, "SELECT count(*) FROM skipping", 2, SOON).await?;
         wait_for(&mut sql, "SELECT count(*) FROM dead_letters.skipping", 0, SOON).await?;
-        create(&mut sql, &nats, "failing", "n bigint", ", on_error = 'fail'").await?;
+        create_json(&mut sql, &nats, "TABLE failing", "n bigint", ", on_error = 'fail'").await?;
         let error = eventually("the job to fail", SOON, async || {
             let answer =
                 sql.query("SELECT error FROM weir_catalog.jobs WHERE name = 'failing' AND state = 'failed'").await?;
@@ -103,8 +94,9 @@ fn dead_letters_are_there_exactly_once_under_kill_9() {
         let mut cluster = Cluster::start(sandbox, 1, 2).await?;
         cluster.expect_warnings(&["kept a bad record as a dead letter"]);
         let mut sql = cluster.frontend.sql();
-        create(&mut sql, &nats, "blocks", "n bigint", "").await?;
-        create(&mut sql, &nats, "keyed", "n bigint PRIMARY KEY", ", consumer.durable_name = 'keyed'").await?;
+        create_json(&mut sql, &nats, "TABLE blocks", "n bigint", "").await?;
+        create_json(&mut sql, &nats, "TABLE keyed", "n bigint PRIMARY KEY", ", consumer.durable_name = 'keyed'")
+            .await?;
         for round in 0..4 {
             let payload =
                 |n: u64| if n.is_multiple_of(5) { format!("{{\"n\": \"{n}\"}}x") } else { format!("{{\"n\": {n}}}") };

@@ -16,7 +16,7 @@ use weir_e2e::wait::{eventually, eventually_equal};
 use weir_e2e::weir::Weir;
 
 use crate::crash::NODE_LOST;
-use crate::support::{SOON, events_options, standalone, wait_for};
+use crate::support::{SOON, events_options, refuses, standalone, wait_for};
 
 const SCHEMA: &str = r#"syntax = "proto3";
 package livestream.schema;
@@ -329,8 +329,7 @@ fn a_schema_is_refreshed_or_replaced() {
             ("TABLE inferred ADD COLUMN a int".to_owned(), "0A000", "without a list of columns"),
             ("TABLE named ADD COLUMN a int".to_owned(), "42703", "column \"a\""),
         ] {
-            let refused = sql.refused(&format!("ALTER {statement}")).await?;
-            ensure!(refused.code().code() == code && refused.message().contains(named), "{statement}: {refused:?}");
+            refuses(&mut sql, &format!("ALTER {statement}"), code, named).await?;
         }
         std::fs::remove_file(folder.join("metrics.proto"))?;
         let refused = sql.refused("ALTER TABLE inferred REFRESH SCHEMA").await?;

@@ -8,7 +8,7 @@ use weir_e2e::wait::eventually;
 use weir_e2e::weir::Cluster;
 
 use crate::crash::NODE_LOST;
-use crate::support::{LATE, SOON, events_options, publish_payloads, standalone, wait_for};
+use crate::support::{LATE, SOON, events_options, publish_payloads, refuses, standalone, wait_for};
 
 const KEPT: &str = "kept a bad record as a dead letter";
 /// Larger than an integer.
@@ -86,8 +86,7 @@ fn dead_letters_become_rows_once_the_columns_fit() {
             ("TABLE none REPLAY DEAD LETTERS", "42P01", "\"none\" does not exist"),
             ("TABLE t REPLAY LETTERS", "42601", "syntax error"),
         ] {
-            let refused = sql.refused(&format!("ALTER {statement}")).await?;
-            ensure!(refused.code().code() == code && refused.message().contains(named), "{statement}: {refused:?}");
+            refuses(&mut sql, &format!("ALTER {statement}"), code, named).await?;
         }
         Ok(())
     });

@@ -170,6 +170,20 @@ pub(crate) async fn publish_payloads(nats: &Nats, subject: &str, payloads: &[&st
     Ok(())
 }
 
+/// Creates a table or source of JSON over the stream `EVENTS`: `relation` is `TABLE t`, say, and `more` begins with a comma.
+pub(crate) async fn create_json(sql: &mut Sql, nats: &Nats, relation: &str, columns: &str, more: &str) -> Result<()> {
+    let options = events_options(&nats.address());
+    sql.query(&format!("CREATE {relation} ({columns}) WITH ({options}{more}) FORMAT PLAIN ENCODE JSON")).await?;
+    Ok(())
+}
+
+/// Runs a statement that has to fail, with an SQLSTATE and with words that are part of the message.
+pub(crate) async fn refuses(sql: &mut Sql, statement: &str, code: &str, words: &str) -> Result<()> {
+    let refused = sql.refused(statement).await?;
+    ensure!(refused.code().code() == code && refused.message().contains(words), "{statement}: {refused:?}");
+    Ok(())
+}
+
 /// Waits until the query's only value is the wanted one.
 pub(crate) async fn wait_for(sql: &mut Sql, query: &str, wanted: u64, deadline: Duration) -> Result<()> {
     eventually_equal(query, deadline, wanted, async || sql.value::<u64>(query).await).await
