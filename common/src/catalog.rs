@@ -1,4 +1,4 @@
-//! Tables as users declared them. Serialised as JSON, they are the catalog entries of the metadata store and travel in
+//! Tables, sources and views as users declared them. Serialised as JSON, they are the catalog entries of the metadata store and travel in
 //! that form between nodes; a field added later needs a default.
 
 use std::collections::BTreeMap;
@@ -12,10 +12,10 @@ use crate::ids::{Sequence, SplitId, TableId};
 use crate::protobuf::MessageSchema;
 use crate::types::{SqlType, StructField};
 
-/// A validated `CREATE TABLE … WITH (connector = 'nats', …)`, before it has an id and start positions.
+/// A validated `CREATE TABLE … WITH (connector = 'nats', …)`, or of a source or a view, before it has an id and start positions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewTable {
-    /// Whether its rows are stored.
+    /// What it is.
     #[serde(default)]
     pub kind: RelationKind,
     /// Lower case unless it was quoted; tables live in the schema `public`.
@@ -26,20 +26,23 @@ pub struct NewTable {
     #[serde(default)]
     pub primary_key: Vec<usize>,
     /// Where the rows come from.
-    pub source: Source,
+    #[serde(rename = "source")]
+    pub input: Input,
     /// The statement as it was written, secrets included; never shown as it stands.
     pub sql: String,
 }
 
-/// Whether the rows of a relation are stored.
+/// What a relation is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RelationKind {
-    /// `CREATE TABLE`: a job reads them and stores them.
+    /// `CREATE TABLE`: a job reads its rows and stores them.
     #[default]
     Table,
-    /// `CREATE SOURCE`: they stay in the stream, and are read when a statement asks for them.
+    /// `CREATE SOURCE`: its rows stay in the stream. They are read when a statement asks for them, and for views.
     Source,
+    /// `CREATE MATERIALIZED VIEW`: a job makes its rows of those of a source, and stores them.
+    MaterializedView,
 }
 
 impl RelationKind {
@@ -48,6 +51,7 @@ impl RelationKind {
         match self {
             RelationKind::Table => "table",
             RelationKind::Source => "source",
+            RelationKind::MaterializedView => "materialized view",
         }
     }
 }
@@ -60,14 +64,16 @@ pub struct Column {
     /// Its type. Every column is nullable.
     #[serde(rename = "type")]
     pub ty: SqlType,
-    /// What of a message it is filled with.
+    /// What it is filled with.
     pub origin: Origin,
 }
 
-/// What of a message a column is filled with.
+/// What a column is filled with: what of a message, unless it is a view's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
+    /// What the query of a view makes of its source's columns.
+    Expression,
     /// The field of the payload that bears the column's name.
     Payload,
     /// `INCLUDE offset`: the stream sequence in decimal, a varchar.
@@ -98,7 +104,29 @@ impl Origin {
     }
 }
 
-/// Where a table's rows come from.
+/// Where a relation's rows come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Input {
+    /// From a stream: those of a table or a source.
+    Stream(Source),
+    /// From another relation: those of a view.
+    Relation(Reads),
+}
+
+/// What a view reads. How its rows are made of that says its statement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    /// The source.
+    pub relation: TableId,
+    /// What the view's statement calls it.
+    pub name: String,
+    /// Those of its columns that the view needs, in their order, as they were when the view was created. As long as it is
+    /// there, they stay so.
+    pub columns: Vec<Column>,
+}
+
+/// What a relation's rows come from if that is a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// The options of WITH, keys in lower case, values as written without their quotes. `connector` is `nats`.
@@ -123,7 +151,7 @@ pub enum Encode {
     HeadersOnly,
 }
 
-/// A table of the catalog.
+/// A table, source or view of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
     /// Its id, never reused.
@@ -131,7 +159,7 @@ pub struct Table {
     /// What was declared.
     #[serde(flatten)]
     pub declared: NewTable,
-    /// Its splits with the positions at which they start, resolved when the table was created.
+    /// Its splits with the positions at which they start, resolved when the table was created; a view's are its source's.
     pub splits: Vec<SplitStart>,
     /// Whether its job runs.
     pub state: JobState,
@@ -175,9 +203,19 @@ impl Table {
         self.declared.schema()
     }
 
-    /// Whether a job reads it: that of a table that has not failed.
-    pub fn runs(&self) -> bool {
-        self.declared.kind == RelationKind::Table && self.state == JobState::Running
+    /// Whether a job keeps it up to date: a table or view does that has not failed, and of which nothing has failed that it reads.
+    /// `other`: the relation of an id.
+    pub fn runs<'a>(&self, other: impl FnOnce(TableId) -> Option<&'a Table>) -> bool {
+        let fed = match self.declared.reads() {
+            Some(reads) => other(reads.relation).is_some_and(|source| source.state == JobState::Running),
+            None => self.declared.kind != RelationKind::Source,
+        };
+        fed && self.state == JobState::Running
+    }
+
+    /// The relation whose splits are read for it: a view's source, else itself.
+    pub fn read(&self) -> TableId {
+        self.declared.reads().map_or(self.id, |reads| reads.relation)
     }
 
     /// The number of the layout that its rows are written in now.
@@ -232,6 +270,22 @@ pub fn dead_letter_columns() -> Vec<Column> {
 }
 
 impl NewTable {
+    /// The stream that its rows come from; a view has none of its own.
+    pub fn stream(&self) -> Option<&Source> {
+        match &self.input {
+            Input::Stream(source) => Some(source),
+            Input::Relation(_) => None,
+        }
+    }
+
+    /// What it reads of another relation, if it is a view.
+    pub fn reads(&self) -> Option<&Reads> {
+        match &self.input {
+            Input::Stream(_) => None,
+            Input::Relation(reads) => Some(reads),
+        }
+    }
+
     /// Whether a message replaces the row of an earlier one that has its key.
     pub fn is_keyed(&self) -> bool {
         !self.primary_key.is_empty()
@@ -248,7 +302,8 @@ impl NewTable {
     /// # Errors
     /// [`Impossible`], the first of the changes that cannot be.
     pub fn check_change(&self, after: &NewTable) -> Result<(), Impossible> {
-        if mem::discriminant(&self.source.encode) != mem::discriminant(&after.source.encode) {
+        let encode = |table: &NewTable| table.stream().map(|source| mem::discriminant(&source.encode));
+        if encode(self) != encode(after) {
             return Err(Impossible::Encoding);
         }
         for column in &self.columns {

@@ -7,6 +7,7 @@
 //! * [`decimal`] and [`interval`]: values that Arrow reads differently than PostgreSQL;
 //! * [`protobuf`]: the schemas of messages, and which column a field fits into;
 //! * [`catalog`]: what a user declared, as it is kept in the metadata store;
+//! * [`view`]: how rows of a source become rows of a view;
 //! * [`head`]: the durable truth of a cluster: the committed epoch and where its state lies;
 //! * [`error`]: the five kinds of failure that retry policy reads;
 //! * [`rpc`]: how an error crosses a process boundary;
@@ -24,6 +25,8 @@ pub mod interval;
 pub mod protobuf;
 
 pub mod catalog;
+pub mod view;
+
 pub mod head;
 
 pub mod error;

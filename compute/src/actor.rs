@@ -1,42 +1,50 @@
-//! An actor: one split of one table, from messages to what is stored. Its task owns the reader and the decoder; barriers
-//! reach it from the node; what it writes, and barriers, leave it for its slot or, if the table is keyed, for all slots.
+//! An actor: one split of a table, or of a source for all views over it, from messages to what is stored. Its task owns
+//! the readers and the decoders; barriers reach it from the node; what it writes, and barriers, leave it for its slot or, if a
+//! table is keyed, for all slots.
 //!
-//! A message that is no row of the table becomes a row of its dead letters, unless the table's options say otherwise.
+//! What is stored for each relation is an `output`; to the slots it is a writer of its own, whoever it shares the reading
+//! with. An output that begins behind the others has a `reading` of its own until it has caught up (`Readings`).
 //!
-//! Invariant: when the actor delivers the barrier of an epoch with a position, every row below the position was sent
-//! before, to whichever slot, and no row at or above it was.
+//! A message that is no row of the relation becomes a row of its dead letters, unless its options say otherwise.
+//!
+//! Invariant: when the actor delivers the barrier of an epoch for an output with a position, every row below the position
+//! was sent before, to whichever slot, and no row at or above it was.
 //!
 //! It cannot hold a checkpoint up for ever: it waits for credits only in an epoch whose predecessors it has delivered
 //! everywhere. Of all actors, take one in the oldest open epoch: everything before was delivered by all, so every slot
 //! can seal it, applies what this actor wrote, and gives its credits back.
 
-use std::collections::VecDeque;
+mod output;
+mod reading;
+
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use opentelemetry::KeyValue;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use futures::future::select_all;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{info, warn};
 use weir_common::catalog::Table;
-use weir_common::ids::{Epoch, Sequence, TableSplit, TermId, VnodeRange};
+use weir_common::error::chain;
+use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TermId};
 use weir_common::task::{Group, OnFailure};
-use weir_connector_nats::options::{OnError, stream_of};
-use weir_connector_nats::{Batch, Control, Options, Reader, ReaderConfig};
+use weir_common::view::Compile;
+use weir_connector_nats::Options;
 
-use crate::dead_letters::DeadLetters;
-use crate::decode::{BadRecord, Decoder};
-use crate::metrics::{self, Metrics};
+pub(crate) use output::Attachment;
+use output::Output;
+use reading::{Reading, Said};
+
+use crate::decode::BadRecord;
+use crate::metrics::Metrics;
 use crate::node::state::Event;
 use crate::node::task::Inputs;
-use crate::outlet::{Closed, Outlet};
-use crate::shuffle::Shuffle;
-use crate::state::keys::BlockKey;
-use crate::tail::Tail;
+use crate::readings::{Moved, Place, ReadingId, Readings};
+use crate::splits::ReadSplit;
 
 /// A block is closed at this many rows or bytes, whichever comes first.
 pub(crate) const BLOCK_ROWS_MAX: usize = 8192;
@@ -46,81 +54,74 @@ pub(crate) const BLOCK_BYTES_MAX: usize = 1 << 20;
 const INBOX_MAX: usize = 16;
 /// At most one bad record in this time is logged.
 const BAD_RECORD_LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// How often the server is asked whether anything is left for a reading that is behind.
+const ASK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What an actor is told.
-#[derive(Clone, Copy, Debug)]
 pub(crate) enum Message {
     /// The epoch ends here.
     Barrier(Epoch),
-    /// The epoch ends here, and with it the actor: its table was dropped.
-    Last(Epoch),
+    /// The epoch ends here, and with it what is stored for a relation: it was dropped. If there is no other, so does the actor.
+    Last(TableId, Epoch),
     /// The epoch is committed.
     Committed(Epoch),
+    /// A view over the source is to be fed from here on.
+    Attach(Box<Attachment>),
 }
 
 /// What an actor is made of.
 pub(crate) struct Config {
     pub(crate) term: TermId,
-    pub(crate) table: Arc<Table>,
-    pub(crate) split: TableSplit,
-    /// The next sequence to read.
-    pub(crate) position: Sequence,
+    /// The table or source that is read.
+    pub(crate) relation: Arc<Table>,
+    pub(crate) split: SplitId,
     /// The committed epoch before the first that the actor writes.
     pub(crate) epoch: Epoch,
     pub(crate) cluster: String,
-    /// The ways to the slots that it writes to: every slot if the table is keyed, else the actor's own.
-    pub(crate) outlets: Vec<Outlet>,
     pub(crate) node: Inputs,
     pub(crate) metrics: Metrics,
+    pub(crate) compiler: Arc<dyn Compile>,
+}
+
+/// What all readings of an actor need.
+struct Shared {
+    config: Config,
+    options: Arc<Options>,
+    /// The readers belong to it.
+    group: Group,
+    bad_records: BadRecordLog,
 }
 
 /// An actor's task.
 struct Actor {
-    config: Config,
-    options: Arc<Options>,
-    reader: Reader,
-    decoder: Decoder,
-    storage: Storage,
-    dead_letters: Option<DeadLetters>,
+    shared: Shared,
     inbox: mpsc::Receiver<Message>,
-    /// The next sequence to decode.
-    position: Sequence,
-    /// The sequence of the first row in the decoder.
-    first: Sequence,
     /// The epoch that is open.
     epoch: Epoch,
-    /// Positions at barriers that are not committed yet.
-    barriers: VecDeque<(Epoch, Sequence)>,
-    labels: [KeyValue; 1],
-    bad_records: BadRecordLog,
-    bad_count: Arc<AtomicU64>,
-    /// Whether a checkpoint that shows the first rows was asked for.
-    started: bool,
-    /// Whether the node was told that reading cannot go on.
-    failed: bool,
-    /// Fetched once the last barrier was delivered: then nothing is read any more.
+    readings: Readings,
+    front: Reading,
+    behind: BTreeMap<ReadingId, Reading>,
+    /// What is read, for those who want to see it.
+    observed: watch::Sender<Vec<ReadSplit>>,
+    /// Which of several readings is heard first.
+    turn: usize,
+    ask: Interval,
+    /// The question under way whether anything is left for a reading.
+    asked: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    /// Given once the last barrier was delivered: then nothing is read any more.
     last: Option<Epoch>,
 }
 
-/// How rows are stored.
-enum Storage {
-    /// As blocks, in the actor's own slot.
-    Blocks(Tail),
-    /// Each by itself, in the slot that owns its key.
-    Rows(Box<Shuffle>),
+/// Whether anything is left for a reading.
+struct Answer {
+    id: ReadingId,
+    /// Where its reader was when the server was asked, and where the front was.
+    handed: Sequence,
+    front: Sequence,
+    is_through: bool,
 }
 
-impl Storage {
-    fn new(table: &Table, outlets: &[Outlet]) -> Storage {
-        if !table.declared.is_keyed() {
-            return Storage::Blocks(Tail::new(table.layout()));
-        }
-        let slots = outlets.iter().map(|outlet| outlet.vnodes);
-        Storage::Rows(Box::new(Shuffle::new(table, slots)))
-    }
-}
-
-/// What is stored of a table is not understood, although it was when the table was created.
+/// What is stored of a relation is not understood, although it was when the relation was created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotUnderstood {
     /// The options of WITH.
@@ -129,251 +130,279 @@ pub(crate) enum NotUnderstood {
     /// The schema of its messages.
     #[error("the stored schema of the messages cannot be used")]
     Schema(#[from] weir_common::protobuf::Error),
+    /// A view has no splits.
+    #[error("\"{0}\" reads no stream")]
+    NoStream(String),
 }
 
 /// A running actor.
 pub(crate) struct Handle {
     pub(crate) inbox: mpsc::Sender<Message>,
-    /// What can be asked of its reader.
-    pub(crate) reader: Control,
-    /// How many messages were no row of the table.
-    pub(crate) bad_records: Arc<AtomicU64>,
+    /// What it reads, and can be asked about it.
+    pub(crate) observed: watch::Receiver<Vec<ReadSplit>>,
 }
 
-/// Starts an actor in `group`.
+/// Starts an actor in `group` that feeds `outputs`, of which there is at least one.
 ///
 /// # Errors
-/// If what is stored of the table is not understood by this version.
-pub(crate) fn spawn(config: Config, group: &Group) -> Result<Handle, NotUnderstood> {
-    let options = Arc::new(Options::parse(&config.table.declared.source.options)?);
-    let owner = format!("{}/{}", config.cluster, config.table.declared.name);
-    let reader = Reader::spawn(
-        ReaderConfig {
-            options: Arc::clone(&options),
-            split: config.split.split.clone(),
-            position: config.position,
-            stream_created: stream_created(&config),
-            stored: true,
-            owner,
-        },
-        group,
-    );
+/// If what is stored of the relation is not understood by this version.
+pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> Result<Handle, NotUnderstood> {
+    let declared = &config.relation.declared;
+    let source = declared.stream().ok_or_else(|| NotUnderstood::NoStream(declared.name.clone()))?;
+    let options = Arc::new(Options::parse(&source.options)?);
+    let position = outputs.iter().map(|output| output.position).max().expect("an actor has an output");
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
-    let decoder = Decoder::of(&config.table.declared, &config.split.split.0)?;
-    let (control, bad_count) = (reader.control(), Arc::<AtomicU64>::default());
+    let mut ask = interval(ASK_INTERVAL);
+    ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let epoch = config.epoch.next();
+    let shared = Shared { config, options, group: group.clone(), bad_records: BadRecordLog::default() };
+    let front = Reading::front(&shared, position)?;
+    let (observed, observer) = watch::channel(vec![front.observed()]);
     let actor = Actor {
-        bad_count: Arc::clone(&bad_count),
-        options,
-        reader,
-        decoder,
-        storage: Storage::new(&config.table, &config.outlets),
-        dead_letters: DeadLetters::new(&config.table, &config.split.split),
+        shared,
         inbox,
-        position: config.position,
-        first: config.position,
-        epoch: config.epoch.next(),
-        barriers: VecDeque::new(),
-        labels: [metrics::table(&config.table.declared.name)],
-        bad_records: BadRecordLog::default(),
-        started: false,
-        failed: false,
+        epoch,
+        readings: Readings::new(position),
+        front,
+        behind: BTreeMap::new(),
+        observed,
+        turn: 0,
+        ask,
+        asked: None,
         last: None,
-        config,
     };
-    group.spawn("actor", OnFailure::Log, actor.run(group.token().clone()));
-    Ok(Handle { inbox: sender, reader: control, bad_records: bad_count })
+    group.spawn("actor", OnFailure::Log, actor.run(outputs, group.token().clone()));
+    Ok(Handle { inbox: sender, observed: observer })
 }
 
-/// When the stream of the actor's split was created, if the catalog says so.
-fn stream_created(config: &Config) -> Option<String> {
-    let start = config.table.splits.iter().find(|start| start.split == config.split.split);
-    start.and_then(|start| start.stream_created.clone())
+impl Shared {
+    /// Tells the node.
+    async fn tell(&self, event: Event) {
+        self.config.node.send(event).await;
+    }
+
+    fn log_bad_record(&mut self, sequence: u64, bad: &BadRecord, what: &str) {
+        self.bad_records.log(&self.config.relation, sequence, bad, what);
+    }
+}
+
+/// What happens to an actor.
+enum Heard {
+    Message(Message),
+    Reading(Place, Said),
+    /// A reading that is behind may have nothing left.
+    Ask,
+    Answer(Answer),
 }
 
 impl Actor {
-    async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
-        cancel.run_until_cancelled(self.serve()).await;
+    async fn run(
+        mut self,
+        outputs: Vec<Attachment>,
+        cancel: CancellationToken,
+    ) -> Result<(), std::convert::Infallible> {
+        cancel.run_until_cancelled(self.serve(outputs)).await;
         Ok(())
     }
 
-    /// Serves until the table is dropped, or the slot goes away, which the node is told by the slot itself.
-    async fn serve(&mut self) -> () {
-        let control = self.reader.control();
+    /// Serves until nothing is to be stored any more, or the slot goes away, which the node is told by the slot itself.
+    async fn serve(&mut self, outputs: Vec<Attachment>) -> () {
+        for output in outputs {
+            if self.attach(output).await.is_break() {
+                return;
+            }
+        }
         loop {
-            tokio::select! {
-                biased;
-                Some(message) = self.inbox.recv() => {
-                    if self.take(message).await.is_break() {
-                        return;
-                    }
-                }
-                () = control.wants_checkpoint() => {
-                    self.config.node.send(Event::CheckpointWanted(self.config.term)).await;
-                }
-                error = control.failed(), if !self.failed => {
-                    self.failed = true;
-                    self.config.node.send(Event::JobFailed(self.config.term, self.config.table.id, error)).await;
-                }
-                batch = self.reader.next(), if self.last.is_none() => {
-                    if self.decode(batch).await.is_break() {
-                        return;
-                    }
-                }
+            let heard = self.hear().await;
+            if self.take(heard).await.is_break() {
+                return;
             }
         }
     }
 
-    async fn take(&mut self, message: Message) -> ControlFlow<()> {
-        match message {
-            Message::Barrier(epoch) => return self.barrier(epoch).await,
-            Message::Last(epoch) => {
-                self.last = Some(epoch);
-                return self.barrier(epoch).await;
+    async fn hear(&mut self) -> Heard {
+        let (reads, behind) = (self.last.is_none(), !self.behind.is_empty());
+        tokio::select! {
+            biased;
+            Some(message) = self.inbox.recv() => Heard::Message(message),
+            answer = async { self.asked.as_mut().expect("something is asked").await }, if self.asked.is_some() => {
+                self.asked = None;
+                Heard::Answer(answer)
             }
-            Message::Committed(epoch) => {
-                let mut position = None;
-                while let Some((oldest, reached)) = self.barriers.front().copied()
-                    && oldest <= epoch
-                {
-                    position = Some(reached);
-                    self.barriers.pop_front();
-                }
-                if let Some(position) = position {
-                    self.reader.committed(position);
-                }
-                if self.last.is_some_and(|last| last <= epoch) {
+            _ = self.ask.tick(), if behind && self.asked.is_none() => Heard::Ask,
+            (place, said) = said(&mut self.front, &mut self.behind, &mut self.turn), if reads => {
+                Heard::Reading(place, said)
+            }
+        }
+    }
+
+    async fn take(&mut self, heard: Heard) -> ControlFlow<()> {
+        match heard {
+            Heard::Message(Message::Barrier(epoch)) => self.barrier(epoch).await,
+            Heard::Message(Message::Last(table, epoch)) => {
+                self.barrier(epoch).await?;
+                self.detach(table, epoch);
+                ControlFlow::Continue(())
+            }
+            Heard::Message(Message::Committed(epoch)) => {
+                self.front.committed(epoch);
+                self.behind.values_mut().for_each(|reading| reading.committed(epoch));
+                match self.last {
                     // The reader acknowledges what is committed and ends; meta removes its consumer.
-                    return ControlFlow::Break(());
+                    Some(last) if last <= epoch => ControlFlow::Break(()),
+                    _ => ControlFlow::Continue(()),
+                }
+            }
+            Heard::Message(Message::Attach(output)) => self.attach(*output).await,
+            Heard::Reading(place, Said::Batch(batch)) => {
+                let (end, epoch) = (self.readings.end(place), self.epoch);
+                let reading = match place {
+                    Place::Front => &mut self.front,
+                    Place::Behind(id) => self.behind.get_mut(&id).expect("it was just heard"),
+                };
+                reading.decode(&batch, end, epoch, &mut self.shared).await?;
+                self.moved(place, batch.position).await
+            }
+            Heard::Reading(_, Said::CheckpointWanted) => {
+                self.shared.tell(Event::CheckpointWanted(self.shared.config.term)).await;
+                ControlFlow::Continue(())
+            }
+            Heard::Reading(place, Said::Failed(error)) => {
+                let job = match place {
+                    Place::Front => self.shared.config.relation.id,
+                    Place::Behind(id) => self.behind[&id].known_as().table,
+                };
+                self.shared.tell(Event::JobFailed(self.shared.config.term, job, error)).await;
+                ControlFlow::Continue(())
+            }
+            Heard::Ask => {
+                self.ask();
+                ControlFlow::Continue(())
+            }
+            Heard::Answer(Answer { id, handed, front, is_through }) => {
+                // What came meanwhile may be followed by more.
+                match self.behind.get(&id) {
+                    Some(reading) if is_through && reading.handed().0 == handed => {
+                        self.moved(Place::Behind(id), front).await
+                    }
+                    _ => ControlFlow::Continue(()),
                 }
             }
         }
-        ControlFlow::Continue(())
     }
 
     async fn barrier(&mut self, epoch: Epoch) -> ControlFlow<()> {
-        if self.close_block().await.is_break() || self.close_dead_letters().await.is_break() {
-            return ControlFlow::Break(());
+        let Actor { shared, readings, front, behind, .. } = self;
+        // Blocks that are closed now are of the epoch that ends.
+        front.barrier(epoch, readings.front(), shared).await?;
+        for (id, reading) in behind {
+            reading.barrier(epoch, readings.position(Place::Behind(*id)), shared).await?;
         }
-        self.barriers.push_back((epoch, self.position));
         self.epoch = epoch.next();
-        for outlet in &self.config.outlets {
-            if let Err(Closed) = outlet.barrier(&self.config.split, epoch, self.position).await {
-                return ControlFlow::Break(());
-            }
-        }
         ControlFlow::Continue(())
     }
 
-    /// Decodes a batch. Rows gather in the decoder until a block is full or a barrier comes.
-    async fn decode(&mut self, batch: Batch) -> ControlFlow<()> {
-        let (mut rows, mut bytes) = (0, 0);
-        for message in &batch.messages {
-            if self.decoder.is_empty() {
-                self.first = Sequence(message.sequence);
-            }
-            let before = self.decoder.len();
-            match self.decoder.append(message) {
-                Ok(()) => rows += (self.decoder.len() - before) as u64,
-                Err(bad) if self.reject(message, &bad).await.is_break() => return ControlFlow::Break(()),
-                Err(_) => {}
-            }
-            bytes += message.payload.len() as u64;
-            self.position = Sequence(message.sequence + 1);
-            let full = self.decoder.len() >= BLOCK_ROWS_MAX || self.decoder.bytes() >= BLOCK_BYTES_MAX;
-            if full && self.close_block().await.is_break() {
+    /// Begins to feed an output.
+    async fn attach(&mut self, attachment: Attachment) -> ControlFlow<()> {
+        let (position, table) = (attachment.position, Arc::clone(&attachment.table));
+        let Config { relation, split, compiler, term, .. } = &self.shared.config;
+        let output = match Output::new(attachment, (relation, split), compiler.as_ref()).await {
+            Ok(output) => output,
+            Err(error) => {
+                self.shared.tell(Event::JobFailed(*term, table.id, chain(&error))).await;
                 return ControlFlow::Break(());
             }
-        }
-        // Later than the last message if what follows it is known to hold nothing for this split.
-        self.position = batch.position;
-        if rows > 0 && !self.started {
-            // Whoever waits for the table, or for it to go on after a crash, need not wait for the next barrier too.
-            self.started = true;
-            self.config.node.send(Event::CheckpointWanted(self.config.term)).await;
-        }
-        self.config.metrics.rows.add(rows, &self.labels);
-        self.config.metrics.bytes.add(bytes, &self.labels);
-        ControlFlow::Continue(())
-    }
-
-    /// Does with a bad record what the table's options say.
-    async fn reject(&mut self, message: &weir_connector_nats::Message, bad: &BadRecord) -> ControlFlow<()> {
-        self.config.metrics.bad_records.add(1, &self.labels);
-        self.bad_count.fetch_add(1, Ordering::Relaxed);
-        let table = &self.config.table;
-        match (self.options.on_error, &mut self.dead_letters) {
-            (OnError::Fail, _) => {
-                let stream = stream_of(&self.config.split.split);
-                let error = format!("message {} of stream \"{stream}\": {bad}", message.sequence);
-                let failed = Event::JobFailed(self.config.term, table.id, error);
-                self.config.node.send(failed).await;
-                // The term is about to end, and the next one leaves the job out: nothing of the message is committed.
-                return ControlFlow::Break(());
-            }
-            (OnError::DeadLetter, Some(dead_letters)) => {
-                self.bad_records.log(table, message.sequence, bad, "kept a bad record as a dead letter");
-                dead_letters.append(message, bad);
-                if dead_letters.bytes() >= BLOCK_BYTES_MAX {
-                    return self.close_dead_letters().await;
-                }
-            }
-            (OnError::Skip, _) | (OnError::DeadLetter, None) => {
-                self.bad_records.log(table, message.sequence, bad, "skipped a bad record");
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// Sends dead letters on their way, to a slot of this node.
-    async fn close_dead_letters(&mut self) -> ControlFlow<()> {
-        let Some(dead_letters) = &mut self.dead_letters else { return ControlFlow::Continue(()) };
-        let own = self.config.outlets.iter().find(|outlet| outlet.is_local()).expect("the actor's slot is on its node");
-        let Some((key, value)) = dead_letters.close(vnode(own.vnodes, self.epoch)) else {
-            return ControlFlow::Continue(());
         };
-        match own.write_entry(&self.config.split, key, value).await {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(Closed) => ControlFlow::Break(()),
+        match self.readings.attach(position) {
+            Place::Front => {
+                // What was read before is not the output's.
+                self.front.close_block(self.epoch, &self.shared).await?;
+                self.front.outputs.push(output);
+            }
+            Place::Behind(id) => match Reading::behind(&self.shared, position, output) {
+                Ok(reading) => {
+                    info!(view = table.declared.name, %position, front = %self.readings.front(), "a view begins to catch up");
+                    self.behind.insert(id, reading);
+                }
+                Err(error) => {
+                    self.shared.tell(Event::JobFailed(*term, table.id, chain(&error))).await;
+                    return ControlFlow::Break(());
+                }
+            },
         }
+        self.publish();
+        ControlFlow::Continue(())
     }
 
-    /// Sends the rows in the decoder on their way. Waits for credits while the actor is far ahead of a seal.
-    async fn close_block(&mut self) -> ControlFlow<()> {
-        if self.decoder.is_empty() {
+    /// Stores nothing more for a relation.
+    fn detach(&mut self, table: TableId, epoch: Epoch) {
+        self.front.outputs.retain(|output| output.id() != table);
+        let of_it = |reading: &Reading| reading.known_as().table == table;
+        if let Some(id) = self.behind.iter().find(|(_, reading)| of_it(reading)).map(|(id, _)| *id) {
+            self.behind.remove(&id);
+            self.readings.detach(id);
+        }
+        if self.front.outputs.is_empty() && self.behind.is_empty() {
+            self.last = Some(epoch);
+        }
+        self.publish();
+    }
+
+    /// A reading has got everything below `position`.
+    async fn moved(&mut self, place: Place, position: Sequence) -> ControlFlow<()> {
+        let id = match place {
+            Place::Front => {
+                self.readings.advance(position);
+                return ControlFlow::Continue(());
+            }
+            Place::Behind(id) => id,
+        };
+        if self.readings.catch_up(id, position) == Moved::Behind {
             return ControlFlow::Continue(());
         }
-        let rows = self.decoder.finish();
-        match self.store(rows).await {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(Closed) => ControlFlow::Break(()),
+        let mut reading = self.behind.remove(&id).expect("it has just moved");
+        // Of what was read by now its output has had everything, by itself.
+        reading.close_block(self.epoch, &self.shared).await?;
+        self.front.close_block(self.epoch, &self.shared).await?;
+        for output in &reading.outputs {
+            info!(view = output.name(), position = %self.readings.front(), "a view has caught up");
         }
+        self.front.outputs.append(&mut reading.outputs);
+        self.publish();
+        ControlFlow::Continue(())
     }
 
-    async fn store(&mut self, rows: RecordBatch) -> Result<(), Closed> {
-        let (table, actor, outlets) = (self.config.table.id, &self.config.split, &self.config.outlets);
-        match &mut self.storage {
-            Storage::Blocks(tail) => {
-                let [own] = outlets.as_slice() else { unreachable!("blocks go to the actor's own slot") };
-                let vnode = vnode(own.vnodes, self.epoch);
-                let key = || BlockKey { table, vnode, split: actor.split.clone(), sequence: self.first }.encode();
-                let (key, value) = tail.close(key, rows);
-                own.write_entry(actor, key, value).await
-            }
-            Storage::Rows(shuffle) => {
-                for (part, entries) in shuffle.divide(&rows) {
-                    outlets[part].write(actor, entries).await?;
-                }
-                Ok(())
-            }
-        }
+    /// Asks for one of the readings that are behind, in turn, whether the server has anything left.
+    fn ask(&mut self) {
+        self.turn = self.turn.wrapping_add(1);
+        let place = self.turn.checked_rem(self.behind.len()).unwrap_or_default();
+        let Some((id, reading)) = self.behind.iter().nth(place) else { return };
+        let (id, front, (handed, control)) = (*id, self.readings.front(), reading.handed());
+        let control = control.clone();
+        self.asked = Some(Box::pin(async move {
+            let is_through = control.is_through(handed).await;
+            Answer { id, handed, front, is_through }
+        }));
+    }
+
+    fn publish(&self) {
+        let readings = std::iter::once(&self.front).chain(self.behind.values());
+        self.observed.send_replace(readings.map(Reading::observed).collect());
     }
 }
 
-/// The vnode of blocks that begin in an epoch: the slot's vnodes in turn, so that when slots are divided anew each takes
-/// over an even share of what was read.
-fn vnode(slot: VnodeRange, epoch: Epoch) -> u16 {
-    let offset = epoch.0 % u64::from(slot.end - slot.start);
-    slot.start + u16::try_from(offset).expect("less than 256")
+/// What the first of the readings says that has something to say; they take turns in being first. Cancel safe.
+async fn said(front: &mut Reading, behind: &mut BTreeMap<ReadingId, Reading>, turn: &mut usize) -> (Place, Said) {
+    if behind.is_empty() {
+        return (Place::Front, front.said().await);
+    }
+    let behind = behind.iter_mut().map(|(id, reading)| (Place::Behind(*id), reading));
+    let all = std::iter::once((Place::Front, front)).chain(behind);
+    let mut all: Vec<_> = all.map(|(place, reading)| Box::pin(async move { (place, reading.said().await) })).collect();
+    *turn = turn.wrapping_add(1);
+    let first = *turn % all.len();
+    all.rotate_left(first);
+    select_all(all).await.0
 }
 
 /// Logs bad records at a bounded rate.

@@ -275,12 +275,16 @@ impl Decoder {
         }
     }
 
-    /// A decoder for rows of a table that come from the split `partition`.
+    /// A decoder for rows of a table or source that come from the split `partition`.
     ///
     /// # Errors
     /// As [`Decoder::with_encode`].
+    ///
+    /// # Panics
+    /// If it is a view: its rows come from no split.
     pub fn of(table: &NewTable, partition: &str) -> Result<Decoder, weir_common::protobuf::Error> {
-        let decoder = Decoder::new(&table.columns, partition).with_encode(&table.source.encode, &table.columns)?;
+        let encode = &table.stream().expect("views read no stream").encode;
+        let decoder = Decoder::new(&table.columns, partition).with_encode(encode, &table.columns)?;
         Ok(decoder.with_primary_key(&table.primary_key))
     }
 

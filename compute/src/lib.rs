@@ -3,7 +3,8 @@
 //! In reading order:
 //!
 //! * [`node`]: what meta tells the node, and the term it takes part in: a pure core and the task that drives it;
-//! * [`actor`]: one split of one table: reader, decoder, blocks, barriers, acknowledgements;
+//! * [`actor`]: one split of one table, or of a source for its views: reader, decoder, blocks, barriers, acknowledgements;
+//! * `readings`: who of them is fed from where: a pure core;
 //! * [`decode`]: a payload, be it JSON, Protobuf or bytes, becomes a row of Arrow columns;
 //! * `dead_letters`: what is no row of its table becomes one of another;
 //! * [`block`]: rows become a stored value; `tail`: small ones become one;
@@ -37,6 +38,7 @@ mod exchange;
 mod layout;
 mod metrics;
 mod outlet;
+mod readings;
 mod replay;
 mod shuffle;
 mod source;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::future::join_all;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -49,8 +48,8 @@ pub(crate) struct Serving {
     pub(crate) tables: HashMap<TableId, Arc<Table>>,
     /// The newest table that the node has heard of, dropped or not.
     pub(crate) newest_table: TableId,
-    /// What is read of NATS.
-    pub(crate) splits: Vec<ReadSplit>,
+    /// What is read of NATS, by actor.
+    pub(crate) splits: Vec<watch::Receiver<Vec<ReadSplit>>>,
     /// Where the actors of the term began, on whatever node they are.
     pub(crate) starts: HashMap<TableSplit, Sequence>,
     /// Every slot of the term, in the order of their vnodes.
@@ -136,7 +135,7 @@ impl compute_server::Compute for Scans {
 
     async fn splits(&self, request: Request<SplitsRequest>) -> Result<Response<SplitsResponse>, Status> {
         let serving = of_term(self.serving.borrow().clone(), request.into_inner().term)?;
-        let splits = join_all(serving.splits.iter().map(splits::progress)).await;
+        let splits = splits::progress_of(&serving).await;
         Ok(Response::new(SplitsResponse { splits }))
     }
 }

@@ -113,7 +113,7 @@ mod tests {
     use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
 
-    use weir_common::catalog::{Column, Encode, JobState, Origin, RelationKind, Source};
+    use weir_common::catalog::{Column, Encode, Input, JobState, Origin, RelationKind, Source};
     use weir_common::types::SqlType;
 
     use super::*;
@@ -126,7 +126,7 @@ mod tests {
             name: "t".to_owned(),
             columns: vec![column("value", SqlType::Varchar), column("id", SqlType::BigInt)],
             primary_key: vec![1],
-            source: Source { options: Default::default(), encode: Encode::Json },
+            input: Input::Stream(Source { options: Default::default(), encode: Encode::Json }),
             sql: String::new(),
         };
         let (splits, state) = (Vec::new(), JobState::Running);

@@ -69,7 +69,8 @@ impl SourceRead {
         request: &ReadSourceRequest,
         owner: &str,
     ) -> Result<SourceRead, rpc::Error> {
-        let mut options = Options::parse(&table.declared.source.options).map_err(weir_connector_nats::Error::from)?;
+        let source = table.declared.stream().ok_or_else(|| rpc::Error::new(Kind::Internal, "a view has no stream"))?;
+        let mut options = Options::parse(&source.options).map_err(weir_connector_nats::Error::from)?;
         // What jobs read through is not touched.
         options.consumer.name = ConsumerName::Anonymous;
         let projection: Vec<usize> =
@@ -142,12 +143,12 @@ impl SourceRead {
                     }
                     // Nobody acknowledges anything: this only tells the reader that it may forget.
                     control.committed(position);
-                    if drained && self.is_through(&control, position).await {
+                    if drained && control.is_through(position).await {
                         break;
                     }
                 }
                 _ = ask.tick() => {
-                    if self.is_through(&control, position).await {
+                    if control.is_through(position).await {
                         break;
                     }
                     if heard.elapsed() > PATIENCE && !control.status().reading {
@@ -172,16 +173,6 @@ impl SourceRead {
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-
-    /// Whether the server has nothing left that is not below the position: nothing to deliver, and nothing that was delivered
-    /// and is on its way or waits in the reader.
-    async fn is_through(&self, control: &Control, position: Sequence) -> bool {
-        let progress = control.progress().await.ok().and_then(|progress| progress.consumer);
-        // After the server's answer: what it had delivered by then is counted, and so below the reader's position.
-        let read = control.status();
-        progress.is_some_and(|consumer| consumer.pending == 0 && consumer.delivered <= read.delivered)
-            && read.position == position
     }
 }
 

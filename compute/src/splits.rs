@@ -20,15 +20,22 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often metrics are brought up to date.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A split that is read on this node.
+/// A split that is read on this node, for a relation.
+#[derive(Clone)]
 pub(crate) struct ReadSplit {
     pub(crate) split: TableSplit,
     pub(crate) reader: Control,
     pub(crate) bad_records: Arc<AtomicU64>,
 }
 
+/// How far everything is that is read in a term.
+pub(crate) async fn progress_of(serving: &Serving) -> Vec<SplitProgress> {
+    let read: Vec<ReadSplit> = serving.splits.iter().flat_map(|actor| actor.borrow().clone()).collect();
+    join_all(read.iter().map(progress)).await
+}
+
 /// How far it is.
-pub(crate) async fn progress(read: &ReadSplit) -> SplitProgress {
+async fn progress(read: &ReadSplit) -> SplitProgress {
     let answer = tokio::time::timeout(ANSWER_TIMEOUT, read.reader.progress()).await;
     let server: Option<Progress> = answer.ok().and_then(Result::ok);
     // After the server's answer, so that a reader is never ahead of its stream.
@@ -75,7 +82,7 @@ impl Observed {
             ask.tick().await;
             let served = serving.borrow().clone();
             let splits = match &served {
-                Some(served) => join_all(served.splits.iter().map(progress)).await,
+                Some(served) => progress_of(served).await,
                 None => Vec::new(),
             };
             let name =

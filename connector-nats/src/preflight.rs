@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat};
 use serde_json::json;
-use weir_common::catalog::{NewTable, RelationKind, SplitStart};
+use weir_common::catalog::{Source, SplitStart};
 use weir_common::ids::Sequence;
 
 use crate::api::{Api, Object, StreamInfo, StreamState};
@@ -156,12 +156,14 @@ impl Found<'_> {
     }
 }
 
-/// A table whose options are to change.
+/// A table or source whose options are to change.
 pub struct Altered<'a> {
     /// As it is.
-    pub before: &'a NewTable,
+    pub before: &'a Source,
     /// As it is to be.
-    pub after: &'a NewTable,
+    pub after: &'a Source,
+    /// Whether what is read is stored: a table's is.
+    pub stored: bool,
     /// Where its splits started.
     pub splits: &'a [SplitStart],
 }
@@ -173,9 +175,9 @@ impl Altered<'_> {
     /// # Errors
     /// As [`preflight`], and for options that cannot change.
     pub async fn preflight(&self, owner: &str) -> Result<Vec<String>, Error> {
-        check_change(&self.before.source.options, &self.after.source.options)?;
-        let before = Options::parse(&self.before.source.options)?;
-        let after = Options::parse(&self.after.source.options)?;
+        check_change(&self.before.options, &self.after.options)?;
+        let before = Options::parse(&self.before.options)?;
+        let after = Options::parse(&self.after.options)?;
         if before.splits() != after.splits() {
             let error = OptionError::new("subject", "cannot be changed where each subject is a split");
             return Err(error.with_hint("create another table for other subjects").into());
@@ -192,7 +194,7 @@ impl Altered<'_> {
             let message = format!("it was created at {}, not at {created}", stream.created);
             return Err(Error::StreamReplaced { stream: after.stream.clone(), message });
         }
-        let retention = check_stream(after, &stream, self.after.kind == RelationKind::Table)?;
+        let retention = check_stream(after, &stream, self.stored)?;
         let mut notices = after.notices.clone();
         if consumer::wanted_subjects(before) != consumer::wanted_subjects(after) {
             if retention.deletes_acknowledged() {

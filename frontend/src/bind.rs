@@ -1,4 +1,4 @@
-//! A parsed `CREATE TABLE`, or `ALTER TABLE` → what the catalog keeps.
+//! A parsed `CREATE TABLE`, `CREATE MATERIALIZED VIEW` or `ALTER TABLE` → what the catalog keeps.
 //!
 //! Owns what a table may look like: names, columns, options that make sense together. Pure: whether the stream exists
 //! is found out by meta.
@@ -11,12 +11,13 @@ pub(crate) use payload::schema_error;
 use std::collections::{BTreeMap, HashMap};
 
 use sqlparser::tokenizer::Location;
-use weir_common::catalog::{Column, Encode, NewTable, Origin, RelationKind, Source};
+use weir_common::catalog::{Column, Encode, Input, NewTable, Origin, RelationKind, Source};
 use weir_connector_nats::options::{OptionError, Options, changed, check_change, same_option, secret_keys};
 
 use crate::error::{Error, sqlstate};
-use crate::parser::{Alter, Change, ColumnDef, CreateTable, Parsed, WithOption, amend, redact, reformat};
+use crate::parser::{Alter, Change, ColumnDef, CreateTable, CreateView, Parsed, WithOption, amend, redact, reformat};
 use crate::protobuf::{Schema, is_credential};
+use crate::query::Described;
 
 /// RisingWave keeps these names for itself, and so do we.
 const RESERVED_PREFIX: &str = "_rw_";
@@ -63,7 +64,7 @@ pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option
         name: create.name.name.clone(),
         columns,
         primary_key,
-        source: Source { options: options.written, encode },
+        input: Input::Stream(Source { options: options.written, encode }),
         sql: sql(parsed, create)?,
     };
     Ok(Bound { table, notices })
@@ -94,20 +95,69 @@ pub(crate) fn alter(parsed: &Parsed, alter: &Alter, table: &NewTable, schema: Op
 fn change_options(parsed: &Parsed, alter: &Alter, changes: &[WithOption], table: &NewTable) -> Result<Bound, Error> {
     let mut notices = Vec::new();
     let (changes, places) = written(changes, &mut notices);
-    let options = changed(&table.source.options, &changes);
+    let source = stream(table)?;
+    let options = changed(&source.options, &changes);
     let at = |error: OptionError| {
         let place = places.iter().find(|(key, _)| same_option(key, &error.option)).map(|(_, place)| *place);
         option_error(&error).at(parsed.position(place.unwrap_or(alter.name.location)))
     };
-    check_change(&table.source.options, &options).map_err(at)?;
+    check_change(&source.options, &options).map_err(at)?;
     // What the user was told when the table was created need not be told again.
-    let known = Options::parse(&table.source.options).map(|options| options.notices).unwrap_or_default();
+    let known = Options::parse(&source.options).map(|options| options.notices).unwrap_or_default();
     let told = Options::parse(&options).map_err(at)?.notices;
     notices.extend(told.into_iter().filter(|notice| !known.contains(notice)));
     let pairs = changes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
     let sql = amend(&table.sql, pairs, same_option)?;
-    let source = Source { options, ..table.source.clone() };
-    Ok(Bound { table: NewTable { source, sql, ..table.clone() }, notices })
+    let input = Input::Stream(Source { options, ..source.clone() });
+    Ok(Bound { table: NewTable { input, sql, ..table.clone() }, notices })
+}
+
+/// Where the rows of a table or source come from.
+fn stream(table: &NewTable) -> Result<&Source, Error> {
+    table.stream().ok_or_else(|| Error::unsupported("a materialized view cannot be altered"))
+}
+
+/// The view that a `CREATE MATERIALIZED VIEW` declares, whose query is this.
+///
+/// # Errors
+/// Always the user's, with SQLSTATE and position.
+pub(crate) fn create_view(parsed: &Parsed, create: &CreateView, query: Described) -> Result<NewTable, Error> {
+    let place = parsed.position(create.name.location);
+    let Described { mut columns, reads } = query;
+    if create.columns.len() > columns.len() {
+        let message = "too many column names were specified";
+        let location = create.columns[columns.len()].location;
+        return Err(Error::user(sqlstate::SYNTAX_ERROR, message).at(parsed.position(location)));
+    }
+    for (column, named) in columns.iter_mut().zip(&create.columns) {
+        column.name.clone_from(&named.name);
+    }
+    for (place_of, column) in columns.iter().enumerate() {
+        let at = |error: Error| {
+            let written = create.columns.get(place_of).map(|named| parsed.position(named.location));
+            error.with_hint("give it another name: … AS name").at(written.unwrap_or(place))
+        };
+        if columns[..place_of].iter().any(|before| before.name == column.name) {
+            let message = format!("column \"{}\" specified more than once", column.name);
+            return Err(at(Error::user(sqlstate::DUPLICATE_COLUMN, message)));
+        }
+        if SYSTEM_COLUMNS.contains(&column.name.as_str()) {
+            return Err(at(conflict(&column.name)));
+        }
+    }
+    Ok(NewTable {
+        kind: RelationKind::MaterializedView,
+        name: create.name.name.clone(),
+        columns,
+        primary_key: Vec::new(),
+        input: Input::Relation(reads),
+        sql: parsed.sql().to_owned(),
+    })
+}
+
+fn conflict(column: &str) -> Error {
+    let message = format!("column name \"{column}\" conflicts with a system column name");
+    Error::user(sqlstate::DUPLICATE_COLUMN, message)
 }
 
 /// The statement as it is kept: without the credentials of the place that its schema came from, which nobody needs again.
@@ -171,8 +221,7 @@ fn primary_key(parsed: &Parsed, create: &CreateTable) -> Result<Vec<usize>, Erro
 
 fn check_column_name(name: &str) -> Result<(), Error> {
     if SYSTEM_COLUMNS.contains(&name) {
-        let message = format!("column name \"{name}\" conflicts with a system column name");
-        return Err(Error::user(sqlstate::DUPLICATE_COLUMN, message));
+        return Err(conflict(name));
     }
     if name.starts_with(RESERVED_PREFIX) {
         let message = format!("column name \"{name}\" is reserved");

@@ -38,7 +38,27 @@ impl Catalog {
 
     /// What runs, and what does not any more; ordered by name.
     pub(crate) fn jobs(&self) -> impl Iterator<Item = Job<'_>> {
-        self.tables().filter(|table| table.declared.kind == RelationKind::Table).map(|table| Job::of(table))
+        self.tables().filter_map(|table| self.job(table))
+    }
+
+    /// The job that keeps a relation up to date. Of a source there is one once it has failed: then nobody reads it for views.
+    pub(crate) fn job<'a>(&'a self, table: &'a Table) -> Option<Job<'a>> {
+        let of_source = || self.by_id(table.read()).map(|source| &source.state);
+        let error = match (&table.state, of_source()) {
+            (JobState::Failed { error }, _) | (_, Some(JobState::Failed { error })) => Some(error.as_str()),
+            _ => None,
+        };
+        let kind = table.declared.kind;
+        if kind == RelationKind::Source && error.is_none() {
+            return None;
+        }
+        let state = if error.is_some() { "failed" } else { "running" };
+        Some(Job { id: table.id, name: &table.declared.name, kind: kind.as_str(), state, error })
+    }
+
+    /// The views that read a relation, ordered by name.
+    pub(crate) fn views_of(&self, source: TableId) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables().filter(move |table| table.id != source && table.read() == source)
     }
 }
 
@@ -53,16 +73,6 @@ pub(crate) struct Job<'a> {
     pub(crate) state: &'static str,
     /// Why it failed.
     pub(crate) error: Option<&'a str>,
-}
-
-impl Job<'_> {
-    pub(crate) fn of(table: &Table) -> Job<'_> {
-        let (state, error) = match &table.state {
-            JobState::Running => ("running", None),
-            JobState::Failed { error } => ("failed", Some(error.as_str())),
-        };
-        Job { id: table.id, name: &table.declared.name, kind: "table", state, error }
-    }
 }
 
 /// The newest catalog that this frontend has seen. Cheap to clone.

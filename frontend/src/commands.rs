@@ -54,15 +54,18 @@ pub(crate) fn findings(findings: Vec<proto::Finding>) -> Result<RecordBatch, Err
     batch(&FINDINGS, findings.into_iter().map(row))
 }
 
-/// `SHOW TABLES`, `SHOW SOURCES`.
+/// `SHOW TABLES`, `SHOW SOURCES`, `SHOW MATERIALIZED VIEWS`.
 pub(crate) fn relations(catalog: &Catalog, kind: RelationKind) -> Result<RecordBatch, Error> {
     let relations = catalog.tables().filter(|table| table.declared.kind == kind);
     batch(&TABLES, relations.map(|table| vec![Some(table.declared.name.clone())]))
 }
 
-/// `SHOW CREATE TABLE`, `SHOW CREATE SOURCE`: as it was written, without secrets.
-pub(crate) fn create_table(table: &Table) -> Result<RecordBatch, Error> {
-    let sql = redact(&table.declared.sql, is_secret)?;
+/// `SHOW CREATE TABLE` and the like: as it was written, without secrets, which only options can be.
+pub(crate) fn created(table: &Table) -> Result<RecordBatch, Error> {
+    let sql = match table.declared.kind {
+        RelationKind::MaterializedView => table.declared.sql.clone(),
+        RelationKind::Table | RelationKind::Source => redact(&table.declared.sql, is_secret)?,
+    };
     batch(&CREATE_TABLE, [vec![Some(format!("public.{}", table.declared.name)), Some(sql)]])
 }
 

@@ -22,7 +22,8 @@ use crate::error::{Error, sqlstate};
 use crate::meta::Meta;
 use crate::metrics::Metrics;
 use crate::parser::{
-    self, Alter, CopyFormat, CreateTable, Declare, Encoding, Execute, Fetch, Format, Parsed, Statement, TableName,
+    self, Alter, CopyFormat, CreateTable, CreateView, Declare, Encoding, Execute, Fetch, Format, Parsed, Statement,
+    TableName,
 };
 use crate::protobuf;
 use crate::query::{self, Columns, Draft, Planner, Prepared, QueryThreads, ResultSet};
@@ -263,6 +264,10 @@ impl Frontend {
                 let answer = self.create_table(parsed, create, limits, deadline).await?;
                 Ok(answer.with_notices(lasting(session, create_tag(create.kind))))
             }
+            Statement::CreateView(create) => {
+                let answer = self.create_view(parsed, create, limits, deadline).await?;
+                Ok(answer.with_notices(lasting(session, create_tag(RelationKind::MaterializedView))))
+            }
             Statement::ExplainCreate(create) => {
                 let bound = bind::create_table(parsed, create, schema(parsed, &create.format).await?)?;
                 let findings = self.meta.explain_create(&bound.table, deadline).await?;
@@ -272,8 +277,8 @@ impl Frontend {
                 let answer = self.alter(parsed, alter, limits, deadline).await?;
                 Ok(answer.with_notices(lasting(session, alter_tag(alter.kind))))
             }
-            Statement::Drop { kind, names, if_exists } => {
-                let answer = self.drop_relations(parsed, (*kind, names), *if_exists, deadline).await?;
+            Statement::Drop { kind, names, if_exists, cascade } => {
+                let answer = self.drop_relations(parsed, (*kind, names), (*if_exists, *cascade), deadline).await?;
                 Ok(answer.with_notices(lasting(session, drop_tag(*kind))))
             }
             Statement::ShowRelations(kind) => show(commands::relations(&*self.newest_catalog(limits).await?, *kind)?),
@@ -281,7 +286,7 @@ impl Frontend {
                 let catalog = self.newest_catalog(limits).await?;
                 let relation = find(&catalog, parsed, name)?;
                 check_kind(relation, *kind).map_err(|error| error.at(parsed.position(name.location)))?;
-                show(commands::create_table(relation)?)
+                show(commands::created(relation)?)
             }
             Statement::Describe(name) => {
                 let catalog = self.newest_catalog(limits).await?;
@@ -378,6 +383,31 @@ impl Frontend {
         Ok(Answer::Done { tag: create_tag(create.kind).into(), notices, changes: Vec::new() })
     }
 
+    async fn create_view(
+        &self,
+        parsed: &Parsed,
+        create: &CreateView,
+        limits: &Limits,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let kind = RelationKind::MaterializedView;
+        let catalog = self.newest_catalog(limits).await?;
+        if create.if_not_exists && catalog.table(&create.name.name).is_some() {
+            return Ok(exists(kind, &create.name.name));
+        }
+        let query = create.query.clone();
+        let described = query::describe_view(&self.planner, &self.threads, &catalog, parsed, query).await?;
+        let view = bind::create_view(parsed, create, described)?;
+        // As compute nodes will.
+        query::compile_view(&self.planner, &self.threads, &view).await?;
+        let position = parsed.position(create.name.location);
+        let response =
+            self.meta.create_table(&view, create.if_not_exists, deadline).await.map_err(|error| {
+                if error.sqlstate == sqlstate::DUPLICATE_TABLE { error.at(position) } else { error }
+            })?;
+        if response.created { Ok(done(create_tag(kind))) } else { Ok(exists(kind, &view.name)) }
+    }
+
     async fn alter(&self, parsed: &Parsed, alter: &Alter, limits: &Limits, deadline: Instant) -> Result<Answer, Error> {
         let (name, place) = (&alter.name.name, parsed.position(alter.name.location));
         let catalog = self.newest_catalog(limits).await?;
@@ -457,7 +487,7 @@ impl Frontend {
         &self,
         parsed: &Parsed,
         (kind, names): (RelationKind, &[TableName]),
-        if_exists: bool,
+        (if_exists, cascade): (bool, bool),
         deadline: Instant,
     ) -> Result<Answer, Error> {
         // All or none, as far as can be known: each is dropped by itself.
@@ -478,6 +508,13 @@ impl Frontend {
         let mut notices = Vec::new();
         for table in names {
             let position = parsed.position(table.location);
+            let relation = catalog.table(&table.name).filter(|_| cascade);
+            for view in relation.into_iter().flat_map(|relation| catalog.views_of(relation.id)) {
+                let view = &view.declared.name;
+                if self.meta.drop_table(view, true, deadline).await? {
+                    notices.push(Notice::new(format!("drop cascades to materialized view {view}")));
+                }
+            }
             let dropped = self.meta.drop_table(&table.name, if_exists, deadline).await;
             if !dropped.map_err(|error| error.at(position))? {
                 let message = format!("{} \"{}\" does not exist, skipping", kind.as_str(), table.name);
@@ -515,6 +552,7 @@ impl Runnable {
             Runnable::Declare(..) => "cursor",
             Runnable::Command(parsed) => match parsed.statement {
                 Statement::CreateTable(_) => "create_table",
+                Statement::CreateView(_) => "create_view",
                 Statement::Drop { .. } => "drop_table",
                 Statement::Flush => "flush",
                 Statement::Set { .. } | Statement::ResetAll => "set",
@@ -632,6 +670,7 @@ fn create_tag(kind: RelationKind) -> &'static str {
     match kind {
         RelationKind::Table => "CREATE TABLE",
         RelationKind::Source => "CREATE SOURCE",
+        RelationKind::MaterializedView => "CREATE MATERIALIZED VIEW",
     }
 }
 
@@ -639,6 +678,7 @@ fn alter_tag(kind: RelationKind) -> &'static str {
     match kind {
         RelationKind::Table => "ALTER TABLE",
         RelationKind::Source => "ALTER SOURCE",
+        RelationKind::MaterializedView => "ALTER MATERIALIZED VIEW",
     }
 }
 
@@ -646,6 +686,7 @@ fn drop_tag(kind: RelationKind) -> &'static str {
     match kind {
         RelationKind::Table => "DROP TABLE",
         RelationKind::Source => "DROP SOURCE",
+        RelationKind::MaterializedView => "DROP MATERIALIZED VIEW",
     }
 }
 

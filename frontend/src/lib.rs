@@ -14,6 +14,7 @@
 //! * `scan`: rows come from the slots of compute nodes;
 //! * `encode`: and go to the client as PostgreSQL would print them;
 //! * `commands`: the tables that SHOW and DESCRIBE answer with;
+//! * `views`: with the same planner compute nodes compile the queries of materialized views;
 //! * `error`: what a client is told when something fails;
 //! * `config`, `metrics`: what an operator sets and sees.
 //!
@@ -43,6 +44,8 @@ mod encode;
 
 mod commands;
 
+mod views;
+
 mod error;
 
 mod config;
@@ -50,3 +53,4 @@ mod metrics;
 
 pub use config::Config;
 pub use server::{Error, Server, run};
+pub use views::ViewCompiler;

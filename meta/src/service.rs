@@ -2,7 +2,7 @@
 //! looks sources over before they are created and cleans up behind tables that are dropped, and leaves everything else to
 //! the coordinator.
 //!
-//! Statements that create, alter or drop a table of one name come one after the other, because each looks after consumers that
+//! Statements that create, alter or drop a relation of one name come one after the other, because each looks after consumers that
 //! are recognised by that name. They go on when whoever asked has gone away: half of one would leave consumers behind,
 //! which under Interest retention keep messages for ever.
 
@@ -88,11 +88,16 @@ impl Statement {
                 .await?
                 .map(|(table, created)| (table, created, Vec::new()));
         }
-        let options = Options::parse(&new.source.options).map_err(weir_connector_nats::Error::from)?;
+        let Some(source) = new.stream() else {
+            // Its source was looked over when that was created.
+            let created = self.store(new, Vec::new(), if_not_exists).await?;
+            return created.map(|(view, created)| (view, created, Vec::new()));
+        };
+        let options = Options::parse(&source.options).map_err(weir_connector_nats::Error::from)?;
         let owner = self.owner(&new.name);
         let Preflight { splits, notices, made } = match new.kind {
-            RelationKind::Table => preflight(&options, &owner).await?,
             RelationKind::Source => preflight_of_source(&options, &owner).await?,
+            RelationKind::Table | RelationKind::MaterializedView => preflight(&options, &owner).await?,
         };
         // If the outcome is unknown the table may be there, and then needs them.
         let created = self.store(new, splits, if_not_exists).await?;
@@ -140,7 +145,7 @@ impl Statement {
         let changed = NewTable {
             columns: new.columns.clone(),
             primary_key: new.primary_key.clone(),
-            source: new.source.clone(),
+            input: new.input.clone(),
             sql: new.sql.clone(),
             ..before.clone()
         };
@@ -151,8 +156,13 @@ impl Statement {
         before
             .check_change(&new)
             .map_err(|change| rpc::Error::new(Kind::User, change.to_string()).with_sqlstate("42804"))?;
-        let owner = self.owner(&new.name);
-        let notices = Altered { before, after: &new, splits: &table.splits }.preflight(&owner).await?;
+        let (Some(from), Some(to)) = (before.stream(), new.stream()) else {
+            let message = format!("\"{}\" is a materialized view, which cannot be altered", new.name);
+            return Err(rpc::Error::new(Kind::User, message).with_sqlstate("42809"));
+        };
+        let stored = before.kind != RelationKind::Source;
+        let altered = Altered { before: from, after: to, stored, splits: &table.splits };
+        let notices = altered.preflight(&self.owner(&new.name)).await?;
         self.coordinator.ask(|reply| Input::Ddl(Ddl::Alter { declared: Box::new(new), reply })).await??;
         Ok(notices)
     }
@@ -170,8 +180,8 @@ impl Statement {
 
 /// The table is gone: so are the consumers that were made for it.
 async fn clean_up(table: &Table, owner: &str) {
-    // What this version does not understand it did not make consumers for.
-    let Ok(options) = Options::parse(&table.declared.source.options) else { return };
+    // What this version does not understand it did not make consumers for, and a view has none: they are its source's.
+    let Some(Ok(options)) = table.declared.stream().map(|source| Options::parse(&source.options)) else { return };
     for split in &table.splits {
         match remove_consumers(&options, &split.split, owner).await {
             Ok(removed) if removed.is_empty() => {}
@@ -209,10 +219,11 @@ impl meta_server::Meta for Service {
     ) -> Result<Response<proto::ExplainCreateResponse>, Status> {
         let new: NewTable = serde_json::from_slice(&request.into_inner().table)
             .map_err(|error| rpc::Error::new(Kind::Internal, format!("table is not readable: {error}")))?;
+        let source = new.stream().ok_or_else(|| rpc::Error::new(Kind::Internal, "a view has no stream to look at"))?;
         let options =
-            Options::parse(&new.source.options).map_err(weir_connector_nats::Error::from).map_err(rpc::Error::from)?;
+            Options::parse(&source.options).map_err(weir_connector_nats::Error::from).map_err(rpc::Error::from)?;
         let findings =
-            inspect(&options, &format!("{}/{}", self.config.cluster, new.name), new.kind == RelationKind::Table).await;
+            inspect(&options, &format!("{}/{}", self.config.cluster, new.name), new.kind != RelationKind::Source).await;
         let findings = findings.into_iter().map(|found| proto::Finding {
             topic: found.topic.to_owned(),
             severity: found.severity.as_str().to_owned(),

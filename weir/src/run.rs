@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span};
 use weir_common::http::{self, Readiness};
 use weir_compute::Compute;
-use weir_frontend::Server as Frontend;
+use weir_frontend::{Server as Frontend, ViewCompiler};
 use weir_meta::store::election::LEASE_TTL;
 use weir_meta::store::embedded::EmbeddedStore;
 use weir_meta::store::etcd::EtcdStore;
@@ -123,6 +123,7 @@ async fn compute(config: config::Compute, cancel: CancellationToken) -> Result<(
         state_url: config.cluster.state_url,
         cluster: config.cluster.cluster,
         parallelism: usize::from(config.capacity.parallelism),
+        compiler: Arc::new(ViewCompiler::new()?),
     });
     info!(advertise, %http, "compute node listens");
     let ready = node.readiness();
@@ -166,6 +167,7 @@ async fn standalone(config: config::Standalone, cancel: CancellationToken) -> Re
         state_url,
         cluster: STANDALONE_CLUSTER.to_owned(),
         parallelism: usize::from(config.capacity.parallelism),
+        compiler: Arc::new(ViewCompiler::new()?),
     });
     let frontend = Frontend::new(frontend_config(config.sql, meta_addrs))?;
     let readiness = all_ready(vec![meta.readiness(), compute.readiness(), frontend.readiness()]);

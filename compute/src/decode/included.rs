@@ -16,6 +16,7 @@ use super::jsonb;
 pub(super) fn fits(column: &Column) -> bool {
     match &column.origin {
         Origin::Payload => true,
+        Origin::Expression => false,
         Origin::Offset | Origin::Subject | Origin::Partition => column.ty == SqlType::Varchar,
         Origin::Timestamp => column.ty == SqlType::Timestamptz,
         Origin::WholePayload => matches!(column.ty, SqlType::Jsonb | SqlType::Bytea),
@@ -39,7 +40,7 @@ pub(super) fn cell(
     arena: &mut Arena,
 ) -> Result<Cell, BadRecord> {
     Ok(match origin {
-        Origin::Payload | Origin::Offset | Origin::Subject | Origin::Partition => {
+        Origin::Payload | Origin::Offset | Origin::Subject | Origin::Partition | Origin::Expression => {
             unreachable!("{origin:?} is not made into a cell here")
         }
         Origin::Timestamp => {

@@ -72,6 +72,11 @@ pub struct SplitPlan {
 }
 
 impl SplitPlan {
+    /// What is read for it: the split of its table, or of the source of its view.
+    pub fn read(&self, table: &Table) -> TableSplit {
+        TableSplit { table: table.read(), split: self.split.split.clone() }
+    }
+
     /// Whether its actor writes to a slot, so that the slot's epochs end with the actor's barriers.
     pub fn writes_to(&self, slot: SlotId, table: &Table) -> bool {
         table.declared.is_keyed() || self.slot == slot

@@ -22,6 +22,7 @@ use weir_common::http::Readiness;
 use weir_common::ids::{TableId, TermId};
 use weir_common::rpc;
 use weir_common::telemetry::{self, trace};
+use weir_common::view::Compile;
 use weir_proto::compute_server::ComputeServer;
 use weir_proto::exchange_server::ExchangeServer;
 use weir_proto::{FromNode, Heartbeat, Hello, Leave, Surveyed, ToNode, from_node, to_node};
@@ -65,6 +66,8 @@ pub struct Config {
     pub cluster: String,
     /// How many slots the node offers.
     pub parallelism: usize,
+    /// What makes of a view's statement what computes its rows.
+    pub compiler: Arc<dyn Compile>,
 }
 
 /// How tasks of a term reach the node. Cheap to clone.
@@ -146,7 +149,13 @@ impl Compute {
             cluster: self.config.cluster.clone(),
             state_url: self.config.state_url.clone(),
         };
-        let environment = Environment { cluster: self.config.cluster.clone(), store, inputs: inputs_handle, metrics };
+        let environment = Environment {
+            cluster: self.config.cluster.clone(),
+            store,
+            inputs: inputs_handle,
+            metrics,
+            compiler: Arc::clone(&self.config.compiler),
+        };
         let task = Task {
             core: Node::default(),
             config: self.config,

@@ -11,16 +11,17 @@ use weir_common::error::chain;
 use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId};
 use weir_common::task::Group;
 use weir_common::telemetry::trace;
+use weir_common::view::Compile;
 
 use super::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SplitPlan};
 use super::state::Event;
 use super::task::Inputs;
+use crate::actor::Attachment;
 use crate::exchange::Peers;
 use crate::metrics::Metrics;
 use crate::outlet::Outlet;
 use crate::scan::Serving;
 use crate::seal::Change;
-use crate::splits::ReadSplit;
 use crate::state::{self, CloneSource, SlotDb, Store};
 use crate::{actor, slot};
 
@@ -31,6 +32,7 @@ pub(crate) struct Environment {
     pub(crate) store: Store,
     pub(crate) inputs: Inputs,
     pub(crate) metrics: Metrics,
+    pub(crate) compiler: Arc<dyn Compile>,
 }
 
 /// The open databases of a plan.
@@ -77,7 +79,10 @@ pub(crate) struct Term {
     /// Every slot of the term.
     routes: Vec<Route>,
     peers: Peers,
+    /// By the relation and split that they read.
     actors: BTreeMap<TableSplit, actor::Handle>,
+    /// Those that have nothing to read for any more, until their last epoch is committed.
+    ending: Vec<actor::Handle>,
     /// Where the actors of the term began, on whatever node they are.
     starts: HashMap<TableSplit, Sequence>,
 }
@@ -114,9 +119,16 @@ impl Term {
         });
         let (routes, peers, actors) = (plan.routes.clone(), Peers::default(), BTreeMap::new());
         let starts = plan.splits.iter().map(|split| (split.split.clone(), split.sequence)).collect();
-        let mut term = Term { id, group, environment, slots, routes, peers, actors, starts };
+        let mut term = Term { id, group, environment, slots, routes, peers, actors, ending: Vec::new(), starts };
+        let mut read: BTreeMap<TableSplit, Vec<Attachment>> = BTreeMap::new();
         for split in &plan.splits {
-            term.start_actor(table(split), split, plan.epoch);
+            if let Some(attachment) = term.attachment(table(split), split) {
+                read.entry(split.read(table(split))).or_default().push(attachment);
+            }
+        }
+        for (read, outputs) in read {
+            let relation = tables.get(&read.table).expect("meta sends the sources of all views");
+            term.start_actor(relation, read, outputs, plan.epoch);
         }
         Ok(term)
     }
@@ -128,47 +140,46 @@ impl Term {
 
     /// What scans may read.
     pub(crate) fn serving(&self, tables: HashMap<TableId, Arc<Table>>, newest_table: TableId) -> Serving {
-        let splits = self.actors.iter().map(|(split, actor)| ReadSplit {
-            split: split.clone(),
-            reader: actor.reader.clone(),
-            bad_records: Arc::clone(&actor.bad_records),
-        });
         Serving {
             term: self.id,
             slots: self.slots.clone(),
             tables,
             newest_table,
-            splits: splits.collect(),
+            splits: self.actors.values().map(|actor| actor.observed.clone()).collect(),
             starts: self.starts.clone(),
             routes: self.routes.clone(),
             cluster: self.environment.cluster.clone(),
         }
     }
 
-    /// Starts the actor of a split, if the split's slot is on this node.
-    fn start_actor(&mut self, table: &Arc<Table>, split: &SplitPlan, epoch: Epoch) {
-        let Some(own) = self.slots.get(&split.slot) else { return };
+    /// What an actor of this node is to store of a split, if the split's slot is on this node.
+    fn attachment(&mut self, table: &Arc<Table>, split: &SplitPlan) -> Option<Attachment> {
+        let own = self.slots.get(&split.slot)?;
         let outlets = match table.declared.is_keyed() {
             true => self.outlets(&split.split),
             false => vec![Outlet::local(own)],
         };
+        Some(Attachment { table: Arc::clone(table), position: split.sequence, outlets })
+    }
+
+    /// Starts an actor of this node.
+    fn start_actor(&mut self, relation: &Arc<Table>, read: TableSplit, outputs: Vec<Attachment>, epoch: Epoch) {
         let config = actor::Config {
             term: self.id,
-            table: Arc::clone(table),
-            split: split.split.clone(),
-            position: split.sequence,
+            relation: Arc::clone(relation),
+            split: read.split.clone(),
             epoch,
             cluster: self.environment.cluster.clone(),
-            outlets,
             node: self.environment.inputs.clone(),
             metrics: self.environment.metrics.clone(),
+            compiler: Arc::clone(&self.environment.compiler),
         };
-        match actor::spawn(config, &self.group) {
+        match actor::spawn(config, outputs, &self.group) {
             Ok(actor) => {
-                self.actors.insert(split.split.clone(), actor);
+                self.actors.insert(read, actor);
             }
             Err(error) => {
-                let failed = Event::JobFailed(self.id, table.id, chain(&error));
+                let failed = Event::JobFailed(self.id, relation.id, chain(&error));
                 let inputs = self.environment.inputs.clone();
                 tokio::spawn(async move { inputs.send(failed).await });
             }
@@ -211,15 +222,54 @@ impl Term {
             barrier.trace.adopt(&span);
             let _ = slot.control.send(slot::Control::Inject { epoch, change, lowest_pinned, dropped, span }).await;
         }
-        for (split, actor) in &self.actors {
-            let last = Some(split.table) == removed;
-            let message = if last { actor::Message::Last(epoch) } else { actor::Message::Barrier(epoch) };
+        let removed = removed.map(|id| (id, tables.get(&id).map_or(id, |table| table.read())));
+        for (read, actor) in &self.actors {
+            let message = match removed {
+                Some((table, relation)) if relation == read.table => actor::Message::Last(table, epoch),
+                _ => actor::Message::Barrier(epoch),
+            };
             let _ = actor.inbox.send(message).await;
         }
+        for actor in &self.ending {
+            let _ = actor.inbox.send(actor::Message::Barrier(epoch)).await;
+        }
+        if let Some((dropped, relation)) = removed {
+            let used = |split: &TableSplit| {
+                split.table != dropped && tables.get(&split.table).is_some_and(|table| table.read() == relation)
+            };
+            self.starts.retain(|split, _| split.table != dropped);
+            let idle = |read: &TableSplit| {
+                read.table == relation && !self.starts.keys().any(|split| split.split == read.split && used(split))
+            };
+            let ended = self.actors.extract_if(.., |read, _| idle(read));
+            self.ending.extend(ended.map(|(_, actor)| actor));
+        }
         if let Some(Mutation::Add(table, splits)) = &barrier.mutation {
-            for split in splits {
-                self.starts.insert(split.split.clone(), split.sequence);
-                self.start_actor(table, split, epoch);
+            self.add(table, splits, epoch, tables).await;
+        }
+    }
+
+    /// Begins to feed a relation: by the actors that read its source already, or by new ones.
+    async fn add(
+        &mut self,
+        table: &Arc<Table>,
+        splits: &[SplitPlan],
+        epoch: Epoch,
+        tables: &HashMap<TableId, Arc<Table>>,
+    ) {
+        for split in splits {
+            self.starts.insert(split.split.clone(), split.sequence);
+            let Some(attachment) = self.attachment(table, split) else { continue };
+            let read = split.read(table);
+            match self.actors.get(&read) {
+                Some(actor) => {
+                    let _ = actor.inbox.send(actor::Message::Attach(Box::new(attachment))).await;
+                }
+                None => {
+                    let relation = if read.table == table.id { Some(table) } else { tables.get(&read.table) };
+                    let relation = relation.expect("a source is there before its views");
+                    self.start_actor(relation, read, vec![attachment], epoch);
+                }
             }
         }
     }
@@ -229,10 +279,10 @@ impl Term {
         for slot in self.slots.values() {
             let _ = slot.control.send(slot::Control::Committed(epoch)).await;
         }
-        for actor in self.actors.values() {
+        for actor in self.actors.values().chain(&self.ending) {
             let _ = actor.inbox.send(actor::Message::Committed(epoch)).await;
         }
-        self.actors.retain(|_, actor| !actor.inbox.is_closed());
+        self.ending.retain(|actor| !actor.inbox.is_closed());
     }
 
     /// Stops everything and waits until it has ended.

@@ -261,4 +261,14 @@ impl Control {
         });
         Ok(Progress { stream_last: Sequence(stream.state.last_seq), consumer })
     }
+
+    /// Whether the server, which is asked, has nothing left that is not below `position`: nothing to deliver, and nothing that was
+    /// delivered and is on its way or waits to be handed out. If it does not answer there may be something.
+    pub async fn is_through(&self, position: Sequence) -> bool {
+        let progress = self.progress().await.ok().and_then(|progress| progress.consumer);
+        // After the server's answer: what it had delivered by then is counted, and so below the reader's position.
+        let read = self.status();
+        progress.is_some_and(|consumer| consumer.pending == 0 && consumer.delivered <= read.delivered)
+            && read.position == position
+    }
 }

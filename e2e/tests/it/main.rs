@@ -17,6 +17,7 @@ mod splits;
 mod statements;
 mod streams;
 mod types;
+mod views;
 
 mod cluster;
 mod cluster_command;

@@ -2,9 +2,9 @@
 //! creates what it is to be, and is bound anew. So a table that was altered is what a table that is created so would be.
 
 use sqlparser::tokenizer::Location;
-use weir_common::catalog::{Encode, Impossible, NewTable, Source};
+use weir_common::catalog::{Encode, Impossible, Input, NewTable, Source};
 
-use super::{Bound, create_table};
+use super::{Bound, create_table, stream};
 use crate::error::{Error, sqlstate};
 use crate::parser::{Alter, ColumnEdit, Encoding, Format, Parsed, Statement, add_column, parse, retype};
 use crate::protobuf::Schema;
@@ -15,6 +15,7 @@ use crate::protobuf::Schema;
 /// Always the user's, with SQLSTATE and position.
 pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], table: &NewTable) -> Result<Bound, Error> {
     let (mut sql, mut notices) = (table.sql.clone(), Vec::new());
+    let encode = &stream(table)?.encode;
     let known = |name: &str| table.columns.iter().any(|column| column.name == name);
     for edit in edits {
         match edit {
@@ -29,7 +30,7 @@ pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], table: 
                         table.kind.as_str(),
                         table.name
                     ))
-                    .with_hint(match &table.source.encode {
+                    .with_hint(match encode {
                         Encode::Protobuf(_) => "its columns are those of its schema: ALTER … REFRESH SCHEMA",
                         _ => "only a list of columns can become longer: create it anew, with one",
                     })
@@ -53,7 +54,7 @@ pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], table: 
     let location = edits.first().map_or(alter.name.location, |edit| match edit {
         ColumnEdit::Add { column, .. } | ColumnEdit::Type { column, .. } => column.location,
     });
-    let schema = match &table.source.encode {
+    let schema = match encode {
         Encode::Protobuf(message) => Some(Schema { message: message.clone(), as_jsonb: Vec::new() }),
         _ => None,
     };
@@ -85,8 +86,8 @@ fn create(sql: &str, schema: Option<Schema>, table: &NewTable) -> Result<NewTabl
         return Err(Error::internal("the edited statement is not a CREATE TABLE"));
     };
     let created = create_table(&parsed, create, schema)?.table;
-    let source = Source { options: table.source.options.clone(), ..created.source };
-    Ok(NewTable { source, ..created })
+    let source = Source { options: stream(table)?.options.clone(), ..stream(&created)?.clone() };
+    Ok(NewTable { input: Input::Stream(source), ..created })
 }
 
 /// Checks that messages stay what they are.
@@ -94,7 +95,7 @@ fn create(sql: &str, schema: Option<Schema>, table: &NewTable) -> Result<NewTabl
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
 pub(super) fn check_encoding(parsed: &Parsed, format: &Format, table: &NewTable) -> Result<(), Error> {
-    let same = match &table.source.encode {
+    let same = match &stream(table)?.encode {
         Encode::Json | Encode::JsonDocument => format.encoding == Encoding::Json,
         Encode::Bytes => format.encoding == Encoding::Bytes,
         Encode::Protobuf(_) => format.encoding == Encoding::Protobuf,

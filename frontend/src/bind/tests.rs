@@ -42,7 +42,7 @@ fn describe(bound: &Bound) -> String {
     for column in &bound.table.columns {
         write!(text, "\n  {} {} {:?}", column.name, column.ty, column.origin).expect("a String takes everything");
     }
-    for (key, value) in &bound.table.source.options {
+    for (key, value) in &bound.table.stream().expect("a stream").options {
         write!(text, "\n  {key} = {value}").expect("a String takes everything");
     }
     for notice in &bound.notices {
@@ -177,7 +177,10 @@ fn what_is_not_supported_yet_says_so() {
     let cases = [
         ("CREATE SINK s WITH (a = 1)", "0A000 at 8: CREATE SINK is not supported yet"),
         ("CREATE SOURCE s (a int)", "0A000 at 15: a source without a connector is not supported yet"),
-        ("CREATE MATERIALIZED VIEW v AS SELECT 1", "0A000 at 8: CREATE MATERIALIZED VIEW is not supported yet"),
+        (
+            "CREATE MATERIALIZED VIEW v WITH (a = 1) AS SELECT 1",
+            "0A000 at 28: CREATE MATERIALIZED VIEW … WITH is not supported yet",
+        ),
         ("CREATE TABLE t (a int)", "0A000 at 14: a table without a connector is not supported yet"),
         ("CREATE TABLE t (a int) INCLUDE key WITH", "0A000 at 32: messages of NATS have no key"),
         ("CREATE TABLE t (a int) INCLUDE header 'x' int WITH", "42804 at 43: a header cannot be of type integer"),
@@ -273,8 +276,15 @@ fn a_json_table_without_columns_keeps_the_document() {
         &format!("CREATE TABLE t (*) {NATS}"),
         "42601 at 17: * needs a schema, which only ENCODE PROTOBUF has",
     );
-    let encode =
-        |columns: &str| bound(&format!("CREATE TABLE t {columns} {NATS}"), None).expect("a table").table.source.encode;
+    let encode = |columns: &str| {
+        bound(&format!("CREATE TABLE t {columns} {NATS}"), None)
+            .expect("a table")
+            .table
+            .stream()
+            .expect("a stream")
+            .encode
+            .clone()
+    };
     assert_eq!(encode(""), Encode::JsonDocument);
     assert_eq!(encode("(payload jsonb)"), Encode::Json);
 }
@@ -295,7 +305,7 @@ fn bytes_are_one_column() {
 fn without_payloads_there_is_no_column_of_them() {
     let nats = NATS.replace("stream = 's'", "stream = 's', consumer.headers_only = true");
     let bound = bound(&format!("CREATE TABLE t INCLUDE subject AS s {nats}"), None).expect("a table");
-    assert_eq!(bound.table.source.encode, Encode::HeadersOnly);
+    assert_eq!(bound.table.stream().expect("a stream").encode.clone(), Encode::HeadersOnly);
     assert!(describe(&bound).starts_with("t\n  s character varying Subject"));
     let refused =
         "is filled from payloads, which \"consumer.headers_only\" leaves out\n  hint: leave out one of the two";

@@ -103,6 +103,7 @@ fn depth(statement: &Statement) -> Option<usize> {
         Statement::Query(query) | Statement::Copy { query, .. } => query.visit(&mut depth),
         Statement::Prepare(prepare) => prepare.query().visit(&mut depth),
         Statement::Declare(declare) => declare.query.visit(&mut depth),
+        Statement::CreateView(view) => view.query.visit(&mut depth),
         Statement::Execute(execute) => execute.arguments.visit(&mut depth),
         _ => return None,
     };

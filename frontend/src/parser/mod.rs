@@ -6,6 +6,7 @@
 mod alter;
 mod copy;
 mod create_table;
+mod create_view;
 mod cursor;
 mod declare;
 mod depth;
@@ -24,6 +25,7 @@ use weir_common::catalog::RelationKind;
 pub(crate) use alter::{Alter, Change, ColumnEdit};
 pub(crate) use copy::CopyFormat;
 pub(crate) use create_table::{ColumnDef, CreateTable, Encoding, Format, WithOption};
+pub(crate) use create_view::CreateView;
 use cursor::Cursor;
 pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
 pub(crate) use declare::{Declare, Fetch};
@@ -67,19 +69,23 @@ impl Parsed {
 #[derive(Clone, Debug)]
 pub(crate) enum Statement {
     CreateTable(Box<CreateTable>),
+    /// `CREATE MATERIALIZED VIEW`.
+    CreateView(Box<CreateView>),
     /// `EXPLAIN CREATE { TABLE | SOURCE }`.
     ExplainCreate(Box<CreateTable>),
     /// `ALTER { TABLE | SOURCE }`.
     Alter(Box<Alter>),
-    /// `DROP { TABLE | SOURCE }`.
+    /// `DROP { TABLE | SOURCE | MATERIALIZED VIEW }`.
     Drop {
         kind: RelationKind,
         names: Vec<TableName>,
         if_exists: bool,
+        /// What depends on them is dropped as well.
+        cascade: bool,
     },
-    /// `SHOW { TABLES | SOURCES }`.
+    /// `SHOW { TABLES | SOURCES | MATERIALIZED VIEWS }`.
     ShowRelations(RelationKind),
-    /// `SHOW CREATE { TABLE | SOURCE }`.
+    /// `SHOW CREATE { TABLE | SOURCE | MATERIALIZED VIEW }`.
     ShowCreate(RelationKind, TableName),
     ShowCluster,
     ShowJobs,
@@ -192,6 +198,9 @@ impl Cursor<'_> {
             "PREPARE" => self.prepare(),
             "EXECUTE" => self.execute(),
             "CREATE" => {
+                if self.words(&["CREATE", "MATERIALIZED", "VIEW"]) {
+                    return Ok(Statement::CreateView(Box::new(self.create_view()?)));
+                }
                 self.parser.advance_token();
                 Ok(Statement::CreateTable(Box::new(self.create()?)))
             }
@@ -200,7 +209,7 @@ impl Cursor<'_> {
             "SHOW" => self.show(),
             "DESCRIBE" | "DESC" => {
                 self.parser.advance_token();
-                let _kind = self.words(&["TABLE"]) || self.words(&["SOURCE"]);
+                let _kind = self.words(&["TABLE"]) || self.words(&["SOURCE"]) || self.words(&["MATERIALIZED", "VIEW"]);
                 let name = self.table_name()?;
                 self.expect_end()?;
                 Ok(Statement::Describe(name))
@@ -273,11 +282,15 @@ impl Cursor<'_> {
         let kind = match self.peek_word().as_deref() {
             Some("TABLE") => RelationKind::Table,
             Some("SOURCE") => RelationKind::Source,
+            Some("MATERIALIZED") if verb == "DROP" => {
+                self.expect_words(&["MATERIALIZED", "VIEW"])?;
+                return Ok(RelationKind::MaterializedView);
+            }
             Some("MATERIALIZED") => return Err(self.unsupported(&format!("{verb} MATERIALIZED VIEW"))),
             Some(word @ ("SINK" | "VIEW" | "INDEX" | "FUNCTION" | "SCHEMA" | "DATABASE" | "USER")) => {
                 return Err(self.unsupported(&format!("{verb} {word}")));
             }
-            _ => return Err(self.expected("TABLE or SOURCE")),
+            _ => return Err(self.expected("TABLE, SOURCE or MATERIALIZED VIEW")),
         };
         self.parser.advance_token();
         Ok(kind)
@@ -290,10 +303,10 @@ impl Cursor<'_> {
         while self.parser.consume_token(&sqlparser::tokenizer::Token::Comma) {
             names.push(self.table_name()?);
         }
-        // Nothing depends on a table yet, so both mean the same.
-        let _either = self.words(&["CASCADE"]) || self.words(&["RESTRICT"]);
+        let cascade = self.words(&["CASCADE"]);
+        let _default = !cascade && self.words(&["RESTRICT"]);
         self.expect_end()?;
-        Ok(Statement::Drop { kind, names, if_exists })
+        Ok(Statement::Drop { kind, names, if_exists, cascade })
     }
 
     fn bare(&mut self, words: &[&str], statement: Statement) -> Result<Statement, Error> {

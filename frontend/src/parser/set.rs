@@ -57,21 +57,25 @@ impl Cursor<'_> {
 
     pub(super) fn show(&mut self) -> Result<Statement, Error> {
         self.parser.advance_token();
-        let relations = match self.peek_word().as_deref() {
-            Some("TABLES") => Some(RelationKind::Table),
-            Some("SOURCES") => Some(RelationKind::Source),
-            _ => None,
-        };
-        if let Some(kind) = relations {
-            self.parser.advance_token();
+        let relations = [
+            (&["TABLES"][..], RelationKind::Table),
+            (&["SOURCES"], RelationKind::Source),
+            (&["MATERIALIZED", "VIEWS"], RelationKind::MaterializedView),
+        ];
+        if let Some((_, kind)) = relations.into_iter().find(|(words, _)| self.words(words)) {
             if self.words(&["FROM"]) || self.words(&["IN"]) {
                 self.name("the name of a schema")?;
             }
             self.expect_end()?;
             return Ok(Statement::ShowRelations(kind));
         }
-        for (word, kind) in [("TABLE", RelationKind::Table), ("SOURCE", RelationKind::Source)] {
-            if self.words(&["CREATE", word]) {
+        let created = [
+            (&["CREATE", "TABLE"][..], RelationKind::Table),
+            (&["CREATE", "SOURCE"], RelationKind::Source),
+            (&["CREATE", "MATERIALIZED", "VIEW"], RelationKind::MaterializedView),
+        ];
+        for (words, kind) in created {
+            if self.words(words) {
                 let name = self.table_name()?;
                 self.expect_end()?;
                 return Ok(Statement::ShowCreate(kind, name));

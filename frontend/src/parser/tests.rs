@@ -26,7 +26,7 @@ fn statements_of_weirs_own() {
     assert!(matches!(one("DESC t"), Statement::Describe(_)));
     assert!(matches!(
         one("DROP TABLE IF EXISTS a, dev.public.b CASCADE"),
-        Statement::Drop { kind: RelationKind::Table, names, if_exists: true } if names.len() == 2
+        Statement::Drop { kind: RelationKind::Table, names, if_exists: true, cascade: true } if names.len() == 2
     ));
 }
 
@@ -79,7 +79,7 @@ fn errors_name_the_place_in_the_whole_text() {
     assert_eq!(error("SELECT 1;\nSELECT a FROM t u v"), "42601 at 29: syntax error at or near \"v\"");
     assert_eq!(error("SELECT 'ä' +"), "42601 at 13: syntax error at end of input");
     assert_eq!(error("INSERT INTO t VALUES (1)"), "0A000 at 1: INSERT is not supported yet");
-    assert_eq!(error("DROP MATERIALIZED VIEW v"), "0A000 at 6: DROP MATERIALIZED VIEW is not supported yet");
+    assert_eq!(error("ALTER MATERIALIZED VIEW v"), "0A000 at 7: ALTER MATERIALIZED VIEW is not supported yet");
     assert_eq!(error("SHOW CREATE TABLE"), "42601 at 18: syntax error at end of input");
     assert_eq!(error("DROP TABLE other.t"), "3F000 at 12: schema \"other\" does not exist");
 }

@@ -6,11 +6,12 @@
 //! columns are called), [`schema`], [`splits`], [`system`], [`views`] and [`information`] (the schemas and tables that queries see),
 //! [`planner`] (text to logical plan), [`types`] (of numbers and times), [`equality`] (of values), [`params`] and
 //! [`values`] (parameters of prepared statements), [`window`] (the memory of window functions), [`threads`] (where they are
-//! planned and executed), [`run`] (execution, with retry).
+//! planned and executed), [`run`] (execution, with retry), [`incremental`] (the queries of views).
 
 mod apart;
 mod equality;
 mod explain;
+mod incremental;
 mod information;
 mod introspection;
 mod names;
@@ -28,6 +29,7 @@ mod values;
 mod views;
 mod window;
 
+pub(crate) use incremental::{Described, compile as compile_view, describe as describe_view};
 pub(crate) use params::bind_parameters;
 pub(crate) use planner::{Draft, Planner, Prepared};
 pub(crate) use run::{Batches, Columns, ResultSet, describe, open};

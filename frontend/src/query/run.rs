@@ -13,13 +13,14 @@ use datafusion::physical_plan::ExecutionPlan;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
+use weir_common::catalog::RelationKind;
 use weir_common::error::Kind;
 
 use super::explain;
 use super::names::column_names;
 use super::planner::{Prepared, plan};
 use super::rewrite;
-use crate::catalog::{Catalog, Job};
+use crate::catalog::Catalog;
 use crate::error::{Error, sqlstate};
 use crate::frontend::{Frontend, Notice};
 use crate::session::{Limits, Session};
@@ -128,7 +129,10 @@ async fn attempt(
 /// of all what is in it. But nobody shall take them for fresh, so every query says that they are not.
 fn failures(prepared: &Prepared, catalog: &Catalog) -> Vec<Notice> {
     let read = rewrite::table_names(&prepared.written);
-    let jobs = read.iter().filter_map(|name| catalog.table(name)).map(|table| Job::of(table));
+    // A source is read for the statement itself.
+    let tables = read.iter().filter_map(|name| catalog.table(name));
+    let jobs =
+        tables.filter(|table| table.declared.kind != RelationKind::Source).filter_map(|table| catalog.job(table));
     let failed = jobs.filter_map(|job| {
         let error = job.error?;
         let message = format!("{} \"{}\" has failed and is not kept up to date: {error}", job.kind, job.name);

@@ -112,7 +112,7 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
     let columns = vec![
         text(&|row| declared(row).map(|declared| declared.name.clone())),
         text(&|row| Some(row.progress.split.clone())),
-        text(&|row| declared(row).and_then(|declared| subject(&declared.source, &row.progress.split))),
+        text(&|row| declared(row).and_then(|declared| subject(declared.stream(), &row.progress.split))),
         text(&|row| Some(row.node.clone())),
         text(&|row| Some(if row.progress.reading { "reading" } else { "disconnected" }.to_owned())),
         number(&|split| Some(split.read_position)),
@@ -131,6 +131,6 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
 }
 
 /// What of its stream the split reads.
-fn subject(source: &Source, split: &str) -> Option<String> {
-    subject_of(&SplitId(split.to_owned())).map(str::to_owned).or_else(|| source.options.get("subject").cloned())
+fn subject(source: Option<&Source>, split: &str) -> Option<String> {
+    subject_of(&SplitId(split.to_owned())).map(str::to_owned).or_else(|| source?.options.get("subject").cloned())
 }

@@ -1,11 +1,12 @@
-//! The schema `pg_catalog`, by `datafusion-pg-catalog`, put right in two places: it derives the types of columns from
-//! Arrow's, in which a varchar and a jsonb are both text; and it makes up a database `postgres`.
+//! The schema `pg_catalog`, by `datafusion-pg-catalog`, put right in three places: it derives the types of columns from
+//! Arrow's, in which a varchar and a jsonb are both text; it takes materialized views for tables; and it makes up a database
+//! `postgres`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch};
+use datafusion::arrow::array::{ArrayRef, AsArray, Int32Array, RecordBatch, StringArray};
 use datafusion::arrow::compute::filter_record_batch;
 use datafusion::arrow::datatypes::{Int16Type, Int32Type, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
@@ -16,6 +17,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion_pg_catalog::pg_catalog::{PgCatalogSchemaProvider, PgCatalogStaticTables, PgCatalogTable};
 use futures::TryStreamExt;
+use weir_common::catalog::RelationKind;
 use weir_common::types::SqlType;
 
 use super::schema::{Listing, Roles};
@@ -64,6 +66,7 @@ impl SchemaProvider for SystemCatalog {
                 classes: self.dynamic(CLASSES)?,
                 cache: self.cache.clone(),
             }),
+            CLASSES => Arc::new(Classes { classes: self.dynamic(CLASSES)?, cache: self.cache.clone() }),
             DATABASES => Arc::new(Databases(self.dynamic(DATABASES)?)),
             _ => return self.tables.table(name).await,
         };
@@ -144,6 +147,43 @@ impl PartitionStream for Attributes {
         let stream =
             futures::stream::once(batches).map_ok(|batches| futures::stream::iter(batches.into_iter().map(Ok)));
         Box::pin(RecordBatchStreamAdapter::new(Arc::clone(self.schema()), stream.try_flatten()))
+    }
+}
+
+/// `pg_class`.
+#[derive(Clone, Debug)]
+struct Classes {
+    classes: Arc<dyn PartitionStream>,
+    cache: CatalogCache,
+}
+
+impl Classes {
+    fn with_kinds(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let tables = self.cache.newest();
+        let is_view =
+            |name: &str| tables.table(name).is_some_and(|table| table.declared.kind == RelationKind::MaterializedView);
+        let (names, kinds) =
+            (column(batch, "relname")?.as_string::<i32>(), column(batch, "relkind")?.as_string::<i32>());
+        let kinds = names.iter().zip(kinds).map(|(name, kind)| match name.is_some_and(is_view) {
+            true => Some("m"),
+            false => kind,
+        });
+        let mut columns = batch.columns().to_vec();
+        columns[batch.schema().index_of("relkind")?] = Arc::new(StringArray::from_iter(kinds));
+        Ok(RecordBatch::try_new(batch.schema(), columns)?)
+    }
+}
+
+impl PartitionStream for Classes {
+    fn schema(&self) -> &SchemaRef {
+        self.classes.schema()
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let classes = self.clone();
+        let stream =
+            self.classes.execute(context).and_then(move |batch| std::future::ready(classes.with_kinds(&batch)));
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(self.schema()), stream))
     }
 }
 

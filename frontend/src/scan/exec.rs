@@ -82,7 +82,7 @@ impl ScanExec {
         let opened = async move {
             let failed = move |error: rpc::Error| failed(&place, error);
             let responses = match scan.table.declared.kind {
-                RelationKind::Table => client.scan(scan.of_slot(asked)).await,
+                RelationKind::Table | RelationKind::MaterializedView => client.scan(scan.of_slot(asked)).await,
                 RelationKind::Source => client.read_source(scan.of_source()).await,
             };
             let responses = responses.map_err(|status| failed(status.into()))?.into_inner();
@@ -103,7 +103,7 @@ impl Scan {
     fn slots(&self) -> Result<Vec<Slot>> {
         let slots = &self.snapshot.slots;
         match self.table.declared.kind {
-            RelationKind::Table => Ok(slots.clone()),
+            RelationKind::Table | RelationKind::MaterializedView => Ok(slots.clone()),
             RelationKind::Source => {
                 let place = usize::try_from(self.table.id.0).ok().and_then(|id| id.checked_rem(slots.len()));
                 let reader = place.map(|place| vec![slots[place].clone()]);
@@ -170,10 +170,16 @@ impl DisplayAs for ScanExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Scan { snapshot, table, schema, narrowing, limit, .. } = &self.scan;
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let kind = if self.scan.dead_letters { "dead_letters" } else { table.declared.kind.as_str() };
+        let kind = match table.declared.kind {
+            _ if self.scan.dead_letters => "dead_letters",
+            RelationKind::MaterializedView => "materialized_view",
+            kind => kind.as_str(),
+        };
         write!(f, "ScanExec: {kind}={}, columns=[{}]", table.declared.name, columns.join(", "))?;
         match table.declared.kind {
-            RelationKind::Table => write!(f, ", slots={}, epoch={}", self.slots.len(), snapshot.epoch)?,
+            RelationKind::Table | RelationKind::MaterializedView => {
+                write!(f, ", slots={}, epoch={}", self.slots.len(), snapshot.epoch)?
+            }
             RelationKind::Source => write!(f, "{narrowing}")?,
         }
         limit.map_or(Ok(()), |limit| write!(f, ", limit={limit}"))

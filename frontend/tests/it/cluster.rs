@@ -18,7 +18,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-use weir_common::catalog::{Column, Encode, JobState, NewTable, Origin, RelationKind, Source, Table};
+use weir_common::catalog::{Column, Encode, Input, JobState, NewTable, Origin, RelationKind, Source, Table};
 use weir_common::error::Kind;
 use weir_common::ids::TableId;
 use weir_common::rpc;
@@ -107,7 +107,7 @@ impl Shared {
                 .map(|(name, ty, _)| Column { name: (*name).to_owned(), ty: ty.clone(), origin: Origin::Payload })
                 .collect(),
             primary_key: Vec::new(),
-            source: Source { options: Default::default(), encode: Encode::Json },
+            input: Input::Stream(Source { options: Default::default(), encode: Encode::Json }),
             sql: format!(
                 "CREATE TABLE {name} (x int) WITH (connector = 'nats', password = 'hush') FORMAT PLAIN ENCODE JSON"
             ),

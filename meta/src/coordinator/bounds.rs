@@ -49,7 +49,7 @@ fn size(table: &Table) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::catalog::{Encode, JobState, NewTable, RelationKind, Source};
+    use weir_common::catalog::{Encode, Input, JobState, NewTable, RelationKind, Source};
     use weir_common::ids::TableId;
 
     use super::*;
@@ -61,7 +61,7 @@ mod tests {
             name: "t".to_owned(),
             columns: Vec::new(),
             primary_key: Vec::new(),
-            source,
+            input: Input::Stream(source),
             sql: "x".repeat(bytes),
         };
         Arc::new(Table {

@@ -1,9 +1,11 @@
 //! Placement: which node gets which slots, vnodes, clone sources and splits. Pure and deterministic, so that a leader
 //! and its successor, given the same nodes, decide alike.
 //!
-//! Invariant: the slots of a placement cover every vnode exactly once, in order, and every split has one slot.
+//! Invariant: the slots of a placement cover every vnode exactly once, in order, and every split has one slot; that of a source
+//! has the same for all views over it, since they share who reads it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use weir_common::catalog::Table;
 use weir_common::head::Head;
@@ -53,7 +55,7 @@ pub struct AssignedSplit {
 pub struct Placement {
     /// In the order of their vnodes.
     pub slots: Vec<Slot>,
-    /// Every split of every running table.
+    /// Every split of every running table and view.
     pub splits: Vec<AssignedSplit>,
 }
 
@@ -84,20 +86,31 @@ impl Placement {
             })
             .collect();
         let mut placement = Placement { slots, splits: Vec::new() };
-        for table in tables.values().filter(|table| table.runs()) {
-            placement.add(table, positions);
+        for table in tables.values() {
+            placement.add(table, tables, positions);
         }
         placement
     }
 
-    /// Adds the splits of a table, each to the slot that reads the fewest, and returns them.
-    pub fn add(&mut self, table: &Table, positions: &Positions) -> Vec<AssignedSplit> {
+    /// Adds the splits of a table or view that runs, and returns them: each to the slot that reads the split already, if there is
+    /// one, else to that which reads the fewest.
+    pub fn add(
+        &mut self,
+        table: &Table,
+        tables: &BTreeMap<TableId, Arc<Table>>,
+        positions: &Positions,
+    ) -> Vec<AssignedSplit> {
+        let other = |id: TableId| tables.get(&id).map(AsRef::as_ref);
         let mut added = Vec::new();
-        let splits = if table.runs() { table.splits.as_slice() } else { &[] };
+        let splits = if table.runs(other) { table.splits.as_slice() } else { &[] };
         for start in splits {
             let split = TableSplit { table: table.id, split: start.split.clone() };
             let sequence = positions.get(&split).unwrap_or(start.sequence);
-            let slot = self.idlest();
+            let shares = |reader: &&AssignedSplit| {
+                let read = other(reader.split.table).map(Table::read);
+                reader.split.split == start.split && read == Some(table.read())
+            };
+            let slot = self.splits.iter().find(shares).map_or_else(|| self.idlest(), |reader| reader.slot);
             let assigned = AssignedSplit { split, slot, sequence };
             self.splits.push(assigned.clone());
             added.push(assigned);

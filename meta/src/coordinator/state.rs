@@ -564,7 +564,7 @@ impl Coordinator {
             waiters.push(waiter);
             match mutation {
                 Mutation::Add(table, _) => {
-                    let splits = running.active.placement.add(&table, &self.durable.positions);
+                    let splits = running.active.placement.add(&table, &self.tables, &self.durable.positions);
                     Mutation::Add(table, splits)
                 }
                 Mutation::Drop(table) => {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
-use weir_common::catalog::{JobState, NewTable, RelationKind, SplitStart, Table};
+use weir_common::catalog::{JobState, NewTable, Reads, RelationKind, SplitStart, Table};
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TermId};
@@ -602,6 +602,21 @@ impl Task {
         self.core.tables().find(|table| table.declared.name == name)
     }
 
+    /// The views over a source.
+    fn views_of(&self, source: TableId) -> impl Iterator<Item = &Arc<Table>> {
+        self.core.tables().filter(move |table| table.id != source && table.read() == source)
+    }
+
+    /// The source of a view that is to be created, if it still is what the view was made up for.
+    fn source_of(&self, view: &str, reads: &Reads) -> Result<&Arc<Table>, rpc::Error> {
+        let source = self.core.tables().find(|table| table.id == reads.relation);
+        let has = |source: &Table| reads.columns.iter().all(|column| source.declared.columns.contains(column));
+        source.filter(|source| has(source)).ok_or_else(|| {
+            let message = format!("the source of \"{view}\" was changed or dropped by somebody else meanwhile");
+            rpc::Error::new(Kind::User, message).with_sqlstate("40001").with_hint("try again")
+        })
+    }
+
     fn create(
         &mut self,
         declared: NewTable,
@@ -616,6 +631,10 @@ impl Task {
                 Err(rpc::Error::new(Kind::User, message).with_sqlstate("42P07"))
             };
         }
+        let splits = match declared.reads() {
+            Some(reads) => self.source_of(&declared.name, reads)?.splits.clone(),
+            None => splits,
+        };
         let id = self.next_table;
         let dead_letters = (declared.kind == RelationKind::Table).then(|| TableId(id.0 + 1));
         let table =
@@ -628,6 +647,16 @@ impl Task {
 
     fn alter(&mut self, declared: NewTable) -> Result<Decided<Arc<Table>, ()>, rpc::Error> {
         let Some(before) = self.find(&declared.name) else { return Err(no_table(&declared.name)) };
+        for view in self.views_of(before.id) {
+            let reads = view.declared.reads().expect("it is a view");
+            if let Some(changed) = reads.columns.iter().find(|column| !declared.columns.contains(column)) {
+                let view = &view.declared.name;
+                let message =
+                    format!("column \"{}\" cannot change: materialized view \"{view}\" reads it", changed.name);
+                let hint = "drop the view, and create it again afterwards";
+                return Err(rpc::Error::new(Kind::User, message).with_sqlstate("0A000").with_hint(hint));
+            }
+        }
         let mut layouts = before.layouts.clone();
         if declared.columns != before.declared.columns {
             layouts.push(before.declared.columns.clone());
@@ -640,7 +669,15 @@ impl Task {
 
     fn drop_table(&mut self, name: &str, if_exists: bool) -> Result<Decided<TableId, bool>, rpc::Error> {
         match self.find(name) {
-            Some(table) => Ok(Decided::Store(table.id, self.storage.drop_txn(table.id, self.next_table))),
+            Some(table) => {
+                if let Some(view) = self.views_of(table.id).next() {
+                    let (kind, view) = (table.declared.kind.as_str(), &view.declared.name);
+                    let message = format!("cannot drop {kind} \"{name}\": materialized view \"{view}\" depends on it");
+                    let hint = "use DROP … CASCADE to drop what depends on it too";
+                    return Err(rpc::Error::new(Kind::User, message).with_sqlstate("2BP01").with_hint(hint));
+                }
+                Ok(Decided::Store(table.id, self.storage.drop_txn(table.id, self.next_table)))
+            }
             None if if_exists => Ok(Decided::Nothing(false)),
             None => Err(no_table(name)),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use weir_common::catalog::{Encode, JobState, NewTable, RelationKind, Source, SplitStart, Table};
+use weir_common::catalog::{Encode, Input, JobState, NewTable, RelationKind, Source, SplitStart, Table};
 use weir_common::ids::{Epoch, NodeId, Sequence, SplitId, TableId, TableSplit, TermId};
 
 use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Time, Waiter};
@@ -128,7 +128,7 @@ fn table(id: u32) -> Arc<Table> {
         name,
         columns: Vec::new(),
         primary_key: Vec::new(),
-        source,
+        input: Input::Stream(source),
         sql: String::new(),
     };
     let splits = vec![SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1), stream_created: None }];

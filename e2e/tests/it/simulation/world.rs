@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use weir_common::catalog::{Encode, JobState, NewTable, RelationKind, Source, SplitStart, Table};
+use weir_common::catalog::{Encode, Input, JobState, NewTable, RelationKind, Source, SplitStart, Table};
 use weir_common::head::Head;
 use weir_common::ids::{NodeId, Sequence, SplitId, TableId, TableSplit, TermId};
 use weir_common::telemetry::trace::TraceParent;
@@ -108,7 +108,7 @@ fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Arc<Table> {
         columns: Vec::new(),
         // Which column it is does not matter here.
         primary_key: if keyed { vec![0] } else { Vec::new() },
-        source: Source { options: BTreeMap::new(), encode: Encode::Json },
+        input: Input::Stream(Source { options: BTreeMap::new(), encode: Encode::Json }),
         sql: String::new(),
     };
     let start = |(split, first): &(SplitId, u64)| SplitStart {

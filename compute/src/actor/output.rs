@@ -1,0 +1,189 @@
+//! An output: what an actor stores for one relation, on its way to the slots. A table's rows are those of the messages; a
+//! view's are what its query makes of them.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use weir_common::catalog::{Input, Reads, Table};
+use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit, VnodeRange};
+use weir_common::view::{self, Compile, Evaluate};
+
+use crate::outlet::{Closed, Outlet};
+use crate::shuffle::Shuffle;
+use crate::state::keys::BlockKey;
+use crate::tail::Tail;
+
+/// A relation that an actor is to store.
+pub(crate) struct Attachment {
+    /// A table, or a view of the source that the actor reads.
+    pub(crate) table: Arc<Table>,
+    /// The next sequence that it has not got.
+    pub(crate) position: Sequence,
+    /// The ways to the slots that are written to: every slot if the table is keyed, else the actor's own.
+    pub(crate) outlets: Vec<Outlet>,
+}
+
+/// A relation that is stored.
+pub(super) struct Output {
+    table: Arc<Table>,
+    /// What the slots know it by.
+    writer: TableSplit,
+    outlets: Vec<Outlet>,
+    rows: Rows,
+    storage: Storage,
+}
+
+/// What its rows are.
+enum Rows {
+    /// Those that were read.
+    Read,
+    /// What a query makes of these columns of them.
+    Query { columns: Vec<usize>, query: Box<dyn Evaluate> },
+}
+
+/// How rows are stored.
+enum Storage {
+    /// As blocks, in the actor's own slot.
+    Blocks(Tail),
+    /// Each by itself, in the slot that owns its key.
+    Rows(Box<Shuffle>),
+}
+
+/// Why nothing more can be stored.
+pub(super) enum Stopped {
+    /// The term has ended, or is about to.
+    Closed,
+    /// A query fails on what was read.
+    Failed(view::Error),
+}
+
+impl From<Closed> for Stopped {
+    fn from(_: Closed) -> Stopped {
+        Stopped::Closed
+    }
+}
+
+impl Output {
+    /// Begins to store a relation, of what is read of `read`.
+    ///
+    /// # Errors
+    /// If the statement of a view cannot be compiled, although it could when the view was created.
+    pub(super) async fn new(
+        attachment: Attachment,
+        (read, split): (&Table, &SplitId),
+        compiler: &dyn Compile,
+    ) -> Result<Output, view::Error> {
+        let Attachment { table, outlets, .. } = attachment;
+        let rows = match &table.declared.input {
+            Input::Stream(_) => Rows::Read,
+            Input::Relation(reads) => {
+                Rows::Query { columns: places(reads, read)?, query: compiler.compile(table.declared.clone()).await? }
+            }
+        };
+        let storage = Storage::new(&table, &outlets);
+        let writer = TableSplit { table: table.id, split: split.clone() };
+        Ok(Output { table, writer, outlets, rows, storage })
+    }
+
+    /// The relation.
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Its id.
+    pub(super) fn id(&self) -> TableId {
+        self.table.id
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.table.declared.name
+    }
+
+    /// What the slots know it by.
+    pub(super) fn writer(&self) -> &TableSplit {
+        &self.writer
+    }
+
+    /// Sends rows on their way, of which `first` is the sequence of the first message.
+    pub(super) async fn write(&mut self, rows: &RecordBatch, first: Sequence, epoch: Epoch) -> Result<(), Stopped> {
+        let rows = match &self.rows {
+            Rows::Read => rows.clone(),
+            Rows::Query { columns, query } => {
+                // Behind the source's own columns stands the hidden one of every block.
+                let hidden = rows.num_columns() - 1;
+                let read: Vec<usize> = columns.iter().copied().chain([hidden]).collect();
+                query.evaluate(rows.project(&read).expect("columns of the source")).map_err(Stopped::Failed)?
+            }
+        };
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        match &mut self.storage {
+            Storage::Blocks(tail) => {
+                let [own] = self.outlets.as_slice() else { unreachable!("blocks go to the actor's own slot") };
+                let (vnode, TableSplit { table, split }) = (vnode(own.vnodes, epoch), self.writer.clone());
+                let (key, value) = tail.close(|| BlockKey { table, vnode, split, sequence: first }.encode(), rows);
+                own.write_entry(&self.writer, key, value).await?;
+            }
+            Storage::Rows(shuffle) => {
+                for (part, entries) in shuffle.divide(&rows) {
+                    self.outlets[part].write(&self.writer, entries).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends an entry that [`crate::dead_letters`] made, to a slot of this node.
+    pub(super) async fn write_beside(
+        &self,
+        entry: impl FnOnce(u16) -> Option<(Bytes, Bytes)>,
+        epoch: Epoch,
+    ) -> Result<(), Closed> {
+        let own = self.outlets.iter().find(|outlet| outlet.is_local()).expect("the actor's slot is on its node");
+        match entry(vnode(own.vnodes, epoch)) {
+            Some((key, value)) => own.write_entry(&self.writer, key, value).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Sends a barrier to every slot that is written to.
+    pub(super) async fn barrier(&self, epoch: Epoch, position: Sequence) -> Result<(), Closed> {
+        for outlet in &self.outlets {
+            outlet.barrier(&self.writer, epoch, position).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Storage {
+    fn new(table: &Table, outlets: &[Outlet]) -> Storage {
+        if !table.declared.is_keyed() {
+            return Storage::Blocks(Tail::new(table.layout()));
+        }
+        let slots = outlets.iter().map(|outlet| outlet.vnodes);
+        Storage::Rows(Box::new(Shuffle::new(table, slots)))
+    }
+}
+
+/// Where the columns that a view reads stand among those of its source.
+fn places(reads: &Reads, source: &Table) -> Result<Vec<usize>, view::Error> {
+    let columns = &source.declared.columns;
+    let place = |read: &weir_common::catalog::Column| {
+        let place = columns.iter().position(|column| column.name == read.name && column.ty == read.ty);
+        place.ok_or_else(|| {
+            let source = &source.declared.name;
+            view::Error(format!("source \"{source}\" has no column \"{}\" of type {} any more", read.name, read.ty))
+        })
+    };
+    reads.columns.iter().map(place).collect()
+}
+
+/// The vnode of blocks that begin in an epoch: the slot's vnodes in turn, so that when slots are divided anew each takes
+/// over an even share of what was read.
+fn vnode(slot: VnodeRange, epoch: Epoch) -> u16 {
+    let offset = epoch.0 % u64::from(slot.end - slot.start);
+    slot.start + u16::try_from(offset).expect("less than 256")
+}

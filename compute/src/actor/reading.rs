@@ -1,0 +1,276 @@
+//! A reading of a split: a reader, the decoder of what it brings, and the outputs that get all of it.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use opentelemetry::KeyValue;
+use tracing::warn;
+use weir_common::catalog::Table;
+use weir_common::ids::{Epoch, Sequence, TableSplit};
+use weir_common::view;
+use weir_connector_nats::options::{ConsumerName, OnError, stream_of};
+use weir_connector_nats::{Batch, Control, Message, Options, Reader, ReaderConfig};
+
+use super::output::{Output, Stopped};
+use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, NotUnderstood, Shared};
+use crate::dead_letters::DeadLetters;
+use crate::decode::{BadRecord, Decoder};
+use crate::metrics;
+use crate::node::state::Event;
+use crate::splits::ReadSplit;
+
+/// A reading of a split.
+pub(super) struct Reading {
+    reader: Reader,
+    control: Control,
+    decoder: Decoder,
+    /// Of a table that keeps them.
+    dead_letters: Option<DeadLetters>,
+    /// What gets all that is read.
+    pub(super) outputs: Vec<Output>,
+    /// The next sequence that the reader hands out.
+    handed: Sequence,
+    /// The sequence of the first row in the decoder.
+    first: Sequence,
+    /// Up to where the reader had handed out at barriers that are not committed yet.
+    barriers: VecDeque<(Epoch, Sequence)>,
+    /// By what it is known outside.
+    known_as: TableSplit,
+    labels: [KeyValue; 1],
+    bad_records: Arc<AtomicU64>,
+    /// Whether a checkpoint that shows the first rows was asked for.
+    started: bool,
+    /// Whether the node was told that reading cannot go on.
+    failed: bool,
+}
+
+/// What a reader says.
+pub(super) enum Said {
+    /// There is something to decode.
+    Batch(Batch),
+    /// The messages that may wait for their acknowledgement nearly do.
+    CheckpointWanted,
+    /// Reading cannot go on.
+    Failed(String),
+}
+
+impl Reading {
+    /// The reading of what the options say, through the consumer that they name.
+    ///
+    /// # Errors
+    /// If what is stored of the relation is not understood by this version.
+    pub(super) fn front(shared: &Shared, position: Sequence) -> Result<Reading, NotUnderstood> {
+        let config = &shared.config;
+        let known_as = TableSplit { table: config.relation.id, split: config.split.clone() };
+        let read = Reading::new(shared, Arc::clone(&shared.options), position, true, (&config.relation, known_as))?;
+        Ok(Reading { dead_letters: DeadLetters::new(&config.relation, &config.split), ..read })
+    }
+
+    /// A reading for an output that is behind. What others read through is not touched.
+    ///
+    /// # Errors
+    /// As [`Reading::front`].
+    pub(super) fn behind(shared: &Shared, position: Sequence, output: Output) -> Result<Reading, NotUnderstood> {
+        let mut options = Options::clone(&shared.options);
+        options.consumer.name = ConsumerName::Anonymous;
+        let known_as = output.writer().clone();
+        let read = Reading::new(shared, Arc::new(options), position, false, (output.table(), known_as))?;
+        Ok(Reading { outputs: vec![output], ..read })
+    }
+
+    fn new(
+        shared: &Shared,
+        options: Arc<Options>,
+        position: Sequence,
+        stored: bool,
+        (table, known_as): (&Table, TableSplit),
+    ) -> Result<Reading, NotUnderstood> {
+        let config = &shared.config;
+        let start = config.relation.splits.iter().find(|start| start.split == config.split);
+        let reader = Reader::spawn(
+            ReaderConfig {
+                options,
+                split: config.split.clone(),
+                position,
+                stream_created: start.and_then(|start| start.stream_created.clone()),
+                stored,
+                owner: format!("{}/{}", config.cluster, table.declared.name),
+            },
+            &shared.group,
+        );
+        Ok(Reading {
+            control: reader.control(),
+            reader,
+            decoder: Decoder::of(&config.relation.declared, &config.split.0)?,
+            dead_letters: None,
+            outputs: Vec::new(),
+            handed: position,
+            first: position,
+            barriers: VecDeque::new(),
+            known_as,
+            labels: [metrics::table(&table.declared.name)],
+            bad_records: Arc::default(),
+            started: false,
+            failed: false,
+        })
+    }
+
+    /// What can be asked of it from outside.
+    pub(super) fn observed(&self) -> ReadSplit {
+        let (split, reader) = (self.known_as.clone(), self.control.clone());
+        ReadSplit { split, reader, bad_records: Arc::clone(&self.bad_records) }
+    }
+
+    /// By what it is known outside.
+    pub(super) fn known_as(&self) -> &TableSplit {
+        &self.known_as
+    }
+
+    /// The next sequence that the reader hands out, and what else it can be asked.
+    pub(super) fn handed(&self) -> (Sequence, &Control) {
+        (self.handed, &self.control)
+    }
+
+    /// What the reader says next. Cancel safe.
+    pub(super) async fn said(&mut self) -> Said {
+        tokio::select! {
+            biased;
+            () = self.control.wants_checkpoint() => Said::CheckpointWanted,
+            error = self.control.failed(), if !self.failed => {
+                self.failed = true;
+                Said::Failed(error)
+            }
+            batch = self.reader.next() => Said::Batch(batch),
+        }
+    }
+
+    /// Decodes a batch, as far as it lies below `end`. Rows gather in the decoder until a block is full or a barrier comes.
+    pub(super) async fn decode(
+        &mut self,
+        batch: &Batch,
+        end: Option<Sequence>,
+        epoch: Epoch,
+        shared: &mut Shared,
+    ) -> ControlFlow<()> {
+        let (mut rows, mut bytes) = (0, 0);
+        let ours = |message: &&Message| end.is_none_or(|end| message.sequence < end.0);
+        for message in batch.messages.iter().take_while(ours) {
+            if self.decoder.is_empty() {
+                self.first = Sequence(message.sequence);
+            }
+            let before = self.decoder.len();
+            match self.decoder.append(message) {
+                Ok(()) => rows += (self.decoder.len() - before) as u64,
+                Err(bad) => self.reject(message, &bad, epoch, shared).await?,
+            }
+            bytes += message.payload.len() as u64;
+            let full = self.decoder.len() >= BLOCK_ROWS_MAX || self.decoder.bytes() >= BLOCK_BYTES_MAX;
+            if full {
+                self.close_block(epoch, shared).await?;
+            }
+        }
+        // Later than the last message if what follows it is known to hold nothing for this split.
+        self.handed = batch.position;
+        if rows > 0 && !self.started {
+            // Whoever waits for the table, or for it to go on after a crash, need not wait for the next barrier too.
+            self.started = true;
+            shared.tell(Event::CheckpointWanted(shared.config.term)).await;
+        }
+        shared.config.metrics.rows.add(rows, &self.labels);
+        shared.config.metrics.bytes.add(bytes, &self.labels);
+        ControlFlow::Continue(())
+    }
+
+    /// Does with a bad record what the relation's options say. What is no row of a source is stored nowhere: it is looked for in
+    /// the stream when somebody asks.
+    async fn reject(
+        &mut self,
+        message: &Message,
+        bad: &BadRecord,
+        epoch: Epoch,
+        shared: &mut Shared,
+    ) -> ControlFlow<()> {
+        shared.config.metrics.bad_records.add(1, &self.labels);
+        self.bad_records.fetch_add(1, Ordering::Relaxed);
+        match (shared.options.on_error, &mut self.dead_letters) {
+            (OnError::Fail, _) => {
+                let stream = stream_of(&shared.config.split);
+                let error = format!("message {} of stream \"{stream}\": {bad}", message.sequence);
+                shared.tell(Event::JobFailed(shared.config.term, shared.config.relation.id, error)).await;
+                // The term is about to end, and the next one leaves the job out: nothing of the message is committed.
+                return ControlFlow::Break(());
+            }
+            (OnError::DeadLetter, Some(dead_letters)) => {
+                shared.log_bad_record(message.sequence, bad, "kept a bad record as a dead letter");
+                dead_letters.append(message, bad);
+                if dead_letters.bytes() >= BLOCK_BYTES_MAX {
+                    return self.close_dead_letters(epoch).await;
+                }
+            }
+            (OnError::Skip, _) | (OnError::DeadLetter, None) => {
+                shared.log_bad_record(message.sequence, bad, "skipped a bad record");
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Sends on their way, to every output, the rows that wait in the decoder.
+    pub(super) async fn close_block(&mut self, epoch: Epoch, shared: &Shared) -> ControlFlow<()> {
+        if self.decoder.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let rows = self.decoder.finish();
+        for output in &mut self.outputs {
+            match output.write(&rows, self.first, epoch).await {
+                Ok(()) => {}
+                Err(Stopped::Closed) => return ControlFlow::Break(()),
+                Err(Stopped::Failed(view::Error(error))) => {
+                    warn!(view = output.name(), error, "the query of a view fails");
+                    shared.tell(Event::JobFailed(shared.config.term, output.id(), error)).await;
+                    return ControlFlow::Break(());
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Sends dead letters on their way, to a slot of this node.
+    async fn close_dead_letters(&mut self, epoch: Epoch) -> ControlFlow<()> {
+        let (Some(dead_letters), Some(output)) = (&mut self.dead_letters, self.outputs.first()) else {
+            return ControlFlow::Continue(());
+        };
+        match output.write_beside(|vnode| dead_letters.close(vnode), epoch).await {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    /// Ends an epoch, at the position that all outputs have reached.
+    pub(super) async fn barrier(&mut self, epoch: Epoch, position: Sequence, shared: &Shared) -> ControlFlow<()> {
+        self.close_block(epoch, shared).await?;
+        self.close_dead_letters(epoch).await?;
+        self.barriers.push_back((epoch, self.handed));
+        for output in &self.outputs {
+            if output.barrier(epoch, position).await.is_err() {
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// An epoch is committed: the reader acknowledges what was read by then.
+    pub(super) fn committed(&mut self, epoch: Epoch) {
+        let mut position = None;
+        while let Some((oldest, handed)) = self.barriers.front().copied()
+            && oldest <= epoch
+        {
+            position = Some(handed);
+            self.barriers.pop_front();
+        }
+        if let Some(position) = position {
+            self.reader.committed(position);
+        }
+    }
+}

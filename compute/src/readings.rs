@@ -1,0 +1,272 @@
+//! The readings of a split: a pure core. One, the **front**, is shared by every output that has caught up. An output that
+//! begins further back (a view that was created later) has a reading of its own until that has reached the front, and joins it.
+//!
+//! It decides which messages of a batch belong to whom and when a reading joins. It reads nothing and stores nothing.
+//!
+//! Invariant: an output that is at a position has got every message below it and none at or above it, whichever readings
+//! they came through. The front is never behind another reading.
+
+use std::collections::BTreeMap;
+
+use weir_common::ids::Sequence;
+
+/// A reading beside the front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ReadingId(u64);
+
+/// Where an output is fed from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// From the front.
+    Front,
+    /// From a reading of its own, which begins where the output does.
+    Behind(ReadingId),
+}
+
+/// What comes of a reading that has moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moved {
+    /// It is still behind.
+    Behind,
+    /// It has reached the front: its output is fed from there from now on, and it ends.
+    Joins,
+}
+
+/// Where all readings of a split are: each at the next sequence that its outputs have not got.
+#[derive(Debug)]
+pub(crate) struct Readings {
+    front: Sequence,
+    behind: BTreeMap<ReadingId, Sequence>,
+    last: u64,
+}
+
+impl Readings {
+    /// Only a front.
+    pub(crate) fn new(front: Sequence) -> Readings {
+        Readings { front, behind: BTreeMap::new(), last: 0 }
+    }
+
+    /// The position of the front.
+    pub(crate) fn front(&self) -> Sequence {
+        self.front
+    }
+
+    /// The position of a reading.
+    pub(crate) fn position(&self, place: Place) -> Sequence {
+        match place {
+            Place::Front => self.front,
+            Place::Behind(id) => self.behind[&id],
+        }
+    }
+
+    /// Where an output is fed from that begins at `position`. Beyond the front nothing was read yet, so nobody begins there.
+    pub(crate) fn attach(&mut self, position: Sequence) -> Place {
+        if position >= self.front {
+            return Place::Front;
+        }
+        self.last += 1;
+        let id = ReadingId(self.last);
+        self.behind.insert(id, position);
+        Place::Behind(id)
+    }
+
+    /// An output that was fed from a reading of its own is gone.
+    pub(crate) fn detach(&mut self, id: ReadingId) {
+        self.behind.remove(&id);
+    }
+
+    /// The sequence up to which messages of a reading belong to its outputs; the others come through the front.
+    pub(crate) fn end(&self, place: Place) -> Option<Sequence> {
+        match place {
+            Place::Front => None,
+            Place::Behind(_) => Some(self.front),
+        }
+    }
+
+    /// The front has handed out everything below `position`.
+    pub(crate) fn advance(&mut self, position: Sequence) {
+        self.front = self.front.max(position);
+    }
+
+    /// A reading has handed out everything below `position`, as far as it belongs to its output.
+    pub(crate) fn catch_up(&mut self, id: ReadingId, position: Sequence) -> Moved {
+        let reached = self.behind.get_mut(&id).expect("a reading that was not ended");
+        *reached = (*reached).max(position.min(self.front));
+        if *reached < self.front {
+            return Moved::Behind;
+        }
+        self.behind.remove(&id);
+        Moved::Joins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What can happen to an actor.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A message is published, of the filter or not.
+        Publish(bool),
+        /// The front, or one of the others, gets a batch of at most so many messages.
+        Read(usize, u8),
+        /// The server is asked whether anything is left for a reading.
+        Ask(usize),
+        /// A view is created.
+        Attach,
+        /// A view is dropped.
+        Detach(usize),
+        /// Everything so far is committed.
+        Commit,
+        /// What is not committed is lost.
+        Crash,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => any::<bool>().prop_map(Step::Publish),
+            6 => (0_usize..5, 1_u8..6).prop_map(|(reading, count)| Step::Read(reading, count)),
+            2 => (0_usize..5).prop_map(Step::Ask),
+            2 => Just(Step::Attach),
+            1 => (0_usize..5).prop_map(Step::Detach),
+            2 => Just(Step::Commit),
+            1 => Just(Step::Crash),
+        ]
+    }
+
+    /// An actor over a stream, and what its outputs have got.
+    #[derive(Default)]
+    struct Model {
+        /// Sequences count from 1; whether each is one that the source reads.
+        stream: Vec<bool>,
+        readings: Option<Readings>,
+        outputs: BTreeMap<u64, (Place, Vec<u64>)>,
+        committed: BTreeMap<u64, (Sequence, Vec<u64>)>,
+        created: u64,
+    }
+
+    const START: Sequence = Sequence(1);
+
+    impl Model {
+        fn attach(&mut self, output: u64, position: Sequence, got: Vec<u64>) {
+            let place = self.readings.get_or_insert_with(|| Readings::new(position)).attach(position);
+            self.outputs.insert(output, (place, got));
+        }
+
+        /// The place of the n-th reading, which the front is the first of.
+        fn place(&self, number: usize) -> Option<Place> {
+            let readings = self.readings.as_ref()?;
+            let behind = readings.behind.keys().map(|id| Place::Behind(*id));
+            std::iter::once(Place::Front).chain(behind).nth(number)
+        }
+
+        fn moved(&mut self, place: Place, position: Sequence) {
+            let readings = self.readings.as_mut().expect("something is read");
+            match place {
+                Place::Front => readings.advance(position),
+                Place::Behind(id) => {
+                    if readings.catch_up(id, position) == Moved::Joins {
+                        let joining = self.outputs.values_mut().filter(|(fed, _)| *fed == place);
+                        joining.for_each(|(fed, _)| *fed = Place::Front);
+                    }
+                }
+            }
+        }
+
+        fn read(&mut self, number: usize, count: u8) {
+            let Some(place) = self.place(number) else { return };
+            let readings = self.readings.as_ref().expect("something is read");
+            let (from, end) = (readings.position(place).0, readings.end(place));
+            let wanted = (from..=self.stream.len() as u64).filter(|sequence| self.stream[*sequence as usize - 1]);
+            let batch: Vec<u64> = wanted.take(count.into()).collect();
+            let Some(last) = batch.last().copied() else { return };
+            for (_, got) in self.outputs.values_mut().filter(|(fed, _)| *fed == place) {
+                got.extend(batch.iter().filter(|sequence| end.is_none_or(|end| **sequence < end.0)));
+            }
+            self.moved(place, Sequence(last + 1));
+        }
+
+        /// Where nothing is left for a reading, it has everything that the front had when the server was asked.
+        fn ask(&mut self, number: usize) {
+            let Some(place @ Place::Behind(_)) = self.place(number) else { return };
+            let readings = self.readings.as_ref().expect("something is read");
+            let (from, front) = (readings.position(place).0, readings.front());
+            if !self.stream[from as usize - 1..].iter().any(|wanted| *wanted) {
+                self.moved(place, front);
+            }
+        }
+
+        fn take(&mut self, step: &Step) {
+            match *step {
+                Step::Publish(wanted) => self.stream.push(wanted),
+                Step::Read(number, count) => self.read(number, count),
+                Step::Ask(number) => self.ask(number),
+                Step::Attach => {
+                    self.created += 1;
+                    self.attach(self.created, START, Vec::new());
+                }
+                Step::Detach(number) => {
+                    let Some(output) = self.outputs.keys().nth(number).copied() else { return };
+                    self.committed.remove(&output);
+                    if let Some((Place::Behind(id), _)) = self.outputs.remove(&output) {
+                        self.readings.as_mut().expect("something is read").detach(id);
+                    }
+                    if self.outputs.is_empty() {
+                        self.readings = None;
+                    }
+                }
+                Step::Commit => {
+                    let Some(readings) = &self.readings else { return };
+                    let at = |(place, got): &(Place, Vec<u64>)| (readings.position(*place), got.clone());
+                    self.committed = self.outputs.iter().map(|(output, fed)| (*output, at(fed))).collect();
+                }
+                Step::Crash => {
+                    let mut committed: Vec<_> =
+                        self.outputs.keys().map(|output| (*output, self.committed.get(output).cloned())).collect();
+                    committed
+                        .sort_by_key(|(_, stored)| std::cmp::Reverse(stored.as_ref().map_or(START, |(at, _)| *at)));
+                    (self.readings, self.outputs) = (None, BTreeMap::new());
+                    for (output, stored) in committed {
+                        let (position, got) = stored.unwrap_or((START, Vec::new()));
+                        self.attach(output, position, got);
+                    }
+                }
+            }
+        }
+
+        fn check(&self) {
+            let Some(readings) = &self.readings else { return };
+            for (place, got) in self.outputs.values() {
+                let below = (1..readings.position(*place).0).filter(|sequence| self.stream[*sequence as usize - 1]);
+                assert_eq!(*got, below.collect::<Vec<_>>(), "an output has what is below its position");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn every_output_gets_every_message_once_and_in_order(steps in prop::collection::vec(step(), 1..120)) {
+            let mut model = Model::default();
+            for step in &steps {
+                model.take(step);
+                model.check();
+            }
+            // In the end everybody reaches the front, of which there is one reading.
+            for _ in 0..8 {
+                for number in (0..8).rev() {
+                    model.read(number, u8::MAX);
+                    model.ask(number);
+                    model.check();
+                }
+            }
+            prop_assert!(model.readings.is_none_or(|readings| readings.behind.is_empty()));
+        }
+    }
+}

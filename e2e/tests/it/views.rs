@@ -1,0 +1,268 @@
+//! `CREATE MATERIALIZED VIEW` over a source: one set of readers feeds all of them, whenever each was created.
+
+use anyhow::{Result, ensure};
+use weir_e2e::chaos;
+use weir_e2e::publish::publish_all;
+use weir_e2e::sandbox::scenario;
+use weir_e2e::servers::Nats;
+use weir_e2e::sql::Sql;
+use weir_e2e::wait::{eventually, eventually_equal};
+use weir_e2e::weir::{Cluster, Node};
+use weir_e2e::workload::Events;
+
+use crate::crash::NODE_LOST;
+use crate::support::{
+    LATE, Publishing, SOON, SUBJECTS, acknowledged, compare_events, events_options, publish_payloads, refuses,
+    standalone, wait_for,
+};
+
+/// Creates the source `s` of [`Events`] with the stream's sequence and the subject.
+async fn create_source(sql: &mut Sql, nats: &Nats, more: &str) -> Result<()> {
+    let (columns, options) = (Events::COLUMNS, events_options(&nats.address()));
+    sql.query(&format!(
+        "CREATE SOURCE s ({columns}) INCLUDE offset AS stream_seq INCLUDE subject AS subject WITH ({options}{more}) \
+         FORMAT PLAIN ENCODE JSON"
+    ))
+    .await?;
+    Ok(())
+}
+
+/// Creates the source `s` of `n bigint`.
+async fn create_numbers(sql: &mut Sql, nats: &Nats, more: &str) -> Result<()> {
+    let options = events_options(&nats.address());
+    sql.query(&format!("CREATE SOURCE s (n bigint) WITH ({options}{more}) FORMAT PLAIN ENCODE JSON")).await?;
+    Ok(())
+}
+
+/// Waits until the stream has so many consumers.
+async fn wait_for_consumers(nats: &Nats, wanted: usize) -> Result<()> {
+    let stream = nats.jetstream().await?.get_stream("EVENTS").await?;
+    eventually_equal("the consumers of the stream", LATE, wanted, async || {
+        Ok(stream.get_info().await?.state.consumer_count)
+    })
+    .await
+}
+
+#[test]
+fn all_views_over_a_source_share_its_reader_whenever_they_were_created() {
+    scenario("views-shared", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let (mut sql, events) = (weir.sql(), Events::new("events", SUBJECTS));
+        publish_all(&nats.client().await?, &events, 0..20_000).await?;
+        create_source(&mut sql, &nats, ", consumer.durable_name = 'jobs', consumer.ack_policy = 'all'").await?;
+        wait_for_consumers(&nats, 0).await?;
+        sql.query("CREATE MATERIALIZED VIEW whole AS SELECT * FROM s").await?;
+        compare_events(&mut sql, "whole", &events, 20_000).await?;
+        acknowledged(&nats, "jobs").await?;
+        // It catches up through a consumer of its own, which is gone afterwards.
+        sql.query("CREATE MATERIALIZED VIEW late AS SELECT * FROM s").await?;
+        sql.query(
+            "CREATE MATERIALIZED VIEW odd (number, cents) AS \
+             SELECT t.seq, t.price * 100 FROM (SELECT seq, price FROM s WHERE subject <> 'events.0') AS t WHERE t.seq % 2 = 1",
+        )
+        .await?;
+        publish_all(&nats.client().await?, &events, 20_000..30_000).await?;
+        compare_events(&mut sql, "whole", &events, 30_000).await?;
+        compare_events(&mut sql, "late", &events, 30_000).await?;
+        let wanted =
+            "SELECT seq AS number, price * 100 AS cents FROM whole WHERE subject <> 'events.0' AND seq % 2 = 1";
+        let count = sql.value::<u64>(&format!("SELECT count(*) FROM ({wanted}) AS w")).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM odd", count, SOON).await?;
+        let both = format!("SELECT count(*) FROM ({wanted} INTERSECT SELECT number, cents FROM odd) AS b");
+        ensure!(count > 0 && sql.value::<u64>(&both).await? == count);
+        wait_for_consumers(&nats, 1).await?;
+        acknowledged(&nats, "jobs").await?;
+        let read = "SELECT string_agg(source, ',') FROM weir_catalog.splits";
+        eventually_equal(read, SOON, "s".to_owned(), async || sql.value::<String>(read).await).await?;
+
+        // One goes, the others go on; the last takes the reader with it, and not what the source reads through.
+        sql.query("DROP MATERIALIZED VIEW whole").await?;
+        publish_all(&nats.client().await?, &events, 30_000..31_000).await?;
+        compare_events(&mut sql, "late", &events, 31_000).await?;
+        sql.query("DROP MATERIALIZED VIEW late, odd").await?;
+        ensure!(sql.value::<u64>("SELECT count(*) FROM weir_catalog.splits").await? == 0);
+        wait_for_consumers(&nats, 1).await?;
+        publish_all(&nats.client().await?, &events, 31_000..32_000).await?;
+        sql.query("CREATE MATERIALIZED VIEW again AS SELECT * FROM s").await?;
+        compare_events(&mut sql, "again", &events, 32_000).await?;
+        sql.query("DROP SOURCE s CASCADE").await?;
+        wait_for_consumers(&nats, 0).await
+    });
+}
+
+#[test]
+fn views_are_exact_whoever_is_killed_while_they_are_created_and_catch_up() {
+    scenario("views-kills", async |sandbox| {
+        const TOTAL: u64 = 60_000;
+        let nats = Nats::start(sandbox).await?;
+        nats.create_stream("EVENTS", &["events.>"]).await?;
+        let mut cluster = Cluster::start(sandbox, 1, 2).await?;
+        cluster.expect_warnings(&NODE_LOST);
+        let (mut sql, events) = (cluster.frontend.sql(), Events::new("events", SUBJECTS));
+        let subjects: Vec<String> = (0..SUBJECTS).map(|number| format!("events.{number}")).collect();
+        let split = format!(", subject = '{}', split_by_subject = true", subjects.join(","));
+        create_source(&mut sql, &nats, &format!("{split}, consumer.durable_name = 'jobs'")).await?;
+        sql.query("CREATE MATERIALIZED VIEW v0 AS SELECT * FROM s").await?;
+        let mut publishing = Publishing::start(&nats, &events, TOTAL, 4_000).await?;
+        let mut created = 1;
+        let victims = [Node::Compute(0), Node::Compute(1), Node::Meta(0)];
+        for kill in chaos::plan(chaos::seed(), &victims, 6, TOTAL / 30..TOTAL - TOTAL / 30) {
+            publishing.reaches(kill.at).await?;
+            // It is killed while the view begins to catch up.
+            sql.query(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS v{created} AS SELECT * FROM s")).await?;
+            created += 1;
+            eprintln!("{}: kill {:?}", kill.at, kill.victim);
+            cluster.node(kill.victim).process().kill9()?;
+            publishing.reaches(kill.back_at).await?;
+            cluster.node(kill.victim).process().restart()?;
+        }
+        publishing.end().await?;
+        for view in 0..created {
+            compare_events(&mut sql, &format!("v{view}"), &events, TOTAL).await?;
+        }
+        let stream = nats.jetstream().await?.get_stream("EVENTS").await?;
+        eventually_equal("a consumer a split", LATE, SUBJECTS, async || {
+            Ok(stream.get_info().await?.state.consumer_count as u64)
+        })
+        .await
+    });
+}
+
+#[test]
+fn a_source_cannot_be_taken_from_under_its_views() {
+    scenario("views-depend", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        let options = events_options(&nats.address());
+        sql.query(&format!("CREATE SOURCE s (n int, m int) WITH ({options}) FORMAT PLAIN ENCODE JSON")).await?;
+        sql.query("CREATE MATERIALIZED VIEW v AS SELECT *, n + m AS sum FROM s").await?;
+        sql.query("CREATE MATERIALIZED VIEW n AS SELECT n FROM s").await?;
+        refuses(&mut sql, "DROP SOURCE s", "2BP01", "materialized view \"v\" depends on it").await?;
+        refuses(&mut sql, "ALTER SOURCE s ALTER COLUMN m TYPE bigint", "0A000", "view \"v\" reads it").await?;
+        refuses(&mut sql, "DROP TABLE v", "42809", "is not a table").await?;
+        refuses(&mut sql, "DROP MATERIALIZED VIEW s", "42809", "is not a materialized view").await?;
+        publish_payloads(&nats, "events.a", &["{\"n\": 1, \"m\": 2}"]).await?;
+        wait_for(&mut sql, "SELECT sum FROM v", 3, SOON).await?;
+        // A column more is none of the view's; other subjects are.
+        sql.query("DROP MATERIALIZED VIEW n").await?;
+        sql.query("ALTER SOURCE s ADD COLUMN more varchar").await?;
+        sql.query("ALTER SOURCE s CONNECTOR WITH (subject = 'events.b')").await?;
+        publish_payloads(&nats, "events.a", &["{\"n\": 10, \"m\": 20}"]).await?;
+        publish_payloads(&nats, "events.b", &["{\"n\": 100, \"m\": 200, \"more\": \"x\"}"]).await?;
+        wait_for(&mut sql, "SELECT sum(sum) FROM v", 303, SOON).await?;
+        let columns = sql.query("SELECT * FROM v").await?.columns;
+        ensure!(columns == ["n", "m", "sum"], "{columns:?}");
+        sql.query("DROP SOURCE s CASCADE").await?;
+        refuses(&mut sql, "SELECT * FROM v", "42P01", "does not exist").await
+    });
+}
+
+#[test]
+fn a_view_whose_query_fails_stops_and_the_others_go_on() {
+    scenario("views-fail", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        weir.expect_warnings(&["the query of a view fails", "job failed"]);
+        let mut sql = weir.sql();
+        create_numbers(&mut sql, &nats, "").await?;
+        sql.query("CREATE MATERIALIZED VIEW inverse AS SELECT 100 / n AS n FROM s").await?;
+        sql.query("CREATE MATERIALIZED VIEW same AS SELECT n FROM s").await?;
+        publish_payloads(&nats, "events.a", &["{\"n\": 4}"]).await?;
+        wait_for(&mut sql, "SELECT n FROM inverse", 25, SOON).await?;
+        publish_payloads(&nats, "events.a", &["{\"n\": 0}", "{\"n\": 5}"]).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM same", 3, LATE).await?;
+        let error = "SELECT error FROM weir_catalog.jobs WHERE name = 'inverse' AND kind = 'materialized view'";
+        eventually(error, SOON, async || {
+            Ok(sql.value::<String>(error).await?.contains("division by zero").then_some(()))
+        })
+        .await?;
+        ensure!(sql.value::<u64>("SELECT n FROM inverse").await? == 25, "its rows stay readable");
+        sql.query("DROP MATERIALIZED VIEW inverse").await?;
+        sql.query("CREATE MATERIALIZED VIEW inverse AS SELECT 100 / nullif(n, 0) AS n FROM s").await?;
+        wait_for(&mut sql, "SELECT sum(n) FROM inverse", 45, SOON).await
+    });
+}
+
+#[test]
+fn a_source_that_cannot_be_read_stops_its_views_until_it_is_altered() {
+    scenario("views-source-fails", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        weir.expect_warnings(&["job failed", "skipped a bad record"]);
+        let mut sql = weir.sql();
+        create_numbers(&mut sql, &nats, ", on_error = 'fail'").await?;
+        for view in ["a", "b"] {
+            sql.query(&format!("CREATE MATERIALIZED VIEW {view} AS SELECT n FROM s")).await?;
+        }
+        publish_payloads(&nats, "events.a", &["{\"n\": 1}"]).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM a", 1, SOON).await?;
+        publish_payloads(&nats, "events.a", &["{\"n\": true}", "{\"n\": 2}"]).await?;
+        let failed =
+            "SELECT count(*) FROM weir_catalog.jobs WHERE state = 'failed' AND error LIKE 'message 2 of stream%'";
+        wait_for(&mut sql, failed, 3, SOON).await?;
+        sql.query("ALTER SOURCE s CONNECTOR WITH (on_error = 'skip')").await?;
+        for view in ["a", "b"] {
+            wait_for(&mut sql, &format!("SELECT sum(n) FROM {view}"), 3, SOON).await?;
+        }
+        ensure!(sql.value::<u64>("SELECT count(*) FROM weir_catalog.jobs WHERE state = 'running'").await? == 2);
+        ensure!(sql.value::<u64>("SELECT count(*) FROM dead_letters.s").await? == 1);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_a_view_cannot_be_is_refused_and_what_it_is_is_shown() {
+    scenario("views-shown", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        create_numbers(&mut sql, &nats, "").await?;
+        let options = events_options(&nats.address());
+        sql.query(&format!("CREATE TABLE t (n bigint) WITH ({options}) FORMAT PLAIN ENCODE JSON")).await?;
+        for (query, code, words) in [
+            ("SELECT count(*) FROM s", "0A000", "an aggregate"),
+            ("SELECT DISTINCT n FROM s", "0A000", "DISTINCT"),
+            ("SELECT n FROM s ORDER BY n", "0A000", "ORDER BY"),
+            ("SELECT n FROM s LIMIT 1", "0A000", "LIMIT"),
+            ("SELECT a.n FROM s AS a JOIN s AS b USING (n)", "0A000", "a join"),
+            ("SELECT n FROM s UNION ALL SELECT n FROM s", "0A000", "UNION"),
+            ("SELECT row_number() OVER () FROM s", "0A000", "a window function"),
+            ("SELECT n, now() FROM s", "0A000", "now(), whose value depends on when"),
+            ("SELECT n FROM s WHERE n IN (SELECT n FROM s)", "0A000", "a subquery"),
+            ("SELECT 1", "0A000", "reads nothing"),
+            ("SELECT n FROM t", "0A000", "over a table"),
+            ("SELECT n FROM dead_letters.s", "42703", "n"),
+            ("SELECT sequence FROM dead_letters.s", "0A000", "reading"),
+            ("SELECT n FROM nowhere", "42P01", "\"nowhere\" does not exist"),
+            ("SELECT n, n FROM s", "42701", "\"n\" specified more than once"),
+            ("SELECT n + $1 FROM s", "42P02", "$1"),
+            ("SELECT n +", "42601", "end of input"),
+        ] {
+            refuses(&mut sql, &format!("CREATE MATERIALIZED VIEW v AS {query}"), code, words).await?;
+        }
+        refuses(&mut sql, "CREATE MATERIALIZED VIEW v (a, b) AS SELECT n FROM s", "42601", "too many column names")
+            .await?;
+        refuses(&mut sql, "CREATE MATERIALIZED VIEW s AS SELECT n FROM s", "42P07", "already exists").await?;
+        refuses(&mut sql, "ALTER MATERIALIZED VIEW v CONNECTOR WITH (a = 1)", "0A000", "ALTER MATERIALIZED VIEW")
+            .await?;
+
+        let create = "CREATE MATERIALIZED VIEW v AS WITH w AS (SELECT n, n::numeric(10, 2) / 4 AS quarter FROM public.s) \
+                      SELECT coalesce(n, 0), quarter, upper('é' || n) AS text, n > 1 AS large, NULL AS nothing, \
+                      ('[1, {\"n\": 2}]')::jsonb AS j, ARRAY[n, n + 1] AS a, n / 2.0::real AS half FROM w WHERE n IS NOT NULL";
+        sql.query(create).await?;
+        sql.query("CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT n FROM s").await?;
+        publish_payloads(&nats, "events.a", &["{\"n\": 3}", "{}", "{\"n\": 1}"]).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM v", 2, SOON).await?;
+        let query = create.split_once(" AS ").map(|(_, query)| query).unwrap_or_default();
+        let (kept, asked) =
+            (sql.query("SELECT * FROM v ORDER BY 1").await?, sql.query(&format!("{query} ORDER BY 1")).await?);
+        ensure!(kept == asked, "{kept}\n{asked}");
+        ensure!(sql.query("SHOW MATERIALIZED VIEWS").await?.rows == [[Some("v".to_owned())]]);
+        ensure!(sql.query("SHOW CREATE MATERIALIZED VIEW v").await?.row(0) == ["public.v", create]);
+        ensure!(
+            sql.query("DESCRIBE v").await?.row(1)[..2] == ["quarter", "numeric"],
+            "{}",
+            sql.query("DESCRIBE v").await?
+        );
+        let class = "SELECT relkind FROM pg_class WHERE relname = 'v'";
+        ensure!(sql.value::<String>(class).await? == "m");
+        Ok(())
+    });
+}

@@ -1,0 +1,49 @@
+//! `CREATE MATERIALIZED VIEW name [(columns)] AS query`.
+
+use sqlparser::ast;
+use sqlparser::tokenizer::Token;
+
+use super::create_table::ColumnRef;
+use super::cursor::Cursor;
+use super::{Statement, TableName};
+use crate::error::Error;
+
+/// A parsed `CREATE MATERIALIZED VIEW`.
+#[derive(Clone, Debug)]
+pub(crate) struct CreateView {
+    pub(crate) name: TableName,
+    pub(crate) if_not_exists: bool,
+    /// What its first columns are called, if that is written before the query.
+    pub(crate) columns: Vec<ColumnRef>,
+    pub(crate) query: Box<ast::Statement>,
+}
+
+impl Cursor<'_> {
+    /// What follows `CREATE MATERIALIZED VIEW`.
+    pub(super) fn create_view(&mut self) -> Result<CreateView, Error> {
+        let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
+        let name = self.table_name()?;
+        let mut columns = Vec::new();
+        if self.parser.consume_token(&Token::LParen) {
+            loop {
+                let (name, location) = self.exact_name("the name of a column")?;
+                columns.push(ColumnRef { name, location });
+                if !self.parser.consume_token(&Token::Comma) {
+                    break;
+                }
+            }
+            self.expect(&Token::RParen)?;
+        }
+        if let Some(word @ ("WITH" | "USING" | "TABLESPACE")) = self.peek_word().as_deref() {
+            return Err(self.unsupported(&format!("CREATE MATERIALIZED VIEW … {word}")));
+        }
+        self.expect_words(&["AS"])?;
+        if !matches!(self.peek_word().as_deref(), None | Some("SELECT" | "WITH" | "VALUES")) {
+            return Err(self.expected("a query"));
+        }
+        match self.query()? {
+            Statement::Query(query) => Ok(CreateView { name, if_not_exists, columns, query }),
+            _ => Err(self.expected("a query")),
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! The query of a materialized view → what computes its rows from those of its source, batch after batch.
+//!
+//! Owns which queries can be kept up to date: so far those that select, filter and compute columns of one source, so that
+//! every row of the source makes one row or none, by itself. Of DataFusion's logical rules only those on the list in
+//! [`optimized`] are used: others prune or move what an incremental plan needs.
+//!
+//! A view is planned without a client: in UTC, with every variable at its default, and with nothing in it that depends on
+//! when it is asked or by whom.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
+use datafusion::arrow::compute::{cast_with_options, filter_record_batch};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::arrow::error::ArrowError;
+use datafusion::common::format::DEFAULT_CAST_OPTIONS;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::DataFusionError;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, Volatility};
+use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
+use datafusion::optimizer::{Optimizer, OptimizerRule};
+use datafusion::physical_expr::PhysicalExpr;
+use tokio_util::sync::CancellationToken;
+use weir_common::catalog::{Column, Encode, Input, JobState, NewTable, Origin, Reads, RelationKind, Source, Table};
+use weir_common::error::chain;
+use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE, SqlType, StructField};
+use weir_common::view::{self, Evaluate};
+
+use super::names::column_names;
+use super::planner::{Planner, Prepared, plan};
+use super::threads::QueryThreads;
+use crate::catalog::Catalog;
+use crate::encode::is_jsonb;
+use crate::error::{Error, sqlstate};
+use crate::parser::{self, Parsed, SCHEMA, Statement};
+use crate::session::Session;
+
+/// What a view can be so far.
+const POSSIBLE: &str = "a view can select, filter and compute columns of one source so far";
+
+/// What the catalog keeps of a view's query.
+pub(crate) struct Described {
+    /// As PostgreSQL would call them.
+    pub(crate) columns: Vec<Column>,
+    pub(crate) reads: Reads,
+}
+
+/// Finds out what a view's query reads and what its columns are.
+///
+/// # Errors
+/// The user's.
+pub(crate) async fn describe(
+    planner: &Planner,
+    threads: &QueryThreads,
+    catalog: &Arc<Catalog>,
+    parsed: &Parsed,
+    query: Box<sqlparser::ast::Statement>,
+) -> Result<Described, Error> {
+    let planned = Planned::new(planner, threads, catalog, parsed, query).await?;
+    let names: Vec<String> = planned.plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let names = column_names(&planned.prepared.written, &names);
+    let column = |(name, field): (String, &Arc<Field>)| {
+        let ty = stored_type(field).ok_or_else(|| {
+            let message = format!("column \"{name}\" has the type {}, which cannot be stored", field.data_type());
+            Error::unsupported(message).with_hint("cast it to a type of PostgreSQL's")
+        })?;
+        Ok(Column { name, ty, origin: Origin::Expression })
+    };
+    let columns = names.into_iter().zip(planned.plan.schema().fields()).map(column).collect::<Result<_, Error>>()?;
+    let source = planned.source(catalog)?;
+    let mut used = Vec::new();
+    used_columns(&planned.plan, &mut used);
+    let read = source.declared.columns.iter().filter(|column| used.contains(&column.name));
+    let reads = Reads { relation: source.id, name: source.declared.name.clone(), columns: read.cloned().collect() };
+    Ok(Described { columns, reads })
+}
+
+/// Compiles the statement of a view that is in the catalog, or is to come there.
+///
+/// # Errors
+/// If it is no view any more: its meaning has changed since it was created.
+pub(crate) async fn compile(
+    planner: &Planner,
+    threads: &QueryThreads,
+    view: &NewTable,
+) -> Result<Box<dyn Evaluate>, Error> {
+    let not_a_view = || Error::internal(format!("what is stored of \"{}\" is no materialized view", view.name));
+    let reads = view.reads().ok_or_else(not_a_view)?;
+    let parsed = parser::parse(&view.sql)?.pop().ok_or_else(not_a_view)?;
+    let Statement::CreateView(create) = &parsed.statement else { return Err(not_a_view()) };
+    let catalog = Arc::new(Catalog::new(0, [as_it_was(reads)]));
+    let planned = Planned::new(planner, threads, &catalog, &parsed, create.query.clone()).await?;
+    let (fields, columns) = (planned.plan.schema().fields(), &view.columns);
+    let same = fields.len() == columns.len()
+        && fields.iter().zip(columns).all(|(field, column)| stored_type(field).as_ref() == Some(&column.ty));
+    if !same {
+        let message = format!("the columns of \"{}\" are not what they were when it was created", view.name);
+        return Err(Error::internal(message).with_hint("drop it and create it again"));
+    }
+    let schema = weir_common::catalog::schema(columns);
+    let reads = reads.columns.len();
+    let Planned { state, plan, .. } = planned;
+    let compiled = async move {
+        let mut steps = Vec::new();
+        add_steps(&state, &plan, &mut steps)?;
+        Ok(Compiled { reads, steps, schema })
+    };
+    Ok(Box::new(threads.compute(compiled).await?))
+}
+
+/// The source with those columns alone that a view reads: later ones are none of its own.
+fn as_it_was(reads: &Reads) -> Table {
+    let source = Source { options: Default::default(), encode: Encode::Json };
+    let declared = NewTable {
+        kind: RelationKind::Source,
+        name: reads.name.clone(),
+        columns: reads.columns.clone(),
+        primary_key: Vec::new(),
+        input: Input::Stream(source),
+        sql: String::new(),
+    };
+    let (splits, layouts) = (Vec::new(), Vec::new());
+    Table { id: reads.relation, declared, splits, state: JobState::Running, dead_letters: None, layouts }
+}
+
+/// A query that can be kept up to date.
+struct Planned {
+    state: Arc<SessionState>,
+    prepared: Arc<Prepared>,
+    plan: LogicalPlan,
+    /// The name of the source.
+    source: String,
+}
+
+impl Planned {
+    async fn new(
+        planner: &Planner,
+        threads: &QueryThreads,
+        catalog: &Arc<Catalog>,
+        parsed: &Parsed,
+        query: Box<sqlparser::ast::Statement>,
+    ) -> Result<Planned, Error> {
+        let session = Arc::new(Session::new(CancellationToken::new()));
+        let draft = planner.read(parsed.clone(), query)?;
+        let prepared = Arc::new(planner.prepare(&session, catalog, draft, &[], threads).await?);
+        if prepared.parameters.len() > 0 {
+            let message = "there is no parameter $1";
+            return Err(Error::user(sqlstate::UNDEFINED_PARAMETER, message)
+                .with_hint("write the value itself: a view outlives the statement that creates it"));
+        }
+        let state = Arc::new(planner.state(&session, catalog, None));
+        let (planning, query) = (Arc::clone(&state), Arc::clone(&prepared));
+        let plan = threads.compute(async move { optimized(&planning, plan(&planning, &query).await?) }).await?;
+        let source = source_of(&plan)?;
+        Ok(Planned { state, prepared, plan, source })
+    }
+
+    fn source<'a>(&self, catalog: &'a Catalog) -> Result<&'a Arc<Table>, Error> {
+        let relation = catalog.table(&self.source).ok_or_else(|| Error::internal("what was planned is not there"))?;
+        match relation.declared.kind {
+            RelationKind::Source => Ok(relation),
+            kind => {
+                Err(Error::unsupported(format!("a materialized view over a {} is not supported yet", kind.as_str()))
+                    .with_hint(POSSIBLE))
+            }
+        }
+    }
+}
+
+/// The plan with types coerced and expressions simplified, and nothing else.
+fn optimized(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, Error> {
+    let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+    // Before anything is simplified: what depends on the time would be a constant then.
+    check_expressions(&plan)?;
+    let rules: [Arc<dyn OptimizerRule + Send + Sync>; 1] = [Arc::new(SimplifyExpressions::new())];
+    Ok(Optimizer::with_rules(rules.into()).optimize(plan, state, |_, _| {})?)
+}
+
+/// The relation that a plan reads, if each row of the result is made of one of its rows.
+///
+/// # Errors
+/// `0A000`, if the plan does something else.
+fn source_of(plan: &LogicalPlan) -> Result<String, Error> {
+    let refuse = |what: &str| {
+        Err(Error::unsupported(format!("{what} is not supported yet in a materialized view")).with_hint(POSSIBLE))
+    };
+    match plan {
+        LogicalPlan::Projection(projection) => source_of(&projection.input),
+        LogicalPlan::Filter(filter) => source_of(&filter.input),
+        LogicalPlan::SubqueryAlias(alias) => source_of(&alias.input),
+        LogicalPlan::TableScan(TableScan { table_name, .. }) if table_name.schema().is_none_or(|it| it == SCHEMA) => {
+            Ok(table_name.table().to_owned())
+        }
+        LogicalPlan::TableScan(scan) => refuse(&format!("reading \"{}\"", scan.table_name)),
+        LogicalPlan::Aggregate(_) => refuse("an aggregate"),
+        LogicalPlan::Join(_) => refuse("a join"),
+        LogicalPlan::Sort(_) => refuse("ORDER BY"),
+        LogicalPlan::Limit(_) => refuse("LIMIT"),
+        LogicalPlan::Distinct(_) => refuse("DISTINCT"),
+        LogicalPlan::Union(_) => refuse("UNION"),
+        LogicalPlan::Window(_) => refuse("a window function"),
+        LogicalPlan::Unnest(_) => refuse("unnest"),
+        LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => refuse("a query that reads nothing"),
+        _ => refuse("such a query"),
+    }
+}
+
+/// Refuses what has another value whenever it is asked, and what is asked of other rows.
+fn check_expressions(plan: &LogicalPlan) -> Result<(), Error> {
+    let mut found = None;
+    plan.apply(|node| {
+        for expr in node.expressions() {
+            expr.apply(|part| {
+                let refused = match part {
+                    Expr::ScalarFunction(call) if call.func.signature().volatility != Volatility::Immutable => {
+                        Some(format!("{}(), whose value depends on when or by whom it is asked,", call.func.name()))
+                    }
+                    Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => Some("a subquery".to_owned()),
+                    _ => None,
+                };
+                found = found.take().or(refused);
+                Ok(if found.is_some() { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    match found {
+        Some(what) => Err(Error::unsupported(format!("{what} is not supported yet in a materialized view"))),
+        None => Ok(()),
+    }
+}
+
+/// The columns of the source that the expressions nearest to it name.
+fn used_columns(plan: &LogicalPlan, used: &mut Vec<String>) {
+    let (input, is_projection) = match plan {
+        LogicalPlan::Projection(projection) => (&projection.input, true),
+        LogicalPlan::Filter(filter) => (&filter.input, false),
+        LogicalPlan::SubqueryAlias(alias) => (&alias.input, false),
+        _ => return,
+    };
+    if is_projection {
+        // What is above it sees its columns, not the source's.
+        used.clear();
+    }
+    used.extend(plan.expressions().iter().flat_map(Expr::column_refs).map(|column| column.name.clone()));
+    used_columns(input, used);
+}
+
+/// One step from the source's rows to the view's.
+#[derive(Debug)]
+enum Step {
+    /// Rows stay of which this is true.
+    Filter(Arc<dyn PhysicalExpr>),
+    /// Each row becomes one of these columns.
+    Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
+}
+
+/// Appends the steps of a plan that [`source_of`] has found to be made of such.
+fn add_steps(state: &SessionState, plan: &LogicalPlan, steps: &mut Vec<Step>) -> Result<(), Error> {
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            add_steps(state, &projection.input, steps)?;
+            let input = projection.input.schema();
+            let columns = projection.expr.iter().map(|expr| state.create_physical_expr(expr.clone(), input));
+            let columns = columns.collect::<Result<_, DataFusionError>>()?;
+            steps.push(Step::Project(columns, Arc::new(projection.schema.as_arrow().clone())));
+        }
+        LogicalPlan::Filter(filter) => {
+            add_steps(state, &filter.input, steps)?;
+            steps.push(Step::Filter(state.create_physical_expr(filter.predicate.clone(), filter.input.schema())?));
+        }
+        LogicalPlan::SubqueryAlias(alias) => add_steps(state, &alias.input, steps)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+/// A compiled view.
+#[derive(Debug)]
+struct Compiled {
+    /// How many columns it reads.
+    reads: usize,
+    steps: Vec<Step>,
+    /// Of the view's own columns.
+    schema: SchemaRef,
+}
+
+impl Evaluate for Compiled {
+    fn evaluate(&self, rows: RecordBatch) -> Result<RecordBatch, view::Error> {
+        // What a query is told, with what PostgreSQL would call it.
+        self.run(rows).map_err(|error| view::Error(chain(&Error::from(error))))
+    }
+}
+
+impl Compiled {
+    fn run(&self, mut rows: RecordBatch) -> Result<RecordBatch, DataFusionError> {
+        let mut own = self.reads;
+        for step in &self.steps {
+            match step {
+                Step::Filter(predicate) => {
+                    let kept = predicate.evaluate(&rows)?.into_array(rows.num_rows())?;
+                    rows = filter_record_batch(&rows, kept.as_boolean())?;
+                }
+                Step::Project(columns, schema) => {
+                    let made = columns.iter().map(|column| column.evaluate(&rows)?.into_array(rows.num_rows()));
+                    let made = made.collect::<Result<Vec<ArrayRef>, DataFusionError>>()?;
+                    (rows, own) = (beside(made, schema, &rows, own)?, columns.len());
+                }
+            }
+        }
+        let stored = self.schema.fields().iter().zip(rows.columns()).map(|(field, column)| {
+            match field.data_type() == column.data_type() {
+                true => Ok(Arc::clone(column)),
+                false => cast_with_options(column, field.data_type(), &DEFAULT_CAST_OPTIONS),
+            }
+        });
+        let stored = stored.collect::<Result<Vec<ArrayRef>, ArrowError>>()?;
+        Ok(beside(stored, &self.schema, &rows, own)?)
+    }
+}
+
+/// Other columns in the place of the first `own` ones of a batch.
+fn beside(
+    mut columns: Vec<ArrayRef>,
+    schema: &Schema,
+    rows: &RecordBatch,
+    own: usize,
+) -> Result<RecordBatch, ArrowError> {
+    columns.extend_from_slice(&rows.columns()[own..]);
+    // An expression may be known never to be NULL, and a column may be NULL all the same.
+    let fields = schema.fields().iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true)));
+    let behind = rows.schema();
+    let fields = fields.chain(behind.fields()[own..].iter().cloned());
+    let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    RecordBatch::try_new_with_options(schema, columns, &options)
+}
+
+/// The type that a column of a result is stored with: its own, or the nearest that holds its values.
+fn stored_type(field: &Field) -> Option<SqlType> {
+    if is_jsonb(field) {
+        return Some(SqlType::Jsonb);
+    }
+    let decimal = |precision: u8, scale: i8| {
+        let scale = u8::try_from(scale).ok().filter(|scale| *scale <= precision)?;
+        let is_numeric = (precision, scale) == (NUMERIC_PRECISION, NUMERIC_SCALE) || precision > DECIMAL_PRECISION_MAX;
+        Some(if is_numeric { SqlType::Numeric } else { SqlType::Decimal { precision, scale } })
+    };
+    Some(match field.data_type() {
+        DataType::Boolean => SqlType::Boolean,
+        DataType::Int8 | DataType::UInt8 | DataType::Int16 => SqlType::SmallInt,
+        DataType::UInt16 | DataType::Int32 => SqlType::Integer,
+        // What DataFusion counts with, where PostgreSQL has a bigint.
+        DataType::UInt32 | DataType::Int64 | DataType::UInt64 => SqlType::BigInt,
+        DataType::Float16 | DataType::Float32 => SqlType::Real,
+        DataType::Float64 => SqlType::Double,
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => return decimal(*precision, *scale),
+        // A NULL that nothing gave a type is text.
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => SqlType::Varchar,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => SqlType::Bytea,
+        DataType::Date32 | DataType::Date64 => SqlType::Date,
+        DataType::Time32(_) | DataType::Time64(_) => SqlType::Time,
+        DataType::Timestamp(
+            TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond | TimeUnit::Nanosecond,
+            zone,
+        ) => {
+            if zone.is_some() {
+                SqlType::Timestamptz
+            } else {
+                SqlType::Timestamp
+            }
+        }
+        DataType::Interval(_) => SqlType::Interval,
+        DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
+            SqlType::Array(Box::new(stored_type(element)?))
+        }
+        DataType::Struct(fields) => {
+            let field = |field: &Arc<Field>| Some(StructField { name: field.name().clone(), ty: stored_type(field)? });
+            SqlType::Struct(fields.iter().map(field).collect::<Option<_>>()?)
+        }
+        _ => return None,
+    })
+}
