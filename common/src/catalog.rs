@@ -159,7 +159,7 @@ pub struct Table {
     /// What was declared.
     #[serde(flatten)]
     pub declared: NewTable,
-    /// Its splits with the positions at which they start, resolved when the table was created; a view's are its source's.
+    /// Its splits with the positions at which they start, resolved when the table was created; a view has those of its source.
     pub splits: Vec<SplitStart>,
     /// Whether its job runs.
     pub state: JobState,

@@ -67,6 +67,40 @@ async fn run(options: &Options, owner: &str, stored: bool) -> Result<Preflight, 
     }
 }
 
+/// The first sequences that a view begins with that is created over a source now: those of the source, as far as the stream
+/// still has them. What is gone by now is no gap.
+///
+/// # Errors
+/// As [`preflight`]; of kind User if the stream is another one than when the source was created.
+pub async fn preflight_of_view(
+    options: &Options,
+    owner: &str,
+    source: &[SplitStart],
+) -> Result<Vec<SplitStart>, Error> {
+    let looking = async {
+        let api = Api::new(connect::connect(options, &format!("weir {owner} preflight")).await?);
+        let stream = api.stream_info(&options.stream).await?;
+        check_same(&stream, options, source)?;
+        let state = stream.state;
+        let first = Sequence(if state.messages == 0 { state.last_seq + 1 } else { state.first_seq });
+        let begins = |start: &SplitStart| SplitStart { sequence: start.sequence.max(first), ..start.clone() };
+        Ok(source.iter().map(begins).collect())
+    };
+    within(DEADLINE, &format!("to look up stream \"{}\"", options.stream), looking).await
+}
+
+/// Whether a stream is the one that splits were created of.
+fn check_same(stream: &StreamInfo, options: &Options, splits: &[SplitStart]) -> Result<(), Error> {
+    let known = splits.iter().find_map(|start| start.stream_created.as_ref());
+    match known.filter(|created| **created != stream.created) {
+        Some(created) => {
+            let message = format!("it was created at {}, not at {created}", stream.created);
+            Err(Error::StreamReplaced { stream: options.stream.clone(), message })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Removes the consumers that a preflight made for a table that was not created after all.
 ///
 /// # Errors
@@ -189,11 +223,7 @@ impl Altered<'_> {
     async fn look_up(&self, before: &Options, after: &Options, owner: &str) -> Result<Vec<String>, Error> {
         let api = Api::new(connect::connect(after, &format!("weir {owner} preflight")).await?);
         let stream = api.stream_info(&after.stream).await?;
-        let known = self.splits.iter().find_map(|start| start.stream_created.as_ref());
-        if let Some(created) = known.filter(|created| **created != stream.created) {
-            let message = format!("it was created at {}, not at {created}", stream.created);
-            return Err(Error::StreamReplaced { stream: after.stream.clone(), message });
-        }
+        check_same(&stream, after, self.splits)?;
         let retention = check_stream(after, &stream, self.stored)?;
         let mut notices = after.notices.clone();
         if consumer::wanted_subjects(before) != consumer::wanted_subjects(after) {

@@ -43,11 +43,12 @@ impl Catalog {
 
     /// The job that keeps a relation up to date. Of a source there is one once it has failed: then nobody reads it for views.
     pub(crate) fn job<'a>(&'a self, table: &'a Table) -> Option<Job<'a>> {
-        let of_source = || self.by_id(table.read()).map(|source| &source.state);
-        let error = match (&table.state, of_source()) {
-            (JobState::Failed { error }, _) | (_, Some(JobState::Failed { error })) => Some(error.as_str()),
-            _ => None,
-        };
+        let source = table.declared.reads().and_then(|reads| self.by_id(reads.relation));
+        let states = std::iter::once(&table.state).chain(source.map(|source| &source.state));
+        let error = states.into_iter().find_map(|state| match state {
+            JobState::Failed { error } => Some(error.as_str()),
+            JobState::Running => None,
+        });
         let kind = table.declared.kind;
         if kind == RelationKind::Source && error.is_none() {
             return None;

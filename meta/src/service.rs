@@ -18,7 +18,7 @@ use weir_common::ids::TableId;
 use weir_common::rpc;
 use weir_connector_nats::inspect::inspect;
 use weir_connector_nats::options::Options;
-use weir_connector_nats::preflight::{Altered, Preflight, preflight, preflight_of_source, undo};
+use weir_connector_nats::preflight::{Altered, Preflight, preflight, preflight_of_source, preflight_of_view, undo};
 use weir_connector_nats::remove_consumers;
 use weir_proto as proto;
 use weir_proto::meta_server;
@@ -89,8 +89,8 @@ impl Statement {
                 .map(|(table, created)| (table, created, Vec::new()));
         }
         let Some(source) = new.stream() else {
-            // Its source was looked over when that was created.
-            let created = self.store(new, Vec::new(), if_not_exists).await?;
+            let splits = self.begin_of_view(&new).await?;
+            let created = self.store(new, splits, if_not_exists).await?;
             return created.map(|(view, created)| (view, created, Vec::new()));
         };
         let options = Options::parse(&source.options).map_err(weir_connector_nats::Error::from)?;
@@ -107,6 +107,19 @@ impl Statement {
             warn!(owner, error = chain(&error), "consumer of a table that was not created remains");
         }
         created.map(|(table, created)| (table, created, notices))
+    }
+
+    /// Where a view begins to read its source, which was looked over when that was created.
+    async fn begin_of_view(&self, view: &NewTable) -> Result<Vec<SplitStart>, rpc::Error> {
+        let (_, tables) = self.coordinator.ask(Input::Catalog).await?;
+        let source = tables.into_iter().find(|table| Some(table.id) == view.reads().map(|reads| reads.relation));
+        let Some((source, stream)) = source.as_ref().and_then(|source| Some((source, source.declared.stream()?)))
+        else {
+            // The coordinator says so when it is asked to store the view.
+            return Ok(Vec::new());
+        };
+        let options = Options::parse(&stream.options).map_err(weir_connector_nats::Error::from)?;
+        Ok(preflight_of_view(&options, &self.owner(&source.declared.name), &source.splits).await?)
     }
 
     /// Has the coordinator store the table; fails by itself if it is not known whether it did.

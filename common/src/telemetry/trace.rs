@@ -102,13 +102,24 @@ pub fn server_span(request: &http::Request<()>) -> Span {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use opentelemetry::trace::TracerProvider;
     use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+    use tracing::Subscriber;
     use tracing_subscriber::Layer;
     use tracing_subscriber::filter::filter_fn;
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
+
+    /// Runs with a subscriber of its own, and nobody else with another one: which spans anybody wants is remembered for the
+    /// whole process, and worked out anew while a subscriber comes or goes.
+    fn subscribed(subscriber: impl Subscriber + Send + Sync, body: impl FnOnce()) {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        tracing::subscriber::with_default(subscriber, body);
+    }
 
     /// Runs with a subscriber that records traced spans; what it recorded.
     fn recorded(body: impl FnOnce()) -> Vec<opentelemetry_sdk::trace::SpanData> {
@@ -116,7 +127,7 @@ mod tests {
         let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
         let subscriber = tracing_subscriber::registry().with(layer.with_filter(filter_fn(is_traced)));
-        tracing::subscriber::with_default(subscriber, body);
+        subscribed(subscriber, body);
         provider.force_flush().expect("memory takes all");
         exporter.get_finished_spans().expect("they are in memory")
     }
@@ -151,7 +162,7 @@ mod tests {
     fn without_a_receiver_there_are_no_spans() {
         let log = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
         let log = log.with_filter(filter_fn(|metadata| metadata.target() != TARGET));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(log), || {
+        subscribed(tracing_subscriber::registry().with(log), || {
             let span = info_span!(target: TARGET, "unwanted");
             assert!(span.is_disabled());
             assert_eq!(TraceParent::of(&span), TraceParent::default());

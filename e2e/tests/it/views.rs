@@ -158,6 +158,35 @@ fn a_source_cannot_be_taken_from_under_its_views() {
 }
 
 #[test]
+fn a_view_begins_with_what_the_stream_still_has() {
+    scenario("views-purged", async |sandbox| {
+        let (nats, mut weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        create_numbers(&mut sql, &nats, ", on_gap = 'fail'").await?;
+        let numbers: Vec<String> = (1..=9).map(|number| format!("{{\"n\": {number}}}")).collect();
+        publish_payloads(&nats, "events.a", &numbers.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        sql.query("CREATE MATERIALIZED VIEW early AS SELECT n FROM s").await?;
+        wait_for(&mut sql, "SELECT sum(n) FROM early", 45, SOON).await?;
+        let stream = nats.jetstream().await?.get_stream("EVENTS").await?;
+        stream.purge().sequence(6).await?;
+        // What was gone before there was a view is no gap of the view's.
+        sql.query("CREATE MATERIALIZED VIEW late AS SELECT n FROM s").await?;
+        wait_for(&mut sql, "SELECT sum(n) FROM late", 6 + 7 + 8 + 9, SOON).await?;
+        weir.process().kill9()?;
+        weir.process().restart()?;
+        weir.ready().await?;
+        publish_payloads(&nats, "events.a", &["{\"n\": 100}"]).await?;
+        wait_for(&mut sql, "SELECT sum(n) FROM early", 145, SOON).await?;
+        wait_for(&mut sql, "SELECT sum(n) FROM late", 130, SOON).await?;
+        stream.purge().await?;
+        sql.query("CREATE MATERIALIZED VIEW empty AS SELECT n FROM s").await?;
+        ensure!(sql.value::<u64>("SELECT count(*) FROM empty").await? == 0);
+        ensure!(sql.value::<u64>("SELECT count(*) FROM weir_catalog.jobs WHERE state = 'running'").await? == 3);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_view_whose_query_fails_stops_and_the_others_go_on() {
     scenario("views-fail", async |sandbox| {
         let (nats, weir) = standalone(sandbox).await?;

@@ -607,14 +607,15 @@ impl Task {
         self.core.tables().filter(move |table| table.id != source && table.read() == source)
     }
 
-    /// The source of a view that is to be created, if it still is what the view was made up for.
-    fn source_of(&self, view: &str, reads: &Reads) -> Result<&Arc<Table>, rpc::Error> {
+    /// Checks that the source of a view that is to be created still is what the view was made up for.
+    fn check_source(&self, view: &str, reads: &Reads) -> Result<(), rpc::Error> {
         let source = self.core.tables().find(|table| table.id == reads.relation);
         let has = |source: &Table| reads.columns.iter().all(|column| source.declared.columns.contains(column));
-        source.filter(|source| has(source)).ok_or_else(|| {
-            let message = format!("the source of \"{view}\" was changed or dropped by somebody else meanwhile");
-            rpc::Error::new(Kind::User, message).with_sqlstate("40001").with_hint("try again")
-        })
+        if source.is_some_and(|source| has(source)) {
+            return Ok(());
+        }
+        let message = format!("the source of \"{view}\" was changed or dropped by somebody else meanwhile");
+        Err(rpc::Error::new(Kind::User, message).with_sqlstate("40001").with_hint("try again"))
     }
 
     fn create(
@@ -631,10 +632,9 @@ impl Task {
                 Err(rpc::Error::new(Kind::User, message).with_sqlstate("42P07"))
             };
         }
-        let splits = match declared.reads() {
-            Some(reads) => self.source_of(&declared.name, reads)?.splits.clone(),
-            None => splits,
-        };
+        if let Some(reads) = declared.reads() {
+            self.check_source(&declared.name, reads)?;
+        }
         let id = self.next_table;
         let dead_letters = (declared.kind == RelationKind::Table).then(|| TableId(id.0 + 1));
         let table =
