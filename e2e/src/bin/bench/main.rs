@@ -8,6 +8,7 @@ mod cluster;
 mod reading;
 mod report;
 mod standalone;
+mod views;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -61,6 +62,8 @@ enum Part {
     Objects,
     /// Ways to read what a stream has stored, without Weir.
     History,
+    /// Feeding one, two and four views over one source, and one that is created later.
+    Views,
     /// The age of a message when a query shows it.
     Freshness,
     /// The time that queries take which look at every row of a large table.

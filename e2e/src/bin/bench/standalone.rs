@@ -14,6 +14,7 @@ use weir_e2e::workload::{Bids, Small, Workload};
 
 use crate::reading;
 use crate::report::{Aim, Report, millis, percentile};
+use crate::views;
 use crate::{DEADLINE, Kept, Options, Part, create_table};
 
 /// How often the table is asked whether it holds everything; costs Weir processor time, so not too often.
@@ -42,6 +43,9 @@ pub(crate) async fn measure(options: &Options, sandbox: &Sandbox, nats: &mut Nat
     }
     if options.wants(Part::Objects) {
         reading::several_rows_a_message(options, nats, &mut weir, report).await?;
+    }
+    if options.wants(Part::Views) {
+        views::measure(options, nats, &mut weir, report).await?;
     }
     if options.wants(Part::Freshness) {
         freshness(options, nats, &weir, report).await?;

@@ -1,0 +1,66 @@
+//! Views over one source: what each more of them costs while they share its reader, and how fast a later one catches up.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use weir_e2e::publish::publish_all;
+use weir_e2e::servers::Nats;
+use weir_e2e::sql::Sql;
+use weir_e2e::weir::Weir;
+use weir_e2e::workload::Bids;
+
+use crate::report::{Aim, Report};
+use crate::{DEADLINE, Options};
+
+/// How often a view is asked whether it holds everything; costs Weir processor time, so not too often.
+const COMPLETION_POLL: Duration = Duration::from_millis(100);
+/// How many views share a reader.
+const COUNTS: [usize; 3] = [1, 2, 4];
+
+/// Publishes the bids once for each number of views, which are there before.
+pub(crate) async fn measure(options: &Options, nats: &Nats, weir: &mut Weir, report: &mut Report) -> Result<()> {
+    let (mut sql, messages) = (weir.sql(), options.messages);
+    for count in COUNTS {
+        println!("reading for {count} views over one source …");
+        let name = format!("shared_{count}");
+        let (stream, bids) = (name.to_uppercase(), Bids { prefix: name.clone() });
+        nats.create_stream(&stream, &[&format!("{name}.>")]).await?;
+        sql.query(&format!(
+            "CREATE SOURCE {name} ({}) WITH (connector = 'nats', server_url = '{}', stream = '{stream}', \
+             subject = '{name}.>', connect_mode = 'plain') FORMAT PLAIN ENCODE JSON",
+            Bids::COLUMNS,
+            nats.address()
+        ))
+        .await?;
+        let views: Vec<String> = (0..count).map(|number| format!("{name}_{number}")).collect();
+        for view in &views {
+            sql.query(&format!("CREATE MATERIALIZED VIEW {view} AS SELECT * FROM {name}")).await?;
+        }
+        let (start, before) = (Instant::now(), weir.process().cpu_time()?);
+        publish_all(&nats.client().await?, &bids, 0..messages).await?;
+        for view in &views {
+            complete(&mut sql, view, messages, start).await?;
+        }
+        let cpu = (weir.process().cpu_time()? - before).as_secs_f64() / messages as f64 * 1e6;
+        report.add(&format!("{count} views over a source, CPU-seconds per million messages"), cpu, 2, Aim::None);
+    }
+    println!("catching up with a later view …");
+    let name = format!("shared_{}", COUNTS[0]);
+    let start = Instant::now();
+    sql.query(&format!("CREATE MATERIALIZED VIEW later AS SELECT * FROM {name}")).await?;
+    complete(&mut sql, "later", messages, start).await?;
+    let rate = messages as f64 / start.elapsed().as_secs_f64() / 1_000.0;
+    report.add("a later view catches up, k messages/s", rate, 0, Aim::None);
+    Ok(())
+}
+
+/// Waits until a view has a row of every message.
+async fn complete(sql: &mut Sql, view: &str, messages: u64, since: Instant) -> Result<()> {
+    while sql.value::<u64>(&format!("SELECT count(*) FROM {view}")).await? < messages {
+        ensure!(since.elapsed() < DEADLINE, "\"{view}\" is not complete after {DEADLINE:?}");
+        tokio::time::sleep(COMPLETION_POLL).await;
+    }
+    let found = sql.value::<u64>(&format!("SELECT count(*) FROM {view}")).await?;
+    ensure!(found == messages, "\"{view}\" has {found} rows of {messages} messages");
+    Ok(())
+}
