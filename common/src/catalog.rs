@@ -213,6 +213,11 @@ impl Table {
         fed && self.state == JobState::Running
     }
 
+    /// Whether it is a view that reads this relation.
+    pub fn is_view_over(&self, relation: TableId) -> bool {
+        self.declared.reads().is_some_and(|reads| reads.relation == relation)
+    }
+
     /// The relation whose splits are read for it: a view's source, else itself.
     pub fn read(&self) -> TableId {
         self.declared.reads().map_or(self.id, |reads| reads.relation)

@@ -17,7 +17,7 @@
 mod output;
 mod reading;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -138,6 +138,8 @@ pub(crate) enum NotUnderstood {
 /// A running actor.
 pub(crate) struct Handle {
     pub(crate) inbox: mpsc::Sender<Message>,
+    /// The relations that it was told to store.
+    pub(crate) feeds: BTreeSet<TableId>,
     /// What it reads, and can be asked about it.
     pub(crate) observed: watch::Receiver<Vec<ReadSplit>>,
 }
@@ -151,6 +153,7 @@ pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> 
     let source = declared.stream().ok_or_else(|| NotUnderstood::NoStream(declared.name.clone()))?;
     let options = Arc::new(Options::parse(&source.options)?);
     let position = outputs.iter().map(|output| output.position).max().expect("an actor has an output");
+    let feeds = outputs.iter().map(|output| output.table.id).collect();
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let mut ask = interval(ASK_INTERVAL);
     ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -172,7 +175,7 @@ pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> 
         last: None,
     };
     group.spawn("actor", OnFailure::Log, actor.run(outputs, group.token().clone()));
-    Ok(Handle { inbox: sender, observed: observer })
+    Ok(Handle { inbox: sender, feeds, observed: observer })
 }
 
 impl Shared {

@@ -59,7 +59,7 @@ impl Catalog {
 
     /// The views that read a relation, ordered by name.
     pub(crate) fn views_of(&self, source: TableId) -> impl Iterator<Item = &Arc<Table>> {
-        self.tables().filter(move |table| table.id != source && table.read() == source)
+        self.tables().filter(move |table| table.is_view_over(source))
     }
 }
 

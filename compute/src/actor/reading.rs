@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use opentelemetry::KeyValue;
-use tracing::warn;
 use weir_common::catalog::Table;
 use weir_common::ids::{Epoch, Sequence, TableSplit};
 use weir_common::view;
@@ -227,7 +226,6 @@ impl Reading {
                 Ok(()) => {}
                 Err(Stopped::Closed) => return ControlFlow::Break(()),
                 Err(Stopped::Failed(view::Error(error))) => {
-                    warn!(view = output.name(), error, "the query of a view fails");
                     shared.tell(Event::JobFailed(shared.config.term, output.id(), error)).await;
                     return ControlFlow::Break(());
                 }

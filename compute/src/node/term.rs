@@ -222,10 +222,9 @@ impl Term {
             barrier.trace.adopt(&span);
             let _ = slot.control.send(slot::Control::Inject { epoch, change, lowest_pinned, dropped, span }).await;
         }
-        let removed = removed.map(|id| (id, tables.get(&id).map_or(id, |table| table.read())));
-        for (read, actor) in &self.actors {
+        for actor in self.actors.values_mut() {
             let message = match removed {
-                Some((table, relation)) if relation == read.table => actor::Message::Last(table, epoch),
+                Some(table) if actor.feeds.remove(&table) => actor::Message::Last(table, epoch),
                 _ => actor::Message::Barrier(epoch),
             };
             let _ = actor.inbox.send(message).await;
@@ -233,17 +232,8 @@ impl Term {
         for actor in &self.ending {
             let _ = actor.inbox.send(actor::Message::Barrier(epoch)).await;
         }
-        if let Some((dropped, relation)) = removed {
-            let used = |split: &TableSplit| {
-                split.table != dropped && tables.get(&split.table).is_some_and(|table| table.read() == relation)
-            };
-            self.starts.retain(|split, _| split.table != dropped);
-            let idle = |read: &TableSplit| {
-                read.table == relation && !self.starts.keys().any(|split| split.split == read.split && used(split))
-            };
-            let ended = self.actors.extract_if(.., |read, _| idle(read));
-            self.ending.extend(ended.map(|(_, actor)| actor));
-        }
+        let ended = self.actors.extract_if(.., |_, actor| actor.feeds.is_empty());
+        self.ending.extend(ended.map(|(_, actor)| actor));
         if let Some(Mutation::Add(table, splits)) = &barrier.mutation {
             self.add(table, splits, epoch, tables).await;
         }
@@ -261,8 +251,9 @@ impl Term {
             self.starts.insert(split.split.clone(), split.sequence);
             let Some(attachment) = self.attachment(table, split) else { continue };
             let read = split.read(table);
-            match self.actors.get(&read) {
+            match self.actors.get_mut(&read) {
                 Some(actor) => {
+                    actor.feeds.insert(table.id);
                     let _ = actor.inbox.send(actor::Message::Attach(Box::new(attachment))).await;
                 }
                 None => {

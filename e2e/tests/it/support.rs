@@ -91,18 +91,19 @@ impl Reading {
     /// The statement that creates the table.
     pub(crate) fn create(self, server: &str) -> String {
         let table = self.table();
+        let relation = format!("TABLE {table}");
         match self {
             Reading::Durable(policy) => create_events_with(
-                &table,
+                &relation,
                 server,
                 &format!(", consumer.durable_name = '{table}', consumer.ack_policy = '{policy}'"),
             ),
-            Reading::Unnamed => create_events_with(&table, server, ""),
+            Reading::Unnamed => create_events_with(&relation, server, ""),
             // Of an option that is given twice the last value counts.
             Reading::Split => {
                 let subjects: Vec<String> = (0..SUBJECTS).map(|number| format!("events.{number}")).collect();
                 let more = format!(", subject = '{}', split_by_subject = true", subjects.join(","));
-                create_events_with(&table, server, &more)
+                create_events_with(&relation, server, &more)
             }
         }
     }
@@ -121,12 +122,13 @@ impl Reading {
 /// A table of [`Events`] with the stream's sequence and the subject, read through a durable.
 pub(crate) fn create_events(name: &str, server: &str, durable: &str) -> String {
     let durable = format!(", consumer.durable_name = '{durable}', consumer.ack_policy = 'all'");
-    create_events_with(name, server, &durable)
+    create_events_with(&format!("TABLE {name}"), server, &durable)
 }
 
-fn create_events_with(name: &str, server: &str, more: &str) -> String {
+/// A table or source, `TABLE t` say, of [`Events`] with the stream's sequence and the subject; `more` begins with a comma.
+pub(crate) fn create_events_with(relation: &str, server: &str, more: &str) -> String {
     format!(
-        "CREATE TABLE {name} ({}) INCLUDE offset AS stream_seq INCLUDE subject AS subject WITH ({}{more}) \
+        "CREATE {relation} ({}) INCLUDE offset AS stream_seq INCLUDE subject AS subject WITH ({}{more}) \
          FORMAT PLAIN ENCODE JSON",
         Events::COLUMNS,
         events_options(server)

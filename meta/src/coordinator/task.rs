@@ -604,7 +604,7 @@ impl Task {
 
     /// The views over a source.
     fn views_of(&self, source: TableId) -> impl Iterator<Item = &Arc<Table>> {
-        self.core.tables().filter(move |table| table.id != source && table.read() == source)
+        self.core.tables().filter(move |table| table.is_view_over(source))
     }
 
     /// Checks that the source of a view that is to be created still is what the view was made up for.

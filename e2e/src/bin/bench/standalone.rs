@@ -8,6 +8,7 @@ use weir_e2e::process::cpu_time_of;
 use weir_e2e::publish::{Pace, publish, publish_all, publish_in_background};
 use weir_e2e::sandbox::Sandbox;
 use weir_e2e::servers::Nats;
+use weir_e2e::sql::Sql;
 use weir_e2e::wait::eventually;
 use weir_e2e::weir::Weir;
 use weir_e2e::workload::{Bids, Small, Workload};
@@ -142,15 +143,11 @@ pub(crate) async fn read_table(
     nats: &mut Nats,
     weir: &mut Weir,
 ) -> Result<Cost> {
-    let count = format!("SELECT count(*) FROM {table}");
     let mut sql = weir.sql();
     sql.query("SELECT 1").await?;
     let (start, reader, server) = (Instant::now(), weir.process().cpu_time()?, nats.process().cpu_time()?);
     sql.query(create).await?;
-    while sql.value::<u64>(&count).await? < messages {
-        ensure!(start.elapsed() < DEADLINE, "the table is not complete after {DEADLINE:?}");
-        tokio::time::sleep(COMPLETION_POLL).await;
-    }
+    complete(&mut sql, table, messages, start).await?;
     let cost = Cost {
         elapsed: start.elapsed(),
         reader: weir.process().cpu_time()? - reader,
@@ -161,6 +158,20 @@ pub(crate) async fn read_table(
     let answer = sql.query(&format!("SELECT count(*), sum(price) FROM {table}")).await?;
     ensure!(answer.row(0) == [messages.to_string(), wanted.to_string()], "{table} holds something else: {answer}");
     Ok(cost)
+}
+
+/// Waits until a relation has as many rows as there are messages; it must not have more.
+pub(crate) async fn complete(sql: &mut Sql, relation: &str, messages: u64, since: Instant) -> Result<()> {
+    let count = format!("SELECT count(*) FROM {relation}");
+    loop {
+        let rows = sql.value::<u64>(&count).await?;
+        ensure!(rows <= messages, "\"{relation}\" has {rows} rows of {messages} messages");
+        if rows == messages {
+            return Ok(());
+        }
+        ensure!(since.elapsed() < DEADLINE, "\"{relation}\" is not complete after {DEADLINE:?}");
+        tokio::time::sleep(COMPLETION_POLL).await;
+    }
 }
 
 fn price(bids: &Bids, number: u64) -> Result<u64> {

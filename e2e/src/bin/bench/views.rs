@@ -1,19 +1,17 @@
 //! Views over one source: what each more of them costs while they share its reader, and how fast a later one catches up.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use weir_e2e::publish::publish_all;
 use weir_e2e::servers::Nats;
-use weir_e2e::sql::Sql;
 use weir_e2e::weir::Weir;
 use weir_e2e::workload::Bids;
 
+use crate::Options;
 use crate::report::{Aim, Report};
-use crate::{DEADLINE, Options};
+use crate::standalone::complete;
 
-/// How often a view is asked whether it holds everything; costs Weir processor time, so not too often.
-const COMPLETION_POLL: Duration = Duration::from_millis(100);
 /// How many views share a reader.
 const COUNTS: [usize; 3] = [1, 2, 4];
 
@@ -51,16 +49,5 @@ pub(crate) async fn measure(options: &Options, nats: &Nats, weir: &mut Weir, rep
     complete(&mut sql, "later", messages, start).await?;
     let rate = messages as f64 / start.elapsed().as_secs_f64() / 1_000.0;
     report.add("a later view catches up, k messages/s", rate, 0, Aim::None);
-    Ok(())
-}
-
-/// Waits until a view has a row of every message.
-async fn complete(sql: &mut Sql, view: &str, messages: u64, since: Instant) -> Result<()> {
-    while sql.value::<u64>(&format!("SELECT count(*) FROM {view}")).await? < messages {
-        ensure!(since.elapsed() < DEADLINE, "\"{view}\" is not complete after {DEADLINE:?}");
-        tokio::time::sleep(COMPLETION_POLL).await;
-    }
-    let found = sql.value::<u64>(&format!("SELECT count(*) FROM {view}")).await?;
-    ensure!(found == messages, "\"{view}\" has {found} rows of {messages} messages");
     Ok(())
 }
