@@ -30,6 +30,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const ASK_AGAIN: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(750), Duration::from_millis(1500), Duration::from_secs(3)];
 
+/// The first version of nats-server that can reset a consumer.
+const RESETS_SINCE: (u64, u64) = (2, 14);
+
 /// A JSON object.
 pub type Object = Map<String, Value>;
 
@@ -123,6 +126,24 @@ pub struct ConsumerInfo {
     /// What is still to be delivered.
     #[serde(default)]
     pub num_pending: u64,
+    /// Of a pinned consumer: to whom.
+    #[serde(default)]
+    pub priority_groups: Vec<PriorityGroup>,
+}
+
+/// Clients of a consumer among which the server chooses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct PriorityGroup {
+    /// The pin of the client that it delivers to, empty if there is none yet.
+    #[serde(default)]
+    pub pinned_client_id: String,
+}
+
+impl ConsumerInfo {
+    /// Whether the consumer delivers to one client only, and has chosen it.
+    pub fn is_pinned(&self) -> bool {
+        self.priority_groups.iter().any(|group| !group.pinned_client_id.is_empty())
+    }
 }
 
 /// The two sequences of a delivery.
@@ -201,6 +222,18 @@ impl Api {
     /// The client underneath.
     pub fn client(&self) -> &Client {
         &self.connection.client
+    }
+
+    /// The version of the server, major and minor; nothing if it does not say.
+    pub fn server_version(&self) -> Option<(u64, u64)> {
+        let version = self.client().server_info().version;
+        let mut parts = version.split('.').map_while(|part| part.parse().ok());
+        parts.next().zip(parts.next())
+    }
+
+    /// Whether the server can start a consumer over without making it anew.
+    pub fn can_reset(&self) -> bool {
+        self.server_version().is_some_and(|version| version >= RESETS_SINCE)
     }
 
     /// Looks a stream up.
@@ -300,6 +333,28 @@ impl Api {
             Err(error) if error.is_missing_consumer() => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Starts a consumer over: everything is delivered from a sequence on, counted from 1, and what lies below counts as
+    /// acknowledged. Requests that wait go on waiting.
+    ///
+    /// # Errors
+    /// If the server refuses, or is too old to know how.
+    pub async fn reset_consumer(&self, stream: &str, consumer: &str, to: Sequence) -> Result<ConsumerInfo, Error> {
+        // 0 would be: to what is not acknowledged.
+        let body = json!({ "seq": to.0.max(1) }).to_string();
+        let part = format!("CONSUMER.RESET.{stream}.{consumer}");
+        self.request(part, body.into(), format!("to reset consumer \"{consumer}\"")).await
+    }
+
+    /// Takes a pinned consumer from the client that it is pinned to: requests that bear its pin are refused from now on.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub async fn unpin_consumer(&self, stream: &str, consumer: &str, group: &str) -> Result<(), Error> {
+        let body = json!({ "group": group }).to_string();
+        let part = format!("CONSUMER.UNPIN.{stream}.{consumer}");
+        self.request::<Value>(part, body.into(), format!("to unpin consumer \"{consumer}\"")).await.map(drop)
     }
 
     /// Finds out whether a consumer could be deleted, without doing it: the server checks permissions first, and then

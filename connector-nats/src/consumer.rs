@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use weir_common::ids::Sequence;
 
 use crate::api::{ConsumerInfo, Object, StreamConfig};
-use crate::delivery::Terms;
+use crate::delivery::{Fence, Terms};
 use crate::error::Error;
 use crate::options::{AckPolicy, ConsumerName, ConsumerOptions, Options, Replay};
 use crate::retention::{self, Retention};
@@ -18,6 +18,10 @@ use crate::subject;
 
 /// Metadata of every consumer that Weir made: the owner's name.
 pub const OWNER_KEY: &str = "weir.owner";
+/// The priority group of pinned consumers, which the server wants named.
+pub const PIN_GROUP: &str = "weir";
+/// How long a reader may ask for nothing before the server takes the pin from it. A new reader takes it without waiting.
+const PIN_TIMEOUT: Duration = Duration::from_secs(600);
 /// Unless the user says otherwise the interval between checkpoints must not cap the throughput.
 const MAX_ACK_PENDING: u64 = 262_144;
 /// How long an anonymous consumer outlives its reader.
@@ -177,6 +181,34 @@ pub fn starting_at(config: &Object, position: Sequence) -> Object {
     config
 }
 
+/// The same configuration, of a consumer that delivers to one client at a time, and says to which.
+pub fn pinned(mut config: Object) -> Object {
+    config.insert("priority_policy".to_owned(), json!("pinned_client"));
+    config.insert("priority_groups".to_owned(), json!([PIN_GROUP]));
+    config.insert("priority_timeout".to_owned(), json!(nanos(PIN_TIMEOUT)));
+    config
+}
+
+/// What a consumer that is there has to be updated to; nothing if it is as `wanted`. Where it started stays.
+pub fn update(wanted: &Object, found: &Object) -> Option<Object> {
+    let owner = |config: &Object| config.get("metadata").and_then(|metadata| metadata.get(OWNER_KEY)).cloned();
+    let is_same = |(field, value): (&String, &Value)| match field.as_str() {
+        // The server adds notes of its own.
+        "metadata" => owner(wanted) == owner(found),
+        field => same(value, found.get(field).unwrap_or(&Value::Null)),
+    };
+    if wanted.iter().all(is_same) {
+        return None;
+    }
+    let mut config = wanted.clone();
+    for field in ["deliver_policy", "opt_start_seq", "opt_start_time"] {
+        if let Some(value) = found.get(field) {
+            config.insert(field.to_owned(), value.clone());
+        }
+    }
+    Some(config)
+}
+
 /// What a stream keeps.
 ///
 /// # Errors
@@ -292,9 +324,8 @@ fn printed(field: &str, value: &Value) -> String {
     }
 }
 
-/// What the machine and the requests have to keep to, read from the configuration the server reports. `shared_name`: others
-/// know the consumer's name.
-pub fn terms(config: &Object, rate_limit: Option<u64>, shared_name: bool) -> (Terms, Bounds) {
+/// What the machine and the requests have to keep to, read from the configuration the server reports.
+pub fn terms(config: &Object, rate_limit: Option<u64>, fence: Fence) -> (Terms, Bounds) {
     let number = |field: &str| config.get(field).and_then(Value::as_u64).filter(|number| *number > 0);
     let ack_policy = match config.get("ack_policy").and_then(Value::as_str) {
         Some("all") => AckPolicy::All,
@@ -307,7 +338,7 @@ pub fn terms(config: &Object, rate_limit: Option<u64>, shared_name: bool) -> (Te
     // What a second may bring, so that a low limit is not overrun by one request.
     let rate_bytes = rate_limit.map_or(REQUEST_BYTES, |bits| (bits / 8).max(1024));
     let max_bytes = REQUEST_BYTES.min(rate_bytes).min(number("max_bytes").unwrap_or(REQUEST_BYTES));
-    let terms = Terms { ack_policy, max_ack_pending: number("max_ack_pending"), batch, requests, shared_name };
+    let terms = Terms { ack_policy, max_ack_pending: number("max_ack_pending"), batch, requests, fence };
     (terms, Bounds { expires, heartbeat: HEARTBEAT.min(expires / 2), max_bytes })
 }
 
@@ -412,6 +443,28 @@ mod tests {
     }
 
     #[test]
+    fn a_consumer_is_updated_where_it_differs_and_starts_where_it_did() {
+        let object = |value: Value| match value {
+            Value::Object(object) => object,
+            other => panic!("{other} is no object"),
+        };
+        let wanted = pinned(object(json!({
+            "name": "d", "ack_policy": "explicit", "filter_subject": "a", "metadata": { "weir.owner": "c/t" },
+        })));
+        let start = object(json!({ "deliver_policy": "by_start_sequence", "opt_start_seq": 7 }));
+        let with = |mut config: Object, more: &Object| {
+            config.extend(more.clone());
+            config
+        };
+        let mut there = with(wanted.clone(), &start);
+        there.insert("metadata".to_owned(), json!({ "weir.owner": "c/t", "_nats.ver": "2" }));
+        there.insert("ack_wait".to_owned(), json!(30));
+        assert_eq!(update(&wanted, &there), None);
+        there.remove("priority_policy");
+        assert_eq!(update(&wanted, &there), Some(with(wanted.clone(), &start)));
+    }
+
+    #[test]
     fn requests_keep_to_the_consumers_bounds() {
         let Value::Object(config) = json!({
             "ack_policy": "explicit", "max_batch": 10, "max_waiting": 2, "max_expires": 1_000_000_000_u64,
@@ -419,13 +472,13 @@ mod tests {
         }) else {
             panic!("an object");
         };
-        let (terms, bounds) = terms(&config, Some(1_000_000), true);
+        let (terms, bounds) = terms(&config, Some(1_000_000), Fence::Made);
         let expected = Terms {
             ack_policy: AckPolicy::Explicit,
             max_ack_pending: Some(3),
             batch: 10,
             requests: 1,
-            shared_name: true,
+            fence: Fence::Made,
         };
         assert_eq!(terms, expected);
         let expires = Duration::from_secs(1);

@@ -149,6 +149,12 @@ pub enum Error {
         /// JetStream's words.
         description: String,
     },
+    /// Somebody else asks for the consumer's messages at this very time.
+    #[error("another reader takes over consumer \"{consumer}\"")]
+    Busy {
+        /// The consumer.
+        consumer: String,
+    },
     /// No answer.
     #[error("the NATS server took longer than {} ms {what}", within.as_millis())]
     Timeout {
@@ -193,6 +199,8 @@ pub(crate) mod code {
     pub(crate) const QUEUE_NOT_FILTERED: u64 = 10099;
     /// `filtered consumer not unique on workqueue stream`.
     pub(crate) const QUEUE_OVERLAP: u64 = 10100;
+    /// `invalid reset of a consumer`.
+    pub(crate) const INVALID_RESET: u64 = 10204;
     /// `consumer already exists`.
     pub(crate) const CONSUMER_EXISTS: u64 = 10148;
 }
@@ -220,9 +228,11 @@ impl Error {
             Error::Unreachable { source, .. } if source.kind() == async_nats::ConnectErrorKind::ServerParse => {
                 Kind::User
             }
-            Error::Refused { .. } | Error::Unreachable { .. } | Error::Timeout { .. } | Error::Disconnected { .. } => {
-                Kind::Unavailable
-            }
+            Error::Refused { .. }
+            | Error::Unreachable { .. }
+            | Error::Busy { .. }
+            | Error::Timeout { .. }
+            | Error::Disconnected { .. } => Kind::Unavailable,
             Error::Malformed { .. } => Kind::Internal,
         }
     }

@@ -9,7 +9,7 @@ use crate::consumer;
 use crate::error::Error;
 use crate::options::{Options, Start};
 use crate::preflight::{DEADLINE, check_stream, unique_name};
-use crate::retention::{self, Retention};
+use crate::retention::{self, Renewal, Retention};
 
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,11 +118,8 @@ impl Findings {
     }
 
     fn server(&mut self, api: &Api) {
-        let version = api.client().server_info().version;
-        let mut parts = version.split('.').map_while(|part| part.parse::<u64>().ok());
-        let known = parts.next().zip(parts.next());
-        let text = format!("nats-server {version}");
-        match known {
+        let text = format!("nats-server {}", api.client().server_info().version);
+        match api.server_version() {
             Some(known) if known < SERVER_MIN => {
                 self.warn("server", text, Some("use nats-server 2.10 or later: older ones are not tested"));
             }
@@ -179,8 +176,13 @@ impl Findings {
             format!("CONSUMER.MSG.NEXT.{stream}.{}", unique_name(api)),
             format!("STREAM.MSG.GET.{stream}"),
         ];
-        // Guards are found by listing.
-        parts.extend((retention == Some(Retention::Interest)).then(|| format!("CONSUMER.LIST.{stream}")));
+        if retention == Some(Retention::Interest) {
+            // Guards are found by listing.
+            parts.push(format!("CONSUMER.LIST.{stream}"));
+            if api.can_reset() {
+                parts.extend([format!("CONSUMER.RESET.{stream}.{name}"), format!("CONSUMER.UNPIN.{stream}.{name}")]);
+            }
+        }
         let mut denied = 0;
         for part in parts {
             if let Err(error @ Error::Denied { .. }) = api.probe(&part).await {
@@ -202,7 +204,15 @@ impl Findings {
             let text = "without a name: nothing is acknowledged, Weir keeps the position";
             return self.once("consumer", Severity::Info, text.to_owned());
         };
-        match api.consumer_info(&options.stream, name).await {
+        let found = api.consumer_info(&options.stream, name).await;
+        let theirs =
+            found.as_ref().is_ok_and(|found| found.as_ref().is_some_and(|info| consumer::owner(info).is_none()));
+        if retention::renewal(retention, api.can_reset(), theirs) == Renewal::Guarded
+            && let Err(error) = retention::check_guarded(options, api.server_version(), theirs.then_some(name))
+        {
+            self.fail("retention", &Error::Option(error));
+        }
+        match found {
             Ok(None) => self.say("consumer", format!("consumer \"{name}\" would be created")),
             Ok(Some(found)) => match consumer::check_found(options, &stream.config, name, owner, &found) {
                 Ok(()) => self.warn(

@@ -9,14 +9,18 @@
 //! term still reigned then; a newer reader's guard it has never seen so. A guard stays for as long because a request of an older
 //! reader may still be on its way. For the same reason the name of a guard that is being removed is never used again: the server may
 //! get to the removal when the next guard of the name is there already, and a durable without a guard is being deleted.
+//!
+//! Where the server can, the durable of an Interest stream is reset instead, and never deleted while it is read: deleting a
+//! consumer that many messages lie above can make nats-server lose what others want (docs/decisions, 0008). What has to be deleted
+//! after all is moved to the end before, see [`retire`].
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_common::ids::Sequence;
 
-use crate::api::{Api, ConsumerInfo, Object};
-use crate::consumer;
+use crate::api::{Api, ConsumerInfo, Object, StreamInfo};
+use crate::consumer::{self, PIN_GROUP};
 use crate::error::{Error, code};
 use crate::retention::{self, Retention};
 use crate::subject;
@@ -24,6 +28,12 @@ use crate::subject;
 /// A durable is not deleted when its guard was made longer ago than this: whoever paused in between may have to do with
 /// the durable, and without the guard, of a newer reader.
 const GUARD_FRESH: Duration = Duration::from_secs(5);
+/// How often it is tried to be the one whom a pinned consumer delivers to next.
+const PIN_ATTEMPTS: usize = 3;
+/// A consumer nearer to the end than this is deleted as it is.
+const RETIRE_NEAR: u64 = 10_000;
+/// How far a consumer is moved by one request, for each message of which the server finds out who wants it: about 1.5 s.
+const RETIRE_STEP: u64 = 1_000_000;
 
 /// A consumer that is to be made.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +74,28 @@ impl Making<'_> {
             Err(error) if error.is_queue_overlap() => Err(self.overlap().await),
             result => result,
         }
+    }
+
+    /// Makes a pinned consumer if it is not there, and has it start over: everything is delivered from a sequence on, to
+    /// whoever asks first from now on, and what lies below is no longer wanted. `found` is how it was found.
+    pub(crate) async fn start_over(&self, from: Sequence, found: Option<&ConsumerInfo>) -> Result<ConsumerInfo, Error> {
+        match found {
+            None => drop(self.make(from).await?),
+            Some(found) => {
+                if let Some(config) = consumer::update(self.config, &found.config) {
+                    self.api.update_consumer(self.stream, &config).await?;
+                }
+            }
+        }
+        for _ in 0..PIN_ATTEMPTS {
+            self.api.unpin_consumer(self.stream, self.name, PIN_GROUP).await?;
+            let info = self.api.reset_consumer(self.stream, self.name, from).await?;
+            // Otherwise a request of somebody else was served between the two, and nothing says whether it still waits.
+            if !info.is_pinned() {
+                return Ok(info);
+            }
+        }
+        Err(Error::Busy { consumer: self.name.to_owned() })
     }
 
     /// Makes a guard, unless it is there already: then it keeps even more.
@@ -109,10 +141,34 @@ pub(crate) async fn remove_guards(
             continue;
         }
         if removable(&info.name) {
-            api.delete_consumer(stream, &info.name).await?;
+            retire(api, stream, &info.name).await?;
         } else {
             others.push(info.name);
         }
     }
     Ok(others)
+}
+
+/// Deletes a consumer that nobody is to read through any more; whether it was there. On an Interest stream it is moved to the end
+/// before, if the server can: the server then finds out message by message what else goes, and not in the background after the
+/// deletion, which has cost messages that other consumers wanted.
+pub(crate) async fn retire(api: &Api, stream: &str, name: &str) -> Result<bool, Error> {
+    if api.can_reset() {
+        let Some(info) = api.consumer_info(stream, name).await? else { return Ok(false) };
+        let mut floor = info.ack_floor.stream_seq;
+        loop {
+            let StreamInfo { config, state, .. } = api.stream_info(stream).await?;
+            floor = floor.max(state.first_seq.saturating_sub(1));
+            if Retention::of(&config) != Some(Retention::Interest) || state.last_seq < floor + RETIRE_NEAR {
+                break;
+            }
+            floor = state.last_seq.min(floor + RETIRE_STEP);
+            match api.reset_consumer(stream, name, Sequence(floor + 1)).await {
+                // Its start does not allow it.
+                Err(Error::Refused { code: code::INVALID_RESET, .. }) => break,
+                result => drop(result?),
+            }
+        }
+    }
+    api.delete_consumer(stream, name).await
 }

@@ -17,9 +17,9 @@ use crate::api::{Api, Object, StreamInfo, StreamState};
 use crate::connect;
 use crate::consumer;
 use crate::error::Error;
-use crate::making::{Making, guard_name, remove_guards};
+use crate::making::{Making, guard_name, remove_guards, retire};
 use crate::options::{ConsumerName, OptionError, Options, Start, check_change};
-use crate::retention::{self, Retention};
+use crate::retention::{self, Renewal, Retention};
 use crate::subject;
 
 /// The longest that CREATE TABLE waits for the server.
@@ -112,7 +112,7 @@ pub async fn undo(options: &Options, owner: &str, made: &[String]) -> Result<(),
     let remove = async {
         let api = Api::new(connect::connect(options, &format!("weir {owner} preflight")).await?);
         for name in made {
-            api.delete_consumer(&options.stream, name).await?;
+            retire(&api, &options.stream, name).await?;
         }
         Ok(())
     };
@@ -238,6 +238,9 @@ impl Altered<'_> {
         }
         if retention.deletes_acknowledged() {
             // The consumer is there, and whatever is tried with it has an effect.
+            if retention == Retention::Interest && api.can_reset() {
+                retention::check_update(before, after)?;
+            }
             return Ok(notices);
         }
         let found = Found { api: &api, stream: &stream, retention, owner };
@@ -313,9 +316,14 @@ impl Check<'_> {
             Some(name) => api.consumer_info(&options.stream, name).await?,
             None => None,
         };
-        if let Some(info) = existing {
-            consumer::check_found(options, &stream.config, &name, owner, &info)?;
-            if consumer::owner(&info).is_none() {
+        let theirs = existing.as_ref().filter(|info| consumer::owner(info).is_none());
+        let renewal = retention::renewal(self.retention, api.can_reset(), theirs.is_some());
+        if renewal == Renewal::Guarded {
+            retention::check_guarded(options, api.server_version(), theirs.map(|info| info.name.as_str()))?;
+        }
+        if let Some(info) = &existing {
+            consumer::check_found(options, &stream.config, &name, owner, info)?;
+            if theirs.is_some() {
                 let config = own_configuration(&info.config, &name);
                 api.update_consumer(&options.stream, &config).await?;
                 api.may_delete_consumer(&options.stream, &name).await?;
@@ -329,13 +337,25 @@ impl Check<'_> {
                 return api.may_delete_consumer(&options.stream, &name).await;
             }
         }
-        let config = consumer::wanted(options, &stream.config, kind, &name, owner);
+        let mut config = consumer::wanted(options, &stream.config, kind, &name, owner);
+        if renewal == Renewal::Reset {
+            config = consumer::pinned(config);
+        }
         let making = self.making(&name, &config);
         if self.retention.deletes_acknowledged() {
             // What an attempt that was not finished left behind is taken over.
             let guard = guard_name(&name, &unique_name(api));
             made.extend([name.clone(), guard.clone()]);
-            let info = making.remake(start, &guard).await?;
+            let info = match renewal {
+                Renewal::Remade | Renewal::Guarded => making.remake(start, &guard).await?,
+                Renewal::Reset => {
+                    if existing.is_some() {
+                        making.put_guard(start, &guard).await?;
+                        retire(api, &options.stream, &name).await?;
+                    }
+                    making.start_over(start, None).await?
+                }
+            };
             remove_guards(api, &options.stream, &name, owner, |_| true).await?;
             made.pop();
             return check_filters_understood(&config, &info.config, &name);
@@ -473,7 +493,7 @@ async fn first_at(api: &Api, options: &Options, millis: i64) -> Result<u64, Erro
     });
     let serde_json::Value::Object(config) = config else { unreachable!("an object was written above") };
     let info = api.create_consumer(&options.stream, &config).await?;
-    api.delete_consumer(&options.stream, &name).await?;
+    retire(api, &options.stream, &name).await?;
     Ok(info.delivered.stream_seq + 1)
 }
 

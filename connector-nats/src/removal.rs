@@ -10,6 +10,7 @@ use crate::api::{Api, ConsumerInfo};
 use crate::connect;
 use crate::consumer;
 use crate::error::Error;
+use crate::making;
 use crate::options::Options;
 use crate::retention::{self, Retention};
 
@@ -45,7 +46,7 @@ pub async fn remove_consumers(options: &Options, split: &SplitId, owner: &str) -
         let mut removed = Vec::new();
         for info in consumers.into_iter().filter(|info| consumer::owner(info) == Some(owner)) {
             wait_for_farewell(&api, stream, &info).await?;
-            if api.delete_consumer(stream, &info.name).await? {
+            if making::retire(&api, stream, &info.name).await? {
                 removed.push(info.name);
             }
         }

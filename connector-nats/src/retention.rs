@@ -15,6 +15,8 @@ use crate::options::{AckPolicy, ConsumerName, OptionError, Options, Start};
 
 /// Metadata of a guard: the durable that it stands in for.
 pub const GUARD_KEY: &str = "weir.guard";
+/// Versions of nats-server from this one on may discard messages that are wanted when a consumer is deleted.
+const DISCARDS_SINCE: (u64, u64) = (2, 11);
 
 /// What a stream keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,68 @@ impl Retention {
     }
 }
 
+/// How a consumer that others know by its name is started over at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It is deleted and made again.
+    Remade,
+    /// The same, and meanwhile a guard keeps the messages of its Interest stream.
+    Guarded,
+    /// It is reset, and pinned to the reader.
+    Reset,
+}
+
+/// How the consumer of a stream is started over. One that Weir found stays as it was configured, and so is not pinned.
+pub fn renewal(retention: Retention, server_can_reset: bool, found: bool) -> Renewal {
+    match retention {
+        Retention::Limits | Retention::WorkQueue => Renewal::Remade,
+        Retention::Interest if server_can_reset && !found => Renewal::Reset,
+        Retention::Interest => Renewal::Guarded,
+    }
+}
+
+/// Checks that a consumer may be deleted and made again behind a guard: newer servers have been seen to lose messages then.
+/// `found`: the name of a consumer that Weir did not make.
+///
+/// # Errors
+/// If the user has to allow it first.
+pub fn check_guarded(options: &Options, server: Option<(u64, u64)>, found: Option<&str>) -> Result<(), OptionError> {
+    if options.allow_interest_stream || server.is_some_and(|version| version < DISCARDS_SINCE) {
+        return Ok(());
+    }
+    let (through, other) = match found {
+        Some(name) => (format!("consumer \"{name}\", which Weir did not make"), "leave out consumer.durable_name"),
+        None => ("this version of nats-server".to_owned(), "use nats-server 2.14 or later, or 2.10"),
+    };
+    let message = format!("is needed to read a stream with Interest retention through {through}");
+    let hint = format!(
+        "the consumer has to be deleted and made anew, and nats-server has been seen to discard messages that were still \
+         wanted when more than 100,000 lay above it: {other}, or set `allow_interest_stream` to true to read it all the same"
+    );
+    Err(OptionError::new("allow_interest_stream", message).with_hint(hint))
+}
+
+/// Checks that options differ only in what a consumer that is never made anew can be updated to.
+///
+/// # Errors
+/// Names the first that it cannot.
+pub fn check_update(before: &Options, after: &Options) -> Result<(), OptionError> {
+    let (before, after) = (&before.consumer, &after.consumer);
+    let fixed = [
+        ("consumer.max_waiting", before.max_waiting != after.max_waiting),
+        ("consumer.replay_policy", before.replay != after.replay),
+    ];
+    match fixed.into_iter().find(|(_, differs)| *differs) {
+        None => Ok(()),
+        Some((option, _)) => {
+            let message = "cannot be changed on a stream with Interest retention";
+            let hint =
+                "the server cannot change it, and Weir never makes the consumer anew there: create another table";
+            Err(OptionError::new(option, message).with_hint(hint))
+        }
+    }
+}
+
 /// Checks that a stream may be read at all: where acknowledgements delete messages only what is stored may be.
 ///
 /// # Errors
@@ -77,13 +141,6 @@ pub fn check(options: &Options, retention: Retention) -> Result<(), OptionError>
         Err(OptionError::new(option, message).with_hint(hint))
     };
     let consumer = &options.consumer;
-    if retention == Retention::Interest && !options.allow_interest_stream {
-        let message = "is needed to read a stream with Interest retention";
-        let hint = "nats-server has been seen to discard messages that were still wanted when a consumer was made anew that \
-                    more than 100,000 messages lay above: set `allow_interest_stream` to true to read it all the same, or use \
-                    Limits or WorkQueue retention";
-        return Err(OptionError::new("allow_interest_stream", message).with_hint(hint));
-    }
     if let Some(policy) = consumer.ack_policy.filter(|policy| *policy != AckPolicy::Explicit) {
         let message = format!("\"{}\" is not possible", policy.as_str());
         let hint = "acknowledgements delete messages there, so each is given by itself: use explicit, or leave it out";
@@ -209,7 +266,6 @@ mod tests {
             (("consumer.ack_policy", "none"), vec![WorkQueue, Interest]),
             (("scan.startup.mode", "latest"), vec![WorkQueue]),
             (("consumer.memory_storage", "true"), vec![Interest]),
-            (("allow_interest_stream", "false"), vec![Interest]),
         ];
         for (pair, refusing) in cases {
             for retention in [Limits, WorkQueue, Interest] {
@@ -218,6 +274,42 @@ mod tests {
                 let expected = refusing.contains(&retention).then(|| pair.0.to_owned());
                 assert_eq!(refused, expected, "{pair:?} on {retention:?}");
             }
+        }
+    }
+
+    #[test]
+    fn an_interest_stream_is_read_without_leave_where_nothing_can_be_lost() {
+        use Retention::{Interest, Limits, WorkQueue};
+        for (retention, can_reset, found, expected) in [
+            (Limits, true, false, Renewal::Remade),
+            (WorkQueue, true, true, Renewal::Remade),
+            (Interest, true, false, Renewal::Reset),
+            (Interest, true, true, Renewal::Guarded),
+            (Interest, false, false, Renewal::Guarded),
+        ] {
+            assert_eq!(renewal(retention, can_reset, found), expected, "{retention:?}, {can_reset}, {found}");
+        }
+        let (with, without) = (options(&[]), options(&[("allow_interest_stream", "false")]));
+        for (version, found, safe) in [
+            (Some((2, 10)), None, true),
+            (Some((2, 10)), Some("d"), true),
+            (Some((2, 12)), None, false),
+            (Some((2, 15)), Some("d"), false),
+            (None, None, false),
+        ] {
+            assert_eq!(check_guarded(&with, version, found), Ok(()));
+            let refused = check_guarded(&without, version, found).err();
+            assert_eq!(refused.is_none(), safe, "{version:?}, {found:?}: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_server_cannot_update_is_named() {
+        let (before, same) = (options(&[]), options(&[("consumer.ack_wait", "5")]));
+        assert_eq!(check_update(&before, &same), Ok(()));
+        for pair in [("consumer.max_waiting", "5"), ("consumer.replay_policy", "original")] {
+            let refused = check_update(&before, &options(&[pair])).expect_err("it cannot be updated");
+            assert_eq!(refused.option, pair.0);
         }
     }
 

@@ -110,6 +110,16 @@ impl Nats {
         options.connect(self.address()).await.with_context(|| format!("cannot connect to {}", self.address()))
     }
 
+    /// Whether it can reset consumers: nats-server 2.14 and later can.
+    ///
+    /// # Errors
+    /// If the server is not there now.
+    pub async fn can_reset(&self) -> Result<bool> {
+        let version = self.client().await?.server_info().version;
+        let mut parts = version.split('.').map_while(|part| part.parse::<u64>().ok());
+        Ok((parts.next(), parts.next()) >= (Some(2), Some(14)))
+    }
+
     /// A JetStream context on a connection of its own.
     ///
     /// # Errors

@@ -36,8 +36,20 @@ pub struct Terms {
     pub batch: u64,
     /// How many requests of that size may be outstanding, 1 or 2.
     pub requests: u64,
-    /// Whether the consumer has a name that others know, a durable's for example: they could be reading through it.
-    pub shared_name: bool,
+    /// What keeps others from reading through the consumer.
+    pub fence: Fence,
+}
+
+/// What keeps others, readers of an older or a newer term above all, from taking deliveries of a consumer unnoticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Nobody else knows its name.
+    Private,
+    /// Whoever wants it for himself makes it anew: requests are confirmed to have reached the one that was made.
+    Made,
+    /// Whoever wants it for himself resets it. The server delivers to one client at a time, to which it is pinned: the first
+    /// one that asks. What comes says so, and the requests of others are refused.
+    Pinned,
 }
 
 /// Which build of the consumer something belongs to.
@@ -58,8 +70,8 @@ pub enum Reason {
         /// The one that came.
         found: u64,
     },
-    /// The consumer is gone.
-    Deleted,
+    /// The consumer is gone, or somebody else's.
+    Taken,
     /// Neither a message nor a heartbeat came.
     Silent,
     /// The client dropped messages because its buffer was full.
@@ -105,6 +117,8 @@ pub enum Event {
     Heartbeat {
         /// On the subscription of which consumer.
         incarnation: Incarnation,
+        /// How many deliveries of the consumer there were, to whomever; 0 if the server does not say.
+        delivered: u64,
     },
     /// A pull request has ended.
     PullEnded {
@@ -122,8 +136,8 @@ pub enum Event {
         /// As in [`Action::Confirm`].
         requested: u64,
     },
-    /// The consumer is gone, or is another one of the same name.
-    Deleted {
+    /// The consumer is gone, is another one of the same name, or delivers to somebody else.
+    Taken {
         /// Which one.
         incarnation: Incarnation,
     },
@@ -184,7 +198,7 @@ pub enum Action {
         /// How much.
         pull: Pull,
     },
-    /// Find out whether the consumer is there, then say [`Event::Deleted`] or [`Event::Suspect`].
+    /// Find out whether the consumer is there, then say [`Event::Taken`] or [`Event::Suspect`].
     Verify {
         /// Which one.
         incarnation: Incarnation,
@@ -199,7 +213,7 @@ pub enum Action {
     },
     /// Ask for a checkpoint: what may wait for its acknowledgement nearly does.
     RequestCheckpoint,
-    /// Somebody else deleted the consumer: stop reading until the term is confirmed by a commit.
+    /// Somebody else deleted the consumer or took it over: stop reading until the term is confirmed by a commit.
     AwaitConfirmation,
 }
 

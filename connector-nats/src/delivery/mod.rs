@@ -12,7 +12,10 @@
 //! * deliveries are of our own consumer: where others know its name, they could replace it by one whose sequences go on by
 //!   chance where ours end (two readers of equal windows are enough). So a delivery is taken only as the answer to a
 //!   request that is known to have reached the consumer we made. Requests are confirmed while their messages are on the
-//!   way, so this costs one question a request and no time;
+//!   way, so this costs one question a request and no time. A consumer that is reset instead is pinned: while it is, all its
+//!   deliveries come here, from the first one of the reset. Until the first has come one request is outstanding, because
+//!   only who holds the pin may have more than one served; and a server that says that it delivered, when nothing has
+//!   come, delivers to somebody else;
 //! * every sequence is accepted at most once, in ascending order;
 //! * no token of a sequence at or above the committed position is ever handed out for acknowledgement;
 //! * nothing that can be published stops reading: a message that breaks the connection whenever it is delivered (the client
@@ -34,7 +37,7 @@ use weir_common::ids::Sequence;
 
 use crate::options::AckPolicy;
 pub use crate::reply::{Delivered, Token};
-pub use event::{Action, Event, Incarnation, Millis, Pace, PullEnd, Reason, Terms, Verdict};
+pub use event::{Action, Event, Fence, Incarnation, Millis, Pace, PullEnd, Reason, Terms, Verdict};
 pub use pulls::Pull;
 use pulls::Pulls;
 
@@ -153,7 +156,7 @@ impl Delivery {
     pub fn takes_deliveries(&self) -> bool {
         match &self.phase {
             Phase::Reading(reading) => {
-                let confirmed = !reading.terms.shared_name || reading.pulls.is_next_confirmed();
+                let confirmed = reading.terms.fence != Fence::Made || reading.pulls.is_next_confirmed();
                 confirmed && self.unacked.len() < self.pace.unacked_max
             }
             _ => true,
@@ -236,7 +239,7 @@ impl Delivery {
             }
             Event::Built { incarnation, terms, position } if self.is_building(incarnation) => {
                 self.fetched(position);
-                let pulls = Pulls::new(terms.batch, terms.requests);
+                let pulls = Pulls::new(terms.batch, terms.requests, terms.fence == Fence::Pinned);
                 self.phase = Phase::Reading(Reading { terms, next_consumer_seq: 1, heard_at: now, pulls });
             }
             Event::Fetched { incarnation, position } if self.is_building(incarnation) => {
@@ -247,11 +250,15 @@ impl Delivery {
             }
             Event::BuildFailed { incarnation } if self.is_building(incarnation) => self.schedule(now, Reason::Retry),
             Event::Built { .. } | Event::Fetched { .. } | Event::BuildFailed { .. } | Event::Drained => {}
-            Event::Heartbeat { incarnation } => {
+            Event::Heartbeat { incarnation, delivered } => {
                 self.heard(now, incarnation);
-                if self.reading(incarnation).is_some() {
+                if let Some(reading) = self.reading(incarnation) {
+                    let elsewhere = reading.pulls.waits_for_pin() && delivered > 0;
                     self.fruitless = 0;
                     self.breaks = 0;
+                    if elsewhere {
+                        self.taken(now, incarnation, actions);
+                    }
                 }
             }
             Event::PullEnded { incarnation, unserved, end } => {
@@ -270,7 +277,7 @@ impl Delivery {
                     reading.heard_at = now;
                 }
             }
-            Event::Deleted { incarnation } => self.deleted(now, incarnation, actions),
+            Event::Taken { incarnation } => self.taken(now, incarnation, actions),
             Event::Suspect { incarnation, reason } => {
                 if self.reading(incarnation).is_some() {
                     self.schedule(now, reason);
@@ -357,14 +364,15 @@ impl Delivery {
         self.leave(Phase::Waiting { until, reason });
     }
 
-    /// A consumer whose name others know may have been deleted by the reader of a newer term.
-    fn deleted(&mut self, now: Millis, incarnation: Incarnation, actions: &mut Vec<Action>) {
+    /// A consumer whose name others know may have been taken by the reader of a newer term.
+    fn taken(&mut self, now: Millis, incarnation: Incarnation, actions: &mut Vec<Action>) {
         let Some(reading) = self.reading(incarnation) else { return };
-        if reading.terms.shared_name {
-            self.leave(Phase::Unconfirmed);
-            actions.push(Action::AwaitConfirmation);
-        } else {
-            self.schedule(now, Reason::Deleted);
+        match reading.terms.fence {
+            Fence::Private => self.schedule(now, Reason::Taken),
+            Fence::Made | Fence::Pinned => {
+                self.leave(Phase::Unconfirmed);
+                actions.push(Action::AwaitConfirmation);
+            }
         }
     }
 
@@ -373,7 +381,7 @@ impl Delivery {
         self.committed = self.committed.max(position);
         self.checkpoint_requested = false;
         match &mut self.phase {
-            Phase::Unconfirmed => self.schedule(now, Reason::Deleted),
+            Phase::Unconfirmed => self.schedule(now, Reason::Taken),
             Phase::Disconnected { confirmed } => *confirmed = true,
             Phase::Waiting { .. } | Phase::Building | Phase::Reading(_) => {}
         }
@@ -421,7 +429,7 @@ impl Delivery {
                     }
                     actions.push(Action::Pull { incarnation, pull });
                 }
-                if reading.terms.shared_name && reading.pulls.requested() != requested {
+                if reading.terms.fence == Fence::Made && reading.pulls.requested() != requested {
                     actions.push(Action::Confirm { incarnation, requested: reading.pulls.requested() });
                 }
                 let window = reading.terms.max_ack_pending.unwrap_or(u64::MAX).min(self.pace.unacked_max as u64);

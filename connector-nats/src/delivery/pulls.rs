@@ -1,8 +1,9 @@
 //! Pull requests outstanding: how many messages are asked for, when to ask for more, and which requests are known to have
 //! reached our own consumer.
 //!
-//! The server may spread deliveries over its waiting requests in any order, so only sums are kept. Invariant: never more
-//! than `requests × batch` messages are outstanding, which is far below what the subscription can hold.
+//! The server may spread deliveries over its waiting requests in any order, so only sums are kept. Invariants: never more
+//! than `requests × batch` messages are outstanding, which is far below what the subscription can hold; of a pinned consumer
+//! one request, until a message has come.
 
 use super::{Millis, PullEnd};
 
@@ -28,6 +29,8 @@ pub(super) struct Pulls {
     hold_until: Option<Millis>,
     /// Whether a message came since the last request was sent.
     served: bool,
+    /// Whether the consumer is pinned, and no message has come that says that it is pinned here.
+    waits_for_pin: bool,
     next_message: NextMessage,
 }
 
@@ -43,7 +46,7 @@ enum NextMessage {
 }
 
 impl Pulls {
-    pub(super) fn new(batch: u64, requests: u64) -> Pulls {
+    pub(super) fn new(batch: u64, requests: u64, pinned: bool) -> Pulls {
         Pulls {
             batch,
             requests,
@@ -52,6 +55,7 @@ impl Pulls {
             confirmed: 0,
             hold_until: None,
             served: false,
+            waits_for_pin: pinned,
             next_message: NextMessage::Fits,
         }
     }
@@ -75,6 +79,11 @@ impl Pulls {
         self.finished < self.confirmed
     }
 
+    /// Whether the consumer may be pinned to somebody else yet.
+    pub(super) fn waits_for_pin(&self) -> bool {
+        self.waits_for_pin
+    }
+
     pub(super) fn held_until(&self) -> Option<Millis> {
         self.hold_until
     }
@@ -83,6 +92,7 @@ impl Pulls {
     pub(super) fn served(&mut self) {
         self.finished += 1;
         self.served = true;
+        self.waits_for_pin = false;
         self.next_message = NextMessage::Fits;
     }
 
@@ -109,12 +119,13 @@ impl Pulls {
             return None;
         }
         self.hold_until = None;
+        let requests = if self.waits_for_pin { 1 } else { self.requests };
         let pull = match self.next_message {
             NextMessage::Exceeds if self.outstanding() == 0 => {
                 self.next_message = NextMessage::Requested;
                 Pull { batch: 1, unbounded: true }
             }
-            NextMessage::Fits if self.outstanding() + self.batch <= self.requests * self.batch => {
+            NextMessage::Fits if self.outstanding() + self.batch <= requests * self.batch => {
                 Pull { batch: self.batch, unbounded: false }
             }
             _ => return None,

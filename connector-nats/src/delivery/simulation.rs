@@ -5,7 +5,8 @@
 //!
 //! Streams with WorkQueue and Interest retention lose what is acknowledged, or what no consumer needs any more. There it
 //! must hold besides that nothing goes before it is committed, and that the stream ends empty. How the reader builds its
-//! consumer on them is modelled step by step, because it may be killed between any two.
+//! consumer on them is modelled step by step, because it may be killed between any two. A pinned consumer is reset instead;
+//! what others do to it, at any time, is what older and newer readers do: unpin it, reset it, ask for its messages.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -29,12 +30,23 @@ struct Consumer {
     pending: BTreeMap<u64, (u64, u64)>,
     floor: (u64, u64),
     requested: u64,
+    /// Whom it delivers to, if it is pinned.
+    pin: Option<Holder>,
+}
+
+/// Who holds the pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    /// The reader, since this incarnation of its consumer.
+    Reader(Incarnation),
+    /// Somebody else; nothing that goes there is seen again.
+    Other,
 }
 
 #[derive(Debug)]
 enum Wire {
     Delivered(Delivered),
-    Deleted,
+    Taken,
     Expired { unserved: Option<u64> },
 }
 
@@ -72,6 +84,8 @@ struct World {
     creations: u64,
     /// The creation that the machine's current incarnation belongs to.
     mine: Option<(Incarnation, u64)>,
+    /// Whether a message has come that says that the consumer is pinned to the current incarnation.
+    holds_pin: bool,
     connected: bool,
     /// On its way to the reader's subscription.
     wire: VecDeque<Wire>,
@@ -102,6 +116,8 @@ enum Step {
     Steal(u8),
     DeleteConsumer,
     ReplaceConsumer,
+    Unpin,
+    Reset { part: u8, steal: bool },
     Disconnect,
     Connect,
     CompleteBuild,
@@ -130,6 +146,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1..4_u8).prop_map(Step::Steal),
         1 => Just(Step::DeleteConsumer),
         1 => Just(Step::ReplaceConsumer),
+        1 => Just(Step::Unpin),
+        3 => any::<(u8, bool)>().prop_map(|(part, steal)| Step::Reset { part, steal }),
         2 => Just(Step::Disconnect),
         6 => Just(Step::Connect),
         8 => Just(Step::CompleteBuild),
@@ -148,7 +166,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn setting(retention: Retention) -> impl Strategy<Value = Setting> {
+fn setting(retention: Retention, pinned: bool) -> impl Strategy<Value = Setting> {
     let policy = match retention {
         Retention::Limits => vec![AckPolicy::None, AckPolicy::All, AckPolicy::Explicit],
         Retention::WorkQueue | Retention::Interest => vec![AckPolicy::Explicit],
@@ -157,8 +175,12 @@ fn setting(retention: Retention) -> impl Strategy<Value = Setting> {
     (prop::sample::select(policy), window, 1..6_u64, 1..3_u64, any::<bool>(), 1..6_u64).prop_map(
         move |(ack_policy, max_ack_pending, batch, requests, named, start)| {
             // What deletes messages is a durable, whose name others know.
-            let shared_name = named || retention != Retention::Limits;
-            let terms = Terms { ack_policy, max_ack_pending, batch, requests, shared_name };
+            let fence = match () {
+                () if pinned => Fence::Pinned,
+                () if named || retention != Retention::Limits => Fence::Made,
+                () => Fence::Private,
+            };
+            let terms = Terms { ack_policy, max_ack_pending, batch, requests, fence };
             Setting { retention, terms, start }
         },
     )
@@ -183,6 +205,7 @@ impl World {
             confirmed: false,
             creations: 0,
             mine: None,
+            holds_pin: false,
             connected: false,
             wire: VecDeque::new(),
             building: None,
@@ -220,6 +243,10 @@ impl World {
     fn pull(&mut self, incarnation: Incarnation, pull: Pull) {
         let mine = self.mine.is_some_and(|(current, _)| current == incarnation);
         if let (true, true, Some(consumer)) = (self.connected, mine, &mut self.consumer) {
+            if self.holds_pin && consumer.pin != Some(Holder::Reader(incarnation)) {
+                self.wire.push_back(Wire::Taken);
+                return;
+            }
             consumer.requested += pull.batch;
             let most = self.terms.batch * self.terms.requests;
             // Statuses that do not say what was left may make the machine ask for more than it would.
@@ -237,13 +264,14 @@ impl World {
             pending: BTreeMap::new(),
             floor: (0, position.saturating_sub(1)),
             requested: 0,
+            pin: None,
         });
     }
 
     /// Whoever waits on the consumer is told, after what was delivered before.
     fn delete(&mut self) {
         if self.consumer.take().is_some_and(|consumer| consumer.requested > 0) && self.connected {
-            self.wire.push_back(Wire::Deleted);
+            self.wire.push_back(Wire::Taken);
         }
         self.forget_unneeded();
     }
@@ -290,23 +318,74 @@ impl World {
 
     fn deliver(&mut self, count: u8) {
         for _ in 0..count {
-            if !self.connected || self.consumer.as_ref().is_none_or(|consumer| consumer.requested == 0) {
-                return;
+            if !self.is_served() {
+                // Whoever is served instead takes what there is.
+                self.steal();
+                continue;
             }
+            let my_pin = self.my_pin();
             let Some(delivered) = self.produce() else { return };
-            self.consumer.as_mut().expect("it just delivered").requested -= 1;
+            let consumer = self.consumer.as_mut().expect("it just delivered");
+            consumer.requested -= 1;
+            consumer.pin = my_pin;
             self.wire.push_back(Wire::Delivered(delivered));
         }
     }
 
+    /// Whether the reader is who the consumer delivers to next.
+    fn is_served(&self) -> bool {
+        let Some(consumer) = self.consumer.as_ref().filter(|_| self.connected) else { return false };
+        consumer.requested > 0 && (consumer.pin.is_none() || consumer.pin == self.my_pin())
+    }
+
+    /// What says that the consumer is pinned to the reader.
+    fn my_pin(&self) -> Option<Holder> {
+        self.mine.map(|(incarnation, _)| Holder::Reader(incarnation)).filter(|_| self.terms.fence == Fence::Pinned)
+    }
+
+    /// A delivery goes to somebody else, if the consumer is pinned to him or may be.
+    fn steal(&mut self) {
+        let Some(consumer) = &self.consumer else { return };
+        match (self.terms.fence, consumer.pin) {
+            (Fence::Pinned, Some(Holder::Reader(_))) => {}
+            (Fence::Pinned, None | Some(Holder::Other)) => {
+                if self.produce().is_some() {
+                    self.consumer.as_mut().expect("it just delivered").pin = Some(Holder::Other);
+                }
+            }
+            (Fence::Private | Fence::Made, _) => {}
+        }
+    }
+
+    /// Requests that bear a pin are refused from now on.
+    fn unpin(&mut self) {
+        let Some(consumer) = &mut self.consumer else { return };
+        if consumer.pin.take().is_some_and(|holder| holder != Holder::Other) {
+            consumer.requested = 0;
+            if self.connected {
+                self.wire.push_back(Wire::Taken);
+            }
+        }
+    }
+
+    /// Everything is delivered again from a sequence on, counted from 1, and what lies below counts as acknowledged.
+    fn reset(&mut self, position: u64) {
+        let Some(consumer) = &mut self.consumer else { return };
+        consumer.next = self.stream.partition_point(|sequence| *sequence < position);
+        consumer.pending.clear();
+        consumer.sequence = 0;
+        self.forget_unneeded();
+    }
+
     fn redeliver(&mut self, count: u8) {
-        let connected = self.connected;
+        let (served, my_pin) = (self.is_served(), self.my_pin());
         let Some(consumer) = &mut self.consumer else { return };
         for (stream_seq, (consumer_seq, deliveries)) in consumer.pending.iter_mut().take(usize::from(count)) {
-            if !connected || consumer.requested == 0 {
+            if !served || consumer.requested == 0 {
                 return;
             }
             consumer.requested -= 1;
+            consumer.pin = my_pin;
             consumer.sequence += 1;
             (*consumer_seq, *deliveries) = (consumer.sequence, *deliveries + 1);
             let (stream_seq, consumer_seq, deliveries) = (*stream_seq, *consumer_seq, *deliveries);
@@ -329,7 +408,7 @@ impl World {
             // Only the subscription of the current incarnation is polled.
             let Some((incarnation, _)) = self.mine else { continue };
             match wire {
-                Wire::Deleted => self.apply(Event::Deleted { incarnation }),
+                Wire::Taken => self.apply(Event::Taken { incarnation }),
                 Wire::Expired { unserved } => {
                     self.apply(Event::PullEnded { incarnation, unserved, end: PullEnd::Expired });
                 }
@@ -337,11 +416,14 @@ impl World {
                     self.disconnect();
                     return;
                 }
-                Wire::Delivered(delivered) => match self.machine.deliver(self.now, incarnation, delivered) {
-                    Verdict::Accept => self.accepted.push(delivered.stream_seq),
-                    Verdict::AckAndDrop(token) => self.acknowledge_one(token),
-                    Verdict::Drop | Verdict::Discard => {}
-                },
+                Wire::Delivered(delivered) => {
+                    self.holds_pin = self.terms.fence == Fence::Pinned;
+                    match self.machine.deliver(self.now, incarnation, delivered) {
+                        Verdict::Accept => self.accepted.push(delivered.stream_seq),
+                        Verdict::AckAndDrop(token) => self.acknowledge_one(token),
+                        Verdict::Drop | Verdict::Discard => {}
+                    }
+                }
             }
         }
         self.apply(Event::Drained);
@@ -404,7 +486,24 @@ impl World {
             Step::Redeliver(count) => self.redeliver(*count),
             Step::Steal(count) => {
                 for _ in 0..*count {
-                    self.produce();
+                    match self.terms.fence {
+                        Fence::Pinned => self.steal(),
+                        Fence::Private | Fence::Made => drop(self.produce()),
+                    }
+                }
+            }
+            Step::Unpin => {
+                if self.terms.fence == Fence::Pinned {
+                    self.unpin();
+                }
+            }
+            // To what is committed for whoever does it; who may then be served until the sequences go on where the reader's
+            // end.
+            Step::Reset { part, steal } => {
+                if self.terms.fence == Fence::Pinned {
+                    self.reset(self.start + (self.durable - self.start) * u64::from(*part) / 255);
+                    let count = if *steal { self.machine.delivered() } else { 0 };
+                    (0..count).for_each(|_| self.steal());
                 }
             }
             // Whoever deletes it under Interest retention deletes messages, except for what an old reader does belatedly.
@@ -414,8 +513,9 @@ impl World {
                 }
             }
             Step::ReplaceConsumer => {
-                // Nobody gives another consumer a name that only its reader knows.
-                if self.terms.shared_name && self.consumer.is_some() {
+                // Nobody gives another consumer a name that only its reader knows, and a pinned one is only made where
+                // there is none.
+                if self.terms.fence == Fence::Made && self.consumer.is_some() {
                     let (committed, guard) = (self.machine.committed().0, self.guard);
                     self.guard = guard.or(Some(committed));
                     self.create(committed);
@@ -450,13 +550,22 @@ impl World {
             Step::Refuse => {
                 self.with_mine(|incarnation| Event::PullEnded { incarnation, unserved: Some(0), end: PullEnd::Refused })
             }
-            Step::Heartbeat => self.with_mine(|incarnation| Event::Heartbeat { incarnation }),
+            Step::Heartbeat => self.heartbeat(),
             Step::Suspect => self.with_mine(|incarnation| Event::Suspect { incarnation, reason: Reason::Unsettled }),
             Step::Wait(ms) => {
                 self.now += Millis::from(*ms);
                 let listening = self.wire.is_empty() && self.machine.takes_deliveries();
                 self.apply(Event::Tick { listening });
             }
+        }
+    }
+
+    /// Comes after what was delivered before.
+    fn heartbeat(&mut self) {
+        let sequence = self.consumer.as_ref().map_or(0, |consumer| consumer.sequence);
+        let delivered = if self.wire.is_empty() { sequence } else { 0 };
+        if self.connected {
+            self.with_mine(|incarnation| Event::Heartbeat { incarnation, delivered });
         }
     }
 
@@ -500,12 +609,27 @@ impl World {
         }
         self.wire.clear();
         self.confirmed = false;
+        self.holds_pin = false;
         self.mine = Some((incarnation, self.creations));
         self.apply(Event::Built { incarnation, terms: self.terms, position });
     }
 
     /// The first steps of a build where acknowledgements delete messages.
     fn build_steps(&mut self, committed: u64, steps: usize) {
+        if self.terms.fence == Fence::Pinned {
+            let make = |world: &mut World| {
+                if world.consumer.is_none() {
+                    world.create(committed);
+                }
+            };
+            let start_over = |world: &mut World| {
+                world.reset(committed);
+                // Its own older requests are nobody's.
+                world.consumer.as_mut().expect("it was made").requested = 0;
+            };
+            let all: [&dyn Fn(&mut World); 3] = [&make, &World::unpin, &start_over];
+            return all.iter().take(steps).for_each(|step| step(self));
+        }
         let prepare = |world: &mut World| match world.retention {
             Retention::WorkQueue => {
                 let uncommitted = world.unreadable.split_off(&committed);
@@ -571,14 +695,14 @@ impl World {
         let is_mine = |world: &World, incarnation| world.mine == there.map(|created| (incarnation, created));
         if let Some((incarnation, requested)) = self.confirm.take() {
             let mine = is_mine(self, incarnation);
-            self.apply(if mine { Event::Confirmed { incarnation, requested } } else { Event::Deleted { incarnation } });
+            self.apply(if mine { Event::Confirmed { incarnation, requested } } else { Event::Taken { incarnation } });
         }
         if let Some(incarnation) = self.verify.take() {
             let mine = is_mine(self, incarnation);
             self.apply(if mine {
                 Event::Suspect { incarnation, reason: Reason::Silent }
             } else {
-                Event::Deleted { incarnation }
+                Event::Taken { incarnation }
             });
         }
     }
@@ -618,6 +742,9 @@ impl World {
             self.answer();
             self.deliver(50);
             self.receive(u8::MAX);
+            if self.consumer.as_ref().is_some_and(|consumer| consumer.requested > 0 && consumer.pin != self.my_pin()) {
+                self.heartbeat();
+            }
             self.commit(255, true);
             self.acknowledge(usize::MAX);
             self.release_guard();
@@ -659,7 +786,7 @@ proptest! {
 
     #[test]
     fn every_message_is_accepted_once_and_acknowledged_after_its_commit(
-        setting in setting(Retention::Limits),
+        setting in setting(Retention::Limits, false),
         steps in prop::collection::vec(step(), 1..120),
     ) {
         check(setting, &steps)?;
@@ -667,7 +794,7 @@ proptest! {
 
     #[test]
     fn no_message_leaves_a_work_queue_before_its_commit_and_all_leave_after_it(
-        setting in setting(Retention::WorkQueue),
+        setting in setting(Retention::WorkQueue, false),
         steps in prop::collection::vec(step(), 1..120),
     ) {
         check(setting, &steps)?;
@@ -675,7 +802,15 @@ proptest! {
 
     #[test]
     fn an_interest_stream_holds_every_message_until_its_commit_and_none_after_it(
-        setting in setting(Retention::Interest),
+        setting in setting(Retention::Interest, false),
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        check(setting, &steps)?;
+    }
+
+    #[test]
+    fn a_pinned_consumer_is_reset_and_loses_nothing(
+        setting in setting(Retention::Interest, true),
         steps in prop::collection::vec(step(), 1..120),
     ) {
         check(setting, &steps)?;

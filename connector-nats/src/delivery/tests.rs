@@ -5,8 +5,8 @@ use super::*;
 const PACE: Pace =
     Pace { silence_ms: 2_500, rebuild_ms_min: 50, rebuild_ms_max: 2_000, refused_ms: 500, unacked_max: 16 };
 const TERMS: Terms =
-    Terms { ack_policy: AckPolicy::Explicit, max_ack_pending: Some(8), batch: 4, requests: 2, shared_name: false };
-const DURABLE: Terms = Terms { shared_name: true, ..TERMS };
+    Terms { ack_policy: AckPolicy::Explicit, max_ack_pending: Some(8), batch: 4, requests: 2, fence: Fence::Private };
+const DURABLE: Terms = Terms { fence: Fence::Made, ..TERMS };
 
 struct Rig {
     machine: Delivery,
@@ -212,7 +212,7 @@ fn a_message_that_breaks_every_connection_is_fetched() {
     assert!(fetches(&mut rig), "the next message is like it");
     rig.built(DURABLE);
     let incarnation = rig.incarnation;
-    rig.apply(Event::Heartbeat { incarnation });
+    rig.apply(Event::Heartbeat { incarnation, delivered: 0 });
     assert!(!fetches(&mut rig), "it was not the connection");
     rig.built(DURABLE);
     assert_eq!(rig.deliver(12, 1, 1), Verdict::Accept);
@@ -271,11 +271,11 @@ fn a_deleted_durable_is_rebuilt_only_after_a_commit_of_the_term() {
     let mut rig = Rig::reading(DURABLE);
     rig.now = 1000;
     let incarnation = rig.incarnation;
-    assert_eq!(rig.apply(Event::Deleted { incarnation }), [Action::AwaitConfirmation]);
+    assert_eq!(rig.apply(Event::Taken { incarnation }), [Action::AwaitConfirmation]);
     rig.now = 60_000;
     assert!(rig.apply(Event::Tick { listening: true }).is_empty());
     let actions = rig.apply(Event::Committed { position: Sequence(10) });
-    assert_eq!(build(&actions), Some((10, Reason::Deleted)));
+    assert_eq!(build(&actions), Some((10, Reason::Taken)));
 }
 
 #[test]
@@ -283,19 +283,19 @@ fn a_new_connection_does_not_confirm_the_term() {
     let mut rig = Rig::reading(DURABLE);
     rig.now = 1000;
     let incarnation = rig.incarnation;
-    rig.apply(Event::Deleted { incarnation });
+    rig.apply(Event::Taken { incarnation });
     for _ in 0..2 {
         rig.apply(Event::Disconnected);
         rig.now += 10_000;
         assert!(rig.apply(Event::Connected).is_empty());
     }
     let actions = rig.apply(Event::Committed { position: Sequence(10) });
-    assert_eq!(build(&actions), Some((10, Reason::Deleted)));
+    assert_eq!(build(&actions), Some((10, Reason::Taken)));
 
     // A commit that comes while there is no connection does.
     rig.built(DURABLE);
     let incarnation = rig.incarnation;
-    rig.apply(Event::Deleted { incarnation });
+    rig.apply(Event::Taken { incarnation });
     rig.apply(Event::Disconnected);
     assert!(rig.apply(Event::Committed { position: Sequence(10) }).is_empty());
     rig.now += 10_000;
@@ -323,7 +323,7 @@ fn a_deleted_anonymous_consumer_is_rebuilt_at_once() {
     let mut rig = Rig::reading(TERMS);
     rig.now = 1000;
     let incarnation = rig.incarnation;
-    assert_eq!(build(&rig.apply(Event::Deleted { incarnation })), Some((10, Reason::Deleted)));
+    assert_eq!(build(&rig.apply(Event::Taken { incarnation })), Some((10, Reason::Taken)));
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn heartbeats_are_signs_of_life() {
     let incarnation = rig.incarnation;
     for _ in 0..10 {
         rig.now += 1000;
-        assert!(rig.apply(Event::Heartbeat { incarnation }).is_empty());
+        assert!(rig.apply(Event::Heartbeat { incarnation, delivered: 0 }).is_empty());
         assert!(rig.apply(Event::Tick { listening: true }).is_empty());
     }
 }
@@ -421,7 +421,7 @@ fn what_belongs_to_an_older_incarnation_is_ignored() {
     rig.apply(Event::Connected);
     let position = Sequence(11);
     assert!(rig.apply(Event::Built { incarnation: old, terms: TERMS, position }).is_empty());
-    assert!(rig.apply(Event::Deleted { incarnation: old }).is_empty());
+    assert!(rig.apply(Event::Taken { incarnation: old }).is_empty());
     rig.built(TERMS);
     let delivered = Delivered { stream_seq: 11, consumer_seq: 1, deliveries: 1, stored_ns: 0, pending: 0 };
     assert_eq!(rig.machine.deliver(1000, old, delivered), Verdict::Discard);

@@ -3,7 +3,7 @@
 //! Owns nothing between attempts except what [`Known`] remembers: what an attempt brought stays there until the task takes
 //! it over, because an attempt may end with its connection at any time. Invariants: a consumer that Weir found is only deleted
 //! once its configuration is remembered, and made again with exactly that; where acknowledgements delete messages it never
-//! starts above the committed position.
+//! starts above the committed position; one that can be reset is never deleted.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,15 +14,16 @@ use serde_json::{Value, json};
 use weir_common::ids::Sequence;
 
 use super::fetch::{Fetched, Found, fetch, search};
+use super::pin::Pin;
 use crate::api::{Api, ConsumerInfo, Object, StreamInfo};
-use crate::consumer::{self, Bounds};
-use crate::delivery::{Incarnation, Pull, Terms};
+use crate::consumer::{self, Bounds, PIN_GROUP};
+use crate::delivery::{Fence, Incarnation, Pull, Terms};
 use crate::error::Error;
 use crate::making::{Making, guard_name, remove_guards};
-use crate::options::{ConsumerName, OnGap, Options};
+use crate::options::{OnGap, Options};
 use crate::preflight::{check_filters_understood, unique_name};
 use crate::reply::Form;
-use crate::retention::{self, Retention};
+use crate::retention::{self, Renewal, Retention};
 use crate::subject;
 
 /// What attempts remember of each other.
@@ -92,6 +93,8 @@ pub(super) struct Live {
     pub(super) selection: Option<Selection>,
     /// Whether guards may be there, that are to be removed once the term is known to reign.
     pub(super) guarded: bool,
+    /// If it delivers to one client only.
+    pub(super) pin: Option<Pin>,
     name: String,
     created: String,
     inbox: String,
@@ -143,7 +146,7 @@ impl Attempt {
             self.fetch(retention, stream_last).await?;
             return Ok(Outcome { built: None, stream_last, gap });
         }
-        let (kind, name, config) = self.configuration(&info, retention).await?;
+        let Wanted { name, config, fence, renewal, found } = self.wanted(&info, retention).await?;
         let inbox = self.api.client().new_inbox();
         let subscriber = self
             .api
@@ -155,13 +158,14 @@ impl Attempt {
             self.fetch(retention, stream_last).await?;
         }
         let position = self.known.fetched.position;
-        let shared_name = kind.given().is_some();
-        let made = match shared_name {
-            true => self.make_anew(retention, &name, &config, position).await?,
-            false => self.making(retention, &name, &config).make(position).await?,
+        let making = self.making(retention, &name, &config);
+        let made = match (fence, renewal) {
+            (Fence::Private, _) => making.make(position).await?,
+            (_, Renewal::Reset) => making.start_over(self.committed, found.as_ref()).await?,
+            (_, Renewal::Remade | Renewal::Guarded) => self.make_anew(retention, &name, &config, position).await?,
         };
         check_filters_understood(&config, &made.config, &name)?;
-        let (terms, bounds) = consumer::terms(&made.config, self.options.consumer.rate_limit, shared_name);
+        let (terms, bounds) = consumer::terms(&made.config, self.options.consumer.rate_limit, fence);
         let unfiltered = consumer::filters(&self.options, &info.config).is_empty();
         let live = Live {
             incarnation: self.incarnation,
@@ -169,6 +173,7 @@ impl Attempt {
             form: None,
             selection: unfiltered.then(|| Selection::new(&self.options)),
             guarded: retention == Retention::Interest,
+            pin: (fence == Fence::Pinned).then(Pin::default),
             next_subject: self.api.subject(&format!("CONSUMER.MSG.NEXT.{}.{name}", self.stream)),
             name,
             created: made.created,
@@ -256,11 +261,7 @@ impl Attempt {
 
     /// How the consumer is called and what it has to be. One without a name that others know is deleted here, because the
     /// next one has another.
-    async fn configuration(
-        &mut self,
-        info: &StreamInfo,
-        retention: Retention,
-    ) -> Result<(ConsumerName, String, Object), Error> {
+    async fn wanted(&mut self, info: &StreamInfo, retention: Retention) -> Result<Wanted, Error> {
         let kind = retention::consumer_name(&self.options, retention, &self.owner);
         let Some(name) = kind.given().map(str::to_owned) else {
             if let Some(old) = self.known.anonymous.take() {
@@ -269,14 +270,16 @@ impl Attempt {
             let name = unique_name(&self.api);
             self.known.anonymous = Some(name.clone());
             let config = consumer::wanted(&self.options, &info.config, &kind, &name, &self.owner);
-            return Ok((kind, name, config));
+            return Ok(Wanted { name, config, fence: Fence::Private, renewal: Renewal::Remade, found: None });
         };
-        if let Some(found) = self.api.consumer_info(&self.stream, &name).await? {
-            consumer::check_found(&self.options, &info.config, &name, &self.owner, &found)?;
-            if consumer::owner(&found).is_none() {
-                self.known.foreign = Some(found.config);
+        let found = self.api.consumer_info(&self.stream, &name).await?;
+        if let Some(found) = &found {
+            consumer::check_found(&self.options, &info.config, &name, &self.owner, found)?;
+            if consumer::owner(found).is_none() {
+                self.known.foreign = Some(found.config.clone());
             }
         }
+        let renewal = retention::renewal(retention, self.api.can_reset(), self.known.foreign.is_some());
         let config = match &self.known.foreign {
             Some(foreign) => {
                 let mut config = foreign.clone();
@@ -285,8 +288,22 @@ impl Attempt {
             }
             None => consumer::wanted(&self.options, &info.config, &kind, &name, &self.owner),
         };
-        Ok((kind, name, config))
+        Ok(match renewal {
+            Renewal::Reset => Wanted { name, config: consumer::pinned(config), fence: Fence::Pinned, renewal, found },
+            Renewal::Remade | Renewal::Guarded => Wanted { name, config, fence: Fence::Made, renewal, found },
+        })
     }
+}
+
+/// The consumer that is to be there.
+struct Wanted {
+    name: String,
+    /// What it has to be, where it starts left open.
+    config: Object,
+    fence: Fence,
+    renewal: Renewal,
+    /// What is there, if its name is one that others know.
+    found: Option<ConsumerInfo>,
 }
 
 impl Live {
@@ -305,6 +322,10 @@ impl Live {
         });
         if let (false, Value::Object(body)) = (pull.unbounded, &mut body) {
             body.insert("max_bytes".to_owned(), json!(self.bounds.max_bytes));
+        }
+        if let (Some(pin), Value::Object(body)) = (&self.pin, &mut body) {
+            body.insert("group".to_owned(), json!(PIN_GROUP));
+            body.extend(pin.id().map(|id| ("id".to_owned(), json!(id))));
         }
         (self.next_subject.clone(), self.inbox.clone(), body.to_string().into())
     }

@@ -30,32 +30,36 @@ pub(super) fn understand(message: &Message, incarnation: Incarnation, form: &mut
         return Arrival::Delivery(delivered);
     }
     match message.status {
-        Some(status) => {
-            let description = message.description.as_deref().unwrap_or_default();
-            status_event(status.as_u16(), description, unserved(message), incarnation)
-        }
+        Some(status) => status_event(message, status.as_u16(), incarnation),
         // Not a delivery of this consumer. Whatever it is, the subscription is not to be relied on.
         None => Arrival::Event(Event::Suspect { incarnation, reason: Reason::Unsettled }),
     }
 }
 
-/// What the server says was left of a request.
-fn unserved(message: &Message) -> Option<u64> {
-    message.headers.as_ref()?.get("Nats-Pending-Messages")?.as_str().parse().ok()
+/// A number that the server tells with a status.
+fn number(message: &Message, header: &str) -> Option<u64> {
+    message.headers.as_ref()?.get(header)?.as_str().parse().ok()
 }
 
-fn status_event(status: u16, description: &str, unserved: Option<u64>, incarnation: Incarnation) -> Arrival {
+fn status_event(message: &Message, status: u16, incarnation: Incarnation) -> Arrival {
+    // What was left of a request.
+    let unserved = number(message, "Nats-Pending-Messages");
     let ended = |end| Arrival::Event(Event::PullEnded { incarnation, unserved, end });
-    let description = description.to_ascii_lowercase();
+    let description = message.description.as_deref().unwrap_or_default().to_ascii_lowercase();
     match status {
-        100 => Arrival::Event(Event::Heartbeat { incarnation }),
+        100 => {
+            let delivered = number(message, "Nats-Last-Consumer").unwrap_or_default();
+            Arrival::Event(Event::Heartbeat { incarnation, delivered })
+        }
         404 | 408 => ended(PullEnd::Expired),
-        409 if description.contains("consumer deleted") => Arrival::Event(Event::Deleted { incarnation }),
+        409 if description.contains("consumer deleted") => Arrival::Event(Event::Taken { incarnation }),
+        // Pinned to another client, or to none.
+        423 => Arrival::Event(Event::Taken { incarnation }),
         409 if description.contains("exceeds maxbytes") => ended(PullEnd::Oversized),
         409 if description.contains("batch completed") => ended(PullEnd::Expired),
         409 if description.contains("exceeded") => ended(PullEnd::Refused),
-        // Leadership change, server shutdown, push based, pinned to another client.
-        409 | 423 => Arrival::Event(Event::Suspect { incarnation, reason: Reason::Unsettled }),
+        // Leadership change, server shutdown, push based.
+        409 => Arrival::Event(Event::Suspect { incarnation, reason: Reason::Unsettled }),
         503 => Arrival::NoResponders,
         _ => ended(PullEnd::Refused),
     }
@@ -96,9 +100,14 @@ mod tests {
     fn statuses_are_told_apart() {
         let incarnation = INCARNATION;
         let ended = |unserved, end| Event::PullEnded { incarnation, unserved, end };
-        assert_eq!(event(&status(100, "Idle Heartbeat", None)), Event::Heartbeat { incarnation });
+        let heartbeat = |delivered| Event::Heartbeat { incarnation, delivered };
+        assert_eq!(event(&status(100, "Idle Heartbeat", None)), heartbeat(0));
+        let mut served = status(100, "Idle Heartbeat", None);
+        served.headers.get_or_insert_default().insert("Nats-Last-Consumer", "7");
+        assert_eq!(event(&served), heartbeat(7));
         assert_eq!(event(&status(408, "Request Timeout", Some("7"))), ended(Some(7), PullEnd::Expired));
-        assert_eq!(event(&status(409, "Consumer Deleted", None)), Event::Deleted { incarnation });
+        assert_eq!(event(&status(409, "Consumer Deleted", None)), Event::Taken { incarnation });
+        assert_eq!(event(&status(423, "Nats-Wrong-Pin-Id", Some("4"))), Event::Taken { incarnation });
         let suspect = Event::Suspect { incarnation, reason: Reason::Unsettled };
         assert_eq!(event(&status(409, "Leadership Change", Some("1"))), suspect);
         assert_eq!(event(&status(409, "Message Size Exceeds MaxBytes", Some("3"))), ended(Some(3), PullEnd::Oversized));

@@ -13,6 +13,7 @@ mod build;
 mod fetch;
 mod intake;
 mod outage;
+mod pin;
 mod status;
 mod task;
 mod throttle;

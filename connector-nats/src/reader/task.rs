@@ -276,7 +276,7 @@ impl Task {
     }
 
     /// One arrival; its bytes if it was a message.
-    fn take(&mut self, now: Millis, message: async_nats::Message, batch: &mut Vec<Message>) -> usize {
+    fn take(&mut self, now: Millis, mut message: async_nats::Message, batch: &mut Vec<Message>) -> usize {
         let Some(live) = &mut self.live else { return 0 };
         let incarnation = live.incarnation;
         let delivered = match understand(&message, incarnation, &mut live.form) {
@@ -290,6 +290,10 @@ impl Task {
                 return 0;
             }
         };
+        if live.pin.as_mut().is_some_and(|pin| !pin.take_from(&mut message.headers)) {
+            self.delivery.apply(now, Event::Taken { incarnation }, &mut self.actions);
+            return 0;
+        }
         match self.delivery.deliver(now, incarnation, delivered) {
             Verdict::Accept => {
                 self.status.lag = delivered.pending;
@@ -365,7 +369,7 @@ impl Task {
             Action::AwaitConfirmation => {
                 info!(
                     split = %self.config.split,
-                    "the consumer was deleted by somebody else, reading waits for the next commit"
+                    "the consumer was deleted or taken over by somebody else, reading waits for the next commit"
                 );
             }
         }
@@ -406,7 +410,7 @@ impl Task {
 
     async fn answered(&mut self, incarnation: Incarnation, question: Question, standing: Standing) {
         let event = match (standing, question) {
-            (Standing::Replaced, _) => Event::Deleted { incarnation },
+            (Standing::Replaced, _) => Event::Taken { incarnation },
             (Standing::Ours, Question::Requested(requested)) => Event::Confirmed { incarnation, requested },
             _ => Event::Suspect { incarnation, reason: Reason::Silent },
         };

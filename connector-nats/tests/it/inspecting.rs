@@ -60,13 +60,26 @@ async fn what_create_would_refuse_of_a_stream_is_an_error_here_too() {
         retention: async_nats::jetstream::stream::RetentionPolicy::Interest,
         ..Default::default()
     };
-    server.jetstream().await.create_stream(config).await.expect("the stream can be created");
+    let stream = server.jetstream().await.create_stream(config).await.expect("the stream can be created");
     let allowed = found(server.port, &[]).await;
     assert_eq!(errors(&allowed), []);
     let durable = |found: &&Finding| found.topic == "consumer" && found.finding.contains("weir-test-events_table");
     assert!(allowed.iter().any(|found| durable(&found)), "{allowed:?}");
-    let refused = found(server.port, &[("allow_interest_stream", "false")]).await;
-    assert!(errors(&refused)[0].1.contains("allow_interest_stream"), "{refused:?}");
+    let theirs = async_nats::jetstream::consumer::pull::Config {
+        durable_name: Some("theirs".to_owned()),
+        filter_subject: "events.>".to_owned(),
+        ..Default::default()
+    };
+    stream.create_consumer(theirs).await.expect("the consumer can be created");
+    for (name, leave) in [("ours", server.can_reset().await), ("theirs", false)] {
+        let pairs = [("consumer.durable_name", name), ("allow_interest_stream", "false")];
+        let without = found(server.port, &pairs).await;
+        let refused: Vec<_> = errors(&without).into_iter().map(|error| error.1).collect();
+        // nats-server 2.10 loses nothing.
+        let expected = usize::from(!leave && !server.is_oldest().await);
+        assert_eq!(refused.len(), expected, "{name}: {refused:?}");
+        assert!(refused.iter().all(|error| error.contains("allow_interest_stream")), "{refused:?}");
+    }
     let all = found(server.port, &[("consumer.ack_policy", "all")]).await;
     assert!(errors(&all)[0].1.contains("consumer.ack_policy"), "{all:?}");
     let source = inspect(&options(server.port, &[]), OWNER, false).await;

@@ -27,14 +27,13 @@ use weir_e2e::workload::Events;
 
 use crate::support::{
     Publishing, Reading, SUBJECTS, compare_readings, compare_sequences, readings_acknowledged, standalone_with,
+    total_for,
 };
 
 /// Messages of the long tests.
 const TOTAL: u64 = 200_000;
 /// Messages of the tests that kill servers of others.
 pub(crate) const TOTAL_SHORT: u64 = 60_000;
-/// Messages of the long test of an Interest stream: fewer than its known limit (docs/decisions, 0008).
-const TOTAL_INTEREST: u64 = 90_000;
 /// Messages a second: slow enough for every kill to fall into the flow of data.
 const RATE: u64 = 5_000;
 
@@ -242,10 +241,11 @@ async fn start_cluster_over(
 }
 
 /// Kills processes of a cluster that reads a stream.
-fn kills_in_a_cluster(name: &str, retention: RetentionPolicy, total: u64) {
+fn kills_in_a_cluster(name: &str, retention: RetentionPolicy) {
     scenario(name, async |sandbox| {
         let (seed, place) = (chaos::seed(), Place::Folder(sandbox));
         let (nats, mut cluster) = start_cluster_over(retention, &place, sandbox).await?;
+        let total = total_for(&nats, retention, TOTAL).await?;
         let mut flow = Flow::start(&nats, &nats.address(), &cluster.frontend, Reading::of(retention), total).await?;
         let plan = chaos::plan(seed, &Victim::ALL, 10, flow.kill_range());
         flow.kill_by_plan(&mut cluster, plan).await?;
@@ -256,17 +256,17 @@ fn kills_in_a_cluster(name: &str, retention: RetentionPolicy, total: u64) {
 
 #[test]
 fn tables_are_exact_after_ten_kills_in_a_cluster() {
-    kills_in_a_cluster("crash-cluster", RetentionPolicy::Limits, TOTAL);
+    kills_in_a_cluster("crash-cluster", RetentionPolicy::Limits);
 }
 
 #[test]
 fn a_table_over_a_work_queue_is_exact_after_ten_kills_in_a_cluster() {
-    kills_in_a_cluster("crash-cluster-queue", RetentionPolicy::WorkQueue, TOTAL);
+    kills_in_a_cluster("crash-cluster-queue", RetentionPolicy::WorkQueue);
 }
 
 #[test]
 fn tables_over_an_interest_stream_are_exact_after_ten_kills_in_a_cluster() {
-    kills_in_a_cluster("crash-cluster-interest", RetentionPolicy::Interest, TOTAL_INTEREST);
+    kills_in_a_cluster("crash-cluster-interest", RetentionPolicy::Interest);
 }
 
 #[test]

@@ -9,11 +9,11 @@ use weir_e2e::proxy::Proxy;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::workload::Events;
 
-use crate::support::{Publishing, Reading, SUBJECTS, compare_readings, readings_acknowledged, standalone_with};
+use crate::support::{
+    Publishing, Reading, SUBJECTS, compare_readings, readings_acknowledged, standalone_with, total_for,
+};
 
 const TOTAL: u64 = 200_000;
-/// For an Interest stream: fewer than its known limit (docs/decisions, 0008).
-const TOTAL_INTEREST: u64 = 90_000;
 const RATE: u64 = 10_000;
 
 /// What happens to the network at a moment.
@@ -25,23 +25,24 @@ enum Fault {
 
 #[test]
 fn tables_are_exact_after_connections_are_cut_at_random() {
-    cut_connections("cut-connections", RetentionPolicy::Limits, TOTAL);
+    cut_connections("cut-connections", RetentionPolicy::Limits);
 }
 
 #[test]
 fn a_table_over_a_work_queue_is_exact_after_connections_are_cut_at_random() {
-    cut_connections("cut-connections-queue", RetentionPolicy::WorkQueue, TOTAL);
+    cut_connections("cut-connections-queue", RetentionPolicy::WorkQueue);
 }
 
 #[test]
 fn tables_over_an_interest_stream_are_exact_after_connections_are_cut_at_random() {
-    cut_connections("cut-connections-interest", RetentionPolicy::Interest, TOTAL_INTEREST);
+    cut_connections("cut-connections-interest", RetentionPolicy::Interest);
 }
 
-fn cut_connections(name: &str, retention: RetentionPolicy, total: u64) {
+fn cut_connections(name: &str, retention: RetentionPolicy) {
     scenario(name, async |sandbox| {
         let (seed, readings) = (chaos::seed(), Reading::of(retention));
         let (nats, weir) = standalone_with(sandbox, retention).await?;
+        let total = total_for(&nats, retention, TOTAL).await?;
         let proxy = Proxy::start(nats.socket(), seed).await?;
         let (mut sql, events) = (weir.sql(), Events::new("events", SUBJECTS));
         for reading in readings {

@@ -123,3 +123,8 @@ fn tables_are_exact_while_leaders_change() {
 fn a_table_over_a_work_queue_is_exact_while_leaders_change() {
     leaders_change("leaders-queue", RetentionPolicy::WorkQueue);
 }
+
+#[test]
+fn tables_over_an_interest_stream_are_exact_while_leaders_change() {
+    leaders_change("leaders-interest", RetentionPolicy::Interest);
+}

@@ -59,6 +59,18 @@ impl Server {
         jetstream::new(client)
     }
 
+    /// Whether it can reset consumers: nats-server 2.14 and later can.
+    pub(crate) async fn can_reset(&self) -> bool {
+        let version = self.jetstream().await.client().server_info().version;
+        let mut parts = version.split('.').map(|part| part.parse::<u64>().expect("a number"));
+        (parts.next(), parts.next()) >= (Some(2), Some(14))
+    }
+
+    /// Whether it is of version 2.10.
+    pub(crate) async fn is_oldest(&self) -> bool {
+        self.jetstream().await.client().server_info().version.starts_with("2.10.")
+    }
+
     /// Publishes with headers that no client would send, on a connection of its own.
     pub(crate) async fn publish_raw(&self, subject: &str, headers: &str, payload: &str) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("the server runs");

@@ -56,6 +56,8 @@ enum Part {
     Throughput,
     /// The same with each ack policy, with a small ack window, and as a source that a statement reads.
     Acks,
+    /// Reading what is being published, with each retention.
+    Retention,
     /// The same as a split for each subject.
     Splits,
     /// The same with several rows in a message.

@@ -1,11 +1,12 @@
-//! Other ways to read the stream of bids: acknowledged, as many splits, from its history, several rows a message.
+//! Other ways to read the stream of bids: acknowledged, of each retention, as many splits, from its history, several rows a
+//! message.
 
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::Client;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::stream::{RetentionPolicy, Stream};
 use futures::StreamExt;
 use futures::future::try_join_all;
 use weir_e2e::publish::publish_all;
@@ -14,7 +15,7 @@ use weir_e2e::weir::Weir;
 use weir_e2e::workload::{Bids, Together};
 
 use crate::report::{Aim, Report};
-use crate::standalone::{Cost, bids, cost_of, read_table};
+use crate::standalone::{Cost, bids, complete, cost_of, read_table};
 use crate::{Kept, Options};
 
 /// Messages that one request asks for.
@@ -42,6 +43,30 @@ pub(crate) async fn acks(options: &Options, nats: &mut Nats, weir: &mut Weir, re
     ensure!(sql.value::<u64>("SELECT count(price) FROM bids_source").await? == messages, "the source is not whole");
     let rate = messages as f64 / start.elapsed().as_secs_f64() / 1_000.0;
     report.add("SELECT that reads a source, k messages/s", rate, 0, Aim::None);
+    Ok(())
+}
+
+/// What each retention costs: the bids are published while a table reads and acknowledges them.
+pub(crate) async fn retention(options: &Options, nats: &mut Nats, weir: &mut Weir, report: &mut Report) -> Result<()> {
+    let (mut sql, messages) = (weir.sql(), options.messages);
+    for (retention, name) in [
+        (RetentionPolicy::Limits, "Limits"),
+        (RetentionPolicy::WorkQueue, "WorkQueue"),
+        (RetentionPolicy::Interest, "Interest"),
+    ] {
+        println!("reading while it is published, {name} retention …");
+        let table = format!("kept_by_{}", name.to_lowercase());
+        let (stream, bids) = (table.to_uppercase(), Bids { prefix: table.clone() });
+        nats.create_stream_with(&stream, &[&format!("{table}.>")], retention).await?;
+        let more = format!(", consumer.durable_name = '{table}', consumer.ack_policy = 'explicit'");
+        let create = Kept::Appended.create(&table, Bids::COLUMNS, (&stream, &format!("{table}.>")), &more, nats);
+        sql.query(&create).await?;
+        let (start, before) = (Instant::now(), weir.process().cpu_time()?);
+        publish_all(&nats.client().await?, &bids, 0..messages).await?;
+        complete(&mut sql, &table, messages, start).await?;
+        let cpu = (weir.process().cpu_time()? - before).as_secs_f64() / messages as f64 * 1e6;
+        report.add(&format!("{name} retention, CPU-seconds per million messages"), cpu, 2, Aim::None);
+    }
     Ok(())
 }
 

@@ -36,6 +36,9 @@ pub(crate) async fn measure(options: &Options, sandbox: &Sandbox, nats: &mut Nat
     if options.wants(Part::Acks) {
         reading::acks(options, nats, &mut weir, report).await?;
     }
+    if options.wants(Part::Retention) {
+        reading::retention(options, nats, &mut weir, report).await?;
+    }
     if options.wants(Part::Splits) {
         reading::splits(options, nats, &mut weir, report).await?;
     }
