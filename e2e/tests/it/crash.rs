@@ -56,13 +56,15 @@ const COLLECTION_DEADLINE: Duration = Duration::from_secs(120);
 /// after the other, for instance. What a single loss may take is tested in `cluster`.
 const OUTAGE_MAX: Duration = Duration::from_secs(30);
 
-/// What nodes may say of the death of others. The last two are SlateDB's, when a term ends while its database flushes.
-pub(crate) const NODE_LOST: [&str; 5] = [
+/// What nodes may say of the death of others. The last four are SlateDB's, when a term ends while its database flushes.
+pub(crate) const NODE_LOST: [&str; 7] = [
     "disconnecting a compute node",
     "this node cannot go on with the term",
     "cannot start the term",
     "l0_flush_tracker, error=Closed",
     "failed to shutdown l0 flush tracker [error=Closed]",
+    "l0_sst_uploader, error=Closed",
+    "failed to shutdown l0 sst uploader [error=Closed]",
 ];
 /// What a meta node may say of the death of etcd.
 const ETCD_LOST: [&str; 3] =
