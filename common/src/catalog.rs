@@ -163,7 +163,8 @@ pub struct Table {
     pub splits: Vec<SplitStart>,
     /// Whether its job runs.
     pub state: JobState,
-    /// The id under which its dead letters are stored; tables that are older than dead letters have none.
+    /// The id under which its dead letters are stored. Tables that are older than dead letters have none; nor have sources, whose
+    /// dead letters are looked for in the stream, unless that loses what is acknowledged.
     #[serde(default)]
     pub dead_letters: Option<TableId>,
     /// Its columns as they were before each change of them, the oldest first. What was stored by then is in that layout.
@@ -211,6 +212,12 @@ impl Table {
             None => self.declared.kind != RelationKind::Source,
         };
         fed && self.state == JobState::Running
+    }
+
+    /// Whether it is a source of a stream that loses what is acknowledged: what is read is nowhere but in its views, and what
+    /// is no row in its dead letters.
+    pub fn is_consumed(&self) -> bool {
+        self.declared.kind == RelationKind::Source && self.dead_letters.is_some()
     }
 
     /// Whether it is a view that reads this relation.

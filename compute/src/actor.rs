@@ -3,7 +3,8 @@
 //! table is keyed, for all slots.
 //!
 //! What is stored for each relation is an `output`; to the slots it is a writer of its own, whoever it shares the reading
-//! with. An output that begins behind the others has a `reading` of its own until it has caught up (`Readings`).
+//! with. An output that begins behind the others has a `reading` of its own until it has caught up (`Readings`); unless the stream
+//! loses what is acknowledged: then nothing is there to catch up with, and it begins where the others are.
 //!
 //! A message that is no row of the relation becomes a row of its dead letters, unless its options say otherwise.
 //!
@@ -307,8 +308,10 @@ impl Actor {
 
     /// Begins to feed an output.
     async fn attach(&mut self, attachment: Attachment) -> ControlFlow<()> {
-        let (position, table) = (attachment.position, Arc::clone(&attachment.table));
+        let table = Arc::clone(&attachment.table);
         let Config { relation, split, compiler, term, .. } = &self.shared.config;
+        let begins = if relation.is_consumed() { self.readings.front() } else { Sequence(0) };
+        let position = attachment.position.max(begins);
         let output = match Output::new(attachment, (relation, split), compiler.as_ref()).await {
             Ok(output) => output,
             Err(error) => {

@@ -136,7 +136,7 @@ impl Findings {
             options.stream, state.messages, state.first_seq, state.last_seq
         );
         self.say("stream", text);
-        let retention = match check_stream(options, stream, stored) {
+        let retention = match check_stream(options, stream) {
             Ok(retention) => retention,
             Err(error) => {
                 self.fail("stream", &error);
@@ -145,6 +145,11 @@ impl Findings {
         };
         match retention {
             Retention::Limits => {}
+            _ if !stored => self.warn(
+                "retention",
+                "acknowledged messages are deleted: they are in the views over the source only".to_owned(),
+                Some("a further view begins where the others are; use CREATE TABLE to keep everything"),
+            ),
             Retention::WorkQueue => self.warn(
                 "retention",
                 "acknowledged messages are deleted: what the table has read is in the table only".to_owned(),

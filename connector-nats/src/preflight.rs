@@ -36,29 +36,19 @@ pub struct Preflight {
     pub notices: Vec<String>,
     /// The consumers that were made and are there now. Should the table not be created after all, see [`undo`].
     pub made: Vec<String>,
+    /// Whether reading takes messages from the stream: it loses what is acknowledged.
+    pub consumes: bool,
 }
 
-/// Looks everything up. `owner` is `<cluster>/<table>`, by which consumers are recognised.
+/// Looks everything up, of a table or a source. `owner` is `<cluster>/<table>`, by which consumers are recognised.
 ///
 /// # Errors
 /// Of kind User if the table cannot be created as it stands, of kind Unavailable if the server cannot say.
 pub async fn preflight(options: &Options, owner: &str) -> Result<Preflight, Error> {
-    run(options, owner, true).await
-}
-
-/// The same for a source, which stores nothing of what it reads.
-///
-/// # Errors
-/// As [`preflight`].
-pub async fn preflight_of_source(options: &Options, owner: &str) -> Result<Preflight, Error> {
-    run(options, owner, false).await
-}
-
-async fn run(options: &Options, owner: &str, stored: bool) -> Result<Preflight, Error> {
     let mut made = Vec::new();
-    let looking = look_up(options, owner, stored, &mut made);
+    let looking = look_up(options, owner, &mut made);
     match within(DEADLINE, &format!("to look up stream \"{}\"", options.stream), looking).await {
-        Ok((splits, notices)) => Ok(Preflight { splits, notices, made }),
+        Ok(Looked { splits, notices, consumes }) => Ok(Preflight { splits, notices, made, consumes }),
         Err(error) => {
             // If that fails too, the next attempt finds what is left and takes it over.
             let _ = undo(options, owner, &made).await;
@@ -125,16 +115,18 @@ async fn within<T>(deadline: Duration, what: &str, doing: impl Future<Output = R
     done.unwrap_or_else(|_| Err(Error::Timeout { what: what.to_owned(), within: deadline }))
 }
 
-async fn look_up(
-    options: &Options,
-    owner: &str,
-    stored: bool,
-    made: &mut Vec<String>,
-) -> Result<(Vec<SplitStart>, Vec<String>), Error> {
+/// What was looked up, see [`Preflight`].
+struct Looked {
+    splits: Vec<SplitStart>,
+    notices: Vec<String>,
+    consumes: bool,
+}
+
+async fn look_up(options: &Options, owner: &str, made: &mut Vec<String>) -> Result<Looked, Error> {
     let api = Api::new(connect::connect(options, &format!("weir {owner} preflight")).await?);
     let mut notices = options.notices.clone();
     let stream = find_or_create_stream(&api, options, &mut notices).await?;
-    let retention = check_stream(options, &stream, stored)?;
+    let retention = check_stream(options, &stream)?;
     let found = Found { api: &api, stream: &stream, retention, owner };
     let mut splits = Vec::new();
     for split in options.splits() {
@@ -145,7 +137,7 @@ async fn look_up(
         told.retain(|notice| !notices.contains(notice));
         notices.extend(told);
     }
-    Ok((splits, notices))
+    Ok(Looked { splits, notices, consumes: retention.deletes_acknowledged() })
 }
 
 /// A stream that can be read, for whom.
@@ -196,8 +188,6 @@ pub struct Altered<'a> {
     pub before: &'a Source,
     /// As it is to be.
     pub after: &'a Source,
-    /// Whether what is read is stored: a table's is.
-    pub stored: bool,
     /// Where its splits started.
     pub splits: &'a [SplitStart],
 }
@@ -224,7 +214,7 @@ impl Altered<'_> {
         let api = Api::new(connect::connect(after, &format!("weir {owner} preflight")).await?);
         let stream = api.stream_info(&after.stream).await?;
         check_same(&stream, after, self.splits)?;
-        let retention = check_stream(after, &stream, self.stored)?;
+        let retention = check_stream(after, &stream)?;
         let mut notices = after.notices.clone();
         if consumer::wanted_subjects(before) != consumer::wanted_subjects(after) {
             if retention.deletes_acknowledged() {
@@ -273,9 +263,8 @@ async fn find_or_create_stream(api: &Api, options: &Options, notices: &mut Vec<S
 }
 
 /// Whether a stream can be read with these options, and what it keeps.
-pub(crate) fn check_stream(options: &Options, stream: &StreamInfo, stored: bool) -> Result<Retention, Error> {
+pub(crate) fn check_stream(options: &Options, stream: &StreamInfo) -> Result<Retention, Error> {
     let retention = consumer::retention(&options.stream, &stream.config)?;
-    retention::check_use(&options.stream, retention, stored)?;
     retention::check(options, retention)?;
     check_subjects(options, stream)?;
     Ok(retention)

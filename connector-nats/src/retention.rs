@@ -117,7 +117,7 @@ pub fn check_update(before: &Options, after: &Options) -> Result<(), OptionError
     }
 }
 
-/// Checks that a stream may be read at all: where acknowledgements delete messages only what is stored may be.
+/// Checks that a reader may read a stream: where acknowledgements delete messages what is read has to be stored.
 ///
 /// # Errors
 /// [`Error::NotStored`].
@@ -167,7 +167,7 @@ pub fn notices(options: &Options, retention: Retention, name: &ConsumerName) -> 
     if let (false, Some(given)) = (options.consumer.name.is_durable(), name.given()) {
         notices.push(format!(
             "a stream with {kind} retention is read through a durable consumer: Weir makes \"{given}\", and removes it \
-             when the table is dropped"
+             again by DROP"
         ));
     }
     if let (Retention::Interest, Some(threshold)) = (retention, options.consumer.inactive_threshold) {

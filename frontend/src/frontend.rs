@@ -421,11 +421,8 @@ impl Frontend {
         };
         check_kind(relation, alter.kind).map_err(|error| error.at(place))?;
         let replay = alter.change == parser::Change::Replay;
-        if replay && relation.dead_letters.is_none() {
-            let message = format!("{} \"{name}\" keeps no dead letters", alter.kind.as_str());
-            let hint = "they are read from the stream, with the columns of now, whenever somebody asks for them";
-            let error = Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message);
-            return Err(if alter.kind == RelationKind::Source { error.with_hint(hint) } else { error }.at(place));
+        if replay {
+            check_replay(relation).map_err(|error| error.at(place))?;
         }
         let schema = match &alter.change {
             parser::Change::Format(format, _) => schema(parsed, format).await?,
@@ -648,6 +645,29 @@ fn done(tag: &'static str) -> Answer {
 
 fn cursor(session: &Session, parsed: &Parsed, fetch: &Fetch) -> Result<Arc<SqlCursor>, Error> {
     session.cursors().get(&fetch.name).map_err(|error| error.at(parsed.position(fetch.location)))
+}
+
+/// Checks that the dead letters of a relation can be made rows of it.
+fn check_replay(relation: &Table) -> Result<(), Error> {
+    let (kind, name) = (relation.declared.kind.as_str(), &relation.declared.name);
+    if relation.declared.kind != RelationKind::Source && relation.dead_letters.is_some() {
+        return Ok(());
+    }
+    let (does, hint) = match relation.declared.kind {
+        RelationKind::Source if relation.is_consumed() => {
+            ("stores no rows", Some("its views do: publish the payloads of its dead letters again"))
+        }
+        RelationKind::Source => (
+            "keeps no dead letters",
+            Some("they are read from the stream, with the columns of now, whenever somebody asks for them"),
+        ),
+        RelationKind::Table | RelationKind::MaterializedView => ("keeps no dead letters", None),
+    };
+    let error = Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, format!("{kind} \"{name}\" {does}"));
+    Err(match hint {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    })
 }
 
 /// A statement for tables is none for sources, and the other way round.

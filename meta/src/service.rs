@@ -18,15 +18,19 @@ use weir_common::ids::TableId;
 use weir_common::rpc;
 use weir_connector_nats::inspect::inspect;
 use weir_connector_nats::options::Options;
-use weir_connector_nats::preflight::{Altered, Preflight, preflight, preflight_of_source, preflight_of_view, undo};
+use weir_connector_nats::preflight::{Altered, Preflight, preflight, preflight_of_view, undo};
 use weir_connector_nats::remove_consumers;
 use weir_proto as proto;
 use weir_proto::meta_server;
 
 use crate::coordinator::pins::PIN_LEASE;
-use crate::coordinator::task::{Ddl, Handle, Input, no_table, not_leading};
+use crate::coordinator::task::{Begin, Ddl, Handle, Input, no_table, not_leading};
 use crate::reign::{Config, Current};
 use crate::wire::table_bytes;
+
+/// What a source of a stream is that loses what is acknowledged.
+const CONSUMED: &str =
+    "the stream loses what views over the source have read: one that is created later begins where they are";
 
 /// The gRPC service.
 pub(crate) struct Service {
@@ -84,23 +88,23 @@ impl Statement {
         if self.find(&new.name).await?.is_some() {
             // What exists needs no look at its source.
             return self
-                .store(new, Vec::new(), if_not_exists)
+                .store(new, Begin::default(), if_not_exists)
                 .await?
                 .map(|(table, created)| (table, created, Vec::new()));
         }
         let Some(source) = new.stream() else {
-            let splits = self.begin_of_view(&new).await?;
-            let created = self.store(new, splits, if_not_exists).await?;
-            return created.map(|(view, created)| (view, created, Vec::new()));
+            let (splits, notices) = self.begin_of_view(&new).await?;
+            let created = self.store(new, Begin { splits, consumes: false }, if_not_exists).await?;
+            return created.map(|(view, created)| (view, created, notices));
         };
         let options = Options::parse(&source.options).map_err(weir_connector_nats::Error::from)?;
         let owner = self.owner(&new.name);
-        let Preflight { splits, notices, made } = match new.kind {
-            RelationKind::Source => preflight_of_source(&options, &owner).await?,
-            RelationKind::Table | RelationKind::MaterializedView => preflight(&options, &owner).await?,
-        };
+        let Preflight { splits, mut notices, made, consumes } = preflight(&options, &owner).await?;
+        if consumes && new.kind == RelationKind::Source {
+            notices.push(format!("{CONSUMED}: use CREATE TABLE to keep everything"));
+        }
         // If the outcome is unknown the table may be there, and then needs them.
-        let created = self.store(new, splits, if_not_exists).await?;
+        let created = self.store(new, Begin { splits, consumes }, if_not_exists).await?;
         if !matches!(created, Ok((_, true)))
             && let Err(error) = undo(&options, &owner, &made).await
         {
@@ -109,27 +113,29 @@ impl Statement {
         created.map(|(table, created)| (table, created, notices))
     }
 
-    /// Where a view begins to read its source, which was looked over when that was created.
-    async fn begin_of_view(&self, view: &NewTable) -> Result<Vec<SplitStart>, rpc::Error> {
+    /// Where a view begins to read its source, which was looked over when that was created; and what the user should be told.
+    async fn begin_of_view(&self, view: &NewTable) -> Result<(Vec<SplitStart>, Vec<String>), rpc::Error> {
         let (_, tables) = self.coordinator.ask(Input::Catalog).await?;
         let source = tables.into_iter().find(|table| Some(table.id) == view.reads().map(|reads| reads.relation));
         let Some((source, stream)) = source.as_ref().and_then(|source| Some((source, source.declared.stream()?)))
         else {
             // The coordinator says so when it is asked to store the view.
-            return Ok(Vec::new());
+            return Ok((Vec::new(), Vec::new()));
         };
         let options = Options::parse(&stream.options).map_err(weir_connector_nats::Error::from)?;
-        Ok(preflight_of_view(&options, &self.owner(&source.declared.name), &source.splits).await?)
+        let splits = preflight_of_view(&options, &self.owner(&source.declared.name), &source.splits).await?;
+        let notices = source.is_consumed().then(|| format!("{CONSUMED}: a table would have kept them"));
+        Ok((splits, notices.into_iter().collect()))
     }
 
     /// Has the coordinator store the table; fails by itself if it is not known whether it did.
     async fn store(
         &self,
         new: NewTable,
-        splits: Vec<SplitStart>,
+        begin: Begin,
         if_not_exists: bool,
     ) -> Result<Result<(TableId, bool), rpc::Error>, rpc::Error> {
-        let create = |reply| Input::Ddl(Ddl::Create { new: Box::new(new), splits, if_not_exists, reply });
+        let create = |reply| Input::Ddl(Ddl::Create { new: Box::new(new), begin, if_not_exists, reply });
         self.coordinator.ask(create).await
     }
 
@@ -173,8 +179,7 @@ impl Statement {
             let message = format!("\"{}\" is a materialized view, which cannot be altered", new.name);
             return Err(rpc::Error::new(Kind::User, message).with_sqlstate("42809"));
         };
-        let stored = before.kind != RelationKind::Source;
-        let altered = Altered { before: from, after: to, stored, splits: &table.splits };
+        let altered = Altered { before: from, after: to, splits: &table.splits };
         let notices = altered.preflight(&self.owner(&new.name)).await?;
         self.coordinator.ask(|reply| Input::Ddl(Ddl::Alter { declared: Box::new(new), reply })).await??;
         Ok(notices)

@@ -1,6 +1,7 @@
 //! `CREATE MATERIALIZED VIEW` over a source: one set of readers feeds all of them, whenever each was created.
 
 use anyhow::{Result, ensure};
+use async_nats::jetstream::stream::RetentionPolicy;
 use weir_e2e::chaos;
 use weir_e2e::publish::publish_all;
 use weir_e2e::sandbox::scenario;
@@ -114,6 +115,94 @@ fn views_are_exact_whoever_is_killed_while_they_are_created_and_catch_up() {
         })
         .await
     });
+}
+
+/// Kills compute and meta nodes while views are created over a source whose stream loses what is acknowledged.
+fn views_over_what_is_consumed(name: &str, retention: RetentionPolicy) {
+    const TOTAL: u64 = 60_000;
+    scenario(name, async |sandbox| {
+        let nats = Nats::start(sandbox).await?;
+        nats.create_stream_with("EVENTS", &["events.>"], retention).await?;
+        let mut cluster = Cluster::start(sandbox, 1, 2).await?;
+        cluster.expect_warnings(&NODE_LOST);
+        cluster.expect_warnings(&["kept a bad record"]);
+        let (mut sql, events) = (cluster.frontend.sql(), Events::new("events", SUBJECTS));
+        let subjects: Vec<String> = (0..SUBJECTS).map(|number| format!("events.{number}")).collect();
+        let split = format!(", subject = '{}', split_by_subject = true", subjects.join(","));
+        create_source(&mut sql, &nats, &split).await?;
+        sql.query("CREATE MATERIALIZED VIEW v0 AS SELECT * FROM s").await?;
+        let mut publishing = Publishing::start(&nats, &events, TOTAL, 4_000).await?;
+        // Of each later view: what it is sure to have, because it was published when the view was there.
+        let mut later = Vec::new();
+        let victims = [Node::Compute(0), Node::Compute(1), Node::Meta(0)];
+        for kill in chaos::plan(chaos::seed(), &victims, 6, TOTAL / 30..TOTAL - TOTAL / 30) {
+            publishing.reaches(kill.at).await?;
+            let view = format!("v{}", later.len() + 1);
+            sql.query(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {view} AS SELECT * FROM s")).await?;
+            later.push((view, nats.last_sequence("EVENTS").await?));
+            eprintln!("{}: kill {:?}", kill.at, kill.victim);
+            cluster.node(kill.victim).process().kill9()?;
+            publishing.reaches(kill.back_at).await?;
+            cluster.node(kill.victim).process().restart()?;
+        }
+        publishing.end().await?;
+        compare_events(&mut sql, "v0", &events, TOTAL).await?;
+        for (view, from) in &later {
+            compare_suffix(&mut sql, view, *from).await?;
+        }
+
+        // What is no row is kept, though nobody can read it from the stream any more.
+        publish_payloads(&nats, "events.0", &["no JSON"]).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM dead_letters.s", 1, LATE).await?;
+        emptied(&nats).await?;
+        cluster.node(Node::Compute(0)).process().kill9()?;
+        cluster.node(Node::Compute(0)).process().restart()?;
+        wait_for(&mut sql, "SELECT count(*) FROM dead_letters.s WHERE payload = 'no JSON'::bytea", 1, LATE).await?;
+        refuses(&mut sql, "SELECT * FROM s", "0A000", "cannot be read by a query").await?;
+        refuses(&mut sql, "ALTER SOURCE s REPLAY DEAD LETTERS", "55000", "stores no rows").await?;
+
+        // While there is no view nothing is acknowledged, and the next one has it all.
+        let views: Vec<String> = (0..=later.len()).map(|number| format!("v{number}")).collect();
+        sql.query(&format!("DROP MATERIALIZED VIEW {}", views.join(", "))).await?;
+        publish_all(&nats.client().await?, &events, 0..1_000).await?;
+        sql.query("CREATE MATERIALIZED VIEW again AS SELECT * FROM s").await?;
+        compare_events(&mut sql, "again", &events, 1_000).await?;
+        emptied(&nats).await?;
+        sql.query("DROP SOURCE s CASCADE").await?;
+        wait_for_consumers(&nats, 0).await
+    });
+}
+
+/// Checks that of each subject a view has what `v0` has, from some event on, that none published after the first `from` is missing,
+/// and that none is there twice.
+async fn compare_suffix(sql: &mut Sql, view: &str, from: u64) -> Result<()> {
+    let missing = format!(
+        "SELECT count(*) FROM (SELECT seq, price, note, subject FROM v0 JOIN \
+         (SELECT subject, least(min(seq), {from}) AS first FROM {view} GROUP BY subject) AS begins USING (subject) \
+         WHERE v0.seq >= first EXCEPT SELECT seq, price, note, subject FROM {view}) AS missing"
+    );
+    wait_for(sql, &missing, 0, LATE).await?;
+    let counts =
+        sql.query(&format!("SELECT count(*), count(DISTINCT seq), count(DISTINCT subject) FROM {view}")).await?;
+    let [count, distinct, subjects] = counts.row(0)[..] else { anyhow::bail!("{counts}") };
+    ensure!(count == distinct && subjects == SUBJECTS.to_string(), "{view}: {counts}");
+    Ok(())
+}
+
+/// Waits until nothing is left in the stream.
+async fn emptied(nats: &Nats) -> Result<()> {
+    let stream = nats.jetstream().await?.get_stream("EVENTS").await?;
+    eventually_equal("messages in the stream", LATE, 0, async || Ok(stream.get_info().await?.state.messages)).await
+}
+
+#[test]
+fn views_over_a_work_queue_share_what_is_read_once() {
+    views_over_what_is_consumed("views-queue", RetentionPolicy::WorkQueue);
+}
+
+#[test]
+fn views_over_an_interest_stream_share_what_is_read_once() {
+    views_over_what_is_consumed("views-interest", RetentionPolicy::Interest);
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(crate) use client::ComputeNodes;
 use exec::{Scan, ScanExec};
 use narrowing::Narrowing;
 
-use crate::error::Error;
+use crate::error::{Error, sqlstate};
 use crate::snapshot::Snapshot;
 
 /// A table or source that queries can read.
@@ -41,9 +41,9 @@ impl ScannedTable {
         ScannedTable { table, schema, dead_letters: false }
     }
 
-    /// The dead letters of a table, if it keeps them, or of a source.
+    /// The dead letters of a relation, if it keeps them, or of a source of which they can be read from the stream.
     pub(crate) fn dead_letters_of(table: &Arc<Table>) -> Option<ScannedTable> {
-        if table.declared.kind == RelationKind::Source {
+        if table.declared.kind == RelationKind::Source && !table.is_consumed() {
             let schema = schema(&dead_letter_columns());
             return Some(ScannedTable { table: Arc::clone(table), schema, dead_letters: true });
         }
@@ -77,6 +77,12 @@ impl TableProvider for ScannedTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if self.table.is_consumed() {
+            let message = format!("source \"{}\" cannot be read by a query", self.table.declared.name);
+            let hint = "its stream loses what is acknowledged, so what is read has to be stored: create a materialized \
+                        view over it, or a table";
+            return Err(Error::user(sqlstate::FEATURE_NOT_SUPPORTED, message).with_hint(hint).into());
+        }
         let snapshot = state.config().get_extension::<Snapshot>().ok_or_else(|| no_extension("a snapshot"))?;
         let nodes = state.config().get_extension::<ComputeNodes>().ok_or_else(|| no_extension("compute nodes"))?;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());

@@ -93,12 +93,21 @@ pub(crate) struct ClusterView {
     pub(crate) troubles: BTreeMap<NodeId, String>,
 }
 
+/// What was found out of a relation that is to be created.
+#[derive(Debug, Default)]
+pub(crate) struct Begin {
+    /// Where it begins.
+    pub(crate) splits: Vec<SplitStart>,
+    /// Whether its stream loses what is acknowledged.
+    pub(crate) consumes: bool,
+}
+
 /// A DDL statement and who waits for it.
 pub(crate) enum Ddl {
     /// Create a table whose source was looked over.
     Create {
         new: Box<NewTable>,
-        splits: Vec<SplitStart>,
+        begin: Begin,
         if_not_exists: bool,
         /// The table's id, and whether this statement created it.
         reply: oneshot::Sender<Result<(TableId, bool), rpc::Error>>,
@@ -563,8 +572,8 @@ impl Task {
             && let Some(ddl) = self.ddl.pop_front()
         {
             match ddl {
-                Ddl::Create { new, splits, if_not_exists, reply } => {
-                    let result = self.create(*new, splits, if_not_exists);
+                Ddl::Create { new, begin, if_not_exists, reply } => {
+                    let result = self.create(*new, begin, if_not_exists);
                     self.store_ddl(result, reply, DdlChange::Created);
                 }
                 Ddl::Alter { declared, reply } => {
@@ -621,7 +630,7 @@ impl Task {
     fn create(
         &mut self,
         declared: NewTable,
-        splits: Vec<SplitStart>,
+        Begin { splits, consumes }: Begin,
         if_not_exists: bool,
     ) -> Result<Decided<Arc<Table>, (TableId, bool)>, rpc::Error> {
         if let Some(existing) = self.find(&declared.name) {
@@ -636,7 +645,12 @@ impl Task {
             self.check_source(&declared.name, reads)?;
         }
         let id = self.next_table;
-        let dead_letters = (declared.kind == RelationKind::Table).then(|| TableId(id.0 + 1));
+        let keeps_dead_letters = match declared.kind {
+            RelationKind::Table => true,
+            RelationKind::Source => consumes,
+            RelationKind::MaterializedView => false,
+        };
+        let dead_letters = keeps_dead_letters.then(|| TableId(id.0 + 1));
         let table =
             Arc::new(Table { id, declared, splits, state: JobState::Running, dead_letters, layouts: Vec::new() });
         bounds::check(&table, self.core.tables())?;
