@@ -9,7 +9,8 @@
 //! exists; then the caller reads the head, which must still be of its own term, so that every database of the survey
 //! belongs to its term or an older one; then [`Survey::collect`] removes, of what the survey listed, what cannot be
 //! reached from that head. A database or checkpoint made after the survey is not touched, and files once unreachable
-//! never become reachable again.
+//! never become reachable again. Two collections may overlap, the older one on a node that has not heard of the newer term:
+//! what is gone when one gets to it, the other has removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -205,11 +206,23 @@ impl Survey {
     }
 
     async fn release(&self, path: &str, checkpoint: Uuid) -> Result<(), Error> {
-        if manifest(&self.store, path, None).await?.is_none() {
-            return Ok(());
-        }
         let admin = Admin::builder(path, self.store.objects.clone()).build();
-        admin.delete_checkpoint(checkpoint).await.map_err(Error::database("delete a checkpoint of", path))
+        let released = admin.delete_checkpoint(checkpoint).await;
+        self.unless_removed(path, "delete a checkpoint of", released).await.map(drop)
+    }
+
+    /// What came of something that was done to a dead database; nothing if that has been removed.
+    async fn unless_removed<T>(
+        &self,
+        path: &str,
+        action: &'static str,
+        result: Result<T, slatedb::Error>,
+    ) -> Result<Option<T>, Error> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(_) if manifest(&self.store, path, None).await?.is_none() => Ok(None),
+            Err(error) => Err(Error::database(action, path)(error)),
+        }
     }
 
     /// Lets a dead database go of the checkpoints and files that nobody reads.
@@ -222,14 +235,15 @@ impl Survey {
         }
         let admin = Admin::builder(path, self.store.objects.clone()).build();
         for checkpoint in &stale {
-            admin.delete_checkpoint(*checkpoint).await.map_err(Error::database("delete a checkpoint of", path))?;
+            self.release(path, *checkpoint).await?;
         }
         // A dead database lets go of its own ancestors when it is removed; they may be gone before it.
         let options = GarbageCollectorOptions {
             detach_options: None,
             ..self.store.tuning.collection(self.store.conditional_overwrite)
         };
-        admin.run_gc_once(options).await.map_err(Error::database("collect garbage of", path))?;
+        let collected = admin.run_gc_once(options).await;
+        self.unless_removed(path, "collect garbage of", collected).await?;
         Ok(stale.len())
     }
 }

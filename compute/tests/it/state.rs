@@ -376,6 +376,27 @@ async fn nothing_is_collected_while_the_head_is_not_complete() {
     assert_eq!(databases().await, before);
 }
 
+/// Two collections may overlap: what is gone by then, the other one has removed.
+#[tokio::test]
+async fn what_another_collection_has_removed_is_not_missed() {
+    let store = Store::open_with("memory://", hasty()).expect("a store");
+    let mut cluster = Cluster::new(store.clone());
+    cluster.recover(1, &tables([1])).await;
+    cluster.write([(key(1, 0, 0), Bytes::from_static(b"a"))]).await;
+    cluster.commit().await;
+    let dead = cluster.head[0].path.clone();
+    cluster.recover(1, &tables([1])).await;
+    cluster.commit().await;
+    let live = [cluster.head[0].path.clone()];
+    let survey = Survey::take(&store, PREFIX).await.expect("a survey");
+    assert_eq!(survey.databases().collect::<Vec<_>>(), [dead.as_str(), live[0].as_str()]);
+    let objects = store.objects().list(Some(&object_store::path::Path::from(dead))).map_ok(|object| object.location);
+    for object in objects.try_collect::<Vec<_>>().await.expect("a list") {
+        store.objects().delete(&object).await.expect("a deletion");
+    }
+    survey.collect(&cluster.head, &live).await.expect("nothing is wrong");
+}
+
 /// Sixty recoveries in a row, with other divisions: everything stays, and neither the time of a recovery nor the
 /// storage grows with their number.
 async fn recoveries_leave_no_sediment(store: Store) {
