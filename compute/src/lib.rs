@@ -6,6 +6,7 @@
 //! * [`actor`]: one split of one table, or of a source for its views: reader, decoder, blocks, barriers, acknowledgements;
 //! * `readings`: who of them is fed from where: a pure core;
 //! * [`decode`]: a payload, be it JSON, Protobuf or bytes, becomes a row of Arrow columns;
+//! * `query`: rows of a source become rows of a view;
 //! * `dead_letters`: what is no row of its table becomes one of another;
 //! * [`block`]: rows become a stored value; `tail`: small ones become one;
 //! * `replay`: what is no row of its table becomes one, when it is asked for;
@@ -38,6 +39,7 @@ mod exchange;
 mod layout;
 mod metrics;
 mod outlet;
+mod query;
 mod readings;
 mod replay;
 mod shuffle;

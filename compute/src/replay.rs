@@ -1,10 +1,10 @@
-//! Replay: dead letters become rows, as far as they are some of the table as it is now.
+//! Replay: dead letters become rows, as far as they are some of the table as it is now; those of a source rows of its views.
 //!
 //! The dead letters of a slot are gone through a block at a time, beside its actors, which go on. Only those are taken that were
 //! there when the term began: no actor of the term writes under their keys, and whatever their split had before them is stored.
 //!
-//! Of a table without a key the rows go into the same slot, in one write with the block of what stays: a crash leaves both or
-//! neither. Of a keyed table they go first to the slots that own their keys, where the row of a later message stays; the block
+//! Of a table without a key, and of views, the rows go into the same slot, in one write with the block of what stays: a crash
+//! leaves both or neither. Of a keyed table they go first to the slots that own their keys, where the row of a later message stays; the block
 //! is replaced in no earlier epoch. A crash in between leaves rows whose dead letters are still there, of which the next replay
 //! makes the same rows. For the same reason two replays of one slot do no harm to each other.
 
@@ -18,10 +18,11 @@ use futures::future::try_join_all;
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tracing::info;
-use weir_common::catalog::{Table, dead_letter_columns};
+use weir_common::catalog::{JobState, RelationKind, Table, dead_letter_columns};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, Sequence, SlotId, SplitId, TableId, TableSplit};
 use weir_common::rpc;
+use weir_common::view;
 use weir_proto::exchange_client::ExchangeClient;
 use weir_proto::{MergeRequest, ReplayResponse};
 
@@ -30,6 +31,7 @@ use crate::dead_letters::{self, Letters};
 use crate::decode::{Decoder, block_schema};
 use crate::exchange::Peers;
 use crate::node::plan::Route;
+use crate::query::Query;
 use crate::scan::Serving;
 use crate::shuffle::{self, Entries, Shuffle};
 use crate::state::Snapshot;
@@ -46,6 +48,8 @@ pub(crate) struct Replay {
     snapshot: Snapshot,
     table: Arc<Table>,
     letters: TableId,
+    /// Of a source: its views, with their queries.
+    views: Vec<(Arc<Table>, Query)>,
     /// Of a keyed table.
     shuffle: Option<Shuffle>,
     /// The ways to the slots that own keys, in the order of their vnodes.
@@ -75,12 +79,17 @@ struct Outcome {
 
 impl Replay {
     /// # Errors
-    /// If the table keeps no dead letters, or the slot is about to end.
-    pub(crate) fn prepare(serving: Arc<Serving>, slot: slot::Handle, table: Arc<Table>) -> Result<Replay, rpc::Error> {
+    /// If the table keeps no dead letters, nothing would get the rows, or the slot is about to end.
+    pub(crate) async fn prepare(
+        serving: Arc<Serving>,
+        slot: slot::Handle,
+        table: Arc<Table>,
+    ) -> Result<Replay, rpc::Error> {
         let letters = table.dead_letters.ok_or_else(|| {
             let message = format!("table \"{}\" keeps no dead letters", table.declared.name);
             rpc::Error::new(Kind::User, message).with_sqlstate("55000")
         })?;
+        let views = views(&serving, &table).await?;
         let newest = slot.snapshots.borrow().last_key_value().map(|(_, snapshot)| snapshot.clone());
         let snapshot = newest.ok_or_else(ended)?;
         let slots = serving.routes.iter().map(|route| route.vnodes);
@@ -92,7 +101,7 @@ impl Replay {
         };
         let owners = serving.routes.iter().map(owner).collect::<Result<_, _>>();
         let owners = owners.map_err(|error| rpc::Error::new(Kind::Internal, chain(&error)))?;
-        Ok(Replay { serving, slot, snapshot, table, letters, shuffle, owners, decoders: HashMap::new() })
+        Ok(Replay { serving, slot, snapshot, table, letters, views, shuffle, owners, decoders: HashMap::new() })
     }
 
     /// Goes through all of them; what became a row stays one, however this ends.
@@ -161,12 +170,19 @@ impl Replay {
     ) -> Result<(), rpc::Error> {
         let (mut entries, mut not_before) = (Entries::new(), Epoch::default());
         for (sequence, batch) in rows {
+            // No row has that key: it would be of the message that was none.
+            let entry = |table: &Table, rows: &RecordBatch| {
+                let place = BlockKey { table: table.id, sequence, ..key.clone() };
+                (place.encode(), block::encode(rows, table.layout()))
+            };
             if self.shuffle.is_some() {
                 not_before = not_before.max(self.merge(&batch).await?);
-            } else {
-                // No row has that key: it would be of the message that was none.
-                let place = BlockKey { table: self.table.id, sequence, ..key.clone() };
-                entries.push((place.encode(), block::encode(&batch, self.table.layout())));
+            } else if self.table.declared.kind == RelationKind::Table {
+                entries.push(entry(&self.table, &batch));
+            }
+            for (view, query) in &self.views {
+                let rows = query.evaluate(&batch).map_err(|error| fails(view, &error))?;
+                entries.extend((rows.num_rows() > 0).then(|| entry(view, &rows)));
             }
         }
         entries.push((key.encode(), block::encode(letters, 0)));
@@ -206,6 +222,29 @@ impl Replay {
     fn failed(&self, kind: Kind, error: &(dyn std::error::Error + 'static)) -> rpc::Error {
         rpc::Error::new(kind, format!("dead letters of table \"{}\": {}", self.table.declared.name, chain(error)))
     }
+}
+
+/// The views that get the rows of a source; of a table there are none.
+async fn views(serving: &Serving, source: &Table) -> Result<Vec<(Arc<Table>, Query)>, rpc::Error> {
+    let mut views = Vec::new();
+    for view in serving.tables.values().filter(|table| table.state == JobState::Running) {
+        let Some(reads) = view.declared.reads().filter(|reads| reads.relation == source.id) else { continue };
+        let query = Query::of(view, reads, source, serving.compiler.as_ref()).await;
+        views.push((Arc::clone(view), query.map_err(|error| fails(view, &error))?));
+    }
+    if source.declared.kind == RelationKind::Source && views.is_empty() {
+        let message = format!("no materialized view over source \"{}\" is running", source.declared.name);
+        let hint = "a source stores no rows: what its dead letters become goes into its views";
+        return Err(rpc::Error::new(Kind::User, message).with_sqlstate("55000").with_hint(hint));
+    }
+    Ok(views)
+}
+
+fn fails(view: &Table, error: &view::Error) -> rpc::Error {
+    let message = format!("materialized view \"{}\" fails on a dead letter: {error}", view.declared.name);
+    rpc::Error::new(Kind::User, message)
+        .with_sqlstate("22000")
+        .with_hint("drop the view, and create it so that it cannot fail")
 }
 
 /// Has a slot take rows in as far as they are newer than its own; returns the epoch in which they are.

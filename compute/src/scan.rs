@@ -19,6 +19,7 @@ use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
 use weir_common::rpc;
 use weir_common::telemetry::trace;
+use weir_common::view::Compile;
 use weir_proto::{
     ReadSourceRequest, ReplayRequest, ReplayResponse, ScanRequest, ScanResponse, SplitsRequest, SplitsResponse,
     compute_server,
@@ -50,11 +51,12 @@ pub(crate) struct Serving {
     pub(crate) newest_table: TableId,
     /// What is read of NATS, by actor.
     pub(crate) splits: Vec<watch::Receiver<Vec<ReadSplit>>>,
-    /// Where the actors of the term began, on whatever node they are.
+    /// Where the actors of the term began, on whatever node they are, by what they read.
     pub(crate) starts: HashMap<TableSplit, Sequence>,
     /// Every slot of the term, in the order of their vnodes.
     pub(crate) routes: Vec<Route>,
     pub(crate) cluster: String,
+    pub(crate) compiler: Arc<dyn Compile>,
 }
 
 impl Serving {
@@ -130,7 +132,7 @@ impl compute_server::Compute for Scans {
         let ReplayRequest { term, slot, table, layout } = request.into_inner();
         let serving = of_term(self.serving.borrow().clone(), term)?;
         let (slot, table) = (serving.slot(SlotId(slot))?.clone(), serving.table(TableId(table), layout)?);
-        Ok(Response::new(Replay::prepare(serving, slot, table)?.run().await?))
+        Ok(Response::new(Replay::prepare(serving, slot, table).await?.run().await?))
     }
 
     async fn splits(&self, request: Request<SplitsRequest>) -> Result<Response<SplitsResponse>, Status> {

@@ -344,7 +344,11 @@ impl Api {
         // 0 would be: to what is not acknowledged.
         let body = json!({ "seq": to.0.max(1) }).to_string();
         let part = format!("CONSUMER.RESET.{stream}.{consumer}");
-        self.request(part, body.into(), format!("to reset consumer \"{consumer}\"")).await
+        match self.request(part, body.into(), format!("to reset consumer \"{consumer}\"")).await {
+            // Its leader listens for that, and nobody else.
+            Err(Error::NoJetStream) => Err(Error::NoLeader { consumer: consumer.to_owned() }),
+            result => result,
+        }
     }
 
     /// Takes a pinned consumer from the client that it is pinned to: requests that bear its pin are refused from now on.

@@ -650,24 +650,13 @@ fn cursor(session: &Session, parsed: &Parsed, fetch: &Fetch) -> Result<Arc<SqlCu
 /// Checks that the dead letters of a relation can be made rows of it.
 fn check_replay(relation: &Table) -> Result<(), Error> {
     let (kind, name) = (relation.declared.kind.as_str(), &relation.declared.name);
-    if relation.declared.kind != RelationKind::Source && relation.dead_letters.is_some() {
+    if relation.dead_letters.is_some() {
         return Ok(());
     }
-    let (does, hint) = match relation.declared.kind {
-        RelationKind::Source if relation.is_consumed() => {
-            ("stores no rows", Some("its views do: publish the payloads of its dead letters again"))
-        }
-        RelationKind::Source => (
-            "keeps no dead letters",
-            Some("they are read from the stream, with the columns of now, whenever somebody asks for them"),
-        ),
-        RelationKind::Table | RelationKind::MaterializedView => ("keeps no dead letters", None),
-    };
-    let error = Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, format!("{kind} \"{name}\" {does}"));
-    Err(match hint {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    })
+    let error = Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, format!("{kind} \"{name}\" keeps no dead letters"));
+    let hint = "they are read from the stream, with the columns of now, whenever somebody asks for them; a view has them \
+                once it is dropped and created again";
+    Err(if relation.declared.kind == RelationKind::Source { error.with_hint(hint) } else { error })
 }
 
 /// A statement for tables is none for sources, and the other way round.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use weir_common::catalog::{Input, Reads, Table};
+use weir_common::catalog::{Input, Table};
 use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit, VnodeRange};
-use weir_common::view::{self, Compile, Evaluate};
+use weir_common::view::{self, Compile};
 
 use crate::outlet::{Closed, Outlet};
+use crate::query::Query;
 use crate::shuffle::Shuffle;
 use crate::state::keys::BlockKey;
 use crate::tail::Tail;
@@ -38,8 +39,8 @@ pub(super) struct Output {
 enum Rows {
     /// Those that were read.
     Read,
-    /// What a query makes of these columns of them.
-    Query { columns: Vec<usize>, query: Box<dyn Evaluate> },
+    /// What a query makes of them.
+    Query(Query),
 }
 
 /// How rows are stored.
@@ -77,9 +78,7 @@ impl Output {
         let Attachment { table, outlets, .. } = attachment;
         let rows = match &table.declared.input {
             Input::Stream(_) => Rows::Read,
-            Input::Relation(reads) => {
-                Rows::Query { columns: places(reads, read)?, query: compiler.compile(table.declared.clone()).await? }
-            }
+            Input::Relation(reads) => Rows::Query(Query::of(&table, reads, read, compiler).await?),
         };
         let storage = Storage::new(&table, &outlets);
         let writer = TableSplit { table: table.id, split: split.clone() };
@@ -110,12 +109,7 @@ impl Output {
     pub(super) async fn write(&mut self, rows: &RecordBatch, first: Sequence, epoch: Epoch) -> Result<(), Stopped> {
         let rows = match &self.rows {
             Rows::Read => rows.clone(),
-            Rows::Query { columns, query } => {
-                // Behind the source's own columns stands the hidden one of every block.
-                let hidden = rows.num_columns() - 1;
-                let read: Vec<usize> = columns.iter().copied().chain([hidden]).collect();
-                query.evaluate(rows.project(&read).expect("columns of the source")).map_err(Stopped::Failed)?
-            }
+            Rows::Query(query) => query.evaluate(rows).map_err(Stopped::Failed)?,
         };
         if rows.num_rows() == 0 {
             return Ok(());
@@ -166,19 +160,6 @@ impl Storage {
         let slots = outlets.iter().map(|outlet| outlet.vnodes);
         Storage::Rows(Box::new(Shuffle::new(table, slots)))
     }
-}
-
-/// Where the columns that a view reads stand among those of its source.
-fn places(reads: &Reads, source: &Table) -> Result<Vec<usize>, view::Error> {
-    let columns = &source.declared.columns;
-    let place = |read: &weir_common::catalog::Column| {
-        let place = columns.iter().position(|column| column.name == read.name && column.ty == read.ty);
-        place.ok_or_else(|| {
-            let source = &source.declared.name;
-            view::Error(format!("source \"{source}\" has no column \"{}\" of type {} any more", read.name, read.ty))
-        })
-    };
-    reads.columns.iter().map(place).collect()
 }
 
 /// The vnode of blocks that begin in an epoch: the slot's vnodes in turn, so that when slots are divided anew each takes

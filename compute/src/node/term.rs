@@ -83,7 +83,7 @@ pub(crate) struct Term {
     actors: BTreeMap<TableSplit, actor::Handle>,
     /// Those that have nothing to read for any more, until their last epoch is committed.
     ending: Vec<actor::Handle>,
-    /// Where the actors of the term began, on whatever node they are.
+    /// Where the actors of the term began, on whatever node they are, by what they read.
     starts: HashMap<TableSplit, Sequence>,
 }
 
@@ -118,7 +118,11 @@ impl Term {
             inputs.send(Event::Broken(id, "a task of the term failed".to_owned())).await;
         });
         let (routes, peers, actors) = (plan.routes.clone(), Peers::default(), BTreeMap::new());
-        let starts = plan.splits.iter().map(|split| (split.split.clone(), split.sequence)).collect();
+        let mut starts = HashMap::new();
+        for split in &plan.splits {
+            let start = starts.entry(split.read(table(split))).or_insert(split.sequence);
+            *start = split.sequence.max(*start);
+        }
         let mut term = Term { id, group, environment, slots, routes, peers, actors, ending: Vec::new(), starts };
         let mut read: BTreeMap<TableSplit, Vec<Attachment>> = BTreeMap::new();
         for split in &plan.splits {
@@ -149,6 +153,7 @@ impl Term {
             starts: self.starts.clone(),
             routes: self.routes.clone(),
             cluster: self.environment.cluster.clone(),
+            compiler: Arc::clone(&self.environment.compiler),
         }
     }
 
@@ -248,9 +253,9 @@ impl Term {
         tables: &HashMap<TableId, Arc<Table>>,
     ) {
         for split in splits {
-            self.starts.insert(split.split.clone(), split.sequence);
-            let Some(attachment) = self.attachment(table, split) else { continue };
             let read = split.read(table);
+            self.starts.entry(read.clone()).or_insert(split.sequence);
+            let Some(attachment) = self.attachment(table, split) else { continue };
             match self.actors.get_mut(&read) {
                 Some(actor) => {
                     actor.feeds.insert(table.id);
