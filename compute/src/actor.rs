@@ -44,7 +44,7 @@ use crate::decode::BadRecord;
 use crate::metrics::Metrics;
 use crate::node::state::Event;
 use crate::node::task::Inputs;
-use crate::readings::{Moved, Place, ReadingId, Readings};
+use crate::readings::{History, Moved, Place, ReadingId, Readings};
 use crate::splits::ReadSplit;
 
 /// A block is closed at this many rows or bytes, whichever comes first.
@@ -160,13 +160,14 @@ pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> 
     ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let epoch = config.epoch.next();
     let shared = Shared { config, options, group: group.clone(), bad_records: BadRecordLog::default() };
+    let history = if shared.config.relation.is_consumed() { History::Consumed } else { History::Kept };
     let front = Reading::front(&shared, position)?;
     let (observed, observer) = watch::channel(vec![front.observed()]);
     let actor = Actor {
         shared,
         inbox,
         epoch,
-        readings: Readings::new(position),
+        readings: Readings::new(position, history),
         front,
         behind: BTreeMap::new(),
         observed,
@@ -310,8 +311,7 @@ impl Actor {
     async fn attach(&mut self, attachment: Attachment) -> ControlFlow<()> {
         let table = Arc::clone(&attachment.table);
         let Config { relation, split, compiler, term, .. } = &self.shared.config;
-        let begins = if relation.is_consumed() { self.readings.front() } else { Sequence(0) };
-        let position = attachment.position.max(begins);
+        let position = attachment.position;
         let output = match Output::new(attachment, (relation, split), compiler.as_ref()).await {
             Ok(output) => output,
             Err(error) => {

@@ -3,8 +3,10 @@
 //!
 //! It decides which messages of a batch belong to whom and when a reading joins. It reads nothing and stores nothing.
 //!
-//! Invariant: an output that is at a position has got every message below it and none at or above it, whichever readings
-//! they came through. The front is never behind another reading.
+//! If the stream loses what is acknowledged there is nothing to read again: an output begins at the front wherever it was to begin.
+//!
+//! Invariant: an output that is at a position has got every message below it, from where it began, and none at or above it,
+//! whichever readings they came through. The front is never behind another reading.
 
 use std::collections::BTreeMap;
 
@@ -23,6 +25,15 @@ pub(crate) enum Place {
     Behind(ReadingId),
 }
 
+/// Whether what the front has read can be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum History {
+    /// The stream has it as long as its limits let it.
+    Kept,
+    /// It goes from the stream once it is committed and acknowledged.
+    Consumed,
+}
+
 /// What comes of a reading that has moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moved {
@@ -35,6 +46,7 @@ pub(crate) enum Moved {
 /// Where all readings of a split are: each at the next sequence that its outputs have not got.
 #[derive(Debug)]
 pub(crate) struct Readings {
+    history: History,
     front: Sequence,
     behind: BTreeMap<ReadingId, Sequence>,
     last: u64,
@@ -42,8 +54,8 @@ pub(crate) struct Readings {
 
 impl Readings {
     /// Only a front.
-    pub(crate) fn new(front: Sequence) -> Readings {
-        Readings { front, behind: BTreeMap::new(), last: 0 }
+    pub(crate) fn new(front: Sequence, history: History) -> Readings {
+        Readings { history, front, behind: BTreeMap::new(), last: 0 }
     }
 
     /// The position of the front.
@@ -61,7 +73,7 @@ impl Readings {
 
     /// Where an output is fed from that begins at `position`. Beyond the front nothing was read yet, so nobody begins there.
     pub(crate) fn attach(&mut self, position: Sequence) -> Place {
-        if position >= self.front {
+        if position >= self.front || self.history == History::Consumed {
             return Place::Front;
         }
         self.last += 1;
@@ -139,23 +151,41 @@ mod tests {
         ]
     }
 
+    /// What an output has got, and where it began.
+    #[derive(Clone, Debug)]
+    struct Got {
+        from: Sequence,
+        sequences: Vec<u64>,
+    }
+
     /// An actor over a stream, and what its outputs have got.
-    #[derive(Default)]
     struct Model {
+        history: History,
         /// Sequences count from 1; whether each is one that the source reads.
         stream: Vec<bool>,
+        /// Everything below is gone from the stream.
+        lost: Sequence,
         readings: Option<Readings>,
-        outputs: BTreeMap<u64, (Place, Vec<u64>)>,
-        committed: BTreeMap<u64, (Sequence, Vec<u64>)>,
-        created: u64,
+        outputs: BTreeMap<u64, (Place, Got)>,
+        committed: BTreeMap<u64, (Sequence, Got)>,
+        /// Where each output that was ever created was to begin.
+        starts: Vec<Sequence>,
     }
 
     const START: Sequence = Sequence(1);
 
     impl Model {
-        fn attach(&mut self, output: u64, position: Sequence, got: Vec<u64>) {
-            let place = self.readings.get_or_insert_with(|| Readings::new(position)).attach(position);
-            self.outputs.insert(output, (place, got));
+        fn new(history: History) -> Model {
+            let (outputs, committed) = (BTreeMap::new(), BTreeMap::new());
+            Model { history, stream: Vec::new(), lost: START, readings: None, outputs, committed, starts: Vec::new() }
+        }
+
+        fn attach(&mut self, output: u64, position: Sequence, got: Option<Got>) {
+            let history = self.history;
+            let readings = self.readings.get_or_insert_with(|| Readings::new(position, history));
+            let place = readings.attach(position);
+            let from = readings.position(place);
+            self.outputs.insert(output, (place, got.unwrap_or(Got { from, sequences: Vec::new() })));
         }
 
         /// The place of the n-th reading, which the front is the first of.
@@ -182,11 +212,12 @@ mod tests {
             let Some(place) = self.place(number) else { return };
             let readings = self.readings.as_ref().expect("something is read");
             let (from, end) = (readings.position(place).0, readings.end(place));
+            assert!(from >= self.lost.0, "what is gone is read");
             let wanted = (from..=self.stream.len() as u64).filter(|sequence| self.stream[*sequence as usize - 1]);
             let batch: Vec<u64> = wanted.take(count.into()).collect();
             let Some(last) = batch.last().copied() else { return };
             for (_, got) in self.outputs.values_mut().filter(|(fed, _)| *fed == place) {
-                got.extend(batch.iter().filter(|sequence| end.is_none_or(|end| **sequence < end.0)));
+                got.sequences.extend(batch.iter().filter(|sequence| end.is_none_or(|end| **sequence < end.0)));
             }
             self.moved(place, Sequence(last + 1));
         }
@@ -207,8 +238,8 @@ mod tests {
                 Step::Read(number, count) => self.read(number, count),
                 Step::Ask(number) => self.ask(number),
                 Step::Attach => {
-                    self.created += 1;
-                    self.attach(self.created, START, Vec::new());
+                    self.starts.push(self.lost);
+                    self.attach(self.starts.len() as u64, self.lost, None);
                 }
                 Step::Detach(number) => {
                     let Some(output) = self.outputs.keys().nth(number).copied() else { return };
@@ -222,17 +253,21 @@ mod tests {
                 }
                 Step::Commit => {
                     let Some(readings) = &self.readings else { return };
-                    let at = |(place, got): &(Place, Vec<u64>)| (readings.position(*place), got.clone());
+                    let at = |(place, got): &(Place, Got)| (readings.position(*place), got.clone());
                     self.committed = self.outputs.iter().map(|(output, fed)| (*output, at(fed))).collect();
+                    if self.history == History::Consumed {
+                        self.lost = readings.front();
+                    }
                 }
                 Step::Crash => {
-                    let mut committed: Vec<_> =
-                        self.outputs.keys().map(|output| (*output, self.committed.get(output).cloned())).collect();
-                    committed
-                        .sort_by_key(|(_, stored)| std::cmp::Reverse(stored.as_ref().map_or(START, |(at, _)| *at)));
+                    let stored = |output: &u64| {
+                        let (position, got) = self.committed.get(output).cloned().unzip();
+                        (position.unwrap_or(self.starts[*output as usize - 1]), *output, got)
+                    };
+                    let mut stored: Vec<_> = self.outputs.keys().map(stored).collect();
+                    stored.sort_by_key(|(position, ..)| std::cmp::Reverse(*position));
                     (self.readings, self.outputs) = (None, BTreeMap::new());
-                    for (output, stored) in committed {
-                        let (position, got) = stored.unwrap_or((START, Vec::new()));
+                    for (position, output, got) in stored {
                         self.attach(output, position, got);
                     }
                 }
@@ -242,8 +277,9 @@ mod tests {
         fn check(&self) {
             let Some(readings) = &self.readings else { return };
             for (place, got) in self.outputs.values() {
-                let below = (1..readings.position(*place).0).filter(|sequence| self.stream[*sequence as usize - 1]);
-                assert_eq!(*got, below.collect::<Vec<_>>(), "an output has what is below its position");
+                let below = got.from.0..readings.position(*place).0;
+                let wanted = below.filter(|sequence| self.stream[*sequence as usize - 1]);
+                assert_eq!(got.sequences, wanted.collect::<Vec<_>>(), "an output has what is below its position");
             }
         }
     }
@@ -252,8 +288,11 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
         #[test]
-        fn every_output_gets_every_message_once_and_in_order(steps in prop::collection::vec(step(), 1..120)) {
-            let mut model = Model::default();
+        fn every_output_gets_every_message_once_and_in_order(
+            history in prop_oneof![Just(History::Kept), Just(History::Consumed)],
+            steps in prop::collection::vec(step(), 1..120),
+        ) {
+            let mut model = Model::new(history);
             for step in &steps {
                 model.take(step);
                 model.check();
