@@ -405,7 +405,11 @@ impl Frontend {
             self.meta.create_table(&view, create.if_not_exists, deadline).await.map_err(|error| {
                 if error.sqlstate == sqlstate::DUPLICATE_TABLE { error.at(position) } else { error }
             })?;
-        if response.created { Ok(done(create_tag(kind))) } else { Ok(exists(kind, &view.name)) }
+        if !response.created {
+            return Ok(exists(kind, &view.name));
+        }
+        let notices = response.notices.iter().map(Notice::new).collect();
+        Ok(Answer::Done { tag: create_tag(kind).into(), notices, changes: Vec::new() })
     }
 
     async fn alter(&self, parsed: &Parsed, alter: &Alter, limits: &Limits, deadline: Instant) -> Result<Answer, Error> {

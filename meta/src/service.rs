@@ -28,10 +28,6 @@ use crate::coordinator::task::{Begin, Ddl, Handle, Input, no_table, not_leading}
 use crate::reign::{Config, Current};
 use crate::wire::table_bytes;
 
-/// What a source of a stream is that loses what is acknowledged.
-const CONSUMED: &str =
-    "the stream loses what views over the source have read: one that is created later begins where they are";
-
 /// The gRPC service.
 pub(crate) struct Service {
     current: Current,
@@ -101,7 +97,9 @@ impl Statement {
         let owner = self.owner(&new.name);
         let Preflight { splits, mut notices, made, consumes } = preflight(&options, &owner).await?;
         if consumes && new.kind == RelationKind::Source {
-            notices.push(format!("{CONSUMED}: use CREATE TABLE to keep everything"));
+            let notice = "the stream loses what views over the source have read, and one that is created later begins where \
+                          they are: use CREATE TABLE to keep everything";
+            notices.push(notice.to_owned());
         }
         // If the outcome is unknown the table may be there, and then needs them.
         let created = self.store(new, Begin { splits, consumes }, if_not_exists).await?;
@@ -116,16 +114,22 @@ impl Statement {
     /// Where a view begins to read its source, which was looked over when that was created; and what the user should be told.
     async fn begin_of_view(&self, view: &NewTable) -> Result<(Vec<SplitStart>, Vec<String>), rpc::Error> {
         let (_, tables) = self.coordinator.ask(Input::Catalog).await?;
-        let source = tables.into_iter().find(|table| Some(table.id) == view.reads().map(|reads| reads.relation));
-        let Some((source, stream)) = source.as_ref().and_then(|source| Some((source, source.declared.stream()?)))
-        else {
+        let source = tables.iter().find(|table| Some(table.id) == view.reads().map(|reads| reads.relation));
+        let Some((source, stream)) = source.and_then(|source| Some((source, source.declared.stream()?))) else {
             // The coordinator says so when it is asked to store the view.
             return Ok((Vec::new(), Vec::new()));
         };
         let options = Options::parse(&stream.options).map_err(weir_connector_nats::Error::from)?;
         let splits = preflight_of_view(&options, &self.owner(&source.declared.name), &source.splits).await?;
-        let notices = source.is_consumed().then(|| format!("{CONSUMED}: a table would have kept them"));
-        Ok((splits, notices.into_iter().collect()))
+        let is_late = source.is_consumed() && tables.iter().any(|table| table.is_view_over(source.id));
+        let notice = || {
+            let source = &source.declared.name;
+            format!(
+                "the stream loses what other views over \"{source}\" have read: this one begins where they are; use CREATE \
+                 TABLE to keep everything"
+            )
+        };
+        Ok((splits, is_late.then(notice).into_iter().collect()))
     }
 
     /// Has the coordinator store the table; fails by itself if it is not known whether it did.
