@@ -309,9 +309,8 @@ impl Actor {
 
     /// Begins to feed an output.
     async fn attach(&mut self, attachment: Attachment) -> ControlFlow<()> {
-        let table = Arc::clone(&attachment.table);
+        let (position, table) = (attachment.position, Arc::clone(&attachment.table));
         let Config { relation, split, compiler, term, .. } = &self.shared.config;
-        let position = attachment.position;
         let output = match Output::new(attachment, (relation, split), compiler.as_ref()).await {
             Ok(output) => output,
             Err(error) => {

@@ -6,7 +6,7 @@ use weir_common::view::{Compile, Error, Evaluate};
 
 /// What a view makes of the rows of its source.
 pub(crate) struct Query {
-    /// Where the columns that it reads stand among the source's.
+    /// Where the columns that it reads stand among the source's; last the hidden one of every block, which is behind them.
     columns: Vec<usize>,
     compiled: Box<dyn Evaluate>,
 }
@@ -22,7 +22,8 @@ impl Query {
         source: &Table,
         compiler: &dyn Compile,
     ) -> Result<Query, Error> {
-        let columns = places(reads, source)?;
+        let mut columns = places(reads, source)?;
+        columns.push(source.declared.columns.len());
         Ok(Query { columns, compiled: compiler.compile(view.declared.clone()).await? })
     }
 
@@ -31,9 +32,7 @@ impl Query {
     /// # Errors
     /// If an expression fails.
     pub(crate) fn evaluate(&self, rows: &RecordBatch) -> Result<RecordBatch, Error> {
-        let hidden = rows.num_columns() - 1;
-        let read: Vec<usize> = self.columns.iter().copied().chain([hidden]).collect();
-        self.compiled.evaluate(rows.project(&read).expect("columns of the source"))
+        self.compiled.evaluate(rows.project(&self.columns).expect("columns of the source"))
     }
 }
 

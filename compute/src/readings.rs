@@ -71,7 +71,8 @@ impl Readings {
         }
     }
 
-    /// Where an output is fed from that begins at `position`. Beyond the front nothing was read yet, so nobody begins there.
+    /// Where an output is fed from that is to begin at `position`. Beyond the front nothing was read yet, so nobody begins there;
+    /// and nobody begins behind it where nothing can be read again.
     pub(crate) fn attach(&mut self, position: Sequence) -> Place {
         if position >= self.front || self.history == History::Consumed {
             return Place::Front;

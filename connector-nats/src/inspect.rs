@@ -145,7 +145,7 @@ impl Findings {
         };
         match retention {
             Retention::Limits => {}
-            _ if !stored => self.warn(
+            Retention::WorkQueue | Retention::Interest if !stored => self.warn(
                 "retention",
                 "acknowledged messages are deleted: they are in the views over the source only".to_owned(),
                 Some("a further view begins where the others are; use CREATE TABLE to keep everything"),

@@ -11,7 +11,7 @@
 //! get to the removal when the next guard of the name is there already, and a durable without a guard is being deleted.
 //!
 //! Where the server can, the durable of an Interest stream is reset instead, and never deleted while it is read: deleting a
-//! consumer that many messages lie above can make nats-server lose what others want (docs/decisions, 0008). What has to be deleted
+//! consumer that many messages lie above can make nats-server lose what others want (docs/decisions, 0013). What has to be deleted
 //! after all is moved to the end before, see [`retire`].
 
 use std::time::Duration;
@@ -87,6 +87,7 @@ impl Making<'_> {
                 }
             }
         }
+        // One that was just made is reset as well: the server does harm with those that it has not looked at yet, and looks then.
         for _ in 0..PIN_ATTEMPTS {
             self.api.unpin_consumer(self.stream, self.name, PIN_GROUP).await?;
             let info = self.api.reset_consumer(self.stream, self.name, from).await?;
@@ -154,21 +155,34 @@ pub(crate) async fn remove_guards(
 /// deletion, which has cost messages that other consumers wanted.
 pub(crate) async fn retire(api: &Api, stream: &str, name: &str) -> Result<bool, Error> {
     if api.can_reset() {
-        let Some(info) = api.consumer_info(stream, name).await? else { return Ok(false) };
-        let mut floor = info.ack_floor.stream_seq;
-        loop {
-            let StreamInfo { config, state, .. } = api.stream_info(stream).await?;
-            floor = floor.max(state.first_seq.saturating_sub(1));
-            if Retention::of(&config) != Some(Retention::Interest) || state.last_seq < floor + RETIRE_NEAR {
-                break;
-            }
-            floor = state.last_seq.min(floor + RETIRE_STEP);
-            match api.reset_consumer(stream, name, Sequence(floor + 1)).await {
-                // Its start does not allow it.
-                Err(Error::Refused { code: code::INVALID_RESET, .. }) => break,
-                result => drop(result?),
-            }
-        }
+        move_to_end(api, stream, name).await?;
     }
     api.delete_consumer(stream, name).await
+}
+
+/// Moves a consumer of an Interest stream so near to the end that nothing much lies above it, if it is there and its start allows it.
+async fn move_to_end(api: &Api, stream: &str, name: &str) -> Result<(), Error> {
+    let mut floor = None;
+    loop {
+        let StreamInfo { config, state, .. } = api.stream_info(stream).await?;
+        if Retention::of(&config) != Some(Retention::Interest) {
+            return Ok(());
+        }
+        let reached = match floor {
+            Some(floor) => floor,
+            None => match api.consumer_info(stream, name).await? {
+                Some(info) => info.ack_floor.stream_seq.max(state.first_seq.saturating_sub(1)),
+                None => return Ok(()),
+            },
+        };
+        if state.last_seq < reached + RETIRE_NEAR {
+            return Ok(());
+        }
+        let next = state.last_seq.min(reached + RETIRE_STEP);
+        match api.reset_consumer(stream, name, Sequence(next + 1)).await {
+            Err(Error::Refused { code: code::INVALID_RESET, .. }) => return Ok(()),
+            result => drop(result?),
+        }
+        floor = Some(next);
+    }
 }

@@ -146,7 +146,7 @@ impl Attempt {
             self.fetch(retention, stream_last).await?;
             return Ok(Outcome { built: None, stream_last, gap });
         }
-        let Wanted { name, config, fence, renewal, found } = self.wanted(&info, retention).await?;
+        let Wanted { name, config, fence, found } = self.wanted(&info, retention).await?;
         let inbox = self.api.client().new_inbox();
         let subscriber = self
             .api
@@ -159,10 +159,10 @@ impl Attempt {
         }
         let position = self.known.fetched.position;
         let making = self.making(retention, &name, &config);
-        let made = match (fence, renewal) {
-            (Fence::Private, _) => making.make(position).await?,
-            (_, Renewal::Reset) => making.start_over(self.committed, found.as_ref()).await?,
-            (_, Renewal::Remade | Renewal::Guarded) => self.make_anew(retention, &name, &config, position).await?,
+        let made = match fence {
+            Fence::Private => making.make(position).await?,
+            Fence::Pinned => making.start_over(self.committed, found.as_ref()).await?,
+            Fence::Made => self.make_anew(retention, &name, &config, position).await?,
         };
         check_filters_understood(&config, &made.config, &name)?;
         let (terms, bounds) = consumer::terms(&made.config, self.options.consumer.rate_limit, fence);
@@ -270,7 +270,7 @@ impl Attempt {
             let name = unique_name(&self.api);
             self.known.anonymous = Some(name.clone());
             let config = consumer::wanted(&self.options, &info.config, &kind, &name, &self.owner);
-            return Ok(Wanted { name, config, fence: Fence::Private, renewal: Renewal::Remade, found: None });
+            return Ok(Wanted { name, config, fence: Fence::Private, found: None });
         };
         let found = self.api.consumer_info(&self.stream, &name).await?;
         if let Some(found) = &found {
@@ -289,8 +289,8 @@ impl Attempt {
             None => consumer::wanted(&self.options, &info.config, &kind, &name, &self.owner),
         };
         Ok(match renewal {
-            Renewal::Reset => Wanted { name, config: consumer::pinned(config), fence: Fence::Pinned, renewal, found },
-            Renewal::Remade | Renewal::Guarded => Wanted { name, config, fence: Fence::Made, renewal, found },
+            Renewal::Reset => Wanted { name, config: consumer::pinned(config), fence: Fence::Pinned, found },
+            Renewal::Remade | Renewal::Guarded => Wanted { name, config, fence: Fence::Made, found },
         })
     }
 }
@@ -301,7 +301,6 @@ struct Wanted {
     /// What it has to be, where it starts left open.
     config: Object,
     fence: Fence,
-    renewal: Renewal,
     /// What is there, if its name is one that others know.
     found: Option<ConsumerInfo>,
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use async_nats::jetstream::stream::RetentionPolicy;
 use weir_e2e::process::workspace;
 use weir_e2e::publish::publish_all;
 use weir_e2e::sandbox::{Sandbox, scenario};
@@ -11,7 +12,7 @@ use weir_e2e::servers::Nats;
 use weir_e2e::weir::Weir;
 use weir_e2e::workload::Events;
 
-use crate::support::{SOON, create_events, standalone, wait_for};
+use crate::support::{SOON, create_events, create_events_with, standalone, standalone_with, wait_for};
 
 /// A standalone Weir with 100 events in a table `events`.
 async fn with_events(sandbox: &Sandbox) -> Result<(Nats, Weir)> {
@@ -25,6 +26,11 @@ async fn with_events(sandbox: &Sandbox) -> Result<(Nats, Weir)> {
 
 /// What psql prints for a command.
 fn psql(weir: &Weir, command: &str) -> Result<String> {
+    Ok(psql_telling(weir, command)?.0)
+}
+
+/// The same, and what it tells besides: notices.
+fn psql_telling(weir: &Weir, command: &str) -> Result<(String, String)> {
     let (host, port) = (weir.sql_address().ip().to_string(), weir.sql_address().port().to_string());
     let output = Command::new("psql")
         .args(["-X", "-v", "ON_ERROR_STOP=1", "-h", &host, "-p", &port, "-U", "root", "-d", "dev", "-c", command])
@@ -33,7 +39,26 @@ fn psql(weir: &Weir, command: &str) -> Result<String> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "psql -c '{command}': {errors}");
     ensure!(!errors.contains("ERROR"), "psql -c '{command}': {errors}");
-    Ok(String::from_utf8(output.stdout)?)
+    Ok((String::from_utf8(output.stdout)?, errors.into_owned()))
+}
+
+#[test]
+fn psql_is_told_where_views_over_a_work_queue_begin() {
+    scenario("psql-notices", async |sandbox| {
+        let (nats, weir) = standalone_with(sandbox, RetentionPolicy::WorkQueue).await?;
+        let told = |command: &str| Ok::<_, anyhow::Error>(psql_telling(&weir, command)?.1);
+        let source = create_events_with("SOURCE s", &nats.address(), "");
+        let created = told(&source)?;
+        assert!(
+            created.contains("weir-standalone-s") && created.contains("use CREATE TABLE to keep everything"),
+            "{created}"
+        );
+        let first = told("CREATE MATERIALIZED VIEW v AS SELECT * FROM s")?;
+        assert_eq!(first, "", "it begins with everything");
+        let late = told("CREATE MATERIALIZED VIEW w AS SELECT * FROM s")?;
+        assert!(late.contains("NOTICE") && late.contains("this one begins where they are"), "{late}");
+        Ok(())
+    });
 }
 
 #[test]

@@ -8,6 +8,8 @@ use async_nats::jetstream;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use weir_connector_nats::api::Api;
+use weir_connector_nats::connect::connect;
 
 use super::eventually;
 
@@ -59,16 +61,19 @@ impl Server {
         jetstream::new(client)
     }
 
-    /// Whether it can reset consumers: nats-server 2.14 and later can.
-    pub(crate) async fn can_reset(&self) -> bool {
-        let version = self.jetstream().await.client().server_info().version;
-        let mut parts = version.split('.').map(|part| part.parse::<u64>().expect("a number"));
-        (parts.next(), parts.next()) >= (Some(2), Some(14))
-    }
-
     /// Whether it is of version 2.10.
     pub(crate) async fn is_oldest(&self) -> bool {
-        self.jetstream().await.client().server_info().version.starts_with("2.10.")
+        self.api().await.server_version() == Some((2, 10))
+    }
+
+    /// Whether it can reset consumers.
+    pub(crate) async fn can_reset(&self) -> bool {
+        self.api().await.can_reset()
+    }
+
+    async fn api(&self) -> Api {
+        let connection = connect(&super::options(self.port, &[]), "test").await;
+        Api::new(connection.expect("the server runs"))
     }
 
     /// Publishes with headers that no client would send, on a connection of its own.

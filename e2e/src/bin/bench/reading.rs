@@ -15,7 +15,7 @@ use weir_e2e::weir::Weir;
 use weir_e2e::workload::{Bids, Together};
 
 use crate::report::{Aim, Report};
-use crate::standalone::{Cost, bids, complete, cost_of, read_table};
+use crate::standalone::{Cost, bids, cost_of, follow, read_table};
 use crate::{Kept, Options};
 
 /// Messages that one request asks for.
@@ -61,10 +61,7 @@ pub(crate) async fn retention(options: &Options, nats: &mut Nats, weir: &mut Wei
         let more = format!(", consumer.durable_name = '{table}', consumer.ack_policy = 'explicit'");
         let create = Kept::Appended.create(&table, Bids::COLUMNS, (&stream, &format!("{table}.>")), &more, nats);
         sql.query(&create).await?;
-        let (start, before) = (Instant::now(), weir.process().cpu_time()?);
-        publish_all(&nats.client().await?, &bids, 0..messages).await?;
-        complete(&mut sql, &table, messages, start).await?;
-        let cpu = (weir.process().cpu_time()? - before).as_secs_f64() / messages as f64 * 1e6;
+        let cpu = follow(nats, weir, &bids, &[table], messages).await?;
         report.add(&format!("{name} retention, CPU-seconds per million messages"), cpu, 2, Aim::None);
     }
     Ok(())

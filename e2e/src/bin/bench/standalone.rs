@@ -163,6 +163,23 @@ pub(crate) async fn read_table(
     Ok(cost)
 }
 
+/// Publishes the bids and waits until relations that are there already have them; Weir's CPU-seconds a million messages.
+pub(crate) async fn follow(
+    nats: &Nats,
+    weir: &mut Weir,
+    bids: &Bids,
+    relations: &[String],
+    messages: u64,
+) -> Result<f64> {
+    let mut sql = weir.sql();
+    let (start, before) = (Instant::now(), weir.process().cpu_time()?);
+    publish_all(&nats.client().await?, bids, 0..messages).await?;
+    for relation in relations {
+        complete(&mut sql, relation, messages, start).await?;
+    }
+    Ok((weir.process().cpu_time()? - before).as_secs_f64() / messages as f64 * 1e6)
+}
+
 /// Waits until a relation has as many rows as there are messages; it must not have more.
 pub(crate) async fn complete(sql: &mut Sql, relation: &str, messages: u64, since: Instant) -> Result<()> {
     let count = format!("SELECT count(*) FROM {relation}");

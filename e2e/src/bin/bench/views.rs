@@ -3,14 +3,13 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use weir_e2e::publish::publish_all;
 use weir_e2e::servers::Nats;
 use weir_e2e::weir::Weir;
 use weir_e2e::workload::Bids;
 
 use crate::Options;
 use crate::report::{Aim, Report};
-use crate::standalone::complete;
+use crate::standalone::{complete, follow};
 
 /// How many views share a reader.
 const COUNTS: [usize; 3] = [1, 2, 4];
@@ -34,12 +33,7 @@ pub(crate) async fn measure(options: &Options, nats: &Nats, weir: &mut Weir, rep
         for view in &views {
             sql.query(&format!("CREATE MATERIALIZED VIEW {view} AS SELECT * FROM {name}")).await?;
         }
-        let (start, before) = (Instant::now(), weir.process().cpu_time()?);
-        publish_all(&nats.client().await?, &bids, 0..messages).await?;
-        for view in &views {
-            complete(&mut sql, view, messages, start).await?;
-        }
-        let cpu = (weir.process().cpu_time()? - before).as_secs_f64() / messages as f64 * 1e6;
+        let cpu = follow(nats, weir, &bids, &views, messages).await?;
         report.add(&format!("{count} views over a source, CPU-seconds per million messages"), cpu, 2, Aim::None);
     }
     println!("catching up with a later view …");
