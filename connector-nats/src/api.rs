@@ -344,11 +344,7 @@ impl Api {
         // 0 would be: to what is not acknowledged.
         let body = json!({ "seq": to.0.max(1) }).to_string();
         let part = format!("CONSUMER.RESET.{stream}.{consumer}");
-        match self.request(part, body.into(), format!("to reset consumer \"{consumer}\"")).await {
-            // Its leader listens for that, and nobody else.
-            Err(Error::NoJetStream) => Err(Error::NoLeader { consumer: consumer.to_owned() }),
-            result => result,
-        }
+        self.request(part, body.into(), format!("to reset consumer \"{consumer}\"")).await
     }
 
     /// Takes a pinned consumer from the client that it is pinned to: requests that bear its pin are refused from now on.
@@ -429,6 +425,23 @@ impl Api {
         match answer {
             Err(error @ Error::Denied { .. }) => Err(error),
             _ => Ok(()),
+        }
+    }
+
+    /// The same of a part that nobody answers, because it is of a consumer that is not there. `stream` is one that may be asked about:
+    /// a denial comes before the answer to what is asked behind the question, and is known before the one after that.
+    ///
+    /// # Errors
+    /// As [`Api::probe`], and if the stream is gone.
+    pub async fn probe_unanswered(&self, part: &str, stream: &str) -> Result<(), Error> {
+        let behind = async {
+            self.stream_info(stream).await?;
+            self.stream_info(stream).await.map(drop)
+        };
+        tokio::select! {
+            biased;
+            probed = self.probe(part) => probed,
+            behind = behind => behind,
         }
     }
 

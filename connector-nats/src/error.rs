@@ -149,12 +149,6 @@ pub enum Error {
         /// JetStream's words.
         description: String,
     },
-    /// No server leads the consumer, or it is gone.
-    #[error("consumer \"{consumer}\" has no leader at present")]
-    NoLeader {
-        /// The consumer.
-        consumer: String,
-    },
     /// Somebody else asks for the consumer's messages at this very time.
     #[error("another reader takes over consumer \"{consumer}\"")]
     Busy {
@@ -237,7 +231,6 @@ impl Error {
             Error::Refused { .. }
             | Error::Unreachable { .. }
             | Error::Busy { .. }
-            | Error::NoLeader { .. }
             | Error::Timeout { .. }
             | Error::Disconnected { .. } => Kind::Unavailable,
             Error::Malformed { .. } => Kind::Internal,

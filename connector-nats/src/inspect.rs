@@ -181,21 +181,21 @@ impl Findings {
             format!("CONSUMER.MSG.NEXT.{stream}.{}", unique_name(api)),
             format!("STREAM.MSG.GET.{stream}"),
         ];
-        if retention == Some(Retention::Interest) {
-            // Guards are found by listing.
-            parts.push(format!("CONSUMER.LIST.{stream}"));
-            if api.can_reset() {
-                parts.extend([format!("CONSUMER.RESET.{stream}.{name}"), format!("CONSUMER.UNPIN.{stream}.{name}")]);
-            }
-        }
-        let mut denied = 0;
+        let interest = retention == Some(Retention::Interest);
+        // Guards are found by listing.
+        parts.extend(interest.then(|| format!("CONSUMER.LIST.{stream}")));
+        parts.extend((interest && api.can_reset()).then(|| format!("CONSUMER.UNPIN.{stream}.{name}")));
+        let mut probed = Vec::new();
         for part in parts {
-            if let Err(error @ Error::Denied { .. }) = api.probe(&part).await {
-                denied += 1;
-                self.fail("permission", &error);
-            }
+            probed.push(api.probe(&part).await);
         }
-        if denied == 0 {
+        if interest && api.can_reset() {
+            probed.push(api.probe_unanswered(&format!("CONSUMER.RESET.{stream}.{name}"), stream).await);
+        }
+        let is_denied = |error: &Error| matches!(error, Error::Denied { .. });
+        let denied: Vec<Error> = probed.into_iter().filter_map(Result::err).filter(is_denied).collect();
+        denied.iter().for_each(|error| self.fail("permission", error));
+        if denied.is_empty() {
             self.say("permission", "everything that reading needs is permitted".to_owned());
         }
     }

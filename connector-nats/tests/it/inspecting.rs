@@ -1,6 +1,7 @@
 //! What EXPLAIN CREATE says, as far as it takes permissions and failures to show it.
 
 use weir_connector_nats::inspect::{Finding, Severity, inspect};
+use weir_connector_nats::preflight;
 
 use crate::support::{OWNER, Server, create_stream, free_port, options};
 
@@ -38,6 +39,46 @@ async fn each_missing_permission_is_named() {
     }
     let info = stream.get_info().await.expect("the stream is there");
     assert_eq!(info.state.consumer_count, 0, "nothing is made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interest_stream_needs_permissions_to_reset() {
+    let server = Server::start_with(
+        r#"jetstream { store_dir: STORE }
+        authorization { users: [
+            { user: admin, password: pw }
+            { user: guest, password: pw, permissions: { publish: { deny: [
+                "$JS.API.CONSUMER.RESET.>", "$JS.API.CONSUMER.UNPIN.>"
+            ] } } }
+        ] }"#,
+    )
+    .await;
+    let as_user = |user: &'static str| [("connect_mode", "user_and_password"), ("username", user), ("password", "pw")];
+    let admin = async_nats::ConnectOptions::with_user_and_password("admin".to_owned(), "pw".to_owned());
+    let client = admin.connect(format!("127.0.0.1:{}", server.port)).await.expect("the server runs");
+    let config = async_nats::jetstream::stream::Config {
+        name: "events".to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        retention: async_nats::jetstream::stream::RetentionPolicy::Interest,
+        ..Default::default()
+    };
+    let stream = async_nats::jetstream::new(client.clone()).create_stream(config).await.expect("it can be created");
+    assert_eq!(errors(&found(server.port, &as_user("admin")).await), []);
+    let findings = found(server.port, &as_user("guest")).await;
+    let denied: Vec<_> = errors(&findings).into_iter().map(|error| error.1).collect();
+    let created = preflight(&options(server.port, &as_user("guest")), OWNER).await;
+    if client.server_info().version.starts_with("2.10.") {
+        // It cannot reset, and so nobody has to be permitted to.
+        assert!(denied.is_empty() && created.is_ok(), "{denied:?}, {created:?}");
+        return;
+    }
+    assert!(
+        denied.len() == 2 && denied[0].contains("CONSUMER.UNPIN") && denied[1].contains("CONSUMER.RESET"),
+        "{denied:?}"
+    );
+    let refused = created.expect_err("it could not be read").to_string();
+    assert!(refused.contains("CONSUMER.UNPIN"), "{refused}");
+    assert_eq!(stream.get_info().await.expect("it is there").state.consumer_count, 0, "nothing is left behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]
