@@ -9,7 +9,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::telemetry;
+use crate::{listen, telemetry};
 
 /// Answers whether the process can do its work, and if not, why.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
@@ -32,5 +32,5 @@ pub async fn serve(listener: TcpListener, ready: Readiness, cancel: Cancellation
         .route("/health", get(async || "ok\n"))
         .route("/ready", get(readiness))
         .route("/metrics", get(async || telemetry::render_metrics()));
-    axum::serve(listener, app).with_graceful_shutdown(cancel.cancelled_owned()).await
+    axum::serve(listen::http(listener), app).with_graceful_shutdown(cancel.cancelled_owned()).await
 }

@@ -12,7 +12,8 @@
 //! * [`error`]: the five kinds of failure that retry policy reads;
 //! * [`rpc`]: how an error crosses a process boundary;
 //! * [`task`]: named background tasks whose failure means something declared;
-//! * [`telemetry`] and [`http`]: logs, metrics, health.
+//! * [`telemetry`] and [`http`]: logs, metrics, health;
+//! * [`listen`]: how accepted connections are set up.
 //!
 //! This crate does no IO of its own except the HTTP listener, and knows nothing of NATS, SQL text or SlateDB.
 
@@ -33,6 +34,7 @@ pub mod error;
 pub mod rpc;
 
 pub mod http;
+pub mod listen;
 pub mod task;
 pub mod telemetry;
 mod wire;

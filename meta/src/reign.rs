@@ -10,12 +10,12 @@ use std::time::Duration;
 use rand::Rng;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{Instrument, info, info_span};
 use weir_common::error::{Kind, chain};
 use weir_common::http::Readiness;
+use weir_common::listen;
 use weir_common::telemetry::{self, trace};
 use weir_proto::control_server::ControlServer;
 use weir_proto::meta_server::MetaServer;
@@ -107,7 +107,7 @@ impl Meta {
             .trace_fn(trace::server_span)
             .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .add_service(MetaServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.cancelled_owned());
+            .serve_with_incoming_shutdown(listen::rpc(listener), stop.cancelled_owned());
         let reigns = self.reigns(publish, &cancel);
         tokio::pin!(server);
         tokio::select! {

@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{debug, error, info, warn};
@@ -20,9 +19,9 @@ use weir_common::catalog::Table;
 use weir_common::error::{Kind, chain};
 use weir_common::http::Readiness;
 use weir_common::ids::{TableId, TermId};
-use weir_common::rpc;
 use weir_common::telemetry::{self, trace};
 use weir_common::view::Compile;
+use weir_common::{listen, rpc};
 use weir_proto::compute_server::ComputeServer;
 use weir_proto::exchange_server::ExchangeServer;
 use weir_proto::{FromNode, Heartbeat, Hello, Leave, Surveyed, ToNode, from_node, to_node};
@@ -141,7 +140,7 @@ impl Compute {
             .initial_connection_window_size(exchange::CONNECTION_WINDOW_BYTES)
             .add_service(ComputeServer::new(scans))
             .add_service(ExchangeServer::new(exchange).max_decoding_message_size(exchange::MESSAGE_BYTES_MAX))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(listen::rpc(listener), stop.clone().cancelled_owned());
         let hello = Hello {
             node: String::new(),
             advertise: self.config.advertise.clone(),

@@ -17,7 +17,6 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
@@ -138,7 +137,7 @@ impl Receiver {
             .add_service(MetricsServiceServer::new(services));
         // Connections end with it too.
         let stopped = stop.clone().cancelled_owned();
-        tokio::spawn(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped));
+        tokio::spawn(server.serve_with_incoming_shutdown(weir_common::listen::rpc(listener), stopped));
         Ok(Receiver { address, received, _stop: stop.drop_guard() })
     }
 

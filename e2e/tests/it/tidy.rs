@@ -152,6 +152,14 @@ fn nothing_is_marked_to_be_done_later() -> Result<()> {
     none(found)
 }
 
+#[test]
+fn grpc_servers_accept_connections_through_the_common_helper() -> Result<()> {
+    // In two halves, so that this file does not find itself.
+    let bare = format!("{}{}", "TcpListener", "Stream");
+    let uses = rust_files()?.into_iter().filter(|(_, text)| text.contains(&bare));
+    none(uses.map(|(path, _)| format!("{} uses {bare} and not weir_common::listen", short(&path))).collect())
+}
+
 /// Every file that is text, except for those that machines write.
 fn text_files() -> Result<Vec<(PathBuf, String)>> {
     let texts = files()?.into_iter().filter(|path| path.file_name().is_some_and(|name| name != "Cargo.lock"));

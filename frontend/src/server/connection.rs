@@ -22,6 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
+use weir_common::listen;
 
 use super::extended::Extended;
 use super::messages;
@@ -123,6 +124,7 @@ async fn serve_stream(
     place: Admission,
     closing: CancellationToken,
 ) -> io::Result<()> {
+    listen::set_up(&stream);
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
     let (stream, watched) = twice(stream)?;
     let session = Arc::new(Session::new(closing.clone()));

@@ -14,15 +14,14 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::{Client, NoTls};
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use weir_common::catalog::{Column, Encode, Input, JobState, NewTable, Origin, RelationKind, Source, Table};
 use weir_common::error::Kind;
 use weir_common::ids::TableId;
-use weir_common::rpc;
 use weir_common::types::SqlType;
+use weir_common::{listen, rpc};
 use weir_frontend::Config;
 use weir_proto as proto;
 use weir_proto::compute_server::{Compute, ComputeServer};
@@ -227,7 +226,7 @@ async fn serve(node: Node, stop: &CancellationToken) -> SocketAddr {
     let server = Server::builder()
         .add_service(MetaServer::new(node.clone()))
         .add_service(ComputeServer::new(node))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(listen::rpc(listener), stop.clone().cancelled_owned());
     tokio::spawn(server);
     address
 }

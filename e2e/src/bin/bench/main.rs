@@ -5,6 +5,7 @@
 //! what was published and, when asked to, if an aim is missed.
 
 mod cluster;
+mod prompt;
 mod reading;
 mod report;
 mod standalone;
@@ -70,6 +71,8 @@ enum Part {
     Freshness,
     /// The time that queries take which look at every row of a large table.
     Scans,
+    /// The time that short queries take, and looking rows up by their key.
+    Prompt,
     /// The time that a killed standalone takes to go on.
     Recovery,
     /// The time that a cluster takes to go on after a compute node, or the meta node that leads, was killed.

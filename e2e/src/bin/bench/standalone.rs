@@ -13,6 +13,7 @@ use weir_e2e::wait::eventually;
 use weir_e2e::weir::Weir;
 use weir_e2e::workload::{Bids, Small, Workload};
 
+use crate::prompt;
 use crate::reading;
 use crate::report::{Aim, Report, millis, percentile};
 use crate::views;
@@ -56,6 +57,9 @@ pub(crate) async fn measure(options: &Options, sandbox: &Sandbox, nats: &mut Nat
     }
     if options.wants(Part::Scans) {
         scans(options, nats, &weir, report).await?;
+    }
+    if options.wants(Part::Prompt) {
+        prompt::measure(nats, &weir, report).await?;
     }
     if options.wants(Part::Recovery) {
         recovery(options.kills, nats, &mut weir, report).await?;
