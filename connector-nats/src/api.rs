@@ -220,8 +220,8 @@ impl Api {
     }
 
     /// The client underneath.
-    pub fn client(&self) -> &Client {
-        &self.connection.client
+    pub fn client(&self) -> Client {
+        self.connection.client()
     }
 
     /// The version of the server, major and minor; nothing if it does not say.
@@ -465,8 +465,8 @@ impl Api {
 
     /// One request to a part of JetStream's API.
     async fn request<T: DeserializeOwned>(&self, part: String, payload: Bytes, what: String) -> Result<T, Error> {
-        let answer = self.client().request(self.subject(&part), payload);
-        self.answered(answer, what).await
+        let client = self.client();
+        self.answered(client.request(self.subject(&part), payload), what).await
     }
 
     /// One question to a part of JetStream's API. The first answer counts.

@@ -1,17 +1,23 @@
-//! A connection to NATS whose ups and downs are known.
+//! A connection to NATS whose ups and downs are known, and which outlives its client.
 //!
-//! Owns: how the client is configured and what its events become: a [`Link`] that a task can watch and that never
-//! loses an event, because it counts them. Invariant: nothing here logs or retries; async-nats reconnects without end.
+//! Owns: how the client is configured, and what its events become: a [`Link`] that a task can watch. The link counts
+//! events, so that none is lost. async-nats reconnects without end, but a client can end: its task panics over headers
+//! that it cannot parse, for example. Whoever holds a [`Connection`] then gets another client, and the link counts the
+//! end as a loss of the connection. Invariant: nothing here gives up while somebody holds the connection.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{Client, ClientError, ConnectErrorKind, ConnectOptions, Event, ServerError, rustls};
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::info;
+use weir_common::error::chain;
 
 use crate::credentials;
 use crate::error::Error;
 use crate::options::Options;
+use crate::panics;
 
 /// A dead peer is noticed after about three of these.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -21,6 +27,10 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_secs(4);
 pub(crate) const SUBSCRIPTION_CAPACITY: usize = 262_144;
 /// The pause before a further attempt to reconnect doubles up to this.
 const RECONNECT_DELAY_MAX: Duration = Duration::from_millis(500);
+/// A client that lived longer than this is replaced at once, others after a pause that doubles.
+const CLIENT_LIFE_MIN: Duration = Duration::from_secs(1);
+/// The first pause before a client is replaced.
+const REPLACE_DELAY: Duration = Duration::from_millis(10);
 
 /// What has become of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,15 +49,34 @@ pub struct Link {
     pub failure: Option<String>,
 }
 
-/// A client and its link.
+impl Link {
+    /// The link of a connection whose earlier clients counted `before`.
+    fn after(&self, before: &Link) -> Link {
+        Link {
+            losses: before.losses + self.losses,
+            overflows: before.overflows + self.overflows,
+            denials: before.denials + self.denials,
+            denial: if self.denials > 0 { self.denial.clone() } else { before.denial.clone() },
+            ..self.clone()
+        }
+    }
+}
+
+/// A client, its successors, and their link. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// The client.
-    pub client: Client,
-    /// What has become of it.
+    clients: watch::Receiver<Client>,
+    /// What has become of the connection.
     pub link: watch::Receiver<Link>,
     /// What the subjects of JetStream's API begin with.
     pub api_prefix: Arc<str>,
+}
+
+impl Connection {
+    /// The client of now. It is not to be kept: when it ends, another one takes its place.
+    pub fn client(&self) -> Client {
+        self.clients.borrow().clone()
+    }
 }
 
 /// Connects, trying each server once.
@@ -55,24 +84,94 @@ pub struct Connection {
 /// # Errors
 /// If no server answers or the first that answers refuses the credentials.
 pub async fn connect(options: &Options, name: &str) -> Result<Connection, Error> {
-    let (client_options, link) = client_options(options, name).await?;
-    finish(options, client_options, link).await
+    start(options, name, false).await
 }
 
-/// Hands out a client at once that goes on trying to connect until it succeeds.
+/// Hands out a connection at once that goes on trying to connect until it succeeds.
 ///
 /// # Errors
 /// If the options cannot be used at all.
 pub async fn connect_eventually(options: &Options, name: &str) -> Result<Connection, Error> {
-    let (client_options, link) = client_options(options, name).await?;
-    finish(options, client_options.retry_on_initial_connect(), link).await
+    start(options, name, true).await
 }
 
-async fn finish(
-    options: &Options,
-    client_options: ConnectOptions,
-    link: watch::Receiver<Link>,
-) -> Result<Connection, Error> {
+async fn start(options: &Options, name: &str, eventually: bool) -> Result<Connection, Error> {
+    panics::announce_those_of_the_client();
+    let (client, own) = client(options, name, eventually).await?;
+    let (clients, link) = (watch::Sender::new(client), watch::Sender::new(Link::default()));
+    let connection = Connection {
+        clients: clients.subscribe(),
+        link: link.subscribe(),
+        api_prefix: options.api_prefix.as_str().into(),
+    };
+    let keeper = Keeper { options: options.clone(), name: name.to_owned(), clients, link };
+    // It ends with the last holder of the connection, as the tasks of the client itself do.
+    tokio::spawn(keeper.run(own));
+    Ok(connection)
+}
+
+/// The task behind a connection: forwards what becomes of the client, and replaces a client that has ended.
+struct Keeper {
+    options: Options,
+    name: String,
+    clients: watch::Sender<Client>,
+    link: watch::Sender<Link>,
+}
+
+impl Keeper {
+    /// `own` is the link of the present client.
+    async fn run(self, mut own: watch::Receiver<Link>) {
+        let mut before = Link::default();
+        let (mut born, mut pause) = (Instant::now(), REPLACE_DELAY);
+        loop {
+            let changed = tokio::select! {
+                biased;
+                () = self.clients.closed() => return,
+                changed = own.changed() => changed,
+            };
+            let now = own.borrow_and_update().after(&before);
+            if changed.is_ok() {
+                self.link.send_replace(now);
+                continue;
+            }
+            // Events are told by the client's own tasks: without these nobody is left who could.
+            before =
+                Link { connected: false, losses: now.losses + 1, failure: Some("the client ended".to_owned()), ..now };
+            info!(connection = self.name, "the NATS client has ended, another one takes its place");
+            self.link.send_replace(before.clone());
+            pause = if born.elapsed() > CLIENT_LIFE_MIN { REPLACE_DELAY } else { RECONNECT_DELAY_MAX.min(pause * 2) };
+            tokio::select! {
+                () = self.clients.closed() => return,
+                replaced = self.replace(&mut before, pause) => own = replaced,
+            }
+            born = Instant::now();
+        }
+    }
+
+    /// Another client, as soon as there is one; its link.
+    async fn replace(&self, before: &mut Link, pause: Duration) -> watch::Receiver<Link> {
+        loop {
+            tokio::time::sleep(pause).await;
+            match client(&self.options, &self.name, true).await {
+                Ok((client, own)) => {
+                    // Before anybody hears that it is connected.
+                    self.clients.send_replace(client);
+                    return own;
+                }
+                // Its credentials come from a file, which may be written at this moment.
+                Err(error) => {
+                    before.failure = Some(chain(&error));
+                    self.link.send_replace(before.clone());
+                }
+            }
+        }
+    }
+}
+
+/// A client, and the link that its own events make. `eventually`: it is handed out before it is connected.
+async fn client(options: &Options, name: &str, eventually: bool) -> Result<(Client, watch::Receiver<Link>), Error> {
+    let (client_options, link) = client_options(options, name).await?;
+    let client_options = if eventually { client_options.retry_on_initial_connect() } else { client_options };
     let client = client_options.connect(&options.servers[..]).await.map_err(|source| {
         let servers = options.servers.join(", ");
         match source.kind() {
@@ -83,7 +182,7 @@ async fn finish(
             _ => Error::Unreachable { servers, source },
         }
     })?;
-    Ok(Connection { client, link, api_prefix: options.api_prefix.as_str().into() })
+    Ok((client, link))
 }
 
 /// Whether the two sides do not agree on how to encrypt, or on whom to trust.

@@ -34,6 +34,7 @@ pub mod consumer;
 mod credentials;
 pub mod headers;
 mod making;
+mod panics;
 pub mod reply;
 
 pub mod delivery;

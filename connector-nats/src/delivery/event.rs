@@ -76,6 +76,8 @@ pub enum Reason {
     Silent,
     /// The client dropped messages because its buffer was full.
     Overflow,
+    /// The client ended, perhaps over a message that it cannot get over.
+    Ended,
     /// The server said something after which its deliveries are not to be relied on.
     Unsettled,
     /// The previous attempt failed.

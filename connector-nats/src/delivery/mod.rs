@@ -19,7 +19,7 @@
 //! * every sequence is accepted at most once, in ascending order;
 //! * no token of a sequence at or above the committed position is ever handed out for acknowledgement;
 //! * nothing that can be published stops reading: a message that breaks the connection whenever it is delivered (the client
-//!   parses headers, and gives the connection up over those that it cannot parse) is fetched by a request instead;
+//!   parses headers, and gives the connection up, or ends, over those that it cannot parse) is fetched by a request instead;
 //! * tokens of an older incarnation are forgotten, because the counters of the rebuilt consumer must not be moved by numbers
 //!   that are not its own. If it starts at the read position it knows nothing below; if it starts further down, because
 //!   acknowledgements delete messages of its stream, it delivers what was not acknowledged again, with new tokens.
@@ -93,7 +93,7 @@ pub struct Delivery {
     built_at: Option<Millis>,
     /// Rebuilds since something was last accepted.
     fruitless: u32,
-    /// Connections lost while reading since something last came of a consumer.
+    /// Connections and clients lost while reading since something last came of a consumer.
     breaks: u32,
     counters: Counters,
 }
@@ -280,6 +280,7 @@ impl Delivery {
             Event::Taken { incarnation } => self.taken(now, incarnation, actions),
             Event::Suspect { incarnation, reason } => {
                 if self.reading(incarnation).is_some() {
+                    self.breaks += u32::from(reason == Reason::Ended);
                     self.schedule(now, reason);
                 }
             }

@@ -219,6 +219,22 @@ fn a_message_that_breaks_every_connection_is_fetched() {
 }
 
 #[test]
+fn a_message_that_ends_every_client_is_fetched() {
+    let mut rig = Rig::reading(DURABLE);
+    rig.deliver(10, 1, 1);
+    for last in [false, false, true] {
+        // The subscription ends before the connection is known to be lost.
+        let incarnation = rig.incarnation;
+        rig.apply(Event::Suspect { incarnation, reason: Reason::Ended });
+        rig.apply(Event::Disconnected);
+        rig.now += 10_000;
+        let actions = rig.apply(Event::Connected);
+        assert_eq!(actions.iter().any(|action| matches!(action, Action::Build { fetch: true, .. })), last);
+        rig.built(DURABLE);
+    }
+}
+
+#[test]
 fn what_was_fetched_is_committed_before_a_consumer_that_begins_there_is_built() {
     let mut rig = Rig::reading(DURABLE);
     for _ in 0..3 {

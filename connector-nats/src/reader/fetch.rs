@@ -49,7 +49,7 @@ impl Fetched {
     fn push(&mut self, message: StoredMessage) {
         self.position = Sequence(message.sequence + 1);
         self.bytes += message.payload.len();
-        if !headers::are_readable(&message.headers) {
+        if !headers::is_readable(&message.subject, &message.headers) {
             self.unreadable = Some(message.sequence);
         }
         self.messages.push(message);
@@ -110,7 +110,7 @@ pub(super) async fn search(
         match next(api, stream, options, found.position).await? {
             Some(message) if message.sequence < to.0 => {
                 found.position = Sequence(message.sequence + 1);
-                if !headers::are_readable(&message.headers) {
+                if !headers::is_readable(&message.subject, &message.headers) {
                     found.unreadable.push(message.sequence);
                 }
             }

@@ -314,7 +314,7 @@ impl Task {
 
     fn subscription_ended(&mut self, now: Millis) {
         if let Some(live) = &self.live {
-            let event = Event::Suspect { incarnation: live.incarnation, reason: Reason::Unsettled };
+            let event = Event::Suspect { incarnation: live.incarnation, reason: Reason::Ended };
             self.delivery.apply(now, event, &mut self.actions);
         }
     }
@@ -349,7 +349,7 @@ impl Task {
             Action::Pull { incarnation, pull } => {
                 let Some(live) = self.live.as_ref().filter(|live| live.incarnation == incarnation) else { return };
                 let (subject, reply, body) = live.request(pull);
-                let client = self.api.client().clone();
+                let client = self.api.client();
                 self.transmit(async move { client.publish_with_reply(subject, reply, body).await }).await;
             }
             Action::Verify { incarnation } => {

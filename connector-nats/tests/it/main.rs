@@ -2,6 +2,7 @@
 
 mod connecting;
 mod consumers;
+mod headers;
 mod inspecting;
 mod preflight;
 mod reading;

@@ -70,27 +70,59 @@ async fn no_headers_stop_the_reader() {
     let js = server.jetstream().await;
     let stream = create_stream(&js).await;
     publish(&js, 1, 10).await;
-    // One looks like a status of the server, the others cannot be parsed by the client.
-    for (n, headers) in
-        [(11, "NATS/1.0 503 Go away"), (12, "NATS/1.0\r\nno colon"), (13, "HTTP/1.1"), (14, "NATS/1.0 x")]
-    {
-        server.publish_raw("events.raw", &format!("{headers}\r\n\r\n"), &n.to_string()).await;
+    // One looks like a status of the server, the others cannot be parsed by the client, or end it.
+    let raw: [(&[u8], &[u8]); 8] = [
+        (b"events.raw", b"NATS/1.0 503 Go away"),
+        (b"events.raw", b"NATS/1.0\r\nno colon"),
+        (b"events.raw", b"HTTP/1.1"),
+        (b"events.raw", b"NATS/1.0 x"),
+        (b"events.raw", b"NATS/1.0\r\na: x\ry"),
+        (b"events.raw", b"NATS/1.0\r\na: x\r\n y\rz"),
+        (b"events.raw.\xc2\xa0x", b"NATS/1.0\r\na: b"),
+        (b"events.raw.\xff", b"NATS/1.0\r\na: b"),
+    ];
+    for (n, (subject, headers)) in (11..).zip(raw) {
+        server.publish_raw(subject, [headers, b"\r\n\r\n"].concat(), &n.to_string()).await;
     }
-    publish(&js, 15, 10).await;
-    for pairs in [&[][..], &DURABLE[..], &[("subject", "events.raw,events.5,events.6")]] {
+    publish(&js, 19, 10).await;
+    for pairs in [&[][..], &DURABLE[..], &[("subject", "events.raw,events.raw.>,events.5,events.6")]] {
         let started = Instant::now();
         let mut table = Table::create(&options(server.port, pairs)).await;
         if pairs.first().is_some_and(|(option, _)| *option == "subject") {
-            table.read_rows_committing(8).await;
-            table.assert_rows([5, 6, 11, 12, 13, 14, 15, 16].into_iter());
+            table.read_rows_committing(12).await;
+            table.assert_rows([5, 6].into_iter().chain(11..=18).chain([25, 26]));
         } else {
-            table.read_rows_committing(24).await;
-            table.assert_rows(1..=24);
+            table.read_rows_committing(28).await;
+            table.assert_rows(1..=28);
         }
         assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
         if pairs == DURABLE {
-            floor_reaches(&stream, "d", 24).await;
+            floor_reaches(&stream, "d", 28).await;
         }
+        table.group.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_ended_is_replaced() {
+    let server = Server::start().await;
+    let js = server.jetstream().await;
+    let stream = create_stream(&js).await;
+    for pairs in [&[][..], &DURABLE[..]] {
+        stream.purge().await.expect("purging works");
+        let proxy = Proxy::start(server.port).await;
+        let mut table = Table::create(&options(proxy.port, pairs)).await;
+        for round in 0..5 {
+            publish(&js, round * 10 + 1, 10).await;
+            table.read_rows_committing(usize::try_from(round + 1).expect("it is small") * 10).await;
+            proxy.poison();
+            eventually("the reader notices", async || !table.reader.status().reading).await;
+        }
+        eventually("there is another client", async || table.reader.status().reading).await;
+        let control = table.reader.control();
+        let asked = control.progress().await.expect("the server answers");
+        assert!(asked.consumer.is_some_and(|consumer| consumer.pending == 0), "{asked:?}");
+        table.assert_rows(1..=50);
         table.group.stop().await;
     }
 }

@@ -24,7 +24,7 @@ impl Task {
         }
         let acks = std::mem::take(&mut self.acks);
         let Some(form) = self.live.as_ref().and_then(|live| live.form.clone()) else { return };
-        let client = self.api.client().clone();
+        let client = self.api.client();
         self.transmit(async move {
             for token in acks {
                 client.publish(form.ack_subject(token), ACK).await?;
@@ -60,7 +60,7 @@ impl Task {
         // Kept until the acknowledgements have left: whoever sees the pull requests end knows that nothing follows.
         let live = self.live.take();
         let form = live.as_ref().and_then(|live| live.form.clone());
-        let client = self.api.client().clone();
+        let client = self.api.client();
         let last_words = async {
             for (token, form) in acks.into_iter().filter_map(|token| Some((token, form.as_ref()?))) {
                 if client.publish(form.ack_subject(token), ACK).await.is_err() {

@@ -21,7 +21,12 @@ pub(crate) struct Proxy {
     mode: watch::Sender<Mode>,
     /// Bytes from the server after which a connection is cut; 0: never.
     budget: Arc<AtomicU64>,
+    /// Every change puts [`FATAL`] into what open connections bring.
+    poison: watch::Sender<u64>,
 }
+
+/// A client library's task panics over it.
+const FATAL: &[u8] = b"-ERR\r\n";
 
 impl Proxy {
     pub(crate) async fn start(upstream: u16) -> Proxy {
@@ -31,29 +36,38 @@ impl Proxy {
         let (mode, modes) = watch::channel(Mode::Forward);
         let budget = Arc::new(AtomicU64::new(0));
         let budgets = Arc::clone(&budget);
+        let (poison, poisons) = watch::channel(0);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", upstream)).await else { continue };
                 let mut generations = generations.clone();
                 generations.mark_unchanged();
                 let (modes, budget) = (modes.clone(), budgets.load(Ordering::Relaxed));
+                // Nobody changes the first, which is dropped here.
+                let (never, mut poisons) = (watch::channel(0).1, poisons.clone());
+                poisons.mark_unchanged();
                 tokio::spawn(async move {
                     let (client_read, client_write) = client.into_split();
                     let (server_read, server_write) = server.into_split();
                     tokio::select! {
-                        () = copy(client_read, server_write, modes.clone(), 0) => {}
-                        () = copy(server_read, client_write, modes, budget) => {}
+                        () = copy(client_read, server_write, modes.clone(), never, 0) => {}
+                        () = copy(server_read, client_write, modes, poisons, budget) => {}
                         _ = generations.changed() => {}
                     }
                 });
             }
         });
-        Proxy { port, generation, mode, budget }
+        Proxy { port, generation, mode, budget, poison }
     }
 
     /// Cuts every connection now.
     pub(crate) fn cut(&self) {
         self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// Ends the client of every connection.
+    pub(crate) fn poison(&self) {
+        self.poison.send_modify(|poison| *poison += 1);
     }
 
     /// Cuts every further connection after so many bytes from the server; 0: no longer.
@@ -71,6 +85,7 @@ async fn copy(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut mode: watch::Receiver<Mode>,
+    mut poison: watch::Receiver<u64>,
     budget: u64,
 ) {
     let mut buffer = vec![0; 16 * 1024];
@@ -79,7 +94,16 @@ async fn copy(
         if mode.wait_for(|mode| *mode == Mode::Forward).await.is_err() {
             return;
         }
-        let Ok(mut count @ 1..) = from.read(&mut buffer).await else { return };
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read,
+            Ok(()) = poison.changed() => {
+                if to.write_all(FATAL).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        let Ok(mut count @ 1..) = read else { return };
         if mode.wait_for(|mode| *mode == Mode::Forward).await.is_err() {
             return;
         }

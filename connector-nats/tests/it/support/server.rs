@@ -77,12 +77,16 @@ impl Server {
     }
 
     /// Publishes with headers that no client would send, on a connection of its own.
-    pub(crate) async fn publish_raw(&self, subject: &str, headers: &str, payload: &str) {
+    pub(crate) async fn publish_raw(&self, subject: impl AsRef<[u8]>, headers: impl AsRef<[u8]>, payload: &str) {
+        let (subject, headers) = (subject.as_ref(), headers.as_ref());
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("the server runs");
         let (header_bytes, bytes) = (headers.len(), headers.len() + payload.len());
         let connect = r#"CONNECT {"verbose":false,"pedantic":false,"headers":true}"#;
-        let text = format!("{connect}\r\nHPUB {subject} {header_bytes} {bytes}\r\n{headers}{payload}\r\nPING\r\n");
-        stream.write_all(text.as_bytes()).await.expect("the server reads");
+        let begin = format!("{connect}\r\nHPUB ");
+        let sizes = format!(" {header_bytes} {bytes}\r\n");
+        let end = format!("{payload}\r\nPING\r\n");
+        let text = [begin.as_bytes(), subject, sizes.as_bytes(), headers, end.as_bytes()].concat();
+        stream.write_all(&text).await.expect("the server reads");
         let mut answer = String::new();
         while !answer.contains("PONG") {
             let mut buffer = [0; 4096];
