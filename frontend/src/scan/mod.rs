@@ -17,6 +17,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
 use weir_common::catalog::{RelationKind, Table, dead_letter_columns, schema};
 
 pub(crate) use client::ComputeNodes;
@@ -88,6 +89,9 @@ impl TableProvider for ScannedTable {
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let (table, narrowing) = (Arc::clone(&self.table), self.narrowed_by(filters));
         let (schema, dead_letters) = (Arc::new(self.schema.project(&projection)?), self.dead_letters);
+        if narrowing.is_nothing() {
+            return Ok(Arc::new(EmptyExec::new(schema)));
+        }
         let scan = Scan { snapshot, nodes, table, dead_letters, schema, projection, narrowing, limit };
         Ok(Arc::new(ScanExec::new(scan)?))
     }

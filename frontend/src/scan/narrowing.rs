@@ -1,6 +1,9 @@
 //! What a WHERE says of a message's subject and sequence, in a form in which NATS can be asked for less. Pure.
 //!
 //! Invariant: no message for which the condition is true is left out. What is not understood narrows nothing.
+//!
+//! A literal is compared as it is: one with a wildcard means itself. What no message can have as its subject, such as a text
+//! with an empty token, is fulfilled by no message, and NATS is not asked for it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,13 +12,17 @@ use datafusion::common::ScalarValue;
 use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, Operator};
 use weir_common::catalog::{Column, Origin};
+use weir_connector_nats::subject;
 
 /// More subjects than this are not asked for one by one: many filters cost the server more than they save.
 const SUBJECTS_MAX: usize = 64;
+/// Longer subjects are not asked for: a request names a filter, and a server ends connections over lines of 4,096 bytes.
+const SUBJECT_BYTES_MAX: usize = 2048;
 
 /// The messages that can fulfil all conditions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Narrowing {
+    /// The only subjects that count, if not all do. None at all: no message counts.
     subjects: Option<BTreeSet<String>>,
     from: Option<u64>,
     to: Option<u64>,
@@ -80,20 +87,22 @@ impl Narrowing {
     }
 
     /// Keeps only those subjects.
-    fn only(&mut self, subjects: BTreeSet<String>) -> bool {
-        // Wildcards would mean more than the text itself, and no message has such a subject.
-        let plain = |subject: &String| !subject.is_empty() && !subject.contains(['*', '>', ' ']);
-        if subjects.len() > SUBJECTS_MAX || subjects.is_empty() || !subjects.iter().all(plain) {
+    fn only(&mut self, mut subjects: BTreeSet<String>) -> bool {
+        subjects.retain(|subject| is_possible(subject));
+        if subjects.len() > SUBJECTS_MAX || !subjects.iter().all(|subject| is_askable(subject)) {
             return false;
         }
         let kept = match self.subjects.take() {
             None => subjects,
-            // If nothing is left, no row comes; but a consumer without subjects would read all of them.
-            Some(before) if before.is_disjoint(&subjects) => before,
             Some(before) => before.intersection(&subjects).cloned().collect(),
         };
         self.subjects = Some(kept);
         true
+    }
+
+    /// Whether no message can fulfil the conditions.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.subjects.as_ref().is_some_and(BTreeSet::is_empty)
     }
 
     /// The subjects to ask for; none: all.
@@ -127,6 +136,16 @@ impl fmt::Display for Narrowing {
     }
 }
 
+/// Whether a message can have this subject. Servers take more than clients do: wildcards and control characters, for example.
+fn is_possible(subject: &str) -> bool {
+    subject.split('.').all(|token| !token.is_empty()) && !subject.contains([' ', '\t', '\r', '\n'])
+}
+
+/// Whether NATS can be asked for exactly the messages with this subject.
+fn is_askable(subject: &str) -> bool {
+    subject::is_valid(subject) && !subject.contains(['*', '>']) && subject.len() <= SUBJECT_BYTES_MAX
+}
+
 /// The subjects that fulfil a condition, if it names them.
 fn subjects_of(condition: &Expr, columns: &[Column]) -> Option<BTreeSet<String>> {
     match condition {
@@ -153,7 +172,7 @@ fn is(expr: &Expr, columns: &[Column], origin: &Origin) -> bool {
 
 fn text(expr: &Expr) -> Option<String> {
     match expr {
-        Expr::Literal(ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)), _) => Some(text.clone()),
+        Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_owned),
         _ => None,
     }
 }
@@ -217,6 +236,13 @@ mod tests {
             col("a").eq(lit("x")),
             col("s").not_eq(lit("x")),
             col("s").eq(lit("a.*")),
+            col("s").eq(lit("a.>")),
+            col("s").eq(lit("a*b")),
+            col("s").eq(lit("a.\u{1}")),
+            col("s").eq(lit("a.\u{a0}b")),
+            col("s").eq(lit("x".repeat(3000))),
+            col("s").in_list(vec![lit("b"), lit("a.*")], false),
+            col("s").eq(lit("x.")).or(col("a").eq(lit("y"))),
             col("s").in_list(vec![lit("b")], true),
             col("s").eq(lit("x")).or(col("a").eq(lit("y"))),
             col("o").gt(lit("7")),
@@ -225,6 +251,25 @@ mod tests {
             col("s").like(lit("a%")),
         ] {
             assert_eq!(narrowed(condition.clone()), "", "{condition}");
+        }
+    }
+
+    #[test]
+    fn what_no_message_can_have_as_its_subject_is_fulfilled_by_none() {
+        for impossible in ["", "x.", ".x", "a..b", "a b", " ", "a\tb", "a\n", "x. "] {
+            assert_eq!(narrowed(col("s").eq(lit(impossible))), ", subjects=[]", "{impossible:?}");
+            let list = vec![lit(impossible), lit("b")];
+            assert_eq!(narrowed(col("s").in_list(list, false)), ", subjects=[b]", "{impossible:?}");
+            let either = col("s").eq(lit(impossible)).or(col("s").eq(lit("b")));
+            assert_eq!(narrowed(either), ", subjects=[b]", "{impossible:?}");
+        }
+        for never in [
+            col("s").eq(lit("a")).and(col("s").eq(lit("b"))),
+            col("s").in_list(vec![lit("x."), lit("")], false),
+            col("s").eq(lit("b")).and(col("s").eq(lit("x."))),
+            col("s").eq(lit("x.")).and(col("s").eq(lit("b"))),
+        ] {
+            assert_eq!(narrowed(never.clone()), ", subjects=[]", "{never}");
         }
     }
 }
