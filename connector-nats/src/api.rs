@@ -23,12 +23,18 @@ use weir_common::ids::Sequence;
 
 use crate::connect::{Connection, Link};
 use crate::error::{Error, code};
+use crate::stored::{Transform, Upstream};
 
 /// How long one request may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// When a question that is not answered is asked again. A server that is merely slow gets it a few times.
 const ASK_AGAIN: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(750), Duration::from_millis(1500), Duration::from_secs(3)];
+/// When it is asked again whether anybody receives acknowledgements.
+const LISTEN_AGAIN: [Duration; 4] =
+    [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
+/// A sequence that no stream gets to.
+const NEVER: u64 = 1 << 62;
 
 /// The first version of nats-server that can reset a consumer.
 const RESETS_SINCE: (u64, u64) = (2, 14);
@@ -50,9 +56,12 @@ pub struct StreamInfo {
 /// A stream's configuration, as far as a reader cares.
 #[derive(Clone, Debug, Deserialize)]
 pub struct StreamConfig {
-    /// What it stores; empty for a mirror.
+    /// What it listens to; empty for a mirror. See [`crate::stored`].
     #[serde(default)]
     pub subjects: Vec<String>,
+    /// What becomes of the subject of every message that comes in.
+    #[serde(default)]
+    pub subject_transform: Option<Transform>,
     /// `limits`, `interest` or `workqueue`.
     #[serde(default)]
     pub retention: String,
@@ -61,10 +70,10 @@ pub struct StreamConfig {
     pub max_msgs_per_subject: i64,
     /// Present in a mirror.
     #[serde(default)]
-    pub mirror: Option<Value>,
+    pub mirror: Option<Upstream>,
     /// Present in a stream that collects others.
     #[serde(default)]
-    pub sources: Option<Value>,
+    pub sources: Option<Vec<Upstream>>,
     /// Bounds for consumers.
     #[serde(default)]
     pub consumer_limits: ConsumerLimits,
@@ -484,12 +493,53 @@ impl Api {
         self.answered(answer, what).await
     }
 
-    /// What is answered to a request. The link tells of a denial, which the server does not send as an answer.
+    /// Finds out whether acknowledgements reach a consumer that wants them. Says of a message that the consumer never
+    /// delivered that it is being worked on: the server does nothing about it, and answers.
+    ///
+    /// # Errors
+    /// [`Error::AcksUnheard`] if nobody receives it, [`Error::Denied`] if it may not be sent.
+    pub async fn check_acks(&self, stream: &str, consumer: &str) -> Result<(), Error> {
+        let unheard = || Error::AcksUnheard { stream: stream.to_owned(), consumer: consumer.to_owned() };
+        let subject = format!("$JS.ACK.{stream}.{consumer}.1.{NEVER}.{NEVER}.0.0");
+        // In a cluster the word that a consumer listens spreads for a moment.
+        for pause in [Duration::ZERO].into_iter().chain(LISTEN_AGAIN) {
+            tokio::time::sleep(pause).await;
+            let client = self.client();
+            let answer = client.request(subject.clone(), Bytes::from_static(b"+WPI"));
+            match self.heard(answer, format!("to acknowledge messages of consumer \"{consumer}\"")).await {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) => {}
+                // It was taken and got lost on its way.
+                Err(Error::Timeout { .. }) => return Err(unheard()),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(unheard())
+    }
+
+    /// What is answered to a request.
     async fn answered<T: DeserializeOwned>(
         &self,
         answer: impl Future<Output = Result<async_nats::Message, RequestError>>,
         what: String,
     ) -> Result<T, Error> {
+        let Some(message) = self.heard(answer, what.clone()).await? else { return Err(Error::NoJetStream) };
+        if let Ok(Refusal { error }) = serde_json::from_slice::<Refusal>(&message.payload) {
+            return Err(match error.err_code {
+                code::NOT_ENABLED | code::NOT_ENABLED_FOR_ACCOUNT => Error::NoJetStream,
+                _ => Error::Refused { what, status: error.code, code: error.err_code, description: error.description },
+            });
+        }
+        serde_json::from_slice(&message.payload).map_err(|source| Error::Malformed { what, source })
+    }
+
+    /// The answer to a request; nothing if nobody listens to it. The link tells of a denial, which the server does not send as
+    /// an answer.
+    async fn heard(
+        &self,
+        answer: impl Future<Output = Result<async_nats::Message, RequestError>>,
+        what: String,
+    ) -> Result<Option<async_nats::Message>, Error> {
         let mut link = self.connection.link.clone();
         let (losses, denials) = {
             let link = link.borrow_and_update();
@@ -506,18 +556,11 @@ impl Api {
                 });
             }
         };
-        let message = match answer {
-            Err(_) => return Err(Error::Timeout { what, within: REQUEST_TIMEOUT }),
-            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => return Err(Error::NoJetStream),
-            Ok(Err(_)) => return Err(Error::Disconnected { what }),
-            Ok(Ok(message)) => message,
-        };
-        if let Ok(Refusal { error }) = serde_json::from_slice::<Refusal>(&message.payload) {
-            return Err(match error.err_code {
-                code::NOT_ENABLED | code::NOT_ENABLED_FOR_ACCOUNT => Error::NoJetStream,
-                _ => Error::Refused { what, status: error.code, code: error.err_code, description: error.description },
-            });
+        match answer {
+            Err(_) => Err(Error::Timeout { what, within: REQUEST_TIMEOUT }),
+            Ok(Err(error)) if error.kind() == RequestErrorKind::NoResponders => Ok(None),
+            Ok(Err(_)) => Err(Error::Disconnected { what }),
+            Ok(Ok(message)) => Ok(Some(message)),
         }
-        serde_json::from_slice(&message.payload).map_err(|source| Error::Malformed { what, source })
     }
 }

@@ -12,8 +12,10 @@ use weir_common::ids::Sequence;
 use crate::api::{ConsumerInfo, Object, StreamConfig};
 use crate::delivery::{Fence, Terms};
 use crate::error::Error;
+use crate::found;
 use crate::options::{AckPolicy, ConsumerName, ConsumerOptions, Options, Replay};
 use crate::retention::{self, Retention};
+use crate::stored;
 use crate::subject;
 
 /// Metadata of every consumer that Weir made: the owner's name.
@@ -48,7 +50,7 @@ pub struct Bounds {
     pub max_bytes: u64,
 }
 
-/// The filters with which the table's subjects are read from a stream; none if they cover all that the stream holds,
+/// The filters with which the table's subjects are read from a stream; none if they cover all that the stream stores,
 /// because filters cost the server. Where acknowledgements delete messages they are always named: the stream may be given
 /// further subjects, and what is published to them is not the table's.
 pub fn filters(options: &Options, stream: &StreamConfig) -> Vec<String> {
@@ -56,22 +58,15 @@ pub fn filters(options: &Options, stream: &StreamConfig) -> Vec<String> {
     if cover(wanted, stream) && Retention::of(stream) == Some(Retention::Limits) { Vec::new() } else { wanted.to_vec() }
 }
 
-/// Whether patterns cover everything that the stream holds.
+/// Whether patterns cover everything that the stream stores from now on.
 pub fn cover(patterns: &[String], stream: &StreamConfig) -> bool {
-    !stream.subjects.is_empty()
-        && is_plain(stream)
-        && stream.subjects.iter().all(|held| patterns.iter().any(|pattern| subject::covers(pattern, held)))
+    let stored = stored::subjects(stream);
+    !stored.is_empty() && stored.iter().all(|held| patterns.iter().any(|pattern| subject::covers(pattern, held)))
 }
 
 /// What the table reads.
 pub fn wanted_subjects(options: &Options) -> &[String] {
     options.consumer.filters.as_deref().unwrap_or(&options.subjects)
-}
-
-/// Whether the stream holds what is published to its subjects, and nothing else.
-pub fn is_plain(stream: &StreamConfig) -> bool {
-    stream.mirror.is_none()
-        && stream.sources.as_ref().is_none_or(|sources| sources.as_array().is_some_and(Vec::is_empty))
 }
 
 /// The configuration of a consumer that Weir makes: as `kind` says it is called, `name` if that says nothing. It says
@@ -218,9 +213,31 @@ pub fn retention(name: &str, stream: &StreamConfig) -> Result<Retention, Error> 
     Retention::of(stream).ok_or_else(unknown)
 }
 
+/// Whether what a consumer delivers is acknowledged.
+pub fn is_acknowledged(config: &Object) -> bool {
+    ack_policy(config) != AckPolicy::None
+}
+
+fn ack_policy(config: &Object) -> AckPolicy {
+    match config.get("ack_policy").and_then(Value::as_str) {
+        Some("all") => AckPolicy::All,
+        Some("explicit") => AckPolicy::Explicit,
+        _ => AckPolicy::None,
+    }
+}
+
 /// Who made the consumer, if Weir did.
 pub fn owner(info: &ConsumerInfo) -> Option<&str> {
     info.config.get("metadata")?.get(OWNER_KEY)?.as_str()
+}
+
+/// How well the filters of a consumer that is there have to fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// They are exactly what the table reads.
+    Same,
+    /// They may deliver more. The stream may have been given further subjects since the table was created.
+    Wider,
 }
 
 /// Checks that a consumer that is there already is what the table needs.
@@ -233,6 +250,7 @@ pub fn check_found(
     name: &str,
     me: &str,
     info: &ConsumerInfo,
+    fit: Fit,
 ) -> Result<(), Error> {
     let refuse = |message: String, hint: &str| {
         Err(Error::Consumer { consumer: name.to_owned(), message, hint: hint.to_owned() })
@@ -245,14 +263,18 @@ pub fn check_found(
         None => {}
     }
     let text = |field: &str| info.config.get(field).and_then(Value::as_str).unwrap_or_default();
-    if !text("deliver_subject").is_empty() {
-        return refuse("is a push consumer".to_owned(), "choose another consumer.durable_name");
+    if let Some((message, hint)) = found::unreadable(&info.config) {
+        return refuse(message, &hint);
+    }
+    let deletes = Retention::of(stream) != Some(Retention::Limits);
+    if (deletes || options.consumer.name.is_durable()) && text("durable_name").is_empty() {
+        let message = "is no durable: the server forgets it when nobody reads through it";
+        return refuse(message.to_owned(), "choose another consumer.durable_name, or delete the consumer");
     }
     if !options.consumer.headers_only && info.config.get("headers_only") == Some(&Value::Bool(true)) {
         let hint = "choose another consumer.durable_name, or set consumer.headers_only";
         return refuse("delivers headers only".to_owned(), hint);
     }
-    let deletes = Retention::of(stream) != Some(Retention::Limits);
     if deletes && text("ack_policy") != AckPolicy::Explicit.as_str() {
         let message =
             format!("has ack_policy {}, but acknowledgements delete messages of this stream", text("ack_policy"));
@@ -268,7 +290,10 @@ pub fn check_found(
         false => found_filters(&info.config, stream),
     };
     let needed = subject::normalise(&filters(options, stream));
-    if found != needed {
+    // Where acknowledgements delete nothing the reader leaves out what else is delivered.
+    let covers = |need: &String| found.is_empty() || found.iter().any(|has| subject::covers(has, need));
+    let wider = fit == Fit::Wider && !deletes && !needed.is_empty() && needed.iter().all(covers);
+    if found != needed && !wider {
         let list = |filters: &[String]| {
             if filters.is_empty() { "everything".to_owned() } else { filters.join(", ") }
         };
@@ -327,11 +352,7 @@ fn printed(field: &str, value: &Value) -> String {
 /// What the machine and the requests have to keep to, read from the configuration the server reports.
 pub fn terms(config: &Object, rate_limit: Option<u64>, fence: Fence) -> (Terms, Bounds) {
     let number = |field: &str| config.get(field).and_then(Value::as_u64).filter(|number| *number > 0);
-    let ack_policy = match config.get("ack_policy").and_then(Value::as_str) {
-        Some("all") => AckPolicy::All,
-        Some("explicit") => AckPolicy::Explicit,
-        _ => AckPolicy::None,
-    };
+    let ack_policy = ack_policy(config);
     let batch = BATCH.min(number("max_batch").unwrap_or(BATCH));
     let requests = if number("max_waiting").is_some_and(|max| max < WAITING_MIN) { 1 } else { 2 };
     let expires = EXPIRES.min(number("max_expires").map_or(EXPIRES, Duration::from_nanos));
@@ -363,7 +384,8 @@ mod tests {
         serde_json::from_value(json!({ "subjects": subjects, "retention": "limits" })).expect("a stream")
     }
 
-    fn found(config: Value) -> ConsumerInfo {
+    fn found(mut config: Value) -> ConsumerInfo {
+        config["durable_name"] = json!("d");
         let sequences = json!({ "consumer_seq": 0, "stream_seq": 0 });
         let info =
             json!({ "name": "d", "created": "x", "config": config, "delivered": sequences, "ack_floor": sequences });
@@ -398,7 +420,7 @@ mod tests {
     #[test]
     fn a_found_consumer_is_compared_with_what_was_asked() {
         let asked = options(&[("consumer.durable_name", "d"), ("consumer.ack_policy", "all")]);
-        let check = |config: Value| check_found(&asked, &stream(&["a.>"]), "d", "c/t", &found(config));
+        let check = |config: Value| check_found(&asked, &stream(&["a.>"]), "d", "c/t", &found(config), Fit::Same);
         check(json!({ "ack_policy": "all" })).expect("it fits");
         check(json!({ "ack_policy": "all", "filter_subject": "a.>" })).expect("it filters nothing");
         check(json!({ "ack_policy": "explicit", "metadata": { OWNER_KEY: "c/t" } })).expect("it is our own");
@@ -415,10 +437,30 @@ mod tests {
     }
 
     #[test]
+    fn a_found_consumer_may_come_to_deliver_more_than_the_table_reads() {
+        let asked = options(&[("consumer.durable_name", "d")]);
+        let check = |filter: &str, subjects: &[&str], fit| {
+            let config = json!({ "ack_policy": "explicit", "filter_subject": filter });
+            check_found(&asked, &stream(subjects), "d", "c/t", &found(config), fit).is_ok()
+        };
+        for (filter, subjects, same, wider) in [
+            ("", &["a.>"][..], true, true),
+            ("", &["a.>", "b"], false, true),
+            (">", &["a.>", "b"], false, true),
+            ("a.>", &["a.>", "b"], true, true),
+            ("a.x", &["a.>", "b"], false, false),
+            ("a.x", &["a.>"], false, false),
+        ] {
+            let found = (check(filter, subjects, Fit::Same), check(filter, subjects, Fit::Wider));
+            assert_eq!(found, (same, wider), "{filter:?} of {subjects:?}");
+        }
+    }
+
+    #[test]
     fn where_acknowledgements_delete_a_found_consumer_must_be_explicit_and_name_its_filters() {
         let asked = options(&[("consumer.durable_name", "d")]);
         let queue = StreamConfig { retention: "workqueue".to_owned(), ..stream(&["a.>"]) };
-        let check = |config: Value| check_found(&asked, &queue, "d", "c/t", &found(config));
+        let check = |config: Value| check_found(&asked, &queue, "d", "c/t", &found(config), Fit::Same);
         check(json!({ "ack_policy": "explicit", "filter_subject": "a.>" })).expect("it fits");
         let error = check(json!({ "ack_policy": "explicit" })).expect_err("it filters nothing").to_string();
         assert!(error.contains("filters >"), "{error}");

@@ -90,14 +90,16 @@ pub enum Error {
         retention: &'static str,
     },
     /// The stream never holds what the table asks for.
-    #[error("stream \"{stream}\" has no subject \"{subject}\"")]
+    #[error("stream \"{stream}\" stores no messages under subject \"{subject}\"")]
     NoSubject {
         /// The stream.
         stream: String,
         /// What the table asks for.
         subject: String,
-        /// What the stream holds.
-        held: Vec<String>,
+        /// What the stream stores.
+        stored: Vec<String>,
+        /// What it listens to, if that is something else.
+        listens: Option<Vec<String>>,
     },
     /// A consumer is there already and is not what the table needs.
     #[error("consumer \"{consumer}\" {message}")]
@@ -136,6 +138,16 @@ pub enum Error {
         from: Sequence,
         /// The last.
         to: Sequence,
+    },
+    /// What acknowledges messages is published to a subject that nobody listens to.
+    #[error(
+        "acknowledgements do not reach consumer \"{consumer}\" of stream \"{stream}\": nobody listens to $JS.ACK.>"
+    )]
+    AcksUnheard {
+        /// The stream.
+        stream: String,
+        /// The consumer.
+        consumer: String,
     },
     /// JetStream refuses a request.
     #[error("JetStream refuses {what}: {description} ({code})")]
@@ -222,6 +234,7 @@ impl Error {
             | Error::Consumer { .. }
             | Error::QueueOverlap { .. }
             | Error::NotStored { .. }
+            | Error::AcksUnheard { .. }
             | Error::Gap { .. }
             | Error::StreamReplaced { .. } => Kind::User,
             Error::Refused { status, .. } if *status < 500 => Kind::User,
@@ -255,9 +268,21 @@ impl Error {
             Error::Denied { .. } => Some("grant the user this permission in the server's configuration".to_owned()),
             Error::NoJetStream => Some("start the server with JetStream, or use another account".to_owned()),
             Error::Retention { .. } => Some("use a stream with retention limits, workqueue or interest".to_owned()),
-            Error::NoSubject { held, .. } => Some(format!("the stream's subjects are {}", held.join(", "))),
+            Error::NoSubject { stored, listens: None, .. } => {
+                Some(format!("the stream's subjects are {}", stored.join(", ")))
+            }
+            Error::NoSubject { stored, listens: Some(listens), .. } => Some(format!(
+                "the stream transforms subjects: it listens to {}, and stores messages under {}",
+                listens.join(", "),
+                stored.join(", ")
+            )),
             Error::Consumer { hint, .. } => Some(hint.clone()),
             Error::NotStored { .. } => Some("use CREATE TABLE".to_owned()),
+            Error::AcksUnheard { .. } => Some(
+                "if JetStream is another account's: that account has to export the service \"$JS.ACK.>\", and the user's has to \
+                 import it, as it does the API"
+                    .to_owned(),
+            ),
             Error::QueueOverlap { .. } => Some(
                 "a message of a work queue goes to one consumer: choose subjects that no other one filters, or remove it"
                     .to_owned(),
@@ -284,7 +309,7 @@ impl Error {
             // invalid_authorization_specification
             Error::Credentials { .. } => Some("28000"),
             // insufficient_privilege
-            Error::Denied { .. } => Some("42501"),
+            Error::Denied { .. } | Error::AcksUnheard { .. } => Some("42501"),
             // undefined_object
             Error::NoStream { .. } | Error::NoSubject { .. } => Some("42704"),
             // connection_failure

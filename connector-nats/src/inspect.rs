@@ -1,14 +1,20 @@
-//! What `EXPLAIN CREATE` says of a source: what CREATE would find, and what could go wrong later. It changes nothing.
+//! What `EXPLAIN CREATE` says of a source: what CREATE would find, and what could go wrong later. It changes nothing; a
+//! consumer may be there for a moment, which takes no messages.
 //!
 //! Permissions are probed by requests that the server refuses for another reason once they are permitted: it looks at
 //! permissions first.
 
-use crate::api::{Api, StreamInfo};
+use std::time::SystemTime;
+
+use serde_json::json;
+
+use crate::api::{Api, ConsumerInfo, StreamInfo};
 use crate::connect;
-use crate::consumer;
+use crate::consumer::{self, Fit, OWNER_KEY};
 use crate::error::Error;
+use crate::found;
 use crate::options::{Options, Start};
-use crate::preflight::{DEADLINE, check_stream, unique_name};
+use crate::preflight::{DEADLINE, check_stream, check_subjects, unique_name};
 use crate::retention::{self, Renewal, Retention};
 
 /// One thing that was found.
@@ -86,7 +92,10 @@ impl Findings {
                 None
             }
         };
-        let retention = stream.as_ref().and_then(|stream| self.stream(options, stream, stored));
+        let retention = match &stream {
+            Some(stream) => self.stream(&api, options, stream, stored).await,
+            None => None,
+        };
         self.permissions(&api, options, retention).await;
         if let (Some(stream), Some(retention)) = (&stream, retention) {
             for split in options.splits() {
@@ -128,7 +137,7 @@ impl Findings {
     }
 
     /// What the stream is, and what it keeps, if it can be read at all.
-    fn stream(&mut self, options: &Options, stream: &StreamInfo, stored: bool) -> Option<Retention> {
+    async fn stream(&mut self, api: &Api, options: &Options, stream: &StreamInfo, stored: bool) -> Option<Retention> {
         let (config, state) = (&stream.config, stream.state);
         let kept = Retention::of(config).map_or(config.retention.as_str(), |known| known.as_str());
         let text = format!(
@@ -143,6 +152,13 @@ impl Findings {
                 return None;
             }
         };
+        match check_subjects(api, options, stream).await {
+            Ok(notices) => notices.into_iter().for_each(|notice| self.warn("stream", notice, None)),
+            Err(error) => {
+                self.fail("stream", &error);
+                return None;
+            }
+        }
         match retention {
             Retention::Limits => {}
             Retention::WorkQueue | Retention::Interest if !stored => self.warn(
@@ -217,18 +233,60 @@ impl Findings {
         {
             self.fail("retention", &Error::Option(error));
         }
+        if let Ok(found) = &found {
+            let wanted = consumer::wanted(options, &stream.config, &kind, name, owner);
+            let config = found.as_ref().map_or(&wanted, |info| &info.config);
+            if consumer::is_acknowledged(config) {
+                self.acknowledgements(api, options, retention, found.as_ref(), owner).await;
+            }
+        }
         match found {
             Ok(None) => self.say("consumer", format!("consumer \"{name}\" would be created")),
-            Ok(Some(found)) => match consumer::check_found(options, &stream.config, name, owner, &found) {
-                Ok(()) => self.warn(
-                    "consumer",
-                    format!("consumer \"{name}\" exists: the table would read through it"),
-                    Some("nobody else may read through it: one consumer has one reader"),
-                ),
+            Ok(Some(found)) => match consumer::check_found(options, &stream.config, name, owner, &found, Fit::Same) {
+                Ok(()) => {
+                    self.warn(
+                        "consumer",
+                        format!("consumer \"{name}\" exists: the table would read through it"),
+                        Some("nobody else may read through it: one consumer has one reader"),
+                    );
+                    let notices = found::notices(&found, retention, SystemTime::now().into());
+                    notices.into_iter().for_each(|notice| self.warn("consumer", notice, None));
+                }
                 Err(error) => self.fail("consumer", &error),
             },
             // The permission that it needs was looked at before.
             Err(_) => {}
+        }
+    }
+
+    /// Whether acknowledgements arrive: those to the consumer, another one of the stream, or one that is there for a moment.
+    async fn acknowledgements(
+        &mut self,
+        api: &Api,
+        options: &Options,
+        retention: Retention,
+        found: Option<&ConsumerInfo>,
+        owner: &str,
+    ) {
+        let mut listening = found.map(|info| info.name.clone());
+        if listening.is_none() && retention.deletes_acknowledged() {
+            // There another consumer may be in the way, or hold messages while it is there.
+            let others = api.consumers(&options.stream).await.unwrap_or_default();
+            let other = others.into_iter().find(|info| consumer::is_acknowledged(&info.config));
+            listening = other.map(|info| info.name);
+        }
+        let heard = match listening {
+            Some(name) => api.check_acks(&options.stream, &name).await,
+            None => momentary(api, &options.stream, owner).await,
+        };
+        match heard {
+            Ok(()) => self.once("acknowledgements", Severity::Info, "acknowledgements arrive".to_owned()),
+            Err(error @ (Error::AcksUnheard { .. } | Error::Denied { .. })) => self.fail("acknowledgements", &error),
+            Err(error) => {
+                let text =
+                    format!("it is not known whether acknowledgements arrive: {}", weir_common::error::chain(&error));
+                self.warn("acknowledgements", text, None);
+            }
         }
     }
 
@@ -251,4 +309,18 @@ impl Findings {
             );
         }
     }
+}
+
+/// Whether acknowledgements reach a consumer of the stream that is there for a moment and wants no message of it.
+async fn momentary(api: &Api, stream: &str, owner: &str) -> Result<(), Error> {
+    let name = unique_name(api);
+    let config = json!({
+        "name": name, "deliver_policy": "all", "ack_policy": "explicit", "filter_subject": format!("weir.explain.{name}"),
+        "mem_storage": true, "num_replicas": 1, "inactive_threshold": 5_000_000_000_u64, "metadata": { OWNER_KEY: owner },
+    });
+    let serde_json::Value::Object(config) = config else { unreachable!("an object was written above") };
+    api.create_consumer(stream, &config).await?;
+    let heard = api.check_acks(stream, &name).await;
+    api.delete_consumer(stream, &name).await?;
+    heard
 }

@@ -3,13 +3,13 @@
 //! A table of contents, in reading order:
 //!
 //! * [`options`]: what a user wrote into WITH, typed and checked against itself;
-//! * [`subject`]: what subjects and their wildcards cover;
+//! * [`subject`]: what subjects and their wildcards cover; [`stored`]: which of them a stream stores messages under;
 //! * [`retention`]: what a stream keeps, and what follows from it for its consumer;
 //! * [`mod@preflight`]: what CREATE TABLE asks the server before anything is stored: does the stream exist, may it be read,
 //!   at which sequence does the table start;
 //! * [`inspect`]: the same for EXPLAIN, which changes nothing;
 //! * [`connect`] and [`api`]: a connection, with what it proves Weir's identity by, and JetStream's requests over it;
-//! * [`consumer`]: the consumer through which a split is read, and what becomes of one that is there already; `making`: how
+//! * [`consumer`]: the consumer through which a split is read, and what becomes of one that is there already (`found`); `making`: how
 //!   it is made anew without losing anything;
 //! * [`reply`]: the sequences that a delivery carries in its reply subject; [`headers`]: what the client cannot parse;
 //! * [`delivery`]: which delivery is accepted, which is dropped, when the consumer is rebuilt, what is acknowledged: a
@@ -23,6 +23,7 @@
 
 pub mod options;
 pub mod retention;
+pub mod stored;
 pub mod subject;
 
 pub mod inspect;
@@ -32,6 +33,7 @@ pub mod api;
 pub mod connect;
 pub mod consumer;
 mod credentials;
+mod found;
 pub mod headers;
 mod making;
 mod panics;

@@ -6,20 +6,22 @@
 //! acknowledgements delete messages the consumer has to exist before CREATE TABLE returns, because whatever is published
 //! after that is the table's.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, SecondsFormat};
 use serde_json::json;
 use weir_common::catalog::{Source, SplitStart};
 use weir_common::ids::Sequence;
 
-use crate::api::{Api, Object, StreamInfo, StreamState};
+use crate::api::{Api, ConsumerInfo, Object, StreamInfo, StreamState};
 use crate::connect;
-use crate::consumer;
+use crate::consumer::{self, Fit};
 use crate::error::Error;
+use crate::found;
 use crate::making::{Making, guard_name, remove_guards, retire};
 use crate::options::{ConsumerName, OptionError, Options, Start, check_change};
 use crate::retention::{self, Renewal, Retention};
+use crate::stored;
 use crate::subject;
 
 /// The longest that CREATE TABLE waits for the server.
@@ -127,7 +129,8 @@ async fn look_up(options: &Options, owner: &str, made: &mut Vec<String>) -> Resu
     let mut notices = options.notices.clone();
     let stream = find_or_create_stream(&api, options, &mut notices).await?;
     let retention = check_stream(options, &stream)?;
-    let found = Found { api: &api, stream: &stream, retention, owner };
+    notices.extend(check_subjects(&api, options, &stream).await?);
+    let found = Found { api: &api, stream: &stream, retention, owner, fit: Fit::Same };
     let mut splits = Vec::new();
     for split in options.splits() {
         let mut told = Vec::new();
@@ -146,6 +149,8 @@ struct Found<'a> {
     stream: &'a StreamInfo,
     retention: Retention,
     owner: &'a str,
+    /// How well a consumer that is there has to fit.
+    fit: Fit,
 }
 
 impl Found<'_> {
@@ -156,7 +161,7 @@ impl Found<'_> {
         made: &mut Vec<String>,
         notices: &mut Vec<String>,
     ) -> Result<Sequence, Error> {
-        let Found { api, stream, retention, owner } = *self;
+        let Found { api, stream, retention, owner, .. } = *self;
         let kind = retention::consumer_name(options, retention, owner);
         notices.extend(retention::notices(options, retention, &kind));
         let sequence = resolve_start(api, options, stream, notices).await?;
@@ -177,8 +182,8 @@ impl Found<'_> {
         made: &mut Vec<String>,
         notices: &mut Vec<String>,
     ) -> Result<(), Error> {
-        let Found { api, stream, retention, owner } = *self;
-        Check { api, options, stream, retention, owner, kind }.consumer(start, made, notices).await
+        let Found { api, stream, retention, owner, fit } = *self;
+        Check { api, options, stream, retention, owner, kind, fit }.consumer(start, made, notices).await
     }
 }
 
@@ -217,6 +222,7 @@ impl Altered<'_> {
         let retention = check_stream(after, &stream)?;
         let mut notices = after.notices.clone();
         if consumer::wanted_subjects(before) != consumer::wanted_subjects(after) {
+            notices.extend(check_subjects(&api, after, &stream).await?);
             if retention.deletes_acknowledged() {
                 let message = format!("cannot be changed on a stream with {} retention", retention.as_str());
                 let hint = "what is published to the other subjects is held by a consumer only: create another table";
@@ -231,9 +237,15 @@ impl Altered<'_> {
             if retention == Retention::Interest && api.can_reset() {
                 retention::check_update(before, after)?;
             }
+            for split in after.splits() {
+                let kind = retention::consumer_name(&after.of_split(&split), retention, owner);
+                if let Some(info) = api.consumer_info(&after.stream, kind.given().unwrap_or_default()).await? {
+                    check_acks(&api, &after.stream, &info).await?;
+                }
+            }
             return Ok(notices);
         }
-        let found = Found { api: &api, stream: &stream, retention, owner };
+        let found = Found { api: &api, stream: &stream, retention, owner, fit: Fit::Wider };
         let begins = Sequence(stream.state.first_seq.max(1));
         for split in after.splits() {
             let options = after.of_split(&split);
@@ -266,23 +278,31 @@ async fn find_or_create_stream(api: &Api, options: &Options, notices: &mut Vec<S
 pub(crate) fn check_stream(options: &Options, stream: &StreamInfo) -> Result<Retention, Error> {
     let retention = consumer::retention(&options.stream, &stream.config)?;
     retention::check(options, retention)?;
-    check_subjects(options, stream)?;
     Ok(retention)
 }
 
-/// Every subject must be one that the stream can hold. What a mirror or a collecting stream holds is not known.
-fn check_subjects(options: &Options, stream: &StreamInfo) -> Result<(), Error> {
-    if !consumer::is_plain(&stream.config) {
-        return Ok(());
-    }
-    let held = &stream.config.subjects;
-    let absent = |wanted: &&String| !held.iter().any(|pattern| subject::intersect(pattern, wanted).is_some());
-    match consumer::wanted_subjects(options).iter().find(absent) {
-        None => Ok(()),
-        Some(subject) => {
-            Err(Error::NoSubject { stream: options.stream.clone(), subject: subject.clone(), held: held.clone() })
+/// Checks that every subject is one under which the stream can store messages, or has stored some, perhaps under an earlier
+/// configuration; what the user should be told.
+pub(crate) async fn check_subjects(api: &Api, options: &Options, stream: &StreamInfo) -> Result<Vec<String>, Error> {
+    let stored = stored::subjects(&stream.config);
+    let mut notices = Vec::new();
+    for wanted in consumer::wanted_subjects(options) {
+        if stored.iter().any(|pattern| subject::intersect(pattern, wanted).is_some()) {
+            continue;
         }
+        if api.last_message(&options.stream, wanted).await?.is_none() {
+            let listens = subject::normalise(&stream.config.subjects);
+            let (stream, subject) = (options.stream.clone(), wanted.clone());
+            let listens = (listens != stored).then_some(listens);
+            return Err(Error::NoSubject { stream, subject, stored, listens });
+        }
+        notices.push(format!(
+            "stream \"{}\" has messages under subject \"{wanted}\", but will store no further ones there: now it stores {}",
+            options.stream,
+            stored.join(", ")
+        ));
     }
+    Ok(notices)
 }
 
 /// Finds out whether the reader will be able to make its consumer.
@@ -293,6 +313,7 @@ struct Check<'a> {
     retention: Retention,
     owner: &'a str,
     kind: &'a ConsumerName,
+    fit: Fit,
 }
 
 impl Check<'_> {
@@ -311,18 +332,21 @@ impl Check<'_> {
             retention::check_guarded(options, api.server_version(), theirs.map(|info| info.name.as_str()))?;
         }
         if let Some(info) = &existing {
-            consumer::check_found(options, &stream.config, &name, owner, info)?;
+            consumer::check_found(options, &stream.config, &name, owner, info, self.fit)?;
             if theirs.is_some() {
                 let config = own_configuration(&info.config, &name);
                 api.update_consumer(&options.stream, &config).await?;
                 api.may_delete_consumer(&options.stream, &name).await?;
+                check_acks(api, &options.stream, info).await?;
                 notices.push(format!(
                     "consumer \"{name}\" exists: the table reads through it, and starts it anew at its own position"
                 ));
+                notices.extend(found::notices(info, self.retention, SystemTime::now().into()));
                 return self.hold(&self.making(&name, &config), start, made).await;
             }
             if !self.retention.deletes_acknowledged() {
                 api.update_consumer(&options.stream, &own_configuration(&info.config, &name)).await?;
+                check_acks(api, &options.stream, info).await?;
                 return api.may_delete_consumer(&options.stream, &name).await;
             }
         }
@@ -347,10 +371,13 @@ impl Check<'_> {
             };
             remove_guards(api, &options.stream, &name, owner, |_| true).await?;
             made.pop();
+            check_acks(api, &options.stream, &info).await?;
             return check_filters_understood(&config, &info.config, &name);
         }
         let info = making.make(start).await?;
+        let heard = check_acks(api, &options.stream, &info).await;
         api.delete_consumer(&options.stream, &name).await?;
+        heard?;
         check_filters_understood(&config, &info.config, &name)
     }
 
@@ -369,6 +396,11 @@ impl Check<'_> {
         made.push(guard.clone());
         making.put_guard(start, &guard).await
     }
+}
+
+/// Checks that acknowledgements reach a consumer, if it wants any.
+pub(crate) async fn check_acks(api: &Api, stream: &str, consumer: &ConsumerInfo) -> Result<(), Error> {
+    if consumer::is_acknowledged(&consumer.config) { api.check_acks(stream, &consumer.name).await } else { Ok(()) }
 }
 
 /// Servers before 2.10 drop a list of filters without a word.

@@ -16,7 +16,7 @@ use weir_common::ids::Sequence;
 use super::fetch::{Fetched, Found, fetch, search};
 use super::pin::Pin;
 use crate::api::{Api, ConsumerInfo, Object, StreamInfo};
-use crate::consumer::{self, Bounds, PIN_GROUP};
+use crate::consumer::{self, Bounds, Fit, PIN_GROUP};
 use crate::delivery::{Fence, Incarnation, Pull, Terms};
 use crate::error::Error;
 use crate::making::{Making, guard_name, remove_guards};
@@ -166,7 +166,8 @@ impl Attempt {
         };
         check_filters_understood(&config, &made.config, &name)?;
         let (terms, bounds) = consumer::terms(&made.config, self.options.consumer.rate_limit, fence);
-        let unfiltered = consumer::filters(&self.options, &info.config).is_empty();
+        let filtered = subject::normalise(&consumer::named_filters(&made.config));
+        let unfiltered = filtered != subject::normalise(consumer::wanted_subjects(&self.options));
         let live = Live {
             incarnation: self.incarnation,
             subscriber,
@@ -274,7 +275,7 @@ impl Attempt {
         };
         let found = self.api.consumer_info(&self.stream, &name).await?;
         if let Some(found) = &found {
-            consumer::check_found(&self.options, &info.config, &name, &self.owner, found)?;
+            consumer::check_found(&self.options, &info.config, &name, &self.owner, found, Fit::Wider)?;
             if consumer::owner(found).is_none() {
                 self.known.foreign = Some(found.config.clone());
             }

@@ -2,10 +2,12 @@
 
 mod connecting;
 mod consumers;
+mod found;
 mod headers;
 mod inspecting;
 mod preflight;
 mod reading;
 mod retention;
+mod stored;
 mod support;
 mod trouble;
