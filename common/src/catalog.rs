@@ -195,6 +195,9 @@ pub enum JobState {
     Failed {
         /// What happened.
         error: String,
+        /// When, in milliseconds since 1970. Absent from failures that were noted before this was kept.
+        #[serde(default)]
+        since_ms: Option<u64>,
     },
 }
 

@@ -8,6 +8,7 @@
 //! * [`protobuf`]: the schemas of messages, and which column a field fits into;
 //! * [`catalog`]: what a user declared, as it is kept in the metadata store;
 //! * [`view`]: how rows of a source become rows of a view;
+//! * [`condition`]: how splits and jobs are doing;
 //! * [`head`]: the durable truth of a cluster: the committed epoch and where its state lies;
 //! * [`error`]: the five kinds of failure that retry policy reads;
 //! * [`rpc`]: how an error crosses a process boundary;
@@ -28,6 +29,7 @@ pub mod protobuf;
 pub mod catalog;
 pub mod view;
 
+pub mod condition;
 pub mod head;
 
 pub mod error;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
+use weir_common::condition::SplitState;
 use weir_proto::SplitProgress;
 
 use crate::splits::Observed;
@@ -65,7 +66,7 @@ impl Metrics {
 type SplitGauge = (&'static str, &'static str, fn(&SplitProgress) -> Option<u64>);
 
 const SPLIT_GAUGES: [SplitGauge; 11] = [
-    ("weir_source_reading", "1 while the split is read, 0 while it cannot be", |split| Some(split.reading.into())),
+    ("weir_source_reading", "1 while the split is read, 0 while it cannot be", |split| Some(is_reading(split).into())),
     ("weir_source_read_position", "the next sequence to read", |split| Some(split.read_position)),
     ("weir_source_committed_position", "below it everything is committed", |split| Some(split.committed_position)),
     ("weir_source_last_sequence", "the last sequence of the stream", |split| split.last_sequence),
@@ -77,6 +78,10 @@ const SPLIT_GAUGES: [SplitGauge; 11] = [
     ("weir_source_split_bad_records", "bad records that the present reader found", |split| Some(split.bad_records)),
     ("weir_source_lost_messages", "messages lost to the present reader by gaps", |split| Some(split.lost_messages)),
 ];
+
+fn is_reading(split: &SplitProgress) -> bool {
+    split.state == SplitState::Reading.as_str()
+}
 
 /// Makes the gauges of splits, which bear the labels `table` and `split`: of each that is read on this node now, and of no
 /// other.

@@ -31,7 +31,7 @@ use crate::node::plan::Route;
 use crate::replay::Replay;
 use crate::source::SourceRead;
 use crate::splits::{self, ReadSplit};
-use crate::state::Snapshot;
+use crate::state::{Snapshot, Store};
 use crate::{block, row, slot};
 
 /// Batches waiting for the network: enough to keep it busy, a few mebibytes at most.
@@ -57,6 +57,7 @@ pub(crate) struct Serving {
     pub(crate) routes: Vec<Route>,
     pub(crate) cluster: String,
     pub(crate) compiler: Arc<dyn Compile>,
+    pub(crate) store: Store,
 }
 
 impl Serving {
@@ -136,9 +137,10 @@ impl compute_server::Compute for Scans {
     }
 
     async fn splits(&self, request: Request<SplitsRequest>) -> Result<Response<SplitsResponse>, Status> {
-        let serving = of_term(self.serving.borrow().clone(), request.into_inner().term)?;
-        let splits = splits::progress_of(&serving).await;
-        Ok(Response::new(SplitsResponse { splits }))
+        let SplitsRequest { term, ask_servers } = request.into_inner();
+        let serving = of_term(self.serving.borrow().clone(), term)?;
+        let splits = splits::progress_of(&serving, ask_servers).await;
+        Ok(Response::new(SplitsResponse { splits, trouble: splits::trouble(&serving) }))
     }
 }
 

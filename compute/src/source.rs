@@ -11,12 +11,13 @@ use tokio::sync::mpsc;
 use tonic::Status;
 use tracing::info;
 use weir_common::catalog::{SplitStart, Table, dead_letter_columns};
+use weir_common::condition::SplitState;
 use weir_common::error::{Kind, chain};
 use weir_common::ids::Sequence;
 use weir_common::rpc;
 use weir_common::task::Group;
 use weir_connector_nats::options::{ConsumerName, OnError};
-use weir_connector_nats::{Batch, Control, Message, Options, Reader, ReaderConfig, consumer, subject};
+use weir_connector_nats::{Batch, Condition, Control, Message, Options, Reader, ReaderConfig, consumer, subject};
 use weir_proto::{ReadSourceRequest, ScanResponse};
 
 use crate::dead_letters::Letters;
@@ -151,9 +152,8 @@ impl SourceRead {
                     if control.is_through(position).await {
                         break;
                     }
-                    if heard.elapsed() > PATIENCE && !control.status().reading {
-                        let message = format!("cannot read stream \"{}\" now", part.options.stream);
-                        return Err(rpc::Error::new(Kind::Unavailable, message));
+                    if let Some(error) = obstacle(&control, part, heard.elapsed()) {
+                        return Err(error);
                     }
                 }
             }
@@ -173,6 +173,22 @@ impl SourceRead {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// Why a statement fails that has heard nothing for a while, if it does: at once if somebody has to mend something.
+fn obstacle(control: &Control, part: &Part, silence: Duration) -> Option<rpc::Error> {
+    let Condition { state, trouble, .. } = control.condition();
+    let trouble = trouble?;
+    let prefix = format!("cannot read stream \"{}\"", part.options.stream);
+    match state {
+        SplitState::Disconnected if silence > PATIENCE => {
+            Some(rpc::Error::new(Kind::Unavailable, format!("{prefix} now: {}", trouble.message)))
+        }
+        SplitState::Stalled | SplitState::Stopped => {
+            Some(rpc::Error { message: format!("{prefix}: {}", trouble.message), ..rpc::Error::clone(&trouble) })
+        }
+        _ => None,
     }
 }
 

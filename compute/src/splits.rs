@@ -1,4 +1,4 @@
-//! How far the readers of this node are: what they know, and what the server says when it is asked.
+//! How far the readers of this node are, and how they are doing: from what they know, and what the server says when it is asked.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use opentelemetry::KeyValue;
 use tokio::sync::watch;
 use weir_common::ids::{TableId, TableSplit};
 use weir_connector_nats::{Control, Progress};
-use weir_proto::SplitProgress;
+use weir_proto::{SplitProgress, Trouble};
 
 use crate::metrics;
 use crate::scan::Serving;
@@ -28,25 +28,40 @@ pub(crate) struct ReadSplit {
     pub(crate) bad_records: Arc<AtomicU64>,
 }
 
-/// How far everything is that is read in a term.
-pub(crate) async fn progress_of(serving: &Serving) -> Vec<SplitProgress> {
+/// How far everything is that is read in a term. Without `ask_servers` the answer costs nothing and comes at once.
+pub(crate) async fn progress_of(serving: &Serving, ask_servers: bool) -> Vec<SplitProgress> {
     let read: Vec<ReadSplit> = serving.splits.iter().flat_map(|actor| actor.borrow().clone()).collect();
-    join_all(read.iter().map(progress)).await
+    join_all(read.iter().map(|split| progress(split, ask_servers))).await
+}
+
+/// What keeps the node from committing anything.
+pub(crate) fn trouble(serving: &Serving) -> Option<Trouble> {
+    let (reason, since) = serving.store.lasting_trouble()?;
+    Some(Trouble { reason, since_ns: since_1970_ns(SystemTime::now() - since.elapsed()) })
+}
+
+fn since_1970_ns(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How far it is.
-async fn progress(read: &ReadSplit) -> SplitProgress {
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, read.reader.progress()).await;
-    let server: Option<Progress> = answer.ok().and_then(Result::ok);
+async fn progress(read: &ReadSplit, ask_servers: bool) -> SplitProgress {
+    let server: Option<Progress> = match ask_servers {
+        true => tokio::time::timeout(ANSWER_TIMEOUT, read.reader.progress()).await.ok().and_then(Result::ok),
+        false => None,
+    };
     // After the server's answer, so that a reader is never ahead of its stream.
-    let status = read.reader.status();
+    let (status, condition) = (read.reader.status(), read.reader.condition());
     let consumer = server.and_then(|server| server.consumer);
     // Some of what was delivered may be on its way.
     let lag_messages = consumer.map(|consumer| consumer.pending + consumer.delivered.saturating_sub(status.delivered));
     SplitProgress {
         table: read.split.table.0,
         split: read.split.split.0.clone(),
-        reading: status.reading,
+        state: condition.state.as_str().to_owned(),
+        since_ns: since_1970_ns(condition.since),
+        reason: condition.reason().unwrap_or_default(),
         read_position: status.position.0,
         committed_position: status.committed.0,
         last_sequence: server.map(|server| server.stream_last.0.max(status.position.0.saturating_sub(1))),
@@ -82,7 +97,7 @@ impl Observed {
             ask.tick().await;
             let served = serving.borrow().clone();
             let splits = match &served {
-                Some(served) => progress_of(served).await,
+                Some(served) => progress_of(served, true).await,
                 None => Vec::new(),
             };
             let name =

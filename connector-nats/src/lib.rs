@@ -48,5 +48,5 @@ pub mod error;
 pub use error::Error;
 pub use options::{OptionError, Options};
 pub use preflight::{Preflight, preflight};
-pub use reader::{Batch, Control, Message, Progress, Reader, ReaderConfig};
+pub use reader::{Batch, Condition, Control, Message, Progress, Reader, ReaderConfig};
 pub use removal::remove_consumers;

@@ -36,25 +36,19 @@ impl Catalog {
         self.tables.values()
     }
 
-    /// What runs, and what does not any more; ordered by name.
-    pub(crate) fn jobs(&self) -> impl Iterator<Item = Job<'_>> {
-        self.tables().filter_map(|table| self.job(table))
-    }
-
     /// The job that keeps a relation up to date. Of a source there is one once it has failed: then nobody reads it for views.
     pub(crate) fn job<'a>(&'a self, table: &'a Table) -> Option<Job<'a>> {
         let source = table.declared.reads().and_then(|reads| self.by_id(reads.relation));
         let states = std::iter::once(&table.state).chain(source.map(|source| &source.state));
-        let error = states.into_iter().find_map(|state| match state {
-            JobState::Failed { error } => Some(error.as_str()),
+        let failure = states.into_iter().find_map(|state| match state {
+            JobState::Failed { error, since_ms } => Some(Failure { error, since_ms: *since_ms }),
             JobState::Running => None,
         });
         let kind = table.declared.kind;
-        if kind == RelationKind::Source && error.is_none() {
+        if kind == RelationKind::Source && failure.is_none() {
             return None;
         }
-        let state = if error.is_some() { "failed" } else { "running" };
-        Some(Job { id: table.id, name: &table.declared.name, kind: kind.as_str(), state, error })
+        Some(Job { name: &table.declared.name, kind: kind.as_str(), failure })
     }
 
     /// The views that read a relation, ordered by name.
@@ -63,17 +57,22 @@ impl Catalog {
     }
 }
 
-/// A job as users see it.
+/// A job as the catalog knows it. Its condition is asked for elsewhere, see [`crate::jobs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Job<'a> {
-    pub(crate) id: TableId,
     pub(crate) name: &'a str,
     /// What it keeps up to date.
     pub(crate) kind: &'static str,
-    /// `running` or `failed`.
-    pub(crate) state: &'static str,
-    /// Why it failed.
-    pub(crate) error: Option<&'a str>,
+    /// Present if it has failed.
+    pub(crate) failure: Option<Failure<'a>>,
+}
+
+/// Why a job failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure<'a> {
+    pub(crate) error: &'a str,
+    /// In milliseconds since 1970; absent if an older version noted it.
+    pub(crate) since_ms: Option<u64>,
 }
 
 /// The newest catalog that this frontend has seen. Cheap to clone.

@@ -12,6 +12,7 @@ use weir_proto as proto;
 use crate::bind::is_secret;
 use crate::catalog::Catalog;
 use crate::error::Error;
+use crate::jobs::{self, Job};
 use crate::meta::Cluster;
 use crate::parser::{Statement, redact};
 use crate::session::Variables;
@@ -25,7 +26,7 @@ static FINDINGS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["topic", "
 static TABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name"]));
 static CREATE_TABLE: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name", "Create Sql"]));
 static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name", "Type", "Is Hidden", "Description"]));
-static JOBS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Id", "Name", "Kind", "State", "Error"]));
+static JOBS: LazyLock<SchemaRef> = LazyLock::new(|| jobs::schema(["Id", "Name", "Kind", "State", "Since", "Reason"]));
 static CLUSTER: LazyLock<SchemaRef> =
     LazyLock::new(|| text_schema(&["Id", "Role", "Addr", "State", "Slots", "Term", "Epoch", "Error"]));
 static VARIABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["name", "setting"]));
@@ -80,13 +81,9 @@ pub(crate) fn columns(table: &Table) -> Result<RecordBatch, Error> {
     batch(&COLUMNS, rows.chain(key))
 }
 
-/// `SHOW JOBS`: what runs, and what does not any more and why.
-pub(crate) fn jobs(catalog: &Catalog) -> Result<RecordBatch, Error> {
-    let rows = catalog.jobs().map(|job| {
-        let cells = [job.id.to_string(), job.name.to_owned(), job.kind.to_owned(), job.state.to_owned()];
-        cells.into_iter().map(Some).chain([job.error.map(str::to_owned)]).collect()
-    });
-    batch(&JOBS, rows)
+/// `SHOW JOBS`: what runs, and what does not, since when and why.
+pub(crate) fn jobs(jobs: &[Job]) -> Result<RecordBatch, Error> {
+    jobs::batch(&JOBS, jobs)
 }
 
 /// `SHOW CLUSTER`.

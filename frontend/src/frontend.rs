@@ -19,6 +19,7 @@ use crate::catalog::{Catalog, CatalogCache};
 use crate::commands;
 use crate::config::Config;
 use crate::error::{Error, sqlstate};
+use crate::jobs::Jobs;
 use crate::meta::Meta;
 use crate::metrics::Metrics;
 use crate::parser::{
@@ -37,6 +38,7 @@ pub(crate) struct Frontend {
     pub(crate) meta: Arc<Meta>,
     pub(crate) cache: CatalogCache,
     pub(crate) snapshots: Snapshots,
+    pub(crate) jobs: Arc<Jobs>,
     pub(crate) planner: Planner,
     pub(crate) threads: QueryThreads,
     pub(crate) metrics: Metrics,
@@ -131,9 +133,13 @@ impl Frontend {
     pub(crate) fn new(config: Config) -> Result<Frontend, Error> {
         let meta = Arc::new(Meta::new(&config.meta_addrs)?);
         let cache = CatalogCache::default();
+        let planner = Planner::new(&config, cache.clone())?;
+        let (nodes, retry_max) = (Arc::clone(&planner.nodes), config.retry_max());
+        let jobs = Arc::new(Jobs { meta: Arc::clone(&meta), nodes, retry_max });
         Ok(Frontend {
             snapshots: Snapshots::new(Arc::clone(&meta), cache.clone()),
-            planner: Planner::new(&config, cache.clone())?,
+            planner: planner.with_jobs(Arc::clone(&jobs)),
+            jobs,
             threads: QueryThreads::new()?,
             metrics: Metrics::new(),
             config,
@@ -292,7 +298,7 @@ impl Frontend {
                 let catalog = self.newest_catalog(limits).await?;
                 show(commands::columns(find(&catalog, parsed, name)?)?)
             }
-            Statement::ShowJobs => show(commands::jobs(&*self.newest_catalog(limits).await?)?),
+            Statement::ShowJobs => show(commands::jobs(&self.jobs.list(deadline).await?)?),
             Statement::ShowCluster => show(commands::cluster(&self.meta.cluster(deadline).await?)?),
             Statement::ShowVariable(name) => show(commands::variable(name, &session.variables())?),
             Statement::ShowAll => show(commands::variables(&session.variables())?),

@@ -34,6 +34,7 @@ mod bind;
 mod meta;
 
 mod catalog;
+mod jobs;
 mod snapshot;
 
 mod functions;

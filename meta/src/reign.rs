@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rand::Rng;
 use tokio::net::TcpListener;
@@ -170,6 +170,7 @@ impl Meta {
         let core = Coordinator::new(
             state::Config {
                 state_prefix: format!("state/{}-{id}", self.config.cluster),
+                began: SystemTime::now(),
                 barrier_interval: self.config.barrier_interval,
                 settle: SETTLE,
                 grace: self.config.lease_ttl,

@@ -154,6 +154,7 @@ impl Term {
             routes: self.routes.clone(),
             cluster: self.environment.cluster.clone(),
             compiler: Arc::clone(&self.environment.compiler),
+            store: self.environment.store.clone(),
         }
     }
 

@@ -79,13 +79,19 @@ struct Said {
 impl Health {
     /// What is wrong now, if it is worth telling.
     pub fn trouble(&self) -> Option<String> {
+        self.lasting_trouble().map(|(trouble, _)| trouble)
+    }
+
+    /// As [`Health::trouble`], with when it began.
+    pub fn lasting_trouble(&self) -> Option<(String, Instant)> {
         // Whoever cannot write is told that first: it is what keeps epochs from being committed.
         let trouble = |way: &Way| {
             let outage = way.outage()?;
-            outage.as_ref().filter(|outage| outage.is_notable(Instant::now())).map(|outage| outage.error.clone())
+            let notable = outage.as_ref().filter(|outage| outage.is_notable(Instant::now()));
+            notable.map(|outage| (outage.error.clone(), outage.since))
         };
-        let error = trouble(&self.0.write).or_else(|| trouble(&self.0.read))?;
-        Some(format!("the object store cannot be used: {error}"))
+        let (error, since) = trouble(&self.0.write).or_else(|| trouble(&self.0.read))?;
+        Some((format!("the object store cannot be used: {error}"), since))
     }
 
     /// What the last failed request met with, whether or not it is worth telling.

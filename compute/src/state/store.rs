@@ -5,7 +5,7 @@
 //! `memory://` lives as long as the [`Store`] and its clones.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
@@ -132,6 +132,11 @@ impl Store {
     /// What keeps the store from doing what it is asked, if it is worth telling.
     pub fn trouble(&self) -> Option<String> {
         self.health.trouble()
+    }
+
+    /// As [`Store::trouble`], with when it began.
+    pub fn lasting_trouble(&self) -> Option<(String, Instant)> {
+        self.health.lasting_trouble()
     }
 
     /// What the last failed request met with, as long as none has succeeded since.

@@ -6,10 +6,11 @@
 //! two pull requests.
 //!
 //! What is logged: recoveries that operation brings along (a lost connection, a restarted server, an incomplete
-//! delivery) at INFO, at most one line each half second; reading that has not resumed after half a minute, with what
-//! stands in its way, and messages that are lost to the stream, at WARN.
+//! delivery) at INFO, at most one line each half second; a split whose condition stays bad (see [`outage`]), once for each
+//! state, with the reason, and messages that are lost to the stream, at WARN.
 
 mod build;
+mod condition;
 mod fetch;
 mod intake;
 mod outage;
@@ -27,6 +28,7 @@ use weir_common::ids::{Sequence, SplitId};
 use weir_common::task::{Group, OnFailure};
 
 pub use async_nats::{HeaderMap, HeaderValue, Subject};
+pub use condition::Condition;
 use status::Gauges;
 pub use status::Status;
 use task::Task;
@@ -109,6 +111,7 @@ pub struct Control {
     commit: Arc<watch::Sender<Commit>>,
     checkpoint: Arc<Notify>,
     gauges: Arc<Gauges>,
+    condition: watch::Receiver<Condition>,
     failure: watch::Receiver<Option<String>>,
     stream: String,
     server: watch::Receiver<Option<Server>>,
@@ -152,20 +155,25 @@ impl Reader {
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
         let (commit, commits) = watch::channel(Commit { position: config.position, count: 0 });
         let (failure, failed) = watch::channel(None);
+        let (condition, conditions) = watch::channel(Condition::begin());
         let (server, whereabouts) = watch::channel(None);
         let control = Control {
             commit: Arc::new(commit),
             checkpoint: Arc::new(Notify::new()),
             gauges: Arc::new(Gauges::new(config.position)),
+            condition: conditions,
             failure: failed,
             stream: config.options.stream.clone(),
             server: whereabouts,
         };
         let (checkpoint, gauges) = (Arc::clone(&control.checkpoint), Arc::clone(&control.gauges));
-        let handles = task::Handles { out, commits, checkpoint, gauges, failure, server };
+        let handles = task::Handles { out, commits, checkpoint, gauges, condition, failure, server };
         let task_cancel = cancel.clone();
         group.spawn("reader", OnFailure::StopGroup, async move {
-            Task::start(config, handles, task_cancel).await?.run().await
+            match Task::start(config, handles, task_cancel).await {
+                Some(task) => task.run().await,
+                None => Ok(()),
+            }
         });
         Reader { batches, control, _stop: cancel.drop_guard() }
     }
@@ -236,6 +244,11 @@ impl Control {
     /// How far the reader is.
     pub fn status(&self) -> Status {
         self.gauges.snapshot()
+    }
+
+    /// The split's condition, without asking the server.
+    pub fn condition(&self) -> Condition {
+        self.condition.borrow().clone()
     }
 
     /// Asks the server, which answers by the leaders of stream and consumer.

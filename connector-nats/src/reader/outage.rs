@@ -1,11 +1,13 @@
 //! When a reader's trouble is worth a line in the log: never silent, never a flood. Pure.
 
+use weir_common::condition::SplitState;
+
 use crate::delivery::Millis;
 
-/// Trouble that lasts this long is no longer what operation brings along.
+/// A lost connection that lasts this long is no longer what operation brings along.
 const LASTING_MS: Millis = 30_000;
-/// Lines about trouble that goes on are this far apart.
-const REPEAT_MS: Millis = 30_000;
+/// Trouble that somebody has to mend rarely passes by itself within this time.
+const PATIENCE_MS: Millis = 5_000;
 /// Lines about recoveries are this far apart.
 const RECOVERY_MS: Millis = 500;
 /// Lines about what the server denies are this far apart.
@@ -35,36 +37,59 @@ impl Spacing {
     }
 }
 
-/// A time without reading, and the lines about it.
+/// A time in which the split is not read as it should be, and the lines about it: one warning for each state that lasts.
 #[derive(Clone, Debug)]
 pub(super) struct Outage {
+    state: SplitState,
+    /// When the state began.
+    since: Millis,
+    /// When the split was last read as it should be.
     began: Option<Millis>,
-    reported: Option<Millis>,
+    /// The state that was warned of last.
+    warned: Option<SplitState>,
     recoveries: Spacing,
 }
 
 impl Outage {
     pub(super) fn new() -> Outage {
-        Outage { began: None, reported: None, recoveries: Spacing::new(RECOVERY_MS) }
+        Outage {
+            state: SplitState::Reading,
+            since: 0,
+            began: None,
+            warned: None,
+            recoveries: Spacing::new(RECOVERY_MS),
+        }
     }
 
-    /// Reading stands still; the first call of several counts.
-    pub(super) fn begin(&mut self, now: Millis) {
+    /// Takes note of the split's state. Returns how long the trouble lasted, if this ends one that was warned of.
+    pub(super) fn observe(&mut self, now: Millis, state: SplitState) -> Option<Millis> {
+        if state != self.state {
+            (self.state, self.since) = (state, now);
+        }
+        if state == SplitState::Reading {
+            return self.end(now);
+        }
         self.began.get_or_insert(now);
+        None
     }
 
-    /// Reading goes on; how long it stood still, if a warning had been due.
+    /// Reading goes on; how long it stood still, if that was warned of.
     pub(super) fn end(&mut self, now: Millis) -> Option<Millis> {
-        let warned = self.reported.take().is_some();
+        let warned = self.warned.take().is_some();
         self.began.take().filter(|_| warned).map(|began| now - began)
     }
 
-    /// How long reading has stood still, if a warning is due.
+    /// How long the trouble has lasted, if a warning is due.
     pub(super) fn warning(&mut self, now: Millis) -> Option<Millis> {
         let lasted = now - self.began?;
-        let due = lasted >= LASTING_MS && self.reported.is_none_or(|reported| now >= reported + REPEAT_MS);
+        let patience = if self.state == SplitState::Disconnected { LASTING_MS } else { PATIENCE_MS };
+        let due = match self.warned {
+            // Whatever the states are that take turns.
+            None => now >= self.since + patience || lasted >= LASTING_MS,
+            Some(warned) => warned != self.state && now >= self.since + patience,
+        };
         due.then(|| {
-            self.reported = Some(now);
+            self.warned = Some(self.state);
             lasted
         })
     }
@@ -80,18 +105,42 @@ mod tests {
     use super::*;
 
     #[test]
-    fn short_trouble_is_not_warned_of_and_long_trouble_is_repeated() {
+    fn a_lost_connection_is_warned_of_once_if_it_lasts() {
         let mut outage = Outage::new();
-        outage.begin(1000);
-        outage.begin(2000);
+        outage.observe(1000, SplitState::Disconnected);
+        outage.observe(2000, SplitState::Disconnected);
         assert_eq!(outage.warning(30_999), None);
         assert_eq!(outage.warning(31_000), Some(30_000));
-        assert_eq!(outage.warning(40_000), None);
-        assert_eq!(outage.warning(61_000), Some(60_000));
-        assert_eq!(outage.end(62_000), Some(61_000));
-        assert_eq!(outage.warning(200_000), None);
-        outage.begin(1);
-        assert_eq!(outage.end(2), None);
+        assert_eq!(outage.warning(300_000), None);
+        assert_eq!(outage.observe(300_001, SplitState::Reading), Some(299_001));
+        assert_eq!(outage.warning(900_000), None);
+        outage.observe(900_000, SplitState::Disconnected);
+        assert_eq!(outage.observe(900_002, SplitState::Reading), None);
+    }
+
+    #[test]
+    fn what_somebody_has_to_mend_is_warned_of_soon_and_a_change_once_more() {
+        let mut outage = Outage::new();
+        outage.observe(0, SplitState::Disconnected);
+        outage.observe(1000, SplitState::Stalled);
+        assert_eq!(outage.warning(5_999), None);
+        assert_eq!(outage.warning(6_000), Some(6_000));
+        outage.observe(7_000, SplitState::Stopped);
+        assert_eq!(outage.warning(7_000), None);
+        assert_eq!(outage.warning(12_000), Some(12_000));
+        assert_eq!(outage.warning(20_000), None);
+        assert_eq!(outage.end(21_000), Some(21_000));
+    }
+
+    #[test]
+    fn states_that_take_turns_are_warned_of_together() {
+        let mut outage = Outage::new();
+        let states = [SplitState::Disconnected, SplitState::Stalled];
+        let turns = (0..40).filter(|second| {
+            outage.observe(second * 1000, states[usize::from(second % 2 == 0)]);
+            outage.warning(second * 1000).is_some()
+        });
+        assert_eq!(turns.collect::<Vec<_>>(), [30]);
     }
 
     #[test]

@@ -15,16 +15,20 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use weir_common::condition::SplitState;
+use weir_common::error::{Kind, chain};
 use weir_common::ids::Sequence;
+use weir_common::rpc;
 
 use super::build::{Known, Live, Outcome, Standing};
+use super::condition::{self, Condition, Trouble};
 use super::intake::{Arrival, understand};
 use super::outage::{DENIAL_MS, Outage, Spacing};
 use super::status::{Gauges, Status};
 use super::throttle::Throttle;
 use super::{Batch, Commit, Message, ReaderConfig, Server};
 use crate::api::Api;
-use crate::connect::{self, Link};
+use crate::connect::{self, Connection, Link};
 use crate::delivery::{Action, Delivery, Event, Incarnation, Millis, Pace, Reason, Token, Verdict};
 use crate::error::Error;
 use crate::reply::Delivered;
@@ -38,6 +42,8 @@ const BATCH_BYTES: usize = 4 << 20;
 const GUARD_KEPT_MS: Millis = 10_000;
 /// How often the task looks around when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
+/// Options that cannot be used are tried again this often.
+const UNUSABLE_PAUSE: Duration = Duration::from_secs(1);
 /// Silence is two heartbeats and a half. What waits for its acknowledgement takes 24 bytes a message, 24 MiB at most.
 const PACE: Pace =
     Pace { silence_ms: 2_500, rebuild_ms_min: 50, rebuild_ms_max: 2_000, refused_ms: 500, unacked_max: 1 << 20 };
@@ -48,6 +54,7 @@ pub(super) struct Handles {
     pub(super) commits: watch::Receiver<Commit>,
     pub(super) checkpoint: Arc<Notify>,
     pub(super) gauges: Arc<Gauges>,
+    pub(super) condition: watch::Sender<Condition>,
     /// Told once, if reading cannot go on for a reason that the user has to mend.
     pub(super) failure: watch::Sender<Option<String>>,
     pub(super) server: watch::Sender<Option<Server>>,
@@ -85,7 +92,7 @@ pub(super) struct Task {
     throttle: Throttle,
     outage: Outage,
     /// Why the newest attempt to build the consumer failed, while reading stands still.
-    obstacle: Option<String>,
+    obstacle: Option<Trouble>,
     denials: Spacing,
     /// Why the consumer was last built, retries aside.
     reason: Reason,
@@ -116,15 +123,15 @@ enum Woken {
 }
 
 impl Task {
-    pub(super) async fn start(
-        config: ReaderConfig,
-        handles: Handles,
-        cancel: CancellationToken,
-    ) -> Result<Task, Error> {
-        let connection = connect::connect_eventually(&config.options, &format!("weir {}", config.owner)).await?;
+    /// A task, as soon as the options can be used: until then the split's condition says why they cannot.
+    pub(super) async fn start(config: ReaderConfig, handles: Handles, cancel: CancellationToken) -> Option<Task> {
+        let connection = tokio::select! {
+            connection = usable(&config, &handles) => connection,
+            () = cancel.cancelled() => return None,
+        };
         let api = Api::new(connection.clone());
         handles.server.send_replace(Some(Server { api: api.clone(), consumer: None }));
-        Ok(Task {
+        Some(Task {
             started: Instant::now(),
             link: connection.link,
             api,
@@ -154,7 +161,7 @@ impl Task {
 
     /// Reads until cancelled, or until the handle is gone.
     pub(super) async fn run(mut self) -> Result<(), Error> {
-        self.outage.begin(0);
+        self.publish_condition();
         self.look_at_link().await;
         loop {
             match self.wait().await {
@@ -180,7 +187,7 @@ impl Task {
                 Woken::Tick => {
                     let listening = self.is_listening(self.now());
                     self.apply(Event::Tick { listening }).await;
-                    self.warn_of_outage();
+                    self.warn_of_trouble();
                 }
             }
         }
@@ -330,7 +337,6 @@ impl Task {
             self.unconfirmed = None;
             self.releasing = None;
             self.acks.clear();
-            self.outage.begin(self.now());
         }
         for action in std::mem::take(&mut self.actions) {
             self.perform(action).await;
@@ -423,12 +429,31 @@ impl Task {
         }
     }
 
-    fn warn_of_outage(&mut self) {
+    /// Warns of a condition that lasts, once for each state.
+    fn warn_of_trouble(&mut self) {
         if let Some(ms) = self.outage.warning(self.now()) {
-            let link = self.link.borrow();
-            let reason = if link.connected { self.obstacle.as_ref() } else { link.failure.as_ref() };
-            warn!(split = %self.config.split, outage_ms = ms, connected = link.connected, reason, "not reading");
+            let condition = self.handles.condition.borrow();
+            let (state, reason) = (condition.state.as_str(), condition.reason());
+            warn!(split = %self.config.split, outage_ms = ms, state, reason, "not reading");
         }
+    }
+
+    /// What keeps the split from being read as it should be.
+    fn trouble(&self) -> Option<Trouble> {
+        match self.delivery.is_reading() {
+            true => None,
+            false => Some(Trouble::not_reading(&self.link.borrow(), self.obstacle.as_ref())),
+        }
+    }
+
+    /// Lets others know the split's condition.
+    fn publish_condition(&mut self) {
+        let trouble = self.trouble();
+        let state = trouble.as_ref().map_or(SplitState::Reading, |trouble| trouble.state);
+        if let Some(outage_ms) = self.outage.observe(self.now(), state) {
+            info!(split = %self.config.split, outage_ms, "reading again");
+        }
+        condition::publish(&self.handles.condition, trouble);
     }
 
     /// Lets others ask the server of what is read.
@@ -447,6 +472,24 @@ impl Task {
         self.status.redelivered = counters.redelivered;
         self.status.rebuilds = counters.rebuilds;
         self.handles.gauges.store(self.status);
+        self.publish_condition();
+    }
+}
+
+/// A client with the reader's options. A file that is missing on this node, for instance, is looked for again.
+async fn usable(config: &ReaderConfig, handles: &Handles) -> Connection {
+    let name = format!("weir {}", config.owner);
+    loop {
+        let error = match connect::connect_eventually(&config.options, &name).await {
+            Ok(connection) => return connection,
+            Err(error) => chain(&error),
+        };
+        if handles.condition.borrow().trouble.as_ref().is_none_or(|before| before.message != error) {
+            warn!(split = %config.split, error, "not reading, because the options cannot be used");
+        }
+        let error = Arc::new(rpc::Error::new(Kind::User, error));
+        condition::publish(&handles.condition, Some(Trouble { state: SplitState::Stalled, error }));
+        tokio::time::sleep(UNUSABLE_PAUSE).await;
     }
 }
 

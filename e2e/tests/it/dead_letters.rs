@@ -63,7 +63,7 @@ fn bad_records_are_skipped_or_fail_the_job_if_the_table_says_so() {
         create_json(&mut sql, &nats, "TABLE failing", "n bigint", ", on_error = 'fail'").await?;
         let error = eventually("the job to fail", SOON, async || {
             let answer =
-                sql.query("SELECT error FROM weir_catalog.jobs WHERE name = 'failing' AND state = 'failed'").await?;
+                sql.query("SELECT reason FROM weir_catalog.jobs WHERE name = 'failing' AND state = 'failed'").await?;
             Ok(answer.rows.first().map(|row| row[0].clone().unwrap_or_default()))
         })
         .await?;

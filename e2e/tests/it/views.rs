@@ -317,7 +317,7 @@ fn a_view_whose_query_fails_stops_and_the_others_go_on() {
         wait_for(&mut sql, "SELECT n FROM inverse", 25, SOON).await?;
         publish_payloads(&nats, "events.a", &["{\"n\": 0}", "{\"n\": 5}"]).await?;
         wait_for(&mut sql, "SELECT count(*) FROM same", 3, LATE).await?;
-        let error = "SELECT error FROM weir_catalog.jobs WHERE name = 'inverse' AND kind = 'materialized view'";
+        let error = "SELECT reason FROM weir_catalog.jobs WHERE name = 'inverse' AND kind = 'materialized view'";
         eventually(error, SOON, async || {
             Ok(sql.value::<String>(error).await?.contains("division by zero").then_some(()))
         })
@@ -343,7 +343,7 @@ fn a_source_that_cannot_be_read_stops_its_views_until_it_is_altered() {
         wait_for(&mut sql, "SELECT count(*) FROM a", 1, SOON).await?;
         publish_payloads(&nats, "events.a", &["{\"n\": true}", "{\"n\": 2}"]).await?;
         let failed =
-            "SELECT count(*) FROM weir_catalog.jobs WHERE state = 'failed' AND error LIKE 'message 2 of stream%'";
+            "SELECT count(*) FROM weir_catalog.jobs WHERE state = 'failed' AND reason LIKE 'message 2 of stream%'";
         wait_for(&mut sql, failed, 3, SOON).await?;
         sql.query("ALTER SOURCE s CONNECTOR WITH (on_error = 'skip')").await?;
         for view in ["a", "b"] {

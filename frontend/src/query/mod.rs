@@ -14,6 +14,7 @@ mod explain;
 mod incremental;
 mod information;
 mod introspection;
+mod jobs;
 mod names;
 mod params;
 mod planner;

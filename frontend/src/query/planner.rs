@@ -27,7 +27,7 @@ use sqlparser::tokenizer::Location;
 
 use super::equality::Equality;
 use super::explain::Explain;
-use super::schema::{Database, PG_CATALOG, Roles};
+use super::schema::{Database, PG_CATALOG, Roles, is_jobs};
 use super::system::SystemCatalog;
 use super::threads::QueryThreads;
 use super::tools::Tools;
@@ -39,6 +39,7 @@ use crate::catalog::{Catalog, CatalogCache};
 use crate::config::Config;
 use crate::error::{Error, sqlstate};
 use crate::functions;
+use crate::jobs::Jobs;
 use crate::parser::{DATABASE, Parsed, SCHEMA, fold};
 use crate::scan::ComputeNodes;
 use crate::session::Session;
@@ -76,9 +77,10 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Whether it reads any table, so that it needs the newest catalog. It may not name it: `'t'::regclass` is looked up.
+    /// Whether it reads any table, so that it needs the newest catalog. It may not name it: `'t'::regclass` is looked up. Jobs
+    /// are shown also while there is no snapshot to be had.
     pub(crate) fn reads_tables(&self) -> bool {
-        !rewrite::tables(&self.rewritten).is_empty()
+        rewrite::tables(&self.rewritten).iter().any(|name| !is_jobs(name))
     }
 }
 
@@ -88,6 +90,8 @@ pub(crate) struct Planner {
     pg_catalog: Arc<dyn SchemaProvider>,
     /// Whom queries read from.
     pub(crate) nodes: Arc<ComputeNodes>,
+    /// Whom they ask about jobs, if there is a cluster.
+    jobs: Option<Arc<Jobs>>,
     tools: Tools,
 }
 
@@ -105,8 +109,14 @@ impl Planner {
             template: template(config)?,
             pg_catalog: Arc::new(SystemCatalog::new(cache)?),
             nodes: Arc::default(),
+            jobs: None,
             tools: Tools::new(),
         })
+    }
+
+    /// The same for the frontend of a cluster.
+    pub(crate) fn with_jobs(self, jobs: Arc<Jobs>) -> Planner {
+        Planner { jobs: Some(jobs), ..self }
     }
 
     /// The state in which a session's statement is planned and run: the catalog and, if it is to run, the snapshot.
@@ -123,7 +133,11 @@ impl Planner {
             }
             context.state()
         });
-        let mut config = template.config().clone().with_extension(Arc::clone(&self.nodes));
+        let mut config = template.config().clone();
+        config = config.with_extension(Arc::clone(&self.nodes));
+        if let Some(jobs) = &self.jobs {
+            config = config.with_extension(Arc::clone(jobs));
+        }
         if let Some(snapshot) = snapshot {
             config = config.with_extension(Arc::clone(snapshot));
         }

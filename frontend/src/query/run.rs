@@ -134,7 +134,7 @@ fn failures(prepared: &Prepared, catalog: &Catalog) -> Vec<Notice> {
     let jobs =
         tables.filter(|table| table.declared.kind != RelationKind::Source).filter_map(|table| catalog.job(table));
     let failed = jobs.filter_map(|job| {
-        let error = job.error?;
+        let error = job.failure?.error;
         let message = format!("{} \"{}\" has failed and is not kept up to date: {error}", job.kind, job.name);
         let hint = "its rows end where it stopped; mend the cause, then drop it and create it again";
         Some(Notice::warning(sqlstate::WARNING, message).with_hint(hint))

@@ -4,21 +4,20 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
-use datafusion::catalog::{CatalogProvider, CatalogProviderList, MemTable, SchemaProvider, TableProvider};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::TableType;
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 
+use sqlparser::ast::Ident;
 use weir_common::catalog::{RelationKind, Table};
-use weir_common::types::SqlType;
 
 use super::information::Information;
-use super::splits;
-use crate::catalog::{Catalog, CatalogCache, Job};
-use crate::parser::{DATABASE, SCHEMA};
+use super::{jobs, splits};
+use crate::catalog::{Catalog, CatalogCache};
+use crate::parser::{DATABASE, SCHEMA, fold};
 use crate::scan::ScannedTable;
 
 pub(super) const PG_CATALOG: &str = "pg_catalog";
@@ -125,10 +124,7 @@ impl SchemaProvider for System {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         match name {
-            JOBS => {
-                let rows = jobs(&self.0)?;
-                Ok(Some(Arc::new(MemTable::try_new(rows.schema(), vec![vec![rows]])?)))
-            }
+            JOBS => Ok(Some(Arc::new(jobs::table()?))),
             SPLITS => Ok(Some(Arc::new(splits::table(&self.0)?))),
             _ => Ok(None),
         }
@@ -139,24 +135,11 @@ impl SchemaProvider for System {
     }
 }
 
-/// `weir_catalog.jobs`.
-fn jobs(catalog: &Catalog) -> Result<RecordBatch> {
-    let jobs: Vec<Job> = catalog.jobs().collect();
-    let fields = vec![
-        SqlType::BigInt.field("id"),
-        SqlType::Varchar.field("name"),
-        SqlType::Varchar.field("kind"),
-        SqlType::Varchar.field("state"),
-        SqlType::Varchar.field("error"),
-    ];
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(Int64Array::from_iter_values(jobs.iter().map(|job| i64::from(job.id.0)))),
-        Arc::new(StringArray::from_iter_values(jobs.iter().map(|job| job.name))),
-        Arc::new(StringArray::from_iter_values(jobs.iter().map(|job| job.kind))),
-        Arc::new(StringArray::from_iter_values(jobs.iter().map(|job| job.state))),
-        Arc::new(StringArray::from_iter(jobs.iter().map(|job| job.error))),
-    ];
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+/// Whether a name, as it was written, is that of `weir_catalog.jobs`.
+pub(super) fn is_jobs(parts: &[Ident]) -> bool {
+    let folded: Vec<String> = parts.iter().map(fold).collect();
+    let names: Vec<&str> = folded.iter().map(String::as_str).collect();
+    matches!(names.as_slice(), [WEIR_CATALOG, JOBS]) || matches!(names.as_slice(), [DATABASE, WEIR_CATALOG, JOBS])
 }
 
 /// What the system catalogs list: always the newest tables that this frontend knows. Every statement that asks them

@@ -1,8 +1,11 @@
 //! `weir_catalog.splits`: how far what is read of NATS is, asked of the compute nodes whenever the view is read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use datafusion::arrow::array::{
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::error::{DataFusionError, Result};
@@ -10,7 +13,9 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures::future::try_join_all;
+use tokio::time::timeout;
 use weir_common::catalog::Source;
+use weir_common::error::Kind;
 use weir_common::ids::{SplitId, TableId};
 use weir_common::rpc;
 use weir_common::types::SqlType;
@@ -21,6 +26,9 @@ use crate::catalog::Catalog;
 use crate::error::Error;
 use crate::scan::ComputeNodes;
 use crate::snapshot::Snapshot;
+
+/// How long a compute node may take, which waits two seconds for NATS servers.
+const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A split, and the node that reads it.
 struct Row {
@@ -43,6 +51,8 @@ pub(super) fn table(catalog: &Arc<Catalog>) -> Result<StreamingTable> {
         ("subject", &text),
         ("node", &text),
         ("state", &text),
+        ("since", &SqlType::Timestamptz),
+        ("reason", &text),
         ("read_position", &number),
         ("committed_position", &number),
         ("last_sequence", &number),
@@ -88,9 +98,14 @@ async fn ask(context: &TaskContext) -> Result<Vec<Row>> {
     let asked = addresses.into_iter().map(|address| {
         let (snapshot, nodes) = (&snapshot, &nodes);
         async move {
-            let failed = |status: tonic::Status| DataFusionError::External(Box::new(rpc::Error::from(status)));
+            let failed = |error| DataFusionError::External(Box::new(error));
             let mut client = nodes.client(address, snapshot)?;
-            let answer = client.splits(SplitsRequest { term: Some(snapshot.term.into()) }).await.map_err(failed)?;
+            let request = SplitsRequest { term: Some(snapshot.term.into()), ask_servers: true };
+            let answer = timeout(NODE_TIMEOUT, client.splits(request)).await.map_err(|_| {
+                let message = format!("compute node {address} does not say how far its splits are");
+                failed(rpc::Error::new(Kind::Unavailable, message))
+            })?;
+            let answer = answer.map_err(|status| failed(status.into()))?;
             let splits = answer.into_inner().splits.into_iter();
             Ok::<_, DataFusionError>(splits.map(|progress| Row { node: address.to_owned(), progress }))
         }
@@ -109,12 +124,15 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
         let values = rows.iter().map(|row| of(&row.progress).and_then(|value| i64::try_from(value).ok()));
         Arc::new(Int64Array::from_iter(values))
     };
+    let since = rows.iter().map(|row| i64::try_from(row.progress.since_ns / 1000).ok());
     let columns = vec![
         text(&|row| declared(row).map(|declared| declared.name.clone())),
         text(&|row| Some(row.progress.split.clone())),
         text(&|row| declared(row).and_then(|declared| subject(declared.stream(), &row.progress.split))),
         text(&|row| Some(row.node.clone())),
-        text(&|row| Some(if row.progress.reading { "reading" } else { "disconnected" }.to_owned())),
+        text(&|row| Some(row.progress.state.clone())),
+        Arc::new(TimestampMicrosecondArray::from_iter(since).with_timezone("UTC")),
+        text(&|row| Some(row.progress.reason.clone()).filter(|reason| !reason.is_empty())),
         number(&|split| Some(split.read_position)),
         number(&|split| Some(split.committed_position)),
         number(&|split| split.last_sequence),

@@ -21,11 +21,20 @@ pub(crate) struct ComputeNodes(Mutex<HashMap<String, Channel>>);
 impl ComputeNodes {
     /// The client of the node at an address; connections to nodes that the snapshot does not name are closed.
     pub(crate) fn client(&self, address: &str, snapshot: &Snapshot) -> Result<ComputeClient<TracedChannel>, Error> {
+        self.connect(address, |known| snapshot.slots.iter().any(|slot| slot.address == known))
+    }
+
+    /// As [`ComputeNodes::client`], with the addresses of all nodes.
+    pub(crate) fn client_among(&self, address: &str, all: &[&str]) -> Result<ComputeClient<TracedChannel>, Error> {
+        self.connect(address, |known| all.contains(&known))
+    }
+
+    fn connect(&self, address: &str, is_node: impl Fn(&str) -> bool) -> Result<ComputeClient<TracedChannel>, Error> {
         let mut channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = match channels.get(address) {
             Some(channel) => channel.clone(),
             None => {
-                channels.retain(|known, _| snapshot.slots.iter().any(|slot| slot.address == *known));
+                channels.retain(|known, _| is_node(known));
                 let channel = channel(address)?;
                 channels.insert(address.to_owned(), channel.clone());
                 channel

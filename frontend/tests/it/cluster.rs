@@ -74,6 +74,12 @@ pub(crate) struct State {
     pub(crate) placement: Option<Vec<(u32, u32)>>,
     pub(crate) notices: Vec<String>,
     pub(crate) flushes: u64,
+    /// What every compute node says of splits.
+    pub(crate) splits: proto::SplitsResponse,
+    /// Whether compute nodes say nothing when they are asked for splits.
+    pub(crate) silent: bool,
+    /// Whether the compute nodes are gone.
+    pub(crate) deserted: bool,
 }
 
 impl State {
@@ -382,10 +388,11 @@ impl Meta for Node {
         _request: Request<proto::ClusterRequest>,
     ) -> Result<Response<proto::ClusterResponse>, Status> {
         let state = self.lead()?;
+        let address = self.shared.computes.lock().expect("no panic")[0].to_string();
         let node = |id: &str, role: &str, at: &str, slots| proto::ClusterNode {
             id: id.to_owned(),
             role: role.to_owned(),
-            address: "127.0.0.1:1".to_owned(),
+            address: address.clone(),
             state: at.to_owned(),
             slots,
             trouble: if role == "compute" { "no object store".to_owned() } else { String::new() },
@@ -393,7 +400,10 @@ impl Meta for Node {
         Ok(Response::new(proto::ClusterResponse {
             term: Some(proto::TermId { term: state.term, nonce: 1 }),
             epoch: state.epoch,
-            nodes: vec![node("m", "meta", "leader", vec![]), node("c", "compute", "running", vec![0, 1])],
+            nodes: match state.deserted {
+                true => vec![node("m", "meta", "leader", vec![])],
+                false => vec![node("m", "meta", "leader", vec![]), node("c", "compute", "running", vec![0, 1])],
+            },
         }))
     }
 }
@@ -449,7 +459,14 @@ impl Compute for Node {
     }
 
     async fn splits(&self, _request: Request<proto::SplitsRequest>) -> Result<Response<proto::SplitsResponse>, Status> {
-        Ok(Response::new(proto::SplitsResponse::default()))
+        let (silent, splits) = {
+            let state = self.shared.state();
+            (state.silent, state.splits.clone())
+        };
+        if silent {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(splits))
     }
 }
 

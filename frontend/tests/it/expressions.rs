@@ -2,6 +2,9 @@
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use weir_common::catalog::SplitStart;
+use weir_common::ids::{Sequence, SplitId};
+use weir_proto::{SplitProgress, SplitsResponse, Trouble};
 
 use crate::cluster::Cluster;
 use crate::statements::{add_events, db_error, rows};
@@ -185,7 +188,55 @@ async fn jobs_are_shown() {
     add_events(&cluster.shared, 1);
     let client = cluster.client().await;
     let shown = rows(&client, "SHOW JOBS").await;
-    assert!(shown.ends_with("|events|table|running|NULL"), "{shown}");
+    assert!(shown.ends_with("|events|table|running|NULL|NULL"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_cannot_work_says_so() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 1);
+    let id = {
+        let mut state = cluster.shared.state();
+        let split = SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1), stream_created: None };
+        state.tables[0].splits.push(split);
+        state.catalog_version += 1;
+        state.tables[0].id.0
+    };
+    let client = cluster.client().await;
+    let sql = "SELECT name || '|' || state || '|' || coalesce(since::text, '-') || '|' || coalesce(reason, '-') \
+               FROM weir_catalog.jobs";
+    let says = async |split: (&str, u64, &str)| {
+        let (state, since_s, reason) = split;
+        let split = SplitProgress {
+            table: id,
+            split: "S".to_owned(),
+            state: state.to_owned(),
+            since_ns: since_s * 1_000_000_000,
+            reason: reason.to_owned(),
+            ..SplitProgress::default()
+        };
+        cluster.shared.state().splits = SplitsResponse { splits: vec![split], trouble: None };
+        let from_view = rows(&client, sql).await;
+        let shown = rows(&client, "SHOW JOBS").await;
+        assert_eq!(shown.split('|').nth(3), from_view.split('|').nth(1), "{shown}, {from_view}");
+        from_view
+    };
+    assert_eq!(says(("reading", 60, "")).await, "events|running|1970-01-01 00:01:00+00|-");
+    let missing = "stream \"S\" does not exist";
+    assert_eq!(says(("stalled", 60, missing)).await, format!("events|stalled|1970-01-01 00:01:00+00|{missing}"));
+    cluster.shared.state().splits.splits.clear();
+    assert_eq!(rows(&client, sql).await, "events|stalled|-|no compute node reads it");
+    cluster.shared.state().splits.trouble = Some(Trouble { reason: "no bucket".to_owned(), since_ns: 0 });
+    assert!(rows(&client, sql).await.ends_with("no compute node reads it"));
+
+    // A node that does not answer is named, after a bounded time.
+    cluster.shared.state().silent = true;
+    let answer = rows(&client, sql).await;
+    assert!(answer.starts_with("events|unknown|-|compute node 127.0.0.1:"), "{answer}");
+    assert!(answer.ends_with("does not answer: nothing for 3 seconds"), "{answer}");
+    // No node at all, and no snapshot to be had, is an answer too.
+    cluster.shared.state().deserted = true;
+    assert_eq!(rows(&client, sql).await, "events|stalled|-|there is no compute node");
 }
 
 #[tokio::test(flavor = "multi_thread")]

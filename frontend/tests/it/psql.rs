@@ -185,7 +185,7 @@ async fn it_says_that_a_table_has_failed() {
     {
         let mut state = cluster.shared.state();
         state.catalog_version += 1;
-        state.tables[0].state = JobState::Failed { error: "the stream is gone".to_owned() };
+        state.tables[0].state = JobState::Failed { error: "the stream is gone".to_owned(), since_ms: Some(86_400_000) };
     }
     let Some((out, err)) = psql(&cluster, &["-A", "-t", "-c", "SELECT count(*) FROM events"]).await else { return };
     assert_eq!(out, "2\n");
@@ -194,11 +194,11 @@ async fn it_says_that_a_table_has_failed() {
         "WARNING:  table \"events\" has failed and is not kept up to date: the stream is gone\n\
          HINT:  its rows end where it stopped; mend the cause, then drop it and create it again\n"
     );
-    let jobs = "SELECT name, kind, state, error FROM weir_catalog.jobs";
+    let jobs = "SELECT name, kind, state, since, reason FROM weir_catalog.jobs";
     let (out, err) = psql(&cluster, &["-A", "-t", "-c", jobs]).await.expect("psql is there");
-    assert_eq!((out.as_str(), err.as_str()), ("events|table|failed|the stream is gone\n", ""));
+    assert_eq!((out.as_str(), err.as_str()), ("events|table|failed|1970-01-02 00:00:00+00|the stream is gone\n", ""));
     let (out, _) = psql(&cluster, &["-A", "-t", "-c", "SHOW JOBS"]).await.expect("psql is there");
-    assert!(out.ends_with("|events|table|failed|the stream is gone\n"), "{out}");
+    assert!(out.ends_with("|events|table|failed|1970-01-02 00:00:00+00|the stream is gone\n"), "{out}");
     let quiet = ["-c", "SET client_min_messages = error", "-c", "SELECT count(*) FROM events"];
     let (_, err) = psql(&cluster, &quiet).await.expect("psql is there");
     assert_eq!(err, "");

@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -32,6 +32,8 @@ pub struct Config {
     /// Where slot databases lie, relative to the state URL. No other cluster has its databases there: those that this one
     /// does not know are deleted.
     pub state_prefix: String,
+    /// The wall clock's time at which the core's own begins, for what people read.
+    pub began: SystemTime,
     /// How often a barrier is injected when nobody asks for one.
     pub barrier_interval: Duration,
     /// How long a change of the nodes is left to settle before a term is made for it.
@@ -53,6 +55,13 @@ struct Node {
     address: String,
     parallelism: usize,
     leaving: bool,
+}
+
+/// Why a job is to be marked failed.
+#[derive(Clone, Debug)]
+struct Failure {
+    error: String,
+    at: Time,
 }
 
 #[derive(Debug)]
@@ -132,7 +141,7 @@ pub struct Coordinator {
     /// Those who wait for a term that is placed after they came: while one runs, that is a planned change.
     altered: Vec<Waiter>,
     /// Jobs to be marked failed by the next claim.
-    failing: BTreeMap<TableId, String>,
+    failing: BTreeMap<TableId, Failure>,
     pins: Pins,
     actions: Vec<Action>,
 }
@@ -377,9 +386,11 @@ impl Coordinator {
         self.attempts += 1;
         self.changed = None;
         self.expected.clear();
-        let mark = |(table, error): (&TableId, &String)| {
-            let table = self.tables.get(table)?;
-            Some(Arc::new(Table { state: JobState::Failed { error: error.clone() }, ..(**table).clone() }))
+        let mark = |(table, failure): (&TableId, &Failure)| {
+            let (table, Failure { error, at }) = (self.tables.get(table)?, failure.clone());
+            let at = (self.config.began + at).duration_since(UNIX_EPOCH).ok();
+            let since_ms = at.and_then(|at| u64::try_from(at.as_millis()).ok());
+            Some(Arc::new(Table { state: JobState::Failed { error, since_ms }, ..(**table).clone() }))
         };
         let failed: Vec<_> = self.failing.iter().filter_map(mark).take(FAILED_MAX).collect();
         let head = Head { term, ..self.durable.head.clone() };
@@ -456,7 +467,7 @@ impl Coordinator {
 
     fn job_failed(&mut self, term: TermId, table: TableId, error: String, now: Time) {
         if self.active().is_some_and(|active| active.id == term) && self.tables.contains_key(&table) {
-            self.failing.insert(table, error);
+            self.failing.insert(table, Failure { error, at: now });
             self.end_term(now);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use uuid::Uuid;
 use weir_common::catalog::{Encode, Input, JobState, NewTable, RelationKind, Source, SplitStart, Table};
@@ -30,6 +30,7 @@ impl Script {
     fn new(tables: &[Arc<Table>], expected: &[&str]) -> Script {
         let config = Config {
             state_prefix: "state/test".to_owned(),
+            began: UNIX_EPOCH + Duration::from_secs(1_000),
             barrier_interval: INTERVAL,
             settle: SETTLE,
             grace: Duration::from_secs(3),
@@ -255,7 +256,8 @@ fn a_table_whose_job_failed_has_no_part_in_the_next_term() {
     assert_eq!(failed, ["stop term 1 on a", "claim term 2 over epoch 1 and revision 2, t1 failed"]);
     assert_eq!(script.claimed(), ["start term 2 on a: 0=0..256 2/S@10"]);
     let stored = script.core.tables().next().map(|table| table.state.clone());
-    assert_eq!(stored, Some(JobState::Failed { error: "no such stream".to_owned() }));
+    let since_ms = Some(1_000_000 + u64::try_from(script.now.as_millis()).expect("seconds"));
+    assert_eq!(stored, Some(JobState::Failed { error: "no such stream".to_owned(), since_ms }));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use weir_common::error::chain;
 use weir_common::ids::Sequence;
 
 use super::super::build::{Attempt, Gap, Live, Outcome};
+use super::super::condition::Trouble;
 use super::super::fetch::Fetched;
 use super::super::{Batch, Message};
 use super::{Attempted, Task};
@@ -88,16 +89,16 @@ impl Task {
             // The machine waits for this attempt for ever: reading is over.
             Err(error) if self.is_fatal(&error) => {
                 self.handles.failure.send_replace(Some(chain(&error)));
+                self.obstacle = Some(Trouble::of(error));
+                self.publish_condition();
             }
             Err(error) => {
-                let error = chain(&error);
-                // What stays as it is, a stream that is gone for instance, is repeated by the warnings.
-                if self.obstacle.as_ref() != Some(&error)
-                    && let Some(suppressed) = self.outage.recovery(self.now())
-                {
-                    info!(%split, error, suppressed, "cannot build the consumer, trying again");
+                let trouble = Trouble::of(error);
+                let is_news = self.obstacle.as_ref().is_none_or(|before| before.error != trouble.error);
+                if is_news && let Some(suppressed) = self.outage.recovery(self.now()) {
+                    info!(%split, error = trouble.error.message, suppressed, "cannot build the consumer, trying again");
                 }
-                self.obstacle = Some(error);
+                self.obstacle = Some(trouble);
                 self.apply(Event::BuildFailed { incarnation }).await;
             }
         }
@@ -107,7 +108,7 @@ impl Task {
     fn void(&mut self, (_, known, result): Attempted) {
         self.known = known;
         if let Err(error) = result {
-            self.obstacle = Some(chain(&error));
+            self.obstacle = Some(Trouble::of(error));
         }
     }
 

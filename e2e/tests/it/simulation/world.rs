@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -306,6 +306,7 @@ impl World {
         self.statistics.depositions += u64::from(!self.leaders.is_empty());
         let config = Config {
             state_prefix: "state".to_owned(),
+            began: UNIX_EPOCH,
             barrier_interval: CONFIG_INTERVAL,
             settle: Duration::from_millis(20),
             grace: Duration::from_millis(50),

@@ -1,0 +1,219 @@
+//! Jobs and their conditions: which run, which do not, since when and why.
+//!
+//! Owns asking for it: the catalog and the nodes from meta, the conditions of splits from every compute node of the running
+//! term. Needs no snapshot, so it answers while no term runs, too. Invariant: a compute node that does not answer delays the
+//! answer by a bounded time, and is named in it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use futures::future::join_all;
+use tokio::time::{Instant, sleep, timeout};
+use weir_common::catalog::Table;
+use weir_common::condition::{Condition, JobState, SplitState, of_job};
+use weir_common::error::Kind;
+use weir_common::ids::{SplitId, TableId, TermId};
+use weir_common::rpc;
+use weir_common::types::SqlType;
+use weir_proto::{SplitsRequest, SplitsResponse};
+
+use crate::catalog::Catalog;
+use crate::error::Error;
+use crate::meta::{Cluster, Meta};
+use crate::scan::ComputeNodes;
+
+/// How long a compute node may take to say how its splits are doing. It asks nobody else.
+const NODE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long the answers are asked for again while terms change.
+const TERM_PATIENCE: Duration = Duration::from_secs(2);
+/// The pause before.
+const TERM_PAUSE: Duration = Duration::from_millis(50);
+
+/// A job as users see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Job {
+    pub(crate) id: TableId,
+    pub(crate) name: String,
+    /// What it keeps up to date.
+    pub(crate) kind: &'static str,
+    pub(crate) condition: Condition<JobState>,
+}
+
+/// Whom to ask. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Jobs {
+    pub(crate) meta: Arc<Meta>,
+    pub(crate) nodes: Arc<ComputeNodes>,
+    /// For how long meta is asked again while nobody leads.
+    pub(crate) retry_max: Duration,
+}
+
+/// What is known of the splits of a term.
+#[derive(Debug, Default)]
+struct Known {
+    splits: HashMap<(TableId, SplitId), Condition<SplitState>>,
+    /// Why the splits are not known that are missing; absent: nobody reads those.
+    silence: Option<String>,
+    /// Why nobody reads what nobody reads.
+    idle: Option<String>,
+    /// What keeps a node from committing, and with it all others.
+    trouble: Option<(String, SystemTime)>,
+}
+
+impl Jobs {
+    /// Every job, ordered by name.
+    ///
+    /// # Errors
+    /// Unavailable, if no meta node leads until the deadline.
+    pub(crate) async fn list(&self, deadline: Instant) -> Result<Vec<Job>, Error> {
+        let catalog = self.meta.catalog(deadline).await?;
+        let known = self.ask(deadline).await?;
+        let now = SystemTime::now();
+        Ok(catalog.tables().filter_map(|table| job(&catalog, table, &known, now)).collect())
+    }
+
+    /// Asks the nodes of the running term, and once more if that ends meanwhile.
+    async fn ask(&self, deadline: Instant) -> Result<Known, Error> {
+        let began = Instant::now();
+        loop {
+            let cluster = self.meta.cluster(deadline).await?;
+            let known = self.ask_term(&cluster).await?;
+            match known {
+                Some(known) if known.idle.is_none() || began.elapsed() > TERM_PATIENCE => return Ok(known),
+                None if began.elapsed() > TERM_PATIENCE => {
+                    let idle = Some("the compute nodes begin a new term".to_owned());
+                    return Ok(Known { idle, ..Known::default() });
+                }
+                _ => sleep(TERM_PAUSE).await,
+            }
+        }
+    }
+
+    /// What the nodes of a term say; nothing if it has ended.
+    async fn ask_term(&self, cluster: &Cluster) -> Result<Option<Known>, Error> {
+        let compute: Vec<_> = cluster.nodes.iter().filter(|node| node.role == "compute").collect();
+        let running = compute.iter().filter(|node| node.state == "running");
+        let addresses: Vec<&str> = running.map(|node| node.address.as_str()).collect();
+        if addresses.is_empty() {
+            let troubles = compute.iter().map(|node| node.trouble.as_str()).find(|trouble| !trouble.is_empty());
+            let idle = match (compute.is_empty(), troubles) {
+                (true, _) => "there is no compute node".to_owned(),
+                (false, Some(trouble)) => trouble.to_owned(),
+                (false, None) => "the compute nodes begin a new term".to_owned(),
+            };
+            return Ok(Some(Known { idle: Some(idle), ..Known::default() }));
+        }
+        let answers = join_all(addresses.iter().map(|address| self.ask_node(address, &addresses, cluster.term))).await;
+        let mut known = Known::default();
+        for (address, answer) in addresses.iter().zip(answers) {
+            match answer {
+                Ok(answer) => known.take(address, answer),
+                Err(error) if error.kind == Kind::Fenced => return Ok(None),
+                Err(error) => {
+                    known.silence.get_or_insert(format!("compute node {address} does not answer: {}", error.message));
+                }
+            }
+        }
+        Ok(Some(known))
+    }
+
+    async fn ask_node(&self, address: &str, named: &[&str], term: TermId) -> Result<SplitsResponse, Error> {
+        let mut node = self.nodes.client_among(address, named)?;
+        let request = SplitsRequest { term: Some(term.into()), ask_servers: false };
+        match timeout(NODE_TIMEOUT, node.splits(request)).await {
+            Ok(answer) => Ok(answer.map_err(rpc::Error::from)?.into_inner()),
+            Err(_) => {
+                let message = format!("nothing for {} seconds", NODE_TIMEOUT.as_secs());
+                Err(rpc::Error::new(Kind::Unavailable, message).into())
+            }
+        }
+    }
+}
+
+impl Known {
+    fn take(&mut self, address: &str, answer: SplitsResponse) {
+        for split in answer.splits {
+            let condition = Condition {
+                // A word of a newer version stands for trouble.
+                state: SplitState::parse(&split.state).unwrap_or(SplitState::Stalled),
+                since: Some(UNIX_EPOCH + Duration::from_nanos(split.since_ns)),
+                reason: Some(split.reason).filter(|reason| !reason.is_empty()),
+            };
+            self.splits.insert((TableId(split.table), SplitId(split.split)), condition);
+        }
+        if let Some(trouble) = answer.trouble {
+            let since = UNIX_EPOCH + Duration::from_nanos(trouble.since_ns);
+            self.trouble.get_or_insert((format!("compute node {address}: {}", trouble.reason), since));
+        }
+    }
+
+    /// The condition of a split of a relation. A view that is behind has a reading of its own, else it shares its source's.
+    fn condition(&self, table: &Table, split: &SplitId) -> Condition<SplitState> {
+        let read_for = [table.id, table.read()];
+        let found = read_for.into_iter().find_map(|id| self.splits.get(&(id, split.clone())));
+        let (state, reason) = match (found, &self.silence) {
+            (Some(condition), _) => return condition.clone(),
+            (None, Some(silence)) => (SplitState::Unknown, silence.clone()),
+            (None, None) => {
+                let idle = self.idle.clone().unwrap_or_else(|| "no compute node reads it".to_owned());
+                (SplitState::Unread, idle)
+            }
+        };
+        Condition { state, since: None, reason: Some(reason) }
+    }
+}
+
+/// The job of a relation, if it has one.
+fn job(catalog: &Catalog, table: &Table, known: &Known, now: SystemTime) -> Option<Job> {
+    let declared = catalog.job(table)?;
+    let condition = match declared.failure {
+        Some(failure) => Condition {
+            state: JobState::Failed,
+            since: failure.since_ms.map(|ms| UNIX_EPOCH + Duration::from_millis(ms)),
+            reason: Some(failure.error.to_owned()),
+        },
+        None => {
+            let splits = table.splits.iter().map(|start| &start.split);
+            let splits: Vec<_> = splits.map(|split| (split.clone(), known.condition(table, split))).collect();
+            of_job(&splits, known.trouble.as_ref(), now)
+        }
+    };
+    Some(Job { id: table.id, name: declared.name.to_owned(), kind: declared.kind, condition })
+}
+
+/// The columns of jobs: of `weir_catalog.jobs`, or those of `SHOW JOBS`, which are called as in RisingWave.
+pub(crate) fn schema(names: [&str; 6]) -> SchemaRef {
+    let [id, name, kind, state, since, reason] = names;
+    let text = |name| SqlType::Varchar.field(name);
+    let fields = vec![
+        SqlType::BigInt.field(id),
+        text(name),
+        text(kind),
+        text(state),
+        SqlType::Timestamptz.field(since),
+        text(reason),
+    ];
+    Arc::new(Schema::new(fields))
+}
+
+/// Jobs as rows.
+///
+/// # Errors
+/// Never, as the columns are those of the schema.
+pub(crate) fn batch(schema: &SchemaRef, jobs: &[Job]) -> Result<RecordBatch, Error> {
+    let micros = |time: SystemTime| i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok();
+    let text = |of: fn(&Job) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(jobs.iter().map(of))) };
+    let since = jobs.iter().map(|job| job.condition.since.and_then(micros));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(Int64Array::from_iter_values(jobs.iter().map(|job| i64::from(job.id.0)))),
+        text(|job| &job.name),
+        text(|job| job.kind),
+        text(|job| job.condition.state.as_str()),
+        Arc::new(TimestampMicrosecondArray::from_iter(since).with_timezone("UTC")),
+        Arc::new(StringArray::from_iter(jobs.iter().map(|job| job.condition.reason.as_deref()))),
+    ];
+    RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| Error::internal(error.to_string()))
+}
