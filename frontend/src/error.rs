@@ -23,10 +23,12 @@ pub(crate) mod sqlstate {
     pub(crate) const INVALID_DATETIME_FORMAT: &str = "22007";
     pub(crate) const DATETIME_FIELD_OVERFLOW: &str = "22008";
     pub(crate) const INVALID_TEXT_REPRESENTATION: &str = "22P02";
+    pub(crate) const INVALID_ESCAPE_SEQUENCE: &str = "22025";
     pub(crate) const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
     pub(crate) const INVALID_BINARY_REPRESENTATION: &str = "22P03";
     pub(crate) const DATA_EXCEPTION: &str = "22000";
     pub(crate) const ACTIVE_SQL_TRANSACTION: &str = "25001";
+    pub(crate) const READ_ONLY_SQL_TRANSACTION: &str = "25006";
     pub(crate) const NO_ACTIVE_SQL_TRANSACTION: &str = "25P01";
     pub(crate) const ARRAY_SUBSCRIPT_ERROR: &str = "2202E";
     pub(crate) const IN_FAILED_SQL_TRANSACTION: &str = "25P02";

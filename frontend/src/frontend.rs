@@ -24,11 +24,11 @@ use crate::meta::Meta;
 use crate::metrics::Metrics;
 use crate::parser::{
     self, Alter, CopyFormat, CreateTable, CreateView, Declare, Encoding, Execute, Fetch, Format, Parsed, Statement,
-    TableName,
+    TableName, TransactionModes,
 };
 use crate::protobuf;
 use crate::query::{self, Columns, Draft, Planner, Prepared, QueryThreads, ResultSet};
-use crate::session::{Change, Limits, Session, SqlCursor, Variables};
+use crate::session::{Change, Limits, Session, SqlCursor, Variables, is_of_transaction};
 use crate::snapshot::{Snapshot, Snapshots};
 
 /// The parts of a frontend.
@@ -72,7 +72,7 @@ pub(crate) enum Answer {
         notices: Vec<Notice>,
         changes: Vec<Change>,
     },
-    Begin,
+    Begin(TransactionModes),
     Commit,
     Rollback,
     RollbackTo(String),
@@ -263,6 +263,7 @@ impl Frontend {
     }
 
     async fn command(&self, session: &Arc<Session>, limits: &Limits, parsed: &Parsed) -> Result<Answer, Error> {
+        check_read_only(session, &parsed.statement)?;
         let deadline = limits.retry_until(self.config.retry_max());
         let show = |batch| Ok(Answer::Rows(ResultSet::ready("SHOW", batch)));
         match &parsed.statement {
@@ -307,6 +308,9 @@ impl Frontend {
                 Ok(done("FLUSH"))
             }
             Statement::Set { name, value, is_local, location } => {
+                if is_of_transaction(name) {
+                    settled(session, name, value.as_deref()).map_err(|error| error.at(parsed.position(*location)))?;
+                }
                 let mut variables = session.variables();
                 let set = if *is_local { Variables::set_local } else { Variables::set };
                 let change = set(&mut variables, name, value.as_deref());
@@ -322,7 +326,8 @@ impl Frontend {
             Statement::ResetAll => {
                 Ok(Answer::Done { tag: "RESET".into(), notices: Vec::new(), changes: session.variables().reset() })
             }
-            Statement::Begin => Ok(Answer::Begin),
+            Statement::SetTransaction { modes, of_session } => set_transaction(session, modes, *of_session),
+            Statement::Begin(modes) => Ok(Answer::Begin(modes.clone())),
             Statement::Commit => Ok(Answer::Commit),
             Statement::Rollback => Ok(Answer::Rollback),
             Statement::Savepoint(name) => session.transaction().save(name).map(|()| done("SAVEPOINT")),
@@ -562,8 +567,8 @@ impl Runnable {
                 Statement::CreateView(_) => "create_view",
                 Statement::Drop { .. } => "drop_table",
                 Statement::Flush => "flush",
-                Statement::Set { .. } | Statement::ResetAll => "set",
-                Statement::Begin
+                Statement::Set { .. } | Statement::SetTransaction { .. } | Statement::ResetAll => "set",
+                Statement::Begin(_)
                 | Statement::Commit
                 | Statement::Rollback
                 | Statement::Savepoint(_)
@@ -614,6 +619,54 @@ fn lasting(session: &Session, command: &str) -> Option<Notice> {
         let message = format!("{command} is done at once: ROLLBACK does not undo it");
         Notice::warning(sqlstate::WARNING, message)
     })
+}
+
+/// Refuses what a read-only transaction cannot run.
+fn check_read_only(session: &Session, statement: &Statement) -> Result<(), Error> {
+    let command = match statement {
+        Statement::CreateTable(create) => create_tag(create.kind),
+        Statement::CreateView(_) => create_tag(RelationKind::MaterializedView),
+        Statement::Alter(alter) => alter_tag(alter.kind),
+        Statement::Drop { kind, .. } => drop_tag(*kind),
+        _ => return Ok(()),
+    };
+    if !session.variables().is_on("transaction_read_only") {
+        return Ok(());
+    }
+    let message = format!("cannot execute {command} in a read-only transaction");
+    Err(Error::user(sqlstate::READ_ONLY_SQL_TRANSACTION, message))
+}
+
+/// `SET TRANSACTION`, which is nothing outside of one, and `SET SESSION CHARACTERISTICS`.
+fn set_transaction(session: &Session, modes: &TransactionModes, of_session: bool) -> Result<Answer, Error> {
+    let mut notices = Vec::new();
+    let mut changes = Vec::new();
+    if of_session {
+        let mut variables = session.variables();
+        for (name, value) in modes.settings() {
+            changes.push(variables.set(&format!("default_{name}"), Some(value))?);
+        }
+    } else if session.transaction().is_open() {
+        for (name, value) in modes.settings() {
+            settled(session, name, Some(value))?;
+            changes.push(session.variables().set_local(name, Some(value))?);
+        }
+    } else {
+        let message = "SET TRANSACTION can only be used in transaction blocks";
+        notices.push(Notice::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, message));
+    }
+    Ok(Answer::Done { tag: "SET".into(), notices, changes })
+}
+
+/// Refuses to change the isolation of a transaction that has read something.
+fn settled(session: &Session, name: &str, value: Option<&str>) -> Result<(), Error> {
+    let changes = name.eq_ignore_ascii_case("transaction_isolation")
+        && value.is_some_and(|value| session.variables().get(name).is_none_or(|now| !now.eq_ignore_ascii_case(value)));
+    if changes && session.transaction().has_read() {
+        let message = "SET TRANSACTION ISOLATION LEVEL must be called before any query";
+        return Err(Error::user(sqlstate::ACTIVE_SQL_TRANSACTION, message));
+    }
+    Ok(())
 }
 
 /// The schema of the messages, if they need one to be read.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use cursors::{Cursors, SqlCursor};
 use statements::PreparedStatements;
 pub(crate) use transaction::Transaction;
-pub(crate) use variables::{Change, SERVER_VERSION, Variables, is_utf8};
+pub(crate) use variables::{Change, SERVER_VERSION, Variables, is_of_transaction, is_utf8};
 
 use crate::error::Error;
 

@@ -42,7 +42,8 @@ impl Cursor<'_> {
                 .with_hint("rows come from NATS: publish them to the subject of the table")
                 .at(position));
         }
-        if target != CopyTarget::Stdout {
+        // As in PostgreSQL either word means the client, whatever the direction; PHP sends the other one.
+        if !matches!(target, CopyTarget::Stdout | CopyTarget::Stdin) {
             return Err(Error::unsupported("COPY to a file or a program of the server is not supported")
                 .with_hint("use COPY … TO STDOUT, or \\copy of psql")
                 .at(position));

@@ -14,6 +14,7 @@ mod edit;
 mod lex;
 mod prepare;
 mod set;
+mod transaction;
 mod types;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub(crate) use declare::{Declare, Fetch};
 pub(crate) use edit::{add_column, amend, redact, reformat, retype, stored};
 pub(crate) use lex::Text;
 pub(crate) use prepare::{Execute, Prepare};
+pub(crate) use transaction::TransactionModes;
 pub(crate) use types::known_type;
 
 use crate::error::{Error, sqlstate};
@@ -105,7 +107,13 @@ pub(crate) enum Statement {
     },
     /// `RESET ALL`.
     ResetAll,
-    Begin,
+    Begin(TransactionModes),
+    /// `SET TRANSACTION`, `SET SESSION CHARACTERISTICS AS TRANSACTION`.
+    SetTransaction {
+        modes: TransactionModes,
+        /// Of all transactions that the session begins from now on.
+        of_session: bool,
+    },
     Commit,
     Rollback,
     /// `SAVEPOINT name`.
@@ -315,18 +323,9 @@ impl Cursor<'_> {
         Ok(statement)
     }
 
-    fn nothing(&mut self, tag: &'static str) -> Statement {
+    pub(super) fn nothing(&mut self, tag: &'static str) -> Statement {
         self.skip_rest();
         Statement::Nothing(tag)
-    }
-
-    fn begin(&mut self) -> Result<Statement, Error> {
-        if !self.words(&["BEGIN"]) {
-            self.expect_words(&["START", "TRANSACTION"])?;
-        }
-        // Isolation levels and access modes make no difference: every statement reads one committed epoch.
-        self.skip_rest();
-        Ok(Statement::Begin)
     }
 
     fn end_transaction(&mut self, statement: Statement) -> Result<Statement, Error> {

@@ -10,15 +10,23 @@ use crate::error::Error;
 impl Cursor<'_> {
     pub(super) fn set(&mut self) -> Result<Statement, Error> {
         self.parser.advance_token();
-        if self.words(&["TRANSACTION"]) || self.words(&["SESSION", "CHARACTERISTICS"]) || self.words(&["CONSTRAINTS"]) {
-            // Every statement reads one committed epoch, whatever the level.
-            self.skip_rest();
-            return Ok(Statement::Nothing("SET"));
+        if self.words(&["CONSTRAINTS"]) {
+            return Ok(self.nothing("SET CONSTRAINTS"));
+        }
+        if self.words(&["SESSION", "CHARACTERISTICS"]) {
+            return self.set_characteristics();
         }
         let is_local = !self.words(&["SESSION"]) && self.words(&["LOCAL"]);
+        if self.words(&["TRANSACTION"]) {
+            return self.set_transaction();
+        }
         let location = self.here();
         if self.words(&["TIME", "ZONE"]) {
+            let is_interval = self.words(&["INTERVAL"]);
             let value = self.variable_value()?;
+            if is_interval && self.words(&["HOUR"]) {
+                let _noise = self.words(&["TO", "MINUTE"]);
+            }
             self.expect_end()?;
             let value = value.filter(|value| !value.eq_ignore_ascii_case("local"));
             return Ok(Statement::Set { name: "timezone".to_owned(), value, is_local, location });

@@ -43,9 +43,14 @@ fn session_variables() {
     assert_eq!(set("SET extra_float_digits TO -3"), "extra_float_digits=-3");
     assert_eq!(set("SET LOCAL statement_timeout TO DEFAULT"), "local statement_timeout=DEFAULT");
     assert_eq!(set("SET TIME ZONE 'UTC'"), "timezone=UTC");
+    assert_eq!(set("SET TIME ZONE INTERVAL '+00:00' HOUR TO MINUTE"), "timezone=+00:00");
     assert_eq!(set("SET NAMES 'UTF8'"), "client_encoding=UTF8");
     assert_eq!(set("RESET search_path"), "search_path=DEFAULT");
-    assert!(matches!(one("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"), Statement::Nothing("SET")));
+    assert!(matches!(
+        one("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"),
+        Statement::SetTransaction { of_session: true, .. }
+    ));
+    assert!(matches!(one("SET CONSTRAINTS ALL DEFERRED"), Statement::Nothing("SET CONSTRAINTS")));
     assert!(matches!(one("RESET ALL"), Statement::ResetAll));
     assert!(matches!(one("SHOW ALL"), Statement::ShowAll));
     assert!(matches!(one("SHOW server_version"), Statement::ShowVariable(name) if name == "server_version"));
@@ -54,9 +59,24 @@ fn session_variables() {
 
 #[test]
 fn transactions_are_accepted() {
-    for sql in ["BEGIN", "BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE", "START TRANSACTION READ ONLY"] {
-        assert!(matches!(one(sql), Statement::Begin), "{sql}");
+    let modes = |sql: &str| match one(sql) {
+        Statement::Begin(modes) | Statement::SetTransaction { modes, .. } => {
+            modes.settings().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+        }
+        other => panic!("{sql}: {other:?}"),
+    };
+    for sql in ["BEGIN", "BEGIN WORK", "BEGIN TRANSACTION", "START TRANSACTION"] {
+        assert_eq!(modes(sql), "", "{sql}");
     }
+    let all = "transaction_isolation=repeatable read transaction_read_only=on transaction_deferrable=off";
+    assert_eq!(modes("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY, NOT DEFERRABLE"), all);
+    assert_eq!(modes("START TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY NOT DEFERRABLE"), all);
+    assert_eq!(modes("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"), "transaction_isolation=serializable");
+    assert_eq!(modes("SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE"), "transaction_read_only=off");
+    assert_eq!(error("BEGIN ISOLATION LEVEL CHAOS"), "42601 at 23: syntax error at or near \"CHAOS\"");
+    assert_eq!(error("BEGIN READ ONLY,"), "42601 at 17: syntax error at end of input");
+    assert_eq!(error("SET TRANSACTION"), "42601 at 16: syntax error at end of input");
+    assert_eq!(error("SET TRANSACTION SNAPSHOT '1'"), "0A000 at 26: SET TRANSACTION SNAPSHOT is not supported yet");
     assert!(matches!(one("COMMIT WORK"), Statement::Commit));
     assert!(matches!(one("END"), Statement::Commit));
     assert!(matches!(one("ROLLBACK"), Statement::Rollback));
@@ -86,6 +106,7 @@ fn errors_name_the_place_in_the_whole_text() {
 
 #[test]
 fn what_copy_could_not_be_read_back_from_is_refused() {
+    assert!(matches!(one("COPY t (a) TO STDIN WITH DELIMITER E'\t' NULL AS E'\\N'"), Statement::Copy { .. }));
     for options in ["DELIMITER '|', NULL 'x'", "FORMAT csv, DELIMITER 'a', NULL '-'", "FORMAT text, NULL ''"] {
         assert!(matches!(one(&format!("COPY t TO STDOUT ({options})")), Statement::Copy { .. }), "{options}");
     }

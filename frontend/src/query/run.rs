@@ -83,8 +83,16 @@ pub(crate) async fn open(
     values: Option<&ParamValues>,
 ) -> Result<ResultSet, Error> {
     let deadline = limits.retry_until(frontend.config.retry_max());
+    let held = session.transaction().snapshot();
     loop {
-        match attempt(frontend, session, prepared, values, deadline).await {
+        match attempt(frontend, session, prepared, values, (deadline, held.clone())).await {
+            Err(error) if is_lost(&error) && held.is_some() => {
+                return Err(lost(
+                    error,
+                    "the snapshot that the transaction reads was lost",
+                    "run the transaction again",
+                ));
+            }
             Err(error) if is_lost(&error) && prepared.reads_tables && Instant::now() + PAUSE < deadline => {
                 debug!(error = error.message, "the snapshot is lost, trying again");
                 frontend.metrics.retried();
@@ -105,9 +113,13 @@ async fn attempt(
     session: &Arc<Session>,
     prepared: &Arc<Prepared>,
     values: Option<&ParamValues>,
-    deadline: Instant,
+    (deadline, held): (Instant, Option<Arc<Snapshot>>),
 ) -> Result<ResultSet, Error> {
-    let snapshot = if prepared.reads_tables { Some(frontend.snapshots.acquire(deadline).await?) } else { None };
+    let snapshot = match held {
+        _ if !prepared.reads_tables => None,
+        Some(held) => Some(held),
+        None => Some(frontend.snapshots.acquire(deadline).await?),
+    };
     let catalog = snapshot.as_ref().map_or_else(|| frontend.cache.newest(), |snapshot| Arc::clone(&snapshot.catalog));
     let state = Arc::new(frontend.planner.state(session, &catalog, snapshot.as_ref()));
     let planned = physical_plan(Arc::clone(&state), Arc::clone(prepared), values.cloned());
@@ -119,7 +131,12 @@ async fn attempt(
     }
     let columns = Columns::named(prepared, plan.schema());
     let rows = frontend.threads.execute(plan, state.task_ctx())?;
+    let read = snapshot.clone();
     let batches = started(rows, snapshot).await?;
+    if let Some(snapshot) = read {
+        let is_repeatable = session.variables().is_repeatable();
+        session.transaction().read(&snapshot, is_repeatable);
+    }
     Ok(ResultSet { columns, batches, tag: "SELECT", notices: failures(prepared, &catalog) })
 }
 
@@ -178,9 +195,11 @@ fn after_first_row(error: Error) -> Error {
     if !is_lost(&error) {
         return error;
     }
-    Error::new(Kind::Fenced, sqlstate::SERIALIZATION_FAILURE, "the snapshot that the query reads was lost")
-        .with_detail(error.message)
-        .with_hint("run the query again")
+    lost(error, "the snapshot that the query reads was lost", "run the query again")
+}
+
+fn lost(error: Error, message: &str, hint: &str) -> Error {
+    Error::new(Kind::Fenced, sqlstate::SERIALIZATION_FAILURE, message).with_detail(error.message).with_hint(hint)
 }
 
 /// The columns of a query's result.

@@ -276,7 +276,7 @@ where
             send_changes(client, changes).await?;
             send_tag(client, &tag).await
         }
-        Answer::Begin => {
+        Answer::Begin(modes) => {
             if client.transaction_status() != TransactionStatus::Idle {
                 let message = "there is already a transaction in progress";
                 let notice = Notice::warning(sqlstate::ACTIVE_SQL_TRANSACTION, message);
@@ -284,6 +284,9 @@ where
             }
             session.transaction().begin();
             session.variables().begin();
+            for (name, value) in modes.settings() {
+                session.variables().set_local(name, Some(value))?;
+            }
             client.set_transaction_status(TransactionStatus::Transaction);
             send_tag(client, "BEGIN").await
         }

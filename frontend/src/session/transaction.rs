@@ -1,9 +1,14 @@
-//! Transaction blocks, as far as a session that only reads needs them: whether one is open, and its savepoints.
+//! Transaction blocks, as far as a session that only reads needs them: whether one is open, its savepoints, and the
+//! epoch that it reads.
 //!
-//! Every statement reads one committed epoch of its own, whatever block it stands in; clients only have to see the states
-//! that they expect.
+//! Each statement of a block reads one committed epoch of its own. Under REPEATABLE READ and SERIALIZABLE all of them
+//! read the epoch of the first one, which stays pinned until the block ends. SERIALIZABLE asks for no more: a session
+//! writes nothing.
+
+use std::sync::Arc;
 
 use crate::error::{Error, sqlstate};
+use crate::snapshot::Snapshot;
 
 /// Savepoints of a transaction at a time.
 const SAVEPOINTS_MAX: usize = 1_000;
@@ -13,6 +18,10 @@ const SAVEPOINTS_MAX: usize = 1_000;
 pub(crate) struct Transaction {
     is_open: bool,
     savepoints: Vec<String>,
+    /// Whether a query has run in it, after which its isolation is settled.
+    has_read: bool,
+    /// The snapshot that all its queries read.
+    snapshot: Option<Arc<Snapshot>>,
 }
 
 impl Transaction {
@@ -26,6 +35,25 @@ impl Transaction {
 
     pub(crate) fn is_open(&self) -> bool {
         self.is_open
+    }
+
+    pub(crate) fn has_read(&self) -> bool {
+        self.has_read
+    }
+
+    /// The snapshot that every query of the transaction reads, if an earlier one has settled it.
+    pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.clone()
+    }
+
+    /// Notes that a query has read a snapshot, and keeps that for those to come if they read the same.
+    pub(crate) fn read(&mut self, snapshot: &Arc<Snapshot>, is_repeatable: bool) {
+        if self.is_open {
+            self.has_read = true;
+            if is_repeatable && self.snapshot.is_none() {
+                self.snapshot = Some(Arc::clone(snapshot));
+            }
+        }
     }
 
     /// # Errors

@@ -29,6 +29,8 @@ enum Rule {
     /// Any list of schemas: only `public` is ever searched.
     SearchPath,
     TimeZone,
+    /// RisingWave's: its clients set them, and the user is told that they change nothing.
+    Unused,
     ReadOnly,
 }
 
@@ -51,17 +53,23 @@ const fn quiet(name: &'static str, default: &'static str, rule: Rule) -> Known {
 
 const ON_OFF: Rule = Rule::OneOf(&["on", "off", "true", "false", "1", "0", "yes", "no"]);
 
+const ISOLATION: Rule = Rule::OneOf(&["read committed", "repeatable read", "serializable", "read uncommitted"]);
+
 const MESSAGE_LEVELS: &[&str] =
     &["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error"];
 
 const KNOWN: &[Known] = &[
     reported("application_name", "", Rule::Free),
+    quiet("backfill_rate_limit", "default", Rule::Unused),
     quiet("bytea_output", "hex", Rule::OneOf(&["hex"])),
     reported("client_encoding", "UTF8", Rule::Encoding),
     quiet("client_min_messages", "notice", Rule::OneOf(MESSAGE_LEVELS)),
     reported("DateStyle", "ISO, MDY", Rule::DateStyle),
-    quiet("default_transaction_isolation", "read committed", Rule::Free),
+    quiet("default_transaction_deferrable", "off", ON_OFF),
+    quiet("default_transaction_isolation", "read committed", ISOLATION),
     reported("default_transaction_read_only", "off", ON_OFF),
+    quiet("enable_index_selection", "true", Rule::Unused),
+    quiet("enable_serverless_backfill", "false", Rule::Unused),
     quiet("extra_float_digits", "1", Rule::Integer),
     quiet("idle_in_transaction_session_timeout", "0", Rule::Duration),
     quiet("idle_session_timeout", "0", Rule::Duration),
@@ -81,6 +89,8 @@ const KNOWN: &[Known] = &[
     quiet("max_index_keys", "32", Rule::ReadOnly),
     quiet("quote_all_identifiers", "off", ON_OFF),
     quiet("row_security", "on", ON_OFF),
+    // A session writes nothing that it would have to wait for.
+    quiet("rw_implicit_flush", "off", ON_OFF),
     quiet("search_path", "\"$user\", public", Rule::SearchPath),
     reported("server_encoding", "UTF8", Rule::ReadOnly),
     reported("server_version", SERVER_VERSION, Rule::ReadOnly),
@@ -88,10 +98,21 @@ const KNOWN: &[Known] = &[
     reported("session_authorization", "root", Rule::ReadOnly),
     reported("standard_conforming_strings", "on", Rule::OneOf(&["on", "true", "1", "yes"])),
     quiet("session_replication_role", "origin", Rule::OneOf(&["origin"])),
+    quiet("sink_rate_limit", "default", Rule::Unused),
+    quiet("source_rate_limit", "default", Rule::Unused),
     quiet("statement_timeout", "0", Rule::Duration),
+    quiet("streaming_max_parallelism", "default", Rule::Unused),
+    quiet("streaming_parallelism", "default", Rule::Unused),
+    quiet("streaming_parallelism_for_backfill", "default", Rule::Unused),
+    quiet("streaming_parallelism_for_index", "default", Rule::Unused),
+    quiet("streaming_parallelism_for_materialized_view", "default", Rule::Unused),
+    quiet("streaming_parallelism_for_sink", "default", Rule::Unused),
+    quiet("streaming_parallelism_for_source", "default", Rule::Unused),
+    quiet("streaming_parallelism_for_table", "default", Rule::Unused),
     quiet("synchronous_commit", "on", Rule::Free),
     reported("TimeZone", "UTC", Rule::TimeZone),
-    quiet("transaction_isolation", "read committed", Rule::Free),
+    quiet("transaction_deferrable", "off", ON_OFF),
+    quiet("transaction_isolation", "read committed", ISOLATION),
     quiet("transaction_read_only", "off", ON_OFF),
 ];
 
@@ -160,7 +181,20 @@ impl Variables {
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let name = name.to_lowercase();
         let set = self.values.get(&name).or_else(|| self.startup.get(&name)).map(String::as_str);
+        if set.is_none() && is_of_transaction(&name) {
+            return self.get(&format!("default_{name}"));
+        }
         set.or_else(|| known(&name).map(|known| known.default))
+    }
+
+    /// Whether the transaction reads one epoch in all of its statements.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        matches!(self.get("transaction_isolation"), Some("repeatable read" | "serializable"))
+    }
+
+    /// Whether a boolean variable is on.
+    pub(crate) fn is_on(&self, name: &str) -> bool {
+        self.get(name) == Some("on")
     }
 
     /// The default of a variable in this session.
@@ -197,11 +231,14 @@ impl Variables {
         Ok(())
     }
 
-    /// Sets a variable; no value is the default.
+    /// Sets a variable; no value is the default. A variable of the transaction is set until it ends.
     ///
     /// # Errors
     /// `42704` if there is none, `22023` if it does not take the value, `55P02` if it cannot change.
     pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<Change, Error> {
+        if is_of_transaction(name) {
+            return self.set_local(name, value);
+        }
         let change = self.accept(name, value)?;
         self.put(&change.name, &change.value);
         Ok(change)
@@ -313,9 +350,18 @@ impl Known {
                 let notice = format!("sessions are in UTC; the time zone \"{value}\" is not used");
                 Ok(("UTC".to_owned(), Some(notice)))
             }
+            Rule::Unused if value == self.default => same(),
+            Rule::Unused => Ok((value.to_owned(), Some(format!("parameter \"{}\" has no effect", self.name)))),
             Rule::ReadOnly => Err(Error::user("55P02", format!("parameter \"{}\" cannot be changed", self.name))),
         }
     }
+}
+
+/// Whether a variable is a transaction's, of which the session has a default.
+pub(crate) fn is_of_transaction(name: &str) -> bool {
+    ["transaction_deferrable", "transaction_isolation", "transaction_read_only"]
+        .iter()
+        .any(|variable| variable.eq_ignore_ascii_case(name))
 }
 
 fn known(name: &str) -> Option<&'static Known> {
