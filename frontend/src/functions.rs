@@ -1,4 +1,4 @@
-//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and [`numeric`], [`bounded`]
+//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and [`numeric`], [`arrays`], [`like`], [`bounded`]
 //! (results that could take all memory), [`casts`] and [`datetime`], [`comparable`] (equality), [`quantified`] (ANY and ALL),
 //! [`jsonb`], [`quote`], [`encoding`], [`round`], those of dates and times ([`to_char`], [`from_char`], [`date_part`], [`zone`]), and those that
 //! drivers and psql call.
@@ -7,6 +7,7 @@
 //! that depend on the session are made for each.
 
 mod arithmetic;
+mod arrays;
 mod bounded;
 mod casts;
 mod comparable;
@@ -15,6 +16,7 @@ mod datetime;
 mod encoding;
 mod from_char;
 mod jsonb;
+mod like;
 mod moment;
 mod numeric;
 mod quantified;
@@ -36,6 +38,7 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 
 pub(crate) use arithmetic::CheckedArithmetic;
+pub(crate) use arrays::ArrayOperators;
 pub(crate) use bounded::bounded;
 #[cfg(test)]
 pub(crate) use casts::from_text as read_text;
@@ -43,6 +46,7 @@ pub(crate) use casts::{Casts, Literals, bytea, scalar_from_text};
 pub(crate) use comparable::{comparable, has_equals, is_comparable};
 pub(crate) use date_part::Extract;
 pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators, beside_jsonb};
+pub(crate) use like::LIKE_ESCAPE;
 pub(crate) use numeric::{decimal_operation, quotient};
 pub(crate) use quantified::function_of;
 pub(crate) use round::round_to_even;
@@ -97,6 +101,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     .chain(encoding::functions())
     .chain([
         ScalarUDF::from(size::SizePretty::new()),
+        like::function(),
         ScalarUDF::from(to_char::ToChar::new()),
         ScalarUDF::from(from_char::FromChar::to_date()),
         ScalarUDF::from(from_char::FromChar::to_timestamp()),

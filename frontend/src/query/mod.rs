@@ -4,7 +4,7 @@
 //! makes what it yields look like PostgreSQL's. In reading order: [`rewrite`] (what DataFusion reads differently),
 //! [`tools`] and [`introspection`] (what psql and drivers ask), [`apart`] (columns of one name), [`names`] (how result
 //! columns are called), [`schema`], [`splits`], [`system`], [`views`] and [`information`] (the schemas and tables that queries see),
-//! [`planner`] (text to logical plan), [`types`] (of numbers and times), [`equality`] (of values), [`params`] and
+//! [`planner`] (text to logical plan), [`literals`] (that get their type from others), [`types`] (of numbers and times), [`equality`] (of values), [`params`] and
 //! [`values`] (parameters of prepared statements), [`window`] (the memory of window functions), [`threads`] (where they are
 //! planned and executed), [`run`] (execution, with retry), [`incremental`] (the queries of views).
 
@@ -15,11 +15,13 @@ mod incremental;
 mod information;
 mod introspection;
 mod jobs;
+mod literals;
 mod names;
 mod params;
 mod planner;
 mod rewrite;
 mod run;
+mod scalars;
 mod schema;
 mod splits;
 mod system;

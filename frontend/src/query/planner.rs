@@ -27,6 +27,7 @@ use sqlparser::tokenizer::Location;
 
 use super::equality::Equality;
 use super::explain::Explain;
+use super::literals::Booleans;
 use super::schema::{Database, PG_CATALOG, Roles, is_jobs};
 use super::system::SystemCatalog;
 use super::threads::QueryThreads;
@@ -34,7 +35,7 @@ use super::tools::Tools;
 use super::types::Types;
 use super::views::SessionCatalog;
 use super::window::BoundWindows;
-use super::{params, rewrite};
+use super::{params, rewrite, scalars};
 use crate::catalog::{Catalog, CatalogCache};
 use crate::config::Config;
 use crate::error::{Error, sqlstate};
@@ -159,7 +160,9 @@ impl Planner {
         let is_aggregate = |name: &str| self.template.aggregate_functions().contains_key(name);
         let read = self.tools.read(&written, is_aggregate);
         let read = read.unwrap_or_else(|| rewrite::for_datafusion((*written).clone()));
-        Ok(Draft { parsed, written, rewritten: Box::new(rewrite::common(read)?), explain })
+        let mut rewritten = Box::new(rewrite::common(read)?);
+        scalars::as_queries(&mut rewritten, |name| self.template.table_functions().contains_key(name));
+        Ok(Draft { parsed, written, rewritten, explain })
     }
 
     /// Gives a query's parameters their types. `hints` are those that the client gave; the others are found by planning,
@@ -265,13 +268,18 @@ fn template(config: &Config) -> Result<SessionState, Error> {
     }
     let state = context.state();
     // Ours come first: DataFusion's own would refuse what they do not know.
-    let ours: [Arc<dyn ExprPlanner>; 3] =
-        [Arc::new(functions::Literals), Arc::new(functions::JsonbOperators), Arc::new(functions::Extract)];
+    let ours: [Arc<dyn ExprPlanner>; 4] = [
+        Arc::new(functions::Literals),
+        Arc::new(functions::ArrayOperators),
+        Arc::new(functions::JsonbOperators),
+        Arc::new(functions::Extract),
+    ];
     let operators = ours.into_iter().chain(state.expr_planners().iter().cloned()).collect();
     Ok(SessionStateBuilder::new_from_existing(state)
         .with_expr_planners(operators)
         .with_analyzer_rules(vec![
             Arc::new(ResolveGroupingFunction::new()),
+            Arc::new(Booleans),
             Arc::new(Types),
             Arc::new(TypeCoercion::new()),
             Arc::new(ApplyFunctionRewrites::new(vec![

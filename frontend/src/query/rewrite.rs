@@ -21,6 +21,7 @@ use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE
 
 use super::apart::set_apart;
 use super::introspection::with_schemas;
+use super::literals::in_statement;
 use crate::error::{Error, sqlstate};
 use crate::functions::{JSONB_CAST, function_of};
 use crate::parser::{DATABASE, SCHEMA, fold, identifiers, known_type, parse};
@@ -136,6 +137,7 @@ fn number(digits: &str) -> Expr {
 /// # Errors
 /// The user's: a type that is not supported.
 pub(super) fn common(mut statement: Statement) -> Result<Statement, Error> {
+    in_statement(&mut statement);
     if let ControlFlow::Break(error) = statement.visit(&mut Types) {
         return Err(error);
     }
@@ -252,7 +254,7 @@ pub(super) fn call(function: &str, operands: Vec<Expr>) -> Expr {
     })
 }
 
-fn cast(operand: Expr, data_type: DataType) -> Expr {
+pub(super) fn cast(operand: Expr, data_type: DataType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(operand), data_type, array: false, format: None }
 }
 
