@@ -4,7 +4,7 @@
 # Debian. Arguments go through ARGS: make bench ARGS="--messages 200000".
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cluster cluster-add cluster-remove cluster-kill cluster-start cluster-status test test-oldest build lint doc bench
+.PHONY: help demo cluster cluster-add cluster-remove cluster-kill cluster-start cluster-status test test-clients test-oldest build lint doc bench
 
 CARGO := cargo
 ARGS :=
@@ -14,6 +14,7 @@ help:
 	@echo 'make cluster nats-server, etcd, meta, two compute nodes and a frontend as processes; while it runs, from elsewhere:'
 	@echo '             make cluster-status, cluster-add, cluster-remove NODE=…, cluster-kill NODE=…, cluster-start NODE=…'
 	@echo 'make test    lint, documentation, and every test; the end-to-end ones on real servers'
+	@echo 'make test-clients   clients of PostgreSQL from PyPI, npm and Debian, each doing its ordinary work; see docs/clients.md'
 	@echo 'make test-oldest   the integration and end-to-end tests once more, on nats-server 2.10, the oldest that Weir reads from'
 	@echo 'make build   the release binary target/release/weir'
 	@echo 'make lint    formatting, clippy and rustdoc, where a warning is an error'
@@ -46,6 +47,12 @@ test: lint
 	@deploy/setup.sh test
 	@$(CARGO) build --locked --workspace --all-targets
 	@$(CARGO) test --locked --workspace $(ARGS)
+
+# Their programs are no part of the tests above, since what they use takes 1.5 GB of disk.
+test-clients:
+	@deploy/setup.sh clients
+	@$(CARGO) build --locked -p weir -p weir-e2e --bins
+	@$(CARGO) test --locked -p weir-e2e --test clients $(ARGS)
 
 test-oldest:
 	@deploy/setup.sh test

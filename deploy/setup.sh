@@ -6,6 +6,8 @@
 #   deploy/setup.sh servers   nats-server and etcd, new enough, under .cache/servers/bin
 #   deploy/setup.sh test      both, the Postgres clients that the tests drive (psql, psycopg), and an object store that
 #                             speaks S3 (moto, a Python program) under .cache/python
+#   deploy/setup.sh clients   the clients of Postgres that `make test-clients` drives: from PyPI and npm, with Node.js, under
+#                             .cache/clients; those of Java, ODBC, Perl, Ruby and PHP as Debian's packages
 #   deploy/setup.sh oldest    the oldest nats-server that Weir reads from, nats-server 2.10 of Debian trixie, as
 #                             .cache/servers/oldest/nats-server, whatever is installed
 #
@@ -21,6 +23,8 @@ readonly ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly SERVERS=$ROOT/.cache/servers
 readonly PYTHON=$ROOT/.cache/python
 readonly PYTHON_WANTED=$ROOT/deploy/python-requirements.txt
+readonly CLIENTS=$ROOT/.cache/clients
+readonly CLIENTS_WANTED=$ROOT/e2e/clients
 readonly NATS_WANTED=2.10.0
 readonly ETCD_WANTED=3.5.0
 # Suites of Debian to look in, best first.
@@ -80,6 +84,16 @@ missing_for_test() {
         echo python3-psycopg
     fi
     /usr/bin/python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv
+}
+
+missing_for_clients() {
+    [ -x /usr/bin/javac ] || echo default-jdk-headless
+    [ -e /usr/share/java/postgresql.jar ] || echo libpostgresql-jdbc-java
+    ls /usr/lib/*/odbc/psqlodbcw.so >/dev/null 2>&1 || echo odbc-postgresql
+    /usr/bin/perl -MDBD::Pg -e1 2>/dev/null || echo perl libdbd-pg-perl
+    /usr/bin/ruby -e 'require "pg"; require "bigdecimal"' 2>/dev/null || echo ruby ruby-pg
+    /usr/bin/php -r 'exit(extension_loaded("pdo_pgsql") && extension_loaded("pgsql") ? 0 : 1);' 2>/dev/null ||
+        echo php-cli php-pgsql
 }
 
 # --- Servers ----------------------------------------------------------------------------------------------------------
@@ -298,19 +312,47 @@ link_oldest() {
 
 # --- Python packages --------------------------------------------------------------------------------------------------
 
-setup_python() {
-    lock "$PYTHON"
+# Makes a virtual environment in the folder $2 of what the file $1 names.
+install_python() {
+    local wanted=$1 folder=$2 log=$2/install.log
     # Written last, so that it stands for all that was installed before.
-    cmp -s "$PYTHON_WANTED" "$PYTHON/installed.txt" && return 0
-    say "installing Python packages into .cache/python"
-    local log=$PYTHON/install.log
-    if ! { /usr/bin/python3 -m venv --clear "$PYTHON/venv" &&
-        "$PYTHON/venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check -r "$PYTHON_WANTED"; } \
+    cmp -s "$wanted" "$folder/installed.txt" && return 0
+    say "installing Python packages into ${folder#"$ROOT/"}"
+    if ! { /usr/bin/python3 -m venv --clear "$folder/venv" &&
+        "$folder/venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check -r "$wanted"; } \
         >"$log" 2>&1 </dev/null; then
         cat "$log" >&2
-        fail "pip could not install what $PYTHON_WANTED names"
+        fail "pip could not install what $wanted names"
     fi
-    cp "$PYTHON_WANTED" "$PYTHON/installed.txt"
+    cp "$wanted" "$folder/installed.txt"
+}
+
+setup_python() {
+    lock "$PYTHON"
+    install_python "$PYTHON_WANTED" "$PYTHON"
+}
+
+# --- Clients of many languages ----------------------------------------------------------------------------------------
+
+# Installs what the lock file names, with the npm that came from PyPI.
+install_node() {
+    local wanted=$CLIENTS_WANTED/node folder=$CLIENTS/node log=$CLIENTS/node/install.log
+    cmp -s "$wanted/package-lock.json" "$folder/installed.json" && return 0
+    say "installing npm packages into ${folder#"$ROOT/"}"
+    cp "$wanted/package.json" "$wanted/package-lock.json" "$folder"
+    if ! (cd "$folder" && PATH=$CLIENTS/python/venv/bin:$PATH npm ci --ignore-scripts --no-audit --no-fund) \
+        >"$log" 2>&1 </dev/null; then
+        cat "$log" >&2
+        fail "npm could not install what $wanted/package-lock.json names"
+    fi
+    cp "$wanted/package-lock.json" "$folder/installed.json"
+}
+
+setup_clients() {
+    lock "$CLIENTS"
+    mkdir -p "$CLIENTS/python" "$CLIENTS/node"
+    install_python "$CLIENTS_WANTED/python/requirements.txt" "$CLIENTS/python"
+    install_node
 }
 
 # --- What was asked for -----------------------------------------------------------------------------------------------
@@ -327,10 +369,15 @@ test)
     setup_servers
     setup_python
     ;;
+clients)
+    install_packages $(missing_for_build) $(missing_for_test) $(missing_for_clients)
+    setup_servers
+    setup_clients
+    ;;
 oldest)
     setup_oldest
     ;;
 *)
-    fail "say what to set up: build, servers, test or oldest"
+    fail "say what to set up: build, servers, test, clients or oldest"
     ;;
 esac
