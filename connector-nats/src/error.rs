@@ -149,6 +149,22 @@ pub enum Error {
         /// The consumer.
         consumer: String,
     },
+    /// What was acknowledged does not reach the consumer.
+    #[error("acknowledgements do not arrive: the ack floor of consumer \"{consumer}\" stands still at {floor}")]
+    AcksLost {
+        /// The consumer.
+        consumer: String,
+        /// Up to here everything is acknowledged.
+        floor: u64,
+    },
+    /// The consumer delivers nothing for a while.
+    #[error("consumer \"{consumer}\" is paused until {until}")]
+    Paused {
+        /// The consumer.
+        consumer: String,
+        /// When it goes on, in the server's notation.
+        until: String,
+    },
     /// JetStream refuses a request.
     #[error("JetStream refuses {what}: {description} ({code})")]
     Refused {
@@ -235,6 +251,8 @@ impl Error {
             | Error::QueueOverlap { .. }
             | Error::NotStored { .. }
             | Error::AcksUnheard { .. }
+            | Error::AcksLost { .. }
+            | Error::Paused { .. }
             | Error::Gap { .. }
             | Error::StreamReplaced { .. } => Kind::User,
             Error::Refused { status, .. } if *status < 500 => Kind::User,
@@ -278,7 +296,8 @@ impl Error {
             )),
             Error::Consumer { hint, .. } => Some(hint.clone()),
             Error::NotStored { .. } => Some("use CREATE TABLE".to_owned()),
-            Error::AcksUnheard { .. } => Some(
+            Error::Paused { .. } => Some("resume the consumer to read on now".to_owned()),
+            Error::AcksUnheard { .. } | Error::AcksLost { .. } => Some(
                 "if JetStream is another account's: that account has to export the service \"$JS.ACK.>\", and the user's has to \
                  import it, as it does the API"
                     .to_owned(),

@@ -12,6 +12,7 @@
 mod build;
 mod condition;
 mod fetch;
+mod floor;
 mod intake;
 mod outage;
 mod pin;

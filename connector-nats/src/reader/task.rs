@@ -2,6 +2,7 @@
 //! requests.
 
 mod building;
+mod looking;
 mod sending;
 
 use std::collections::{HashMap, HashSet};
@@ -22,6 +23,7 @@ use weir_common::rpc;
 
 use super::build::{Known, Live, Outcome, Standing};
 use super::condition::{self, Condition, Trouble};
+use super::floor::Floor;
 use super::intake::{Arrival, understand};
 use super::outage::{DENIAL_MS, Outage, Spacing};
 use super::status::{Gauges, Status};
@@ -32,6 +34,7 @@ use crate::connect::{self, Connection, Link};
 use crate::delivery::{Action, Delivery, Event, Incarnation, Millis, Pace, Reason, Token, Verdict};
 use crate::error::Error;
 use crate::reply::Delivered;
+use looking::Looked;
 
 /// What one batch holds at most: enough to decode in columns, little enough to hand over soon.
 const BATCH_MESSAGES: usize = 8192;
@@ -85,6 +88,14 @@ pub(super) struct Task {
     releasing: Option<BoxFuture<'static, Option<Vec<String>>>>,
     /// When each guard of the consumer being read was seen first.
     guards: HashMap<String, Millis>,
+    /// A question how the consumer being read is doing.
+    looking: Option<BoxFuture<'static, Looked>>,
+    /// How far its acknowledgements arrived.
+    floor: Floor,
+    /// When a message came last.
+    arrived_at: Millis,
+    /// What is wrong with it, although it is being read.
+    ailment: Option<Trouble>,
     /// A batch that waits for room in the queue; meanwhile nothing is read.
     pending: Option<Batch>,
     actions: Vec<Action>,
@@ -115,6 +126,7 @@ enum Woken {
     Attempted(Box<Attempted>),
     Answered(Incarnation, Question, Standing),
     Released(Option<Vec<String>>),
+    Looked(Box<Looked>),
     Queued,
     Arrived(Option<async_nats::Message>),
     Acks,
@@ -144,6 +156,10 @@ impl Task {
             unconfirmed: None,
             releasing: None,
             guards: HashMap::new(),
+            looking: None,
+            floor: Floor::default(),
+            arrived_at: 0,
+            ailment: None,
             pending: None,
             actions: Vec::new(),
             acks: Vec::new(),
@@ -181,6 +197,10 @@ impl Task {
                     self.releasing = None;
                     self.note_guards(left);
                 }
+                Woken::Looked(looked) => {
+                    self.looking = None;
+                    self.looked(*looked);
+                }
                 Woken::Queued => {}
                 Woken::Arrived(first) => self.burst(first).await,
                 Woken::Acks => self.send_acks().await,
@@ -190,6 +210,8 @@ impl Task {
                     self.warn_of_trouble();
                 }
             }
+            // Not left to ticks, which do not come while something happens every second.
+            self.look();
         }
         self.farewell().await;
         Ok(())
@@ -212,6 +234,7 @@ impl Task {
                 Woken::Answered(incarnation, question, standing)
             }
             left = maybe(&mut self.releasing) => Woken::Released(left),
+            looked = maybe(&mut self.looking) => Woken::Looked(Box::new(looked)),
             permit = self.handles.out.reserve(), if self.pending.is_some() => match (permit, self.pending.take()) {
                 (Ok(permit), Some(batch)) => {
                     permit.send(batch);
@@ -305,6 +328,7 @@ impl Task {
             Verdict::Accept => {
                 self.status.lag = delivered.pending;
                 self.status.read_ns = delivered.stored_ns;
+                self.arrived_at = now;
                 if live.selection.as_ref().is_none_or(|selection| selection.admits(&message.subject)) {
                     let async_nats::Message { subject, payload, headers, length, .. } = message;
                     let Delivered { stream_seq: sequence, stored_ns, .. } = delivered;
@@ -336,6 +360,8 @@ impl Task {
             self.asking = None;
             self.unconfirmed = None;
             self.releasing = None;
+            self.looking = None;
+            self.ailment = None;
             self.acks.clear();
         }
         for action in std::mem::take(&mut self.actions) {
@@ -441,7 +467,7 @@ impl Task {
     /// What keeps the split from being read as it should be.
     fn trouble(&self) -> Option<Trouble> {
         match self.delivery.is_reading() {
-            true => None,
+            true => self.ailment.clone(),
             false => Some(Trouble::not_reading(&self.link.borrow(), self.obstacle.as_ref())),
         }
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use serde_json::{Value, json};
+use weir_common::condition::SplitState;
 use weir_connector_nats::inspect::{Severity, inspect};
 use weir_connector_nats::{Error, preflight};
 
-use crate::support::{OWNER, Server, Table, create_stream, floor_reaches, options, publish};
+use crate::support::{OWNER, Server, Table, create_stream, eventually, floor_reaches, options, publish};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -192,4 +193,14 @@ async fn a_paused_durable_is_told_of_and_read_afterwards() {
     let mut table = Table::create(&options).await;
     table.read_rows_committing(10).await;
     table.assert_rows(1..=10);
+    // Somebody pauses it while it is read.
+    let until = std::time::SystemTime::now() + Duration::from_secs(60);
+    let until = chrono::DateTime::<chrono::Utc>::from(until).to_rfc3339();
+    let pause = json!({ "pause_until": until }).to_string();
+    client.request("$JS.API.CONSUMER.PAUSE.events.d", pause.into()).await.expect("it answers");
+    let control = table.reader.control();
+    eventually("it is told", async || control.condition().state == SplitState::Stalled).await;
+    assert!(control.condition().reason().is_some_and(|reason| is_told(&reason)));
+    client.request("$JS.API.CONSUMER.PAUSE.events.d", "{}".into()).await.expect("it answers");
+    eventually("it goes on", async || control.condition().state == SplitState::Reading).await;
 }

@@ -1,5 +1,6 @@
 //! The connector against a real nats-server.
 
+mod accounts;
 mod connecting;
 mod consumers;
 mod found;

@@ -12,6 +12,7 @@ use weir_common::ids::Sequence;
 use super::super::build::{Attempt, Gap, Live, Outcome};
 use super::super::condition::Trouble;
 use super::super::fetch::Fetched;
+use super::super::floor::Floor;
 use super::super::{Batch, Message};
 use super::{Attempted, Task};
 use crate::delivery::{Event, Incarnation};
@@ -79,6 +80,8 @@ impl Task {
                         self.live = Some(live);
                         self.publish_server();
                         self.guards.clear();
+                        self.floor = Floor::new(self.now());
+                        self.arrived_at = self.now();
                         Event::Built { incarnation, terms, position }
                     }
                     None => Event::Fetched { incarnation, position },

@@ -23,6 +23,7 @@ impl Task {
             return;
         }
         let acks = std::mem::take(&mut self.acks);
+        acks.iter().for_each(|token| self.floor.acked(token.stream_seq));
         let Some(form) = self.live.as_ref().and_then(|live| live.form.clone()) else { return };
         let client = self.api.client();
         self.transmit(async move {
