@@ -61,7 +61,7 @@ pub(crate) async fn retention(options: &Options, nats: &mut Nats, weir: &mut Wei
         let more = format!(", consumer.durable_name = '{table}', consumer.ack_policy = 'explicit'");
         let create = Kept::Appended.create(&table, Bids::COLUMNS, (&stream, &format!("{table}.>")), &more, nats);
         sql.query(&create).await?;
-        let cpu = follow(nats, weir, &bids, &[table], messages).await?;
+        let cpu = follow(nats, weir, &bids, (&table, std::slice::from_ref(&table)), messages).await?;
         report.add(&format!("{name} retention, CPU-seconds per million messages"), cpu, 2, Aim::None);
     }
     Ok(())

@@ -33,7 +33,7 @@ pub(crate) async fn measure(options: &Options, nats: &Nats, weir: &mut Weir, rep
         for view in &views {
             sql.query(&format!("CREATE MATERIALIZED VIEW {view} AS SELECT * FROM {name}")).await?;
         }
-        let cpu = follow(nats, weir, &bids, &views, messages).await?;
+        let cpu = follow(nats, weir, &bids, (&name, &views), messages).await?;
         report.add(&format!("{count} views over a source, CPU-seconds per million messages"), cpu, 2, Aim::None);
     }
     println!("catching up with a later view …");
