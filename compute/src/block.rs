@@ -24,7 +24,9 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
 use arrow_ipc::reader::RecordBatchDecoder;
-use arrow_ipc::writer::{DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteOptions, write_message};
+use arrow_ipc::writer::{
+    DictionaryTracker, EncodedData, IpcDataGenerator, IpcWriteOptions, StreamEncoder, write_message,
+};
 use arrow_ipc::{MessageHeader, MetadataVersion, root_as_message};
 use bytes::Bytes;
 use weir_common::error::Kind;
@@ -67,11 +69,17 @@ impl Error {
 /// # Panics
 /// If there are more than 2³²−1 rows, or a column's type is none that is stored.
 pub fn encode(batch: &RecordBatch, layout: u16) -> Bytes {
-    let message = message(batch);
     let rows = u32::try_from(batch.num_rows()).expect("a block has fewer than 2³² rows");
-    let mut block = Vec::with_capacity(HEADER + PREFIX + message.ipc_message.len() + message.arrow_data.len() + 64);
+    let encoder = StreamEncoder::try_new_with_options(&batch.schema(), options());
+    let parts =
+        encoder.and_then(|mut encoder| encoder.encode(batch)).expect("columns of the stored types can be encoded");
+    // The first message is the schema, which is not stored; it has no body.
+    let schema = message_header(&parts[0]);
+    let message = behind(&parts, schema);
+    let metadata = message.clone().next().map_or(0, message_header);
+    let mut block = Vec::with_capacity(HEADER + message.clone().map(<[u8]>::len).sum::<usize>());
     block.resize(HEADER, 0);
-    let (metadata, _body) = write_message(&mut block, message, &options()).expect("writing to memory does not fail");
+    message.for_each(|part| block.extend_from_slice(part));
     let metadata = u32::try_from(metadata).expect("metadata is a few bytes a column");
     block[0] = VERSION;
     block[1..3].copy_from_slice(&layout.to_le_bytes());
@@ -80,6 +88,20 @@ pub fn encode(batch: &RecordBatch, layout: u16) -> Bytes {
     let checksum = checksum(&block);
     block[8..12].copy_from_slice(&checksum.to_le_bytes());
     block.into()
+}
+
+/// The length of an encapsulated message's metadata with its prefix, by the prefix.
+fn message_header(prefix: &[u8]) -> usize {
+    PREFIX + field(prefix, 4) as usize
+}
+
+/// The parts behind the first so many bytes.
+fn behind(parts: &[Buffer], mut bytes: usize) -> impl Iterator<Item = &[u8]> + Clone {
+    parts.iter().map(Buffer::as_slice).filter_map(move |part| {
+        let skipped = bytes.min(part.len());
+        bytes -= skipped;
+        (skipped < part.len()).then(|| &part[skipped..])
+    })
 }
 
 /// The number of rows of a block, read without decoding it.

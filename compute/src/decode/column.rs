@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder, Float32Builder,
-    Float64Builder, Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray,
-    NullBufferBuilder, StringBuilder, StructArray, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+    Array, ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder,
+    Decimal256Builder, Float32Builder, Float64Builder, GenericByteBuilder, Int16Builder, Int32Builder, Int64Builder,
+    IntervalMonthDayNanoBuilder, ListArray, NullBufferBuilder, PrimitiveBuilder, StringBuilder, StructArray,
+    Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, FieldRef, Fields, IntervalMonthDayNano, i256};
+use arrow::datatypes::{ByteArrayType, DataType, FieldRef, Fields, IntervalMonthDayNano, i256};
 use weir_common::types::{SqlType, StructField};
 
 use super::cell::{Cell, Scratch, Span};
@@ -177,26 +178,39 @@ impl Builder {
         OFFSET
     }
 
+    /// The values since the last call. There is room for as many again, since the next batch is likely to be as long.
     pub(super) fn finish(&mut self) -> ArrayRef {
         match self {
             Builder::Boolean(builder) => Arc::new(builder.finish()),
-            Builder::SmallInt(builder) => Arc::new(builder.finish()),
-            Builder::Integer(builder) => Arc::new(builder.finish()),
-            Builder::BigInt(builder) => Arc::new(builder.finish()),
-            Builder::Real(builder) => Arc::new(builder.finish()),
-            Builder::Double(builder) => Arc::new(builder.finish()),
-            Builder::Date(builder) => Arc::new(builder.finish()),
-            Builder::Timestamp(builder) => Arc::new(builder.finish()),
-            Builder::Text(builder) => Arc::new(builder.finish()),
-            Builder::Bytea(builder) => Arc::new(builder.finish()),
-            Builder::Decimal(builder) => Arc::new(builder.finish()),
-            Builder::WideDecimal(builder) => Arc::new(builder.finish()),
-            Builder::Time(builder) => Arc::new(builder.finish()),
-            Builder::Interval(builder) => Arc::new(builder.finish()),
+            Builder::SmallInt(builder) => finish_primitive(builder),
+            Builder::Integer(builder) => finish_primitive(builder),
+            Builder::BigInt(builder) => finish_primitive(builder),
+            Builder::Real(builder) => finish_primitive(builder),
+            Builder::Double(builder) => finish_primitive(builder),
+            Builder::Date(builder) => finish_primitive(builder),
+            Builder::Timestamp(builder) => finish_primitive(builder),
+            Builder::Text(builder) => finish_bytes(builder),
+            Builder::Bytea(builder) => finish_bytes(builder),
+            Builder::Decimal(builder) => finish_primitive(builder),
+            Builder::WideDecimal(builder) => finish_primitive(builder),
+            Builder::Time(builder) => finish_primitive(builder),
+            Builder::Interval(builder) => finish_primitive(builder),
             Builder::Lists(lists) => Arc::new(lists.finish()),
             Builder::Structs(structs) => Arc::new(structs.finish()),
         }
     }
+}
+
+fn finish_primitive<T: ArrowPrimitiveType>(builder: &mut PrimitiveBuilder<T>) -> ArrayRef {
+    let array = builder.finish();
+    *builder = PrimitiveBuilder::with_capacity(array.len()).with_data_type(array.data_type().clone());
+    Arc::new(array)
+}
+
+fn finish_bytes<T: ByteArrayType>(builder: &mut GenericByteBuilder<T>) -> ArrayRef {
+    let array = builder.finish();
+    *builder = GenericByteBuilder::with_capacity(array.len(), array.value_data().len());
+    Arc::new(array)
 }
 
 impl Lists {
