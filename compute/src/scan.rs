@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -194,14 +194,16 @@ impl Scan {
             rpc::Error::new(kind, format!("table \"{}\": {}", self.table.declared.name, chain(error)))
         };
         let mut gathering = Gathering::new(&self);
-        let entries = self.snapshot.scan(self.table.id, self.vnodes);
-        tokio::pin!(entries);
+        let mut values = match self.table.declared.is_keyed() {
+            true => self.snapshot.values(self.table.id, self.vnodes).boxed(),
+            false => self.snapshot.scan(self.table.id, self.vnodes).map_ok(|(_, value)| vec![value]).boxed(),
+        };
         let mut left = self.limit;
         while left > 0 {
-            let entry = entries.next().await;
-            let last = entry.is_none();
-            let responses = match entry {
-                Some(Ok((_, value))) => gathering.take(&value, left).map_err(|error| failed(error.kind(), &error)),
+            let values = values.next().await;
+            let last = values.is_none();
+            let responses = match values {
+                Some(Ok(values)) => gathering.take_all(&values, left).map_err(|error| failed(error.kind(), &error)),
                 Some(Err(error)) => Err(failed(error.kind(), &error)),
                 None => gathering.finish(left).map_err(|error| failed(error.kind(), &error)),
             };
@@ -247,6 +249,21 @@ impl Gathering {
             (true, false) => Gathering::Rows { wanted: wanted(), readers: BTreeMap::new(), rows: 0, bytes: 0 },
             (true, true) => Gathering::Count(0),
         }
+    }
+
+    /// Takes entries, one after the other.
+    fn take_all(&mut self, values: &[Bytes], mut limit: u64) -> Result<Vec<ScanResponse>, layout::Error> {
+        let mut responses = Vec::new();
+        for value in values {
+            if limit == 0 {
+                break;
+            }
+            for response in self.take(value, limit)? {
+                limit -= response.rows;
+                responses.push(response);
+            }
+        }
+        Ok(responses)
     }
 
     /// Takes an entry, and returns batches of together at most `limit` rows when there are some.

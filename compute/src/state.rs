@@ -6,6 +6,7 @@
 //! * [`health`]: whether the object store does what it is asked;
 //! * [`keys`]: how a row's place (table, vnode, split, sequence) becomes a key;
 //! * [`slot`]: a slot's database: writes, snapshots, checkpoints;
+//! * `runs`: whole ranges read from a database's files, many entries at a time;
 //! * [`lineage`]: how a new database is made of committed checkpoints;
 //! * [`compaction`]: what is rewritten when: full levels, dropped tables, data of ancestors;
 //! * [`settings`]: how SlateDB is set up for one checkpoint an epoch;
@@ -21,6 +22,7 @@ pub mod health;
 pub mod keys;
 pub mod store;
 
+mod runs;
 pub mod slot;
 
 pub mod compaction;

@@ -42,6 +42,8 @@ pub struct Tuning {
     pub collection_age_min: Duration,
     /// Databases whose files a database may go on using before it rewrites what it has from the smallest of them.
     pub ancestors_max: usize,
+    /// Scans of values read files by themselves, past the block cache, if the files are at least so large together.
+    pub bulk_bytes_min: u64,
 }
 
 impl Default for Tuning {
@@ -55,6 +57,7 @@ impl Default for Tuning {
             collection_interval: Duration::from_secs(60),
             collection_age_min: Duration::from_secs(60),
             ancestors_max: 4,
+            bulk_bytes_min: 1 << 20,
         }
     }
 }

@@ -12,11 +12,13 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use slatedb::config::{CheckpointOptions, CheckpointScope, CloseOptions};
 use slatedb::{CheckpointHandle, CompactorBuilder, Db, DbIterator, DbSnapshot, WriteBatch};
 use uuid::Uuid;
+use weir_common::error::chain;
 use weir_common::ids::{TableId, VnodeRange};
 
 use super::compaction::{Dropped, SchedulerSupplier};
 use super::keys::TableSegment;
 use super::lineage::{self, CloneSource};
+use super::runs::{Runs, VALUES_BYTES_MAX, VALUES_MAX};
 use super::{Error, Store, keys, settings};
 
 /// Values that are looked for at the same time.
@@ -133,7 +135,7 @@ impl SlotDb {
     /// [`Error::Closed`] if the database is closed.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         let snapshot = self.db.snapshot().map_err(self.failed("take a snapshot of"))?;
-        Ok(Snapshot { snapshot, path: self.path.clone() })
+        Ok(Snapshot { snapshot, db: self.clone() })
     }
 
     /// Cuts a checkpoint: it holds the writes that returned before the call, and none that starts after it has
@@ -235,7 +237,7 @@ impl Pending {
 #[derive(Clone)]
 pub struct Snapshot {
     snapshot: Arc<DbSnapshot>,
-    path: Arc<str>,
+    db: SlotDb,
 }
 
 impl Snapshot {
@@ -252,6 +254,95 @@ impl Snapshot {
         let Range { start, end } = keys::range(table, vnodes);
         let scan = Scan { snapshot: self.clone(), from: Bound::Included(start), end, rows: None };
         futures::stream::try_unfold(scan, |mut scan| async move { Ok(scan.next().await?.map(|row| (row, scan))) })
+    }
+
+    /// The values of the same keys, in the same order, many at a time: several times faster where they are many and small.
+    ///
+    /// # Errors
+    /// The stream ends with the first error.
+    pub fn values(
+        &self,
+        table: TableId,
+        vnodes: VnodeRange,
+    ) -> impl Stream<Item = Result<Vec<Bytes>, Error>> + Send + use<> {
+        let Range { start, end } = keys::range(table, vnodes);
+        let scan = Scan { snapshot: self.clone(), from: Bound::Included(start), end, rows: None };
+        let values = Values { table, scan, way: Way::Unknown, moved: true };
+        futures::stream::try_unfold(
+            values,
+            |mut values| async move { Ok(values.next().await?.map(|next| (next, values))) },
+        )
+    }
+}
+
+/// A scan of values.
+struct Values {
+    table: TableId,
+    /// Where the rest begins, and the way through SlateDB's iterator.
+    scan: Scan,
+    way: Way,
+    /// Whether anything came since files were opened.
+    moved: bool,
+}
+
+/// How values are read.
+enum Way {
+    /// Files are still to be looked for.
+    Unknown,
+    /// From files.
+    Runs(Box<Runs>),
+    /// Through SlateDB's iterator.
+    Iterator,
+}
+
+impl Values {
+    async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
+        loop {
+            match &mut self.way {
+                Way::Unknown => self.way = Way::open(&self.scan, self.table).await,
+                Way::Runs(runs) => match runs.next().await {
+                    Ok(values) => {
+                        self.moved = true;
+                        return Ok(values);
+                    }
+                    Err(error) => {
+                        tracing::debug!(path = %self.scan.snapshot.db.path, error = chain(&error), "a scan looks for files anew");
+                        if let Some(last) = runs.last() {
+                            self.scan.from = Bound::Excluded(last.clone());
+                        }
+                        // SlateDB knows what to do about errors that stay.
+                        self.way = if std::mem::take(&mut self.moved) { Way::Unknown } else { Way::Iterator };
+                    }
+                },
+                Way::Iterator => {
+                    let (mut values, mut bytes) = (Vec::new(), 0);
+                    while values.len() < VALUES_MAX
+                        && bytes < VALUES_BYTES_MAX
+                        && let Some((_, value)) = self.scan.next().await?
+                    {
+                        bytes += value.len();
+                        values.push(value);
+                    }
+                    return Ok(Some(values).filter(|values| !values.is_empty()));
+                }
+            }
+        }
+    }
+}
+
+impl Way {
+    async fn open(scan: &Scan, table: TableId) -> Way {
+        let Snapshot { snapshot, db } = &scan.snapshot;
+        let keys = (scan.from.clone(), Bound::Excluded(scan.end.clone()));
+        let manifest = db.db.manifest();
+        match Runs::open(&db.store, (&db.path, &manifest), &keys::segment(table), &keys, snapshot.seq()).await {
+            Ok(Some(runs)) => Way::Runs(Box::new(runs)),
+            Ok(None) => Way::Iterator,
+            Err(error) => {
+                tracing::debug!(path = %db.path, error = chain(&error), "a scan does not read files by itself");
+                Way::Iterator
+            }
+        }
     }
 }
 
@@ -273,7 +364,7 @@ impl Scan {
                 None => {
                     let range = (self.from.clone(), Bound::Excluded(self.end.clone()));
                     let rows = self.snapshot.snapshot.scan_with_options(range, &settings::scan()).await;
-                    let rows = rows.map_err(Error::database("scan", &self.snapshot.path))?;
+                    let rows = rows.map_err(Error::database("scan", &self.snapshot.db.path))?;
                     self.rows.insert(Box::new(rows)).next().await
                 }
             };
@@ -287,11 +378,11 @@ impl Scan {
                 }
                 // A file is gone. Unless it was just opened, it was replaced by others.
                 Err(error) if error.kind() == slatedb::ErrorKind::Data && !reopened => {
-                    tracing::debug!(path = %self.snapshot.path, %error, "a scan goes on with newer files");
+                    tracing::debug!(path = %self.snapshot.db.path, %error, "a scan goes on with newer files");
                     reopened = true;
                     self.rows = None;
                 }
-                Err(error) => return Err(Error::database("scan", &self.snapshot.path)(error)),
+                Err(error) => return Err(Error::database("scan", &self.snapshot.db.path)(error)),
             }
         }
     }

@@ -25,6 +25,7 @@ fn hasty() -> Tuning {
         replaced_files_lifetime: Duration::from_millis(200),
         collection_interval: Duration::from_millis(100),
         collection_age_min: Duration::from_millis(100),
+        bulk_bytes_min: 0,
         ..Tuning::default()
     }
 }
@@ -38,8 +39,12 @@ fn tables(ids: impl IntoIterator<Item = u32>) -> HashSet<TableId> {
     ids.into_iter().map(TableId).collect()
 }
 
+/// A table's entries, read in both ways.
 async fn rows(snapshot: &Snapshot, table: u32, vnodes: VnodeRange) -> Vec<(Bytes, Bytes)> {
-    snapshot.scan(TableId(table), vnodes).try_collect().await.expect("a scan")
+    let rows: Vec<(Bytes, Bytes)> = snapshot.scan(TableId(table), vnodes).try_collect().await.expect("a scan");
+    let values: Vec<Bytes> = snapshot.values(TableId(table), vnodes).try_concat().await.expect("a scan of values");
+    assert!(rows.iter().map(|(_, value)| value).eq(&values), "both ways read the same");
+    rows
 }
 
 /// Waits until something is so, for at most a minute.
@@ -241,6 +246,7 @@ async fn a_snapshot_stays_as_it_was_while_writes_and_compaction_go_on() {
     let store = Store::open_with("memory://", hasty()).expect("a store");
     let slot = SlotDb::open(&store, "state/test/1-a/0", VnodeRange::ALL, &[], &tables([1])).await.expect("a database");
     let value = |round: u64| Bytes::from(format!("round {round}").repeat(1000));
+    let mut snapshots = Vec::new();
     for round in 0..20 {
         let batch: Vec<_> = (0..50).map(|n| (key(1, 7, n), value(round))).collect();
         slot.write(batch).await.expect("a write");
@@ -252,8 +258,13 @@ async fn a_snapshot_stays_as_it_was_while_writes_and_compaction_go_on() {
         pending.wait().await.expect("durable");
         assert_eq!(first, value(round));
         assert!(scan.all(async |row| row.is_ok_and(|(_, found)| found == value(round))).await);
+        snapshots.push(snapshot);
     }
     eventually("compaction has merged what was flushed", async || slot.gauges().l0_ssts < 8).await;
+    for (round, snapshot) in (0..).zip(&snapshots) {
+        let rows = rows(snapshot, 1, VnodeRange::ALL).await;
+        assert!(rows.len() == 50 && rows.iter().all(|(_, found)| *found == value(round)), "as of round {round}");
+    }
     slot.close().await;
 }
 
@@ -269,8 +280,12 @@ async fn a_slow_scan_outlives_the_files_it_began_with() {
         let id = checkpoint().await;
         slot.delete_checkpoint(id).await.expect("a deletion");
     }
-    let mut scan = Box::pin(slot.snapshot().expect("a snapshot").scan(TableId(1), VnodeRange::ALL));
+    eventually("there are large files", async || slot.gauges().l0_ssts < 4).await;
+    let snapshot = slot.snapshot().expect("a snapshot");
+    let mut scan = Box::pin(snapshot.scan(TableId(1), VnodeRange::ALL));
     let first = scan.next().await.expect("a row").expect("no error");
+    let mut in_bulk = Box::pin(snapshot.values(TableId(1), VnodeRange::ALL));
+    let mut values = in_bulk.next().await.expect("values").expect("no error");
     let files = async || {
         let path = object_store::path::Path::from("state/test/1-a/0/compacted");
         store.objects().list(Some(&path)).map_ok(|object| object.location).try_collect::<HashSet<_>>().await
@@ -290,6 +305,9 @@ async fn a_slow_scan_outlives_the_files_it_began_with() {
     let all: Vec<_> = std::iter::once(first).chain(rest).collect();
     // What was written later does not show.
     assert_eq!(all, (0..40).map(|n| (key(1, 7, n), value.clone())).collect::<Vec<_>>());
+    assert!(values.len() < 40, "the scan of values was under way");
+    values.extend(in_bulk.try_concat().await.expect("a whole scan"));
+    assert_eq!(values, vec![value; 40]);
     slot.close().await;
 }
 

@@ -1,0 +1,442 @@
+//! Whole ranges of a database read from its files, many entries at a time.
+//!
+//! SlateDB's own iterator passes every entry through a dozen boxed futures, which costs several times what reading the
+//! entry does. Where everything that a snapshot shows is in files, this reads them by blocks and merges them itself. It
+//! tries nothing again: after an error the scan goes on with the iterator, from the last key that was returned.
+//!
+//! Invariant: the values returned are those that the iterator would return, in the same order. Of the entries of a key,
+//! the one with the greatest sequence number that the snapshot shows counts, wherever it lies; SlateDB keeps that entry
+//! for as long as the snapshot exists.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use object_store::{
+    CopyOptions, GetOptions, GetRange, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult,
+};
+use slatedb::db_cache::{CacheFetch, CacheLoader, CachedEntry, CachedKey, DbCache};
+use slatedb::manifest::{SsTableHandle, SsTableView};
+use slatedb::{PathResolver, RowEntry, SstReader, ValueDeletable, VersionedManifest};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Store;
+
+/// Values returned at once, by their number and by their bytes.
+pub(super) const VALUES_MAX: usize = 4096;
+pub(super) const VALUES_BYTES_MAX: usize = 1 << 20;
+/// All files together are fetched in pieces of about this many bytes, which bounds the memory of a scan to a few times
+/// as much.
+const PIECES_BYTES: u64 = 16 << 20;
+/// A piece of one file is no smaller, so that an object store is not asked too often, and no larger.
+const PIECE_BYTES: Range<u64> = 128 << 10..1 << 20;
+/// Pieces of each sorted source that are fetched and decoded ahead of the merge.
+const PIECES_AHEAD: usize = 2;
+
+/// Why files cannot be read, or not in this way.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("cannot fetch a file")]
+    Objects(#[from] object_store::Error),
+    #[error("cannot read a file")]
+    Database(#[from] slatedb::Error),
+    #[error("a task that reads a file has ended")]
+    Task(#[from] tokio::task::JoinError),
+    #[error("an operand of a merge, which is never written")]
+    Operand,
+}
+
+/// A range of keys.
+pub(super) type Keys = (Bound<Bytes>, Bound<Bytes>);
+
+/// The entries of a range of keys, merged from all files that may hold some.
+pub(super) struct Runs {
+    sources: Vec<Source>,
+    /// The sources that have entries left, as a binary heap: the first one's next entry is the least.
+    heap: Vec<usize>,
+    /// The last sequence number that the snapshot shows.
+    newest: u64,
+    last: Option<Bytes>,
+    failed: Option<Error>,
+}
+
+/// A file of the lowest level, or a sorted run of files that follow each other.
+struct Source {
+    pieces: BoxStream<'static, Result<Vec<RowEntry>, Error>>,
+    entries: std::vec::IntoIter<RowEntry>,
+}
+
+impl Runs {
+    /// The entries of one segment in a range of keys, as of the sequence number; `None` if some of them may be in memory
+    /// only, or if there are so few that they are better read through the block cache.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub(super) async fn open(
+        store: &Store,
+        (path, manifest): (&str, &VersionedManifest),
+        segment: &[u8],
+        keys: &Keys,
+        newest: u64,
+    ) -> Result<Option<Runs>, Error> {
+        if manifest.last_l0_seq() < newest {
+            return Ok(None);
+        }
+        let paths = PathResolver::new(path, manifest);
+        let view = |view: &SsTableView| View::new(view, &paths, keys, store);
+        let runs: Vec<Vec<View>> = manifest.segment(segment).map_or_else(Vec::new, |segment| {
+            let level = segment.l0().iter().map(|file| view(file).into_iter().collect());
+            let runs = segment.compacted().iter().map(|run| run.sst_views().iter().filter_map(view).collect());
+            level.chain(runs).filter(|views: &Vec<View>| !views.is_empty()).collect()
+        });
+        let bytes: u64 = runs.iter().flatten().map(|view| view.handle.estimate_size()).sum();
+        if bytes < store.tuning.bulk_bytes_min {
+            return Ok(None);
+        }
+        let piece = (PIECES_BYTES / runs.len().max(1) as u64).clamp(PIECE_BYTES.start, PIECE_BYTES.end);
+        let sources = runs.into_iter().map(|views| Source::new(views, piece)).collect();
+        let mut runs = Runs { sources, heap: Vec::new(), newest, last: None, failed: None };
+        for source in 0..runs.sources.len() {
+            if runs.sources[source].refill().await? {
+                runs.heap.push(source);
+            }
+        }
+        // Sorted is a heap, too.
+        let Runs { sources, heap, .. } = &mut runs;
+        heap.sort_by(|a, b| sources[*a].compare(&sources[*b]));
+        Ok(Some(runs))
+    }
+
+    /// The next values, of which there is at least one; `None` at the end.
+    ///
+    /// # Errors
+    /// If a file cannot be read. What comes next is behind [`Runs::last`].
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let (mut values, mut bytes) = (Vec::with_capacity(VALUES_MAX), 0);
+        while values.len() < VALUES_MAX
+            && bytes < VALUES_BYTES_MAX
+            && let Some(&least) = self.heap.first()
+        {
+            let entry = self.sources[least].entries.next().expect("a source of the heap has entries left");
+            if entry.seq <= self.newest && self.last.as_ref() != Some(&entry.key) {
+                match entry.value {
+                    ValueDeletable::Value(value) => {
+                        bytes += value.len();
+                        values.push(value);
+                    }
+                    ValueDeletable::Tombstone => {}
+                    ValueDeletable::Merge(_) => {
+                        self.failed = Some(Error::Operand);
+                        break;
+                    }
+                }
+                self.last = Some(entry.key);
+            }
+            if self.sources[least].entries.as_slice().is_empty() {
+                match self.sources[least].refill().await {
+                    Ok(true) => {}
+                    Ok(false) => drop(self.heap.swap_remove(0)),
+                    Err(error) => {
+                        self.failed = Some(error);
+                        break;
+                    }
+                }
+            }
+            self.sift_down();
+        }
+        match self.failed.take_if(|_| values.is_empty()) {
+            Some(error) => Err(error),
+            None => Ok(Some(values).filter(|values| !values.is_empty())),
+        }
+    }
+
+    /// The last key whose value was returned, or that turned out to be deleted.
+    pub(super) fn last(&self) -> Option<&Bytes> {
+        self.last.as_ref()
+    }
+
+    /// Moves the first source of the heap to its place.
+    fn sift_down(&mut self) {
+        let (heap, sources) = (&mut self.heap, &self.sources);
+        let mut place = 0;
+        while let Some(&left) = heap.get(2 * place + 1) {
+            let (mut child, mut least) = (2 * place + 1, left);
+            if let Some(&right) = heap.get(child + 1)
+                && sources[right].compare(&sources[left]).is_lt()
+            {
+                (child, least) = (child + 1, right);
+            }
+            if sources[heap[place]].compare(&sources[least]).is_le() {
+                break;
+            }
+            heap.swap(place, child);
+            place = child;
+        }
+    }
+}
+
+impl Source {
+    /// Files that follow each other, in pieces of about so many bytes.
+    fn new(views: Vec<View>, piece: u64) -> Source {
+        let pieces = stream::iter(views).then(move |view| async move { view.divide(piece).await });
+        let pieces = pieces.map_ok(|pieces| stream::iter(pieces.into_iter().map(Ok))).try_flatten();
+        let pieces = pieces.map(|piece: Result<Piece, Error>| {
+            let entries = piece.map(|piece| AbortOnDropHandle::new(tokio::spawn(piece.entries())));
+            async move { entries?.await? }
+        });
+        Source { pieces: pieces.buffered(PIECES_AHEAD).boxed(), entries: Vec::new().into_iter() }
+    }
+
+    /// Takes the next entries; false if there are no more.
+    async fn refill(&mut self) -> Result<bool, Error> {
+        while let Some(entries) = self.pieces.try_next().await? {
+            if !entries.is_empty() {
+                self.entries = entries.into_iter();
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// In the order of the next entries: by key, and of the same key the newest first.
+    #[inline]
+    fn compare(&self, other: &Source) -> Ordering {
+        let (own, other) = (&self.entries.as_slice()[0], &other.entries.as_slice()[0]);
+        own.key.cmp(&other.key).then_with(|| other.seq.cmp(&own.seq))
+    }
+}
+
+/// The visible part of a file.
+#[derive(Clone)]
+struct View {
+    handle: SsTableHandle,
+    file: File,
+    index: Arc<Index>,
+    /// Each limits it.
+    keys: [Keys; 2],
+}
+
+/// Blocks of a file that are fetched together.
+struct Piece {
+    view: View,
+    blocks: Range<usize>,
+    bytes: Range<u64>,
+}
+
+impl View {
+    /// `None` if it holds nothing of the keys.
+    fn new(view: &SsTableView, paths: &PathResolver, keys: &Keys, store: &Store) -> Option<View> {
+        let visible = match view.visible_range() {
+            Some(range) => (range.start_bound().cloned(), range.end_bound().cloned()),
+            None => (Bound::Unbounded, Bound::Unbounded),
+        };
+        let keys = [keys.clone(), visible];
+        let info = &view.sst.info;
+        let outside = info.first_entry.as_ref().is_some_and(|first| keys.iter().any(|keys| is_behind(first, keys)))
+            || info.last_entry.as_ref().is_some_and(|last| keys.iter().any(|keys| is_before(last, keys)));
+        let file = || File { objects: Arc::clone(&store.objects), path: paths.sst_path(&view.sst.id), piece: None };
+        let index = || Arc::new(Index { shared: Arc::clone(&store.cache), entry: OnceLock::new() });
+        (!outside).then(|| View { handle: view.sst.clone(), file: file(), index: index(), keys })
+    }
+
+    fn open(&self, file: File) -> Result<slatedb::SstFile, Error> {
+        let index: Arc<dyn DbCache> = self.index.clone();
+        Ok(SstReader::new("", Arc::new(file), Some(index), None).open_with_handle(self.handle.clone())?)
+    }
+
+    /// Its blocks, so many together as take about that many bytes.
+    async fn divide(self, piece: u64) -> Result<Vec<Piece>, Error> {
+        let index = self.open(self.file.clone())?.index().await?;
+        // An index holds the first key of each block: the block before may end with the key that is looked for.
+        let first = self.keys.iter().map(|keys| index.partition_point(|key| is_before(key, keys)).saturating_sub(1));
+        let end = self.keys.iter().map(|keys| index.partition_point(|key| !is_behind(key, keys)));
+        let blocks = first.max().unwrap_or_default()..end.min().unwrap_or_default();
+        let info = &self.handle.info;
+        let data = if info.filter_len > 0 { info.filter_offset } else { info.index_offset };
+        let offset = |block: usize| index.get(block).map_or(data, |(offset, _)| offset);
+        let mut pieces = Vec::new();
+        let mut start = blocks.start;
+        for end in blocks.clone().map(|block| block + 1) {
+            let bytes = offset(start)..offset(end);
+            if end == blocks.end || bytes.end - bytes.start >= piece {
+                pieces.push(Piece { view: self.clone(), blocks: start..end, bytes });
+                start = end;
+            }
+        }
+        Ok(pieces)
+    }
+}
+
+impl Piece {
+    /// Its visible entries, in order.
+    async fn entries(self) -> Result<Vec<RowEntry>, Error> {
+        let Piece { view, blocks, bytes } = self;
+        let content = view.file.objects.get_range(&view.file.path, bytes.clone()).await?;
+        let file = view.open(File { piece: Some((bytes.start, content)), ..view.file.clone() })?;
+        let mut entries = Vec::new();
+        for block in blocks {
+            let rows = file.read_block(block).await?;
+            if entries.is_empty() {
+                entries = rows;
+            } else {
+                entries.extend(rows);
+            }
+        }
+        let end = entries.partition_point(|entry| !view.keys.iter().any(|keys| is_behind(&entry.key, keys)));
+        entries.truncate(end);
+        let start = entries.partition_point(|entry| view.keys.iter().any(|keys| is_before(&entry.key, keys)));
+        entries.drain(..start);
+        Ok(entries)
+    }
+}
+
+/// Whether a key lies before the range.
+fn is_before(key: &[u8], keys: &Keys) -> bool {
+    match &keys.0 {
+        Bound::Included(start) => key < &start[..],
+        Bound::Excluded(start) => key <= &start[..],
+        Bound::Unbounded => false,
+    }
+}
+
+/// Whether a key lies behind the range.
+fn is_behind(key: &[u8], keys: &Keys) -> bool {
+    match &keys.1 {
+        Bound::Included(end) => key > &end[..],
+        Bound::Excluded(end) => key >= &end[..],
+        Bound::Unbounded => false,
+    }
+}
+
+/// The index of one file, which stays at hand; blocks are not kept, since a scan asks for each only once and would drive
+/// out of the cache what look-ups by key need.
+struct Index {
+    shared: Arc<dyn DbCache>,
+    entry: OnceLock<CachedEntry>,
+}
+
+#[async_trait]
+impl DbCache for Index {
+    async fn get_block(&self, _: &CachedKey) -> Result<Option<CachedEntry>, slatedb::Error> {
+        Ok(None)
+    }
+
+    async fn get_index(&self, key: &CachedKey) -> Result<Option<CachedEntry>, slatedb::Error> {
+        if let Some(entry) = self.entry.get() {
+            return Ok(Some(entry.clone()));
+        }
+        let found = self.shared.get_index(key).await?;
+        Ok(found.map(|entry| self.entry.get_or_init(|| entry).clone()))
+    }
+
+    async fn get_filter(&self, _: &CachedKey) -> Result<Option<CachedEntry>, slatedb::Error> {
+        Ok(None)
+    }
+
+    async fn get_stats(&self, _: &CachedKey) -> Result<Option<CachedEntry>, slatedb::Error> {
+        Ok(None)
+    }
+
+    /// An index, since blocks do not come here.
+    async fn insert(&self, key: CachedKey, value: CachedEntry) {
+        self.shared.insert(key, self.entry.get_or_init(|| value).clone()).await;
+    }
+
+    async fn remove(&self, key: &CachedKey) {
+        self.shared.remove(key).await;
+    }
+
+    fn entry_count(&self) -> u64 {
+        self.entry.get().map_or(0, |_| 1)
+    }
+
+    async fn fetch_block(&self, _: CachedKey, loader: CacheLoader) -> Result<CacheFetch, slatedb::Error> {
+        Ok(CacheFetch::miss(loader().await?))
+    }
+}
+
+/// One file, as an object store that answers with it whatever the path, and with a piece of it that was fetched before.
+#[derive(Clone, Debug)]
+struct File {
+    objects: Arc<dyn ObjectStore>,
+    path: Path,
+    /// Where the piece begins, and the piece.
+    piece: Option<(u64, Bytes)>,
+}
+
+impl File {
+    fn fetched(&self, wanted: &Range<u64>) -> Option<Bytes> {
+        let (start, piece) = self.piece.as_ref()?;
+        let from = usize::try_from(wanted.start.checked_sub(*start)?).ok()?;
+        let to = usize::try_from(wanted.end.checked_sub(*start)?).ok()?;
+        (from <= to && to <= piece.len()).then(|| piece.slice(from..to))
+    }
+}
+
+impl fmt::Display for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.path, self.objects)
+    }
+}
+
+#[async_trait]
+impl ObjectStore for File {
+    async fn get_opts(&self, _: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        let wanted = match &options.range {
+            Some(GetRange::Bounded(range)) if !options.head => range.clone(),
+            _ => return self.objects.get_opts(&self.path, options).await,
+        };
+        let Some(bytes) = self.fetched(&wanted) else { return self.objects.get_opts(&self.path, options).await };
+        let meta = ObjectMeta {
+            location: Path::default(),
+            last_modified: Default::default(),
+            size: wanted.end,
+            e_tag: None,
+            version: None,
+        };
+        let payload = GetResultPayload::Stream(stream::once(async { Ok(bytes) }).boxed());
+        Ok(GetResult { payload, meta, range: wanted, attributes: Default::default(), extensions: Default::default() })
+    }
+
+    async fn put_opts(&self, _: &Path, _: PutPayload, _: PutOptions) -> object_store::Result<PutResult> {
+        Err(object_store::Error::NotImplemented { operation: "put".to_owned(), implementer: self.to_string() })
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        _: &Path,
+        _: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        Err(object_store::Error::NotImplemented { operation: "put".to_owned(), implementer: self.to_string() })
+    }
+
+    fn delete_stream(
+        &self,
+        paths: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        let refused = || object_store::Error::NotSupported { source: "files are only read".into() };
+        paths.map(move |_| Err(refused())).boxed()
+    }
+
+    fn list(&self, _: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        stream::empty().boxed()
+    }
+
+    async fn list_with_delimiter(&self, _: Option<&Path>) -> object_store::Result<ListResult> {
+        Err(object_store::Error::NotImplemented { operation: "list".to_owned(), implementer: self.to_string() })
+    }
+
+    async fn copy_opts(&self, _: &Path, _: &Path, _: CopyOptions) -> object_store::Result<()> {
+        Err(object_store::Error::NotImplemented { operation: "copy".to_owned(), implementer: self.to_string() })
+    }
+}
