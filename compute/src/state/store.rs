@@ -84,6 +84,9 @@ impl Store {
                 let s3 = s3.with_retry(retries()).build().map_err(|error| unusable(error.to_string()))?;
                 let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|error| unusable(error.to_string()))?;
                 let objects: Arc<dyn ObjectStore> = Arc::new(PrefixStore::new(s3, prefix));
+                // A table that fits into the block cache is not fetched again for each scan.
+                let bulk_bytes_min = tuning.bulk_bytes_min.max(tuning.cache_bytes);
+                let tuning = Tuning { bulk_bytes_min, ..tuning };
                 Ok(Store::new(Place { removal: Arc::clone(&objects), objects, bucket: Some(bucket) }, true, tuning))
             }
             _ => Err(unusable(format!("there is no scheme \"{scheme}\", only file, s3 and memory"))),
