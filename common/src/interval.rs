@@ -4,6 +4,8 @@
 
 use arrow::datatypes::IntervalMonthDayNano;
 
+use crate::rounding::{micros_of_amount, nearest};
+
 /// Microseconds of a second, and of a day.
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
@@ -98,7 +100,7 @@ impl Sum {
                 if each == 1 {
                     self.add_fraction_of_days(amount.fraction, MONTH_DAYS)?;
                 } else {
-                    self.months = self.months.checked_add(rounded(amount.fraction * to_f64(each)))?;
+                    self.months = self.months.checked_add(nearest(amount.fraction * to_f64(each)))?;
                 }
             }
             Unit::Days(each) => {
@@ -106,7 +108,8 @@ impl Sum {
                 self.add_fraction_of_days(amount.fraction, each)?;
             }
             Unit::Micros(each) => {
-                let micros = amount.whole.checked_mul(each)?.checked_add(rounded(amount.fraction * to_f64(each)))?;
+                let micros = micros_of_amount(amount.fraction * to_f64(each));
+                let micros = amount.whole.checked_mul(each)?.checked_add(micros)?;
                 self.micros = self.micros.checked_add(micros)?;
             }
         }
@@ -116,8 +119,8 @@ impl Sum {
     fn add_fraction_of_days(&mut self, fraction: f64, days: i64) -> Option<()> {
         let days = fraction * to_f64(days);
         let whole = days.trunc();
-        self.days = self.days.checked_add(rounded(whole))?;
-        self.micros = self.micros.checked_add(rounded((days - whole) * to_f64(DAY)))?;
+        self.days = self.days.checked_add(nearest(whole))?;
+        self.micros = self.micros.checked_add(micros_of_amount((days - whole) * to_f64(DAY)))?;
         Some(())
     }
 
@@ -243,7 +246,7 @@ fn time(word: &str) -> Option<i64> {
     let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<i64>().ok())?;
     let minutes = number(minutes).filter(|minutes| *minutes < 60)?;
     let seconds = amount(seconds).filter(|seconds| (0..=60).contains(&seconds.whole))?;
-    let micros = seconds.whole * SECOND + rounded(seconds.fraction * to_f64(SECOND));
+    let micros = seconds.whole * SECOND + nearest(seconds.fraction * to_f64(SECOND));
     let hours = number(hours)?.checked_mul(3600 * SECOND)?;
     Some(sign * hours.checked_add(minutes * 60 * SECOND + micros)?)
 }
@@ -269,12 +272,6 @@ fn unit(name: &str) -> Option<Unit> {
         "mil" | "mils" | "millennia" | "millennium" => Unit::Months(12_000),
         _ => return None,
     })
-}
-
-/// The nearest whole number of a small one.
-#[expect(clippy::cast_possible_truncation, reason = "fractions of units are far below 2⁶³")]
-fn rounded(value: f64) -> i64 {
-    value.round() as i64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "units are far below 2⁵³")]
@@ -324,6 +321,15 @@ mod tests {
             ("1d2h", 0, 1, 2 * HOUR),
             ("00:01.5", 0, 0, 1_500_000),
             ("1:2:3", 0, 0, 3_723 * SECOND),
+            ("00:00:00.0000005", 0, 0, 0),
+            ("-00:00:00.0000015", 0, 0, -2),
+            ("0.0000005 s", 0, 0, 0),
+            ("0.0000015 s", 0, 0, 1),
+            ("-0.0000016 s", 0, 0, -2),
+            ("1.1234565 s", 0, 0, 1_123_456),
+            ("2.5 us", 0, 0, 2),
+            ("0.00251 ms", 0, 0, 3),
+            ("0.123456789 mon", 0, 3, 60_799_997_088),
             ("1 month -3 days -00:00:00.000001", 1, -3, -1),
             ("2562047:47:16.854775", 0, 0, 9_223_372_036_854_775),
         ] {

@@ -4,7 +4,7 @@
 //!
 //! * [`ids`]: epochs, terms, tables, splits, slots, vnodes — one newtype a word of the glossary;
 //! * [`types`]: the SQL types and how each is stored in Arrow;
-//! * [`decimal`] and [`interval`]: values that Arrow reads differently than PostgreSQL;
+//! * [`decimal`], [`interval`], [`rounding`]: values that Arrow reads differently than PostgreSQL;
 //! * [`protobuf`]: the schemas of messages, and which column a field fits into;
 //! * [`catalog`]: what a user declared, as it is kept in the metadata store;
 //! * [`view`]: how rows of a source become rows of a view;
@@ -13,6 +13,7 @@
 //! * [`error`]: the five kinds of failure that retry policy reads;
 //! * [`rpc`]: how an error crosses a process boundary;
 //! * [`task`]: named background tasks whose failure means something declared;
+//! * [`running`]: time as far as this process ran in it;
 //! * [`telemetry`] and [`http`]: logs, metrics, health;
 //! * [`listen`]: how accepted connections are set up.
 //!
@@ -23,6 +24,7 @@ pub mod types;
 
 pub mod decimal;
 pub mod interval;
+pub mod rounding;
 
 pub mod protobuf;
 
@@ -37,6 +39,7 @@ pub mod rpc;
 
 pub mod http;
 pub mod listen;
+pub mod running;
 pub mod task;
 pub mod telemetry;
 mod wire;

@@ -13,6 +13,7 @@ use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
 use bytes::Bytes;
 use weir_common::catalog::{Table, dead_letter_columns};
 use weir_common::ids::{Sequence, SplitId, TableId};
+use weir_common::rounding::micros_of_nanos;
 use weir_common::types::SqlType;
 use weir_connector_nats::Message;
 use weir_connector_nats::options::stream_of;
@@ -67,12 +68,15 @@ impl Letters {
         self.bytes += message.payload.len() + message.subject.len() + error.len() + self.stream.len();
         self.streams.append_value(&self.stream);
         self.sequences.append_value(i64::try_from(message.sequence).expect("a sequence fits into 63 bits"));
-        self.subjects.append_value(message.subject.as_str());
+        // One with a U+0000 is no text.
+        let subject = Some(message.subject.as_str()).filter(|subject| !subject.contains('\0'));
+        self.subjects.append_option(subject);
         self.bytes += self.headers.append(message.headers.as_deref());
         self.payloads.append_value(&message.payload);
         self.errors.append_value(error);
         self.columns.append_option(bad.column());
-        self.times.append_value(i64::try_from(message.stored_ns / 1000).expect("a time fits into 63 bits"));
+        let stored_ns = i64::try_from(message.stored_ns).expect("a time fits into 63 bits");
+        self.times.append_value(micros_of_nanos(stored_ns));
         self.hidden.append_value(message.sequence);
     }
 
@@ -117,7 +121,8 @@ pub(crate) fn messages(letters: &RecordBatch) -> impl Iterator<Item = Message> {
     let times = letters.column(7).as_primitive::<TimestampMicrosecondType>().values();
     (0..letters.num_rows()).map(move |row| Message {
         sequence: sequences[row].cast_unsigned(),
-        subject: subjects.value(row).into(),
+        // A subject that is no text is none again.
+        subject: if subjects.is_null(row) { "\0" } else { subjects.value(row) }.into(),
         stored_ns: times[row].cast_unsigned() * 1000,
         headers: headers.is_valid(row).then(|| Box::new(header_map(headers.value(row).as_struct()))),
         payload: Bytes::copy_from_slice(payloads.value(row)),

@@ -51,6 +51,7 @@ mod jsonb;
 mod nested;
 mod objects;
 mod protobuf;
+mod reason;
 mod time;
 
 use std::sync::Arc;
@@ -118,7 +119,7 @@ pub enum BadRecord {
         bad: Box<BadRecord>,
     },
     /// A field's value does not fit its column.
-    #[error("column \"{column}\": expected {expected}, found {found}")]
+    #[error("column \"{column}\": expected {expected}, found {found}{}", more(.reason.as_ref()))]
     Type {
         /// The column's name.
         column: String,
@@ -126,6 +127,8 @@ pub enum BadRecord {
         expected: SqlType,
         /// The value, shortened.
         found: String,
+        /// Why it does not fit, where its kind does not say so.
+        reason: Option<String>,
     },
     /// The payload is not a Protobuf message, or not one of the table's.
     #[error("payload is not a message of the schema: {reason} at byte {at}")]
@@ -143,9 +146,20 @@ pub enum BadRecord {
         /// What is wrong.
         reason: String,
     },
+    /// What a column is filled from besides the payload has no place in it.
+    #[error("column \"{column}\": {reason}")]
+    Included {
+        /// The column's name.
+        column: String,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// The payload as a whole is no jsonb.
-    #[error("payload has no normal form as jsonb: it has an unpaired surrogate, a \\u0000 or a number out of range")]
-    NoJsonb,
+    #[error("payload has no normal form as jsonb: {reason}")]
+    NoJsonb {
+        /// What is in the way.
+        reason: String,
+    },
     /// A column of the primary key has no value.
     #[error("column \"{column}\" of the primary key is null")]
     NullKey {
@@ -162,11 +176,17 @@ pub enum BadRecord {
     TooLarge,
 }
 
+fn more(reason: Option<&String>) -> String {
+    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
+}
+
 impl BadRecord {
     /// The column that the payload does not fit, if it is a single one.
     pub fn column(&self) -> Option<&str> {
         match self {
-            BadRecord::Type { column, .. } | BadRecord::NullKey { column } => Some(column),
+            BadRecord::Type { column, .. } | BadRecord::NullKey { column } | BadRecord::Included { column, .. } => {
+                Some(column)
+            }
             BadRecord::Field { path, .. } => path.split('.').next(),
             BadRecord::Object { bad, .. } => bad.column(),
             _ => None,
@@ -187,6 +207,8 @@ pub struct Decoder {
     columns: Vec<ColumnState>,
     /// What INCLUDE adds, as far as it becomes cells.
     included: Vec<Included>,
+    /// A column of subjects.
+    subject_column: Option<String>,
     /// The places of the primary key's columns.
     primary_key: Vec<usize>,
     sequences: Vec<u64>,
@@ -229,6 +251,7 @@ enum Filled {
 /// A column whose cell is made of something else than fields of the payload.
 struct Included {
     cell: usize,
+    column: String,
     origin: Origin,
     ty: SqlType,
 }
@@ -251,9 +274,10 @@ impl Decoder {
                     field += 1;
                     Filled::Cell(field - 1)
                 }
-                origin => {
+                _ => {
                     let cell = fields.len() + included.len();
-                    included.push(Included { cell, origin: origin.clone(), ty: column.ty.clone() });
+                    let column = column.clone();
+                    included.push(Included { cell, column: column.name, origin: column.origin, ty: column.ty });
                     Filled::Cell(cell)
                 }
             };
@@ -266,6 +290,10 @@ impl Decoder {
             partition: partition.to_owned(),
             columns: states,
             included,
+            subject_column: columns
+                .iter()
+                .find(|column| column.origin == Origin::Subject)
+                .map(|column| column.name.clone()),
             primary_key: Vec::new(),
             scratch: Scratch::new(columns.len()),
             reader: Reader::Json(Fields::new(fields)),
@@ -394,8 +422,15 @@ impl Decoder {
     /// Fills the cells of what INCLUDE adds to a row, whose own text, if it is JSON, is `text`.
     #[inline]
     fn include(&mut self, message: &Message, text: &str) -> Result<(), BadRecord> {
-        for Included { cell, origin, ty } in &self.included {
-            self.scratch.cells[*cell] = included::cell(origin, ty, message, text, &mut self.scratch.arena)?;
+        let no_text = |column: &String| BadRecord::Included { column: column.clone(), reason: included::NO_TEXT };
+        if let Some(column) = &self.subject_column
+            && message.subject.as_bytes().contains(&0)
+        {
+            return Err(no_text(column));
+        }
+        for Included { cell, column, origin, ty } in &self.included {
+            let filled = included::cell(origin, ty, message, text, &mut self.scratch.arena)?;
+            self.scratch.cells[*cell] = filled.ok_or_else(|| no_text(column))?;
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use weir_common::types::SqlType;
 
 use super::BadRecord;
 use super::cell::{Cell, Match, Scratch, Span};
-use super::convert;
 use super::json::{Scanner, Syntax, Value, unescape};
+use super::{convert, reason};
 
 /// Keys that are remembered in the order in which they came; objects with more are looked up from there on.
 const SHAPE_MAX: usize = 256;
@@ -251,9 +251,9 @@ impl Fields {
         }
         for (cell, (name, ty)) in scratch.cells.iter().zip(&self.columns) {
             if let Cell::Misfit(span) = cell {
-                let misfit = span.of(payload);
-                let found = describe(Scanner::new(misfit).value(1)?, misfit);
-                return Err(BadRecord::Type { column: name.clone(), expected: ty.clone(), found });
+                let value = Scanner::within(payload, *span).value(1)?;
+                let (found, reason) = (describe(value, payload), reason::why(ty, value, payload));
+                return Err(BadRecord::Type { column: name.clone(), expected: ty.clone(), found, reason });
             }
         }
         Ok(())

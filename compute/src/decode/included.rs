@@ -2,6 +2,7 @@
 
 use arrow::array::ArrayRef;
 use weir_common::catalog::{Column, Origin};
+use weir_common::rounding::micros_of_nanos;
 use weir_common::types::SqlType;
 use weir_connector_nats::reader::{HeaderMap, HeaderValue};
 use weir_connector_nats::{Message, headers};
@@ -25,7 +26,11 @@ pub(super) fn fits(column: &Column) -> bool {
     }
 }
 
-/// The cell of an included column. `text` is the message's payload, which the scanner has accepted, if it is JSON.
+/// Why a subject or header is no text.
+pub(super) const NO_TEXT: &str = "it contains U+0000, which no text can hold";
+
+/// The cell of an included column. `text` is the message's payload, which the scanner has accepted, if it is JSON. `None` if
+/// the column is text, and the value is none, see [`NO_TEXT`].
 ///
 /// # Errors
 /// [`BadRecord::NoJsonb`] if the payload as a whole is wanted and has no normal form.
@@ -38,23 +43,27 @@ pub(super) fn cell(
     message: &Message,
     text: &str,
     arena: &mut Arena,
-) -> Result<Cell, BadRecord> {
-    Ok(match origin {
+) -> Result<Option<Cell>, BadRecord> {
+    Ok(Some(match origin {
         Origin::Payload | Origin::Offset | Origin::Subject | Origin::Partition | Origin::Expression => {
             unreachable!("{origin:?} is not made into a cell here")
         }
         Origin::Timestamp => {
-            Cell::Integer(i64::try_from(message.stored_ns / 1000).expect("the nanoseconds fit into 64 bits"))
+            let nanos = i64::try_from(message.stored_ns).expect("a time fits into 63 bits");
+            Cell::Integer(micros_of_nanos(nanos))
         }
         Origin::WholePayload if *ty == SqlType::Bytea => Cell::Bytes(push_bytes(&message.payload, arena)),
         Origin::WholePayload => whole(text, arena)?,
-        Origin::Headers => message.headers.as_deref().map_or(Cell::Null, |headers| all(headers, arena)),
+        Origin::Headers => match message.headers.as_deref() {
+            Some(headers) => return Ok(all(headers, arena)),
+            None => Cell::Null,
+        },
         Origin::Header { name } => match message.headers.as_deref().and_then(|headers| first(headers, name)) {
-            Some(value) if *ty == SqlType::Varchar => Cell::Text(push_text(value, arena)),
+            Some(value) if *ty == SqlType::Varchar => return Ok(push_text(value, arena).map(Cell::Text)),
             Some(value) => Cell::Bytes(push_bytes(value.as_bytes(), arena)),
             None => Cell::Null,
         },
-    })
+    }))
 }
 
 /// The jsonb of a payload that the scanner has accepted. JSON's null is NULL, as it is in a field.
@@ -68,7 +77,9 @@ pub(super) fn whole(text: &str, arena: &mut Arena) -> Result<Cell, BadRecord> {
     let start = arena.text.len();
     match jsonb::normalise(value, text, &mut arena.jsonb, &mut arena.text) {
         Some(()) => Ok(Cell::Text(Span::new(start, arena.text.len()))),
-        None => Err(BadRecord::NoJsonb),
+        None => Err(BadRecord::NoJsonb {
+            reason: jsonb::fault(value, text).unwrap_or_else(|| "it is too large when written out".to_owned()),
+        }),
     }
 }
 
@@ -86,7 +97,8 @@ impl HeadersColumn {
     /// Takes a message's headers; returns how many bytes they take.
     pub(crate) fn append(&mut self, headers: Option<&HeaderMap>) -> usize {
         self.scratch.clear();
-        let cell = headers.map_or(Cell::Null, |headers| all(headers, &mut self.scratch.arena));
+        // Names that are no text have no place here, as they have none in a table.
+        let cell = headers.and_then(|headers| all(headers, &mut self.scratch.arena)).unwrap_or(Cell::Null);
         self.builder.append(cell, "", &self.scratch)
     }
 
@@ -101,23 +113,27 @@ fn first<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     values.first().map(HeaderValue::as_str)
 }
 
-fn all(map: &HeaderMap, arena: &mut Arena) -> Cell {
+/// The array of all headers; `None` if a name is no text.
+fn all(map: &HeaderMap, arena: &mut Arena) -> Option<Cell> {
     let fields = arena.nested.len();
     for (name, value) in headers::sorted(map) {
-        let pair = [Cell::Text(push_text(name, arena)), Cell::Bytes(push_bytes(value.as_bytes(), arena))];
+        let pair = [Cell::Text(push_text(name, arena)?), Cell::Bytes(push_bytes(value.as_bytes(), arena))];
         arena.nested.extend(pair);
     }
     let structs = arena.nested.len();
     for start in (fields..structs).step_by(2) {
         arena.nested.push(Cell::Struct(Span::new(start, start + 2)));
     }
-    Cell::List(Span::new(structs, arena.nested.len()))
+    Some(Cell::List(Span::new(structs, arena.nested.len())))
 }
 
-fn push_text(text: &str, arena: &mut Arena) -> Span {
+fn push_text(text: &str, arena: &mut Arena) -> Option<Span> {
+    if text.as_bytes().contains(&0) {
+        return None;
+    }
     let start = arena.text.len();
     arena.text.push_str(text);
-    Span::new(start, arena.text.len())
+    Some(Span::new(start, arena.text.len()))
 }
 
 fn push_bytes(bytes: &[u8], arena: &mut Arena) -> Span {

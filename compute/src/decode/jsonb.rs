@@ -5,6 +5,7 @@
 use std::ops::Range;
 
 use super::json::{Scanner, Value, unescape_text};
+use super::reason::text_fault;
 
 /// The largest exponent, either way, that is written out. It covers every double; PostgreSQL's limit of 131,072 digits
 /// would let seven bytes grow to 128 KiB.
@@ -39,6 +40,38 @@ pub(super) fn normalise(value: Value, text: &str, work: &mut Work, out: &mut Str
         out.truncate(before);
     }
     written
+}
+
+/// Why a value has no normal form. `text` is the payload.
+pub(super) fn fault(value: Value, text: &str) -> Option<String> {
+    match value {
+        Value::Null | Value::Boolean(_) => None,
+        Value::Number(number) => {
+            let exponent = number.span.of(text).split_once(['e', 'E'])?.1;
+            let fits = exponent.parse::<i64>().is_ok_and(|exponent| exponent.abs() <= EXPONENT_MAX);
+            let at = number.span.start;
+            (!fits).then(|| format!("a number whose exponent is beyond ±{EXPONENT_MAX}, at byte {at}"))
+        }
+        Value::Text(string) => text_fault(string.span, text, true),
+        Value::Array(span) | Value::Object(span) => {
+            let is_object = matches!(value, Value::Object(_));
+            let mut scanner = Scanner::within(text, span);
+            let _opened = scanner.take(b'[') || scanner.take(b'{');
+            scanner.skip_whitespace();
+            while !matches!(scanner.peek(), Some(b']' | b'}') | None) {
+                if is_object && let Some(fault) = text_fault(scanner.key().ok()?.span, text, true) {
+                    return Some(fault);
+                }
+                if let Some(fault) = fault(scanner.value(0).ok()?, text) {
+                    return Some(fault);
+                }
+                scanner.skip_whitespace();
+                scanner.take(b',');
+                scanner.skip_whitespace();
+            }
+            None
+        }
+    }
 }
 
 fn write(value: Value, text: &str, work: &mut Work, out: &mut String) -> Option<()> {

@@ -13,7 +13,7 @@
 //! | field | value |
 //! | --- | --- |
 //! | number, bool, string, bytes | as it is; without presence and absent: 0, false, empty; with presence: NULL |
-//! | enum | the name of its value, or its number in digits if the schema has no name for it |
+//! | enum | the name of its value, or its number in digits if the schema has no name for it; one of proto2 that has none is absent |
 //! | repeated | an array, empty if there is none |
 //! | map | a jsonb object, empty if there is none; keys that are no strings are written as such |
 //! | message | a struct, or jsonb; absent: NULL |
@@ -24,21 +24,24 @@
 //!
 //! Fields without a column are skipped; a group is a message that is written in another way. A field whose wire type is
 //! another than the schema's makes the record bad: then the publisher has another schema, and a row that lacks the field
-//! would hide that.
+//! would hide that. So does a message that lacks a required field, see `proto2`.
 
 mod json;
 mod plan;
+mod proto2;
 mod wire;
 
 use arrow::datatypes::i256;
 use weir_common::decimal::power_of_ten;
 use weir_common::interval::Interval;
 use weir_common::protobuf::{Error, MessageSchema};
+use weir_common::rounding::{micros_of_amount, micros_of_nanos};
 use weir_common::types::{NUMERIC_SCALE, SqlType};
 
 use super::cell::{Arena, Cell, Node, Scratch, Span, place};
 use super::{BadRecord, RECORD_BYTES_MAX};
 use plan::{Field, Fixed, Message, Number, Shape, Value};
+use proto2::Rules;
 use wire::{Malformed, Wire, WireType};
 
 /// Seconds of the years 1 to 9999, which is what a timestamp may be.
@@ -48,6 +51,7 @@ const NANOS: i64 = 1_000_000_000;
 /// Reads the messages of one table.
 pub(super) struct Reader {
     plan: Message,
+    rules: Option<Rules>,
 }
 
 /// Why a message cannot be read.
@@ -65,6 +69,19 @@ enum Fault {
         reason: String,
     },
     TooLarge,
+}
+
+impl Fault {
+    /// The same, met in a field.
+    fn within(self, field: &str) -> Fault {
+        match self {
+            Fault::Value { mut path, reason } => {
+                path.push(field.to_owned());
+                Fault::Value { path, reason }
+            }
+            other => other,
+        }
+    }
 }
 
 impl From<Malformed> for Fault {
@@ -95,12 +112,15 @@ impl Reader {
         cells: usize,
     ) -> Result<(Reader, Scratch), Error> {
         let mut fixed = Fixed::default();
-        let plan = plan::message(&schema.descriptor()?, columns, &mut fixed)?;
-        Ok((Reader { plan }, Scratch::with_fixed(cells, fixed.text, fixed.decimals)))
+        let descriptor = schema.descriptor()?;
+        let plan = plan::message(&descriptor, columns, &mut fixed)?;
+        Ok((Reader { plan, rules: Rules::of(&descriptor) }, Scratch::with_fixed(cells, fixed.text, fixed.decimals)))
     }
 
     /// Reads a payload into the scratch row.
     pub(super) fn read(&self, payload: &[u8], scratch: &mut Scratch) -> Result<(), BadRecord> {
+        let ruled = self.rules.as_ref().map(|rules| rules.apply(payload)).transpose()?;
+        let payload = ruled.as_deref().unwrap_or(payload);
         let arena = &mut scratch.arena;
         let cells = reserve(&self.plan, arena)?;
         read_message(&self.plan, cells, &mut Wire::new(payload), arena)?;
@@ -177,13 +197,13 @@ fn read_field(
                 _ => reserve(inner, arena)?,
             };
             arena.nested[cell] = Cell::Struct(cells);
-            read_message(inner, cells, &mut body, arena)?;
+            read_message(inner, cells, &mut body, arena).map_err(|fault| fault.within(&field.name))?;
         }
         (Shape::Message(inner, _), true) => {
             let mut body = body(field, wire_type, wire)?;
             let cells = reserve(inner, arena)?;
             chain(cell, Cell::Struct(cells), arena)?;
-            read_message(inner, cells, &mut body, arena)?;
+            read_message(inner, cells, &mut body, arena).map_err(|fault| fault.within(&field.name))?;
         }
         (Shape::Json(_) | Shape::Map(_), _) => {
             let body = body(field, wire_type, wire)?.span();
@@ -256,6 +276,10 @@ fn scalar(
                 reason: "invalid UTF-8",
                 at: span.start as usize + error.valid_up_to(),
             })?;
+            if let Some(at) = text.find('\0') {
+                let reason = format!("U+0000, which no text can hold, at byte {}", span.start as usize + at);
+                return Err(Fault::Value { path: vec![field.name.clone()], reason });
+            }
             let start = arena.text.len();
             arena.text.push_str(text);
             Cell::Text(Span::new(start, arena.text.len()))
@@ -316,13 +340,8 @@ fn close(message: &Message, cells: Span, payload: &[u8], arena: &mut Arena) -> R
         let field = &message.fields[*field];
         let Some(cell) = field.cell else { continue };
         let cell = cells.start as usize + cell;
-        let closed = close_field(field, arena.nested[cell], payload, arena).map_err(|fault| match fault {
-            Fault::Value { mut path, reason } => {
-                path.push(field.name.clone());
-                Fault::Value { path, reason }
-            }
-            other => other,
-        })?;
+        let closed =
+            close_field(field, arena.nested[cell], payload, arena).map_err(|fault| fault.within(&field.name))?;
         arena.nested[cell] = closed;
     }
     Ok(())
@@ -382,12 +401,13 @@ impl plan::Meaning {
                 if !TIMESTAMP_SECONDS.contains(&seconds) || !(0..NANOS).contains(&nanos) {
                     return Err(value("a timestamp beyond the years 1 to 9999"));
                 }
-                Ok(Cell::Integer(seconds * 1_000_000 + micros(nanos)))
+                Ok(Cell::Integer(seconds * 1_000_000 + micros_of_nanos(nanos)))
             }
             plan::Meaning::Duration => {
                 let (seconds, nanos) = seconds_and_nanos(cells, arena);
                 let is_one = nanos.abs() < NANOS && (seconds == 0 || nanos == 0 || (seconds < 0) == (nanos < 0));
-                let micros = seconds.checked_mul(1_000_000).and_then(|whole| whole.checked_add(micros(nanos)));
+                let micros =
+                    seconds.checked_mul(1_000_000).and_then(|whole| whole.checked_add(micros_of_duration(nanos)));
                 let interval = micros.and_then(|micros| Interval { months: 0, days: 0, micros }.to_arrow());
                 let Some(interval) = interval.filter(|_| is_one) else {
                     return Err(value("a duration of 292 years or more, or whose parts have two signs"));
@@ -407,9 +427,10 @@ fn seconds_and_nanos(cells: Span, arena: &Arena) -> (i64, i64) {
     }
 }
 
-/// Nanoseconds in microseconds, a half rounded away from zero.
-fn micros(nanos: i64) -> i64 {
-    (nanos + 500 * nanos.signum()) / 1_000
+/// Nanoseconds of a duration in microseconds, rounded as the fraction of an interval's seconds is.
+#[expect(clippy::cast_precision_loss, reason = "below 10⁹")]
+fn micros_of_duration(nanos: i64) -> i64 {
+    micros_of_amount(nanos as f64 / 1e9 * 1e6)
 }
 
 #[cfg(test)]

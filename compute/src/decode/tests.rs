@@ -207,7 +207,10 @@ fn values_that_do_not_fit() {
         (point(), r#"{"x":1,"y":[70000]}"#, r#"object {"x":1,"y":[70000]}"#),
         (point(), "\"{}\"", "string \"{}\""),
     ] {
-        assert_eq!(decode(&ty, value), Err(format!("column \"a\": expected {ty}, found {found}")), "{value} as {ty}");
+        let error = decode(&ty, value).expect_err(value);
+        let shown = error.strip_prefix(&format!("column \"a\": expected {ty}, found {found}"));
+        // The reason behind it is `reason`'s.
+        assert!(shown.is_some_and(|reason| reason.is_empty() || reason.starts_with(": ")), "{value} as {ty}: {error}");
     }
     let long = decode(&SqlType::Boolean, &format!("\"{}\"", "é".repeat(100))).expect_err("a string");
     assert!(long.ends_with(&format!("found string \"{}…\"", "é".repeat(30))), "{long}");
@@ -248,7 +251,10 @@ fn a_payload_of_several_objects_is_several_rows_or_none() {
         ("[{\"a\":1}]{}", "object 2 of the payload: payload is not JSON: trailing characters at byte 9"),
         ("{\"a\":1}\n{\"a\":2}\n3", "object 3 of the payload: payload is not JSON: trailing characters at byte 16"),
         ("{\"a\":1}{\"a\"}", "object 2 of the payload: payload is not JSON: expected : at byte 11"),
-        ("{\"a\":1}{\"a\":\"x\"}", "object 2 of the payload: column \"a\": expected bigint, found string \"x\""),
+        (
+            "{\"a\":1}{\"a\":\"x\"}",
+            "object 2 of the payload: column \"a\": expected bigint, found string \"x\": invalid digit 'x', at byte 13",
+        ),
         ("[{\"a\":1},{\"t\":\"x\"}]", "object 2 of the payload: column \"a\" of the primary key is null"),
     ] {
         let refused = decoder.append(&message(payload, 1, "subject"));
@@ -374,7 +380,7 @@ fn headers_time_and_the_whole_payload_are_columns() {
     decoder.append(&with_headers).expect("a good record");
     decoder.append(&message("{}", 2, "subject")).expect("a good record");
     let bad = decoder.append(&message(r#"{"x": 1e999999999}"#, 3, "subject"));
-    assert_eq!(bad, Err(BadRecord::NoJsonb));
+    assert!(matches!(bad, Err(BadRecord::NoJsonb { .. })), "{bad:?}");
     let (text, bytes) = (|text: &str| Datum::Text(text.to_owned()), |text: &str| Datum::Bytes(text.into()));
     let pair = |name, value| Datum::Parts(vec![text(name), bytes(value)]);
     assert_eq!(
@@ -383,7 +389,7 @@ fn headers_time_and_the_whole_payload_are_columns() {
             vec![
                 Datum::Parts(vec![pair("B", "x"), pair("b", "2"), pair("b", "1")]),
                 Datum::Integer(7),
-                Datum::Integer(1_700_000_000_123_456),
+                Datum::Integer(1_700_000_000_123_457),
                 bytes("2"),
                 text("x"),
                 text(r#"{"a": 7, "zz": [100]}"#),
@@ -478,6 +484,7 @@ fn model(ty: &SqlType, value: &Value) -> Option<Datum> {
         let midnight = date.and_then(|date| date.and_hms_opt(0, 0, 0)).map(|at| (at, 0));
         with_offset.or_else(|| naive("%Y-%m-%d %H:%M:%S%.f")).or(midnight)
     };
+    let nearest = |nanos: i64| (nanos as f64 / 1e9 * 1e6).round_ties_even() as i64;
     let micros = |utc: bool| match value {
         Value::Number(_) => value.as_i64().map(|number| {
             let digits = number.unsigned_abs().to_string().len();
@@ -485,7 +492,7 @@ fn model(ty: &SqlType, value: &Value) -> Option<Datum> {
                 ..=11 => number * 1_000_000,
                 12..=14 => number * 1_000,
                 15..=17 => number,
-                _ => number / 1_000,
+                _ => number.div_euclid(1_000_000_000) * 1_000_000 + nearest(number.rem_euclid(1_000_000_000)),
             }
         }),
         Value::String(text) => point(text)
@@ -754,10 +761,7 @@ fn a_document_is_kept_whole() {
     for (payload, error) in [
         ("", "payload is not JSON: unexpected end at byte 0"),
         ("1 2", "payload is not JSON: trailing characters at byte 2"),
-        (
-            "[1e401]",
-            "payload has no normal form as jsonb: it has an unpaired surrogate, a \\u0000 or a number out of range",
-        ),
+        ("[1e401]", "payload has no normal form as jsonb: a number whose exponent is beyond ±400, at byte 1"),
     ] {
         assert_eq!(
             decoder.append(&Message::new(1, "subject", payload)).map_err(|bad| bad.to_string()),

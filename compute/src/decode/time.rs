@@ -1,5 +1,7 @@
 //! Dates and timestamps, from text and from numbers. The calendar is the proleptic Gregorian one.
 
+use weir_common::rounding::{micros_of_digits, micros_of_nanos};
+
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 const SECOND_MICROS: i64 = 1_000_000;
 
@@ -46,8 +48,36 @@ pub(super) fn epoch(number: i64) -> i64 {
         0..100_000_000_000 => number * SECOND_MICROS,
         100_000_000_000..100_000_000_000_000 => number * 1_000,
         100_000_000_000_000..100_000_000_000_000_000 => number,
-        _ => number / 1_000,
+        _ => micros_of_nanos(number),
     }
+}
+
+/// Why a text is no date.
+pub(super) fn date_fault(text: &str) -> String {
+    let mut reader = Reader(text.trim_ascii().as_bytes());
+    reader.date_fault().unwrap_or_else(|| "something follows the date".to_owned())
+}
+
+/// Why a text is no time of day.
+pub(super) fn of_day_fault(text: &str) -> String {
+    let mut reader = Reader(text.trim_ascii().as_bytes());
+    reader.time_fault().unwrap_or_else(|| "something follows the time".to_owned())
+}
+
+/// Why a text is no timestamp.
+pub(super) fn timestamp_fault(text: &str) -> String {
+    let mut reader = Reader(text.trim_ascii().as_bytes());
+    if let Some(fault) = reader.date_fault() {
+        return fault;
+    }
+    if !(reader.take(b'T') || reader.take(b't') || reader.take(b' ')) {
+        return "neither T nor a space follows the date".to_owned();
+    }
+    if let Some(fault) = reader.time_fault() {
+        return fault;
+    }
+    let offset = String::from_utf8_lossy(reader.0.trim_ascii_start());
+    format!("offset \"{offset}\"")
 }
 
 /// What is left to read.
@@ -82,6 +112,47 @@ impl Reader<'_> {
         valid.then(|| days_since_1970(year, month, day))
     }
 
+    /// What is wrong with a date; it is passed over if nothing is.
+    fn date_fault(&mut self) -> Option<String> {
+        const FORM: &str = "not of the form YYYY-MM-DD";
+        let part = |reader: &mut Self| reader.take(b'-').then(|| reader.digits::<2>()).flatten();
+        let (Some(year), Some(month), Some(day)) = (self.digits::<4>(), part(self), part(self)) else {
+            return Some(FORM.to_owned());
+        };
+        match (year, month, day) {
+            (0, ..) => Some("year 0".to_owned()),
+            (_, month, _) if !(1..=12).contains(&month) => Some(format!("month {month}")),
+            (year, month, day) if !(1..=days_of_month(year, month)).contains(&day) => {
+                Some(format!("day {day} of month {month}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// What is wrong with a time; it is passed over if nothing is.
+    fn time_fault(&mut self) -> Option<String> {
+        const FORM: &str = "its time is not of the form HH:MM[:SS[.ffffff]]";
+        let hour = self.digits::<2>();
+        let minute = self.take(b':').then(|| self.digits::<2>()).flatten();
+        let (Some(hour), Some(minute)) = (hour, minute) else { return Some(FORM.to_owned()) };
+        let (mut second, mut micros) = (0, 0);
+        if self.take(b':') {
+            let Some(seconds) = self.digits::<2>() else { return Some(FORM.to_owned()) };
+            second = seconds;
+            if self.take(b'.') || self.take(b',') {
+                let Some(fraction) = self.fraction() else { return Some(FORM.to_owned()) };
+                micros = fraction;
+            }
+        }
+        match (hour, minute, second) {
+            (25.., ..) => Some(format!("hour {hour}")),
+            (_, 60.., _) => Some(format!("minute {minute}")),
+            (_, _, 61..) => Some(format!("second {second}")),
+            (24, ..) if minute + second + micros > 0 => Some("a time after 24:00".to_owned()),
+            _ => None,
+        }
+    }
+
     /// `HH:MM[:SS[.fraction]]` in microseconds. As in PostgreSQL, 24:00 and second 60 are the start of what follows.
     #[inline]
     fn time(&mut self) -> Option<i64> {
@@ -99,15 +170,13 @@ impl Reader<'_> {
         valid.then_some(total)
     }
 
-    /// The digits after the point, in microseconds, rounded half up.
+    /// The digits after the point, in microseconds.
     #[inline]
     fn fraction(&mut self) -> Option<i64> {
         let length = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (digits, rest) = self.0.split_at(length);
         self.0 = rest;
-        let digit = |place: usize| digits.get(place).map_or(0, |digit| i64::from(digit - b'0'));
-        let micros = (0..6).fold(0, |number, place| number * 10 + digit(place));
-        (length > 0).then(|| micros + i64::from(digit(6) >= 5))
+        str::from_utf8(digits).ok().filter(|digits| !digits.is_empty()).map(micros_of_digits)
     }
 
     /// Nothing, `Z`, or `±HH[[:]MM[[:]SS]]`, in seconds.
@@ -185,7 +254,8 @@ mod tests {
             ("2024-02-29 12:00:00.5", NOON + 500_000, None),
             ("2024-02-29 12:00:00,123456", NOON + 123_456, None),
             ("2024-02-29 12:00:00.1234564", NOON + 123_456, None),
-            ("2024-02-29 12:00:00.1234565", NOON + 123_457, None),
+            ("2024-02-29 12:00:00.1234565", NOON + 123_456, None),
+            ("2024-02-29 12:00:00.1234575", NOON + 123_458, None),
             ("2024-02-29 11:59:59.99999951", NOON, None),
             ("2024-02-29 11:59:60", NOON, None),
             ("2024-02-28 24:00:00", NOON - 43_200_000_000, None),
@@ -245,6 +315,20 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_rounded_as_texts_are() {
+        for (text, nanos) in [
+            ("2017-07-14 02:40:00.0000005", 1_500_000_000_000_000_500_i64),
+            ("2017-07-14 02:40:00.0000015", 1_500_000_000_000_001_500),
+            ("2017-07-14 02:40:00.123456501", 1_500_000_000_123_456_501),
+            ("2017-07-14 02:40:00.9999995", 1_500_000_000_999_999_500),
+            ("1922-06-20 21:19:59.9999985", -1_500_000_000_000_001_500),
+            ("1922-06-20 21:19:59.9999995", -1_500_000_000_000_000_500),
+        ] {
+            assert_eq!(timestamp(text), Some((epoch(nanos), None)), "{text}");
+        }
+    }
+
+    #[test]
     fn the_unit_of_a_number_follows_from_its_magnitude() {
         for number in [1_666_666_666, 1_666_666_666_000, 1_666_666_666_000_000, 1_666_666_666_000_000_000] {
             assert_eq!(epoch(number), 1_666_666_666_000_000);
@@ -252,6 +336,6 @@ mod tests {
         }
         assert_eq!(epoch(99_999_999_999), 99_999_999_999_000_000);
         assert_eq!(epoch(100_000_000_000), 100_000_000_000_000);
-        assert_eq!(epoch(i64::MIN), i64::MIN / 1_000);
+        assert_eq!(epoch(i64::MIN), i64::MIN / 1_000 - 1);
     }
 }

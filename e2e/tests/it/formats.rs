@@ -452,7 +452,8 @@ fn a_message_can_be_several_rows() {
         assert_eq!(sql.query("SELECT v FROM keyed WHERE n = 1").await?.row(0), ["b"]);
         wait_for(&mut sql, "SELECT count(*) FROM dead_letters.rows", 1, SOON).await?;
         let dead = sql.query("SELECT sequence, \"column\", error FROM dead_letters.rows").await?;
-        let error = "object 2 of the payload: column \"n\": expected bigint, found string \"x\"";
+        let error =
+            "object 2 of the payload: column \"n\": expected bigint, found string \"x\": invalid digit 'x', at byte 15";
         assert_eq!(dead.row(0), ["4", "n", error]);
         Ok(())
     });

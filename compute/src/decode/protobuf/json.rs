@@ -51,10 +51,12 @@ pub(super) fn map(entry: &MessageDescriptor, first: u32, payload: &[u8], arena: 
         json.push(b'{');
         for body in pieces(first, &nodes) {
             let mut message = build(entry, [body], payload)?;
-            let value = entry.map_entry_value_field();
-            if !message.has_field(&value) {
-                let absent = message.get_field(&value).into_owned();
-                message.set_field(&value, absent);
+            // Either may be left out, in proto2 and in proto3, and is the default then.
+            for field in [entry.map_entry_key_field(), entry.map_entry_value_field()] {
+                if !message.has_field(&field) {
+                    let absent = message.get_field(&field).into_owned();
+                    message.set_field(&field, absent);
+                }
             }
             written.clear();
             write(&message, &mut written)?;
@@ -158,7 +160,13 @@ fn normalise(json: &[u8], arena: &mut Arena) -> Result<Cell, Fault> {
         return Ok(Cell::Null);
     }
     let start = arena.text.len();
-    jsonb::normalise(value, text, &mut arena.jsonb, &mut arena.text).ok_or_else(|| failed("no jsonb"))?;
+    if jsonb::normalise(value, text, &mut arena.jsonb, &mut arena.text).is_none() {
+        // Places are those of the JSON that was written, which nobody sees.
+        let reason = jsonb::fault(value, text).unwrap_or_else(|| "too large when written out".to_owned());
+        let reason =
+            reason.rsplit_once(" at byte ").map_or(reason.as_str(), |(reason, _)| reason).trim_end_matches(',');
+        return Err(failed(reason));
+    }
     super::check_room(arena.nested.len(), arena)?;
     Ok(Cell::Text(Span::new(start, arena.text.len())))
 }

@@ -140,8 +140,8 @@ fn the_last_value_counts_and_messages_are_merged() {
     let point = |x, y| parts(&[n(x), n(y)]);
     let deep = parts(&[parts(&[point(1, 0), point(0, 2)]), Datum::Null, Datum::Null]);
     assert_eq!(table.get(merged, "inner"), parts(&[text("a"), parts(&[n(1), n(2), n(3)]), deep, Datum::Null]));
-    // at { seconds: 1 }, at { nanos: 500 }
-    assert_eq!(table.get(b"\xea\x01\x02\x08\x01\xea\x01\x03\x10\xf4\x03", "at"), n(1_000_001));
+    // at { seconds: 1 }, at { nanos: 1500 }
+    assert_eq!(table.get(b"\xea\x01\x02\x08\x01\xea\x01\x03\x10\xdc\x0b", "at"), n(1_000_002));
     // object { fields { "a": 1 } }, object { fields { "b": true }, fields { "a": "x" } }
     let field = |key: &str, value: &[u8]| {
         let mut entry = vec![0x0a, u8::try_from(key.len()).expect("short")];
@@ -325,8 +325,8 @@ fn groups_are_skipped_and_bounded() {
     let descriptor = schema(proto2, "M").descriptor().expect("a descriptor");
     let fields = infer(&descriptor, &[]).expect("columns").into_iter();
     let mut table = Table::with(schema(proto2, "M"), fields.map(|field| column(&field.name, field.ty)).collect());
-    let row = table.decode(b"\x0b\x08\x07\x0c\x13\x0a\x01x\x14\x13\x14").expect("a good record");
-    assert_eq!(row, [parts(&[n(7)]), parts(&[parts(&[text("x")]), parts(&[Datum::Null])]), Datum::Null, Datum::Null]);
+    let row = table.decode(b"\x0b\x08\x07\x0c\x13\x0a\x01x\x14\x13\x14\x20\x01").expect("a good record");
+    assert_eq!(row, [parts(&[n(7)]), parts(&[parts(&[text("x")]), parts(&[Datum::Null])]), Datum::Null, n(1)]);
 }
 
 #[test]
@@ -403,7 +403,13 @@ fn expected_one(value: &Reflected, kind: &Kind, ty: &SqlType) -> Datum {
             let part = |name: &str| message.get_field_by_name(name).expect("a field").into_owned();
             let (seconds, nanos) =
                 (part("seconds").as_i64().expect("a number"), part("nanos").as_i32().expect("a number"));
-            let micros = i128::from(seconds) * 1_000_000 + (f64::from(nanos) / 1_000.0).round() as i128;
+            let fraction = f64::from(nanos) / 1e9 * 1e6;
+            let fraction = match ty {
+                SqlType::Timestamptz => fraction.round_ties_even(),
+                // A half goes towards zero.
+                _ => fraction.trunc() + if fraction.fract().abs() > 0.5 { fraction.signum() } else { 0.0 },
+            };
+            let micros = i128::from(seconds) * 1_000_000 + fraction as i128;
             let micros = i64::try_from(micros).expect("in range");
             if *ty == SqlType::Timestamptz {
                 n(micros)
@@ -566,4 +572,123 @@ proptest! {
         }
         table.decode(b"").expect("a good record");
     }
+}
+
+const PROTO2: &str = r#"syntax = "proto2";
+    package q;
+    message M {
+        optional Colour colour = 1; repeated Colour colours = 2; repeated Colour packed = 3 [packed = true];
+        map<string, Colour> by_name = 4; map<string, int32> counts = 5; map<int32, Inner> inners = 6;
+        oneof choice { Colour picked = 7; string text = 8; }
+        optional Inner inner = 9; repeated Inner list = 10; optional group G = 11 { optional Colour colour = 1; }
+        optional Tree tree = 12;
+    }
+    message Inner { required int32 id = 1; optional Colour colour = 2; required string name = 3; }
+    message Tree { optional Tree left = 1; repeated Tree others = 2; required Colour colour = 3; }
+    enum Colour { RED = 1; GREEN = 5; }"#;
+
+fn proto2(columns: &[&str]) -> Table {
+    let schema = schema(PROTO2, "q.M");
+    let fields =
+        infer(&schema.descriptor().expect("a descriptor"), &["q.Tree".to_owned()]).expect("columns").into_iter();
+    let wanted = fields.filter(|field| columns.contains(&field.name.as_str()));
+    Table::with(schema, wanted.map(|field| column(&field.name, field.ty)).collect())
+}
+
+/// What protoc's own implementations do with a number that a closed enum does not name: the field is as if it were not there.
+#[test]
+fn a_number_that_a_closed_enum_does_not_name_is_none_of_its_values() {
+    let columns = ["colour", "colours", "packed", "by_name", "picked", "text", "g"];
+    let mut table = proto2(&columns);
+    let colours = |names: &[&str]| Datum::Parts(names.iter().map(|name| text(name)).collect());
+    for (payload, name, expected) in [
+        (&b"\x08\x05"[..], "colour", text("GREEN")),
+        (b"\x08\x07", "colour", Datum::Null),
+        // What came before stays.
+        (b"\x08\x01\x08\x07", "colour", text("RED")),
+        (b"\x10\x01\x10\x07\x10\x05", "colours", colours(&["RED", "GREEN"])),
+        (b"\x12\x03\x01\x07\x05", "colours", colours(&["RED", "GREEN"])),
+        (b"\x1a\x03\x07\x07\x07", "packed", colours(&[])),
+        (b"\x1a\x0c\x05\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x01", "packed", colours(&["GREEN", "RED"])),
+        (b"\x22\x05\x0a\x01a\x10\x07\x22\x05\x0a\x01b\x10\x01", "by_name", text(r#"{"b": "RED"}"#)),
+        // The other member of the oneof is still there.
+        (b"\x42\x01x\x38\x07", "text", text("x")),
+        (b"\x42\x01x\x38\x05", "text", Datum::Null),
+        (b"\x5b\x08\x07\x5c", "g", parts(&[Datum::Null])),
+    ] {
+        assert_eq!(table.get(payload, name), expected, "{name} of {payload:x?}");
+    }
+}
+
+#[test]
+fn an_entry_of_a_map_has_the_default_of_what_it_lacks() {
+    let mut table = proto2(&["by_name", "counts"]);
+    assert_eq!(table.get(b"\x2a\x03\x0a\x01v", "counts"), text(r#"{"v": 0}"#));
+    assert_eq!(table.get(b"\x2a\x02\x10\x07", "counts"), text(r#"{"": 7}"#));
+    assert_eq!(table.get(b"\x2a\x00", "counts"), text(r#"{"": 0}"#));
+    assert_eq!(table.get(b"\x22\x03\x0a\x01v", "by_name"), text(r#"{"v": "RED"}"#), "the first of the enum");
+    let proto = "syntax = \"proto2\"; message M { map<string, string> m = 1; }";
+    let mut table = Table::with(schema(proto, "M"), vec![column("m", SqlType::Jsonb)]);
+    assert_eq!(table.get(&[0x0a, 0x03, 0x12, 0x01, 0x76], "m"), text(r#"{"": "v"}"#));
+}
+
+#[test]
+fn a_message_that_lacks_what_its_schema_requires_is_bad() {
+    let requires = |path: &str| {
+        let reason = "the schema requires it, and the message does not have it".to_owned();
+        Err(BadRecord::Field { path: path.to_owned(), reason })
+    };
+    // Whether or not a column is filled from it.
+    for columns in [&["inner", "list", "inners"][..], &["colour"]] {
+        let mut table = proto2(columns);
+        let mut check = |payload: &[u8], expected: Result<(), BadRecord>| {
+            assert_eq!(table.decode(payload).map(|_| ()), expected, "{payload:x?}");
+        };
+        check(b"", Ok(()));
+        check(b"\x4a\x05\x08\x01\x1a\x01n", Ok(()));
+        check(b"\x4a\x02\x08\x01", requires("inner.name"));
+        check(b"\x4a\x03\x1a\x01n", requires("inner.id"));
+        // The pieces of a message are one.
+        check(b"\x4a\x02\x08\x01\x4a\x03\x1a\x01n", Ok(()));
+        check(b"\x52\x05\x08\x01\x1a\x01n\x52\x02\x08\x01", requires("list.name"));
+        check(b"\x32\x02\x08\x01", Ok(()));
+        check(b"\x32\x04\x12\x02\x08\x01", requires("inners.value.name"));
+        // A value that is none is not there.
+        check(b"\x62\x02\x18\x07", requires("tree.colour"));
+        check(b"\x62\x02\x18\x05", Ok(()));
+        check(b"\x62\x04\x0a\x00\x18\x05", requires("tree.left.colour"));
+        let deep = |levels: usize| {
+            let mut body = vec![0x18, 0x05];
+            for _ in 0..levels {
+                let mut outer = vec![0x0a];
+                prost::encoding::encode_varint(body.len() as u64, &mut outer);
+                outer.append(&mut body);
+                body = [outer, vec![0x18, 0x05]].concat();
+            }
+            let mut payload = vec![0x62];
+            prost::encoding::encode_varint(body.len() as u64, &mut payload);
+            [payload, body].concat()
+        };
+        check(&deep(90), Ok(()));
+        let refused = table.decode(&deep(101)).expect_err("too deep").to_string();
+        assert!(refused.contains("messages nested too deeply"), "{refused}");
+    }
+}
+
+#[test]
+fn a_text_with_u0000_has_no_place_in_a_row() {
+    let mut table = Table::new("p.Event");
+    let refused = |bad: BadRecord| (bad.column().map(str::to_owned), bad.to_string());
+    let (column, error) = refused(table.decode(b"\x72\x03a\0b").expect_err("a NUL"));
+    assert_eq!(
+        (column.as_deref(), error.as_str()),
+        (Some("string"), "field \"string\": U+0000, which no text can hold, at byte 3")
+    );
+    let (column, error) = refused(table.decode(b"\xc2\x01\x04\x0a\x02\0x").expect_err("a NUL"));
+    assert_eq!(column.as_deref(), Some("inner"), "{error}");
+    assert!(error.starts_with("field \"inner.name\": U+0000"), "{error}");
+    // In a map, which becomes jsonb, in a key and in a value.
+    assert!(table.decode(b"\x9a\x02\x05\x0a\x01\0\x10\x01").expect_err("a NUL").to_string().contains("U+0000"));
+    // Nothing takes it in bytes.
+    assert!(table.decode(b"\x7a\x03a\0b").is_ok());
 }
