@@ -129,7 +129,7 @@ impl SourceRead {
         let config = ReaderConfig { options, split, position: part.from, stream_created, stored: false, owner };
         let mut reader = Reader::spawn(config, group);
         let control = reader.control();
-        let last = self.last(&control).await?;
+        let last = self.last(&control, part).await?;
         let mut ask = tokio::time::interval(ASK_INTERVAL);
         let (mut position, mut heard) = (part.from, tokio::time::Instant::now());
         while position <= last && !rows.is_full() {
@@ -162,14 +162,19 @@ impl SourceRead {
     }
 
     /// The last sequence that belongs to the statement: that of the stream as of now, or the statement's own bound.
-    async fn last(&self, control: &Control) -> Result<Sequence, rpc::Error> {
+    async fn last(&self, control: &Control, part: &Part) -> Result<Sequence, rpc::Error> {
         let started = tokio::time::Instant::now();
         let mut ask = tokio::time::interval(ASK_INTERVAL);
         loop {
             ask.tick().await;
             match control.progress().await {
                 Ok(progress) => return Ok(self.to.map_or(progress.stream_last, |to| to.min(progress.stream_last))),
-                Err(error) if error.kind() == Kind::Unavailable && started.elapsed() < PATIENCE => {}
+                Err(error) if error.kind() == Kind::Unavailable && started.elapsed() < PATIENCE => {
+                    // A file that is missing on this node, for instance, does not pass.
+                    if let Some(error) = obstacle(control, part, Duration::ZERO) {
+                        return Err(error);
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
         }

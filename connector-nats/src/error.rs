@@ -29,10 +29,12 @@ pub enum Error {
         servers: String,
     },
     /// Credentials or certificates are not even well-formed.
-    #[error("option \"{option}\" is not well-formed")]
+    #[error("option \"{option}\" is not well-formed: {reason}")]
     MalformedCredentials {
         /// The option that holds them.
         option: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
         /// What it should hold.
         expected: &'static str,
     },
@@ -215,6 +217,12 @@ pub(crate) mod code {
     pub(crate) const NO_MESSAGE: u64 = 10037;
     /// `sequence not found`.
     pub(crate) const NO_SEQUENCE: u64 = 10043;
+    /// `JetStream clustering support required`.
+    pub(crate) const CLUSTER_REQUIRED: u64 = 10010;
+    /// `not currently supported in clustered mode`.
+    pub(crate) const NOT_IN_CLUSTER: u64 = 10036;
+    /// `replicas > 1 not supported in non-clustered mode`.
+    pub(crate) const REPLICAS_UNSUPPORTED: u64 = 10074;
     /// `expected an empty request payload`.
     pub(crate) const PAYLOAD_NOT_EMPTY: u64 = 10038;
     /// `jetstream not enabled for account`.
@@ -255,7 +263,7 @@ impl Error {
             | Error::Paused { .. }
             | Error::Gap { .. }
             | Error::StreamReplaced { .. } => Kind::User,
-            Error::Refused { status, .. } if *status < 500 => Kind::User,
+            Error::Refused { status, .. } if *status < 500 || self.is_unsupported() => Kind::User,
             Error::Unreachable { source, .. } if source.kind() == async_nats::ConnectErrorKind::ServerParse => {
                 Kind::User
             }
@@ -333,10 +341,18 @@ impl Error {
             Error::NoStream { .. } | Error::NoSubject { .. } => Some("42704"),
             // connection_failure
             Error::Timeout { .. } | Error::Disconnected { .. } => Some("08006"),
+            // feature_not_supported
+            Error::Refused { .. } if self.is_unsupported() => Some("0A000"),
             // cannot_connect_now
             Error::Refused { status, .. } if *status >= 500 => Some("57P03"),
             _ => None,
         }
+    }
+
+    /// Whether the server will never do what was asked, although its status says that it failed.
+    fn is_unsupported(&self) -> bool {
+        use code::{CLUSTER_REQUIRED, NOT_IN_CLUSTER, REPLICAS_UNSUPPORTED};
+        matches!(self, Error::Refused { code: CLUSTER_REQUIRED | NOT_IN_CLUSTER | REPLICAS_UNSUPPORTED, .. })
     }
 
     pub(crate) fn is_missing_stream(&self) -> bool {

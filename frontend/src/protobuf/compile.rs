@@ -22,6 +22,9 @@ pub(super) fn compile(bytes: &[u8], location: &Location) -> Result<FileDescripto
     if let Some(text) = text(bytes) {
         return compile_text(text, location);
     }
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(invalid(location, "it is text in UTF-16").with_hint("save it as UTF-8"));
+    }
     FileDescriptorSet::decode(bytes).map_err(|_| {
         invalid(location, "it is neither the text of a .proto file nor a FileDescriptorSet")
             .with_hint("make one with protoc --include_imports --descriptor_set_out=schema")
@@ -31,7 +34,12 @@ pub(super) fn compile(bytes: &[u8], location: &Location) -> Result<FileDescripto
 /// The bytes as text, if that is what they are: a set of descriptors is full of control characters.
 fn text(bytes: &[u8]) -> Option<&str> {
     let is_binary = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
-    str::from_utf8(bytes).ok().filter(|_| !bytes.iter().any(is_binary))
+    str::from_utf8(bytes).ok().filter(|_| !bytes.iter().any(is_binary)).map(without_mark)
+}
+
+/// A text without the byte order mark that some editors put before it. `protoc` takes it, too.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
 fn compile_text(text: &str, location: &Location) -> Result<FileDescriptorSet, Error> {
@@ -98,6 +106,6 @@ impl FileResolver for Own {
         if check_nesting(&text, &Location::File(path)).is_err() {
             return Err(protox::Error::new(std::io::Error::other("an import is nested too deeply")));
         }
-        File::from_source(name, &text)
+        File::from_source(name, without_mark(&text))
     }
 }
