@@ -269,7 +269,7 @@ pub fn workspace() -> &'static Path {
 mod tests {
     use super::*;
     use crate::sandbox::scenario;
-    use crate::wait::eventually_equal;
+    use crate::wait::{PATIENCE, eventually_equal};
 
     fn shell(script: &str) -> Program {
         Program::new("/bin/sh".into(), ["-c".to_owned(), script.to_owned()])
@@ -284,12 +284,12 @@ mod tests {
             process.cpu_time()?;
             let log = Arc::clone(process.log());
             let lines = async || Ok(log.read()?.lines().count());
-            eventually_equal("the first start", Duration::from_secs(5), 1, lines).await?;
+            eventually_equal("the first start", PATIENCE, 1, lines).await?;
             process.restart()?;
-            eventually_equal("the second start", Duration::from_secs(5), 2, lines).await?;
+            eventually_equal("the second start", PATIENCE, 2, lines).await?;
             assert_ne!(process.pid()?, first);
             assert!(process.is_running()?);
-            let status = process.terminate(Duration::from_secs(5)).await?;
+            let status = process.terminate(PATIENCE).await?;
             assert!(!status.success());
             assert!(!process.is_running()?);
             Ok(())

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::wait::PATIENCE;
 use crate::workload::Workload;
 
 /// Messages that are sent and not acknowledged; below async-nats' subscription capacity, which drops beyond it.
@@ -24,7 +25,7 @@ const WINDOW: usize = 10_000;
 /// Without an acknowledgement for this long everything outstanding is published again.
 const STALL: Duration = Duration::from_secs(2);
 /// The whole is given up after this long without an acknowledgement.
-const GIVE_UP: Duration = Duration::from_secs(60);
+const GIVE_UP: Duration = PATIENCE;
 
 /// How to publish.
 #[derive(Clone, Debug, Default)]

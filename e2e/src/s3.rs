@@ -11,11 +11,11 @@ use anyhow::{Result, ensure};
 use crate::http;
 use crate::process::{Process, Program, workspace};
 use crate::sandbox::{Sandbox, free_address};
-use crate::wait::eventually;
+use crate::wait::{PATIENCE, eventually};
 use crate::weir::State;
 
-/// How long it may take to start, on a loaded machine.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+/// How long it may take to start.
+const START_DEADLINE: Duration = PATIENCE;
 /// The bucket that is there from the start.
 const BUCKET: &str = "weir";
 

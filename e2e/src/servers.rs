@@ -12,10 +12,10 @@ use async_nats::jetstream::stream::RetentionPolicy;
 
 use crate::process::{Process, Program, nats_executable, server_executable};
 use crate::sandbox::{Sandbox, free_address};
-use crate::wait::eventually;
+use crate::wait::{PATIENCE, eventually};
 
 /// How long a server may take to start.
-const START_DEADLINE: Duration = Duration::from_secs(30);
+const START_DEADLINE: Duration = PATIENCE;
 
 /// A nats-server with JetStream on disk.
 pub struct Nats {

@@ -13,10 +13,12 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio_postgres::error::DbError;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
+use crate::wait::PATIENCE;
+
 /// How long [`Sql::query`] asks again.
-const RETRY_DEADLINE: Duration = Duration::from_secs(60);
+const RETRY_DEADLINE: Duration = PATIENCE;
 /// A statement without an answer for this long counts as lost.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(60);
+const ANSWER_DEADLINE: Duration = PATIENCE;
 /// How long to wait before asking again.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+/// The bound for what hangs. Whatever works is done long before, also on a machine whose cores others use, so a test that
+/// reaches it has found a fault and not a slow moment.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
 /// How often a condition is asked again.
 const INTERVAL: Duration = Duration::from_millis(25);
 

@@ -14,10 +14,10 @@ use crate::process::{Process, Program, kill9_together, weir_executable};
 use crate::sandbox::{Log, Sandbox, free_address};
 use crate::servers::Etcd;
 use crate::sql::Sql;
-use crate::wait::eventually;
+use crate::wait::{PATIENCE, eventually};
 
-/// How long a role may take to be ready, on a loaded machine.
-pub const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a role may take to be ready.
+pub const READY_DEADLINE: Duration = PATIENCE;
 
 /// The name of the cluster that is started here.
 const CLUSTER: &str = "e2e";

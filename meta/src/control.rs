@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::{NodeId, TableId};
-use weir_common::rpc;
+use weir_common::{rpc, running};
 use weir_proto::from_node::Message;
 use weir_proto::{FromNode, Heartbeat, Hello, ToNode, control_server, to_node};
 
@@ -62,7 +62,7 @@ impl control_server::Control for Control {
     async fn join(&self, request: Request<Streaming<FromNode>>) -> Result<Response<Self::JoinStream>, Status> {
         let Some(reign) = self.current.borrow().clone() else { return Err(not_leading().into()) };
         let mut inbox = request.into_inner();
-        let first = tokio::time::timeout(SILENCE_MAX, inbox.next()).await;
+        let first = running::timeout(SILENCE_MAX, inbox.next()).await;
         let Ok(Some(Ok(FromNode { message: Some(Message::Hello(hello)) }))) = first else {
             return Err(rpc::Error::new(Kind::Internal, "a control stream begins with a hello").into());
         };
@@ -155,7 +155,7 @@ impl Connection {
     async fn listen(&self, mut inbox: Streaming<FromNode>) -> String {
         let mut trouble = String::new();
         loop {
-            let message = match tokio::time::timeout(SILENCE_MAX, inbox.next()).await {
+            let message = match running::timeout(SILENCE_MAX, inbox.next()).await {
                 Ok(Some(Ok(FromNode { message }))) => message,
                 Ok(Some(Err(status))) => return status.message().to_owned(),
                 Ok(None) => return "it closed its control stream".to_owned(),

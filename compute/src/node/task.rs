@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{debug, error, info, warn};
@@ -269,12 +269,14 @@ impl Task {
     async fn serve(&mut self, session: Session, cancel: &CancellationToken) -> Ended {
         let Session { mut inbox, outbox } = session;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
-        let mut heard = Instant::now();
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Counted in heartbeats of this node, so that time in which it did not run is no silence of the leader's.
+        let mut silent: u32 = 0;
         let mut leaving: Option<Instant> = None;
         loop {
             tokio::select! {
                 message = inbox.message() => {
-                    heard = Instant::now();
+                    silent = 0;
                     match message {
                         Ok(Some(ToNode { message: Some(to_node::Message::Released(_)) })) => return Ended::Left,
                         Ok(Some(message)) => {
@@ -299,7 +301,8 @@ impl Task {
                     }
                 },
                 _ = heartbeat.tick() => {
-                    if heard.elapsed() > SILENCE_MAX {
+                    silent += 1;
+                    if silent * HEARTBEAT > SILENCE_MAX + HEARTBEAT {
                         return Ended::Lost(format!("the leader is silent for {} s", SILENCE_MAX.as_secs()));
                     }
                     if leaving.is_some_and(|since| since.elapsed() > LEAVE_TIMEOUT) {

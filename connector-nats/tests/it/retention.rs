@@ -12,7 +12,7 @@ use weir_common::ids::{Sequence, SplitId};
 use weir_connector_nats::preflight::undo;
 use weir_connector_nats::{Error, Options, preflight, remove_consumers};
 
-use crate::support::{DEADLINE, OWNER, Proxy, Server, Table, eventually, options, publish};
+use crate::support::{DEADLINE, OWNER, PROMPT, Proxy, Server, Table, eventually, options, publish};
 
 const BOTH: [RetentionPolicy; 2] = [RetentionPolicy::WorkQueue, RetentionPolicy::Interest];
 /// What Weir calls the durable of [`OWNER`].
@@ -162,7 +162,7 @@ async fn reading_goes_on_at_the_committed_position_and_the_tail_of_acknowledgeme
         let resumed = Instant::now();
         let mut table = Table::resume(&options, Sequence(601));
         table.read_rows(400).await;
-        assert!(resumed.elapsed() < Duration::from_secs(10), "not after ack_wait");
+        assert!(resumed.elapsed() < PROMPT, "not after ack_wait");
         table.assert_rows(601..=1_000);
         assert!(messages(&stream).await >= 400, "nothing is committed");
         ends_empty(&table, &stream, 1_000).await;

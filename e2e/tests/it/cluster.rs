@@ -11,15 +11,15 @@ use weir_e2e::publish::publish_in_background;
 use weir_e2e::recovery::Watched;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
-use weir_e2e::wait::eventually;
+use weir_e2e::wait::{PATIENCE, eventually};
 use weir_e2e::weir::{Cluster, Node};
 use weir_e2e::workload::Events;
 
 use crate::support::{Publishing, SOON, acknowledged, compare_events, create_events, publish_payloads, standalone};
 
 /// What new rows may take after a loss. On an idle machine it is at most 3 seconds and, where a leader is lost, its lease
-/// of 3 more; `make bench` measures that. Here other tests use the same cores.
-const OUTAGE_MAX: Duration = Duration::from_secs(15);
+/// of 3 more; `make bench` measures that. Here others use the same cores.
+const OUTAGE_MAX: Duration = PATIENCE;
 /// Events a second while something is lost.
 const RATE: u64 = 1_000;
 

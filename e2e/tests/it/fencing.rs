@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tonic::Code;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
-use weir_e2e::wait::eventually;
+use weir_e2e::wait::{PATIENCE, eventually};
 use weir_e2e::weir::Cluster;
 use weir_e2e::workload::Events;
 use weir_proto::compute_client::ComputeClient;
@@ -17,7 +17,7 @@ use crate::crash::NODE_LOST;
 use crate::support::{Publishing, acknowledged, compare_events, create_events};
 
 const TOTAL: u64 = 40_000;
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = PATIENCE;
 
 async fn pin(meta: &str) -> Result<PinResponse> {
     let mut client = MetaClient::connect(format!("http://{meta}")).await?;

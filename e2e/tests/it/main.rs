@@ -32,3 +32,4 @@ mod object_store;
 mod replay;
 mod retention;
 mod telemetry;
+mod told;

@@ -1,7 +1,5 @@
 //! The statements around a table: SHOW, DESCRIBE, DROP, and queries of every kind; and that a restart forgets nothing.
 
-use std::time::Duration;
-
 use anyhow::ensure;
 use weir_e2e::publish::publish_all;
 use weir_e2e::sandbox::scenario;
@@ -122,7 +120,7 @@ fn a_terminated_process_ends_well_and_forgets_nothing() {
         publish_all(&client, &events, 0..3_000).await?;
         sql.query(&create_events("events", &nats.address(), "d")).await?;
         wait_for(&mut sql, "SELECT count(*) FROM events", 3_000, SOON).await?;
-        let status = weir.process().terminate(Duration::from_secs(20)).await?;
+        let status = weir.process().terminate(SOON).await?;
         assert!(status.success(), "{status}");
         publish_all(&client, &events, 3_000..5_000).await?;
         weir.process().restart()?;

@@ -11,14 +11,14 @@ use weir_e2e::publish::{Pace, publish};
 use weir_e2e::sandbox::Sandbox;
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
-use weir_e2e::wait::eventually_equal;
+use weir_e2e::wait::{PATIENCE, eventually_equal};
 use weir_e2e::weir::Weir;
 use weir_e2e::workload::{Events, Workload};
 
 /// What something may take that takes well under a second on an idle machine.
-pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = PATIENCE;
 /// What catching up after a series of crashes may take.
-pub(crate) const LATE: Duration = Duration::from_secs(180);
+pub(crate) const LATE: Duration = PATIENCE.saturating_mul(2);
 
 /// How many subjects the events of [`Reading`] have.
 pub(crate) const SUBJECTS: u64 = 7;

@@ -23,7 +23,7 @@ use tonic::{Request, Response, Status};
 use weir_e2e::publish::publish_all;
 use weir_e2e::sandbox::{Sandbox, scenario};
 use weir_e2e::servers::Nats;
-use weir_e2e::wait::eventually;
+use weir_e2e::wait::{PATIENCE, eventually};
 use weir_e2e::weir::{Cluster, State};
 use weir_e2e::workload::Events;
 
@@ -33,7 +33,7 @@ const TOTAL: u64 = 1_000;
 /// What a node says once each when the receiver is away.
 const LOST: [&str; 2] = ["cannot export traces", "cannot export metrics"];
 /// What the end of a node may take while the receiver is away: it tries to send what it has.
-const END: Duration = Duration::from_secs(20);
+const END: Duration = PATIENCE;
 
 /// A span as it arrived.
 #[derive(Clone, Debug)]

@@ -18,8 +18,8 @@ use weir_common::catalog::{JobState, NewTable, Reads, RelationKind, SplitStart, 
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TermId};
-use weir_common::rpc;
 use weir_common::telemetry::trace::{self, TraceParent};
+use weir_common::{rpc, running};
 use weir_proto::ToNode;
 
 use super::bounds;
@@ -203,7 +203,8 @@ pub(crate) struct Task {
     core: Coordinator,
     storage: Arc<Storage>,
     metrics: Metrics,
-    started: Instant,
+    /// The core's time: what a node is given counts only while this process runs.
+    clock: running::Clock,
     inputs: mpsc::Receiver<Input>,
     calls: JoinSet<Input>,
     outboxes: BTreeMap<NodeId, (mpsc::Sender<ToNode>, CancellationToken)>,
@@ -246,7 +247,7 @@ impl Task {
             core: beginning.core,
             storage: beginning.storage,
             metrics: beginning.metrics,
-            started: Instant::now(),
+            clock: running::Clock::start(),
             inputs,
             calls: JoinSet::new(),
             outboxes: BTreeMap::new(),
@@ -304,7 +305,7 @@ impl Task {
             Input::Event(event) => return self.apply(event),
             Input::Attach(attachment) => return self.attach(attachment),
             Input::Pin(reply) => self.pin_waiters.push(reply),
-            Input::RenewPins(pins) => self.core.renew_pins(&pins, self.started.elapsed()),
+            Input::RenewPins(pins) => self.core.renew_pins(&pins, self.clock.elapsed()),
             Input::ReleasePins(pins) => self.core.release_pins(&pins),
             Input::Flush(reply) => {
                 let waiter = self.wait(Waiting::Flush(reply));
@@ -348,7 +349,7 @@ impl Task {
             }
             _ => {}
         }
-        for action in self.core.apply(event, self.started.elapsed()) {
+        for action in self.core.apply(event, self.clock.elapsed()) {
             if matches!(action, Action::StepDown) {
                 info!("another meta node leads");
                 return std::ops::ControlFlow::Break(());
@@ -551,7 +552,7 @@ impl Task {
     fn pin(&mut self, head: Option<Head>) {
         self.head_read_under_way = false;
         for waiter in std::mem::take(&mut self.pins_being_read) {
-            let pinned = head.as_ref().and_then(|head| self.core.pin(head, self.started.elapsed()));
+            let pinned = head.as_ref().and_then(|head| self.core.pin(head, self.clock.elapsed()));
             match pinned {
                 Some((pin, serving)) => {
                     let pinned = Pinned { pin, serving, catalog_version: self.catalog_version };

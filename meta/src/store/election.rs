@@ -7,6 +7,8 @@
 //! before that runs out: so, as far as clocks run at one speed, it stops before anybody else can lead. What it sent
 //! before it stopped may still arrive late. Against that, and against clocks, there is [`Leadership::fence`].
 //!
+//! In a store that is this process's alone nobody else can lead, so no clock is asked: leadership lasts until it is given up.
+//!
 //! Invariant: a transaction that carries the fence of a leadership fails once that leadership has ended.
 
 use std::sync::Arc;
@@ -23,6 +25,9 @@ use super::{Compare, Error, LeaseId, MetaStore, Txn};
 
 /// How long a leader that vanished still holds the key, if nothing else is configured.
 pub const LEASE_TTL: Duration = Duration::from_secs(3);
+
+/// How long leadership lasts in a store that is this process's alone: longer than any process.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Who leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,11 +97,12 @@ pub async fn campaign(
     ttl: Duration,
     cancel: &CancellationToken,
 ) -> Result<Option<Leadership>, Error> {
+    let lasts = if store.is_exclusive() { FOR_EVER } else { ttl };
     loop {
         let attempt = tokio::select! {
             biased;
             () = cancel.cancelled() => return Ok(None),
-            attempt = attempt(&*store, key, value, ttl) => attempt,
+            attempt = attempt(&*store, key, value, lasts) => attempt,
         };
         match attempt {
             Ok(Some(won)) => return Ok(Some(won.reign(store, key))),
@@ -192,8 +198,13 @@ impl Keeper {
         }
         // After `lost`: whoever works for this leader is told before another one can lead. Also when leadership was
         // lost, since etcd extends leases when it restarts: nobody has to wait for the end of this one.
-        if let Err(error) = self.store.revoke(self.lease).await {
-            info!(error = chain(&error), "cannot give the leader's key back, it ends with its lease");
+        while let Err(error) = self.store.revoke(self.lease).await {
+            if !self.store.is_exclusive() {
+                info!(error = chain(&error), "cannot give the leader's key back, it ends with its lease");
+                break;
+            }
+            info!(error = chain(&error), "cannot give the leader's key back, trying again");
+            sleep(RETRY).await;
         }
     }
 
@@ -247,6 +258,9 @@ impl Reign {
         self.renewed + self.ttl * 5 / 6
     }
 }
+
+/// The pause before a key is given back once more.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// How long to wait before asking the store again: short against the lease, yet no burden.
 fn look_again_after(ttl: Duration) -> Duration {

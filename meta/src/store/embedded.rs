@@ -4,7 +4,8 @@
 //! them linearizable, keeps blocking work off the async threads, and needs no lock. What a call does is in
 //! `file`.
 //!
-//! Leases live in memory only: those of an earlier process ended with it, and opening the file deletes their keys.
+//! Leases live in memory only: those of an earlier process ended with it, and opening the file deletes their keys. The lock on
+//! the file says that no other process has any, so leadership here needs no clock, see [`MetaStore::is_exclusive`].
 //!
 //! Invariant: the file is synced to disk before a transaction is reported to have succeeded.
 
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout_at;
+use weir_common::running;
 
 use self::file::File;
 use super::{CALL_TIMEOUT, Error, KeyValue, LeaseId, MetaStore, Txn, TxnOutcome};
@@ -78,7 +79,6 @@ impl EmbeddedStore {
         &self,
         call: impl FnOnce(&mut File, Instant) -> T + Send + 'static,
     ) -> Result<T, Failure> {
-        let deadline = tokio::time::Instant::now() + CALL_TIMEOUT;
         let (reply, answer) = oneshot::channel();
         let call: Call = Box::new(move |file| {
             // Whoever has stopped waiting does not want it to happen late.
@@ -87,9 +87,9 @@ impl EmbeddedStore {
             }
         });
         let calls = self.calls.as_ref().ok_or(Failure::Ended)?;
-        let permit = timeout_at(deadline, calls.reserve()).await.map_err(|_| Failure::NotQueued)?;
+        let permit = running::timeout(CALL_TIMEOUT, calls.reserve()).await.map_err(|_| Failure::NotQueued)?;
         permit.map_err(|_| Failure::NotQueued)?.send(call);
-        timeout_at(deadline, answer).await.map_err(|_| Failure::TimedOut)?.map_err(|_| Failure::Ended)
+        running::timeout(CALL_TIMEOUT, answer).await.map_err(|_| Failure::TimedOut)?.map_err(|_| Failure::Ended)
     }
 
     /// Executes a call that may be repeated, so that the lack of an answer does no harm.
@@ -104,6 +104,10 @@ impl EmbeddedStore {
 
 #[async_trait]
 impl MetaStore for EmbeddedStore {
+    fn is_exclusive(&self) -> bool {
+        true
+    }
+
     async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error> {
         let key = key.to_owned();
         self.repeatable("read a key", move |file, now| file.get(&key, now)).await

@@ -36,6 +36,12 @@ pub const TXN_OPERATIONS_MAX: usize = 100;
 /// Dropping a call's future before it is ready leaves its outcome unknown.
 #[async_trait]
 pub trait MetaStore: Send + Sync {
+    /// Whether no other process can use the store as long as this one does. Whoever holds a key of it then keeps it until it
+    /// is given back, however slowly this process runs.
+    fn is_exclusive(&self) -> bool {
+        false
+    }
+
     /// The key as it is now: a linearizable read, which sees every transaction that has returned.
     async fn get(&self, key: &str) -> Result<Option<KeyValue>, Error>;
 

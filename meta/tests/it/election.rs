@@ -14,7 +14,8 @@ use weir_meta::store::{Error, KeyValue, LeaseId, MetaStore, Txn, TxnOutcome};
 use crate::support::{Backend, Etcd, PATIENCE, eventually, on_both};
 
 const KEY: &str = "weir/leader";
-const TTL: Duration = Duration::from_secs(2);
+/// A sixth of it is what tasks of a test may be late.
+const TTL: Duration = Duration::from_secs(4);
 
 on_both! {
     one_leads_and_after_its_loss_another,
@@ -140,6 +141,19 @@ async fn a_candidate_can_be_called_off(backend: Backend) {
     };
     cancel.cancel();
     assert!(soon("the candidate stops", task).await.unwrap().unwrap().is_none());
+}
+
+/// A process that got no processor for longer than its lease: in a store of its own it leads on.
+#[tokio::test]
+async fn who_stood_still_leads_on_where_nobody_else_can() {
+    let backend = Backend::embedded().await;
+    let cancel = CancellationToken::new();
+    let store = backend.store();
+    let leading = soon("it leads", candidate(backend.store(), "only:1", &cancel)).await.unwrap();
+    std::thread::sleep(TTL * 2);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(leading.holds() && !leading.lost.is_cancelled());
+    assert!(store.txn(Txn::new().when(leading.fence()).put("by", "it")).await.unwrap().succeeded);
 }
 
 #[tokio::test(flavor = "multi_thread")]

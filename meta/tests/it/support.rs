@@ -17,7 +17,7 @@ use weir_meta::store::embedded::EmbeddedStore;
 use weir_meta::store::etcd::EtcdStore;
 
 /// How long anything may take that is expected to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits until a condition holds, and fails if it does not come true.
 pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
