@@ -39,6 +39,7 @@ pub(crate) mod sqlstate {
     pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
     pub(crate) const SERIALIZATION_FAILURE: &str = "40001";
     pub(crate) const SYNTAX_ERROR: &str = "42601";
+    pub(crate) const INVALID_NAME: &str = "42602";
     pub(crate) const NAME_TOO_LONG: &str = "42622";
     pub(crate) const DUPLICATE_COLUMN: &str = "42701";
     pub(crate) const AMBIGUOUS_COLUMN: &str = "42702";

@@ -22,6 +22,7 @@ mod numeric;
 mod quantified;
 mod quote;
 mod round;
+mod series;
 mod size;
 mod template;
 mod to_char;
@@ -49,7 +50,9 @@ pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators, beside_j
 pub(crate) use like::LIKE_ESCAPE;
 pub(crate) use numeric::{decimal_operation, quotient};
 pub(crate) use quantified::function_of;
+pub(crate) use quote::identifier as quoted_identifier;
 pub(crate) use round::round_to_even;
+pub(crate) use series::of_integers;
 
 use crate::error::Error;
 use crate::session::{SERVER_VERSION, Session, Variables};
@@ -69,27 +72,28 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     let no_text = ScalarValue::Utf8(None);
     [
         ("version", text(&version())),
-        ("pg_get_userbyid", text("root")),
         ("pg_is_in_recovery", ScalarValue::Boolean(Some(false))),
-        ("pg_type_is_visible", ScalarValue::Boolean(Some(true))),
-        ("pg_function_is_visible", ScalarValue::Boolean(Some(true))),
-        ("pg_operator_is_visible", ScalarValue::Boolean(Some(true))),
-        ("pg_conversion_is_visible", ScalarValue::Boolean(Some(true))),
-        ("pg_collation_is_visible", ScalarValue::Boolean(Some(true))),
-        ("pg_opclass_is_visible", ScalarValue::Boolean(Some(true))),
-        ("pg_statistics_obj_is_visible", ScalarValue::Boolean(Some(true))),
-        ("pg_my_temp_schema", ScalarValue::Int32(Some(0))),
+        ("pg_my_temp_schema", ScalarValue::UInt32(Some(0))),
         ("pg_advisory_unlock_all", no_text.clone()),
         ("obj_description", no_text.clone()),
         ("col_description", no_text.clone()),
         ("shobj_description", no_text.clone()),
-        ("pg_get_indexdef", no_text.clone()),
-        ("pg_get_viewdef", no_text.clone()),
         ("pg_get_triggerdef", no_text.clone()),
         ("pg_get_ruledef", no_text.clone()),
         ("pg_get_function_result", no_text.clone()),
         ("pg_get_function_arguments", no_text.clone()),
+        ("pg_get_function_identity_arguments", no_text.clone()),
+        ("pg_get_functiondef", no_text.clone()),
+        ("pg_get_function_sqlbody", no_text.clone()),
+        ("pg_get_partkeydef", no_text.clone()),
+        ("pg_get_statisticsobjdef_columns", no_text.clone()),
+        ("pg_partition_ancestors", no_text.clone()),
         ("pg_table_size", ScalarValue::Int64(None)),
+        ("pg_indexes_size", ScalarValue::Int64(None)),
+        ("pg_relation_size", ScalarValue::Int64(None)),
+        ("pg_total_relation_size", ScalarValue::Int64(None)),
+        ("pg_tablespace_size", ScalarValue::Int64(None)),
+        ("pg_stat_get_numscans", ScalarValue::Int64(None)),
         ("pg_database_size", ScalarValue::Int64(None)),
         ("pg_tablespace_location", no_text),
     ]

@@ -10,7 +10,7 @@
 //! * `bind`: a `CREATE TABLE` is checked and becomes what the catalog keeps;
 //! * `meta`: it is asked of the leader among the meta nodes;
 //! * `snapshot`: a query pins the committed epoch that it reads, with the `catalog` as of then;
-//! * `query`: DataFusion plans and runs it, with the `functions` that it lacks;
+//! * `query`: DataFusion plans and runs it, with the `functions` that it lacks, and the `keywords` that have to be quoted;
 //! * `scan`: rows come from the slots of compute nodes;
 //! * `encode`: and go to the client as PostgreSQL would print them;
 //! * `commands`: the tables that SHOW and DESCRIBE answer with;
@@ -38,6 +38,7 @@ mod jobs;
 mod snapshot;
 
 mod functions;
+mod keywords;
 mod query;
 mod scan;
 

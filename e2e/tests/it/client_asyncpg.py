@@ -12,7 +12,7 @@ import asyncpg
 
 async def read(pool: asyncpg.Pool) -> None:
     async with pool.acquire() as connection:
-        assert connection.get_server_version()[0] == 13
+        assert connection.get_server_version()[0] == 15
         rows = await connection.fetch("SELECT seq, price, note FROM events WHERE seq < $1 ORDER BY seq", 3)
         assert [row["seq"] for row in rows] == [0, 1, 2], rows
         assert isinstance(rows[0]["note"], str)

@@ -3,30 +3,26 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use arrow_pg::datatypes::{PG_CHAR_KEY, PG_OID_ALIAS_KEY};
-use arrow_pg::encoder::{Encoder, encode_value};
 use bytes::{BufMut, BytesMut};
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Decimal256Array,
     DurationMicrosecondArray, Float32Array, Float64Array, Int16Array, Int32Array, Int64Array,
     IntervalMonthDayNanoArray, StringArray, StringViewArray, Time64MicrosecondArray, TimestampMicrosecondArray,
-    UInt64Array,
+    UInt32Array, UInt64Array,
 };
 use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{
     DECIMAL128_MAX_PRECISION, DataType, Date32Type, Decimal128Type, Decimal256Type, DurationMicrosecondType, Field,
     Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
-    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt64Type,
+    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt32Type, UInt64Type,
 };
-use pgwire::api::results::{FieldFormat, FieldInfo};
+use pgwire::api::results::FieldFormat;
 use pgwire::error::{PgWireError, PgWireResult};
-use pgwire::types::ToSqlText;
-use postgres_types::{IsNull, ToSql};
 use weir_common::interval::Interval;
 
 use super::nested::{Lists, Records};
 use super::numeric::{Number, Scale};
-use super::{datetime, float, is_jsonb, no_type};
+use super::{datetime, float, is_jsonb, mark_of, no_type};
 use crate::error::{Error, sqlstate};
 
 /// The first byte of a jsonb value in binary: the version of its format.
@@ -59,25 +55,12 @@ pub(super) enum Column {
     Record(Box<Records>),
     /// All of them NULL.
     Null,
-    /// What only system catalogs have, by way of `arrow-pg`.
-    Other {
-        array: ArrayRef,
-        field: Arc<Field>,
-        info: Box<FieldInfo>,
-    },
+    Oid(UInt32Array),
+    /// Oids that are printed as names.
+    Named(UInt32Array, StringArray),
 }
 
 impl Column {
-    /// A column of a result, as it was described.
-    pub(super) fn described(array: &ArrayRef, field: &Arc<Field>, info: &FieldInfo) -> Result<Column, Error> {
-        let alias = field.metadata().contains_key(PG_OID_ALIAS_KEY) || field.metadata().contains_key(PG_CHAR_KEY);
-        if alias {
-            let info = Box::new(info.clone());
-            return Ok(Column::Other { array: Arc::clone(array), field: Arc::clone(field), info });
-        }
-        Column::new(array, field)
-    }
-
     /// Any column.
     ///
     /// # Errors
@@ -89,6 +72,7 @@ impl Column {
             DataType::Int16 => Column::Int2(array.as_primitive::<Int16Type>().clone()),
             DataType::Int32 => Column::Int4(array.as_primitive::<Int32Type>().clone()),
             DataType::Int64 => Column::Int8(array.as_primitive::<Int64Type>().clone()),
+            DataType::UInt32 => Column::Oid(array.as_primitive::<UInt32Type>().clone()),
             DataType::UInt64 => Column::Uint8(array.as_primitive::<UInt64Type>().clone()),
             DataType::Float32 => Column::Float4(array.as_primitive::<Float32Type>().clone()),
             DataType::Float64 => Column::Float8(array.as_primitive::<Float64Type>().clone()),
@@ -118,7 +102,18 @@ impl Column {
             DataType::Duration(TimeUnit::Microsecond) => {
                 Column::Duration(array.as_primitive::<DurationMicrosecondType>().clone())
             }
-            DataType::List(element) => Column::List(Box::new(Lists::new(array.as_list::<i32>().clone(), element)?)),
+            DataType::List(element) => {
+                Column::List(Box::new(Lists::new(array.as_list::<i32>().clone(), element, mark_of(field).as_ref())?))
+            }
+            DataType::LargeList(element) => {
+                let array = cast_with_options(array, &DataType::List(Arc::clone(element)), &CastOptions::default());
+                let array = array.map_err(|error| Error::internal(error.to_string()))?;
+                Column::List(Box::new(Lists::vectors(array.as_list::<i32>().clone(), element)?))
+            }
+            DataType::Struct(_) if mark_of(field).is_some() => {
+                let (oids, names) = (array.as_struct().column(0), array.as_struct().column(1));
+                Column::Named(oids.as_primitive::<UInt32Type>().clone(), names.as_string::<i32>().clone())
+            }
             DataType::Struct(_) => Column::Record(Box::new(Records::new(array.as_struct().clone())?)),
             other => {
                 let ours = counterpart(other).ok_or_else(|| no_type(field))?;
@@ -153,7 +148,7 @@ impl Column {
             Column::List(lists) => lists.is_null(row),
             Column::Record(records) => records.is_null(row),
             Column::Null => true,
-            Column::Other { array, .. } => array.is_null(row) || *array.data_type() == DataType::Null,
+            Column::Oid(array) | Column::Named(array, _) => array.is_null(row),
         }
     }
 
@@ -196,7 +191,8 @@ impl Column {
             Column::List(lists) => lists.write_text(row, out)?,
             Column::Record(records) => records.write_text(row, out)?,
             Column::Null => {}
-            Column::Other { array, field, info } => other(array, row, field, info, out)?,
+            Column::Oid(array) => display(array.value(row), out),
+            Column::Named(_, names) => out.put_slice(names.value(row).as_bytes()),
         }
         Ok(())
     }
@@ -230,7 +226,7 @@ impl Column {
             Column::List(lists) => lists.write_binary(row, out)?,
             Column::Record(records) => records.write_binary(row, out)?,
             Column::Null => {}
-            Column::Other { array, field, info } => other(array, row, field, info, out)?,
+            Column::Oid(array) | Column::Named(array, _) => out.put_u32(array.value(row)),
         }
         Ok(())
     }
@@ -254,7 +250,6 @@ fn counterpart(ty: &DataType) -> Option<DataType> {
     Some(match ty {
         DataType::Int8 | DataType::UInt8 => DataType::Int16,
         DataType::UInt16 => DataType::Int32,
-        DataType::UInt32 => DataType::Int64,
         DataType::Float16 => DataType::Float32,
         DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) => {
             DataType::Decimal128(DECIMAL128_MAX_PRECISION, *scale)
@@ -266,9 +261,7 @@ fn counterpart(ty: &DataType) -> Option<DataType> {
         DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Microsecond, zone.clone()),
         DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
         DataType::Duration(_) => DataType::Duration(TimeUnit::Microsecond),
-        DataType::LargeList(element) | DataType::FixedSizeList(element, _) | DataType::ListView(element) => {
-            DataType::List(Arc::clone(element))
-        }
+        DataType::FixedSizeList(element, _) | DataType::ListView(element) => DataType::List(Arc::clone(element)),
         DataType::Dictionary(_, value) => value.as_ref().clone(),
         _ => return None,
     })
@@ -292,36 +285,5 @@ pub(super) fn hex(bytes: &[u8], out: &mut BytesMut) {
     for byte in bytes {
         out.put_u8(DIGITS[usize::from(byte >> 4)]);
         out.put_u8(DIGITS[usize::from(byte & 0xf)]);
-    }
-}
-
-/// What tables cannot hold.
-fn other(array: &ArrayRef, row: usize, field: &Field, info: &FieldInfo, out: &mut BytesMut) -> PgWireResult<()> {
-    encode_value(&mut Value { out, null: false }, array, row, field, info)
-}
-
-/// Takes one value without its length.
-struct Value<'a> {
-    out: &'a mut BytesMut,
-    null: bool,
-}
-
-impl Encoder for Value<'_> {
-    type Item = bool;
-
-    fn encode_field<T>(&mut self, value: &T, field: &FieldInfo) -> PgWireResult<()>
-    where
-        T: ToSql + ToSqlText + Sized,
-    {
-        let outcome = match field.format() {
-            FieldFormat::Text => value.to_sql_text(field.datatype(), self.out, field.format_options().as_ref()),
-            FieldFormat::Binary => value.to_sql(field.datatype(), self.out),
-        };
-        self.null = matches!(outcome?, IsNull::Yes);
-        Ok(())
-    }
-
-    fn take_row(&mut self) -> bool {
-        self.null
     }
 }

@@ -12,16 +12,16 @@ mod numeric;
 
 use std::sync::Arc;
 
-use arrow_pg::datatypes::{PG_CHAR_KEY, PG_OID_ALIAS_KEY, field_into_pg_type};
 use bytes::BytesMut;
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, StringBuilder};
-use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, SchemaRef, TimeUnit};
 use pgwire::api::Type;
 use pgwire::api::portal::Format;
 use pgwire::api::results::{FieldFormat, FieldInfo};
 use pgwire::error::PgWireResult;
 use pgwire::messages::data::DataRow;
-use weir_common::types::JSONB_EXTENSION;
+use postgres_types::Kind;
+use weir_common::types::{JSONB_EXTENSION, SqlType};
 
 use column::Column;
 pub(crate) use copy::CopyRows;
@@ -33,34 +33,114 @@ const EXTENSION_NAME: &str = "ARROW:extension:name";
 /// What a batch's rows are expected to need, to begin with.
 const ROW_BYTES: usize = 64;
 
+/// The key of a field's metadata that names its type by the oid, where Arrow has one type for several of PostgreSQL's.
+const MARK: &str = "pg.type";
+
+/// A field that is reported as a type. Without a mark if it would be anyway.
+pub(crate) fn marked(field: Field, ty: &Type) -> Field {
+    let known = unmarked_type(&Arc::new(field.clone())).is_ok_and(|unmarked| unmarked == *ty);
+    if known { field } else { field.with_metadata([(MARK.to_owned(), ty.oid().to_string())].into()) }
+}
+
+/// The type that a field was marked with, if its values are still kept as such.
+pub(crate) fn mark_of(field: &Field) -> Option<Type> {
+    let ty = Type::from_oid(field.metadata().get(MARK)?.parse().ok()?)?;
+    let is_sent_with_name = matches!(field.data_type(), DataType::Struct(_)) && arrow_type(&ty) == DataType::UInt32;
+    // A cast keeps the mark of its operand.
+    (is_sent_with_name || arrow_type(&ty) == *field.data_type()).then_some(ty)
+}
+
 /// The PostgreSQL type that a column is reported as.
 ///
 /// # Errors
 /// `0A000` for a type that has no counterpart.
 pub(crate) fn pg_type(field: &Arc<Field>) -> Result<Type, Error> {
+    mark_of(field).map_or_else(|| unmarked_type(field), Ok)
+}
+
+fn unmarked_type(field: &Arc<Field>) -> Result<Type, Error> {
     if is_jsonb(field) {
         return Ok(Type::JSONB);
     }
-    if field.metadata().contains_key(PG_OID_ALIAS_KEY) || field.metadata().contains_key(PG_CHAR_KEY) {
-        return field_into_pg_type(field).map_err(|_| no_type(field));
-    }
-    match field.data_type() {
-        // There is one type of text, and it is called as in RisingWave.
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Ok(Type::VARCHAR),
-        // A NULL that nothing gave a type.
-        DataType::Null => Ok(Type::TEXT),
-        // What DataFusion counts with, where PostgreSQL has a bigint.
-        DataType::UInt64 => Ok(Type::INT8),
+    Ok(match field.data_type() {
+        DataType::Boolean => Type::BOOL,
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => Type::INT2,
+        DataType::Int32 | DataType::UInt16 => Type::INT4,
+        // UInt64: what DataFusion counts with, where PostgreSQL has a bigint.
+        DataType::Int64 | DataType::UInt64 => Type::INT8,
+        DataType::UInt32 => Type::OID,
+        DataType::Float16 | DataType::Float32 => Type::FLOAT4,
+        DataType::Float64 => Type::FLOAT8,
         DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
-            Ok(Type::NUMERIC)
+            Type::NUMERIC
         }
+        // There is one type of text, and it is called as in RisingWave.
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Type::VARCHAR,
+        // A NULL that nothing gave a type.
+        DataType::Null => Type::TEXT,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Type::BYTEA,
+        DataType::Date32 | DataType::Date64 => Type::DATE,
+        DataType::Time32(_) | DataType::Time64(_) => Type::TIME,
+        DataType::Timestamp(_, None) => Type::TIMESTAMP,
+        DataType::Timestamp(_, Some(_)) => Type::TIMESTAMPTZ,
+        DataType::Interval(_) | DataType::Duration(_) => Type::INTERVAL,
+        DataType::LargeList(element) if *element.data_type() == DataType::Int16 => Type::INT2_VECTOR,
+        DataType::LargeList(element) if *element.data_type() == DataType::UInt32 => Type::OID_VECTOR,
         DataType::List(element)
         | DataType::LargeList(element)
         | DataType::FixedSizeList(element, _)
-        | DataType::ListView(element) => nested::array_of(&pg_type(element)?).ok_or_else(|| no_type(field)),
+        | DataType::ListView(element) => nested::array_of(&pg_type(element)?).ok_or_else(|| no_type(field))?,
         // A struct has no name, and so no type of its own.
-        DataType::Struct(_) => Ok(Type::RECORD),
-        _ => field_into_pg_type(field).map_err(|_| no_type(field)),
+        DataType::Struct(_) => Type::RECORD,
+        DataType::Dictionary(_, value) => pg_type(&Arc::new(Field::new(field.name(), value.as_ref().clone(), true)))?,
+        _ => return Err(no_type(field)),
+    })
+}
+
+/// The type of a parameter whose values are kept so. A text is one, not a varchar, which would have to be cast.
+pub(crate) fn parameter_type(arrow: &DataType) -> Option<Type> {
+    if arrow.is_string() {
+        return Some(Type::TEXT);
+    }
+    pg_type(&Arc::new(Field::new("", arrow.clone(), true))).ok()
+}
+
+/// How the values of a type of PostgreSQL's catalogs are kept. An oid is the only `UInt32`, and vectors are the only
+/// `LargeList`s, so that both are known where a plan loses the marks of columns.
+pub(crate) fn arrow_type(ty: &Type) -> DataType {
+    let list_of = |element: DataType| Arc::new(Field::new_list_field(element, true));
+    match *ty {
+        Type::BOOL => DataType::Boolean,
+        Type::INT2 => DataType::Int16,
+        Type::INT4 => DataType::Int32,
+        Type::INT8 => DataType::Int64,
+        Type::FLOAT4 => DataType::Float32,
+        Type::FLOAT8 => DataType::Float64,
+        Type::BYTEA => DataType::Binary,
+        Type::DATE => DataType::Date32,
+        Type::TIME => DataType::Time64(TimeUnit::Microsecond),
+        Type::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, None),
+        Type::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        Type::INTERVAL => DataType::Interval(IntervalUnit::MonthDayNano),
+        Type::NUMERIC => SqlType::Numeric.arrow(),
+        Type::OID
+        | Type::XID
+        | Type::CID
+        | Type::REGPROC
+        | Type::REGPROCEDURE
+        | Type::REGOPER
+        | Type::REGOPERATOR
+        | Type::REGCLASS
+        | Type::REGTYPE
+        | Type::REGNAMESPACE
+        | Type::REGROLE
+        | Type::REGCOLLATION => DataType::UInt32,
+        Type::INT2_VECTOR => DataType::LargeList(list_of(DataType::Int16)),
+        Type::OID_VECTOR => DataType::LargeList(list_of(DataType::UInt32)),
+        ref ty => match ty.kind() {
+            Kind::Array(element) => DataType::List(list_of(arrow_type(element))),
+            _ => DataType::Utf8,
+        },
     }
 }
 
@@ -98,9 +178,12 @@ fn type_size(ty: &Type) -> i16 {
     match *ty {
         Type::BOOL | Type::CHAR => 1,
         Type::INT2 => 2,
-        Type::INT4 | Type::FLOAT4 | Type::DATE | Type::OID => 4,
+        Type::INT4 | Type::FLOAT4 | Type::DATE => 4,
         Type::INT8 | Type::FLOAT8 | Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::TIME => 8,
         Type::INTERVAL => 16,
+        Type::NAME => 64,
+        // Oids of all kinds.
+        ref ty if arrow_type(ty) == DataType::UInt32 => 4,
         _ => -1,
     }
 }
@@ -126,8 +209,7 @@ impl Rows {
             .columns()
             .iter()
             .zip(schema.fields())
-            .zip(described)
-            .map(|((array, field), info)| Column::described(array, field, info))
+            .map(|(array, field)| Column::new(array, field))
             .collect::<Result<_, Error>>()?;
         let formats = described.iter().map(FieldInfo::format).collect();
         let buffer = BytesMut::with_capacity(batch.num_rows() * ROW_BYTES);

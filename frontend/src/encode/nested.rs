@@ -4,11 +4,14 @@
 //! arrays. In text they look the same, but for an empty array inside of an array, which PostgreSQL does not have. In
 //! binary an array that is not rectangular cannot be told.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, BytesMut};
 use datafusion::arrow::array::{Array, ListArray, StructArray};
 use datafusion::arrow::datatypes::Field;
 use pgwire::api::Type;
 use pgwire::error::PgWireResult;
+use postgres_types::Kind;
 
 use super::column::Column;
 use super::pg_type;
@@ -42,28 +45,37 @@ pub(super) fn array_of(element: &Type) -> Option<Type> {
         Type::CHAR => Type::CHAR_ARRAY,
         Type::NAME => Type::NAME_ARRAY,
         Type::OID => Type::OID_ARRAY,
+        Type::XID => Type::XID_ARRAY,
         Type::REGTYPE => Type::REGTYPE_ARRAY,
-        ref array if matches!(array.kind(), postgres_types::Kind::Array(_)) => array.clone(),
+        Type::ACLITEM => Type::ACLITEM_ARRAY,
+        ref array if matches!(array.kind(), Kind::Array(_)) => array.clone(),
         _ => return None,
     })
 }
 
-/// A column of arrays.
+/// A column of arrays, or of vectors: `1 2` in text, with indexes from 0.
 pub(super) struct Lists {
     array: ListArray,
     elements: Column,
+    is_vector: bool,
     /// Of the elements that are no arrays.
     element_oid: u32,
 }
 
 impl Lists {
-    pub(super) fn new(array: ListArray, element: &std::sync::Arc<Field>) -> Result<Lists, Error> {
+    /// `marked` is the type of the arrays, if that does not follow from their elements.
+    pub(super) fn new(array: ListArray, element: &Arc<Field>, marked: Option<&Type>) -> Result<Lists, Error> {
         let elements = Column::new(array.values(), element)?;
-        let element_oid = match &elements {
-            Column::List(inner) => inner.element_oid,
+        let element_oid = match (&elements, marked.map(Type::kind)) {
+            (_, Some(Kind::Array(element))) => element.oid(),
+            (Column::List(inner), _) => inner.element_oid,
             _ => pg_type(element)?.oid(),
         };
-        Ok(Lists { array, elements, element_oid })
+        Ok(Lists { array, elements, is_vector: false, element_oid })
+    }
+
+    pub(super) fn vectors(array: ListArray, element: &Arc<Field>) -> Result<Lists, Error> {
+        Ok(Lists { is_vector: true, ..Lists::new(array, element, None)? })
     }
 
     pub(super) fn is_null(&self, row: usize) -> bool {
@@ -78,6 +90,15 @@ impl Lists {
 
     /// `{1,NULL,"a b"}`.
     pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+        if self.is_vector {
+            for (index, place) in self.range(row).enumerate() {
+                if index > 0 {
+                    out.put_u8(b' ');
+                }
+                self.elements.write_text(place, out)?;
+            }
+            return Ok(());
+        }
         out.put_u8(b'{');
         for (index, place) in self.range(row).enumerate() {
             if index > 0 {
@@ -106,7 +127,8 @@ impl Lists {
     pub(super) fn write_binary(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
         let (lengths, dimensions) = self.shape(row)?;
         let lengths = &lengths[..dimensions];
-        let empty = lengths.contains(&0);
+        // An empty vector has a dimension all the same.
+        let empty = lengths.contains(&0) && !self.is_vector;
         out.put_i32(if empty { 0 } else { i32::try_from(dimensions).unwrap_or_default() });
         let nulls_at = out.len();
         out.put_i32(0);
@@ -114,7 +136,7 @@ impl Lists {
         if !empty {
             for length in lengths {
                 out.put_i32(i32::try_from(*length).map_err(|_| Error::unsupported("an array of so many elements"))?);
-                out.put_i32(FIRST);
+                out.put_i32(if self.is_vector { 0 } else { FIRST });
             }
         }
         if self.write_elements(row, lengths, out)? {

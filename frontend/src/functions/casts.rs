@@ -98,7 +98,12 @@ impl Conversion {
         let ours = |ty: &DataType| {
             matches!(
                 ty,
-                DataType::Boolean | DataType::Date32 | DataType::Binary | DataType::List(_) | DataType::Struct(_)
+                DataType::Boolean
+                    | DataType::Date32
+                    | DataType::Binary
+                    | DataType::List(_)
+                    | DataType::LargeList(_)
+                    | DataType::Struct(_)
             ) || ty.is_numeric()
                 || ty.is_temporal()
         };

@@ -1,19 +1,24 @@
-//! `quote_literal` and `quote_ident`.
+//! `quote_literal`, `quote_nullable` and `quote_ident`.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use datafusion::arrow::array::{AsArray, StringArray};
-use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
-use sqlparser::keywords::ALL_KEYWORDS;
 
-pub(super) fn functions() -> [ScalarUDF; 2] {
-    [("quote_literal", literal as fn(&str) -> String), ("quote_ident", identifier)].map(|(name, quote)| {
-        ScalarUDF::from(Quote { name, quote, signature: Signature::string(1, Volatility::Immutable) })
-    })
+use crate::encode::texts;
+use crate::error::Error;
+use crate::keywords::{Category, category};
+
+pub(super) fn functions() -> [ScalarUDF; 3] {
+    let functions: [(_, fn(&str) -> String, _); 3] = [
+        ("quote_literal", literal, Signature::any(1, Volatility::Immutable)),
+        ("quote_nullable", literal, Signature::any(1, Volatility::Immutable)),
+        ("quote_ident", identifier, Signature::string(1, Volatility::Immutable)),
+    ];
+    functions.map(|(name, quote, signature)| ScalarUDF::from(Quote { name, quote, signature }))
 }
 
 /// A text as it has to be written in a statement.
@@ -52,9 +57,12 @@ impl ScalarUDFImpl for Quote {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let texts = ColumnarValue::values_to_arrays(&args.args)?;
-        let texts = cast(&texts[0], &DataType::Utf8)?;
-        let quoted = texts.as_string::<i32>().iter().map(|text| text.map(self.quote));
+        let (Some(value), Some(field)) = (args.args.first(), args.arg_fields.first()) else {
+            return Err(Error::internal("what is quoted is missing").into());
+        };
+        let values = texts(&value.to_array(args.number_rows)?, field)?;
+        let of_null = (self.name == "quote_nullable").then(|| "NULL".to_owned());
+        let quoted = values.as_string::<i32>().iter().map(|text| text.map(self.quote).or_else(|| of_null.clone()));
         Ok(ColumnarValue::Array(Arc::new(StringArray::from_iter(quoted))))
     }
 }
@@ -64,10 +72,10 @@ fn literal(text: &str) -> String {
     format!("{escapes}'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// More words are quoted here than PostgreSQL reserves, which does no harm.
-fn identifier(name: &str) -> String {
+/// A name that is not in lower case, or that the grammar could take for something else, has to be quoted.
+pub(crate) fn identifier(name: &str) -> String {
     let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-        && ALL_KEYWORDS.binary_search(&name.to_ascii_uppercase().as_str()).is_err();
+        && matches!(category(name), None | Some(Category::Unreserved));
     if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }

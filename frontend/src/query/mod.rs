@@ -3,7 +3,7 @@
 //! DataFusion resolves names, plans and executes; this module gives it the catalog as of the statement's snapshot and
 //! makes what it yields look like PostgreSQL's. In reading order: [`rewrite`] (what DataFusion reads differently),
 //! [`tools`] and [`introspection`] (what psql and drivers ask), [`apart`] (columns of one name), [`names`] (how result
-//! columns are called), [`schema`], [`splits`], [`system`], [`views`] and [`information`] (the schemas and tables that queries see),
+//! columns are called), [`schema`], [`splits`] and [`pg_catalog`] (the schemas and tables that queries see),
 //! [`planner`] (text to logical plan), [`literals`] (that get their type from others), [`types`] (of numbers and times), [`equality`] (of values), [`params`] and
 //! [`values`] (parameters of prepared statements), [`window`] (the memory of window functions), [`threads`] (where they are
 //! planned and executed), [`run`] (execution, with retry), [`incremental`] (the queries of views).
@@ -12,24 +12,22 @@ mod apart;
 mod equality;
 mod explain;
 mod incremental;
-mod information;
 mod introspection;
 mod jobs;
 mod literals;
 mod names;
 mod params;
+mod pg_catalog;
 mod planner;
 mod rewrite;
 mod run;
 mod scalars;
 mod schema;
 mod splits;
-mod system;
 mod threads;
 mod tools;
 mod types;
 mod values;
-mod views;
 mod window;
 
 pub(crate) use incremental::{Described, compile as compile_view, describe as describe_view};

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow_pg::datatypes::into_pg_type;
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ParamValues;
 use datafusion::logical_expr::LogicalPlan;
@@ -21,7 +20,7 @@ use sqlparser::parser::Parser;
 use weir_common::types::SqlType;
 
 use super::values::{Raw, scalar};
-use crate::encode::pg_type;
+use crate::encode::{parameter_type, pg_type};
 use crate::error::Error;
 use crate::functions::scalar_from_text;
 
@@ -76,10 +75,7 @@ impl Parameters {
                     casts.insert(index + 1, sql_type(&Type::NUMERIC)?);
                     return Some(Parameter { wire: Type::NUMERIC, arrow: None });
                 }
-                let wire = match arrow {
-                    DataType::UInt64 => Type::INT8,
-                    _ => into_pg_type(&arrow).ok()?,
-                };
+                let wire = parameter_type(&arrow)?;
                 Some(Parameter { wire, arrow: Some(arrow) })
             });
             *slot = Some(known.unwrap_or_else(|| {

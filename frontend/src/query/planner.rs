@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::DataType;
-use datafusion::catalog::SchemaProvider;
 use datafusion::common::config::Dialect;
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -21,21 +20,18 @@ use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingF
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DataFusionStatement;
-use datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use sqlparser::ast;
 use sqlparser::tokenizer::Location;
 
 use super::equality::Equality;
 use super::explain::Explain;
 use super::literals::Booleans;
-use super::schema::{Database, PG_CATALOG, Roles, is_jobs};
-use super::system::SystemCatalog;
+use super::pg_catalog::{self, CatalogTypes, Keywords, Printed, Sent, Vectors, printers};
+use super::schema::{Database, PG_CATALOG, is_jobs};
 use super::threads::QueryThreads;
-use super::tools::Tools;
 use super::types::Types;
-use super::views::SessionCatalog;
 use super::window::BoundWindows;
-use super::{params, rewrite, scalars};
+use super::{params, rewrite, scalars, tools};
 use crate::catalog::{Catalog, CatalogCache};
 use crate::config::Config;
 use crate::error::{Error, sqlstate};
@@ -81,19 +77,17 @@ impl Draft {
     /// Whether it reads any table, so that it needs the newest catalog. It may not name it: `'t'::regclass` is looked up. Jobs
     /// are shown also while there is no snapshot to be had.
     pub(crate) fn reads_tables(&self) -> bool {
-        rewrite::tables(&self.rewritten).iter().any(|name| !is_jobs(name))
+        rewrite::tables(&self.rewritten).iter().any(|name| !is_jobs(name)) || pg_catalog::looks_up(&self.rewritten)
     }
 }
 
 /// Plans queries. One a process.
 pub(crate) struct Planner {
     template: SessionState,
-    pg_catalog: Arc<dyn SchemaProvider>,
     /// Whom queries read from.
     pub(crate) nodes: Arc<ComputeNodes>,
     /// Whom they ask about jobs, if there is a cluster.
     jobs: Option<Arc<Jobs>>,
-    tools: Tools,
 }
 
 impl std::fmt::Debug for Planner {
@@ -106,13 +100,7 @@ impl Planner {
     /// # Errors
     /// Internal, if DataFusion cannot be set up.
     pub(crate) fn new(config: &Config, cache: CatalogCache) -> Result<Planner, Error> {
-        Ok(Planner {
-            template: template(config)?,
-            pg_catalog: Arc::new(SystemCatalog::new(cache)?),
-            nodes: Arc::default(),
-            jobs: None,
-            tools: Tools::new(),
-        })
+        Ok(Planner { template: template(config, cache)?, nodes: Arc::default(), jobs: None })
     }
 
     /// The same for the frontend of a cluster.
@@ -142,9 +130,7 @@ impl Planner {
         if let Some(snapshot) = snapshot {
             config = config.with_extension(Arc::clone(snapshot));
         }
-        let (shared, session) = (Arc::clone(&self.pg_catalog), Arc::clone(session));
-        let pg_catalog = Arc::new(SessionCatalog { shared, session });
-        let database = Database { catalog: Arc::clone(catalog), pg_catalog };
+        let database = Database { catalog: Arc::clone(catalog), session: Arc::clone(session) };
         SessionStateBuilder::new_from_existing(template.clone())
             .with_config(config)
             .with_catalog_list(Arc::new(database))
@@ -158,8 +144,7 @@ impl Planner {
     pub(crate) fn read(&self, parsed: Parsed, written: Box<ast::Statement>) -> Result<Draft, Error> {
         let explain = Explain::of(&written, &parsed)?;
         let is_aggregate = |name: &str| self.template.aggregate_functions().contains_key(name);
-        let read = self.tools.read(&written, is_aggregate);
-        let read = read.unwrap_or_else(|| rewrite::for_datafusion((*written).clone()));
+        let read = rewrite::for_datafusion(tools::plannable(&written, is_aggregate));
         let mut rewritten = Box::new(rewrite::common(read)?);
         scalars::as_queries(&mut rewritten, |name| self.template.table_functions().contains_key(name));
         Ok(Draft { parsed, written, rewritten, explain })
@@ -180,7 +165,7 @@ impl Planner {
     ) -> Result<Prepared, Error> {
         let reads_tables = draft.reads_tables();
         let Draft { parsed, written, rewritten, explain } = draft;
-        let known = Tools::parameter_types(&written).filter(|_| hints.is_empty());
+        let known = tools::parameter_types(&written).filter(|_| hints.is_empty());
         let hints = known.as_deref().unwrap_or(hints);
         let count = rewrite::parameter_count(&written).map_err(|(name, location)| {
             let message = format!("there is no parameter {name}");
@@ -244,7 +229,7 @@ pub(super) async fn plan(state: &SessionState, prepared: &Prepared) -> Result<Lo
 }
 
 /// What all sessions have in common.
-fn template(config: &Config) -> Result<SessionState, Error> {
+fn template(config: &Config, cache: CatalogCache) -> Result<SessionState, Error> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(GreedyMemoryPool::new(config.memory_limit_bytes)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
@@ -258,9 +243,16 @@ fn template(config: &Config) -> Result<SessionState, Error> {
     options.sql_parser.parse_float_as_decimal = true;
     options.execution.time_zone = Some("UTC".to_owned());
     let context = SessionContext::new_with_config_rt(session, runtime);
-    setup_pg_catalog(&context, DATABASE, Roles).map_err(|error| *error)?;
-    for function in functions::common() {
+    let lookups = pg_catalog::functions(&cache);
+    let printers = printers(&lookups);
+    for function in functions::common().into_iter().chain(lookups) {
         context.register_udf(function);
+    }
+    context.register_udtf("pg_get_keywords", Arc::new(Keywords));
+    for name in ["generate_series", "range"] {
+        if let Some(function) = functions::of_integers(&context.state(), name) {
+            context.register_udtf(name, function);
+        }
     }
     let state = context.state();
     for function in functions::bounded(|name| state.scalar_functions().get(name).cloned()) {
@@ -268,15 +260,17 @@ fn template(config: &Config) -> Result<SessionState, Error> {
     }
     let state = context.state();
     // Ours come first: DataFusion's own would refuse what they do not know.
-    let ours: [Arc<dyn ExprPlanner>; 4] = [
+    let ours: [Arc<dyn ExprPlanner>; 5] = [
         Arc::new(functions::Literals),
         Arc::new(functions::ArrayOperators),
         Arc::new(functions::JsonbOperators),
         Arc::new(functions::Extract),
+        Arc::new(Vectors),
     ];
     let operators = ours.into_iter().chain(state.expr_planners().iter().cloned()).collect();
     Ok(SessionStateBuilder::new_from_existing(state)
         .with_expr_planners(operators)
+        .with_type_planner(Arc::new(CatalogTypes))
         .with_analyzer_rules(vec![
             Arc::new(ResolveGroupingFunction::new()),
             Arc::new(Booleans),
@@ -284,9 +278,11 @@ fn template(config: &Config) -> Result<SessionState, Error> {
             Arc::new(TypeCoercion::new()),
             Arc::new(ApplyFunctionRewrites::new(vec![
                 Arc::new(functions::CheckedArithmetic),
+                Arc::new(Printed(Arc::clone(&printers))),
                 Arc::new(functions::Casts),
             ])),
             Arc::new(Equality),
+            Arc::new(Sent(printers)),
         ])
         .with_physical_optimizer_rule(Arc::new(BoundWindows))
         .build())

@@ -2,13 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::sync::LazyLock;
 
-use datafusion_pg_catalog::pg_catalog::PG_CATALOG_TABLES;
-use datafusion_pg_catalog::sql::rules::{
-    CurrentUserVariableToSessionUserFunctionCall, PrependUnqualifiedPgTableName, RewritePgCatalogOperator,
-    RewriteRegCastToSubquery, SqlStatementRewriteRule, StripCallableQualifier,
-};
 use sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, CharacterLength, DataType, ExactNumberInfo, Expr, Function,
     FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName,
@@ -20,7 +14,6 @@ use weir_common::decimal::{self, Excess};
 use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE, SqlType};
 
 use super::apart::set_apart;
-use super::introspection::with_schemas;
 use super::literals::in_statement;
 use crate::error::{Error, sqlstate};
 use crate::functions::{JSONB_CAST, function_of};
@@ -32,20 +25,9 @@ const PARAMETERS_MAX: usize = u16::MAX as usize;
 /// PostgreSQL's `MaxAttrSize`.
 const CHARACTERS_MAX: u64 = 10_485_760;
 
-static NAMES_AS_OIDS: LazyLock<RewriteRegCastToSubquery> = LazyLock::new(RewriteRegCastToSubquery::new);
-
 /// What every query of a user's goes through.
 pub(super) fn for_datafusion(statement: Statement) -> Statement {
-    let with = with_names(&statement);
-    let is_hidden = PG_CATALOG_TABLES.iter().any(|name| with.contains(*name));
-    let rules: [&dyn SqlStatementRewriteRule; 4] = [
-        &StripCallableQualifier,
-        &CurrentUserVariableToSessionUserFunctionCall,
-        &RewritePgCatalogOperator,
-        &*NAMES_AS_OIDS,
-    ];
-    let statement = if is_hidden { statement } else { PrependUnqualifiedPgTableName.rewrite(statement) };
-    let mut statement = rules.iter().fold(with_schemas(statement), |statement, rule| rule.rewrite(statement));
+    let mut statement = super::pg_catalog::plannable(statement);
     let _finished = visit_expressions_mut(&mut statement, |expr| {
         array_operation(expr);
         compared_with_query(expr);

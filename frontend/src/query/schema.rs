@@ -7,29 +7,26 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::TableType;
-use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
-use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
-
 use sqlparser::ast::Ident;
 use weir_common::catalog::{RelationKind, Table};
 
-use super::information::Information;
+use super::pg_catalog::SystemSchema;
 use super::{jobs, splits};
-use crate::catalog::{Catalog, CatalogCache};
+use crate::catalog::Catalog;
 use crate::parser::{DATABASE, SCHEMA, fold};
 use crate::scan::ScannedTable;
+use crate::session::Session;
 
 pub(super) const PG_CATALOG: &str = "pg_catalog";
 pub(super) const INFORMATION_SCHEMA: &str = "information_schema";
-const WEIR_CATALOG: &str = "weir_catalog";
+pub(super) const WEIR_CATALOG: &str = "weir_catalog";
 pub(super) const DEAD_LETTERS: &str = "dead_letters";
 
 /// The only database, as of one catalog.
 #[derive(Clone, Debug)]
 pub(super) struct Database {
     pub(super) catalog: Arc<Catalog>,
-    pub(super) pg_catalog: Arc<dyn SchemaProvider>,
+    pub(super) session: Arc<Session>,
 }
 
 impl CatalogProviderList for Database {
@@ -48,15 +45,15 @@ impl CatalogProviderList for Database {
 
 impl CatalogProvider for Database {
     fn schema_names(&self) -> Vec<String> {
-        [SCHEMA, DEAD_LETTERS, PG_CATALOG, WEIR_CATALOG].map(str::to_owned).to_vec()
+        [SCHEMA, DEAD_LETTERS, PG_CATALOG, INFORMATION_SCHEMA, WEIR_CATALOG].map(str::to_owned).to_vec()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         match name {
             SCHEMA => Some(Arc::new(Public(Arc::clone(&self.catalog)))),
             DEAD_LETTERS => Some(Arc::new(DeadLetters(Arc::clone(&self.catalog)))),
-            PG_CATALOG => Some(Arc::clone(&self.pg_catalog)),
-            INFORMATION_SCHEMA => Some(Arc::new(Information::new(self.clone()))),
+            PG_CATALOG => Some(Arc::new(SystemSchema::pg_catalog(&self.catalog, &self.session))),
+            INFORMATION_SCHEMA => Some(Arc::new(SystemSchema::information_schema(&self.catalog, &self.session))),
             WEIR_CATALOG => Some(Arc::new(System(Arc::clone(&self.catalog)))),
             _ => None,
         }
@@ -142,74 +139,11 @@ pub(super) fn is_jobs(parts: &[Ident]) -> bool {
     matches!(names.as_slice(), [WEIR_CATALOG, JOBS]) || matches!(names.as_slice(), [DATABASE, WEIR_CATALOG, JOBS])
 }
 
-/// What the system catalogs list: always the newest tables that this frontend knows. Every statement that asks them
-/// brings the newest catalog first. Of `dead_letters` and `weir_catalog` only the schemas are listed: psql's `\d` shows the tables of every
-/// schema alike, and is asked for the user's.
-#[derive(Clone, Debug)]
-pub(super) struct Listing(pub(super) CatalogCache);
-
-#[async_trait]
-impl CatalogInfo for Listing {
-    async fn catalog_names(&self) -> Result<Vec<String>, DataFusionError> {
-        Ok(vec![DATABASE.to_owned()])
-    }
-
-    async fn schema_names(&self, _catalog: &str) -> Result<Option<Vec<String>>, DataFusionError> {
-        Ok(Some([PG_CATALOG, INFORMATION_SCHEMA, SCHEMA, DEAD_LETTERS, WEIR_CATALOG].map(str::to_owned).to_vec()))
-    }
-
-    async fn table_names(&self, _catalog: &str, schema: &str) -> Result<Option<Vec<String>>, DataFusionError> {
-        let names = match schema {
-            SCHEMA => self.0.newest().tables().map(|table| table.declared.name.clone()).collect(),
-            _ => Vec::new(),
-        };
-        Ok(Some(names))
-    }
-
-    async fn table_schema(
-        &self,
-        _catalog: &str,
-        schema: &str,
-        name: &str,
-    ) -> Result<Option<SchemaRef>, DataFusionError> {
-        let newest = self.0.newest();
-        Ok(newest.table(name).filter(|_| schema == SCHEMA).map(|table| table.schema()))
-    }
-
-    async fn table_type(
-        &self,
-        _catalog: &str,
-        _schema: &str,
-        _name: &str,
-    ) -> Result<Option<TableType>, DataFusionError> {
-        Ok(Some(TableType::Base))
-    }
-}
-
-/// Whom `\du` shows.
-#[derive(Clone, Debug)]
-pub(super) struct Roles;
-
-/// The one user that there is.
-pub(super) const ROOT: &str = "root";
-
-#[async_trait]
-impl PgCatalogContextProvider for Roles {
-    async fn roles(&self) -> Vec<String> {
-        vec![ROOT.to_owned()]
-    }
-
-    async fn role(&self, name: &str) -> Option<Role> {
-        (name == ROOT).then(|| Role {
-            name: ROOT.to_owned(),
-            is_superuser: true,
-            can_login: true,
-            can_create_db: true,
-            can_create_role: true,
-            can_create_user: true,
-            can_replication: false,
-            grants: Vec::new(),
-            inherited_roles: Vec::new(),
-        })
-    }
+/// The relations of the schema `weir_catalog` with their columns.
+///
+/// # Errors
+/// Internal.
+pub(super) fn weir_relations(catalog: &Arc<Catalog>) -> Result<Vec<(&'static str, SchemaRef)>> {
+    let (jobs, splits) = (jobs::table()?, splits::table(catalog)?);
+    Ok(vec![(JOBS, TableProvider::schema(&jobs)), (SPLITS, TableProvider::schema(&splits))])
 }

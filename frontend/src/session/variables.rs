@@ -10,7 +10,7 @@ use crate::error::{Error, sqlstate};
 use crate::frontend::Severity;
 
 /// What RisingWave reports, since drivers choose their queries by it.
-pub(crate) const SERVER_VERSION: &str = "13.14.0";
+pub(crate) const SERVER_VERSION: &str = "15.20";
 
 /// What may become of a variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,8 @@ const KNOWN: &[Known] = &[
     reported("client_encoding", "UTF8", Rule::Encoding),
     quiet("client_min_messages", "notice", Rule::OneOf(MESSAGE_LEVELS)),
     reported("DateStyle", "ISO, MDY", Rule::DateStyle),
+    quiet("default_table_access_method", "heap", Rule::Free),
+    quiet("default_tablespace", "", Rule::Free),
     quiet("default_transaction_deferrable", "off", ON_OFF),
     quiet("default_transaction_isolation", "read committed", ISOLATION),
     reported("default_transaction_read_only", "off", ON_OFF),
@@ -94,7 +96,7 @@ const KNOWN: &[Known] = &[
     quiet("search_path", "\"$user\", public", Rule::SearchPath),
     reported("server_encoding", "UTF8", Rule::ReadOnly),
     reported("server_version", SERVER_VERSION, Rule::ReadOnly),
-    quiet("server_version_num", "130014", Rule::ReadOnly),
+    quiet("server_version_num", "150020", Rule::ReadOnly),
     reported("session_authorization", "root", Rule::ReadOnly),
     reported("standard_conforming_strings", "on", Rule::OneOf(&["on", "true", "1", "yes"])),
     quiet("session_replication_role", "origin", Rule::OneOf(&["origin"])),

@@ -139,7 +139,7 @@ async fn a_client_is_told_about_the_server() {
     let mut config: ClientConfig = cluster.dsn().parse().expect("a valid DSN");
     config.application_name("driver").options("-c statement_timeout=5s -c extra_float_digits=3");
     let (client, connection) = config.connect(NoTls).await.expect("the frontend accepts");
-    assert_eq!(connection.parameter("server_version"), Some("13.14.0"));
+    assert_eq!(connection.parameter("server_version"), Some("15.20"));
     assert_eq!(connection.parameter("client_encoding"), Some("UTF8"));
     assert_eq!(connection.parameter("standard_conforming_strings"), Some("on"));
     assert_eq!(connection.parameter("application_name"), Some("driver"));

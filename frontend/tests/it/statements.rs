@@ -152,8 +152,8 @@ async fn the_rest_of_the_statements() {
         "m|meta|127.0.0.1:1|leader||7-0000000000000001|42|NULL\n\
          c|compute|127.0.0.1:1|running|0,1|7-0000000000000001|42|no object store"
     );
-    assert!(rows(&client, "SELECT version()").await.starts_with("PostgreSQL 13.14.0"));
-    assert_eq!(rows(&client, "SHOW server_version").await, "13.14.0");
+    assert!(rows(&client, "SELECT version()").await.starts_with("PostgreSQL 15.20"));
+    assert_eq!(rows(&client, "SHOW server_version").await, "15.20");
     rows(&client, "SET application_name = 'test'").await;
     assert_eq!(rows(&client, "SHOW application_name; SELECT current_setting('application_name')").await, "test\ntest");
     assert_eq!(rows(&client, "SHOW TIME ZONE").await, "UTC");

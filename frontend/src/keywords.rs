@@ -1,0 +1,56 @@
+//! The words of PostgreSQL 15's grammar.
+
+use std::sync::LazyLock;
+
+/// A line a word: the word, its category, and whether it can be a label without AS; ordered by the
+/// words.
+const KEYWORDS: &str = include_str!("keywords.tsv");
+
+/// Where a word can be a name without quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Category {
+    /// Everywhere.
+    Unreserved,
+    /// As the name of a column.
+    ColumnName,
+    /// As the name of a type or function.
+    TypeOrFunction,
+    /// Nowhere.
+    Reserved,
+}
+
+/// A word.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keyword {
+    pub(crate) word: &'static str,
+    pub(crate) category: Category,
+    pub(crate) is_bare_label: bool,
+}
+
+static ALL: LazyLock<Vec<Keyword>> = LazyLock::new(|| {
+    let keywords = KEYWORDS.lines().skip(1).filter_map(|line| {
+        let mut parts = line.split('\t');
+        let (word, category, is_bare_label) = (parts.next()?, parts.next()?, parts.next()? == "t");
+        let category = match category {
+            "U" => Category::Unreserved,
+            "C" => Category::ColumnName,
+            "T" => Category::TypeOrFunction,
+            _ => Category::Reserved,
+        };
+        Some(Keyword { word, category, is_bare_label })
+    });
+    let mut keywords: Vec<Keyword> = keywords.collect();
+    keywords.sort_by_key(|keyword| keyword.word);
+    keywords
+});
+
+/// All words, in order.
+pub(crate) fn all() -> &'static [Keyword] {
+    &ALL
+}
+
+/// The category of a word in lower case, if it is one of the grammar's.
+pub(crate) fn category(word: &str) -> Option<Category> {
+    let place = ALL.binary_search_by_key(&word, |keyword| keyword.word).ok()?;
+    ALL.get(place).map(|keyword| keyword.category)
+}

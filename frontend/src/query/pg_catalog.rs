@@ -1,0 +1,133 @@
+//! The system catalogs: the schemas `pg_catalog` and `information_schema`, with the relations,
+//! columns and types of PostgreSQL 15, and the functions that look things up in them.
+//!
+//! Every relation is declared in [`relations`], from a data file, so that a query of one that Weir
+//! has nothing for finds no row, rather than no relation. [`tables`] and [`information`] have the
+//! rows: some are always there, others are made from the catalog of the statement ([`objects`]) or
+//! tell of the session. [`types`], [`names`], [`functions`] and [`vectors`] are PostgreSQL's types
+//! of catalogs and what can be asked of them; [`marks`] and [`syntax`] are how plans and statements
+//! get there.
+//!
+//! Invariant: a column has the type that PostgreSQL reports for it. Where Arrow has one type for
+//! several of PostgreSQL's, the field is marked ([`crate::encode::marked`]).
+
+mod cells;
+mod functions;
+mod information;
+mod keywords;
+mod marks;
+mod names;
+mod objects;
+mod relations;
+mod syntax;
+mod tables;
+mod types;
+mod vectors;
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::ScalarUDF;
+
+use super::schema::{INFORMATION_SCHEMA, PG_CATALOG};
+use crate::catalog::{Catalog, CatalogCache};
+use crate::session::Session;
+
+pub(super) use keywords::Keywords;
+pub(super) use marks::{Printed, Sent, printers};
+pub(super) use syntax::{looks_up, plannable};
+pub(super) use types::CatalogTypes;
+pub(super) use vectors::Vectors;
+
+/// The one user that there is, with PostgreSQL's oid of the first.
+pub(super) const ROOT: &str = "root";
+const ROOT_OID: u32 = 10;
+/// `pg_database.oid`: PostgreSQL's of its database `postgres`.
+const DATABASE_OID: u32 = 5;
+
+/// The rows of `pg_proc` that say something, from PostgreSQL 15.
+const PROCEDURES: &str = include_str!("pg_catalog/data/pg_proc.tsv");
+
+/// The functions that look something up.
+pub(super) fn functions(cache: &CatalogCache) -> Vec<ScalarUDF> {
+    let others = [ScalarUDF::from(marks::TypeOf::new())];
+    functions::functions(cache).into_iter().chain(vectors::functions()).chain(others).collect()
+}
+
+/// Whether a name by itself is that of a system catalog.
+pub(super) fn is_in_pg_catalog(name: &str) -> bool {
+    relations::find(PG_CATALOG, name).is_some()
+}
+
+/// One of the two schemas, as a session sees it.
+#[derive(Clone, Debug)]
+pub(super) struct SystemSchema {
+    name: &'static str,
+    catalog: Arc<Catalog>,
+    session: Arc<Session>,
+}
+
+impl SystemSchema {
+    pub(super) fn pg_catalog(catalog: &Arc<Catalog>, session: &Arc<Session>) -> SystemSchema {
+        SystemSchema { name: PG_CATALOG, catalog: Arc::clone(catalog), session: Arc::clone(session) }
+    }
+
+    pub(super) fn information_schema(catalog: &Arc<Catalog>, session: &Arc<Session>) -> SystemSchema {
+        SystemSchema { name: INFORMATION_SCHEMA, ..SystemSchema::pg_catalog(catalog, session) }
+    }
+
+    fn rows(&self, relation: &'static relations::Relation) -> Result<Vec<RecordBatch>> {
+        let rows = if self.name == INFORMATION_SCHEMA {
+            information::rows(relation.name, &objects::all(&self.catalog)?)
+        } else {
+            let mut rows = tables::of_catalog(relation.name, &self.catalog)?;
+            rows.extend(tables::of_session(relation.name, &self.session));
+            rows
+        };
+        let fixed = match self.name {
+            PG_CATALOG => fixed(relation)?,
+            _ => &[],
+        };
+        let rows = cells::batch(relation, &rows)?;
+        Ok(fixed.iter().cloned().chain([rows]).collect())
+    }
+}
+
+/// The rows that are always there, made once.
+fn fixed(relation: &'static relations::Relation) -> Result<&'static [RecordBatch]> {
+    if let Some(batches) = relation.fixed.get() {
+        return Ok(batches);
+    }
+    let batches = tables::fixed(relation)?;
+    Ok(relation.fixed.get_or_init(|| batches))
+}
+
+/// Rows that are made when they are first asked for.
+type Fixed = OnceLock<Vec<RecordBatch>>;
+
+#[async_trait]
+impl SchemaProvider for SystemSchema {
+    fn table_names(&self) -> Vec<String> {
+        relations::all()
+            .iter()
+            .filter(|relation| relation.schema_name == self.name)
+            .map(|relation| relation.name.to_owned())
+            .collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let Some(relation) = relations::find(self.name, name) else { return Ok(None) };
+        let rows = self.rows(relation)?;
+        Ok(Some(Arc::new(MemTable::try_new(Arc::clone(&relation.schema), vec![rows])?)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        relations::find(self.name, name).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! Values of `regclass` and the like, on their way to text and to the client.
+//!
+//! In a plan they are oids with a mark. [`Printed`] puts the function that prints the type in the
+//! place of a cast to text. [`Sent`] sends each with its name, since a client may ask for either.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, StructArray, UInt32Array};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{Column, DFSchema};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::{
+    Cast, ColumnarValue, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs, ScalarFunctionArgs,
+    ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use datafusion::optimizer::AnalyzerRule;
+use pgwire::api::Type;
+
+use super::names::printed_by;
+use crate::encode::{arrow_type, mark_of, marked, pg_type};
+use crate::error::Error;
+
+/// The functions that print values, by their names.
+type Printers = Arc<HashMap<String, Arc<ScalarUDF>>>;
+
+/// The printers among functions.
+pub(in crate::query) fn printers(functions: &[ScalarUDF]) -> Printers {
+    Arc::new(functions.iter().map(|function| (function.name().to_owned(), Arc::new(function.clone()))).collect())
+}
+
+fn print(printers: &Printers, ty: &Type, operand: Expr) -> Option<Expr> {
+    let function = printers.get(printed_by(ty)?)?;
+    Some(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(function), vec![operand])))
+}
+
+/// Puts names in the place of casts of oids to text, and takes the mark of other texts off.
+#[derive(Debug)]
+pub(in crate::query) struct Printed(pub(in crate::query) Printers);
+
+impl FunctionRewrite for Printed {
+    fn name(&self) -> &str {
+        "printed"
+    }
+
+    fn rewrite(&self, expr: Expr, schema: &DFSchema, _config: &ConfigOptions) -> Result<Transformed<Expr>> {
+        let Expr::Cast(Cast { expr: operand, field }) = expr else {
+            return Ok(Transformed::no(expr));
+        };
+        let mark = match operand.to_field(schema) {
+            Ok((_, operand)) if field.data_type().is_string() => mark_of(&operand),
+            _ => None,
+        };
+        let Some(mark) = mark else { return Ok(Transformed::no(Expr::Cast(Cast { expr: operand, field }))) };
+        if let Some(printed) = print(&self.0, &mark, operand.as_ref().clone()) {
+            return Ok(Transformed::yes(printed));
+        }
+        if arrow_type(&mark) != *field.data_type() {
+            return Ok(Transformed::no(Expr::Cast(Cast { expr: operand, field })));
+        }
+        let unmarked = Unmarked { signature: Signature::any(1, Volatility::Immutable) };
+        let call = ScalarFunction::new_udf(Arc::new(ScalarUDF::from(unmarked)), vec![*operand]);
+        Ok(Transformed::yes(Expr::ScalarFunction(call)))
+    }
+}
+
+/// A text of another type as one of type text: DataFusion's cast would keep the mark.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Unmarked {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Unmarked {
+    fn name(&self) -> &str {
+        "text"
+    }
+
+    /// As DataFusion calls a cast: after what is cast.
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(args.first().map_or_else(String::new, |operand| operand.schema_name().to_string()))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, given: &[DataType]) -> Result<DataType> {
+        Ok(given.first().cloned().unwrap_or(DataType::Utf8))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        args.args.into_iter().next().ok_or_else(|| Error::internal("a cast has no operand").into())
+    }
+}
+
+/// Adds the names of marked oids to the result of a query.
+#[derive(Debug)]
+pub(in crate::query) struct Sent(pub(in crate::query) Printers);
+
+impl AnalyzerRule for Sent {
+    fn name(&self) -> &str {
+        "sent"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        let printed = |field: &Field| mark_of(field).filter(|ty| printed_by(ty).is_some());
+        let is_sent = |field: &FieldRef| *field.data_type() == DataType::UInt32 && printed(field).is_some();
+        if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_))
+            || !plan.schema().fields().iter().any(is_sent)
+        {
+            return Ok(plan);
+        }
+        let columns: Vec<Expr> = plan
+            .schema()
+            .iter()
+            .map(|(qualifier, field)| {
+                let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+                let Some(ty) = printed(field).filter(|_| is_sent(field)) else { return column };
+                let Some(name) = print(&self.0, &ty, column.clone()) else { return column };
+                let sent = WithName { ty, signature: Signature::any(2, Volatility::Immutable) };
+                let call = ScalarFunction::new_udf(Arc::new(ScalarUDF::from(sent)), vec![column, name]);
+                Expr::ScalarFunction(call).alias_qualified(qualifier.cloned(), field.name())
+            })
+            .collect();
+        LogicalPlanBuilder::from(plan).project(columns)?.build()
+    }
+}
+
+/// An oid with its name, as a value of the type that the oid has.
+#[derive(Debug)]
+struct WithName {
+    ty: Type,
+    signature: Signature,
+}
+
+impl PartialEq for WithName {
+    fn eq(&self, other: &WithName) -> bool {
+        self.ty == other.ty
+    }
+}
+
+impl Eq for WithName {}
+
+impl Hash for WithName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.ty.oid().hash(state);
+    }
+}
+
+/// What [`WithName`] gives, and the encoder sends.
+fn fields() -> Fields {
+    Fields::from(vec![Field::new("oid", DataType::UInt32, true), Field::new("name", DataType::Utf8, true)])
+}
+
+impl ScalarUDFImpl for WithName {
+    fn name(&self) -> &str {
+        "with_name"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _given: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Struct(fields()))
+    }
+
+    fn return_field_from_args(&self, _args: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::new(marked(Field::new(self.name(), DataType::Struct(fields()), true), &self.ty)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays =
+            args.args.iter().map(|argument| argument.to_array(args.number_rows)).collect::<Result<Vec<_>>>()?;
+        let nulls = arrays[0].nulls().cloned();
+        let sent: ArrayRef = Arc::new(StructArray::try_new(fields(), arrays, nulls)?);
+        Ok(ColumnarValue::Array(sent))
+    }
+}
+
+/// `pg_typeof(any)`.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct TypeOf {
+    signature: Signature,
+}
+
+impl TypeOf {
+    pub(super) fn new() -> TypeOf {
+        TypeOf { signature: Signature::any(1, Volatility::Stable) }
+    }
+}
+
+impl ScalarUDFImpl for TypeOf {
+    fn name(&self) -> &str {
+        "pg_typeof"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _given: &[DataType]) -> Result<DataType> {
+        Ok(DataType::UInt32)
+    }
+
+    fn return_field_from_args(&self, _args: ReturnFieldArgs) -> Result<FieldRef> {
+        Ok(Arc::new(marked(Field::new(self.name(), DataType::UInt32, false), &Type::REGTYPE)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let field = args.arg_fields.first().ok_or_else(|| Error::internal("pg_typeof has no argument"))?;
+        let oid = if *field.data_type() == DataType::Null { Type::UNKNOWN.oid() } else { pg_type(field)?.oid() };
+        Ok(ColumnarValue::Array(Arc::new(UInt32Array::from(vec![oid; args.number_rows]))))
+    }
+}

@@ -1,0 +1,275 @@
+//! The relations of a catalog as PostgreSQL's catalogs see them: with oids, columns, and the index
+//! of their primary key.
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::error::Result;
+use pgwire::api::Type;
+use weir_common::catalog::{RelationKind, Table};
+use weir_common::ids::TableId;
+use weir_common::types::NUMERIC_PRECISION;
+
+use super::super::schema::{DEAD_LETTERS, INFORMATION_SCHEMA, PG_CATALOG, WEIR_CATALOG, weir_relations};
+use super::relations;
+use crate::catalog::Catalog;
+use crate::encode::pg_type;
+use crate::parser::SCHEMA;
+use crate::scan::ScannedTable;
+
+/// PostgreSQL's `FirstNormalObjectId`: below are those of its catalogs.
+const FIRST_OID: u32 = 16_384;
+/// Each table has as many oids, of which [`Part`] are used.
+const OIDS_A_TABLE: u32 = 4;
+/// The first oid of the relations in `weir_catalog`.
+const WEIR_OID: u32 = 16_000;
+
+/// What of a table an oid stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Relation = 0,
+    Index = 1,
+    Constraint = 2,
+    DeadLetters = 3,
+}
+
+/// The oid of a part of a table: always the same, on every node.
+fn oid(table: TableId, part: Part) -> u32 {
+    FIRST_OID.wrapping_add(table.0.wrapping_mul(OIDS_A_TABLE)).wrapping_add(part as u32)
+}
+
+/// The schemas with their oids; the first and the third have those of PostgreSQL.
+pub(super) const NAMESPACES: [(u32, &str); 5] =
+    [(11, PG_CATALOG), (2200, SCHEMA), (13_207, INFORMATION_SCHEMA), (16_100, DEAD_LETTERS), (16_101, WEIR_CATALOG)];
+
+pub(super) fn namespace_oid(name: &str) -> Option<u32> {
+    NAMESPACES.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid)
+}
+
+pub(super) fn namespace_name(oid: u32) -> Option<&'static str> {
+    NAMESPACES.iter().find(|(known, _)| *known == oid).map(|(_, name)| *name)
+}
+
+/// A relation that is no system catalog.
+#[derive(Debug)]
+pub(super) struct Object {
+    pub(super) oid: u32,
+    pub(super) schema: &'static str,
+    pub(super) name: String,
+    /// `pg_class.relkind`.
+    pub(super) kind: &'static str,
+    pub(super) columns: Vec<Attribute>,
+    pub(super) key: Option<Key>,
+    /// The query of a view.
+    pub(super) definition: Option<String>,
+}
+
+/// A column.
+#[derive(Debug)]
+pub(super) struct Attribute {
+    pub(super) name: String,
+    /// `None` for what no client can be sent.
+    pub(super) ty: Option<Type>,
+    /// `pg_attribute.atttypmod`.
+    pub(super) modifier: i32,
+    pub(super) is_nullable: bool,
+}
+
+/// A primary key, and the index that PostgreSQL would have for it.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// Of the index and of the constraint.
+    pub(super) name: String,
+    pub(super) index: u32,
+    pub(super) constraint: u32,
+    /// The numbers of its columns, from 1.
+    pub(super) columns: Vec<i64>,
+}
+
+impl Object {
+    fn of(table: &Table) -> Object {
+        let declared = &table.declared;
+        let mut columns = attributes(&table.schema());
+        for place in &declared.primary_key {
+            if let Some(column) = columns.get_mut(*place) {
+                column.is_nullable = false;
+            }
+        }
+        let key = declared.is_keyed().then(|| Key {
+            name: format!("{}_pkey", declared.name),
+            index: oid(table.id, Part::Index),
+            constraint: oid(table.id, Part::Constraint),
+            columns: declared.primary_key.iter().filter_map(|place| i64::try_from(place + 1).ok()).collect(),
+        });
+        let is_view = declared.kind == RelationKind::MaterializedView;
+        Object {
+            oid: oid(table.id, Part::Relation),
+            schema: SCHEMA,
+            name: declared.name.clone(),
+            kind: if is_view { "m" } else { "r" },
+            columns,
+            key,
+            definition: is_view.then(|| definition(&declared.sql)),
+        }
+    }
+
+    fn dead_letters_of(table: &Arc<Table>) -> Option<Object> {
+        let letters = ScannedTable::dead_letters_of(table)?;
+        let schema = datafusion::catalog::TableProvider::schema(&letters);
+        Some(Object {
+            oid: oid(table.id, Part::DeadLetters),
+            schema: DEAD_LETTERS,
+            name: table.declared.name.clone(),
+            kind: "r",
+            columns: attributes(&schema),
+            key: None,
+            definition: None,
+        })
+    }
+
+    /// The column of a number from 1.
+    pub(super) fn column(&self, number: i64) -> Option<&Attribute> {
+        self.columns.get(usize::try_from(number.checked_sub(1)?).ok()?)
+    }
+}
+
+fn attributes(schema: &Schema) -> Vec<Attribute> {
+    let columns = schema.fields().iter().map(|field| Attribute {
+        name: field.name().clone(),
+        ty: pg_type(field).ok(),
+        modifier: modifier(field),
+        is_nullable: true,
+    });
+    columns.collect()
+}
+
+/// What was declared with a type in parentheses, as PostgreSQL keeps it; -1 for nothing.
+fn modifier(field: &Field) -> i32 {
+    match field.data_type() {
+        DataType::Decimal256(NUMERIC_PRECISION, _) => -1,
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            (i32::from(*precision) << 16 | i32::from(*scale)) + 4
+        }
+        DataType::List(element) => modifier(element),
+        _ => -1,
+    }
+}
+
+/// The query of a `CREATE MATERIALIZED VIEW … AS query`.
+fn definition(sql: &str) -> String {
+    let query = match crate::parser::parse(sql).ok().and_then(|mut parsed| parsed.pop()).map(|parsed| parsed.statement)
+    {
+        Some(crate::parser::Statement::CreateView(create)) => Some(create.query.to_string()),
+        _ => None,
+    };
+    format!(" {};", query.as_deref().unwrap_or(sql).trim_end_matches(';'))
+}
+
+/// All relations of a catalog that are no system catalogs, ordered by schema and name.
+///
+/// # Errors
+/// Internal.
+pub(super) fn all(catalog: &Arc<Catalog>) -> Result<Vec<Object>> {
+    let tables = catalog.tables().map(|table| Object::of(table));
+    let letters = catalog.tables().filter_map(Object::dead_letters_of);
+    let ours = weir_relations(catalog)?.into_iter().zip(WEIR_OID..).map(|((name, schema), oid)| Object {
+        oid,
+        schema: WEIR_CATALOG,
+        name: name.to_owned(),
+        kind: "v",
+        columns: attributes(&schema),
+        key: None,
+        definition: None,
+    });
+    let mut all: Vec<Object> = tables.chain(letters).chain(ours).collect();
+    all.sort_by(|one, other| (one.schema, &one.name).cmp(&(other.schema, &other.name)));
+    Ok(all)
+}
+
+/// A relation or the index of one, by its oid or name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) oid: u32,
+    pub(super) schema: &'static str,
+    pub(super) name: String,
+}
+
+impl Found {
+    /// Whether its name alone finds it.
+    pub(super) fn is_visible(&self) -> bool {
+        self.schema == SCHEMA || self.schema == PG_CATALOG
+    }
+}
+
+/// Finds relations, indexes included.
+#[derive(Debug)]
+pub(super) struct Lookup(Vec<Object>);
+
+impl Lookup {
+    /// # Errors
+    /// Internal.
+    pub(super) fn new(catalog: &Arc<Catalog>) -> Result<Lookup> {
+        Ok(Lookup(all(catalog)?))
+    }
+
+    pub(super) fn by_oid(&self, oid: u32) -> Option<Found> {
+        if let Some(relation) = relations::by_oid(oid) {
+            return Some(Found { oid, schema: relation.schema_name, name: relation.name.to_owned() });
+        }
+        self.0.iter().find_map(|object| match &object.key {
+            _ if object.oid == oid => Some(Found { oid, schema: object.schema, name: object.name.clone() }),
+            Some(key) if key.index == oid => Some(Found { oid, schema: object.schema, name: key.name.clone() }),
+            _ => None,
+        })
+    }
+
+    /// Without a schema: as in the search path.
+    pub(super) fn by_name(&self, schema: Option<&str>, name: &str) -> Option<Found> {
+        let schemas = schema.map_or_else(|| vec![PG_CATALOG, SCHEMA], |schema| vec![schema]);
+        schemas.into_iter().find_map(|schema| {
+            if let Some(relation) = relations::find(schema, name) {
+                return Some(Found { oid: relation.oid, schema: relation.schema_name, name: name.to_owned() });
+            }
+            self.0.iter().filter(|object| object.schema == schema).find_map(|object| match &object.key {
+                _ if object.name == name => {
+                    Some(Found { oid: object.oid, schema: object.schema, name: object.name.clone() })
+                }
+                Some(key) if key.name == name => {
+                    Some(Found { oid: key.index, schema: object.schema, name: key.name.clone() })
+                }
+                _ => None,
+            })
+        })
+    }
+
+    pub(super) fn object(&self, oid: u32) -> Option<&Object> {
+        self.0.iter().find(|object| object.oid == oid)
+    }
+
+    /// The relation of an index.
+    pub(super) fn indexed(&self, index: u32) -> Option<(&Object, &Key)> {
+        self.0.iter().find_map(|object| object.key.as_ref().filter(|key| key.index == index).map(|key| (object, key)))
+    }
+
+    /// The relation of a constraint.
+    pub(super) fn constrained(&self, constraint: u32) -> Option<(&Object, &Key)> {
+        let of = |object: &Object| object.key.as_ref().is_some_and(|key| key.constraint == constraint);
+        self.0.iter().find(|object| of(object)).and_then(|object| Some((object, object.key.as_ref()?)))
+    }
+}
+
+/// `CREATE UNIQUE INDEX …`, of the whole index.
+pub(super) fn index_definition(object: &Object, key: &Key) -> String {
+    let (schema, columns) = (quoted(object.schema), key_columns(object, key));
+    format!("CREATE UNIQUE INDEX {} ON {schema}.{} USING btree ({columns})", quoted(&key.name), quoted(&object.name))
+}
+
+/// The columns of a key as they stand in a statement.
+pub(super) fn key_columns(object: &Object, key: &Key) -> String {
+    let columns = key.columns.iter().filter_map(|number| object.column(*number)).map(|column| quoted(&column.name));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn quoted(name: &str) -> String {
+    crate::functions::quoted_identifier(name)
+}

@@ -1,0 +1,246 @@
+//! What statements say of system catalogs, put so that DataFusion finds it.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    AccessExpr, BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident, ObjectName, Statement, TableFactor,
+    TypedString, VisitMut, VisitorMut, visit_expressions,
+};
+
+use super::names::is_called;
+use super::relations;
+use super::vectors::{EXPANDED, SUBSCRIPTS};
+use crate::parser::{fold, identifiers};
+use crate::query::rewrite::{call, with_names};
+use crate::query::schema::PG_CATALOG;
+
+/// Views that PostgreSQL has as functions too, which psql calls.
+const FUNCTIONS: [&str; 2] = ["pg_timezone_names", "pg_timezone_abbrevs"];
+
+/// Names that are values without parentheses, and that sqlparser takes for columns.
+const VALUES: [(&str, &str); 2] = [("current_schema", "current_schema"), ("user", "current_user")];
+
+/// Puts a statement so that it can be planned:
+///
+/// * System catalogs have the name of their schema, functions have none.
+/// * Casts to `regclass` and the like are calls of functions, as are names such as
+///   `current_schema`.
+/// * `OPERATOR(pg_catalog.=)` is the operator, and collations that change nothing are gone.
+pub(in crate::query) fn plannable(mut statement: Statement) -> Statement {
+    let mut visitor = Plannable { hidden: with_names(&statement) };
+    let _finished = VisitMut::visit(&mut statement, &mut visitor);
+    statement
+}
+
+struct Plannable {
+    /// Names that the statement gives to tables of its own.
+    hidden: HashSet<String>,
+}
+
+impl VisitorMut for Plannable {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        match factor {
+            TableFactor::Table { name, args: args @ Some(_), .. } => {
+                without_schema(name);
+                let is_view = args.as_ref().is_some_and(|args| args.args.is_empty())
+                    && identifiers(name)
+                        .is_some_and(|parts| matches!(&parts[..], [name] if FUNCTIONS.contains(&fold(name).as_str())));
+                if is_view {
+                    *args = None;
+                    self.qualify(name);
+                }
+            }
+            TableFactor::Table { name, args: None, .. } => self.qualify(name),
+            TableFactor::Function { name, .. } => without_schema(name),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let replaced = match expr {
+            Expr::Function(function) => {
+                without_schema(&mut function.name);
+                rows_of(function)
+            }
+            Expr::CompoundFieldAccess { root, access_chain } => column_of_table(root, access_chain),
+            Expr::Identifier(name) if name.quote_style.is_none() => {
+                let value = VALUES.iter().find(|(value, _)| name.value.eq_ignore_ascii_case(value));
+                value.map(|(_, function)| call(function, Vec::new()))
+            }
+            Expr::Cast { expr: operand, data_type, .. } => {
+                called(data_type).map(|function| call(&function, vec![(**operand).clone()]))
+            }
+            Expr::TypedString(TypedString { data_type, value, .. }) => {
+                called(data_type).map(|function| call(&function, vec![Expr::Value(value.clone())]))
+            }
+            Expr::BinaryOp { op, .. } => {
+                if let Some(plain) = operator(op) {
+                    *op = plain;
+                }
+                None
+            }
+            Expr::Collate { expr: operand, collation } => {
+                let name = collation.0.last().and_then(|part| part.as_ident()).map(fold);
+                let changes_nothing = matches!(name.as_deref(), Some("default" | "C" | "POSIX" | "ucs_basic"));
+                changes_nothing.then(|| (**operand).clone())
+            }
+            _ => None,
+        };
+        if let Some(replaced) = replaced {
+            *expr = replaced;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+impl Plannable {
+    fn qualify(&self, name: &mut ObjectName) {
+        let parts = identifiers(name);
+        let Some([relation]) = parts.as_deref() else { return };
+        let folded = fold(relation);
+        if relations::find(PG_CATALOG, &folded).is_some() && !self.hidden.contains(&folded) {
+            *name = ObjectName::from(vec![Ident::new(PG_CATALOG), (*relation).clone()]);
+        }
+    }
+}
+
+/// Whether a statement calls a function that looks a relation up, which then has to be the newest.
+pub(in crate::query) fn looks_up(statement: &Statement) -> bool {
+    const FUNCTIONS: [&str; 6] =
+        ["regclass", "to_regclass", "regclassout", "pg_get_viewdef", "pg_get_indexdef", "pg_table_is_visible"];
+    visit_expressions(statement, |expr| match expr {
+        Expr::Function(function) => match identifiers(&function.name).as_deref() {
+            Some([name]) if FUNCTIONS.contains(&fold(name).as_str()) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        },
+        _ => ControlFlow::Continue(()),
+    })
+    .is_break()
+}
+
+/// Functions have one name, whatever their schema.
+fn without_schema(name: &mut ObjectName) {
+    if name.0.len() > 1
+        && let Some(last) = name.0.pop()
+    {
+        name.0 = vec![last];
+    }
+}
+
+/// `a.b[1]` is an element of the column `b` of a table `a`: a field of a struct would be `(a).b`.
+fn column_of_table(root: &Expr, accesses: &[AccessExpr]) -> Option<Expr> {
+    let mut parts = match root {
+        Expr::Identifier(name) => vec![name.clone()],
+        Expr::CompoundIdentifier(parts) => parts.clone(),
+        _ => return None,
+    };
+    let names = accesses.iter().map_while(|access| match access {
+        AccessExpr::Dot(Expr::Identifier(name)) => Some(name.clone()),
+        _ => None,
+    });
+    let before = parts.len();
+    parts.extend(names);
+    let rest = accesses[parts.len() - before..].to_vec();
+    let column = Expr::CompoundIdentifier(parts);
+    match (rest.is_empty(), rest.len() < accesses.len()) {
+        (_, false) => None,
+        (true, _) => Some(column),
+        (false, _) => Some(Expr::CompoundFieldAccess { root: Box::new(column), access_chain: rest }),
+    }
+}
+
+/// Functions that give a row for each element of an array are unnested arrays.
+fn rows_of(function: &Function) -> Option<Expr> {
+    let name = identifiers(&function.name)?.last().map(|name| fold(name))?;
+    let elements = match name.as_str() {
+        "generate_subscripts" => SUBSCRIPTS,
+        "_pg_expandarray" => EXPANDED,
+        _ => return None,
+    };
+    matches!(function.args, FunctionArguments::List(_)).then(|| {
+        let elements = Function { name: ObjectName::from(vec![Ident::new(elements)]), ..function.clone() };
+        call("unnest", vec![Expr::Function(elements)])
+    })
+}
+
+/// The function that a cast to a type is.
+fn called(data_type: &DataType) -> Option<String> {
+    let name = match data_type {
+        DataType::Regclass => "regclass".to_owned(),
+        DataType::Custom(name, modifiers) if modifiers.is_empty() => match identifiers(name)?.as_slice() {
+            [name] => fold(name),
+            [schema, name] if fold(schema) == PG_CATALOG => fold(name),
+            _ => return None,
+        },
+        _ => return None,
+    };
+    is_called(&name).then_some(name)
+}
+
+/// The operator that `OPERATOR(pg_catalog.…)` names.
+fn operator(op: &BinaryOperator) -> Option<BinaryOperator> {
+    let BinaryOperator::PGCustomBinaryOperator(parts) = op else { return None };
+    let name = match parts.as_slice() {
+        [name] => name,
+        [schema, name] if schema == PG_CATALOG => name,
+        _ => return None,
+    };
+    Some(match name.as_str() {
+        "~" => BinaryOperator::PGRegexMatch,
+        "~*" => BinaryOperator::PGRegexIMatch,
+        "!~" => BinaryOperator::PGRegexNotMatch,
+        "!~*" => BinaryOperator::PGRegexNotIMatch,
+        "~~" => BinaryOperator::PGLikeMatch,
+        "!~~" => BinaryOperator::PGNotLikeMatch,
+        "=" => BinaryOperator::Eq,
+        "<>" | "!=" => BinaryOperator::NotEq,
+        "<" => BinaryOperator::Lt,
+        "<=" => BinaryOperator::LtEq,
+        ">" => BinaryOperator::Gt,
+        ">=" => BinaryOperator::GtEq,
+        "+" => BinaryOperator::Plus,
+        "-" => BinaryOperator::Minus,
+        "*" => BinaryOperator::Multiply,
+        "/" => BinaryOperator::Divide,
+        "%" => BinaryOperator::Modulo,
+        "||" => BinaryOperator::StringConcat,
+        "@>" => BinaryOperator::AtArrow,
+        "<@" => BinaryOperator::ArrowAt,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(sql: &str) -> String {
+        match crate::parser::parse(sql).expect(sql).remove(0).statement {
+            crate::parser::Statement::Query(statement) => plannable(*statement).to_string(),
+            _ => panic!("{sql} is a query"),
+        }
+    }
+
+    #[test]
+    fn statements_are_put_so_that_names_are_found() {
+        for (sql, expected) in [
+            ("SELECT relname FROM pg_class", "SELECT relname FROM pg_catalog.pg_class"),
+            (
+                "WITH pg_class AS (SELECT 1) SELECT * FROM pg_class",
+                "WITH pg_class AS (SELECT 1) SELECT * FROM pg_class",
+            ),
+            ("SELECT pg_catalog.version(), current_schema", "SELECT version(), current_schema()"),
+            ("SELECT 'a'::regclass, $1::pg_catalog.oid", "SELECT regclass('a'), oid($1)"),
+            ("SELECT a OPERATOR(pg_catalog.~) 'b' COLLATE pg_catalog.default", "SELECT a ~ 'b'"),
+            ("SELECT name FROM pg_catalog.pg_timezone_names()", "SELECT name FROM pg_catalog.pg_timezone_names"),
+            ("SELECT i.k[1], (i.s).a FROM i", "SELECT i.k[1], (i.s).a FROM i"),
+            ("SELECT (information_schema._pg_expandarray(i.k)).n FROM i", "SELECT (unnest(__expanded(i.k))).n FROM i"),
+        ] {
+            assert_eq!(read(sql), expected);
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The rows of `pg_catalog`: PostgreSQL's own, from data files, and those of the catalog and the
+//! session.
+//!
+//! A relation that is not here has no rows: Weir has no such things.
+
+use std::sync::{Arc, LazyLock};
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::error::Result;
+
+use super::cells::{Row, batch, read, row};
+use super::objects::{Attribute, Key, NAMESPACES, Object, index_definition, namespace_oid};
+use super::relations::{self, Relation};
+use super::{DATABASE_OID, ROOT, ROOT_OID, types};
+use crate::catalog::Catalog;
+use crate::parser::DATABASE;
+use crate::session::Session;
+
+/// `pg_am.oid` of tables and of indexes.
+const HEAP: u32 = 2;
+const BTREE: u32 = 403;
+/// `pg_tablespace.oid` of `pg_default`.
+const TABLESPACE: u32 = 1663;
+/// The operator class of texts, and of what is compared as one.
+const TEXT_CLASS: i64 = 3126;
+
+const OPERATOR_CLASSES: &str = include_str!("data/pg_opclass.tsv");
+
+/// The rows that PostgreSQL has in a data file.
+fn file(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "pg_type" => types::ROWS,
+        "pg_proc" => super::PROCEDURES,
+        "pg_am" => include_str!("data/pg_am.tsv"),
+        "pg_language" => include_str!("data/pg_language.tsv"),
+        "pg_tablespace" => include_str!("data/pg_tablespace.tsv"),
+        "pg_collation" => include_str!("data/pg_collation.tsv"),
+        "pg_opfamily" => include_str!("data/pg_opfamily.tsv"),
+        "pg_opclass" => OPERATOR_CLASSES,
+        "pg_cast" => include_str!("data/pg_cast.tsv"),
+        _ => return None,
+    })
+}
+
+/// The rows that are always there.
+pub(super) fn fixed(relation: &Relation) -> Result<Vec<RecordBatch>> {
+    let rows = match relation.name {
+        "pg_class" => relations::all().iter().map(class_of_relation).collect(),
+        "pg_attribute" => relations::all().iter().flat_map(attributes_of_relation).collect(),
+        "pg_namespace" => {
+            NAMESPACES.iter().map(|(oid, name)| row! { oid: *oid, nspname: *name, nspowner: ROOT_OID }).collect()
+        }
+        "pg_database" => vec![database()],
+        "pg_authid" | "pg_roles" => vec![role(relation)],
+        "pg_user" | "pg_shadow" => vec![user(relation)],
+        "pg_timezone_names" => vec![row! { name: "UTC", abbrev: "UTC", is_dst: false }],
+        "pg_timezone_abbrevs" => vec![row! { abbrev: "UTC", is_dst: false }],
+        name => match file(name) {
+            Some(text) => owned(relation, read(relation, text)?),
+            None => return Ok(Vec::new()),
+        },
+    };
+    Ok(vec![batch(relation, &rows)?])
+}
+
+/// What PostgreSQL itself owns, in `pg_catalog`.
+fn owned(relation: &Relation, mut rows: Vec<Row>) -> Vec<Row> {
+    for column in relation.columns.iter().map(|column| column.name) {
+        let value = match column {
+            "typnamespace" | "pronamespace" | "collnamespace" | "opfnamespace" | "opcnamespace" => 11,
+            "typowner" | "proowner" | "lanowner" | "spcowner" | "collowner" | "opfowner" | "opcowner" => ROOT_OID,
+            "prolang" => 12,
+            _ => continue,
+        };
+        for row in &mut rows {
+            row.push((column, value.into()));
+        }
+    }
+    rows
+}
+
+fn database() -> Row {
+    row! {
+        oid: DATABASE_OID, datname: DATABASE, datdba: ROOT_OID, encoding: 6, datlocprovider: "c", datallowconn: true,
+        datconnlimit: -1, dattablespace: TABLESPACE, datcollate: "C.UTF-8", datctype: "C.UTF-8",
+    }
+}
+
+fn role(relation: &Relation) -> Row {
+    let mut row = row! {
+        oid: ROOT_OID, rolname: ROOT, rolsuper: true, rolinherit: true, rolcreaterole: true, rolcreatedb: true,
+        rolcanlogin: true, rolreplication: false, rolbypassrls: true, rolconnlimit: -1,
+    };
+    if relation.name == "pg_roles" {
+        row.push(("rolpassword", "********".into()));
+    }
+    row
+}
+
+fn user(relation: &Relation) -> Row {
+    let mut row = row! {
+        usename: ROOT, usesysid: ROOT_OID, usecreatedb: true, usesuper: true, userepl: false, usebypassrls: true,
+    };
+    if relation.name == "pg_user" {
+        row.push(("passwd", "********".into()));
+    }
+    row
+}
+
+fn class_of_relation(relation: &Relation) -> Row {
+    row! {
+        oid: relation.oid, relname: relation.name, relnamespace: namespace_oid(relation.schema_name).unwrap_or_default(),
+        relowner: ROOT_OID, relam: if relation.kind == "r" { HEAP } else { 0 }, reltuples: -1, relpersistence: "p",
+        relkind: relation.kind, relnatts: count(relation.columns.len()), relhasrules: relation.kind == "v",
+        relispopulated: true, relreplident: "n",
+    }
+}
+
+fn attributes_of_relation(relation: &'static Relation) -> Vec<Row> {
+    let columns = relation.columns.iter().zip(1..).map(|(column, number)| {
+        let attribute = Attribute {
+            name: column.name.to_owned(),
+            ty: Some(column.ty.clone()),
+            modifier: -1,
+            is_nullable: column.is_nullable,
+        };
+        attribute_row(relation.oid, number, &attribute)
+    });
+    columns.collect()
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The rows of the catalog, beside those that are fixed.
+///
+/// # Errors
+/// Internal.
+pub(super) fn of_catalog(name: &str, catalog: &Arc<Catalog>) -> Result<Vec<Row>> {
+    let made = [
+        "pg_class",
+        "pg_attribute",
+        "pg_index",
+        "pg_constraint",
+        "pg_indexes",
+        "pg_tables",
+        "pg_views",
+        "pg_matviews",
+        "pg_stat_all_tables",
+        "pg_stat_user_tables",
+        "pg_statio_all_tables",
+        "pg_statio_user_tables",
+        "pg_stat_all_indexes",
+        "pg_stat_user_indexes",
+        "pg_statio_all_indexes",
+        "pg_statio_user_indexes",
+    ];
+    if !made.contains(&name) {
+        return Ok(Vec::new());
+    }
+    let objects = &super::objects::all(catalog)?;
+    Ok(match name {
+        "pg_class" => objects.iter().flat_map(classes).collect(),
+        "pg_attribute" => objects.iter().flat_map(attributes).collect(),
+        "pg_index" => keys(objects).map(|(object, key)| index(object, key)).collect(),
+        "pg_constraint" => keys(objects).map(|(object, key)| constraint(object, key)).collect(),
+        "pg_indexes" => keys(objects)
+            .map(|(object, key)| {
+                row! {
+                    schemaname: object.schema, tablename: object.name.as_str(), indexname: key.name.as_str(),
+                    indexdef: index_definition(object, key),
+                }
+            })
+            .collect(),
+        "pg_stat_all_tables" | "pg_stat_user_tables" | "pg_statio_all_tables" | "pg_statio_user_tables" => objects
+            .iter()
+            .filter(|object| object.kind != "v")
+            .map(|object| row! { relid: object.oid, schemaname: object.schema, relname: object.name.as_str() })
+            .collect(),
+        "pg_stat_all_indexes" | "pg_stat_user_indexes" | "pg_statio_all_indexes" | "pg_statio_user_indexes" => {
+            keys(objects).map(|(object, key)| statistics(object, key)).collect()
+        }
+        "pg_tables" => objects.iter().filter(|object| object.kind == "r").map(table).chain(system_tables()).collect(),
+        "pg_views" => objects.iter().filter(|object| object.kind == "v").map(view).chain(system_views()).collect(),
+        "pg_matviews" => objects
+            .iter()
+            .filter(|object| object.kind == "m")
+            .map(|object| {
+                row! {
+                    schemaname: object.schema, matviewname: object.name.as_str(), matviewowner: ROOT, hasindexes: false,
+                    ispopulated: true, definition: object.definition.as_deref(),
+                }
+            })
+            .collect(),
+        _ => Vec::new(),
+    })
+}
+
+fn keys(objects: &[Object]) -> impl Iterator<Item = (&Object, &Key)> {
+    objects.iter().filter_map(|object| Some((object, object.key.as_ref()?)))
+}
+
+/// A relation, and the index of its key.
+fn classes(object: &Object) -> Vec<Row> {
+    let namespace = namespace_oid(object.schema).unwrap_or_default();
+    let relation = row! {
+        oid: object.oid, relname: object.name.as_str(), relnamespace: namespace, relowner: ROOT_OID,
+        relam: if object.kind == "v" { 0 } else { HEAP }, relfilenode: if object.kind == "v" { 0 } else { object.oid },
+        reltuples: -1, relhasindex: object.key.is_some(), relpersistence: "p", relkind: object.kind,
+        relnatts: count(object.columns.len()), relhasrules: object.kind != "r", relispopulated: true, relreplident: "d",
+    };
+    let index = object.key.as_ref().map(|key| {
+        row! {
+            oid: key.index, relname: key.name.as_str(), relnamespace: namespace, relowner: ROOT_OID, relam: BTREE,
+            relfilenode: key.index, relpersistence: "p", relkind: "i", relnatts: count(key.columns.len()),
+            relispopulated: true, relreplident: "n",
+        }
+    });
+    std::iter::once(relation).chain(index).collect()
+}
+
+/// The columns of a relation, and of the index of its key.
+fn attributes(object: &Object) -> Vec<Row> {
+    let mut rows: Vec<Row> =
+        object.columns.iter().zip(1..).map(|(column, number)| attribute_row(object.oid, number, column)).collect();
+    if let Some(key) = &object.key {
+        let columns = key.columns.iter().filter_map(|number| object.column(*number));
+        rows.extend(columns.zip(1..).map(|(column, number)| {
+            let mut row = attribute_row(key.index, number, column);
+            row.retain(|(name, _)| *name != "attnotnull");
+            row
+        }));
+    }
+    rows
+}
+
+fn attribute_row(relation: u32, number: i64, column: &Attribute) -> Row {
+    let oid = column.ty.as_ref().map_or(0, pgwire::api::Type::oid);
+    let ty = types::by_oid(oid);
+    row! {
+        attrelid: relation, attname: column.name.as_str(), atttypid: oid, attstattarget: -1,
+        attlen: ty.map_or(-1, |ty| ty.length), attnum: number,
+        attndims: i64::from(ty.is_some_and(|ty| ty.name.starts_with('_'))), attcacheoff: -1, atttypmod: column.modifier,
+        attbyval: ty.is_some_and(|ty| ty.is_by_value), attalign: ty.map_or("i", |ty| ty.alignment),
+        attstorage: ty.map_or("x", |ty| ty.storage), attnotnull: !column.is_nullable, attislocal: true,
+        attcollation: ty.map_or(0, |ty| ty.collation),
+    }
+}
+
+fn index(object: &Object, key: &Key) -> Row {
+    let columns: Vec<&Attribute> = key.columns.iter().filter_map(|number| object.column(*number)).collect();
+    let oids = columns.iter().map(|column| column.ty.as_ref().map_or(0, pgwire::api::Type::oid));
+    let collations = oids.clone().map(|oid| types::by_oid(oid).map_or(0, |ty| i64::from(ty.collation)));
+    let (classes, options) = (oids.map(operator_class).collect::<Vec<i64>>(), vec![0_i64; columns.len()]);
+    row! {
+        indexrelid: key.index, indrelid: object.oid, indnatts: count(key.columns.len()),
+        indnkeyatts: count(key.columns.len()), indisunique: true, indisprimary: true, indimmediate: true, indisvalid: true,
+        indisready: true, indislive: true, indkey: key.columns.clone(), indcollation: collations.collect::<Vec<i64>>(),
+        indclass: classes, indoption: options,
+    }
+}
+
+/// The class of operators by which an index sorts a type.
+fn operator_class(ty: u32) -> i64 {
+    static DEFAULTS: LazyLock<Vec<(u32, i64)>> = LazyLock::new(|| {
+        let classes = OPERATOR_CLASSES.lines().skip(1).filter_map(|line| {
+            let values: Vec<&str> = line.split('\t').collect();
+            let (oid, ty, is_default) = (values.first()?, values.get(4)?, values.get(5)?);
+            (*is_default == "t").then_some((ty.parse().ok()?, oid.parse().ok()?))
+        });
+        classes.collect()
+    });
+    DEFAULTS.iter().find(|(known, _)| *known == ty).map_or(TEXT_CLASS, |(_, class)| *class)
+}
+
+fn constraint(object: &Object, key: &Key) -> Row {
+    row! {
+        oid: key.constraint, conname: key.name.as_str(), connamespace: namespace_oid(object.schema).unwrap_or_default(),
+        contype: "p", convalidated: true, conrelid: object.oid, conindid: key.index, confupdtype: " ", confdeltype: " ",
+        confmatchtype: " ", conislocal: true, connoinherit: true, conkey: key.columns.clone(),
+    }
+}
+
+/// Nothing counts how often a key is used.
+fn statistics(object: &Object, key: &Key) -> Row {
+    row! {
+        relid: object.oid, indexrelid: key.index, schemaname: object.schema, relname: object.name.as_str(),
+        indexrelname: key.name.as_str(),
+    }
+}
+
+fn table(object: &Object) -> Row {
+    row! {
+        schemaname: object.schema, tablename: object.name.as_str(), tableowner: ROOT, hasindexes: object.key.is_some(),
+        hasrules: false, hastriggers: false, rowsecurity: false,
+    }
+}
+
+fn system_tables() -> impl Iterator<Item = Row> {
+    relations::all().iter().filter(|relation| relation.kind == "r").map(|relation| {
+        row! {
+            schemaname: relation.schema_name, tablename: relation.name, tableowner: ROOT, hasindexes: false,
+            hasrules: false, hastriggers: false, rowsecurity: false,
+        }
+    })
+}
+
+fn view(object: &Object) -> Row {
+    row! { schemaname: object.schema, viewname: object.name.as_str(), viewowner: ROOT, definition: object.definition.as_deref() }
+}
+
+fn system_views() -> impl Iterator<Item = Row> {
+    relations::all()
+        .iter()
+        .filter(|relation| relation.kind == "v")
+        .map(|relation| row! { schemaname: relation.schema_name, viewname: relation.name, viewowner: ROOT })
+}
+
+/// The rows of views that tell of the session that asks.
+pub(super) fn of_session(name: &str, session: &Session) -> Vec<Row> {
+    match name {
+        "pg_settings" => settings(session),
+        "pg_cursors" => {
+            let cursors = session.cursors();
+            let rows = cursors.names().map(|(name, holds)| {
+                row! { name: name, is_holdable: holds, is_binary: false, is_scrollable: false }
+            });
+            rows.collect()
+        }
+        "pg_prepared_statements" => {
+            let statements = session.statements();
+            let rows = statements.names().map(|(name, sql)| {
+                row! { name: name, statement: sql, from_sql: sql.is_some() }
+            });
+            rows.collect()
+        }
+        "pg_stat_activity" => vec![activity(session)],
+        "pg_stat_ssl" => vec![row! { pid: session.pid(), ssl: false }],
+        "pg_stat_gssapi" => vec![row! { pid: session.pid(), gss_authenticated: false, encrypted: false }],
+        _ => Vec::new(),
+    }
+}
+
+fn settings(session: &Session) -> Vec<Row> {
+    let variables = session.variables();
+    let rows = variables.all().map(|(name, value)| {
+        row! {
+            name: name, setting: value, category: "Weir", context: "user", vartype: "string", source: "default",
+            boot_val: value, reset_val: value, pending_restart: false,
+        }
+    });
+    rows.collect()
+}
+
+/// Only the session that asks, of those of this frontend.
+fn activity(session: &Session) -> Row {
+    let application = session.variables().get("application_name").unwrap_or_default().to_owned();
+    row! {
+        datid: DATABASE_OID, datname: DATABASE, pid: session.pid(), usesysid: ROOT_OID, usename: session.user(),
+        application_name: application, state: "active", backend_type: "client backend",
+    }
+}

@@ -1,0 +1,290 @@
+//! The system catalogs: what they say of tables, views and keys, and with which types. The expected
+//! answers are those of PostgreSQL 15, asked of the same tables.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, Int32Array, StringArray};
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+use weir_common::catalog::{Input, JobState, NewTable, Reads, RelationKind, Table};
+use weir_common::ids::TableId;
+use weir_common::types::SqlType;
+
+use crate::cluster::{Cluster, Shared};
+use crate::semantics::check;
+use crate::statements::rows;
+
+/// `users (id integer primary key, "Full Name" varchar, tags varchar[])`, and a table with a key of
+/// two columns, the second before the first.
+pub(crate) fn add_users(shared: &Shared) {
+    let ids: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
+    let names: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+    let tags = datafusion::arrow::array::new_null_array(&SqlType::Array(Box::new(SqlType::Varchar)).arrow(), 2);
+    let columns = [
+        ("id", SqlType::Integer, Arc::clone(&ids)),
+        ("Full Name", SqlType::Varchar, Arc::clone(&names)),
+        ("tags", SqlType::Array(Box::new(SqlType::Varchar)), tags),
+    ];
+    shared.add("users", &columns, 10);
+    shared.state().tables.last_mut().expect("it was added").declared.primary_key = vec![0];
+    let columns = [("a", SqlType::Integer, ids), ("b", SqlType::Varchar, names)];
+    shared.add("pairs", &columns, 10);
+    shared.state().tables.last_mut().expect("it was added").declared.primary_key = vec![1, 0];
+}
+
+/// `big`, a view over a source that is not there.
+pub(crate) fn add_view(shared: &Shared) {
+    let mut state = shared.state();
+    state.catalog_version += 1;
+    let columns = state.tables[0].declared.columns.clone();
+    let reads = Reads { relation: TableId(77), name: "s".to_owned(), columns: columns.clone() };
+    let declared = NewTable {
+        kind: RelationKind::MaterializedView,
+        name: "big".to_owned(),
+        columns,
+        primary_key: Vec::new(),
+        input: Input::Relation(reads),
+        sql: "CREATE MATERIALIZED VIEW big AS SELECT * FROM s WHERE id > 1".to_owned(),
+    };
+    let (splits, layouts, state_of_job) = (Vec::new(), Vec::new(), JobState::Running);
+    let id = TableId(u32::try_from(state.catalog_version).expect("few tables"));
+    state.tables.push(Table { id, declared, splits, state: state_of_job, dead_letters: None, layouts });
+}
+
+async fn cluster() -> (Cluster, Client) {
+    let cluster = Cluster::start().await;
+    add_users(&cluster.shared);
+    add_view(&cluster.shared);
+    let client = cluster.client().await;
+    (cluster, client)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_stand_in_pg_catalog() {
+    let (_cluster, client) = cluster().await;
+    check(
+        &client,
+        &[
+            (
+                "SELECT attname, attnum, attnotnull, atttypid::regtype FROM pg_attribute WHERE attrelid = 'users'::regclass \
+                 ORDER BY 2",
+                "id|1|t|integer\nFull Name|2|f|character varying\ntags|3|f|character varying[]",
+            ),
+            (
+                "SELECT indrelid::regclass, indexrelid::regclass, indkey, indkey[0], indisprimary, indisunique, indnatts \
+                 FROM pg_index ORDER BY 1::text",
+                "pairs|pairs_pkey|2 1|2|t|t|2\nusers|users_pkey|1|1|t|t|1",
+            ),
+            (
+                "SELECT conname, contype, conrelid::regclass, conkey, conkey[1] FROM pg_constraint ORDER BY 1",
+                "pairs_pkey|p|pairs|{2,1}|2\nusers_pkey|p|users|{1}|1",
+            ),
+            ("SELECT relkind, relhasindex FROM pg_class WHERE oid = 'users'::regclass", "r|t"),
+            ("SELECT relkind, relam FROM pg_class WHERE relname = 'users_pkey'", "i|403"),
+            ("SELECT pg_get_constraintdef(oid) FROM pg_constraint ORDER BY 1", "PRIMARY KEY (b, a)\nPRIMARY KEY (id)"),
+            (
+                "SELECT pg_get_indexdef('users_pkey'::regclass), pg_get_indexdef('pairs_pkey'::regclass, 1, true)",
+                "CREATE UNIQUE INDEX users_pkey ON public.users USING btree (id)|b",
+            ),
+            (
+                "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1",
+                "pairs|pairs_pkey|CREATE UNIQUE INDEX pairs_pkey ON public.pairs USING btree (b, a)\n\
+                 users|users_pkey|CREATE UNIQUE INDEX users_pkey ON public.users USING btree (id)",
+            ),
+            ("SELECT matviewname, definition FROM pg_matviews", "big| SELECT * FROM s WHERE id > 1;"),
+            ("SELECT pg_get_viewdef('big'::regclass) = pg_get_viewdef('big'), pg_get_viewdef('big', true) IS NULL", "t|f"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_stand_in_information_schema() {
+    let (_cluster, client) = cluster().await;
+    check(
+        &client,
+        &[
+            (
+                "SELECT column_name, is_nullable FROM information_schema.columns WHERE table_name = 'users' ORDER BY 1",
+                "Full Name|YES\nid|NO\ntags|YES",
+            ),
+            (
+                "SELECT table_name, constraint_name FROM information_schema.table_constraints \
+                 WHERE constraint_type = 'PRIMARY KEY' ORDER BY 1",
+                "pairs|pairs_pkey\nusers|users_pkey",
+            ),
+            (
+                "SELECT column_name, ordinal_position FROM information_schema.key_column_usage \
+                 WHERE table_name = 'pairs' ORDER BY 2",
+                "b|1\na|2",
+            ),
+            (
+                "SELECT tc.table_name, kc.column_name FROM information_schema.table_constraints tc \
+                 JOIN information_schema.key_column_usage kc ON kc.constraint_name = tc.constraint_name \
+                 AND kc.table_schema = tc.table_schema WHERE tc.constraint_type = 'PRIMARY KEY' ORDER BY 1, 2",
+                "pairs|a\npairs|b\nusers|id",
+            ),
+            ("SELECT count(*) FROM information_schema.referential_constraints", "0"),
+            (
+                "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1",
+                "big|MATERIALIZED VIEW\npairs|BASE TABLE\nusers|BASE TABLE",
+            ),
+            ("SELECT table_type FROM information_schema.tables WHERE table_name = 'pg_class'", "BASE TABLE"),
+            (
+                "SELECT column_name FROM information_schema.constraint_column_usage WHERE constraint_name = 'users_pkey'",
+                "id",
+            ),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn oids_are_names_in_every_place() {
+    let (_cluster, client) = cluster().await;
+    check(
+        &client,
+        &[
+            ("SELECT 'users'::regclass::text, 23::regtype::text, to_regtype('int4')::text, to_regclass('nope')", "users|integer|integer|NULL"),
+            ("SELECT 23::regtype::text, (SELECT 'users'::regclass)::text", "integer|users"),
+            ("SELECT 'pg_catalog.pg_class'::regclass, 'pg_class'::regclass::oid, 1259::regclass", "pg_class|1259|pg_class"),
+            ("SELECT 'information_schema.tables'::regclass, '\"users\"'::regclass", "information_schema.tables|users"),
+            ("SELECT oid::regclass::text FROM pg_class WHERE relname = 'users'", "users"),
+            ("SELECT relnamespace::regnamespace, relowner::regrole FROM pg_class WHERE relname = 'users'", "public|root"),
+            ("SELECT 'integer'::regtype, 'int4'::regtype::oid, 'varchar(3)[]'::regtype, '_int4'::regtype", "integer|23|character varying[]|integer[]"),
+            ("SELECT typreceive::oid > 0, typinput, typinput = 'int4in'::regproc FROM pg_type WHERE typname = 'int4'", "t|int4in|t"),
+            ("SELECT pg_typeof(1), pg_typeof('x'::text), pg_typeof(relname), pg_typeof(oid::regclass) FROM pg_class WHERE relname = 'users'", "integer|character varying|name|regclass"),
+            ("SELECT 'nope'::regclass", "ERROR 42P01"),
+            ("SELECT 'nope'::regtype", "ERROR 42704"),
+            ("SELECT '4294967295'::oid, 4294967295::oid, 0::regclass, 99999::regclass", "4294967295|4294967295|-|99999"),
+            ("SELECT count(*) FROM pg_class WHERE oid = 'users'::regclass AND oid::regclass::text LIKE 'u%'", "1"),
+            ("SELECT 'is ' || 'users'::regclass::text, lower(23::regtype::text)", "is users|integer"),
+            ("SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'users'::regclass AND attnum = 3", "character varying[]"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_have_postgresqls_types() {
+    let (_cluster, client) = cluster().await;
+    for (table, columns, types) in [
+        (
+            "pg_class",
+            "oid, relname, relkind, relnatts, reltuples, relacl, relpartbound, relfrozenxid",
+            vec![
+                Type::OID,
+                Type::NAME,
+                Type::CHAR,
+                Type::INT2,
+                Type::FLOAT4,
+                Type::ACLITEM_ARRAY,
+                Type::PG_NODE_TREE,
+                Type::XID,
+            ],
+        ),
+        ("pg_index", "indkey, indclass, indisprimary", vec![Type::INT2_VECTOR, Type::OID_VECTOR, Type::BOOL]),
+        ("pg_constraint", "conkey, contype", vec![Type::INT2_ARRAY, Type::CHAR]),
+        ("pg_type", "typinput, typdefault", vec![Type::REGPROC, Type::TEXT]),
+        (
+            "information_schema.columns",
+            "column_name, ordinal_position, data_type",
+            vec![Type::NAME, Type::INT4, Type::VARCHAR],
+        ),
+    ] {
+        let statement = client.prepare(&format!("SELECT {columns} FROM {table}")).await.expect(table);
+        let told: Vec<Type> = statement.columns().iter().map(|column| column.type_().clone()).collect();
+        assert_eq!(told, types, "{table}");
+        client.query(&statement, &[]).await.expect("every value can be sent in binary");
+    }
+    let row = client.query_one("SELECT oid, relname, relkind FROM pg_class WHERE relname = 'users'", &[]).await;
+    let row = row.expect("a row");
+    assert_eq!((row.get::<_, &str>(1), row.get::<_, i8>(2)), ("users", i8::try_from(b'r').expect("ASCII")));
+    let row = client.query_one("SELECT relname FROM pg_class WHERE oid = $1", &[&row.get::<_, u32>(0)]).await;
+    assert_eq!(row.expect("a row").get::<_, &str>(0), "users");
+    let text = client.prepare("SELECT relname::text, upper(relname) FROM pg_class").await.expect("a query");
+    assert!(text.columns().iter().all(|column| *column.type_() != Type::NAME));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_found_the_ways_that_drivers_look_for_them() {
+    let (_cluster, client) = cluster().await;
+    check(
+        &client,
+        &[
+            (
+                "SELECT a.attname FROM (SELECT indrelid, indkey, generate_subscripts(indkey, 1) idx FROM pg_index \
+                 WHERE indrelid = '\"pairs\"'::regclass AND indisprimary) i JOIN pg_attribute a ON a.attrelid = i.indrelid \
+                 AND a.attnum = i.indkey[i.idx] ORDER BY i.idx",
+                "b\na",
+            ),
+            (
+                "SELECT at.attname, at.attnum, ty.typname FROM pg_catalog.pg_attribute at LEFT JOIN pg_catalog.pg_type ty \
+                 ON (ty.oid = at.atttypid) WHERE attrelid = 'users'::regclass AND attnum = ANY ((SELECT con.conkey \
+                 FROM pg_catalog.pg_class rel LEFT OUTER JOIN pg_catalog.pg_constraint con ON con.conrelid = rel.oid \
+                 AND con.contype = 'p' WHERE rel.relkind IN ('r', 's', 't', 'p') AND rel.oid = 'users'::regclass)::oid[])",
+                "id|1|int4",
+            ),
+            (
+                "SELECT attr.conrelid::regclass::text, array_agg(CAST(attr.attname AS TEXT) ORDER BY attr.ord) FROM \
+                 (SELECT con.conrelid, con.conname, con.attnum, con.ord, a.attname FROM pg_catalog.pg_attribute a \
+                 JOIN (SELECT c.conrelid, c.conname, unnest(c.conkey) AS attnum, generate_subscripts(c.conkey, 1) AS ord \
+                 FROM pg_catalog.pg_constraint c WHERE c.contype = 'p' AND c.conrelid = 'pairs'::regclass) con \
+                 ON a.attnum = con.attnum AND a.attrelid = con.conrelid) attr GROUP BY attr.conrelid, attr.conname",
+                "pairs|{b,a}",
+            ),
+            (
+                "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey) \
+                 WHERE i.indrelid = 'pairs'::regclass AND i.indisprimary ORDER BY 1",
+                "a\nb",
+            ),
+            (
+                "SELECT result.COLUMN_NAME, result.KEY_SEQ, result.PK_NAME FROM (SELECT a.attname AS COLUMN_NAME, \
+                 (information_schema._pg_expandarray(i.indkey)).n AS KEY_SEQ, ci.relname AS PK_NAME, \
+                 information_schema._pg_expandarray(i.indkey) AS KEYS, a.attnum AS A_ATTNUM FROM pg_catalog.pg_class ct \
+                 JOIN pg_catalog.pg_attribute a ON (ct.oid = a.attrelid) JOIN pg_catalog.pg_index i ON (a.attrelid = i.indrelid) \
+                 JOIN pg_catalog.pg_class ci ON (ci.oid = i.indexrelid) WHERE ct.relname = 'pairs' AND i.indisprimary) result \
+                 WHERE result.A_ATTNUM = (result.KEYS).x ORDER BY result.key_seq",
+                "b|1|pairs_pkey\na|2|pairs_pkey",
+            ),
+            ("SELECT array_lower(indkey, 1), array_upper(indkey, 1), array_length(indkey, 1) FROM pg_index WHERE indrelid = 'pairs'::regclass", "0|1|2"),
+            ("SELECT indkey::text, indkey::int2[], array_to_string(indkey, ',') FROM pg_index WHERE indrelid = 'pairs'::regclass", "2 1|{2,1}|2,1"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_are_quoted_where_the_grammar_needs_it() {
+    let (_cluster, client) = cluster().await;
+    check(
+        &client,
+        &[
+            (
+                "SELECT quote_ident('public'), quote_ident('user_id'), quote_ident('timestamp'), quote_ident('value')",
+                "public|user_id|\"timestamp\"|value",
+            ),
+            (
+                "SELECT quote_ident('name'), quote_ident('left'), quote_ident('A'), quote_ident('int')",
+                "name|\"left\"|\"A\"|\"int\"",
+            ),
+            ("SELECT quote_literal(1), quote_nullable(NULL), quote_nullable('a''b')", "'1'|NULL|'a''b'"),
+            ("SELECT catcode, barelabel, catdesc FROM pg_get_keywords() WHERE word = 'select'", "R|t|reserved"),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_relation_of_the_catalogs_can_be_read() {
+    let (_cluster, client) = cluster().await;
+    let relations = "SELECT oid::regclass FROM pg_class WHERE relkind IN ('r', 'v') AND relnamespace::regnamespace::text \
+                     IN ('pg_catalog', 'information_schema') ORDER BY 1";
+    let relations = rows(&client, relations).await;
+    assert!(relations.lines().count() > 150, "{relations}");
+    for relation in relations.lines() {
+        let sql = format!("SELECT * FROM {relation}");
+        client.simple_query(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        client.query(&sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+}
