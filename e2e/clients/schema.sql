@@ -1,4 +1,4 @@
--- What the clients read. The test fills in the server's address; the stream CLIENTS has the messages of data/.
+-- What the clients read. The test fills in the server's address, and puts the messages of data/ into the stream.
 
 CREATE TABLE devices (
     id integer PRIMARY KEY,
