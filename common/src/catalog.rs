@@ -9,6 +9,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Sequence, SplitId, TableId};
+use crate::position::{Anchor, Position};
 use crate::protobuf::MessageSchema;
 use crate::types::{SqlType, StructField};
 
@@ -183,6 +184,13 @@ pub struct SplitStart {
     /// Absent from tables that were created before this was kept.
     #[serde(default)]
     pub stream_created: Option<String>,
+}
+
+impl SplitStart {
+    /// The position at which reading begins.
+    pub fn position(&self) -> Position {
+        Position { next: self.sequence, anchor: Anchor::created(self.stream_created.as_deref()) }
+    }
 }
 
 /// Whether a job runs.

@@ -36,9 +36,62 @@ number!(
     SlotId(u32)
 );
 number!(
-    /// A position in a JetStream stream; the first message has 1.
-    Sequence(u64)
+    /// Which of the streams of a split's name is read: the first one that was read is 0. The user decides that another one is.
+    Incarnation(u16)
 );
+
+/// A place in a split: the incarnation of its stream in the upper 12 bits, and in the lower 52 the place in that stream, where the first
+/// message has 1.
+///
+/// As one number it orders everything that is read of a split: what a later incarnation brings comes after all that an earlier one
+/// brought. Keys of blocks, ages of rows and positions are made of it, and were before there were incarnations: what was stored by then
+/// is of the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Sequence(pub u64);
+
+/// How many bits of a [`Sequence`] are the place in the stream.
+const IN_STREAM_BITS: u32 = 52;
+
+impl Sequence {
+    /// The last place in a stream that can be read: at a million messages a second it is reached after 142 years.
+    pub const IN_STREAM_MAX: u64 = (1 << IN_STREAM_BITS) - 1;
+
+    /// A place in a stream of a split.
+    ///
+    /// # Panics
+    /// If it or the incarnation is too large.
+    pub fn new(incarnation: Incarnation, in_stream: u64) -> Sequence {
+        assert!(in_stream <= Sequence::IN_STREAM_MAX, "{in_stream} does not fit into {IN_STREAM_BITS} bits");
+        assert!(incarnation <= Incarnation::MAX, "there are no more than {} incarnations", Incarnation::MAX);
+        Sequence((u64::from(incarnation.0) << IN_STREAM_BITS) | in_stream)
+    }
+
+    /// Of which stream.
+    pub fn incarnation(self) -> Incarnation {
+        Incarnation(u16::try_from(self.0 >> IN_STREAM_BITS).expect("12 bits are left"))
+    }
+
+    /// The place in that stream.
+    pub fn in_stream(self) -> u64 {
+        self.0 & Sequence::IN_STREAM_MAX
+    }
+}
+
+/// The place in the stream, with the incarnation in front of it unless that is the first.
+impl fmt::Display for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.incarnation() {
+            Incarnation(0) => self.in_stream().fmt(f),
+            incarnation => write!(f, "{incarnation}:{}", self.in_stream()),
+        }
+    }
+}
+
+impl Incarnation {
+    /// The last one that there can be.
+    pub const MAX: Incarnation = Incarnation((1 << (u64::BITS - IN_STREAM_BITS)) - 1);
+}
 
 impl Epoch {
     /// The epoch after this one.
@@ -141,6 +194,16 @@ impl fmt::Display for VnodeRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_later_incarnation_comes_after_everything_of_an_earlier_one() {
+        let (last, next) = (Sequence(Sequence::IN_STREAM_MAX), Sequence::new(Incarnation(1), 1));
+        assert!(last < next);
+        assert_eq!((last.incarnation(), last.in_stream()), (Incarnation(0), Sequence::IN_STREAM_MAX));
+        assert_eq!((next.incarnation(), next.in_stream()), (Incarnation(1), 1));
+        assert_eq!((Sequence(7).to_string(), next.to_string()), ("7".to_owned(), "1:1".to_owned()));
+        assert_eq!(Sequence::new(Incarnation::MAX, Sequence::IN_STREAM_MAX), Sequence(u64::MAX));
+    }
 
     #[test]
     fn division_covers_every_vnode_once() {

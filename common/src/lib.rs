@@ -3,6 +3,7 @@
 //! A table of contents, in reading order:
 //!
 //! * [`ids`]: epochs, terms, tables, splits, slots, vnodes — one newtype a word of the glossary;
+//! * [`position`]: where reading goes on, and by what a stream is known again;
 //! * [`types`]: the SQL types and how each is stored in Arrow;
 //! * [`decimal`], [`interval`], [`rounding`]: values that Arrow reads differently than PostgreSQL;
 //! * [`protobuf`]: the schemas of messages, and which column a field fits into;
@@ -20,6 +21,7 @@
 //! This crate does no IO of its own except the HTTP listener, and knows nothing of NATS, SQL text or SlateDB.
 
 pub mod ids;
+pub mod position;
 pub mod types;
 
 pub mod decimal;

@@ -32,6 +32,7 @@ use tracing::{info, warn};
 use weir_common::catalog::Table;
 use weir_common::error::chain;
 use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TermId};
+use weir_common::position::{Anchor, Position};
 use weir_common::task::{Group, OnFailure};
 use weir_common::view::Compile;
 use weir_connector_nats::Options;
@@ -153,7 +154,8 @@ pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> 
     let declared = &config.relation.declared;
     let source = declared.stream().ok_or_else(|| NotUnderstood::NoStream(declared.name.clone()))?;
     let options = Arc::new(Options::parse(&source.options)?);
-    let position = outputs.iter().map(|output| output.position).max().expect("an actor has an output");
+    let position = outputs.iter().map(|output| output.position).max_by_key(|position| position.next);
+    let position = position.expect("an actor has an output");
     let feeds = outputs.iter().map(|output| output.table.id).collect();
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let mut ask = interval(ASK_INTERVAL);
@@ -167,7 +169,7 @@ pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> 
         shared,
         inbox,
         epoch,
-        readings: Readings::new(position, history),
+        readings: Readings::new(position.next, history),
         front,
         behind: BTreeMap::new(),
         observed,
@@ -186,7 +188,7 @@ impl Shared {
         self.config.node.send(event).await;
     }
 
-    fn log_bad_record(&mut self, sequence: u64, bad: &BadRecord, what: &str) {
+    fn log_bad_record(&mut self, sequence: Sequence, bad: &BadRecord, what: &str) {
         self.bad_records.log(&self.config.relation, sequence, bad, what);
     }
 }
@@ -206,7 +208,7 @@ impl Actor {
         outputs: Vec<Attachment>,
         cancel: CancellationToken,
     ) -> Result<(), std::convert::Infallible> {
-        cancel.run_until_cancelled(self.serve(outputs)).await;
+        Box::pin(cancel.run_until_cancelled(self.serve(outputs))).await;
         Ok(())
     }
 
@@ -318,15 +320,15 @@ impl Actor {
                 return ControlFlow::Break(());
             }
         };
-        match self.readings.attach(position) {
+        match self.readings.attach(position.next) {
             Place::Front => {
                 // What was read before is not the output's.
                 self.front.close_block(self.epoch, &self.shared).await?;
                 self.front.outputs.push(output);
             }
-            Place::Behind(id) => match Reading::behind(&self.shared, position, output) {
+            Place::Behind(id) => match Reading::behind(&self.shared, self.behind_at(id, position), output) {
                 Ok(reading) => {
-                    info!(view = table.declared.name, %position, front = %self.readings.front(), "a view begins to catch up");
+                    info!(view = table.declared.name, position = %position.next, front = %self.readings.front(), "a view begins to catch up");
                     self.behind.insert(id, reading);
                 }
                 Err(error) => {
@@ -337,6 +339,18 @@ impl Actor {
         }
         self.publish();
         ControlFlow::Continue(())
+    }
+
+    /// Where a reading behind the front begins for an output at `position`. The stream has to be the one that the front reads.
+    fn behind_at(&self, id: ReadingId, position: Position) -> Position {
+        let next = self.readings.position(Place::Behind(id));
+        let front = self.front.anchor();
+        match next == position.next {
+            true if front.created_ns == 0 => position,
+            true => Position { next, anchor: Anchor { created_ns: front.created_ns, ..position.anchor } },
+            // It begins with the stream.
+            false => Position { next, anchor: Anchor { created_ns: front.created_ns, ..Anchor::default() } },
+        }
     }
 
     /// Stores nothing more for a relation.
@@ -356,6 +370,9 @@ impl Actor {
     /// A reading has got everything below `position`.
     async fn moved(&mut self, place: Place, position: Sequence) -> ControlFlow<()> {
         let id = match place {
+            Place::Front if position.incarnation() > self.readings.front().incarnation() => {
+                return self.begin_anew(position).await;
+            }
             Place::Front => {
                 self.readings.advance(position);
                 return ControlFlow::Continue(());
@@ -373,6 +390,19 @@ impl Actor {
             info!(view = output.name(), position = %self.readings.front(), "a view has caught up");
         }
         self.front.outputs.append(&mut reading.outputs);
+        self.publish();
+        ControlFlow::Continue(())
+    }
+
+    /// The front begins with another stream. What the readings behind it have not got yet of the one before is gone: they begin with the
+    /// new one as well, which the front feeds to all.
+    async fn begin_anew(&mut self, position: Sequence) -> ControlFlow<()> {
+        self.front.close_block(self.epoch, &self.shared).await?;
+        for mut reading in std::mem::take(&mut self.behind).into_values() {
+            reading.close_block(self.epoch, &self.shared).await?;
+            self.front.outputs.append(&mut reading.outputs);
+        }
+        self.readings.begin_anew(position);
         self.publish();
         ControlFlow::Continue(())
     }
@@ -418,14 +448,14 @@ struct BadRecordLog {
 }
 
 impl BadRecordLog {
-    fn log(&mut self, table: &Table, sequence: u64, bad: &BadRecord, what: &str) {
+    fn log(&mut self, table: &Table, sequence: Sequence, bad: &BadRecord, what: &str) {
         let now = Instant::now();
         if self.next.is_some_and(|next| now < next) {
             self.unmentioned += 1;
             return;
         }
         let others = std::mem::take(&mut self.unmentioned);
-        warn!(table = table.declared.name, sequence, error = %bad, others_since_last = others, "{what}");
+        warn!(table = table.declared.name, %sequence, error = %bad, others_since_last = others, "{what}");
         self.next = Some(now + BAD_RECORD_LOG_INTERVAL);
     }
 }

@@ -9,7 +9,7 @@ use arrow::array::{
     Array, ArrayBuilder, ArrayRef, AsArray, BinaryBuilder, Int64Builder, RecordBatch, StringBuilder, StructArray,
     TimestampMicrosecondBuilder, UInt64Builder,
 };
-use arrow::datatypes::{Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType, UInt64Type};
 use bytes::Bytes;
 use weir_common::catalog::{Table, dead_letter_columns};
 use weir_common::ids::{Sequence, SplitId, TableId};
@@ -62,12 +62,12 @@ impl Letters {
     /// Takes a message, and what is wrong with it. Finish them when [`Letters::bytes`] says so.
     ///
     /// # Panics
-    /// If the message's sequence or time is beyond 63 bits.
+    /// If the message's time is beyond 63 bits.
     pub(crate) fn append(&mut self, message: &Message, bad: &BadRecord) {
         let error = bad.to_string();
         self.bytes += message.payload.len() + message.subject.len() + error.len() + self.stream.len();
         self.streams.append_value(&self.stream);
-        self.sequences.append_value(i64::try_from(message.sequence).expect("a sequence fits into 63 bits"));
+        self.sequences.append_value(in_stream(message));
         // One with a U+0000 is no text.
         let subject = Some(message.subject.as_str()).filter(|subject| !subject.contains('\0'));
         self.subjects.append_option(subject);
@@ -114,19 +114,25 @@ impl Letters {
 /// # Panics
 /// If the batch is none of [`Letters`].
 pub(crate) fn messages(letters: &RecordBatch) -> impl Iterator<Item = Message> {
-    let sequences = letters.column(1).as_primitive::<Int64Type>().values();
+    // The hidden column says of which incarnation a message is.
+    let sequences = letters.column(letters.num_columns() - 1).as_primitive::<UInt64Type>().values();
     let subjects = letters.column(2).as_string::<i32>();
     let headers = letters.column(3).as_list::<i32>();
     let payloads = letters.column(4).as_binary::<i32>();
     let times = letters.column(7).as_primitive::<TimestampMicrosecondType>().values();
     (0..letters.num_rows()).map(move |row| Message {
-        sequence: sequences[row].cast_unsigned(),
+        sequence: sequences[row],
         // A subject that is no text is none again.
         subject: if subjects.is_null(row) { "\0" } else { subjects.value(row) }.into(),
         stored_ns: times[row].cast_unsigned() * 1000,
         headers: headers.is_valid(row).then(|| Box::new(header_map(headers.value(row).as_struct()))),
         payload: Bytes::copy_from_slice(payloads.value(row)),
     })
+}
+
+/// What users see of a message's place.
+fn in_stream(message: &Message) -> i64 {
+    i64::try_from(Sequence(message.sequence).in_stream()).expect("a place in a stream fits into 52 bits")
 }
 
 fn header_map(headers: &StructArray) -> HeaderMap {

@@ -60,6 +60,7 @@ use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use weir_common::catalog::{Column, Encode, NewTable, Origin};
 use weir_common::error::Kind;
+use weir_common::ids::Sequence;
 use weir_common::types::SqlType;
 use weir_connector_nats::Message;
 
@@ -443,7 +444,7 @@ impl Decoder {
         for column in &mut self.columns {
             self.bytes += match column.filled {
                 Filled::Cell(cell) => column.builder.append(self.scratch.cells[cell], text, &self.scratch),
-                Filled::Offset => column.builder.append_text(decimal(sequence, &mut digits)),
+                Filled::Offset => column.builder.append_text(decimal(Sequence(sequence).in_stream(), &mut digits)),
                 Filled::Subject => column.builder.append_text(subject),
                 Filled::Partition => column.builder.append_text(&self.partition),
             };

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, Sequence, SlotId, SplitId, TableId, TableSplit, TermId};
+use weir_common::position::Position;
 use weir_common::rpc;
 use weir_common::task::{Group, OnFailure};
 use weir_proto::exchange_client::ExchangeClient;
@@ -120,9 +121,11 @@ async fn send(
     let rest = ReceiverStream::new(outgoing).map(move |outgoing| {
         message(match outgoing {
             Outgoing::Rows(entries) => Message::Rows(ExchangeRows { entries }),
-            Outgoing::Barrier(epoch, position) => {
-                Message::Barrier(ExchangeBarrier { epoch: epoch.0, sequence: position.0 })
-            }
+            Outgoing::Barrier(epoch, position) => Message::Barrier(ExchangeBarrier {
+                epoch: epoch.0,
+                sequence: position.next.0,
+                anchor: Some(position.anchor.into()),
+            }),
         })
     });
     let messages = stream::iter([message(Message::Open(open))]).chain(rest);
@@ -208,8 +211,9 @@ async fn take(
                 entries: shuffle::entries(entries).ok_or_else(|| malformed("rows are not framed"))?,
                 credit: Credit::Remote(returned.clone()),
             },
-            Some(Message::Barrier(ExchangeBarrier { epoch, sequence })) => {
-                slot::Message::Barrier { actor: actor.clone(), epoch: Epoch(epoch), position: Sequence(sequence) }
+            Some(Message::Barrier(ExchangeBarrier { epoch, sequence, anchor })) => {
+                let position = Position { next: Sequence(sequence), anchor: anchor.into() };
+                slot::Message::Barrier { actor: actor.clone(), epoch: Epoch(epoch), position }
             }
             Some(Message::Open(_)) | None => return Err(malformed("neither rows nor a barrier")),
         };

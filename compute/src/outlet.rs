@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use weir_common::ids::{Epoch, Sequence, TableSplit, VnodeRange};
+use weir_common::ids::{Epoch, TableSplit, VnodeRange};
+use weir_common::position::Position;
 
 use crate::shuffle::Entries;
 use crate::slot;
@@ -56,7 +57,7 @@ pub(crate) enum Outgoing {
     /// Framed entries, [`crate::shuffle`].
     Rows(Bytes),
     /// A barrier and the actor's position.
-    Barrier(Epoch, Sequence),
+    Barrier(Epoch, Position),
 }
 
 impl Outlet {
@@ -103,7 +104,7 @@ impl Outlet {
     }
 
     /// Sends a barrier.
-    pub(crate) async fn barrier(&self, actor: &TableSplit, epoch: Epoch, position: Sequence) -> Result<(), Closed> {
+    pub(crate) async fn barrier(&self, actor: &TableSplit, epoch: Epoch, position: Position) -> Result<(), Closed> {
         match &self.way {
             Way::Local(inbox) => {
                 let message = slot::Message::Barrier { actor: actor.clone(), epoch, position };

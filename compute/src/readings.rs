@@ -3,6 +3,9 @@
 //!
 //! It decides which messages of a batch belong to whom and when a reading joins. It reads nothing and stores nothing.
 //!
+//! When the front begins with another stream nothing is left of the one before: every output begins with the new one, at the front. One
+//! that comes later and has read of an earlier stream only begins with the first message of the one that the front reads.
+//!
 //! If the stream loses what is acknowledged there is nothing to read again: an output begins at the front wherever it was to begin.
 //!
 //! Invariant: an output that is at a position has got every message below it, from where it began, and none at or above it,
@@ -79,7 +82,8 @@ impl Readings {
         }
         self.last += 1;
         let id = ReadingId(self.last);
-        self.behind.insert(id, position);
+        let first = Sequence::new(self.front.incarnation(), 1);
+        self.behind.insert(id, position.max(first));
         Place::Behind(id)
     }
 
@@ -101,6 +105,17 @@ impl Readings {
         self.front = self.front.max(position);
     }
 
+    /// The front goes on at `position`, which is of another stream: nobody is behind it any more.
+    pub(crate) fn begin_anew(&mut self, position: Sequence) {
+        assert!(
+            self.front.incarnation() < position.incarnation(),
+            "{position} is of no newer stream than {}",
+            self.front
+        );
+        self.front = position;
+        self.behind.clear();
+    }
+
     /// A reading has handed out everything below `position`, as far as it belongs to its output.
     pub(crate) fn catch_up(&mut self, id: ReadingId, position: Sequence) -> Moved {
         let reached = self.behind.get_mut(&id).expect("a reading that was not ended");
@@ -118,6 +133,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
+    use weir_common::ids::Incarnation;
 
     use super::*;
 
@@ -138,6 +154,8 @@ mod tests {
         Commit,
         /// What is not committed is lost.
         Crash,
+        /// Another stream takes the place of this one; the front finds it when it reads.
+        Replace,
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -149,6 +167,7 @@ mod tests {
             1 => (0_usize..5).prop_map(Step::Detach),
             2 => Just(Step::Commit),
             1 => Just(Step::Crash),
+            1 => Just(Step::Replace),
         ]
     }
 
@@ -162,7 +181,8 @@ mod tests {
     /// An actor over a stream, and what its outputs have got.
     struct Model {
         history: History,
-        /// Sequences count from 1; whether each is one that the source reads.
+        incarnation: Incarnation,
+        /// Of this incarnation; sequences count from 1; whether each is one that the source reads.
         stream: Vec<bool>,
         /// Everything below is gone from the stream.
         lost: Sequence,
@@ -178,7 +198,16 @@ mod tests {
     impl Model {
         fn new(history: History) -> Model {
             let (outputs, committed) = (BTreeMap::new(), BTreeMap::new());
-            Model { history, stream: Vec::new(), lost: START, readings: None, outputs, committed, starts: Vec::new() }
+            Model {
+                history,
+                incarnation: Incarnation(0),
+                stream: Vec::new(),
+                lost: START,
+                readings: None,
+                outputs,
+                committed,
+                starts: Vec::new(),
+            }
         }
 
         fn attach(&mut self, output: u64, position: Sequence, got: Option<Got>) {
@@ -212,10 +241,12 @@ mod tests {
         fn read(&mut self, number: usize, count: u8) {
             let Some(place) = self.place(number) else { return };
             let readings = self.readings.as_ref().expect("something is read");
-            let (from, end) = (readings.position(place).0, readings.end(place));
-            assert!(from >= self.lost.0, "what is gone is read");
-            let wanted = (from..=self.stream.len() as u64).filter(|sequence| self.stream[*sequence as usize - 1]);
-            let batch: Vec<u64> = wanted.take(count.into()).collect();
+            let (from, end) = (readings.position(place), readings.end(place));
+            if from.incarnation() < self.incarnation {
+                return self.find_another(place);
+            }
+            assert!(from >= self.lost, "what is gone is read");
+            let batch: Vec<u64> = self.wanted(from, self.end()).take(count.into()).collect();
             let Some(last) = batch.last().copied() else { return };
             for (_, got) in self.outputs.values_mut().filter(|(fed, _)| *fed == place) {
                 got.sequences.extend(batch.iter().filter(|sequence| end.is_none_or(|end| **sequence < end.0)));
@@ -227,9 +258,29 @@ mod tests {
         fn ask(&mut self, number: usize) {
             let Some(place @ Place::Behind(_)) = self.place(number) else { return };
             let readings = self.readings.as_ref().expect("something is read");
-            let (from, front) = (readings.position(place).0, readings.front());
-            if !self.stream[from as usize - 1..].iter().any(|wanted| *wanted) {
+            let (from, front) = (readings.position(place), readings.front());
+            if from.incarnation() == self.incarnation && self.wanted(from, self.end()).next().is_none() {
                 self.moved(place, front);
+            }
+        }
+
+        /// The end of the stream.
+        fn end(&self) -> Sequence {
+            Sequence::new(self.incarnation, self.stream.len() as u64 + 1)
+        }
+
+        /// What the source reads of the stream, between two places.
+        fn wanted(&self, from: Sequence, to: Sequence) -> impl Iterator<Item = u64> {
+            let range = from.0.max(Sequence::new(self.incarnation, 1).0)..to.0;
+            range.filter(|place| self.stream[Sequence(*place).in_stream() as usize - 1])
+        }
+
+        /// Who reads a stream that is gone finds another one. Only the front goes on with it.
+        fn find_another(&mut self, place: Place) {
+            if place == Place::Front {
+                let readings = self.readings.as_mut().expect("something is read");
+                readings.begin_anew(Sequence::new(self.incarnation, 1));
+                self.outputs.values_mut().for_each(|(fed, _)| *fed = Place::Front);
             }
         }
 
@@ -257,8 +308,13 @@ mod tests {
                     let at = |(place, got): &(Place, Got)| (readings.position(*place), got.clone());
                     self.committed = self.outputs.iter().map(|(output, fed)| (*output, at(fed))).collect();
                     if self.history == History::Consumed {
-                        self.lost = readings.front();
+                        self.lost = self.lost.max(readings.front());
                     }
+                }
+                Step::Replace => {
+                    self.incarnation.0 += 1;
+                    self.stream.clear();
+                    self.lost = Sequence::new(self.incarnation, 1);
                 }
                 Step::Crash => {
                     let stored = |output: &u64| {
@@ -278,9 +334,15 @@ mod tests {
         fn check(&self) {
             let Some(readings) = &self.readings else { return };
             for (place, got) in self.outputs.values() {
-                let below = got.from.0..readings.position(*place).0;
-                let wanted = below.filter(|sequence| self.stream[*sequence as usize - 1]);
-                assert_eq!(got.sequences, wanted.collect::<Vec<_>>(), "an output has what is below its position");
+                assert!(got.sequences.is_sorted_by(|a, b| a < b), "nothing comes twice");
+                let position = readings.position(*place);
+                if position.incarnation() < self.incarnation {
+                    continue;
+                }
+                let of_now =
+                    got.sequences.iter().copied().filter(|place| *place >= Sequence::new(self.incarnation, 0).0);
+                let wanted = self.wanted(got.from, position).collect::<Vec<_>>();
+                assert_eq!(of_now.collect::<Vec<_>>(), wanted, "an output has what is below its position");
             }
         }
     }

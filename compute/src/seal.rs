@@ -13,7 +13,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use weir_common::ids::{Epoch, Sequence, TableId, TableSplit};
+use weir_common::ids::{Epoch, TableId, TableSplit};
+use weir_common::position::Position;
 
 /// What decides when a slot's database stands at the end of an epoch. `W`: a write.
 #[derive(Debug)]
@@ -76,7 +77,7 @@ impl<W> Actor<W> {
 #[derive(Debug)]
 enum Item<W> {
     Write(W),
-    Barrier(Epoch, Sequence),
+    Barrier(Epoch, Position),
 }
 
 /// An epoch whose every write is in the database.
@@ -85,7 +86,7 @@ pub struct Seal {
     /// The epoch.
     pub epoch: Epoch,
     /// The position of each of the slot's splits at its end.
-    pub positions: Vec<(TableSplit, Sequence)>,
+    pub positions: Vec<(TableSplit, Position)>,
 }
 
 impl<W> Sealer<W> {
@@ -135,7 +136,7 @@ impl<W> Sealer<W> {
     }
 
     /// An actor's barrier, with its position: everything below was written before.
-    pub fn barrier(&mut self, actor: &TableSplit, epoch: Epoch, position: Sequence) {
+    pub fn barrier(&mut self, actor: &TableSplit, epoch: Epoch, position: Position) {
         self.known(actor).ahead.push_back(Item::Barrier(epoch, position));
     }
 
@@ -198,7 +199,7 @@ impl<W> Sealer<W> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use weir_common::ids::{SplitId, TableId};
+    use weir_common::ids::{Sequence, SplitId, TableId};
 
     use super::*;
 
@@ -226,8 +227,8 @@ mod tests {
         assert_eq!(sealer.sealed(), [6]);
         assert_eq!(sealer.seal(), None, "the new actor has not delivered yet");
         assert_eq!(sealer.write(&actor(1), 7), Some(7));
-        sealer.barrier(&actor(1), Epoch(2), Sequence(8));
-        assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(actor(1), Sequence(8))]));
+        sealer.barrier(&actor(1), Epoch(2), Sequence(8).into());
+        assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(actor(1), Sequence(8).into())]));
         sealer.sealed();
         assert!(sealer.seal().is_some(), "the removed actor is not waited for");
     }
@@ -236,14 +237,14 @@ mod tests {
     fn what_an_actor_says_before_it_is_added_waits() {
         let mut sealer = Sealer::<u8>::new(Epoch(0), []);
         assert_eq!(sealer.write(&actor(1), 5), None);
-        sealer.barrier(&actor(1), Epoch(2), Sequence(6));
+        sealer.barrier(&actor(1), Epoch(2), Sequence(6).into());
         assert_eq!(sealer.write(&actor(1), 6), None);
         sealer.inject(Epoch(1), Change { add: vec![actor(1)], remove: None });
         assert_eq!(sealer.seal(), Some(Seal { epoch: Epoch(1), positions: vec![] }));
         assert_eq!(sealer.sealed(), [5]);
         assert_eq!(sealer.seal(), None, "the barrier is not known here yet");
         sealer.inject(Epoch(2), Change::default());
-        assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(actor(1), Sequence(6))]));
+        assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(actor(1), Sequence(6).into())]));
         assert_eq!(sealer.sealed(), [6]);
     }
 
@@ -266,7 +267,7 @@ mod tests {
                         injected += 1;
                         sealer.inject(Epoch(injected), Change::default());
                     }
-                    sealer.barrier(&actor(number), Epoch(epochs[index]), Sequence(next[index]));
+                    sealer.barrier(&actor(number), Epoch(epochs[index]), Sequence(next[index]).into());
                 } else {
                     database.extend(sealer.write(&actor(number), (number, next[index])));
                     next[index] += 1;
@@ -276,7 +277,7 @@ mod tests {
                     prop_assert_eq!(seal.epoch, Epoch(sealed));
                     for (number, (_, position)) in (0u32..3).zip(&seal.positions) {
                         let written: Vec<u64> = database.iter().filter(|row| row.0 == number).map(|row| row.1).collect();
-                        prop_assert_eq!(written, (0..position.0).collect::<Vec<_>>());
+                        prop_assert_eq!(written, (0..position.next.0).collect::<Vec<_>>());
                     }
                     database.extend(sealer.sealed());
                 }

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, info, info_span, warn};
 use uuid::Uuid;
 use weir_common::error::{Kind, chain};
-use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::ids::{Epoch, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::position::Position;
 use weir_common::rpc;
 use weir_common::task::{Group, OnFailure};
 use weir_common::telemetry::trace;
@@ -57,7 +58,7 @@ pub(crate) enum Message {
     /// A block, or rows of a keyed table. The credit is given back when they are applied.
     Write { actor: TableSplit, entries: Entries, credit: Credit },
     /// A barrier and the actor's position.
-    Barrier { actor: TableSplit, epoch: Epoch, position: Sequence },
+    Barrier { actor: TableSplit, epoch: Epoch, position: Position },
     /// What a replay makes of a block of dead letters, written together, in no epoch before `not_before`. Answered when it is.
     Replace { table: TableId, entries: Entries, not_before: Epoch, done: oneshot::Sender<()> },
     /// Rows of a keyed table that a replay made. Each is written unless a later message made the row that is there; answered

@@ -14,6 +14,7 @@ use weir_common::catalog::{SplitStart, Table, dead_letter_columns};
 use weir_common::condition::SplitState;
 use weir_common::error::{Kind, chain};
 use weir_common::ids::Sequence;
+use weir_common::position::Position;
 use weir_common::rpc;
 use weir_common::task::Group;
 use weir_connector_nats::options::{ConsumerName, OnError};
@@ -41,7 +42,9 @@ pub(crate) struct SourceRead {
     on_error: OnError,
     /// Whether it wants the messages that are no rows, instead of the rows.
     dead_letters: bool,
-    /// The last sequence, if the statement has a bound of its own.
+    /// The first and the last sequence, if the statement has bounds of its own.
+    from: Sequence,
+    /// See `from`.
     to: Option<Sequence>,
     owner: String,
 }
@@ -87,6 +90,7 @@ impl SourceRead {
             limit: request.limit.unwrap_or(u64::MAX),
             on_error: options.on_error,
             dead_letters: request.dead_letters,
+            from: Sequence(request.from_sequence.unwrap_or_default()),
             to: request.to_sequence.map(Sequence),
             table,
         })
@@ -124,15 +128,16 @@ impl SourceRead {
         if rows.is_full() {
             return Ok(End::Done);
         }
-        let SplitStart { split, stream_created, .. } = part.start.clone();
+        let SplitStart { split, .. } = part.start.clone();
+        let position = Position { next: part.from, ..part.start.position() };
         let (options, owner) = (Arc::clone(&part.options), self.owner.clone());
-        let config = ReaderConfig { options, split, position: part.from, stream_created, stored: false, owner };
+        let config = ReaderConfig { options, split, position, stored: false, follows: false, owner };
         let mut reader = Reader::spawn(config, group);
         let control = reader.control();
         let last = self.last(&control, part).await?;
         let mut ask = tokio::time::interval(ASK_INTERVAL);
         let (mut position, mut heard) = (part.from, tokio::time::Instant::now());
-        while position <= last && !rows.is_full() {
+        while position.in_stream() <= last.0 && !rows.is_full() {
             tokio::select! {
                 biased;
                 batch = reader.next() => {
@@ -259,8 +264,13 @@ impl<'a> Rows<'a> {
     }
 
     async fn take(&mut self, batch: &Batch, last: Sequence) -> Result<End, rpc::Error> {
-        for message in batch.messages.iter().take_while(|message| message.sequence <= last.0) {
-            if self.is_full() {
+        for message in &batch.messages {
+            // Another stream is read from its first message.
+            let place = Sequence(message.sequence).in_stream();
+            if place < self.read.from.0 {
+                continue;
+            }
+            if place > last.0 || self.is_full() {
                 break;
             }
             self.decode(message)?;
@@ -287,7 +297,8 @@ impl<'a> Rows<'a> {
         match decoded {
             Ok(()) => {}
             Err(bad) if self.read.on_error == OnError::Fail => {
-                let message = format!("message {} of stream \"{}\": {bad}", message.sequence, self.stream);
+                let place = Sequence(message.sequence).in_stream();
+                let message = format!("message {place} of stream \"{}\": {bad}", self.stream);
                 return Err(rpc::Error::new(Kind::User, message).with_sqlstate("22P02"));
             }
             Err(_) => self.skipped += 1,

@@ -8,6 +8,7 @@ use weir_common::catalog::Table;
 use weir_common::error::Kind;
 use weir_common::head::SlotState;
 use weir_common::ids::{Epoch, Sequence, SlotId, SplitId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::position::Position;
 use weir_common::rpc;
 use weir_proto as proto;
 use weir_proto::from_node;
@@ -43,7 +44,7 @@ fn split(split: proto::StartSplit) -> SplitPlan {
     SplitPlan {
         split: TableSplit { table: TableId(split.table), split: SplitId(split.split) },
         slot: SlotId(split.slot),
-        sequence: Sequence(split.sequence),
+        position: Position { next: Sequence(split.sequence), anchor: split.anchor.into() },
     }
 }
 
@@ -112,10 +113,11 @@ pub(crate) fn from_node(message: Message) -> proto::FromNode {
                 slot: slot.0,
                 checkpoint: checkpoint.to_string(),
             };
-            let position = |(split, sequence): (TableSplit, Sequence)| proto::Position {
+            let position = |(split, position): (TableSplit, Position)| proto::Position {
                 table: split.table.0,
                 split: split.split.0,
-                sequence: sequence.0,
+                sequence: position.next.0,
+                anchor: Some(position.anchor.into()),
             };
             from_node::Message::EpochReport(proto::EpochReport {
                 term: Some(term.into()),

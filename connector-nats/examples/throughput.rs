@@ -67,10 +67,10 @@ async fn read(options: &Arc<Options>, messages: u64) -> Result<Duration, Box<dyn
     let split = start.split.clone();
     let config = ReaderConfig {
         options: Arc::clone(options),
+        position: start.position(),
         split: start.split,
-        position: start.sequence,
-        stream_created: start.stream_created,
         stored: true,
+        follows: false,
         owner: owner.clone(),
     };
     let mut reader = Reader::spawn(config, &group);

@@ -394,6 +394,14 @@ impl Api {
         self.message(stream, json!({ "seq": sequence.0, "next_by_subj": subject })).await
     }
 
+    /// The message with a sequence; nothing if there is none.
+    ///
+    /// # Errors
+    /// If the server does not say.
+    pub async fn message_with(&self, stream: &str, sequence: u64) -> Result<Option<StoredMessage>, Error> {
+        self.message(stream, json!({ "seq": sequence })).await
+    }
+
     /// The last message that was published to a subject, wildcards allowed; nothing if there is none.
     ///
     /// # Errors
@@ -407,7 +415,7 @@ impl Api {
         let request = self.request(format!("STREAM.MSG.GET.{stream}"), body.to_string().into(), what.clone());
         let GetAnswer { message } = match request.await {
             Ok(answer) => answer,
-            Err(Error::Refused { code: code::NO_MESSAGE, .. }) => return Ok(None),
+            Err(Error::Refused { code: code::NO_MESSAGE | code::NO_SEQUENCE, .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
         let decode = |text: &str| {

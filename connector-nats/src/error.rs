@@ -120,6 +120,16 @@ pub enum Error {
         stream: String,
         /// How that shows.
         message: String,
+        /// Whether it may show otherwise a little later.
+        certain: bool,
+    },
+    /// The stream gave more sequences than can be stored.
+    #[error("stream \"{stream}\" has reached sequence {last}; sequences above {} cannot be read", Sequence::IN_STREAM_MAX - 1)]
+    TooFar {
+        /// Its name.
+        stream: String,
+        /// The last sequence that it gave.
+        last: u64,
     },
     /// Another consumer of the work queue has a part in what the table reads.
     #[error("the subjects of the table overlap {} of work queue \"{stream}\"", others(consumers))]
@@ -261,6 +271,7 @@ impl Error {
             | Error::AcksUnheard { .. }
             | Error::AcksLost { .. }
             | Error::Paused { .. }
+            | Error::TooFar { .. }
             | Error::Gap { .. }
             | Error::StreamReplaced { .. } => Kind::User,
             Error::Refused { status, .. } if *status < 500 || self.is_unsupported() => Kind::User,
@@ -315,7 +326,10 @@ impl Error {
                     .to_owned(),
             ),
             Error::Gap { .. } => Some("to go on without them: ALTER TABLE … CONNECTOR WITH (on_gap = 'skip')".to_owned()),
-            Error::StreamReplaced { .. } => Some("drop the table and create it again".to_owned()),
+            Error::StreamReplaced { .. } => Some(
+                "to read it from its first message, beside the rows that are there: ALTER … CONNECTOR WITH (on_new_stream = 'read')"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

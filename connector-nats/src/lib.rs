@@ -12,6 +12,7 @@
 //! * [`consumer`]: the consumer through which a split is read, and what becomes of one that is there already (`found`); `making`: how
 //!   it is made anew without losing anything;
 //! * [`reply`]: the sequences that a delivery carries in its reply subject; [`headers`]: what the client cannot parse;
+//! * [`identity`]: whether a stream is the one that was read before;
 //! * [`delivery`]: which delivery is accepted, which is dropped, when the consumer is rebuilt, what is acknowledged: a
 //!   state machine without IO and clock;
 //! * [`reader`]: the task that drives it, and the handle that hands out batches;
@@ -38,6 +39,8 @@ pub mod headers;
 mod making;
 mod panics;
 pub mod reply;
+
+pub mod identity;
 
 pub mod delivery;
 pub mod reader;

@@ -19,7 +19,7 @@ use crate::consumer::{self, Fit};
 use crate::error::Error;
 use crate::found;
 use crate::making::{Making, guard_name, remove_guards, retire};
-use crate::options::{ConsumerName, OptionError, Options, Start, check_change};
+use crate::options::{ConsumerName, OnNewStream, OptionError, Options, Start, check_change};
 use crate::retention::{self, Renewal, Retention};
 use crate::stored;
 use crate::subject;
@@ -72,10 +72,18 @@ pub async fn preflight_of_view(
     let looking = async {
         let api = Api::new(connect::connect(options, &format!("weir {owner} preflight")).await?);
         let stream = api.stream_info(&options.stream).await?;
-        check_same(&stream, options, source)?;
+        let is_same = check_same(&stream, options, source);
+        let reads_another = is_same.is_err() && options.on_new_stream == OnNewStream::Read;
+        if !reads_another {
+            is_same?;
+        }
         let state = stream.state;
         let first = Sequence(if state.messages == 0 { state.last_seq + 1 } else { state.first_seq });
-        let begins = |start: &SplitStart| SplitStart { sequence: start.sequence.max(first), ..start.clone() };
+        let created = Some(stream.created);
+        let begins = |start: &SplitStart| match reads_another {
+            true => SplitStart { sequence: first, stream_created: created.clone(), ..start.clone() },
+            false => SplitStart { sequence: start.sequence.max(first), ..start.clone() },
+        };
         Ok(source.iter().map(begins).collect())
     };
     within(DEADLINE, &format!("to look up stream \"{}\"", options.stream), looking).await
@@ -87,7 +95,7 @@ fn check_same(stream: &StreamInfo, options: &Options, splits: &[SplitStart]) -> 
     match known.filter(|created| **created != stream.created) {
         Some(created) => {
             let message = format!("it was created at {}, not at {created}", stream.created);
-            Err(Error::StreamReplaced { stream: options.stream.clone(), message })
+            Err(Error::StreamReplaced { stream: options.stream.clone(), message, certain: true })
         }
         None => Ok(()),
     }
@@ -130,6 +138,8 @@ async fn look_up(options: &Options, owner: &str, made: &mut Vec<String>) -> Resu
     let stream = find_or_create_stream(&api, options, &mut notices).await?;
     let retention = check_stream(options, &stream)?;
     notices.extend(check_subjects(&api, options, &stream).await?);
+    // The reader knows its stream again by one of its messages.
+    api.probe(&format!("STREAM.MSG.GET.{}", options.stream)).await?;
     let found = Found { api: &api, stream: &stream, retention, owner, fit: Fit::Same };
     let mut splits = Vec::new();
     for split in options.splits() {
@@ -218,7 +228,10 @@ impl Altered<'_> {
     async fn look_up(&self, before: &Options, after: &Options, owner: &str) -> Result<Vec<String>, Error> {
         let api = Api::new(connect::connect(after, &format!("weir {owner} preflight")).await?);
         let stream = api.stream_info(&after.stream).await?;
-        check_same(&stream, after, self.splits)?;
+        if (&before.servers, &before.api_prefix) != (&after.servers, &after.api_prefix) {
+            // Otherwise the reader finds out, and knows which of the streams of the name it reads.
+            check_same(&stream, after, self.splits)?;
+        }
         let retention = check_stream(after, &stream)?;
         let mut notices = after.notices.clone();
         if consumer::wanted_subjects(before) != consumer::wanted_subjects(after) {
@@ -278,7 +291,16 @@ async fn find_or_create_stream(api: &Api, options: &Options, notices: &mut Vec<S
 pub(crate) fn check_stream(options: &Options, stream: &StreamInfo) -> Result<Retention, Error> {
     let retention = consumer::retention(&options.stream, &stream.config)?;
     retention::check(options, retention)?;
+    check_last(&options.stream, stream)?;
     Ok(retention)
+}
+
+/// Sequences have to fit into what is stored of them.
+pub(crate) fn check_last(name: &str, stream: &StreamInfo) -> Result<(), Error> {
+    match stream.state.last_seq {
+        last if last >= Sequence::IN_STREAM_MAX => Err(Error::TooFar { stream: name.to_owned(), last }),
+        _ => Ok(()),
+    }
 }
 
 /// Checks that every subject is one under which the stream can store messages, or has stored some, perhaps under an earlier

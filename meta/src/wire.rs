@@ -8,6 +8,7 @@ use weir_common::catalog::Table;
 use weir_common::error::Kind;
 use weir_common::head::SlotState;
 use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, SplitId, TableId, TableSplit, TermId};
+use weir_common::position::Position;
 use weir_common::rpc;
 use weir_common::telemetry::trace::TraceParent;
 use weir_proto as proto;
@@ -68,7 +69,8 @@ fn start_split(assigned: &AssignedSplit) -> proto::StartSplit {
         table: assigned.split.table.0,
         split: assigned.split.split.0.clone(),
         slot: assigned.slot.0,
-        sequence: assigned.sequence.0,
+        sequence: assigned.position.next.0,
+        anchor: Some(assigned.position.anchor.into()),
     }
 }
 
@@ -130,7 +132,7 @@ pub(crate) fn report(report: proto::EpochReport) -> Result<Report, rpc::Error> {
     };
     let position = |position: proto::Position| {
         let split = TableSplit { table: TableId(position.table), split: SplitId(position.split) };
-        (split, Sequence(position.sequence))
+        (split, Position { next: Sequence(position.sequence), anchor: position.anchor.into() })
     };
     Ok(Report {
         term: term(report.term)?,

@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use weir_common::catalog::{Input, Table};
 use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit, VnodeRange};
+use weir_common::position::Position;
 use weir_common::view::{self, Compile};
 
 use crate::outlet::{Closed, Outlet};
@@ -19,8 +20,8 @@ use crate::tail::Tail;
 pub(crate) struct Attachment {
     /// A table, or a view of the source that the actor reads.
     pub(crate) table: Arc<Table>,
-    /// The next sequence that it has not got.
-    pub(crate) position: Sequence,
+    /// Where it goes on: the next sequence that it has not got.
+    pub(crate) position: Position,
     /// The ways to the slots that are written to: every slot if the table is keyed, else the actor's own.
     pub(crate) outlets: Vec<Outlet>,
 }
@@ -144,7 +145,7 @@ impl Output {
     }
 
     /// Sends a barrier to every slot that is written to.
-    pub(super) async fn barrier(&self, epoch: Epoch, position: Sequence) -> Result<(), Closed> {
+    pub(super) async fn barrier(&self, epoch: Epoch, position: Position) -> Result<(), Closed> {
         for outlet in &self.outlets {
             outlet.barrier(&self.writer, epoch, position).await?;
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use opentelemetry::KeyValue;
 use weir_common::catalog::Table;
 use weir_common::ids::{Epoch, Sequence, TableSplit};
+use weir_common::position::{Anchor, Position};
 use weir_common::view;
 use weir_connector_nats::options::{ConsumerName, OnError, stream_of};
 use weir_connector_nats::{Batch, Control, Message, Options, Reader, ReaderConfig};
@@ -31,6 +32,8 @@ pub(super) struct Reading {
     pub(super) outputs: Vec<Output>,
     /// The next sequence that the reader hands out.
     handed: Sequence,
+    /// What tells the stream from others, as of what was handed out.
+    anchor: Anchor,
     /// The sequence of the first row in the decoder.
     first: Sequence,
     /// Up to where the reader had handed out at barriers that are not committed yet.
@@ -60,7 +63,7 @@ impl Reading {
     ///
     /// # Errors
     /// If what is stored of the relation is not understood by this version.
-    pub(super) fn front(shared: &Shared, position: Sequence) -> Result<Reading, NotUnderstood> {
+    pub(super) fn front(shared: &Shared, position: Position) -> Result<Reading, NotUnderstood> {
         let config = &shared.config;
         let known_as = TableSplit { table: config.relation.id, split: config.split.clone() };
         let read = Reading::new(shared, Arc::clone(&shared.options), position, true, (&config.relation, known_as))?;
@@ -71,7 +74,7 @@ impl Reading {
     ///
     /// # Errors
     /// As [`Reading::front`].
-    pub(super) fn behind(shared: &Shared, position: Sequence, output: Output) -> Result<Reading, NotUnderstood> {
+    pub(super) fn behind(shared: &Shared, position: Position, output: Output) -> Result<Reading, NotUnderstood> {
         let mut options = Options::clone(&shared.options);
         options.consumer.name = ConsumerName::Anonymous;
         let known_as = output.writer().clone();
@@ -82,19 +85,18 @@ impl Reading {
     fn new(
         shared: &Shared,
         options: Arc<Options>,
-        position: Sequence,
-        stored: bool,
+        position: Position,
+        is_front: bool,
         (table, known_as): (&Table, TableSplit),
     ) -> Result<Reading, NotUnderstood> {
         let config = &shared.config;
-        let start = config.relation.splits.iter().find(|start| start.split == config.split);
         let reader = Reader::spawn(
             ReaderConfig {
                 options,
                 split: config.split.clone(),
                 position,
-                stream_created: start.and_then(|start| start.stream_created.clone()),
-                stored,
+                stored: is_front,
+                follows: !is_front,
                 owner: format!("{}/{}", config.cluster, table.declared.name),
             },
             &shared.group,
@@ -105,8 +107,9 @@ impl Reading {
             decoder: Decoder::of(&config.relation.declared, &config.split.0)?,
             dead_letters: None,
             outputs: Vec::new(),
-            handed: position,
-            first: position,
+            handed: position.next,
+            anchor: position.anchor,
+            first: position.next,
             barriers: VecDeque::new(),
             known_as,
             labels: [metrics::table(&table.declared.name)],
@@ -130,6 +133,11 @@ impl Reading {
     /// The next sequence that the reader hands out, and what else it can be asked.
     pub(super) fn handed(&self) -> (Sequence, &Control) {
         (self.handed, &self.control)
+    }
+
+    /// What tells the stream from others, as of what was handed out.
+    pub(super) fn anchor(&self) -> Anchor {
+        self.anchor
     }
 
     /// What the reader says next. Cancel safe.
@@ -172,6 +180,7 @@ impl Reading {
         }
         // Later than the last message if what follows it is known to hold nothing for this split.
         self.handed = batch.position;
+        self.anchor = batch.anchor;
         if rows > 0 && !self.started {
             // Whoever waits for the table, or for it to go on after a crash, need not wait for the next barrier too.
             self.started = true;
@@ -196,20 +205,21 @@ impl Reading {
         match (shared.options.on_error, &mut self.dead_letters) {
             (OnError::Fail, _) => {
                 let stream = stream_of(&shared.config.split);
-                let error = format!("message {} of stream \"{stream}\": {bad}", message.sequence);
+                let place = Sequence(message.sequence).in_stream();
+                let error = format!("message {place} of stream \"{stream}\": {bad}");
                 shared.tell(Event::JobFailed(shared.config.term, shared.config.relation.id, error)).await;
                 // The term is about to end, and the next one leaves the job out: nothing of the message is committed.
                 return ControlFlow::Break(());
             }
             (OnError::DeadLetter, Some(dead_letters)) => {
-                shared.log_bad_record(message.sequence, bad, "kept a bad record as a dead letter");
+                shared.log_bad_record(Sequence(message.sequence), bad, "kept a bad record as a dead letter");
                 dead_letters.append(message, bad);
                 if dead_letters.bytes() >= BLOCK_BYTES_MAX {
                     return self.close_dead_letters(epoch).await;
                 }
             }
             (OnError::Skip, _) | (OnError::DeadLetter, None) => {
-                shared.log_bad_record(message.sequence, bad, "skipped a bad record");
+                shared.log_bad_record(Sequence(message.sequence), bad, "skipped a bad record");
             }
         }
         ControlFlow::Continue(())
@@ -246,10 +256,11 @@ impl Reading {
     }
 
     /// Ends an epoch, at the position that all outputs have reached.
-    pub(super) async fn barrier(&mut self, epoch: Epoch, position: Sequence, shared: &Shared) -> ControlFlow<()> {
+    pub(super) async fn barrier(&mut self, epoch: Epoch, next: Sequence, shared: &Shared) -> ControlFlow<()> {
         self.close_block(epoch, shared).await?;
         self.close_dead_letters(epoch).await?;
         self.barriers.push_back((epoch, self.handed));
+        let position = Position { next, anchor: self.anchor };
         for output in &self.outputs {
             if output.barrier(epoch, position).await.is_err() {
                 return ControlFlow::Break(());

@@ -7,6 +7,7 @@ use arrow::datatypes::{
 };
 use proptest::prelude::*;
 use serde_json::Value;
+use weir_common::ids::{Incarnation, Sequence};
 use weir_common::interval::Interval;
 use weir_common::types::StructField;
 
@@ -339,7 +340,9 @@ fn included_columns_come_from_the_message() {
         included("p", Origin::Partition),
     ];
     let mut decoder = Decoder::new(&columns, "orders");
-    decoder.append(&message(br#"{"a": 1, "o": "x", "s": 2}"#, u64::MAX, "orders.new")).expect("a good record");
+    decoder
+        .append(&message(br#"{"a": 1, "o": "x", "s": 2}"#, Sequence::new(Incarnation::MAX, 7).0, "orders.new"))
+        .expect("a good record");
     decoder.append(&message(b"{}", 0, "orders.old")).expect("a good record");
     assert_eq!(decoder.len(), 2);
     assert!(decoder.bytes() > 0);
@@ -349,12 +352,12 @@ fn included_columns_come_from_the_message() {
     assert_eq!(
         rows(&batch, &columns),
         [
-            vec![text("18446744073709551615"), Datum::Integer(1), text("orders.new"), orders.clone()],
+            vec![text("7"), Datum::Integer(1), text("orders.new"), orders.clone()],
             vec![text("0"), Datum::Null, text("orders.old"), orders],
         ]
     );
     assert_eq!(batch.schema(), block_schema(&columns));
-    assert_eq!(batch.column(4).as_primitive::<UInt64Type>().values(), &[u64::MAX, 0]);
+    assert_eq!(batch.column(4).as_primitive::<UInt64Type>().values(), &[Sequence::new(Incarnation::MAX, 7).0, 0]);
     assert!(decoder.is_empty() && decoder.bytes() == 0 && decoder.finish().num_rows() == 0);
 }
 

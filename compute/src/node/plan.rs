@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 use weir_common::catalog::Table;
-use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::ids::{Epoch, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::position::Position;
 use weir_common::telemetry::trace::TraceParent;
 
 /// A node's part of a term.
@@ -67,8 +68,8 @@ pub struct SplitPlan {
     /// The slot that its actor runs beside. It takes all rows, unless the table is keyed: then each slot takes those of
     /// its vnodes.
     pub slot: SlotId,
-    /// The next sequence to read.
-    pub sequence: Sequence,
+    /// Where reading begins.
+    pub position: Position,
 }
 
 impl SplitPlan {

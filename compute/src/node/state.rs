@@ -9,7 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
-use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId};
+use weir_common::ids::{Epoch, SlotId, TableId, TableSplit, TermId};
+use weir_common::position::Position;
 
 use super::plan::{Barrier, Plan};
 
@@ -50,7 +51,7 @@ pub struct SlotEpoch {
     /// The checkpoint that holds it.
     pub checkpoint: Uuid,
     /// The positions of the slot's splits at its end.
-    pub positions: Vec<(TableSplit, Sequence)>,
+    pub positions: Vec<(TableSplit, Position)>,
 }
 
 /// What the node wants done.
@@ -84,7 +85,7 @@ pub enum Message {
         /// The checkpoint of every slot.
         checkpoints: Vec<(SlotId, Uuid)>,
         /// The positions that moved since the report before.
-        positions: Vec<(TableSplit, Sequence)>,
+        positions: Vec<(TableSplit, Position)>,
     },
     /// Someone waits for a checkpoint.
     WantBarrier(TermId),
@@ -106,7 +107,7 @@ struct ActiveTerm {
     /// Epochs injected and not reported yet.
     pending: BTreeMap<Epoch, BTreeMap<SlotId, SlotEpoch>>,
     /// Positions as they were last reported.
-    reported: BTreeMap<TableSplit, Sequence>,
+    reported: BTreeMap<TableSplit, Position>,
 }
 
 impl Node {
@@ -150,7 +151,7 @@ impl Node {
             slots: plan.slots.iter().map(|slot| slot.slot).collect(),
             opened: false,
             pending: BTreeMap::new(),
-            reported: plan.splits.iter().map(|split| (split.split.clone(), split.sequence)).collect(),
+            reported: plan.splits.iter().map(|split| (split.split.clone(), split.position)).collect(),
         });
         actions.push(Action::Open(plan));
         actions
@@ -208,9 +209,9 @@ impl ActiveTerm {
         let mut positions = Vec::new();
         for slot in slots.into_values() {
             checkpoints.push((slot.slot, slot.checkpoint));
-            for (split, sequence) in slot.positions {
-                if self.reported.insert(split.clone(), sequence) != Some(sequence) {
-                    positions.push((split, sequence));
+            for (split, position) in slot.positions {
+                if self.reported.insert(split.clone(), position) != Some(position) {
+                    positions.push((split, position));
                 }
             }
         }

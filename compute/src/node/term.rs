@@ -120,8 +120,8 @@ impl Term {
         let (routes, peers, actors) = (plan.routes.clone(), Peers::default(), BTreeMap::new());
         let mut starts = HashMap::new();
         for split in &plan.splits {
-            let start = starts.entry(split.read(table(split))).or_insert(split.sequence);
-            *start = split.sequence.max(*start);
+            let start = starts.entry(split.read(table(split))).or_insert(split.position.next);
+            *start = split.position.next.max(*start);
         }
         let mut term = Term { id, group, environment, slots, routes, peers, actors, ending: Vec::new(), starts };
         let mut read: BTreeMap<TableSplit, Vec<Attachment>> = BTreeMap::new();
@@ -165,7 +165,7 @@ impl Term {
             true => self.outlets(&split.split),
             false => vec![Outlet::local(own)],
         };
-        Some(Attachment { table: Arc::clone(table), position: split.sequence, outlets })
+        Some(Attachment { table: Arc::clone(table), position: split.position, outlets })
     }
 
     /// Starts an actor of this node.
@@ -255,7 +255,7 @@ impl Term {
     ) {
         for split in splits {
             let read = split.read(table);
-            self.starts.entry(read.clone()).or_insert(split.sequence);
+            self.starts.entry(read.clone()).or_insert(split.position.next);
             let Some(attachment) = self.attachment(table, split) else { continue };
             match self.actors.get_mut(&read) {
                 Some(actor) => {

@@ -101,7 +101,7 @@ impl Slot {
                     self.apply(write);
                 }
             }
-            Some(Sent::Barrier(epoch, position)) => self.sealer.barrier(&actor(), epoch, position),
+            Some(Sent::Barrier(epoch, position)) => self.sealer.barrier(&actor(), epoch, position.into()),
             None => {}
         }
         self.seal();

@@ -1,6 +1,7 @@
 //! The vocabulary of the machine: what it is told, what it says, and the bounds it keeps to.
 
 use weir_common::ids::Sequence;
+use weir_common::position::Position;
 
 use super::Pull;
 use crate::options::AckPolicy;
@@ -80,6 +81,8 @@ pub enum Reason {
     Ended,
     /// The server said something after which its deliveries are not to be relied on.
     Unsettled,
+    /// What is delivered cannot be of the stream that was read.
+    Parted,
     /// The previous attempt failed.
     Retry,
 }
@@ -97,21 +100,34 @@ pub enum Event {
         incarnation: Incarnation,
         /// What it is like.
         terms: Terms,
-        /// Where it starts: as was asked, or above if [`Action::Build`] asked for what stands there.
-        position: Sequence,
+        /// Where it starts: as was asked, or above if [`Action::Build`] asked for what stands there; and what tells the stream from
+        /// others by now.
+        position: Position,
     },
     /// Messages were fetched as [`Action::Build`] asked, and the consumer is not made yet: acknowledgements delete
     /// messages of its stream, so it has to begin at the committed position, and would deliver again what was fetched.
     Fetched {
         /// For which consumer.
         incarnation: Incarnation,
-        /// Everything below is read.
-        position: Sequence,
+        /// Everything below is read; and what tells the stream from others by now.
+        position: Position,
     },
     /// The consumer that was asked for could not be made.
     BuildFailed {
         /// Which one.
         incarnation: Incarnation,
+    },
+    /// The stream of that name is another one than was read, so no consumer was made: nothing of it is read or acknowledged.
+    Parted {
+        /// Which consumer.
+        incarnation: Incarnation,
+    },
+    /// The stream of that name is another one than was read, and is to be read instead: nothing of it is read or committed yet.
+    Renewed {
+        /// Which consumer was not made.
+        incarnation: Incarnation,
+        /// Its first message.
+        position: Position,
     },
     /// Everything that had arrived has been handled.
     Drained,
@@ -183,8 +199,8 @@ pub enum Action {
     Build {
         /// Its number.
         incarnation: Incarnation,
-        /// The next sequence to read.
-        position: Sequence,
+        /// The next sequence to read, and what tells the stream from others.
+        position: Position,
         /// Everything below is committed.
         committed: Sequence,
         /// Why.

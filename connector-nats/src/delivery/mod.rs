@@ -18,6 +18,8 @@
 //!   come, delivers to somebody else;
 //! * every sequence is accepted at most once, in ascending order;
 //! * no token of a sequence at or above the committed position is ever handed out for acknowledgement;
+//! * a message that was not read is never acknowledged: one below the read position that is newer than everything that was read is
+//!   of another stream ([`crate::identity`]), and nothing of that is taken;
 //! * nothing that can be published stops reading: a message that breaks the connection whenever it is delivered (the client
 //!   parses headers, and gives the connection up, or ends, over those that it cannot parse) is fetched by a request instead;
 //! * tokens of an older incarnation are forgotten, because the counters of the rebuilt consumer must not be moved by numbers
@@ -34,7 +36,9 @@ mod tests;
 use std::collections::VecDeque;
 
 use weir_common::ids::Sequence;
+use weir_common::position::{Anchor, Position};
 
+use crate::identity;
 use crate::options::AckPolicy;
 pub use crate::reply::{Delivered, Token};
 pub use event::{Action, Event, Fence, Incarnation, Millis, Pace, PullEnd, Reason, Terms, Verdict};
@@ -81,6 +85,8 @@ pub struct Counters {
 pub struct Delivery {
     pace: Pace,
     position: Sequence,
+    /// What tells the stream from others, as of the read position.
+    anchor: Anchor,
     committed: Sequence,
     /// No consumer is built before everything below is committed: what was fetched would be delivered again.
     settled_at: Sequence,
@@ -101,10 +107,11 @@ pub struct Delivery {
 impl Delivery {
     /// A machine that waits for its connection. `position` is the next sequence to read; everything below counts as
     /// committed.
-    pub fn new(position: Sequence, pace: Pace) -> Delivery {
+    pub fn new(Position { next: position, anchor }: Position, pace: Pace) -> Delivery {
         Delivery {
             pace,
             position,
+            anchor,
             committed: position,
             settled_at: position,
             incarnation: Incarnation(0),
@@ -121,6 +128,11 @@ impl Delivery {
     /// The next sequence to read.
     pub fn position(&self) -> Sequence {
         self.position
+    }
+
+    /// What tells the stream from others, as of the read position.
+    pub fn anchor(&self) -> Anchor {
+        self.anchor
     }
 
     /// Everything below is committed.
@@ -185,6 +197,11 @@ impl Delivery {
             self.schedule(now, reason);
             return Verdict::Discard;
         }
+        if delivered.stream_seq < self.position.0 && identity::is_unread(&self.anchor, delivered.stored_ns) {
+            self.anchor.parted = true;
+            self.schedule(now, Reason::Parted);
+            return Verdict::Discard;
+        }
         reading.next_consumer_seq += 1;
         reading.heard_at = now;
         reading.pulls.served();
@@ -202,6 +219,7 @@ impl Delivery {
             return Verdict::Drop;
         }
         self.position = Sequence(token.stream_seq + 1);
+        self.anchor.read(delivered.stream_seq, delivered.stored_ns);
         self.fruitless = 0;
         self.breaks = 0;
         if acks {
@@ -245,11 +263,23 @@ impl Delivery {
             Event::Fetched { incarnation, position } if self.is_building(incarnation) => {
                 self.fetched(position);
                 self.breaks = BREAKS_MAX - 1;
-                self.settled_at = position;
+                self.settled_at = position.next;
                 self.schedule(now, Reason::Retry);
             }
             Event::BuildFailed { incarnation } if self.is_building(incarnation) => self.schedule(now, Reason::Retry),
-            Event::Built { .. } | Event::Fetched { .. } | Event::BuildFailed { .. } | Event::Drained => {}
+            Event::Parted { incarnation } if self.is_building(incarnation) => {
+                self.anchor.parted = true;
+                self.schedule(now, Reason::Retry);
+            }
+            Event::Renewed { incarnation, position } if self.is_building(incarnation) => {
+                self.renew_stream(now, position)
+            }
+            Event::Built { .. }
+            | Event::Fetched { .. }
+            | Event::BuildFailed { .. }
+            | Event::Parted { .. }
+            | Event::Renewed { .. }
+            | Event::Drained => {}
             Event::Heartbeat { incarnation, delivered } => {
                 self.heard(now, incarnation);
                 if let Some(reading) = self.reading(incarnation) {
@@ -319,14 +349,25 @@ impl Delivery {
     }
 
     /// Takes over how far was fetched.
-    fn fetched(&mut self, position: Sequence) {
+    fn fetched(&mut self, Position { next: position, anchor }: Position) {
         assert!(position >= self.position, "fetched up to {position}, but read up to {}", self.position);
+        self.anchor = anchor;
         if position > self.position {
             self.position = position;
             self.fruitless = 0;
             // Should a further message be of the same kind, it need not show that so often.
             self.breaks = BREAKS_MAX - 1;
         }
+    }
+
+    /// Begins with another stream. Whatever of the one before is not committed yet was handed out, and is committed without
+    /// this machine.
+    fn renew_stream(&mut self, now: Millis, Position { next, anchor }: Position) {
+        (self.position, self.committed, self.settled_at) = (next, next, next);
+        self.anchor = anchor;
+        self.fruitless = 0;
+        self.breaks = 0;
+        self.schedule(now, Reason::Parted);
     }
 
     /// Whether a consumer may be built, as far as commits are concerned.
@@ -418,7 +459,8 @@ impl Delivery {
                 self.fruitless += 1;
                 self.phase = Phase::Building;
                 let fetch = self.breaks >= BREAKS_MAX;
-                let (position, committed) = (self.position, self.committed);
+                let position = Position { next: self.position, anchor: self.anchor };
+                let committed = self.committed;
                 actions.push(Action::Build { incarnation, position, committed, reason, fetch });
             }
             Phase::Reading(reading) => {

@@ -19,7 +19,7 @@ struct Rig {
 impl Rig {
     /// A machine that reads from sequence 10.
     fn reading(terms: Terms) -> Rig {
-        let machine = Delivery::new(Sequence(10), PACE);
+        let machine = Delivery::new(Sequence(10).into(), PACE);
         let mut rig = Rig { machine, now: 0, incarnation: Incarnation(0), confirms: true };
         rig.apply(Event::Connected);
         rig.built(terms);
@@ -27,7 +27,7 @@ impl Rig {
     }
 
     fn built(&mut self, terms: Terms) -> Vec<Action> {
-        let position = self.machine.position();
+        let position = Position { next: self.machine.position(), anchor: self.machine.anchor() };
         self.apply(Event::Built { incarnation: self.incarnation, terms, position })
     }
 
@@ -51,7 +51,12 @@ impl Rig {
     }
 
     fn deliver(&mut self, stream_seq: u64, consumer_seq: u64, deliveries: u64) -> Verdict {
-        let delivered = Delivered { stream_seq, consumer_seq, deliveries, stored_ns: 0, pending: 0 };
+        self.deliver_of(stream_seq, consumer_seq, deliveries, 0)
+    }
+
+    /// A delivery of a message that was stored at a time.
+    fn deliver_of(&mut self, stream_seq: u64, consumer_seq: u64, deliveries: u64, stored_ns: u64) -> Verdict {
+        let delivered = Delivered { stream_seq, consumer_seq, deliveries, stored_ns, pending: 0 };
         self.machine.deliver(self.now, self.incarnation, delivered)
     }
 
@@ -72,7 +77,7 @@ fn pulls(actions: &[Action]) -> Vec<u64> {
 
 fn build(actions: &[Action]) -> Option<(u64, Reason)> {
     actions.iter().find_map(|action| match action {
-        Action::Build { position, reason, .. } => Some((position.0, *reason)),
+        Action::Build { position, reason, .. } => Some((position.next.0, *reason)),
         _ => None,
     })
 }
@@ -147,6 +152,20 @@ fn redeliveries_are_dropped_and_the_newer_reply_is_acknowledged() {
 }
 
 #[test]
+fn what_was_not_read_is_not_acknowledged_although_it_lies_below_the_position() {
+    for committed in [10, 12] {
+        let mut rig = Rig::reading(DURABLE);
+        rig.deliver_of(10, 1, 1, 100);
+        rig.deliver_of(11, 2, 1, 90);
+        rig.apply(Event::Committed { position: Sequence(committed) });
+        assert!(!matches!(rig.deliver_of(10, 3, 2, 100), Verdict::Discard), "it was read");
+        assert_eq!(rig.deliver_of(11, 4, 1, 101), Verdict::Discard, "it is newer than all that was read");
+        assert!(rig.machine.anchor().parted && !rig.machine.is_reading());
+        assert!(rig.acks().is_empty(), "tokens of another stream's consumer are void");
+    }
+}
+
+#[test]
 fn under_all_one_acknowledgement_stands_for_those_before() {
     let mut rig = Rig::reading(Terms { ack_policy: AckPolicy::All, ..DURABLE });
     for n in 1..=5 {
@@ -207,7 +226,7 @@ fn a_message_that_breaks_every_connection_is_fetched() {
         rig.built(DURABLE);
     }
     assert!(fetches(&mut rig), "three connections were lost");
-    rig.apply(Event::Built { incarnation: rig.incarnation, terms: DURABLE, position: Sequence(12) });
+    rig.apply(Event::Built { incarnation: rig.incarnation, terms: DURABLE, position: Sequence(12).into() });
     assert_eq!(rig.machine.position(), Sequence(12));
     assert!(fetches(&mut rig), "the next message is like it");
     rig.built(DURABLE);
@@ -246,7 +265,7 @@ fn what_was_fetched_is_committed_before_a_consumer_that_begins_there_is_built() 
         }
     }
     let incarnation = rig.incarnation;
-    let actions = rig.apply(Event::Fetched { incarnation, position: Sequence(13) });
+    let actions = rig.apply(Event::Fetched { incarnation, position: Sequence(13).into() });
     assert_eq!(actions, [Action::RequestCheckpoint]);
     rig.now += 10_000;
     assert_eq!(rig.machine.deadline(), None);
@@ -256,7 +275,7 @@ fn what_was_fetched_is_committed_before_a_consumer_that_begins_there_is_built() 
     assert_eq!(build(&rig.apply(Event::Connected)), None, "still not");
     let actions = rig.apply(Event::Committed { position: Sequence(13) });
     let [Action::Build { position, committed, fetch, .. }] = actions[..] else { panic!("{actions:?}") };
-    assert_eq!((position, committed, fetch), (Sequence(13), Sequence(13), false));
+    assert_eq!((position.next, committed, fetch), (Sequence(13), Sequence(13), false));
 }
 
 #[test]
@@ -270,7 +289,7 @@ fn a_consumer_that_begins_at_the_committed_position_brings_new_tokens() {
     rig.now += 10_000;
     let actions = rig.apply(Event::Connected);
     let Some(Action::Build { position, committed, .. }) = actions.first() else { panic!("{actions:?}") };
-    assert_eq!((*position, *committed), (Sequence(14), Sequence(12)));
+    assert_eq!((position.next, *committed), (Sequence(14), Sequence(12)));
     rig.built(DURABLE);
     let token = Token { stream_seq: 11, consumer_seq: 1, deliveries: 1 };
     assert_eq!(rig.deliver(11, 1, 1), Verdict::AckAndDrop(token), "its acknowledgement was lost");
@@ -435,7 +454,7 @@ fn what_belongs_to_an_older_incarnation_is_ignored() {
     rig.apply(Event::Disconnected);
     rig.now = 1000;
     rig.apply(Event::Connected);
-    let position = Sequence(11);
+    let position = Sequence(11).into();
     assert!(rig.apply(Event::Built { incarnation: old, terms: TERMS, position }).is_empty());
     assert!(rig.apply(Event::Taken { incarnation: old }).is_empty());
     rig.built(TERMS);

@@ -40,6 +40,7 @@ pub(super) const KNOWN: &[Known] = &[
     spelt("scan.startup.timestamp.millis", &["scan.startup.timestamp_millis"]),
     spelt("consumer.opt_start_seq", &["consumer.start_sequence", "scan.startup.sequence"]),
     plain("on_gap"),
+    plain("on_new_stream"),
     plain("consumer.durable_name"),
     plain("consumer.name"),
     plain("consumer.description"),

@@ -92,6 +92,15 @@ pub enum OnGap {
     Fail,
 }
 
+/// What becomes of a table when the stream of its name is another one than was read: created anew, or gone back to an earlier end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnNewStream {
+    /// It is told, and the stream is not read.
+    Stop,
+    /// The stream is read from its first message, as the next incarnation of the split.
+    Read,
+}
+
 /// What becomes of a message that is no row of its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnError {
@@ -130,6 +139,8 @@ pub struct Options {
     pub start: Start,
     /// What becomes of the table when the stream lost messages that were not read yet.
     pub on_gap: OnGap,
+    /// What becomes of the table when its stream is another one.
+    pub on_new_stream: OnNewStream,
     /// The consumer the table is read through.
     pub consumer: ConsumerOptions,
     /// What becomes of bad records.
@@ -169,6 +180,7 @@ impl Options {
             api_prefix: connection::parse_api_prefix(&values)?,
             start: parse_start(&values)?,
             on_gap: parse_on_gap(&values)?,
+            on_new_stream: parse_on_new_stream(&values)?,
             on_error: parse_on_error(&values)?,
             subjects,
             split_by_subject,
@@ -228,6 +240,15 @@ fn parse_on_gap(values: &Values<'_>) -> Result<OnGap, OptionError> {
         "skip" => Ok(OnGap::Skip),
         "fail" => Ok(OnGap::Fail),
         _ => Err(values.not_one_of("on_gap", action, &["fail", "skip"])),
+    }
+}
+
+fn parse_on_new_stream(values: &Values<'_>) -> Result<OnNewStream, OptionError> {
+    let Some(action) = values.text("on_new_stream")? else { return Ok(OnNewStream::Stop) };
+    match action.to_ascii_lowercase().as_str() {
+        "stop" => Ok(OnNewStream::Stop),
+        "read" => Ok(OnNewStream::Read),
+        _ => Err(values.not_one_of("on_new_stream", action, &["stop", "read"])),
     }
 }
 

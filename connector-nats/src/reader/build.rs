@@ -12,16 +12,18 @@ use async_nats::Subscriber;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use weir_common::ids::Sequence;
+use weir_common::position::{Anchor, Position};
 
-use super::fetch::{Fetched, Found, fetch, search};
+use super::fetch::{Fetched, Found, Unreadable, fetch, last_below, search, see};
 use super::pin::Pin;
 use crate::api::{Api, ConsumerInfo, Object, StreamInfo};
 use crate::consumer::{self, Bounds, Fit, PIN_GROUP};
 use crate::delivery::{Fence, Incarnation, Pull, Terms};
 use crate::error::Error;
+use crate::identity::{Another, judge};
 use crate::making::{Making, guard_name, remove_guards};
 use crate::options::{OnGap, Options};
-use crate::preflight::{check_filters_understood, unique_name};
+use crate::preflight::{check_filters_understood, check_last, unique_name};
 use crate::reply::Form;
 use crate::retention::{self, Renewal, Retention};
 use crate::subject;
@@ -29,8 +31,6 @@ use crate::subject;
 /// What attempts remember of each other.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// When the stream was created, as was stored with the table or first seen: another time is another stream.
-    pub(super) stream_created: Option<String>,
     /// The configuration of a consumer that Weir did not make.
     pub(super) foreign: Option<Object>,
     /// The name of the newest consumer without a given name.
@@ -39,6 +39,8 @@ pub(super) struct Known {
     pub(super) first_seq: u64,
     /// The name of this reader's own guard, until it is removed.
     pub(super) guard: Option<String>,
+    /// Where another stream of the name begins that was found instead.
+    pub(super) another: Option<Position>,
     /// What was fetched and is not handed out yet.
     fetched: Fetched,
     /// Of a work queue that was searched: what the client cannot read and was handed out, until it is removed.
@@ -54,7 +56,7 @@ pub(super) struct Attempt {
     pub(super) owner: String,
     pub(super) stored: bool,
     pub(super) incarnation: Incarnation,
-    pub(super) position: Sequence,
+    pub(super) position: Position,
     /// Everything below is committed.
     pub(super) committed: Sequence,
     /// Whether messages are fetched before, see [`fetch`].
@@ -103,9 +105,10 @@ pub(super) struct Live {
 }
 
 impl Known {
-    /// What there is before the first attempt: when the stream was created, if that was stored.
-    pub(super) fn stored(stream_created: Option<String>) -> Known {
-        Known { stream_created, ..Known::default() }
+    /// What is still known once another stream is read: how its consumer is called and configured.
+    pub(super) fn of_another(self) -> Known {
+        let Known { foreign, anonymous, guard, .. } = self;
+        Known { foreign, anonymous, guard, ..Known::default() }
     }
 
     /// What was fetched is handed out. From then on it has to be removed from a work queue what the client cannot read of it.
@@ -133,12 +136,13 @@ impl Attempt {
 
     async fn build(&mut self) -> Result<Outcome, Error> {
         let info = self.api.stream_info(&self.stream).await?;
+        check_last(&self.stream, &info)?;
         let retention = consumer::retention(&self.stream, &info.config)?;
         retention::check_use(&self.stream, retention, self.stored)?;
-        self.check_stream(&info)?;
-        if !self.fetch || self.known.fetched.from != self.position {
+        if !self.fetch || self.known.fetched.from != self.position.next {
             self.known.fetched = Fetched::nothing(self.position);
         }
+        self.identify(&info).await?;
         let gap = self.gap(&info)?;
         let stream_last = Sequence(info.state.last_seq);
         if self.fetch && retention.deletes_acknowledged() {
@@ -204,17 +208,28 @@ impl Attempt {
         Making { api: &self.api, stream: &self.stream, retention, owner: &self.owner, name, config }
     }
 
-    /// Positions mean nothing in another stream, or in one that has lost its end.
-    fn check_stream(&mut self, info: &StreamInfo) -> Result<(), Error> {
-        let replaced = |message: String| Err(Error::StreamReplaced { stream: self.stream.clone(), message });
-        if let Some(created) = self.known.stream_created.as_ref().filter(|created| **created != info.created) {
-            return replaced(format!("it was created at {}, not at {created}", info.created));
+    /// Finds out whether the stream is the one that was read, before anything is done to it.
+    async fn identify(&mut self, info: &StreamInfo) -> Result<(), Error> {
+        let Attempt { api, stream, options, known, .. } = self;
+        let Position { next, anchor } = known.fetched.read();
+        let mut seen = see(api, stream, info, &anchor).await?;
+        if seen.at_anchor.is_none() && info.state.messages > 0 {
+            seen.below = last_below(api, stream, options, Sequence(info.state.first_seq.max(1)), next).await?;
         }
-        if info.state.last_seq + 1 < self.position.0 {
-            return replaced(format!("it ends at {}, before position {}", info.state.last_seq, self.position));
+        match judge(anchor, next, &seen) {
+            Ok(anchor) => {
+                known.fetched.anchor = anchor;
+                self.position.anchor = anchor;
+                Ok(())
+            }
+            Err(Another { why, certain }) => {
+                let begins =
+                    if info.state.messages == 0 { info.state.last_seq + 1 } else { info.state.first_seq.max(1) };
+                let anchor = Anchor { created_ns: seen.created_ns, newest_ns: 0, ..Anchor::default() };
+                known.another = Some(Position { next: Sequence(begins), anchor });
+                Err(Error::StreamReplaced { stream: stream.clone(), message: why, certain })
+            }
         }
-        self.known.stream_created = Some(info.created.clone());
-        Ok(())
     }
 
     /// What the stream no longer holds from the position on, as far as that is news. Whoever stores nothing has lost nothing.
@@ -223,7 +238,7 @@ impl Attempt {
             return Ok(None);
         }
         let first = info.state.first_seq;
-        let from = self.position.0.max(self.known.first_seq);
+        let from = self.position.next.0.max(self.known.first_seq);
         let Some(count) = first.checked_sub(from).filter(|count| *count > 0) else { return Ok(None) };
         let gap = Gap {
             from: Sequence(from),
@@ -242,7 +257,7 @@ impl Attempt {
         if retention == Retention::WorkQueue {
             let found = known.found.get_or_insert_default();
             search(api, stream, options, *position, found).await?;
-            if !found.unreadable.is_empty() || found.position < *position {
+            if !found.unreadable.is_empty() || found.position < position.next {
                 return Ok(());
             }
         }
@@ -253,8 +268,16 @@ impl Attempt {
     /// removed by a request.
     async fn remove_unreadable(&mut self) -> Result<(), Error> {
         let Some(Found { unreadable, .. }) = &mut self.known.found else { return Ok(()) };
-        while let Some(at) = unreadable.iter().position(|sequence| *sequence < self.committed.0) {
-            self.api.delete_message(&self.stream, unreadable[at]).await?;
+        while let Some(at) = unreadable.iter().position(|known| known.sequence < self.committed.0) {
+            let Unreadable { sequence, stored_ns } = unreadable[at];
+            match self.api.message_with(&self.stream, sequence).await? {
+                Some(there) if there.stored_ns == stored_ns => self.api.delete_message(&self.stream, sequence).await?,
+                Some(_) => {
+                    let message = format!("its message {sequence} is another one");
+                    return Err(Error::StreamReplaced { stream: self.stream.clone(), message, certain: true });
+                }
+                None => {}
+            }
             unreadable.swap_remove(at);
         }
         Ok(())
@@ -414,21 +437,23 @@ mod tests {
 
     #[test]
     fn what_a_client_cannot_read_is_removed_only_once_it_is_handed_out() {
-        let found = Found { unreadable: vec![3], position: Sequence(10) };
-        let mut known = Known { found: Some(found), fetched: Fetched::nothing(Sequence(20)), ..Known::default() };
+        let unreadable = |sequence| Unreadable { sequence, stored_ns: 7 };
+        let found = Found { unreadable: vec![unreadable(3)], position: Sequence(10) };
+        let fetched = Fetched::nothing(Sequence(20).into());
+        let mut known = Known { found: Some(found), fetched, ..Known::default() };
         known.hand_out();
         let found = known.found.as_ref().expect("it was searched");
         assert_eq!(
             (found.position, &found.unreadable[..]),
-            (Sequence(10), &[3][..]),
+            (Sequence(10), &[unreadable(3)][..]),
             "the search goes on where it was"
         );
-        known.fetched = Fetched::nothing(Sequence(20));
+        known.fetched = Fetched::nothing(Sequence(20).into());
         known.fetched.position = Sequence(31);
-        known.fetched.unreadable = Some(30);
+        known.fetched.unreadable = Some(unreadable(30));
         known.hand_out();
         assert!(known.fetched.messages.is_empty());
         let found = known.found.as_ref().expect("it was searched");
-        assert_eq!((found.position, &found.unreadable[..]), (Sequence(31), &[3, 30][..]));
+        assert_eq!((found.position, &found.unreadable[..]), (Sequence(31), &[unreadable(3), unreadable(30)][..]));
     }
 }

@@ -52,7 +52,9 @@ impl Trouble {
     /// A failed attempt to build the consumer.
     pub(super) fn of(error: Error) -> Trouble {
         let state = match &error {
-            Error::StreamReplaced { .. } => SplitState::Stopped,
+            Error::StreamReplaced { certain: true, .. } => SplitState::Stopped,
+            // It may show otherwise a little later.
+            Error::StreamReplaced { certain: false, .. } => SplitState::Disconnected,
             error if error.kind() == Kind::User => SplitState::Stalled,
             _ => SplitState::Disconnected,
         };

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weir_common::ids::Sequence;
+use weir_common::position::{Anchor, Position, created_ns};
 
-use crate::api::{Api, StoredMessage};
+use crate::api::{Api, StoredMessage, StreamInfo};
 use crate::consumer;
 use crate::error::Error;
 use crate::headers;
+use crate::identity::{self, Seen};
 use crate::options::Options;
 
 /// How long is fetched at most.
@@ -30,15 +32,22 @@ pub(super) struct Fetched {
     pub(super) messages: Vec<StoredMessage>,
     /// Everything of the table below, and not below `from`, is among them.
     pub(super) position: Sequence,
-    /// The sequence of the last one, if it is to blame.
-    pub(super) unreadable: Option<u64>,
+    /// What tells the stream from others, as of the position.
+    pub(super) anchor: Anchor,
+    /// The last one, if it is to blame.
+    pub(super) unreadable: Option<Unreadable>,
     bytes: usize,
 }
 
 impl Fetched {
     /// Nothing yet.
-    pub(super) fn nothing(from: Sequence) -> Fetched {
-        Fetched { from, position: from, ..Fetched::default() }
+    pub(super) fn nothing(Position { next: from, anchor }: Position) -> Fetched {
+        Fetched { from, position: from, anchor, ..Fetched::default() }
+    }
+
+    /// Where reading goes on after it.
+    pub(super) fn read(&self) -> Position {
+        Position { next: self.position, anchor: self.anchor }
     }
 
     /// Whether more would be too much, or is not needed.
@@ -48,11 +57,27 @@ impl Fetched {
 
     fn push(&mut self, message: StoredMessage) {
         self.position = Sequence(message.sequence + 1);
+        self.anchor.read(message.sequence, message.stored_ns);
         self.bytes += message.payload.len();
         if !headers::is_readable(&message.subject, &message.headers) {
-            self.unreadable = Some(message.sequence);
+            self.unreadable = Some(Unreadable::of(&message));
         }
         self.messages.push(message);
+    }
+}
+
+/// A message that the client cannot read, and that was handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    /// Its place in the stream.
+    pub(super) sequence: u64,
+    /// When it was stored: another message of that sequence is not the one that was handed out.
+    pub(super) stored_ns: u64,
+}
+
+impl Unreadable {
+    fn of(message: &StoredMessage) -> Unreadable {
+        Unreadable { sequence: message.sequence, stored_ns: message.stored_ns }
     }
 }
 
@@ -60,7 +85,7 @@ impl Fetched {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     /// Messages that the client cannot read.
-    pub(super) unreadable: Vec<u64>,
+    pub(super) unreadable: Vec<Unreadable>,
     /// Up to where was searched.
     pub(super) position: Sequence,
 }
@@ -97,27 +122,72 @@ pub(super) async fn fetch(
 /// as is bearable. What was searched is kept, also if this future is dropped.
 ///
 /// # Errors
-/// If a message cannot be fetched.
+/// If a message cannot be fetched, or was not read: then the stream is another one.
 pub(super) async fn search(
     api: &Api,
     stream: &str,
     options: &Options,
-    to: Sequence,
+    Position { next: to, anchor }: Position,
     found: &mut Found,
 ) -> Result<(), Error> {
     let until = Instant::now() + TIME;
     while found.position < to && Instant::now() < until {
         match next(api, stream, options, found.position).await? {
             Some(message) if message.sequence < to.0 => {
+                if identity::is_unread(&anchor, message.stored_ns) {
+                    let message = format!("its message {} was not read", message.sequence);
+                    return Err(Error::StreamReplaced { stream: stream.to_owned(), message, certain: true });
+                }
                 found.position = Sequence(message.sequence + 1);
                 if !headers::is_readable(&message.subject, &message.headers) {
-                    found.unreadable.push(message.sequence);
+                    found.unreadable.push(Unreadable::of(&message));
                 }
             }
             _ => found.position = to,
         }
     }
     Ok(())
+}
+
+/// What is seen of a stream without a search: whether the message of the anchor is there.
+///
+/// # Errors
+/// If the server does not say.
+pub(super) async fn see(api: &Api, stream: &str, info: &StreamInfo, anchor: &Anchor) -> Result<Seen, Error> {
+    let at_anchor = match anchor.sequence {
+        0 => None,
+        sequence => api.message_with(stream, sequence).await?.map(|message| message.stored_ns),
+    };
+    Ok(Seen { created_ns: created_ns(&info.created), last_seq: info.state.last_seq, at_anchor, below: None })
+}
+
+/// The table's last message below a position, in a stream that begins at `first`. Nothing asks a server for the message before a sequence,
+/// so it is found by halving.
+///
+/// # Errors
+/// If a message cannot be fetched.
+pub(super) async fn last_below(
+    api: &Api,
+    stream: &str,
+    options: &Options,
+    first: Sequence,
+    position: Sequence,
+) -> Result<Option<(u64, u64)>, Error> {
+    let mut last = None;
+    let (mut low, mut high) = (first.0, position.0);
+    // Most often it is the very one before the position.
+    let mut at = low.max(high.saturating_sub(1));
+    while low < high {
+        match next(api, stream, options, Sequence(at)).await? {
+            Some(found) if found.sequence < high => {
+                last = Some((found.sequence, found.stored_ns));
+                low = found.sequence + 1;
+            }
+            _ => high = at,
+        }
+        at = low + (high - low) / 2;
+    }
+    Ok(last)
 }
 
 /// The table's first message at or above a position.

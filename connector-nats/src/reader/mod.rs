@@ -26,6 +26,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::DropGuard;
 use weir_common::ids::{Sequence, SplitId};
+use weir_common::position::{Anchor, Position};
 use weir_common::task::{Group, OnFailure};
 
 pub use async_nats::{HeaderMap, HeaderValue, Subject};
@@ -48,12 +49,13 @@ pub struct ReaderConfig {
     pub options: Arc<Options>,
     /// The split.
     pub split: SplitId,
-    /// The next sequence to read; everything below is committed.
-    pub position: Sequence,
-    /// When the stream was created, in the server's notation, if that is known: another one of its name is not read.
-    pub stream_created: Option<String>,
+    /// The next sequence to read, below which everything is committed, and what tells its stream from others of the name: these are
+    /// not read.
+    pub position: Position,
     /// Whether what is read is stored and committed. Only then is a stream read whose messages acknowledgements delete.
     pub stored: bool,
+    /// Whether another reader decides when another stream of the name is read: then this one waits.
+    pub follows: bool,
     /// `<cluster>/<table>`: marks the consumers that Weir made.
     pub owner: String,
 }
@@ -61,7 +63,7 @@ pub struct ReaderConfig {
 /// A message, not decoded.
 #[derive(Clone, Debug)]
 pub struct Message {
-    /// Its place in the stream.
+    /// Its place in the split, as in [`Sequence`].
     pub sequence: u64,
     /// What it was published to.
     pub subject: Subject,
@@ -84,10 +86,12 @@ impl Message {
 /// Messages that follow the previous batch without a gap.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Ascending by sequence; may be empty when only the position moved.
+    /// Ascending by sequence; may be empty when only the position or the anchor moved.
     pub messages: Vec<Message>,
     /// The next sequence to read after this batch: the position to commit with its rows.
     pub position: Sequence,
+    /// What tells the stream from others, to be committed with the position.
+    pub anchor: Anchor,
 }
 
 /// The newest commit, and how many there were.
@@ -154,14 +158,14 @@ impl Reader {
         let config = ReaderConfig { options: Arc::new(config.options.of_split(&config.split)), ..config };
         let cancel = group.token().child_token();
         let (out, batches) = mpsc::channel(QUEUED_BATCHES);
-        let (commit, commits) = watch::channel(Commit { position: config.position, count: 0 });
+        let (commit, commits) = watch::channel(Commit { position: config.position.next, count: 0 });
         let (failure, failed) = watch::channel(None);
         let (condition, conditions) = watch::channel(Condition::begin());
         let (server, whereabouts) = watch::channel(None);
         let control = Control {
             commit: Arc::new(commit),
             checkpoint: Arc::new(Notify::new()),
-            gauges: Arc::new(Gauges::new(config.position)),
+            gauges: Arc::new(Gauges::new(config.position.next)),
             condition: conditions,
             failure: failed,
             stream: config.options.stream.clone(),

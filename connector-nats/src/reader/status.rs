@@ -7,11 +7,11 @@ use weir_common::ids::Sequence;
 /// How far a reader is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// The next sequence to read.
+    /// The next sequence to read. As in what follows, the incarnation of the stream is part of it.
     pub position: Sequence,
     /// Everything below is committed.
     pub committed: Sequence,
-    /// The last sequence of the stream, as far as is known.
+    /// The last place in the stream, as far as is known.
     pub stream_last: Sequence,
     /// How many messages the consumer has still to deliver, as far as is known.
     pub lag: u64,

@@ -18,11 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use weir_common::condition::SplitState;
 use weir_common::error::{Kind, chain};
-use weir_common::ids::Sequence;
+use weir_common::ids::{self, Sequence};
+use weir_common::position::{Anchor, Position};
 use weir_common::rpc;
 
 use super::build::{Known, Live, Outcome, Standing};
 use super::condition::{self, Condition, Trouble};
+use super::fetch::see;
 use super::floor::Floor;
 use super::intake::{Arrival, understand};
 use super::outage::{DENIAL_MS, Outage, Spacing};
@@ -33,6 +35,7 @@ use crate::api::Api;
 use crate::connect::{self, Connection, Link};
 use crate::delivery::{Action, Delivery, Event, Incarnation, Millis, Pace, Reason, Token, Verdict};
 use crate::error::Error;
+use crate::identity::judge;
 use crate::reply::Delivered;
 use looking::Looked;
 
@@ -43,6 +46,8 @@ const BATCH_BYTES: usize = 4 << 20;
 /// So long after the consumer was made and the guard was seen it is kept: a reader of an older term, whose end it has not heard
 /// of, may delete the consumer once more. Meta takes a node for lost, and a node takes meta for lost, in a third of the time.
 const GUARD_KEPT_MS: Millis = 10_000;
+/// How often it is looked whether the stream that is read is still the same.
+const IDENTIFY_MS: Millis = 5_000;
 /// How often the task looks around when nothing happens.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// Options that cannot be used are tried again this often.
@@ -75,8 +80,12 @@ pub(super) struct Task {
     link: watch::Receiver<Link>,
     /// The link when last looked at.
     seen: Link,
+    /// Which of the streams of the name is read. The machine knows places in that one only.
+    stream_incarnation: ids::Incarnation,
     delivery: Delivery,
     known: Known,
+    /// The anchor of the newest batch.
+    told: Anchor,
     /// The consumer being read; present only while the machine reads.
     live: Option<Live>,
     attempting: Option<BoxFuture<'static, Attempted>>,
@@ -104,6 +113,11 @@ pub(super) struct Task {
     outage: Outage,
     /// Why the newest attempt to build the consumer failed, while reading stands still.
     obstacle: Option<Trouble>,
+    /// Since when the stream has ended before the position, as far as it was looked at.
+    short_since: Option<Millis>,
+    /// A look at the stream under way, and when the newest one began.
+    identifying: Option<BoxFuture<'static, Identified>>,
+    identified_at: Millis,
     denials: Spacing,
     /// Why the consumer was last built, retries aside.
     reason: Reason,
@@ -119,6 +133,9 @@ enum Question {
     Requested(u64),
 }
 
+/// What a look at the stream showed: of which consumer, and whether the stream seems to be another one.
+type Identified = (Incarnation, bool);
+
 /// What woke the task.
 enum Woken {
     Link,
@@ -127,6 +144,7 @@ enum Woken {
     Answered(Incarnation, Question, Standing),
     Released(Option<Vec<String>>),
     Looked(Box<Looked>),
+    Identified(Identified),
     Queued,
     Arrived(Option<async_nats::Message>),
     Acks,
@@ -148,8 +166,10 @@ impl Task {
             link: connection.link,
             api,
             seen: Link::default(),
-            delivery: Delivery::new(config.position, PACE),
-            known: Known::stored(config.stream_created.clone()),
+            stream_incarnation: config.position.next.incarnation(),
+            delivery: Delivery::new(in_stream(config.position), PACE),
+            known: Known::default(),
+            told: config.position.anchor,
             live: None,
             attempting: None,
             asking: None,
@@ -166,6 +186,9 @@ impl Task {
             throttle: Throttle::new(config.options.consumer.rate_limit),
             outage: Outage::new(),
             obstacle: None,
+            short_since: None,
+            identifying: None,
+            identified_at: 0,
             denials: Spacing::new(DENIAL_MS),
             reason: Reason::Start,
             status: Status::default(),
@@ -180,11 +203,13 @@ impl Task {
         self.publish_condition();
         self.look_at_link().await;
         loop {
+            self.identify();
             match self.wait().await {
                 Woken::Stop => break,
                 Woken::Link => self.look_at_link().await,
                 Woken::Commit => {
-                    let position = self.handles.commits.borrow_and_update().position;
+                    let committed = self.handles.commits.borrow_and_update().position;
+                    let position = self.committed_of(committed);
                     self.apply(Event::Committed { position }).await;
                     self.release_guards();
                 }
@@ -201,12 +226,19 @@ impl Task {
                     self.looking = None;
                     self.looked(*looked);
                 }
+                Woken::Identified((incarnation, another)) => {
+                    self.identifying = None;
+                    if another {
+                        self.apply(Event::Suspect { incarnation, reason: Reason::Parted }).await;
+                    }
+                }
                 Woken::Queued => {}
                 Woken::Arrived(first) => self.burst(first).await,
                 Woken::Acks => self.send_acks().await,
                 Woken::Tick => {
                     let listening = self.is_listening(self.now());
                     self.apply(Event::Tick { listening }).await;
+                    self.tell_anchor();
                     self.warn_of_trouble();
                 }
             }
@@ -235,6 +267,7 @@ impl Task {
             }
             left = maybe(&mut self.releasing) => Woken::Released(left),
             looked = maybe(&mut self.looking) => Woken::Looked(Box::new(looked)),
+            identified = maybe(&mut self.identifying) => Woken::Identified(identified),
             permit = self.handles.out.reserve(), if self.pending.is_some() => match (permit, self.pending.take()) {
                 (Ok(permit), Some(batch)) => {
                     permit.send(batch);
@@ -246,6 +279,21 @@ impl Task {
             () = ready(()), if acks_due => Woken::Acks,
             () = tokio::time::sleep_until(wake_at) => Woken::Tick,
         }
+    }
+
+    /// Looks at the stream now and then: where its leader lost what it had while the connection lasted, nothing else shows it.
+    fn identify(&mut self) {
+        let now = self.now();
+        let Some(live) =
+            self.live.as_ref().filter(|_| self.identifying.is_none() && now >= self.identified_at + IDENTIFY_MS)
+        else {
+            return;
+        };
+        self.identified_at = now;
+        let (incarnation, api, stream) = (live.incarnation, self.api.clone(), self.config.options.stream.clone());
+        let read = Position { next: self.delivery.position(), anchor: self.delivery.anchor() };
+        let judged = async move { (incarnation, seems_another(&api, &stream, read).await) };
+        self.identifying = Some(judged.boxed());
     }
 
     /// Whether arrivals are taken.
@@ -281,6 +329,7 @@ impl Task {
         let mut batch = Vec::new();
         let mut bytes = 0;
         let before = self.delivery.position();
+        let incarnation = self.stream_incarnation;
         let mut next = Some(first);
         while let Some(arrived) = next {
             match arrived {
@@ -299,10 +348,36 @@ impl Task {
         self.throttle.spend(now, bytes as u64);
         let position = self.delivery.position();
         if position != before {
-            self.pending = Some(Batch { messages: batch, position });
+            let anchor = self.delivery.anchor();
+            self.told = anchor;
+            let position = Sequence::new(incarnation, position.0);
+            self.pending = Some(Batch { messages: batch, position, anchor });
         }
         self.apply(Event::Drained).await;
         self.send_acks().await;
+    }
+
+    /// A place in the stream that is read, as others know it.
+    pub(super) fn place(&self, in_stream: Sequence) -> Sequence {
+        Sequence::new(self.stream_incarnation, in_stream.0)
+    }
+
+    /// What a commit says of the stream that is read; one of an earlier stream says nothing of it.
+    pub(super) fn committed_of(&self, committed: Sequence) -> Sequence {
+        match committed.incarnation() == self.stream_incarnation {
+            true => Sequence(committed.in_stream()),
+            false => self.delivery.committed(),
+        }
+    }
+
+    /// Hands the anchor out, if it is news that no message brought: it is committed with the position.
+    pub(super) fn tell_anchor(&mut self) {
+        let (position, anchor) = (self.place(self.delivery.position()), self.delivery.anchor());
+        if anchor != self.told {
+            self.told = anchor;
+            let batch = self.pending.get_or_insert_with(|| Batch { messages: Vec::new(), position, anchor });
+            (batch.position, batch.anchor) = (position, anchor);
+        }
     }
 
     /// One arrival; its bytes if it was a message.
@@ -331,7 +406,8 @@ impl Task {
                 self.arrived_at = now;
                 if live.selection.as_ref().is_none_or(|selection| selection.admits(&message.subject)) {
                     let async_nats::Message { subject, payload, headers, length, .. } = message;
-                    let Delivered { stream_seq: sequence, stored_ns, .. } = delivered;
+                    let Delivered { stream_seq, stored_ns, .. } = delivered;
+                    let sequence = Sequence::new(self.stream_incarnation, stream_seq).0;
                     let headers = headers.map(Box::new);
                     batch.push(Message { sequence, subject, stored_ns, headers, payload });
                     return length;
@@ -361,6 +437,7 @@ impl Task {
             self.unconfirmed = None;
             self.releasing = None;
             self.looking = None;
+            self.identifying = None;
             self.ailment = None;
             self.acks.clear();
         }
@@ -490,9 +567,10 @@ impl Task {
 
     fn publish_status(&mut self) {
         let counters = self.delivery.counters();
-        self.status.position = self.delivery.position();
-        self.status.committed = self.delivery.committed();
-        self.status.stream_last = self.status.stream_last.max(Sequence(self.status.position.0.saturating_sub(1)));
+        self.status.position = self.place(self.delivery.position());
+        self.status.committed = self.place(self.delivery.committed());
+        let read = Sequence(self.delivery.position().0.saturating_sub(1));
+        self.status.stream_last = self.status.stream_last.max(read);
         self.status.reading = self.delivery.is_reading();
         self.status.delivered = self.delivery.delivered();
         self.status.redelivered = counters.redelivered;
@@ -517,6 +595,18 @@ async fn usable(config: &ReaderConfig, handles: &Handles) -> Connection {
         condition::publish(&handles.condition, Some(Trouble { state: SplitState::Stalled, error }));
         tokio::time::sleep(UNUSABLE_PAUSE).await;
     }
+}
+
+/// What a position says to who knows of one stream only.
+fn in_stream(Position { next, anchor }: Position) -> Position {
+    Position { next: Sequence(next.in_stream()), anchor }
+}
+
+/// Whether a stream seems to be another one than was read. If the server does not say it does not.
+async fn seems_another(api: &Api, stream: &str, read: Position) -> bool {
+    let Ok(info) = api.stream_info(stream).await else { return false };
+    let seen = see(api, stream, &info, &read.anchor).await;
+    seen.is_ok_and(|seen| judge(read.anchor, read.next, &seen).is_err())
 }
 
 /// The outcome of a future that may not be there.

@@ -26,6 +26,7 @@ mod cut_connections;
 mod dead_letters;
 mod demo;
 mod fencing;
+mod identity;
 mod keyed;
 mod nats_cluster;
 mod object_store;

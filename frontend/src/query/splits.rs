@@ -64,6 +64,7 @@ pub(super) fn table(catalog: &Arc<Catalog>) -> Result<StreamingTable> {
         ("rebuilds", &number),
         ("bad_records", &number),
         ("lost_messages", &number),
+        ("incarnation", &number),
     ];
     let schema = Arc::new(Schema::new(fields.map(|(name, ty)| ty.field(name)).to_vec()));
     let splits = Splits { catalog: Arc::clone(catalog), schema: Arc::clone(&schema) };
@@ -144,6 +145,7 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
         number(&|split| Some(split.rebuilds)),
         number(&|split| Some(split.bad_records)),
         number(&|split| Some(split.lost_messages)),
+        number(&|split| Some(split.incarnation.into())),
     ];
     Ok(RecordBatch::try_new(schema, columns)?)
 }

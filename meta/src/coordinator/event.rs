@@ -7,7 +7,8 @@ use std::time::Duration;
 use uuid::Uuid;
 use weir_common::catalog::Table;
 use weir_common::head::Head;
-use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::position::Position;
 
 use super::placement::{AssignedSplit, Placement};
 use super::positions::{Chunk, Positions};
@@ -102,7 +103,7 @@ pub struct Report {
     /// The checkpoint of each of its slots.
     pub checkpoints: Vec<(SlotId, Uuid)>,
     /// The positions that moved.
-    pub positions: Vec<(TableSplit, Sequence)>,
+    pub positions: Vec<(TableSplit, Position)>,
 }
 
 /// What the coordinator wants done.

@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weir_common::catalog::Table;
+use weir_common::catalog::{SplitStart, Table};
 use weir_common::head::Head;
-use weir_common::ids::{NodeId, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::ids::{NodeId, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::position::Position;
 
 use super::Positions;
 
@@ -46,8 +47,8 @@ pub struct AssignedSplit {
     pub split: TableSplit,
     /// The slot whose actor reads it.
     pub slot: SlotId,
-    /// The next sequence to read.
-    pub sequence: Sequence,
+    /// Where reading begins.
+    pub position: Position,
 }
 
 /// Everything a term runs, and where.
@@ -105,13 +106,13 @@ impl Placement {
         let splits = if table.runs(other) { table.splits.as_slice() } else { &[] };
         for start in splits {
             let split = TableSplit { table: table.id, split: start.split.clone() };
-            let sequence = positions.get(&split).unwrap_or(start.sequence);
+            let position = begins(start, positions.get(&split));
             let shares = |reader: &&AssignedSplit| {
                 let read = other(reader.split.table).map(Table::read);
                 reader.split.split == start.split && read == Some(table.read())
             };
             let slot = self.splits.iter().find(shares).map_or_else(|| self.idlest(), |reader| reader.slot);
-            let assigned = AssignedSplit { split, slot, sequence };
+            let assigned = AssignedSplit { split, slot, position };
             self.splits.push(assigned.clone());
             added.push(assigned);
         }
@@ -147,6 +148,15 @@ impl Placement {
         let load = |slot: &Slot| self.splits.iter().filter(|assigned| assigned.slot == slot.id).count();
         self.slots.iter().min_by_key(|slot| (load(slot), slot.id)).expect("a placement has slots").id
     }
+}
+
+/// Where reading of a split begins: at what is committed, of the stream that it was created of if no anchor was committed with it.
+fn begins(start: &SplitStart, committed: Option<Position>) -> Position {
+    let Some(mut position) = committed else { return start.position() };
+    if position.anchor.created_ns == 0 {
+        position.anchor.created_ns = start.position().anchor.created_ns;
+    }
+    position
 }
 
 /// The owners of slots 0, 1, 2, …: a slot of each node in turn while it has any left.

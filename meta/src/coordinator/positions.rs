@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit, TermId};
+use weir_common::position::{Anchor, Position};
 
 /// The most bytes in a chunk: well below etcd's request limit of 1.5 MiB.
 pub const CHUNK_BYTES_MAX: usize = 512 * 1024;
@@ -13,7 +15,7 @@ pub const CHUNK_BYTES_MAX: usize = 512 * 1024;
 /// Every committed position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Positions {
-    by_split: BTreeMap<TableSplit, Sequence>,
+    by_split: BTreeMap<TableSplit, Position>,
     chunks: Vec<Chunk>,
 }
 
@@ -22,7 +24,7 @@ pub struct Positions {
 pub struct Chunk {
     /// Its key, relative to the cluster's prefix.
     pub key: String,
-    /// JSON: an array of `[table, split, sequence]`.
+    /// JSON: an array of `[table, split, sequence, anchor]`; before anchors were kept, `[table, split, sequence]`.
     pub content: Vec<u8>,
 }
 
@@ -43,17 +45,15 @@ impl Positions {
     pub fn from_chunks(chunks: Vec<Chunk>) -> Result<Positions, CorruptChunk> {
         let mut by_split = BTreeMap::new();
         for chunk in &chunks {
-            let entries: Vec<(u32, String, u64)> = serde_json::from_slice(&chunk.content)
+            let entries: Vec<Entry> = serde_json::from_slice(&chunk.content)
                 .map_err(|source| CorruptChunk { key: chunk.key.clone(), source })?;
-            for (table, split, sequence) in entries {
-                by_split.insert(TableSplit { table: TableId(table), split: SplitId(split) }, Sequence(sequence));
-            }
+            by_split.extend(entries.into_iter().map(Entry::read));
         }
         Ok(Positions { by_split, chunks })
     }
 
     /// The position of a split, if one was ever committed.
-    pub fn get(&self, split: &TableSplit) -> Option<Sequence> {
+    pub fn get(&self, split: &TableSplit) -> Option<Position> {
         self.by_split.get(split).copied()
     }
 
@@ -71,13 +71,16 @@ impl Positions {
         &self,
         term: TermId,
         epoch: Epoch,
-        moved: impl IntoIterator<Item = (TableSplit, Sequence)>,
+        moved: impl IntoIterator<Item = (TableSplit, Position)>,
         keep: impl Fn(&TableSplit) -> bool,
     ) -> Positions {
         let mut by_split = self.by_split.clone();
-        for (split, sequence) in moved {
-            let before = by_split.insert(split.clone(), sequence);
-            assert!(before.is_none_or(|before| before <= sequence), "the position of {split} moved backwards");
+        for (split, position) in moved {
+            let before = by_split.insert(split.clone(), position);
+            assert!(
+                before.is_none_or(|before| before.next <= position.next),
+                "the position of {split} moved backwards"
+            );
         }
         by_split.retain(|split, _| keep(split));
         if by_split == self.by_split {
@@ -100,11 +103,32 @@ impl Positions {
     }
 }
 
-fn cut(by_split: &BTreeMap<TableSplit, Sequence>) -> Vec<Vec<u8>> {
+/// A stored position.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    Anchored(u32, String, u64, Anchor),
+    /// As they were stored before anchors were kept.
+    Bare(u32, String, u64),
+}
+
+impl Entry {
+    fn read(self) -> (TableSplit, Position) {
+        let (table, split, sequence, anchor) = match self {
+            Entry::Anchored(table, split, sequence, anchor) => (table, split, sequence, anchor),
+            Entry::Bare(table, split, sequence) => (table, split, sequence, Anchor::default()),
+        };
+        let split = TableSplit { table: TableId(table), split: SplitId(split) };
+        (split, Position { next: Sequence(sequence), anchor })
+    }
+}
+
+fn cut(by_split: &BTreeMap<TableSplit, Position>) -> Vec<Vec<u8>> {
     let mut chunks: Vec<Vec<u8>> = Vec::new();
     let mut open: Vec<u8> = Vec::new();
-    for (split, sequence) in by_split {
-        let entry = serde_json::to_vec(&(split.table.0, &split.split.0, sequence.0)).expect("numbers and a string");
+    for (split, Position { next, anchor }) in by_split {
+        let entry = Entry::Anchored(split.table.0, split.split.0.clone(), next.0, *anchor);
+        let entry = serde_json::to_vec(&entry).expect("numbers and a string");
         if !open.is_empty() && open.len() + entry.len() + 2 > CHUNK_BYTES_MAX {
             open.push(b']');
             chunks.push(std::mem::take(&mut open));
@@ -127,9 +151,25 @@ mod tests {
         TableSplit { table: TableId(table), split: SplitId(format!("a-stream-with-a-long-name-{number:08}")) }
     }
 
+    fn at(sequence: u64) -> Position {
+        let mut position = Position::from(Sequence(sequence));
+        position.anchor.read(sequence, sequence);
+        position
+    }
+
+    #[test]
+    fn positions_that_were_stored_without_an_anchor_are_read() {
+        let chunk = Chunk { key: "k".to_owned(), content: br#"[[1,"s",5],[2,"s",6,[1,5,3,4,false]]]"#.to_vec() };
+        let positions = Positions::from_chunks(vec![chunk]).expect("both forms are read");
+        let get = |table| positions.get(&TableSplit { table: TableId(table), split: SplitId("s".to_owned()) });
+        assert_eq!(get(1), Some(Position::from(Sequence(5))));
+        let anchor = Anchor { created_ns: 1, sequence: 5, stored_ns: 3, newest_ns: 4, parted: false };
+        assert_eq!(get(2), Some(Position { next: Sequence(6), anchor }));
+    }
+
     #[test]
     fn chunks_are_bounded_and_read_back() {
-        let moved = (0..30_000).map(|number| (split(1, number), Sequence(u64::from(number))));
+        let moved = (0..30_000).map(|number| (split(1, number), at(u64::from(number))));
         let positions = Positions::default().advance(TermId::default(), Epoch(1), moved, |_| true);
         assert!(positions.chunks.len() > 1);
         assert!(positions.chunks.iter().all(|chunk| chunk.content.len() <= CHUNK_BYTES_MAX));
@@ -138,9 +178,9 @@ mod tests {
 
     #[test]
     fn unchanged_chunks_keep_their_keys() {
-        let moved = (0..30_000).map(|number| (split(1, number), Sequence(1_000_000)));
+        let moved = (0..30_000).map(|number| (split(1, number), at(1_000_000)));
         let before = Positions::default().advance(TermId::default(), Epoch(1), moved, |_| true);
-        let after = before.advance(TermId::default(), Epoch(2), [(split(1, 29_999), Sequence(2_000_000))], |_| true);
+        let after = before.advance(TermId::default(), Epoch(2), [(split(1, 29_999), at(2_000_000))], |_| true);
         let missing = after.chunks_missing_in(&before);
         assert_eq!(missing.len(), 1);
         assert!(missing[0].key.starts_with("pos/0-0000000000000000/2/"));
@@ -148,17 +188,17 @@ mod tests {
 
     #[test]
     fn dropped_tables_leave_no_position() {
-        let moved = [(split(1, 0), Sequence(5)), (split(2, 0), Sequence(6))];
+        let moved = [(split(1, 0), at(5)), (split(2, 0), at(6))];
         let before = Positions::default().advance(TermId::default(), Epoch(1), moved, |_| true);
         let after = before.advance(TermId::default(), Epoch(2), [], |split| split.table != TableId(1));
         assert_eq!(after.get(&split(1, 0)), None);
-        assert_eq!(after.get(&split(2, 0)), Some(Sequence(6)));
+        assert_eq!(after.get(&split(2, 0)), Some(at(6)));
     }
 
     #[test]
     #[should_panic(expected = "moved backwards")]
     fn a_position_never_moves_backwards() {
-        let before = Positions::default().advance(TermId::default(), Epoch(1), [(split(1, 0), Sequence(5))], |_| true);
-        before.advance(TermId::default(), Epoch(2), [(split(1, 0), Sequence(4))], |_| true);
+        let before = Positions::default().advance(TermId::default(), Epoch(1), [(split(1, 0), at(5))], |_| true);
+        before.advance(TermId::default(), Epoch(2), [(split(1, 0), at(4))], |_| true);
     }
 }

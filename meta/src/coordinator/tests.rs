@@ -88,7 +88,7 @@ impl Script {
             term: self.term,
             epoch: Epoch(epoch),
             checkpoints: placement.slots_of(&id).map(|slot| (slot.id, checkpoint)).collect(),
-            positions: placement.splits_of(&id).map(|split| (split.split.clone(), Sequence(position))).collect(),
+            positions: placement.splits_of(&id).map(|split| (split.split.clone(), Sequence(position).into())).collect(),
         };
         self.says(Event::EpochReported(id, report))
     }
@@ -159,7 +159,7 @@ fn line(action: &Action) -> String {
         Action::Forget(chunks) => format!("forget {} chunks", chunks.len()),
         Action::StartTerm { node, term, placement, .. } => {
             let slots = placement.slots_of(node).map(|slot| format!(" {}={}", slot.id, slot.vnodes));
-            let splits = placement.splits_of(node).map(|split| format!(" {}@{}", split.split, split.sequence));
+            let splits = placement.splits_of(node).map(|split| format!(" {}@{}", split.split, split.position.next));
             format!("start term {} on {node}:{}", term.term, slots.chain(splits).collect::<String>())
         }
         Action::StopTerm(node, term) => format!("stop term {} on {node}", term.term),
@@ -348,6 +348,6 @@ fn an_old_terms_words_have_no_effect() {
     assert!(script.says(Event::JobFailed(old, TableId(1), "late".to_owned())).is_empty());
     let checkpoints = vec![(script.placement.slots[0].id, Uuid::nil())];
     let split = TableSplit { table: TableId(1), split: SplitId("S".to_owned()) };
-    let report = Report { term: old, epoch: Epoch(2), checkpoints, positions: vec![(split, Sequence(99))] };
+    let report = Report { term: old, epoch: Epoch(2), checkpoints, positions: vec![(split, Sequence(99).into())] };
     assert!(script.says(Event::EpochReported(node("a"), report)).is_empty());
 }

@@ -18,7 +18,10 @@ pub(super) struct Setting {
 /// What can happen.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    Publish { messages: u8, gap: u8 },
+    Publish {
+        messages: u8,
+        gap: u8,
+    },
     Poison,
     Deliver(u8),
     Receive(u8),
@@ -28,18 +31,38 @@ pub(super) enum Step {
     DeleteConsumer,
     ReplaceConsumer,
     Unpin,
-    Reset { part: u8, steal: bool },
+    Reset {
+        part: u8,
+        steal: bool,
+    },
+    /// To a part of the sequences that there are.
+    GoBack {
+        part: u8,
+        restore: bool,
+    },
+    CreateAnew,
     Disconnect,
     Connect,
     CompleteBuild,
-    FailBuild { after: u8 },
-    Kill { after: u8 },
+    FailBuild {
+        after: u8,
+    },
+    Kill {
+        after: u8,
+    },
     ReleaseGuard,
     Answer,
-    Commit { part: u8, told: bool },
+    Commit {
+        part: u8,
+        told: bool,
+    },
     Acknowledge(u8),
-    LoseAcks { disconnect: bool },
-    Expire { says: bool },
+    LoseAcks {
+        disconnect: bool,
+    },
+    Expire {
+        says: bool,
+    },
     Refuse,
     Heartbeat,
     Suspect,
@@ -76,6 +99,12 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Suspect),
         6 => (1..4000_u16).prop_map(Step::Wait),
     ]
+}
+
+/// Any of it, and the stream may become another one.
+pub(super) fn step_of_streams() -> impl Strategy<Value = Step> {
+    let back = (any::<u8>(), any::<bool>()).prop_map(|(part, restore)| Step::GoBack { part, restore });
+    prop_oneof![60 => step(), 2 => back, 1 => Just(Step::CreateAnew)]
 }
 
 /// Any way to read a stream of this retention.

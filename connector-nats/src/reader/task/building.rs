@@ -6,8 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 use tracing::{info, warn};
+use weir_common::condition::SplitState;
 use weir_common::error::chain;
-use weir_common::ids::Sequence;
+use weir_common::ids::{self, Sequence};
+use weir_common::position::{Anchor, Position};
 
 use super::super::build::{Attempt, Gap, Live, Outcome};
 use super::super::condition::Trouble;
@@ -15,17 +17,20 @@ use super::super::fetch::Fetched;
 use super::super::floor::Floor;
 use super::super::{Batch, Message};
 use super::{Attempted, Task};
-use crate::delivery::{Event, Incarnation};
+use crate::delivery::{Event, Incarnation, Millis};
 use crate::error::Error;
 use crate::headers;
-use crate::options::OnGap;
+use crate::options::{OnGap, OnNewStream};
+
+/// A stream that ends before the position for so long is another one: no leader takes longer to catch up.
+const SHORT_MS: Millis = 10_000;
 
 impl Task {
     /// Begins to build the consumer, with the read and the committed position.
     pub(super) async fn attempt(
         &mut self,
         incarnation: Incarnation,
-        (position, committed): (Sequence, Sequence),
+        (position, committed): (Position, Sequence),
         fetch: bool,
     ) {
         if let Some(void) = self.attempting.take() {
@@ -64,6 +69,7 @@ impl Task {
         }
         let (incarnation, known, result) = attempted;
         self.known = known;
+        self.note_end(&result);
         let split = &self.config.split;
         match result {
             Ok(Outcome { built, stream_last, gap }) => {
@@ -73,7 +79,7 @@ impl Task {
                     self.tell_of(gap);
                 }
                 let fetched = self.known.hand_out();
-                let position = fetched.position;
+                let position = fetched.read();
                 let event = match built {
                     Some((live, terms)) => {
                         self.announce(&live);
@@ -89,6 +95,10 @@ impl Task {
                 self.hand_out(fetched);
                 self.apply(event).await;
             }
+            Err(error) if self.begins_anew(&error) => {
+                let begins = self.known.another.take().expect("another stream was found");
+                self.begin_anew(incarnation, begins, &error).await;
+            }
             // The machine waits for this attempt for ever: reading is over.
             Err(error) if self.is_fatal(&error) => {
                 self.handles.failure.send_replace(Some(chain(&error)));
@@ -96,13 +106,18 @@ impl Task {
                 self.publish_condition();
             }
             Err(error) => {
-                let trouble = Trouble::of(error);
+                let parted = self.is_parted(&error);
+                let mut trouble = Trouble::of(error);
+                if parted {
+                    trouble.state = SplitState::Stopped;
+                }
                 let is_news = self.obstacle.as_ref().is_none_or(|before| before.error != trouble.error);
                 if is_news && let Some(suppressed) = self.outage.recovery(self.now()) {
                     info!(%split, error = trouble.error.message, suppressed, "cannot build the consumer, trying again");
                 }
                 self.obstacle = Some(trouble);
-                self.apply(Event::BuildFailed { incarnation }).await;
+                self.apply(if parted { Event::Parted { incarnation } } else { Event::BuildFailed { incarnation } })
+                    .await;
             }
         }
     }
@@ -131,19 +146,67 @@ impl Task {
     /// Whether the table is not to be read any further.
     fn is_fatal(&self, error: &Error) -> bool {
         let strict = self.config.options.on_gap == OnGap::Fail;
-        strict && matches!(error, Error::Gap { .. } | Error::StreamReplaced { .. })
+        let parted = self.config.options.on_new_stream == OnNewStream::Stop && self.is_parted(error);
+        strict && (matches!(error, Error::Gap { .. }) || parted)
+    }
+
+    /// Whether the stream is another one for good.
+    fn is_parted(&self, error: &Error) -> bool {
+        match error {
+            Error::StreamReplaced { certain, .. } => {
+                *certain || self.short_since.is_some_and(|since| self.now() >= since + SHORT_MS)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether another stream is read from now on.
+    fn begins_anew(&self, error: &Error) -> bool {
+        self.config.options.on_new_stream == OnNewStream::Read
+            && !self.config.follows
+            && self.is_parted(error)
+            && self.known.another.is_some()
+            && self.stream_incarnation < ids::Incarnation::MAX
+    }
+
+    /// Begins with another stream, whose rows come beside those of the one before.
+    async fn begin_anew(&mut self, incarnation: Incarnation, begins: Position, error: &Error) {
+        self.known = std::mem::take(&mut self.known).of_another();
+        self.short_since = None;
+        self.stream_incarnation.0 += 1;
+        let (split, stream, position) = (&self.config.split, self.stream_incarnation, begins.next);
+        info!(%split, error = chain(error), incarnation = %stream, %position, "reading another stream from its first message");
+        self.status.stream_last = Sequence(0);
+        self.apply(Event::Renewed { incarnation, position: begins }).await;
+        // Before anything of it: whoever reads learns that it begins.
+        self.told = Anchor::default();
+        self.tell_anchor();
+    }
+
+    /// Remembers since when the stream has ended before the position.
+    fn note_end(&mut self, result: &Result<Outcome, Error>) {
+        match result {
+            Err(Error::StreamReplaced { certain: false, .. }) => {
+                self.short_since.get_or_insert(self.now());
+            }
+            // Does not say.
+            Err(_) => {}
+            Ok(_) => self.short_since = None,
+        }
     }
 
     /// Puts what was fetched, and the position above it, behind what was read before.
     fn hand_out(&mut self, fetched: Fetched) {
-        let Fetched { messages, position, .. } = fetched;
+        let Fetched { messages, position, anchor, .. } = fetched;
         if position == self.delivery.position() {
             return;
         }
+        let (incarnation, position) = (self.stream_incarnation, self.place(position));
         let (split, count) = (&self.config.split, messages.len());
         info!(%split, %position, count, "fetched messages one by one, because the connection breaks over them");
-        let batch = self.pending.get_or_insert_with(|| Batch { messages: Vec::new(), position });
-        batch.position = position;
+        let batch = self.pending.get_or_insert_with(|| Batch { messages: Vec::new(), position, anchor });
+        (batch.position, batch.anchor) = (position, anchor);
+        self.told = anchor;
         let headers_only = self.config.options.consumer.headers_only;
         batch.messages.extend(messages.into_iter().map(|stored| {
             let (headers, payload) = match headers_only {
@@ -151,7 +214,7 @@ impl Task {
                 false => (headers::read(&stored.headers), stored.payload.into()),
             };
             Message {
-                sequence: stored.sequence,
+                sequence: Sequence::new(incarnation, stored.sequence).0,
                 subject: stored.subject.into(),
                 stored_ns: stored.stored_ns,
                 headers: headers.map(Box::new),

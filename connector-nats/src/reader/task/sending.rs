@@ -54,7 +54,7 @@ impl Task {
         if !self.link.borrow().connected {
             return;
         }
-        let position = self.handles.commits.borrow().position;
+        let position = self.committed_of(self.handles.commits.borrow().position);
         self.delivery.apply(self.now(), Event::Committed { position }, &mut self.actions);
         let mut acks = std::mem::take(&mut self.acks);
         self.delivery.take_acks(usize::MAX, &mut acks);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_common::ids::{Sequence, SplitId};
+use weir_common::position::Position;
 use weir_common::task::Group;
 use weir_connector_nats::{Options, Preflight, Reader, ReaderConfig, preflight};
 
@@ -25,31 +26,37 @@ impl Table {
     /// Preflight, then a reader at the position it resolved.
     pub(crate) async fn create(options: &Arc<Options>) -> Table {
         let Preflight { splits, .. } = preflight(options, OWNER).await.expect("the table can be created");
-        Table::of(options, splits[0].sequence, splits[0].stream_created.clone())
+        Table::of(options, splits[0].position())
     }
 
     /// A reader at a position.
     pub(crate) fn resume(options: &Arc<Options>, position: Sequence) -> Table {
-        Table::of(options, position, None)
+        Table::of(options, position.into())
     }
 
-    fn of(options: &Arc<Options>, position: Sequence, stream_created: Option<String>) -> Table {
+    fn of(options: &Arc<Options>, position: Position) -> Table {
         let group = Group::default();
         let config = ReaderConfig {
             options: Arc::clone(options),
             split: SplitId(options.stream.clone()),
             position,
-            stream_created,
             stored: true,
+            follows: false,
             owner: OWNER.to_owned(),
         };
         let reader = Reader::spawn(config, &group);
-        Table { reader, group, rows: Vec::new(), sequences: Vec::new(), position }
+        Table { reader, group, rows: Vec::new(), sequences: Vec::new(), position: position.next }
     }
 
     /// One batch; checks that it follows the one before. Cancel safe.
     pub(crate) async fn read_batch(&mut self) {
-        let batch = tokio::time::timeout(DEADLINE, self.reader.next()).await.expect("a batch comes");
+        let batch = loop {
+            let batch = tokio::time::timeout(DEADLINE, self.reader.next()).await.expect("a batch comes");
+            // Some bring an anchor only.
+            if batch.position != self.position || !batch.messages.is_empty() {
+                break batch;
+            }
+        };
         for message in &batch.messages {
             let last = self.sequences.last().copied().unwrap_or(0);
             assert!(message.sequence > last && message.sequence >= self.position.0, "{last} then {}", message.sequence);

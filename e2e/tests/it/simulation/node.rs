@@ -7,6 +7,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 use weir_common::catalog::Table;
 use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, TableSplit, TermId, VnodeRange};
+use weir_common::position::Position;
 use weir_compute::node::plan::{Barrier, Mutation, Plan, Route, SplitPlan};
 use weir_compute::node::state::{Action, Event, Message, Node, SlotEpoch};
 use weir_compute::seal::{Change, Sealer};
@@ -47,7 +48,7 @@ pub(super) type Exchange = BTreeMap<(TermId, SlotId, TableSplit), VecDeque<Item>
 /// What an actor writes to a slot.
 pub(super) enum Item {
     Write(Write),
-    Barrier(Epoch, Sequence),
+    Barrier(Epoch, Position),
 }
 
 /// A row, and the message that it was read from.
@@ -201,7 +202,7 @@ impl Process {
         if (prefer_barrier || actor.position > streams[&split].last)
             && let Some((epoch, last)) = actor.barriers.pop_front()
         {
-            let position = Sequence(actor.position);
+            let position = Position::from(Sequence(actor.position));
             actor.delivered.push_back((epoch, actor.position));
             actor.epoch = epoch.next();
             if last {
@@ -320,7 +321,7 @@ impl Term {
         let actor = Actor {
             slot: split.slot,
             table: Arc::clone(table),
-            position: split.sequence.0,
+            position: split.position.next.0,
             epoch: epoch.next(),
             barriers: VecDeque::new(),
             delivered: VecDeque::new(),

@@ -14,6 +14,7 @@ use weir_compute::node::plan as compute;
 use weir_compute::node::state::{Event as NodeEvent, Message};
 use weir_meta::coordinator::event::{Action, Event, Mutation, Outcome, Report, Time, Waiter};
 use weir_meta::coordinator::placement::AssignedSplit;
+use weir_meta::coordinator::positions::Positions;
 use weir_meta::coordinator::state::{Config, Coordinator};
 
 use super::model::{Client, Databases, MetaStore, Rows, Stream, key_of};
@@ -183,7 +184,7 @@ impl World {
         let runs =
             |split: &TableSplit| self.tables.get(&split.table).is_some_and(|table| table.state == JobState::Running);
         self.streams.iter().filter(|(split, _)| runs(split)).all(|(split, stream)| {
-            let committed = durable.positions.get(split).unwrap_or(Sequence(stream.first));
+            let committed = next(&durable.positions, split, stream);
             committed.0 == stream.last + 1 && stream.acknowledged == committed
         })
     }
@@ -446,7 +447,7 @@ impl World {
         for (split, position) in acknowledged {
             if self.tables.contains_key(&split.table) {
                 let stream = self.streams.get_mut(&split).expect("a stream");
-                let bound = committed.get(&split).unwrap_or(Sequence(stream.first));
+                let bound = next(&committed, &split, stream);
                 assert!(position <= bound.0, "{split} acknowledged below {position}, committed is {bound}");
                 stream.acknowledged = stream.acknowledged.max(Sequence(position));
             }
@@ -623,7 +624,7 @@ impl World {
     fn check_committed(&self) {
         let durable = self.store.load();
         let rows = self.databases.content(&durable.head);
-        self.check_rows(&rows, |split, stream| durable.positions.get(split).unwrap_or(Sequence(stream.first)).0);
+        self.check_rows(&rows, |split, stream| next(&durable.positions, split, stream).0);
     }
 
     /// Whoever waited for a change of a table is told when a term that knows it has committed.
@@ -678,7 +679,7 @@ impl World {
         self.statistics.reads += 1;
         let durable = self.store.load();
         assert_eq!(durable.head.epoch, serving.epoch, "a statement reads the newest committed epoch");
-        self.check_rows(&rows, |split, stream| durable.positions.get(split).unwrap_or(Sequence(stream.first)).0);
+        self.check_rows(&rows, |split, stream| next(&durable.positions, split, stream).0);
     }
 }
 
@@ -689,7 +690,7 @@ struct Surroundings<'a> {
 }
 
 fn split_plan(assigned: &AssignedSplit) -> compute::SplitPlan {
-    compute::SplitPlan { split: assigned.split.clone(), slot: assigned.slot, sequence: assigned.sequence }
+    compute::SplitPlan { split: assigned.split.clone(), slot: assigned.slot, position: assigned.position }
 }
 
 fn plan(
@@ -723,4 +724,9 @@ fn plan(
         splits: placement.splits.iter().map(split_plan).collect(),
         routes: placement.slots.iter().map(route).collect(),
     }
+}
+
+/// The next sequence to read of a split.
+fn next(positions: &Positions, split: &TableSplit, stream: &Stream) -> Sequence {
+    positions.get(split).map_or(Sequence(stream.first), |position| position.next)
 }

@@ -1,0 +1,128 @@
+//! Where reading of a split goes on, and the mark by which its stream is known again.
+//!
+//! A position means something only in the stream that it was read from. Another stream may bear the same name and even the same
+//! time of creation (a store that was restored from a backup, or that lost its end), so each position is committed together with
+//! an [`Anchor`]. The connector judges by it; nobody else looks inside.
+
+use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
+use serde::{Deserialize, Serialize};
+use weir_proto as proto;
+
+use crate::ids::Sequence;
+
+/// A position of a split, and the anchor of the stream that it belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// The next sequence to read.
+    pub next: Sequence,
+    /// What tells the stream from others.
+    pub anchor: Anchor,
+}
+
+/// What tells a stream from another one of its name: when it was created, and one of the messages below the position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredAnchor", into = "StoredAnchor")]
+pub struct Anchor {
+    /// When the stream was created, in nanoseconds since 1970; 0: not known.
+    pub created_ns: u64,
+    /// The place in the stream of the newest message that was read, or was below the position when reading began; 0: there was
+    /// none.
+    pub sequence: u64,
+    /// When the server stored that message, in nanoseconds since 1970.
+    pub stored_ns: u64,
+    /// The latest time at which a message was stored that was read; [`u64::MAX`]: not known, so the anchor is still to be found.
+    pub newest_ns: u64,
+    /// Whether the stream of that name was found to be another one. The evidence may be gone later, the verdict stays.
+    pub parted: bool,
+}
+
+/// `created, sequence, stored, newest, parted`: as short as JSON allows, because there is one a split.
+type StoredAnchor = (u64, u64, u64, u64, bool);
+
+impl From<StoredAnchor> for Anchor {
+    fn from((created_ns, sequence, stored_ns, newest_ns, parted): StoredAnchor) -> Anchor {
+        Anchor { created_ns, sequence, stored_ns, newest_ns, parted }
+    }
+}
+
+impl From<Anchor> for StoredAnchor {
+    fn from(Anchor { created_ns, sequence, stored_ns, newest_ns, parted }: Anchor) -> StoredAnchor {
+        (created_ns, sequence, stored_ns, newest_ns, parted)
+    }
+}
+
+impl Default for Anchor {
+    fn default() -> Anchor {
+        Anchor { created_ns: 0, sequence: 0, stored_ns: 0, newest_ns: u64::MAX, parted: false }
+    }
+}
+
+impl Anchor {
+    /// The anchor of a stream of which only the time of its creation is known, in the server's notation.
+    pub fn created(at: Option<&str>) -> Anchor {
+        Anchor { created_ns: at.map_or(0, created_ns), ..Anchor::default() }
+    }
+
+    /// Whether a message is known that tells the stream from others, or that there was none.
+    pub fn is_found(&self) -> bool {
+        self.newest_ns != u64::MAX
+    }
+
+    /// A message was read.
+    pub fn read(&mut self, sequence: u64, stored_ns: u64) {
+        self.newest_ns = if self.is_found() { self.newest_ns.max(stored_ns) } else { stored_ns };
+        (self.sequence, self.stored_ns) = (sequence, stored_ns);
+    }
+}
+
+impl From<Sequence> for Position {
+    fn from(next: Sequence) -> Position {
+        Position { next, anchor: Anchor::default() }
+    }
+}
+
+impl From<Anchor> for proto::Anchor {
+    fn from(Anchor { created_ns, sequence, stored_ns, newest_ns, parted }: Anchor) -> proto::Anchor {
+        proto::Anchor { created_ns, sequence, stored_ns, newest_ns, parted }
+    }
+}
+
+impl From<Option<proto::Anchor>> for Anchor {
+    fn from(anchor: Option<proto::Anchor>) -> Anchor {
+        match anchor {
+            Some(proto::Anchor { created_ns, sequence, stored_ns, newest_ns, parted }) => {
+                Anchor { created_ns, sequence, stored_ns, newest_ns, parted }
+            }
+            None => Anchor::default(),
+        }
+    }
+}
+
+/// When a stream was created, in nanoseconds since 1970; 0 if the server's notation cannot be read.
+pub fn created_ns(notation: &str) -> u64 {
+    string_to_timestamp_nanos(notation).ok().and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_time_stays_when_a_clock_is_set_back() {
+        let mut anchor = Anchor::created(Some("2026-01-02T03:04:05.123456789Z"));
+        assert_eq!(anchor.created_ns, 1_767_323_045_123_456_789);
+        assert!(!anchor.is_found());
+        anchor.read(4, 1_000);
+        anchor.read(5, 900);
+        assert_eq!((anchor.sequence, anchor.stored_ns, anchor.newest_ns), (5, 900, 1_000));
+        assert!(anchor.is_found());
+    }
+
+    #[test]
+    fn the_stored_form_does_not_change() {
+        let anchor = Anchor { created_ns: 1, sequence: 2, stored_ns: 3, newest_ns: 4, parted: true };
+        let stored = serde_json::to_string(&anchor).expect("numbers");
+        assert_eq!(stored, "[1,2,3,4,true]");
+        assert_eq!(serde_json::from_str::<Anchor>(&stored).expect("just written"), anchor);
+    }
+}
