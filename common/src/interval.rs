@@ -46,6 +46,12 @@ impl Interval {
         Interval { months, days, micros: self.micros.rem_euclid(DAY) }
     }
 
+    /// How many microseconds it is long, if a day has 24 hours and a month 30 days: equal intervals are equally long.
+    pub fn length(self) -> i128 {
+        let days = i128::from(self.months) * i128::from(MONTH_DAYS) + i128::from(self.days);
+        days * i128::from(DAY) + i128::from(self.micros)
+    }
+
     /// Reads what PostgreSQL takes for an interval: amounts with units (`1 year 2 mons -3 days`), a time of day
     /// (`04:05:06.7`), years and months (`1-2`), `ago` at the end, or ISO 8601 with designators (`P1Y2M3DT4H5M6.7S`). A
     /// last number without a unit counts seconds. `None` if it is none, or too long.

@@ -10,10 +10,12 @@ mod arithmetic;
 mod arrays;
 mod bounded;
 mod casts;
+mod choose;
 mod comparable;
 mod date_part;
 mod datetime;
 mod encoding;
+mod extreme;
 mod from_char;
 mod jsonb;
 mod like;
@@ -22,9 +24,12 @@ mod numeric;
 mod quantified;
 mod quote;
 mod round;
+mod rows;
 mod series;
+mod sets;
 mod size;
 mod template;
+mod text;
 mod to_char;
 mod zone;
 
@@ -44,15 +49,20 @@ pub(crate) use bounded::bounded;
 #[cfg(test)]
 pub(crate) use casts::from_text as read_text;
 pub(crate) use casts::{Casts, Literals, bytea, scalar_from_text};
+pub(crate) use choose::{CASES, KEPT, as_case, choosing, kept_jsonb};
 pub(crate) use comparable::{comparable, has_equals, is_comparable};
 pub(crate) use date_part::Extract;
-pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators, beside_jsonb};
+pub(crate) use extreme::{extreme_aggregate, extreme_function};
+pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators, beside_jsonb, yields_jsonb};
 pub(crate) use like::LIKE_ESCAPE;
 pub(crate) use numeric::{decimal_operation, quotient};
 pub(crate) use quantified::function_of;
 pub(crate) use quote::identifier as quoted_identifier;
 pub(crate) use round::round_to_even;
+pub(crate) use rows::{AT_PRECISION, all_fields};
 pub(crate) use series::of_integers;
+pub(crate) use sets::{MEMBER_TEXTS, MEMBERS, NUMBERS, ORDINALS, list_holds_jsonb, set_function};
+pub(crate) use text::ARRAY_TO_STRING;
 
 use crate::error::Error;
 use crate::session::{SERVER_VERSION, Session, Variables};
@@ -103,6 +113,10 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     .chain(quantified::functions())
     .chain(quote::functions())
     .chain(encoding::functions())
+    .chain(choose::functions())
+    .chain(rows::functions())
+    .chain(sets::functions())
+    .chain(text::functions())
     .chain([
         ScalarUDF::from(size::SizePretty::new()),
         like::function(),

@@ -13,7 +13,7 @@ mod numeric;
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch, StringBuilder};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StringBuilder};
 use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, SchemaRef, TimeUnit};
 use pgwire::api::Type;
 use pgwire::api::portal::Format;
@@ -242,16 +242,24 @@ impl Iterator for Rows {
 /// # Errors
 /// As [`Column::new`].
 pub(crate) fn texts(array: &ArrayRef, field: &Arc<Field>) -> Result<ArrayRef, Error> {
+    if *array.data_type() == DataType::Boolean {
+        let words = array.as_boolean().iter().map(|value| value.map(|value| if value { "true" } else { "false" }));
+        return Ok(Arc::new(words.collect::<StringArray>()));
+    }
+    printed(array, field)
+}
+
+/// Each value of a column as it is printed.
+///
+/// # Errors
+/// As [`Column::new`].
+pub(crate) fn printed(array: &ArrayRef, field: &Arc<Field>) -> Result<ArrayRef, Error> {
     let column = Column::new(array, field)?;
     let mut texts = StringBuilder::with_capacity(array.len(), 0);
     let mut buffer = BytesMut::new();
     for row in 0..array.len() {
         if column.is_null(row) {
             texts.append_null();
-            continue;
-        }
-        if let Column::Bool(values) = &column {
-            texts.append_value(if values.value(row) { "true" } else { "false" });
             continue;
         }
         buffer.clear();

@@ -17,6 +17,7 @@ use datafusion::logical_expr::{
     ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
+use super::sets::SERIES;
 use crate::error::{Error, sqlstate};
 
 /// What one call may make for the rows of a batch.
@@ -36,7 +37,7 @@ const BOUNDED: &[(&str, Estimate)] = &[
     // A pattern of one letter prints seven digits at most.
     ("to_char", |args| args.sum(|row| args.bytes(1, row).saturating_mul(8))),
     ("range", |args| args.sum(|row| args.steps(row))),
-    ("generate_series", |args| args.sum(|row| args.steps(row))),
+    (SERIES, |args| args.sum(|row| args.steps(row))),
     ("array_repeat", |args| args.sum(|row| args.bytes(0, row).max(8).saturating_mul(args.count(1, row)))),
     ("array_resize", |args| args.sum(|row| args.count(1, row).saturating_mul(8))),
 ];

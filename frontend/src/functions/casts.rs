@@ -3,6 +3,7 @@
 //! * To text: what PostgreSQL prints, where Arrow has a format of its own.
 //! * From text to numeric, interval, date, time, timestamps, bytea and arrays: what PostgreSQL reads.
 //! * From floating-point numbers to numeric: the digits that the number was most likely written with.
+//! * From numeric to floating-point numbers: the nearest one.
 //! * From numeric and floating-point numbers to integers: rounded, where Arrow cuts off.
 //!
 //! They take the place of DataFusion's casts once types are known, of those that were written and of those that coercion
@@ -17,8 +18,8 @@ use datafusion::arrow::array::{
 use datafusion::arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use datafusion::arrow::compute::{CastOptions, cast, cast_with_options};
 use datafusion::arrow::datatypes::{
-    DataType, Date32Type, Decimal256Type, Field, FieldRef, Float64Type, IntervalMonthDayNanoType, IntervalUnit,
-    Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
+    DataType, Date32Type, Decimal256Type, Field, FieldRef, Float32Type, Float64Type, IntervalMonthDayNanoType,
+    IntervalUnit, Time64MicrosecondType, TimeUnit, TimestampMicrosecondType,
 };
 use datafusion::common::DFSchema;
 use datafusion::common::tree_node::Transformed;
@@ -32,6 +33,7 @@ use datafusion::logical_expr::{
     Volatility,
 };
 use datafusion::scalar::ScalarValue;
+use sqlparser::ast::BinaryOperator;
 use weir_common::decimal::{self, Excess};
 use weir_common::interval::Interval;
 
@@ -74,7 +76,8 @@ impl ExprPlanner for Literals {
             let ty = expr.get_type(schema).ok();
             ty.filter(|ty| matches!(ty, DataType::Interval(_) | DataType::List(_)))
         };
-        let is_literal = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _));
+        give_type(&mut raw, schema);
+        let is_literal = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)) | ScalarValue::Null, _));
         let (left, right) = (target(&raw.left), target(&raw.right));
         if let (true, Some(ty)) = (is_literal(&raw.left), right) {
             raw.left = Expr::Cast(Cast::new(Box::new(raw.left), ty));
@@ -85,11 +88,41 @@ impl ExprPlanner for Literals {
     }
 }
 
+/// Gives a parameter without a type the one that it has beside its operand, so that the operation can be planned.
+fn give_type(raw: &mut RawBinaryExpr, schema: &DFSchema) {
+    let open = |expr: &Expr| matches!(expr, Expr::Placeholder(placeholder) if placeholder.field.is_none());
+    let (parameter, other) = match (open(&raw.left), open(&raw.right)) {
+        (true, false) => (&mut raw.left, &raw.right),
+        (false, true) => (&mut raw.right, &raw.left),
+        _ => return,
+    };
+    let Ok(other) = other.get_type(schema) else { return };
+    let interval = || DataType::Interval(IntervalUnit::MonthDayNano);
+    let ty = match (&raw.op, other) {
+        (BinaryOperator::Plus, DataType::Timestamp(..) | DataType::Time64(_)) => interval(),
+        (BinaryOperator::Plus | BinaryOperator::Minus, DataType::Interval(_)) => interval(),
+        (BinaryOperator::Multiply | BinaryOperator::Divide, DataType::Interval(_)) => DataType::Float64,
+        (
+            BinaryOperator::Plus
+            | BinaryOperator::Minus
+            | BinaryOperator::Multiply
+            | BinaryOperator::Divide
+            | BinaryOperator::Modulo,
+            other,
+        ) if other.is_numeric() || other.is_temporal() => other,
+        _ => return,
+    };
+    if let Expr::Placeholder(placeholder) = parameter {
+        placeholder.field = Some(Arc::new(Field::new("", ty, true)));
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Conversion {
     ToText,
     FromText,
     FromFloat,
+    ToFloat,
     Round,
 }
 
@@ -126,6 +159,9 @@ impl Conversion {
         }
         if from.is_floating() && matches!(to, DataType::Decimal128(..) | DataType::Decimal256(..)) {
             return Some(Conversion::FromFloat);
+        }
+        if from.is_decimal() && matches!(to, DataType::Float32 | DataType::Float64) {
+            return Some(Conversion::ToFloat);
         }
         ((from.is_floating() || from.is_decimal()) && to.is_integer()).then_some(Conversion::Round)
     }
@@ -190,6 +226,7 @@ impl Convert {
             Conversion::ToText => cast(&texts(operand, field)?, &self.to)?,
             Conversion::FromText => from_text(cast(operand, &DataType::Utf8)?.as_string::<i32>(), &self.to)?,
             Conversion::FromFloat => from_float(operand, &self.to)?,
+            Conversion::ToFloat => to_float(operand, field, &self.to)?,
             Conversion::Round => round(operand, &self.to)?,
         })
     }
@@ -385,6 +422,23 @@ fn from_float(numbers: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
 
 fn written(number: f64, digits: usize) -> String {
     if number.is_finite() { format!("{number:.*e}", digits - 1) } else { number.to_string() }
+}
+
+/// To the nearest floating-point number. Arrow's cast divides by a power of ten, which most numbers do not survive exactly.
+fn to_float(numbers: &ArrayRef, field: &FieldRef, to: &DataType) -> Result<ArrayRef> {
+    let texts = texts(numbers, field)?;
+    let texts = texts.as_string::<i32>().iter();
+    let invalid = || Error::internal("a numeric is printed as no number");
+    Ok(match to {
+        DataType::Float32 => {
+            let numbers = texts.map(|text| text.map(|text| text.parse::<f32>().map_err(|_| invalid())).transpose());
+            Arc::new(numbers.collect::<Result<PrimitiveArray<Float32Type>, Error>>()?)
+        }
+        _ => {
+            let numbers = texts.map(|text| text.map(|text| text.parse::<f64>().map_err(|_| invalid())).transpose());
+            Arc::new(numbers.collect::<Result<Float64Array, Error>>()?)
+        }
+    })
 }
 
 /// To the nearest integer: of two, the even one for a floating-point number, and the one away from zero for a numeric.

@@ -5,6 +5,8 @@
 //! text itself is read by `serde_json`. A value that is missing is NULL; a JSON null is a value, which only `->>` and
 //! `#>>` turn into NULL.
 
+mod operate;
+mod order;
 mod value;
 
 use std::borrow::Cow;
@@ -28,6 +30,9 @@ use weir_common::types::SqlType;
 use crate::encode::is_jsonb;
 use crate::error::{Error, sqlstate};
 
+pub(in crate::functions) use order::key as order_key;
+pub(in crate::functions) use value::as_text;
+
 /// The function that `…::jsonb` stands for.
 pub(crate) const CAST: &str = "jsonb";
 
@@ -36,7 +41,7 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
     [Function::Normalise, Function::TypeOf, Function::ArrayLength].into_iter().map(Function::udf).collect()
 }
 
-/// Plans the operators: `->`, `->>`, `#>`, `#>>`, `@>`, `<@`, `?`, `?|` and `?&`.
+/// Plans the operators: `->`, `->>`, `#>`, `#>>`, `@>`, `<@`, `?`, `?|`, `?&`, `||`, `-`, `#-`, and comparisons.
 #[derive(Debug)]
 pub(crate) struct Operators;
 
@@ -51,7 +56,15 @@ impl ExprPlanner for Operators {
             BinaryOperator::QuestionPipe => Function::ExistsAny,
             BinaryOperator::QuestionAnd => Function::ExistsAll,
             BinaryOperator::AtArrow | BinaryOperator::ArrowAt => Function::Contains,
-            BinaryOperator::Eq | BinaryOperator::NotEq => {
+            BinaryOperator::HashMinus => Function::DeletePath,
+            BinaryOperator::Minus if yields_jsonb(&raw.left, schema) => Function::Delete,
+            BinaryOperator::StringConcat if joins_jsonb(&raw, schema) => Function::Concat,
+            BinaryOperator::Eq
+            | BinaryOperator::NotEq
+            | BinaryOperator::Lt
+            | BinaryOperator::LtEq
+            | BinaryOperator::Gt
+            | BinaryOperator::GtEq => {
                 return Ok(PlannerResult::Original(with_normal_texts(raw, schema)));
             }
             _ => return Ok(PlannerResult::Original(raw)),
@@ -72,13 +85,48 @@ impl ExprPlanner for Operators {
 
 /// A literal or a parameter that a jsonb is compared with is one too, however it is written.
 fn with_normal_texts(mut raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
-    let is_jsonb = |expr: &Expr| expr.to_field(schema).is_ok_and(|(_, field)| is_jsonb(&field));
-    if is_jsonb(&raw.left) {
+    if yields_jsonb(&raw.left, schema) {
         raw.right = beside_jsonb(raw.right);
-    } else if is_jsonb(&raw.right) {
+    } else if yields_jsonb(&raw.right, schema) {
         raw.left = beside_jsonb(raw.left);
     }
     raw
+}
+
+/// True if the values of an expression are jsonb. DataFusion forgets it of an expression that chooses between others.
+pub(crate) fn yields_jsonb(expr: &Expr, schema: &DFSchema) -> bool {
+    match expr {
+        Expr::Alias(alias) => yields_jsonb(&alias.expr, schema),
+        Expr::Case(case) => {
+            let results = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
+            results.into_iter().any(|result| yields_jsonb(result, schema))
+        }
+        Expr::Unnest(unnest) => match unnest.expr.get_type(schema) {
+            Ok(DataType::List(element)) => is_jsonb(&element),
+            _ => false,
+        },
+        Expr::ScalarFunction(call) if call.name() == "array_element" => {
+            let list = call.args.first().and_then(|list| list.get_type(schema).ok());
+            matches!(list, Some(DataType::List(element)) if is_jsonb(&element))
+        }
+        expr => expr.to_field(schema).is_ok_and(|(_, field)| is_jsonb(&field)),
+    }
+}
+
+/// True if `||` joins two jsonb. With a text that is no literal it joins texts.
+fn joins_jsonb(raw: &RawBinaryExpr, schema: &DFSchema) -> bool {
+    let fits = |expr: &Expr| yields_jsonb(expr, schema) || is_open(expr);
+    (yields_jsonb(&raw.left, schema) && fits(&raw.right)) || (fits(&raw.left) && yields_jsonb(&raw.right, schema))
+}
+
+/// True for a literal or a parameter, which has the type of the operand beside it.
+fn is_open(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Null, _) | Expr::Placeholder(_) => true,
+        // As parameters are once their types are known.
+        Expr::Cast(cast) => cast.field.data_type().is_string() && matches!(*cast.expr, Expr::Placeholder(_)),
+        _ => false,
+    }
 }
 
 /// What is compared with a jsonb: of a literal or a parameter the jsonb that it stands for.
@@ -102,6 +150,12 @@ enum Function {
     GetPath,
     /// `#>>`
     GetPathText,
+    /// `||`
+    Concat,
+    /// `-`
+    Delete,
+    /// `#-`
+    DeletePath,
     /// `@>`
     Contains,
     /// `?`
@@ -130,6 +184,9 @@ impl Function {
             Function::GetText => "jsonb_object_field_text",
             Function::GetPath => "jsonb_extract_path",
             Function::GetPathText => "jsonb_extract_path_text",
+            Function::Concat => "jsonb_concat",
+            Function::Delete => "jsonb_delete",
+            Function::DeletePath => "jsonb_delete_path",
             Function::Contains => "jsonb_contains",
             Function::Exists => "jsonb_exists",
             Function::ExistsAny => "jsonb_exists_any",
@@ -142,7 +199,12 @@ impl Function {
 
     fn returns(self) -> SqlType {
         match self {
-            Function::Get | Function::GetPath | Function::Normalise => SqlType::Jsonb,
+            Function::Get
+            | Function::GetPath
+            | Function::Normalise
+            | Function::Concat
+            | Function::Delete
+            | Function::DeletePath => SqlType::Jsonb,
             Function::GetText | Function::GetPathText | Function::TypeOf => SqlType::Varchar,
             Function::Contains | Function::Exists | Function::ExistsAny | Function::ExistsAll => SqlType::Boolean,
             Function::ArrayLength => SqlType::Integer,
@@ -151,7 +213,14 @@ impl Function {
 
     /// Whether the second operand is an array of texts: a path, or keys.
     fn takes_texts(self) -> bool {
-        matches!(self, Function::GetPath | Function::GetPathText | Function::ExistsAny | Function::ExistsAll)
+        matches!(
+            self,
+            Function::GetPath
+                | Function::GetPathText
+                | Function::DeletePath
+                | Function::ExistsAny
+                | Function::ExistsAll
+        )
     }
 
     /// What the operands have to become.
@@ -161,12 +230,18 @@ impl Function {
             (Function::Normalise | Function::TypeOf | Function::ArrayLength, [only]) if is_text(only) => {
                 return Some(vec![DataType::Utf8]);
             }
-            (Function::Get | Function::GetText, [_, key]) if key.is_integer() => DataType::Int64,
-            (Function::Get | Function::GetText | Function::Contains | Function::Exists, [_, key]) if is_text(key) => {
-                DataType::Utf8
-            }
+            (Function::Get | Function::GetText | Function::Delete, [_, key]) if key.is_integer() => DataType::Int64,
+            (
+                Function::Get
+                | Function::GetText
+                | Function::Contains
+                | Function::Exists
+                | Function::Concat
+                | Function::Delete,
+                [_, key],
+            ) if is_text(key) => DataType::Utf8,
             (function, [_, path]) if function.takes_texts() && is_text(path) => DataType::Utf8,
-            (function, [_, DataType::List(_)]) if function.takes_texts() => {
+            (function, [_, DataType::List(_)]) if function.takes_texts() || function == Function::Delete => {
                 DataType::List(Arc::new(Field::new_list_field(DataType::Utf8, true)))
             }
             _ => return None,
@@ -220,6 +295,17 @@ impl ScalarUDFImpl for Jsonb {
             (Function::Contains, Some(operand)) => {
                 let other = self.normal(&args, 1, text(&operand.to_array(rows)?)?)?;
                 contained(&document, &other)?
+            }
+            (Function::Concat, Some(operand)) => {
+                let other = self.normal(&args, 1, text(&operand.to_array(rows)?)?)?;
+                texts(&document, |left, row| match other.is_valid(row) {
+                    true => Ok(Some(Cow::Owned(operate::concat(left, other.value(row))?))),
+                    false => Ok(None),
+                })?
+            }
+            (Function::Delete | Function::DeletePath, Some(operand)) => {
+                let operand = Operand::new(self.function, operand, rows)?;
+                texts(&document, |text, row| Ok(operand.delete(text, row, self.function)?.map(Cow::Owned)))?
             }
             (function, Some(operand)) => with_operand(function, &document, operand, rows)?,
             (_, None) => return Err(Error::internal("an operator of jsonb has one operand").into()),
@@ -297,6 +383,7 @@ impl Operand {
         let array = operand.to_array(rows)?;
         Ok(match array.data_type() {
             DataType::Int64 => Operand::Index(array),
+            DataType::List(_) => Operand::Paths(array),
             _ if is_path => Operand::Paths(array),
             _ => Operand::Key(text(&array)?),
         })
@@ -326,6 +413,36 @@ impl Operand {
             },
             _ => Ok(None),
         }
+    }
+
+    /// A document without what the operand of a row names.
+    fn delete(&self, document: &str, row: usize, function: Function) -> Result<Option<String>> {
+        let without = |steps: &[&str]| match function {
+            Function::DeletePath => operate::without_path(document, steps),
+            _ => operate::without_keys(document, steps),
+        };
+        Ok(match self {
+            Operand::Key(keys) if keys.is_valid(row) => Some(operate::without_keys(document, &[keys.value(row)])?),
+            Operand::Index(indexes) if indexes.is_valid(row) => {
+                Some(operate::without_element(document, indexes.as_primitive::<Int64Type>().value(row))?)
+            }
+            Operand::Path(path) => Some(without(&path.iter().map(String::as_str).collect::<Vec<_>>())?),
+            Operand::Paths(paths) if paths.is_valid(row) => match paths.as_list_opt::<i32>() {
+                Some(lists) => {
+                    let steps = lists.value(row);
+                    let steps = steps.as_string::<i32>();
+                    if function == Function::DeletePath && steps.null_count() > 0 {
+                        return Ok(None);
+                    }
+                    Some(without(&steps.iter().flatten().collect::<Vec<_>>())?)
+                }
+                None => {
+                    let path = value::path(text(paths)?.value(row))?;
+                    Some(without(&path.iter().map(String::as_str).collect::<Vec<_>>())?)
+                }
+            },
+            _ => None,
+        })
     }
 
     /// The part of a document that the operand of a row names.
@@ -373,6 +490,41 @@ fn texts<'a>(
         }
     }
     Ok(Arc::new(result.finish()))
+}
+
+/// The elements of an array.
+///
+/// # Errors
+/// `22023` if the value is none.
+pub(super) fn elements(document: &str) -> Result<Vec<String>, Error> {
+    let refused =
+        |what: &str| Error::user(sqlstate::INVALID_PARAMETER_VALUE, format!("cannot extract elements from {what}"));
+    match value::type_of(document) {
+        "array" => Ok(value::elements(document)?.into_iter().map(|element| element.get().to_owned()).collect()),
+        "object" => Err(refused("an object")),
+        _ => Err(refused("a scalar")),
+    }
+}
+
+/// The keys of an object and their values, in the order of the normal form.
+///
+/// # Errors
+/// `22023` if the value is none.
+pub(super) fn members(document: &str, function: &str) -> Result<Vec<(String, String)>, Error> {
+    let kind = value::type_of(document);
+    if kind != "object" {
+        let message = match (function, kind) {
+            ("jsonb_object_keys", "array") => "cannot call jsonb_object_keys on an array".to_owned(),
+            ("jsonb_object_keys", _) => "cannot call jsonb_object_keys on a scalar".to_owned(),
+            (function, _) => format!("cannot call {function} on a non-object"),
+        };
+        return Err(Error::user(sqlstate::INVALID_PARAMETER_VALUE, message));
+    }
+    let members = value::members(document)?;
+    let mut members: Vec<(String, String)> =
+        members.into_iter().map(|(key, value)| (key, value.get().to_owned())).collect();
+    members.sort_unstable_by(|(one, _), (other, _)| (one.len(), one).cmp(&(other.len(), other)));
+    Ok(members)
 }
 
 fn lengths(documents: &StringArray) -> Result<ArrayRef> {

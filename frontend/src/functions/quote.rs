@@ -67,7 +67,7 @@ impl ScalarUDFImpl for Quote {
     }
 }
 
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     let escapes = if text.contains('\\') { "E" } else { "" };
     format!("{escapes}'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

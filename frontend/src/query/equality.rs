@@ -1,13 +1,13 @@
 //! Where DataFusion compares, groups, joins and sorts, it does so by PostgreSQL's equality: values of the types that have
 //! equal values with different bits are made comparable first (see [`crate::functions::comparable`]).
 //!
-//! Runs when types are known. Plans are only added to: no column changes its name or its type. A group shows the value
-//! that stands for all that are equal.
+//! Runs when types are known. Plans are only added to: no column changes its name or its type ([`super::shown`]).
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, JoinConstraint};
+use datafusion::common::{Column, DFSchema, JoinConstraint};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{
@@ -16,14 +16,18 @@ use datafusion::logical_expr::expr::{
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Case, Distinct, Expr, ExprSchemable, Join, LogicalPlan, Operator, Projection, Subquery,
+    AggregateUDF, BinaryExpr, Case, Expr, ExprSchemable, Join, LogicalPlan, Operator, Projection, Subquery,
     WindowFunctionDefinition,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
+use super::shown;
 use crate::encode::is_jsonb;
-use crate::functions::{beside_jsonb, comparable, has_equals, is_comparable};
+use crate::error::{Error, sqlstate};
+use crate::functions::{
+    beside_jsonb, comparable, extreme_aggregate, extreme_function, has_equals, is_comparable, kept_jsonb, yields_jsonb,
+};
 
 /// See the module.
 #[derive(Debug)]
@@ -49,15 +53,17 @@ fn in_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     })?;
     plan.transform_data(|plan| {
         Ok(match plan {
-            LogicalPlan::Aggregate(aggregate) => groups(aggregate)?,
-            LogicalPlan::Distinct(Distinct::All(input)) => Transformed::yes(LogicalPlan::Distinct(Distinct::All(
-                Arc::new(all_comparable(Arc::unwrap_or_clone(input))?),
-            ))),
+            LogicalPlan::Aggregate(aggregate) => shown::groups(aggregate)?,
+            LogicalPlan::Distinct(distinct) => shown::distinct(distinct)?,
             LogicalPlan::Sort(mut sort) => {
                 sort.expr = sort.expr.into_iter().map(|key| sorted(key, sort.input.schema())).collect();
                 Transformed::yes(LogicalPlan::Sort(sort))
             }
             LogicalPlan::Join(join) => Transformed::yes(LogicalPlan::Join(joined(join))),
+            LogicalPlan::Unnest(unnest) => {
+                check_unnest(unnest.input.schema(), &unnest.exec_columns)?;
+                Transformed::no(LogicalPlan::Unnest(unnest))
+            }
             plan => Transformed::no(plan),
         })
     })
@@ -66,7 +72,9 @@ fn in_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
 /// Comparisons, and what sorts and tells apart by itself.
 fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(match expr {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) if compares(op) => {
+        Expr::BinaryExpr(BinaryExpr { mut left, op, mut right }) if compares(op) => {
+            all_jsonb([left.as_mut(), right.as_mut()], schema);
+            check_jsonb(op, &left, &right, schema)?;
             let (left, right) = (comparable_if_needed(*left, schema), comparable_if_needed(*right, schema));
             Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) }))
         }
@@ -100,9 +108,30 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             }
             Transformed::yes(Expr::Case(Case { expr: Some(operand), when_then_expr, else_expr }))
         }
+        Expr::Case(Case { expr: None, mut when_then_expr, mut else_expr }) => {
+            let results = when_then_expr.iter_mut().map(|(_, then)| then.as_mut());
+            all_jsonb(results.chain(else_expr.as_deref_mut()), schema);
+            Transformed::yes(Expr::Case(Case { expr: None, when_then_expr, else_expr }))
+        }
+        Expr::ScalarFunction(mut call) if call.name() == "coalesce" => {
+            all_jsonb(&mut call.args, schema);
+            Transformed::yes(Expr::ScalarFunction(call))
+        }
         Expr::ScalarFunction(call) if call.name() == "nullif" => null_if(call, schema)?,
-        Expr::AggregateFunction(AggregateFunction { func, mut params }) => {
-            if params.distinct || matches!(func.name(), "min" | "max") {
+        Expr::ScalarFunction(mut call) if matches!(call.name(), "greatest" | "least") => {
+            all_jsonb(&mut call.args, schema);
+            if let Some(own) = extreme_function(call.name())
+                && call.args.iter().any(|argument| needs_comparable(argument, schema))
+            {
+                call.func = own;
+            }
+            Transformed::yes(Expr::ScalarFunction(call))
+        }
+        Expr::AggregateFunction(AggregateFunction { mut func, mut params }) => {
+            if let Some(own) = extreme(func.name(), &params.args, schema)? {
+                func = own;
+            } else if params.distinct {
+                check_distinct(func.name(), &params.args, schema)?;
                 params.args = params.args.into_iter().map(|argument| comparable_if_needed(argument, schema)).collect();
             }
             params.order_by = params.order_by.into_iter().map(|key| sorted(key, schema)).collect();
@@ -110,11 +139,12 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         }
         Expr::WindowFunction(mut call) => {
             let WindowFunction { fun, params } = call.as_mut();
-            let extreme =
-                matches!(&*fun, WindowFunctionDefinition::AggregateUDF(f) if matches!(f.name(), "min" | "max"));
-            for argument in params.args.iter_mut().filter(|_| extreme) {
-                make_comparable(argument, schema);
+            if let WindowFunctionDefinition::AggregateUDF(aggregate) = fun
+                && let Some(own) = extreme(aggregate.name(), &params.args, schema)?
+            {
+                *aggregate = own;
             }
+            check_kept(fun.name(), &params.args, schema)?;
             for key in &mut params.partition_by {
                 make_comparable(key, schema);
             }
@@ -163,6 +193,86 @@ fn null_if(mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Ex
     Ok(Transformed::yes(Expr::Case(case)))
 }
 
+/// The aggregate in the place of `min` or `max`, if DataFusion's would compare values by their bits.
+fn extreme(name: &str, arguments: &[Expr], schema: &DFSchema) -> Result<Option<Arc<AggregateUDF>>> {
+    let (Some(own), Some(argument)) = (extreme_aggregate(name), arguments.first()) else { return Ok(None) };
+    if yields_jsonb(argument, schema) {
+        let message = format!("function {name}(jsonb) does not exist");
+        return Err(Error::user(sqlstate::UNDEFINED_FUNCTION, message).with_hint("cast a part of it to a type").into());
+    }
+    let is_list = argument.get_type(schema).is_ok_and(|ty| matches!(ty, DataType::List(_)));
+    Ok((is_list || needs_comparable(argument, schema)).then_some(own))
+}
+
+/// DISTINCT makes an aggregate's arguments comparable, which must not be seen in the result.
+fn check_distinct(name: &str, arguments: &[Expr], schema: &DFSchema) -> Result<()> {
+    let changes = |argument: &Expr| {
+        let ty = argument.get_type(schema).unwrap_or(DataType::Null);
+        needs_comparable(argument, schema) && !ty.is_floating()
+    };
+    if name == "count" || !arguments.iter().any(changes) {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!("{name}(DISTINCT …) of such values is not supported yet"))
+        .with_hint("remove the duplicates in a sub-query")
+        .into())
+}
+
+/// DataFusion forgets that the results of these window functions are jsonb.
+fn check_kept(name: &str, arguments: &[Expr], schema: &DFSchema) -> Result<()> {
+    let forgets = matches!(name, "first_value" | "last_value" | "nth_value");
+    if forgets && arguments.first().is_some_and(|argument| yields_jsonb(argument, schema)) {
+        let message = format!("{name} of a jsonb is not supported yet");
+        return Err(Error::unsupported(message).with_hint("cast it to text").into());
+    }
+    Ok(())
+}
+
+/// DataFusion forgets that the elements of an array are jsonb when it makes rows of them.
+fn check_unnest(schema: &DFSchema, columns: &[Column]) -> Result<()> {
+    let field_of = |column: &Column| schema.qualified_field_from_column(column);
+    let is_deep = |column: &Column| {
+        field_of(column).is_ok_and(|(_, field)| {
+            matches!(field.data_type(), DataType::List(element) if matches!(element.data_type(), DataType::List(_)))
+        })
+    };
+    if columns.iter().any(is_deep) {
+        let message = "unnest of an array of several dimensions is not supported yet";
+        return Err(Error::unsupported(message).with_hint("unnest the elements of a sub-query's rows").into());
+    }
+    let holds_jsonb = |column: &Column| {
+        let field = field_of(column);
+        field.is_ok_and(|(_, field)| matches!(field.data_type(), DataType::List(element) if is_jsonb(element)))
+    };
+    if columns.iter().any(holds_jsonb) {
+        return Err(Error::unsupported("unnest of jsonb[] is not supported yet").with_hint("cast it to text[]").into());
+    }
+    Ok(())
+}
+
+/// A jsonb is compared with nothing but a jsonb.
+fn check_jsonb(op: Operator, left: &Expr, right: &Expr, schema: &DFSchema) -> Result<()> {
+    let is_other = |expr: &Expr| {
+        !yields_jsonb(expr, schema) && expr.get_type(schema).is_ok_and(|ty| !ty.is_null()) && !is_null_literal(expr)
+    };
+    let (one, other) = (yields_jsonb(left, schema), yields_jsonb(right, schema));
+    if (one && is_other(right)) || (other && is_other(left)) {
+        let message = format!("operator does not exist: jsonb {op} with another type");
+        return Err(Error::user(sqlstate::UNDEFINED_FUNCTION, message)
+            .with_hint("take the value out by ->>, or cast the other side to jsonb")
+            .into());
+    }
+    Ok(())
+}
+
+fn is_null_literal(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(value, _) => value.is_null(),
+        Expr::Cast(cast) => is_null_literal(&cast.expr),
+        _ => false,
+    }
+}
+
 fn joined(mut join: Join) -> Join {
     if !join.on.iter().any(|(left, _)| needs_comparable(left, join.left.schema())) {
         return join;
@@ -183,8 +293,7 @@ fn sorted(mut key: SortExpr, schema: &DFSchema) -> SortExpr {
 /// Makes a jsonb of each literal that is compared with one: DataFusion compares them as they are written.
 fn all_jsonb<'a>(operands: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) {
     let mut operands: Vec<&mut Expr> = operands.into_iter().collect();
-    let is_one = |expr: &Expr| expr.to_field(schema).is_ok_and(|(_, field)| is_jsonb(&field));
-    if operands.iter().any(|operand| is_one(operand)) {
+    if operands.iter().any(|operand| yields_jsonb(operand, schema)) {
         for operand in &mut operands {
             let taken = std::mem::take(*operand);
             **operand = beside_jsonb(taken);
@@ -197,32 +306,17 @@ fn make_comparable(expr: &mut Expr, schema: &DFSchema) {
     *expr = comparable_if_needed(taken, schema);
 }
 
-fn comparable_if_needed(expr: Expr, schema: &DFSchema) -> Expr {
-    if !is_comparable(&expr) && needs_comparable(&expr, schema) { comparable(expr) } else { expr }
-}
-
-fn needs_comparable(expr: &Expr, schema: &DFSchema) -> bool {
-    // What has no type is an error that others report better.
-    expr.to_field(schema).is_ok_and(|(_, field)| has_equals(&field))
-}
-
-/// Groups by comparable values, under the names that others know the columns by.
-fn groups(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
-    let input = Arc::clone(aggregate.input.schema());
-    let needed = |expr: &Expr| needs_comparable(expr, &input);
-    if !aggregate.group_expr.iter().any(|expr| !matches!(expr, Expr::GroupingSet(_)) && needed(expr)) {
-        return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+pub(super) fn comparable_if_needed(expr: Expr, schema: &DFSchema) -> Expr {
+    if is_comparable(&expr) || !needs_comparable(&expr, schema) {
+        return expr;
     }
-    let keys = std::mem::take(&mut aggregate.group_expr).into_iter().map(|expr| match expr {
-        expr @ Expr::GroupingSet(_) => expr,
-        expr if needed(&expr) => {
-            let (relation, name) = expr.qualified_name();
-            comparable(expr.unalias()).alias_qualified(relation, name)
-        }
-        expr => expr,
-    });
-    let aggregate = Aggregate::try_new(aggregate.input, keys.collect(), aggregate.aggr_expr)?;
-    Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
+    let is_told = expr.to_field(schema).is_ok_and(|(_, field)| has_equals(&field));
+    comparable(if is_told { expr } else { kept_jsonb(expr) })
+}
+
+pub(super) fn needs_comparable(expr: &Expr, schema: &DFSchema) -> bool {
+    // What has no type is an error that others report better.
+    yields_jsonb(expr, schema) || expr.to_field(schema).is_ok_and(|(_, field)| has_equals(&field))
 }
 
 /// A projection that makes every column comparable.
@@ -232,7 +326,7 @@ fn all_comparable(input: LogicalPlan) -> Result<LogicalPlan> {
         return Ok(input);
     }
     let columns = schema.iter().map(|(relation, field)| {
-        let column = Expr::Column(datafusion::common::Column::from((relation, field)));
+        let column = Expr::Column(Column::from((relation, field)));
         if has_equals(field) { comparable(column).alias_qualified(relation.cloned(), field.name()) } else { column }
     });
     Ok(LogicalPlan::Projection(Projection::try_new(columns.collect(), Arc::new(input))?))

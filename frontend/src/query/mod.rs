@@ -1,34 +1,47 @@
 //! Queries: parsed → planned → running.
 //!
 //! DataFusion resolves names, plans and executes; this module gives it the catalog as of the statement's snapshot and
-//! makes what it yields look like PostgreSQL's. In reading order: [`rewrite`] (what DataFusion reads differently),
+//! makes what it yields look like PostgreSQL's. In reading order: [`refused`] (clauses that DataFusion would ignore),
+//! [`rewrite`] (what DataFusion reads differently), [`rows`] (their comparisons), [`similar`] (SIMILAR TO), [`windows`] (their names), [`sets`] (functions that return them),
 //! [`tools`] and [`introspection`] (what psql and drivers ask), [`apart`] (columns of one name), [`names`] (how result
 //! columns are called), [`schema`], [`splits`] and [`pg_catalog`] (the schemas and tables that queries see),
-//! [`planner`] (text to logical plan), [`literals`] (that get their type from others), [`types`] (of numbers and times), [`equality`] (of values), [`params`] and
+//! [`planner`] (text to logical plan), [`choices`] (CASE), [`literals`] (that get their type from others),
+//! [`multisets`] (INTERSECT ALL, EXCEPT ALL), [`ordered`] (aggregates over sorted rows), [`types`] (of numbers and
+//! times), [`equality`] (of values), [`shown`] (groups), [`params`], [`infer`] and
 //! [`values`] (parameters of prepared statements), [`window`] (the memory of window functions), [`threads`] (where they are
 //! planned and executed), [`run`] (execution, with retry), [`incremental`] (the queries of views).
 
 mod apart;
+mod choices;
 mod equality;
 mod explain;
 mod incremental;
+mod infer;
 mod introspection;
 mod jobs;
 mod literals;
+mod multisets;
 mod names;
+mod ordered;
 mod params;
 mod pg_catalog;
 mod planner;
+mod refused;
 mod rewrite;
+mod rows;
 mod run;
 mod scalars;
 mod schema;
+mod sets;
+mod shown;
+mod similar;
 mod splits;
 mod threads;
 mod tools;
 mod types;
 mod values;
 mod window;
+mod windows;
 
 pub(crate) use incremental::{Described, compile as compile_view, describe as describe_view};
 pub(crate) use params::bind_parameters;

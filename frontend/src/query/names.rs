@@ -6,7 +6,7 @@ use super::apart::shown;
 use crate::parser::{fold, identifiers};
 
 /// The name of a column that nothing gives one.
-const UNKNOWN: &str = "?column?";
+pub(super) const UNKNOWN: &str = "?column?";
 
 /// Names by position for a result of `fields`, which are DataFusion's names. A wildcard's columns keep theirs.
 pub(super) fn column_names(statement: &Statement, fields: &[String]) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Parameters of prepared statements: their types, and values from the wire.
 //!
-//! A type comes from the client if it names one, else from DataFusion, else it is text. Both places see the same type:
-//! in the query the parameter is cast to it.
+//! A type comes from the client if it names one, else from what stands around the parameter ([`super::infer`]), else it
+//! is text. In the query the parameter is cast to it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -61,27 +61,20 @@ impl Parameters {
         self.0.get(number.checked_sub(1)?)?.as_ref().and_then(|parameter| sql_type(&parameter.wire))
     }
 
-    /// Fills in what planning found; returns the types of those that have to be cast in the query.
-    pub(super) fn complete(&mut self, found: &HashMap<String, Option<DataType>>) -> HashMap<usize, ast::DataType> {
+    /// The types that are known, by number.
+    pub(super) fn known(&self) -> HashMap<usize, Type> {
+        let known = self.0.iter().enumerate();
+        known.filter_map(|(index, slot)| Some((index + 1, slot.as_ref()?.wire.clone()))).collect()
+    }
+
+    /// Fills in what planning found, and text for the rest; returns what those have to be cast to in the query.
+    pub(super) fn complete(&mut self, found: &HashMap<usize, Type>) -> HashMap<usize, ast::DataType> {
         let mut casts = HashMap::new();
-        for (index, slot) in self.0.iter_mut().enumerate() {
-            if slot.is_some() {
-                continue;
-            }
-            let arrow = found.get(&format!("${}", index + 1)).cloned().flatten();
-            let known = arrow.filter(|arrow| *arrow != DataType::Null).and_then(|arrow| {
-                if arrow.is_decimal() {
-                    // A value has the scale that it was sent with.
-                    casts.insert(index + 1, sql_type(&Type::NUMERIC)?);
-                    return Some(Parameter { wire: Type::NUMERIC, arrow: None });
-                }
-                let wire = parameter_type(&arrow)?;
-                Some(Parameter { wire, arrow: Some(arrow) })
-            });
-            *slot = Some(known.unwrap_or_else(|| {
-                casts.insert(index + 1, ast::DataType::Text);
-                Parameter { wire: Type::TEXT, arrow: Some(DataType::Utf8) }
-            }));
+        for (index, slot) in self.0.iter_mut().enumerate().filter(|(_, slot)| slot.is_none()) {
+            let wire = found.get(&(index + 1)).cloned().unwrap_or(Type::TEXT);
+            casts.extend(sql_type(&wire).map(|ty| (index + 1, ty)));
+            let arrow = arrow_type(&wire);
+            *slot = Some(Parameter { wire, arrow });
         }
         casts
     }
@@ -164,6 +157,7 @@ fn sql_type(wire: &Type) -> Option<ast::DataType> {
         Type::JSON | Type::JSONB | Type::UUID | Type::BPCHAR | Type::NAME => "text",
         Type::OID => "int8",
         Type::OID_ARRAY => "int8[]",
+        Type::JSON_ARRAY | Type::JSONB_ARRAY => "text[]",
         Type::TIMESTAMP => "timestamp(6)",
         Type::TIMESTAMPTZ => "timestamp(6) with time zone",
         ref other => match other.name().strip_prefix('_') {

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::DataType;
 use datafusion::common::config::Dialect;
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -15,6 +14,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::function_rewrite::ApplyFunctionRewrites;
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
@@ -23,15 +23,19 @@ use datafusion::sql::parser::Statement as DataFusionStatement;
 use sqlparser::ast;
 use sqlparser::tokenizer::Location;
 
+use super::choices::Choices;
 use super::equality::Equality;
 use super::explain::Explain;
 use super::literals::Booleans;
+use super::multisets::Multisets;
+use super::ordered::Ordered;
 use super::pg_catalog::{self, CatalogTypes, Keywords, Printed, Sent, Vectors, printers};
+use super::refused::Functions;
 use super::schema::{Database, PG_CATALOG, is_jobs};
 use super::threads::QueryThreads;
 use super::types::Types;
 use super::window::BoundWindows;
-use super::{params, rewrite, scalars, tools};
+use super::{infer, params, rewrite, scalars, tools};
 use crate::catalog::{Catalog, CatalogCache};
 use crate::config::Config;
 use crate::error::{Error, sqlstate};
@@ -144,7 +148,12 @@ impl Planner {
     pub(crate) fn read(&self, parsed: Parsed, written: Box<ast::Statement>) -> Result<Draft, Error> {
         let explain = Explain::of(&written, &parsed)?;
         let is_aggregate = |name: &str| self.template.aggregate_functions().contains_key(name);
-        let read = rewrite::for_datafusion(tools::plannable(&written, is_aggregate));
+        let kinds = Functions {
+            is_scalar: &|name| self.template.scalar_functions().contains_key(name),
+            is_aggregate: &is_aggregate,
+            is_window: &|name| self.template.window_functions().contains_key(name),
+        };
+        let read = rewrite::for_datafusion(tools::plannable(&written, is_aggregate), &kinds)?;
         let mut rewritten = Box::new(rewrite::common(read)?);
         scalars::as_queries(&mut rewritten, |name| self.template.table_functions().contains_key(name));
         Ok(Draft { parsed, written, rewritten, explain })
@@ -181,7 +190,7 @@ impl Planner {
         Ok(prepared)
     }
 
-    /// Lets DataFusion say which types the parameters have that the client left open; what it cannot tell is text.
+    /// Finds the types of the parameters that the client left open by planning the query; what that cannot tell is text.
     async fn infer_parameters(
         &self,
         session: &Arc<Session>,
@@ -190,9 +199,18 @@ impl Planner {
         threads: &QueryThreads,
     ) -> Result<(), Error> {
         let (state, open) = (self.state(session, catalog, None), prepared.clone());
-        let planned = threads.compute(async move { plan(&state, &open).await });
-        let found: HashMap<String, Option<DataType>> = match planned.await {
-            Ok(plan) => plan.get_parameter_types()?,
+        let known = prepared.parameters.known();
+        let inferred = threads.compute(async move {
+            let mut plan = plan(&state, &open).await?;
+            // With these two the types in the plan are PostgreSQL's.
+            let rules: [&dyn AnalyzerRule; 2] = [&Choices, &Types];
+            for rule in rules {
+                plan = rule.analyze(plan, state.config_options())?;
+            }
+            Ok(infer::parameter_types(&plan, known)?)
+        });
+        let found = match inferred.await {
+            Ok(found) => found,
             // A parameter without a type can make the plan fail, as in `SELECT $1`; with a type it has another chance.
             Err(error) if matches!(error.sqlstate.as_ref(), sqlstate::UNDEFINED_TABLE | sqlstate::UNDEFINED_COLUMN) => {
                 return Err(error);
@@ -241,6 +259,8 @@ fn template(config: &Config, cache: CatalogCache) -> Result<SessionState, Error>
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.collect_spans = true;
     options.sql_parser.parse_float_as_decimal = true;
+    // Aggregates are given their rows in the order of a sub-query.
+    options.sql_parser.enable_subquery_sort_elimination = false;
     options.execution.time_zone = Some("UTC".to_owned());
     let context = SessionContext::new_with_config_rt(session, runtime);
     let lookups = pg_catalog::functions(&cache);
@@ -255,8 +275,12 @@ fn template(config: &Config, cache: CatalogCache) -> Result<SessionState, Error>
         }
     }
     let state = context.state();
-    for function in functions::bounded(|name| state.scalar_functions().get(name).cloned()) {
+    let find = |name: &str| state.scalar_functions().get(name).cloned();
+    for function in functions::bounded(find).into_iter().chain(functions::choosing(find)) {
         context.register_udf(function);
+    }
+    if let Some(numbers) = state.table_functions().get("generate_series") {
+        context.register_udtf(functions::NUMBERS, Arc::clone(numbers.function()));
     }
     let state = context.state();
     // Ours come first: DataFusion's own would refuse what they do not know.
@@ -272,8 +296,11 @@ fn template(config: &Config, cache: CatalogCache) -> Result<SessionState, Error>
         .with_expr_planners(operators)
         .with_type_planner(Arc::new(CatalogTypes))
         .with_analyzer_rules(vec![
+            Arc::new(Choices),
             Arc::new(ResolveGroupingFunction::new()),
             Arc::new(Booleans),
+            Arc::new(Multisets),
+            Arc::new(Ordered),
             Arc::new(Types),
             Arc::new(TypeCoercion::new()),
             Arc::new(ApplyFunctionRewrites::new(vec![

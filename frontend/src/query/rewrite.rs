@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, CharacterLength, DataType, ExactNumberInfo, Expr, Function,
     FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName,
-    Query, SetExpr, Statement, TableFactor, TypedString, Value, ValueWithSpan, VisitMut, VisitorMut, visit_expressions,
-    visit_expressions_mut,
+    Query, SetExpr, Statement, TableFactor, TypedString, Value, ValueWithSpan, Values, VisitMut, VisitorMut,
+    visit_expressions, visit_expressions_mut,
 };
 use sqlparser::tokenizer::Location;
 use weir_common::decimal::{self, Excess};
@@ -15,8 +15,10 @@ use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE
 
 use super::apart::set_apart;
 use super::literals::in_statement;
+use super::refused::Functions;
+use super::{refused, rows, sets, similar, windows};
 use crate::error::{Error, sqlstate};
-use crate::functions::{JSONB_CAST, function_of};
+use crate::functions::{ARRAY_TO_STRING, AT_PRECISION, CASES, JSONB_CAST, function_of};
 use crate::parser::{DATABASE, SCHEMA, fold, identifiers, known_type, parse};
 
 /// The protocol counts the values of a statement in 16 bits.
@@ -26,14 +28,26 @@ const PARAMETERS_MAX: usize = u16::MAX as usize;
 const CHARACTERS_MAX: u64 = 10_485_760;
 
 /// What every query of a user's goes through.
-pub(super) fn for_datafusion(statement: Statement) -> Statement {
+///
+/// # Errors
+/// The user's: a clause that is not supported, rows of different lengths.
+pub(super) fn for_datafusion(statement: Statement, functions: &Functions<'_>) -> Result<Statement, Error> {
     let mut statement = super::pg_catalog::plannable(statement);
-    let _finished = visit_expressions_mut(&mut statement, |expr| {
+    windows::expand(&mut statement)?;
+    sets::unnested(&mut statement, functions.is_aggregate)?;
+    refused::check(&statement, functions)?;
+    let rewritten = visit_expressions_mut(&mut statement, |expr| {
         array_operation(expr);
         compared_with_query(expr);
-        ControlFlow::<()>::Continue(())
+        match rows::compared(expr).and_then(|()| similar::as_regex(expr)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
     });
-    statement
+    match rewritten {
+        ControlFlow::Break(error) => Err(error),
+        ControlFlow::Continue(()) => Ok(statement),
+    }
 }
 
 /// `op ANY` and `op ALL` of an array become calls of functions, as does `(struct).field`. The length of an empty array is
@@ -49,6 +63,19 @@ fn array_operation(expr: &mut Expr) {
         Expr::Function(function) if fold_name(function).as_deref() == Some("array_length") => {
             let two = matches!(&function.args, FunctionArguments::List(arguments) if arguments.args.len() == 2);
             two.then(|| call("nullif", vec![expr.clone(), number("0")]))
+        }
+        Expr::Function(function) if fold_name(function).as_deref() == Some("array_to_string") => {
+            let mut own = function.clone();
+            own.name = ObjectName::from(vec![Ident::new(ARRAY_TO_STRING)]);
+            Some(Expr::Function(own))
+        }
+        // DataFusion's functions of these names look at the first such element only.
+        Expr::Function(function)
+            if matches!(fold_name(function).as_deref(), Some("array_remove" | "array_replace")) =>
+        {
+            let mut all = function.clone();
+            all.name = ObjectName::from(vec![Ident::new(format!("{}_all", fold_name(function).unwrap_or_default()))]);
+            Some(Expr::Function(all))
         }
         Expr::CompoundFieldAccess { root, access_chain }
             if access_chain.iter().any(|access| matches!(access, AccessExpr::Dot(_))) =>
@@ -110,7 +137,7 @@ fn fold_name(function: &Function) -> Option<String> {
     identifiers(&function.name).and_then(|parts| parts.last().map(|last| fold(last)))
 }
 
-fn number(digits: &str) -> Expr {
+pub(super) fn number(digits: &str) -> Expr {
     Expr::Value(Value::Number(digits.to_owned(), false).with_empty_span())
 }
 
@@ -136,8 +163,26 @@ struct Types;
 impl VisitorMut for Types {
     type Break = Error;
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
+        fetched(query);
+        if let SetExpr::Values(values) = query.body.as_mut() {
+            alike(values);
+        }
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         let taken = |operand: &mut Expr| std::mem::replace(operand, Expr::Value(Value::Null.with_empty_span()));
+        if let Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) = expr {
+            if let Err(error) = check_type(data_type) {
+                return ControlFlow::Break(error);
+            }
+            if let Some(digits) = time_digits(data_type) {
+                let whole = std::mem::replace(expr, null());
+                *expr = call(AT_PRECISION, vec![whole, number(&digits.to_string())]);
+                return ControlFlow::Continue(());
+            }
+        }
         if let Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) = &*expr {
             match characters(data_type) {
                 Ok(Some(most)) => {
@@ -149,6 +194,20 @@ impl VisitorMut for Types {
             }
         }
         match expr {
+            Expr::Case { operand, conditions, else_result, .. } => {
+                let (mut arguments, name) = match operand {
+                    Some(operand) => (vec![taken(operand)], CASES[1]),
+                    None => (Vec::new(), CASES[0]),
+                };
+                for case in conditions {
+                    arguments.extend([taken(&mut case.condition), taken(&mut case.result)]);
+                }
+                arguments.extend(else_result.as_mut().map(|result| taken(result)));
+                *expr = call(name, arguments);
+            }
+            Expr::Collate { expr: operand, collation } if is_bytewise(collation) => {
+                *expr = Expr::Nested(Box::new(taken(operand)));
+            }
             Expr::AtTimeZone { timestamp, time_zone } => {
                 *expr = call("timezone", vec![taken(time_zone), taken(timestamp)]);
             }
@@ -173,6 +232,80 @@ impl VisitorMut for Types {
             _ => {}
         }
         ControlFlow::Continue(())
+    }
+}
+
+fn null() -> Expr {
+    Expr::Value(Value::Null.with_empty_span())
+}
+
+/// FETCH says the same as LIMIT. What else it could say has been refused.
+fn fetched(query: &mut Query) {
+    let Some(fetch) = query.fetch.take() else { return };
+    let quantity = fetch.quantity.unwrap_or_else(|| number("1"));
+    match &mut query.limit_clause {
+        Some(LimitClause::LimitOffset { limit, .. }) => *limit = Some(quantity),
+        clause => {
+            *clause = Some(LimitClause::LimitOffset { limit: Some(quantity), offset: None, limit_by: Vec::new() });
+        }
+    }
+}
+
+/// Gives literals in VALUES the type that is written in another row of their column, where DataFusion would refuse them.
+fn alike(values: &mut Values) {
+    let columns = values.rows.first().map_or(0, |row| row.content.len());
+    for column in 0..columns {
+        let written = values.rows.iter().find_map(|row| match row.content.get(column)? {
+            Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) => Some(data_type.clone()),
+            Expr::Interval(_) => Some(DataType::Interval { fields: None, precision: None }),
+            _ => None,
+        });
+        let Some(written) = written else { continue };
+        for cell in values.rows.iter_mut().filter_map(|row| row.content.get_mut(column)) {
+            let is_open = matches!(&*cell, Expr::Value(value)
+                if matches!(value.value, Value::SingleQuotedString(_) | Value::Null));
+            if is_open {
+                *cell = cast(std::mem::replace(cell, null()), written.clone());
+            }
+        }
+    }
+}
+
+/// True if a collation sorts texts as they are sorted here: by their bytes.
+fn is_bytewise(collation: &ObjectName) -> bool {
+    let name = identifiers(collation).and_then(|parts| parts.last().map(|last| last.value.clone()));
+    name.is_some_and(|name| matches!(name.as_str(), "C" | "POSIX" | "ucs_basic" | "default" | "C.utf8" | "C.UTF-8"))
+}
+
+/// # Errors
+/// `22023` for a precision that PostgreSQL refuses.
+fn check_type(data_type: &DataType) -> Result<(), Error> {
+    let refuse = |message: &str| Err(Error::user(sqlstate::INVALID_PARAMETER_VALUE, message));
+    match data_type {
+        DataType::Float(ExactNumberInfo::Precision(0)) => refuse("precision for type float must be at least 1 bit"),
+        DataType::Float(ExactNumberInfo::Precision(bits)) if *bits > DOUBLE_BITS => {
+            refuse("precision for type float must be less than 54 bits")
+        }
+        DataType::Float(ExactNumberInfo::PrecisionAndScale(..)) => {
+            Err(Error::user(sqlstate::SYNTAX_ERROR, "a float has no scale"))
+        }
+        DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => check_type(element),
+        _ => Ok(()),
+    }
+}
+
+/// The bits of a `real`'s mantissa, and of a double precision's.
+const REAL_BITS: u64 = 24;
+const DOUBLE_BITS: u64 = 53;
+
+/// How many digits a time keeps of its seconds' fraction, if that is less than it has; the type becomes the whole one.
+fn time_digits(data_type: &mut DataType) -> Option<u64> {
+    match data_type {
+        DataType::Timestamp(precision, _) | DataType::Time(precision, _) => {
+            let digits = precision.take();
+            digits.filter(|digits| *digits < 6)
+        }
+        _ => None,
     }
 }
 
@@ -253,6 +386,8 @@ pub(super) fn as_stored(data_type: &mut DataType) {
             };
             *data_type = DataType::Numeric(info);
         }
+        DataType::Float(ExactNumberInfo::Precision(1..=REAL_BITS)) => *data_type = DataType::Real,
+        DataType::Float(_) | DataType::Double(_) => *data_type = DataType::DoublePrecision,
         DataType::CharacterVarying(None) | DataType::CharVarying(None) => *data_type = DataType::Varchar(None),
         DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)) => as_stored(element),
         _ => {}
@@ -316,6 +451,8 @@ pub(super) fn written_types(statement: &Statement) -> HashMap<usize, SqlType> {
         }
 
         fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
+            let fetched = query.fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref()).and_then(placeholder);
+            self.0.extend(fetched.map(|number| (number, SqlType::BigInt)));
             if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
                 let counts = limit.iter().chain(offset.iter().map(|offset| &offset.value));
                 self.0.extend(counts.filter_map(placeholder).map(|number| (number, SqlType::BigInt)));

@@ -7,6 +7,7 @@
 //! * Arithmetic of `numeric` is that of [`crate::functions`]; with a floating-point number it becomes one, as do comparisons.
 //! * `sum` of a `real` is a `real`; DataFusion's is double precision. `round` of either is the even neighbour's.
 //! * A date and an interval make a timestamp; DataFusion's make a date.
+//! * A row is NULL if all its fields are, and is not if none of them is.
 //! * Times have microseconds, and so have literals beside them; DataFusion's have nanoseconds.
 //!
 //! Runs before types are coerced, which also brings the schemas of the plan up to date. Plans whose types are fixed when
@@ -21,7 +22,7 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_aggregate::sum::sum_udaf;
-use datafusion::logical_expr::expr::{AggregateFunction, Alias, ScalarFunction};
+use datafusion::logical_expr::expr::{AggregateFunction, Alias, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
@@ -32,7 +33,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
 use super::equality::compares;
-use crate::functions::{decimal_operation, quotient, round_to_even};
+use crate::functions::{all_fields, comparable, decimal_operation, quotient, round_to_even};
 
 /// What a `bigint` is summed up as: 20 digits hold it, and a sum has ten more.
 const SUMMED: DataType = DataType::Decimal128(20, 0);
@@ -90,6 +91,8 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             Transformed::yes(Expr::Cast(Cast::new(expr, DataType::Time64(TimeUnit::Microsecond))))
         }
         Expr::BinaryExpr(binary) => in_binary(binary, schema),
+        Expr::IsNull(operand) if is_row(&operand, schema) => Transformed::yes(all_fields(*operand, true)),
+        Expr::IsNotNull(operand) if is_row(&operand, schema) => Transformed::yes(all_fields(*operand, false)),
         Expr::Between(Between { expr, negated, low, high }) => {
             let floats = [&expr, &low, &high].iter().any(|operand| is_float(operand, schema));
             let time = [&expr, &low, &high].into_iter().find_map(|operand| timestamp_of(operand, schema));
@@ -113,8 +116,9 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::WindowFunction(mut call) if matches!(&call.fun, WindowFunctionDefinition::AggregateUDF(sum) if sum.name() == "sum") =>
         {
             call.params.args = summed(call.params.args, schema);
-            Transformed::yes(Expr::WindowFunction(call))
+            Transformed::yes(Expr::WindowFunction(sorted_by_length(call, schema)))
         }
+        Expr::WindowFunction(call) => Transformed::yes(Expr::WindowFunction(sorted_by_length(call, schema))),
         Expr::ScalarFunction(mut call) if call.name() == "round" && call.args.len() == 1 => match call.args.pop() {
             Some(number) if is_float(&number, schema) => Transformed::yes(round_to_even(number)),
             number => {
@@ -124,6 +128,17 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         },
         expr => Transformed::no(expr),
     })
+}
+
+/// A window over intervals is sorted by their lengths: DataFusion has no ranges of intervals.
+fn sorted_by_length(mut call: Box<WindowFunction>, schema: &DFSchema) -> Box<WindowFunction> {
+    for key in &mut call.params.order_by {
+        if key.expr.get_type(schema).is_ok_and(|ty| matches!(ty, DataType::Interval(_))) {
+            let interval = std::mem::take(&mut key.expr);
+            key.expr = comparable(interval);
+        }
+    }
+    call
 }
 
 fn in_binary(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
@@ -136,6 +151,12 @@ fn in_binary(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> T
     let types = [&left, &right].map(|operand| operand.get_type(schema).unwrap_or(DataType::Null));
     let floats = types.iter().any(DataType::is_floating);
     let [left, right] = [left, right].map(|operand| as_float_beside(floats, operand, schema));
+    // A `real` and a whole number are two double precisions.
+    let real = types.contains(&DataType::Float32);
+    let [left, right] = [left, right].map(|operand| match operand.get_type(schema) {
+        Ok(ty) if real && ty.is_integer() => Box::new(Expr::Cast(Cast::new(operand, DataType::Float64))),
+        _ => operand,
+    });
     let (left, right) = (beside(left, &types[0], &types[1]), beside(right, &types[1], &types[0]));
     let time = [&left, &right].into_iter().find_map(|operand| timestamp_of(operand, schema));
     let time = time.filter(|_| compares(op));
@@ -165,6 +186,10 @@ fn as_time_beside(time: Option<&DataType>, expr: Box<Expr>) -> Box<Expr> {
         }
         _ => expr,
     }
+}
+
+fn is_row(expr: &Expr, schema: &DFSchema) -> bool {
+    expr.get_type(schema).is_ok_and(|ty| matches!(ty, DataType::Struct(_)))
 }
 
 fn is_float(expr: &Expr, schema: &DFSchema) -> bool {

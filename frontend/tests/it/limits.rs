@@ -71,9 +71,9 @@ async fn a_function_makes_only_so_much() {
         "SELECT replace(repeat('x', 1000000), 'x', repeat('y', 1000000))",
         "SELECT range(0, 100000000000)",
         "SELECT lpad('x', 100000000, '🦀')",
-        "SELECT array_length(generate_series(1, 100000000000))",
+        "SELECT generate_series(1, 100000000000)",
         // Eight times as many is a number of 64 bits that begins again at 0.
-        "SELECT array_length(generate_series(0, 2305843009213693952), 1)",
+        "SELECT generate_series(0, 2305843009213693952)",
         "SELECT generate_series('0001-01-01'::timestamp, '9999-12-31'::timestamp, interval '1 second')",
         "SELECT generate_series('0001-01-01'::date, ('9999-12-' || (30 + id % 2))::date, interval '1 day') FROM events",
         "SELECT array_repeat(1, 100000000000)",
@@ -96,7 +96,7 @@ async fn a_long_array_is_not_held_once_a_row() {
     let client = cluster.client().await;
     let wanted: Vec<i64> = (0..50_000).map(|number| 2 * number).collect();
     // Elements beside the rows of a batch that they are compared with would be four hundred million.
-    let sql = "SELECT count(*) FROM generate_series(0, 8191) AS t WHERE value = ANY($1::bigint[])";
+    let sql = "SELECT count(*) FROM generate_series(0, 8191) AS t WHERE t = ANY($1::bigint[])";
     let row = client.query_one(sql, &[&wanted]).await.expect("a query");
     assert_eq!(row.get::<_, i64>(0), 4_096);
 }
@@ -221,9 +221,9 @@ async fn a_query_that_never_waits_can_be_cancelled() {
     let client = cluster.client().await;
     rows(&client, "SET statement_timeout = '500ms'").await;
     for sql in [
-        "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b WHERE a.value + b.value = 7",
+        "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b WHERE a.a + b.b = 7",
         "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n FROM t) SELECT count(*) FROM t",
-        "SELECT sum(value) FROM generate_series(1, 1000000000000)",
+        "SELECT sum(g) FROM generate_series(1, 1000000000000) g",
     ] {
         let error = db_error(&client, sql).await;
         assert_eq!(error.code().code(), "57014", "{sql}: {error:?}");
@@ -231,7 +231,7 @@ async fn a_query_that_never_waits_can_be_cancelled() {
     let (client, connection) = tokio_postgres::connect(&cluster.dsn(), NoTls).await.expect("the frontend accepts");
     tokio::spawn(connection);
     let token = client.cancel_token();
-    let query = client.simple_query("SELECT sum(value) FROM generate_series(1, 1000000000000)");
+    let query = client.simple_query("SELECT sum(g) FROM generate_series(1, 1000000000000) g");
     // A request that comes before the query has begun cancels nothing.
     let cancel = async {
         loop {

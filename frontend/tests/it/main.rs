@@ -1,6 +1,7 @@
 //! The frontend as its clients meet it: a real server, driven by tokio-postgres and by psql, in front of a cluster whose
 //! RPC services answer from memory.
 
+mod answers;
 mod catalogs;
 mod cluster;
 mod cursors;

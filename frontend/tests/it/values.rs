@@ -176,8 +176,8 @@ async fn equal_values_are_equal_wherever_they_are_compared() {
         &[
             ("SELECT f = 0, f = -0.0::float8, f <> 0 FROM v ORDER BY k", "t|t|f\nt|t|f\nf|f|t"),
             ("SELECT count(*) FROM v GROUP BY f ORDER BY f", "2\n1"),
-            ("SELECT DISTINCT f FROM v ORDER BY f", "0\nNaN"),
-            ("SELECT count(DISTINCT f), max(f), min(f) FROM v", "2|NaN|0"),
+            ("SELECT abs(f) FROM (SELECT DISTINCT f FROM v) AS d (f) ORDER BY 1", "0\nNaN"),
+            ("SELECT count(DISTINCT f), max(f), abs(min(f)) FROM v", "2|NaN|0"),
             ("SELECT a.k, b.k FROM v a JOIN v b ON a.f = b.f WHERE a.k < b.k", "1|2"),
             ("SELECT count(*) FROM v a JOIN v b USING (f)", "5"),
             ("SELECT k, row_number() OVER (PARTITION BY f ORDER BY k) FROM v ORDER BY k", "1|1\n2|2\n3|1"),
@@ -221,7 +221,7 @@ async fn times_and_intervals_are_read_and_printed() {
             ("SELECT '12:34:56.7'::time, time '24:00', '1:02 PM'::time", "12:34:56.7|24:00:00|13:02:00"),
             ("SELECT k FROM v WHERE t = '24:00'::time OR t < time '00:01' ORDER BY k", "1\n2"),
             ("SELECT i::text, t::text FROM v WHERE k = 1", "1 mon|24:00:00"),
-            ("SELECT min(t), max(i) FROM v", "00:00:00.000001|1 mon"),
+            ("SELECT min(t), max(i) = interval '1 mon' FROM v", "00:00:00.000001|t"),
             ("SELECT true::text, 1.5::float8::text, 1e20::float8::text, '2024-01-01'::timestamp::text, '\\x01'::bytea::text", "true|1.5|1e+20|2024-01-01 00:00:00|\\x01"),
         ],
     )

@@ -64,7 +64,7 @@ pub(super) fn at_path<'a, 'p>(
 }
 
 /// A value as text: a string without its quotes, NULL for a JSON null, anything else as it stands.
-pub(super) fn as_text(value: &str) -> datafusion::error::Result<Option<Cow<'_, str>>> {
+pub(in crate::functions) fn as_text(value: &str) -> datafusion::error::Result<Option<Cow<'_, str>>> {
     Ok(match value.as_bytes().first() {
         Some(b'n') => None,
         Some(b'"') => Some(Cow::Owned(serde_json::from_str(value).map_err(|error| invalid(value, &error))?)),
@@ -265,7 +265,7 @@ fn write(value: &str, depth: usize, out: &mut String) -> Result<(), Error> {
     Ok(())
 }
 
-fn write_string(string: &str, out: &mut String) -> Result<(), Error> {
+pub(super) fn write_string(string: &str, out: &mut String) -> Result<(), Error> {
     if string.contains('\0') {
         return Err(Error::user("22P05", "unsupported Unicode escape sequence")
             .with_detail("\\u0000 cannot be converted to text"));
@@ -326,11 +326,11 @@ fn check_depth(depth: usize) -> Result<(), Error> {
     Ok(())
 }
 
-fn members(object: &str) -> Result<BTreeMap<String, &RawValue>, Error> {
+pub(super) fn members(object: &str) -> Result<BTreeMap<String, &RawValue>, Error> {
     serde_json::from_str(object).map_err(|error| invalid(object, &error))
 }
 
-fn elements(array: &str) -> Result<Vec<&RawValue>, Error> {
+pub(super) fn elements(array: &str) -> Result<Vec<&RawValue>, Error> {
     serde_json::from_str(array).map_err(|error| invalid(array, &error))
 }
 

@@ -1,0 +1,141 @@
+//! Comparisons of rows: `(a, b) = (1, 2)`, `(a, b) < (c, d)`, `(a, b) IN ((1, 2), (3, 4))`.
+//!
+//! DataFusion compares structs, for which a NULL equals a NULL. Here each comparison becomes what PostgreSQL defines it to
+//! be in terms of the fields, so that NULLs make the answer NULL unless the fields before them decide.
+
+use sqlparser::ast::{BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value};
+
+use crate::error::{Error, sqlstate};
+use crate::parser::{fold, identifiers};
+
+/// Replaces a comparison of rows that stand in the text.
+///
+/// # Errors
+/// `42601` if they have different numbers of fields.
+pub(super) fn compared(expr: &mut Expr) -> Result<(), Error> {
+    let replaced = match &*expr {
+        Expr::BinaryOp { left, op, right } => match (fields(left), fields(right)) {
+            (Some(left), Some(right)) => comparison(&left, op, &right)?,
+            _ => None,
+        },
+        Expr::IsDistinctFrom(left, right) | Expr::IsNotDistinctFrom(left, right) => {
+            match (fields(left), fields(right)) {
+                (Some(left), Some(right)) => {
+                    check(&left, &right)?;
+                    let distinct = matches!(expr, Expr::IsDistinctFrom(..));
+                    let pairs = left.into_iter().zip(right).map(|(one, other)| match distinct {
+                        true => Expr::IsDistinctFrom(Box::new(one), Box::new(other)),
+                        false => Expr::IsNotDistinctFrom(Box::new(one), Box::new(other)),
+                    });
+                    joined(pairs, if distinct { BinaryOperator::Or } else { BinaryOperator::And })
+                }
+                _ => None,
+            }
+        }
+        Expr::InList { expr: row, list, negated } => match fields(row) {
+            Some(row) => {
+                let mut equal = Vec::with_capacity(list.len());
+                for other in list {
+                    let Some(other) = fields(other) else { return Ok(()) };
+                    equal.extend(comparison(&row, &BinaryOperator::Eq, &other)?);
+                }
+                let any = joined(equal.into_iter(), BinaryOperator::Or);
+                match any {
+                    Some(any) if *negated => {
+                        Some(Expr::UnaryOp { op: sqlparser::ast::UnaryOperator::Not, expr: Box::new(any) })
+                    }
+                    any => any,
+                }
+            }
+            None => None,
+        },
+        _ => None,
+    };
+    if let Some(replaced) = replaced {
+        *expr = replaced;
+    }
+    Ok(())
+}
+
+/// The fields of a row that is written as one.
+fn fields(expr: &Expr) -> Option<Vec<Expr>> {
+    match expr {
+        Expr::Nested(inner) => match fields(inner) {
+            Some(fields) if matches!(inner.as_ref(), Expr::Function(_) | Expr::Tuple(_)) => Some(fields),
+            _ => None,
+        },
+        Expr::Tuple(fields) => Some(fields.clone()),
+        Expr::Function(Function { name, args: FunctionArguments::List(arguments), over: None, .. })
+            if identifiers(name)?.last().map(|last| fold(last)).as_deref() == Some("row") =>
+        {
+            let field = |argument: &FunctionArg| match argument {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+                _ => None,
+            };
+            arguments.args.iter().map(field).collect()
+        }
+        _ => None,
+    }
+}
+
+fn check(left: &[Expr], right: &[Expr]) -> Result<(), Error> {
+    if left.len() == right.len() && !left.is_empty() {
+        return Ok(());
+    }
+    Err(Error::user(sqlstate::SYNTAX_ERROR, "unequal number of entries in row expressions"))
+}
+
+fn comparison(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Result<Option<Expr>, Error> {
+    let strict = match op {
+        BinaryOperator::Eq | BinaryOperator::NotEq => op.clone(),
+        BinaryOperator::Lt | BinaryOperator::LtEq => BinaryOperator::Lt,
+        BinaryOperator::Gt | BinaryOperator::GtEq => BinaryOperator::Gt,
+        _ => return Ok(None),
+    };
+    check(left, right)?;
+    let pairs = left.iter().zip(right);
+    Ok(match op {
+        BinaryOperator::Eq => joined(pairs.map(|pair| binary(pair, &BinaryOperator::Eq)), BinaryOperator::And),
+        BinaryOperator::NotEq => joined(pairs.map(|pair| binary(pair, &BinaryOperator::NotEq)), BinaryOperator::Or),
+        _ => {
+            // From the last field to the first: it decides if those before it are equal.
+            let mut whole: Option<Expr> = None;
+            for pair in pairs.rev() {
+                whole = Some(match whole {
+                    None => binary(pair, op),
+                    Some(rest) => {
+                        let equal = binary(pair, &BinaryOperator::Eq);
+                        let both = nested(Expr::BinaryOp {
+                            left: Box::new(equal),
+                            op: BinaryOperator::And,
+                            right: Box::new(rest),
+                        });
+                        nested(Expr::BinaryOp {
+                            left: Box::new(binary(pair, &strict)),
+                            op: BinaryOperator::Or,
+                            right: Box::new(both),
+                        })
+                    }
+                });
+            }
+            whole
+        }
+    })
+}
+
+fn binary((left, right): (&Expr, &Expr), op: &BinaryOperator) -> Expr {
+    // Fields may be rows themselves.
+    let mut expr = Expr::BinaryOp { left: Box::new(left.clone()), op: op.clone(), right: Box::new(right.clone()) };
+    let _as_it_is = compared(&mut expr);
+    nested(expr)
+}
+
+fn nested(expr: Expr) -> Expr {
+    Expr::Nested(Box::new(expr))
+}
+
+fn joined(parts: impl Iterator<Item = Expr>, op: BinaryOperator) -> Option<Expr> {
+    let whole =
+        parts.reduce(|left, right| Expr::BinaryOp { left: Box::new(left), op: op.clone(), right: Box::new(right) });
+    Some(nested(whole.unwrap_or_else(|| Expr::Value(Value::Boolean(op == BinaryOperator::And).with_empty_span()))))
+}
