@@ -1,9 +1,11 @@
 //! The exchange: what actors write to slots of other nodes, a gRPC stream for each actor and slot.
 //!
 //! The receiving side hands on whatever comes: it waits for the slot's task, never for a seal, and what is under way is
-//! bounded by the sender's credits. So the streams that share a connection never wait for each other's barriers. The end
-//! of a stream, whoever ends it, is the end of the term for the sender's node, unless the actor itself has ended: what was
-//! sent may be lost.
+//! bounded by the sender's credits. Streams that share a connection never wait for each other: each has a window of its own,
+//! and the connection's window is larger than the windows of all its streams together, whose number is bounded. So a slot that
+//! takes nothing for a while, because its database waits for the object store, delays only the actors that write to it. The end
+//! of a stream, whoever ends it, ends the term for the sender's node, unless the actor itself has ended, because rows may be
+//! lost.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -40,24 +42,33 @@ use crate::{replay, shuffle, slot, wire};
 const OUTGOING_MAX: usize = CREDITS + 8;
 /// How long a node may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// What HTTP/2 lets be under way: on each stream as much as the credits allow, so that it is they that bound it.
-pub(crate) const STREAM_WINDOW_BYTES: u32 = (CREDITS as u32) << 20;
-/// The same of a connection, which all streams between two nodes share.
-pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 * STREAM_WINDOW_BYTES;
+/// HTTP/2's window of each stream: about one message of rows.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The window of a connection: the largest that HTTP/2 allows.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// A connection carries at most this many streams.
+const STREAMS_MAX: usize = 1024;
+
+// A stream therefore never waits for the connection's window.
+const _: () = assert!(STREAMS_MAX as u64 * STREAM_WINDOW_BYTES as u64 <= CONNECTION_WINDOW_BYTES as u64);
+
 /// A message of rows is about a mebibyte, or a single row.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 512 << 20;
 
-/// Connections to the other nodes of a term.
+/// Connections to the other nodes of a term: to each the newest, and how many streams it was given.
 #[derive(Default)]
-pub(crate) struct Peers(HashMap<String, Channel>);
+pub(crate) struct Peers(HashMap<String, (Channel, usize)>);
 
 impl Peers {
-    /// A connection to another node, made when it is first used.
+    /// A connection to another node for one more stream, made when it is first used.
     ///
     /// # Errors
     /// If the address cannot be one.
     pub(crate) fn channel(&mut self, address: &str) -> Result<Channel, tonic::transport::Error> {
-        if let Some(channel) = self.0.get(address) {
+        if let Some((channel, streams)) = self.0.get_mut(address)
+            && *streams < STREAMS_MAX
+        {
+            *streams += 1;
             return Ok(channel.clone());
         }
         let channel = Endpoint::from_shared(format!("http://{address}"))?
@@ -66,7 +77,7 @@ impl Peers {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .connect_lazy();
-        self.0.insert(address.to_owned(), channel.clone());
+        self.0.insert(address.to_owned(), (channel.clone(), 1));
         Ok(channel)
     }
 

@@ -28,7 +28,7 @@ use crate::parser::{
 };
 use crate::protobuf;
 use crate::query::{self, Columns, Draft, Planner, Prepared, QueryThreads, ResultSet};
-use crate::session::{Change, Limits, Session, SqlCursor, Variables, is_of_transaction};
+use crate::session::{Change, Limits, Session, Sessions, SqlCursor, Variables, is_of_transaction};
 use crate::snapshot::{Snapshot, Snapshots};
 
 /// The parts of a frontend.
@@ -42,6 +42,7 @@ pub(crate) struct Frontend {
     pub(crate) planner: Planner,
     pub(crate) threads: QueryThreads,
     pub(crate) metrics: Metrics,
+    pub(crate) sessions: Arc<Sessions>,
 }
 
 /// A statement that can be run, any number of times.
@@ -142,6 +143,7 @@ impl Frontend {
             jobs,
             threads: QueryThreads::new()?,
             metrics: Metrics::new(),
+            sessions: Arc::default(),
             config,
             meta,
             cache,
@@ -580,6 +582,16 @@ impl Runnable {
                 }
                 _ => "show",
             },
+        }
+    }
+
+    /// The statement's text.
+    pub(crate) fn sql(&self) -> &str {
+        match self {
+            Runnable::Command(parsed) => parsed.sql(),
+            Runnable::Query(prepared) | Runnable::Copy(prepared, _) | Runnable::Declare(prepared, _) => {
+                prepared.parsed.sql()
+            }
         }
     }
 

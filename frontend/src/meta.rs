@@ -39,7 +39,15 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// If the address is not `host:port`.
-pub(crate) fn channel(address: &str) -> Result<Channel, Error> {
+fn channel(address: &str) -> Result<Channel, Error> {
+    Ok(endpoint(address)?.connect_lazy())
+}
+
+/// How a node is connected to.
+///
+/// # Errors
+/// If the address is not `host:port`.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|_| Error::internal(format!("\"{address}\" is not an address of the form host:port")))?;
     Ok(endpoint
@@ -47,8 +55,7 @@ pub(crate) fn channel(address: &str) -> Result<Channel, Error> {
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true)
-        .connect_lazy())
+        .keep_alive_while_idle(true))
 }
 
 /// The meta nodes, of which one leads.

@@ -2,19 +2,21 @@
 //!
 //! Owns session variables and the way to cancel what runs. A session runs one statement at a time.
 
+mod activity;
 mod cursors;
 mod statements;
 mod transaction;
 mod variables;
 
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use datafusion::execution::session_state::SessionState;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use activity::{Activity, Sessions, State};
 pub(crate) use cursors::{Cursors, SqlCursor};
 use statements::PreparedStatements;
 pub(crate) use transaction::Transaction;
@@ -31,6 +33,9 @@ pub(crate) struct Session {
     user: OnceLock<String>,
     /// The number by which cancel requests name the connection; 0 before start-up.
     pid: AtomicI32,
+    /// Its entry in `pg_stat_activity`, and all sessions of this frontend.
+    pub(crate) activity: Activity,
+    pub(crate) sessions: Arc<Sessions>,
     variables: Mutex<Variables>,
     statements: Mutex<PreparedStatements>,
     cursors: Mutex<Cursors>,
@@ -44,9 +49,18 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// A session that ends when `closed` is cancelled.
+    /// A session that ends when `closed` is cancelled, shown among `sessions`.
+    pub(crate) fn start_among(sessions: &Arc<Sessions>, closed: CancellationToken) -> Arc<Session> {
+        let session = Arc::new(Session { sessions: Arc::clone(sessions), ..Session::new(closed) });
+        sessions.add(&session);
+        session
+    }
+
+    /// A session of nobody, which ends when `closed` is cancelled.
     pub(crate) fn new(closed: CancellationToken) -> Session {
         Session {
+            activity: Activity::default(),
+            sessions: Arc::default(),
             user: OnceLock::new(),
             pid: AtomicI32::new(0),
             variables: Mutex::default(),

@@ -40,6 +40,16 @@ pub(crate) struct Snapshot {
     _lease: Lease,
 }
 
+#[cfg(test)]
+impl Snapshot {
+    /// A snapshot of a cluster without nodes.
+    pub(crate) fn of_nobody() -> Snapshot {
+        let lease = Lease { pins: Arc::default(), pin: 0 };
+        let catalog = Arc::default();
+        Snapshot { term: TermId::default(), epoch: Epoch(0), slots: Vec::new(), catalog, _lease: lease }
+    }
+}
+
 /// Hands out snapshots. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshots {

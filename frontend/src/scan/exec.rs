@@ -71,7 +71,7 @@ impl ScanExec {
 
     /// The slot's rows. The request is sent when the stream is first polled; dropping the stream ends the scan.
     fn rows(&self, slot: &Slot) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
-        let mut client = self.scan.nodes.client(&slot.address, &self.scan.snapshot)?;
+        let (mut client, place_held) = self.scan.nodes.scanning(&slot.address, &self.scan.snapshot)?;
         let (scan, asked, schema) = (self.scan.clone(), slot.slot, Arc::clone(&self.scan.schema));
         let place = format!("slot {} at {}", slot.slot, slot.address);
         let span = info_span!(
@@ -87,8 +87,8 @@ impl ScanExec {
             };
             let responses = responses.map_err(|status| failed(status.into()))?.into_inner();
             let batches = until_done(responses.map_err(rpc::Error::from)).and_then(move |response| {
-                // The pin, which the scan has a part in, outlives it.
-                let _held = (&scan, &entered);
+                // The pin and the place on the connection are held until the scan ends.
+                let _held = (&scan, &entered, &place_held);
                 std::future::ready(decode(response, &schema))
             });
             Ok::<_, DataFusionError>(batches.map_err(failed))

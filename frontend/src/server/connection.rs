@@ -127,7 +127,7 @@ async fn serve_stream(
     listen::set_up(&stream);
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
     let (stream, watched) = twice(stream)?;
-    let session = Arc::new(Session::new(closing.clone()));
+    let session = Session::start_among(&frontend.sessions, closing.clone());
     let handlers = Handlers {
         startup: Arc::new(Startup::new(&frontend, &connections, &session, matches!(place, Admission::Place(_)))),
         simple: Arc::new(Simple::new(&frontend, &session)),

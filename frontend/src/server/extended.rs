@@ -139,8 +139,10 @@ impl Extended {
             limits: session.begin_statement(),
             metric: frontend.metrics.statement(runnable.kind()),
             span: info_span!("statement", session = session.pid(), kind = runnable.kind()),
+            session: Arc::clone(session),
         };
         let span = watch.span.clone();
+        session.activity.begins(runnable.sql());
         check_transaction(client, runnable.ends_transaction())
             .inspect_err(|error| watch.metric.failed(&error.sqlstate))?;
         let run = Box::pin(frontend.run(session, &watch.limits, runnable, values.as_ref()));
@@ -199,6 +201,7 @@ impl Extended {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let limits = self.parser.session.begin_statement();
+        self.parser.session.activity.begins(portal.statement.statement.statement.runnable.sql());
         self.fetch(client, portal, limits, max_rows).await
     }
 

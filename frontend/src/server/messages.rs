@@ -27,6 +27,7 @@ use super::extended::Bound;
 use super::frame::{self, Frame};
 use super::respond::{fatal, wire_error};
 use crate::error::{Error, sqlstate};
+use crate::session::State;
 
 /// A client that has not introduced itself within this time is dropped, as in PostgreSQL.
 const START_UP_TIME: Duration = Duration::from_secs(60);
@@ -80,6 +81,7 @@ pub(super) async fn serve(stream: TcpStream, handlers: &Handlers) -> io::Result<
         {
             return Ok(());
         }
+        handlers.note(&socket);
     }
 }
 
@@ -123,6 +125,18 @@ impl Handlers {
             false => (sqlstate::IDLE_SESSION_TIMEOUT, "idle-session"),
         };
         Some((idle, Error::user(code, format!("terminating connection due to {what} timeout"))))
+    }
+
+    /// Notes what the session is doing now that a message was answered.
+    fn note(&self, socket: &Socket) {
+        if !matches!(socket.state(), PgWireConnectionState::ReadyForQuery) {
+            return;
+        }
+        self.session.activity.ends(match socket.transaction_status() {
+            TransactionStatus::Idle => State::Idle,
+            TransactionStatus::Transaction => State::IdleInTransaction,
+            TransactionStatus::Error => State::IdleInAborted,
+        });
     }
 
     async fn answer(&self, socket: &mut Socket, message: PgWireFrontendMessage) -> PgWireResult<()> {

@@ -52,6 +52,7 @@ pub(super) struct Watch {
     pub(super) limits: Limits,
     pub(super) metric: metrics::Statement,
     pub(super) span: Span,
+    pub(super) session: Arc<Session>,
 }
 
 impl Watch {
@@ -148,7 +149,7 @@ impl Cursor {
         C: Sink<PgWireBackendMessage> + Unpin + Send,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let fed = self.watch.limits.run(async {
+        let fed = self.watch.session.activity.writing(async {
             let mut count = 0;
             for message in messages {
                 client.feed(message?).await?;
@@ -156,6 +157,7 @@ impl Cursor {
             }
             Ok::<_, PgWireError>(count)
         });
+        let fed = self.watch.limits.run(fed);
         let outcome = fed.await.map_err(wire_error).and_then(|outcome| outcome);
         outcome.inspect_err(|error| self.watch.failed(error))
     }

@@ -46,8 +46,10 @@ impl Simple {
             limits: self.session.begin_statement(),
             metric: self.frontend.metrics.statement("invalid"),
             span: info_span!("statement", session = self.session.pid(), kind = tracing::field::Empty),
+            session: Arc::clone(&self.session),
         };
         let span = watch.span.clone();
+        self.session.activity.begins(parsed.sql());
         send_notices(client, &self.session, cut_names(&parsed)).await?;
         let status = check_transaction(client, parsed.ends_transaction());
         match self.run(status, parsed, &mut watch).instrument(span).await {

@@ -427,20 +427,19 @@ impl Compute for Node {
         drop(state);
         let open = Open(self.shared.clone());
         let limit = request.limit.map_or(usize::MAX, |limit| limit as usize);
-        let responses: Vec<_> = limited(batches, limit).iter().map(|batch| Ok(encode(batch, &request))).collect();
+        let batches = limited(batches, limit).into_iter();
+        let responses = batches.map(move |batch| Ok(encode(&batch, &request)));
         let responses: Responses = match behaviour {
             Scan::Answer => {
                 let done = proto::ScanResponse { done: true, ..Default::default() };
-                Box::pin(stream::iter(responses.into_iter().chain([Ok(done)])))
+                Box::pin(stream::iter(responses.chain([Ok(done)])))
             }
-            Scan::EndAfter(count) => Box::pin(stream::iter(responses.into_iter().take(count))),
+            Scan::EndAfter(count) => Box::pin(stream::iter(responses.take(count))),
             Scan::FailAfter(count, kind) => {
                 let failure = Err(rpc::Error::new(kind, "on purpose").into());
-                Box::pin(stream::iter(responses.into_iter().take(count).chain([failure])))
+                Box::pin(stream::iter(responses.take(count).chain([failure])))
             }
-            Scan::StallAfter(count) => {
-                Box::pin(stream::iter(responses.into_iter().take(count)).chain(stream::pending()))
-            }
+            Scan::StallAfter(count) => Box::pin(stream::iter(responses.take(count)).chain(stream::pending())),
         };
         Ok(Response::new(Box::pin(responses.map(move |response| {
             open.0.state().sent_batches += 1;

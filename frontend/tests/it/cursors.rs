@@ -100,7 +100,7 @@ async fn a_savepoint_mends_a_failed_transaction() {
 }
 
 /// A table of wide rows: 400 batches of a quarter of a mebibyte.
-fn add_wide(shared: &Shared) {
+pub(crate) fn add_wide(shared: &Shared) {
     let columns: Vec<(String, ArrayRef)> = (0..32)
         .map(|column| {
             let values: ArrayRef = Arc::new(Int64Array::from_iter_values((0..400_000).map(|row| row * column)));

@@ -14,6 +14,7 @@ mod literals;
 mod protocol;
 mod psql;
 mod semantics;
+mod stalled;
 mod statements;
 mod tools;
 mod transactions;

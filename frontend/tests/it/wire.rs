@@ -9,7 +9,7 @@ use postgres_protocol::IsNull;
 use postgres_protocol::message::backend::{ErrorFields, Message};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use crate::cluster::{Cluster, PATIENCE};
@@ -24,16 +24,27 @@ pub(crate) struct Wire {
 impl Wire {
     /// A client that has introduced itself.
     pub(crate) async fn connect(cluster: &Cluster) -> Wire {
-        let mut wire = Wire::open(cluster.sql).await;
-        frontend::startup_message([("user", "root"), ("database", "dev")], &mut wire.out).expect("short parameters");
-        assert_eq!(wire.until_ready().await.last().map(String::as_str), Some("ReadyForQuery I"));
-        wire
+        Wire::open(cluster.sql).await.introduced().await
     }
 
     /// A client that has not.
     pub(crate) async fn open(address: SocketAddr) -> Wire {
         let stream = TcpStream::connect(address).await.expect("the frontend accepts");
         Wire { stream, received: BytesMut::new(), out: BytesMut::new() }
+    }
+
+    /// A client that has introduced itself, with little room for what it does not read.
+    pub(crate) async fn connect_narrow(cluster: &Cluster) -> Wire {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(16 << 10).expect("an option of every socket");
+        let stream = socket.connect(cluster.sql).await.expect("the frontend accepts");
+        Wire { stream, received: BytesMut::new(), out: BytesMut::new() }.introduced().await
+    }
+
+    async fn introduced(mut self) -> Wire {
+        frontend::startup_message([("user", "root"), ("database", "dev")], &mut self.out).expect("short parameters");
+        assert_eq!(self.until_ready().await.last().map(String::as_str), Some("ReadyForQuery I"));
+        self
     }
 
     pub(crate) fn parse(&mut self, name: &str, sql: &str, types: &[u32]) -> &mut Wire {

@@ -155,7 +155,10 @@ pub(super) fn array(column: &Column, cells: &[Cell]) -> Result<ArrayRef> {
         DataType::Int32 => Arc::new(ints()?.into_iter().map(narrow::<i32>).collect::<Result<Int32Array>>()?),
         DataType::Int64 => Arc::new(Int64Array::from(ints()?)),
         DataType::UInt32 => Arc::new(ints()?.into_iter().map(narrow::<u32>).collect::<Result<UInt32Array>>()?),
-        DataType::Float32 | DataType::Float64 => datafusion::arrow::compute::cast(&Int64Array::from(ints()?), &ty)?,
+        // Microseconds, as Arrow stores them.
+        DataType::Float32 | DataType::Float64 | DataType::Timestamp(..) => {
+            datafusion::arrow::compute::cast(&Int64Array::from(ints()?), &ty)?
+        }
         DataType::List(element) if *element.data_type() == DataType::Utf8 => {
             let mut lists = ListBuilder::new(StringBuilder::new());
             for cell in cells {

@@ -4,6 +4,7 @@
 //! A relation that is not here has no rows: Weir has no such things.
 
 use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::error::Result;
@@ -335,7 +336,7 @@ pub(super) fn of_session(name: &str, session: &Session) -> Vec<Row> {
             });
             rows.collect()
         }
-        "pg_stat_activity" => vec![activity(session)],
+        "pg_stat_activity" => session.sessions.all().iter().map(|session| activity(session)).collect(),
         "pg_stat_ssl" => vec![row! { pid: session.pid(), ssl: false }],
         "pg_stat_gssapi" => vec![row! { pid: session.pid(), gss_authenticated: false, encrypted: false }],
         _ => Vec::new(),
@@ -353,11 +354,20 @@ fn settings(session: &Session) -> Vec<Row> {
     rows.collect()
 }
 
-/// Only the session that asks, of those of this frontend.
+/// A session of this frontend.
 fn activity(session: &Session) -> Row {
     let application = session.variables().get("application_name").unwrap_or_default().to_owned();
+    let doing = session.activity.now();
+    let micros = |time: SystemTime| {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        i64::try_from(since.as_micros()).ok()
+    };
+    let wait_event = doing.wait_event();
     row! {
         datid: DATABASE_OID, datname: DATABASE, pid: session.pid(), usesysid: ROOT_OID, usename: session.user(),
-        application_name: application, state: "active", backend_type: "client backend",
+        application_name: application, backend_start: micros(doing.connected),
+        xact_start: doing.transaction_start.and_then(micros), query_start: doing.query_start.and_then(micros),
+        state_change: micros(doing.state_change), wait_event_type: wait_event.map(|_| "Client"), wait_event: wait_event,
+        state: doing.state.as_str(), query: doing.query, backend_type: "client backend",
     }
 }
