@@ -21,17 +21,20 @@ help:
 	@echo 'make doc     the documentation of the code'
 	@echo 'make bench   throughput, processor time, freshness and recovery time, measured on this machine'
 
-# Dependencies are lightly optimised in the dev profile, so that the demo shares one build with the tests.
+# The demo and the cluster share the dev profile's build with the tests, without what takes long to compile and only pays under load
+# (jemalloc).
+TRIAL := build --locked -p weir -p weir-e2e --no-default-features --bin weir
+
 demo:
 	@deploy/setup.sh build
 	@deploy/setup.sh servers
-	@$(CARGO) build --locked -p weir -p weir-e2e --bins
+	@$(CARGO) $(TRIAL) --bin demo
 	@target/debug/demo $(ARGS)
 
 cluster:
 	@deploy/setup.sh build
 	@deploy/setup.sh servers
-	@$(CARGO) build --locked -p weir -p weir-e2e --bins
+	@$(CARGO) $(TRIAL) --bin cluster
 	@target/debug/cluster $(ARGS)
 
 # These change the cluster that runs, and so do not build: the program is there.

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tikv_jemallocator::Jemalloc;
 use tracing::warn;
 use weir::config::{self, Role};
 use weir::{run, signal};
@@ -11,8 +10,9 @@ use weir_common::telemetry::{self, Export};
 
 /// Rows travel in small buffers that one thread makes and another frees, which glibc's allocator is slow at
 /// (docs/benchmarks.md).
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
-static ALLOCATOR: Jemalloc = Jemalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// SQL is planned recursively: long expressions need deeper stacks than a thread has by default.
 const STACK_BYTES: usize = 8 << 20;
