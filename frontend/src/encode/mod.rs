@@ -97,14 +97,6 @@ fn unmarked_type(field: &Arc<Field>) -> Result<Type, Error> {
     })
 }
 
-/// The type of a parameter whose values are kept so. A text is one, not a varchar, which would have to be cast.
-pub(crate) fn parameter_type(arrow: &DataType) -> Option<Type> {
-    if arrow.is_string() {
-        return Some(Type::TEXT);
-    }
-    pg_type(&Arc::new(Field::new("", arrow.clone(), true))).ok()
-}
-
 /// How the values of a type of PostgreSQL's catalogs are kept. An oid is the only `UInt32`, and vectors are the only
 /// `LargeList`s, so that both are known where a plan loses the marks of columns.
 pub(crate) fn arrow_type(ty: &Type) -> DataType {

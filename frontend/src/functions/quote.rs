@@ -13,12 +13,13 @@ use crate::error::Error;
 use crate::keywords::{Category, category};
 
 pub(super) fn functions() -> [ScalarUDF; 3] {
-    let functions: [(_, fn(&str) -> String, _); 3] = [
-        ("quote_literal", literal, Signature::any(1, Volatility::Immutable)),
-        ("quote_nullable", literal, Signature::any(1, Volatility::Immutable)),
-        ("quote_ident", identifier, Signature::string(1, Volatility::Immutable)),
-    ];
-    functions.map(|(name, quote, signature)| ScalarUDF::from(Quote { name, quote, signature }))
+    let (any, text) = (Signature::any(1, Volatility::Immutable), Signature::string(1, Volatility::Immutable));
+    [
+        Quote { name: "quote_literal", quote: literal, signature: any.clone() },
+        Quote { name: "quote_nullable", quote: literal, signature: any },
+        Quote { name: "quote_ident", quote: identifier, signature: text },
+    ]
+    .map(ScalarUDF::from)
 }
 
 /// A text as it has to be written in a statement.

@@ -20,7 +20,7 @@ use sqlparser::parser::Parser;
 use weir_common::types::SqlType;
 
 use super::values::{Raw, scalar};
-use crate::encode::{parameter_type, pg_type};
+use crate::encode::pg_type;
 use crate::error::Error;
 use crate::functions::scalar_from_text;
 
