@@ -113,7 +113,7 @@ fn subjects_change_from_here_on_and_other_things_do_not() {
             ("TABLE t CONNECTOR WITH (consumer.name = 'x')", "22023", "\"consumer.name\": cannot be changed"),
             ("TABLE t CONNECTOR WITH (subjekt = 'x')", "22023", "subjekt"),
             ("TABLE t CONNECTOR WITH (on_gap = 'x')", "22023", "on_gap"),
-            ("TABLE t CONNECTOR WITH (subject = 'nowhere')", "42704", "no subject \"nowhere\""),
+            ("TABLE t CONNECTOR WITH (subject = 'nowhere')", "42704", "no messages under subject \"nowhere\""),
             ("TABLE t CONNECTOR WITH (server_url = '127.0.0.1:1')", "08001", "127.0.0.1:1"),
             ("SOURCE t CONNECTOR WITH (on_gap = 'skip')", "42809", "is not a source"),
             ("TABLE none CONNECTOR WITH (on_gap = 'skip')", "42P01", "\"none\" does not exist"),

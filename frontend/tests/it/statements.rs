@@ -147,10 +147,13 @@ async fn the_rest_of_the_statements() {
     let client = cluster.client().await;
     rows(&client, "FLUSH").await;
     assert_eq!(cluster.shared.state().flushes, 1);
+    let address = cluster.shared.computes.lock().expect("no panic")[0];
     assert_eq!(
         rows(&client, "SHOW CLUSTER").await,
-        "m|meta|127.0.0.1:1|leader||7-0000000000000001|42|NULL\n\
-         c|compute|127.0.0.1:1|running|0,1|7-0000000000000001|42|no object store"
+        format!(
+            "m|meta|{address}|leader||7-0000000000000001|42|NULL\n\
+             c|compute|{address}|running|0,1|7-0000000000000001|42|no object store"
+        )
     );
     assert!(rows(&client, "SELECT version()").await.starts_with("PostgreSQL 15.20"));
     assert_eq!(rows(&client, "SHOW server_version").await, "15.20");
