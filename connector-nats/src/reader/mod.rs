@@ -6,7 +6,7 @@
 //! two pull requests.
 //!
 //! What is logged: recoveries that operation brings along (a lost connection, a restarted server, an incomplete
-//! delivery) at INFO, at most one line each half second; a split whose condition stays bad (see [`outage`]), once for each
+//! delivery) at INFO, at most one line each half second; a split whose condition stays bad (see `outage`), once for each
 //! state, with the reason, and messages that are lost to the stream, at WARN.
 
 mod build;
