@@ -258,7 +258,7 @@ fn explain_create_says_what_create_would_find_and_changes_nothing() {
         let created = sql.query(&explain(&options.replace("EVENTS", "OTHER"), ", allow_create_stream = true")).await?;
         ensure!(created.to_string().contains("would be created"), "{created}");
         let elsewhere = sql.query(&explain(&options.replace("events.>", "orders.*"), "")).await?.to_string();
-        ensure!(elsewhere.contains("no subject \"orders.*\""), "{elsewhere}");
+        ensure!(elsewhere.contains("no messages under subject \"orders.*\""), "{elsewhere}");
         ensure!(stream.get_info().await?.state.consumer_count == 0);
         ensure!(nats.jetstream().await?.get_stream("OTHER").await.is_err(), "nothing is created");
         ensure!(sql.query("SHOW TABLES").await?.rows.is_empty());
