@@ -28,7 +28,7 @@ equal((await sql`SELECT ${LARGE}::bigint - 1 AS less, ${[1, 2]}::int[] AS list`.
 const tables = await db.introspection.getTables();
 const names = tables.map((table) => `${table.schema}.${table.name}`);
 for (const name of ["devices", "readings"]) equal(names.includes(`public.${name}`), true, names);
-const columns = tables.find((table) => table.name === "devices").columns;
+const columns = tables.find((table) => table.schema === "public" && table.name === "devices").columns;
 equal(columns.map((column) => column.name), Object.keys(DEVICES[0]));
 equal(columns.map((column) => column.dataType), ["int4", "varchar", "bool", "numeric", "timestamptz", "jsonb", "_varchar", "bytea"]);
 equal(columns.filter((column) => !column.isNullable).map((column) => column.name), ["id"]);

@@ -4,7 +4,7 @@
 //! reads two tables and a view, looks them up in the catalogs, and prints `ok` if it found all as it should be. They hold
 //! of PostgreSQL 15 with the same tables, too. `docs/clients.md` tells which client does what.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -34,12 +34,16 @@ enum Program {
     Python(&'static str),
     /// With the Node.js of that environment.
     Node(&'static str),
+    /// With an interpreter of Debian's.
+    Debian(&'static [&'static str], &'static str),
 }
+
+const RUBY: &[&str] = &["/usr/bin/ruby"];
 
 /// Runs a program with the address of a Weir that has the tables, and with what it is to do if it does several things.
 fn client(program: &Program, what: Option<&str>) {
     let name = match program {
-        Program::Python(file) | Program::Node(file) => file,
+        Program::Python(file) | Program::Node(file) | Program::Debian(_, file) => file,
     };
     scenario(name, async |sandbox| {
         let (_nats, weir) = with_tables(sandbox).await?;
@@ -97,13 +101,18 @@ fn read(file: &str) -> Result<String> {
 impl Program {
     fn command(&self) -> Result<Command> {
         let installed = workspace().join(".cache/clients/python/venv/bin");
-        let (interpreter, file) = match self {
-            Program::Python(file) => (installed.join("python"), folder().join("python").join(file)),
-            Program::Node(file) => (installed.join("node"), folder().join("node").join(file)),
+        let (interpreter, arguments, file): (PathBuf, &[&str], PathBuf) = match self {
+            Program::Python(file) => (installed.join("python"), &[], folder().join("python").join(file)),
+            Program::Node(file) => (installed.join("node"), &[], folder().join("node").join(file)),
+            Program::Debian(command, file) => {
+                let (interpreter, arguments) = command.split_first().context("a command has a program")?;
+                (PathBuf::from(interpreter), arguments, folder().join("debian").join(file))
+            }
         };
-        ensure!(interpreter.exists(), "no {}; `deploy/setup.sh clients` provides it", interpreter.display());
+        let there = Path::exists(&interpreter);
+        ensure!(there, "no {}; `deploy/setup.sh clients` provides it", interpreter.display());
         let mut command = Command::new(interpreter);
-        command.arg(file);
+        command.args(arguments).arg(file);
         Ok(command)
     }
 }
@@ -112,8 +121,18 @@ mod python {
     use super::{Program::Python, client};
 
     #[test]
+    fn pandas() {
+        client(&Python("pandas_client.py"), None);
+    }
+
+    #[test]
     fn polars_with_connectorx() {
         client(&Python("polars_client.py"), Some("connectorx"));
+    }
+
+    #[test]
+    fn duckdb() {
+        client(&Python("duckdb_client.py"), None);
     }
 
     #[test]
@@ -125,6 +144,11 @@ mod python {
     fn dbt_risingwave() {
         client(&Python("dbt_client.py"), Some("risingwave"));
     }
+
+    #[test]
+    fn odbc() {
+        client(&Python("odbc_client.py"), None);
+    }
 }
 
 mod node {
@@ -133,5 +157,29 @@ mod node {
     #[test]
     fn node_postgres() {
         client(&Node("node-postgres.mjs"), None);
+    }
+
+    #[test]
+    fn postgres_js() {
+        client(&Node("postgres-js.mjs"), None);
+    }
+
+    #[test]
+    fn knex() {
+        client(&Node("knex.mjs"), None);
+    }
+
+    #[test]
+    fn kysely() {
+        client(&Node("kysely.mjs"), None);
+    }
+}
+
+mod debian {
+    use super::{Program::Debian, RUBY, client};
+
+    #[test]
+    fn ruby_pg() {
+        client(&Debian(RUBY, "ruby_pg.rb"), None);
     }
 }
