@@ -135,10 +135,13 @@ impl Planner {
             config = config.with_extension(Arc::clone(snapshot));
         }
         let database = Database { catalog: Arc::clone(catalog), session: Arc::clone(session) };
-        SessionStateBuilder::new_from_existing(template.clone())
+        let mut state = SessionStateBuilder::new_from_existing(template.clone())
             .with_config(config)
             .with_catalog_list(Arc::new(database))
-            .build()
+            .build();
+        // The template's time, which now() would return, is that of the session's first statement.
+        state.mark_start_execution();
+        state
     }
 
     /// Reads a query for DataFusion.

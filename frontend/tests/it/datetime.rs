@@ -3,6 +3,7 @@
 
 use crate::cluster::Cluster;
 use crate::semantics::check;
+use crate::statements::rows;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn to_char_takes_postgresqls_templates() {
@@ -179,4 +180,13 @@ async fn local_times_are_those_of_the_zone() {
         ],
     )
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn now_is_the_time_of_the_statement() {
+    let cluster = Cluster::start().await;
+    let client = cluster.client().await;
+    let first = rows(&client, "SELECT now()").await;
+    assert_ne!(rows(&client, "SELECT now()").await, first);
+    assert_eq!(rows(&client, "SELECT now() = current_timestamp").await, "t");
 }
