@@ -128,7 +128,7 @@ pub fn of_job(
     Condition { state, since, reason: Some(reason) }
 }
 
-/// Whether a split was reading a moment ago, and probably will again in a moment.
+/// True while a split's reading is interrupted for a moment only.
 fn is_short(condition: &Condition<SplitState>, now: SystemTime) -> bool {
     condition.since.and_then(|since| now.duration_since(since).ok()).is_none_or(|lasted| lasted < DISCONNECTED_MAX)
 }

@@ -67,7 +67,7 @@ impl Sequence {
         Sequence((u64::from(incarnation.0) << IN_STREAM_BITS) | in_stream)
     }
 
-    /// Of which stream.
+    /// The stream of the split that it belongs to.
     pub fn incarnation(self) -> Incarnation {
         Incarnation(u16::try_from(self.0 >> IN_STREAM_BITS).expect("12 bits are left"))
     }

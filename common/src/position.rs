@@ -15,11 +15,12 @@ use crate::ids::Sequence;
 pub struct Position {
     /// The next sequence to read.
     pub next: Sequence,
-    /// What tells the stream from others.
+    /// The anchor of the stream.
     pub anchor: Anchor,
 }
 
-/// What tells a stream from another one of its name: when it was created, and one of the messages below the position.
+/// The mark that tells a stream from others of its name: its creation time, and one message below the
+/// position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredAnchor", into = "StoredAnchor")]
 pub struct Anchor {
@@ -32,7 +33,7 @@ pub struct Anchor {
     pub stored_ns: u64,
     /// The latest time at which a message was stored that was read; [`u64::MAX`]: not known, so the anchor is still to be found.
     pub newest_ns: u64,
-    /// Whether the stream of that name was found to be another one. The evidence may be gone later, the verdict stays.
+    /// True once the stream of that name was found to be another one. The verdict outlives its evidence.
     pub parted: bool,
 }
 
@@ -63,7 +64,7 @@ impl Anchor {
         Anchor { created_ns: at.map_or(0, created_ns), ..Anchor::default() }
     }
 
-    /// Whether a message is known that tells the stream from others, or that there was none.
+    /// True once the message that marks the stream is known, or it is known that there was none.
     pub fn is_found(&self) -> bool {
         self.newest_ns != u64::MAX
     }

@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// What PostgreSQL 15 prints for `('00:00:00.' || digits)::time`.
+    /// PostgreSQL 15's output for `('00:00:00.' || digits)::time`.
     #[test]
     fn digits_on_a_clock_are_rounded_as_by_postgresql() {
         for (digits, micros) in [

@@ -32,7 +32,7 @@ pub(super) struct Reading {
     pub(super) outputs: Vec<Output>,
     /// The next sequence that the reader hands out.
     handed: Sequence,
-    /// What tells the stream from others, as of what was handed out.
+    /// The anchor of the stream, as of the last message that was handed out.
     anchor: Anchor,
     /// The sequence of the first row in the decoder.
     first: Sequence,
@@ -135,7 +135,7 @@ impl Reading {
         (self.handed, &self.control)
     }
 
-    /// What tells the stream from others, as of what was handed out.
+    /// The anchor of the stream, as of the last message that was handed out.
     pub(super) fn anchor(&self) -> Anchor {
         self.anchor
     }
