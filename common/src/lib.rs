@@ -6,6 +6,7 @@
 //! * [`position`]: where reading goes on, and by what a stream is known again;
 //! * [`types`]: the SQL types and how each is stored in Arrow;
 //! * [`decimal`], [`interval`], [`rounding`]: values that Arrow reads differently than PostgreSQL;
+//! * [`key`]: primary keys as bytes that sort as the values do, and their vnodes;
 //! * [`protobuf`]: the schemas of messages, and which column a field fits into;
 //! * [`catalog`]: what a user declared, as it is kept in the metadata store;
 //! * [`view`]: how rows of a source become rows of a view;
@@ -26,6 +27,7 @@ pub mod types;
 
 pub mod decimal;
 pub mod interval;
+pub mod key;
 pub mod rounding;
 
 pub mod protobuf;

@@ -12,8 +12,8 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use weir_common::ids::{TableId, VnodeRange};
+use weir_common::key::Keys;
 use weir_compute::row::Writer;
-use weir_compute::row::key::Keys;
 use weir_compute::state::{SlotDb, Store, keys};
 
 const TABLE: TableId = TableId(1);
@@ -64,7 +64,7 @@ async fn measure(rows: i64, dir: &Path) {
         assert_eq!(one_by_one.expect("a scan"), rows);
         report("scanned one by one", rows, start, before);
         let (start, before) = (Instant::now(), processor_time());
-        let values = snapshot.values(TABLE, VnodeRange::ALL);
+        let values = snapshot.values(TABLE, VnodeRange::ALL).stream();
         let count = values.try_fold(0, async |count, values| Ok(count + values.len() as i64)).await;
         assert_eq!(count.expect("a scan"), rows);
         report("scanned in bulk", rows, start, before);

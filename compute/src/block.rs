@@ -2,13 +2,17 @@
 //!
 //! | bytes | content |
 //! | --- | --- |
-//! | 0 | the format's version, 1 |
+//! | 0 | the format's version, 2 |
 //! | 1…2 | the number of the table's layout, u16 in little-endian |
-//! | 3 | 0 |
+//! | 3 | the number of columns whose range is known |
 //! | 4…7 | the number of rows, u32 in little-endian |
 //! | 8…11 | the CRC-32 (IEEE) of all other bytes |
 //! | 12…15 | the length of the IPC message's metadata, u32 in little-endian, a multiple of 8 |
-//! | 16… | the encapsulated message: metadata with its prefix, then the body |
+//! | 16… | for each of these columns its place, its least and its greatest value, u64 and i64 in little-endian |
+//! | … | the encapsulated message: metadata with its prefix, then the body |
+//!
+//! Ranges are of columns of whole numbers, dates and times that have a value in the block, the sequence of messages among them, as
+//! Arrow stores them. With them a scan passes over blocks that have nothing it looks for. Version 1 has none.
 //!
 //! Buffers begin at multiples of eight bytes of the block. Where the block itself lies so in memory, columns are read
 //! in place; else those that are asked for are copied. Blocks are not compressed: what they hold is written once and
@@ -19,9 +23,13 @@
 
 use std::collections::HashMap;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, ArrowNumericType, AsArray, RecordBatch};
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::compute;
+use arrow::datatypes::{
+    DataType, Date32Type, Int16Type, Int32Type, Int64Type, SchemaRef, Time64MicrosecondType, TimeUnit,
+    TimestampMicrosecondType, UInt64Type,
+};
 use arrow::error::ArrowError;
 use arrow_ipc::reader::RecordBatchDecoder;
 use arrow_ipc::writer::{
@@ -31,8 +39,14 @@ use arrow_ipc::{MessageHeader, MetadataVersion, root_as_message};
 use bytes::Bytes;
 use weir_common::error::Kind;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Read, but not written any more: byte 3 is 0, and there are no ranges.
+const VERSION_WITHOUT_RANGES: u8 = 1;
 const HEADER: usize = 16;
+/// A column's place, its least and its greatest value.
+const RANGE: usize = 24;
+/// As many ranges as a byte can count.
+const RANGES_MAX: usize = 255;
 /// In front of an encapsulated message's metadata: a marker and the metadata's length.
 const PREFIX: usize = 8;
 const ALIGNMENT: usize = 8;
@@ -41,7 +55,7 @@ const ALIGNMENT: usize = 8;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The format is one that this version does not know.
-    #[error("block has format version {version}, known is {VERSION}")]
+    #[error("block has format version {version}, known are {VERSION_WITHOUT_RANGES} and {VERSION}")]
     Version {
         /// The first byte.
         version: u8,
@@ -64,6 +78,17 @@ impl Error {
     }
 }
 
+/// The values of a column in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Values {
+    /// The column's place among those of the block.
+    pub column: usize,
+    /// The least of them.
+    pub min: i64,
+    /// The greatest.
+    pub max: i64,
+}
+
 /// The stored form of a batch of a table's layout. Its columns must be of the types of [`weir_common::types::SqlType`], or UInt64.
 ///
 /// # Panics
@@ -77,12 +102,20 @@ pub fn encode(batch: &RecordBatch, layout: u16) -> Bytes {
     let schema = message_header(&parts[0]);
     let message = behind(&parts, schema);
     let metadata = message.clone().next().map_or(0, message_header);
-    let mut block = Vec::with_capacity(HEADER + message.clone().map(<[u8]>::len).sum::<usize>());
+    let ranges = ranges_of(batch);
+    let start = HEADER + ranges.len() * RANGE;
+    let mut block = Vec::with_capacity(start + message.clone().map(<[u8]>::len).sum::<usize>());
     block.resize(HEADER, 0);
+    for Values { column, min, max } in &ranges {
+        block.extend_from_slice(&(*column as u64).to_le_bytes());
+        block.extend_from_slice(&min.to_le_bytes());
+        block.extend_from_slice(&max.to_le_bytes());
+    }
     message.for_each(|part| block.extend_from_slice(part));
     let metadata = u32::try_from(metadata).expect("metadata is a few bytes a column");
     block[0] = VERSION;
     block[1..3].copy_from_slice(&layout.to_le_bytes());
+    block[3] = u8::try_from(ranges.len()).expect("as many as a byte counts");
     block[4..8].copy_from_slice(&rows.to_le_bytes());
     block[12..16].copy_from_slice(&metadata.to_le_bytes());
     let checksum = checksum(&block);
@@ -109,7 +142,52 @@ fn behind(parts: &[Buffer], mut bytes: usize) -> impl Iterator<Item = &[u8]> + C
 /// # Errors
 /// If the bytes cannot be a block. Damage that does not show in the header is not noticed.
 pub fn rows(bytes: &[u8]) -> Result<u32, Error> {
-    header(bytes).map(|(rows, _)| rows)
+    header(bytes).map(|header| header.rows)
+}
+
+/// The values of those columns whose range the block knows, read without decoding it.
+///
+/// # Errors
+/// As [`rows`].
+pub fn ranges(bytes: &[u8]) -> Result<impl Iterator<Item = Values>, Error> {
+    let Header { start, .. } = header(bytes)?;
+    let ranges = bytes[HEADER..start].chunks_exact(RANGE).map(|range| {
+        let field = |at: usize| range[at..at + 8].try_into().expect("eight bytes");
+        let column = usize::try_from(u64::from_le_bytes(field(0))).unwrap_or(usize::MAX);
+        Values { column, min: i64::from_le_bytes(field(8)), max: i64::from_le_bytes(field(16)) }
+    });
+    Ok(ranges)
+}
+
+fn ranges_of(batch: &RecordBatch) -> Vec<Values> {
+    let of_column = |(column, values): (usize, &ArrayRef)| {
+        let (min, max) = range_of(values)?;
+        Some(Values { column, min, max })
+    };
+    // The sequence comes last.
+    batch.columns().iter().enumerate().rev().filter_map(of_column).take(RANGES_MAX).collect()
+}
+
+/// The least and the greatest of a column's values.
+fn range_of(values: &ArrayRef) -> Option<(i64, i64)> {
+    fn of<T: ArrowNumericType>(values: &ArrayRef) -> Option<(T::Native, T::Native)> {
+        let values = values.as_primitive::<T>();
+        Some((compute::min(values)?, compute::max(values)?))
+    }
+    let widened = |(min, max): (i32, i32)| (i64::from(min), i64::from(max));
+    match values.data_type() {
+        DataType::Int16 => of::<Int16Type>(values).map(|(min, max)| (i64::from(min), i64::from(max))),
+        DataType::Int32 => of::<Int32Type>(values).map(widened),
+        DataType::Date32 => of::<Date32Type>(values).map(widened),
+        DataType::Int64 => of::<Int64Type>(values),
+        DataType::Time64(TimeUnit::Microsecond) => of::<Time64MicrosecondType>(values),
+        DataType::Timestamp(TimeUnit::Microsecond, _) => of::<TimestampMicrosecondType>(values),
+        DataType::UInt64 => {
+            let (min, max) = of::<UInt64Type>(values)?;
+            Some((i64::try_from(min).ok()?, i64::try_from(max).ok()?))
+        }
+        _ => None,
+    }
 }
 
 /// The number of the table's layout that a block is of.
@@ -128,12 +206,12 @@ pub fn layout(bytes: &[u8]) -> Result<u16, Error> {
 /// # Panics
 /// If the projection names a column that the schema has not.
 pub fn decode(bytes: &Bytes, schema: &SchemaRef, projection: Option<&[usize]>) -> Result<RecordBatch, Error> {
-    let (rows, metadata) = header(bytes)?;
+    let Header { rows, start, metadata } = header(bytes)?;
     if checksum(bytes) != field(bytes, 8) {
         return Err(Error::Damaged { reason: "checksum does not match" });
     }
-    let body = HEADER + metadata;
-    let message = bytes.get(HEADER + PREFIX..body).and_then(|message| root_as_message(message).ok());
+    let body = start + metadata;
+    let message = bytes.get(start + PREFIX..body).and_then(|message| root_as_message(message).ok());
     let message = message.filter(|message| message.header_type() == MessageHeader::RecordBatch);
     let header = message.and_then(|message| message.header_as_record_batch());
     let header = header.ok_or(Error::Damaged { reason: "no record batch" })?;
@@ -182,15 +260,29 @@ fn message(batch: &RecordBatch) -> EncodedData {
     message
 }
 
-/// The number of rows and the length of the metadata.
-fn header(bytes: &[u8]) -> Result<(u32, usize), Error> {
+struct Header {
+    rows: u32,
+    /// Where the message begins.
+    start: usize,
+    /// The length of its metadata.
+    metadata: usize,
+}
+
+fn header(bytes: &[u8]) -> Result<Header, Error> {
     match bytes {
-        [VERSION, _, _, 0, ..] if bytes.len() >= HEADER + PREFIX => {
+        [VERSION, _, _, ranges, ..] | [VERSION_WITHOUT_RANGES, _, _, ranges @ 0, ..]
+            if bytes.len() >= HEADER + PREFIX =>
+        {
+            let start = HEADER + usize::from(*ranges) * RANGE;
             let metadata = field(bytes, 12) as usize;
-            let fits = metadata >= PREFIX && metadata <= bytes.len() - HEADER;
-            if fits { Ok((field(bytes, 4), metadata)) } else { Err(Error::Damaged { reason: "cut short" }) }
+            let fits = metadata >= PREFIX && start + metadata <= bytes.len();
+            if fits {
+                Ok(Header { rows: field(bytes, 4), start, metadata })
+            } else {
+                Err(Error::Damaged { reason: "cut short" })
+            }
         }
-        [VERSION, ..] | [] => Err(Error::Damaged { reason: "no header" }),
+        [VERSION | VERSION_WITHOUT_RANGES, ..] | [] => Err(Error::Damaged { reason: "no header" }),
         [version, ..] => Err(Error::Version { version: *version }),
     }
 }
@@ -211,8 +303,6 @@ fn checksum(block: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::AsArray;
-    use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
     use weir_common::catalog::{Column, Origin};
     use weir_common::types::{SqlType, StructField};
@@ -286,11 +376,34 @@ mod tests {
     }
 
     #[test]
+    fn a_block_knows_the_ranges_of_its_columns() {
+        let block = encode(&batch(&[(Some(-5), "x".to_owned()), (None, "y".to_owned()), (Some(9), String::new())]), 0);
+        let ranges: Vec<Values> = ranges(&block).expect("a block").collect();
+        // The sequences, d, and a; e has no value.
+        let expected = [(9, 1, 3), (3, 7, 7), (0, -5, 9)].map(|(column, min, max)| Values { column, min, max });
+        assert_eq!(ranges, expected);
+    }
+
+    #[test]
+    fn blocks_of_the_version_before_are_read() {
+        let rows = batch(&[(Some(1), "x".to_owned()), (None, "y".to_owned())]);
+        let block = encode(&rows, 0);
+        let Header { start, .. } = header(&block).expect("a header");
+        let mut old = [&block[..HEADER], &block[start..]].concat();
+        (old[0], old[3]) = (VERSION_WITHOUT_RANGES, 0);
+        let checksum = checksum(&old);
+        old[8..12].copy_from_slice(&checksum.to_le_bytes());
+        let old = Bytes::from(old);
+        assert_eq!(decode(&old, &rows.schema(), None).expect("a block"), rows);
+        assert_eq!(ranges(&old).expect("a block").count(), 0);
+    }
+
+    #[test]
     fn other_layouts_are_told_apart() {
         let mut block = encode(&batch(&[]), 0).to_vec();
-        block[0] = 2;
+        block[0] = 3;
         let error = decode(&block.into(), &block_schema(&columns()), None).expect_err("another version");
-        assert!(matches!(error, Error::Version { version: 2 }));
+        assert!(matches!(error, Error::Version { version: 3 }));
         assert_eq!(error.kind(), Kind::Corrupt);
     }
 

@@ -39,6 +39,7 @@ mod exchange;
 mod layout;
 mod metrics;
 mod outlet;
+mod prune;
 mod query;
 mod readings;
 mod replay;

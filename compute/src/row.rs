@@ -2,7 +2,7 @@
 //!
 //! Both formats are stored state: the key's never changes, the row's bears a version.
 //!
-//! * [`key`]: the primary key, order-preserving;
+//! * [`weir_common::key`]: the primary key, order-preserving;
 //! * [`cell`]: one value of a row, by the physical layout of its Arrow type;
 //! * [`Writer`] and [`Reader`]: whole rows, from and to record batches.
 //!
@@ -16,7 +16,8 @@
 //! Version 1 has neither layout, which was 0, nor sequence.
 
 pub mod cell;
-pub mod key;
+
+pub use weir_common::key;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;

@@ -6,10 +6,10 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, RecordBatch};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -21,24 +21,31 @@ use weir_common::rpc;
 use weir_common::telemetry::trace;
 use weir_common::view::Compile;
 use weir_proto::{
-    ReadSourceRequest, ReplayRequest, ReplayResponse, ScanRequest, ScanResponse, SplitsRequest, SplitsResponse,
-    compute_server,
+    KeyRange, KeySet, ReadSourceRequest, ReplayRequest, ReplayResponse, ScanRequest, ScanResponse, SplitsRequest,
+    SplitsResponse, compute_server,
 };
 
 use crate::layout::{self, Layout, Wanted};
 use crate::metrics::{self, Metrics};
 use crate::node::plan::Route;
+use crate::prune::Pruning;
 use crate::replay::Replay;
 use crate::source::SourceRead;
 use crate::splits::{self, ReadSplit};
-use crate::state::{Snapshot, Store};
-use crate::{block, row, slot};
+use crate::state::{Entries, Part, Snapshot, Store, Values, keys};
+use crate::{block, row, slot, state};
 
-/// Batches waiting for the network: enough to keep it busy, a few mebibytes at most.
-const BATCHES_MAX: usize = 4;
+/// Batches that wait for the network besides the one being sent. A stalled scan holds no more than these.
+const BATCHES_MAX: usize = 1;
+/// A scan that could not send for this long frees what it has read ahead.
+const STALLED: Duration = Duration::from_secs(1);
 /// Stored rows are sent together, as many or as large as a block of them would be.
 const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 1 << 20;
+/// Blocks are sent in parts of this size, so that a stalled scan holds little.
+const PART_BYTES: usize = 256 << 10;
+/// The first batch is small and each further one twice as large: a cursor that fetches a few rows holds little.
+const FIRST_BATCH_ROWS: usize = 256;
 /// So many rows that are merely counted are told at once, so that a frontend that has gone is noticed.
 const COUNTED_ROWS: u64 = 1 << 18;
 
@@ -162,6 +169,9 @@ struct Scan {
     table: Arc<Table>,
     projection: Vec<usize>,
     limit: u64,
+    /// The parts of the slot's database to read; `None`: the whole table.
+    parts: Option<Vec<Part>>,
+    pruning: Pruning,
 }
 
 impl Scan {
@@ -183,50 +193,164 @@ impl Scan {
             ));
         }
         let limit = request.limit.unwrap_or(u64::MAX);
-        Ok(Scan { snapshot, vnodes: slot.vnodes, table, projection, limit })
+        let parts = match &request.keys {
+            Some(keys) if table.declared.is_keyed() => Some(parts_of(table.id, slot.vnodes, keys)),
+            Some(_) => return Err(rpc::Error::new(Kind::Internal, "keys of a table without a primary key")),
+            None => None,
+        };
+        let pruning = Pruning::new(&table, &request);
+        Ok(Scan { snapshot, vnodes: slot.vnodes, table, projection, limit, parts, pruning })
     }
 
     /// Sends batches until the end, the limit, an error, or until nobody listens any more. Of what ends otherwise, a panic
-    /// say, the last message is missing.
-    async fn run(self, out: mpsc::Sender<Result<ScanResponse, Status>>, metrics: Metrics) {
+    /// say, the last message is missing. It reads nothing before there is room for it, so a stalled scan holds little.
+    async fn run(mut self, out: mpsc::Sender<Result<ScanResponse, Status>>, metrics: Metrics) {
         let labels = [metrics::table(&self.table.declared.name)];
+        let mut entries = self.reading();
         let failed = |kind, error: &(dyn std::error::Error + 'static)| {
             rpc::Error::new(kind, format!("table \"{}\": {}", self.table.declared.name, chain(error)))
         };
         let mut gathering = Gathering::new(&self);
-        let mut values = match self.table.declared.is_keyed() {
-            true => self.snapshot.values(self.table.id, self.vnodes).boxed(),
-            false => self.snapshot.scan(self.table.id, self.vnodes).map_ok(|(_, value)| vec![value]).boxed(),
-        };
-        let mut left = self.limit;
-        while left > 0 {
-            let values = values.next().await;
-            let last = values.is_none();
-            let responses = match values {
-                Some(Ok(values)) => gathering.take_all(&values, left).map_err(|error| failed(error.kind(), &error)),
-                Some(Err(error)) => Err(failed(error.kind(), &error)),
-                None => gathering.finish(left).map_err(|error| failed(error.kind(), &error)),
+        let (mut left, mut last, mut part_rows) = (self.limit, false, FIRST_BATCH_ROWS);
+        while left > 0 && !last {
+            if has_room(&out, &mut entries).await.is_err() {
+                return;
+            }
+            let responses = loop {
+                let responses = match entries.next().await {
+                    Ok(Some(values)) => {
+                        let taken = self.take_all(&mut gathering, &values, left);
+                        taken.map_err(|error| failed(error.kind(), &error))
+                    }
+                    Err(error) => Err(failed(error.kind(), &error)),
+                    Ok(None) => {
+                        last = true;
+                        gathering.finish(left).map_err(|error| failed(error.kind(), &error))
+                    }
+                };
+                match responses {
+                    Ok(responses) if responses.is_empty() && !last => {}
+                    responses => break responses,
+                }
             };
             let responses = match responses {
                 Ok(responses) => responses,
                 // Whether anybody still listens makes no difference.
                 Err(error) => return drop(out.send(Err(error.into())).await),
             };
-            for response in responses {
-                left -= response.rows;
-                metrics.scanned_rows.add(response.rows, &labels);
-                if out.send(Ok(response)).await.is_err() {
-                    return;
+            for gathered in responses {
+                left -= gathered.rows();
+                metrics.scanned_rows.add(gathered.rows(), &labels);
+                for response in gathered.parts(&mut part_rows) {
+                    if has_room(&out, &mut entries).await.is_err() || out.send(Ok(response)).await.is_err() {
+                        return;
+                    }
                 }
-            }
-            if last {
-                break;
             }
         }
         // Whether anybody still listens makes no difference.
         let _ = out.send(Ok(ScanResponse { done: true, ..ScanResponse::default() })).await;
     }
 }
+
+impl Scan {
+    /// Begins to read.
+    fn reading(&mut self) -> Reading {
+        match self.parts.take() {
+            Some(parts) => Reading::Rows(Box::new(self.snapshot.values_in(self.table.id, parts))),
+            None if self.table.declared.is_keyed() => {
+                Reading::Rows(Box::new(self.snapshot.values(self.table.id, self.vnodes)))
+            }
+            None => Reading::Blocks(Box::new(self.snapshot.entries(self.table.id, self.vnodes))),
+        }
+    }
+
+    /// Gathers entries, except for blocks without a wanted row.
+    fn take_all(
+        &self,
+        gathering: &mut Gathering,
+        values: &[Bytes],
+        mut limit: u64,
+    ) -> Result<Vec<Gathered>, layout::Error> {
+        let mut all = Vec::new();
+        for value in values {
+            if limit == 0 {
+                break;
+            }
+            if !self.table.declared.is_keyed() && !self.pruning.wants(value)? {
+                continue;
+            }
+            for gathered in gathering.take(value, limit)? {
+                limit -= gathered.rows();
+                all.push(gathered);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Stored values on their way out of a slot's database.
+enum Reading {
+    /// Of a table without a primary key.
+    Blocks(Box<Entries>),
+    /// Of a table with one.
+    Rows(Box<Values>),
+}
+
+impl Reading {
+    /// The next values; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Vec<Bytes>>, state::Error> {
+        match self {
+            Reading::Blocks(blocks) => Ok(blocks.next().await?.map(|(_, block)| vec![block])),
+            Reading::Rows(rows) => rows.next().await,
+        }
+    }
+
+    /// Frees what was read ahead; the next call reads it again.
+    fn pause(&mut self) {
+        match self {
+            Reading::Blocks(blocks) => blocks.pause(),
+            Reading::Rows(rows) => rows.pause(),
+        }
+    }
+}
+
+/// The parts of a slot that hold the wanted keys. A range of keys is read in each vnode.
+fn parts_of(table: TableId, vnodes: VnodeRange, wanted: &KeySet) -> Vec<Part> {
+    let points = wanted.points.iter().map(|key| {
+        let mut stored = Vec::new();
+        keys::write_row_key(table, keys::vnode_of(key), key, &mut stored);
+        Part::Key(stored.into())
+    });
+    let ranges = (vnodes.start..vnodes.end).flat_map(|vnode| {
+        let range = move |range: &KeyRange| {
+            let to = (!range.to.is_empty()).then_some(&range.to[..]);
+            Part::Range(keys::row_range(table, vnode, &range.from, to))
+        };
+        wanted.ranges.iter().map(range)
+    });
+    points.chain(ranges).collect()
+}
+
+/// Waits until there is room for a batch, and frees what was read ahead if that takes long.
+///
+/// # Errors
+/// If nobody listens any more.
+async fn has_room(out: &mpsc::Sender<Result<ScanResponse, Status>>, entries: &mut Reading) -> Result<(), Gone> {
+    let room = tokio::time::timeout(STALLED, out.reserve()).await;
+    let room = match room {
+        Ok(room) => room,
+        Err(_) => {
+            entries.pause();
+            out.reserve().await
+        }
+    };
+    // Only this task sends, so the room stays until it has sent.
+    room.map(drop).map_err(|_| Gone)
+}
+
+/// Nobody listens any more.
+struct Gone;
 
 /// Stored entries on their way to becoming batches.
 enum Gathering {
@@ -235,7 +359,7 @@ enum Gathering {
     /// Each is a block, of which nothing but the number of rows is asked for: nothing is decoded.
     CountBlocks,
     /// Each is a row. Those of one layout are gathered together.
-    Rows { wanted: Wanted, readers: BTreeMap<u16, (Arc<Layout>, row::Reader)>, rows: usize, bytes: usize },
+    Rows { wanted: Wanted, readers: BTreeMap<u16, (Arc<Layout>, row::Reader)>, rows: usize, bytes: usize, full: usize },
     /// Each is a row, and only their number is asked for.
     Count(u64),
 }
@@ -246,36 +370,24 @@ impl Gathering {
         match (scan.table.declared.is_keyed(), scan.projection.is_empty()) {
             (false, false) => Gathering::Blocks(wanted()),
             (false, true) => Gathering::CountBlocks,
-            (true, false) => Gathering::Rows { wanted: wanted(), readers: BTreeMap::new(), rows: 0, bytes: 0 },
+            (true, false) => {
+                let (readers, full) = (BTreeMap::new(), FIRST_BATCH_ROWS);
+                Gathering::Rows { wanted: wanted(), readers, rows: 0, bytes: 0, full }
+            }
             (true, true) => Gathering::Count(0),
         }
     }
 
-    /// Takes entries, one after the other.
-    fn take_all(&mut self, values: &[Bytes], mut limit: u64) -> Result<Vec<ScanResponse>, layout::Error> {
-        let mut responses = Vec::new();
-        for value in values {
-            if limit == 0 {
-                break;
-            }
-            for response in self.take(value, limit)? {
-                limit -= response.rows;
-                responses.push(response);
-            }
-        }
-        Ok(responses)
-    }
-
     /// Takes an entry, and returns batches of together at most `limit` rows when there are some.
-    fn take(&mut self, value: &Bytes, limit: u64) -> Result<Vec<ScanResponse>, layout::Error> {
+    fn take(&mut self, value: &Bytes, limit: u64) -> Result<Vec<Gathered>, layout::Error> {
         match self {
             Gathering::Blocks(wanted) => {
                 let batch = wanted.of(block::layout(value)?)?.read_block(value)?;
                 let rows = batch.num_rows().min(usize::try_from(limit).unwrap_or(usize::MAX));
-                Ok(vec![response(&batch.slice(0, rows))])
+                Ok(vec![Gathered::Rows(batch.slice(0, rows))])
             }
-            Gathering::CountBlocks => Ok(vec![counted(u64::from(block::rows(value)?).min(limit))]),
-            Gathering::Rows { wanted, readers, rows, bytes } => {
+            Gathering::CountBlocks => Ok(vec![Gathered::Count(u64::from(block::rows(value)?).min(limit))]),
+            Gathering::Rows { wanted, readers, rows, bytes, full } => {
                 let row = row::Stored::parse(value)?;
                 let reader = match readers.entry(row.layout) {
                     Entry::Occupied(reader) => reader.into_mut(),
@@ -288,8 +400,8 @@ impl Gathering {
                 reader.1.append(&row)?;
                 *rows += 1;
                 *bytes += value.len();
-                let full = *rows >= BATCH_ROWS || *bytes >= BATCH_BYTES || *rows as u64 == limit;
-                if full { self.finish(limit) } else { Ok(Vec::new()) }
+                let is_full = *rows >= *full || *bytes >= BATCH_BYTES || *rows as u64 == limit;
+                if is_full { self.finish(limit) } else { Ok(Vec::new()) }
             }
             Gathering::Count(rows) => {
                 *rows += 1;
@@ -300,19 +412,19 @@ impl Gathering {
     }
 
     /// What is gathered and was not returned yet; of it `limit` rows at most, which [`Gathering::take`] has seen to.
-    fn finish(&mut self, limit: u64) -> Result<Vec<ScanResponse>, layout::Error> {
+    fn finish(&mut self, limit: u64) -> Result<Vec<Gathered>, layout::Error> {
         let responses = match self {
             Gathering::Blocks(_) | Gathering::CountBlocks => Vec::new(),
-            Gathering::Rows { readers, rows, bytes, .. } => {
-                (*rows, *bytes) = (0, 0);
+            Gathering::Rows { readers, rows, bytes, full, .. } => {
+                (*rows, *bytes, *full) = (0, 0, BATCH_ROWS.min(2 * *full));
                 let full = readers.values_mut().filter(|(_, reader)| reader.rows() > 0);
-                let batches = full.map(|(layout, reader)| Ok(response(&layout.widen(&reader.finish()?)?)));
+                let batches = full.map(|(layout, reader)| Ok(Gathered::Rows(layout.widen(&reader.finish()?)?)));
                 batches.collect::<Result<_, layout::Error>>()?
             }
             Gathering::Count(0) => Vec::new(),
-            Gathering::Count(rows) => vec![counted(std::mem::take(rows))],
+            Gathering::Count(rows) => vec![Gathered::Count(std::mem::take(rows))],
         };
-        let rows: u64 = responses.iter().map(|response| response.rows).sum();
+        let rows: u64 = responses.iter().map(Gathered::rows).sum();
         assert!(rows <= limit, "a batch is sent when the limit is reached");
         Ok(responses)
     }
@@ -323,6 +435,40 @@ pub(crate) fn response(batch: &RecordBatch) -> ScanResponse {
     ScanResponse { header, body, rows: batch.num_rows() as u64, done: false }
 }
 
-fn counted(rows: u64) -> ScanResponse {
-    ScanResponse { rows, ..ScanResponse::default() }
+/// Rows that are ready to be sent.
+enum Gathered {
+    Rows(RecordBatch),
+    /// Only their number is asked for.
+    Count(u64),
+}
+
+impl Gathered {
+    fn rows(&self) -> u64 {
+        match self {
+            Gathered::Rows(batch) => batch.num_rows() as u64,
+            Gathered::Count(rows) => *rows,
+        }
+    }
+
+    /// The messages that carry them, encoded one by one as they are sent. The first of a scan has `part_rows` rows, each
+    /// further one twice as many, up to a bound in bytes.
+    fn parts(self, part_rows: &mut usize) -> impl Iterator<Item = ScanResponse> {
+        let (batch, count) = match self {
+            Gathered::Rows(batch) => (Some(batch), None),
+            Gathered::Count(rows) => (None, Some(ScanResponse { rows, ..ScanResponse::default() })),
+        };
+        let rows = batch.as_ref().map_or(0, RecordBatch::num_rows);
+        let size = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or(PART_BYTES);
+        let bytes: usize = batch.iter().flat_map(RecordBatch::columns).map(size).sum();
+        let rows_max = (PART_BYTES * rows).checked_div(bytes).unwrap_or(BATCH_ROWS).clamp(1, BATCH_ROWS);
+        let mut sent = 0;
+        let parts = std::iter::from_fn(move || {
+            let batch = batch.as_ref().filter(|_| sent < rows)?;
+            let part = batch.slice(sent, (rows - sent).min(rows_max).min(*part_rows));
+            sent += part.num_rows();
+            *part_rows = BATCH_ROWS.min(2 * *part_rows);
+            Some(response(&part))
+        });
+        count.into_iter().chain(parts)
+    }
 }

@@ -11,8 +11,8 @@ use weir_common::catalog::{NewTable, Table};
 use weir_common::ids::{TableId, VNODES, VnodeRange};
 
 use crate::row::Writer;
-use crate::row::key::Keys;
 use crate::state::keys;
+use weir_common::key::Keys;
 
 const LENGTHS: usize = 2 * size_of::<u32>();
 

@@ -34,5 +34,5 @@ pub use error::Error;
 pub use garbage::{Collected, Survey};
 pub use lineage::CloneSource;
 pub use settings::Tuning;
-pub use slot::{Gauges, Pending, SlotDb, Snapshot};
+pub use slot::{Entries, Gauges, Part, Pending, SlotDb, Snapshot, Values};
 pub use store::Store;

@@ -3,6 +3,7 @@
 //! Owns finding the leader among the meta nodes, and trying again while none is in reach. Owns no meaning of an answer
 //! beyond turning wire types into domain types.
 
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +15,7 @@ use tonic::{ConnectError, Response, Status};
 use tracing::debug;
 use weir_common::catalog::{NewTable, Table};
 use weir_common::error::Kind;
-use weir_common::ids::{Epoch, SlotId, TermId, VNODES, VnodeRange};
+use weir_common::ids::{Epoch, SlotId, TableId, TermId, VNODES, VnodeRange};
 use weir_common::rpc;
 use weir_common::telemetry::trace::{Inject, TracedChannel};
 use weir_proto as proto;
@@ -76,6 +77,8 @@ pub(crate) struct Pinned {
     pub(crate) epoch: Epoch,
     pub(crate) catalog_version: u64,
     pub(crate) slots: Vec<Slot>,
+    /// The sum of each table's committed positions, as places in the streams.
+    pub(crate) places: HashMap<TableId, u64>,
 }
 
 /// Where a slot's state is served.
@@ -358,6 +361,7 @@ fn pinned(response: proto::PinResponse) -> Result<Pinned, rpc::Error> {
         epoch: Epoch(response.epoch),
         catalog_version: response.catalog_version,
         slots,
+        places: response.progress.iter().map(|progress| (TableId(progress.table), progress.places)).collect(),
     })
 }
 

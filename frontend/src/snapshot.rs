@@ -4,7 +4,7 @@
 //! Invariant: every scan of a statement uses one snapshot, which was pinned after the statement was received; so it sees
 //! everything that was acknowledged before.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,8 +13,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
+use weir_common::catalog::Table;
 use weir_common::error::Kind;
-use weir_common::ids::{Epoch, TermId};
+use weir_common::ids::{Epoch, TableId, TermId};
 
 use crate::catalog::{Catalog, CatalogCache};
 use crate::error::{Error, sqlstate};
@@ -37,7 +38,17 @@ pub(crate) struct Snapshot {
     /// In the order of their vnodes; together they hold them all.
     pub(crate) slots: Vec<Slot>,
     pub(crate) catalog: Arc<Catalog>,
+    /// The sum of each table's committed positions, as places in the streams.
+    places: HashMap<TableId, u64>,
     _lease: Lease,
+}
+
+impl Snapshot {
+    /// About how many messages a table has read, which is how many rows it has at most if each message is one; `None`: not known.
+    pub(crate) fn messages(&self, table: &Table) -> Option<u64> {
+        let starts = table.splits.iter().map(|split| split.sequence.in_stream()).fold(0, u64::saturating_add);
+        self.places.get(&table.id).map(|places| places.saturating_sub(starts))
+    }
 }
 
 #[cfg(test)]
@@ -46,7 +57,8 @@ impl Snapshot {
     pub(crate) fn of_nobody() -> Snapshot {
         let lease = Lease { pins: Arc::default(), pin: 0 };
         let catalog = Arc::default();
-        Snapshot { term: TermId::default(), epoch: Epoch(0), slots: Vec::new(), catalog, _lease: lease }
+        let (slots, places) = (Vec::new(), HashMap::new());
+        Snapshot { term: TermId::default(), epoch: Epoch(0), slots, catalog, places, _lease: lease }
     }
 }
 
@@ -73,8 +85,8 @@ impl Snapshots {
             let lease = self.pins.hold(&pinned);
             let catalog = self.catalog(pinned.catalog_version, deadline).await?;
             if catalog.version == pinned.catalog_version {
-                let Pinned { term, epoch, slots, .. } = pinned;
-                return Ok(Arc::new(Snapshot { term, epoch, slots, catalog, _lease: lease }));
+                let Pinned { term, epoch, slots, places, .. } = pinned;
+                return Ok(Arc::new(Snapshot { term, epoch, slots, catalog, places, _lease: lease }));
             }
             // A newer catalog may name tables that the pinned epoch lacks; a table was created in between, so pin again.
             if Instant::now() + CATALOG_PAUSE >= deadline {

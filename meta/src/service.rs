@@ -293,7 +293,10 @@ impl meta_server::Meta for Service {
             vnodes: Some(vnodes.into()),
             address,
         });
+        let places = pinned.serving.places.iter();
+        let progress = places.map(|(table, places)| proto::TableProgress { table: table.0, places: *places });
         Ok(Response::new(proto::PinResponse {
+            progress: progress.collect(),
             pin: pinned.pin,
             pin_lease_ms: u64::try_from(PIN_LEASE.as_millis()).expect("seconds"),
             term: Some(pinned.serving.term.into()),

@@ -2,7 +2,7 @@
 //!
 //! * A block: `table id (u32) ‖ vnode (u16) ‖ split's length (u16) ‖ split ‖ sequence (u64)`. Within a split keys are in
 //!   the order of the stream. The split's length stands in front so that no split's keys lie between those of another.
-//! * A row of a keyed table: `table id (u32) ‖ vnode (u16) ‖ primary key`, as [`crate::row::key`] writes it. The vnode is
+//! * A row of a keyed table: `table id (u32) ‖ vnode (u16) ‖ primary key`, as [`weir_common::key`] writes it. The vnode is
 //!   that of the key, [`vnode_of`].
 //!
 //! This layout is stored state: it never changes. The first four bytes are the SlateDB segment.
@@ -12,6 +12,7 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 use slatedb::{PrefixExtractor, PrefixTarget};
 use weir_common::ids::{Sequence, SplitId, TableId, VNODES, VnodeRange};
+pub use weir_common::key::vnode_of;
 
 use super::Error;
 
@@ -75,12 +76,6 @@ impl BlockKey {
     }
 }
 
-/// The vnode of a primary key: the lowest byte of the CRC-32 (IEEE) of its bytes. Stored keys contain it, so it never
-/// changes.
-pub fn vnode_of(key: &[u8]) -> u16 {
-    u16::from(crc32fast::hash(key).to_le_bytes()[0])
-}
-
 /// Appends the key of a row whose primary key is of this vnode.
 pub fn write_row_key(table: TableId, vnode: u16, primary_key: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&table.0.to_be_bytes());
@@ -91,6 +86,20 @@ pub fn write_row_key(table: TableId, vnode: u16, primary_key: &[u8], out: &mut V
 /// The keys of a table's entries of some vnodes.
 pub fn range(table: TableId, vnodes: VnodeRange) -> Range<Bytes> {
     segment_range(&segment(table), vnodes)
+}
+
+/// The keys of a table's rows of one vnode whose primary keys are in a range; without an end, all from its beginning on.
+pub fn row_range(table: TableId, vnode: u16, from: &[u8], to: Option<&[u8]>) -> Range<Bytes> {
+    let bound = |primary_key: &[u8]| {
+        let mut key = Vec::with_capacity(TABLE + VNODE + primary_key.len());
+        write_row_key(table, vnode, primary_key, &mut key);
+        Bytes::from(key)
+    };
+    let end = match to {
+        Some(to) => bound(to),
+        None => range(table, VnodeRange { start: vnode, end: vnode + 1 }).end,
+    };
+    bound(from)..end
 }
 
 /// The segment that holds a table's entries: the first bytes of all their keys.
@@ -150,8 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_vnode_of_a_key_does_not_change() {
-        assert_eq!([b"".as_slice(), b"a", b"123456789"].map(vnode_of), [0x00, 0x43, 0x26]);
+    fn the_key_of_a_row_does_not_change() {
         let mut key = Vec::new();
         write_row_key(TableId(1), 2, b"k", &mut key);
         assert_eq!(key, b"\0\0\0\x01\0\x02k");

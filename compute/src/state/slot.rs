@@ -241,8 +241,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The blocks of a table that belong to `vnodes`, in the order of their keys. Reads ahead. May be read as slowly
-    /// as one likes: if compaction replaces files and they are collected meanwhile, it goes on with the new ones.
+    /// The entries of a table that belong to `vnodes`, in the order of their keys. Reads ahead. May be read as slowly as one
+    /// likes: if compaction replaces files and they are collected meanwhile, it goes on with the new ones.
+    pub fn entries(&self, table: TableId, vnodes: VnodeRange) -> Entries {
+        let Range { start, end } = keys::range(table, vnodes);
+        Entries { snapshot: self.clone(), from: Bound::Included(start), end, rows: None }
+    }
+
+    /// The same as a stream.
     ///
     /// # Errors
     /// The stream ends with the first error.
@@ -251,35 +257,99 @@ impl Snapshot {
         table: TableId,
         vnodes: VnodeRange,
     ) -> impl Stream<Item = Result<(Bytes, Bytes), Error>> + Send + use<> {
-        let Range { start, end } = keys::range(table, vnodes);
-        let scan = Scan { snapshot: self.clone(), from: Bound::Included(start), end, rows: None };
-        futures::stream::try_unfold(scan, |mut scan| async move { Ok(scan.next().await?.map(|row| (row, scan))) })
+        let entries = self.entries(table, vnodes);
+        futures::stream::try_unfold(entries, |mut entries| async move {
+            Ok(entries.next().await?.map(|entry| (entry, entries)))
+        })
     }
 
     /// The values of the same keys, in the same order, many at a time: several times faster where they are many and small.
+    pub fn values(&self, table: TableId, vnodes: VnodeRange) -> Values {
+        let mut values = self.values_in(table, vec![Part::Range(keys::range(table, vnodes))]);
+        values.many = true;
+        values
+    }
+
+    /// The values of parts of a table, one part after the other.
+    pub fn values_in(&self, table: TableId, parts: Vec<Part>) -> Values {
+        Values { snapshot: self.clone(), table, parts: parts.into_iter(), many: false, current: None }
+    }
+}
+
+/// A part of a table to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The entry with this key, if there is one.
+    Key(Bytes),
+    /// The entries with these keys.
+    Range(Range<Bytes>),
+}
+
+/// Values on their way out of a database, with the parts that are still to be read.
+pub struct Values {
+    snapshot: Snapshot,
+    table: TableId,
+    parts: std::vec::IntoIter<Part>,
+    /// Ranges have turned out to be long, so files are looked for at once.
+    many: bool,
+    current: Option<RangeValues>,
+}
+
+impl Values {
+    /// The next values, of which there is at least one; `None` at the end.
+    ///
+    /// # Errors
+    /// If the object store fails for good, or what it has is damaged.
+    pub async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
+        loop {
+            if let Some(range) = &mut self.current {
+                if let Some(values) = range.next(self.table).await? {
+                    self.many |= values.len() == VALUES_MAX;
+                    return Ok(Some(values));
+                }
+                self.current = None;
+            }
+            match self.parts.next() {
+                None => return Ok(None),
+                Some(Part::Range(Range { start, end })) => {
+                    let scan =
+                        Entries { snapshot: self.snapshot.clone(), from: Bound::Included(start), end, rows: None };
+                    let way = if self.many { Way::Unknown } else { Way::Trial };
+                    self.current = Some(RangeValues { scan, way, moved: true });
+                }
+                Some(Part::Key(key)) => {
+                    let found = self.snapshot.snapshot.get(&key).await;
+                    if let Some(value) = found.map_err(Error::database("read", &self.snapshot.db.path))? {
+                        return Ok(Some(vec![value]));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Frees what was read ahead; the next call reads it again.
+    pub fn pause(&mut self) {
+        if let Some(range) = &mut self.current {
+            range.pause();
+        }
+    }
+
+    /// The same as a stream.
     ///
     /// # Errors
     /// The stream ends with the first error.
-    pub fn values(
-        &self,
-        table: TableId,
-        vnodes: VnodeRange,
-    ) -> impl Stream<Item = Result<Vec<Bytes>, Error>> + Send + use<> {
-        let Range { start, end } = keys::range(table, vnodes);
-        let scan = Scan { snapshot: self.clone(), from: Bound::Included(start), end, rows: None };
-        let values = Values { table, scan, way: Way::Unknown, moved: true };
+    pub fn stream(self) -> impl Stream<Item = Result<Vec<Bytes>, Error>> + Send {
         futures::stream::try_unfold(
-            values,
+            self,
             |mut values| async move { Ok(values.next().await?.map(|next| (next, values))) },
         )
     }
 }
 
-/// A scan of values.
-struct Values {
-    table: TableId,
+/// The values of one range.
+struct RangeValues {
     /// Where the rest begins, and the way through SlateDB's iterator.
-    scan: Scan,
+    scan: Entries,
     way: Way,
     /// Whether anything came since files were opened.
     moved: bool,
@@ -287,6 +357,8 @@ struct Values {
 
 /// How values are read.
 enum Way {
+    /// Through SlateDB's iterator, until the range turns out to be long.
+    Trial,
     /// Files are still to be looked for.
     Unknown,
     /// From files.
@@ -295,11 +367,11 @@ enum Way {
     Iterator,
 }
 
-impl Values {
-    async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
+impl RangeValues {
+    async fn next(&mut self, table: TableId) -> Result<Option<Vec<Bytes>>, Error> {
         loop {
             match &mut self.way {
-                Way::Unknown => self.way = Way::open(&self.scan, self.table).await,
+                Way::Unknown => self.way = Way::open(&self.scan, table).await,
                 Way::Runs(runs) => match runs.next().await {
                     Ok(values) => {
                         self.moved = true;
@@ -307,14 +379,12 @@ impl Values {
                     }
                     Err(error) => {
                         tracing::debug!(path = %self.scan.snapshot.db.path, error = chain(&error), "a scan looks for files anew");
-                        if let Some(last) = runs.last() {
-                            self.scan.from = Bound::Excluded(last.clone());
-                        }
+                        self.scan.goes_on_behind(runs.last());
                         // SlateDB knows what to do about errors that stay.
                         self.way = if std::mem::take(&mut self.moved) { Way::Unknown } else { Way::Iterator };
                     }
                 },
-                Way::Iterator => {
+                way @ (Way::Trial | Way::Iterator) => {
                     let (mut values, mut bytes) = (Vec::new(), 0);
                     while values.len() < VALUES_MAX
                         && bytes < VALUES_BYTES_MAX
@@ -323,15 +393,28 @@ impl Values {
                         bytes += value.len();
                         values.push(value);
                     }
+                    if values.len() == VALUES_MAX && matches!(way, Way::Trial) {
+                        (self.way, self.scan.rows) = (Way::Unknown, None);
+                    }
                     return Ok(Some(values).filter(|values| !values.is_empty()));
                 }
             }
         }
     }
+
+    fn pause(&mut self) {
+        match &self.way {
+            Way::Runs(runs) => {
+                self.scan.goes_on_behind(runs.last());
+                self.way = Way::Unknown;
+            }
+            Way::Trial | Way::Unknown | Way::Iterator => self.scan.pause(),
+        }
+    }
 }
 
 impl Way {
-    async fn open(scan: &Scan, table: TableId) -> Way {
+    async fn open(scan: &Entries, table: TableId) -> Way {
         let Snapshot { snapshot, db } = &scan.snapshot;
         let keys = (scan.from.clone(), Bound::Excluded(scan.end.clone()));
         let manifest = db.db.manifest();
@@ -346,8 +429,8 @@ impl Way {
     }
 }
 
-/// A scan under way.
-struct Scan {
+/// A scan of a range of entries under way.
+pub struct Entries {
     snapshot: Snapshot,
     /// Where the rest begins.
     from: Bound<Bytes>,
@@ -355,8 +438,24 @@ struct Scan {
     rows: Option<Box<DbIterator>>,
 }
 
-impl Scan {
-    async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, Error> {
+impl Entries {
+    /// Frees what was read ahead; the next call reads it again.
+    pub fn pause(&mut self) {
+        self.rows = None;
+    }
+
+    /// Goes on behind a key, if there is one.
+    fn goes_on_behind(&mut self, key: Option<&Bytes>) {
+        if let Some(key) = key {
+            self.from = Bound::Excluded(key.clone());
+        }
+    }
+
+    /// The next entry, if there is one.
+    ///
+    /// # Errors
+    /// If the object store fails for good, or what it has is damaged.
+    pub async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, Error> {
         let mut reopened = false;
         loop {
             let found = match &mut self.rows {

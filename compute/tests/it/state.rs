@@ -42,7 +42,8 @@ fn tables(ids: impl IntoIterator<Item = u32>) -> HashSet<TableId> {
 /// A table's entries, read in both ways.
 async fn rows(snapshot: &Snapshot, table: u32, vnodes: VnodeRange) -> Vec<(Bytes, Bytes)> {
     let rows: Vec<(Bytes, Bytes)> = snapshot.scan(TableId(table), vnodes).try_collect().await.expect("a scan");
-    let values: Vec<Bytes> = snapshot.values(TableId(table), vnodes).try_concat().await.expect("a scan of values");
+    let values: Vec<Bytes> =
+        snapshot.values(TableId(table), vnodes).stream().try_concat().await.expect("a scan of values");
     assert!(rows.iter().map(|(_, value)| value).eq(&values), "both ways read the same");
     rows
 }
@@ -284,7 +285,7 @@ async fn a_slow_scan_outlives_the_files_it_began_with() {
     let snapshot = slot.snapshot().expect("a snapshot");
     let mut scan = Box::pin(snapshot.scan(TableId(1), VnodeRange::ALL));
     let first = scan.next().await.expect("a row").expect("no error");
-    let mut in_bulk = Box::pin(snapshot.values(TableId(1), VnodeRange::ALL));
+    let mut in_bulk = Box::pin(snapshot.values(TableId(1), VnodeRange::ALL).stream());
     let mut values = in_bulk.next().await.expect("values").expect("no error");
     let files = async || {
         let path = object_store::path::Path::from("state/test/1-a/0/compacted");

@@ -27,15 +27,8 @@ async fn pin(meta: &str) -> Result<PinResponse> {
 /// How a node answers a scan of a slot at the pinned epoch.
 async fn scan(pinned: &PinResponse, slot: &SlotAddress) -> Result<Code> {
     let mut client = ComputeClient::connect(format!("http://{}", slot.address)).await?;
-    let request = ScanRequest {
-        term: pinned.term,
-        epoch: pinned.epoch,
-        slot: slot.slot,
-        table: 1,
-        projection: vec![],
-        limit: None,
-        layout: 0,
-    };
+    let request =
+        ScanRequest { term: pinned.term, epoch: pinned.epoch, slot: slot.slot, table: 1, ..ScanRequest::default() };
     match client.scan(request).await {
         Err(status) => Ok(status.code()),
         Ok(mut answer) => loop {

@@ -30,6 +30,7 @@ mod identity;
 mod keyed;
 mod nats_cluster;
 mod object_store;
+mod prompt;
 mod replay;
 mod retention;
 mod telemetry;

@@ -5,24 +5,35 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::Statistics;
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_expr::scalar_subquery::ScalarSubqueryExpr;
+use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_expr::{DynamicFilterTracking, EquivalenceProperties, Partitioning, PhysicalExpr};
+use datafusion::physical_expr_common::physical_expr::snapshot_physical_expr;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, apply_expression_roots};
+use datafusion::physical_plan::filter_pushdown::{
+    ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown,
+};
+use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
-use futures::{Stream, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tracing::{Instrument, Span, info_span};
 use weir_common::catalog::{RelationKind, Table};
 use weir_common::error::Kind;
 use weir_common::ids::SlotId;
 use weir_common::rpc;
 use weir_common::telemetry::trace;
-use weir_proto::{ReadSourceRequest, ScanRequest, ScanResponse};
+use weir_proto::{KeySet, ReadSourceRequest, ScanRequest, ScanResponse, ValueBox};
 
 use super::client::ComputeNodes;
 use super::decode::decode;
+use super::keys::{self, Keys};
 use super::narrowing::Narrowing;
 use crate::meta::Slot;
 use crate::snapshot::Snapshot;
@@ -41,6 +52,9 @@ pub(super) struct Scan {
     pub(super) projection: Vec<usize>,
     /// What need not be read of a source.
     pub(super) narrowing: Narrowing,
+    /// Conditions that narrow the scan. Other nodes of the plan apply them to the rows again. A condition that a join makes
+    /// while it runs is complete before the scan is first polled.
+    pub(super) conditions: Vec<Arc<dyn PhysicalExpr>>,
     /// A slot need not send more rows than this.
     pub(super) limit: Option<usize>,
 }
@@ -70,9 +84,8 @@ impl ScanExec {
     }
 
     /// The slot's rows. The request is sent when the stream is first polled; dropping the stream ends the scan.
-    fn rows(&self, slot: &Slot) -> Result<impl Stream<Item = Result<RecordBatch>> + Send + 'static> {
-        let (mut client, place_held) = self.scan.nodes.scanning(&slot.address, &self.scan.snapshot)?;
-        let (scan, asked, schema) = (self.scan.clone(), slot.slot, Arc::clone(&self.scan.schema));
+    fn rows(&self, slot: &Slot) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+        let (scan, slot, schema) = (self.scan.clone(), slot.clone(), Arc::clone(&self.scan.schema));
         let place = format!("slot {} at {}", slot.slot, slot.address);
         let span = info_span!(
             target: trace::TARGET, parent: &self.statement, "scan", otel.kind = "client", job = scan.table.declared.name,
@@ -81,8 +94,23 @@ impl ScanExec {
         let entered = span.clone();
         let opened = async move {
             let failed = move |error: rpc::Error| failed(&place, error);
+            let keys = match scan.keys()? {
+                Some(keys) => match keys.of_slot(slot.vnodes) {
+                    Some(keys) => Some(keys),
+                    None => return Ok(stream::empty().left_stream()),
+                },
+                None => None,
+            };
+            let boxes = scan.boxes()?;
+            if boxes.as_ref().is_some_and(Vec::is_empty) {
+                return Ok(stream::empty().left_stream());
+            }
+            let boxes = boxes.unwrap_or_default();
+            let (mut client, place_held) = scan.nodes.scanning(&slot.address, &scan.snapshot)?;
             let responses = match scan.table.declared.kind {
-                RelationKind::Table | RelationKind::MaterializedView => client.scan(scan.of_slot(asked)).await,
+                RelationKind::Table | RelationKind::MaterializedView => {
+                    client.scan(scan.of_slot(slot.slot, keys, boxes)).await
+                }
                 RelationKind::Source => client.read_source(scan.of_source()).await,
             };
             let responses = responses.map_err(|status| failed(status.into()))?.into_inner();
@@ -91,10 +119,10 @@ impl ScanExec {
                 let _held = (&scan, &entered, &place_held);
                 std::future::ready(decode(response, &schema))
             });
-            Ok::<_, DataFusionError>(batches.map_err(failed))
+            Ok::<_, DataFusionError>(batches.map_err(failed).right_stream())
         };
         let opened = opened.instrument(span);
-        Ok(futures::stream::once(opened).try_flatten())
+        futures::stream::once(opened).try_flatten()
     }
 }
 
@@ -115,11 +143,51 @@ impl Scan {
         }
     }
 
+    /// About how many rows it has at most; `None`: not known.
+    fn rows_estimate(&self) -> Option<usize> {
+        if self.dead_letters {
+            return None;
+        }
+        let rows = usize::try_from(self.snapshot.messages(&self.table)?).unwrap_or(usize::MAX);
+        Some(self.limit.map_or(rows, |limit| rows.min(limit)))
+    }
+
+    /// The conditions as they are now.
+    fn known(&self) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
+        self.conditions.iter().map(|condition| snapshot_physical_expr(Arc::clone(condition))).collect()
+    }
+
+    /// The keys that have to be read; `None`: all.
+    fn keys(&self) -> Result<Option<Keys>> {
+        let conditions = if self.table.declared.is_keyed() { self.known()? } else { Vec::new() };
+        Ok(if conditions.is_empty() { None } else { Keys::of(&conditions, &self.table, &self.projection) })
+    }
+
+    /// The values that a block must overlap to be read; `None`: all blocks are read.
+    fn boxes(&self) -> Result<Option<Vec<ValueBox>>> {
+        let conditions = if self.table.declared.is_keyed() { Vec::new() } else { self.known()? };
+        Ok(if conditions.is_empty() { None } else { keys::blocks(&conditions, &self.table, &self.projection) })
+    }
+
+    /// Returns whether a condition can narrow the scan.
+    fn is_told_by(&self, condition: &Arc<dyn PhysicalExpr>) -> bool {
+        let first = self.table.declared.primary_key.first();
+        if is_late(condition) {
+            // Its values are not known yet.
+            let columns = collect_columns(condition);
+            return columns.iter().any(|column| first.is_none() || self.projection.get(column.index()) == first);
+        }
+        match first {
+            Some(_) => Keys::are_bounded_by(condition, &self.table, &self.projection),
+            None => keys::blocks([condition], &self.table, &self.projection).is_some(),
+        }
+    }
+
     fn columns(&self) -> Vec<u32> {
         self.projection.iter().map(|column| *column as u32).collect()
     }
 
-    fn of_slot(&self, slot: SlotId) -> ScanRequest {
+    fn of_slot(&self, slot: SlotId, keys: Option<KeySet>, boxes: Vec<ValueBox>) -> ScanRequest {
         ScanRequest {
             term: Some(self.snapshot.term.into()),
             epoch: self.snapshot.epoch.0,
@@ -128,6 +196,10 @@ impl Scan {
             projection: self.columns(),
             limit: self.limit.map(|limit| limit as u64),
             layout: self.table.layout().into(),
+            keys,
+            boxes,
+            from_sequence: self.narrowing.from(),
+            to_sequence: self.narrowing.to(),
         }
     }
 
@@ -144,6 +216,17 @@ impl Scan {
             layout: self.table.layout().into(),
         }
     }
+}
+
+/// Returns whether a condition changes while the plan runs.
+fn is_dynamic(condition: &Arc<dyn PhysicalExpr>) -> bool {
+    DynamicFilterTracking::classify(condition).contains_dynamic_filter()
+}
+
+/// Returns whether the values of a condition are known only when the plan runs: it is made by a join, or has a sub-query.
+fn is_late(condition: &Arc<dyn PhysicalExpr>) -> bool {
+    let is_subquery = |part: &Arc<dyn PhysicalExpr>| Ok(part.downcast_ref::<ScalarSubqueryExpr>().is_some());
+    is_dynamic(condition) || condition.exists(is_subquery).unwrap_or(false)
 }
 
 /// What comes before the last message. A stream can end early without an error, if whoever sends it goes; then what came
@@ -168,7 +251,7 @@ fn failed(place: &str, error: rpc::Error) -> DataFusionError {
 
 impl DisplayAs for ScanExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scan { snapshot, table, schema, narrowing, limit, .. } = &self.scan;
+        let Scan { snapshot, table, schema, narrowing, limit, conditions, .. } = &self.scan;
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let kind = match table.declared.kind {
             _ if self.scan.dead_letters => "dead_letters",
@@ -178,7 +261,15 @@ impl DisplayAs for ScanExec {
         write!(f, "ScanExec: {kind}={}, columns=[{}]", table.declared.name, columns.join(", "))?;
         match table.declared.kind {
             RelationKind::Table | RelationKind::MaterializedView => {
-                write!(f, ", slots={}, epoch={}", self.slots.len(), snapshot.epoch)?
+                let keys = self.scan.keys().ok().flatten();
+                let is_asked = |slot: &&Slot| keys.as_ref().is_none_or(|keys| keys.of_slot(slot.vnodes).is_some());
+                let asked = self.slots.iter().filter(is_asked).count();
+                write!(f, ", slots={asked}, epoch={}{narrowing}", snapshot.epoch)?;
+                if !conditions.is_empty() {
+                    let conditions: Vec<String> = conditions.iter().map(ToString::to_string).collect();
+                    let told = if table.declared.is_keyed() { "keys" } else { "blocks" };
+                    write!(f, ", {told}=[{}]", conditions.join(" AND "))?;
+                }
             }
             RelationKind::Source => write!(f, "{narrowing}")?,
         }
@@ -201,9 +292,45 @@ impl ExecutionPlan for ScanExec {
 
     fn apply_expressions(
         &self,
-        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+        f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
+        apply_expression_roots(&self.scan.conditions, f)
+    }
+
+    fn handle_child_pushdown_result(
+        &self,
+        _phase: FilterPushdownPhase,
+        result: ChildPushdownResult,
+        _config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        // The nodes above apply them again, because the scan may read more.
+        let kept =
+            FilterPushdownPropagation::with_parent_pushdown_result(vec![PushedDown::No; result.parent_filters.len()]);
+        // The limit was pushed first, so it counts rows before the conditions apply.
+        let is_stored = self.scan.table.declared.kind != RelationKind::Source;
+        if !is_stored || self.scan.limit.is_some() {
+            return Ok(kept);
+        }
+        let conditions = result.parent_filters.into_iter().map(|pushed| pushed.filter);
+        let told: Vec<_> = conditions.filter(|condition| self.scan.is_told_by(condition)).collect();
+        if told.is_empty() {
+            return Ok(kept);
+        }
+        let conditions = self.scan.conditions.iter().cloned().chain(told).collect();
+        let scan = ScanExec::new(Scan { conditions, ..self.scan.clone() })?;
+        let may_narrow = scan.scan.conditions.iter().any(is_late);
+        if scan.scan.table.declared.is_keyed() && !may_narrow && scan.scan.keys()?.is_none() {
+            // They leave the first column of the key free.
+            return Ok(kept);
+        }
+        Ok(kept.with_updated_node(Arc::new(scan)))
+    }
+
+    /// When a plan runs again, its joins make new conditions.
+    fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
+        let is_fixed = |condition: &&Arc<dyn PhysicalExpr>| !is_dynamic(condition);
+        let conditions = self.scan.conditions.iter().filter(is_fixed).cloned().collect();
+        Ok(Arc::new(ScanExec::new(Scan { conditions, ..self.scan.clone() })?))
     }
 
     fn with_new_children(self: Arc<Self>, _children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -215,7 +342,17 @@ impl ExecutionPlan for ScanExec {
             let message = format!("partition {partition} of a scan of {} slots", self.slots.len());
             DataFusionError::External(Box::new(rpc::Error::new(Kind::Internal, message)))
         })?;
-        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.scan.schema), self.rows(slot)?)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.scan.schema), self.rows(slot))))
+    }
+
+    /// An estimate of the rows, which tells joins which side is small.
+    fn statistics_from_inputs(&self, _inputs: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        let mut statistics = Statistics::new_unknown(&self.scan.schema);
+        if let Some(rows) = self.scan.rows_estimate() {
+            let parts = if args.partition().is_some() { self.slots.len().max(1) } else { 1 };
+            statistics.num_rows = Precision::Inexact(rows.div_ceil(parts));
+        }
+        Ok(Arc::new(statistics))
     }
 
     fn fetch(&self) -> Option<usize> {
@@ -223,6 +360,10 @@ impl ExecutionPlan for ScanExec {
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        if !self.scan.conditions.is_empty() {
+            // The scan may read rows that do not match, which a limit must not count.
+            return None;
+        }
         let scan = ScanExec::new(Scan { limit, ..self.scan.clone() }).ok()?;
         Some(Arc::new(scan))
     }

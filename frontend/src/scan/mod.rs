@@ -7,6 +7,7 @@
 mod client;
 mod decode;
 mod exec;
+mod keys;
 mod narrowing;
 
 use std::sync::Arc;
@@ -92,22 +93,28 @@ impl TableProvider for ScannedTable {
         if narrowing.is_nothing() {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let scan = Scan { snapshot, nodes, table, dead_letters, schema, projection, narrowing, limit };
+        let scan =
+            Scan { snapshot, nodes, table, dead_letters, schema, projection, narrowing, conditions: Vec::new(), limit };
         Ok(Arc::new(ScanExec::new(scan)?))
     }
 }
 
 impl ScannedTable {
-    /// What need not be read where these conditions hold. So far only sources can leave something out.
+    /// The part of a source, or of a table with blocks, that these conditions leave to read.
     fn narrowed_by<'a>(&self, conditions: impl IntoIterator<Item = &'a Expr>) -> Narrowing {
         let declared = &self.table.declared;
         let mut narrowing = Narrowing::default();
-        if declared.kind == RelationKind::Source && !self.dead_letters {
+        let is_narrowed = match declared.kind {
+            RelationKind::Source => !self.dead_letters,
+            RelationKind::Table => !declared.is_keyed(),
+            RelationKind::MaterializedView => false,
+        };
+        if is_narrowed {
             for condition in conditions {
                 narrowing.add(condition, &declared.columns);
             }
         }
-        narrowing
+        if declared.kind == RelationKind::Source { narrowing } else { narrowing.of_sequences() }
     }
 }
 

@@ -121,6 +121,13 @@ impl Narrowing {
     }
 }
 
+impl Narrowing {
+    /// Its bounds on sequences alone.
+    pub(super) fn of_sequences(self) -> Narrowing {
+        Narrowing { subjects: None, ..self }
+    }
+}
+
 impl fmt::Display for Narrowing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(subjects) = &self.subjects {

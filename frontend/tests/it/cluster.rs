@@ -354,6 +354,7 @@ impl Meta for Node {
             epoch: state.epoch,
             catalog_version: state.catalog_version,
             slots,
+            progress: Vec::new(),
         }))
     }
 

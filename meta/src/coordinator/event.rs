@@ -198,4 +198,6 @@ pub struct Serving {
     pub epoch: Epoch,
     /// Each slot and the address of its node.
     pub slots: Vec<(SlotId, VnodeRange, String)>,
+    /// The sum of each table's positions, as places in the streams.
+    pub places: Arc<BTreeMap<TableId, u64>>,
 }

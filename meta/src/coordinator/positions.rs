@@ -4,6 +4,7 @@
 //! commit writes only what moved, and the head names all chunks that are needed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit, TermId};
@@ -17,6 +18,8 @@ pub const CHUNK_BYTES_MAX: usize = 512 * 1024;
 pub struct Positions {
     by_split: BTreeMap<TableSplit, Position>,
     chunks: Vec<Chunk>,
+    /// Derived: the sum of each table's positions, as places in the streams.
+    places: Arc<BTreeMap<TableId, u64>>,
 }
 
 /// A stored part of the positions.
@@ -49,7 +52,21 @@ impl Positions {
                 .map_err(|source| CorruptChunk { key: chunk.key.clone(), source })?;
             by_split.extend(entries.into_iter().map(Entry::read));
         }
-        Ok(Positions { by_split, chunks })
+        Ok(Positions::new(by_split, chunks))
+    }
+
+    fn new(by_split: BTreeMap<TableSplit, Position>, chunks: Vec<Chunk>) -> Positions {
+        let mut places = BTreeMap::<TableId, u64>::new();
+        for (split, position) in &by_split {
+            let sum = places.entry(split.table).or_default();
+            *sum = sum.saturating_add(position.next.in_stream());
+        }
+        Positions { by_split, chunks, places: Arc::new(places) }
+    }
+
+    /// The sum of each table's positions, as places in the streams: how far its job has read.
+    pub fn places(&self) -> Arc<BTreeMap<TableId, u64>> {
+        Arc::clone(&self.places)
     }
 
     /// The position of a split, if one was ever committed.
@@ -94,7 +111,7 @@ impl Positions {
                 None => Chunk { key: format!("pos/{term}/{epoch}/{number}"), content },
             })
             .collect();
-        Positions { by_split, chunks }
+        Positions::new(by_split, chunks)
     }
 
     /// The chunks that `other` does not have.

@@ -96,7 +96,7 @@ struct Running {
     /// The newest checkpoint of each slot, by complete epochs.
     checkpoints: BTreeMap<SlotId, Uuid>,
     /// The commit under way.
-    committing: Option<Committing>,
+    committing: Option<Box<Committing>>,
     last_injected: Time,
     wanted: bool,
     /// A planned change waits for the barriers in flight, and no other is injected.
@@ -230,6 +230,7 @@ impl Coordinator {
             term: running.active.id,
             epoch: self.durable.head.epoch,
             slots: slots.map(|slot| (slot.id, slot.vnodes, address(&slot.node))).collect(),
+            places: self.durable.positions.places(),
         })
     }
 
@@ -646,7 +647,7 @@ impl Coordinator {
         };
         let chunks = positions.chunks_missing_in(&self.durable.positions);
         self.actions.push(Action::Commit { expected: self.durable.revision, head: head.clone(), chunks });
-        running.committing = Some(Committing { epoch, head, positions, waiters });
+        running.committing = Some(Box::new(Committing { epoch, head, positions, waiters }));
     }
 
     fn committed(&mut self, term: TermId, epoch: Epoch, outcome: Outcome, now: Time) {

@@ -191,7 +191,9 @@ fn the_first_nodes_share_a_term_and_its_first_barrier_comes_at_once() {
     assert!(script.reports("a", 1, 5).is_empty());
     assert_eq!(
         script.reports("b", 1, 7),
-        [r#"commit epoch 1 of 2 slots over revision 1[[1,"S",5,[0,0,0,18446744073709551615,false]],[2,"S",7,[0,0,0,18446744073709551615,false]]]"#],
+        [
+            r#"commit epoch 1 of 2 slots over revision 1[[1,"S",5,[0,0,0,18446744073709551615,false]],[2,"S",7,[0,0,0,18446744073709551615,false]]]"#
+        ],
         "a commit has the slots and the positions of all"
     );
     assert_eq!(script.committed(1), ["announce 1 to a b"]);

@@ -9,7 +9,8 @@
 //! | real, double precision | the bits, all of them flipped if negative, else the sign's; −0 as 0, every NaN as the greatest |
 //! | text, bytes | the bytes, each 0 followed by 255, and 0 0 at the end |
 //!
-//! The layout is stored state: it never changes.
+//! Both the layout and the vnode are stored state: they never change. Compute nodes write keys by it, and frontends name
+//! the keys that a query asks for.
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, PrimitiveArray, RecordBatch, StringArray};
 use arrow::datatypes::{
@@ -17,8 +18,29 @@ use arrow::datatypes::{
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, i256,
 };
 
-const VALUE: u8 = 1;
-const NULL: u8 = 2;
+use crate::ids::VNODES;
+
+/// The first byte of every value.
+pub const VALUE: u8 = 1;
+/// That of NULL, which is greater than every value.
+pub const NULL: u8 = 2;
+
+/// The vnode of a primary key: the lowest byte of the CRC-32 (IEEE) of its bytes.
+pub fn vnode_of(key: &[u8]) -> u16 {
+    const { assert!(VNODES == 256) };
+    u16::from(crc32fast::hash(key).to_le_bytes()[0])
+}
+
+/// The least bytes that are greater than all that begin with these; `None` if there are none.
+pub fn successor(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+    while let Some(last) = bytes.pop() {
+        if let Some(next) = last.checked_add(1) {
+            bytes.push(next);
+            return Some(bytes);
+        }
+    }
+    None
+}
 
 /// Writes the keys of one batch.
 pub struct Keys {
@@ -42,7 +64,7 @@ impl Keys {
     /// Keys made of the columns at these places of a batch.
     ///
     /// # Panics
-    /// If a column's type cannot be part of a key, [`weir_common::types::SqlType::can_be_key`].
+    /// If a column's type cannot be part of a key, [`crate::types::SqlType::can_be_key`].
     pub fn new(batch: &RecordBatch, columns: &[usize]) -> Keys {
         Keys { columns: columns.iter().map(|&place| Column::new(batch.column(place))).collect() }
     }
@@ -173,6 +195,18 @@ mod tests {
         let nothing = BooleanArray::from(vec![None]);
         let keys = keys(vec![Arc::new(text), Arc::new(number), Arc::new(nothing)]);
         assert_eq!(keys[0], b"\x01a\0\xffb\0\0\x01\x7f\xff\xff\xff\xff\xff\xff\xfe\x02");
+    }
+
+    #[test]
+    fn the_vnode_of_a_key_does_not_change() {
+        assert_eq!([b"".as_slice(), b"a", b"123456789"].map(vnode_of), [0x00, 0x43, 0x26]);
+    }
+
+    #[test]
+    fn the_successor_is_above_everything_with_the_prefix() {
+        assert_eq!(successor(vec![1, 2]), Some(vec![1, 3]));
+        assert_eq!(successor(vec![1, 0xff, 0xff]), Some(vec![2]));
+        assert_eq!(successor(vec![0xff]), None);
     }
 
     #[test]
