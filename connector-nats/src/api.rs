@@ -1,10 +1,12 @@
 //! JetStream's requests, as far as Weir needs them.
 //!
-//! Owns: subjects, the layout of answers, and which failure is which. Consumer configurations are kept as the JSON
-//! objects the server sends, so that a consumer Weir found can be made again exactly as it was, fields that this version
-//! knows nothing of included. Invariant: every request ends within [`REQUEST_TIMEOUT`], sooner if the server denies it or
-//! the connection is lost. What a server is asked while a stream or a consumer has no leader is not answered, not even later; so
-//! questions, which change nothing, are asked again meanwhile; but not for messages, which may be large.
+//! Owns: subjects, the layout of answers, and which failure is which. Does not own what is asked only
+//! to learn whether it is permitted (`probe`). Consumer configurations are kept as the JSON objects
+//! the server sends, so that a consumer Weir found can be made again exactly as it was, fields that
+//! this version knows nothing of included. Invariant: every request ends within [`REQUEST_TIMEOUT`],
+//! sooner if the server denies it or the connection is lost. Requests to a stream or a consumer
+//! without a leader are never answered, so questions, which change nothing, are asked again
+//! meanwhile; but not for messages, which may be large.
 
 use std::iter;
 use std::time::Duration;
@@ -366,20 +368,6 @@ impl Api {
         self.request::<Value>(part, body.into(), format!("to unpin consumer \"{consumer}\"")).await.map(drop)
     }
 
-    /// Finds out whether a consumer could be deleted, without doing it: the server checks permissions first, and then
-    /// refuses a deletion that bears a payload.
-    ///
-    /// # Errors
-    /// [`Error::Denied`] if it could not.
-    pub async fn may_delete_consumer(&self, stream: &str, consumer: &str) -> Result<(), Error> {
-        let part = format!("CONSUMER.DELETE.{stream}.{consumer}");
-        let what = format!("to delete consumer \"{consumer}\"");
-        match self.request::<Value>(part, Bytes::from_static(b"{\"dry_run\":true}"), what).await {
-            Err(Error::Refused { code: code::PAYLOAD_NOT_EMPTY, .. }) | Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-
     /// The first message at or above a sequence that was published to a subject, wildcards allowed; nothing if there is
     /// none.
     ///
@@ -432,36 +420,6 @@ impl Api {
         Ok(Some(StoredMessage { sequence, subject, stored_ns, headers, payload }))
     }
 
-    /// Finds out whether a part of JetStream's API may be asked, by a question that makes no sense: the server looks at
-    /// permissions before it tries to understand.
-    ///
-    /// # Errors
-    /// [`Error::Denied`] if it may not.
-    pub async fn probe(&self, part: &str) -> Result<(), Error> {
-        let answer = self.request::<Value>(part.to_owned(), Bytes::from_static(b"?"), format!("to ask {part}")).await;
-        match answer {
-            Err(error @ Error::Denied { .. }) => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// The same of a part that nobody answers, because it is of a consumer that is not there. `stream` is one that may be asked about:
-    /// a denial comes before the answer to what is asked behind the question, and is known before the one after that.
-    ///
-    /// # Errors
-    /// As [`Api::probe`], and if the stream is gone.
-    pub async fn probe_unanswered(&self, part: &str, stream: &str) -> Result<(), Error> {
-        let behind = async {
-            self.stream_info(stream).await?;
-            self.stream_info(stream).await.map(drop)
-        };
-        tokio::select! {
-            biased;
-            probed = self.probe(part) => probed,
-            behind = behind => behind,
-        }
-    }
-
     /// Deletes a message, if it is there.
     ///
     /// # Errors
@@ -481,7 +439,12 @@ impl Api {
     }
 
     /// One request to a part of JetStream's API.
-    async fn request<T: DeserializeOwned>(&self, part: String, payload: Bytes, what: String) -> Result<T, Error> {
+    pub(crate) async fn request<T: DeserializeOwned>(
+        &self,
+        part: String,
+        payload: Bytes,
+        what: String,
+    ) -> Result<T, Error> {
         let client = self.client();
         self.answered(client.request(self.subject(&part), payload), what).await
     }

@@ -1,8 +1,7 @@
 //! What `EXPLAIN CREATE` says of a source: what CREATE would find, and what could go wrong later. It changes nothing; a
 //! consumer may be there for a moment, which takes no messages.
 //!
-//! Permissions are probed by requests that the server refuses for another reason once they are permitted: it looks at
-//! permissions first.
+//! Owns what is said of each finding. Does not own how permissions are tried (`probe`).
 
 use std::time::SystemTime;
 
@@ -15,6 +14,7 @@ use crate::error::Error;
 use crate::found;
 use crate::options::{Options, Start};
 use crate::preflight::{DEADLINE, check_stream, check_subjects, unique_name};
+use crate::probe::Probe;
 use crate::retention::{self, Renewal, Retention};
 
 /// One thing that was found.
@@ -190,23 +190,23 @@ impl Findings {
     /// Whether the user may ask for what reading needs.
     async fn permissions(&mut self, api: &Api, options: &Options, retention: Option<Retention>) {
         let (stream, name) = (&options.stream, options.consumer.name.given().unwrap_or("weir-explain"));
-        let mut parts = vec![
-            format!("CONSUMER.CREATE.{stream}.{name}"),
-            format!("CONSUMER.DELETE.{stream}.{name}"),
-            format!("CONSUMER.INFO.{stream}.{name}"),
-            format!("CONSUMER.MSG.NEXT.{stream}.{}", unique_name(api)),
-            format!("STREAM.MSG.GET.{stream}"),
+        let mut probes = vec![
+            Probe::create_consumer(stream, name),
+            Probe::delete_consumer(stream, name),
+            Probe::consumer_info(stream, name),
+            Probe::next_message(stream, &unique_name(api)),
+            Probe::get_message(stream),
         ];
         let interest = retention == Some(Retention::Interest);
         // Guards are found by listing.
-        parts.extend(interest.then(|| format!("CONSUMER.LIST.{stream}")));
-        parts.extend((interest && api.can_reset()).then(|| format!("CONSUMER.UNPIN.{stream}.{name}")));
+        probes.extend(interest.then(|| Probe::list_consumers(stream)));
+        probes.extend((interest && api.can_reset()).then(|| Probe::unpin_consumer(stream, name)));
         let mut probed = Vec::new();
-        for part in parts {
-            probed.push(api.probe(&part).await);
+        for probe in probes {
+            probed.push(api.probe(&probe).await);
         }
         if interest && api.can_reset() {
-            probed.push(api.probe_unanswered(&format!("CONSUMER.RESET.{stream}.{name}"), stream).await);
+            probed.push(api.probe_unanswered(&Probe::reset_consumer(stream, name), stream).await);
         }
         let is_denied = |error: &Error| matches!(error, Error::Denied { .. });
         let denied: Vec<Error> = probed.into_iter().filter_map(Result::err).filter(is_denied).collect();

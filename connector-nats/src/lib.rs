@@ -9,6 +9,7 @@
 //!   at which sequence does the table start;
 //! * [`inspect`]: the same for EXPLAIN, which changes nothing;
 //! * [`connect`] and [`api`]: a connection, with what it proves Weir's identity by, and JetStream's requests over it;
+//!   [`probe`]: which of them are permitted;
 //! * [`consumer`]: the consumer through which a split is read, and what becomes of one that is there already (`found`); `making`: how
 //!   it is made anew without losing anything;
 //! * [`reply`]: the sequences that a delivery carries in its reply subject; [`headers`]: what the client cannot parse;
@@ -38,6 +39,7 @@ mod found;
 pub mod headers;
 mod making;
 mod panics;
+pub mod probe;
 pub mod reply;
 
 pub mod identity;

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::found;
 use crate::making::{Making, guard_name, remove_guards, retire};
 use crate::options::{ConsumerName, OnNewStream, OptionError, Options, Start, check_change};
+use crate::probe::Probe;
 use crate::retention::{self, Renewal, Retention};
 use crate::stored;
 use crate::subject;
@@ -139,7 +140,7 @@ async fn look_up(options: &Options, owner: &str, made: &mut Vec<String>) -> Resu
     let retention = check_stream(options, &stream)?;
     notices.extend(check_subjects(&api, options, &stream).await?);
     // The reader knows its stream again by one of its messages.
-    api.probe(&format!("STREAM.MSG.GET.{}", options.stream)).await?;
+    api.probe(&Probe::get_message(&options.stream)).await?;
     let found = Found { api: &api, stream: &stream, retention, owner, fit: Fit::Same };
     let mut splits = Vec::new();
     for split in options.splits() {

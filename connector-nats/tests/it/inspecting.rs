@@ -1,9 +1,12 @@
 //! What EXPLAIN CREATE says, as far as it takes permissions and failures to show it.
 
+use async_nats::jetstream::stream::{Config, RetentionPolicy};
+use futures::StreamExt;
+use weir_common::ids::SplitId;
 use weir_connector_nats::inspect::{Finding, Severity, inspect};
-use weir_connector_nats::preflight;
+use weir_connector_nats::{preflight, remove_consumers};
 
-use crate::support::{OWNER, Server, create_stream, free_port, options};
+use crate::support::{OWNER, Server, Table, create_stream, free_port, options, publish};
 
 async fn found(port: u16, pairs: &[(&str, &str)]) -> Vec<Finding> {
     inspect(&options(port, pairs), OWNER, true).await
@@ -127,4 +130,64 @@ async fn what_create_would_refuse_of_a_stream_is_an_error_here_too() {
     assert_eq!(errors(&source), []);
     let told = |found: &Finding| found.severity == Severity::Warning && found.finding.contains("in the views");
     assert!(source.iter().any(told), "{source:?}");
+}
+
+const DURABLE: (&str, &str) = ("consumer.durable_name", "mine");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_has_nothing_to_warn_of() {
+    for retention in [RetentionPolicy::Limits, RetentionPolicy::WorkQueue, RetentionPolicy::Interest] {
+        for pairs in [&[][..], &[DURABLE], &[("subject", "events.1,events.2"), DURABLE]] {
+            let server = Server::start().await;
+            let js = server.jetstream().await;
+            let config = Config {
+                name: "events".to_owned(),
+                subjects: vec!["events.>".to_owned()],
+                retention,
+                ..Config::default()
+            };
+            js.create_stream(config).await.expect("the stream can be created");
+            let before = server.faults();
+            assert_eq!(errors(&found(server.port, pairs).await), []);
+            let options = options(server.port, pairs);
+            let mut table = Table::create(&options).await;
+            publish(&js, 1, 20).await;
+            table.read_rows_committing(if pairs.len() == 2 { 4 } else { 20 }).await;
+            found(server.port, pairs).await;
+            table.group.stop().await;
+            remove_consumers(&options, &SplitId("events".to_owned()), OWNER).await.expect("the server answers");
+            assert_eq!(server.faults(), before, "{retention:?}, {pairs:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_is_there_stays_as_it_is() {
+    for retention in [RetentionPolicy::Limits, RetentionPolicy::WorkQueue, RetentionPolicy::Interest] {
+        let server = Server::start().await;
+        let js = server.jetstream().await;
+        let config =
+            Config { name: "events".to_owned(), subjects: vec!["events.>".to_owned()], retention, ..Config::default() };
+        let stream = js.create_stream(config).await.expect("the stream can be created");
+        let config = async_nats::jetstream::consumer::pull::Config {
+            durable_name: Some("mine".to_owned()),
+            filter_subject: "events.>".to_owned(),
+            ..Default::default()
+        };
+        let theirs = stream.create_consumer(config).await.expect("the consumer can be created");
+        publish(&js, 1, 10).await;
+        let mut held = theirs.fetch().max_messages(5).messages().await.expect("it can be asked");
+        let first = held.next().await.expect("there are some").expect("it is a message");
+        first.double_ack().await.expect("the server knows of it");
+        while held.next().await.is_some() {}
+        let before = stream.consumer_info("mine").await.expect("it is there");
+        found(server.port, &[DURABLE]).await;
+        let after = stream.consumer_info("mine").await.expect("it is there");
+        let state = |info: &async_nats::jetstream::consumer::Info| {
+            let delivered = (info.delivered.consumer_sequence, info.delivered.stream_sequence);
+            (info.created, info.config.clone(), delivered, info.ack_floor.stream_sequence, info.num_ack_pending)
+        };
+        assert_eq!(state(&after), state(&before), "{retention:?}");
+        assert_eq!(stream.get_info().await.expect("it is there").state.consumer_count, 1, "{retention:?}");
+    }
 }

@@ -76,6 +76,15 @@ impl Server {
         Api::new(connection.expect("the server runs"))
     }
 
+    /// What the server has warned of since it started.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.directory.path().join("log")).expect("it has a log");
+        log.lines()
+            .filter(|line| ["[WRN]", "[ERR]", "[FTL]"].iter().any(|mark| line.contains(mark)))
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// Publishes with headers that no client would send, on a connection of its own.
     pub(crate) async fn publish_raw(&self, subject: impl AsRef<[u8]>, headers: impl AsRef<[u8]>, payload: &str) {
         let (subject, headers) = (subject.as_ref(), headers.as_ref());
