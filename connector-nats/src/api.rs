@@ -11,7 +11,7 @@
 use std::iter;
 use std::time::Duration;
 
-use async_nats::{Client, RequestError, RequestErrorKind};
+use async_nats::{Client, RequestError, RequestErrorKind, Subscriber};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::Bytes;
@@ -23,8 +23,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use weir_common::ids::Sequence;
 
-use crate::connect::{Connection, Link};
+use crate::connect::{Connection, Link, TOO_MANY_SUBSCRIPTIONS};
 use crate::error::{Error, code};
+use crate::limits::{AccountInfo, Excess, Limit, Whose};
 use crate::stored::{Transform, Upstream};
 
 /// How long one request may take.
@@ -35,6 +36,8 @@ const ASK_AGAIN: [Duration; 4] =
 /// When it is asked again whether anybody receives acknowledgements.
 const LISTEN_AGAIN: [Duration; 4] =
     [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
+/// How many subscriptions a reader has: to answers, and to messages.
+const SUBSCRIPTIONS: u64 = 2;
 /// A sequence that no stream gets to.
 const NEVER: u64 = 1 << 62;
 
@@ -88,6 +91,12 @@ pub struct StreamConfig {
     /// How long messages are kept, in nanoseconds; 0: for ever.
     #[serde(default)]
     pub max_age: i64,
+    /// How many consumers it may have; 0 and below: any number.
+    #[serde(default)]
+    pub max_consumers: i64,
+    /// On how many servers it is kept.
+    #[serde(default)]
+    pub num_replicas: i64,
 }
 
 /// Bounds that a stream sets its consumers.
@@ -113,6 +122,9 @@ pub struct StreamState {
     /// How many subjects its messages have.
     #[serde(default)]
     pub num_subjects: u64,
+    /// How many consumers it has.
+    #[serde(default)]
+    pub consumer_count: u64,
 }
 
 /// A consumer, as far as a reader cares.
@@ -247,6 +259,17 @@ impl Api {
         self.server_version().is_some_and(|version| version >= RESETS_SINCE)
     }
 
+    /// Subscribes to a new inbox, as readers do to what is delivered. Should the server refuse, the
+    /// next request fails for it.
+    ///
+    /// # Errors
+    /// If the client has ended.
+    pub async fn subscribe(&self) -> Result<Subscriber, Error> {
+        let client = self.client();
+        let subscribed = client.subscribe(client.new_inbox()).await;
+        subscribed.map_err(|_| Error::Disconnected { what: "to subscribe".to_owned() })
+    }
+
     /// Looks a stream up.
     ///
     /// # Errors
@@ -271,6 +294,14 @@ impl Api {
         });
         let part = format!("STREAM.CREATE.{stream}");
         self.request(part, config.to_string().into(), format!("to create stream \"{stream}\"")).await
+    }
+
+    /// Looks up what the account has, and may have.
+    ///
+    /// # Errors
+    /// If the server does not say; not every user may ask.
+    pub async fn account_info(&self) -> Result<AccountInfo, Error> {
+        self.ask("INFO".to_owned(), Bytes::new(), "to look up the limits of the account".to_owned()).await
     }
 
     /// Looks a consumer up; nothing if there is none.
@@ -321,6 +352,18 @@ impl Api {
         self.put_consumer(stream, config, "update").await
     }
 
+    /// Finds out whether the server would refuse a consumer with this configuration, without making
+    /// it: an update of one that is not there. Its name has to be one that nobody else has.
+    ///
+    /// # Errors
+    /// As [`Api::create_consumer`]; but not because the stream has too many.
+    pub async fn check_consumer(&self, stream: &str, config: &Object) -> Result<(), Error> {
+        match self.update_consumer(stream, config).await {
+            Err(Error::Refused { code: code::NOT_UPDATED, .. }) | Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn put_consumer(&self, stream: &str, config: &Object, action: &str) -> Result<ConsumerInfo, Error> {
         let text = |field: &str| config.get(field).and_then(Value::as_str).unwrap_or_default();
         let name = text("name");
@@ -330,7 +373,8 @@ impl Api {
             filter => format!("CONSUMER.CREATE.{stream}.{name}.{filter}"),
         };
         let body = json!({ "stream_name": stream, "config": config, "action": action });
-        self.request(part, body.to_string().into(), format!("to {action} consumer \"{name}\"")).await
+        let put = self.request(part, body.to_string().into(), format!("to {action} consumer \"{name}\"")).await;
+        put.map_err(|error: Error| error.or_limit(config))
     }
 
     /// Deletes a consumer; whether it was there.
@@ -446,6 +490,11 @@ impl Api {
         what: String,
     ) -> Result<T, Error> {
         let client = self.client();
+        let (allowed, needed) = (client.server_info().max_payload, payload.len());
+        if needed > allowed {
+            let (allowed, needed) = (Some(allowed as u64), needed as u64);
+            return Err(Error::Limit(Excess { limit: Limit::Payload, whose: Whose::Server, allowed, needed }));
+        }
         self.answered(client.request(self.subject(&part), payload), what).await
     }
 
@@ -522,6 +571,9 @@ impl Api {
             Ok(link) = link.wait_for(denied) => {
                 return Err(if link.denials == denials {
                     Error::Disconnected { what }
+                } else if link.denial == TOO_MANY_SUBSCRIPTIONS {
+                    let limit = Limit::Subscriptions;
+                    Error::Limit(Excess { limit, whose: Whose::Unknown, allowed: None, needed: SUBSCRIPTIONS })
                 } else {
                     Error::Denied { what, reason: link.denial.clone() }
                 });

@@ -19,6 +19,8 @@ use crate::error::Error;
 use crate::options::Options;
 use crate::panics;
 
+/// A server's refusal to give the connection another subscription.
+pub(crate) const TOO_MANY_SUBSCRIPTIONS: &str = "maximum subscriptions exceeded";
 /// A dead peer is noticed after about three of these.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 /// How long one server may take to let us in.
@@ -242,7 +244,7 @@ fn record(link: &mut Link, event: Event) {
             link.failure = Some("authorization violation".to_owned());
         }
         Event::ServerError(ServerError::Other(text)) => {
-            if text.to_ascii_lowercase().contains("permissions violation") {
+            if text.to_ascii_lowercase().contains("permissions violation") || text == TOO_MANY_SUBSCRIPTIONS {
                 link.denials += 1;
                 link.denial = text;
             } else {

@@ -6,6 +6,8 @@ use weir_common::error::{Kind, chain};
 use weir_common::ids::Sequence;
 use weir_common::rpc;
 
+use crate::api::Object;
+use crate::limits::{self, Excess};
 use crate::options::OptionError;
 
 /// A failure of the connector.
@@ -177,6 +179,9 @@ pub enum Error {
         /// When it goes on, in the server's notation.
         until: String,
     },
+    /// The table needs more than a limit allows.
+    #[error("{0}")]
+    Limit(Excess),
     /// JetStream refuses a request.
     #[error("JetStream refuses {what}: {description} ({code})")]
     Refused {
@@ -247,6 +252,20 @@ pub(crate) mod code {
     pub(crate) const QUEUE_OVERLAP: u64 = 10100;
     /// `invalid reset of a consumer`.
     pub(crate) const INVALID_RESET: u64 = 10204;
+    /// `maximum consumers limit reached`.
+    pub(crate) const TOO_MANY_CONSUMERS: u64 = 10026;
+    /// `consumer max ack pending exceeds system limit of {limit}`.
+    pub(crate) const ACK_PENDING_EXCEEDED: u64 = 10121;
+    /// `consumer max request batch exceeds server limit of {limit}`.
+    pub(crate) const REQUEST_BATCH_EXCEEDED: u64 = 10125;
+    /// `consumer config replica count exceeds parent stream`.
+    pub(crate) const REPLICAS_EXCEEDED: u64 = 10126;
+    /// `consumer config replicas must match interest retention stream's replicas`.
+    pub(crate) const REPLICAS_DIFFER: u64 = 10134;
+    /// `consumer does not exist`, of one that was to be updated.
+    pub(crate) const NOT_UPDATED: u64 = 10149;
+    /// `consumer inactive threshold exceeds system limit of {limit}`.
+    pub(crate) const THRESHOLD_EXCEEDED: u64 = 10153;
     /// `consumer already exists`.
     pub(crate) const CONSUMER_EXISTS: u64 = 10148;
 }
@@ -273,6 +292,7 @@ impl Error {
             | Error::Paused { .. }
             | Error::TooFar { .. }
             | Error::Gap { .. }
+            | Error::Limit(_)
             | Error::StreamReplaced { .. } => Kind::User,
             Error::Refused { status, .. } if *status < 500 || self.is_unsupported() => Kind::User,
             Error::Unreachable { source, .. } if source.kind() == async_nats::ConnectErrorKind::ServerParse => {
@@ -314,6 +334,7 @@ impl Error {
                 stored.join(", ")
             )),
             Error::Consumer { hint, .. } => Some(hint.clone()),
+            Error::Limit(excess) => Some(excess.hint()),
             Error::NotStored { .. } => Some("use CREATE TABLE".to_owned()),
             Error::Paused { .. } => Some("resume the consumer to read on now".to_owned()),
             Error::AcksUnheard { .. } | Error::AcksLost { .. } => Some(
@@ -331,6 +352,16 @@ impl Error {
                     .to_owned(),
             ),
             _ => None,
+        }
+    }
+
+    /// The limit, if one is why JetStream refused a consumer with this configuration.
+    pub(crate) fn or_limit(self, config: &Object) -> Error {
+        match &self {
+            Error::Refused { code, description, .. } => {
+                limits::of_refusal(*code, description, config).map_or(self, Error::Limit)
+            }
+            _ => self,
         }
     }
 
@@ -355,6 +386,8 @@ impl Error {
             Error::NoStream { .. } | Error::NoSubject { .. } => Some("42704"),
             // connection_failure
             Error::Timeout { .. } | Error::Disconnected { .. } => Some("08006"),
+            // configuration_limit_exceeded
+            Error::Limit(_) => Some("53400"),
             // feature_not_supported
             Error::Refused { .. } if self.is_unsupported() => Some("0A000"),
             // cannot_connect_now

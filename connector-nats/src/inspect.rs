@@ -3,6 +3,8 @@
 //!
 //! Owns what is said of each finding. Does not own how permissions are tried (`probe`).
 
+mod limited;
+
 use std::time::SystemTime;
 
 use serde_json::json;
@@ -16,6 +18,7 @@ use crate::options::{Options, Start};
 use crate::preflight::{DEADLINE, check_stream, check_subjects, unique_name};
 use crate::probe::Probe;
 use crate::retention::{self, Renewal, Retention};
+use limited::Subject;
 
 /// One thing that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,13 +83,20 @@ impl Findings {
             Err(error) => return self.fail("connection", &error),
         };
         self.server(&api);
+        let _inbox = match api.subscribe().await {
+            Ok(inbox) => inbox,
+            Err(error) => return self.fail("connection", &error),
+        };
         let stream = match api.stream_info(&options.stream).await {
             Ok(stream) => Some(stream),
             Err(Error::NoStream { .. }) if options.allow_create_stream => {
                 let subjects = options.subjects.join(", ");
                 self.say("stream", format!("stream \"{}\" would be created with subjects {subjects}", options.stream));
+                self.limits_of_stream(&api, options).await;
                 None
             }
+            // Nothing else is answered either.
+            Err(error @ Error::Limit(_)) => return self.fail("connection", &error),
             Err(error) => {
                 self.fail("stream", &error);
                 None
@@ -98,6 +108,7 @@ impl Findings {
         };
         self.permissions(&api, options, retention).await;
         if let (Some(stream), Some(retention)) = (&stream, retention) {
+            self.limits(Subject { api: &api, options, stream, retention, owner, stored }).await;
             for split in options.splits() {
                 self.consumer(&api, &options.of_split(&split), stream, retention, owner).await;
             }
@@ -124,6 +135,14 @@ impl Findings {
     fn fail(&mut self, topic: &'static str, error: &Error) {
         let (finding, hint) = (weir_common::error::chain(error), error.hint());
         self.0.push(Finding { topic, severity: Severity::Error, finding, hint });
+    }
+
+    /// A failure that is the same for several splits.
+    fn fail_once(&mut self, topic: &'static str, error: &Error) {
+        let finding = weir_common::error::chain(error);
+        if !self.0.iter().any(|known| known.finding == finding) {
+            self.fail(topic, error);
+        }
     }
 
     fn server(&mut self, api: &Api) {
@@ -218,7 +237,7 @@ impl Findings {
 
     async fn consumer(&mut self, api: &Api, options: &Options, stream: &StreamInfo, retention: Retention, owner: &str) {
         let kind = retention::consumer_name(options, retention, owner);
-        for notice in retention::notices(options, retention, &kind) {
+        for notice in retention::notices(options, &stream.config, retention, &kind) {
             self.once("consumer", Severity::Warning, notice);
         }
         let Some(name) = kind.given() else {
@@ -277,7 +296,7 @@ impl Findings {
         }
         let heard = match listening {
             Some(name) => api.check_acks(&options.stream, &name).await,
-            None => momentary(api, &options.stream, owner).await,
+            None => momentary(api, &options.stream, retention, owner).await,
         };
         match heard {
             Ok(()) => self.once("acknowledgements", Severity::Info, "acknowledgements arrive".to_owned()),
@@ -312,13 +331,17 @@ impl Findings {
 }
 
 /// Whether acknowledgements reach a consumer of the stream that is there for a moment and wants no message of it.
-async fn momentary(api: &Api, stream: &str, owner: &str) -> Result<(), Error> {
+async fn momentary(api: &Api, stream: &str, retention: Retention, owner: &str) -> Result<(), Error> {
     let name = unique_name(api);
     let config = json!({
         "name": name, "deliver_policy": "all", "ack_policy": "explicit", "filter_subject": format!("weir.explain.{name}"),
-        "mem_storage": true, "num_replicas": 1, "inactive_threshold": 5_000_000_000_u64, "metadata": { OWNER_KEY: owner },
+        "mem_storage": true, "inactive_threshold": 5_000_000_000_u64, "metadata": { OWNER_KEY: owner },
     });
-    let serde_json::Value::Object(config) = config else { unreachable!("an object was written above") };
+    let serde_json::Value::Object(mut config) = config else { unreachable!("an object was written above") };
+    if !retention.deletes_acknowledged() {
+        // Elsewhere it has to have as many as the stream.
+        config.insert("num_replicas".to_owned(), json!(1));
+    }
     api.create_consumer(stream, &config).await?;
     let heard = api.check_acks(stream, &name).await;
     api.delete_consumer(stream, &name).await?;

@@ -4,7 +4,8 @@
 //!
 //! * [`options`]: what a user wrote into WITH, typed and checked against itself;
 //! * [`subject`]: what subjects and their wildcards cover; [`stored`]: which of them a stream stores messages under;
-//! * [`retention`]: what a stream keeps, and what follows from it for its consumer;
+//! * [`retention`]: what a stream keeps, and what follows from it for its consumer; [`limits`]: what the server, the account and
+//!   the stream allow at most;
 //! * [`mod@preflight`]: what CREATE TABLE asks the server before anything is stored: does the stream exist, may it be read,
 //!   at which sequence does the table start;
 //! * [`inspect`]: the same for EXPLAIN, which changes nothing;
@@ -23,6 +24,7 @@
 //! Payloads are opaque bytes here. A position is Weir's, not the broker's: the reader says what to read next, and the
 //! consumer is rebuilt there whenever its deliveries are not known to be complete.
 
+pub mod limits;
 pub mod options;
 pub mod retention;
 pub mod stored;

@@ -18,6 +18,7 @@ use crate::connect;
 use crate::consumer::{self, Fit};
 use crate::error::Error;
 use crate::found;
+use crate::limits;
 use crate::making::{Making, guard_name, remove_guards, retire};
 use crate::options::{ConsumerName, OnNewStream, OptionError, Options, Start, check_change};
 use crate::probe::Probe;
@@ -136,16 +137,19 @@ struct Looked {
 async fn look_up(options: &Options, owner: &str, made: &mut Vec<String>) -> Result<Looked, Error> {
     let api = Api::new(connect::connect(options, &format!("weir {owner} preflight")).await?);
     let mut notices = options.notices.clone();
+    let _inbox = api.subscribe().await?;
     let stream = find_or_create_stream(&api, options, &mut notices).await?;
     let retention = check_stream(options, &stream)?;
     notices.extend(check_subjects(&api, options, &stream).await?);
     // The reader knows its stream again by one of its messages.
     api.probe(&Probe::get_message(&options.stream)).await?;
     let found = Found { api: &api, stream: &stream, retention, owner, fit: Fit::Same };
+    found.check_number(options).await?;
     let mut splits = Vec::new();
     for split in options.splits() {
         let mut told = Vec::new();
-        let sequence = found.split(&options.of_split(&split), made, &mut told).await?;
+        let looked = found.split(&options.of_split(&split), made, &mut told).await;
+        let sequence = attributed(&api, options, looked).await?;
         splits.push(SplitStart { split, sequence, stream_created: Some(stream.created.clone()) });
         // What is the same for all is said once.
         told.retain(|notice| !notices.contains(notice));
@@ -165,6 +169,21 @@ struct Found<'a> {
 }
 
 impl Found<'_> {
+    /// The consumers of several splits are tried one by one, and each is removed before the next;
+    /// and a guard is needed besides.
+    async fn check_number(&self, options: &Options) -> Result<(), Error> {
+        let Found { api, stream, retention, owner, .. } = *self;
+        let several = options.splits().len() > 1 && !retention.deletes_acknowledged();
+        if !several && retention::renewal(retention, api.can_reset(), false) != Renewal::Guarded {
+            return Ok(());
+        }
+        let Consumers { missing, guards, .. } = Consumers::of(api, options, retention, owner).await?;
+        // Not every user may ask, and reading needs no such permission.
+        let account = api.account_info().await.ok();
+        let excess = limits::of_consumers(missing + guards, &options.stream, stream, account.as_ref());
+        excess.map_or(Ok(()), |excess| Err(Error::Limit(excess)))
+    }
+
     /// Looks a split up: the first sequence that belongs to the table.
     async fn split(
         &self,
@@ -174,7 +193,7 @@ impl Found<'_> {
     ) -> Result<Sequence, Error> {
         let Found { api, stream, retention, owner, .. } = *self;
         let kind = retention::consumer_name(options, retention, owner);
-        notices.extend(retention::notices(options, retention, &kind));
+        notices.extend(retention::notices(options, &stream.config, retention, &kind));
         let sequence = resolve_start(api, options, stream, notices).await?;
         self.consumer(options, &kind, sequence, made, notices).await?;
         if retention != Retention::Interest {
@@ -196,6 +215,53 @@ impl Found<'_> {
         let Found { api, stream, retention, owner, fit } = *self;
         Check { api, options, stream, retention, owner, kind, fit }.consumer(start, made, notices).await
     }
+}
+
+/// The consumers that reading needs.
+pub(crate) struct Consumers {
+    /// How many are not there yet.
+    pub(crate) missing: u64,
+    /// How many of these have no name that others know.
+    pub(crate) anonymous: u64,
+    /// How many more are there now and then, to hold messages.
+    pub(crate) guards: u64,
+}
+
+impl Consumers {
+    /// Looks them up.
+    pub(crate) async fn of(
+        api: &Api,
+        options: &Options,
+        retention: Retention,
+        owner: &str,
+    ) -> Result<Consumers, Error> {
+        let mut consumers = Consumers { missing: 0, anonymous: 0, guards: 0 };
+        let mut theirs = false;
+        for split in options.splits() {
+            let found = match retention::consumer_name(&options.of_split(&split), retention, owner).given() {
+                Some(name) => api.consumer_info(&options.stream, name).await?,
+                None => {
+                    consumers.anonymous += 1;
+                    None
+                }
+            };
+            match found {
+                Some(info) => theirs |= consumer::owner(&info).is_none(),
+                None => consumers.missing += 1,
+            }
+        }
+        consumers.guards = u64::from(retention::renewal(retention, api.can_reset(), theirs) == Renewal::Guarded);
+        Ok(consumers)
+    }
+}
+
+/// The same, and of a limit that is in the way whose it is.
+async fn attributed<T>(api: &Api, options: &Options, result: Result<T, Error>) -> Result<T, Error> {
+    let Err(Error::Limit(excess)) = result else { return result };
+    let stream = api.stream_info(&options.stream).await.ok();
+    let account = api.account_info().await.ok();
+    let named = stream.as_ref().map(|stream| (options.stream.as_str(), stream));
+    Err(Error::Limit(excess.attributed(named, account.as_ref())))
 }
 
 /// A table or source whose options are to change.
@@ -265,7 +331,8 @@ impl Altered<'_> {
             let options = after.of_split(&split);
             let kind = retention::consumer_name(&options, retention, owner);
             let mut told = Vec::new();
-            found.consumer(&options, &kind, begins, &mut Vec::new(), &mut told).await?;
+            let looked = found.consumer(&options, &kind, begins, &mut Vec::new(), &mut told).await;
+            attributed(&api, &options, looked).await?;
             told.retain(|notice| !notices.contains(notice));
             notices.extend(told);
         }
@@ -276,7 +343,16 @@ impl Altered<'_> {
 async fn find_or_create_stream(api: &Api, options: &Options, notices: &mut Vec<String>) -> Result<StreamInfo, Error> {
     match api.stream_info(&options.stream).await {
         Err(Error::NoStream { .. }) if options.allow_create_stream => {
-            let stream = api.create_stream(&options.stream, &options.subjects).await?;
+            if let Some(excess) = limits::of_stream(options, None) {
+                return Err(Error::Limit(excess));
+            }
+            let stream = match api.create_stream(&options.stream, &options.subjects).await {
+                Err(error @ Error::Refused { .. }) => {
+                    let account = api.account_info().await.ok();
+                    return Err(limits::of_stream(options, account.as_ref()).map_or(error, Error::Limit));
+                }
+                result => result?,
+            };
             notices.push(format!(
                 "created stream \"{}\" with subjects {}",
                 options.stream,
@@ -439,7 +515,7 @@ pub(crate) fn check_filters_understood(asked: &Object, made: &Object, name: &str
 }
 
 /// A configuration as the server reports it, fit to be sent again.
-fn own_configuration(config: &Object, name: &str) -> Object {
+pub(crate) fn own_configuration(config: &Object, name: &str) -> Object {
     let mut config = config.clone();
     config.insert("name".to_owned(), json!(name));
     if let Some(serde_json::Value::Object(metadata)) = config.get_mut("metadata") {

@@ -5,6 +5,8 @@
 //! is a durable with explicit acknowledgements, names what it filters, and exists from CREATE to DROP. Owns these rules, the
 //! name of a durable that the user did not name, and the configuration of a guard. Pure.
 
+use std::time::Duration;
+
 use serde_json::json;
 use weir_common::ids::Sequence;
 
@@ -158,7 +160,7 @@ pub fn check(options: &Options, retention: Retention) -> Result<(), OptionError>
 }
 
 /// What the user should be told before a stream of this retention is read with these options.
-pub fn notices(options: &Options, retention: Retention, name: &ConsumerName) -> Vec<String> {
+pub fn notices(options: &Options, stream: &StreamConfig, retention: Retention, name: &ConsumerName) -> Vec<String> {
     if !retention.deletes_acknowledged() {
         return options.consumer.unacknowledged_notices.clone();
     }
@@ -170,11 +172,19 @@ pub fn notices(options: &Options, retention: Retention, name: &ConsumerName) -> 
              again by DROP"
         ));
     }
-    if let (Retention::Interest, Some(threshold)) = (retention, options.consumer.inactive_threshold) {
+    let of_stream = u64::try_from(stream.consumer_limits.inactive_threshold).ok().filter(|threshold| *threshold > 0);
+    let threshold = match options.consumer.inactive_threshold {
+        Some(threshold) => Some(("consumer.inactive_threshold", threshold)),
+        // The server gives it to every consumer that has none.
+        None => {
+            of_stream.map(|nanos| ("consumer_limits.inactive_threshold of the stream", Duration::from_nanos(nanos)))
+        }
+    };
+    if let (Retention::Interest, Some((setting, threshold))) = (retention, threshold) {
         notices.push(format!(
-            "consumer.inactive_threshold: if Weir does not read for {} seconds the server forgets the consumer, and with \
-             it the messages that only it still wants",
-            threshold.as_secs()
+            "{setting}: if Weir does not read for {} seconds the server forgets the consumer, and with it the messages that \
+             only it still wants",
+            threshold.as_secs_f64()
         ));
     }
     notices
