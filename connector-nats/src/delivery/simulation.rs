@@ -3,28 +3,27 @@
 //! happens, every message is accepted exactly once and in order, nothing is acknowledged before its commit, and once the
 //! trouble ends everything is read and acknowledged.
 //!
-//! Streams with WorkQueue and Interest retention lose what is acknowledged, or what no consumer needs any more. There it
-//! must hold besides that nothing goes before it is committed, and that the stream ends empty. How the reader builds its
-//! consumer on them is modelled step by step, because it may be killed between any two. A pinned consumer is reset instead;
-//! what others do to it, at any time, is what older and newer readers do: unpin it, reset it, ask for its messages.
-
-//!
-//! A stream may go back to an earlier end, be overtaken again, get back what was acknowledged, and be created anew. A message is known by
-//! the time at which it was stored. Once something that was read is gone with the end, the stream is another one, and nothing of it may
-//! be read, or go by the reader's doing.
+//! Streams with WorkQueue and Interest retention lose what is acknowledged, or what no consumer
+//! needs any more. There it must hold besides that nothing goes before it is committed, and that
+//! the stream ends empty. How the reader builds its consumer on them is modelled step by step,
+//! because it may be killed between any two. A pinned consumer is reset instead; what others do to
+//! it, at any time, is what older and newer readers do: unpin it, reset it, ask for its messages.
+//! The stream itself changes in `streams`.
 
 mod steps;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 use weir_common::ids::Sequence;
-use weir_common::position::{Anchor, Position};
+use weir_common::position::Position;
 
 use super::*;
-use crate::identity::{Another, Seen, judge};
+use crate::identity::Another;
 use crate::retention::Retention;
 use steps::{Setting, Step, setting, step, step_of_streams};
+use streams::Reading;
 
 const PACE: Pace =
     Pace { silence_ms: 2_500, rebuild_ms_min: 50, rebuild_ms_max: 2_000, refused_ms: 500, unacked_max: 9 };
@@ -65,35 +64,34 @@ struct World {
     terms: Terms,
     machine: Delivery,
     now: Millis,
-    start: u64,
+    /// `on_new_stream = 'read'`.
+    follows: bool,
+    /// One for each stream of the name that was read.
+    readings: Vec<Reading>,
     /// The sequences that were published, with gaps.
     stream: Vec<u64>,
     last: u64,
     /// When each was stored, and the time of now.
     times: BTreeMap<u64, u64>,
     clock: u64,
-    /// The time when the table was created.
-    first_clock: u64,
     /// When the stream was created.
     created: u64,
     /// The times of the messages that went with an end.
     gone: BTreeSet<u64>,
-    /// Whether something below the table's start went with an end.
-    start_is_gone: bool,
     /// Those of them that the stream holds no longer.
     removed: BTreeSet<u64>,
     /// Those that break the connection when they arrive.
     poison: BTreeSet<u64>,
     /// What the reader knows of these.
     unreadable: BTreeSet<u64>,
-    /// Everything below is committed, whether the machine was told or not.
+    /// Everything below is committed of this one of the readings, whether the machine was told or
+    /// not.
     durable: u64,
+    durable_reading: usize,
     /// Whether it is committed that the stream is another one.
     durable_parted: bool,
-    /// What the reader knew when it began.
-    first_anchor: Anchor,
-    /// The times of the messages that are committed.
-    stored: BTreeSet<u64>,
+    /// The readings and times of the messages that are committed.
+    stored: BTreeSet<(usize, u64)>,
     consumer: Option<Consumer>,
     /// Where the guard starts, if there is one.
     guard: Option<u64>,
@@ -110,9 +108,9 @@ struct World {
     building: Option<Building>,
     verify: Option<Incarnation>,
     confirm: Option<(Incarnation, u64)>,
-    /// Sequences and times.
-    accepted: Vec<(u64, u64)>,
     checkpoint_wanted: bool,
+    /// True once nothing happens to the stream any more.
+    settles: bool,
 }
 
 /// A build that the machine has asked for.
@@ -125,27 +123,26 @@ struct Building {
 }
 
 impl World {
-    fn new(Setting { retention, terms, start }: Setting) -> World {
+    fn new(Setting { retention, terms, start, follows }: Setting) -> World {
         let mut world = World {
             retention,
             terms,
             machine: Delivery::new(Sequence(start).into(), PACE),
             now: 0,
-            start,
+            follows,
+            readings: vec![Reading::new(start, 1)],
             stream: Vec::new(),
             last: 0,
             times: BTreeMap::new(),
             clock: 0,
-            first_clock: 0,
             created: 1,
             gone: BTreeSet::new(),
-            start_is_gone: false,
             removed: BTreeSet::new(),
             poison: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             durable: start,
+            durable_reading: 0,
             durable_parted: false,
-            first_anchor: Anchor::default(),
             stored: BTreeSet::new(),
             consumer: None,
             guard: None,
@@ -158,8 +155,8 @@ impl World {
             building: None,
             verify: None,
             confirm: None,
-            accepted: Vec::new(),
             checkpoint_wanted: false,
+            settles: false,
         };
         if retention == Retention::Limits {
             (1..start).for_each(|_| world.publish());
@@ -169,7 +166,7 @@ impl World {
             world.create(start);
         }
         let anchor = world.judged(Sequence(start).into()).expect("nothing is known yet");
-        (world.first_anchor, world.first_clock) = (anchor, world.clock);
+        (world.readings[0].first_anchor, world.readings[0].first_clock) = (anchor, world.clock);
         world.machine = Delivery::new(Position { next: Sequence(start), anchor }, PACE);
         world
     }
@@ -231,7 +228,8 @@ impl World {
     /// A message goes from the stream.
     fn remove(&mut self, sequence: u64) {
         let time = self.times[&sequence];
-        assert!(self.stored.contains(&time), "{sequence} of {time} goes, and is not committed");
+        let reading = self.readings.len() - 1;
+        assert!(self.stored.contains(&(reading, time)), "{sequence} of {time} goes, and is not committed");
         self.removed.insert(sequence);
     }
 
@@ -456,8 +454,9 @@ impl World {
             // To what is committed for whoever does it; who may then be served until the sequences go on where the reader's
             // end.
             Step::Reset { part, steal } => {
-                if self.terms.fence == Fence::Pinned && !self.is_another() {
-                    self.reset(self.start + (self.durable - self.start) * u64::from(*part) / 255);
+                if self.terms.fence == Fence::Pinned && !self.is_another() && self.is_durable_current() {
+                    let start = self.reading().start;
+                    self.reset(start + (self.durable - start) * u64::from(*part) / 255);
                     let count = if *steal { self.machine.delivered() } else { 0 };
                     (0..count).for_each(|_| self.steal());
                 }
@@ -562,6 +561,9 @@ impl World {
         let position = match self.judged(position) {
             Ok(anchor) => Position { anchor, ..position },
             // Uncertain ones are never taken for certain here: the evidence has to do.
+            Err(Another { certain, .. }) if self.follows && (certain || self.settles) => {
+                return self.begin_anew(incarnation);
+            }
             Err(Another { certain: true, .. }) => return self.apply(Event::Parted { incarnation }),
             Err(Another { certain: false, .. }) => return self.apply(Event::BuildFailed { incarnation }),
         };
@@ -646,9 +648,7 @@ impl World {
         self.disconnect();
         self.mine = None;
         self.unreadable.clear();
-        self.accepted.retain(|(sequence, _)| *sequence < self.durable);
-        let mut anchor = Anchor { parted: self.durable_parted, ..self.first_anchor };
-        self.accepted.iter().for_each(|(sequence, time)| anchor.read(*sequence, *time));
+        let anchor = self.return_to_commit();
         self.machine = Delivery::new(Position { next: Sequence(self.durable), anchor }, PACE);
     }
 
@@ -692,102 +692,21 @@ impl World {
 
     /// A commit somewhere between what is committed and what was handed out, of which the machine may not hear.
     fn commit(&mut self, part: u8, told: bool) {
-        let position = self.machine.position().0;
-        self.durable += (position - self.durable) * u64::from(part) / 255;
-        self.stored
-            .extend(self.accepted.iter().filter(|(sequence, _)| *sequence < self.durable).map(|(_, time)| *time));
-        if self.durable == position {
-            self.durable_parted = self.machine.anchor().parted;
-        }
+        let is_current = self.store(part);
         if told {
             self.checkpoint_wanted = false;
             self.confirmed = true;
-            self.apply(Event::Committed { position: Sequence(self.durable) });
+            // One of the stream before says nothing.
+            let position = if is_current { Sequence(self.durable) } else { self.machine.committed() };
+            self.apply(Event::Committed { position });
         }
-    }
-
-    /// Of the stream as it is, what is the table's.
-    fn expected(&self) -> Vec<(u64, u64)> {
-        let table = self.stream.iter().copied().filter(|sequence| *sequence >= self.start);
-        table.map(|sequence| (sequence, self.times[&sequence])).collect()
-    }
-
-    /// Takes a message that was read.
-    fn accept(&mut self, sequence: u64) {
-        assert!(self.created == 1, "{sequence} of a stream that was created anew is read");
-        assert!(!self.is_read(sequence), "{sequence} is read twice");
-        let passed_over = self.unread().find(|unread| *unread < sequence);
-        assert_eq!(passed_over, None, "passed over, {sequence} is read");
-        self.accepted.push((sequence, self.times[&sequence]));
-    }
-
-    /// Whether the message that has a sequence now was read.
-    fn is_read(&self, sequence: u64) -> bool {
-        self.accepted.contains(&(sequence, self.times[&sequence]))
-    }
-
-    /// What was published since the table was created, is in the stream or was, and was not read.
-    fn unread(&self) -> impl Iterator<Item = u64> {
-        let published = self.stream.iter().copied().filter(|sequence| self.times[sequence] > self.first_clock);
-        published.filter(|sequence| !self.is_read(*sequence))
-    }
-
-    /// Whether something is gone that was read, or that the reader knows the stream by. Reading on is right then only if nothing
-    /// is passed over.
-    fn is_another(&self) -> bool {
-        let is_gone = |(_, time): &(u64, u64)| self.gone.contains(time);
-        self.created != 1 || self.start_is_gone || self.accepted.iter().any(is_gone)
-    }
-
-    /// What the reader finds out before it builds.
-    fn judged(&self, Position { next, anchor }: Position) -> Result<Anchor, Another> {
-        let there = |sequence: &u64| !self.removed.contains(sequence);
-        let at = self.stream.iter().copied().filter(there).find(|sequence| *sequence == anchor.sequence);
-        let at_anchor = at.filter(|_| anchor.is_found()).map(|sequence| self.times[&sequence]);
-        let below = self.stream.iter().copied().filter(there).rfind(|sequence| *sequence < next.0);
-        let below = below.filter(|_| at_anchor.is_none()).map(|sequence| (sequence, self.times[&sequence]));
-        judge(anchor, next, &Seen { created_ns: self.created, last_seq: self.last, at_anchor, below })
-    }
-
-    /// The server restarts with an earlier state of the stream; `restore`: with what was acknowledged since.
-    fn go_back(&mut self, part: u8, restore: bool) {
-        self.disconnect();
-        self.mine = None;
-        self.last = self.last * u64::from(part) / 255;
-        let kept = self.stream.partition_point(|sequence| *sequence <= self.last);
-        for sequence in self.stream.split_off(kept) {
-            self.gone.insert(self.times[&sequence]);
-            self.removed.remove(&sequence);
-            self.poison.remove(&sequence);
-        }
-        self.start_is_gone |= self.last + 1 < self.start;
-        if restore && self.retention == Retention::WorkQueue {
-            self.removed.clear();
-        }
-        // Whatever the consumer was, it holds what is there and what is published from now on.
-        self.guard = Some(0);
-        if self.consumer.take().is_some() || self.retention == Retention::Interest {
-            let next = self.stream.iter().copied().find(|sequence| !self.removed.contains(sequence));
-            self.create(next.unwrap_or(self.last + 1));
-        }
-        self.guard = None;
-    }
-
-    /// The stream is deleted and created again.
-    fn create_anew(&mut self) {
-        self.go_back(0, false);
-        self.clock += 1;
-        self.created = self.clock + 1;
-    }
-
-    fn is_all_read(&self) -> bool {
-        self.accepted == self.expected()
     }
 
     /// The trouble is over: everything that can happen does, over and over.
     fn recover(&mut self) {
         for round in 0..200 + 10 * self.poison.len() {
-            if round >= 30 && self.is_another() && !self.machine.is_reading() {
+            self.settles = round >= 10;
+            if round >= 30 && !self.follows && self.is_another() && !self.machine.is_reading() {
                 return;
             }
             self.run(&Step::Connect);
@@ -814,11 +733,11 @@ impl World {
                 return;
             }
         }
-        if self.is_another() {
+        if self.is_another() && !self.follows {
             assert!(!self.machine.is_reading() || self.unread().next().is_none(), "another stream is read");
             return;
         }
-        panic!("not settled: accepted {:?} of {:?}, {:?}", self.accepted, self.expected(), self.consumer);
+        panic!("not settled: accepted {:?} of {:?}, {:?}", self.reading().accepted, self.expected(), self.consumer);
     }
 }
 
@@ -829,8 +748,9 @@ fn check(setting: Setting, steps: &[Step]) -> Result<(), TestCaseError> {
         world.run(step);
         if !world.is_another() {
             let expected = world.expected();
-            let read = expected.iter().take(world.accepted.len()).copied().collect::<Vec<_>>();
-            prop_assert_eq!(&world.accepted, &read, "after {:?}", step);
+            let accepted = &world.reading().accepted;
+            let read = expected.iter().take(accepted.len()).copied().collect::<Vec<_>>();
+            prop_assert_eq!(accepted, &read, "after {:?}", step);
         }
     }
     world.recover();
@@ -883,5 +803,18 @@ proptest! {
         steps in prop::collection::vec(step_of_streams(), 1..120),
     ) {
         check(setting, &steps)?;
+    }
+
+    #[test]
+    fn a_stream_that_went_back_is_read_from_its_first_message_where_the_user_says_so(
+        setting in prop_oneof![
+            setting(Retention::Limits, false),
+            setting(Retention::WorkQueue, false),
+            setting(Retention::Interest, false),
+            setting(Retention::Interest, true),
+        ],
+        steps in prop::collection::vec(step_of_streams(), 1..120),
+    ) {
+        check(Setting { follows: true, ..setting }, &steps)?;
     }
 }

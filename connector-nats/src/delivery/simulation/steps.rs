@@ -13,6 +13,8 @@ pub(super) struct Setting {
     pub(super) terms: Terms,
     /// The first sequence of the table.
     pub(super) start: u64,
+    /// `on_new_stream = 'read'`: another stream of the name is read.
+    pub(super) follows: bool,
 }
 
 /// What can happen.
@@ -125,7 +127,7 @@ pub(super) fn setting(retention: Retention, pinned: bool) -> impl Strategy<Value
                 Fence::Private
             };
             let terms = Terms { ack_policy, max_ack_pending, batch, requests, fence };
-            Setting { retention, terms, start }
+            Setting { retention, terms, start, follows: false }
         },
     )
 }
