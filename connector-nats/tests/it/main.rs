@@ -6,6 +6,7 @@ mod consumers;
 mod found;
 mod headers;
 mod inspecting;
+mod kinds;
 mod limits;
 mod preflight;
 mod reading;

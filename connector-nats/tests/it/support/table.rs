@@ -6,7 +6,7 @@ use std::time::Duration;
 use weir_common::ids::{Sequence, SplitId};
 use weir_common::position::Position;
 use weir_common::task::Group;
-use weir_connector_nats::{Options, Preflight, Reader, ReaderConfig, preflight};
+use weir_connector_nats::{Message, Options, Preflight, Reader, ReaderConfig, preflight};
 
 use super::DEADLINE;
 
@@ -46,6 +46,23 @@ impl Table {
         };
         let reader = Reader::spawn(config, &group);
         Table { reader, group, rows: Vec::new(), sequences: Vec::new(), position: position.next }
+    }
+
+    /// A reader where the table starts.
+    pub(crate) fn of_preflight(options: &Arc<Options>, found: &Preflight) -> Table {
+        Table::of(options, found.splits[0].position())
+    }
+
+    /// The next message, whatever it holds; for streams with few of them.
+    pub(crate) async fn next_message(&mut self) -> Message {
+        loop {
+            let batch = tokio::time::timeout(DEADLINE, self.reader.next()).await.expect("a batch comes");
+            let mut messages = batch.messages.into_iter();
+            if let Some(message) = messages.next() {
+                assert!(messages.next().is_none(), "there is one only");
+                return message;
+            }
+        }
     }
 
     /// One batch; checks that it follows the one before. Cancel safe.
