@@ -6,7 +6,7 @@ use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
 use weir_e2e::weir::{Cluster, Weir};
 
-use crate::support::{SOON, events_options, publish_payloads, standalone, wait_for};
+use crate::support::{SOON, acknowledged, events_options, publish_payloads, publish_raw, standalone, wait_for};
 
 /// Creates `name (n bigint)` with its subject and sequence over the stream `EVENTS`, with more options.
 async fn create(sql: &mut Sql, nats: &Nats, name: &str, more: &str) -> Result<()> {
@@ -80,6 +80,80 @@ fn subject_and_sequence_in_a_where_narrow_what_is_read() {
             ensure!(found == count, "{condition}: {found}");
         }
         Ok(())
+    });
+}
+
+#[test]
+fn a_subject_in_a_where_is_compared_as_it_is_written() {
+    scenario("source-where-odd", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        create(&mut sql, &nats, "s", "").await?;
+        publish_numbers(&nats, "events.a", 0..100).await?;
+        // A server takes wildcards and control characters as part of a subject.
+        publish_raw(&nats, "events.*", None, r#"{"n": 1}"#).await?;
+        publish_raw(&nats, "events.\u{1}", None, r#"{"n": 1}"#).await?;
+        let long = format!("subject = 'events.{}'", "x".repeat(5_000));
+        for (condition, count) in [
+            ("subject = 'events.'", 0),
+            ("subject = 'x.'", 0),
+            ("subject = ''", 0),
+            ("subject = ' '", 0),
+            ("subject = '.events'", 0),
+            ("subject = 'events..a'", 0),
+            ("subject = 'events a'", 0),
+            ("subject = E'events\\ta'", 0),
+            ("subject = 'events.>'", 0),
+            ("subject = 'events.*'", 1),
+            ("subject = E'events.\\x01'", 1),
+            (long.as_str(), 0),
+            ("subject IN ('x.', '')", 0),
+            ("subject IN ('x.', 'events.a')", 100),
+            ("subject IN ('events.*', 'events.a')", 101),
+            ("subject = 'x.' OR subject = 'events.a'", 100),
+            ("subject = 'x.' OR n = 7", 1),
+            ("subject = 'events.a' AND subject = 'events.b'", 0),
+            ("subject LIKE 'x.'", 0),
+            ("subject LIKE 'events.%'", 102),
+            ("subject <> 'x.'", 102),
+            ("NOT subject = 'x.'", 102),
+        ] {
+            let found = sql.value::<u64>(&format!("SELECT count(*) FROM s WHERE {condition}")).await;
+            let found = found.with_context(|| condition.to_owned())?;
+            ensure!(found == count, "{condition}: {found}");
+        }
+        let plan = sql.query("EXPLAIN SELECT * FROM s WHERE subject = 'x.'").await?;
+        ensure!(plan.to_string().contains("EmptyExec"), "{plan}");
+        Ok(())
+    });
+}
+
+#[test]
+fn headers_that_end_the_client_stop_nothing() {
+    scenario("source-headers", async |sandbox| {
+        let (nats, weir) = standalone(sandbox).await?;
+        let mut sql = weir.sql();
+        publish_numbers(&nats, "events.a", 0..10).await?;
+        for n in 10..12 {
+            let headers = "NATS/1.0\r\nk: a\rb\r\n\r\n";
+            publish_raw(&nats, "events.a", Some(headers), &format!("{{\"n\": {n}}}")).await?;
+        }
+        publish_numbers(&nats, "events.a", 12..20).await?;
+        create(&mut sql, &nats, "s", "").await?;
+        let options = events_options(&nats.address());
+        let table = format!(
+            "TABLE t (n bigint) INCLUDE header AS headers WITH ({options}, consumer.durable_name = 'd') FORMAT PLAIN ENCODE JSON"
+        );
+        let findings = sql.query(&format!("EXPLAIN CREATE {table}")).await?;
+        ensure!(!findings.to_string().contains("error"), "{findings}");
+        sql.query(&format!("CREATE {table}")).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM t", 20, SOON).await?;
+        ensure!(sql.value::<u64>("SELECT count(*) FROM t WHERE headers IS NULL").await? == 20);
+        ensure!(sql.value::<u64>("SELECT count(*) FROM s").await? == 20);
+        ensure!(sql.value::<u64>("SELECT sum(n) FROM s WHERE subject = 'events.a'").await? == 190);
+        publish_numbers(&nats, "events.a", 20..30).await?;
+        wait_for(&mut sql, "SELECT count(*) FROM t", 30, SOON).await?;
+        acknowledged(&nats, "d").await
     });
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream::stream::RetentionPolicy;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use weir_e2e::publish::{Pace, publish};
@@ -175,6 +177,28 @@ pub(crate) async fn publish_payloads(nats: &Nats, subject: &str, payloads: &[&st
     let jetstream = nats.jetstream().await?;
     for payload in payloads {
         jetstream.publish(subject.to_owned(), (*payload).to_owned().into()).await?.await?;
+    }
+    Ok(())
+}
+
+/// Publishes what no client would, on a connection of its own, and waits until it is stored.
+pub(crate) async fn publish_raw(nats: &Nats, subject: &str, headers: Option<&str>, payload: &str) -> Result<()> {
+    let mut stream = TcpStream::connect(nats.socket()).await?;
+    let begin = "CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\nSUB _INBOX.raw 1\r\n";
+    let message = match headers {
+        Some(headers) => {
+            let (header_bytes, bytes) = (headers.len(), headers.len() + payload.len());
+            format!("HPUB {subject} _INBOX.raw {header_bytes} {bytes}\r\n{headers}{payload}\r\n")
+        }
+        None => format!("PUB {subject} _INBOX.raw {}\r\n{payload}\r\n", payload.len()),
+    };
+    stream.write_all(format!("{begin}{message}").as_bytes()).await?;
+    let mut answer = String::new();
+    while !answer.contains("\"seq\":") {
+        let mut buffer = [0; 4096];
+        let read = stream.read(&mut buffer).await?;
+        answer.push_str(&String::from_utf8_lossy(&buffer[..read]));
+        ensure!(read > 0 && !answer.contains("-ERR"), "{answer}");
     }
     Ok(())
 }
