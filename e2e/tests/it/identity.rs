@@ -1,18 +1,19 @@
-//! Streams that go back to an earlier end under the same creation time: told, not read, and nothing of them acknowledged, until the user says
-//! otherwise. Then they are read from their first message, beside the rows that are there.
+//! Streams that go back to an earlier end under the same creation time: told, not read, and nothing
+//! of them acknowledged, until the user says otherwise. Then they are read from their first
+//! message, beside the rows that are there.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use async_nats::jetstream::stream::RetentionPolicy;
+use async_nats::jetstream::stream::{Config, RetentionPolicy, StorageType};
 use weir_e2e::sandbox::{Sandbox, scenario};
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
 use weir_e2e::wait::{eventually, eventually_equal};
 use weir_e2e::weir::Weir;
 
-use crate::support::{SOON, create_json, events_options, publish_payloads, standalone_with, wait_for};
+use crate::support::{LATE, SOON, create_json, events_options, publish_payloads, standalone_with, wait_for};
 
 /// What a server that is stopped may take.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
@@ -124,21 +125,27 @@ async fn check(sandbox: &Sandbox, Case { retention, down, left }: Case) -> Resul
         weir.ready().await?;
         sql = weir.sql();
     }
+    told(&mut sql, &mut weir, &relations, consumed).await?;
+    let there = messages(&nats).await?;
+    ensure!(there >= 150 && there <= kept + 150, "{there} messages are left of {kept} and 150");
+
+    read_on(&nats, &mut weir, &relations, there, consumed).await
+}
+
+/// The stream of which a hundred messages were read is found to be another one, and is not read.
+async fn told(sql: &mut Sql, weir: &mut Weir, relations: &[&str], consumed: bool) -> Result<()> {
     let told = eventually("the stream to be told from the one that was read", SOON, async || {
         let log = weir.process().log().read()?;
         let told = log.lines().filter(|line| line.contains("not reading") && line.contains(TOLD)).count();
         Ok((told >= relations.len()).then_some(()))
     });
     told.await?;
-    hold(&mut sql, &relations, 100, 99).await?;
+    hold(sql, relations, 100, 99).await?;
     let stopped = "SELECT count(*) FROM weir_catalog.splits WHERE state = 'stopped' AND reason LIKE '%on_new_stream%'";
-    wait_for(&mut sql, stopped, if consumed { 1 } else { 4 }, SOON).await?;
+    wait_for(sql, stopped, if consumed { 1 } else { 4 }, SOON).await?;
     let jobs = format!("{:?}", sql.query("SHOW JOBS").await?);
     ensure!(jobs.contains("stalled") && jobs.contains(TOLD), "{jobs}");
-    let there = messages(&nats).await?;
-    ensure!(there >= 150 && there <= kept + 150, "{there} messages are left of {kept} and 150");
-
-    read_on(&nats, &mut weir, &relations, there, consumed).await
+    Ok(())
 }
 
 /// The user says that the stream is to be read. It holds `there` messages.
@@ -190,5 +197,61 @@ fn a_stream_that_is_restored_empty_and_has_overtaken_is_not_read_until_the_user_
 fn a_stream_that_lost_its_tail_and_has_overtaken_is_not_read_until_the_user_says_so() {
     for (retention, down) in [(RetentionPolicy::Limits, false), (RetentionPolicy::WorkQueue, true)] {
         scenario("lost-tail", async |sandbox| check(sandbox, Case { retention, down, left: 60 }).await);
+    }
+}
+
+/// A stream in memory on some servers of a cluster, all of which restart: the cluster still knows
+/// the stream, which is empty.
+async fn check_memory(sandbox: &Sandbox, num_replicas: usize) -> Result<()> {
+    let mut servers = Nats::start_cluster(sandbox, 3).await?;
+    let subjects = vec!["events.>".to_owned()];
+    let config =
+        Config { name: "EVENTS".to_owned(), subjects, num_replicas, storage: StorageType::Memory, ..Config::default() };
+    eventually("the cluster to make a stream", LATE, async || {
+        servers[0].jetstream().await?.create_stream(config.clone()).await?;
+        Ok(Some(()))
+    })
+    .await?;
+    let (created, leader) = eventually("the stream to have a leader", LATE, async || {
+        let stream = servers[0].jetstream().await?.get_stream("EVENTS").await?;
+        let info = stream.cached_info();
+        let leader = info.cluster.as_ref().and_then(|cluster| cluster.leader.clone());
+        Ok(leader.map(|leader| (info.created, leader)))
+    })
+    .await?;
+    let leader: usize = leader.trim_start_matches("nats-").parse()?;
+
+    let mut weir = Weir::standalone(sandbox)?;
+    weir.ready().await?;
+    weir.process().log().expect_warnings(&["not reading"]);
+    let mut sql = weir.sql();
+    let relations = create(&mut sql, &servers[0], RetentionPolicy::Limits).await?;
+    publish_numbers(&servers[0], 0..100).await?;
+    hold(&mut sql, &relations, 100, 99).await?;
+
+    let holders = if num_replicas == 1 { leader..leader + 1 } else { 0..3 };
+    servers[holders.clone()].iter_mut().try_for_each(|server| server.process().kill9())?;
+    servers[holders.clone()].iter_mut().try_for_each(|server| server.process().restart())?;
+    // One alone does not answer.
+    for server in &servers[holders] {
+        server.ready().await?;
+    }
+    eventually("the stream to be there again, and empty", LATE, async || {
+        let stream = servers[0].jetstream().await?.get_stream("EVENTS").await?;
+        let info = stream.cached_info();
+        ensure!(info.created == created, "it was created at {}, not at {created}", info.created);
+        let led = info.cluster.as_ref().is_some_and(|cluster| cluster.leader.is_some());
+        Ok((led && info.state.messages == 0).then_some(()))
+    })
+    .await?;
+    publish_numbers(&servers[0], 1_000..1_150).await?;
+    told(&mut sql, &mut weir, &relations, false).await?;
+    read_on(&servers[0], &mut weir, &relations, 150, false).await
+}
+
+#[test]
+fn a_memory_stream_whose_servers_restarted_is_not_read_until_the_user_says_so() {
+    for replicas in [1, 3] {
+        scenario("memory-stream", async |sandbox| check_memory(sandbox, replicas).await);
     }
 }
