@@ -311,6 +311,11 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Option(error) => error.hint.clone(),
+            Error::Unreachable { source, .. } if chain(source).contains("connections exceeded") => Some(
+                "raise max_connections of the server or the account: every split needs a connection, and every statement that asks \
+                 the server"
+                    .to_owned(),
+            ),
             Error::Unreachable { .. } => Some("check server_url, and that the server runs and is reachable".to_owned()),
             Error::Credentials { .. } => {
                 Some("check connect_mode and the options that belong to it".to_owned())

@@ -9,11 +9,12 @@ use std::time::SystemTime;
 
 use serde_json::json;
 
-use crate::api::{Api, ConsumerInfo, StreamInfo};
+use crate::api::{Api, ConsumerInfo, Object, StreamInfo};
 use crate::connect;
 use crate::consumer::{self, Fit, OWNER_KEY};
 use crate::error::Error;
 use crate::found;
+use crate::making;
 use crate::options::{Options, Start};
 use crate::preflight::{DEADLINE, check_stream, check_subjects, unique_name};
 use crate::probe::Probe;
@@ -260,7 +261,13 @@ impl Findings {
             }
         }
         match found {
-            Ok(None) => self.say("consumer", format!("consumer \"{name}\" would be created")),
+            Ok(None) => {
+                let wanted = consumer::wanted(options, &stream.config, &kind, name, owner);
+                match self.overlap(api, options, retention, &wanted).await {
+                    Some(error) => self.fail("consumer", &error),
+                    None => self.say("consumer", format!("consumer \"{name}\" would be created")),
+                }
+            }
             Ok(Some(found)) => match consumer::check_found(options, &stream.config, name, owner, &found, Fit::Same) {
                 Ok(()) => {
                     self.warn(
@@ -276,6 +283,18 @@ impl Findings {
             // The permission that it needs was looked at before.
             Err(_) => {}
         }
+    }
+
+    /// A work queue takes no two consumers that filter the same, and says so only when the second
+    /// is made.
+    async fn overlap(&self, api: &Api, options: &Options, retention: Retention, wanted: &Object) -> Option<Error> {
+        if retention != Retention::WorkQueue {
+            return None;
+        }
+        // Not every user may list them.
+        let others = api.consumers(&options.stream).await.unwrap_or_default();
+        let consumers = making::overlapping(wanted, &others);
+        (!consumers.is_empty()).then(|| Error::QueueOverlap { stream: options.stream.clone(), consumers })
     }
 
     /// Whether acknowledgements arrive: those to the consumer, another one of the stream, or one that is there for a moment.

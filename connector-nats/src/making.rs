@@ -110,16 +110,20 @@ impl Making<'_> {
 
     /// Says who else has a part in what the consumer is to deliver.
     async fn overlap(&self) -> Error {
-        let own = retention::explicit_filters(self.config);
-        let overlaps = |other: &ConsumerInfo| {
-            let theirs = retention::explicit_filters(&other.config);
-            own.iter().any(|own| theirs.iter().any(|their| subject::intersect(own, their).is_some()))
-        };
         // Without the permission to list them they stay unnamed.
         let others = self.api.consumers(self.stream).await.unwrap_or_default();
-        let consumers = others.iter().filter(|other| overlaps(other)).map(|other| other.name.clone()).collect();
-        Error::QueueOverlap { stream: self.stream.to_owned(), consumers }
+        Error::QueueOverlap { stream: self.stream.to_owned(), consumers: overlapping(self.config, &others) }
     }
+}
+
+/// The names of consumers that have a part in what a consumer with this configuration filters.
+pub(crate) fn overlapping(config: &Object, others: &[ConsumerInfo]) -> Vec<String> {
+    let own = retention::explicit_filters(config);
+    let overlaps = |other: &&ConsumerInfo| {
+        let theirs = retention::explicit_filters(&other.config);
+        own.iter().any(|own| theirs.iter().any(|their| subject::intersect(own, their).is_some()))
+    };
+    others.iter().filter(overlaps).map(|other| other.name.clone()).collect()
 }
 
 /// The name of a guard: `unique` is a name that nobody else has.

@@ -162,6 +162,34 @@ async fn the_server_has_nothing_to_warn_of() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn another_consumer_of_a_work_queue_is_named() {
+    let server = Server::start().await;
+    let config = Config {
+        name: "events".to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        retention: RetentionPolicy::WorkQueue,
+        ..Config::default()
+    };
+    let stream = server.jetstream().await.create_stream(config).await.expect("the stream can be created");
+    let theirs = async_nats::jetstream::consumer::pull::Config {
+        durable_name: Some("theirs".to_owned()),
+        filter_subject: "events.a.*".to_owned(),
+        ..Default::default()
+    };
+    stream.create_consumer(theirs).await.expect("the consumer can be created");
+    for (subject, overlaps) in
+        [("events.>", true), ("events.*.b", true), ("events.b,events.a.c", true), ("events.b.>", false)]
+    {
+        let pairs = [("subject", subject)];
+        let findings = found(server.port, &pairs).await;
+        let created = preflight(&options(server.port, &pairs), OWNER).await;
+        let expected: Vec<_> = created.err().iter().map(|error| ("consumer", error.to_string())).collect();
+        let told: Vec<_> = errors(&findings).into_iter().map(|(topic, told)| (topic, told.to_owned())).collect();
+        assert_eq!((told.len(), &told), (usize::from(overlaps), &expected), "{subject}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_is_there_stays_as_it_is() {
     for retention in [RetentionPolicy::Limits, RetentionPolicy::WorkQueue, RetentionPolicy::Interest] {
         let server = Server::start().await;

@@ -4,6 +4,7 @@
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::{Config, ConsumerLimits, RetentionPolicy, Stream};
 use std::time::Duration;
+use weir_common::error::{Kind, chain};
 use weir_connector_nats::error::Error;
 use weir_connector_nats::inspect::{Finding, Severity, inspect};
 use weir_connector_nats::limits::{Excess, Limit, Whose};
@@ -200,4 +201,21 @@ async fn who_may_not_ask_for_the_accounts_limits_reads_all_the_same() {
     let findings = allowed(server.port, &[DURABLE, ("consumer.max_ack_pending", "100")]).await;
     let told = |found: &Finding| found.topic == "limits" && found.finding.contains("not known");
     assert!(findings.iter().any(told), "{findings:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_has_all_the_connections_that_it_takes_says_so() {
+    for limits in [
+        "jetstream { store_dir: STORE }\nmax_connections: 1",
+        "jetstream { store_dir: STORE }\naccounts { A { jetstream: enabled, limits { max_connections: 1 }, users: [ { user: a, password: pw } ] } }\nno_auth_user: a",
+    ] {
+        let server = Server::start_with(limits).await;
+        let js = server.jetstream().await;
+        create_stream(&js).await;
+        let options = options(server.port, &[]);
+        let error = preflight(&options, OWNER).await.expect_err("there is no place left");
+        assert_eq!(error.kind(), Kind::Unavailable);
+        assert!(chain(&error).contains("connections exceeded"), "{}", chain(&error));
+        assert!(error.hint().is_some_and(|hint| hint.contains("max_connections")));
+    }
 }
