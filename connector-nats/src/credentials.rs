@@ -18,8 +18,14 @@ use crate::options::{Auth, Text, Tls};
 const MARK: &[u8] = b"\xef\xbb\xbf";
 const SEED: &str = "it is the seed of a user, which begins with SU";
 const CREDS: &str = "it holds a user's JWT and the seed that belongs to it, each between its BEGIN and END lines";
-const CERTIFICATES: &str = "it holds certificates in PEM, between BEGIN CERTIFICATE and END CERTIFICATE lines";
-const KEY: &str = "it holds a private key in PEM, the one that belongs to \"tls.client_cert\"";
+const CERTIFICATES: &str =
+    "it holds certificates in PEM, between BEGIN CERTIFICATE and END CERTIFICATE lines, or its file one in DER";
+const KEY: &str = "it holds a private key in PEM or its file one in DER, the one that belongs to \"tls.client_cert\"";
+/// How encrypted keys, and bundles of them with certificates, say in DER by which method: of PKCS#5
+/// and PKCS#12.
+const ENCRYPTED: [&[u8]; 2] = [b"\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01"];
+/// How a bundle of PKCS#7 or PKCS#12 says that it is one.
+const BUNDLE: &[u8] = b"\x2a\x86\x48\x86\xf7\x0d\x01\x07";
 
 /// The options of a client that logs in.
 ///
@@ -111,9 +117,7 @@ pub(crate) async fn tls(tls: &Tls) -> Result<ClientConfig, Error> {
     match &tls.ca {
         Some(ca) => {
             for certificate in certificates("tls.ca", ca).await? {
-                let reason = "a certificate between the lines cannot be read";
-                let malformed = |_| Error::MalformedCredentials { option: "tls.ca", reason, expected: CERTIFICATES };
-                roots.add(certificate).map_err(malformed)?;
+                trust(&mut roots, "tls.ca", certificate)?;
             }
         }
         None => {
@@ -127,6 +131,9 @@ pub(crate) async fn tls(tls: &Tls) -> Result<ClientConfig, Error> {
         .with_root_certificates(roots);
     let Some((certificate, key)) = &tls.client else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates("tls.client_cert", certificate).await?;
+    for certificate in &chain {
+        trust(&mut RootCertStore::empty(), "tls.client_cert", certificate.clone())?;
+    }
     let malformed = |reason| Error::MalformedCredentials { option: "tls.client_key", reason, expected: KEY };
     let key = read_bytes("tls.client_key", key).await?;
     let key = private_key(key).map_err(malformed)?;
@@ -138,9 +145,30 @@ pub(crate) async fn tls(tls: &Tls) -> Result<ClientConfig, Error> {
     })
 }
 
+/// Adds a certificate to those that are trusted, if it can be read.
+fn trust(roots: &mut RootCertStore, option: &'static str, certificate: CertificateDer<'static>) -> Result<(), Error> {
+    let reason = match has_within(&certificate, 40, BUNDLE) {
+        true => "it is a bundle of PKCS#7 or PKCS#12; `openssl pkcs7 -print_certs` or `openssl pkcs12` makes PEM of it",
+        false => "a certificate in it cannot be read",
+    };
+    roots.add(certificate).map_err(|_| Error::MalformedCredentials { option, reason, expected: CERTIFICATES })
+}
+
+/// True if the first `bytes` of DER contain `part`.
+fn has_within(der: &[u8], bytes: usize, part: &[u8]) -> bool {
+    der[..der.len().min(bytes)].windows(part.len()).any(|window| window == part)
+}
+
 /// A private key in PEM, of whatever form, or in DER.
 fn private_key(bytes: Vec<u8>) -> Result<PrivateKeyDer<'static>, &'static str> {
     if is_der(&bytes) {
+        if ENCRYPTED.iter().any(|method| has_within(&bytes, 20, method)) {
+            return Err("the key is encrypted; `openssl pkey` decrypts it");
+        }
+        // It begins as keys do.
+        if has_within(&bytes, 40, BUNDLE) {
+            return Err("it is a bundle of PKCS#12; `openssl pkcs12 -nocerts -noenc` makes PEM of its key");
+        }
         return PrivateKeyDer::try_from(bytes).map_err(|_| "it is in DER, and not a private key");
     }
     let pem = pem(&bytes)?;
@@ -150,6 +178,10 @@ fn private_key(bytes: Vec<u8>) -> Result<PrivateKeyDer<'static>, &'static str> {
             "the key is encrypted; `openssl pkey` decrypts it"
         } else if has("-----BEGIN CERTIFICATE") {
             "it holds a certificate, and no key"
+        } else if has("-----BEGIN OPENSSH") {
+            "the key is in OpenSSH's form; `ssh-keygen -p -m PEM` converts it"
+        } else if has("-----BEGIN PUBLIC KEY") {
+            "it holds a public key, and no private one"
         } else {
             "there is no private key in it"
         }
@@ -167,14 +199,28 @@ async fn certificates(option: &'static str, text: &Text) -> Result<Vec<Certifica
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match read {
         Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(malformed("there is no certificate in it")),
+        Ok(_) => {
+            let has = |words: &str| pem.windows(words.len()).any(|part| part == words.as_bytes());
+            Err(malformed(if has("-----BEGIN TRUSTED CERTIFICATE") {
+                "the certificate is in OpenSSL's own form; `openssl x509` converts it"
+            } else if has("-----BEGIN PKCS7") {
+                "it is a bundle of PKCS#7; `openssl pkcs7 -print_certs` makes PEM of it"
+            } else {
+                "there is no certificate in it"
+            }))
+        }
         Err(_) => Err(malformed("a certificate is cut off, or its lines are not base64")),
     }
 }
 
-/// Whether it is a structure of ASN.1, as DER is. No text begins so.
+/// True for a sequence of ASN.1 that is as long as it says, as DER is. No PEM begins so.
 fn is_der(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0x30, 0x80]) || (bytes.first() == Some(&0x30) && bytes.get(1).is_some_and(|byte| *byte > 0x7f))
+    match bytes {
+        // Short keys, of elliptic curves.
+        [0x30, length @ ..0x80, rest @ ..] => rest.len() == usize::from(*length),
+        [0x30, ..] => bytes.get(1).is_some_and(|length| *length > 0x7f),
+        _ => false,
+    }
 }
 
 /// PEM without byte order marks, which files have that were joined.
@@ -259,6 +305,20 @@ mod tests {
             assert_eq!(private_key(text.as_bytes().to_vec()).expect_err(text), reason);
         }
         assert_eq!(private_key(vec![0xff, 0xfe, 0]).expect_err("UTF-16"), "it is text in UTF-16");
+        let legacy = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,B0997E14\n\n3nnUzM0e\n\
+                      -----END EC PRIVATE KEY-----\n";
+        let encrypted = "the key is encrypted; `openssl pkey` decrypts it";
+        assert_eq!(private_key(legacy.as_bytes().to_vec()).expect_err("encrypted"), encrypted);
+        // The beginnings of what `openssl pkcs8 -topk8 -outform DER` makes, by PBES2 and by
+        // PKCS#12's method.
+        for begins in [
+            &b"\x30\x81\x9b\x30\x57\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05\x0d"[..],
+            b"\x30\x14\x30\x1c\x06\x0a\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01\x03",
+        ] {
+            let mut der = begins.to_vec();
+            der.resize(22, 0);
+            assert_eq!(private_key(der).expect_err("encrypted"), encrypted);
+        }
         let marked = "text before\r\n\u{feff}-----BEGIN PRIVATE KEY-----\r\nAAAA\r\n-----END PRIVATE KEY-----\r\n";
         assert!(matches!(private_key(marked.as_bytes().to_vec()), Ok(PrivateKeyDer::Pkcs8(_))));
     }

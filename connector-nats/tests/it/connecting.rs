@@ -1,16 +1,14 @@
 //! How Weir gets in: each way to prove its identity against a server that wants it, encryption, and where JetStream's API is.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_nats::jetstream;
 use nkeys::KeyPair;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair as TlsKey};
 use weir_common::error::{Kind, chain};
 use weir_common::rpc;
 use weir_connector_nats::{Error, Options, preflight};
 
-use crate::support::{OWNER, Operator, Server, Table, options, publish};
+use crate::support::{Authority, OWNER, Operator, Server, Table, options, publish};
 
 /// Reads ten messages that `publisher` publishes, as the options say.
 async fn reads(options: &Arc<Options>, publisher: async_nats::Client) {
@@ -119,57 +117,6 @@ async fn renewed_creds_are_taken_at_the_next_connection() {
     publish(&connect(&renewed, &server).await, 11, 10).await;
     table.read_rows(20).await;
     table.assert_rows(1..=20);
-}
-
-/// A certificate authority, and what it has vouched for.
-struct Authority {
-    folder: tempfile::TempDir,
-    ca: String,
-    client_cert: String,
-    client_key: String,
-}
-
-impl Authority {
-    fn new() -> Authority {
-        let folder = tempfile::tempdir().expect("a temporary directory");
-        let ca_key = TlsKey::generate().expect("a key");
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = params.self_signed(&ca_key).expect("a certificate");
-        let issuer = Issuer::new(params, ca_key);
-        let leaf = |names: &[&str], usage| {
-            let key = TlsKey::generate().expect("a key");
-            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            let mut params = CertificateParams::new(names).expect("names");
-            params.extended_key_usages = vec![usage];
-            (params.signed_by(&key, &issuer).expect("a certificate").pem(), key.serialize_pem())
-        };
-        let (server_cert, server_key) = leaf(&["127.0.0.1", "localhost"], ExtendedKeyUsagePurpose::ServerAuth);
-        let (client_cert, client_key) = leaf(&["weir"], ExtendedKeyUsagePurpose::ClientAuth);
-        let ca = ca.pem();
-        for (name, text) in [("ca", &ca), ("cert", &server_cert), ("key", &server_key), ("client-key", &client_key)] {
-            std::fs::write(folder.path().join(name), text).expect("the directory is writable");
-        }
-        Authority { folder, ca, client_cert, client_key }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// A server with its certificate and these further settings of TLS.
-    async fn server(&self, more: &str) -> Server {
-        let (cert, key, ca) = (self.path("cert"), self.path("key"), self.path("ca"));
-        Server::start_with(&format!(
-            "jetstream {{ store_dir: STORE }}\n\
-             tls {{ cert_file: {cert:?}, key_file: {key:?}, ca_file: {ca:?}, {more} }}"
-        ))
-        .await
-    }
-
-    fn client(&self) -> async_nats::ConnectOptions {
-        async_nats::ConnectOptions::new().add_root_certificates(self.path("ca"))
-    }
 }
 
 async fn assert_no_tls(server: &Server, pairs: &[(&str, &str)]) {

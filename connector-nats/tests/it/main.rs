@@ -1,6 +1,7 @@
 //! The connector against a real nats-server.
 
 mod accounts;
+mod certificates;
 mod connecting;
 mod consumers;
 mod found;

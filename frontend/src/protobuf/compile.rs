@@ -1,9 +1,12 @@
 //! The bytes of a schema → descriptors. It is a `FileDescriptorSet`, or the text of one `.proto` file; which, its bytes tell.
 
+use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message;
-use prost_reflect::prost_types::FileDescriptorSet;
+use prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
@@ -19,39 +22,66 @@ pub(super) fn compile(bytes: &[u8], location: &Location) -> Result<FileDescripto
     if bytes.is_empty() {
         return Err(invalid(location, "it is empty"));
     }
-    if let Some(text) = text(bytes) {
-        return compile_text(text, location);
+    if let Some(set) = descriptors(bytes) {
+        return Ok(set);
     }
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(invalid(location, "it is text in UTF-16").with_hint("save it as UTF-8"));
+    let text = match text(bytes) {
+        Ok(text) => text,
+        Err((reason, hint)) => return Err(invalid(location, reason).with_hint(hint)),
+    };
+    compile_text(text, location)
+}
+
+/// The bytes as descriptors, if that is what they are: they begin with the key of the first file.
+fn descriptors(bytes: &[u8]) -> Option<FileDescriptorSet> {
+    let set = FileDescriptorSet::decode(bytes).ok().filter(|_| bytes.starts_with(b"\n"))?;
+    set.file.iter().all(|file| file.name.is_some()).then_some(set)
+}
+
+/// The bytes as text, or what they are and what to do about it. As `protoc` does, it takes a byte
+/// order mark at the beginning, and any bytes in comments: those that are not UTF-8 become U+FFFD.
+fn text(bytes: &[u8]) -> Result<Cow<'_, str>, (&'static str, &'static str)> {
+    const MAKE: &str = "make one with protoc --include_imports --descriptor_set_out=schema";
+    let is_utf8 = str::from_utf8(bytes).is_ok();
+    let is_space = |byte: u8| byte.is_ascii_whitespace() || byte == b'\x0b';
+    let is_binary = |byte: &u8| *byte == 0 || (!is_utf8 && byte.is_ascii_control() && !is_space(*byte));
+    match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(("it is text in UTF-16", "save it as UTF-8")),
+        [0x1f, 0x8b, ..] => Err(("it is compressed by gzip", "decompress it")),
+        _ if FileDescriptorProto::decode(bytes).is_ok_and(|file| file.name.is_some()) => {
+            Err(("it is a FileDescriptorProto, and not a set of them", MAKE))
+        }
+        _ if bytes.iter().any(is_binary) => {
+            Err(("it is neither the text of a .proto file nor a FileDescriptorSet", MAKE))
+        }
+        _ => Ok(String::from_utf8_lossy(bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes))),
     }
-    FileDescriptorSet::decode(bytes).map_err(|_| {
-        invalid(location, "it is neither the text of a .proto file nor a FileDescriptorSet")
-            .with_hint("make one with protoc --include_imports --descriptor_set_out=schema")
-    })
 }
 
-/// The bytes as text, if that is what they are: a set of descriptors is full of control characters.
-fn text(bytes: &[u8]) -> Option<&str> {
-    let is_binary = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
-    str::from_utf8(bytes).ok().filter(|_| !bytes.iter().any(is_binary)).map(without_mark)
-}
-
-/// A text without the byte order mark that some editors put before it. `protoc` takes it, too.
-fn without_mark(text: &str) -> &str {
-    text.strip_prefix('\u{feff}').unwrap_or(text)
-}
-
-fn compile_text(text: &str, location: &Location) -> Result<FileDescriptorSet, Error> {
-    check_nesting(text, location)?;
+fn compile_text(text: Cow<'_, str>, location: &Location) -> Result<FileDescriptorSet, Error> {
+    check_nesting(&text, location)?;
     let name = location.file_name();
+    let repaired = Arc::new(AtomicBool::new(matches!(text, Cow::Owned(_))));
     let mut files = ChainFileResolver::new();
-    files.add(Own { name: name.clone(), text: text.to_owned(), folder: location.folder().map(Path::to_path_buf) });
+    files.add(Own {
+        name: name.clone(),
+        text: text.into_owned(),
+        folder: location.folder().map(Path::to_path_buf),
+        repaired: Arc::clone(&repaired),
+    });
     files.add(GoogleFileResolver::new());
     let mut compiler = Compiler::with_file_resolver(files);
     compiler.include_imports(true).include_source_info(false);
     match compiler.open_file(&name) {
-        Ok(compiler) => Ok(compiler.file_descriptor_set()),
+        Ok(compiler) => {
+            let set = compiler.file_descriptor_set();
+            // Comments are no part of it.
+            let matters = || set.encode_to_vec().windows(3).any(|bytes| bytes == "\u{fffd}".as_bytes());
+            match repaired.load(Ordering::Relaxed) && matters() {
+                true => Err(invalid(location, "it is not UTF-8 outside of comments").with_hint("save it as UTF-8")),
+                false => Ok(set),
+            }
+        }
         Err(error) => {
             let failed = invalid(location, &error.to_string());
             Err(if error.is_file_not_found() {
@@ -88,6 +118,8 @@ struct Own {
     name: String,
     text: String,
     folder: Option<PathBuf>,
+    /// True once a file was read that is not UTF-8.
+    repaired: Arc<AtomicBool>,
 }
 
 impl FileResolver for Own {
@@ -101,11 +133,14 @@ impl FileResolver for Own {
         };
         let path = folder.join(name);
         let is_small = std::fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() <= IMPORT_BYTES_MAX);
-        let text = is_small.then(|| std::fs::read_to_string(&path).ok()).flatten();
-        let text = text.ok_or_else(|| protox::Error::file_not_found(name))?;
+        let bytes = is_small.then(|| std::fs::read(&path).ok()).flatten();
+        let bytes = bytes.ok_or_else(|| protox::Error::file_not_found(name))?;
+        let refused = |reason: &str| protox::Error::new(std::io::Error::other(format!("import '{name}': {reason}")));
+        let text = text(&bytes).map_err(|(reason, _)| refused(reason))?;
         if check_nesting(&text, &Location::File(path)).is_err() {
-            return Err(protox::Error::new(std::io::Error::other("an import is nested too deeply")));
+            return Err(refused("it is nested too deeply"));
         }
-        File::from_source(name, without_mark(&text))
+        self.repaired.fetch_or(matches!(text, Cow::Owned(_)), Ordering::Relaxed);
+        File::from_source(name, &text)
     }
 }

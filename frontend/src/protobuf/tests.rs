@@ -98,6 +98,47 @@ async fn a_file_is_text_or_descriptors() {
 }
 
 #[tokio::test]
+async fn what_protoc_takes_is_taken_or_refused_for_what_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let plain = b"syntax = \"proto3\"; package p;\nmessage M { bool b = 1; }\n".as_slice();
+    let file = protox::file::File::from_source("e.proto", str::from_utf8(plain).expect("text")).expect("a schema");
+    let file = file.file_descriptor_proto().clone();
+    let utf16: Vec<u8> = str::from_utf8(plain).expect("text").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let cases = [
+        (plain.to_vec(), "b boolean"),
+        ([b"\xef\xbb\xbf", plain].concat(), "b boolean"),
+        ([b"\n\n// \x01 in a comment\n", plain].concat(), "b boolean"),
+        ([b"// caf\xe9 in Latin-1\r\n", plain, b"\x0b\x0c\r\n/* \xff */"].concat(), "b boolean"),
+        (FileDescriptorSet { file: vec![file.clone()] }.encode_to_vec(), "b boolean"),
+        (file.encode_to_vec(), "it is a FileDescriptorProto, and not a set of them (make one with protoc"),
+        ([b"\xff\xfe", utf16.as_slice()].concat(), "it is text in UTF-16 (save it as UTF-8)"),
+        (utf16, "it is neither the text of a .proto file nor a FileDescriptorSet (make one with protoc"),
+        (b"\x1f\x8b\x08\x00".to_vec(), "it is compressed by gzip (decompress it)"),
+        (
+            b"package p; message M { optional string s = 1 [default = \"caf\xe9\"]; }".to_vec(),
+            "it is not UTF-8 outside of comments (save it as UTF-8)",
+        ),
+        ([b"\xef\xbb\xbf\xef\xbb\xbf", plain].concat(), "not valid: "),
+    ];
+    for (bytes, expected) in &cases {
+        std::fs::write(path("schema.proto"), bytes).expect("a file");
+        let got = outcome(&format!("message = 'p.M', schema.location = '{}'", path("schema.proto"))).await;
+        assert!(got.contains(expected), "{}: {got}", bytes.escape_ascii());
+    }
+    // So are the files that it imports.
+    std::fs::write(path("schema.proto"), b"import \"other.proto\"; message N { optional p.M m = 1; }").expect("a file");
+    for (bytes, expected) in &cases[..4] {
+        std::fs::write(path("other.proto"), bytes).expect("a file");
+        let got = outcome(&format!("message = 'N', schema.location = '{}'", path("schema.proto"))).await;
+        assert_eq!(got, format!("m struct<{expected}>"), "{}", bytes.escape_ascii());
+    }
+    std::fs::write(path("other.proto"), &cases[6].0).expect("a file");
+    let got = outcome(&format!("message = 'N', schema.location = '{}'", path("schema.proto"))).await;
+    assert!(got.contains("import 'other.proto': it is text in UTF-16"), "{got}");
+}
+
+#[tokio::test]
 async fn a_schema_comes_over_http() {
     let server = Server::ok(PROTO.as_bytes()).await;
     let options = format!("message = 'p.Event', schema.location = 'http://{}/schema'", server.address);

@@ -1,5 +1,6 @@
 //! What the tests stand on: a server of their own, a proxy that can be cut, a table that reads and commits.
 
+mod authority;
 mod operator;
 mod proxy;
 mod server;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use weir_connector_nats::Options;
 
+pub(crate) use authority::Authority;
 pub(crate) use operator::Operator;
 pub(crate) use proxy::Proxy;
 pub(crate) use server::{Server, free_port};
