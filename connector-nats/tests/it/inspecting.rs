@@ -6,7 +6,7 @@ use weir_common::ids::SplitId;
 use weir_connector_nats::inspect::{Finding, Severity, inspect};
 use weir_connector_nats::{preflight, remove_consumers};
 
-use crate::support::{OWNER, Server, Table, create_stream, free_port, options, publish};
+use crate::support::{DEADLINE, OWNER, Server, Table, create_stream, free_port, options, publish};
 
 async fn found(port: u16, pairs: &[(&str, &str)]) -> Vec<Finding> {
     inspect(&options(port, pairs), OWNER, true).await
@@ -204,7 +204,7 @@ async fn a_consumer_that_is_there_stays_as_it_is() {
         };
         let theirs = stream.create_consumer(config).await.expect("the consumer can be created");
         publish(&js, 1, 10).await;
-        let mut held = theirs.fetch().max_messages(5).messages().await.expect("it can be asked");
+        let mut held = theirs.batch().max_messages(5).expires(DEADLINE).messages().await.expect("it can be asked");
         let first = held.next().await.expect("there are some").expect("it is a message");
         first.double_ack().await.expect("the server knows of it");
         while held.next().await.is_some() {}
