@@ -1,16 +1,18 @@
 //! Limits of the server, the account and the stream: EXPLAIN CREATE knows them, and CREATE says
 //! which one is in the way.
 
+use std::time::Duration;
+
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::{Config, ConsumerLimits, RetentionPolicy, Stream};
-use std::time::Duration;
+use serde_json::json;
 use weir_common::error::{Kind, chain};
 use weir_connector_nats::error::Error;
 use weir_connector_nats::inspect::{Finding, Severity, inspect};
 use weir_connector_nats::limits::{Excess, Limit, Whose};
 use weir_connector_nats::preflight;
 
-use crate::support::{OWNER, Server, Table, create_stream, options, publish};
+use crate::support::{OWNER, Operator, Server, Table, create_stream, options, publish};
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
@@ -217,5 +219,32 @@ async fn a_server_that_has_all_the_connections_that_it_takes_says_so() {
         assert_eq!(error.kind(), Kind::Unavailable);
         assert!(chain(&error).contains("connections exceeded"), "{}", chain(&error));
         assert!(error.hint().is_some_and(|hint| hint.contains("max_connections")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_of_a_token_hold_for_all_streams_or_by_tiers() {
+    let limits =
+        json!({ "mem_storage": -1, "disk_storage": 1 << 30, "streams": 1, "consumer": 1, "max_ack_pending": 100 });
+    for jetstream in [limits.clone(), json!({ "tiered_limits": { "R1": limits.clone(), "R3": limits } })] {
+        let operator = Operator::limited(jetstream.clone());
+        let server = Server::start_with(&operator.configuration).await;
+        let client = async_nats::ConnectOptions::with_credentials(&operator.creds()).expect("they are well-formed");
+        let client = client.connect(format!("127.0.0.1:{}", server.port)).await.expect("the server runs");
+        let js = async_nats::jetstream::new(client);
+        let stream = create_stream(&js).await;
+        publish(&js, 1, 10).await;
+        let creds = operator.creds();
+        let login = [("connect_mode", "creds"), ("creds", creds.as_str())];
+        let with = |more: Pairs<'static>| [&login[..], more].concat();
+        let pending = refused(server.port, &with(&[DURABLE])).await;
+        assert_eq!((pending.limit, &pending.whose, pending.allowed), (Limit::AckPending, &Whose::Account, Some(100)));
+        let created = &[("stream", "other"), ("subject", "other.>"), ("allow_create_stream", "true")];
+        assert_eq!(refused(server.port, &with(created)).await.limit, Limit::Streams, "{jetstream}");
+        allowed(server.port, &with(&[DURABLE, ("consumer.max_ack_pending", "100")])).await;
+        assert_eq!(consumers(&stream).await, 1);
+        let number = refused(server.port, &login).await;
+        assert_eq!((number.limit, number.allowed), (Limit::Consumers { present: Some(1) }, Some(1)), "{jetstream}");
+        assert_eq!(number.whose, Whose::Account);
     }
 }

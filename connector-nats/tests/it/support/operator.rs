@@ -22,26 +22,31 @@ const ISSUED_AT: u64 = 1_700_000_000;
 
 impl Operator {
     pub(crate) fn new() -> Operator {
-        Operator::with(KeyPair::new_operator(), KeyPair::new_account(), &[])
+        Operator::limited(unlimited())
+    }
+
+    /// An operator whose account has these limits of JetStream.
+    pub(crate) fn limited(jetstream: Value) -> Operator {
+        Operator::with(KeyPair::new_operator(), KeyPair::new_account(), &[], jetstream)
     }
 
     /// The same operator and account with another user; the one that there was is let in no more.
     pub(crate) fn renewed(&self) -> Operator {
         let seed = |pair: &KeyPair| pair.seed().expect("a pair that was made has a seed");
         let copy = |pair: &KeyPair| KeyPair::from_seed(&seed(pair)).expect("its own seed");
-        Operator::with(copy(&self.operator), copy(&self.account), &[self.user.public_key()])
+        Operator::with(copy(&self.operator), copy(&self.account), &[self.user.public_key()], unlimited())
     }
 
-    fn with(operator: KeyPair, account: KeyPair, revoked: &[String]) -> Operator {
+    fn with(operator: KeyPair, account: KeyPair, revoked: &[String], jetstream: Value) -> Operator {
         let user = KeyPair::new_user();
         let operator_token = token(&operator, &operator, json!({ "type": "operator", "version": 2 }));
-        let unlimited = json!({
-            "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1,
-            "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
+        let mut limits = json!({
+            "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
         });
+        limits.as_object_mut().expect("an object").extend(jetstream.as_object().expect("an object").clone());
         let revocations: serde_json::Map<String, Value> =
             revoked.iter().map(|user| (user.clone(), json!(ISSUED_AT + 1))).collect();
-        let claims = json!({ "type": "account", "version": 2, "limits": unlimited, "revocations": revocations });
+        let claims = json!({ "type": "account", "version": 2, "limits": limits, "revocations": revocations });
         let account_token = token(&operator, &account, claims);
         // JetStream wants a system account beside it.
         let system = KeyPair::new_account();
@@ -69,6 +74,10 @@ impl Operator {
             self.jwt, self.seed
         )
     }
+}
+
+fn unlimited() -> Value {
+    json!({ "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1 })
 }
 
 fn token(issuer: &KeyPair, subject: &KeyPair, nats: Value) -> String {
