@@ -1,7 +1,8 @@
-//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and [`numeric`], [`arrays`], [`like`], [`bounded`]
-//! (results that could take all memory), [`casts`] and [`datetime`], [`comparable`] (equality), [`quantified`] (ANY and ALL),
-//! [`jsonb`], [`quote`], [`encoding`], [`round`], those of dates and times ([`to_char`], [`from_char`], [`date_part`], [`zone`]), and those that
-//! drivers and psql call.
+//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and
+//! [`numeric`], [`arrays`], [`like`], [`bounded`] (results that could take all memory), [`casts`]
+//! and [`datetime`], [`comparable`] (equality), [`quantified`] (ANY and ALL), [`json`], [`jsonb`],
+//! [`quote`], [`encoding`], [`round`], those of dates and times ([`to_char`], [`from_char`],
+//! [`date_part`], [`zone`]), and those that drivers and psql call.
 //!
 //! Of the latter most answer a constant: Weir has no descriptions, indexes or replication that they could tell of. Those
 //! that depend on the session are made for each.
@@ -17,6 +18,7 @@ mod datetime;
 mod encoding;
 mod extreme;
 mod from_char;
+mod json;
 mod jsonb;
 mod like;
 mod moment;
@@ -44,7 +46,7 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 
 pub(crate) use arithmetic::CheckedArithmetic;
-pub(crate) use arrays::ArrayOperators;
+pub(crate) use arrays::{ARRAY_OR_EMPTY, ArrayOperators};
 pub(crate) use bounded::bounded;
 #[cfg(test)]
 pub(crate) use casts::from_text as read_text;
@@ -109,6 +111,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     ]
     .into_iter()
     .map(|(name, value)| Constant::udf(name, value))
+    .chain(arrays::functions())
     .chain(jsonb::functions())
     .chain(quantified::functions())
     .chain(quote::functions())
@@ -119,6 +122,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
     .chain(text::functions())
     .chain([
         ScalarUDF::from(size::SizePretty::new()),
+        json::function(),
         like::function(),
         ScalarUDF::from(to_char::ToChar::new()),
         ScalarUDF::from(from_char::FromChar::to_date()),

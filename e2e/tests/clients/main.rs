@@ -38,7 +38,10 @@ enum Program {
     Debian(&'static [&'static str], &'static str),
 }
 
+const JAVA: &[&str] = &["/usr/bin/java", "-cp", "/usr/share/java/postgresql.jar"];
+const PERL: &[&str] = &["/usr/bin/perl"];
 const RUBY: &[&str] = &["/usr/bin/ruby"];
+const PHP: &[&str] = &["/usr/bin/php"];
 
 /// Runs a program with the address of a Weir that has the tables, and with what it is to do if it does several things.
 fn client(program: &Program, what: Option<&str>) {
@@ -121,8 +124,28 @@ mod python {
     use super::{Program::Python, client};
 
     #[test]
+    fn sqlalchemy_with_psycopg() {
+        client(&Python("sqlalchemy_client.py"), Some("psycopg"));
+    }
+
+    #[test]
+    fn sqlalchemy_with_psycopg2() {
+        client(&Python("sqlalchemy_client.py"), Some("psycopg2"));
+    }
+
+    #[test]
+    fn sqlalchemy_with_asyncpg() {
+        client(&Python("sqlalchemy_client.py"), Some("asyncpg"));
+    }
+
+    #[test]
     fn pandas() {
         client(&Python("pandas_client.py"), None);
+    }
+
+    #[test]
+    fn polars_with_adbc() {
+        client(&Python("polars_client.py"), Some("adbc"));
     }
 
     #[test]
@@ -133,6 +156,16 @@ mod python {
     #[test]
     fn duckdb() {
         client(&Python("duckdb_client.py"), None);
+    }
+
+    #[test]
+    fn django() {
+        client(&Python("django_client.py"), None);
+    }
+
+    #[test]
+    fn ibis() {
+        client(&Python("ibis_client.py"), None);
     }
 
     #[test]
@@ -148,6 +181,16 @@ mod python {
     #[test]
     fn odbc() {
         client(&Python("odbc_client.py"), None);
+    }
+
+    #[test]
+    fn grafana_discovers() {
+        client(&Python("discovery_client.py"), Some("grafana"));
+    }
+
+    #[test]
+    fn metabase_discovers() {
+        client(&Python("discovery_client.py"), Some("metabase"));
     }
 }
 
@@ -173,13 +216,43 @@ mod node {
     fn kysely() {
         client(&Node("kysely.mjs"), None);
     }
+
+    #[test]
+    fn sequelize() {
+        client(&Node("sequelize.mjs"), None);
+    }
+
+    #[test]
+    fn typeorm() {
+        client(&Node("typeorm.mjs"), None);
+    }
+
+    #[test]
+    fn drizzle() {
+        client(&Node("drizzle.mjs"), None);
+    }
 }
 
 mod debian {
-    use super::{Program::Debian, RUBY, client};
+    use super::{JAVA, PERL, PHP, Program::Debian, RUBY, client};
+
+    #[test]
+    fn jdbc() {
+        client(&Debian(JAVA, "Jdbc.java"), None);
+    }
+
+    #[test]
+    fn perl_dbd_pg() {
+        client(&Debian(PERL, "dbd_pg.pl"), None);
+    }
 
     #[test]
     fn ruby_pg() {
         client(&Debian(RUBY, "ruby_pg.rb"), None);
+    }
+
+    #[test]
+    fn php_pdo() {
+        client(&Debian(PHP, "pdo.php"), None);
     }
 }

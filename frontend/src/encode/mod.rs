@@ -21,10 +21,11 @@ use pgwire::api::results::{FieldFormat, FieldInfo};
 use pgwire::error::PgWireResult;
 use pgwire::messages::data::DataRow;
 use postgres_types::Kind;
-use weir_common::types::{JSONB_EXTENSION, SqlType};
+use weir_common::types::{JSONB_EXTENSION, NUMERIC_PRECISION, SqlType};
 
 use column::Column;
 pub(crate) use copy::CopyRows;
+pub(crate) use nested::array_of;
 
 use crate::error::Error;
 
@@ -146,13 +147,51 @@ fn no_type(field: &Field) -> Error {
         .with_hint("cast it to a type of PostgreSQL's")
 }
 
+/// Where a column of a result comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// `pg_class.oid` of the table and `pg_attribute.attnum`, if it is a table's column.
+    pub(crate) column: Option<(u32, i16)>,
+    /// `pg_attribute.atttypmod`, or -1.
+    pub(crate) modifier: i32,
+}
+
+impl Default for Origin {
+    fn default() -> Origin {
+        Origin { column: None, modifier: -1 }
+    }
+}
+
+/// The precision and scale that a type was declared with, as PostgreSQL keeps them; -1 for none.
+pub(crate) fn modifier(field: &Field) -> i32 {
+    match field.data_type() {
+        DataType::Decimal256(NUMERIC_PRECISION, _) => -1,
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            (i32::from(*precision) << 16 | i32::from(*scale)) + 4
+        }
+        DataType::List(element) => modifier(element),
+        _ => -1,
+    }
+}
+
 /// How a result's columns are described to the client. `names` stand for DataFusion's own.
-pub(crate) fn describe(schema: &SchemaRef, names: &[String], format: &Format) -> Result<Vec<FieldInfo>, Error> {
+pub(crate) fn describe(
+    schema: &SchemaRef,
+    names: &[String],
+    origins: &[Origin],
+    format: &Format,
+) -> Result<Vec<FieldInfo>, Error> {
     let described = schema.fields().iter().enumerate().map(|(index, field)| {
         let name = names.get(index).unwrap_or(field.name()).clone();
         let ty = pg_type(field)?;
         let size = type_size(&ty);
-        Ok(FieldInfo::new(name, None, None, ty, format_of(format, index)).with_type_size(size))
+        let origin = origins.get(index).copied().unwrap_or_default();
+        // The protocol's number has no sign, the crate's has.
+        let table = origin.column.map(|(table, _)| table.cast_signed());
+        let column = origin.column.map(|(_, column)| column);
+        Ok(FieldInfo::new(name, table, column, ty, format_of(format, index))
+            .with_type_size(size)
+            .with_type_modifier(origin.modifier))
     });
     described.collect()
 }

@@ -23,7 +23,7 @@ const DIMENSIONS_MAX: usize = 6;
 const FIRST: i32 = 1;
 
 /// The type of an array of such elements; of arrays it is that of their elements.
-pub(super) fn array_of(element: &Type) -> Option<Type> {
+pub(crate) fn array_of(element: &Type) -> Option<Type> {
     Some(match *element {
         Type::BOOL => Type::BOOL_ARRAY,
         Type::INT2 => Type::INT2_ARRAY,

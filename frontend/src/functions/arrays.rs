@@ -1,11 +1,15 @@
-//! `@>`, `<@` and `&&` of arrays.
+//! `@>`, `<@` and `&&` of arrays, and the array of a sub-query.
 //!
 //! DataFusion's functions find a NULL in an array that has one; PostgreSQL's operators never do. A text beside an array,
 //! which is a literal or a parameter, is an array of the same type.
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, GenericListArray};
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, GenericListArray, ListArray,
+};
+use datafusion::arrow::buffer::OffsetBuffer;
+use datafusion::arrow::compute::concat;
 use datafusion::arrow::datatypes::{DataType, Field, Float32Type, Float64Type};
 use datafusion::arrow::row::{RowConverter, Rows, SortField};
 use datafusion::common::utils::take_function_args;
@@ -18,6 +22,48 @@ use datafusion::logical_expr::{
     Cast, ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use sqlparser::ast::BinaryOperator;
+
+/// The function that gives an empty array in the place of none.
+pub(crate) const ARRAY_OR_EMPTY: &str = "__array_or_empty";
+
+pub(super) fn functions() -> Vec<ScalarUDF> {
+    vec![ScalarUDF::from(OrEmpty { signature: Signature::any(1, Volatility::Immutable) })]
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OrEmpty {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for OrEmpty {
+    fn name(&self) -> &str {
+        ARRAY_OR_EMPTY
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, given: &[DataType]) -> Result<DataType> {
+        let [ty] = take_function_args(self.name(), given)?;
+        Ok(ty.clone())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [lists] = take_function_args(self.name(), args.args)?;
+        let lists = lists.into_array(args.number_rows)?;
+        let Some(list) = lists.as_list_opt::<i32>() else { return plan_err!("{} takes an array", self.name()) };
+        let DataType::List(field) = list.data_type() else { return Ok(ColumnarValue::Array(lists)) };
+        // A NULL may have elements, which then would be seen.
+        let lengths = (0..list.len()).map(|row| if list.is_null(row) { 0 } else { list.value(row).len() });
+        let offsets = OffsetBuffer::from_lengths(lengths);
+        let kept: Vec<ArrayRef> =
+            (0..list.len()).filter(|row| list.is_valid(*row)).map(|row| list.value(row)).collect();
+        let kept: Vec<&dyn Array> = kept.iter().map(AsRef::as_ref).collect();
+        let values = if kept.is_empty() { list.values().slice(0, 0) } else { concat(&kept)? };
+        Ok(ColumnarValue::Array(Arc::new(ListArray::try_new(Arc::clone(field), offsets, values, None)?)))
+    }
+}
 
 /// Makes calls of the operators.
 #[derive(Debug)]

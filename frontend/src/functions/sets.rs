@@ -130,12 +130,13 @@ impl ScalarUDFImpl for Ordinals {
         let mut ordinals = Lists::<Int64Type>::new(args.number_rows);
         for row in 0..args.number_rows {
             let length = |list: &ArrayRef| match list.data_type() {
-                DataType::List(_) if list.is_valid(row) => list.as_list::<i32>().value_length(row),
+                DataType::List(_) if list.is_valid(row) => i64::from(list.as_list::<i32>().value_length(row)),
+                DataType::LargeList(_) if list.is_valid(row) => list.as_list::<i64>().value_length(row),
                 _ => 0,
             };
             let longest = lists.iter().map(length).max().unwrap_or(0);
             let first = ordinals.values.len();
-            (1..=i64::from(longest)).for_each(|ordinal| ordinals.values.append_value(ordinal));
+            (1..=longest).for_each(|ordinal| ordinals.values.append_value(ordinal));
             ordinals.end(first, true);
         }
         Ok(ColumnarValue::Array(ordinals.finish(Arc::new(Field::new_list_field(DataType::Int64, true)))?))

@@ -7,11 +7,12 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, Ident, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Value, VisitMut, VisitorMut,
-    visit_expressions_mut,
+    Expr, Ident, OrderByKind, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement,
+    TableFactor, Value, VisitMut, VisitorMut, visit_expressions_mut,
 };
 
 use super::names::item_name;
+use crate::parser::{fold, identifiers};
 
 /// Stands between a column's name and what sets it apart. Invisible, so that plans can be read; nobody types it.
 const MARK: char = '\u{2063}';
@@ -89,6 +90,7 @@ fn in_body(body: &mut SetExpr, place: Place) -> Vec<(Expr, usize)> {
 fn in_select(select: &mut Select, place: Place) -> Vec<(Expr, usize)> {
     let is_wildcard = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..));
     let wildcard = select.projection.iter().position(is_wildcard);
+    let wildcards = Wildcards::of(select);
     let mut times: HashMap<String, usize> = HashMap::new();
     for item in select.projection.iter().filter(|item| !is_wildcard(item)) {
         *times.entry(item_name(item)).or_default() += 1;
@@ -101,6 +103,8 @@ fn in_select(select: &mut Select, place: Place) -> Vec<(Expr, usize)> {
         let is_repeated = if place == Place::Inside { times[&name] > 1 } else { *seen > 0 };
         *seen += 1;
         let is_repeated = match &*item {
+            // Its name is one of a column that may be sorted by.
+            SelectItem::UnnamedExpr(Expr::Subquery(_)) if place == Place::Outermost => true,
             SelectItem::UnnamedExpr(expr) => !written.insert(without_casts(expr)) || is_repeated,
             _ => is_repeated,
         };
@@ -109,7 +113,8 @@ fn in_select(select: &mut Select, place: Place) -> Vec<(Expr, usize)> {
             SelectItem::ExprWithAlias { expr, .. } => (expr.clone(), true),
             _ => continue,
         };
-        let is_in_wildcard = wildcard.is_some() && matches!(item, SelectItem::UnnamedExpr(_)) && is_column(&expr);
+        let is_in_wildcard =
+            matches!(item, SelectItem::UnnamedExpr(_)) && is_column(&expr) && wildcards.may_have(&expr);
         let alias = if is_repeated || is_in_wildcard {
             if wildcard.is_none_or(|wildcard| index < wildcard) {
                 renamed.push((expr.clone(), index + 1));
@@ -123,6 +128,43 @@ fn in_select(select: &mut Select, place: Place) -> Vec<(Expr, usize)> {
         *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', alias) };
     }
     renamed
+}
+
+/// The tables whose columns are all selected.
+struct Wildcards {
+    of_all: bool,
+    qualifiers: Vec<String>,
+}
+
+impl Wildcards {
+    fn of(select: &Select) -> Wildcards {
+        let mut wildcards = Wildcards { of_all: false, qualifiers: Vec::new() };
+        for item in &select.projection {
+            match item {
+                SelectItem::Wildcard(_) => wildcards.of_all = true,
+                SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) => {
+                    let last = identifiers(name).and_then(|parts| parts.last().map(|last| fold(last)));
+                    wildcards.qualifiers.extend(last);
+                }
+                _ => {}
+            }
+        }
+        wildcards
+    }
+
+    /// True if a column may be among them. A column of another table is known by its qualifier.
+    fn may_have(&self, column: &Expr) -> bool {
+        match column {
+            _ if self.of_all => true,
+            Expr::Identifier(_) => !self.qualifiers.is_empty(),
+            Expr::CompoundIdentifier(parts) => {
+                let qualifier = parts.len().checked_sub(2).and_then(|place| parts.get(place)).map(fold);
+                qualifier.is_some_and(|qualifier| self.qualifiers.contains(&qualifier))
+            }
+            Expr::Nested(inner) => self.may_have(inner),
+            _ => false,
+        }
+    }
 }
 
 /// An expression's text without its casts, after which DataFusion calls nothing.

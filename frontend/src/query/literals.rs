@@ -9,6 +9,7 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::config::ConfigOptions;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Case, Cast, Expr as LogicalExpr, ExprSchemable, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
@@ -91,6 +92,23 @@ fn without_length(ty: &DataType) -> Option<DataType> {
 /// Runs before types are coerced, which refuses the two.
 #[derive(Debug)]
 pub(super) struct Booleans;
+
+/// Where a comparison stands in the arguments of a function, its type is asked for when it is
+/// planned.
+impl ExprPlanner for Booleans {
+    fn plan_binary_op(&self, mut raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        use sqlparser::ast::BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+        let is_boolean = |expr: &LogicalExpr| expr.get_type(schema).is_ok_and(|ty| ty == ArrowType::Boolean);
+        if matches!(raw.op, Eq | NotEq | Lt | LtEq | Gt | GtEq) {
+            if is_text(&raw.right) && is_boolean(&raw.left) {
+                raw.right = *as_boolean(Box::new(raw.right));
+            } else if is_text(&raw.left) && is_boolean(&raw.right) {
+                raw.left = *as_boolean(Box::new(raw.left));
+            }
+        }
+        Ok(PlannerResult::Original(raw))
+    }
+}
 
 impl AnalyzerRule for Booleans {
     fn name(&self) -> &str {

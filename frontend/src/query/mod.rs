@@ -1,18 +1,24 @@
 //! Queries: parsed → planned → running.
 //!
-//! DataFusion resolves names, plans and executes; this module gives it the catalog as of the statement's snapshot and
-//! makes what it yields look like PostgreSQL's. In reading order: [`refused`] (clauses that DataFusion would ignore),
-//! [`rewrite`] (what DataFusion reads differently), [`rows`] (their comparisons), [`similar`] (SIMILAR TO), [`windows`] (their names), [`sets`] (functions that return them),
-//! [`tools`] and [`introspection`] (what psql and drivers ask), [`apart`] (columns of one name), [`names`] (how result
-//! columns are called), [`schema`], [`splits`] and [`pg_catalog`] (the schemas and tables that queries see),
-//! [`planner`] (text to logical plan), [`choices`] (CASE), [`literals`] (that get their type from others),
-//! [`multisets`] (INTERSECT ALL, EXCEPT ALL), [`ordered`] (aggregates over sorted rows), [`types`] (of numbers and
-//! times), [`equality`] (of values), [`shown`] (groups), [`params`], [`infer`] and
-//! [`values`] (parameters of prepared statements), [`window`] (the memory of window functions), [`threads`] (where they are
-//! planned and executed), [`run`] (execution, with retry), [`incremental`] (the queries of views).
+//! DataFusion resolves names, plans and executes; this module gives it the catalog as of the
+//! statement's snapshot and makes what it yields look like PostgreSQL's. In reading order:
+//! [`refused`] (clauses that DataFusion would ignore), [`rewrite`] (what DataFusion reads
+//! differently), [`precedence`] (of IS DISTINCT FROM), [`scopes`] (names from FROM), [`collected`]
+//! (arrays of sub-queries), [`rows`] (their comparisons), [`similar`] (SIMILAR TO), [`windows`]
+//! (their names), [`sets`] (functions that return them), [`tools`] and [`introspection`] (what psql
+//! and drivers ask), [`apart`] (columns of one name), [`names`] (how result columns are called),
+//! [`origins`] (where they come from), [`schema`], [`splits`] and [`pg_catalog`] (the schemas and
+//! tables that queries see), [`planner`] (text to logical plan), [`choices`] (CASE), [`literals`]
+//! (that get their type from others), [`multisets`] (INTERSECT ALL, EXCEPT ALL), [`ordered`]
+//! (aggregates over sorted rows), [`types`] (of numbers and times), [`equality`] (of values),
+//! [`shown`] (groups), [`subqueries`] (as joins), [`params`], [`infer`] and [`values`] (parameters
+//! of prepared statements), [`window`] (the memory of window functions), [`threads`] (where they
+//! are planned and executed), [`run`] (execution, with retry), [`incremental`] (the queries of
+//! views).
 
 mod apart;
 mod choices;
+mod collected;
 mod equality;
 mod explain;
 mod incremental;
@@ -23,19 +29,23 @@ mod literals;
 mod multisets;
 mod names;
 mod ordered;
+mod origins;
 mod params;
 mod pg_catalog;
 mod planner;
+mod precedence;
 mod refused;
 mod rewrite;
 mod rows;
 mod run;
 mod scalars;
 mod schema;
+mod scopes;
 mod sets;
 mod shown;
 mod similar;
 mod splits;
+mod subqueries;
 mod threads;
 mod tools;
 mod types;

@@ -4,7 +4,6 @@
 //! is text. In the query the parameter is cast to it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ParamValues;
@@ -17,10 +16,7 @@ use sqlparser::ast;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
-use weir_common::types::SqlType;
-
 use super::values::{Raw, scalar};
-use crate::encode::pg_type;
 use crate::error::Error;
 use crate::functions::scalar_from_text;
 
@@ -38,10 +34,10 @@ struct Parameter {
 
 impl Parameters {
     /// As many as the query has, with the types that the client gave, or that stand in the query.
-    pub(super) fn hinted(count: usize, hints: &[Option<Type>], written: &HashMap<usize, SqlType>) -> Parameters {
+    pub(super) fn hinted(count: usize, hints: &[Option<Type>], written: &HashMap<usize, Type>) -> Parameters {
         let hint = |index: usize| {
             let hint = hints.get(index).cloned().flatten().filter(|hint| *hint != Type::UNKNOWN);
-            hint.or_else(|| pg_type(&Arc::new(written.get(&(index + 1))?.field(""))).ok())
+            hint.or_else(|| written.get(&(index + 1)).cloned())
         };
         let parameters = (0..count).map(|index| {
             hint(index).map(|wire| {

@@ -37,8 +37,9 @@ use crate::catalog::{Catalog, CatalogCache};
 use crate::session::Session;
 
 pub(super) use keywords::Keywords;
-pub(super) use marks::{Printed, Sent, printers};
-pub(super) use syntax::{looks_up, plannable};
+pub(super) use marks::{Aggregated, Printed, Sent, printers};
+pub(super) use objects::origin;
+pub(super) use syntax::{looks_up, oid_type, plannable};
 pub(super) use types::CatalogTypes;
 pub(super) use vectors::Vectors;
 

@@ -29,9 +29,10 @@ use super::explain::Explain;
 use super::literals::Booleans;
 use super::multisets::Multisets;
 use super::ordered::Ordered;
-use super::pg_catalog::{self, CatalogTypes, Keywords, Printed, Sent, Vectors, printers};
+use super::pg_catalog::{self, Aggregated, CatalogTypes, Keywords, Printed, Sent, Vectors, printers};
 use super::refused::Functions;
 use super::schema::{Database, PG_CATALOG, is_jobs};
+use super::subqueries::Subqueries;
 use super::threads::QueryThreads;
 use super::types::Types;
 use super::window::BoundWindows;
@@ -287,7 +288,8 @@ fn template(config: &Config, cache: CatalogCache) -> Result<SessionState, Error>
     }
     let state = context.state();
     // Ours come first: DataFusion's own would refuse what they do not know.
-    let ours: [Arc<dyn ExprPlanner>; 5] = [
+    let ours: [Arc<dyn ExprPlanner>; 6] = [
+        Arc::new(Booleans),
         Arc::new(functions::Literals),
         Arc::new(functions::ArrayOperators),
         Arc::new(functions::JsonbOperators),
@@ -311,8 +313,10 @@ fn template(config: &Config, cache: CatalogCache) -> Result<SessionState, Error>
                 Arc::new(Printed(Arc::clone(&printers))),
                 Arc::new(functions::Casts),
             ])),
+            Arc::new(Aggregated),
             Arc::new(Equality),
             Arc::new(Sent(printers)),
+            Arc::new(Subqueries),
         ])
         .with_physical_optimizer_rule(Arc::new(BoundWindows))
         .build())

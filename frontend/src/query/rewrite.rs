@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
+use pgwire::api::Type;
 use sqlparser::ast::{
     AccessExpr, ArrayElemTypeDef, BinaryOperator, CastKind, CharacterLength, DataType, ExactNumberInfo, Expr, Function,
     FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, Interval, LimitClause, ObjectName,
@@ -11,12 +13,13 @@ use sqlparser::ast::{
 };
 use sqlparser::tokenizer::Location;
 use weir_common::decimal::{self, Excess};
-use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE, SqlType};
+use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE};
 
 use super::apart::set_apart;
 use super::literals::in_statement;
 use super::refused::Functions;
-use super::{refused, rows, sets, similar, windows};
+use super::{collected, precedence, refused, rows, scopes, sets, similar, windows};
+use crate::encode::pg_type;
 use crate::error::{Error, sqlstate};
 use crate::functions::{ARRAY_TO_STRING, AT_PRECISION, CASES, JSONB_CAST, function_of};
 use crate::parser::{DATABASE, SCHEMA, fold, identifiers, known_type, parse};
@@ -31,8 +34,11 @@ const CHARACTERS_MAX: u64 = 10_485_760;
 ///
 /// # Errors
 /// The user's: a clause that is not supported, rows of different lengths.
-pub(super) fn for_datafusion(statement: Statement, functions: &Functions<'_>) -> Result<Statement, Error> {
+pub(super) fn for_datafusion(mut statement: Statement, functions: &Functions<'_>) -> Result<Statement, Error> {
+    precedence::corrected(&mut statement);
     let mut statement = super::pg_catalog::plannable(statement);
+    scopes::found(&mut statement);
+    collected::aggregated(&mut statement);
     windows::expand(&mut statement)?;
     sets::unnested(&mut statement, functions.is_aggregate)?;
     refused::check(&statement, functions)?;
@@ -435,15 +441,16 @@ pub(super) fn parameter_count(statement: &Statement) -> Result<usize, (String, L
 }
 
 /// The types that a statement's text gives its parameters: `$1::int`, and `LIMIT $2`, of which DataFusion infers nothing.
-pub(super) fn written_types(statement: &Statement) -> HashMap<usize, SqlType> {
-    struct Written(HashMap<usize, SqlType>);
+pub(super) fn written_types(statement: &Statement) -> HashMap<usize, Type> {
+    struct Written(HashMap<usize, Type>);
     impl sqlparser::ast::Visitor for Written {
         type Break = ();
 
         fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
             if let Expr::Cast { expr: operand, data_type, .. } = expr
                 && let Some(number) = placeholder(operand)
-                && let Some(ty) = known_type(data_type)
+                && let Some(ty) = super::pg_catalog::oid_type(data_type)
+                    .or_else(|| pg_type(&Arc::new(known_type(data_type)?.field(""))).ok())
             {
                 self.0.entry(number).or_insert(ty);
             }
@@ -452,10 +459,10 @@ pub(super) fn written_types(statement: &Statement) -> HashMap<usize, SqlType> {
 
         fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
             let fetched = query.fetch.as_ref().and_then(|fetch| fetch.quantity.as_ref()).and_then(placeholder);
-            self.0.extend(fetched.map(|number| (number, SqlType::BigInt)));
+            self.0.extend(fetched.map(|number| (number, Type::INT8)));
             if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause {
                 let counts = limit.iter().chain(offset.iter().map(|offset| &offset.value));
-                self.0.extend(counts.filter_map(placeholder).map(|number| (number, SqlType::BigInt)));
+                self.0.extend(counts.filter_map(placeholder).map(|number| (number, Type::INT8)));
             }
             ControlFlow::Continue(())
         }

@@ -1,12 +1,18 @@
-//! Comparisons of rows: `(a, b) = (1, 2)`, `(a, b) < (c, d)`, `(a, b) IN ((1, 2), (3, 4))`.
+//! Comparisons of rows: `(a, b) = (1, 2)`, `(a, b) < (c, d)`, `(a, b) IN ((1, 2), (3, 4))`,
+//! `(a, b) IN (SELECT …)`.
 //!
 //! DataFusion compares structs, for which a NULL equals a NULL. Here each comparison becomes what PostgreSQL defines it to
 //! be in terms of the fields, so that NULLs make the answer NULL unless the fields before them decide.
 
-use sqlparser::ast::{BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Value};
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, SetExpr, Statement,
+    TableAliasColumnDef, TableFactor, Value, visit_expressions_mut,
+};
 
 use crate::error::{Error, sqlstate};
-use crate::parser::{fold, identifiers};
+use crate::parser::{fold, identifiers, parse};
 
 /// Replaces a comparison of rows that stand in the text.
 ///
@@ -49,12 +55,48 @@ pub(super) fn compared(expr: &mut Expr) -> Result<(), Error> {
             }
             None => None,
         },
+        Expr::InSubquery { expr: row, subquery, negated } => match fields(row) {
+            Some(row) => match membership(&row, subquery)? {
+                Some(member) if *negated => {
+                    Some(Expr::UnaryOp { op: sqlparser::ast::UnaryOperator::Not, expr: Box::new(member) })
+                }
+                member => member,
+            },
+            None => None,
+        },
         _ => None,
     };
     if let Some(replaced) = replaced {
         *expr = replaced;
     }
     Ok(())
+}
+
+/// Membership of a row in a sub-query's rows, with PostgreSQL's three values.
+fn membership(row: &[Expr], subquery: &Query) -> Result<Option<Expr>, Error> {
+    let names: Vec<Ident> =
+        (0..row.len()).map(|index| Ident::with_quote('"', format!("\u{2063}field{index}"))).collect();
+    let others: Vec<Expr> = names.iter().cloned().map(Expr::Identifier).collect();
+    let Some(equal) = comparison(row, &BinaryOperator::Eq, &others)? else { return Ok(None) };
+    let sql = "SELECT CASE WHEN bool_or(equal) THEN true WHEN bool_or(equal IS NULL) THEN NULL ELSE false END \
+               FROM (SELECT 1) AS members";
+    let Some(parsed) = parse(sql)?.pop() else { return Ok(None) };
+    let crate::parser::Statement::Query(statement) = parsed.statement else { return Ok(None) };
+    let Statement::Query(mut query) = *statement else { return Ok(None) };
+    let _finished = visit_expressions_mut(&mut query, |expr| {
+        if matches!(expr, Expr::Identifier(name) if name.value == "equal") {
+            *expr = equal.clone();
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    if let SetExpr::Select(select) = query.body.as_mut()
+        && let Some(TableFactor::Derived { subquery: members, alias: Some(alias), .. }) =
+            select.from.first_mut().map(|tables| &mut tables.relation)
+    {
+        **members = subquery.clone();
+        alias.columns = names.into_iter().map(|name| TableAliasColumnDef { name, data_type: None }).collect();
+    }
+    Ok(Some(Expr::Subquery(query)))
 }
 
 /// The fields of a row that is written as one.

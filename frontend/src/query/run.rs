@@ -11,6 +11,8 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+use pgwire::api::portal::Format;
+use pgwire::api::results::FieldInfo;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 use weir_common::catalog::RelationKind;
@@ -18,9 +20,12 @@ use weir_common::error::Kind;
 
 use super::explain;
 use super::names::column_names;
+use super::origins::origins;
 use super::planner::{Prepared, plan};
 use super::rewrite;
+use super::tools::asks_the_catalog;
 use crate::catalog::Catalog;
+use crate::encode::{self, Origin};
 use crate::error::{Error, sqlstate};
 use crate::frontend::{Frontend, Notice};
 use crate::session::{Limits, Session};
@@ -38,18 +43,28 @@ pub(crate) struct Columns {
     pub(crate) schema: SchemaRef,
     /// What the client is told they are called, by position.
     pub(crate) names: Vec<String>,
+    /// Where they come from, by position, as far as that is known.
+    origins: Vec<Origin>,
 }
 
 impl Columns {
     /// Columns called as in their schema.
     pub(crate) fn of(schema: SchemaRef) -> Columns {
         let names = schema.fields().iter().map(|field| field.name().clone()).collect();
-        Columns { schema, names }
+        Columns { schema, names, origins: Vec::new() }
     }
 
-    fn named(prepared: &Prepared, schema: SchemaRef) -> Columns {
-        let Columns { schema, names } = Columns::of(schema);
-        Columns { names: column_names(&prepared.written, &names), schema }
+    fn named(prepared: &Prepared, schema: SchemaRef, origins: Vec<Origin>) -> Columns {
+        let Columns { schema, names, .. } = Columns::of(schema);
+        Columns { names: column_names(&prepared.written, &names), schema, origins }
+    }
+
+    /// As the client is told of them.
+    ///
+    /// # Errors
+    /// `0A000` for a type that has no counterpart.
+    pub(crate) fn described(&self, format: &Format) -> Result<Vec<FieldInfo>, Error> {
+        encode::describe(&self.schema, &self.names, &self.origins, format)
     }
 }
 
@@ -121,15 +136,20 @@ async fn attempt(
         None => Some(frontend.snapshots.acquire(deadline).await?),
     };
     let catalog = snapshot.as_ref().map_or_else(|| frontend.cache.newest(), |snapshot| Arc::clone(&snapshot.catalog));
-    let state = Arc::new(frontend.planner.state(session, &catalog, snapshot.as_ref()));
-    let planned = physical_plan(Arc::clone(&state), Arc::clone(prepared), values.cloned());
-    let plan = frontend.threads.compute(planned).await?;
+    let mut state = frontend.planner.state(session, &catalog, snapshot.as_ref());
+    if asks_the_catalog(&prepared.written) {
+        // Few rows, whose order clients take for granted.
+        state.config_mut().options_mut().execution.target_partitions = 1;
+    }
+    let state = Arc::new(state);
+    let planned = physical_plan(Arc::clone(&state), Arc::clone(prepared), values.cloned(), Arc::clone(&catalog));
+    let (plan, origins) = frontend.threads.compute(planned).await?;
     if let Some(explain) = prepared.explain {
         let context = state.task_ctx();
         let explained = frontend.threads.run(plan, move |plan| explain.run(plan, context)).await?;
         return Ok(ResultSet::ready("EXPLAIN", explained));
     }
-    let columns = Columns::named(prepared, plan.schema());
+    let columns = Columns::named(prepared, plan.schema(), origins);
     let rows = frontend.threads.execute(plan, state.task_ctx())?;
     let read = snapshot.clone();
     let batches = started(rows, snapshot).await?;
@@ -163,12 +183,14 @@ async fn physical_plan(
     state: Arc<SessionState>,
     prepared: Arc<Prepared>,
     values: Option<ParamValues>,
-) -> Result<Arc<dyn ExecutionPlan>, Error> {
+    catalog: Arc<Catalog>,
+) -> Result<(Arc<dyn ExecutionPlan>, Vec<Origin>), Error> {
     let mut plan = plan(&state, &prepared).await?;
+    let origins = origins(&plan, &catalog);
     if let Some(values) = values {
         plan = plan.replace_params_with_values(&values)?;
     }
-    Ok(state.create_physical_plan(&plan).await?)
+    Ok((state.create_physical_plan(&plan).await?, origins))
 }
 
 /// Waits for the first rows, so that a snapshot that is lost before them can be replaced unseen. Afterwards its loss
@@ -216,10 +238,13 @@ pub(crate) async fn describe(
         return Ok(Columns::of(Arc::clone(&explain::SCHEMA)));
     }
     let (state, prepared) = (frontend.planner.state(session, catalog, None), Arc::clone(prepared));
+    let catalog = Arc::clone(catalog);
     let described = async move {
-        let plan = prepared.parameters.with_nulls(plan(&state, &prepared).await?)?;
+        let plan = plan(&state, &prepared).await?;
+        let origins = origins(&plan, &catalog);
+        let plan = prepared.parameters.with_nulls(plan)?;
         let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-        Ok(Columns::named(&prepared, Arc::new(plan.schema().as_arrow().clone())))
+        Ok(Columns::named(&prepared, Arc::new(plan.schema().as_arrow().clone()), origins))
     };
     frontend.threads.compute(described).await
 }

@@ -9,8 +9,9 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, JoinConstraint, JoinOperator,
-    LimitClause, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef,
-    TableFactor, TableFunctionArgs, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut, visit_expressions_mut,
+    LimitClause, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableAlias,
+    TableAliasColumnDef, TableFactor, TableFunctionArgs, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
+    visit_expressions_mut,
 };
 
 use super::names::{UNKNOWN, item_name};
@@ -63,6 +64,18 @@ fn flow(result: Result<(), Error>) -> ControlFlow<Error> {
 
 impl Sets<'_> {
     fn in_query(&self, query: &mut Query) -> Result<(), Error> {
+        let is_place = |key: &OrderByExpr| is_number(&key.expr);
+        let sorts_by_places = query.order_by.as_ref().is_none_or(|order| match &order.kind {
+            OrderByKind::Expressions(keys) => keys.iter().all(is_place),
+            OrderByKind::All(_) => false,
+        });
+        if sorts_by_places
+            && let SetExpr::Select(select) = query.body.as_mut()
+            && hides_column(select)
+            && select.projection.iter().filter_map(selected).any(|expr| matches!(self.contains(expr), Ok(true)))
+        {
+            wrap(select)?;
+        }
         let projection = match query.body.as_ref() {
             SetExpr::Select(select) => select.projection.clone(),
             SetExpr::Values(values) => {
@@ -295,6 +308,55 @@ fn unnest_in(expr: &mut Expr) {
         }
         ControlFlow::<()>::Continue(())
     });
+}
+
+/// True if an item is called as a column that is selected from, too. DataFusion mixes them up
+/// beside sets.
+fn hides_column(select: &Select) -> bool {
+    if select.distinct.is_some() {
+        return false;
+    }
+    let mut columns = Vec::new();
+    for expr in select.projection.iter().filter_map(selected) {
+        let _finished = sqlparser::ast::visit_expressions(expr, |expr| {
+            match expr {
+                Expr::Identifier(name) => columns.push(fold(name)),
+                Expr::CompoundIdentifier(parts) => columns.extend(parts.last().map(fold)),
+                _ => {}
+            }
+            ControlFlow::<()>::Continue(())
+        });
+    }
+    select.projection.iter().any(|item| match item {
+        SelectItem::ExprWithAlias { expr, alias } => {
+            !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) && columns.contains(&fold(alias))
+        }
+        _ => false,
+    })
+}
+
+/// Selects the items under other names, and gives them theirs around that.
+fn wrap(select: &mut Select) -> Result<(), Error> {
+    let (mut inner, mut outer) = (select.clone(), Vec::with_capacity(select.projection.len()));
+    for (index, item) in inner.projection.iter_mut().enumerate() {
+        let (expr, name) = match item {
+            SelectItem::UnnamedExpr(expr) => (expr.clone(), Ident::with_quote('"', item_name(item))),
+            SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), alias.clone()),
+            // Its columns are not known here.
+            _ => return Ok(()),
+        };
+        let hidden = Ident::with_quote('"', format!("\u{2063}item{index}"));
+        outer.push(SelectItem::ExprWithAlias { expr: Expr::Identifier(hidden.clone()), alias: name });
+        *item = SelectItem::ExprWithAlias { expr, alias: hidden };
+    }
+    let mut around = parsed("SELECT 1 FROM (SELECT 1) AS items")?;
+    let SetExpr::Select(around) = around.body.as_mut() else { return Ok(()) };
+    if let Some(TableFactor::Derived { subquery, .. }) = around.from.first_mut().map(|tables| &mut tables.relation) {
+        *subquery.body = SetExpr::Select(Box::new(inner));
+    }
+    around.projection = outer;
+    *select = std::mem::replace(around, select.clone());
+    Ok(())
 }
 
 fn null() -> Expr {

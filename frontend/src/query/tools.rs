@@ -31,11 +31,11 @@ pub(super) fn plannable(written: &Statement, is_aggregate: impl Fn(&str) -> bool
     if !asks_the_catalog(written) {
         return written.clone();
     }
-    without_rows(written, &is_aggregate).unwrap_or_else(|| introspection::plannable(written.clone(), &is_aggregate))
+    without_rows(written, &is_aggregate).unwrap_or_else(|| introspection::plannable(written.clone()))
 }
 
 /// Whether a query reads tables, and all of them are system catalogs.
-fn asks_the_catalog(statement: &Statement) -> bool {
+pub(super) fn asks_the_catalog(statement: &Statement) -> bool {
     let with = with_names(statement);
     let mut names = tables(statement);
     names.retain(|parts| !matches!(parts.as_slice(), [name] if with.contains(&fold(name))));

@@ -100,6 +100,11 @@ impl TableProvider for ScannedTable {
 }
 
 impl ScannedTable {
+    /// True if it is read from NATS for the statement, so that it may have more rows the next time.
+    pub(crate) fn is_source(&self) -> bool {
+        self.table.declared.kind == RelationKind::Source
+    }
+
     /// The part of a source, or of a table with blocks, that these conditions leave to read.
     fn narrowed_by<'a>(&self, conditions: impl IntoIterator<Item = &'a Expr>) -> Narrowing {
         let declared = &self.table.declared;

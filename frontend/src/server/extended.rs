@@ -27,7 +27,6 @@ use super::respond::{
     Cursor, Watch, check_transaction, cut_names, send_copy, send_description, send_done, send_notices, send_row_tag,
     wire_error,
 };
-use crate::encode::describe;
 use crate::error::{Error, sqlstate};
 use crate::frontend::{Answer, Frontend, Notice, Runnable};
 use crate::parser::parse;
@@ -58,7 +57,7 @@ impl Bound {
     /// None if it returns no rows.
     fn fields(&self, format: &Format) -> Result<Option<Vec<FieldInfo>>, Error> {
         let columns = self.statement.columns.as_ref();
-        columns.map(|columns| describe(&columns.schema, &columns.names, format)).transpose()
+        columns.map(|columns| columns.described(format)).transpose()
     }
 
     /// # Errors
@@ -426,7 +425,7 @@ impl ExtendedQueryHandler for Extended {
                 Some(Entry::Empty) => None,
                 None => {
                     let cursor = self.parser.session.cursors().get(name).map_err(|_| no_portal(name))?;
-                    Some(describe(&cursor.columns.schema, &cursor.columns.names, &Format::UnifiedText)?)
+                    Some(cursor.columns.described(&Format::UnifiedText)?)
                 }
             }
         };

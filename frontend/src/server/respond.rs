@@ -18,7 +18,7 @@ use pgwire::messages::response::{CommandComplete, NoticeResponse, TransactionSta
 use pgwire::messages::startup::ParameterStatus;
 use tracing::{Instrument, Span};
 
-use crate::encode::{CopyRows, Rows, describe};
+use crate::encode::{CopyRows, Rows};
 use crate::error::{Error, sqlstate};
 use crate::frontend::{Answer, Notice};
 use crate::metrics;
@@ -74,8 +74,7 @@ pub(super) struct Cursor {
 
 impl Cursor {
     pub(super) fn new(result: ResultSet, format: &Format, mut watch: Watch) -> Result<Cursor, Error> {
-        let fields = describe(&result.columns.schema, &result.columns.names, format)
-            .inspect_err(|error| watch.metric.failed(&error.sqlstate))?;
+        let fields = result.columns.described(format).inspect_err(|error| watch.metric.failed(&error.sqlstate))?;
         Ok(Cursor { fields: Arc::new(fields), tag: result.tag, batches: result.batches, watch })
     }
 

@@ -198,6 +198,11 @@ async fn clauses_are_obeyed_or_refused() {
     check(include_str!("answers/clauses.jsonl")).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn subqueries_are_values_and_refer_to_rows_around_them() {
+    check(include_str!("answers/subqueries.jsonl")).await;
+}
+
 /// The types of parameters, as PostgreSQL's Describe tells them.
 #[tokio::test(flavor = "multi_thread")]
 async fn parameters_have_the_types_of_what_stands_around_them() {

@@ -127,7 +127,7 @@ async fn keys_stand_in_information_schema() {
             ("SELECT count(*) FROM information_schema.referential_constraints", "0"),
             (
                 "SELECT table_name, table_type FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1",
-                "big|MATERIALIZED VIEW\npairs|BASE TABLE\nusers|BASE TABLE",
+                "pairs|BASE TABLE\nusers|BASE TABLE",
             ),
             ("SELECT table_type FROM information_schema.tables WHERE table_name = 'pg_class'", "BASE TABLE"),
             (
@@ -252,6 +252,105 @@ async fn keys_are_found_the_ways_that_drivers_look_for_them() {
         ],
     )
     .await;
+}
+
+/// As Django, Drizzle, TypeORM and DBD::Pg ask.
+#[tokio::test(flavor = "multi_thread")]
+async fn object_mappers_find_keys_by_subqueries() {
+    let (_cluster, client) = cluster().await;
+    check(
+        &client,
+        &[
+            (
+                "SELECT c.conname, array(SELECT attname FROM unnest(c.conkey) WITH ORDINALITY cols(colid, arridx) \
+                 JOIN pg_attribute AS ca ON cols.colid = ca.attnum WHERE ca.attrelid = c.conrelid ORDER BY cols.arridx) \
+                 FROM pg_constraint c ORDER BY 1",
+                "pairs_pkey|{b,a}\nusers_pkey|{id}",
+            ),
+            (
+                "SELECT indexname, array_agg(attname ORDER BY arridx), indisprimary FROM (SELECT c2.relname AS indexname, idx.*, \
+                 attr.attname FROM (SELECT * FROM pg_index i, unnest(i.indkey, i.indoption) WITH ORDINALITY \
+                 koi(key, option, arridx)) idx LEFT JOIN pg_class c ON idx.indrelid = c.oid LEFT JOIN pg_class c2 \
+                 ON idx.indexrelid = c2.oid LEFT JOIN pg_attribute attr ON attr.attrelid = c.oid AND attr.attnum = idx.key \
+                 WHERE c.relname = 'pairs') s2 GROUP BY indexname, indisprimary",
+                "pairs_pkey|{b,a}|t",
+            ),
+            (
+                "SELECT c.relname, c.tableoid::regclass, EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid) \
+                 FROM pg_class c LEFT JOIN pg_description d ON c.oid = d.objoid AND c.tableoid = d.classoid \
+                 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'm') ORDER BY 1",
+                "big|pg_class|f\npairs|pg_class|t\nusers|pg_class|t",
+            ),
+            (
+                "SELECT columns.*, a.attnum FROM information_schema.columns LEFT JOIN pg_attribute a \
+                 ON a.attname = columns.column_name AND a.attrelid = (SELECT c.oid FROM pg_class c LEFT JOIN pg_namespace n \
+                 ON n.oid = c.relnamespace WHERE c.relname = columns.table_name AND n.nspname = columns.table_schema) \
+                 WHERE table_name = 'pairs' AND a.attnum IS NULL",
+                "",
+            ),
+            (
+                "SELECT c.column_name, constraint_type FROM information_schema.table_constraints tc \
+                 JOIN information_schema.constraint_column_usage ccu USING (constraint_schema, constraint_name) \
+                 JOIN information_schema.columns c ON c.table_schema = tc.constraint_schema AND tc.table_name = c.table_name \
+                 AND ccu.column_name = c.column_name WHERE tc.table_name = 'users' AND constraint_schema = 'public'",
+                "id|PRIMARY KEY",
+            ),
+            (
+                "SELECT k.attnum, k.i, a.attname FROM pg_index i CROSS JOIN LATERAL (SELECT unnest(i.indkey), \
+                 generate_subscripts(i.indkey, 1) + 1) AS k(attnum, i) JOIN pg_attribute a ON a.attrelid = i.indrelid \
+                 AND a.attnum = k.attnum WHERE i.indrelid = 'pairs'::regclass ORDER BY 2",
+                "2|1|b\n1|2|a",
+            ),
+            (
+                "SELECT tc.constraint_name FROM information_schema.table_constraints tc JOIN pg_constraint con \
+                 ON tc.constraint_name = con.conname AND con.conrelid = (SELECT oid FROM pg_class WHERE relname = tc.table_name \
+                 AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = tc.constraint_schema)) \
+                 WHERE tc.table_name = 'pairs' AND tc.constraint_type = 'PRIMARY KEY'",
+                "pairs_pkey",
+            ),
+            (
+                "SELECT CASE WHEN condeferrable = 'f' THEN 7 WHEN condeferred = 't' THEN 6 END FROM pg_constraint \
+                 WHERE conname = 'users_pkey'",
+                "7",
+            ),
+            (
+                "SELECT con.parent, con.condeferred FROM (SELECT unnest(c.conkey) AS parent, CASE WHEN c.condeferred THEN 'D' \
+                 ELSE 'I' END AS condeferred FROM pg_constraint c WHERE conname = 'users_pkey') con",
+                "1|I",
+            ),
+        ],
+    )
+    .await;
+}
+
+/// The table and number of a column, as drivers are told.
+#[tokio::test(flavor = "multi_thread")]
+async fn results_tell_which_columns_they_are_made_of() {
+    let (cluster, client) = cluster().await;
+    let price: ArrayRef =
+        datafusion::arrow::array::new_null_array(&SqlType::Decimal { precision: 10, scale: 2 }.arrow(), 1);
+    cluster.shared.add("prices", &[("price", SqlType::Decimal { precision: 10, scale: 2 }, price)], 10);
+    let oid = rows(&client, "SELECT 'users'::regclass::oid").await.parse::<u32>().expect("an oid");
+    let prices = rows(&client, "SELECT 'prices'::regclass::oid").await.parse::<u32>().expect("an oid");
+    let (name, tags) = (Some((oid, 2)), Some((oid, 3)));
+    for (sql, expected) in [
+        ("SELECT \"Full Name\", id, 1, upper(\"Full Name\") FROM users", vec![name, Some((oid, 1)), None, None]),
+        ("SELECT n AS m FROM (SELECT \"Full Name\" AS n FROM users ORDER BY id LIMIT 1) u", vec![name]),
+        ("WITH u AS (SELECT * FROM users) SELECT DISTINCT tags FROM u JOIN pairs ON a = id", vec![tags]),
+        ("SELECT \"Full Name\", count(*) FROM users GROUP BY 1", vec![name, None]),
+        ("SELECT tags FROM users UNION SELECT tags FROM users", vec![None]),
+        ("SELECT id::bigint, coalesce(id, 1) FROM users", vec![None, None]),
+        ("SELECT oid, relname FROM pg_class", vec![Some((1259, 1)), Some((1259, 2))]),
+        ("SELECT price, price + 1 FROM prices", vec![Some((prices, 1)), None]),
+    ] {
+        let statement = client.prepare(sql).await.expect(sql);
+        let told = statement.columns().iter().map(|column| column.table_oid().zip(column.column_id()));
+        assert_eq!(told.collect::<Vec<_>>(), expected, "{sql}");
+    }
+    let sql = "SELECT price, price AS p, price + 1, 1::numeric(5, 1), 1::numeric FROM prices";
+    let statement = client.prepare(sql).await.expect(sql);
+    let modifiers: Vec<i32> = statement.columns().iter().map(tokio_postgres::Column::type_modifier).collect();
+    assert_eq!(modifiers, [655_366, 655_366, -1, 327_685, -1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,6 @@
-//! The rows of `information_schema`. Materialized views are listed as relations, with the type
-//! `MATERIALIZED VIEW`. PostgreSQL leaves them out, but they are most of what can be read here.
+//! The rows of `information_schema`. Materialized views are not among them: the SQL standard has
+//! none, and clients of PostgreSQL look them up in `pg_catalog` besides, so that they would find
+//! them twice.
 
 use pgwire::api::Type;
 
@@ -15,17 +16,18 @@ const CHARACTER_SET: &str = "UTF8";
 
 /// The rows of a view.
 pub(super) fn rows(name: &str, objects: &[Object]) -> Vec<Row> {
+    let objects = || objects.iter().filter(|object| object.kind != "m");
     match name {
-        "columns" => objects.iter().flat_map(columns).chain(relations::all().iter().flat_map(columns_of_relation)).collect(),
-        "tables" => objects.iter().map(table).chain(relations::all().iter().map(table_of_relation)).collect(),
-        "views" => objects.iter().filter(|object| object.kind == "v").map(view).chain(system_views()).collect(),
+        "columns" => objects().flat_map(columns).chain(relations::all().iter().flat_map(columns_of_relation)).collect(),
+        "tables" => objects().map(table).chain(relations::all().iter().map(table_of_relation)).collect(),
+        "views" => objects().filter(|object| object.kind == "v").map(view).chain(system_views()).collect(),
         "schemata" => NAMESPACES.iter().map(|(_, name)| schema(name)).collect(),
-        "table_constraints" => objects.iter().flat_map(constraints).collect(),
-        "check_constraints" => objects.iter().flat_map(checks).collect(),
-        "key_column_usage" => keys(objects).flat_map(|(object, key)| key_columns(object, key)).collect(),
-        "constraint_column_usage" => keys(objects).flat_map(|(object, key)| constraint_columns(object, key)).collect(),
-        "constraint_table_usage" => keys(objects).map(|(object, key)| constraint_table(object, key)).collect(),
-        "element_types" => objects.iter().flat_map(element_types).collect(),
+        "table_constraints" => objects().flat_map(constraints).collect(),
+        "check_constraints" => objects().flat_map(checks).collect(),
+        "key_column_usage" => keys(objects()).flat_map(|(object, key)| key_columns(object, key)).collect(),
+        "constraint_column_usage" => keys(objects()).flat_map(|(object, key)| constraint_columns(object, key)).collect(),
+        "constraint_table_usage" => keys(objects()).map(|(object, key)| constraint_table(object, key)).collect(),
+        "element_types" => objects().flat_map(element_types).collect(),
         "information_schema_catalog_name" => vec![row! { catalog_name: DATABASE }],
         "enabled_roles" => vec![row! { role_name: ROOT }],
         "character_sets" => vec![row! {
@@ -39,13 +41,13 @@ pub(super) fn rows(name: &str, objects: &[Object]) -> Vec<Row> {
                 }
             })
             .to_vec(),
-        "table_privileges" | "role_table_grants" => objects.iter().map(privilege).collect(),
+        "table_privileges" | "role_table_grants" => objects().map(privilege).collect(),
         _ => Vec::new(),
     }
 }
 
-fn keys(objects: &[Object]) -> impl Iterator<Item = (&Object, &Key)> {
-    objects.iter().filter_map(|object| Some((object, object.key.as_ref()?)))
+fn keys<'a>(objects: impl Iterator<Item = &'a Object>) -> impl Iterator<Item = (&'a Object, &'a Key)> {
+    objects.filter_map(|object| Some((object, object.key.as_ref()?)))
 }
 
 fn yes_no(yes: bool) -> &'static str {
@@ -55,7 +57,6 @@ fn yes_no(yes: bool) -> &'static str {
 fn table_type(kind: &str) -> &'static str {
     match kind {
         "v" => "VIEW",
-        "m" => "MATERIALIZED VIEW",
         _ => "BASE TABLE",
     }
 }

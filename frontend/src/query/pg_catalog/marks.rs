@@ -23,8 +23,9 @@ use datafusion::optimizer::AnalyzerRule;
 use pgwire::api::Type;
 
 use super::names::printed_by;
-use crate::encode::{arrow_type, mark_of, marked, pg_type};
+use crate::encode::{array_of, arrow_type, mark_of, marked, pg_type};
 use crate::error::Error;
+use crate::query::subqueries::recomputed;
 
 /// The functions that print values, by their names.
 type Printers = Arc<HashMap<String, Arc<ScalarUDF>>>;
@@ -95,6 +96,104 @@ impl ScalarUDFImpl for Unmarked {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         args.args.into_iter().next().ok_or_else(|| Error::internal("a cast has no operand").into())
+    }
+}
+
+/// Keeps the types of values that aggregates choose or collect: DataFusion forgets the marks of
+/// their arguments.
+#[derive(Debug)]
+pub(in crate::query) struct Aggregated;
+
+impl AnalyzerRule for Aggregated {
+    fn name(&self) -> &str {
+        "aggregated"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        let changed = plan.transform_up_with_subqueries(aggregated)?;
+        if !changed.transformed {
+            return Ok(changed.data);
+        }
+        // The operators above know the marks only from now on.
+        recomputed(changed.data)
+    }
+}
+
+fn aggregated(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Aggregate(aggregate) = &plan else { return Ok(Transformed::no(plan)) };
+    let groups = aggregate.schema.fields().len() - aggregate.aggr_expr.len();
+    let kept: Vec<Option<Type>> = aggregate.aggr_expr.iter().map(|call| kept(call, aggregate.input.schema())).collect();
+    if kept.iter().all(Option::is_none) {
+        return Ok(Transformed::no(plan));
+    }
+    let exprs = aggregate.schema.iter().enumerate().map(|(place, (qualifier, field))| {
+        let column = Expr::Column(Column::new(qualifier.cloned(), field.name()));
+        match place.checked_sub(groups).and_then(|place| kept.get(place)) {
+            Some(Some(ty)) if arrow_type(ty) == *field.data_type() => {
+                let kept = Marked { ty: ty.clone(), signature: Signature::any(1, Volatility::Immutable) };
+                let call = ScalarFunction::new_udf(Arc::new(ScalarUDF::from(kept)), vec![column]);
+                Expr::ScalarFunction(call).alias_qualified(qualifier.cloned(), field.name())
+            }
+            _ => column,
+        }
+    });
+    let exprs: Vec<Expr> = exprs.collect();
+    Ok(Transformed::yes(LogicalPlanBuilder::from(plan).project(exprs)?.build()?))
+}
+
+/// The type of an aggregate's result, if it is that of a marked argument.
+fn kept(call: &Expr, input: &DFSchema) -> Option<Type> {
+    let Expr::AggregateFunction(call) = call.clone().unalias() else { return None };
+    let (_, field) = call.params.args.first()?.to_field(input).ok()?;
+    let ty = mark_of(&field)?;
+    match call.func.name() {
+        "array_agg" => array_of(&ty),
+        "min" | "max" | "first_value" | "last_value" | "any_value" => Some(ty),
+        _ => None,
+    }
+}
+
+/// A value as one of a type that is kept like its own.
+#[derive(Debug)]
+struct Marked {
+    ty: Type,
+    signature: Signature,
+}
+
+impl PartialEq for Marked {
+    fn eq(&self, other: &Marked) -> bool {
+        self.ty == other.ty
+    }
+}
+
+impl Eq for Marked {}
+
+impl Hash for Marked {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.ty.oid().hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Marked {
+    fn name(&self) -> &str {
+        "marked"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, given: &[DataType]) -> Result<DataType> {
+        Ok(given.first().cloned().unwrap_or(DataType::Utf8))
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let field = args.arg_fields.first().ok_or_else(|| Error::internal("an aggregate has no result"))?;
+        Ok(Arc::new(marked(Field::new(self.name(), field.data_type().clone(), true), &self.ty)))
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        args.args.into_iter().next().ok_or_else(|| Error::internal("an aggregate has no result").into())
     }
 }
 

@@ -3,17 +3,17 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::{DataType, Field, Schema};
+use datafusion::arrow::datatypes::Schema;
+use datafusion::common::TableReference;
 use datafusion::error::Result;
 use pgwire::api::Type;
 use weir_common::catalog::{RelationKind, Table};
 use weir_common::ids::TableId;
-use weir_common::types::NUMERIC_PRECISION;
 
 use super::super::schema::{DEAD_LETTERS, INFORMATION_SCHEMA, PG_CATALOG, WEIR_CATALOG, weir_relations};
 use super::relations;
 use crate::catalog::Catalog;
-use crate::encode::pg_type;
+use crate::encode::{Origin, modifier, pg_type};
 use crate::parser::SCHEMA;
 use crate::scan::ScannedTable;
 
@@ -143,18 +143,6 @@ fn attributes(schema: &Schema) -> Vec<Attribute> {
     columns.collect()
 }
 
-/// What was declared with a type in parentheses, as PostgreSQL keeps it; -1 for nothing.
-fn modifier(field: &Field) -> i32 {
-    match field.data_type() {
-        DataType::Decimal256(NUMERIC_PRECISION, _) => -1,
-        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
-            (i32::from(*precision) << 16 | i32::from(*scale)) + 4
-        }
-        DataType::List(element) => modifier(element),
-        _ => -1,
-    }
-}
-
 /// The query of a `CREATE MATERIALIZED VIEW … AS query`.
 fn definition(sql: &str) -> String {
     let query = match crate::parser::parse(sql).ok().and_then(|mut parsed| parsed.pop()).map(|parsed| parsed.statement)
@@ -184,6 +172,26 @@ pub(super) fn all(catalog: &Arc<Catalog>) -> Result<Vec<Object>> {
     let mut all: Vec<Object> = tables.chain(letters).chain(ours).collect();
     all.sort_by(|one, other| (one.schema, &one.name).cmp(&(other.schema, &other.name)));
     Ok(all)
+}
+
+/// The origin of a table's column, counted from 0.
+pub(in crate::query) fn origin(catalog: &Arc<Catalog>, table: &TableReference, place: usize) -> Option<Origin> {
+    let number = i16::try_from(place).ok()?.checked_add(1)?;
+    let schema = table.schema().unwrap_or(SCHEMA);
+    let (table, modifier) = match schema {
+        SCHEMA => {
+            let table = catalog.table(table.table())?;
+            (oid(table.id, Part::Relation), modifier(table.schema().fields().get(place)?))
+        }
+        DEAD_LETTERS => (oid(catalog.table(table.table())?.id, Part::DeadLetters), -1),
+        PG_CATALOG | INFORMATION_SCHEMA => (relations::find(schema, table.table())?.oid, -1),
+        _ => {
+            let found = all(catalog).ok()?;
+            let found = found.iter().find(|object| object.schema == schema && object.name == table.table())?;
+            (found.oid, found.columns.get(place)?.modifier)
+        }
+    };
+    Some(Origin { column: Some((table, number)), modifier })
 }
 
 /// A relation or the index of one, by its oid or name.

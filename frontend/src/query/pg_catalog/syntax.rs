@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
+use pgwire::api::Type;
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident, ObjectName, Statement, TableFactor,
-    TypedString, VisitMut, VisitorMut, visit_expressions,
+    AccessExpr, Array, ArrayElemTypeDef, BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident,
+    ObjectName, Statement, TableFactor, TypedString, Value, VisitMut, VisitorMut, visit_expressions,
 };
 
 use super::names::is_called;
@@ -19,7 +20,8 @@ use crate::query::schema::PG_CATALOG;
 const FUNCTIONS: [&str; 2] = ["pg_timezone_names", "pg_timezone_abbrevs"];
 
 /// Names that are values without parentheses, and that sqlparser takes for columns.
-const VALUES: [(&str, &str); 2] = [("current_schema", "current_schema"), ("user", "current_user")];
+const VALUES: [(&str, &str); 3] =
+    [("current_schema", "current_schema"), ("user", "current_user"), ("current_role", "current_user")];
 
 /// Puts a statement so that it can be planned:
 ///
@@ -64,13 +66,15 @@ impl VisitorMut for Plannable {
         let replaced = match expr {
             Expr::Function(function) => {
                 without_schema(&mut function.name);
-                rows_of(function)
+                if matches!(function.args, FunctionArguments::None) { value_of(function) } else { rows_of(function) }
             }
             Expr::CompoundFieldAccess { root, access_chain } => column_of_table(root, access_chain),
-            Expr::Identifier(name) if name.quote_style.is_none() => {
-                let value = VALUES.iter().find(|(value, _)| name.value.eq_ignore_ascii_case(value));
-                value.map(|(_, function)| call(function, Vec::new()))
-            }
+            Expr::Identifier(name) if name.quote_style.is_none() => named_value(name),
+            Expr::Cast {
+                expr: operand,
+                data_type: DataType::Array(ArrayElemTypeDef::SquareBracket(element, _)),
+                ..
+            } => called(element).and_then(|function| all_called(&function, operand)),
             Expr::Cast { expr: operand, data_type, .. } => {
                 called(data_type).map(|function| call(&function, vec![(**operand).clone()]))
             }
@@ -131,6 +135,20 @@ fn without_schema(name: &mut ObjectName) {
     }
 }
 
+/// The call that a name without parentheses stands for.
+fn named_value(name: &Ident) -> Option<Expr> {
+    let value = VALUES.iter().find(|(value, _)| name.value.eq_ignore_ascii_case(value));
+    value.map(|(_, function)| call(function, Vec::new()))
+}
+
+/// The same where sqlparser takes it for a function without arguments.
+fn value_of(function: &Function) -> Option<Expr> {
+    match identifiers(&function.name)?.as_slice() {
+        [name] if name.quote_style.is_none() => named_value(name),
+        _ => None,
+    }
+}
+
 /// `a.b[1]` is an element of the column `b` of a table `a`: a field of a struct would be `(a).b`.
 fn column_of_table(root: &Expr, accesses: &[AccessExpr]) -> Option<Expr> {
     let mut parts = match root {
@@ -167,6 +185,11 @@ fn rows_of(function: &Function) -> Option<Expr> {
     })
 }
 
+/// The type of a parameter that is cast to an oid.
+pub(in crate::query) fn oid_type(data_type: &DataType) -> Option<Type> {
+    (called(data_type)? == Type::OID.name()).then_some(Type::OID)
+}
+
 /// The function that a cast to a type is.
 fn called(data_type: &DataType) -> Option<String> {
     let name = match data_type {
@@ -179,6 +202,30 @@ fn called(data_type: &DataType) -> Option<String> {
         _ => return None,
     };
     is_called(&name).then_some(name)
+}
+
+/// An array that stands in the text, with a call of a function for each element.
+fn all_called(function: &str, operand: &Expr) -> Option<Expr> {
+    let elements = match operand {
+        Expr::Nested(inner) => return all_called(function, inner),
+        Expr::Array(array) => array.elem.clone(),
+        Expr::Value(literal) => match &literal.value {
+            Value::SingleQuotedString(text) => {
+                let inside = text.trim().strip_prefix('{')?.strip_suffix('}')?;
+                // Elements with commas of their own are quoted.
+                let is_plain = !inside.trim().is_empty() && !inside.contains(['"', '\\', '{']);
+                let element = |text: &str| match text.trim() {
+                    null if null.eq_ignore_ascii_case("null") => Expr::Value(Value::Null.with_empty_span()),
+                    text => Expr::Value(Value::SingleQuotedString(text.to_owned()).with_empty_span()),
+                };
+                is_plain.then(|| inside.split(',').map(element).collect())?
+            }
+            _ => return None,
+        },
+        _ => return None,
+    };
+    let elem: Vec<Expr> = elements.into_iter().map(|element| call(function, vec![element])).collect();
+    (!elem.is_empty()).then_some(Expr::Array(Array { elem, named: true }))
 }
 
 /// The operator that `OPERATOR(pg_catalog.…)` names.
@@ -234,7 +281,10 @@ mod tests {
                 "WITH pg_class AS (SELECT 1) SELECT * FROM pg_class",
             ),
             ("SELECT pg_catalog.version(), current_schema", "SELECT version(), current_schema()"),
+            ("SELECT user, CASE WHEN a THEN user END", "SELECT current_user(), CASE WHEN a THEN current_user() END"),
+            ("SELECT current_role, \"user\"", "SELECT current_user(), \"user\""),
             ("SELECT 'a'::regclass, $1::pg_catalog.oid", "SELECT regclass('a'), oid($1)"),
+            ("SELECT '{int,text}'::regtype[]", "SELECT ARRAY[regtype('int'), regtype('text')]"),
             ("SELECT a OPERATOR(pg_catalog.~) 'b' COLLATE pg_catalog.default", "SELECT a ~ 'b'"),
             ("SELECT name FROM pg_catalog.pg_timezone_names()", "SELECT name FROM pg_catalog.pg_timezone_names"),
             ("SELECT i.k[1], (i.s).a FROM i", "SELECT i.k[1], (i.s).a FROM i"),

@@ -110,7 +110,8 @@ pub(super) fn format_type(oid: u32, modifier: Option<i32>) -> String {
 /// The type that a text names as SQL does: `int4`, `pg_catalog.int4`, `integer`, `varchar(3)[]`.
 pub(super) fn named(text: &str) -> Option<Type> {
     let text = text.trim();
-    let text = text.strip_prefix("pg_catalog.").unwrap_or(text);
+    let schemas = ["pg_catalog.", "\"pg_catalog\"."];
+    let text = schemas.iter().find_map(|schema| text.strip_prefix(schema)).unwrap_or(text);
     if let Some(element) = text.strip_suffix("[]") {
         let element = named(element)?.oid();
         return BY_OID
@@ -191,6 +192,7 @@ mod tests {
         for (text, oid) in [
             ("int4", 23),
             ("pg_catalog.int4", 23),
+            ("\"pg_catalog\".\"int4\"", 23),
             ("Integer", 23),
             ("int[]", 1007),
             ("varchar(3)", 1043),
