@@ -13,6 +13,7 @@ use slatedb::config::{
     CompactionWorkerOptions, CompactorOptions, GarbageCollectorDirectoryOptions, GarbageCollectorOptions,
     GarbageCollectorScheduleOptions, ScanOptions, Settings, SizeTieredCompactionSchedulerOptions,
 };
+use slatedb::{BlockCachePolicy, CacheTarget, SstBlockSize};
 
 /// SSTs of the lowest level, in one database, at which writes stall.
 const L0_SSTS_MAX: usize = 4096;
@@ -44,6 +45,8 @@ pub struct Tuning {
     pub ancestors_max: usize,
     /// Scans of values read files by themselves, past the block cache, if the files are at least so large together.
     pub bulk_bytes_min: u64,
+    /// Blocks get into the block cache when they are written, not only when they are read.
+    pub cache_written: bool,
 }
 
 impl Default for Tuning {
@@ -58,6 +61,7 @@ impl Default for Tuning {
             collection_age_min: Duration::from_secs(60),
             ancestors_max: 4,
             bulk_bytes_min: 1 << 20,
+            cache_written: true,
         }
     }
 }
@@ -76,6 +80,11 @@ impl Tuning {
             garbage_collector_options: Some(self.collection(conditional_overwrite)),
             ..Settings::default()
         }
+    }
+
+    pub(super) fn caching(&self) -> BlockCachePolicy {
+        let policy = BlockCachePolicy::default();
+        if self.cache_written { policy } else { policy.with_flush_targets(&[CacheTarget::Index, CacheTarget::Filters]) }
     }
 
     pub(super) fn compactor(&self) -> CompactorOptions {
@@ -119,10 +128,15 @@ impl Tuning {
     }
 }
 
+/// Rows are found and merged block by block, so small ones cost a scan twice as much as this size does.
+pub(super) const BLOCK_SIZE: SstBlockSize = SstBlockSize::Block32Kib;
+
 /// One compaction of a table takes in all that some seconds of checkpoints have written: it takes about three polls, and
-/// only one of a table's lowest level runs at a time. Reads of a table merge all its runs: a handful is enough.
+/// only one of a table's lowest level runs at a time. Each rewrites its rows, so it waits for many files. Reads of a
+/// table merge all its runs: a handful is enough.
 fn scheduler() -> HashMap<String, String> {
     let options = SizeTieredCompactionSchedulerOptions {
+        min_compaction_sources: 16,
         max_compaction_sources: 64,
         sorted_run_consolidation_threshold: 8,
         ..SizeTieredCompactionSchedulerOptions::default()

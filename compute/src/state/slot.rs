@@ -85,6 +85,8 @@ impl SlotDb {
             .with_scheduler_supplier(Arc::new(SchedulerSupplier::new(dropped.clone(), tuning.ancestors_max)));
         let db = Db::builder(path, store.objects.clone())
             .with_settings(tuning.database(store.conditional_overwrite))
+            .with_sst_block_size(settings::BLOCK_SIZE)
+            .with_block_cache_policy(tuning.caching())
             .with_segment_extractor(Arc::new(TableSegment))
             .with_compactor_builder(compactor)
             .with_db_cache(store.cache.clone(), cache_id(path))

@@ -75,7 +75,8 @@ impl Store {
                 let objects = local()?.with_fsync(true);
                 let removal = local()?.with_automatic_cleanup(true);
                 let place = Place { objects: Arc::new(objects), removal: Arc::new(removal), bucket: None };
-                Ok(Store::new(place, false, tuning))
+                // The page cache of the system has what was just written.
+                Ok(Store::new(place, false, Tuning { cache_written: false, ..tuning }))
             }
             "file" => Err(unusable("a directory is named by its absolute path, as in file:///var/lib/weir".to_owned())),
             "s3" => {
