@@ -34,6 +34,8 @@ pub struct Tuning {
     pub open_timeout: Duration,
     /// How often compaction looks for work.
     pub compaction_poll: Duration,
+    /// A compaction waits for so many files or runs of similar sizes. Each one rewrites its rows.
+    pub compaction_sources_min: usize,
     /// How long files that compaction has replaced are kept for scans that read them. One that takes longer goes on
     /// with the new files; the price of a long time is storage, and a checkpoint a compaction.
     pub replaced_files_lifetime: Duration,
@@ -56,6 +58,7 @@ impl Default for Tuning {
             unflushed_bytes_max: 256 << 20,
             open_timeout: Duration::from_secs(30),
             compaction_poll: Duration::from_millis(500),
+            compaction_sources_min: 16,
             replaced_files_lifetime: Duration::from_secs(60),
             collection_interval: Duration::from_secs(60),
             collection_age_min: Duration::from_secs(60),
@@ -93,7 +96,7 @@ impl Tuning {
             commit_compacted_interval: self.compaction_poll,
             max_concurrent_compactions: 2,
             checkpoint_lifetime: self.replaced_files_lifetime,
-            scheduler_options: scheduler(),
+            scheduler_options: self.scheduler(),
             worker: Some(CompactionWorkerOptions {
                 max_concurrent_compactions: 2,
                 compactions_poll_interval: self.compaction_poll,
@@ -105,6 +108,19 @@ impl Tuning {
             }),
             ..CompactorOptions::default()
         }
+    }
+
+    /// One compaction of a table takes in all that some seconds of checkpoints have written: it takes
+    /// about three polls, and only one of a table's lowest level runs at a time. Reads of a table
+    /// merge all its runs: a handful is enough.
+    fn scheduler(&self) -> HashMap<String, String> {
+        let options = SizeTieredCompactionSchedulerOptions {
+            min_compaction_sources: self.compaction_sources_min,
+            max_compaction_sources: 64,
+            sorted_run_consolidation_threshold: 8,
+            ..SizeTieredCompactionSchedulerOptions::default()
+        };
+        options.into()
     }
 
     pub(super) fn collection(&self, conditional_overwrite: bool) -> GarbageCollectorOptions {
@@ -130,19 +146,6 @@ impl Tuning {
 
 /// Rows are found and merged block by block, so small ones cost a scan twice as much as this size does.
 pub(super) const BLOCK_SIZE: SstBlockSize = SstBlockSize::Block32Kib;
-
-/// One compaction of a table takes in all that some seconds of checkpoints have written: it takes about three polls, and
-/// only one of a table's lowest level runs at a time. Each rewrites its rows, so it waits for many files. Reads of a
-/// table merge all its runs: a handful is enough.
-fn scheduler() -> HashMap<String, String> {
-    let options = SizeTieredCompactionSchedulerOptions {
-        min_compaction_sources: 16,
-        max_compaction_sources: 64,
-        sorted_run_consolidation_threshold: 8,
-        ..SizeTieredCompactionSchedulerOptions::default()
-    };
-    options.into()
-}
 
 /// How a table is scanned.
 pub(super) fn scan() -> ScanOptions {

@@ -22,6 +22,7 @@ const PREFIX: &str = "state/test";
 fn hasty() -> Tuning {
     Tuning {
         compaction_poll: Duration::from_millis(20),
+        compaction_sources_min: 4,
         replaced_files_lifetime: Duration::from_millis(200),
         collection_interval: Duration::from_millis(100),
         collection_age_min: Duration::from_millis(100),
