@@ -51,11 +51,11 @@ test: lint
 	@$(CARGO) build --locked --workspace --all-targets
 	@$(CARGO) test --locked --workspace $(ARGS)
 
-# Their programs are no part of the tests above, since what they use takes 1.5 GB of disk.
+# Their programs are no part of the tests above, since what they use takes 1.5 GB of disk. The build is the same.
 test-clients:
 	@deploy/setup.sh clients
-	@$(CARGO) build --locked -p weir -p weir-e2e --bins
-	@$(CARGO) test --locked -p weir-e2e --test clients $(ARGS)
+	@$(CARGO) build --locked --workspace --all-targets
+	@$(CARGO) test --locked --workspace --test clients $(ARGS)
 
 test-oldest:
 	@deploy/setup.sh test
