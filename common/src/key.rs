@@ -9,8 +9,8 @@
 //! | real, double precision | the bits, all of them flipped if negative, else the sign's; −0 as 0, every NaN as the greatest |
 //! | text, bytes | the bytes, each 0 followed by 255, and 0 0 at the end |
 //!
-//! Both the layout and the vnode are stored state: they never change. Compute nodes write keys by it, and frontends name
-//! the keys that a query asks for.
+//! Both the layout and the vnode are stored state: they never change. Compute nodes write keys by
+//! it, and frontends name the keys that a query asks for.
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, PrimitiveArray, RecordBatch, StringArray};
 use arrow::datatypes::{

@@ -19,8 +19,8 @@ pub struct Position {
     pub anchor: Anchor,
 }
 
-/// The mark that tells a stream from others of its name: its creation time, and one message below the
-/// position.
+/// The mark that tells a stream from others of its name: its creation time, and one message below
+/// the position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredAnchor", into = "StoredAnchor")]
 pub struct Anchor {
@@ -33,7 +33,8 @@ pub struct Anchor {
     pub stored_ns: u64,
     /// The latest time at which a message was stored that was read; [`u64::MAX`]: not known, so the anchor is still to be found.
     pub newest_ns: u64,
-    /// True once the stream of that name was found to be another one. The verdict outlives its evidence.
+    /// True once the stream of that name was found to be another one. The verdict outlives its
+    /// evidence.
     pub parted: bool,
 }
 

@@ -1,5 +1,5 @@
-//! The cost of keyed rows in one slot's database, without NATS: writing them with a checkpoint every 50,000 rows, compaction
-//! included, and scanning them all.
+//! The cost of keyed rows in one slot's database, without NATS: writing them with a checkpoint
+//! every 50,000 rows, compaction included, and scanning them all.
 //!
 //! The rows are like the bids of the Nexmark benchmark, about 200 bytes, and arrive in batches of 4,096. Processor time is
 //! that of the whole process. `cargo bench -p weir-compute --bench keyed [rows] [directory]`

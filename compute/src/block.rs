@@ -11,8 +11,9 @@
 //! | 16… | for each of these columns its place, its least and its greatest value, u64 and i64 in little-endian |
 //! | … | the encapsulated message: metadata with its prefix, then the body |
 //!
-//! Ranges are of columns of whole numbers, dates and times that have a value in the block, the sequence of messages among them, as
-//! Arrow stores them. With them a scan passes over blocks that have nothing it looks for. Version 1 has none.
+//! Ranges are of columns of whole numbers, dates and times that have a value in the block, the
+//! sequence of messages among them, as Arrow stores them. With them a scan passes over blocks that
+//! have nothing it looks for. Version 1 has none.
 //!
 //! Buffers begin at multiples of eight bytes of the block. Where the block itself lies so in memory, columns are read
 //! in place; else those that are asked for are copied. Blocks are not compressed: what they hold is written once and

@@ -35,7 +35,8 @@ use crate::splits::{self, ReadSplit};
 use crate::state::{Entries, Part, Snapshot, Store, Values, keys};
 use crate::{block, row, slot, state};
 
-/// Batches that wait for the network besides the one being sent. A stalled scan holds no more than these.
+/// Batches that wait for the network besides the one being sent. A stalled scan holds no more than
+/// these.
 const BATCHES_MAX: usize = 1;
 /// A scan that could not send for this long frees what it has read ahead.
 const STALLED: Duration = Duration::from_secs(1);
@@ -44,7 +45,8 @@ const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 1 << 20;
 /// Blocks are sent in parts of this size, so that a stalled scan holds little.
 const PART_BYTES: usize = 256 << 10;
-/// The first batch is small and each further one twice as large: a cursor that fetches a few rows holds little.
+/// The first batch is small and each further one twice as large: a cursor that fetches a few rows
+/// holds little.
 const FIRST_BATCH_ROWS: usize = 256;
 /// So many rows that are merely counted are told at once, so that a frontend that has gone is noticed.
 const COUNTED_ROWS: u64 = 1 << 18;
@@ -202,8 +204,9 @@ impl Scan {
         Ok(Scan { snapshot, vnodes: slot.vnodes, table, projection, limit, parts, pruning })
     }
 
-    /// Sends batches until the end, the limit, an error, or until nobody listens any more. Of what ends otherwise, a panic
-    /// say, the last message is missing. It reads nothing before there is room for it, so a stalled scan holds little.
+    /// Sends batches until the end, the limit, an error, or until nobody listens any more. Of what
+    /// ends otherwise, a panic say, the last message is missing. It reads nothing before there is
+    /// room for it, so a stalled scan holds little.
     async fn run(mut self, out: mpsc::Sender<Result<ScanResponse, Status>>, metrics: Metrics) {
         let labels = [metrics::table(&self.table.declared.name)];
         let mut entries = self.reading();
@@ -291,9 +294,9 @@ impl Scan {
 
 /// Stored values on their way out of a slot's database.
 enum Reading {
-    /// Of a table without a primary key.
+    /// Blocks of a table without a primary key.
     Blocks(Box<Entries>),
-    /// Of a table with one.
+    /// Rows of a table with one.
     Rows(Box<Values>),
 }
 
@@ -450,8 +453,8 @@ impl Gathered {
         }
     }
 
-    /// The messages that carry them, encoded one by one as they are sent. The first of a scan has `part_rows` rows, each
-    /// further one twice as many, up to a bound in bytes.
+    /// The messages that carry them, encoded one by one as they are sent. The first of a scan has
+    /// `part_rows` rows, each further one twice as many, up to a bound in bytes.
     fn parts(self, part_rows: &mut usize) -> impl Iterator<Item = ScanResponse> {
         let (batch, count) = match self {
             Gathered::Rows(batch) => (Some(batch), None),

@@ -1,12 +1,12 @@
 //! JetStream's requests, as far as Weir needs them.
 //!
-//! Owns: subjects, the layout of answers, and which failure is which. Does not own what is asked only
-//! to learn whether it is permitted (`probe`). Consumer configurations are kept as the JSON objects
-//! the server sends, so that a consumer Weir found can be made again exactly as it was, fields that
-//! this version knows nothing of included. Invariant: every request ends within [`REQUEST_TIMEOUT`],
-//! sooner if the server denies it or the connection is lost. Requests to a stream or a consumer
-//! without a leader are never answered, so questions, which change nothing, are asked again
-//! meanwhile; but not for messages, which may be large.
+//! Owns: subjects, the layout of answers, and which failure is which. Does not own what is asked
+//! only to learn whether it is permitted (`probe`). Consumer configurations are kept as the JSON
+//! objects the server sends, so that a consumer Weir found can be made again exactly as it was,
+//! fields that this version knows nothing of included. Invariant: every request ends within
+//! [`REQUEST_TIMEOUT`], sooner if the server denies it or the connection is lost. Requests to a
+//! stream or a consumer without a leader are never answered, so questions, which change nothing,
+//! are asked again meanwhile; but not for messages, which may be large.
 
 use std::iter;
 use std::time::Duration;

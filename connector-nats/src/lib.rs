@@ -4,8 +4,8 @@
 //!
 //! * [`options`]: what a user wrote into WITH, typed and checked against itself;
 //! * [`subject`]: what subjects and their wildcards cover; [`stored`]: which of them a stream stores messages under;
-//! * [`retention`]: what a stream keeps, and what follows from it for its consumer; [`limits`]: what the server, the account and
-//!   the stream allow at most;
+//! * [`retention`]: what a stream keeps, and what follows from it for its consumer; [`limits`]:
+//!   what the server, the account and the stream allow at most;
 //! * [`mod@preflight`]: what CREATE TABLE asks the server before anything is stored: does the stream exist, may it be read,
 //!   at which sequence does the table start;
 //! * [`inspect`]: the same for EXPLAIN, which changes nothing;

@@ -1,8 +1,8 @@
 //! Finding out what the user may ask JetStream for, without asking for it.
 //!
 //! Owns the question for each part of the API: the server looks at permissions before it looks at
-//! the question. Invariant: a question is empty or valid JSON, and the server refuses it or it has no
-//! effect, whatever stands behind the part. Nothing changes, and the server logs no warning.
+//! the question. Invariant: a question is empty or valid JSON, and the server refuses it or it has
+//! no effect, whatever stands behind the part. Nothing changes, and the server logs no warning.
 
 use bytes::Bytes;
 use serde_json::Value;

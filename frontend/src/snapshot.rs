@@ -44,7 +44,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// About how many messages a table has read, which is how many rows it has at most if each message is one; `None`: not known.
+    /// About how many messages a table has read, which is how many rows it has at most if each
+    /// message is one; `None`: not known.
     pub(crate) fn messages(&self, table: &Table) -> Option<u64> {
         let starts = table.splits.iter().map(|split| split.sequence.in_stream()).fold(0, u64::saturating_add);
         self.places.get(&table.id).map(|places| places.saturating_sub(starts))

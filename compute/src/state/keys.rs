@@ -2,8 +2,8 @@
 //!
 //! * A block: `table id (u32) ‖ vnode (u16) ‖ split's length (u16) ‖ split ‖ sequence (u64)`. Within a split keys are in
 //!   the order of the stream. The split's length stands in front so that no split's keys lie between those of another.
-//! * A row of a keyed table: `table id (u32) ‖ vnode (u16) ‖ primary key`, as [`weir_common::key`] writes it. The vnode is
-//!   that of the key, [`vnode_of`].
+//! * A row of a keyed table: `table id (u32) ‖ vnode (u16) ‖ primary key`, as [`weir_common::key`]
+//!   writes it. The vnode is that of the key, [`vnode_of`].
 //!
 //! This layout is stored state: it never changes. The first four bytes are the SlateDB segment.
 
@@ -88,7 +88,8 @@ pub fn range(table: TableId, vnodes: VnodeRange) -> Range<Bytes> {
     segment_range(&segment(table), vnodes)
 }
 
-/// The keys of a table's rows of one vnode whose primary keys are in a range; without an end, all from its beginning on.
+/// The keys of a table's rows of one vnode whose primary keys are in a range; without an end, all
+/// from its beginning on.
 pub fn row_range(table: TableId, vnode: u16, from: &[u8], to: Option<&[u8]>) -> Range<Bytes> {
     let bound = |primary_key: &[u8]| {
         let mut key = Vec::with_capacity(TABLE + VNODE + primary_key.len());

@@ -110,9 +110,9 @@ impl Tuning {
         }
     }
 
-    /// One compaction of a table takes in all that some seconds of checkpoints have written: it takes
-    /// about three polls, and only one of a table's lowest level runs at a time. Reads of a table
-    /// merge all its runs: a handful is enough.
+    /// One compaction of a table takes in all that some seconds of checkpoints have written: it
+    /// takes about three polls, and only one of a table's lowest level runs at a time. Reads of a
+    /// table merge all its runs: a handful is enough.
     fn scheduler(&self) -> HashMap<String, String> {
         let options = SizeTieredCompactionSchedulerOptions {
             min_compaction_sources: self.compaction_sources_min,
@@ -144,7 +144,8 @@ impl Tuning {
     }
 }
 
-/// Rows are found and merged block by block, so small ones cost a scan twice as much as this size does.
+/// Rows are found and merged block by block, so small ones cost a scan twice as much as this size
+/// does.
 pub(super) const BLOCK_SIZE: SstBlockSize = SstBlockSize::Block32Kib;
 
 /// How a table is scanned.

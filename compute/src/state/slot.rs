@@ -8,6 +8,7 @@ use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use futures::{Stream, StreamExt, TryStreamExt};
 use slatedb::config::{CheckpointOptions, CheckpointScope, CloseOptions};
 use slatedb::{CheckpointHandle, CompactorBuilder, Db, DbIterator, DbSnapshot, WriteBatch};
@@ -243,8 +244,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The entries of a table that belong to `vnodes`, in the order of their keys. Reads ahead. May be read as slowly as one
-    /// likes: if compaction replaces files and they are collected meanwhile, it goes on with the new ones.
+    /// The entries of a table that belong to `vnodes`, in the order of their keys. Reads ahead. May
+    /// be read as slowly as one likes: if compaction replaces files and they are collected
+    /// meanwhile, it goes on with the new ones.
     pub fn entries(&self, table: TableId, vnodes: VnodeRange) -> Entries {
         let Range { start, end } = keys::range(table, vnodes);
         Entries { snapshot: self.clone(), from: Bound::Included(start), end, rows: None }
@@ -311,22 +313,33 @@ impl Values {
                 }
                 self.current = None;
             }
-            match self.parts.next() {
-                None => return Ok(None),
-                Some(Part::Range(Range { start, end })) => {
-                    let scan =
-                        Entries { snapshot: self.snapshot.clone(), from: Bound::Included(start), end, rows: None };
-                    let way = if self.many { Way::Unknown } else { Way::Trial };
-                    self.current = Some(RangeValues { scan, way, moved: true });
+            let keys = self.next_keys();
+            if !keys.is_empty() {
+                let found = try_join_all(keys.iter().map(|key| self.snapshot.snapshot.get(key))).await;
+                let found = found.map_err(Error::database("read", &self.snapshot.db.path))?;
+                let values: Vec<Bytes> = found.into_iter().flatten().collect();
+                if !values.is_empty() {
+                    return Ok(Some(values));
                 }
-                Some(Part::Key(key)) => {
-                    let found = self.snapshot.snapshot.get(&key).await;
-                    if let Some(value) = found.map_err(Error::database("read", &self.snapshot.db.path))? {
-                        return Ok(Some(vec![value]));
-                    }
-                }
+                continue;
             }
+            let Some(Part::Range(Range { start, end })) = self.parts.next() else { return Ok(None) };
+            let scan = Entries { snapshot: self.snapshot.clone(), from: Bound::Included(start), end, rows: None };
+            let way = if self.many { Way::Unknown } else { Way::Trial };
+            self.current = Some(RangeValues { scan, way, moved: true });
         }
+    }
+
+    /// The keys that come next, as many as are looked for at the same time.
+    fn next_keys(&mut self) -> Vec<Bytes> {
+        let mut keys = Vec::new();
+        while keys.len() < GETS_MAX
+            && let Some(Part::Key(key)) = self.parts.as_slice().first()
+        {
+            keys.push(key.clone());
+            self.parts.next();
+        }
+        keys
     }
 
     /// Frees what was read ahead; the next call reads it again.

@@ -5,9 +5,10 @@
 //! on until the handle is dropped or its group stops; what is read ahead is bounded by a few queued batches plus
 //! two pull requests.
 //!
-//! What is logged: recoveries that operation brings along (a lost connection, a restarted server, an incomplete
-//! delivery) at INFO, at most one line each half second; a split whose condition stays bad (see `outage`), once for each
-//! state, with the reason, and messages that are lost to the stream, at WARN.
+//! What is logged: recoveries that operation brings along (a lost connection, a restarted server,
+//! an incomplete delivery) at INFO, at most one line each half second; a split whose condition
+//! stays bad (see `outage`), once for each state, with the reason, and messages that are lost to
+//! the stream, at WARN.
 
 mod build;
 mod condition;

@@ -55,8 +55,8 @@ const COLLECTION_DEADLINE: Duration = PATIENCE;
 /// The longest that new rows may be in coming while processes are killed. How soon they come is what `make bench` measures.
 const OUTAGE_MAX: Duration = PATIENCE;
 
-/// What nodes may say of the death of others. The last six are SlateDB's: of a term that ends while its database flushes,
-/// and of garbage that nodes of two terms collect at the same time.
+/// Lines that nodes may log when others die. The last six are SlateDB's: of a term that ends while
+/// its database flushes, and of garbage that nodes of two terms collect at the same time.
 pub(crate) const NODE_LOST: [&str; 9] = [
     "disconnecting a compute node",
     "this node cannot go on with the term",

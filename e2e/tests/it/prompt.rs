@@ -159,7 +159,8 @@ const SILENT: usize = 50;
 const CURSORS: usize = 200;
 /// Messages of the table that they read, of 200 bytes.
 const ROWS: u64 = 100_000;
-/// Each of them may add this much to the memory of the process: a block of each of its two slots, and what is on its way.
+/// Each of them may add this much to the memory of the process: a block of each of its two slots,
+/// and what is on its way.
 const MEMORY_MIB_MAX: u64 = 4;
 
 #[test]

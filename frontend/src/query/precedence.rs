@@ -1,5 +1,5 @@
-//! `IS DISTINCT FROM` binds closer than NOT, AND and OR. sqlparser takes everything behind it for its
-//! right side, and its left side for a part of less than PostgreSQL does.
+//! `IS DISTINCT FROM` binds closer than NOT, AND and OR. sqlparser takes everything behind it for
+//! its right side, and its left side for a part of less than PostgreSQL does.
 
 use std::ops::ControlFlow;
 

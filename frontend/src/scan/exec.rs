@@ -52,8 +52,8 @@ pub(super) struct Scan {
     pub(super) projection: Vec<usize>,
     /// What need not be read of a source.
     pub(super) narrowing: Narrowing,
-    /// Conditions that narrow the scan. Other nodes of the plan apply them to the rows again. A condition that a join makes
-    /// while it runs is complete before the scan is first polled.
+    /// Conditions that narrow the scan. Other nodes of the plan apply them to the rows again. A
+    /// condition that a join makes while it runs is complete before the scan is first polled.
     pub(super) conditions: Vec<Arc<dyn PhysicalExpr>>,
     /// A slot need not send more rows than this.
     pub(super) limit: Option<usize>,
@@ -223,7 +223,8 @@ fn is_dynamic(condition: &Arc<dyn PhysicalExpr>) -> bool {
     DynamicFilterTracking::classify(condition).contains_dynamic_filter()
 }
 
-/// Returns whether the values of a condition are known only when the plan runs: it is made by a join, or has a sub-query.
+/// Returns whether the values of a condition are known only when the plan runs: it is made by a
+/// join, or has a sub-query.
 fn is_late(condition: &Arc<dyn PhysicalExpr>) -> bool {
     let is_subquery = |part: &Arc<dyn PhysicalExpr>| Ok(part.downcast_ref::<ScalarSubqueryExpr>().is_some());
     is_dynamic(condition) || condition.exists(is_subquery).unwrap_or(false)

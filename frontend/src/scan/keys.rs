@@ -1,13 +1,15 @@
-//! Derives from conditions which primary keys have to be read, and for a table without a primary key, which blocks. Pure.
+//! Derives from conditions which primary keys have to be read, and for a table without a primary
+//! key, which blocks. Pure.
 //!
-//! Invariant: every row for which the conditions are true is read. More may be read, because the conditions are applied to the
-//! rows again. A condition that is not understood narrows nothing.
+//! Invariant: every row for which the conditions are true is read. More may be read, because the
+//! conditions are applied to the rows again. A condition that is not understood narrows nothing.
 //!
-//! A condition becomes a union of boxes. A box gives the allowed values of each column. Values are compared as the bytes of
-//! [`weir_common::key`], which order and equate them as PostgreSQL does, so NaN, −0.0 and scales need no care here. A literal of
-//! another type is converted to the column's type. Conversions are monotone and the identity on values that both types hold,
-//! so inclusive bounds on the converted value cover all matching rows. A column under a cast counts only if the cast
-//! keeps all its values apart.
+//! A condition becomes a union of boxes. A box gives the allowed values of each column. Values are
+//! compared as the bytes of [`weir_common::key`], which order and equate them as PostgreSQL does,
+//! so NaN, −0.0 and scales need no care here. A literal of another type is converted to the
+//! column's type. Conversions are monotone and the identity on values that both types hold, so
+//! inclusive bounds on the converted value cover all matching rows. A column under a cast counts
+//! only if the cast keeps all its values apart.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,8 +48,8 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// The keys of all rows for which every condition can be true; `None`: all keys. Column `n` of the conditions is column
-    /// `projection[n]` of the table.
+    /// The keys of all rows for which every condition can be true; `None`: all keys. Column `n` of
+    /// the conditions is column `projection[n]` of the table.
     pub(super) fn of<'a>(
         conditions: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>,
         table: &Table,
@@ -148,7 +150,8 @@ impl Keys {
     }
 }
 
-/// The boxes that a block must overlap to be read, for a table without a primary key; `None`: all blocks are read.
+/// The boxes that a block must overlap to be read, for a table without a primary key; `None`: all
+/// blocks are read.
 pub(super) fn blocks<'a>(
     conditions: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>,
     table: &Table,
@@ -245,7 +248,8 @@ impl Allowed {
         }
     }
 
-    /// The least and the greatest number that is allowed, both included; `None`: there are no bounds.
+    /// The least and the greatest number that is allowed, both included; `None`: there are no
+    /// bounds.
     fn bounds(&self, width: usize) -> Option<(i64, i64)> {
         match self {
             Allowed::All => None,
@@ -403,14 +407,16 @@ impl Reading {
     /// A text column begins with a text.
     fn begins(&self, column: &Arc<dyn PhysicalExpr>, prefix: &str) -> Option<Vec<Found>> {
         let column = self.column(column).filter(|column| self.columns[*column].1 == DataType::Utf8)?;
-        // The bytes of a text, but for the two that end it, are the beginning of those of every text that begins with it.
+        // The bytes of a text, but for the two that end it, are the beginning of those of every
+        // text that begins with it.
         let mut from = encoded(&ScalarValue::from(prefix), &DataType::Utf8)?;
         from.truncate(from.len() - 2);
         let to = key::successor(from.clone());
         Some(self.only(column, Allowed::Range { from: Some(from), to }))
     }
 
-    /// `column IN (literals)`, and `struct(columns) IN (structs)`, the form that joins on several columns make.
+    /// `column IN (literals)`, and `struct(columns) IN (structs)`, the form that joins on several
+    /// columns make.
     fn listed(&self, list: &InListExpr) -> Option<Vec<Found>> {
         let literals = || list.list().iter().map(|value| Some(value.downcast_ref::<Literal>()?.value()));
         if let Some(column) = self.column(list.expr()) {
@@ -446,7 +452,8 @@ impl Reading {
         (boxes.len() <= BOXES_MAX).then_some(boxes)
     }
 
-    /// The relevant column that an expression is, perhaps under a cast that keeps values apart and in order.
+    /// The relevant column that an expression is, perhaps under a cast that keeps values apart and
+    /// in order.
     fn column(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
         if let Some(column) = expr.downcast_ref::<Column>() {
             return self.columns.iter().position(|(place, _)| *place == Some(column.index()));
@@ -469,7 +476,8 @@ impl Reading {
     }
 }
 
-/// The text in front of the first wildcard of a pattern for LIKE; `None` if there is none, or an escape in front of it.
+/// The text in front of the first wildcard of a pattern for LIKE; `None` if there is none, or an
+/// escape in front of it.
 fn fixed_prefix(pattern: &ScalarValue) -> Option<String> {
     let pattern = pattern.try_as_str()??;
     let prefix = &pattern[..pattern.find(['%', '_', '\\']).unwrap_or(pattern.len())];

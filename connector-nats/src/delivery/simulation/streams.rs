@@ -89,8 +89,8 @@ impl World {
         anchor
     }
 
-    /// Commits a part of what was handed out, earlier readings first. Returns true if it reaches into
-    /// the present reading.
+    /// Commits a part of what was handed out, earlier readings first. Returns true if it reaches
+    /// into the present reading.
     pub(super) fn store(&mut self, part: u8) -> bool {
         let moves_on = self.is_durable_current() || part >= 128;
         if moves_on && !self.is_durable_current() {
@@ -137,8 +137,8 @@ impl World {
         self.reading().accepted.contains(&(sequence, self.times[&sequence]))
     }
 
-    /// The messages that are in the stream, or were, and that no reading has: of those published since
-    /// the table was created, and of another stream from its first message on.
+    /// The messages that are in the stream, or were, and that no reading has: of those published
+    /// since the table was created, and of another stream from its first message on.
     pub(super) fn unread(&self) -> impl Iterator<Item = u64> {
         let (first_clock, start) = (self.readings[0].first_clock, self.reading().start);
         let follows = self.readings.len() > 1;
@@ -150,8 +150,8 @@ impl World {
         self.stream.iter().copied().filter(wanted).filter(move |sequence| !read(sequence))
     }
 
-    /// True once something is gone that was read, or that the reader knows the stream by. Reading on
-    /// is right then only if nothing is passed over.
+    /// True once something is gone that was read, or that the reader knows the stream by. Reading
+    /// on is right then only if nothing is passed over.
     pub(super) fn is_another(&self) -> bool {
         let reading = self.reading();
         let is_gone = |(_, time): &(u64, u64)| self.gone.contains(time);

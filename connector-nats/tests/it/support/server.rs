@@ -76,7 +76,7 @@ impl Server {
         Api::new(connection.expect("the server runs"))
     }
 
-    /// What the server has warned of since it started.
+    /// The warnings that the server has logged since it started.
     pub(crate) fn faults(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.directory.path().join("log")).expect("it has a log");
         log.lines()

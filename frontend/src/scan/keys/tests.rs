@@ -1,4 +1,5 @@
-//! Conditions and the keys they leave, and the property that no matching row is left out, over all types of keys.
+//! Conditions and the keys they leave, and the property that no matching row is left out, over all
+//! types of keys.
 
 use datafusion::arrow::array::new_null_array;
 use datafusion::arrow::datatypes::i256;
