@@ -4,7 +4,7 @@
 # Debian. Arguments go through ARGS: make bench ARGS="--messages 200000".
 
 .DEFAULT_GOAL := help
-.PHONY: help demo cluster cluster-add cluster-remove cluster-kill cluster-start cluster-status test test-clients test-oldest build lint doc bench
+.PHONY: help demo cluster cluster-add cluster-remove cluster-kill cluster-start cluster-status test test-clients test-long test-oldest build lint doc bench
 
 CARGO := cargo
 ARGS :=
@@ -16,6 +16,7 @@ help:
 	@echo 'make test    lint, documentation, and every test; the end-to-end ones on real servers'
 	@echo 'make test-clients   clients of PostgreSQL from PyPI, npm and Debian, each doing its ordinary work; see docs/clients.md'
 	@echo 'make test-oldest   the integration and end-to-end tests once more, on nats-server 2.10, the oldest that Weir reads from'
+	@echo 'make test-long   the simulations of protocols with many more schedules'
 	@echo 'make build   the release binary target/release/weir'
 	@echo 'make lint    formatting, clippy and rustdoc, where a warning is an error'
 	@echo 'make doc     the documentation of the code'
@@ -56,6 +57,11 @@ test-clients:
 	@deploy/setup.sh clients
 	@$(CARGO) build --locked --workspace --all-targets
 	@$(CARGO) test --locked --workspace --test clients $(ARGS)
+
+# Ten times the schedules that `make test` tries.
+test-long:
+	@deploy/setup.sh build
+	@WEIR_SIM_SCHEDULES=20000 $(CARGO) test --locked --workspace --test it simulation $(ARGS)
 
 test-oldest:
 	@deploy/setup.sh test

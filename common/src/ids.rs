@@ -36,6 +36,10 @@ number!(
     SlotId(u32)
 );
 number!(
+    /// An `INSERT`, `UPDATE`, `DELETE` or `COPY` under way. Never reused.
+    StatementId(u64)
+);
+number!(
     /// Which of the streams of a split's name is read: the first one that was read is 0. The user decides that another one is.
     Incarnation(u16)
 );
@@ -149,6 +153,54 @@ pub struct TableSplit {
 impl fmt::Display for TableSplit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.table, self.split)
+    }
+}
+
+/// A piece of a job's plan between two shuffles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FragmentId {
+    /// The job.
+    pub job: TableId,
+    /// Its place in the plan.
+    pub index: u16,
+}
+
+impl fmt::Display for FragmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.job, self.index)
+    }
+}
+
+/// One parallel instance of a fragment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ActorId {
+    /// The fragment.
+    pub fragment: FragmentId,
+    /// The slot in which it runs, or the number of the split that it reads.
+    pub instance: u32,
+}
+
+impl fmt::Display for ActorId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.fragment, self.instance)
+    }
+}
+
+/// The way of changes from one actor to an input of another. Two inputs of one actor may come from
+/// the same actor, as in a self join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EdgeId {
+    /// The actor that sends.
+    pub from: ActorId,
+    /// The actor that receives.
+    pub to: ActorId,
+    /// Which of the receiver's inputs it belongs to.
+    pub input: u16,
+}
+
+impl fmt::Display for EdgeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}:{}", self.from, self.to, self.input)
     }
 }
 

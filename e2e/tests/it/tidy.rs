@@ -17,10 +17,11 @@ const FUNCTION_LINES_MAX: usize = 120;
 const FILE_LINES_MAX: usize = 900;
 
 /// What each crate may depend on, of the workspace's crates. `dev-dependencies` count too.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("weir-proto", &[]),
     ("weir-common", &["weir-proto"]),
     ("weir-connector-nats", &["weir-proto", "weir-common"]),
+    ("weir-stream", &["weir-proto", "weir-common"]),
     ("weir-compute", &["weir-proto", "weir-common", "weir-connector-nats"]),
     ("weir-meta", &["weir-proto", "weir-common", "weir-connector-nats"]),
     ("weir-frontend", &["weir-proto", "weir-common", "weir-connector-nats"]),
