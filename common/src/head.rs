@@ -14,7 +14,7 @@ pub struct Head {
     pub epoch: Epoch,
     /// Where the committed state lies; together the slots cover every vnode once, or there is no slot yet.
     pub slots: Vec<SlotState>,
-    /// Keys of the chunks that together hold every committed position.
+    /// Keys of the pages that together hold every committed position.
     pub positions: Vec<String>,
 }
 

@@ -30,10 +30,10 @@ use weir_proto::{
     exchange_server,
 };
 
+use crate::edge::{CREDITS, Credit, Edge, Outgoing};
 use crate::node::plan::Route;
 use crate::node::state::Event;
 use crate::node::task::Inputs;
-use crate::outlet::{CREDITS, Credit, Outgoing, Outlet};
 use crate::scan::{Serving, of_term};
 use crate::{replay, shuffle, slot, wire};
 
@@ -81,19 +81,19 @@ impl Peers {
         Ok(channel)
     }
 
-    /// An outlet of an actor to a slot of another node. If the stream ends before the actor does, the node is told.
-    pub(crate) fn outlet(
+    /// An edge of an actor to a slot of another node. If the stream ends before the actor does, the node is told.
+    pub(crate) fn edge(
         &mut self,
         term: TermId,
         actor: &TableSplit,
         route: &Route,
         group: &Group,
         node: Inputs,
-    ) -> Outlet {
+    ) -> Edge {
         let (way, outgoing) = mpsc::channel(OUTGOING_MAX);
         let credits = Arc::new(Semaphore::new(CREDITS));
         let actor_lives = way.downgrade();
-        let outlet = Outlet::remote(route.vnodes, way, Arc::clone(&credits));
+        let edge = Edge::remote(route.vnodes, way, Arc::clone(&credits));
         let open = ExchangeOpen {
             term: Some(term.into()),
             slot: route.slot.0,
@@ -117,7 +117,7 @@ impl Peers {
             }
             Ok::<_, std::convert::Infallible>(())
         });
-        outlet
+        edge
     }
 }
 

@@ -12,7 +12,7 @@
 //! * `replay`: what is no row of its table becomes one, when it is asked for;
 //! * `layout`: what is stored with the columns of earlier, as those of now;
 //! * [`row`]: a row of a keyed table as a stored entry; `shuffle`: each to the slot that owns its key;
-//! * `outlet`: what an actor writes on its way to a slot; `exchange`: the same across nodes;
+//! * `edge`: what an actor writes on its way to a slot; `exchange`: the same across nodes;
 //! * [`seal`]: which writes belong to which epoch: a pure core;
 //! * [`slot`]: the task that applies writes, seals epochs and keeps the snapshots that scans read;
 //! * [`state`]: the slot's database over the object store;
@@ -34,11 +34,11 @@ pub mod state;
 pub mod scan;
 
 mod dead_letters;
+mod edge;
 mod error;
 mod exchange;
 mod layout;
 mod metrics;
-mod outlet;
 mod prune;
 mod query;
 mod readings;

@@ -23,10 +23,10 @@ use weir_common::rpc;
 use weir_common::task::{Group, OnFailure};
 use weir_common::telemetry::trace;
 
+use crate::edge::Credit;
 use crate::metrics::Metrics;
 use crate::node::state::{Event, SlotEpoch};
 use crate::node::task::Inputs;
-use crate::outlet::Credit;
 use crate::row;
 use crate::seal::{Change, Seal, Sealer};
 use crate::shuffle::Entries;

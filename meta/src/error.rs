@@ -2,7 +2,7 @@
 
 use weir_common::error::Kind;
 
-use crate::coordinator::positions::CorruptChunk;
+use crate::coordinator::positions::CorruptPage;
 use crate::store;
 
 /// A failure of the meta node.
@@ -19,12 +19,12 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
-    /// A chunk of positions is not readable.
+    /// A page of positions is not readable.
     #[error("committed positions are not readable")]
-    Positions(#[from] CorruptChunk),
-    /// The head names a chunk that is not there.
-    #[error("position chunk \"{0}\" is missing")]
-    MissingChunk(String),
+    Positions(#[from] CorruptPage),
+    /// The head names a page that is not there.
+    #[error("position page \"{0}\" is missing")]
+    MissingPage(String),
     /// The gRPC listener failed.
     #[error("gRPC listener failed")]
     Listen(#[from] tonic::transport::Error),
@@ -35,7 +35,7 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::Store(error) => error.kind(),
-            Error::Unreadable { .. } | Error::Positions(_) | Error::MissingChunk(_) => Kind::Corrupt,
+            Error::Unreadable { .. } | Error::Positions(_) | Error::MissingPage(_) => Kind::Corrupt,
             Error::Listen(_) => Kind::Internal,
         }
     }

@@ -5,7 +5,7 @@
 //! | `leader` | the leader's address, under its lease |
 //! | `id` | tells the cluster apart from others of its name, for ever |
 //! | `head` | the committed state, [`weir_common::head::Head`] as JSON |
-//! | `pos/<term>/<epoch>/<n>` | a chunk of committed positions |
+//! | `pos/<term>/<epoch>/<n>` | a page of committed positions |
 //! | `catalog` | the next table id, put by every change of a table: its revision is the catalog's version |
 //! | `table/<id>` | a [`weir_common::catalog::Table`] as JSON |
 //! | `node/<id>` | a compute node's address, under a lease |
@@ -24,7 +24,7 @@ impl Keys {
         Keys { prefix: format!("weir/{cluster}/") }
     }
 
-    /// A key given relative to the cluster's prefix, such as that of a position chunk.
+    /// A key given relative to the cluster's prefix, such as that of a position page.
     pub fn at(&self, relative: &str) -> String {
         format!("{}{relative}", self.prefix)
     }
@@ -70,7 +70,7 @@ impl Keys {
         self.at("node/")
     }
 
-    /// What the keys of all position chunks begin with.
+    /// What the keys of all position pages begin with.
     pub fn positions(&self) -> String {
         self.at("pos/")
     }

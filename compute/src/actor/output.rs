@@ -10,7 +10,7 @@ use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit, VnodeRange
 use weir_common::position::Position;
 use weir_common::view::{self, Compile};
 
-use crate::outlet::{Closed, Outlet};
+use crate::edge::{Closed, Edge};
 use crate::query::Query;
 use crate::shuffle::Shuffle;
 use crate::state::keys::BlockKey;
@@ -23,7 +23,7 @@ pub(crate) struct Attachment {
     /// Where it goes on: the next sequence that it has not got.
     pub(crate) position: Position,
     /// The ways to the slots that are written to: every slot if the table is keyed, else the actor's own.
-    pub(crate) outlets: Vec<Outlet>,
+    pub(crate) edges: Vec<Edge>,
 }
 
 /// A relation that is stored.
@@ -31,7 +31,7 @@ pub(super) struct Output {
     table: Arc<Table>,
     /// What the slots know it by.
     writer: TableSplit,
-    outlets: Vec<Outlet>,
+    edges: Vec<Edge>,
     rows: Rows,
     storage: Storage,
 }
@@ -76,14 +76,14 @@ impl Output {
         (read, split): (&Table, &SplitId),
         compiler: &dyn Compile,
     ) -> Result<Output, view::Error> {
-        let Attachment { table, outlets, .. } = attachment;
+        let Attachment { table, edges, .. } = attachment;
         let rows = match &table.declared.input {
             Input::Stream(_) => Rows::Read,
             Input::Relation(reads) => Rows::Query(Query::of(&table, reads, read, compiler).await?),
         };
-        let storage = Storage::new(&table, &outlets);
+        let storage = Storage::new(&table, &edges);
         let writer = TableSplit { table: table.id, split: split.clone() };
-        Ok(Output { table, writer, outlets, rows, storage })
+        Ok(Output { table, writer, edges, rows, storage })
     }
 
     /// The relation.
@@ -117,14 +117,14 @@ impl Output {
         }
         match &mut self.storage {
             Storage::Blocks(tail) => {
-                let [own] = self.outlets.as_slice() else { unreachable!("blocks go to the actor's own slot") };
+                let [own] = self.edges.as_slice() else { unreachable!("blocks go to the actor's own slot") };
                 let (vnode, TableSplit { table, split }) = (vnode(own.vnodes, epoch), self.writer.clone());
                 let (key, value) = tail.close(|| BlockKey { table, vnode, split, sequence: first }.encode(), rows);
                 own.write_entry(&self.writer, key, value).await?;
             }
             Storage::Rows(shuffle) => {
                 for (part, entries) in shuffle.divide(&rows) {
-                    self.outlets[part].write(&self.writer, entries).await?;
+                    self.edges[part].write(&self.writer, entries).await?;
                 }
             }
         }
@@ -137,7 +137,7 @@ impl Output {
         entry: impl FnOnce(u16) -> Option<(Bytes, Bytes)>,
         epoch: Epoch,
     ) -> Result<(), Closed> {
-        let own = self.outlets.iter().find(|outlet| outlet.is_local()).expect("the actor's slot is on its node");
+        let own = self.edges.iter().find(|edge| edge.is_local()).expect("the actor's slot is on its node");
         match entry(vnode(own.vnodes, epoch)) {
             Some((key, value)) => own.write_entry(&self.writer, key, value).await,
             None => Ok(()),
@@ -146,19 +146,19 @@ impl Output {
 
     /// Sends a barrier to every slot that is written to.
     pub(super) async fn barrier(&self, epoch: Epoch, position: Position) -> Result<(), Closed> {
-        for outlet in &self.outlets {
-            outlet.barrier(&self.writer, epoch, position).await?;
+        for edge in &self.edges {
+            edge.barrier(&self.writer, epoch, position).await?;
         }
         Ok(())
     }
 }
 
 impl Storage {
-    fn new(table: &Table, outlets: &[Outlet]) -> Storage {
+    fn new(table: &Table, edges: &[Edge]) -> Storage {
         if !table.declared.is_keyed() {
             return Storage::Blocks(Tail::new(table.layout()));
         }
-        let slots = outlets.iter().map(|outlet| outlet.vnodes);
+        let slots = edges.iter().map(|edge| edge.vnodes);
         Storage::Rows(Box::new(Shuffle::new(table, slots)))
     }
 }

@@ -17,9 +17,9 @@ use super::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SplitPlan};
 use super::state::Event;
 use super::task::Inputs;
 use crate::actor::Attachment;
+use crate::edge::Edge;
 use crate::exchange::Peers;
 use crate::metrics::Metrics;
-use crate::outlet::Outlet;
 use crate::scan::Serving;
 use crate::seal::Change;
 use crate::state::{self, CloneSource, SlotDb, Store};
@@ -161,11 +161,11 @@ impl Term {
     /// What an actor of this node is to store of a split, if the split's slot is on this node.
     fn attachment(&mut self, table: &Arc<Table>, split: &SplitPlan) -> Option<Attachment> {
         let own = self.slots.get(&split.slot)?;
-        let outlets = match table.declared.is_keyed() {
-            true => self.outlets(&split.split),
-            false => vec![Outlet::local(own)],
+        let edges = match table.declared.is_keyed() {
+            true => self.edges(&split.split),
+            false => vec![Edge::local(own)],
         };
-        Some(Attachment { table: Arc::clone(table), position: split.position, outlets })
+        Some(Attachment { table: Arc::clone(table), position: split.position, edges })
     }
 
     /// Starts an actor of this node.
@@ -193,13 +193,13 @@ impl Term {
     }
 
     /// The ways of an actor to every slot of the term, in the order of their vnodes.
-    fn outlets(&mut self, actor: &TableSplit) -> Vec<Outlet> {
+    fn edges(&mut self, actor: &TableSplit) -> Vec<Edge> {
         let Term { id, group, environment, slots, routes, peers, .. } = self;
-        let outlet = |route: &Route| match slots.get(&route.slot) {
-            Some(slot) => Outlet::local(slot),
-            None => peers.outlet(*id, actor, route, group, environment.inputs.clone()),
+        let edge = |route: &Route| match slots.get(&route.slot) {
+            Some(slot) => Edge::local(slot),
+            None => peers.edge(*id, actor, route, group, environment.inputs.clone()),
         };
-        routes.iter().map(outlet).collect()
+        routes.iter().map(edge).collect()
     }
 
     /// Hands a barrier to every slot and actor, and carries out what changes at it. `tables` are those of before.

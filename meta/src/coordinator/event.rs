@@ -11,7 +11,7 @@ use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TableSplit, TermId, Vnode
 use weir_common::position::Position;
 
 use super::placement::{AssignedSplit, Placement};
-use super::positions::{Chunk, Positions};
+use super::positions::{Page, Positions};
 
 /// Time since the coordinator started.
 pub type Time = Duration;
@@ -109,7 +109,7 @@ pub struct Report {
 /// What the coordinator wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Read the leader key, the head and its position chunks.
+    /// Read the leader key, the head and its position pages.
     Load,
     /// Replace the head, if we lead and its revision is `expected`; mark the jobs failed in the same transaction.
     Claim {
@@ -120,16 +120,16 @@ pub enum Action {
         /// Tables whose stored entry is to be replaced.
         failed: Vec<Arc<Table>>,
     },
-    /// Write the chunks, then replace the head, if we lead and its revision is `expected`.
+    /// Write the pages, then replace the head, if we lead and its revision is `expected`.
     Commit {
         /// The revision that the head must have.
         expected: u64,
         /// The new head.
         head: Head,
-        /// Chunks that the head names and that are not stored yet.
-        chunks: Vec<Chunk>,
+        /// Pages that the head names and that are not stored yet.
+        pages: Vec<Page>,
     },
-    /// Delete position chunks that no head names any more.
+    /// Delete position pages that no head names any more.
     Forget(Vec<String>),
     /// Tell a node to start its part of a term.
     StartTerm {

@@ -1,7 +1,7 @@
-//! Committed positions, and the immutable chunks in which they are stored beside the head.
+//! Committed positions, and the immutable pages in which they are stored beside the head.
 //!
-//! The positions, sorted, are cut into chunks of bounded size. A chunk whose content did not change keeps its key, so a
-//! commit writes only what moved, and the head names all chunks that are needed.
+//! The positions, sorted, are cut into pages of bounded size. A page whose content did not change keeps its key, so a
+//! commit writes only what moved, and the head names all pages that are needed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,21 +10,21 @@ use serde::{Deserialize, Serialize};
 use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit, TermId};
 use weir_common::position::{Anchor, Position};
 
-/// The most bytes in a chunk: well below etcd's request limit of 1.5 MiB.
-pub const CHUNK_BYTES_MAX: usize = 512 * 1024;
+/// The most bytes in a page: well below etcd's request limit of 1.5 MiB.
+pub const PAGE_BYTES_MAX: usize = 512 * 1024;
 
 /// Every committed position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Positions {
     by_split: BTreeMap<TableSplit, Position>,
-    chunks: Vec<Chunk>,
+    pages: Vec<Page>,
     /// Derived: the sum of each table's positions, as places in the streams.
     places: Arc<BTreeMap<TableId, u64>>,
 }
 
 /// A stored part of the positions.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Chunk {
+pub struct Page {
     /// Its key, relative to the cluster's prefix.
     pub key: String,
     /// JSON: an array of `[table, split, sequence, anchor]`; before anchors were kept, `[table, split, sequence]`.
@@ -33,35 +33,35 @@ pub struct Chunk {
 
 /// Why stored positions could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("position chunk \"{key}\" is not readable")]
-pub struct CorruptChunk {
+#[error("position page \"{key}\" is not readable")]
+pub struct CorruptPage {
     key: String,
     #[source]
     source: serde_json::Error,
 }
 
 impl Positions {
-    /// Reads stored chunks.
+    /// Reads stored pages.
     ///
     /// # Errors
-    /// If a chunk is not what [`Positions::advance`] wrote.
-    pub fn from_chunks(chunks: Vec<Chunk>) -> Result<Positions, CorruptChunk> {
+    /// If a page is not what [`Positions::advance`] wrote.
+    pub fn from_pages(pages: Vec<Page>) -> Result<Positions, CorruptPage> {
         let mut by_split = BTreeMap::new();
-        for chunk in &chunks {
-            let entries: Vec<Entry> = serde_json::from_slice(&chunk.content)
-                .map_err(|source| CorruptChunk { key: chunk.key.clone(), source })?;
+        for page in &pages {
+            let entries: Vec<Entry> = serde_json::from_slice(&page.content)
+                .map_err(|source| CorruptPage { key: page.key.clone(), source })?;
             by_split.extend(entries.into_iter().map(Entry::read));
         }
-        Ok(Positions::new(by_split, chunks))
+        Ok(Positions::new(by_split, pages))
     }
 
-    fn new(by_split: BTreeMap<TableSplit, Position>, chunks: Vec<Chunk>) -> Positions {
+    fn new(by_split: BTreeMap<TableSplit, Position>, pages: Vec<Page>) -> Positions {
         let mut places = BTreeMap::<TableId, u64>::new();
         for (split, position) in &by_split {
             let sum = places.entry(split.table).or_default();
             *sum = sum.saturating_add(position.next.in_stream());
         }
-        Positions { by_split, chunks, places: Arc::new(places) }
+        Positions { by_split, pages, places: Arc::new(places) }
     }
 
     /// The sum of each table's positions, as places in the streams: how far its job has read.
@@ -74,13 +74,13 @@ impl Positions {
         self.by_split.get(split).copied()
     }
 
-    /// The keys of all chunks.
-    pub fn chunk_keys(&self) -> Vec<String> {
-        self.chunks.iter().map(|chunk| chunk.key.clone()).collect()
+    /// The keys of all pages.
+    pub fn page_keys(&self) -> Vec<String> {
+        self.pages.iter().map(|page| page.key.clone()).collect()
     }
 
-    /// The positions after an epoch: `moved` replaced, splits that `keep` refuses forgotten. Chunks that have to be
-    /// written bear the term and the epoch in their keys; [`Positions::chunks_missing_in`] lists them.
+    /// The positions after an epoch: `moved` replaced, splits that `keep` refuses forgotten. Pages that have to be
+    /// written bear the term and the epoch in their keys; [`Positions::pages_missing_in`] lists them.
     ///
     /// # Panics
     /// If a position moves backwards: it would be committed without the state that belongs to it.
@@ -103,20 +103,20 @@ impl Positions {
         if by_split == self.by_split {
             return self.clone();
         }
-        let chunks = cut(&by_split)
+        let pages = cut(&by_split)
             .into_iter()
             .enumerate()
-            .map(|(number, content)| match self.chunks.iter().find(|chunk| chunk.content == content) {
+            .map(|(number, content)| match self.pages.iter().find(|page| page.content == content) {
                 Some(unchanged) => unchanged.clone(),
-                None => Chunk { key: format!("pos/{term}/{epoch}/{number}"), content },
+                None => Page { key: format!("pos/{term}/{epoch}/{number}"), content },
             })
             .collect();
-        Positions::new(by_split, chunks)
+        Positions::new(by_split, pages)
     }
 
-    /// The chunks that `other` does not have.
-    pub fn chunks_missing_in(&self, other: &Positions) -> Vec<Chunk> {
-        self.chunks.iter().filter(|chunk| !other.chunks.iter().any(|known| known.key == chunk.key)).cloned().collect()
+    /// The pages that `other` does not have.
+    pub fn pages_missing_in(&self, other: &Positions) -> Vec<Page> {
+        self.pages.iter().filter(|page| !other.pages.iter().any(|known| known.key == page.key)).cloned().collect()
     }
 }
 
@@ -141,23 +141,23 @@ impl Entry {
 }
 
 fn cut(by_split: &BTreeMap<TableSplit, Position>) -> Vec<Vec<u8>> {
-    let mut chunks: Vec<Vec<u8>> = Vec::new();
+    let mut pages: Vec<Vec<u8>> = Vec::new();
     let mut open: Vec<u8> = Vec::new();
     for (split, Position { next, anchor }) in by_split {
         let entry = Entry::Anchored(split.table.0, split.split.0.clone(), next.0, *anchor);
         let entry = serde_json::to_vec(&entry).expect("numbers and a string");
-        if !open.is_empty() && open.len() + entry.len() + 2 > CHUNK_BYTES_MAX {
+        if !open.is_empty() && open.len() + entry.len() + 2 > PAGE_BYTES_MAX {
             open.push(b']');
-            chunks.push(std::mem::take(&mut open));
+            pages.push(std::mem::take(&mut open));
         }
         open.push(if open.is_empty() { b'[' } else { b',' });
         open.extend_from_slice(&entry);
     }
     if !open.is_empty() {
         open.push(b']');
-        chunks.push(open);
+        pages.push(open);
     }
-    chunks
+    pages
 }
 
 #[cfg(test)]
@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn positions_that_were_stored_without_an_anchor_are_read() {
-        let chunk = Chunk { key: "k".to_owned(), content: br#"[[1,"s",5],[2,"s",6,[1,5,3,4,false]]]"#.to_vec() };
-        let positions = Positions::from_chunks(vec![chunk]).expect("both forms are read");
+        let page = Page { key: "k".to_owned(), content: br#"[[1,"s",5],[2,"s",6,[1,5,3,4,false]]]"#.to_vec() };
+        let positions = Positions::from_pages(vec![page]).expect("both forms are read");
         let get = |table| positions.get(&TableSplit { table: TableId(table), split: SplitId("s".to_owned()) });
         assert_eq!(get(1), Some(Position::from(Sequence(5))));
         let anchor = Anchor { created_ns: 1, sequence: 5, stored_ns: 3, newest_ns: 4, parted: false };
@@ -185,20 +185,20 @@ mod tests {
     }
 
     #[test]
-    fn chunks_are_bounded_and_read_back() {
+    fn pages_are_bounded_and_read_back() {
         let moved = (0..30_000).map(|number| (split(1, number), at(u64::from(number))));
         let positions = Positions::default().advance(TermId::default(), Epoch(1), moved, |_| true);
-        assert!(positions.chunks.len() > 1);
-        assert!(positions.chunks.iter().all(|chunk| chunk.content.len() <= CHUNK_BYTES_MAX));
-        assert_eq!(Positions::from_chunks(positions.chunks.clone()).expect("just written"), positions);
+        assert!(positions.pages.len() > 1);
+        assert!(positions.pages.iter().all(|page| page.content.len() <= PAGE_BYTES_MAX));
+        assert_eq!(Positions::from_pages(positions.pages.clone()).expect("just written"), positions);
     }
 
     #[test]
-    fn unchanged_chunks_keep_their_keys() {
+    fn unchanged_pages_keep_their_keys() {
         let moved = (0..30_000).map(|number| (split(1, number), at(1_000_000)));
         let before = Positions::default().advance(TermId::default(), Epoch(1), moved, |_| true);
         let after = before.advance(TermId::default(), Epoch(2), [(split(1, 29_999), at(2_000_000))], |_| true);
-        let missing = after.chunks_missing_in(&before);
+        let missing = after.pages_missing_in(&before);
         assert_eq!(missing.len(), 1);
         assert!(missing[0].key.starts_with("pos/0-0000000000000000/2/"));
     }

@@ -643,10 +643,10 @@ impl Coordinator {
             term: running.active.id,
             epoch,
             slots: slots.map(state).collect(),
-            positions: positions.chunk_keys(),
+            positions: positions.page_keys(),
         };
-        let chunks = positions.chunks_missing_in(&self.durable.positions);
-        self.actions.push(Action::Commit { expected: self.durable.revision, head: head.clone(), chunks });
+        let pages = positions.pages_missing_in(&self.durable.positions);
+        self.actions.push(Action::Commit { expected: self.durable.revision, head: head.clone(), pages });
         running.committing = Some(Box::new(Committing { epoch, head, positions, waiters }));
     }
 
@@ -661,8 +661,8 @@ impl Coordinator {
             return;
         };
         let done = running.committing.take().expect("just seen");
-        let stored = self.durable.positions.chunk_keys();
-        let kept = done.positions.chunk_keys();
+        let stored = self.durable.positions.page_keys();
+        let kept = done.positions.page_keys();
         let forgotten: Vec<String> = stored.into_iter().filter(|key| !kept.contains(key)).collect();
         self.durable = Durable { head: done.head, revision, positions: done.positions };
         self.attempts = 0;

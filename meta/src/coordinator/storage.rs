@@ -10,7 +10,7 @@ use weir_common::head::Head;
 use weir_common::ids::TableId;
 
 use super::event::{Durable, Event, Outcome};
-use super::positions::{Chunk, Positions};
+use super::positions::{Page, Positions};
 use crate::Error;
 use crate::keys::Keys;
 use crate::store::{self, Compare, MetaStore, Txn};
@@ -49,13 +49,13 @@ impl Storage {
             return Ok(Event::Loaded { leading, durable: Durable::default() });
         };
         let head: Head = serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key, source })?;
-        let mut chunks = Vec::new();
+        let mut pages = Vec::new();
         for name in &head.positions {
             let found = self.store.get(&self.keys.at(name)).await?;
-            let content = found.ok_or_else(|| Error::MissingChunk(name.clone()))?.value.to_vec();
-            chunks.push(Chunk { key: name.clone(), content });
+            let content = found.ok_or_else(|| Error::MissingPage(name.clone()))?.value.to_vec();
+            pages.push(Page { key: name.clone(), content });
         }
-        let positions = Positions::from_chunks(chunks)?;
+        let positions = Positions::from_pages(pages)?;
         Ok(Event::Loaded { leading, durable: Durable { head, revision: stored.mod_revision, positions } })
     }
 
@@ -90,10 +90,10 @@ impl Storage {
         self.outcome(txn).await
     }
 
-    /// Commits an epoch: the chunks that the head names first, then the head.
-    pub(crate) async fn commit(&self, expected: u64, head: &Head, chunks: &[Chunk]) -> Outcome {
-        for chunk in chunks {
-            let put = Txn::new().when(self.fence.clone()).put(self.keys.at(&chunk.key), chunk.content.clone());
+    /// Commits an epoch: the pages that the head names first, then the head.
+    pub(crate) async fn commit(&self, expected: u64, head: &Head, pages: &[Page]) -> Outcome {
+        for page in pages {
+            let put = Txn::new().when(self.fence.clone()).put(self.keys.at(&page.key), page.content.clone());
             match self.outcome(put).await {
                 Outcome::Applied(_) => {}
                 refused_or_unknown => return refused_or_unknown,
@@ -123,11 +123,11 @@ impl Storage {
         }
     }
 
-    /// Deletes chunks that no head names any more. What fails here is found again by the next reign.
-    pub(crate) async fn forget(&self, chunks: Vec<String>) {
-        let keys = chunks.iter().map(|chunk| self.keys.at(chunk)).collect();
+    /// Deletes pages that no head names any more. What fails here is found again by the next reign.
+    pub(crate) async fn forget(&self, pages: Vec<String>) {
+        let keys = pages.iter().map(|page| self.keys.at(page)).collect();
         if let Err(error) = self.delete(keys).await {
-            debug!(error = chain(&error), "cannot delete old position chunks");
+            debug!(error = chain(&error), "cannot delete old position pages");
         }
     }
 
@@ -203,7 +203,7 @@ impl Storage {
         }
     }
 
-    /// Deletes the position chunks that the head does not name: what crashes left behind.
+    /// Deletes the position pages that the head does not name: what crashes left behind.
     pub(crate) async fn forget_orphans(&self) -> Result<(), Error> {
         let named: Vec<String> = match self.store.get(&self.keys.head()).await? {
             Some(stored) => {

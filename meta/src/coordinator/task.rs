@@ -371,22 +371,22 @@ impl Task {
                 self.injected.clear();
                 self.claim(Claim { expected, head, failed });
             }
-            Action::Commit { expected, head, chunks } => {
+            Action::Commit { expected, head, pages } => {
                 let storage = Arc::clone(&self.storage);
                 let barrier = self.injected.get(&head.epoch).map_or_else(Span::none, |injected| injected.span.clone());
                 let span = info_span!(
                     target: trace::TARGET, parent: &barrier, "commit", term = %head.term, epoch = %head.epoch
                 );
                 let commit = async move {
-                    let outcome = storage.commit(expected, &head, &chunks).await;
+                    let outcome = storage.commit(expected, &head, &pages).await;
                     Input::Event(Event::Committed(head.term, head.epoch, outcome))
                 };
                 self.calls.spawn(commit.instrument(span));
             }
-            Action::Forget(chunks) => {
+            Action::Forget(pages) => {
                 let storage = Arc::clone(&self.storage);
                 self.calls.spawn(async move {
-                    storage.forget(chunks).await;
+                    storage.forget(pages).await;
                     Input::Event(Event::Tick)
                 });
             }

@@ -151,12 +151,12 @@ fn line(action: &Action) -> String {
             let failed = failed.iter().map(|table| format!(", {} failed", table.declared.name)).collect::<String>();
             format!("claim term {} over epoch {} and revision {expected}{failed}", head.term.term, head.epoch)
         }
-        Action::Commit { expected, head, chunks } => {
-            let chunks = chunks.iter().map(|chunk| String::from_utf8_lossy(&chunk.content).into_owned());
-            let positions = chunks.collect::<String>();
+        Action::Commit { expected, head, pages } => {
+            let pages = pages.iter().map(|page| String::from_utf8_lossy(&page.content).into_owned());
+            let positions = pages.collect::<String>();
             format!("commit epoch {} of {} slots over revision {expected}{positions}", head.epoch, head.slots.len())
         }
-        Action::Forget(chunks) => format!("forget {} chunks", chunks.len()),
+        Action::Forget(pages) => format!("forget {} page(s)", pages.len()),
         Action::StartTerm { node, term, placement, .. } => {
             let slots = placement.slots_of(node).map(|slot| format!(" {}={}", slot.id, slot.vnodes));
             let splits = placement.splits_of(node).map(|split| format!(" {}@{}", split.split, split.position.next));
@@ -294,7 +294,7 @@ fn a_node_that_joins_is_given_a_share_after_one_more_checkpoint() {
     script.reports("a", 2, 20);
     assert_eq!(
         script.committed(2),
-        ["announce 2 to a", "forget 1 chunks", "stop term 1 on a", "claim term 2 over epoch 2 and revision 3"]
+        ["announce 2 to a", "forget 1 page(s)", "stop term 1 on a", "claim term 2 over epoch 2 and revision 3"]
     );
     assert_eq!(script.claimed(), ["start term 2 on a: 0=0..128 1/S@20", "start term 2 on b: 1=128..256"]);
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, Sequence, TableSplit, VnodeRange};
 use weir_meta::coordinator::event::{Durable, Outcome};
-use weir_meta::coordinator::positions::{Chunk, Positions};
+use weir_meta::coordinator::positions::{Page, Positions};
 
 /// Where a row is stored, and which it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,13 +30,13 @@ pub(super) fn vnode_of(key: u64) -> u16 {
     u16::try_from(key * 97 % 256).expect("less than 256")
 }
 
-/// The metadata store: one leader key, one head, position chunks. Every call happens at once.
+/// The metadata store: one leader key, one head, position pages. Every call happens at once.
 #[derive(Default)]
 pub(super) struct MetaStore {
     revision: u64,
     leader: Option<u64>,
     head: Option<(Head, u64)>,
-    chunks: BTreeMap<String, Chunk>,
+    pages: BTreeMap<String, Page>,
 }
 
 impl MetaStore {
@@ -51,16 +51,16 @@ impl MetaStore {
         self.leader == Some(fence)
     }
 
-    pub(super) fn put_chunks(&mut self, fence: u64, chunks: &[Chunk]) {
+    pub(super) fn put_pages(&mut self, fence: u64, pages: &[Page]) {
         if self.leads(fence) {
             self.revision += 1;
-            self.chunks.extend(chunks.iter().map(|chunk| (chunk.key.clone(), chunk.clone())));
+            self.pages.extend(pages.iter().map(|page| (page.key.clone(), page.clone())));
         }
     }
 
-    pub(super) fn forget(&mut self, fence: u64, chunks: &[String]) {
+    pub(super) fn forget(&mut self, fence: u64, pages: &[String]) {
         if self.leads(fence) {
-            self.chunks.retain(|key, _| !chunks.contains(key));
+            self.pages.retain(|key, _| !pages.contains(key));
         }
     }
 
@@ -81,8 +81,8 @@ impl MetaStore {
 
     pub(super) fn load(&self) -> Durable {
         let Some((head, revision)) = self.head.clone() else { return Durable::default() };
-        let chunks = head.positions.iter().map(|key| self.chunks.get(key).expect("the head names chunks that exist"));
-        let positions = Positions::from_chunks(chunks.cloned().collect()).expect("chunks are readable");
+        let pages = head.positions.iter().map(|key| self.pages.get(key).expect("the head names pages that exist"));
+        let positions = Positions::from_pages(pages.cloned().collect()).expect("pages are readable");
         Durable { head, revision, positions }
     }
 }

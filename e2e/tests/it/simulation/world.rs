@@ -587,14 +587,14 @@ impl World {
                 }
                 Event::Claimed(head.term, outcome)
             }
-            Action::Commit { expected, head, chunks } => {
-                self.store.put_chunks(fence, chunks);
+            Action::Commit { expected, head, pages } => {
+                self.store.put_pages(fence, pages);
                 let outcome = self.put_head(fence, *expected, head, call.abandoned);
                 self.statistics.commits += u64::from(matches!(outcome, Outcome::Applied(_)));
                 Event::Committed(head.term, head.epoch, outcome)
             }
-            Action::Forget(chunks) => {
-                self.store.forget(fence, chunks);
+            Action::Forget(pages) => {
+                self.store.forget(fence, pages);
                 return;
             }
             other => unreachable!("{other:?} is no call to the store"),

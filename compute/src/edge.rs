@@ -1,4 +1,4 @@
-//! An outlet: what an actor writes, on its way to one slot, which may be on another node.
+//! An edge: what an actor writes, on its way to one slot, which may be on another node.
 //!
 //! Rows need a credit each, so that an actor that is ahead of the slot's seal stops reading; barriers need none, so that
 //! they are never kept waiting by rows that cannot move.
@@ -39,7 +39,7 @@ impl Drop for Credit {
 pub(crate) struct Closed;
 
 /// An actor's way to one slot.
-pub(crate) struct Outlet {
+pub(crate) struct Edge {
     /// The slot's vnodes.
     pub(crate) vnodes: VnodeRange,
     credits: Arc<Semaphore>,
@@ -60,17 +60,17 @@ pub(crate) enum Outgoing {
     Barrier(Epoch, Position),
 }
 
-impl Outlet {
+impl Edge {
     /// To a slot of this node.
-    pub(crate) fn local(handle: &slot::Handle) -> Outlet {
+    pub(crate) fn local(handle: &slot::Handle) -> Edge {
         let way = Way::Local(handle.inbox.clone());
-        Outlet { vnodes: handle.vnodes, credits: Arc::new(Semaphore::new(CREDITS)), way }
+        Edge { vnodes: handle.vnodes, credits: Arc::new(Semaphore::new(CREDITS)), way }
     }
 
     /// To a slot of another node. Whoever receives what is sent adds a permit to `credits` for each credit that comes
     /// back; to begin with there must be [`CREDITS`].
-    pub(crate) fn remote(vnodes: VnodeRange, way: mpsc::Sender<Outgoing>, credits: Arc<Semaphore>) -> Outlet {
-        Outlet { vnodes, credits, way: Way::Remote(way) }
+    pub(crate) fn remote(vnodes: VnodeRange, way: mpsc::Sender<Outgoing>, credits: Arc<Semaphore>) -> Edge {
+        Edge { vnodes, credits, way: Way::Remote(way) }
     }
 
     /// Whether it leads to a slot of this node.
