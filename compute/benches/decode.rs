@@ -10,8 +10,8 @@ use prost_reflect::prost_types::FileDescriptorSet;
 use weir_common::catalog::{Column, Encode, Origin};
 use weir_common::protobuf::MessageSchema;
 use weir_common::types::SqlType;
-use weir_compute::block;
-use weir_compute::decode::{Decoder, block_schema};
+use weir_compute::storage::block;
+use weir_compute::ingest::decode::{Decoder, block_schema};
 use weir_connector_nats::Message;
 
 const RECORDS: u32 = 4096;

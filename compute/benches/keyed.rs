@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use weir_common::ids::{TableId, VnodeRange};
 use weir_common::key::Keys;
-use weir_compute::row::Writer;
-use weir_compute::state::{SlotDb, Store, keys};
+use weir_compute::storage::row::Writer;
+use weir_compute::storage::state::{SlotDb, Store, keys};
 
 const TABLE: TableId = TableId(1);
 const BATCH: i64 = 4_096;
@@ -39,7 +39,7 @@ async fn measure(rows: i64, dir: &Path) {
     for first in (0..rows).step_by(BATCH as usize) {
         slot.write(entries(first..rows.min(first + BATCH))).await.expect("a write");
         if (first + BATCH) / EPOCH > first / EPOCH || first + BATCH >= rows {
-            let cut: weir_compute::state::Pending = slot.begin_checkpoint().await.expect("a checkpoint");
+            let cut: weir_compute::storage::state::Pending = slot.begin_checkpoint().await.expect("a checkpoint");
             if let Some(before) = pending.replace(cut) {
                 let id = before.wait().await.expect("durable");
                 slot.delete_checkpoint(id).await.expect("a deletion");

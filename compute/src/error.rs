@@ -2,7 +2,7 @@
 
 use weir_common::error::Kind;
 
-use crate::state;
+use crate::storage::state;
 
 /// A failure of the compute node.
 #[derive(Debug, thiserror::Error)]

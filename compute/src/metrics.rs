@@ -7,7 +7,7 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 use weir_common::condition::SplitState;
 use weir_proto::SplitProgress;
 
-use crate::splits::Observed;
+use crate::serve::splits::Observed;
 
 /// Instruments, each described once. Those of sources and scans bear the label `table`, those of state `slot`. Of splits, see
 /// [`observe_splits`].

@@ -1,13 +1,11 @@
-//! What meta tells a compute node, and the term it takes part in.
+//! The control loop of a compute node.
 //!
-//! * [`plan`]: what a node runs in a term;
-//! * [`state`]: the pure core: which messages count, what is reported when;
-//! * `term`: the slots and actors of a running term;
+//! In reading order:
+//!
 //! * `session`: the control stream to the leader;
-//! * [`task`]: the task that drives all of it.
+//! * [`task`]: the task that hears meta, asks the core of [`crate::control`], and performs its actions;
+//! * `term`: the slots and actors of a running term.
 
-pub mod plan;
-pub mod state;
 pub mod task;
 
 mod session;

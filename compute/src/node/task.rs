@@ -1,4 +1,4 @@
-//! The compute node's task: drives the pure core of [`super::state`], and owns the control stream and the running term.
+//! The compute node's task: drives the pure core of [`crate::control::state`], and owns the control stream and the running term.
 //!
 //! Losing the control stream ends the node's part in the term at once: whatever it would do could not be committed.
 
@@ -26,16 +26,18 @@ use weir_proto::compute_server::ComputeServer;
 use weir_proto::exchange_server::ExchangeServer;
 use weir_proto::{FromNode, Heartbeat, Hello, Leave, Surveyed, ToNode, from_node, to_node};
 
-use super::plan::{Mutation, Plan};
+use crate::control::plan::{Mutation, Plan};
 use super::session::{self, Session};
-use super::state::{Action, Event, Node};
+use crate::control::state::{Action, Event, Node};
 use super::term::{self, Databases, Environment, Term};
-use crate::exchange::{self, Exchange};
+use crate::dataflow::exchange::{self, Exchange};
 use crate::metrics::{self, Metrics};
-use crate::scan::{Scans, Serving};
-use crate::splits::Observed;
-use crate::state::{Store, Survey};
-use crate::{Error, state, wire};
+use crate::serve::scan::{Scans, Serving};
+use crate::serve::splits::Observed;
+use crate::storage::state::{Store, Survey};
+use crate::control::wire;
+use crate::error::Error;
+use crate::storage::state;
 
 /// Events waiting for the node. Reports of slots and wishes of readers: few, but many slots may report together.
 const INPUTS_MAX: usize = 1024;

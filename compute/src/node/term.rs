@@ -13,17 +13,18 @@ use weir_common::task::Group;
 use weir_common::telemetry::trace;
 use weir_common::view::Compile;
 
-use super::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SplitPlan};
-use super::state::Event;
+use crate::control::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SplitPlan};
+use crate::control::state::Event;
 use super::task::Inputs;
-use crate::actor::Attachment;
-use crate::edge::Edge;
-use crate::exchange::Peers;
+use crate::dataflow::actor::Attachment;
+use crate::dataflow::edge::Edge;
+use crate::dataflow::exchange::Peers;
 use crate::metrics::Metrics;
-use crate::scan::Serving;
-use crate::seal::Change;
-use crate::state::{self, CloneSource, SlotDb, Store};
-use crate::{actor, slot};
+use crate::serve::scan::Serving;
+use crate::storage::seal::Change;
+use crate::storage::state::{self, CloneSource, SlotDb, Store};
+use crate::dataflow::actor;
+use crate::storage::slot;
 
 /// What every term of the node shares.
 #[derive(Clone)]
@@ -45,7 +46,7 @@ pub(crate) type Databases = Vec<(SlotPlan, SlotDb)>;
 pub(crate) async fn open(store: &Store, plan: &Plan) -> Result<Databases, state::Error> {
     let tables: HashSet<TableId> = plan.tables.iter().flat_map(|table| table.ids()).collect();
     let open_slot = async |slot: &SlotPlan| {
-        let source = |source: &super::plan::SourcePlan| CloneSource {
+        let source = |source: &crate::control::plan::SourcePlan| CloneSource {
             path: source.path.clone(),
             checkpoint: source.checkpoint,
             vnodes: source.vnodes,

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use weir_common::error::Kind;
 use weir_common::head::SlotState;
 use weir_common::ids::{Sequence, SlotId, SplitId, TableId, VNODES, VnodeRange};
-use weir_compute::state::keys::BlockKey;
-use weir_compute::state::{CloneSource, Error, SlotDb, Snapshot, Store, Survey, Tuning};
+use weir_compute::storage::state::keys::BlockKey;
+use weir_compute::storage::state::{CloneSource, Error, SlotDb, Snapshot, Store, Survey, Tuning};
 
 const PREFIX: &str = "state/test";
 

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use bytes::Bytes;
 
-use crate::block;
+use crate::storage::block;
 
 /// A block below this size stays open. Half of it is written again at each barrier of a slow source, so it bounds what
 /// thousands of slow sources write; blocks of this size are read a few hundred times faster than single rows.
@@ -59,7 +59,7 @@ mod tests {
     use weir_connector_nats::Message;
 
     use super::*;
-    use crate::decode::{Decoder, block_schema};
+    use crate::ingest::decode::{Decoder, block_schema};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]

@@ -15,11 +15,11 @@ use weir_connector_nats::{Batch, Control, Message, Options, Reader, ReaderConfig
 
 use super::output::{Output, Stopped};
 use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, NotUnderstood, Shared};
-use crate::dead_letters::DeadLetters;
-use crate::decode::{BadRecord, Decoder};
+use crate::ingest::dead_letters::DeadLetters;
+use crate::ingest::decode::{BadRecord, Decoder};
 use crate::metrics;
-use crate::node::state::Event;
-use crate::splits::ReadSplit;
+use crate::control::state::Event;
+use crate::serve::splits::ReadSplit;
 
 /// A reading of a split.
 pub(super) struct Reading {

@@ -12,7 +12,7 @@ use weir_connector_nats::{Control, Progress};
 use weir_proto::{SplitProgress, Trouble};
 
 use crate::metrics;
-use crate::scan::Serving;
+use crate::serve::scan::Serving;
 
 /// How long the server may take to answer before it counts as silent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);

@@ -41,12 +41,12 @@ pub(crate) use output::Attachment;
 use output::Output;
 use reading::{Reading, Said};
 
-use crate::decode::BadRecord;
+use crate::ingest::decode::BadRecord;
 use crate::metrics::Metrics;
-use crate::node::state::Event;
+use crate::control::state::Event;
 use crate::node::task::Inputs;
-use crate::readings::{History, Moved, Place, ReadingId, Readings};
-use crate::splits::ReadSplit;
+use crate::dataflow::readings::{History, Moved, Place, ReadingId, Readings};
+use crate::serve::splits::ReadSplit;
 
 /// A block is closed at this many rows or bytes, whichever comes first.
 pub(crate) const BLOCK_ROWS_MAX: usize = 8192;

@@ -10,11 +10,11 @@ use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit, VnodeRange
 use weir_common::position::Position;
 use weir_common::view::{self, Compile};
 
-use crate::edge::{Closed, Edge};
-use crate::query::Query;
-use crate::shuffle::Shuffle;
-use crate::state::keys::BlockKey;
-use crate::tail::Tail;
+use crate::dataflow::edge::{Closed, Edge};
+use crate::dataflow::query::Query;
+use crate::dataflow::shuffle::Shuffle;
+use crate::storage::state::keys::BlockKey;
+use crate::storage::tail::Tail;
 
 /// A relation that an actor is to store.
 pub(crate) struct Attachment {
@@ -131,7 +131,7 @@ impl Output {
         Ok(())
     }
 
-    /// Sends an entry that [`crate::dead_letters`] made, to a slot of this node.
+    /// Sends an entry that [`crate::ingest::dead_letters`] made, to a slot of this node.
     pub(super) async fn write_beside(
         &self,
         entry: impl FnOnce(u16) -> Option<(Bytes, Bytes)>,

@@ -8,9 +8,9 @@ use arrow::datatypes::Schema;
 use proptest::prelude::*;
 
 use super::*;
-use crate::row;
-use crate::seal::{Change, Sealer};
-use crate::slot::is_newer;
+use crate::storage::row;
+use crate::storage::seal::{Change, Sealer};
+use crate::storage::slot::is_newer;
 
 /// Of the messages each has one of so many keys.
 const KEYS: u64 = 3;

@@ -10,8 +10,8 @@ use bytes::{Buf, Bytes};
 use weir_common::catalog::{NewTable, Table};
 use weir_common::ids::{TableId, VNODES, VnodeRange};
 
-use crate::row::Writer;
-use crate::state::keys;
+use crate::storage::row::Writer;
+use crate::storage::state::keys;
 use weir_common::key::Keys;
 
 const LENGTHS: usize = 2 * size_of::<u32>();
@@ -184,7 +184,7 @@ mod tests {
     use weir_common::types::SqlType;
 
     use super::*;
-    use crate::row::{Reader, Stored};
+    use crate::storage::row::{Reader, Stored};
 
     fn table() -> Table {
         let column = |name: &str, ty| Column { name: name.to_owned(), ty, origin: Origin::Payload };

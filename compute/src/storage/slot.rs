@@ -1,5 +1,5 @@
 //! A slot: one of the node's parallel places. Its task applies the writes of its actors to its database, seals epochs
-//! when [`crate::seal`] says so, and keeps a snapshot of every sealed epoch that may still be read.
+//! when [`crate::storage::seal`] says so, and keeps a snapshot of every sealed epoch that may still be read.
 //!
 //! Actors, of which some run on other nodes, reach it through one bounded channel. An actor holds a credit for each write
 //! that is not applied yet, so an actor that is ahead of the seal runs out of credits and stops reading, while the others,
@@ -23,14 +23,14 @@ use weir_common::rpc;
 use weir_common::task::{Group, OnFailure};
 use weir_common::telemetry::trace;
 
-use crate::edge::Credit;
+use crate::dataflow::edge::Credit;
 use crate::metrics::Metrics;
-use crate::node::state::{Event, SlotEpoch};
+use crate::control::state::{Event, SlotEpoch};
 use crate::node::task::Inputs;
-use crate::row;
-use crate::seal::{Change, Seal, Sealer};
-use crate::shuffle::Entries;
-use crate::state::{SlotDb, Snapshot};
+use crate::storage::row;
+use crate::storage::seal::{Change, Seal, Sealer};
+use crate::dataflow::shuffle::Entries;
+use crate::storage::state::{SlotDb, Snapshot};
 
 /// Messages of its actors waiting for the slot. Each actor has at most its credits and its barriers in it.
 const INBOX_MAX: usize = 64;
@@ -132,7 +132,7 @@ impl Slot {
         db: SlotDb,
         actors: Vec<TableSplit>,
         (node, group, metrics): (Inputs, &Group, Metrics),
-    ) -> Result<Handle, crate::state::Error> {
+    ) -> Result<Handle, crate::storage::state::Error> {
         let (sender, inbox) = mpsc::channel(INBOX_MAX);
         let (control_sender, control) = mpsc::channel(CONTROL_MAX);
         let committed = Arc::new(BTreeMap::from([(epoch, db.snapshot()?)]));
@@ -171,7 +171,7 @@ impl Slot {
         Ok(())
     }
 
-    async fn serve(&mut self) -> Result<(), crate::state::Error> {
+    async fn serve(&mut self) -> Result<(), crate::storage::state::Error> {
         let db = self.db.clone();
         let closed = db.closed();
         tokio::pin!(closed);
@@ -193,7 +193,7 @@ impl Slot {
         }
     }
 
-    async fn take(&mut self, message: Message) -> Result<(), crate::state::Error> {
+    async fn take(&mut self, message: Message) -> Result<(), crate::storage::state::Error> {
         match message {
             Message::Write { actor, entries, credit } => {
                 if let Some(write) = self.sealer.write(&actor, Write { entries, by: Writer::Actor(credit) }) {
@@ -222,7 +222,7 @@ impl Slot {
     }
 
     /// Writes the rows that are no older than what is there. The outer error is the database's.
-    async fn merge(&mut self, mut entries: Entries) -> Result<Result<Epoch, rpc::Error>, crate::state::Error> {
+    async fn merge(&mut self, mut entries: Entries) -> Result<Result<Epoch, rpc::Error>, crate::storage::state::Error> {
         let stored = self.db.get(entries.iter().map(|(key, _)| key.clone()).collect()).await?;
         let newer = entries.iter().zip(&stored).map(|((_, new), old)| is_newer(new, old.as_deref()));
         let newer = match newer.collect::<Result<Vec<bool>, _>>() {
@@ -257,7 +257,7 @@ impl Slot {
         }
     }
 
-    async fn apply(&mut self, write: Write) -> Result<(), crate::state::Error> {
+    async fn apply(&mut self, write: Write) -> Result<(), crate::storage::state::Error> {
         if matches!(&write.by, Writer::Replay(table, _) if self.dropped.contains(table)) {
             return Ok(());
         }
@@ -270,7 +270,7 @@ impl Slot {
         Ok(())
     }
 
-    async fn seal(&mut self) -> Result<(), crate::state::Error> {
+    async fn seal(&mut self) -> Result<(), crate::storage::state::Error> {
         while let Some(seal) = self.sealer.seal() {
             let started = Instant::now();
             let snapshot = self.db.snapshot()?;
@@ -291,7 +291,7 @@ impl Slot {
 
     /// Cuts a checkpoint, or takes the newest one if nothing was written since, and reports it once it is durable.
     /// Nothing is written before this returns.
-    async fn checkpoint(&mut self, seal: Seal, span: Span) -> Result<(), crate::state::Error> {
+    async fn checkpoint(&mut self, seal: Seal, span: Span) -> Result<(), crate::storage::state::Error> {
         let (node, term, slot) = (self.node.clone(), self.term, self.id);
         let durable = info_span!(target: trace::TARGET, parent: &span, "durable");
         let report = move |checkpoint: Uuid| async move {

@@ -10,7 +10,8 @@ use arrow::error::ArrowError;
 use weir_common::catalog::{Column, Table, schema};
 use weir_common::error::Kind;
 
-use crate::{block, decode, row};
+use crate::ingest::decode;
+use crate::storage::{block, row};
 
 /// What cannot be read of what is stored.
 #[derive(Debug, thiserror::Error)]

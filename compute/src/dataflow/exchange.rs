@@ -30,12 +30,15 @@ use weir_proto::{
     exchange_server,
 };
 
-use crate::edge::{CREDITS, Credit, Edge, Outgoing};
-use crate::node::plan::Route;
-use crate::node::state::Event;
+use crate::dataflow::edge::{CREDITS, Credit, Edge, Outgoing};
+use crate::control::plan::Route;
+use crate::control::state::Event;
 use crate::node::task::Inputs;
-use crate::scan::{Serving, of_term};
-use crate::{replay, shuffle, slot, wire};
+use crate::serve::scan::{Serving, of_term};
+use crate::control::wire;
+use crate::dataflow::shuffle;
+use crate::serve::replay;
+use crate::storage::slot;
 
 /// Messages waiting for a stream: rows as far as there are credits, and the barriers in flight, of which there are at
 /// most 4. So whoever holds a credit does not wait here.

@@ -25,15 +25,15 @@ use weir_proto::{
     SplitsResponse, compute_server,
 };
 
-use crate::layout::{self, Layout, Wanted};
+use crate::storage::layout::{self, Layout, Wanted};
 use crate::metrics::{self, Metrics};
-use crate::node::plan::Route;
-use crate::prune::Pruning;
-use crate::replay::Replay;
-use crate::source::SourceRead;
-use crate::splits::{self, ReadSplit};
-use crate::state::{Entries, Part, Snapshot, Store, Values, keys};
-use crate::{block, row, slot, state};
+use crate::control::plan::Route;
+use crate::serve::prune::Pruning;
+use crate::serve::replay::Replay;
+use crate::serve::source::SourceRead;
+use crate::serve::splits::{self, ReadSplit};
+use crate::storage::state::{Entries, Part, Snapshot, Store, Values, keys};
+use crate::storage::{block, row, slot, state};
 
 /// Batches that wait for the network besides the one being sent. A stalled scan holds no more than
 /// these.

@@ -310,7 +310,7 @@ mod tests {
     use weir_connector_nats::Message;
 
     use super::*;
-    use crate::decode::{Decoder, block_schema};
+    use crate::ingest::decode::{Decoder, block_schema};
 
     fn columns() -> Vec<Column> {
         [

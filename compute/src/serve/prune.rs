@@ -7,8 +7,8 @@ use std::sync::Arc;
 use weir_common::catalog::{Column, Table};
 use weir_proto::{ScanRequest, ValueBox, ValueRange};
 
-use crate::block::{self, Values};
-use crate::layout;
+use crate::storage::block::{self, Values};
+use crate::storage::layout;
 
 /// The conditions of a scan on the blocks it reads.
 pub(crate) struct Pruning {

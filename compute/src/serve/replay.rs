@@ -26,17 +26,17 @@ use weir_common::view;
 use weir_proto::exchange_client::ExchangeClient;
 use weir_proto::{MergeRequest, ReplayResponse};
 
-use crate::actor::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX};
-use crate::dead_letters::{self, Letters};
-use crate::decode::{Decoder, block_schema};
-use crate::exchange::Peers;
-use crate::node::plan::Route;
-use crate::query::Query;
-use crate::scan::Serving;
-use crate::shuffle::{self, Entries, Shuffle};
-use crate::state::Snapshot;
-use crate::state::keys::BlockKey;
-use crate::{block, slot};
+use crate::dataflow::actor::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX};
+use crate::ingest::dead_letters::{self, Letters};
+use crate::ingest::decode::{Decoder, block_schema};
+use crate::dataflow::exchange::Peers;
+use crate::control::plan::Route;
+use crate::dataflow::query::Query;
+use crate::serve::scan::Serving;
+use crate::dataflow::shuffle::{self, Entries, Shuffle};
+use crate::storage::state::Snapshot;
+use crate::storage::state::keys::BlockKey;
+use crate::storage::{block, slot};
 
 /// So many rows go to the owners of their keys at a time. A slot looks each up while its actors wait.
 const MERGED_ROWS_MAX: usize = 512;

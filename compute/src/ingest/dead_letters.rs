@@ -19,9 +19,9 @@ use weir_connector_nats::Message;
 use weir_connector_nats::options::stream_of;
 use weir_connector_nats::reader::HeaderMap;
 
-use crate::decode::{BadRecord, HeadersColumn, block_schema};
-use crate::state::keys::BlockKey;
-use crate::tail::Tail;
+use crate::ingest::decode::{BadRecord, HeadersColumn, block_schema};
+use crate::storage::state::keys::BlockKey;
+use crate::storage::tail::Tail;
 
 /// Dead letters of one split on their way to a batch.
 pub(crate) struct Letters {

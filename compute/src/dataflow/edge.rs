@@ -10,8 +10,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use weir_common::ids::{Epoch, TableSplit, VnodeRange};
 use weir_common::position::Position;
 
-use crate::shuffle::Entries;
-use crate::slot;
+use crate::dataflow::shuffle::Entries;
+use crate::storage::slot;
 
 /// Writes of an actor to one slot that are not applied yet: enough to read on while a seal is under way, few enough to
 /// bound memory by about as many mebibytes.
@@ -54,7 +54,7 @@ enum Way {
 /// What leaves for a slot of another node.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
-    /// Framed entries, [`crate::shuffle`].
+    /// Framed entries, [`crate::dataflow::shuffle`].
     Rows(Bytes),
     /// A barrier and the actor's position.
     Barrier(Epoch, Position),
@@ -86,7 +86,7 @@ impl Edge {
     /// Sends framed entries. Waits for a credit while the actor is far ahead of the seal.
     pub(crate) async fn write(&self, actor: &TableSplit, part: Bytes) -> Result<(), Closed> {
         match &self.way {
-            Way::Local(_) => self.write_local(actor, || crate::shuffle::entries(part)).await,
+            Way::Local(_) => self.write_local(actor, || crate::dataflow::shuffle::entries(part)).await,
             Way::Remote(way) => {
                 // Comes back over the stream.
                 self.credits.acquire().await.map_err(|_| Closed)?.forget();
