@@ -10,8 +10,8 @@ use prost_reflect::prost_types::FileDescriptorSet;
 use weir_common::catalog::{Column, Encode, Origin};
 use weir_common::protobuf::MessageSchema;
 use weir_common::types::SqlType;
+use weir_compute::ingest::decode::Decoder;
 use weir_compute::storage::block;
-use weir_compute::ingest::decode::{Decoder, block_schema};
 use weir_connector_nats::Message;
 
 const RECORDS: u32 = 4096;
@@ -69,7 +69,7 @@ fn main() {
     decode_protobuf(&columns);
     let batch = decode(&messages);
     report("encode", || black_box(block::encode(&batch, 0)).len());
-    let (encoded, schema) = (block::encode(&batch, 0), block_schema(&columns));
+    let (encoded, schema) = (block::encode(&batch, 0), block::schema(&columns));
     println!("{} bytes a row in the block", encoded.len() / messages.len());
     report("read back", || black_box(block::decode(&encoded, &schema, None).expect("a block")).num_rows());
     report("read back one column", || {

@@ -1,13 +1,11 @@
 //! The compute node's metrics.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 use weir_common::condition::SplitState;
 use weir_proto::SplitProgress;
-
-use crate::serve::splits::Observed;
 
 /// Instruments, each described once. Those of sources and scans bear the label `table`, those of state `slot`. Of splits, see
 /// [`observe_splits`].
@@ -58,6 +56,23 @@ impl Metrics {
             ancestors: gauge("weir_state_ancestors", "other databases whose files a slot still reads"),
             state_bytes: gauge("weir_state_bytes", "bytes of all files that a slot reads"),
             scanned_rows: counter("weir_scan_rows", "rows sent to frontends"),
+        }
+    }
+}
+
+/// How far the splits of this node were when they were last asked, each with the labels of its metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Observed(Mutex<Vec<([KeyValue; 2], SplitProgress)>>);
+
+impl Observed {
+    /// Replaces all of them.
+    pub(crate) fn set(&self, splits: Vec<([KeyValue; 2], SplitProgress)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = splits;
+    }
+
+    fn each(&self, mut told: impl FnMut(&[KeyValue], &SplitProgress)) {
+        for (labels, split) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            told(labels, split);
         }
     }
 }

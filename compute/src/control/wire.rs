@@ -13,8 +13,8 @@ use weir_common::rpc;
 use weir_proto as proto;
 use weir_proto::from_node;
 
-use crate::control::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SourcePlan, SplitPlan};
-use crate::control::state::Message;
+use super::event::Message;
+use super::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SourcePlan, SplitPlan};
 
 fn malformed(what: impl std::fmt::Display) -> rpc::Error {
     rpc::Error::new(Kind::Internal, format!("malformed message of meta: {what}"))

@@ -17,6 +17,7 @@
 
 mod output;
 mod reading;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -26,36 +27,27 @@ use std::time::Duration;
 
 use futures::future::select_all;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use weir_common::catalog::Table;
+use tracing::info;
 use weir_common::error::chain;
-use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TermId};
+use weir_common::ids::{Epoch, Sequence, TableId};
 use weir_common::position::{Anchor, Position};
 use weir_common::task::{Group, OnFailure};
-use weir_common::view::Compile;
 use weir_connector_nats::Options;
 
 pub(crate) use output::Attachment;
 use output::Output;
 use reading::{Reading, Said};
+use shared::{BadRecordLog, Shared};
+pub(crate) use shared::{Config, NotUnderstood};
 
-use crate::ingest::decode::BadRecord;
-use crate::metrics::Metrics;
-use crate::control::state::Event;
-use crate::node::task::Inputs;
-use crate::dataflow::readings::{History, Moved, Place, ReadingId, Readings};
-use crate::serve::splits::ReadSplit;
+use super::readings::{History, Moved, Place, ReadingId, Readings};
+use crate::control::event::Event;
+use crate::ingest::progress::ReadSplit;
 
-/// A block is closed at this many rows or bytes, whichever comes first.
-pub(crate) const BLOCK_ROWS_MAX: usize = 8192;
-/// See [`BLOCK_ROWS_MAX`].
-pub(crate) const BLOCK_BYTES_MAX: usize = 1 << 20;
 /// Barriers and commits waiting for the actor: at most 4 barriers are in flight, each with its commit.
 const INBOX_MAX: usize = 16;
-/// At most one bad record in this time is logged.
-const BAD_RECORD_LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// How often the server is asked whether anything is left for a reading that is behind.
 const ASK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -69,29 +61,6 @@ pub(crate) enum Message {
     Committed(Epoch),
     /// A view over the source is to be fed from here on.
     Attach(Box<Attachment>),
-}
-
-/// What an actor is made of.
-pub(crate) struct Config {
-    pub(crate) term: TermId,
-    /// The table or source that is read.
-    pub(crate) relation: Arc<Table>,
-    pub(crate) split: SplitId,
-    /// The committed epoch before the first that the actor writes.
-    pub(crate) epoch: Epoch,
-    pub(crate) cluster: String,
-    pub(crate) node: Inputs,
-    pub(crate) metrics: Metrics,
-    pub(crate) compiler: Arc<dyn Compile>,
-}
-
-/// What all readings of an actor need.
-struct Shared {
-    config: Config,
-    options: Arc<Options>,
-    /// The readers belong to it.
-    group: Group,
-    bad_records: BadRecordLog,
 }
 
 /// An actor's task.
@@ -121,20 +90,6 @@ struct Answer {
     handed: Sequence,
     front: Sequence,
     is_through: bool,
-}
-
-/// What is stored of a relation is not understood, although it was when the relation was created.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NotUnderstood {
-    /// The options of WITH.
-    #[error(transparent)]
-    Options(#[from] weir_connector_nats::OptionError),
-    /// The schema of its messages.
-    #[error("the stored schema of the messages cannot be used")]
-    Schema(#[from] weir_common::protobuf::Error),
-    /// A view has no splits.
-    #[error("\"{0}\" reads no stream")]
-    NoStream(String),
 }
 
 /// A running actor.
@@ -180,17 +135,6 @@ pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> 
     };
     group.spawn("actor", OnFailure::Log, actor.run(outputs, group.token().clone()));
     Ok(Handle { inbox: sender, feeds, observed: observer })
-}
-
-impl Shared {
-    /// Tells the node.
-    async fn tell(&self, event: Event) {
-        self.config.node.send(event).await;
-    }
-
-    fn log_bad_record(&mut self, sequence: Sequence, bad: &BadRecord, what: &str) {
-        self.bad_records.log(&self.config.relation, sequence, bad, what);
-    }
 }
 
 /// What happens to an actor.
@@ -438,24 +382,4 @@ async fn said(front: &mut Reading, behind: &mut BTreeMap<ReadingId, Reading>, tu
     let first = *turn % all.len();
     all.rotate_left(first);
     select_all(all).await.0
-}
-
-/// Logs bad records at a bounded rate.
-#[derive(Default)]
-struct BadRecordLog {
-    next: Option<Instant>,
-    unmentioned: u64,
-}
-
-impl BadRecordLog {
-    fn log(&mut self, table: &Table, sequence: Sequence, bad: &BadRecord, what: &str) {
-        let now = Instant::now();
-        if self.next.is_some_and(|next| now < next) {
-            self.unmentioned += 1;
-            return;
-        }
-        let others = std::mem::take(&mut self.unmentioned);
-        warn!(table = table.declared.name, %sequence, error = %bad, others_since_last = others, "{what}");
-        self.next = Some(now + BAD_RECORD_LOG_INTERVAL);
-    }
 }

@@ -6,33 +6,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use weir_common::ids::{Epoch, TableSplit, VnodeRange};
 use weir_common::position::Position;
 
-use crate::dataflow::shuffle::Entries;
-use crate::storage::slot;
+use crate::storage::entries::{self, Entries};
+use crate::storage::slot::{self, Credit};
 
 /// Writes of an actor to one slot that are not applied yet: enough to read on while a seal is under way, few enough to
 /// bound memory by about as many mebibytes.
 pub(crate) const CREDITS: usize = 16;
-
-/// Held for each write until it is applied; dropping it gives it back.
-pub(crate) enum Credit {
-    /// To an actor of this node.
-    Local(#[expect(dead_code, reason = "held to be dropped")] OwnedSemaphorePermit),
-    /// To an actor of another node, by way of the stream that this leads to.
-    Remote(mpsc::UnboundedSender<()>),
-}
-
-impl Drop for Credit {
-    fn drop(&mut self) {
-        if let Credit::Remote(stream) = self {
-            // If the stream is gone, so is the term.
-            let _ = stream.send(());
-        }
-    }
-}
 
 /// The slot takes nothing any more: its term has ended, or is about to.
 #[derive(Debug)]
@@ -54,7 +37,7 @@ enum Way {
 /// What leaves for a slot of another node.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
-    /// Framed entries, [`crate::dataflow::shuffle`].
+    /// Framed entries.
     Rows(Bytes),
     /// A barrier and the actor's position.
     Barrier(Epoch, Position),
@@ -86,7 +69,7 @@ impl Edge {
     /// Sends framed entries. Waits for a credit while the actor is far ahead of the seal.
     pub(crate) async fn write(&self, actor: &TableSplit, part: Bytes) -> Result<(), Closed> {
         match &self.way {
-            Way::Local(_) => self.write_local(actor, || crate::dataflow::shuffle::entries(part)).await,
+            Way::Local(_) => self.write_local(actor, || entries::unframe(part)).await,
             Way::Remote(way) => {
                 // Comes back over the stream.
                 self.credits.acquire().await.map_err(|_| Closed)?.forget();

@@ -30,15 +30,13 @@ use weir_proto::{
     exchange_server,
 };
 
-use crate::dataflow::edge::{CREDITS, Credit, Edge, Outgoing};
+use super::edge::{CREDITS, Edge, Outgoing};
+use crate::control::event::{Event, Inputs};
 use crate::control::plan::Route;
-use crate::control::state::Event;
-use crate::node::task::Inputs;
-use crate::serve::scan::{Serving, of_term};
 use crate::control::wire;
-use crate::dataflow::shuffle;
-use crate::serve::replay;
-use crate::storage::slot;
+use crate::storage::entries;
+use crate::storage::slot::{self, Credit};
+use crate::storage::slots::{Slots, not_running};
 
 /// Messages waiting for a stream: rows as far as there are credits, and the barriers in flight, of which there are at
 /// most 4. So whoever holds a credit does not wait here.
@@ -152,12 +150,12 @@ async fn send(
 
 /// The receiving side: the gRPC service.
 pub(crate) struct Exchange {
-    serving: watch::Receiver<Option<Arc<Serving>>>,
+    slots: watch::Receiver<Option<Arc<Slots>>>,
 }
 
 impl Exchange {
-    pub(crate) fn new(serving: watch::Receiver<Option<Arc<Serving>>>) -> Exchange {
-        Exchange { serving }
+    pub(crate) fn new(slots: watch::Receiver<Option<Arc<Slots>>>) -> Exchange {
+        Exchange { slots }
     }
 }
 
@@ -166,16 +164,16 @@ impl exchange_server::Exchange for Exchange {
     type WriteStream = Pin<Box<dyn Stream<Item = Result<ExchangeCredit, Status>> + Send>>;
 
     async fn write(&self, request: Request<Streaming<ExchangeMessage>>) -> Result<Response<Self::WriteStream>, Status> {
-        let credits = accept(self.serving.clone(), request.into_inner()).await?;
+        let credits = accept(self.slots.clone(), request.into_inner()).await?;
         Ok(Response::new(Box::pin(credits)))
     }
 
     async fn merge(&self, request: Request<MergeRequest>) -> Result<Response<MergeResponse>, Status> {
         let MergeRequest { term, slot, table, entries } = request.into_inner();
-        let serving = of_term(self.serving.borrow().clone(), term)?;
-        let entries = shuffle::entries(entries)
+        let slots = Slots::of_term(self.slots.borrow().clone(), term.map(TermId::from).unwrap_or_default())?;
+        let entries = entries::unframe(entries)
             .ok_or_else(|| rpc::Error::new(Kind::Internal, "rows of a replay are not framed"))?;
-        let epoch = replay::merge(serving.slot(SlotId(slot))?, TableId(table), entries).await?;
+        let epoch = slots.get(SlotId(slot))?.merge(TableId(table), entries).await?;
         Ok(Response::new(MergeResponse { epoch: epoch.0 }))
     }
 }
@@ -186,7 +184,7 @@ impl exchange_server::Exchange for Exchange {
 /// # Errors
 /// If it does not, and will not any more; or if the stream does not begin as it must.
 async fn accept(
-    mut serving: watch::Receiver<Option<Arc<Serving>>>,
+    mut slots: watch::Receiver<Option<Arc<Slots>>>,
     mut incoming: Streaming<ExchangeMessage>,
 ) -> Result<impl Stream<Item = Result<ExchangeCredit, Status>> + Send + use<>, rpc::Error> {
     let Some(Message::Open(open)) = incoming.message().await?.and_then(|first| first.message) else {
@@ -194,11 +192,11 @@ async fn accept(
     };
     let term = wire::term(open.term)?;
     let actor = TableSplit { table: TableId(open.table), split: SplitId(open.split) };
-    let gone = || rpc::Error::new(Kind::Fenced, format!("term {term} does not run on this node"));
-    let reached = |serving: &Option<Arc<Serving>>| serving.as_ref().is_some_and(|serving| serving.term >= term);
-    let serving = serving.wait_for(reached).await.map_err(|_| gone())?.clone();
-    let slot = serving.filter(|serving| serving.term == term);
-    let slot = slot.and_then(|serving| serving.slots.get(&SlotId(open.slot)).cloned()).ok_or_else(gone)?;
+    let gone = || not_running(term);
+    let reached = |slots: &Option<Arc<Slots>>| slots.as_ref().is_some_and(|slots| slots.term >= term);
+    let slots = slots.wait_for(reached).await.map_err(|_| gone())?.clone();
+    let slots = slots.filter(|slots| slots.term == term);
+    let slot = slots.and_then(|slots| slots.handles.get(&SlotId(open.slot)).cloned()).ok_or_else(gone)?;
     // Not bounded by itself: it holds at most as many as there are credits.
     let (returned, credits) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -222,7 +220,7 @@ async fn take(
         let message = match message.message {
             Some(Message::Rows(ExchangeRows { entries })) => slot::Message::Write {
                 actor: actor.clone(),
-                entries: shuffle::entries(entries).ok_or_else(|| malformed("rows are not framed"))?,
+                entries: entries::unframe(entries).ok_or_else(|| malformed("rows are not framed"))?,
                 credit: Credit::Remote(returned.clone()),
             },
             Some(Message::Barrier(ExchangeBarrier { epoch, sequence, anchor })) => {

@@ -1,23 +1,18 @@
 //! The shuffle: rows of a keyed table, each to the slot that owns its key's vnode, as entries of that slot's database.
 //!
-//! Entries travel framed: the key's length and the value's, u32 each in little-endian, then key and value. A slot
-//! slices its entries out of the message without copying. Entries are in the order of their keys. Of several rows of a
-//! batch with one key only the last is sent, since it replaces the others; batches keep their order.
+//! Entries are framed ([`crate::storage::entries`]) and in the order of their keys. Of several rows of a batch with one
+//! key only the last is sent, since it replaces the others; batches keep their order.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::UInt64Type;
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use weir_common::catalog::{NewTable, Table};
 use weir_common::ids::{TableId, VNODES, VnodeRange};
-
-use crate::storage::row::Writer;
-use crate::storage::state::keys;
 use weir_common::key::Keys;
 
-const LENGTHS: usize = 2 * size_of::<u32>();
-
-/// Entries of a slot's database, in the order in which they are to be written.
-pub(crate) type Entries = Vec<(Bytes, Bytes)>;
+use crate::storage::entries;
+use crate::storage::row::Writer;
+use crate::storage::state::keys;
 
 /// Divides the rows of one table.
 pub(crate) struct Shuffle {
@@ -72,16 +67,11 @@ impl Shuffle {
             }
             let vnode = self.sorted.vnodes[row as usize];
             let out = &mut self.open[usize::from(self.parts[usize::from(vnode)])];
-            let start = out.len();
-            out.resize(start + LENGTHS, 0);
-            keys::write_row_key(self.table, vnode.into(), key, out);
-            let value = out.len();
-            rows.write(row as usize, sequences[row as usize], out);
-            let lengths = [value - start - LENGTHS, out.len() - value];
-            for (place, length) in lengths.into_iter().enumerate() {
-                let length = u32::try_from(length).expect("a row is smaller than 4 GiB");
-                out[start + 4 * place..start + 4 * (place + 1)].copy_from_slice(&length.to_le_bytes());
-            }
+            entries::frame(
+                out,
+                |out| keys::write_row_key(self.table, vnode.into(), key, out),
+                |out| rows.write(row as usize, sequences[row as usize], out),
+            );
         }
         let parts = self.open.iter_mut().enumerate().filter(|(_, out)| !out.is_empty());
         let full = |out: &mut Vec<u8>| {
@@ -154,23 +144,6 @@ fn key_of<'a>(bytes: &'a [u8], ends: &[usize], row: u32) -> &'a [u8] {
     &bytes[start..ends[row]]
 }
 
-/// The entries of a part; `None` if it is not framed as it must be.
-pub(crate) fn entries(mut part: Bytes) -> Option<Entries> {
-    let mut entries = Vec::new();
-    while !part.is_empty() {
-        if part.len() < LENGTHS {
-            return None;
-        }
-        let key = part.get_u32_le() as usize;
-        let value = part.get_u32_le() as usize;
-        if part.len() < key.checked_add(value)? {
-            return None;
-        }
-        entries.push((part.split_to(key), part.split_to(value)));
-    }
-    Some(entries)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -213,9 +186,9 @@ mod tests {
     fn a_damaged_part_is_refused() {
         let slots = VnodeRange::divide(1).into_iter();
         let (_, part) = Shuffle::new(&table(), slots).divide(&batch(&[(1, "a".to_owned())])).remove(0);
-        assert!(entries(part.clone()).is_some());
+        assert!(entries::unframe(part.clone()).is_some());
         for cut in 1..part.len() {
-            assert!(entries(part.slice(..cut)).is_none(), "cut at {cut}");
+            assert!(entries::unframe(part.slice(..cut)).is_none(), "cut at {cut}");
         }
     }
 
@@ -233,7 +206,7 @@ mod tests {
                 for (part, content) in shuffle.divide(&batch) {
                     let mut before = Bytes::new();
                     let mut reader = Reader::new(&batch.project(&[0, 1]).expect("columns").schema(), &[0, 1])?;
-                    for (key, row) in entries(content).expect("framed") {
+                    for (key, row) in entries::unframe(content).expect("framed") {
                         prop_assert_eq!(&key[..4], TableId(7).0.to_be_bytes());
                         prop_assert!(before < key, "entries are sorted");
                         before = key.clone();

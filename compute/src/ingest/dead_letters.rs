@@ -19,7 +19,8 @@ use weir_connector_nats::Message;
 use weir_connector_nats::options::stream_of;
 use weir_connector_nats::reader::HeaderMap;
 
-use crate::ingest::decode::{BadRecord, HeadersColumn, block_schema};
+use super::decode::{BadRecord, HeadersColumn};
+use crate::storage::block;
 use crate::storage::state::keys::BlockKey;
 use crate::storage::tail::Tail;
 
@@ -45,7 +46,7 @@ impl Letters {
     pub(crate) fn new(split: &SplitId) -> Letters {
         Letters {
             stream: stream_of(split).to_owned(),
-            schema: block_schema(&dead_letter_columns()),
+            schema: block::schema(&dead_letter_columns()),
             bytes: 0,
             streams: StringBuilder::new(),
             sequences: Int64Builder::new(),

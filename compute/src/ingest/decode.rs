@@ -57,7 +57,7 @@ mod time;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use weir_common::catalog::{Column, Encode, NewTable, Origin};
 use weir_common::error::Kind;
 use weir_common::ids::Sequence;
@@ -71,9 +71,6 @@ pub(crate) use included::HeadersColumn;
 use json::Scanner;
 use objects::Several;
 
-/// The hidden column behind a table's own: the stream sequence of each row, UInt64 and never null.
-pub const SEQUENCE_COLUMN: &str = "_weir_sequence";
-
 /// A larger payload is no record. NATS servers take no larger messages either.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// A payload and what is decoded of it beyond its own bytes (unescaped strings, normalised jsonb) may take this much
@@ -86,13 +83,6 @@ const ROW_CELLS_KEPT: usize = 1 << 16;
 /// The values of a primary key may take this much, as long as a page of PostgreSQL's. Stored keys must stay below 64 KiB,
 /// and may be twice as long as the values and a few bytes more.
 const KEY_BYTES_MAX: usize = 8 << 10;
-
-/// The schema of a table's blocks: its columns, then [`SEQUENCE_COLUMN`].
-pub fn block_schema(columns: &[Column]) -> SchemaRef {
-    let mut fields: Vec<Field> = columns.iter().map(|column| column.ty.field(&column.name)).collect();
-    fields.push(Field::new(SEQUENCE_COLUMN, DataType::UInt64, false));
-    Arc::new(Schema::new(fields))
-}
 
 /// Why a payload is not a row of the table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -287,7 +277,7 @@ impl Decoder {
         });
         let states: Vec<ColumnState> = states.collect();
         Decoder {
-            schema: block_schema(columns),
+            schema: block::schema(columns),
             partition: partition.to_owned(),
             columns: states,
             included,
@@ -486,7 +476,7 @@ impl Decoder {
         self.bytes
     }
 
-    /// The rows since the last call, with the schema of [`block_schema`].
+    /// The rows since the last call, with the schema of [`block::schema`].
     pub fn finish(&mut self) -> RecordBatch {
         self.bytes = 0;
         let rows = self.sequences.len();

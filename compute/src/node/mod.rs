@@ -3,10 +3,10 @@
 //! In reading order:
 //!
 //! * `session`: the control stream to the leader;
-//! * [`task`]: the task that hears meta, asks the core of [`crate::control`], and performs its actions;
+//! * `task`: the task that hears meta, asks the core of [`crate::control`], and performs its actions;
 //! * `term`: the slots and actors of a running term.
 
-pub mod task;
+pub(crate) mod task;
 
 mod session;
 mod term;

@@ -26,21 +26,26 @@ use weir_proto::compute_server::ComputeServer;
 use weir_proto::exchange_server::ExchangeServer;
 use weir_proto::{FromNode, Heartbeat, Hello, Leave, Surveyed, ToNode, from_node, to_node};
 
-use crate::control::plan::{Mutation, Plan};
 use super::session::{self, Session};
-use crate::control::state::{Action, Event, Node};
 use super::term::{self, Databases, Environment, Term};
-use crate::dataflow::exchange::{self, Exchange};
-use crate::metrics::{self, Metrics};
-use crate::serve::scan::{Scans, Serving};
-use crate::serve::splits::Observed;
-use crate::storage::state::{Store, Survey};
+use crate::control::event::{Action, Event, Inputs};
+use crate::control::plan::{Mutation, Plan};
+use crate::control::state::Node;
 use crate::control::wire;
+use crate::dataflow::exchange::{self, Exchange};
 use crate::error::Error;
+use crate::metrics::{self, Metrics, Observed};
+use crate::serve::service::Service;
+use crate::serve::serving::Serving;
+use crate::serve::splits;
+use crate::storage::slots::Slots;
 use crate::storage::state;
+use crate::storage::state::{Store, Survey};
 
 /// Events waiting for the node. Reports of slots and wishes of readers: few, but many slots may report together.
 const INPUTS_MAX: usize = 1024;
+/// Results waiting for the node: of opening a term's databases, and of one survey at a time.
+const DONE_MAX: usize = 16;
 /// How often the node says that it lives.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// After how long a silent leader counts as lost.
@@ -71,21 +76,8 @@ pub struct Config {
     pub compiler: Arc<dyn Compile>,
 }
 
-/// How tasks of a term reach the node. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Inputs {
-    sender: mpsc::Sender<Input>,
-}
-
-impl Inputs {
-    /// Tells the node. If it is gone, so is whoever would care.
-    pub(crate) async fn send(&self, event: Event) {
-        let _ = self.sender.send(Input::Event(event)).await;
-    }
-}
-
-enum Input {
-    Event(Event),
+/// The end of work that the node does in the background.
+enum Done {
     /// The databases of a plan are open, or not.
     Opened(Box<Plan>, Result<Databases, state::Error>),
     /// The databases that exist are listed, for the survey of this number.
@@ -129,18 +121,19 @@ impl Compute {
         let store = Store::open(&self.config.state_url)?;
         let store = self.store.get_or_init(|| store).clone();
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
-        let inputs_handle = Inputs { sender };
+        let (done_sender, done) = mpsc::channel(DONE_MAX);
+        let (slots, of_exchange) = watch::channel(None);
         let (serving, receiver) = watch::channel(None);
         let stop = CancellationToken::new();
         let _stop_on_drop = stop.clone().drop_guard();
-        let (exchange, observing) = (Exchange::new(receiver.clone()), observed.keep_up(receiver.clone()));
-        let scans = Scans::new(receiver, metrics.clone());
+        let (exchange, observing) = (Exchange::new(of_exchange), splits::observe(observed, receiver.clone()));
+        let service = Service::new(receiver, metrics.clone());
         let server = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .trace_fn(trace::server_span)
             .initial_stream_window_size(exchange::STREAM_WINDOW_BYTES)
             .initial_connection_window_size(exchange::CONNECTION_WINDOW_BYTES)
-            .add_service(ComputeServer::new(scans))
+            .add_service(ComputeServer::new(service))
             .add_service(ExchangeServer::new(exchange).max_decoding_message_size(exchange::MESSAGE_BYTES_MAX))
             .serve_with_incoming_shutdown(listen::rpc(listener), stop.clone().cancelled_owned());
         let hello = Hello {
@@ -153,7 +146,7 @@ impl Compute {
         let environment = Environment {
             cluster: self.config.cluster.clone(),
             store,
-            inputs: inputs_handle,
+            inputs: Inputs(sender),
             metrics,
             compiler: Arc::clone(&self.config.compiler),
         };
@@ -163,12 +156,15 @@ impl Compute {
             hello,
             environment,
             inputs,
+            done,
+            done_sender,
             term: None,
             tables: HashMap::new(),
             newest_table: TableId(0),
             closing: None,
             collecting: None,
             surveyed: None,
+            slots,
             serving,
             joined: self.joined,
             stop,
@@ -186,7 +182,9 @@ struct Task {
     config: Config,
     hello: Hello,
     environment: Environment,
-    inputs: mpsc::Receiver<Input>,
+    inputs: mpsc::Receiver<Event>,
+    done: mpsc::Receiver<Done>,
+    done_sender: mpsc::Sender<Done>,
     term: Option<Term>,
     /// What can be read, dead letters included.
     tables: HashMap<TableId, Arc<Table>>,
@@ -198,6 +196,7 @@ struct Task {
     collecting: Option<JoinHandle<()>>,
     /// The survey that waits to be compared with what is reachable, and its number.
     surveyed: Option<(u64, Survey)>,
+    slots: watch::Sender<Option<Arc<Slots>>>,
     serving: watch::Sender<Option<Arc<Serving>>>,
     joined: Arc<AtomicBool>,
     stop: CancellationToken,
@@ -258,9 +257,10 @@ impl Task {
                 biased;
                 () = cancel.cancelled() => return Ok(None),
                 found = &mut attempt => return found.map_err(Error::Refused),
-                Some(input) = self.inputs.recv() => {
-                    // Without a leader there is no term: nothing that arrives can count.
-                    if let Input::Opened(_, Ok(databases)) = input {
+                // Without a leader there is no term: no event can count.
+                Some(_) = self.inputs.recv() => {}
+                Some(done) = self.done.recv() => {
+                    if let Done::Opened(_, Ok(databases)) = done {
                         discard(databases);
                     }
                 }
@@ -290,14 +290,14 @@ impl Task {
                         Err(status) => return Ended::Lost(status.message().to_owned()),
                     }
                 }
-                Some(input) = self.inputs.recv() => match input {
-                    Input::Event(event) => self.apply(event, Some(&outbox)).await,
-                    Input::Opened(plan, databases) => {
+                Some(event) = self.inputs.recv() => self.apply(event, Some(&outbox)).await,
+                Some(done) = self.done.recv() => match done {
+                    Done::Opened(plan, databases) => {
                         if let Err(reason) = self.opened(*plan, databases, &outbox).await {
                             return Ended::Lost(reason);
                         }
                     }
-                    Input::Surveyed(number, survey) => {
+                    Done::Surveyed(number, survey) => {
                         self.surveyed = Some((number, survey));
                         say(&outbox, from_node::Message::Surveyed(Surveyed { survey: number }));
                     }
@@ -385,14 +385,14 @@ impl Task {
 
     fn open(&mut self, plan: Plan) {
         info!(term = %plan.term, epoch = %plan.epoch, slots = plan.slots.len(), "starting a term");
-        let (store, inputs) = (self.environment.store.clone(), self.environment.inputs.clone());
+        let (store, done) = (self.environment.store.clone(), self.done_sender.clone());
         let closing = self.closing.take();
         tokio::spawn(async move {
             if let Some(closing) = closing {
                 join(closing).await;
             }
             let databases = term::open(&store, &plan).await;
-            let _ = inputs.sender.send(Input::Opened(Box::new(plan), databases)).await;
+            let _ = done.send(Done::Opened(Box::new(plan), databases)).await;
         });
     }
 
@@ -416,6 +416,7 @@ impl Task {
             Ok(term) => {
                 self.tables = plan.tables.iter().flat_map(with_dead_letters).collect();
                 self.newest_table = self.tables.keys().copied().fold(self.newest_table, TableId::max);
+                self.slots.send_replace(Some(term.slots()));
                 self.term = Some(term);
                 self.publish();
                 Ok(())
@@ -432,6 +433,7 @@ impl Task {
     }
 
     fn close(&mut self, id: TermId) {
+        self.slots.send_replace(None);
         self.serving.send_replace(None);
         if let Some(term) = self.term.take_if(|term| term.id() == id) {
             debug!(term = %id, "ending a term");
@@ -470,11 +472,11 @@ impl Task {
         if self.collecting.as_ref().is_some_and(|collecting| !collecting.is_finished()) {
             return;
         }
-        let (store, inputs) = (self.environment.store.clone(), self.environment.inputs.clone());
+        let (store, done) = (self.environment.store.clone(), self.done_sender.clone());
         self.collecting = Some(tokio::spawn(async move {
             match Survey::take(&store, &prefix).await {
                 // If the node is gone, so is whoever would compare it.
-                Ok(survey) => drop(inputs.sender.send(Input::Surveyed(number, survey)).await),
+                Ok(survey) => drop(done.send(Done::Surveyed(number, survey)).await),
                 Err(error) => info!(error = chain(&error), "cannot list databases of dead terms now"),
             }
         }));

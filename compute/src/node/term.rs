@@ -8,23 +8,23 @@ use tokio_util::sync::CancellationToken;
 use tracing::info_span;
 use weir_common::catalog::Table;
 use weir_common::error::chain;
-use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId};
+use weir_common::ids::{Epoch, Sequence, TableId, TableSplit, TermId};
 use weir_common::task::Group;
 use weir_common::telemetry::trace;
 use weir_common::view::Compile;
 
+use crate::control::event::{Event, Inputs};
 use crate::control::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SplitPlan};
-use crate::control::state::Event;
-use super::task::Inputs;
+use crate::dataflow::actor;
 use crate::dataflow::actor::Attachment;
 use crate::dataflow::edge::Edge;
 use crate::dataflow::exchange::Peers;
 use crate::metrics::Metrics;
-use crate::serve::scan::Serving;
+use crate::serve::serving::Serving;
 use crate::storage::seal::Change;
-use crate::storage::state::{self, CloneSource, SlotDb, Store};
-use crate::dataflow::actor;
 use crate::storage::slot;
+use crate::storage::slots::Slots;
+use crate::storage::state::{self, CloneSource, SlotDb, Store};
 
 /// What every term of the node shares.
 #[derive(Clone)]
@@ -76,7 +76,7 @@ pub(crate) struct Term {
     id: TermId,
     group: Group,
     environment: Environment,
-    slots: BTreeMap<SlotId, slot::Handle>,
+    slots: Arc<Slots>,
     /// Every slot of the term.
     routes: Vec<Route>,
     peers: Peers,
@@ -102,15 +102,16 @@ impl Term {
         let group = Group::child_of(cancel);
         let tables: HashMap<TableId, &Arc<Table>> = plan.tables.iter().map(|table| (table.id, table)).collect();
         let table = |split: &SplitPlan| *tables.get(&split.split.table).expect("meta sends the tables of all splits");
-        let mut slots = BTreeMap::new();
+        let mut handles = BTreeMap::new();
         for (slot, db) in databases {
             let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, table(split)));
             let actors = actors.map(|split| split.split.clone()).collect();
             let surroundings = (environment.inputs.clone(), &group, environment.metrics.clone());
             let place = (slot.slot, slot.vnodes);
             let handle = slot::Slot::spawn(plan.term, place, plan.epoch, db, actors, surroundings)?;
-            slots.insert(slot.slot, handle);
+            handles.insert(slot.slot, handle);
         }
+        let slots = Arc::new(Slots { term: plan.term, handles });
         // A task that stops the group takes the term down with it. When the term is closed in order nobody listens.
         let (broken, inputs) = (group.token().clone(), environment.inputs.clone());
         let id = plan.term;
@@ -143,11 +144,15 @@ impl Term {
         self.id
     }
 
+    /// The slots of this node.
+    pub(crate) fn slots(&self) -> Arc<Slots> {
+        Arc::clone(&self.slots)
+    }
+
     /// What scans may read.
     pub(crate) fn serving(&self, tables: HashMap<TableId, Arc<Table>>, newest_table: TableId) -> Serving {
         Serving {
-            term: self.id,
-            slots: self.slots.clone(),
+            slots: self.slots(),
             tables,
             newest_table,
             splits: self.actors.values().map(|actor| actor.observed.clone()).collect(),
@@ -161,7 +166,7 @@ impl Term {
 
     /// What an actor of this node is to store of a split, if the split's slot is on this node.
     fn attachment(&mut self, table: &Arc<Table>, split: &SplitPlan) -> Option<Attachment> {
-        let own = self.slots.get(&split.slot)?;
+        let own = self.slots.handles.get(&split.slot)?;
         let edges = match table.declared.is_keyed() {
             true => self.edges(&split.split),
             false => vec![Edge::local(own)],
@@ -196,7 +201,7 @@ impl Term {
     /// The ways of an actor to every slot of the term, in the order of their vnodes.
     fn edges(&mut self, actor: &TableSplit) -> Vec<Edge> {
         let Term { id, group, environment, slots, routes, peers, .. } = self;
-        let edge = |route: &Route| match slots.get(&route.slot) {
+        let edge = |route: &Route| match slots.handles.get(&route.slot) {
             Some(slot) => Edge::local(slot),
             None => peers.edge(*id, actor, route, group, environment.inputs.clone()),
         };
@@ -212,7 +217,7 @@ impl Term {
         };
         let dropped: Vec<TableId> =
             removed.and_then(|id| tables.get(&id)).iter().flat_map(|table| table.ids()).collect();
-        for (id, slot) in &self.slots {
+        for (id, slot) in &self.slots.handles {
             let add = match &barrier.mutation {
                 Some(Mutation::Add(table, splits)) => {
                     let writers = splits.iter().filter(|split| split.writes_to(*id, table));
@@ -274,7 +279,7 @@ impl Term {
 
     /// Tells every slot and actor that an epoch is committed.
     pub(crate) async fn committed(&mut self, epoch: Epoch) {
-        for slot in self.slots.values() {
+        for slot in self.slots.handles.values() {
             let _ = slot.control.send(slot::Control::Committed(epoch)).await;
         }
         for actor in self.actors.values().chain(&self.ending) {

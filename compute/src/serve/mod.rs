@@ -2,14 +2,18 @@
 //!
 //! In reading order:
 //!
+//! * `service`: the gRPC service, which prepares each request;
+//! * `serving`: the running term, as far as frontends may read it;
 //! * `scan`: reads stored rows at a sealed epoch; `prune`: skips blocks that a scan's conditions exclude;
 //! * `source`: reads a source, whose rows are stored nowhere, for one statement;
 //! * `replay`: turns dead letters into rows;
 //! * `splits`: how far the readers of this node are.
 
-pub(crate) mod replay;
-pub(crate) mod scan;
+pub(crate) mod service;
+pub(crate) mod serving;
 pub(crate) mod splits;
 
 mod prune;
+mod replay;
+mod scan;
 mod source;

@@ -15,7 +15,6 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
-use tokio::sync::oneshot;
 use tonic::transport::Channel;
 use tracing::info;
 use weir_common::catalog::{JobState, RelationKind, Table, dead_letter_columns};
@@ -26,14 +25,14 @@ use weir_common::view;
 use weir_proto::exchange_client::ExchangeClient;
 use weir_proto::{MergeRequest, ReplayResponse};
 
-use crate::dataflow::actor::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX};
-use crate::ingest::dead_letters::{self, Letters};
-use crate::ingest::decode::{Decoder, block_schema};
-use crate::dataflow::exchange::Peers;
+use super::serving::Serving;
 use crate::control::plan::Route;
+use crate::dataflow::exchange::Peers;
 use crate::dataflow::query::Query;
-use crate::serve::scan::Serving;
-use crate::dataflow::shuffle::{self, Entries, Shuffle};
+use crate::dataflow::shuffle::Shuffle;
+use crate::ingest::dead_letters::{self, Letters};
+use crate::ingest::decode::Decoder;
+use crate::storage::entries::{self, Entries};
 use crate::storage::state::Snapshot;
 use crate::storage::state::keys::BlockKey;
 use crate::storage::{block, slot};
@@ -91,11 +90,11 @@ impl Replay {
         })?;
         let views = views(&serving, &table).await?;
         let newest = slot.snapshots.borrow().last_key_value().map(|(_, snapshot)| snapshot.clone());
-        let snapshot = newest.ok_or_else(ended)?;
+        let snapshot = newest.ok_or_else(slot::ended)?;
         let slots = serving.routes.iter().map(|route| route.vnodes);
         let shuffle = table.declared.is_keyed().then(|| Shuffle::new(&table, slots));
         let mut peers = Peers::default();
-        let owner = |route: &Route| match serving.slots.get(&route.slot) {
+        let owner = |route: &Route| match serving.slots.handles.get(&route.slot) {
             Some(slot) => Ok(Owner::Local(slot.clone())),
             None => peers.channel(&route.address).map(|channel| Owner::Remote(route.slot, channel)),
         };
@@ -137,7 +136,7 @@ impl Replay {
     }
 
     fn decode(&mut self, key: &BlockKey, value: &Bytes) -> Result<Outcome, rpc::Error> {
-        let schema = block_schema(&dead_letter_columns());
+        let schema = block::schema(&dead_letter_columns());
         let before = block::decode(value, &schema, None).map_err(|error| self.failed(error.kind(), &error))?;
         if !self.decoders.contains_key(&key.split) {
             let decoder = Decoder::of(&self.table.declared, &key.split.0);
@@ -153,7 +152,7 @@ impl Replay {
             }
             replayed += 1;
             first.get_or_insert(Sequence(message.sequence));
-            if decoder.len() >= BLOCK_ROWS_MAX || decoder.bytes() >= BLOCK_BYTES_MAX {
+            if decoder.len() >= block::ROWS_MAX || decoder.bytes() >= block::BYTES_MAX {
                 rows.extend(first.take().map(|first| (first, decoder.finish())));
             }
         }
@@ -186,11 +185,7 @@ impl Replay {
             }
         }
         entries.push((key.encode(), block::encode(letters, 0)));
-        let (done, written) = oneshot::channel();
-        let table = self.table.id;
-        let replace = slot::Message::Replace { table, entries, not_before, done };
-        self.slot.inbox.send(replace).await.map_err(|_| ended())?;
-        written.await.map_err(|_| ended())
+        self.slot.replace(self.table.id, entries, not_before).await
     }
 
     /// Sends rows to the owners of their keys; returns the epoch in which all of them are.
@@ -209,9 +204,9 @@ impl Replay {
     async fn merge_into(&self, owner: &Owner, entries: Bytes) -> Result<Epoch, rpc::Error> {
         let table = self.table.id;
         match owner {
-            Owner::Local(slot) => merge(slot, table, shuffle::entries(entries).expect("framed by this process")).await,
+            Owner::Local(slot) => slot.merge(table, entries::unframe(entries).expect("framed by this process")).await,
             Owner::Remote(slot, channel) => {
-                let term = Some(self.serving.term.into());
+                let term = Some(self.serving.slots.term.into());
                 let request = MergeRequest { term, slot: slot.0, table: table.0, entries };
                 let merged = ExchangeClient::new(channel.clone()).merge(request).await?;
                 Ok(Epoch(merged.into_inner().epoch))
@@ -245,21 +240,6 @@ fn fails(view: &Table, error: &view::Error) -> rpc::Error {
     rpc::Error::new(Kind::User, message)
         .with_sqlstate("22000")
         .with_hint("drop the view, and create it so that it cannot fail")
-}
-
-/// Has a slot take rows in as far as they are newer than its own; returns the epoch in which they are.
-///
-/// # Errors
-/// If the slot ends, the table was dropped, or a row that is there cannot be compared with.
-pub(crate) async fn merge(slot: &slot::Handle, table: TableId, entries: Entries) -> Result<Epoch, rpc::Error> {
-    let (done, merged) = oneshot::channel();
-    slot.inbox.send(slot::Message::Merge { table, entries, done }).await.map_err(|_| ended())?;
-    merged.await.map_err(|_| ended())?
-}
-
-/// The slot takes nothing any more, or nothing of the table: it was dropped.
-fn ended() -> rpc::Error {
-    rpc::Error::new(Kind::Unavailable, "the term ended, or the table was dropped, while its dead letters were replayed")
 }
 
 #[cfg(test)]

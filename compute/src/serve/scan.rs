@@ -1,43 +1,27 @@
 //! Scans: what frontends read of the slots of this node, at a sealed epoch of the running term.
-//!
-//! A request of another term is refused: an old one must not be answered with newer or uncommitted data, a newer one
-//! means that this node was left behind.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use bytes::Bytes;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
-use tracing::{Instrument, Span, info_span};
+use tokio::sync::mpsc;
+use tonic::Status;
 use weir_common::catalog::Table;
 use weir_common::error::{Kind, chain};
-use weir_common::ids::{Epoch, Sequence, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::ids::{Epoch, SlotId, TableId, VnodeRange};
 use weir_common::rpc;
-use weir_common::telemetry::trace;
-use weir_common::view::Compile;
-use weir_proto::{
-    KeyRange, KeySet, ReadSourceRequest, ReplayRequest, ReplayResponse, ScanRequest, ScanResponse, SplitsRequest,
-    SplitsResponse, compute_server,
-};
+use weir_proto::{KeyRange, KeySet, ScanRequest, ScanResponse};
 
-use crate::storage::layout::{self, Layout, Wanted};
+use super::prune::Pruning;
+use super::serving::Serving;
 use crate::metrics::{self, Metrics};
-use crate::control::plan::Route;
-use crate::serve::prune::Pruning;
-use crate::serve::replay::Replay;
-use crate::serve::source::SourceRead;
-use crate::serve::splits::{self, ReadSplit};
-use crate::storage::state::{Entries, Part, Snapshot, Store, Values, keys};
-use crate::storage::{block, row, slot, state};
+use crate::storage::layout::{self, Layout, Wanted};
+use crate::storage::state::{Entries, Part, Snapshot, Values, keys};
+use crate::storage::{block, row, state};
 
-/// Batches that wait for the network besides the one being sent. A stalled scan holds no more than
-/// these.
-const BATCHES_MAX: usize = 1;
 /// A scan that could not send for this long frees what it has read ahead.
 const STALLED: Duration = Duration::from_secs(1);
 /// Stored rows are sent together, as many or as large as a block of them would be.
@@ -51,121 +35,8 @@ const FIRST_BATCH_ROWS: usize = 256;
 /// So many rows that are merely counted are told at once, so that a frontend that has gone is noticed.
 const COUNTED_ROWS: u64 = 1 << 18;
 
-/// What may be read.
-pub(crate) struct Serving {
-    pub(crate) term: TermId,
-    pub(crate) slots: BTreeMap<SlotId, slot::Handle>,
-    pub(crate) tables: HashMap<TableId, Arc<Table>>,
-    /// The newest table that the node has heard of, dropped or not.
-    pub(crate) newest_table: TableId,
-    /// What is read of NATS, by actor.
-    pub(crate) splits: Vec<watch::Receiver<Vec<ReadSplit>>>,
-    /// Where the actors of the term began, on whatever node they are, by what they read.
-    pub(crate) starts: HashMap<TableSplit, Sequence>,
-    /// Every slot of the term, in the order of their vnodes.
-    pub(crate) routes: Vec<Route>,
-    pub(crate) cluster: String,
-    pub(crate) compiler: Arc<dyn Compile>,
-    pub(crate) store: Store,
-}
-
-impl Serving {
-    /// A slot of this node.
-    pub(crate) fn slot(&self, id: SlotId) -> Result<&slot::Handle, rpc::Error> {
-        self.slots.get(&id).ok_or_else(|| rpc::Error::new(Kind::Fenced, format!("no slot {id} here")))
-    }
-
-    /// A table, or source, of the catalog as the node knows it, if that is how whoever asks knows it, too.
-    fn table(&self, id: TableId, layout: u32) -> Result<Arc<Table>, rpc::Error> {
-        let table = self.tables.get(&id).cloned().ok_or_else(|| {
-            if id > self.newest_table {
-                // In the catalog already, but the barrier that adds it has not come: a later epoch has it.
-                return rpc::Error::new(Kind::Unavailable, format!("table {id} is being created"));
-            }
-            rpc::Error::new(Kind::User, format!("table {id} was dropped")).with_sqlstate("42P01")
-        })?;
-        if u32::from(table.layout()) != layout {
-            // Its columns change with the term: one of the two is behind.
-            return Err(rpc::Error::new(Kind::Unavailable, format!("columns of table {id} are being changed")));
-        }
-        Ok(table)
-    }
-}
-
-/// The gRPC service.
-pub(crate) struct Scans {
-    serving: watch::Receiver<Option<Arc<Serving>>>,
-    metrics: Metrics,
-}
-
-impl Scans {
-    pub(crate) fn new(serving: watch::Receiver<Option<Arc<Serving>>>, metrics: Metrics) -> Scans {
-        Scans { serving, metrics }
-    }
-}
-
-#[tonic::async_trait]
-impl compute_server::Compute for Scans {
-    type ScanStream = ReceiverStream<Result<ScanResponse, Status>>;
-
-    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        let serving = self.serving.borrow().clone();
-        let request = request.into_inner();
-        let (slot, epoch) = (request.slot, request.epoch);
-        let scan = Scan::prepare(serving, request)?;
-        let span = match trace::is_present() {
-            true => info_span!(target: trace::TARGET, "read", job = scan.table.declared.name, slot, epoch),
-            false => Span::none(),
-        };
-        let (sender, receiver) = mpsc::channel(BATCHES_MAX);
-        // The call's own span ends with the head of the answer.
-        tokio::spawn(scan.run(sender, self.metrics.clone()).instrument(span));
-        Ok(Response::new(ReceiverStream::new(receiver)))
-    }
-
-    type ReadSourceStream = ReceiverStream<Result<ScanResponse, Status>>;
-
-    async fn read_source(
-        &self,
-        request: Request<ReadSourceRequest>,
-    ) -> Result<Response<Self::ReadSourceStream>, Status> {
-        let request = request.into_inner();
-        let serving = of_term(self.serving.borrow().clone(), request.term)?;
-        let read =
-            SourceRead::prepare(serving.table(TableId(request.table), request.layout)?, &request, &serving.cluster)?;
-        let (sender, receiver) = mpsc::channel(BATCHES_MAX);
-        tokio::spawn(read.run(sender));
-        Ok(Response::new(ReceiverStream::new(receiver)))
-    }
-
-    async fn replay(&self, request: Request<ReplayRequest>) -> Result<Response<ReplayResponse>, Status> {
-        let ReplayRequest { term, slot, table, layout } = request.into_inner();
-        let serving = of_term(self.serving.borrow().clone(), term)?;
-        let (slot, table) = (serving.slot(SlotId(slot))?.clone(), serving.table(TableId(table), layout)?);
-        Ok(Response::new(Replay::prepare(serving, slot, table).await?.run().await?))
-    }
-
-    async fn splits(&self, request: Request<SplitsRequest>) -> Result<Response<SplitsResponse>, Status> {
-        let SplitsRequest { term, ask_servers } = request.into_inner();
-        let serving = of_term(self.serving.borrow().clone(), term)?;
-        let splits = splits::progress_of(&serving, ask_servers).await;
-        Ok(Response::new(SplitsResponse { splits, trouble: splits::trouble(&serving) }))
-    }
-}
-
-/// What may be read in a term, which has to be the running one.
-pub(crate) fn of_term(
-    serving: Option<Arc<Serving>>,
-    term: Option<weir_proto::TermId>,
-) -> Result<Arc<Serving>, rpc::Error> {
-    let term = term.map(TermId::from).unwrap_or_default();
-    serving
-        .filter(|serving| serving.term == term)
-        .ok_or_else(|| rpc::Error::new(Kind::Fenced, format!("term {term} does not run on this node")))
-}
-
 /// A scan that was found to be possible.
-struct Scan {
+pub(crate) struct Scan {
     snapshot: Snapshot,
     vnodes: VnodeRange,
     table: Arc<Table>,
@@ -177,9 +48,10 @@ struct Scan {
 }
 
 impl Scan {
-    fn prepare(serving: Option<Arc<Serving>>, request: ScanRequest) -> Result<Scan, rpc::Error> {
-        let serving = of_term(serving, request.term)?;
-        let slot = serving.slot(SlotId(request.slot))?;
+    /// # Errors
+    /// If the slot or the epoch is not here, or the request does not fit the table.
+    pub(crate) fn prepare(serving: &Serving, request: &ScanRequest) -> Result<Scan, rpc::Error> {
+        let slot = serving.slots.get(SlotId(request.slot))?;
         let epoch = Epoch(request.epoch);
         let snapshot = slot.snapshots.borrow().get(&epoch).cloned();
         let snapshot = snapshot
@@ -200,14 +72,19 @@ impl Scan {
             Some(_) => return Err(rpc::Error::new(Kind::Internal, "keys of a table without a primary key")),
             None => None,
         };
-        let pruning = Pruning::new(&table, &request);
+        let pruning = Pruning::new(&table, request);
         Ok(Scan { snapshot, vnodes: slot.vnodes, table, projection, limit, parts, pruning })
+    }
+
+    /// The table that is scanned.
+    pub(crate) fn table(&self) -> &Table {
+        &self.table
     }
 
     /// Sends batches until the end, the limit, an error, or until nobody listens any more. Of what
     /// ends otherwise, a panic say, the last message is missing. It reads nothing before there is
     /// room for it, so a stalled scan holds little.
-    async fn run(mut self, out: mpsc::Sender<Result<ScanResponse, Status>>, metrics: Metrics) {
+    pub(crate) async fn run(mut self, out: mpsc::Sender<Result<ScanResponse, Status>>, metrics: Metrics) {
         let labels = [metrics::table(&self.table.declared.name)];
         let mut entries = self.reading();
         let failed = |kind, error: &(dyn std::error::Error + 'static)| {

@@ -21,9 +21,9 @@ use weir_connector_nats::options::{ConsumerName, OnError};
 use weir_connector_nats::{Batch, Condition, Control, Message, Options, Reader, ReaderConfig, consumer, subject};
 use weir_proto::{ReadSourceRequest, ScanResponse};
 
+use super::scan::response;
 use crate::ingest::dead_letters::Letters;
 use crate::ingest::decode::Decoder;
-use crate::serve::scan::response;
 
 /// Rows are sent together, as many or as large as a block of them would be.
 const BATCH_ROWS: usize = 8192;

@@ -23,12 +23,13 @@
 //! Corrupt and never a panic. The format is stored state: a new one gets a new version, and this one stays readable.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use arrow::array::{ArrayRef, ArrowNumericType, AsArray, RecordBatch};
 use arrow::buffer::Buffer;
 use arrow::compute;
 use arrow::datatypes::{
-    DataType, Date32Type, Int16Type, Int32Type, Int64Type, SchemaRef, Time64MicrosecondType, TimeUnit,
+    DataType, Date32Type, Field, Int16Type, Int32Type, Int64Type, Schema, SchemaRef, Time64MicrosecondType, TimeUnit,
     TimestampMicrosecondType, UInt64Type,
 };
 use arrow::error::ArrowError;
@@ -38,7 +39,16 @@ use arrow_ipc::writer::{
 };
 use arrow_ipc::{MessageHeader, MetadataVersion, root_as_message};
 use bytes::Bytes;
+use weir_common::catalog::Column;
 use weir_common::error::Kind;
+
+/// A block is closed at this many rows or bytes, whichever comes first.
+pub(crate) const ROWS_MAX: usize = 8192;
+/// See [`ROWS_MAX`].
+pub(crate) const BYTES_MAX: usize = 1 << 20;
+
+/// The hidden column behind a table's own: the stream sequence of each row, UInt64 and never null.
+pub const SEQUENCE_COLUMN: &str = "_weir_sequence";
 
 const VERSION: u8 = 2;
 /// Read, but not written any more: byte 3 is 0, and there are no ranges.
@@ -51,6 +61,13 @@ const RANGES_MAX: usize = 255;
 /// In front of an encapsulated message's metadata: a marker and the metadata's length.
 const PREFIX: usize = 8;
 const ALIGNMENT: usize = 8;
+
+/// The schema of a table's blocks: its columns, then [`SEQUENCE_COLUMN`].
+pub fn schema(columns: &[Column]) -> SchemaRef {
+    let mut fields: Vec<Field> = columns.iter().map(|column| column.ty.field(&column.name)).collect();
+    fields.push(Field::new(SEQUENCE_COLUMN, DataType::UInt64, false));
+    Arc::new(Schema::new(fields))
+}
 
 /// Why bytes are no block of the schema.
 #[derive(Debug, thiserror::Error)]
@@ -305,12 +322,12 @@ fn checksum(block: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use weir_common::catalog::{Column, Origin};
+    use weir_common::catalog::Origin;
     use weir_common::types::{SqlType, StructField};
     use weir_connector_nats::Message;
 
     use super::*;
-    use crate::ingest::decode::{Decoder, block_schema};
+    use crate::ingest::decode::Decoder;
 
     fn columns() -> Vec<Column> {
         [
@@ -360,7 +377,7 @@ mod tests {
     #[test]
     fn aligned_columns_are_read_in_place() {
         let block = shifted(&encode(&batch(&[(Some(1), "x".to_owned()), (None, "y".to_owned())]), 0), 8);
-        let decoded = decode(&block, &block_schema(&columns()), Some(&[0])).expect("a block");
+        let decoded = decode(&block, &super::schema(&columns()), Some(&[0])).expect("a block");
         let values = decoded.column(0).as_primitive::<Int64Type>().values().inner().as_ptr().addr();
         assert!(block.as_ptr_range().contains(&(values as *const u8)), "values were copied");
     }
@@ -368,7 +385,7 @@ mod tests {
     #[test]
     fn a_projection_may_be_empty_or_repeat() {
         let block = encode(&batch(&[(Some(1), "x".to_owned()), (None, "y".to_owned())]), 0);
-        let schema = block_schema(&columns());
+        let schema = super::schema(&columns());
         let none = decode(&block, &schema, Some(&[])).expect("a block");
         assert_eq!((none.num_rows(), none.num_columns()), (2, 0));
         let twice = decode(&block, &schema, Some(&[9, 1, 9, 8, 7])).expect("a block");
@@ -403,7 +420,7 @@ mod tests {
     fn other_layouts_are_told_apart() {
         let mut block = encode(&batch(&[]), 0).to_vec();
         block[0] = 3;
-        let error = decode(&block.into(), &block_schema(&columns()), None).expect_err("another version");
+        let error = decode(&block.into(), &super::schema(&columns()), None).expect_err("another version");
         assert!(matches!(error, Error::Version { version: 3 }));
         assert_eq!(error.kind(), Kind::Corrupt);
     }
@@ -411,7 +428,7 @@ mod tests {
     #[test]
     fn a_block_of_another_schema_is_refused() {
         let block = encode(&batch(&[(Some(1), "x".to_owned())]), 0);
-        let other = block_schema(&columns()[..2]);
+        let other = super::schema(&columns()[..2]);
         assert!(matches!(decode(&block, &other, None), Err(Error::Damaged { .. })));
     }
 
@@ -467,7 +484,7 @@ mod tests {
                 let checksum = checksum(&bytes);
                 bytes[8..12].copy_from_slice(&checksum.to_le_bytes());
             }
-            prop_assert!(decode(&bytes.into(), &block_schema(&columns()), None).is_err());
+            prop_assert!(decode(&bytes.into(), &super::schema(&columns()), None).is_err());
         }
     }
 }

@@ -10,8 +10,7 @@ use arrow::error::ArrowError;
 use weir_common::catalog::{Column, Table, schema};
 use weir_common::error::Kind;
 
-use crate::ingest::decode;
-use crate::storage::{block, row};
+use super::{block, row};
 
 /// What cannot be read of what is stored.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +86,7 @@ impl Layout {
             Some(projection.len() - 1)
         });
         let made_of = made_of.collect();
-        let blocks = decode::block_schema(stored);
+        let blocks = block::schema(stored);
         Layout { columns: stored.to_vec(), blocks, projection, made_of, schema: SchemaRef::clone(schema) }
     }
 
@@ -171,7 +170,7 @@ mod tests {
         let layout = Layout::new(&stored, &wanted, &schema(&wanted));
         assert_eq!(layout.projection, [2, 1, 0]);
 
-        let mut decoder = decode::Decoder::new(&stored, "split");
+        let mut decoder = crate::ingest::decode::Decoder::new(&stored, "split");
         for payload in [r#"{"a": -1, "b": 9223372036854775807, "s": [{"x": 0.5}, null, {}]}"#, r#"{"s": []}"#, "{}"] {
             decoder.append(&weir_connector_nats::Message::new(1, "subject", payload)).expect("a good record");
         }

@@ -6,7 +6,9 @@
 //! * [`row`]: a row of a keyed table as a stored entry;
 //! * `layout`: reads what was stored under older columns;
 //! * [`seal`]: the pure core that decides which writes belong to which epoch;
+//! * `entries`: entries of a slot's database on their way to it;
 //! * [`slot`]: the task that applies writes, seals epochs and keeps the snapshots that scans read;
+//! * `slots`: the slots that a node runs in a term;
 //! * [`state`]: the slot's database over the object store.
 
 pub mod block;
@@ -15,5 +17,7 @@ pub mod seal;
 pub mod slot;
 pub mod state;
 
+pub(crate) mod entries;
 pub(crate) mod layout;
+pub(crate) mod slots;
 pub(crate) mod tail;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry::KeyValue;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, info, info_span, warn};
@@ -23,14 +23,12 @@ use weir_common::rpc;
 use weir_common::task::{Group, OnFailure};
 use weir_common::telemetry::trace;
 
-use crate::dataflow::edge::Credit;
+use super::entries::Entries;
+use super::row;
+use super::seal::{Change, Seal, Sealer};
+use super::state::{SlotDb, Snapshot};
+use crate::control::event::{Event, Inputs, SlotEpoch};
 use crate::metrics::Metrics;
-use crate::control::state::{Event, SlotEpoch};
-use crate::node::task::Inputs;
-use crate::storage::row;
-use crate::storage::seal::{Change, Seal, Sealer};
-use crate::dataflow::shuffle::Entries;
-use crate::storage::state::{SlotDb, Snapshot};
 
 /// Messages of its actors waiting for the slot. Each actor has at most its credits and its barriers in it.
 const INBOX_MAX: usize = 64;
@@ -51,6 +49,23 @@ pub(crate) enum Control {
     Inject { epoch: Epoch, change: Change, lowest_pinned: Epoch, dropped: Vec<TableId>, span: Span },
     /// The epoch is committed: older checkpoints are not needed any more.
     Committed(Epoch),
+}
+
+/// Held for each write until it is applied; dropping it gives it back.
+pub(crate) enum Credit {
+    /// To an actor of this node.
+    Local(#[expect(dead_code, reason = "held to be dropped")] OwnedSemaphorePermit),
+    /// To an actor of another node, by way of the stream that this leads to.
+    Remote(mpsc::UnboundedSender<()>),
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        if let Credit::Remote(stream) = self {
+            // If the stream is gone, so is the term.
+            let _ = stream.send(());
+        }
+    }
 }
 
 /// What a slot is told by its actors.
@@ -76,6 +91,33 @@ pub(crate) struct Handle {
     pub(crate) control: mpsc::Sender<Control>,
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) snapshots: watch::Receiver<Snapshots>,
+}
+
+impl Handle {
+    /// Has the slot take rows in as far as they are newer than its own; returns the epoch in which they are.
+    ///
+    /// # Errors
+    /// If the slot ends, the table was dropped, or a row that is there cannot be compared with.
+    pub(crate) async fn merge(&self, table: TableId, entries: Entries) -> Result<Epoch, rpc::Error> {
+        let (done, merged) = oneshot::channel();
+        self.inbox.send(Message::Merge { table, entries, done }).await.map_err(|_| ended())?;
+        merged.await.map_err(|_| ended())?
+    }
+
+    /// Has the slot write what a replay makes of a block of dead letters, in no epoch before `not_before`.
+    ///
+    /// # Errors
+    /// If the slot ends, or the table was dropped.
+    pub(crate) async fn replace(&self, table: TableId, entries: Entries, not_before: Epoch) -> Result<(), rpc::Error> {
+        let (done, written) = oneshot::channel();
+        self.inbox.send(Message::Replace { table, entries, not_before, done }).await.map_err(|_| ended())?;
+        written.await.map_err(|_| ended())
+    }
+}
+
+/// The slot takes nothing any more, or nothing of the table: it was dropped.
+pub(crate) fn ended() -> rpc::Error {
+    rpc::Error::new(Kind::Unavailable, "the term ended, or the table was dropped, while its dead letters were replayed")
 }
 
 /// Entries that are written together.

@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use bytes::Bytes;
 
-use crate::storage::block;
+use super::block;
 
 /// A block below this size stays open. Half of it is written again at each barrier of a slow source, so it bounds what
 /// thousands of slow sources write; blocks of this size are read a few hundred times faster than single rows.
@@ -59,7 +59,7 @@ mod tests {
     use weir_connector_nats::Message;
 
     use super::*;
-    use crate::ingest::decode::{Decoder, block_schema};
+    use crate::ingest::decode::Decoder;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
@@ -79,7 +79,7 @@ mod tests {
                 let (key, value) = tail.close(|| Bytes::copy_from_slice(&first.to_be_bytes()), decoder.finish());
                 stored.insert(key, value);
             }
-            let schema = block_schema(&columns);
+            let schema = block::schema(&columns);
             let mut sequences = Vec::new();
             for block in stored.values() {
                 let rows = block::decode(block, &schema, None).expect("a block");

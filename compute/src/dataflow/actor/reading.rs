@@ -14,12 +14,13 @@ use weir_connector_nats::options::{ConsumerName, OnError, stream_of};
 use weir_connector_nats::{Batch, Control, Message, Options, Reader, ReaderConfig};
 
 use super::output::{Output, Stopped};
-use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, NotUnderstood, Shared};
+use super::shared::{NotUnderstood, Shared};
+use crate::control::event::Event;
 use crate::ingest::dead_letters::DeadLetters;
 use crate::ingest::decode::{BadRecord, Decoder};
+use crate::ingest::progress::ReadSplit;
 use crate::metrics;
-use crate::control::state::Event;
-use crate::serve::splits::ReadSplit;
+use crate::storage::block;
 
 /// A reading of a split.
 pub(super) struct Reading {
@@ -173,7 +174,7 @@ impl Reading {
                 Err(bad) => self.reject(message, &bad, epoch, shared).await?,
             }
             bytes += message.payload.len() as u64;
-            let full = self.decoder.len() >= BLOCK_ROWS_MAX || self.decoder.bytes() >= BLOCK_BYTES_MAX;
+            let full = self.decoder.len() >= block::ROWS_MAX || self.decoder.bytes() >= block::BYTES_MAX;
             if full {
                 self.close_block(epoch, shared).await?;
             }
@@ -214,7 +215,7 @@ impl Reading {
             (OnError::DeadLetter, Some(dead_letters)) => {
                 shared.log_bad_record(Sequence(message.sequence), bad, "kept a bad record as a dead letter");
                 dead_letters.append(message, bad);
-                if dead_letters.bytes() >= BLOCK_BYTES_MAX {
+                if dead_letters.bytes() >= block::BYTES_MAX {
                     return self.close_dead_letters(epoch).await;
                 }
             }

@@ -356,7 +356,7 @@ fn included_columns_come_from_the_message() {
             vec![text("0"), Datum::Null, text("orders.old"), orders],
         ]
     );
-    assert_eq!(batch.schema(), block_schema(&columns));
+    assert_eq!(batch.schema(), block::schema(&columns));
     assert_eq!(batch.column(4).as_primitive::<UInt64Type>().values(), &[Sequence::new(Incarnation::MAX, 7).0, 0]);
     assert!(decoder.is_empty() && decoder.bytes() == 0 && decoder.finish().num_rows() == 0);
 }

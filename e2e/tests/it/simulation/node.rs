@@ -8,8 +8,9 @@ use uuid::Uuid;
 use weir_common::catalog::Table;
 use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, TableSplit, TermId, VnodeRange};
 use weir_common::position::Position;
+use weir_compute::control::event::{Action, Event, Message, SlotEpoch};
 use weir_compute::control::plan::{Barrier, Mutation, Plan, Route, SplitPlan};
-use weir_compute::control::state::{Action, Event, Message, Node, SlotEpoch};
+use weir_compute::control::state::Node;
 use weir_compute::storage::seal::{Change, Sealer};
 use weir_meta::coordinator::event::Time;
 

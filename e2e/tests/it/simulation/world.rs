@@ -10,8 +10,8 @@ use weir_common::catalog::{Encode, Input, JobState, NewTable, RelationKind, Sour
 use weir_common::head::Head;
 use weir_common::ids::{NodeId, Sequence, SplitId, TableId, TableSplit, TermId};
 use weir_common::telemetry::trace::TraceParent;
+use weir_compute::control::event::{Event as NodeEvent, Message};
 use weir_compute::control::plan as compute;
-use weir_compute::control::state::{Event as NodeEvent, Message};
 use weir_meta::coordinator::event::{Action, Event, Mutation, Outcome, Report, Time, Waiter};
 use weir_meta::coordinator::placement::AssignedSplit;
 use weir_meta::coordinator::positions::Positions;

@@ -1,0 +1,70 @@
+//! How far a reader is: what it knows itself, and what the server says when it is asked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use weir_common::ids::TableSplit;
+use weir_connector_nats::{Control, Progress};
+use weir_proto::SplitProgress;
+
+/// How long the server may take to answer before it counts as silent.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A split that is read on this node, for a relation.
+#[derive(Clone)]
+pub(crate) struct ReadSplit {
+    pub(crate) split: TableSplit,
+    pub(crate) reader: Control,
+    pub(crate) bad_records: Arc<AtomicU64>,
+}
+
+impl ReadSplit {
+    /// How far it is. Without `ask_server` the answer costs nothing and comes at once.
+    pub(crate) async fn progress(&self, ask_server: bool) -> SplitProgress {
+        let server: Option<Progress> = match ask_server {
+            true => tokio::time::timeout(ANSWER_TIMEOUT, self.reader.progress()).await.ok().and_then(Result::ok),
+            false => None,
+        };
+        // After the server's answer, so that a reader is never ahead of its stream.
+        let (status, condition) = (self.reader.status(), self.reader.condition());
+        let consumer = server.and_then(|server| server.consumer);
+        // Some of what was delivered may be on its way.
+        let lag_messages =
+            consumer.map(|consumer| consumer.pending + consumer.delivered.saturating_sub(status.delivered));
+        SplitProgress {
+            table: self.split.table.0,
+            split: self.split.split.0.clone(),
+            state: condition.state.as_str().to_owned(),
+            since_ns: since_1970_ns(condition.since),
+            reason: condition.reason().unwrap_or_default(),
+            incarnation: status.position.incarnation().0.into(),
+            read_position: status.position.in_stream(),
+            committed_position: status.committed.in_stream(),
+            last_sequence: server.map(|server| server.stream_last.0.max(status.position.in_stream().saturating_sub(1))),
+            lag_messages,
+            lag_seconds: lag_messages.and_then(|lag| lag_seconds(lag, status.read_ns)),
+            ack_floor: consumer.map(|consumer| consumer.ack_floor.0),
+            ack_pending: consumer.map(|consumer| consumer.ack_pending),
+            redelivered: status.redelivered,
+            rebuilds: status.rebuilds,
+            bad_records: self.bad_records.load(Ordering::Relaxed),
+            lost_messages: status.lost,
+        }
+    }
+}
+
+/// How long ago the newest message that was read was stored, if there are others to read: what waits is no older.
+fn lag_seconds(lag_messages: u64, read_ns: u64) -> Option<f64> {
+    if lag_messages == 0 {
+        return Some(0.0);
+    }
+    let read_at = UNIX_EPOCH + Duration::from_nanos(read_ns);
+    (read_ns > 0).then(|| SystemTime::now().duration_since(read_at).unwrap_or_default().as_secs_f64())
+}
+
+/// A time in nanoseconds since 1970.
+pub(crate) fn since_1970_ns(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,87 @@
+//! The gRPC service that frontends call: each request is prepared here, under the term that it names, and runs elsewhere.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+use tracing::{Instrument, Span, info_span};
+use weir_common::ids::{SlotId, TableId};
+use weir_common::telemetry::trace;
+use weir_proto::{
+    ReadSourceRequest, ReplayRequest, ReplayResponse, ScanRequest, ScanResponse, SplitsRequest, SplitsResponse,
+    compute_server,
+};
+
+use super::replay::Replay;
+use super::scan::Scan;
+use super::serving::Serving;
+use super::source::SourceRead;
+use super::splits;
+use crate::metrics::Metrics;
+
+/// Batches that wait for the network besides the one being sent. A stalled scan holds no more than
+/// these.
+const BATCHES_MAX: usize = 1;
+
+/// The gRPC service that frontends call.
+pub(crate) struct Service {
+    serving: watch::Receiver<Option<Arc<Serving>>>,
+    metrics: Metrics,
+}
+
+impl Service {
+    pub(crate) fn new(serving: watch::Receiver<Option<Arc<Serving>>>, metrics: Metrics) -> Service {
+        Service { serving, metrics }
+    }
+}
+
+#[tonic::async_trait]
+impl compute_server::Compute for Service {
+    type ScanStream = ReceiverStream<Result<ScanResponse, Status>>;
+
+    async fn scan(&self, request: Request<ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let serving = self.serving.borrow().clone();
+        let request = request.into_inner();
+        let (slot, epoch) = (request.slot, request.epoch);
+        let serving = Serving::of_term(serving, request.term)?;
+        let scan = Scan::prepare(&serving, &request)?;
+        let span = match trace::is_present() {
+            true => info_span!(target: trace::TARGET, "read", job = scan.table().declared.name, slot, epoch),
+            false => Span::none(),
+        };
+        let (sender, receiver) = mpsc::channel(BATCHES_MAX);
+        // The call's own span ends with the head of the answer.
+        tokio::spawn(scan.run(sender, self.metrics.clone()).instrument(span));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    type ReadSourceStream = ReceiverStream<Result<ScanResponse, Status>>;
+
+    async fn read_source(
+        &self,
+        request: Request<ReadSourceRequest>,
+    ) -> Result<Response<Self::ReadSourceStream>, Status> {
+        let request = request.into_inner();
+        let serving = Serving::of_term(self.serving.borrow().clone(), request.term)?;
+        let read =
+            SourceRead::prepare(serving.table(TableId(request.table), request.layout)?, &request, &serving.cluster)?;
+        let (sender, receiver) = mpsc::channel(BATCHES_MAX);
+        tokio::spawn(read.run(sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn replay(&self, request: Request<ReplayRequest>) -> Result<Response<ReplayResponse>, Status> {
+        let ReplayRequest { term, slot, table, layout } = request.into_inner();
+        let serving = Serving::of_term(self.serving.borrow().clone(), term)?;
+        let (slot, table) = (serving.slots.get(SlotId(slot))?.clone(), serving.table(TableId(table), layout)?);
+        Ok(Response::new(Replay::prepare(serving, slot, table).await?.run().await?))
+    }
+
+    async fn splits(&self, request: Request<SplitsRequest>) -> Result<Response<SplitsResponse>, Status> {
+        let SplitsRequest { term, ask_servers } = request.into_inner();
+        let serving = Serving::of_term(self.serving.borrow().clone(), term)?;
+        let splits = splits::progress_of(&serving, ask_servers).await;
+        Ok(Response::new(SplitsResponse { splits, trouble: splits::trouble(&serving) }))
+    }
+}
