@@ -41,6 +41,7 @@
 //! infinite; a struct is not read out of a string. Numbers in jsonb whose exponent is beyond ±400 are refused, since writing them
 //! out as PostgreSQL does would let a few bytes grow without bound.
 
+mod bad_record;
 mod cell;
 mod column;
 mod convert;
@@ -48,10 +49,10 @@ mod fields;
 mod included;
 mod json;
 mod jsonb;
-mod nested;
 mod objects;
 mod protobuf;
 mod reason;
+mod span;
 mod time;
 
 use std::sync::Arc;
@@ -59,137 +60,26 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
 use weir_common::catalog::{Column, Encode, NewTable, Origin};
-use weir_common::error::Kind;
 use weir_common::ids::Sequence;
 use weir_common::types::SqlType;
 use weir_connector_nats::Message;
 
-use cell::{Cell, Scratch, Span};
+pub use bad_record::BadRecord;
+use bad_record::{KEY_BYTES_MAX, PAYLOAD_BYTES_MAX, RECORD_BYTES_MAX};
+use cell::{Cell, Scratch};
 use column::Builder;
 use fields::{Fields, Objects};
 pub(crate) use included::HeadersColumn;
 use json::Scanner;
 use objects::Several;
+use span::Span;
 
-/// A larger payload is no record. NATS servers take no larger messages either.
-pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
-/// A payload and what is decoded of it beyond its own bytes (unescaped strings, normalised jsonb) may take this much
-/// together. Frontends take twice as much at a time, so a row that was stored can always be read.
-const RECORD_BYTES_MAX: usize = 128 << 20;
+use crate::storage::block;
+
 /// What a row of several takes beside its cells: its sequence, and the key and lengths of its entry if it is keyed.
 const ROW_OVERHEAD: usize = 64;
 /// So many cells of rows are kept room for, from one payload of several objects to the next.
 const ROW_CELLS_KEPT: usize = 1 << 16;
-/// The values of a primary key may take this much, as long as a page of PostgreSQL's. Stored keys must stay below 64 KiB,
-/// and may be twice as long as the values and a few bytes more.
-const KEY_BYTES_MAX: usize = 8 << 10;
-
-/// Why a payload is not a row of the table.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadRecord {
-    /// The payload is not JSON at all.
-    #[error("payload is not JSON: {reason} at byte {at}")]
-    Syntax {
-        /// What was expected or wrong.
-        reason: &'static str,
-        /// Counted from 0.
-        at: usize,
-    },
-    /// The payload is JSON, but not an object.
-    #[error("payload is not a JSON object but {found}")]
-    NotAnObject {
-        /// What it is.
-        found: String,
-    },
-    /// One of several objects is no row.
-    #[error("object {object} of the payload: {bad}")]
-    Object {
-        /// Which one, counted from 1.
-        object: usize,
-        /// Why.
-        bad: Box<BadRecord>,
-    },
-    /// A field's value does not fit its column.
-    #[error("column \"{column}\": expected {expected}, found {found}{}", more(.reason.as_ref()))]
-    Type {
-        /// The column's name.
-        column: String,
-        /// The column's type.
-        expected: SqlType,
-        /// The value, shortened.
-        found: String,
-        /// Why it does not fit, where its kind does not say so.
-        reason: Option<String>,
-    },
-    /// The payload is not a Protobuf message, or not one of the table's.
-    #[error("payload is not a message of the schema: {reason} at byte {at}")]
-    Wire {
-        /// What is wrong.
-        reason: String,
-        /// Counted from 0.
-        at: usize,
-    },
-    /// A field of a Protobuf message has no place in its column.
-    #[error("field \"{path}\": {reason}")]
-    Field {
-        /// The column, and the names of the fields in it that lead to the value, joined by points.
-        path: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// What a column is filled from besides the payload has no place in it.
-    #[error("column \"{column}\": {reason}")]
-    Included {
-        /// The column's name.
-        column: String,
-        /// What is wrong.
-        reason: &'static str,
-    },
-    /// The payload as a whole is no jsonb.
-    #[error("payload has no normal form as jsonb: {reason}")]
-    NoJsonb {
-        /// What is in the way.
-        reason: String,
-    },
-    /// A column of the primary key has no value.
-    #[error("column \"{column}\" of the primary key is null")]
-    NullKey {
-        /// The column's name.
-        column: String,
-    },
-    /// The primary key would be unreasonably large.
-    #[error("primary key is larger than {KEY_BYTES_MAX} bytes")]
-    LargeKey,
-    /// The row would be unreasonably large.
-    #[error(
-        "record is larger than {PAYLOAD_BYTES_MAX} bytes, or than {RECORD_BYTES_MAX} when decoded, and cannot be a row"
-    )]
-    TooLarge,
-}
-
-fn more(reason: Option<&String>) -> String {
-    reason.map(|reason| format!(": {reason}")).unwrap_or_default()
-}
-
-impl BadRecord {
-    /// The column that the payload does not fit, if it is a single one.
-    pub fn column(&self) -> Option<&str> {
-        match self {
-            BadRecord::Type { column, .. } | BadRecord::NullKey { column } | BadRecord::Included { column, .. } => {
-                Some(column)
-            }
-            BadRecord::Field { path, .. } => path.split('.').next(),
-            BadRecord::Object { bad, .. } => bad.column(),
-            _ => None,
-        }
-    }
-
-    /// Always [`Kind::User`]: whoever published the payload has to change it.
-    pub fn kind(&self) -> Kind {
-        Kind::User
-    }
-}
-
 /// Collects the records of one split of one table into batches.
 pub struct Decoder {
     schema: SchemaRef,
@@ -272,7 +162,7 @@ impl Decoder {
                     Filled::Cell(cell)
                 }
             };
-            let (null_bytes, builder) = (nested::absent(&column.ty), Builder::new(&column.ty));
+            let (null_bytes, builder) = (convert::absent(&column.ty), Builder::new(&column.ty));
             ColumnState { name: column.name.clone(), filled, null_bytes, builder }
         });
         let states: Vec<ColumnState> = states.collect();

@@ -17,47 +17,19 @@
 
 pub mod cell;
 
+mod error;
+
 pub use weir_common::key;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
-use arrow::error::ArrowError;
 use prost::encoding::{decode_varint, encode_varint};
-use weir_common::error::Kind;
 
 use cell::{Builder, Cells, Input};
+pub use error::Error;
+use error::{VERSION, VERSION_WITHOUT_SEQUENCE};
 
-const VERSION: u8 = 2;
-/// Read, but not written any more.
-const VERSION_WITHOUT_SEQUENCE: u8 = 1;
 const BITS: usize = 8;
-
-/// Why bytes are no row of the schema.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The format is one that this version does not know.
-    #[error("row has format version {version}, known are {VERSION_WITHOUT_SEQUENCE} and {VERSION}")]
-    Version {
-        /// The first byte.
-        version: u8,
-    },
-    /// Bytes are missing or left over.
-    #[error("row is damaged: {reason}")]
-    Damaged {
-        /// How it shows.
-        reason: &'static str,
-    },
-    /// The values are none of the columns' types.
-    #[error("row does not fit its schema")]
-    Schema(#[from] ArrowError),
-}
-
-impl Error {
-    /// Always [`Kind::Corrupt`].
-    pub fn kind(&self) -> Kind {
-        Kind::Corrupt
-    }
-}
 
 /// A stored row whose columns are not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,9 @@
 
 use arrow::datatypes::{IntervalMonthDayNano, i256};
 
+use super::jsonb;
+use super::span::Span;
+
 /// A value that waits to be appended. Text is kept as a range of bytes, either of the payload or of the scratch row; what
 /// is larger than a word, and what is in arrays and structs, by its place in the [`Arena`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,39 +57,7 @@ impl Cell {
     }
 }
 
-/// A range of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Span {
-    pub(super) start: u32,
-    pub(super) end: u32,
-}
-
 impl Span {
-    /// # Panics
-    /// If a bound is beyond 4 GiB; payloads and scratch rows are far smaller.
-    #[inline]
-    pub(super) fn new(start: usize, end: usize) -> Span {
-        match (u32::try_from(start), u32::try_from(end)) {
-            (Ok(start), Ok(end)) => Span { start, end },
-            _ => panic!("a record is smaller than 4 GiB"),
-        }
-    }
-
-    #[inline]
-    pub(super) fn of(self, text: &str) -> &str {
-        &text[self.start as usize..self.end as usize]
-    }
-
-    #[inline]
-    pub(super) fn bytes(self, bytes: &[u8]) -> &[u8] {
-        &bytes[self.start as usize..self.end as usize]
-    }
-
-    #[inline]
-    pub(super) fn len(self) -> usize {
-        (self.end - self.start) as usize
-    }
-
     /// The cells in a range of an arena's.
     #[inline]
     pub(super) fn cells(self, nested: &[Cell]) -> &[Cell] {
@@ -128,7 +99,7 @@ pub(super) struct Arena {
     pub(super) absent: usize,
     /// An array would have made the record too large; it was not read.
     pub(super) too_large: bool,
-    pub(super) jsonb: super::jsonb::Work,
+    pub(super) jsonb: jsonb::Work,
     /// JSON that is being written.
     pub(super) json: Vec<u8>,
     /// This much of the text, and so many of the decimals, are the same for every record.

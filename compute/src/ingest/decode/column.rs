@@ -12,7 +12,8 @@ use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{ByteArrayType, DataType, FieldRef, Fields, IntervalMonthDayNano, i256};
 use weir_common::types::{SqlType, StructField};
 
-use super::cell::{Cell, Scratch, Span};
+use super::cell::{Cell, Scratch};
+use super::span::Span;
 
 /// Bytes of an offset in a column of variable width.
 const OFFSET: usize = size_of::<i32>();

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use weir_common::catalog::Column;
 use weir_common::types::SqlType;
 
-use super::BadRecord;
-use super::cell::{Cell, Match, Scratch, Span};
-use super::json::{Scanner, Syntax, Value, unescape};
+use super::bad_record::{BadRecord, describe};
+use super::cell::{Cell, Match, Scratch};
+use super::json::{Scanner, Syntax, unescape};
+use super::span::Span;
 use super::{convert, reason};
 
 /// Keys that are remembered in the order in which they came; objects with more are looked up from there on.
@@ -16,9 +17,6 @@ const SHAPE_MAX: usize = 256;
 const KEY_BYTES_MAX: usize = 256;
 /// How far ahead a key is looked for, so that optional fields may be absent.
 const LOOK_AHEAD: usize = 3;
-/// Of a value that does not fit, this much is shown.
-const FOUND_MAX: usize = 60;
-
 /// How many objects a payload has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Objects {
@@ -258,26 +256,4 @@ impl Fields {
         }
         Ok(())
     }
-}
-
-impl From<Syntax> for BadRecord {
-    fn from(Syntax { reason, at }: Syntax) -> BadRecord {
-        BadRecord::Syntax { reason, at }
-    }
-}
-
-/// A value of a text as it is shown in an error.
-pub(super) fn describe(value: Value, text: &str) -> String {
-    let (kind, span, quote) = match value {
-        Value::Null => return "null".to_owned(),
-        Value::Boolean(value) => return value.to_string(),
-        Value::Number(number) => ("number", number.span, ""),
-        Value::Text(text) => ("string", text.span, "\""),
-        Value::Array(span) => ("array", span, ""),
-        Value::Object(span) => ("object", span, ""),
-    };
-    let text = span.of(text);
-    let shown = &text[..text.floor_char_boundary(FOUND_MAX)];
-    let more = if shown.len() < text.len() { "…" } else { "" };
-    format!("{kind} {quote}{shown}{more}{quote}")
 }

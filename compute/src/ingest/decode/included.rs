@@ -7,11 +7,12 @@ use weir_common::types::SqlType;
 use weir_connector_nats::reader::{HeaderMap, HeaderValue};
 use weir_connector_nats::{Message, headers};
 
-use super::BadRecord;
-use super::cell::{Arena, Cell, Scratch, Span};
+use super::bad_record::BadRecord;
+use super::cell::{Arena, Cell, Scratch};
 use super::column::Builder;
 use super::json::{Scanner, Value};
 use super::jsonb;
+use super::span::Span;
 
 /// Whether the column's type is what its origin brings.
 pub(super) fn fits(column: &Column) -> bool {

@@ -2,7 +2,7 @@
 //! and strings as they are written, and allocates nothing. It accepts and refuses the same texts as `serde_json`, which
 //! its property tests check, except that an unpaired surrogate (`"\ud800"`) is found only when a string is unescaped.
 
-use super::cell::Span;
+use super::span::Span;
 
 /// Objects and arrays within each other; more are refused.
 pub(super) const DEPTH_MAX: usize = 127;
@@ -371,6 +371,29 @@ fn unescape_one(escape: &str) -> Option<(char, &str)> {
         same => char::from(*same),
     };
     Some((character, &escape[1..]))
+}
+
+/// The first place in a string, or key, that no text can hold: a lone surrogate, or, if `nul` is asked for, U+0000.
+pub(super) fn text_fault(span: Span, text: &str, nul: bool) -> Option<String> {
+    let raw = span.of(text);
+    let unit = |at: usize| u32::from_str_radix(raw.get(at + 2..at + 6)?, 16).ok();
+    let is_escape = |at: usize| raw.as_bytes().get(at) == Some(&b'\\') && raw.as_bytes().get(at + 1) == Some(&b'u');
+    let mut at = 0;
+    while let Some(found) = raw.get(at..)?.find('\\') {
+        at += found;
+        if !is_escape(at) {
+            at += 2;
+            continue;
+        }
+        let place = span.start as usize + at;
+        match unit(at)? {
+            0 if nul => return Some(format!("U+0000, which no text can hold, at byte {place}")),
+            0xd800..0xdc00 if is_escape(at + 6) && matches!(unit(at + 6), Some(0xdc00..0xe000)) => at += 12,
+            0xd800..0xe000 => return Some(format!("a lone surrogate at byte {place}")),
+            _ => at += 6,
+        }
+    }
+    None
 }
 
 #[cfg(test)]

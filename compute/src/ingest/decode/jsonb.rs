@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-use super::json::{Scanner, Value, unescape_text};
-use super::reason::text_fault;
+use super::bad_record::RECORD_BYTES_MAX;
+use super::json::{Scanner, Value, text_fault, unescape_text};
 
 /// The largest exponent, either way, that is written out. It covers every double; PostgreSQL's limit of 131,072 digits
 /// would let seven bytes grow to 128 KiB.
@@ -76,7 +76,7 @@ pub(super) fn fault(value: Value, text: &str) -> Option<String> {
 
 fn write(value: Value, text: &str, work: &mut Work, out: &mut String) -> Option<()> {
     // Numbers with exponents can grow a hundredfold; what is more than a row can take need not be finished.
-    if out.len() > super::RECORD_BYTES_MAX {
+    if out.len() > RECORD_BYTES_MAX {
         return None;
     }
     match value {

@@ -1,7 +1,6 @@
 //! Where the objects are in a payload that has several: in an array, or one after the other, as in NDJSON.
 
-use super::BadRecord;
-use super::fields::describe;
+use super::bad_record::{BadRecord, describe};
 use super::json::Scanner;
 
 /// The objects of a payload, in their order.

@@ -26,6 +26,7 @@
 //! another than the schema's makes the record bad: then the publisher has another schema, and a row that lacks the field
 //! would hide that. So does a message that lacks a required field, see `proto2`.
 
+mod fault;
 mod json;
 mod plan;
 mod proto2;
@@ -38,11 +39,13 @@ use weir_common::protobuf::{Error, MessageSchema};
 use weir_common::rounding::{micros_of_amount, micros_of_nanos};
 use weir_common::types::{NUMERIC_SCALE, SqlType};
 
-use super::cell::{Arena, Cell, Node, Scratch, Span, place};
-use super::{BadRecord, RECORD_BYTES_MAX};
+use super::bad_record::BadRecord;
+use super::cell::{Arena, Cell, Node, Scratch, place};
+use super::span::Span;
+use fault::{Fault, check_room};
 use plan::{Field, Fixed, Message, Number, Shape, Value};
 use proto2::Rules;
-use wire::{Malformed, Wire, WireType};
+use wire::{Malformed, Wire, WireType, narrow};
 
 /// Seconds of the years 1 to 9999, which is what a timestamp may be.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
@@ -52,56 +55,6 @@ const NANOS: i64 = 1_000_000_000;
 pub(super) struct Reader {
     plan: Message,
     rules: Option<Rules>,
-}
-
-/// Why a message cannot be read.
-enum Fault {
-    Malformed(Malformed),
-    /// A field is not UTF-8, or of another wire type.
-    Field {
-        name: String,
-        reason: &'static str,
-        at: usize,
-    },
-    /// A value has no place in its column; the names of the fields that lead to it, innermost first.
-    Value {
-        path: Vec<String>,
-        reason: String,
-    },
-    TooLarge,
-}
-
-impl Fault {
-    /// The same, met in a field.
-    fn within(self, field: &str) -> Fault {
-        match self {
-            Fault::Value { mut path, reason } => {
-                path.push(field.to_owned());
-                Fault::Value { path, reason }
-            }
-            other => other,
-        }
-    }
-}
-
-impl From<Malformed> for Fault {
-    fn from(malformed: Malformed) -> Fault {
-        Fault::Malformed(malformed)
-    }
-}
-
-impl From<Fault> for BadRecord {
-    fn from(fault: Fault) -> BadRecord {
-        match fault {
-            Fault::Malformed(Malformed { reason, at }) => BadRecord::Wire { reason: reason.to_owned(), at },
-            Fault::Field { name, reason, at } => BadRecord::Wire { reason: format!("field \"{name}\": {reason}"), at },
-            Fault::Value { mut path, reason } => {
-                path.reverse();
-                BadRecord::Field { path: path.join("."), reason }
-            }
-            Fault::TooLarge => BadRecord::TooLarge,
-        }
-    }
 }
 
 impl Reader {
@@ -137,16 +90,6 @@ fn reserve(message: &Message, arena: &mut Arena) -> Result<Span, Fault> {
     check_room(end, arena)?;
     arena.nested.extend_from_slice(&message.template);
     Ok(Span::new(start, end))
-}
-
-/// Whether so many cells may be there, beside what else there is.
-#[inline]
-fn check_room(cells: usize, arena: &Arena) -> Result<(), Fault> {
-    // A decimal beside its cell is the largest that a few bytes of payload can grow to.
-    const CELL: usize = size_of::<Cell>() + size_of::<i256>();
-    let nodes = arena.nodes.len().saturating_mul(size_of::<Node>() + CELL);
-    let bytes = cells.saturating_mul(CELL).saturating_add(nodes).saturating_add(arena.text.len());
-    if bytes > RECORD_BYTES_MAX { Err(Fault::TooLarge) } else { Ok(()) }
 }
 
 /// Reads the fields of a message into its cells, up to where the wire ends.
@@ -326,12 +269,6 @@ fn signed(number: Number, wire: &mut Wire<'_>) -> Result<i64, Malformed> {
         Number::Sfixed32 => i32::from_le_bytes(wire.fixed()?).into(),
         Number::Fixed64 | Number::Sfixed64 => i64::from_le_bytes(wire.fixed()?),
     })
-}
-
-/// An `int32` or an enum: the lower half of what is written.
-#[expect(clippy::cast_possible_truncation, reason = "Protobuf wants it cut")]
-fn narrow(number: u64) -> i32 {
-    number as i32
 }
 
 /// Makes of the cells of a message what columns take: no chains, and none of Google's messages.

@@ -7,10 +7,11 @@ use weir_common::decimal::{self, Excess};
 use weir_common::interval::Interval;
 use weir_common::types::{NUMERIC_PRECISION, NUMERIC_SCALE, SqlType, StructField};
 
-use super::cell::{Arena, Span};
+use super::bad_record::describe;
+use super::cell::Arena;
 use super::convert;
-use super::fields::describe;
-use super::json::{Number, Scanner, Text, Value, unescape};
+use super::json::{Number, Scanner, Text, Value, text_fault, unescape};
+use super::span::Span;
 use super::{jsonb, time};
 
 const NO_NUMBER: &str = "not a number";
@@ -43,29 +44,6 @@ fn unescaped(string: Text, text: &str) -> Result<String, String> {
         Some(()) => Ok(out),
         None => Err(text_fault(string.span, text, false).unwrap_or_else(|| "not readable".to_owned())),
     }
-}
-
-/// The first place in a string, or key, that no text can hold: a lone surrogate, or, if `nul` is asked for, U+0000.
-pub(super) fn text_fault(span: Span, text: &str, nul: bool) -> Option<String> {
-    let raw = span.of(text);
-    let unit = |at: usize| u32::from_str_radix(raw.get(at + 2..at + 6)?, 16).ok();
-    let is_escape = |at: usize| raw.as_bytes().get(at) == Some(&b'\\') && raw.as_bytes().get(at + 1) == Some(&b'u');
-    let mut at = 0;
-    while let Some(found) = raw.get(at..)?.find('\\') {
-        at += found;
-        if !is_escape(at) {
-            at += 2;
-            continue;
-        }
-        let place = span.start as usize + at;
-        match unit(at)? {
-            0 if nul => return Some(format!("U+0000, which no text can hold, at byte {place}")),
-            0xd800..0xdc00 if is_escape(at + 6) && matches!(unit(at + 6), Some(0xdc00..0xe000)) => at += 12,
-            0xd800..0xe000 => return Some(format!("a lone surrogate at byte {place}")),
-            _ => at += 6,
-        }
-    }
-    None
 }
 
 fn number_fault(ty: &SqlType, number: Number, text: &str) -> Option<String> {

@@ -15,7 +15,7 @@ use arrow::array::{
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer};
 use arrow::datatypes::{ArrowNativeType, DataType};
 
-use super::Error;
+use super::error::Error;
 
 const _: () = assert!(cfg!(target_endian = "little"), "values are stored as they lie in memory");
 

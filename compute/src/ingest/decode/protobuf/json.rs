@@ -7,10 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 use prost::Message;
 use prost_reflect::{DynamicMessage, MessageDescriptor, ReflectMessage, SerializeOptions};
 
-use super::super::cell::{Arena, Cell, Node, Span};
-use super::super::json::{Scanner, Value};
-use super::super::{RECORD_BYTES_MAX, jsonb};
-use super::Fault;
+use super::super::bad_record::RECORD_BYTES_MAX;
+use super::super::cell::{Arena, Cell, Node};
+use super::super::json::{Scanner, Syntax, Value};
+use super::super::jsonb;
+use super::super::span::Span;
+use super::fault::{Fault, check_room};
 
 /// A message that becomes jsonb may be so large: built, it takes up to fifty times as much.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
@@ -89,7 +91,7 @@ fn write_member(entry: &[u8], json: &mut Vec<u8>) -> Result<(), Fault> {
             scanner.take(b',');
             Ok(span)
         };
-        read().map_err(|error: super::super::json::Syntax| failed(error.reason))
+        read().map_err(|error: Syntax| failed(error.reason))
     };
     let (key, value) = (next()?.of(text), next()?.of(text));
     let quote: &[u8] = if key.starts_with('"') { b"" } else { b"\"" };
@@ -167,7 +169,7 @@ fn normalise(json: &[u8], arena: &mut Arena) -> Result<Cell, Fault> {
             reason.rsplit_once(" at byte ").map_or(reason.as_str(), |(reason, _)| reason).trim_end_matches(',');
         return Err(failed(reason));
     }
-    super::check_room(arena.nested.len(), arena)?;
+    check_room(arena.nested.len(), arena)?;
     Ok(Cell::Text(Span::new(start, arena.text.len())))
 }
 

@@ -4,8 +4,9 @@ use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use weir_common::protobuf::{Error, WellKnown, check, well_known};
 use weir_common::types::SqlType;
 
-use super::super::cell::{Cell, Span};
-use super::WireType;
+use super::super::cell::Cell;
+use super::super::span::Span;
+use super::wire::WireType;
 
 /// How to read a message.
 pub(super) struct Message {

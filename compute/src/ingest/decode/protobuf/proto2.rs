@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, HashMap};
 use prost::encoding::encode_varint;
 use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor, Syntax};
 
-use super::wire::{Malformed, Wire, WireType};
-use super::{Fault, narrow};
+use super::fault::Fault;
+use super::wire::{Malformed, Wire, WireType, narrow};
 
 /// Messages within each other; more are refused, as by Protobuf's own implementations.
 pub(super) const DEPTH_MAX: usize = 100;

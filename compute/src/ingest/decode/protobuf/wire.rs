@@ -3,7 +3,7 @@
 pub(super) use prost::encoding::WireType;
 use prost::encoding::decode_varint;
 
-use super::super::cell::Span;
+use super::super::span::Span;
 
 /// Groups within each other that are skipped; more are refused.
 const GROUPS_MAX: usize = 100;
@@ -132,4 +132,10 @@ impl<'a> Wire<'a> {
             }
         }
     }
+}
+
+/// An `int32` or an enum: the lower half of what is written.
+#[expect(clippy::cast_possible_truncation, reason = "Protobuf wants it cut")]
+pub(super) fn narrow(number: u64) -> i32 {
+    number as i32
 }
