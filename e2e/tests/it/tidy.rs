@@ -32,6 +32,9 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ),
 ];
 
+/// Crates whose top-level modules are rooms, which import each other one way.
+const IN_ROOMS: [&str; 1] = ["compute"];
+
 /// The files of the repository: tracked, or new and not ignored.
 fn files() -> Result<Vec<PathBuf>> {
     let git = Command::new("git")
@@ -221,6 +224,147 @@ fn dependencies_point_one_way() -> Result<()> {
         }
     }
     none(found)
+}
+
+/// Collects the rooms of its crate that a file imports, tests aside.
+struct Imports<'a> {
+    /// The rooms by the names that paths begin with: their own, and those that the crate's root re-exports from them.
+    rooms: &'a BTreeMap<String, String>,
+    /// How many modules enclose the place that is visited.
+    depth: usize,
+    found: BTreeSet<String>,
+}
+
+impl Imports<'_> {
+    /// Takes the beginning of a path; it leads to a room if it begins at the crate's root.
+    fn path(&mut self, segments: &[String]) {
+        let supers = segments.iter().take_while(|segment| *segment == "super").count();
+        let from_root = match segments.first().map(String::as_str) {
+            Some("crate") => 1,
+            Some("super") if supers >= self.depth => supers,
+            _ => return,
+        };
+        self.found.extend(segments.get(from_root).and_then(|name| self.rooms.get(name)).cloned());
+    }
+
+    fn tree(&mut self, before: &[String], tree: &syn::UseTree) {
+        let with = |ident: &syn::Ident| [before, &[ident.to_string()]].concat();
+        match tree {
+            syn::UseTree::Path(path) => self.tree(&with(&path.ident), &path.tree),
+            syn::UseTree::Name(name) => self.path(&with(&name.ident)),
+            syn::UseTree::Rename(rename) => self.path(&with(&rename.ident)),
+            syn::UseTree::Glob(_) => self.path(before),
+            syn::UseTree::Group(group) => group.items.iter().for_each(|tree| self.tree(before, tree)),
+        }
+    }
+}
+
+impl<'a> Visit<'a> for Imports<'_> {
+    fn visit_item_use(&mut self, item: &'a syn::ItemUse) {
+        self.tree(&[], &item.tree);
+    }
+
+    fn visit_path(&mut self, path: &'a syn::Path) {
+        let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        self.path(&segments);
+        syn::visit::visit_path(self, path);
+    }
+
+    fn visit_item_mod(&mut self, item: &'a syn::ItemMod) {
+        if !is_test(item) {
+            self.depth += 1;
+            syn::visit::visit_item_mod(self, item);
+            self.depth -= 1;
+        }
+    }
+}
+
+fn is_test(module: &syn::ItemMod) -> bool {
+    let is_test = |attribute: &syn::Attribute| {
+        attribute.path().is_ident("cfg") && attribute.parse_args::<syn::Path>().is_ok_and(|path| path.is_ident("test"))
+    };
+    module.attrs.iter().any(is_test)
+}
+
+/// Rooms of a crate that import each other in a circle, or lie between two circles, each with what it imports of the others.
+/// `files` are paths below `src`, with their texts.
+fn circles(files: &BTreeMap<String, String>) -> Result<Vec<String>> {
+    let parsed = files.iter().map(|(path, text)| Ok((path.as_str(), syn::parse_file(text).context(path.clone())?)));
+    let parsed: BTreeMap<&str, syn::File> = parsed.collect::<Result<_>>()?;
+    let root = parsed.get("lib.rs").context("a crate in rooms is a library")?;
+    let mut rooms = BTreeMap::new();
+    for item in &root.items {
+        if let syn::Item::Mod(room) = item {
+            rooms.insert(room.ident.to_string(), room.ident.to_string());
+        }
+    }
+    for item in &root.items {
+        if let syn::Item::Use(syn::ItemUse { tree: syn::UseTree::Path(path), .. }) = item {
+            re_exports(&path.ident.to_string(), &path.tree, &mut rooms);
+        }
+    }
+    let mut imports: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    let is_of_tests = |path: &str| path.ends_with("/tests.rs") || path.contains("/tests/");
+    for (path, file) in parsed.iter().filter(|(path, _)| **path != "lib.rs" && !is_of_tests(path)) {
+        let path = path.trim_end_matches(".rs").trim_end_matches("/mod");
+        let room = path.split('/').next().unwrap_or_default();
+        let mut found = Imports { rooms: &rooms, depth: path.split('/').count(), found: BTreeSet::new() };
+        found.visit_file(file);
+        found.found.remove(room);
+        imports.entry(room).or_default().append(&mut found.found);
+    }
+    // Without circles there is always a room that imports none, or that none imports.
+    loop {
+        let known: BTreeSet<String> = imports.keys().map(|room| (*room).to_owned()).collect();
+        let imported: BTreeSet<String> = imports.values().flatten().cloned().collect();
+        imports.values_mut().for_each(|rooms| rooms.retain(|room| known.contains(room)));
+        imports.retain(|room, rooms| !rooms.is_empty() && imported.contains(*room));
+        if imports.len() == known.len() {
+            break;
+        }
+    }
+    Ok(imports.into_iter().map(|(room, rooms)| format!("{room} imports {rooms:?}")).collect())
+}
+
+/// Adds the names that the crate's root re-exports from a room.
+fn re_exports(room: &str, tree: &syn::UseTree, rooms: &mut BTreeMap<String, String>) {
+    match tree {
+        syn::UseTree::Path(path) => re_exports(room, &path.tree, rooms),
+        syn::UseTree::Name(name) => drop(rooms.insert(name.ident.to_string(), room.to_owned())),
+        syn::UseTree::Rename(rename) => drop(rooms.insert(rename.rename.to_string(), room.to_owned())),
+        syn::UseTree::Group(group) => group.items.iter().for_each(|tree| re_exports(room, tree, rooms)),
+        syn::UseTree::Glob(_) => {}
+    }
+}
+
+#[test]
+fn rooms_import_each_other_one_way() -> Result<()> {
+    let mut found = Vec::new();
+    for member in IN_ROOMS {
+        let source = workspace().join(member).join("src");
+        let files = rust_files()?.into_iter().filter_map(|(path, text)| {
+            let path = path.strip_prefix(&source).ok()?.display().to_string();
+            Some((path, text))
+        });
+        found.extend(circles(&files.collect())?.into_iter().map(|circle| format!("{member}: {circle}")));
+    }
+    none(found)
+}
+
+#[test]
+fn a_circle_of_rooms_is_found() -> Result<()> {
+    let lib = "pub mod a; mod b; mod c; pub use c::deep::{Word, Other};";
+    let crate_of = |a: &str, b: &str, c: &str| {
+        let files = [("lib.rs", lib), ("a/mod.rs", "mod x;"), ("a/x.rs", a), ("b.rs", b), ("c.rs", c)];
+        circles(&files.map(|(path, text)| (path.to_owned(), text.to_owned())).into())
+    };
+    let tests = "#[cfg(test)] mod tests { use crate::a; }";
+    assert_eq!(crate_of("use crate::b::{self}; use super::y;", "use crate::Word;", tests)?, Vec::<String>::new());
+    let circle = ["a imports {\"b\"}", "b imports {\"a\"}"];
+    assert_eq!(crate_of("use super::super::b::Z;", "fn f() { crate::a::x() }", "use crate::{a, b};")?, circle);
+    let circle = ["a imports {\"c\"}", "c imports {\"a\"}"];
+    assert_eq!(crate_of("fn f(_: crate::Other) {}", "", "mod deep { use super::super::a::*; }")?, circle);
+    Ok(())
 }
 
 /// What a page names as a file of the repository: the targets of its links, and words in backticks that hold a slash and
