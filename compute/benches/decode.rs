@@ -1,4 +1,5 @@
-//! How long a record takes from JSON, or from Protobuf, to a column, and from there to a stored block and back.
+//! The time a record takes from JSON or Protobuf to a column, and from there to a stored block and
+//! back.
 //!
 //! The records are like the bids of the Nexmark benchmark: seven fields, about 200 bytes.
 
@@ -77,7 +78,7 @@ fn main() {
     });
 }
 
-/// The same records, a hundred a message: as NDJSON, and as an array.
+/// The same records, a hundred in each message: as NDJSON, and as an array.
 fn decode_together(columns: &[Column], messages: &[Message]) {
     let mut decoder = Decoder::new(columns, "bids");
     for (name, open, between, close) in [("decode NDJSON", "", "\n", ""), ("decode arrays", "[", ",", "]")] {
@@ -154,7 +155,7 @@ fn payload(n: u32) -> String {
     )
 }
 
-/// The best of many rounds, in nanoseconds a record.
+/// The best of many rounds, in nanoseconds for each record.
 fn report(what: &str, mut round: impl FnMut() -> usize) {
     let best = (0..ROUNDS).map(|_| {
         let start = Instant::now();

@@ -1,8 +1,9 @@
 //! The cost of keyed rows in one slot's database, without NATS: writing them with a checkpoint
 //! every 50,000 rows, compaction included, and scanning them all.
 //!
-//! The rows are like the bids of the Nexmark benchmark, about 200 bytes, and arrive in batches of 4,096. Processor time is
-//! that of the whole process. `cargo bench -p weir-compute --bench keyed [rows] [directory]`
+//! The rows are like the bids of the Nexmark benchmark, about 200 bytes, and arrive in batches of
+//! 4,096. Processor time is that of the whole process. `cargo bench -p weir-compute --bench keyed
+//! [rows] [directory]`
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -72,7 +73,7 @@ async fn measure(rows: i64, dir: &Path) {
     slot.close().await;
 }
 
-/// Rows as the shuffle makes them: a batch's are slices of one buffer.
+/// Rows as the shuffle makes them: slices of one buffer for each batch.
 fn entries(numbers: std::ops::Range<i64>) -> Vec<(Bytes, Bytes)> {
     let column =
         |value: &dyn Fn(i64) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(numbers.clone().map(value))) };

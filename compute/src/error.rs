@@ -1,4 +1,4 @@
-//! What can end a compute node.
+//! Failures that end a compute node.
 
 use weir_common::error::Kind;
 
@@ -19,7 +19,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What it means for whoever started the node.
+    /// The kind of failure, for the caller that started the node.
     pub fn kind(&self) -> Kind {
         match self {
             Error::State(error) => error.kind(),

@@ -4,15 +4,17 @@
 //!
 //! * [`control`]: meta tells the node what to run; a pure core decides what follows;
 //! * [`ingest`]: a message becomes a row, or a dead letter;
-//! * `dataflow`: actors read, decode and shuffle rows, and edges carry them and the barriers to slots;
-//! * [`storage`]: a slot writes rows into its database and seals an epoch once all of its actors have delivered the barrier;
+//! * `dataflow`: actors read, decode and shuffle rows; edges carry rows and barriers to slots;
+//! * [`storage`]: a slot writes rows into its database, and seals an epoch once every actor that
+//!   writes to it has delivered the barrier;
 //! * `serve`: frontends read the rows of committed epochs;
 //! * `node`: the control loop, which joins the cluster and runs all of the above.
 //!
-//! Rooms import each other one way: `node → serve → dataflow → ingest → storage → control`. `metrics` and `error` stand beside
-//! them.
+//! Rooms import each other one way: `node → serve → dataflow → ingest → storage → control`.
+//! `metrics` and `error` stand beside them.
 //!
-//! A compute node keeps no durable state on its own disk: messages that it has not reported durable are read again from NATS.
+//! A compute node keeps no durable state on its own disk: messages that it has not reported durable
+//! are read again from NATS.
 
 pub mod control;
 

@@ -7,15 +7,15 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 use weir_common::condition::SplitState;
 use weir_proto::SplitProgress;
 
-/// Instruments, each described once. Those of sources and scans bear the label `table`, those of state `slot`. Of splits, see
-/// [`observe_splits`].
+/// Instruments, each described once. Instruments of sources and scans bear the label `table`, those
+/// of state `slot`. [`observe_splits`] adds those of splits.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     /// Messages decoded into rows.
     pub(crate) rows: Counter<u64>,
     /// Bytes of their payloads.
     pub(crate) bytes: Counter<u64>,
-    /// Messages that are no row of their table.
+    /// Messages that cannot be decoded into a row of their table.
     pub(crate) bad_records: Counter<u64>,
     /// Seconds that it takes to cut a checkpoint of a sealed epoch, by slot.
     pub(crate) seal_seconds: Histogram<f64>,
@@ -60,7 +60,8 @@ impl Metrics {
     }
 }
 
-/// How far the splits of this node were when they were last asked, each with the labels of its metrics.
+/// How far the splits of this node were when they were last asked, each with the labels of its
+/// metrics.
 #[derive(Debug, Default)]
 pub(crate) struct Observed(Mutex<Vec<([KeyValue; 2], SplitProgress)>>);
 
@@ -77,7 +78,7 @@ impl Observed {
     }
 }
 
-/// A gauge of splits: its name, what it tells, and its value if there is one.
+/// A gauge of splits: its name, its description, and its value if there is one.
 type SplitGauge = (&'static str, &'static str, fn(&SplitProgress) -> Option<u64>);
 
 const SPLIT_GAUGES: [SplitGauge; 11] = [
@@ -98,8 +99,8 @@ fn is_reading(split: &SplitProgress) -> bool {
     split.state == SplitState::Reading.as_str()
 }
 
-/// Makes the gauges of splits, which bear the labels `table` and `split`: of each that is read on this node now, and of no
-/// other.
+/// Makes the gauges of splits, which bear the labels `table` and `split`. They cover the splits
+/// that this node reads now, and no others.
 pub(crate) fn observe_splits(meter: &Meter, observed: &Arc<Observed>) {
     for (name, description, value) in SPLIT_GAUGES {
         let observed = Arc::clone(observed);

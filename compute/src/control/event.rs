@@ -1,4 +1,5 @@
-//! The words of the node's core, [`super::state`]: what happens to a node, what it wants done, and what it tells meta.
+//! The words of the node's core, [`super::state`]: its events, its actions, and its messages to
+//! meta.
 
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -7,10 +8,10 @@ use weir_common::position::Position;
 
 use super::plan::{Barrier, Plan};
 
-/// What happens to a node.
+/// An event of the node.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// Meta: stop what runs, build this.
+    /// Meta: stop what runs, and build this.
     Start(Plan),
     /// Meta: a barrier.
     Barrier(Barrier),
@@ -20,15 +21,16 @@ pub enum Event {
     Stop(TermId),
     /// The control stream is gone, and with it the term.
     Disconnected,
-    /// The end of [`Action::Open`].
+    /// [`Action::Open`] has ended.
     Opened(TermId, Result<(), String>),
     /// A slot is durable up to an epoch.
     SlotDurable(TermId, SlotEpoch),
-    /// Something of the term broke: the node cannot go on with it.
+    /// Something of the term broke, and the node cannot go on with it.
     Broken(TermId, String),
-    /// The exchange with another node broke. Most likely that node has left the term, which then ends anyway.
+    /// The exchange with another node broke. Most likely that node has left the term, which then
+    /// ends anyway.
     Separated(TermId, String),
-    /// A job cannot go on for a reason that its user has to mend.
+    /// A job cannot go on, for a reason that its user has to fix.
     JobFailed(TermId, TableId, String),
     /// A reader's ack window is nearly full, or an actor has its first rows.
     CheckpointWanted(TermId),
@@ -47,7 +49,7 @@ pub struct SlotEpoch {
     pub positions: Vec<(TableSplit, Position)>,
 }
 
-/// What the node wants done.
+/// An action that the node's core asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Open the slots and build the actors of a term.
@@ -56,13 +58,13 @@ pub enum Action {
     Close(TermId),
     /// Hand a barrier to the slots and actors.
     Inject(Barrier),
-    /// Acknowledge to NATS what the epoch read; forget older checkpoints.
+    /// Acknowledge to NATS the messages of the epoch, and forget older checkpoints.
     Acknowledge(Epoch),
-    /// Tell meta.
+    /// Send a message to meta.
     Send(Message),
 }
 
-/// What a node tells meta.
+/// A message from the node to meta.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message {
     /// The slots are open; the committed epoch can be read.
@@ -77,21 +79,21 @@ pub enum Message {
         epoch: Epoch,
         /// The checkpoint of every slot.
         checkpoints: Vec<(SlotId, Uuid)>,
-        /// The positions that moved since the report before.
+        /// The positions that moved since the last report.
         positions: Vec<(TableSplit, Position)>,
     },
-    /// Someone waits for a checkpoint.
+    /// A waiter needs a checkpoint.
     WantBarrier(TermId),
     /// A job cannot go on.
     JobFailed(TermId, TableId, String),
 }
 
-/// How tasks of a term send events to their node. Cheap to clone.
+/// Sends events from tasks of a term to their node. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Inputs(pub(crate) mpsc::Sender<Event>);
 
 impl Inputs {
-    /// Sends an event. Once the node is gone nobody needs it any more.
+    /// Sends an event. It is lost if the node has ended, because then nothing needs it.
     pub(crate) async fn send(&self, event: Event) {
         let _ = self.0.send(event).await;
     }

@@ -1,13 +1,15 @@
-//! What meta and a compute node tell each other, and the node's core, which decides what follows from it.
+//! The words that meta and a compute node exchange, and the node's core, which decides what follows
+//! from them.
 //!
 //! In reading order:
 //!
 //! * [`plan`]: what a node runs in a term, and the barriers that change it;
-//! * [`state`]: the core: which messages count, and what is reported when;
-//! * [`event`]: what happens to a node, what it wants done, and what it tells meta;
-//! * `wire`: the same words as Protobuf messages.
+//! * [`state`]: the core, which decides which messages count, and what is reported when;
+//! * [`event`]: the core's events, actions and messages;
+//! * `wire`: conversions from and to Protobuf messages.
 //!
-//! This room imports no other room. It opens, runs and sends nothing: the `node` room performs the core's actions.
+//! This room imports no other room. It opens, runs and sends nothing: the `node` room performs the
+//! core's actions.
 
 pub mod event;
 pub mod plan;

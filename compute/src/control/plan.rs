@@ -1,4 +1,4 @@
-//! What a node is told to run in a term.
+//! A node's part of a term, as meta plans it.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub struct Plan {
     pub routes: Vec<Route>,
 }
 
-/// Where a slot is reached.
+/// A slot and the address of its node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The slot.
@@ -43,13 +43,13 @@ pub struct SlotPlan {
     pub slot: SlotId,
     /// Its vnodes.
     pub vnodes: VnodeRange,
-    /// Where its new database lives.
+    /// The path of its new database.
     pub path: String,
-    /// What that is a clone of; empty: new.
+    /// The checkpoints that it is a clone of; empty for a new database.
     pub sources: Vec<SourcePlan>,
 }
 
-/// A committed checkpoint, or the part of it that a slot takes over.
+/// A committed checkpoint, or a part of one, that a slot takes over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourcePlan {
     /// The database.
@@ -60,36 +60,37 @@ pub struct SourcePlan {
     pub vnodes: VnodeRange,
 }
 
-/// A split, the slot whose node reads it, and where reading begins.
+/// A split, the slot whose node reads it, and the position at which reading begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitPlan {
     /// The split.
     pub split: TableSplit,
-    /// The slot that its actor runs beside. It takes all rows, unless the table is keyed: then each slot takes those of
-    /// its vnodes.
+    /// The slot that its actor runs beside. This slot takes all rows, unless the table is keyed:
+    /// then each slot takes the rows of its vnodes.
     pub slot: SlotId,
-    /// Where reading begins.
+    /// The position at which reading begins.
     pub position: Position,
 }
 
 impl SplitPlan {
-    /// What is read for it: the split of its table, or of the source of its view.
+    /// The split that is read for it: its table's own, or that of its view's source.
     pub fn read(&self, table: &Table) -> TableSplit {
         TableSplit { table: table.read(), split: self.split.split.clone() }
     }
 
-    /// Whether its actor writes to a slot, so that the slot's epochs end with the actor's barriers.
+    /// Returns true if its actor writes to `slot`, so that the slot's epochs end with the actor's
+    /// barriers.
     pub fn writes_to(&self, slot: SlotId, table: &Table) -> bool {
         table.declared.is_keyed() || self.slot == slot
     }
 }
 
-/// A change of what runs, carried by a barrier.
+/// A change of the running jobs, carried by a barrier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// The job of a table starts; with all its splits.
+    /// The job of a table starts, with all of its splits.
     Add(Arc<Table>, Vec<SplitPlan>),
-    /// The job of a table stops and its state is forgotten.
+    /// The job of a table stops, and its state is forgotten.
     Drop(TableId),
 }
 
@@ -102,8 +103,8 @@ pub struct Barrier {
     pub epoch: Epoch,
     /// Snapshots of sealed epochs below this one may be dropped.
     pub lowest_pinned: Epoch,
-    /// What changes.
+    /// The change that takes effect with it.
     pub mutation: Option<Mutation>,
-    /// The span of meta's that it is part of.
+    /// The span of meta's that it belongs to.
     pub trace: TraceParent,
 }

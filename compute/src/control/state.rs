@@ -1,10 +1,11 @@
 //! The node's core: a pure state machine of the term that a compute node takes part in.
 //!
-//! It decides which term's messages count, when the node is ready, and when an epoch is durable on all its slots. It does
-//! not open databases, run actors or talk to meta; its actions say when that is due.
+//! It decides which term's messages count, when the node is ready, and when an epoch is durable on
+//! all slots. It opens no databases, runs no actors and does not talk to meta; its actions say when
+//! to do so.
 //!
-//! Invariants: a node takes part in one term at a time; nothing of another term has any effect; an epoch is reported
-//! once, after all slots are durable up to it and after every epoch before it.
+//! Invariants: a node takes part in one term at a time; events of another term have no effect; an
+//! epoch is reported once, after all slots are durable up to it and after every earlier epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +28,7 @@ struct ActiveTerm {
     opened: bool,
     /// Epochs injected and not reported yet.
     pending: BTreeMap<Epoch, BTreeMap<SlotId, SlotEpoch>>,
-    /// Positions as they were last reported.
+    /// Positions as of the last report.
     reported: BTreeMap<TableSplit, Position>,
 }
 
@@ -37,7 +38,7 @@ impl Node {
         self.term.as_ref().map(|term| term.id)
     }
 
-    /// Takes in an event and returns what is to be done, in order.
+    /// Applies an event and returns the actions to perform, in order.
     pub fn apply(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::Start(plan) => self.start(plan),

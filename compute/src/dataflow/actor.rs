@@ -1,19 +1,22 @@
-//! An actor: one split of a table, or of a source for all views over it, from messages to what is stored. Its task owns
-//! the readers and the decoders; barriers reach it from the node; what it writes, and barriers, leave it for its slot or, if a
-//! table is keyed, for all slots.
+//! An actor: reads one split of a table, or of a source for all views over it, decodes its messages
+//! and sends the rows on. Its task owns the readers and the decoders. Barriers reach it from the
+//! node. Rows and barriers leave it for its own slot or, if a table is keyed, for all slots.
 //!
-//! What is stored for each relation is an `output`; to the slots it is a writer of its own, whoever it shares the reading
-//! with. An output that begins behind the others has a `reading` of its own until it has caught up (`Readings`); unless the stream
-//! loses what is acknowledged: then nothing is there to catch up with, and it begins where the others are.
+//! An `output` stores the rows of one relation. To the slots it is a writer of its own, whether or
+//! not it shares its reading with others. An output that begins behind the others has a `reading`
+//! of its own until it has caught up ([`Readings`]). Where acknowledgements delete messages there
+//! is nothing to catch up with, so it begins where the others are.
 //!
-//! A message that is no row of the relation becomes a row of its dead letters, unless its options say otherwise.
+//! A message that cannot be decoded becomes a dead letter of the relation, unless the relation's
+//! options say otherwise.
 //!
-//! Invariant: when the actor delivers the barrier of an epoch for an output with a position, every row below the position
-//! was sent before, to whichever slot, and no row at or above it was.
+//! Invariant: when the actor delivers the barrier of an epoch for an output at a position, it has
+//! sent every row below the position, to whichever slot, and no row at or above it.
 //!
-//! It cannot hold a checkpoint up for ever: it waits for credits only in an epoch whose predecessors it has delivered
-//! everywhere. Of all actors, take one in the oldest open epoch: everything before was delivered by all, so every slot
-//! can seal it, applies what this actor wrote, and gives its credits back.
+//! An actor cannot hold up a checkpoint for ever. It waits for credits only in an epoch whose
+//! predecessors it has delivered everywhere. Take an actor in the oldest open epoch: all actors
+//! have delivered everything before it, so every slot can seal that, applies this actor's writes,
+//! and returns its credits.
 
 mod output;
 mod reading;
@@ -46,20 +49,22 @@ use super::readings::{History, Moved, Place, ReadingId, Readings};
 use crate::control::event::Event;
 use crate::ingest::progress::ReadSplit;
 
-/// Barriers and commits waiting for the actor: at most 4 barriers are in flight, each with its commit.
+/// Barriers and commits waiting for the actor: at most 4 barriers are in flight, each with its
+/// commit.
 const INBOX_MAX: usize = 16;
-/// How often the server is asked whether anything is left for a reading that is behind.
+/// The interval at which the server is asked whether anything is left for a reading that is behind.
 const ASK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What an actor is told.
+/// A message to an actor.
 pub(crate) enum Message {
     /// The epoch ends here.
     Barrier(Epoch),
-    /// The epoch ends here, and with it what is stored for a relation: it was dropped. If there is no other, so does the actor.
+    /// The epoch ends here, and a relation that was dropped is stored no further. If it was the
+    /// only one, the actor ends too.
     Last(TableId, Epoch),
     /// The epoch is committed.
     Committed(Epoch),
-    /// A view over the source is to be fed from here on.
+    /// Feed a view over the source from here on.
     Attach(Box<Attachment>),
 }
 
@@ -67,26 +72,26 @@ pub(crate) enum Message {
 struct Actor {
     shared: Shared,
     inbox: mpsc::Receiver<Message>,
-    /// The epoch that is open.
+    /// The open epoch.
     epoch: Epoch,
     readings: Readings,
     front: Reading,
     behind: BTreeMap<ReadingId, Reading>,
-    /// What is read, for those who want to see it.
+    /// The splits that it reads, for observers.
     observed: watch::Sender<Vec<ReadSplit>>,
-    /// Which of several readings is heard first.
+    /// Counts turns, so that several readings take turns in being heard first.
     turn: usize,
     ask: Interval,
-    /// The question under way whether anything is left for a reading.
+    /// A pending question to the server: is anything left for a reading?
     asked: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
-    /// Given once the last barrier was delivered: then nothing is read any more.
+    /// The epoch of the last barrier, once that was delivered: nothing is read any more.
     last: Option<Epoch>,
 }
 
-/// Whether anything is left for a reading.
+/// The server's answer for a reading.
 struct Answer {
     id: ReadingId,
-    /// Where its reader was when the server was asked, and where the front was.
+    /// The position of its reader, and that of the front, when the server was asked.
     handed: Sequence,
     front: Sequence,
     is_through: bool,
@@ -97,14 +102,14 @@ pub(crate) struct Handle {
     pub(crate) inbox: mpsc::Sender<Message>,
     /// The relations that it was told to store.
     pub(crate) feeds: BTreeSet<TableId>,
-    /// What it reads, and can be asked about it.
+    /// The splits that it reads, and handles to ask about them.
     pub(crate) observed: watch::Receiver<Vec<ReadSplit>>,
 }
 
 /// Starts an actor in `group` that feeds `outputs`, of which there is at least one.
 ///
 /// # Errors
-/// If what is stored of the relation is not understood by this version.
+/// If this version does not understand the stored definition of the relation.
 pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> Result<Handle, NotUnderstood> {
     let declared = &config.relation.declared;
     let source = declared.stream().ok_or_else(|| NotUnderstood::NoStream(declared.name.clone()))?;
@@ -137,11 +142,11 @@ pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> 
     Ok(Handle { inbox: sender, feeds, observed: observer })
 }
 
-/// What happens to an actor.
+/// An event of an actor.
 enum Heard {
     Message(Message),
     Reading(Place, Said),
-    /// A reading that is behind may have nothing left.
+    /// It is time to ask whether a reading that is behind has anything left.
     Ask,
     Answer(Answer),
 }
@@ -156,7 +161,8 @@ impl Actor {
         Ok(())
     }
 
-    /// Serves until nothing is to be stored any more, or the slot goes away, which the node is told by the slot itself.
+    /// Serves until no relation is left to store, or the slot goes away. The slot itself tells the
+    /// node that.
     async fn serve(&mut self, outputs: Vec<Attachment>) -> () {
         for output in outputs {
             if self.attach(output).await.is_break() {
@@ -199,7 +205,8 @@ impl Actor {
                 self.front.committed(epoch);
                 self.behind.values_mut().for_each(|reading| reading.committed(epoch));
                 match self.last {
-                    // The reader acknowledges what is committed and ends; meta removes its consumer.
+                    // The reader acknowledges the committed messages and ends; meta removes its
+                    // consumer.
                     Some(last) if last <= epoch => ControlFlow::Break(()),
                     _ => ControlFlow::Continue(()),
                 }
@@ -231,7 +238,7 @@ impl Actor {
                 ControlFlow::Continue(())
             }
             Heard::Answer(Answer { id, handed, front, is_through }) => {
-                // What came meanwhile may be followed by more.
+                // A batch that came meanwhile may be followed by more.
                 match self.behind.get(&id) {
                     Some(reading) if is_through && reading.handed().0 == handed => {
                         self.moved(Place::Behind(id), front).await
@@ -244,7 +251,7 @@ impl Actor {
 
     async fn barrier(&mut self, epoch: Epoch) -> ControlFlow<()> {
         let Actor { shared, readings, front, behind, .. } = self;
-        // Blocks that are closed now are of the epoch that ends.
+        // Blocks that are closed now belong to the epoch that ends.
         front.barrier(epoch, readings.front(), shared).await?;
         for (id, reading) in behind {
             reading.barrier(epoch, readings.position(Place::Behind(*id)), shared).await?;
@@ -266,7 +273,7 @@ impl Actor {
         };
         match self.readings.attach(position.next) {
             Place::Front => {
-                // What was read before is not the output's.
+                // Rows that were read before do not belong to the output.
                 self.front.close_block(self.epoch, &self.shared).await?;
                 self.front.outputs.push(output);
             }
@@ -285,7 +292,8 @@ impl Actor {
         ControlFlow::Continue(())
     }
 
-    /// Where a reading behind the front begins for an output at `position`. The stream has to be the one that the front reads.
+    /// The position at which a reading behind the front begins, for an output at `position`. It
+    /// must be in the stream that the front reads.
     fn behind_at(&self, id: ReadingId, position: Position) -> Position {
         let next = self.readings.position(Place::Behind(id));
         let front = self.front.anchor();
@@ -297,7 +305,7 @@ impl Actor {
         }
     }
 
-    /// Stores nothing more for a relation.
+    /// Stops storing a relation.
     fn detach(&mut self, table: TableId, epoch: Epoch) {
         self.front.outputs.retain(|output| output.id() != table);
         let of_it = |reading: &Reading| reading.known_as().table == table;
@@ -311,7 +319,7 @@ impl Actor {
         self.publish();
     }
 
-    /// A reading has got everything below `position`.
+    /// A reading has read everything below `position`.
     async fn moved(&mut self, place: Place, position: Sequence) -> ControlFlow<()> {
         let id = match place {
             Place::Front if position.incarnation() > self.readings.front().incarnation() => {
@@ -327,7 +335,8 @@ impl Actor {
             return ControlFlow::Continue(());
         }
         let mut reading = self.behind.remove(&id).expect("it has just moved");
-        // Of what was read by now its output has had everything, by itself.
+        // Its output got the rows read so far from its own reading. The front's open block must not
+        // reach it.
         reading.close_block(self.epoch, &self.shared).await?;
         self.front.close_block(self.epoch, &self.shared).await?;
         for output in &reading.outputs {
@@ -338,8 +347,8 @@ impl Actor {
         ControlFlow::Continue(())
     }
 
-    /// The front begins with another stream. What the readings behind it have not got yet of the one before is gone: they begin with the
-    /// new one as well, which the front feeds to all.
+    /// The front begins with another stream. The rest of the earlier stream is gone for the
+    /// readings behind the front, so their outputs begin with the new one too, fed by the front.
     async fn begin_anew(&mut self, position: Sequence) -> ControlFlow<()> {
         self.front.close_block(self.epoch, &self.shared).await?;
         for mut reading in std::mem::take(&mut self.behind).into_values() {
@@ -351,7 +360,8 @@ impl Actor {
         ControlFlow::Continue(())
     }
 
-    /// Asks for one of the readings that are behind, in turn, whether the server has anything left.
+    /// Asks the server, for one of the readings that are behind, whether it has anything left.
+    /// Readings take turns.
     fn ask(&mut self) {
         self.turn = self.turn.wrapping_add(1);
         let place = self.turn.checked_rem(self.behind.len()).unwrap_or_default();
@@ -370,7 +380,8 @@ impl Actor {
     }
 }
 
-/// What the first of the readings says that has something to say; they take turns in being first. Cancel safe.
+/// Waits for the first reading that has something to say. The readings take turns in being asked
+/// first. Cancel safe.
 async fn said(front: &mut Reading, behind: &mut BTreeMap<ReadingId, Reading>, turn: &mut usize) -> (Place, Said) {
     if behind.is_empty() {
         return (Place::Front, front.said().await);

@@ -1,7 +1,7 @@
-//! An edge: what an actor writes, on its way to one slot, which may be on another node.
+//! An edge: an actor's way to one slot, which may be on another node.
 //!
-//! Rows need a credit each, so that an actor that is ahead of the slot's seal stops reading; barriers need none, so that
-//! they are never kept waiting by rows that cannot move.
+//! Each write of rows needs a credit, so that an actor that is ahead of the slot's seal stops
+//! reading. Barriers need none, so that rows that cannot move never hold them up.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use weir_common::position::Position;
 use crate::storage::entries::{self, Entries};
 use crate::storage::slot::{self, Credit};
 
-/// Writes of an actor to one slot that are not applied yet: enough to read on while a seal is under way, few enough to
-/// bound memory by about as many mebibytes.
+/// The writes of an actor to one slot that may wait to be applied: enough to read on during a seal,
+/// and few enough to bound memory to about as many mebibytes.
 pub(crate) const CREDITS: usize = 16;
 
-/// The slot takes nothing any more: its term has ended, or is about to.
+/// The slot takes no more messages: its term has ended, or is about to.
 #[derive(Debug)]
 pub(crate) struct Closed;
 
@@ -34,7 +34,7 @@ enum Way {
     Remote(mpsc::Sender<Outgoing>),
 }
 
-/// What leaves for a slot of another node.
+/// A message to a slot of another node.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     /// Framed entries.
@@ -44,24 +44,24 @@ pub(crate) enum Outgoing {
 }
 
 impl Edge {
-    /// To a slot of this node.
+    /// An edge to a slot of this node.
     pub(crate) fn local(handle: &slot::Handle) -> Edge {
         let way = Way::Local(handle.inbox.clone());
         Edge { vnodes: handle.vnodes, credits: Arc::new(Semaphore::new(CREDITS)), way }
     }
 
-    /// To a slot of another node. Whoever receives what is sent adds a permit to `credits` for each credit that comes
-    /// back; to begin with there must be [`CREDITS`].
+    /// An edge to a slot of another node. The receiver of `way` adds a permit to `credits` for each
+    /// credit that comes back; there must be [`CREDITS`] at first.
     pub(crate) fn remote(vnodes: VnodeRange, way: mpsc::Sender<Outgoing>, credits: Arc<Semaphore>) -> Edge {
         Edge { vnodes, credits, way: Way::Remote(way) }
     }
 
-    /// Whether it leads to a slot of this node.
+    /// Returns true if it leads to a slot of this node.
     pub(crate) fn is_local(&self) -> bool {
         matches!(self.way, Way::Local(_))
     }
 
-    /// Sends one entry, which must be of this node's slot.
+    /// Sends one entry. The slot must be on this node.
     pub(crate) async fn write_entry(&self, actor: &TableSplit, key: Bytes, value: Bytes) -> Result<(), Closed> {
         self.write_local(actor, || Some(vec![(key, value)])).await
     }
@@ -71,7 +71,7 @@ impl Edge {
         match &self.way {
             Way::Local(_) => self.write_local(actor, || entries::unframe(part)).await,
             Way::Remote(way) => {
-                // Comes back over the stream.
+                // The permit comes back over the stream.
                 self.credits.acquire().await.map_err(|_| Closed)?.forget();
                 way.send(Outgoing::Rows(part)).await.map_err(|_| Closed)
             }

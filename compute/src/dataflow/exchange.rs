@@ -1,11 +1,15 @@
-//! The exchange: what actors write to slots of other nodes, a gRPC stream for each actor and slot.
+//! The exchange: carries writes of actors to slots of other nodes, over one gRPC stream for each
+//! actor and slot.
 //!
-//! The receiving side hands on whatever comes: it waits for the slot's task, never for a seal, and what is under way is
-//! bounded by the sender's credits. Streams that share a connection never wait for each other: each has a window of its own,
-//! and the connection's window is larger than the windows of all its streams together, whose number is bounded. So a slot that
-//! takes nothing for a while, because its database waits for the object store, delays only the actors that write to it. The end
-//! of a stream, whoever ends it, ends the term for the sender's node, unless the actor itself has ended, because rows may be
-//! lost.
+//! The receiving side passes on every message at once. It waits for the slot's task, never for a
+//! seal, and the sender's credits bound the messages under way. Streams that share a connection
+//! never wait for each other: each has a window of its own, and the connection's window is larger
+//! than the windows of all of its streams together, whose number is bounded. A slot that takes
+//! nothing for a while, because its database waits for the object store, therefore delays only the
+//! actors that write to it.
+//!
+//! If either side ends a stream before the actor has ended, rows may be lost, so the term ends for
+//! the sender's node.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -38,10 +42,10 @@ use crate::storage::entries;
 use crate::storage::slot::{self, Credit};
 use crate::storage::slots::{Slots, not_running};
 
-/// Messages waiting for a stream: rows as far as there are credits, and the barriers in flight, of which there are at
-/// most 4. So whoever holds a credit does not wait here.
+/// Messages waiting for a stream: rows as far as there are credits, and at most 4 barriers in
+/// flight. A sender that holds a credit therefore does not wait here.
 const OUTGOING_MAX: usize = CREDITS + 8;
-/// How long a node may take to accept a connection.
+/// The time a node may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// HTTP/2's window of each stream: about one message of rows.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -56,15 +60,15 @@ const _: () = assert!(STREAMS_MAX as u64 * STREAM_WINDOW_BYTES as u64 <= CONNECT
 /// A message of rows is about a mebibyte, or a single row.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 512 << 20;
 
-/// Connections to the other nodes of a term: to each the newest, and how many streams it was given.
+/// Connections to the other nodes of a term: the newest to each, and how many streams it carries.
 #[derive(Default)]
 pub(crate) struct Peers(HashMap<String, (Channel, usize)>);
 
 impl Peers {
-    /// A connection to another node for one more stream, made when it is first used.
+    /// A connection to another node for one more stream. It connects when it is first used.
     ///
     /// # Errors
-    /// If the address cannot be one.
+    /// If `address` is not a valid address.
     pub(crate) fn channel(&mut self, address: &str) -> Result<Channel, tonic::transport::Error> {
         if let Some((channel, streams)) = self.0.get_mut(address)
             && *streams < STREAMS_MAX
@@ -82,7 +86,8 @@ impl Peers {
         Ok(channel)
     }
 
-    /// An edge of an actor to a slot of another node. If the stream ends before the actor does, the node is told.
+    /// An edge of an actor to a slot of another node. The node is told if the stream ends before
+    /// the actor does.
     pub(crate) fn edge(
         &mut self,
         term: TermId,
@@ -148,7 +153,7 @@ async fn send(
     Ok(())
 }
 
-/// The receiving side: the gRPC service.
+/// The gRPC service of the receiving side.
 pub(crate) struct Exchange {
     slots: watch::Receiver<Option<Arc<Slots>>>,
 }
@@ -178,11 +183,11 @@ impl exchange_server::Exchange for Exchange {
     }
 }
 
-/// Takes what another node's actor writes to a slot of this one, and returns the credits that go back. Waits until the
-/// term runs here.
+/// Takes the writes of another node's actor to a slot of this node, and returns the credits that go
+/// back. Waits until the term runs here.
 ///
 /// # Errors
-/// If it does not, and will not any more; or if the stream does not begin as it must.
+/// If the term does not run here and never will, or if the stream does not begin with its opening.
 async fn accept(
     mut slots: watch::Receiver<Option<Arc<Slots>>>,
     mut incoming: Streaming<ExchangeMessage>,
@@ -197,10 +202,10 @@ async fn accept(
     let slots = slots.wait_for(reached).await.map_err(|_| gone())?.clone();
     let slots = slots.filter(|slots| slots.term == term);
     let slot = slots.and_then(|slots| slots.handles.get(&SlotId(open.slot)).cloned()).ok_or_else(gone)?;
-    // Not bounded by itself: it holds at most as many as there are credits.
+    // Unbounded, but it never holds more messages than there are credits.
     let (returned, credits) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        // In every other case the sender sees the stream end.
+        // In all other cases the sender sees the stream end.
         if let Err(error) = take(incoming, actor, &slot.inbox, &returned).await {
             warn!(%term, error = chain(&error), "cannot take what another node writes");
         }

@@ -1,8 +1,9 @@
-//! Actors and the edges between them and the slots.
+//! Actors, and the edges that lead from them to slots.
 //!
 //! In reading order:
 //!
-//! * `actor`: one split of one table, or of a source for its views: readers, decoders, barriers, acknowledgements;
+//! * `actor`: reads and decodes one split of a table, or of a source for its views, delivers
+//!   barriers and acknowledges messages;
 //! * `readings`: the pure core that decides which reading feeds which output;
 //! * `query`: turns rows of a source into rows of a view;
 //! * `shuffle`: divides the rows of a keyed table among the slots that own their keys;

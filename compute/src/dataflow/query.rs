@@ -1,12 +1,13 @@
-//! The query of a view over the columns that its source has.
+//! A view's query over the columns of its source.
 
 use arrow::array::RecordBatch;
 use weir_common::catalog::{Column, Reads, Table};
 use weir_common::view::{Compile, Error, Evaluate};
 
-/// What a view makes of the rows of its source.
+/// Computes the rows of a view from the rows of its source.
 pub(crate) struct Query {
-    /// Where the columns that it reads stand among the source's; last the hidden one of every block, which is behind them.
+    /// The places of the columns that it reads among the source's columns, and last that of the
+    /// hidden column of every block, which follows them.
     columns: Vec<usize>,
     compiled: Box<dyn Evaluate>,
 }
@@ -27,7 +28,8 @@ impl Query {
         Ok(Query { columns, compiled: compiler.compile(view.declared.clone()).await? })
     }
 
-    /// The rows of the view that are made of these, both with the hidden column of every block behind their own.
+    /// Computes the rows of the view. Both batches have the hidden column of every block behind
+    /// their own columns.
     ///
     /// # Errors
     /// If an expression fails.
@@ -36,7 +38,7 @@ impl Query {
     }
 }
 
-/// Where the columns that a view reads stand among those of its source.
+/// The places of the columns that a view reads among those of its source.
 fn places(reads: &Reads, source: &Table) -> Result<Vec<usize>, Error> {
     let columns = &source.declared.columns;
     let place = |read: &Column| {

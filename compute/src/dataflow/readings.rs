@@ -1,15 +1,19 @@
-//! The readings of a split: a pure core. One, the **front**, is shared by every output that has caught up. An output that
-//! begins further back (a view that was created later) has a reading of its own until that has reached the front, and joins it.
+//! The readings of a split: a pure core. All outputs that have caught up share one of them, the
+//! **front**. An output that begins further back, such as a later view, has a reading of its own,
+//! which joins the front once it has reached it.
 //!
-//! It decides which messages of a batch belong to whom and when a reading joins. It reads nothing and stores nothing.
+//! The core decides which messages of a batch belong to which output, and when a reading joins. It
+//! reads and stores nothing.
 //!
-//! When the front begins with another stream nothing is left of the one before: every output begins with the new one, at the front. One
-//! that comes later and has read of an earlier stream only begins with the first message of the one that the front reads.
+//! When the front begins with another stream, nothing is left of the earlier one: every output
+//! begins with the new stream, at the front. An output that comes later and has read only of an
+//! earlier stream begins with the first message of the front's stream.
 //!
-//! If the stream loses what is acknowledged there is nothing to read again: an output begins at the front wherever it was to begin.
+//! If acknowledgements delete messages there is nothing to read again: an output begins at the
+//! front, whatever its position.
 //!
-//! Invariant: an output that is at a position has got every message below it, from where it began, and none at or above it,
-//! whichever readings they came through. The front is never behind another reading.
+//! Invariant: an output at a position has got every message below it, from where it began, and none
+//! at or above it, through whichever readings. The front is never behind another reading.
 
 use std::collections::BTreeMap;
 
@@ -19,34 +23,34 @@ use weir_common::ids::Sequence;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ReadingId(u64);
 
-/// Where an output is fed from.
+/// The reading that feeds an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// From the front.
+    /// The front.
     Front,
-    /// From a reading of its own, which begins where the output does.
+    /// A reading of its own, which begins at the output's position.
     Behind(ReadingId),
 }
 
-/// Whether what the front has read can be read again.
+/// Says if messages that the front has read can be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum History {
-    /// The stream has it as long as its limits let it.
+    /// The stream keeps messages as long as its limits allow.
     Kept,
-    /// It goes from the stream once it is committed and acknowledged.
+    /// Messages leave the stream once they are committed and acknowledged.
     Consumed,
 }
 
-/// What comes of a reading that has moved.
+/// The state of a reading after it has moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moved {
     /// It is still behind.
     Behind,
-    /// It has reached the front: its output is fed from there from now on, and it ends.
+    /// It has reached the front, which feeds its output from now on. The reading ends.
     Joins,
 }
 
-/// Where all readings of a split are: each at the next sequence that its outputs have not got.
+/// The positions of all readings of a split: each is the next sequence that its outputs lack.
 #[derive(Debug)]
 pub(crate) struct Readings {
     history: History,
@@ -56,7 +60,7 @@ pub(crate) struct Readings {
 }
 
 impl Readings {
-    /// Only a front.
+    /// Creates the front alone.
     pub(crate) fn new(front: Sequence, history: History) -> Readings {
         Readings { history, front, behind: BTreeMap::new(), last: 0 }
     }
@@ -74,8 +78,8 @@ impl Readings {
         }
     }
 
-    /// Where an output is fed from that is to begin at `position`. Beyond the front nothing was read yet, so nobody begins there;
-    /// and nobody begins behind it where nothing can be read again.
+    /// Chooses the reading for an output at `position`. Nothing beyond the front was read yet, so
+    /// no output begins there; and no output begins behind it if messages cannot be read again.
     pub(crate) fn attach(&mut self, position: Sequence) -> Place {
         if position >= self.front || self.history == History::Consumed {
             return Place::Front;
@@ -87,12 +91,13 @@ impl Readings {
         Place::Behind(id)
     }
 
-    /// An output that was fed from a reading of its own is gone.
+    /// Ends the reading of an output that is gone.
     pub(crate) fn detach(&mut self, id: ReadingId) {
         self.behind.remove(&id);
     }
 
-    /// The sequence up to which messages of a reading belong to its outputs; the others come through the front.
+    /// The sequence up to which messages of a reading belong to its outputs. The front brings the
+    /// later ones.
     pub(crate) fn end(&self, place: Place) -> Option<Sequence> {
         match place {
             Place::Front => None,
@@ -105,7 +110,7 @@ impl Readings {
         self.front = self.front.max(position);
     }
 
-    /// The front goes on at `position`, which is of another stream: nobody is behind it any more.
+    /// The front goes on at `position`, in another stream. No reading is behind it any more.
     pub(crate) fn begin_anew(&mut self, position: Sequence) {
         assert!(
             self.front.incarnation() < position.incarnation(),
@@ -116,7 +121,8 @@ impl Readings {
         self.behind.clear();
     }
 
-    /// A reading has handed out everything below `position`, as far as it belongs to its output.
+    /// A reading has handed out everything below `position`. Messages beyond the front do not
+    /// count.
     pub(crate) fn catch_up(&mut self, id: ReadingId, position: Sequence) -> Moved {
         let reached = self.behind.get_mut(&id).expect("a reading that was not ended");
         *reached = (*reached).max(position.min(self.front));
@@ -137,12 +143,12 @@ mod tests {
 
     use super::*;
 
-    /// What can happen to an actor.
+    /// An event of an actor.
     #[derive(Clone, Debug)]
     enum Step {
-        /// A message is published, of the filter or not.
+        /// A message is published, which matches the filter or not.
         Publish(bool),
-        /// The front, or one of the others, gets a batch of at most so many messages.
+        /// The front, or another reading, gets a batch of at most so many messages.
         Read(usize, u8),
         /// The server is asked whether anything is left for a reading.
         Ask(usize),
@@ -152,9 +158,9 @@ mod tests {
         Detach(usize),
         /// Everything so far is committed.
         Commit,
-        /// What is not committed is lost.
+        /// Everything uncommitted is lost.
         Crash,
-        /// Another stream takes the place of this one; the front finds it when it reads.
+        /// Another stream takes the place of this one. The front finds it at its next read.
         Replace,
     }
 
@@ -171,25 +177,26 @@ mod tests {
         ]
     }
 
-    /// What an output has got, and where it began.
+    /// The messages that an output has got, and where it began.
     #[derive(Clone, Debug)]
     struct Got {
         from: Sequence,
         sequences: Vec<u64>,
     }
 
-    /// An actor over a stream, and what its outputs have got.
+    /// An actor over a stream, and the messages of its outputs.
     struct Model {
         history: History,
         incarnation: Incarnation,
-        /// Of this incarnation; sequences count from 1; whether each is one that the source reads.
+        /// The messages of this incarnation, whose sequences count from 1; true if the source reads
+        /// it.
         stream: Vec<bool>,
         /// Everything below is gone from the stream.
         lost: Sequence,
         readings: Option<Readings>,
         outputs: BTreeMap<u64, (Place, Got)>,
         committed: BTreeMap<u64, (Sequence, Got)>,
-        /// Where each output that was ever created was to begin.
+        /// The intended start of each output that was ever created.
         starts: Vec<Sequence>,
     }
 
@@ -218,7 +225,7 @@ mod tests {
             self.outputs.insert(output, (place, got.unwrap_or(Got { from, sequences: Vec::new() })));
         }
 
-        /// The place of the n-th reading, which the front is the first of.
+        /// The place of the n-th reading; the front is the first.
         fn place(&self, number: usize) -> Option<Place> {
             let readings = self.readings.as_ref()?;
             let behind = readings.behind.keys().map(|id| Place::Behind(*id));
@@ -254,7 +261,8 @@ mod tests {
             self.moved(place, Sequence(last + 1));
         }
 
-        /// Where nothing is left for a reading, it has everything that the front had when the server was asked.
+        /// If nothing is left for a reading, it has everything that the front had when the server
+        /// was asked.
         fn ask(&mut self, number: usize) {
             let Some(place @ Place::Behind(_)) = self.place(number) else { return };
             let readings = self.readings.as_ref().expect("something is read");
@@ -269,13 +277,13 @@ mod tests {
             Sequence::new(self.incarnation, self.stream.len() as u64 + 1)
         }
 
-        /// What the source reads of the stream, between two places.
+        /// The messages between two positions that the source reads.
         fn wanted(&self, from: Sequence, to: Sequence) -> impl Iterator<Item = u64> {
             let range = from.0.max(Sequence::new(self.incarnation, 1).0)..to.0;
             range.filter(|place| self.stream[Sequence(*place).in_stream() as usize - 1])
         }
 
-        /// Who reads a stream that is gone finds another one. Only the front goes on with it.
+        /// A reader of a stream that is gone finds another one. Only the front goes on with it.
         fn find_another(&mut self, place: Place) {
             if place == Place::Front {
                 let readings = self.readings.as_mut().expect("something is read");
@@ -360,7 +368,7 @@ mod tests {
                 model.take(step);
                 model.check();
             }
-            // In the end everybody reaches the front, of which there is one reading.
+            // In the end every output reaches the front, and one reading is left.
             for _ in 0..8 {
                 for number in (0..8).rev() {
                     model.read(number, u8::MAX);

@@ -1,7 +1,9 @@
-//! The shuffle: rows of a keyed table, each to the slot that owns its key's vnode, as entries of that slot's database.
+//! The shuffle: sends each row of a keyed table to the slot that owns its key's vnode, as an entry
+//! of that slot's database.
 //!
-//! Entries are framed ([`crate::storage::entries`]) and in the order of their keys. Of several rows of a batch with one
-//! key only the last is sent, since it replaces the others; batches keep their order.
+//! Entries are framed ([`crate::storage::entries`]) and in the order of their keys. If several rows
+//! of a batch have one key, only the last is sent, since it replaces the others. Batches keep their
+//! order.
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::UInt64Type;
@@ -17,21 +19,22 @@ use crate::storage::state::keys;
 /// Divides the rows of one table.
 pub(crate) struct Shuffle {
     table: TableId,
-    /// The number of its layout.
+    /// The number of the table's layout.
     layout: u16,
-    /// Of the table's columns, those of the primary key.
+    /// The places of the primary key's columns.
     primary_key: Vec<usize>,
     columns: usize,
     /// The part that each vnode belongs to.
     parts: [u16; VNODES as usize],
-    /// What a part has so far.
+    /// The framed entries that each part has so far.
     open: Vec<Vec<u8>>,
     /// Kept from batch to batch for its memory.
     sorted: Sorted,
 }
 
 impl Shuffle {
-    /// A shuffle of a table's rows into as many parts as there are slots, given by their vnodes. Together they own every vnode.
+    /// Creates a shuffle of a table's rows into one part for each slot. Slots are given by their
+    /// vnodes, and together own every vnode.
     pub(crate) fn new(table: &Table, slots: impl Iterator<Item = VnodeRange>) -> Shuffle {
         let mut parts = [u16::MAX; VNODES as usize];
         let mut open = Vec::new();
@@ -52,8 +55,9 @@ impl Shuffle {
         }
     }
 
-    /// Divides a batch whose columns are the table's and, behind them, the sequences of the messages. Each part, by its
-    /// number, is framed entries in the order of their keys; parts that get nothing are left out.
+    /// Divides a batch. Its columns are those of the table, followed by the sequences of the
+    /// messages. Returns the number of each part that gets rows, and its framed entries in the
+    /// order of their keys.
     pub(crate) fn divide(&mut self, batch: &RecordBatch) -> Vec<(usize, Bytes)> {
         self.sort(batch);
         let rows = Writer::new(batch, self.columns, self.layout);
@@ -62,7 +66,7 @@ impl Shuffle {
             let key = self.sorted.key(row);
             let next = self.sorted.order.get(place + 1);
             if next.is_some_and(|next| self.sorted.key(*next) == key) {
-                // The later row replaces it.
+                // The later row replaces this one.
                 continue;
             }
             let vnode = self.sorted.vnodes[row as usize];
@@ -82,8 +86,8 @@ impl Shuffle {
         parts.map(|(part, out)| (part, full(out))).collect()
     }
 
-    /// Puts the rows of a batch in the order of their keys, those of one key in the order of the batch. A slot's database
-    /// takes sorted entries with far fewer comparisons and moves.
+    /// Sorts the rows of a batch by key, and rows of one key by their order in the batch. A slot's
+    /// database takes sorted entries with far fewer comparisons and moves.
     fn sort(&mut self, batch: &RecordBatch) {
         let keys = Keys::new(batch, &self.primary_key);
         let rows = batch.num_rows();
@@ -119,14 +123,14 @@ impl Shuffle {
     }
 }
 
-/// The rows of a batch by their keys.
+/// The rows of a batch, sorted by key.
 #[derive(Default)]
 struct Sorted {
     /// The keys, one behind the other, in the order of the batch.
     bytes: Vec<u8>,
-    /// Where each ends.
+    /// The end of each key.
     ends: Vec<usize>,
-    /// The vnode of each.
+    /// The vnode of each key.
     vnodes: Vec<u8>,
     /// The rows in order.
     order: Vec<u32>,

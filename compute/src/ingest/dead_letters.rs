@@ -1,7 +1,8 @@
-//! Dead letters: messages that are no row of their table, as rows of [`dead_letter_columns`].
+//! Dead letters: messages that cannot be decoded into a row of their table, as rows of
+//! [`dead_letter_columns`].
 //!
-//! Those of a table are stored, in blocks, as the rows of a table without a key are, whatever kind of table it is. Those of a
-//! source are made when somebody reads them.
+//! A table's dead letters are stored in blocks, like rows of a table without a key, even if the
+//! table has one. A source's are made when a statement reads them.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::storage::block;
 use crate::storage::state::keys::BlockKey;
 use crate::storage::tail::Tail;
 
-/// Dead letters of one split on their way to a batch.
+/// Gathers dead letters of one split into a batch.
 pub(crate) struct Letters {
     stream: String,
     schema: SchemaRef,
@@ -42,7 +43,7 @@ pub(crate) struct Letters {
 }
 
 impl Letters {
-    /// None yet, of messages of a split.
+    /// Creates an empty batch for messages of a split.
     pub(crate) fn new(split: &SplitId) -> Letters {
         Letters {
             stream: stream_of(split).to_owned(),
@@ -60,7 +61,7 @@ impl Letters {
         }
     }
 
-    /// Takes a message, and what is wrong with it. Finish them when [`Letters::bytes`] says so.
+    /// Adds a message and its error. Finish the batch when [`Letters::bytes`] says so.
     ///
     /// # Panics
     /// If the message's time is beyond 63 bits.
@@ -69,7 +70,7 @@ impl Letters {
         self.bytes += message.payload.len() + message.subject.len() + error.len() + self.stream.len();
         self.streams.append_value(&self.stream);
         self.sequences.append_value(in_stream(message));
-        // One with a U+0000 is no text.
+        // A subject with a U+0000 is not text.
         let subject = Some(message.subject.as_str()).filter(|subject| !subject.contains('\0'));
         self.subjects.append_option(subject);
         self.bytes += self.headers.append(message.headers.as_deref());
@@ -81,17 +82,17 @@ impl Letters {
         self.hidden.append_value(message.sequence);
     }
 
-    /// How many there are.
+    /// The number of letters.
     pub(crate) fn len(&self) -> usize {
         self.hidden.len()
     }
 
-    /// About how many bytes they take.
+    /// Their approximate size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// All of them, with the hidden column of every block behind their own.
+    /// All letters, with the hidden column of every block behind their own.
     pub(crate) fn finish(&mut self) -> RecordBatch {
         self.bytes = 0;
         let columns: Vec<ArrayRef> = vec![
@@ -109,13 +110,13 @@ impl Letters {
     }
 }
 
-/// The messages that dead letters are of, in their order. The time has lost what is below a microsecond, and headers their order,
-/// of which no row has anything.
+/// The messages of dead letters, in order. Times have lost their nanoseconds, and headers their
+/// order; no row has either.
 ///
 /// # Panics
-/// If the batch is none of [`Letters`].
+/// If the batch was not made by [`Letters`].
 pub(crate) fn messages(letters: &RecordBatch) -> impl Iterator<Item = Message> {
-    // The hidden column says of which incarnation a message is.
+    // The hidden column gives the incarnation of a message.
     let sequences = letters.column(letters.num_columns() - 1).as_primitive::<UInt64Type>().values();
     let subjects = letters.column(2).as_string::<i32>();
     let headers = letters.column(3).as_list::<i32>();
@@ -123,7 +124,7 @@ pub(crate) fn messages(letters: &RecordBatch) -> impl Iterator<Item = Message> {
     let times = letters.column(7).as_primitive::<TimestampMicrosecondType>().values();
     (0..letters.num_rows()).map(move |row| Message {
         sequence: sequences[row],
-        // A subject that is no text is none again.
+        // A subject that is not text becomes such a subject again.
         subject: if subjects.is_null(row) { "\0" } else { subjects.value(row) }.into(),
         stored_ns: times[row].cast_unsigned() * 1000,
         headers: headers.is_valid(row).then(|| Box::new(header_map(headers.value(row).as_struct()))),
@@ -131,7 +132,7 @@ pub(crate) fn messages(letters: &RecordBatch) -> impl Iterator<Item = Message> {
     })
 }
 
-/// What users see of a message's place.
+/// The place of a message as users see it.
 fn in_stream(message: &Message) -> i64 {
     i64::try_from(Sequence(message.sequence).in_stream()).expect("a place in a stream fits into 52 bits")
 }
@@ -146,24 +147,24 @@ fn header_map(headers: &StructArray) -> HeaderMap {
     map
 }
 
-/// The dead letters of one split of a table that are not written yet.
+/// The unwritten dead letters of one split of a table.
 pub(crate) struct DeadLetters {
     table: TableId,
     split: SplitId,
     letters: Letters,
-    /// The sequence of the first of them.
+    /// The sequence of the first letter.
     first: Option<Sequence>,
     tail: Tail,
 }
 
 impl DeadLetters {
-    /// None, of a split of a table that keeps them.
+    /// Creates an empty batch for a split, if the table keeps dead letters.
     pub(crate) fn new(table: &Table, split: &SplitId) -> Option<DeadLetters> {
         let letters = Letters::new(split);
         Some(DeadLetters { table: table.dead_letters?, split: split.clone(), letters, first: None, tail: Tail::new(0) })
     }
 
-    /// Takes a message, and what is wrong with it. Close them when [`DeadLetters::bytes`] says so.
+    /// Adds a message and its error. Close the batch when [`DeadLetters::bytes`] says so.
     ///
     /// # Panics
     /// As [`Letters::append`].
@@ -172,12 +173,12 @@ impl DeadLetters {
         self.letters.append(message, bad);
     }
 
-    /// About how many bytes they take.
+    /// Their approximate size in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.letters.bytes()
     }
 
-    /// The entry by which they are stored, if there are any.
+    /// The entry that stores the letters, if there are any.
     pub(crate) fn close(&mut self, vnode: u16) -> Option<(Bytes, Bytes)> {
         let sequence = self.first.take()?;
         let key = || BlockKey { table: self.table, vnode, split: self.split.clone(), sequence }.encode();

@@ -1,45 +1,51 @@
-//! From a payload to Arrow columns, without an allocation a record.
+//! Decodes payloads into Arrow columns, without an allocation for each record.
 //!
-//! A payload is a JSON object, a JSON document that is kept whole, bytes as they are, or a Protobuf message, of which
-//! `protobuf` tells more; the rest of this page is about JSON.
+//! A payload is a JSON object, a JSON document that is kept whole, plain bytes, or a Protobuf
+//! message. The module `protobuf` describes the latter; the rest of this page is about JSON.
 //!
-//! A record is decoded in two steps: first every field into a cell of a scratch row that is reused from record to
-//! record, then, once the whole payload has turned out to be good, the cells into the columns. A bad record therefore
-//! leaves no trace. A payload of several objects, an array or one after the other, is as many rows, or none if one of them
-//! is bad. Which column the next key belongs to is guessed from the keys of earlier records, so that in a
-//! stream of uniform objects a key costs one comparison and no hash.
+//! A record is decoded in two steps. First every field becomes a cell of a scratch row, which is
+//! reused from record to record. Once the whole payload has turned out to be good, the cells go
+//! into the columns, so a bad record leaves no trace. A payload of several objects, in an array or
+//! one after the other, makes as many rows, or none if one of them is bad. The decoder guesses the
+//! column of the next key from the keys of earlier records, so in a stream of uniform objects a key
+//! costs one comparison and no hash.
 //!
-//! # What fits into a column
+//! # Which values fit a column
 //!
-//! A field that is missing or null is NULL; fields without a column are skipped. Keys match column names exactly, or
-//! else regardless of the case of ASCII letters (SQL folds unquoted names to lower case). Of several fields for one
-//! column the last wins, an exact match before any other. The rules of types are those of RisingWave; where it is
-//! stricter or more lenient than PostgreSQL's casts, so are we:
+//! A field that is missing or null is NULL; fields without a column are skipped. Keys match column
+//! names exactly, or else regardless of the case of ASCII letters (SQL folds unquoted names to
+//! lower case). If several fields match one column the last wins, but an exact match goes before
+//! any other. The rules of types are those of RisingWave, also where it is stricter or more lenient
+//! than PostgreSQL's casts:
 //!
 //! | column | JSON |
 //! | --- | --- |
 //! | boolean | `true`, `false` |
-//! | smallint, integer, bigint | a number without fraction and exponent, in range; a string that holds one |
-//! | real, double precision | a number in range; a string that holds one, or `NaN`, `Infinity`, `-Infinity`, `inf` |
-//! | numeric | a number, or a string that holds one, of at most 48 digits before and 28 after the point |
-//! | numeric(p,s) | the same, rounded to s digits after the point (a half away from zero), if p digits are enough |
+//! | smallint, integer, bigint | a number in range without point or exponent; a string with one |
+//! | real, double precision | a number in range; a string with one, `NaN`, `[-]Infinity` or `inf` |
+//! | numeric | a number of at most 48 digits before and 28 after the point; a string with one |
+//! | numeric(p,s) | the same, rounded to s digits after the point if p digits are enough |
 //! | varchar | a string; a number or boolean as it is written |
 //! | bytea | a string in PostgreSQL's hex format (`\x…`) or else its escape format |
 //! | date | a string `YYYY-MM-DD`; an integer: days since 1970-01-01 |
 //! | time | a string `HH:MM[:SS[.ffffff]]`; an integer: microseconds since midnight |
-//! | timestamp | a string `YYYY-MM-DD[(T or space)HH:MM[:SS[.ffffff]][offset]]`, its offset ignored; an integer |
-//! | timestamptz | the same, in UTC if no offset is given |
+//! | timestamp | a string `YYYY-MM-DD[(T or space)HH:MM[:SS[.ffffff]][offset]]`; an integer |
+//! | timestamptz | the same |
 //! | interval | a string as PostgreSQL takes it, or in ISO 8601; its time below 292 years |
 //! | jsonb | anything but null, normalised as PostgreSQL prints it |
 //! | T[] | an array whose elements are null or fit T |
-//! | struct | an object, whose members are to fields as those of the payload are to columns |
+//! | struct | an object, whose members match fields as those of the payload match columns |
 //!
-//! Integers for timestamps count from 1970 in the unit that their magnitude suggests: below 10¹¹ seconds, below 10¹⁴
-//! milliseconds, below 10¹⁷ microseconds, else nanoseconds. Digits beyond the microsecond are rounded. Some things are
-//! unlike RisingWave on purpose: a wrong type makes the record bad instead of the field NULL, wherever in an array or
-//! struct it is; a number in a varchar or numeric keeps the digits it was written with; a numeric is never NaN or
-//! infinite; a struct is not read out of a string. Numbers in jsonb whose exponent is beyond ±400 are refused, since writing them
-//! out as PostgreSQL does would let a few bytes grow without bound.
+//! A timestamp ignores the offset; a timestamptz without one is in UTC. Integers for timestamps
+//! count from 1970 in the unit that their magnitude suggests: below 10¹¹ seconds, below 10¹⁴
+//! milliseconds, below 10¹⁷ microseconds, else nanoseconds. Digits beyond the microsecond are
+//! rounded; a numeric(p,s) rounds a half away from zero.
+//!
+//! Some things differ from RisingWave on purpose. A wrong type makes the record bad instead of the
+//! field NULL, also inside an array or struct. A number in a varchar or numeric keeps the digits
+//! that it was written with. A numeric is never NaN or infinite. A struct is not read from a
+//! string. Numbers in jsonb whose exponent is beyond ±400 are refused, since writing them out as
+//! PostgreSQL does would let a few bytes grow without bound.
 
 mod bad_record;
 mod cell;
@@ -76,9 +82,10 @@ use span::Span;
 
 use crate::storage::block;
 
-/// What a row of several takes beside its cells: its sequence, and the key and lengths of its entry if it is keyed.
+/// The size of a row of several beside its cells: its sequence, and the key and lengths of its
+/// entry if it is keyed.
 const ROW_OVERHEAD: usize = 64;
-/// So many cells of rows are kept room for, from one payload of several objects to the next.
+/// Room for this many cells of rows is kept from one payload of several objects to the next.
 const ROW_CELLS_KEPT: usize = 1 << 16;
 /// Collects the records of one split of one table into batches.
 pub struct Decoder {
@@ -86,7 +93,7 @@ pub struct Decoder {
     partition: String,
     reader: Reader,
     columns: Vec<ColumnState>,
-    /// What INCLUDE adds, as far as it becomes cells.
+    /// The columns of INCLUDE that become cells.
     included: Vec<Included>,
     /// A column of subjects.
     subject_column: Option<String>,
@@ -94,17 +101,17 @@ pub struct Decoder {
     primary_key: Vec<usize>,
     sequences: Vec<u64>,
     scratch: Scratch,
-    /// The cells of a payload's rows, while it is not known whether all of them are good.
+    /// The cells of a payload's rows, until all of them are known to be good.
     rows: Vec<Cell>,
     bytes: usize,
 }
 
-/// How a payload is read into the scratch row.
+/// The way in which a payload is read into the scratch row.
 enum Reader {
     Json(Fields),
-    /// Any JSON, into one jsonb.
+    /// Reads any JSON into one jsonb.
     Document,
-    /// Anything, into one bytea.
+    /// Reads anything into one bytea.
     Bytes,
     Protobuf(protobuf::Reader),
     /// There is no payload.
@@ -114,22 +121,23 @@ enum Reader {
 struct ColumnState {
     name: String,
     filled: Filled,
-    /// What a NULL takes.
+    /// The size of a NULL.
     null_bytes: usize,
     builder: Builder,
 }
 
-/// What a column is filled from, once a record is known to be good.
+/// The origin of a column's values, once a record is known to be good.
 #[derive(Clone, Copy)]
 enum Filled {
-    /// A cell of the scratch row. Those of columns that are filled from fields of the payload come first there.
+    /// A cell of the scratch row. The cells of columns that are filled from fields of the payload
+    /// come first there.
     Cell(usize),
     Offset,
     Subject,
     Partition,
 }
 
-/// A column whose cell is made of something else than fields of the payload.
+/// A column whose cell comes from something other than fields of the payload.
 struct Included {
     cell: usize,
     column: String,
@@ -138,10 +146,10 @@ struct Included {
 }
 
 impl Decoder {
-    /// A decoder for rows of a table that come from the split `partition`, as JSON objects.
+    /// Creates a decoder of JSON objects from the split `partition`.
     ///
     /// # Panics
-    /// If a column that is not filled from the payload has another type than its origin brings.
+    /// If a column that is not filled from the payload has another type than its origin's.
     pub fn new(columns: &[Column], partition: &str) -> Decoder {
         let fields: Vec<&Column> = columns.iter().filter(|column| column.origin == Origin::Payload).collect();
         let (mut field, mut included) = (0, Vec::new());
@@ -184,28 +192,29 @@ impl Decoder {
         }
     }
 
-    /// A decoder for rows of a table or source that come from the split `partition`.
+    /// Creates a decoder of a table's or source's messages from the split `partition`.
     ///
     /// # Errors
     /// As [`Decoder::with_encode`].
     ///
     /// # Panics
-    /// If it is a view: its rows come from no split.
+    /// If it is a view, whose rows come from no split.
     pub fn of(table: &NewTable, partition: &str) -> Result<Decoder, weir_common::protobuf::Error> {
         let encode = &table.stream().expect("views read no stream").encode;
         let decoder = Decoder::new(&table.columns, partition).with_encode(encode, &table.columns)?;
         Ok(decoder.with_primary_key(&table.primary_key))
     }
 
-    /// The same for a table whose primary key is made of these columns. A record in which one of them is NULL is bad.
+    /// Sets the columns of the table's primary key. A record in which one of them is NULL is bad.
     pub fn with_primary_key(self, columns: &[usize]) -> Decoder {
         Decoder { primary_key: columns.to_vec(), ..self }
     }
 
-    /// The same for payloads of an encoding.
+    /// Sets the encoding of payloads.
     ///
     /// # Errors
-    /// If the schema that the table was created with does not fit the table's columns, which creating it has checked.
+    /// If the table's schema of messages does not fit its columns, which was checked when the table
+    /// was created.
     ///
     /// # Panics
     /// If not exactly one column is filled from a payload that is not divided into fields.
@@ -229,10 +238,10 @@ impl Decoder {
         Ok(Decoder { reader, ..self })
     }
 
-    /// Appends one message as a row, or as several. If it is bad, nothing is appended.
+    /// Appends one message as a row, or as several. If the message is bad, nothing is appended.
     ///
     /// # Errors
-    /// [`BadRecord`], saying why.
+    /// [`BadRecord`], with the reason.
     ///
     /// # Panics
     /// If a batch grows beyond 2 GiB. Finish it when [`Decoder::bytes`] says so.
@@ -242,7 +251,7 @@ impl Decoder {
             return Err(BadRecord::TooLarge);
         }
         self.scratch.clear();
-        // Cells point into the payload only where it is text.
+        // Cells point into the payload only if it is text.
         let (text, objects) = self.reader.read(payload, &mut self.scratch)?;
         if objects == Objects::Several {
             return self.append_several(message, text);
@@ -289,7 +298,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// What a row of several takes besides the values of its cells.
+    /// The size of a row of several besides the values of its cells.
     fn row_bytes(&self, message: &Message) -> usize {
         let columns = self.columns.iter().map(|column| match column.filled {
             Filled::Cell(_) => column.null_bytes,
@@ -300,7 +309,7 @@ impl Decoder {
         ROW_OVERHEAD + columns.sum::<usize>()
     }
 
-    /// Fills the cells of what INCLUDE adds to a row, whose own text, if it is JSON, is `text`.
+    /// Fills the cells of a row's INCLUDE columns. `text` is the row's own text, if it is JSON.
     #[inline]
     fn include(&mut self, message: &Message, text: &str) -> Result<(), BadRecord> {
         let no_text = |column: &String| BadRecord::Included { column: column.clone(), reason: included::NO_TEXT };
@@ -333,7 +342,7 @@ impl Decoder {
         self.bytes += size_of::<u64>();
     }
 
-    /// Whether the record in the scratch row has a primary key, if the table has one.
+    /// Checks that the record in the scratch row has a primary key, if the table has one.
     #[inline]
     fn check_key(&self, subject: &str) -> Result<(), BadRecord> {
         let mut bytes = 0;
@@ -356,12 +365,12 @@ impl Decoder {
         self.sequences.len()
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.sequences.is_empty()
     }
 
-    /// About how many bytes these rows take.
+    /// The approximate size of these rows in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -379,7 +388,8 @@ impl Decoder {
 }
 
 impl Reader {
-    /// Reads a payload into the scratch row, unless it has several objects; returns it if it is text.
+    /// Reads a payload into the scratch row, unless it has several objects. Returns the payload if
+    /// it is text.
     #[inline]
     fn read<'a>(&mut self, payload: &'a [u8], scratch: &mut Scratch) -> Result<(&'a str, Objects), BadRecord> {
         let text = || {

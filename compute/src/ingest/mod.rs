@@ -1,4 +1,4 @@
-//! From a message to a row: decoding, and what becomes of messages that cannot be decoded.
+//! Turns messages into rows or dead letters.
 //!
 //! In reading order:
 //!
@@ -6,7 +6,8 @@
 //! * `dead_letters`: a message that cannot be decoded becomes a row of the dead letters;
 //! * `progress`: how far a reader is.
 //!
-//! The reader that pulls messages from NATS lives in `weir_connector_nats`; an actor of `dataflow` drives it.
+//! The reader that pulls messages from NATS lives in `weir_connector_nats`; an actor of `dataflow`
+//! drives it.
 
 pub mod decode;
 

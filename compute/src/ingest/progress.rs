@@ -1,4 +1,4 @@
-//! How far a reader is: what it knows itself, and what the server says when it is asked.
+//! The progress of a reader: its own figures, and those that the server gives when it is asked.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,10 +8,10 @@ use weir_common::ids::TableSplit;
 use weir_connector_nats::{Control, Progress};
 use weir_proto::SplitProgress;
 
-/// How long the server may take to answer before it counts as silent.
+/// The time that the server has to answer before it counts as silent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A split that is read on this node, for a relation.
+/// A split that this node reads for a relation.
 #[derive(Clone)]
 pub(crate) struct ReadSplit {
     pub(crate) split: TableSplit,
@@ -20,16 +20,16 @@ pub(crate) struct ReadSplit {
 }
 
 impl ReadSplit {
-    /// How far it is. Without `ask_server` the answer costs nothing and comes at once.
+    /// The split's progress. Without `ask_server` the answer costs nothing and comes at once.
     pub(crate) async fn progress(&self, ask_server: bool) -> SplitProgress {
         let server: Option<Progress> = match ask_server {
             true => tokio::time::timeout(ANSWER_TIMEOUT, self.reader.progress()).await.ok().and_then(Result::ok),
             false => None,
         };
-        // After the server's answer, so that a reader is never ahead of its stream.
+        // This comes after the server's answer, so that a reader is never ahead of its stream.
         let (status, condition) = (self.reader.status(), self.reader.condition());
         let consumer = server.and_then(|server| server.consumer);
-        // Some of what was delivered may be on its way.
+        // Some delivered messages may still be on their way.
         let lag_messages =
             consumer.map(|consumer| consumer.pending + consumer.delivered.saturating_sub(status.delivered));
         SplitProgress {
@@ -54,7 +54,7 @@ impl ReadSplit {
     }
 }
 
-/// How long ago the newest message that was read was stored, if there are others to read: what waits is no older.
+/// The age of the newest message that was read, if others wait to be read: they are no older.
 fn lag_seconds(lag_messages: u64, read_ns: u64) -> Option<f64> {
     if lag_messages == 0 {
         return Some(0.0);

@@ -3,7 +3,7 @@
 //! In reading order:
 //!
 //! * `session`: the control stream to the leader;
-//! * `task`: the task that hears meta, asks the core of [`crate::control`], and performs its actions;
+//! * `task`: hears meta, asks the core of [`crate::control`], and performs its actions;
 //! * `term`: the slots and actors of a running term.
 
 pub(crate) mod task;

@@ -1,4 +1,4 @@
-//! The control stream to the leader: finding it, opening the stream, hearing and being heard.
+//! The control stream to the leader: finding the leader, and opening the stream.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use weir_common::rpc;
 use weir_proto::control_client::ControlClient;
 use weir_proto::{FromNode, Hello, ToNode, from_node};
 
-/// How long an address may take to answer before the next is tried.
+/// The time an address has to answer before the next one is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Messages waiting for the stream: reports of at most 4 barriers, and little else.
 const OUTBOX_MAX: usize = 64;
@@ -21,16 +21,16 @@ const MESSAGE_BYTES_MAX: usize = 256 << 20;
 
 /// An open control stream.
 pub(crate) struct Session {
-    /// What meta says.
+    /// Messages from meta.
     pub(crate) inbox: Streaming<ToNode>,
-    /// What the node says.
+    /// Messages to meta.
     pub(crate) outbox: mpsc::Sender<FromNode>,
 }
 
-/// Tries the addresses in turn; none: no leader answered.
+/// Tries the addresses in turn. Returns `None` if no leader answered.
 ///
 /// # Errors
-/// If the leader refused this node for a reason that does not pass.
+/// If the leader refused this node for a lasting reason.
 pub(crate) async fn open(addresses: &[String], hello: &Hello) -> Result<Option<Session>, rpc::Error> {
     for address in addresses {
         match tokio::time::timeout(CONNECT_TIMEOUT, join(address, hello.clone())).await {

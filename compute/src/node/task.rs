@@ -1,6 +1,8 @@
-//! The compute node's task: drives the pure core of [`crate::control::state`], and owns the control stream and the running term.
+//! The compute node's task: drives the pure core of [`crate::control::state`], and owns the control
+//! stream and the running term.
 //!
-//! Losing the control stream ends the node's part in the term at once: whatever it would do could not be committed.
+//! A node that loses the control stream leaves the term at once, because its work could not be
+//! committed any more.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,45 +44,46 @@ use crate::storage::slots::Slots;
 use crate::storage::state;
 use crate::storage::state::{Store, Survey};
 
-/// Events waiting for the node. Reports of slots and wishes of readers: few, but many slots may report together.
+/// Events waiting for the node: reports of slots and wishes of readers. They are few, but many
+/// slots may report together.
 const INPUTS_MAX: usize = 1024;
 /// Results waiting for the node: of opening a term's databases, and of one survey at a time.
 const DONE_MAX: usize = 16;
-/// How often the node says that it lives.
+/// The interval of heartbeats to the leader.
 const HEARTBEAT: Duration = Duration::from_millis(500);
-/// After how long a silent leader counts as lost.
+/// A leader that is silent for longer counts as lost.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// How long after a failed attempt the leader is looked for again.
+/// The pause after a failed attempt to find the leader.
 const RECONNECT: Duration = Duration::from_millis(200);
-/// How long after the object store has not answered it is asked again.
+/// The pause after an attempt that the object store did not answer.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a node that stops waits to be relieved.
+/// The time a stopping node waits until others have taken over its share.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long the next term waits for the last one's tasks to end.
+/// The time the next term waits for the tasks of the last one to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a compute node needs to know.
+/// The configuration of a compute node.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The address under which frontends reach this node.
+    /// The address at which frontends and other nodes reach this node.
     pub advertise: String,
     /// The meta nodes, in any order.
     pub meta_addrs: Vec<String>,
-    /// Where state is kept; the same on every node.
+    /// The URL of the state store; the same on every node.
     pub state_url: String,
     /// The cluster's name.
     pub cluster: String,
-    /// How many slots the node offers.
+    /// The number of slots that the node offers.
     pub parallelism: usize,
-    /// What makes of a view's statement what computes its rows.
+    /// Compiles a view's statement into an evaluator.
     pub compiler: Arc<dyn Compile>,
 }
 
-/// The end of work that the node does in the background.
+/// Work in the background has ended.
 enum Done {
-    /// The databases of a plan are open, or not.
+    /// The databases of a plan are open, or could not be opened.
     Opened(Box<Plan>, Result<Databases, state::Error>),
-    /// The databases that exist are listed, for the survey of this number.
+    /// The existing databases are listed, for the survey of this number.
     Surveyed(u64, Survey),
 }
 
@@ -88,17 +91,17 @@ enum Done {
 pub struct Compute {
     config: Config,
     joined: Arc<AtomicBool>,
-    /// Once it is open.
+    /// Set once the store is open.
     store: Arc<OnceLock<Store>>,
 }
 
 impl Compute {
-    /// A node.
+    /// Creates a node, which does nothing before it runs.
     pub fn new(config: Config) -> Compute {
         Compute { config, joined: Arc::new(AtomicBool::new(false)), store: Arc::new(OnceLock::new()) }
     }
 
-    /// Ready: the leader knows it, and the object store does what it is asked.
+    /// The node is ready if the leader knows it and the object store works.
     pub fn readiness(&self) -> Readiness {
         let (joined, store) = (Arc::clone(&self.joined), Arc::clone(&self.store));
         Arc::new(move || {
@@ -186,15 +189,15 @@ struct Task {
     done: mpsc::Receiver<Done>,
     done_sender: mpsc::Sender<Done>,
     term: Option<Term>,
-    /// What can be read, dead letters included.
+    /// The relations that can be read, dead letters included.
     tables: HashMap<TableId, Arc<Table>>,
     /// The newest table heard of, dropped or not.
     newest_table: TableId,
-    /// The end of the term before.
+    /// The task that ends the last term.
     closing: Option<JoinHandle<()>>,
-    /// The survey or collection of garbage under way.
+    /// The running survey or collection of garbage.
     collecting: Option<JoinHandle<()>>,
-    /// The survey that waits to be compared with what is reachable, and its number.
+    /// The survey that waits to be compared with the reachable databases, and its number.
     surveyed: Option<(u64, Survey)>,
     slots: watch::Sender<Option<Arc<Slots>>>,
     serving: watch::Sender<Option<Arc<Serving>>>,
@@ -202,7 +205,7 @@ struct Task {
     stop: CancellationToken,
 }
 
-/// Why a session ended.
+/// The reason why a session ended.
 enum Ended {
     /// The stream broke, or the leader fell silent: look for the leader again.
     Lost(String),
@@ -214,7 +217,7 @@ impl Task {
     async fn run(mut self, cancel: CancellationToken) -> Result<(), Error> {
         info!(slots = self.hello.parallelism, "compute node started");
         while !cancel.is_cancelled() {
-            // Whoever still holds an earlier stream of this process for alive must not take this one for the same.
+            // A fresh id, so that meta cannot mistake this stream for an earlier one.
             self.hello.node = Uuid::new_v4().to_string();
             let Some(session) = self.find_leader(&cancel).await? else { continue };
             self.joined.store(true, Ordering::Relaxed);
@@ -235,12 +238,13 @@ impl Task {
         Ok(())
     }
 
-    /// One attempt, during which tasks of the last term are still heard, so that they can end. A node that cannot use the
-    /// object store does not join: it could take no part in a term, and would keep the others from theirs.
+    /// Makes one attempt, and takes events of the last term's tasks meanwhile, so that they can
+    /// end. A node that cannot use the object store does not join: it could take no part in a term,
+    /// and would keep the others from theirs.
     async fn find_leader(&mut self, cancel: &CancellationToken) -> Result<Option<Session>, Error> {
         let attempt = async {
             if let Err(error) = self.environment.store.probe().await {
-                // What lasts is said where it is met.
+                // The store itself reports lasting trouble.
                 debug!(error = chain(&error), "not joining without an object store");
                 tokio::time::sleep(PROBE_INTERVAL).await;
                 return Ok(None);
@@ -257,7 +261,7 @@ impl Task {
                 biased;
                 () = cancel.cancelled() => return Ok(None),
                 found = &mut attempt => return found.map_err(Error::Refused),
-                // Without a leader there is no term: no event can count.
+                // Without a leader there is no term, so no event can count.
                 Some(_) = self.inputs.recv() => {}
                 Some(done) = self.done.recv() => {
                     if let Done::Opened(_, Ok(databases)) = done {
@@ -272,7 +276,8 @@ impl Task {
         let Session { mut inbox, outbox } = session;
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Counted in heartbeats of this node, so that time in which it did not run is no silence of the leader's.
+        // Counts heartbeats of this node, so that time in which it did not run is not held against
+        // the leader.
         let mut silent: u32 = 0;
         let mut leaving: Option<Instant> = None;
         loop {
@@ -351,7 +356,7 @@ impl Task {
         if let Event::Broken(term, error) = &event
             && self.core.term() == Some(*term)
         {
-            // The term ends and the next one mends it; what caused it is worth a look.
+            // The next term mends it, but the cause deserves a look.
             warn!(%term, error, "this node cannot go on with the term");
         }
         if let Event::Separated(term, reason) = &event
@@ -396,7 +401,8 @@ impl Task {
         });
     }
 
-    /// Begins the term, or says why not. The error is a reason to leave the leader alone until it has passed.
+    /// Begins the term, or reports why it cannot. The error is a reason to stay away from the
+    /// leader until it has passed.
     async fn opened(
         &mut self,
         plan: Plan,
@@ -475,15 +481,15 @@ impl Task {
         let (store, done) = (self.environment.store.clone(), self.done_sender.clone());
         self.collecting = Some(tokio::spawn(async move {
             match Survey::take(&store, &prefix).await {
-                // If the node is gone, so is whoever would compare it.
+                // If the node is gone, nothing compares the survey.
                 Ok(survey) => drop(done.send(Done::Surveyed(number, survey)).await),
                 Err(error) => info!(error = chain(&error), "cannot list databases of dead terms now"),
             }
         }));
     }
 
-    /// Deletes the listed databases that nothing reaches, in the background. What is reachable was read after the
-    /// survey of this number; any other list must not be compared with it.
+    /// Deletes the listed databases that nothing reaches, in the background. The reachable ones
+    /// were read after the survey of this number, and must not be compared with any other survey.
     fn collect_garbage(&mut self, number: u64, committed: Vec<weir_common::head::SlotState>, live: Vec<String>) {
         let Some((_, survey)) = self.surveyed.take_if(|(surveyed, _)| *surveyed == number) else { return };
         self.collecting = Some(tokio::spawn(async move {
@@ -499,7 +505,7 @@ impl Task {
     }
 }
 
-/// What a table stores, by the ids that scans ask for.
+/// The relations that a table stores, by the ids that scans ask for.
 fn with_dead_letters(table: &Arc<Table>) -> impl Iterator<Item = (TableId, Arc<Table>)> + use<> {
     let dead_letters = table.dead_letter_table().map(Arc::new);
     std::iter::once(Arc::clone(table)).chain(dead_letters).map(|table| (table.id, table))
@@ -512,7 +518,7 @@ fn discard(databases: Databases) {
     }
 }
 
-/// Waits for the last term's tasks, but not for ever: they touch nothing that the next one uses.
+/// Waits a while for the last term's tasks. They touch nothing that the next term uses.
 async fn join(closing: JoinHandle<()>) {
     if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
         info!("tasks of the last term have not ended yet, going on");
@@ -523,7 +529,8 @@ fn say(outbox: &mpsc::Sender<FromNode>, message: from_node::Message) {
     send(outbox, FromNode { message: Some(message) });
 }
 
-/// A stream that takes nothing any more is about to end: its loss is met where it is read.
+/// Sends a message. A stream that takes no more is about to end; the loss is noticed where the
+/// stream is read.
 fn send(outbox: &mpsc::Sender<FromNode>, message: FromNode) {
     if outbox.try_send(message).is_err() {
         debug!("the control stream takes nothing any more");

@@ -1,4 +1,4 @@
-//! A running term on a node: its slots, its actors, and what scans may read of it.
+//! A running term on a node: its slots, its actors, and its view for scans.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::storage::slot;
 use crate::storage::slots::Slots;
 use crate::storage::state::{self, CloneSource, SlotDb, Store};
 
-/// What every term of the node shares.
+/// The things that all terms of a node share.
 #[derive(Clone)]
 pub(crate) struct Environment {
     pub(crate) cluster: String,
@@ -42,7 +42,7 @@ pub(crate) type Databases = Vec<(SlotPlan, SlotDb)>;
 /// Opens the database of every slot of a plan, all at once.
 ///
 /// # Errors
-/// One of the failures; what was opened beside it is closed again.
+/// One of the failures; the databases that were opened are closed again.
 pub(crate) async fn open(store: &Store, plan: &Plan) -> Result<Databases, state::Error> {
     let tables: HashSet<TableId> = plan.tables.iter().flat_map(|table| table.ids()).collect();
     let open_slot = async |slot: &SlotPlan| {
@@ -64,7 +64,7 @@ pub(crate) async fn open(store: &Store, plan: &Plan) -> Result<Databases, state:
         }
     }
     let Some(error) = failure else { return Ok(databases) };
-    // A database that is merely dropped goes on compacting.
+    // A database that is only dropped goes on compacting.
     for (_, db) in databases {
         db.close().await;
     }
@@ -82,9 +82,10 @@ pub(crate) struct Term {
     peers: Peers,
     /// By the relation and split that they read.
     actors: BTreeMap<TableSplit, actor::Handle>,
-    /// Those that have nothing to read for any more, until their last epoch is committed.
+    /// Actors with nothing left to read for, until their last epoch is committed.
     ending: Vec<actor::Handle>,
-    /// Where the actors of the term began, on whatever node they are, by what they read.
+    /// The positions at which the actors of the term began, on whichever node, by the split that
+    /// they read.
     starts: HashMap<TableSplit, Sequence>,
 }
 
@@ -112,7 +113,8 @@ impl Term {
             handles.insert(slot.slot, handle);
         }
         let slots = Arc::new(Slots { term: plan.term, handles });
-        // A task that stops the group takes the term down with it. When the term is closed in order nobody listens.
+        // A task that stops the group takes the term down with it. If the term is closed in order,
+        // the core ignores this event.
         let (broken, inputs) = (group.token().clone(), environment.inputs.clone());
         let id = plan.term;
         tokio::spawn(async move {
@@ -149,7 +151,7 @@ impl Term {
         Arc::clone(&self.slots)
     }
 
-    /// What scans may read.
+    /// The term as frontends may read it.
     pub(crate) fn serving(&self, tables: HashMap<TableId, Arc<Table>>, newest_table: TableId) -> Serving {
         Serving {
             slots: self.slots(),
@@ -164,7 +166,8 @@ impl Term {
         }
     }
 
-    /// What an actor of this node is to store of a split, if the split's slot is on this node.
+    /// The output that an actor of this node feeds from a split, if the split's slot is on this
+    /// node.
     fn attachment(&mut self, table: &Arc<Table>, split: &SplitPlan) -> Option<Attachment> {
         let own = self.slots.handles.get(&split.slot)?;
         let edges = match table.declared.is_keyed() {
@@ -198,7 +201,7 @@ impl Term {
         }
     }
 
-    /// The ways of an actor to every slot of the term, in the order of their vnodes.
+    /// The edges of an actor to every slot of the term, in the order of their vnodes.
     fn edges(&mut self, actor: &TableSplit) -> Vec<Edge> {
         let Term { id, group, environment, slots, routes, peers, .. } = self;
         let edge = |route: &Route| match slots.handles.get(&route.slot) {
@@ -208,7 +211,8 @@ impl Term {
         routes.iter().map(edge).collect()
     }
 
-    /// Hands a barrier to every slot and actor, and carries out what changes at it. `tables` are those of before.
+    /// Hands a barrier to every slot and actor, and carries out its mutation. `tables` are those
+    /// from before it.
     pub(crate) async fn inject(&mut self, barrier: &Barrier, tables: &HashMap<TableId, Arc<Table>>) {
         let epoch = barrier.epoch;
         let removed = match &barrier.mutation {
@@ -251,7 +255,7 @@ impl Term {
         }
     }
 
-    /// Begins to feed a relation: by the actors that read its source already, or by new ones.
+    /// Begins to feed a relation, by the actors that already read its source or by new ones.
     async fn add(
         &mut self,
         table: &Arc<Table>,

@@ -1,10 +1,11 @@
-//! What frontends ask of a node.
+//! Requests of frontends.
 //!
 //! In reading order:
 //!
 //! * `service`: the gRPC service, which prepares each request;
 //! * `serving`: the running term, as far as frontends may read it;
-//! * `scan`: reads stored rows at a sealed epoch; `prune`: skips blocks that a scan's conditions exclude;
+//! * `scan`: reads stored rows at a sealed epoch; `prune`: skips blocks that a scan's conditions
+//!   exclude;
 //! * `source`: reads a source, whose rows are stored nowhere, for one statement;
 //! * `replay`: turns dead letters into rows;
 //! * `splits`: how far the readers of this node are.

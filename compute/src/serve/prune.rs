@@ -1,4 +1,4 @@
-//! Skips the blocks that hold no row a scan looks for.
+//! Skips blocks that hold no row of a scan.
 //!
 //! Invariant: a block is skipped only if its own ranges prove that none of its rows is wanted.
 
@@ -10,7 +10,7 @@ use weir_proto::{ScanRequest, ValueBox, ValueRange};
 use crate::storage::block::{self, Values};
 use crate::storage::layout;
 
-/// The conditions of a scan on the blocks it reads.
+/// The conditions of a scan on the blocks that it reads.
 pub(crate) struct Pruning {
     table: Arc<Table>,
     boxes: Vec<ValueBox>,

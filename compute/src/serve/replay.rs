@@ -1,12 +1,16 @@
-//! Replay: dead letters become rows, as far as they are some of the table as it is now; those of a source rows of its views.
+//! Replay: decodes dead letters again, with the columns that the table has now. Messages that
+//! succeed become rows of the table or, for a source, of its views.
 //!
-//! The dead letters of a slot are gone through a block at a time, beside its actors, which go on. Only those are taken that were
-//! there when the term began: no actor of the term writes under their keys, and whatever their split had before them is stored.
+//! A replay goes through a slot's dead letters block by block, while the slot's actors go on. It
+//! takes only blocks that were there when the term began: no actor of the term writes under their
+//! keys, and everything that their split had read before is stored.
 //!
-//! Of a table without a key, and of views, the rows go into the same slot, in one write with the block of what stays: a crash
-//! leaves both or neither. Of a keyed table they go first to the slots that own their keys, where the row of a later message stays; the block
-//! is replaced in no earlier epoch. A crash in between leaves rows whose dead letters are still there, of which the next replay
-//! makes the same rows. For the same reason two replays of one slot do no harm to each other.
+//! Rows of views and of tables without a key go into the same slot, in one write with the block of
+//! the remaining letters, so that a crash leaves both or neither. Rows of a keyed table go first to
+//! the slots that own their keys, where the row of a later message stays; the block is replaced in
+//! no earlier epoch. A crash in between leaves rows whose dead letters are still there, and the
+//! next replay makes the same rows. For the same reason two replays of one slot do not disturb each
+//! other.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,48 +41,50 @@ use crate::storage::state::Snapshot;
 use crate::storage::state::keys::BlockKey;
 use crate::storage::{block, slot};
 
-/// So many rows go to the owners of their keys at a time. A slot looks each up while its actors wait.
+/// This many rows go to the owners of their keys at a time. A slot looks each up while its actors
+/// wait.
 const MERGED_ROWS_MAX: usize = 512;
 
-/// The replay of one table's dead letters of one slot.
+/// The replay of one table's dead letters in one slot.
 pub(crate) struct Replay {
     serving: Arc<Serving>,
     slot: slot::Handle,
     snapshot: Snapshot,
     table: Arc<Table>,
     letters: TableId,
-    /// Of a source: its views, with their queries.
+    /// The views of a source, with their queries.
     views: Vec<(Arc<Table>, Query)>,
-    /// Of a keyed table.
+    /// Set for a keyed table.
     shuffle: Option<Shuffle>,
-    /// The ways to the slots that own keys, in the order of their vnodes.
+    /// The slots that own keys, in the order of their vnodes.
     owners: Vec<Owner>,
     decoders: HashMap<SplitId, Decoder>,
 }
 
 /// A slot that owns keys.
 enum Owner {
-    /// Of this node.
+    /// It is on this node.
     Local(slot::Handle),
-    /// Of another one.
+    /// It is on another node.
     Remote(SlotId, Channel),
 }
 
-/// What a block of dead letters becomes.
+/// The result of a block of dead letters.
 struct Outcome {
-    /// How many are rows now.
+    /// The number of letters that became rows.
     replayed: u64,
     /// The rows, in batches, each with the sequence of its first one.
     rows: Vec<(Sequence, RecordBatch)>,
-    /// What stays, with what is wrong with it now.
+    /// The remaining letters, with their present reasons.
     letters: RecordBatch,
-    /// Whether that is other than what there was.
+    /// True if these letters differ from the stored ones.
     changed: bool,
 }
 
 impl Replay {
     /// # Errors
-    /// If the table keeps no dead letters, nothing would get the rows, or the slot is about to end.
+    /// If the table keeps no dead letters, no relation would get the rows, or the slot is about to
+    /// end.
     pub(crate) async fn prepare(
         serving: Arc<Serving>,
         slot: slot::Handle,
@@ -103,10 +109,10 @@ impl Replay {
         Ok(Replay { serving, slot, snapshot, table, letters, views, shuffle, owners, decoders: HashMap::new() })
     }
 
-    /// Goes through all of them; what became a row stays one, however this ends.
+    /// Goes through all dead letters. Rows that it has made stay, however it ends.
     ///
     /// # Errors
-    /// If the term ends, or something that is stored cannot be read.
+    /// If the term ends, or stored data cannot be read.
     pub(crate) async fn run(mut self) -> Result<ReplayResponse, rpc::Error> {
         let (table, first_vnode) = (self.table.declared.name.clone(), self.slot.vnodes.start);
         info!(table, first_vnode, "replaying dead letters");
@@ -129,7 +135,8 @@ impl Replay {
         Ok(told)
     }
 
-    /// Whether an actor of this term wrote a block: all that was committed before is below the position that it started at.
+    /// Returns true if an actor of this term wrote the block. Everything committed before lies
+    /// below the actor's first position.
     fn is_of_this_term(&self, key: &BlockKey) -> bool {
         let actor = TableSplit { table: self.table.id, split: key.split.clone() };
         self.serving.starts.get(&actor).is_some_and(|start| key.sequence >= *start)
@@ -169,7 +176,7 @@ impl Replay {
     ) -> Result<(), rpc::Error> {
         let (mut entries, mut not_before) = (Entries::new(), Epoch::default());
         for (sequence, batch) in rows {
-            // No row has that key: it would be of the message that was none.
+            // This key is free: only a row of the same message could have it, and there was none.
             let entry = |table: &Table, rows: &RecordBatch| {
                 let place = BlockKey { table: table.id, sequence, ..key.clone() };
                 (place.encode(), block::encode(rows, table.layout()))
@@ -188,7 +195,7 @@ impl Replay {
         self.slot.replace(self.table.id, entries, not_before).await
     }
 
-    /// Sends rows to the owners of their keys; returns the epoch in which all of them are.
+    /// Sends rows to the owners of their keys. Returns the epoch in which all of them are.
     async fn merge(&mut self, rows: &RecordBatch) -> Result<Epoch, rpc::Error> {
         let mut epoch = Epoch::default();
         for start in (0..rows.num_rows()).step_by(MERGED_ROWS_MAX) {
@@ -219,7 +226,7 @@ impl Replay {
     }
 }
 
-/// The views that get the rows of a source; of a table there are none.
+/// The views that get the rows of a source; none for a table.
 async fn views(serving: &Serving, source: &Table) -> Result<Vec<(Arc<Table>, Query)>, rpc::Error> {
     let mut views = Vec::new();
     for view in serving.tables.values().filter(|table| table.state == JobState::Running) {

@@ -1,4 +1,4 @@
-//! Scans: what frontends read of the slots of this node, at a sealed epoch of the running term.
+//! Scans: frontends read stored rows of this node's slots, at a sealed epoch of the running term.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -22,20 +22,21 @@ use crate::storage::layout::{self, Layout, Wanted};
 use crate::storage::state::{Entries, Part, Snapshot, Values, keys};
 use crate::storage::{block, row, state};
 
-/// A scan that could not send for this long frees what it has read ahead.
+/// A scan that could not send for this long frees the data that it has read ahead.
 const STALLED: Duration = Duration::from_secs(1);
-/// Stored rows are sent together, as many or as large as a block of them would be.
+/// Rows of keyed tables are sent in batches of at most as many rows or bytes as a block.
 const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 1 << 20;
 /// Blocks are sent in parts of this size, so that a stalled scan holds little.
 const PART_BYTES: usize = 256 << 10;
-/// The first batch is small and each further one twice as large: a cursor that fetches a few rows
-/// holds little.
+/// The first batch is small, and each further one is twice as large, so that a cursor that fetches
+/// a few rows holds little.
 const FIRST_BATCH_ROWS: usize = 256;
-/// So many rows that are merely counted are told at once, so that a frontend that has gone is noticed.
+/// A scan that only counts rows reports this many at once, so that it notices a frontend that has
+/// gone.
 const COUNTED_ROWS: u64 = 1 << 18;
 
-/// A scan that was found to be possible.
+/// A scan whose request was checked.
 pub(crate) struct Scan {
     snapshot: Snapshot,
     vnodes: VnodeRange,
@@ -49,7 +50,7 @@ pub(crate) struct Scan {
 
 impl Scan {
     /// # Errors
-    /// If the slot or the epoch is not here, or the request does not fit the table.
+    /// If the slot or the epoch is not on this node, or the request does not fit the table.
     pub(crate) fn prepare(serving: &Serving, request: &ScanRequest) -> Result<Scan, rpc::Error> {
         let slot = serving.slots.get(SlotId(request.slot))?;
         let epoch = Epoch(request.epoch);
@@ -81,9 +82,9 @@ impl Scan {
         &self.table
     }
 
-    /// Sends batches until the end, the limit, an error, or until nobody listens any more. Of what
-    /// ends otherwise, a panic say, the last message is missing. It reads nothing before there is
-    /// room for it, so a stalled scan holds little.
+    /// Sends batches until the end, the limit, an error, or until the frontend has gone. The last
+    /// message is missing if the scan ends in any other way, such as a panic. It reads nothing
+    /// before there is room for it, so a stalled scan holds little.
     pub(crate) async fn run(mut self, out: mpsc::Sender<Result<ScanResponse, Status>>, metrics: Metrics) {
         let labels = [metrics::table(&self.table.declared.name)];
         let mut entries = self.reading();
@@ -115,7 +116,7 @@ impl Scan {
             };
             let responses = match responses {
                 Ok(responses) => responses,
-                // Whether anybody still listens makes no difference.
+                // It makes no difference if the frontend is still there.
                 Err(error) => return drop(out.send(Err(error.into())).await),
             };
             for gathered in responses {
@@ -128,7 +129,7 @@ impl Scan {
                 }
             }
         }
-        // Whether anybody still listens makes no difference.
+        // It makes no difference if the frontend is still there.
         let _ = out.send(Ok(ScanResponse { done: true, ..ScanResponse::default() })).await;
     }
 }
@@ -145,7 +146,7 @@ impl Scan {
         }
     }
 
-    /// Gathers entries, except for blocks without a wanted row.
+    /// Gathers entries, but skips blocks without a wanted row.
     fn take_all(
         &self,
         gathering: &mut Gathering,
@@ -169,11 +170,11 @@ impl Scan {
     }
 }
 
-/// Stored values on their way out of a slot's database.
+/// Reads stored values out of a slot's database.
 enum Reading {
     /// Blocks of a table without a primary key.
     Blocks(Box<Entries>),
-    /// Rows of a table with one.
+    /// Rows of a table with a primary key.
     Rows(Box<Values>),
 }
 
@@ -186,7 +187,7 @@ impl Reading {
         }
     }
 
-    /// Frees what was read ahead; the next call reads it again.
+    /// Frees the data that was read ahead. The next call reads it again.
     fn pause(&mut self) {
         match self {
             Reading::Blocks(blocks) => blocks.pause(),
@@ -195,7 +196,7 @@ impl Reading {
     }
 }
 
-/// The parts of a slot that hold the wanted keys. A range of keys is read in each vnode.
+/// The parts of a slot that hold the wanted keys. Each range of keys is read in every vnode.
 fn parts_of(table: TableId, vnodes: VnodeRange, wanted: &KeySet) -> Vec<Part> {
     let points = wanted.points.iter().map(|key| {
         let mut stored = Vec::new();
@@ -212,10 +213,10 @@ fn parts_of(table: TableId, vnodes: VnodeRange, wanted: &KeySet) -> Vec<Part> {
     points.chain(ranges).collect()
 }
 
-/// Waits until there is room for a batch, and frees what was read ahead if that takes long.
+/// Waits until there is room for a batch. If that takes long, frees the data that was read ahead.
 ///
 /// # Errors
-/// If nobody listens any more.
+/// If the frontend has gone.
 async fn has_room(out: &mpsc::Sender<Result<ScanResponse, Status>>, entries: &mut Reading) -> Result<(), Gone> {
     let room = tokio::time::timeout(STALLED, out.reserve()).await;
     let room = match room {
@@ -229,18 +230,18 @@ async fn has_room(out: &mpsc::Sender<Result<ScanResponse, Status>>, entries: &mu
     room.map(drop).map_err(|_| Gone)
 }
 
-/// Nobody listens any more.
+/// The frontend has gone.
 struct Gone;
 
-/// Stored entries on their way to becoming batches.
+/// Turns stored entries into batches.
 enum Gathering {
-    /// Each is a block.
+    /// Each entry is a block.
     Blocks(Wanted),
-    /// Each is a block, of which nothing but the number of rows is asked for: nothing is decoded.
+    /// Each entry is a block, and only the number of rows is wanted. No block is decoded.
     CountBlocks,
-    /// Each is a row. Those of one layout are gathered together.
+    /// Each entry is a row. Rows of one layout are gathered together.
     Rows { wanted: Wanted, readers: BTreeMap<u16, (Arc<Layout>, row::Reader)>, rows: usize, bytes: usize, full: usize },
-    /// Each is a row, and only their number is asked for.
+    /// Each entry is a row, and only the number of rows is wanted.
     Count(u64),
 }
 
@@ -258,7 +259,7 @@ impl Gathering {
         }
     }
 
-    /// Takes an entry, and returns batches of together at most `limit` rows when there are some.
+    /// Takes an entry. Returns the batches that are full, with at most `limit` rows together.
     fn take(&mut self, value: &Bytes, limit: u64) -> Result<Vec<Gathered>, layout::Error> {
         match self {
             Gathering::Blocks(wanted) => {
@@ -291,7 +292,7 @@ impl Gathering {
         }
     }
 
-    /// What is gathered and was not returned yet; of it `limit` rows at most, which [`Gathering::take`] has seen to.
+    /// Returns the rest. [`Gathering::take`] has made sure that it has at most `limit` rows.
     fn finish(&mut self, limit: u64) -> Result<Vec<Gathered>, layout::Error> {
         let responses = match self {
             Gathering::Blocks(_) | Gathering::CountBlocks => Vec::new(),
@@ -318,7 +319,7 @@ pub(crate) fn response(batch: &RecordBatch) -> ScanResponse {
 /// Rows that are ready to be sent.
 enum Gathered {
     Rows(RecordBatch),
-    /// Only their number is asked for.
+    /// Only their number is wanted.
     Count(u64),
 }
 
@@ -330,8 +331,8 @@ impl Gathered {
         }
     }
 
-    /// The messages that carry them, encoded one by one as they are sent. The first of a scan has
-    /// `part_rows` rows, each further one twice as many, up to a bound in bytes.
+    /// The messages that carry the rows, each encoded when it is sent. The first one of a scan has
+    /// `part_rows` rows, and each further one twice as many, up to a bound in bytes.
     fn parts(self, part_rows: &mut usize) -> impl Iterator<Item = ScanResponse> {
         let (batch, count) = match self {
             Gathered::Rows(batch) => (Some(batch), None),

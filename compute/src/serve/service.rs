@@ -1,4 +1,5 @@
-//! The gRPC service that frontends call: each request is prepared here, under the term that it names, and runs elsewhere.
+//! The gRPC service that frontends call. It prepares each request under the term that the request
+//! names, and runs it elsewhere.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The running term of this node, as far as frontends may read it.
 //!
-//! A request of another term is refused: an old one must not be answered with newer or uncommitted data, and a newer one
-//! means that this node was left behind.
+//! Requests of another term are refused. An older one must not be answered with newer or
+//! uncommitted data, and a newer one shows that this node was left behind.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,15 +18,16 @@ use crate::ingest::progress::ReadSplit;
 use crate::storage::slots::{Slots, not_running};
 use crate::storage::state::Store;
 
-/// What may be read.
+/// The slots, tables and splits that may be read.
 pub(crate) struct Serving {
     pub(crate) slots: Arc<Slots>,
     pub(crate) tables: HashMap<TableId, Arc<Table>>,
     /// The newest table that the node has heard of, dropped or not.
     pub(crate) newest_table: TableId,
-    /// What is read of NATS, by actor.
+    /// The splits that each actor reads from NATS.
     pub(crate) splits: Vec<watch::Receiver<Vec<ReadSplit>>>,
-    /// Where the actors of the term began, on whatever node they are, by what they read.
+    /// The positions at which the actors of the term began, on whichever node, by the split that
+    /// they read.
     pub(crate) starts: HashMap<TableSplit, Sequence>,
     /// Every slot of the term, in the order of their vnodes.
     pub(crate) routes: Vec<Route>,
@@ -36,7 +37,7 @@ pub(crate) struct Serving {
 }
 
 impl Serving {
-    /// What may be read in `term`, if that is the running one.
+    /// Returns the running term if it is `term`.
     ///
     /// # Errors
     /// If another term runs, or none.
@@ -48,17 +49,18 @@ impl Serving {
         serving.filter(|serving| serving.slots.term == term).ok_or_else(|| not_running(term))
     }
 
-    /// A table, or source, of the catalog as the node knows it, if that is how whoever asks knows it, too.
+    /// A table or source of the catalog, if node and caller know it with the same layout.
     pub(crate) fn table(&self, id: TableId, layout: u32) -> Result<Arc<Table>, rpc::Error> {
         let table = self.tables.get(&id).cloned().ok_or_else(|| {
             if id > self.newest_table {
-                // In the catalog already, but the barrier that adds it has not come: a later epoch has it.
+                // It is in the catalog, but the barrier that adds it has not come yet. A later
+                // epoch has it.
                 return rpc::Error::new(Kind::Unavailable, format!("table {id} is being created"));
             }
             rpc::Error::new(Kind::User, format!("table {id} was dropped")).with_sqlstate("42P01")
         })?;
         if u32::from(table.layout()) != layout {
-            // Its columns change with the term: one of the two is behind.
+            // Columns change with the term, so either the node or the caller is behind.
             return Err(rpc::Error::new(Kind::Unavailable, format!("columns of table {id} are being changed")));
         }
         Ok(table)

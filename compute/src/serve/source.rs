@@ -1,7 +1,8 @@
-//! Reading a source for one statement: its stream from where the source starts up to its last message as of now.
+//! Reads a source for one statement: its stream from the start of the source up to the stream's
+//! present last message.
 //!
-//! The rows are stored nowhere. The reader is that of a table, with a consumer without a name, so what it promises holds here
-//! too: every message of the range that the stream still has, once.
+//! The rows are stored nowhere. The reader is the one that tables use, with an anonymous consumer,
+//! so it makes the same promise: every message of the range that the stream still has, once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,31 +26,31 @@ use super::scan::response;
 use crate::ingest::dead_letters::Letters;
 use crate::ingest::decode::Decoder;
 
-/// Rows are sent together, as many or as large as a block of them would be.
+/// Rows are sent in batches of at most as many rows or bytes as a block.
 const BATCH_ROWS: usize = 8192;
 const BATCH_BYTES: usize = 1 << 20;
-/// How often the server is asked whether anything is left while nothing comes.
+/// While nothing arrives, the server is asked at this interval whether anything is left.
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
-/// How long the server may be out of reach before the statement fails.
+/// The time that the server may be out of reach before the statement fails.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a statement wants of a source.
+/// A statement's request of a source.
 pub(crate) struct SourceRead {
     table: Arc<Table>,
     parts: Vec<Part>,
     projection: Vec<usize>,
     limit: u64,
     on_error: OnError,
-    /// Whether it wants the messages that are no rows, instead of the rows.
+    /// True if the statement wants the bad records instead of the rows.
     dead_letters: bool,
-    /// The first and the last sequence, if the statement has bounds of its own.
+    /// The first and the last sequence, if the statement bounds them.
     from: Sequence,
     /// See `from`.
     to: Option<Sequence>,
     owner: String,
 }
 
-/// What it wants of a split.
+/// The part of a request that concerns one split.
 struct Part {
     options: Arc<Options>,
     start: SplitStart,
@@ -57,17 +58,18 @@ struct Part {
     from: Sequence,
 }
 
-/// How reading ended, if not by an error.
+/// The way in which reading ended, if not by an error.
 enum End {
     /// Everything was sent.
     Done,
-    /// Nobody listens any more.
+    /// The frontend has gone.
     Gone,
 }
 
 impl SourceRead {
     /// # Errors
-    /// If the source's options are not understood by this version, or the request asks for columns that it does not have.
+    /// If this version does not understand the source's options, or the request asks for columns
+    /// that the source does not have.
     pub(crate) fn prepare(
         table: Arc<Table>,
         request: &ReadSourceRequest,
@@ -75,7 +77,7 @@ impl SourceRead {
     ) -> Result<SourceRead, rpc::Error> {
         let source = table.declared.stream().ok_or_else(|| rpc::Error::new(Kind::Internal, "a view has no stream"))?;
         let mut options = Options::parse(&source.options).map_err(weir_connector_nats::Error::from)?;
-        // What jobs read through is not touched.
+        // Consumers of jobs stay untouched.
         options.consumer.name = ConsumerName::Anonymous;
         let projection: Vec<usize> =
             request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits")).collect();
@@ -96,7 +98,7 @@ impl SourceRead {
         })
     }
 
-    /// Sends batches until the end, the limit, an error, or until nobody listens any more.
+    /// Sends batches until the end, the limit, an error, or until the frontend has gone.
     pub(crate) async fn run(self, out: mpsc::Sender<Result<ScanResponse, Status>>) {
         let group = Group::default();
         let outcome = tokio::select! {
@@ -104,7 +106,7 @@ impl SourceRead {
             () = out.closed() => Ok(End::Gone),
         };
         group.stop().await;
-        // Whether anybody still listens makes no difference.
+        // It makes no difference if the frontend is still there.
         match outcome {
             Ok(End::Done) => drop(out.send(Ok(ScanResponse { done: true, ..ScanResponse::default() })).await),
             Ok(End::Gone) => {}
@@ -147,7 +149,7 @@ impl SourceRead {
                     if rows.take(&batch, last).await?.is_gone() {
                         return Ok(End::Gone);
                     }
-                    // Nobody acknowledges anything: this only tells the reader that it may forget.
+                    // Nothing is acknowledged. This only lets the reader forget.
                     control.committed(position);
                     if drained && control.is_through(position).await {
                         break;
@@ -166,7 +168,8 @@ impl SourceRead {
         Ok(End::Done)
     }
 
-    /// The last sequence that belongs to the statement: that of the stream as of now, or the statement's own bound.
+    /// The last sequence that belongs to the statement: the stream's present last one, or the
+    /// statement's own bound.
     async fn last(&self, control: &Control, part: &Part) -> Result<Sequence, rpc::Error> {
         let started = tokio::time::Instant::now();
         let mut ask = tokio::time::interval(ASK_INTERVAL);
@@ -175,7 +178,7 @@ impl SourceRead {
             match control.progress().await {
                 Ok(progress) => return Ok(self.to.map_or(progress.stream_last, |to| to.min(progress.stream_last))),
                 Err(error) if error.kind() == Kind::Unavailable && started.elapsed() < PATIENCE => {
-                    // A file that is missing on this node, for instance, does not pass.
+                    // Some errors do not pass, for instance a file that is missing on this node.
                     if let Some(error) = obstacle(control, part, Duration::ZERO) {
                         return Err(error);
                     }
@@ -186,7 +189,8 @@ impl SourceRead {
     }
 }
 
-/// Why a statement fails that has heard nothing for a while, if it does: at once if somebody has to mend something.
+/// The error of a statement that has heard nothing for a while, if it is to fail. It fails at once
+/// if somebody has to fix the cause.
 fn obstacle(control: &Control, part: &Part, silence: Duration) -> Option<rpc::Error> {
     let Condition { state, trouble, .. } = control.condition();
     let trouble = trouble?;
@@ -203,7 +207,7 @@ fn obstacle(control: &Control, part: &Part, silence: Duration) -> Option<rpc::Er
 }
 
 impl Part {
-    /// What a statement wants of a split, if it wants anything.
+    /// The part for one split, or `None` if the statement wants nothing of it.
     fn of(start: &SplitStart, options: &Options, request: &ReadSourceRequest) -> Option<Part> {
         let mut options = options.of_split(&start.split);
         if !request.subjects.is_empty() {
@@ -220,12 +224,12 @@ impl Part {
     }
 }
 
-/// Rows of a split on their way to the frontend.
+/// Sends the rows of a split to the frontend.
 struct Rows<'a> {
     read: &'a SourceRead,
     stream: &'a str,
     decoder: Decoder,
-    /// What is no row, if that is what the statement wants.
+    /// The bad records, if the statement wants these.
     letters: Option<Letters>,
     out: &'a mpsc::Sender<Result<ScanResponse, Status>>,
     left: u64,
@@ -240,7 +244,8 @@ impl End {
 
 impl<'a> Rows<'a> {
     /// # Errors
-    /// If the stored schema of the messages cannot be used, although it could when the source was created.
+    /// If the stored schema of the messages cannot be used, although it could when the source was
+    /// created.
     fn new(
         read: &'a SourceRead,
         part: &'a Part,
@@ -253,19 +258,19 @@ impl<'a> Rows<'a> {
         Ok(Rows { read, stream: &part.options.stream, decoder, letters, out, left, skipped: 0 })
     }
 
-    /// How many rows wait to be sent.
+    /// The number of rows that wait to be sent.
     fn len(&self) -> usize {
         self.letters.as_ref().map_or(self.decoder.len(), Letters::len)
     }
 
-    /// Whether the statement wants no more.
+    /// Returns true if the statement wants no more rows.
     fn is_full(&self) -> bool {
         self.len() as u64 >= self.left
     }
 
     async fn take(&mut self, batch: &Batch, last: Sequence) -> Result<End, rpc::Error> {
         for message in &batch.messages {
-            // Another stream is read from its first message.
+            // A later stream of the same name is read from its first message.
             let place = Sequence(message.sequence).in_stream();
             if place < self.read.from.0 {
                 continue;
@@ -287,7 +292,7 @@ impl<'a> Rows<'a> {
         let decoded = self.decoder.append(message);
         if let Some(letters) = &mut self.letters {
             match decoded {
-                // Nobody wants the rows.
+                // The statement wants no rows.
                 Ok(()) if self.decoder.bytes() >= BATCH_BYTES => drop(self.decoder.finish()),
                 Ok(()) => {}
                 Err(bad) => letters.append(message, &bad),
@@ -323,7 +328,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// The wanted columns; where there are none, only how many rows there are.
+/// The wanted columns. If none are wanted, only the number of rows.
 fn project(rows: &RecordBatch, projection: &[usize]) -> ScanResponse {
     if projection.is_empty() {
         return ScanResponse { rows: rows.num_rows() as u64, ..ScanResponse::default() };

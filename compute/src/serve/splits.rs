@@ -13,22 +13,23 @@ use super::serving::Serving;
 use crate::ingest::progress::{ReadSplit, since_1970_ns};
 use crate::metrics::{self, Observed};
 
-/// How often metrics are brought up to date.
+/// The interval at which metrics are brought up to date.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How far everything is that is read in a term. Without `ask_servers` the answer costs nothing and comes at once.
+/// The progress of every split that is read in a term. Without `ask_servers` the answer costs
+/// nothing and comes at once.
 pub(crate) async fn progress_of(serving: &Serving, ask_servers: bool) -> Vec<SplitProgress> {
     let read: Vec<ReadSplit> = serving.splits.iter().flat_map(|actor| actor.borrow().clone()).collect();
     join_all(read.iter().map(|split| split.progress(ask_servers))).await
 }
 
-/// What keeps the node from committing anything.
+/// The trouble that keeps the node from committing.
 pub(crate) fn trouble(serving: &Serving) -> Option<Trouble> {
     let (reason, since) = serving.store.lasting_trouble()?;
     Some(Trouble { reason, since_ns: since_1970_ns(SystemTime::now() - since.elapsed()) })
 }
 
-/// Keeps the metrics of the splits up to date, for ever.
+/// Keeps the metrics of the splits up to date. It never ends.
 pub(crate) async fn observe(observed: Arc<Observed>, serving: watch::Receiver<Option<Arc<Serving>>>) {
     let mut ask = tokio::time::interval(OBSERVE_INTERVAL);
     loop {

@@ -1,4 +1,5 @@
-//! Rows as a stored value: an Arrow record batch in the IPC format, without its schema, which the catalog knows.
+//! Rows as a stored value: an Arrow record batch in the IPC format, without its schema, which the
+//! catalog knows.
 //!
 //! | bytes | content |
 //! | --- | --- |
@@ -8,19 +9,21 @@
 //! | 4…7 | the number of rows, u32 in little-endian |
 //! | 8…11 | the CRC-32 (IEEE) of all other bytes |
 //! | 12…15 | the length of the IPC message's metadata, u32 in little-endian, a multiple of 8 |
-//! | 16… | for each of these columns its place, its least and its greatest value, u64 and i64 in little-endian |
+//! | 16… | of each of these columns its place, minimum and maximum: u64 and i64, little-endian |
 //! | … | the encapsulated message: metadata with its prefix, then the body |
 //!
-//! Ranges are of columns of whole numbers, dates and times that have a value in the block, the
-//! sequence of messages among them, as Arrow stores them. With them a scan passes over blocks that
-//! have nothing it looks for. Version 1 has none.
+//! A range is known of every column of whole numbers, dates or times that has a value in the block,
+//! the sequence of messages among them. It is kept as Arrow stores the values. Scans use ranges to
+//! skip blocks that have no row for them. Version 1 has no ranges.
 //!
-//! Buffers begin at multiples of eight bytes of the block. Where the block itself lies so in memory, columns are read
-//! in place; else those that are asked for are copied. Blocks are not compressed: what they hold is written once and
-//! merged a few times, and a compressor costs more time than decoding the JSON did.
+//! Buffers begin at multiples of eight bytes of the block. If the block itself is aligned in
+//! memory, columns are read in place; otherwise the wanted ones are copied. Blocks are not
+//! compressed: a block is written once and merged a few times, and a compressor costs more time
+//! than decoding the JSON did.
 //!
-//! The checksum is there because Arrow's reader trusts lengths and offsets: with it, damaged bytes are an error of kind
-//! Corrupt and never a panic. The format is stored state: a new one gets a new version, and this one stays readable.
+//! Arrow's reader trusts lengths and offsets. The checksum makes damaged bytes an error of kind
+//! Corrupt, never a panic. The format is stored state: a new format gets a new version, and this
+//! one stays readable.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,14 +54,14 @@ pub(crate) const BYTES_MAX: usize = 1 << 20;
 pub const SEQUENCE_COLUMN: &str = "_weir_sequence";
 
 const VERSION: u8 = 2;
-/// Read, but not written any more: byte 3 is 0, and there are no ranges.
+/// Still read, but no longer written: byte 3 is 0, and there are no ranges.
 const VERSION_WITHOUT_RANGES: u8 = 1;
 const HEADER: usize = 16;
-/// A column's place, its least and its greatest value.
+/// A column's place, minimum and maximum.
 const RANGE: usize = 24;
 /// As many ranges as a byte can count.
 const RANGES_MAX: usize = 255;
-/// In front of an encapsulated message's metadata: a marker and the metadata's length.
+/// An encapsulated message's metadata has this prefix: a marker and the metadata's length.
 const PREFIX: usize = 8;
 const ALIGNMENT: usize = 8;
 
@@ -69,10 +72,10 @@ pub fn schema(columns: &[Column]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Why bytes are no block of the schema.
+/// The reason why bytes are not a block of the schema.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The format is one that this version does not know.
+    /// This version does not know the format.
     #[error("block has format version {version}, known are {VERSION_WITHOUT_RANGES} and {VERSION}")]
     Version {
         /// The first byte.
@@ -81,10 +84,10 @@ pub enum Error {
     /// Bytes are missing or were changed.
     #[error("block is damaged: {reason}")]
     Damaged {
-        /// How it shows.
+        /// The evidence.
         reason: &'static str,
     },
-    /// The bytes are as they were written, but not by the schema.
+    /// The bytes are undamaged, but do not fit the schema.
     #[error("block does not fit its schema")]
     Schema(#[source] ArrowError),
 }
@@ -96,21 +99,22 @@ impl Error {
     }
 }
 
-/// The values of a column in a block.
+/// The range of a column's values in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Values {
     /// The column's place among those of the block.
     pub column: usize,
-    /// The least of them.
+    /// The minimum.
     pub min: i64,
-    /// The greatest.
+    /// The maximum.
     pub max: i64,
 }
 
-/// The stored form of a batch of a table's layout. Its columns must be of the types of [`weir_common::types::SqlType`], or UInt64.
+/// Encodes a batch of a table's layout. Its columns must be of the types of
+/// [`weir_common::types::SqlType`], or UInt64.
 ///
 /// # Panics
-/// If there are more than 2³²−1 rows, or a column's type is none that is stored.
+/// If there are more than 2³²−1 rows, or a column has a type that is not stored.
 pub fn encode(batch: &RecordBatch, layout: u16) -> Bytes {
     let rows = u32::try_from(batch.num_rows()).expect("a block has fewer than 2³² rows");
     let encoder = StreamEncoder::try_new_with_options(&batch.schema(), options());
@@ -146,7 +150,7 @@ fn message_header(prefix: &[u8]) -> usize {
     PREFIX + field(prefix, 4) as usize
 }
 
-/// The parts behind the first so many bytes.
+/// The parts after the first `bytes` bytes.
 fn behind(parts: &[Buffer], mut bytes: usize) -> impl Iterator<Item = &[u8]> + Clone {
     parts.iter().map(Buffer::as_slice).filter_map(move |part| {
         let skipped = bytes.min(part.len());
@@ -155,15 +159,15 @@ fn behind(parts: &[Buffer], mut bytes: usize) -> impl Iterator<Item = &[u8]> + C
     })
 }
 
-/// The number of rows of a block, read without decoding it.
+/// Reads the number of rows of a block without decoding it.
 ///
 /// # Errors
-/// If the bytes cannot be a block. Damage that does not show in the header is not noticed.
+/// If the bytes cannot be a block. Damage outside the header is not noticed.
 pub fn rows(bytes: &[u8]) -> Result<u32, Error> {
     header(bytes).map(|header| header.rows)
 }
 
-/// The values of those columns whose range the block knows, read without decoding it.
+/// Reads the known ranges of a block's columns without decoding it.
 ///
 /// # Errors
 /// As [`rows`].
@@ -186,7 +190,7 @@ fn ranges_of(batch: &RecordBatch) -> Vec<Values> {
     batch.columns().iter().enumerate().rev().filter_map(of_column).take(RANGES_MAX).collect()
 }
 
-/// The least and the greatest of a column's values.
+/// The minimum and the maximum of a column's values.
 fn range_of(values: &ArrayRef) -> Option<(i64, i64)> {
     fn of<T: ArrowNumericType>(values: &ArrayRef) -> Option<(T::Native, T::Native)> {
         let values = values.as_primitive::<T>();
@@ -208,7 +212,7 @@ fn range_of(values: &ArrayRef) -> Option<(i64, i64)> {
     }
 }
 
-/// The number of the table's layout that a block is of.
+/// Reads the number of the table's layout in which a block was written.
 ///
 /// # Errors
 /// As [`rows`].
@@ -216,13 +220,13 @@ pub fn layout(bytes: &[u8]) -> Result<u16, Error> {
     header(bytes).map(|_| u16::from_le_bytes([bytes[1], bytes[2]]))
 }
 
-/// The rows of a block of the schema; of its columns only those of `projection`, in that order, if it is given.
+/// Decodes a block of the schema: all columns, or those of `projection` in that order.
 ///
 /// # Errors
 /// [`Error`] if the bytes were not written by [`encode`] from a batch of that schema.
 ///
 /// # Panics
-/// If the projection names a column that the schema has not.
+/// If the projection names a column that the schema does not have.
 pub fn decode(bytes: &Bytes, schema: &SchemaRef, projection: Option<&[usize]>) -> Result<RecordBatch, Error> {
     let Header { rows, start, metadata } = header(bytes)?;
     if checksum(bytes) != field(bytes, 8) {
@@ -245,7 +249,8 @@ pub fn decode(bytes: &Bytes, schema: &SchemaRef, projection: Option<&[usize]>) -
         .map_err(Error::Schema)
 }
 
-/// How many nodes an IPC message has for a column: one for each array that it is made of, however deep.
+/// The number of nodes that an IPC message has for a column: one for each array in it, however
+/// deep.
 fn nodes(ty: &DataType) -> usize {
     match ty {
         DataType::List(element) => 1 + nodes(element.data_type()),
@@ -254,10 +259,11 @@ fn nodes(ty: &DataType) -> usize {
     }
 }
 
-/// A batch as two parts, for the wire: the IPC message's metadata, encapsulated, and its body.
+/// Splits a batch into two parts for the wire: the IPC message's metadata, encapsulated, and its
+/// body.
 ///
 /// # Panics
-/// If a column's type is none that is stored.
+/// If a column has a type that is not stored.
 pub fn wire_parts(batch: &RecordBatch) -> (Bytes, Bytes) {
     let EncodedData { ipc_message, arrow_data } = message(batch);
     let mut header = Vec::with_capacity(PREFIX + ipc_message.len() + ALIGNMENT);
@@ -280,7 +286,7 @@ fn message(batch: &RecordBatch) -> EncodedData {
 
 struct Header {
     rows: u32,
-    /// Where the message begins.
+    /// The start of the message.
     start: usize,
     /// The length of its metadata.
     metadata: usize,
@@ -305,13 +311,13 @@ fn header(bytes: &[u8]) -> Result<Header, Error> {
     }
 }
 
-/// A field of a header that is there.
+/// A field of a header whose length was checked.
 fn field(bytes: &[u8], at: usize) -> u32 {
     let field = bytes.get(at..).and_then(<[u8]>::first_chunk).expect("the header's length was checked");
     u32::from_le_bytes(*field)
 }
 
-/// Over everything but the checksum itself.
+/// Covers everything but the checksum itself.
 fn checksum(block: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&block[..8]);
@@ -447,7 +453,7 @@ mod tests {
             let decoded = decode(&block, &batch.schema(), projection.as_deref()).expect("a block");
             let expected = projection.map_or(batch.clone(), |columns| batch.project(&columns).expect("columns"));
             prop_assert_eq!(&decoded, &expected);
-            // A part of a block's rows can be cut out and sent on.
+            // Part of a block's rows can be cut out and sent.
             let half = decoded.slice(0, decoded.num_rows() / 2);
             let (header, body) = wire_parts(&half);
             let message = root_as_message(&header[PREFIX..]).expect("a message");
@@ -477,7 +483,7 @@ mod tests {
 
         #[test]
         fn nonsense_is_no_block(mut bytes in prop::collection::vec(any::<u8>(), 0..200), sealed: bool) {
-            // With a good version and checksum, to get past them.
+            // With a valid version and checksum, so that the checks behind them are reached.
             if sealed && bytes.len() >= HEADER + PREFIX {
                 bytes[..4].copy_from_slice(&[VERSION, 0, 0, 0]);
                 bytes[12..16].copy_from_slice(&[8, 0, 0, 0]);

@@ -1,13 +1,13 @@
-//! Entries of a slot's database on their way to it.
+//! Entries of a slot's database, and the frame in which they travel.
 //!
-//! They travel framed: the key's length and the value's, u32 each in little-endian, then key and value. A slot slices
-//! its entries out of the message without copying.
+//! A framed entry is the key's length and the value's, u32 each in little-endian, then key and
+//! value. A slot slices its entries out of a message without copying.
 
 use bytes::{Buf, Bytes};
 
 const LENGTHS: usize = 2 * size_of::<u32>();
 
-/// Entries of a slot's database, in the order in which they are to be written.
+/// Entries of a slot's database, in the order in which they are written.
 pub(crate) type Entries = Vec<(Bytes, Bytes)>;
 
 /// Appends a framed entry: `key` and `value` each append their own bytes.
@@ -27,7 +27,7 @@ pub(crate) fn frame(out: &mut Vec<u8>, key: impl FnOnce(&mut Vec<u8>), value: im
     }
 }
 
-/// The entries of framed bytes; `None` if they are not framed as they must be.
+/// The entries of framed bytes; `None` if the frames are damaged.
 pub(crate) fn unframe(mut framed: Bytes) -> Option<Entries> {
     let mut entries = Vec::new();
     while !framed.is_empty() {

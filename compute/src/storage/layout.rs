@@ -1,5 +1,5 @@
-//! Layouts: the lists of columns that a table has had. What is stored stays in the layout that it was written in, and becomes
-//! the columns of now when it is read.
+//! Layouts: the lists of columns that a table has had. Stored data keeps the layout that it was
+//! written in, and is converted to the present columns when it is read.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use weir_common::error::Kind;
 
 use super::{block, row};
 
-/// What cannot be read of what is stored.
+/// The reason why stored data cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("it is of layout {layout}, which the table does not have")]
@@ -26,7 +26,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What it means for whoever reads.
+    /// The kind of failure, for the reader.
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Error::Unknown { .. } | Error::Widen(_) => Kind::Corrupt,
@@ -36,24 +36,25 @@ impl Error {
     }
 }
 
-/// The columns that are wanted of a table, of whatever layout it is stored in.
+/// The wanted columns of a table, in whichever layout they are stored.
 pub(crate) struct Wanted {
     table: Arc<Table>,
     columns: Vec<Column>,
     schema: SchemaRef,
-    /// What is known of the layouts that were met, by their numbers.
+    /// The layouts that were met so far, by their numbers.
     layouts: Vec<Option<Arc<Layout>>>,
 }
 
-/// What is wanted of one layout.
+/// The wanted columns of one layout.
 pub(crate) struct Layout {
     /// The stored columns.
     columns: Vec<Column>,
-    /// The schema of blocks of them.
+    /// The schema of blocks of this layout.
     blocks: SchemaRef,
-    /// The places of those that are wanted.
+    /// The places of the wanted ones among them.
     projection: Vec<usize>,
-    /// Which of these each wanted column is made of; a column that was added later is made of none.
+    /// The place in `projection` that each wanted column is made of; `None` for a column that was
+    /// added later.
     made_of: Vec<Option<usize>>,
     /// The wanted columns.
     schema: SchemaRef,
@@ -61,7 +62,7 @@ pub(crate) struct Layout {
 
 impl Wanted {
     /// # Panics
-    /// If the projection names a column that the table has not.
+    /// If the projection names a column that the table does not have.
     pub(crate) fn new(table: Arc<Table>, projection: &[usize]) -> Wanted {
         let columns: Vec<Column> = projection.iter().map(|place| table.declared.columns[*place].clone()).collect();
         let layouts = vec![None; table.layouts.len() + 1];
@@ -69,7 +70,7 @@ impl Wanted {
     }
 
     /// # Errors
-    /// If the table never had it.
+    /// If the table never had this layout.
     pub(crate) fn of(&mut self, layout: u16) -> Result<Arc<Layout>, Error> {
         let columns = self.table.columns_of(layout).ok_or(Error::Unknown { layout })?;
         let known = &mut self.layouts[usize::from(layout)];
@@ -95,12 +96,12 @@ impl Layout {
         self.widen(&block::decode(block, &self.blocks, Some(&self.projection))?)
     }
 
-    /// A reader of rows of this layout. What it makes is widened by [`Layout::widen`].
+    /// A reader of rows of this layout. [`Layout::widen`] converts its batches.
     pub(crate) fn row_reader(&self) -> Result<row::Reader, Error> {
         Ok(row::Reader::new(&schema(&self.columns), &self.projection)?)
     }
 
-    /// The wanted columns, made of those of them that are stored.
+    /// Converts stored columns to the wanted ones.
     pub(crate) fn widen(&self, stored: &RecordBatch) -> Result<RecordBatch, Error> {
         let columns = self.schema.fields().iter().zip(&self.made_of).map(|(wanted, made_of)| match made_of {
             Some(place) => widen(stored.column(*place), wanted.data_type()),
@@ -112,7 +113,8 @@ impl Layout {
     }
 }
 
-/// Values as those of a type that holds every one of them, see [`weir_common::types::SqlType::widens_to`].
+/// Converts values to a type that can hold all of them, see
+/// [`weir_common::types::SqlType::widens_to`].
 fn widen(values: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     match (values.data_type(), to) {
         (from, to) if from == to => Ok(Arc::clone(values)),
@@ -127,7 +129,7 @@ fn widen(values: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     }
 }
 
-/// Further fields are behind those that there are.
+/// Fields that were added later follow the stored ones, and are NULL.
 fn widen_struct(values: &StructArray, fields: &Fields) -> Result<StructArray, ArrowError> {
     let field = |(place, field): (usize, &arrow::datatypes::FieldRef)| match values.columns().get(place) {
         Some(values) => widen(values, field.data_type()),

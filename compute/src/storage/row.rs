@@ -1,6 +1,7 @@
-//! Rows of keyed tables as stored entries: a key whose bytes sort as PostgreSQL sorts the values, and the row itself.
+//! Rows of keyed tables as stored entries: a key whose bytes sort as PostgreSQL sorts the values,
+//! and the row itself.
 //!
-//! Both formats are stored state: the key's never changes, the row's bears a version.
+//! Both formats are stored state. The key's never changes; the row's has a version.
 //!
 //! * [`weir_common::key`]: the primary key, order-preserving;
 //! * [`cell`]: one value of a row, by the physical layout of its Arrow type;
@@ -10,10 +11,10 @@
 //! | --- | --- |
 //! | 0 | the format's version, 2 |
 //! | 1… | the number of the table's layout, and the sequence of the row's message, as varints |
-//! | … | a bit a column, rounded up to bytes, the lowest bit first: 1 if the column is NULL |
+//! | … | a bit for each column, lowest first, rounded up to bytes: 1 if the column is NULL |
 //! | … | the columns that are not NULL, in order, as [`cell`] writes them |
 //!
-//! Version 1 has neither layout, which was 0, nor sequence.
+//! Version 1 has no sequence and no layout, which was 0.
 
 pub mod cell;
 
@@ -34,9 +35,9 @@ const BITS: usize = 8;
 /// A stored row whose columns are not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stored<'a> {
-    /// The number of the table's layout that it is of.
+    /// The number of the table's layout in which it was written.
     pub layout: u16,
-    /// The sequence of its message, if it was stored with the row.
+    /// The sequence of its message, if that was stored with the row.
     pub sequence: Option<u64>,
     /// The columns.
     columns: &'a [u8],
@@ -44,7 +45,7 @@ pub struct Stored<'a> {
 
 impl<'a> Stored<'a> {
     /// # Errors
-    /// If the bytes are no row of a known version.
+    /// If the bytes are not a row of a known version.
     pub fn parse(row: &'a [u8]) -> Result<Stored<'a>, Error> {
         let (version, mut rest) = row.split_first().ok_or(Error::Damaged { reason: "it is empty" })?;
         match *version {
@@ -67,15 +68,16 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer of the first `columns` columns of a batch, which are those of a table's layout.
+    /// Creates a writer of the first `columns` columns of a batch, which are those of a table's
+    /// layout.
     ///
     /// # Panics
-    /// If a column is of a type that is not stored.
+    /// If a column has a type that is not stored.
     pub fn new(batch: &RecordBatch, columns: usize, layout: u16) -> Writer {
         Writer { columns: batch.columns()[..columns].iter().map(Cells::new).collect(), layout }
     }
 
-    /// Appends a row, made of the message of this sequence.
+    /// Appends a row of the message with this sequence.
     pub fn write(&self, row: usize, sequence: u64, out: &mut Vec<u8>) {
         out.push(VERSION);
         encode_varint(u64::from(self.layout), out);
@@ -94,7 +96,7 @@ impl Writer {
 
 /// Gathers stored rows of one layout into batches.
 pub struct Reader {
-    /// The columns that are wanted.
+    /// The wanted columns.
     schema: SchemaRef,
     /// Every column of the table, in the order of storage.
     columns: Vec<Column>,
@@ -106,18 +108,18 @@ pub struct Reader {
 
 struct Column {
     builder: Builder,
-    /// Whether it is wanted; else its values are passed over.
+    /// False if its values are passed over.
     wanted: bool,
 }
 
 impl Reader {
-    /// A reader of rows of a layout whose columns are those of `layout`, of which it keeps the projected ones.
+    /// Creates a reader of rows of `layout` that keeps the projected columns.
     ///
     /// # Errors
-    /// If the projection names a column that the layout has not.
+    /// If the projection names a column that the layout does not have.
     ///
     /// # Panics
-    /// If a column is of a type that is not stored, or is projected twice.
+    /// If a column has a type that is not stored, or is projected twice.
     pub fn new(layout: &SchemaRef, projection: &[usize]) -> Result<Reader, Error> {
         let schema = SchemaRef::new(layout.project(projection)?);
         let column = |(place, field): (usize, &arrow::datatypes::FieldRef)| Column {
@@ -132,7 +134,7 @@ impl Reader {
     /// Appends a stored row of the reader's layout.
     ///
     /// # Errors
-    /// If it is none; the reader is of no use then.
+    /// If it is not such a row. The reader is of no use then.
     pub fn append(&mut self, row: &Stored) -> Result<(), Error> {
         let nulls = self.columns.len().div_ceil(BITS);
         let (nulls, cells) = row.columns.split_at_checked(nulls).ok_or(Error::Damaged { reason: "cut short" })?;
@@ -157,15 +159,15 @@ impl Reader {
         self.rows
     }
 
-    /// How many bytes these rows took.
+    /// The stored size of these rows in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// The projected columns of the rows since the last call.
+    /// Returns the projected columns of the rows since the last call.
     ///
     /// # Errors
-    /// If what was stored is no value of a column's type, text that is not UTF-8 for example.
+    /// If a stored value is not of its column's type, for example text that is not UTF-8.
     pub fn finish(&mut self) -> Result<RecordBatch, Error> {
         let rows = RecordBatchOptions::new().with_row_count(Some(std::mem::take(&mut self.rows)));
         self.bytes = 0;

@@ -1,43 +1,44 @@
-//! The seal of an epoch on a slot: the pure core. It decides which writes may enter the slot's database now, which wait,
-//! and when the database stands exactly at the end of an epoch.
+//! The seal of an epoch on a slot: the pure core. It decides which writes may enter the slot's
+//! database now, which must wait, and when the database stands exactly at the end of an epoch.
 //!
-//! An actor that has delivered its barrier is *ahead*: its later writes belong to the next epoch and wait here, in
-//! order, until the seal. Actors that are not ahead write through as they go. How much an actor may have waiting is
-//! bounded by the credits of its channel, not here.
+//! An actor that has delivered its barrier is *ahead*: its later writes belong to the next epoch
+//! and wait here, in order, until the seal. Writes of actors that are not ahead pass at once. The
+//! credits of an actor's channel bound the number of its waiting writes.
 //!
-//! The actors of a keyed table write to every slot, so some of a slot's actors run on other nodes. What these say may
-//! come before the barrier that adds them, which meta sends to each node by itself; it waits here for that.
+//! The actors of a keyed table write to every slot, so some of a slot's actors run on other nodes.
+//! Meta sends barriers to each node separately, so messages of such an actor may come before the
+//! barrier that adds it. They wait here for that barrier.
 //!
-//! Invariant: between [`Sealer::seal`] returning an epoch and [`Sealer::sealed`] no write is let through; every write of
-//! the epoch was let through before, none of a later one was.
+//! Invariant: between [`Sealer::seal`] returning an epoch and [`Sealer::sealed`] no write passes;
+//! every write of the epoch passed before, and none of a later one did.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use weir_common::ids::{Epoch, TableId, TableSplit};
 use weir_common::position::Position;
 
-/// What decides when a slot's database stands at the end of an epoch. `W`: a write.
+/// Decides when a slot's database stands at the end of an epoch. `W` is a write.
 #[derive(Debug)]
 pub struct Sealer<W> {
     /// Barriers that were injected and are not sealed yet, oldest first.
     injected: VecDeque<Injected>,
-    /// The seal under way.
+    /// The epoch whose seal is under way.
     sealing: Option<Epoch>,
     /// The newest sealed epoch.
     sealed: Epoch,
     actors: BTreeMap<TableSplit, Actor<W>>,
-    /// Writes of no actor, each with the first epoch that it may be in.
+    /// Writes that belong to no actor, each with the first epoch that it may be in.
     early: Vec<(Epoch, W)>,
 }
 
 #[derive(Debug)]
 struct Injected {
     epoch: Epoch,
-    /// For the actors of this table it is the last.
+    /// It is the last barrier for the actors of this table.
     remove: Option<TableId>,
 }
 
-/// What happens to the slot's actors at a barrier.
+/// The change of the slot's actors at a barrier.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// Actors that start: they deliver the barriers after this one.
@@ -48,11 +49,11 @@ pub struct Change {
 
 #[derive(Debug)]
 struct Actor<W> {
-    /// The barrier at which it started: it delivers the later ones, and what it writes belongs to their epochs. `None`:
-    /// that barrier has not come here yet, but something of the actor's has.
+    /// The barrier at which it started. It delivers the later barriers, and its writes belong to
+    /// their epochs. `None`: that barrier has not come yet, but messages of the actor have.
     started: Option<Epoch>,
-    /// What it delivered that belongs to a later epoch than the one that is open on the slot, with the barriers in
-    /// between; begins with that of the open epoch, unless the actor started at an open or later one.
+    /// Its writes and barriers that belong to later epochs than the slot's open one. Begins with
+    /// the barrier of the open epoch, unless the actor started at an open or later one.
     ahead: VecDeque<Item<W>>,
 }
 
@@ -61,12 +62,12 @@ impl<W> Actor<W> {
         Actor { started, ahead: VecDeque::new() }
     }
 
-    /// Whether it delivers the barrier of an epoch.
+    /// Returns true if it delivers the barrier of an epoch.
     fn delivers(&self, epoch: Epoch) -> bool {
         self.started.is_some_and(|started| started < epoch)
     }
 
-    /// The leading writes.
+    /// Takes the leading writes.
     fn release(&mut self, released: &mut Vec<W>) {
         while let Some(Item::Write(write)) = self.ahead.pop_front_if(|item| matches!(item, Item::Write(_))) {
             released.push(write);
@@ -80,7 +81,7 @@ enum Item<W> {
     Barrier(Epoch, Position),
 }
 
-/// An epoch whose every write is in the database.
+/// A sealed epoch: all of its writes are in the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seal {
     /// The epoch.
@@ -90,13 +91,14 @@ pub struct Seal {
 }
 
 impl<W> Sealer<W> {
-    /// A slot at the committed epoch and with the actors that a term starts with.
+    /// Creates the sealer of a slot at the committed epoch, with the actors that the term starts
+    /// with.
     pub fn new(epoch: Epoch, actors: impl IntoIterator<Item = TableSplit>) -> Sealer<W> {
         let actors = actors.into_iter().map(|actor| (actor, Actor::new(Some(epoch)))).collect();
         Sealer { injected: VecDeque::new(), sealing: None, sealed: epoch, actors, early: Vec::new() }
     }
 
-    /// The epoch that is open: what enters the database now is in it.
+    /// The open epoch, to which writes that enter the database now belong.
     pub fn open(&self) -> Epoch {
         self.sealed.next()
     }
@@ -104,7 +106,8 @@ impl<W> Sealer<W> {
     /// A barrier is on its way to the actors. Actors that it adds may write from now on.
     ///
     /// # Panics
-    /// If its epoch is not above that of the barrier before, or it adds an actor that is there already.
+    /// If its epoch is not above that of the barrier before, or it adds an actor that is there
+    /// already.
     pub fn inject(&mut self, epoch: Epoch, change: Change) {
         assert!(self.injected.back().is_none_or(|last| last.epoch < epoch), "barriers come in order");
         for added in change.add {
@@ -115,7 +118,7 @@ impl<W> Sealer<W> {
         self.injected.push_back(Injected { epoch, remove: change.remove });
     }
 
-    /// An actor's write: returned if it may enter the database now, kept otherwise.
+    /// Takes an actor's write. Returns it if it may enter the database now, and keeps it otherwise.
     pub fn write(&mut self, actor: &TableSplit, write: W) -> Option<W> {
         let (sealed, sealing) = (self.sealed, self.sealing.is_some());
         let actor = self.known(actor);
@@ -126,7 +129,8 @@ impl<W> Sealer<W> {
         None
     }
 
-    /// A write of no actor, for an epoch no earlier than `not_before`: returned if it may enter the database now, kept otherwise.
+    /// Takes a write that belongs to no actor, for an epoch no earlier than `not_before`. Returns
+    /// it if it may enter the database now, and keeps it otherwise.
     pub fn write_no_earlier(&mut self, not_before: Epoch, write: W) -> Option<W> {
         if self.open() >= not_before && self.sealing.is_none() {
             return Some(write);
@@ -135,12 +139,13 @@ impl<W> Sealer<W> {
         None
     }
 
-    /// An actor's barrier, with its position: everything below was written before.
+    /// Takes an actor's barrier, with its position. The actor has written everything below the
+    /// position.
     pub fn barrier(&mut self, actor: &TableSplit, epoch: Epoch, position: Position) {
         self.known(actor).ahead.push_back(Item::Barrier(epoch, position));
     }
 
-    /// An actor that was added, or will be: one that was removed has nothing more to say.
+    /// An actor that was added or will be. An actor that was removed sends nothing more.
     fn known(&mut self, actor: &TableSplit) -> &mut Actor<W> {
         if !self.actors.contains_key(actor) {
             self.actors.insert(actor.clone(), Actor::new(None));
@@ -148,8 +153,8 @@ impl<W> Sealer<W> {
         self.actors.get_mut(actor).expect("just seen to")
     }
 
-    /// If every actor has delivered the oldest barrier: its epoch, which the caller now seals. Until it says
-    /// [`Sealer::sealed`], no write is let through.
+    /// Returns the oldest injected epoch once every actor has delivered its barrier. The caller now
+    /// seals it. No write passes until [`Sealer::sealed`].
     pub fn seal(&mut self) -> Option<Seal> {
         let open = self.injected.front().filter(|_| self.sealing.is_none())?.epoch;
         let delivered = |actor: &Actor<W>| match actor.ahead.front() {
@@ -170,8 +175,8 @@ impl<W> Sealer<W> {
         Some(Seal { epoch: open, positions })
     }
 
-    /// The epoch that [`Sealer::seal`] returned is sealed. Returns the waiting writes that may enter now, in the order
-    /// of each actor, and behind them those of none.
+    /// The epoch that [`Sealer::seal`] returned is sealed. Returns the waiting writes that may
+    /// enter now: those of actors in the order of each actor, then those that belong to no actor.
     ///
     /// # Panics
     /// If no seal is under way.
@@ -249,8 +254,9 @@ mod tests {
     }
 
     proptest! {
-        /// Actors write the numbers 0, 1, 2, … and deliver barriers at arbitrary points, in arbitrary interleaving: each
-        /// seal must find exactly the numbers below each actor's position in the database, never one above.
+        /// Actors write the numbers 0, 1, 2, … and deliver barriers at arbitrary points,
+        /// arbitrarily interleaved. Each seal must find in the database exactly the numbers below
+        /// each actor's position.
         #[test]
         fn a_seal_cuts_every_actor_at_its_position(steps in prop::collection::vec((0u32..3, any::<bool>(), any::<bool>()), 1..200)) {
             let mut sealer = Sealer::<(u32, u64)>::new(Epoch(0), (0..3).map(actor));

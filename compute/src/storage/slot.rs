@@ -1,10 +1,14 @@
-//! A slot: one of the node's parallel places. Its task applies the writes of its actors to its database, seals epochs
-//! when [`crate::storage::seal`] says so, and keeps a snapshot of every sealed epoch that may still be read.
+//! A slot: one of the node's parallel places. Its task applies the writes of its actors to its
+//! database, seals epochs when [`crate::storage::seal`] says so, and keeps a snapshot of every
+//! sealed epoch that may still be read.
 //!
-//! Actors, of which some run on other nodes, reach it through one bounded channel. An actor holds a credit for each write
-//! that is not applied yet, so an actor that is ahead of the seal runs out of credits and stops reading, while the others,
-//! and the barriers of all, still pass. What meta says comes through a channel of its own, which a slot that cannot write never fills: so however
-//! long the object store keeps writes waiting, the node goes on answering meta, and is slow instead of lost.
+//! Actors, some of them on other nodes, reach it through one bounded channel. An actor holds a
+//! credit for each write that is not applied yet. An actor that is ahead of the seal therefore runs
+//! out of credits and stops reading, while the other actors and all barriers still pass.
+//!
+//! Messages of meta come through a channel of their own, which stays free when the slot cannot
+//! write. However long the object store keeps writes waiting, the node goes on answering meta, and
+//! is slow instead of lost.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -30,20 +34,21 @@ use super::state::{SlotDb, Snapshot};
 use crate::control::event::{Event, Inputs, SlotEpoch};
 use crate::metrics::Metrics;
 
-/// Messages of its actors waiting for the slot. Each actor has at most its credits and its barriers in it.
+/// Messages of its actors waiting for the slot: of each actor at most its credits and its barriers.
 const INBOX_MAX: usize = 64;
-/// Barriers and commits waiting for the slot: at most 4 barriers are in flight, each with its commit.
+/// Barriers and commits waiting for the slot: at most 4 barriers are in flight, each with its
+/// commit.
 const CONTROL_MAX: usize = 16;
-/// At most one warning that compaction does not keep up in this time.
+/// The slot warns at most once in this time that compaction does not keep up.
 const COMPACTION_WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// Stale checkpoints that are left to gather before they are deleted together, since each deletion rewrites the
-/// database's manifest.
+/// This many stale checkpoints gather before they are deleted together, since each deletion
+/// rewrites the database's manifest.
 const STALE_CHECKPOINTS_MAX: usize = 8;
-/// After this time fewer are deleted too: of a slot that nothing is written to they would hold back for ever what only
-/// they reach, databases of dead terms among it.
+/// After this time fewer are deleted too. Otherwise an idle slot would keep for ever the data that
+/// only they reach, such as databases of dead terms.
 const STALE_CHECKPOINTS_AGE: Duration = Duration::from_secs(10);
 
-/// What a slot is told by its node.
+/// A message of the node to a slot.
 pub(crate) enum Control {
     /// A barrier is on its way to the actors.
     Inject { epoch: Epoch, change: Change, lowest_pinned: Epoch, dropped: Vec<TableId>, span: Span },
@@ -51,11 +56,11 @@ pub(crate) enum Control {
     Committed(Epoch),
 }
 
-/// Held for each write until it is applied; dropping it gives it back.
+/// An actor holds one for each write until the slot has applied it. Dropping it returns it.
 pub(crate) enum Credit {
-    /// To an actor of this node.
+    /// Returned to an actor of this node.
     Local(#[expect(dead_code, reason = "held to be dropped")] OwnedSemaphorePermit),
-    /// To an actor of another node, by way of the stream that this leads to.
+    /// Returned to an actor of another node, through the stream behind this channel.
     Remote(mpsc::UnboundedSender<()>),
 }
 
@@ -68,23 +73,24 @@ impl Drop for Credit {
     }
 }
 
-/// What a slot is told by its actors.
+/// A message of an actor, or of a replay, to a slot.
 pub(crate) enum Message {
-    /// A block, or rows of a keyed table. The credit is given back when they are applied.
+    /// A block, or rows of a keyed table. The credit is returned once they are applied.
     Write { actor: TableSplit, entries: Entries, credit: Credit },
     /// A barrier and the actor's position.
     Barrier { actor: TableSplit, epoch: Epoch, position: Position },
-    /// What a replay makes of a block of dead letters, written together, in no epoch before `not_before`. Answered when it is.
+    /// The rows and remaining letters of a replayed block of dead letters, written together, in no
+    /// epoch before `not_before`. Answered once written.
     Replace { table: TableId, entries: Entries, not_before: Epoch, done: oneshot::Sender<()> },
-    /// Rows of a keyed table that a replay made. Each is written unless a later message made the row that is there; answered
-    /// with the epoch in which they are.
+    /// Replayed rows of a keyed table. Each is written unless the stored row comes from a later
+    /// message. Answered with the epoch that holds them.
     Merge { table: TableId, entries: Entries, done: oneshot::Sender<Result<Epoch, rpc::Error>> },
 }
 
 /// Sealed epochs that may be read.
 pub(crate) type Snapshots = Arc<BTreeMap<Epoch, Snapshot>>;
 
-/// How others reach a slot. Cheap to clone.
+/// Reaches a slot. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Handle {
     pub(crate) vnodes: VnodeRange,
@@ -94,17 +100,18 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Has the slot take rows in as far as they are newer than its own; returns the epoch in which they are.
+    /// Has the slot take those rows that are newer than its own. Returns the epoch that holds them.
     ///
     /// # Errors
-    /// If the slot ends, the table was dropped, or a row that is there cannot be compared with.
+    /// If the slot ends, the table was dropped, or a stored row has no sequence to compare with.
     pub(crate) async fn merge(&self, table: TableId, entries: Entries) -> Result<Epoch, rpc::Error> {
         let (done, merged) = oneshot::channel();
         self.inbox.send(Message::Merge { table, entries, done }).await.map_err(|_| ended())?;
         merged.await.map_err(|_| ended())?
     }
 
-    /// Has the slot write what a replay makes of a block of dead letters, in no epoch before `not_before`.
+    /// Has the slot write the rows and remaining letters of a replayed block, in no epoch before
+    /// `not_before`.
     ///
     /// # Errors
     /// If the slot ends, or the table was dropped.
@@ -115,7 +122,7 @@ impl Handle {
     }
 }
 
-/// The slot takes nothing any more, or nothing of the table: it was dropped.
+/// The error of a slot that takes no more messages, or none of a table that was dropped.
 pub(crate) fn ended() -> rpc::Error {
     rpc::Error::new(Kind::Unavailable, "the term ended, or the table was dropped, while its dead letters were replayed")
 }
@@ -126,7 +133,7 @@ struct Write {
     by: Writer,
 }
 
-/// Who wants to know that they are.
+/// The writer that is told once they are written.
 enum Writer {
     /// An actor gets its credit back.
     Actor(#[expect(dead_code, reason = "held to be dropped")] Credit),
@@ -140,7 +147,7 @@ pub(crate) struct Slot {
     id: SlotId,
     db: SlotDb,
     sealer: Sealer<Write>,
-    /// The tables that were dropped in this term: nothing of them is written any more but what their actors still send.
+    /// The tables that were dropped in this term. Only their actors still write to them.
     dropped: HashSet<TableId>,
     control: mpsc::Receiver<Control>,
     inbox: mpsc::Receiver<Message>,
@@ -148,22 +155,22 @@ pub(crate) struct Slot {
     node: Inputs,
     group: Group,
     metrics: Metrics,
-    /// Whether anything was written since the newest checkpoint.
+    /// True if anything was written since the newest checkpoint.
     dirty: bool,
-    /// The newest durable or pending checkpoint, shared by the epochs that wrote nothing after it.
+    /// The newest durable or pending checkpoint. Epochs that wrote nothing after it share it.
     newest: Option<watch::Receiver<Option<Uuid>>>,
     /// Checkpoints by the first epoch that they hold, oldest first.
     checkpoints: VecDeque<(Epoch, watch::Receiver<Option<Uuid>>)>,
-    /// When stale checkpoints were deleted last.
+    /// The time at which stale checkpoints were last deleted.
     deleted: Instant,
-    /// When it may be said again that compaction does not keep up.
+    /// The earliest time for the next warning that compaction does not keep up.
     next_compaction_warning: Instant,
-    /// Of barriers that are on their way: each ends when its epoch is durable.
+    /// The spans of barriers that are on their way. Each ends when its epoch is durable.
     spans: BTreeMap<Epoch, Span>,
 }
 
 impl Slot {
-    /// Starts the slot over its open database, whose present content is the committed `epoch`.
+    /// Starts the slot over its open database, which holds the committed `epoch`.
     ///
     /// # Errors
     /// If the database is closed already.
@@ -207,7 +214,7 @@ impl Slot {
         if let Some(Err(error)) = ended {
             self.node.send(Event::Broken(self.term, chain(&error))).await;
         }
-        // Readers of old snapshots keep their own handles; nothing new is read from this term.
+        // Readers of old snapshots keep their own handles. Nothing new is read from this term.
         self.snapshots.send_replace(Arc::default());
         self.db.close().await;
         Ok(())
@@ -223,8 +230,9 @@ impl Slot {
                 error = &mut closed => return Err(error),
                 Some(control) = self.control.recv() => self.obey(control),
                 Some(message) = self.inbox.recv() => {
-                    // The node speaks to the slot before it speaks to the actors: what an actor answers to must be
-                    // known first, and may have come since it was looked for above.
+                    // The node sends a barrier to the slot before it sends it to the actors, so the
+                    // slot must take it before an actor's answer. It may have come since the select
+                    // above looked.
                     while let Ok(control) = self.control.try_recv() {
                         self.obey(control);
                     }
@@ -255,7 +263,7 @@ impl Slot {
             }
             Message::Merge { table, entries, done } => {
                 if !self.dropped.contains(&table) {
-                    // Whoever has gone away asks again.
+                    // A replay that has gone away runs again.
                     let _ = done.send(self.merge(entries).await?);
                 }
             }
@@ -263,7 +271,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Writes the rows that are no older than what is there. The outer error is the database's.
+    /// Writes the rows that are no older than the stored ones. The outer error is the database's.
     async fn merge(&mut self, mut entries: Entries) -> Result<Result<Epoch, rpc::Error>, crate::storage::state::Error> {
         let stored = self.db.get(entries.iter().map(|(key, _)| key.clone()).collect()).await?;
         let newer = entries.iter().zip(&stored).map(|((_, new), old)| is_newer(new, old.as_deref()));
@@ -306,7 +314,7 @@ impl Slot {
         self.dirty = true;
         self.db.write(write.entries).await?;
         if let Writer::Replay(_, done) = write.by {
-            // Whoever has gone away asks again.
+            // A replay that has gone away runs again.
             let _ = done.send(());
         }
         Ok(())
@@ -331,8 +339,8 @@ impl Slot {
         Ok(())
     }
 
-    /// Cuts a checkpoint, or takes the newest one if nothing was written since, and reports it once it is durable.
-    /// Nothing is written before this returns.
+    /// Makes a checkpoint, or takes the newest one if nothing was written since, and reports it
+    /// once it is durable. Nothing is written before this returns.
     async fn checkpoint(&mut self, seal: Seal, span: Span) -> Result<(), crate::storage::state::Error> {
         let (node, term, slot) = (self.node.clone(), self.term, self.id);
         let durable = info_span!(target: trace::TARGET, parent: &span, "durable");
@@ -344,7 +352,8 @@ impl Slot {
         if let Some(newest) = self.newest.clone().filter(|_| !self.dirty) {
             self.group.spawn("reuse checkpoint", OnFailure::Log, async move {
                 let mut newest = newest;
-                // The sender goes away without a value only if the checkpoint failed, which has ended the term.
+                // The sender goes away without a value only if the checkpoint failed, which has
+                // ended the term.
                 if let Ok(checkpoint) = newest.wait_for(Option::is_some).await.map(|checkpoint| *checkpoint) {
                     report(checkpoint.expect("waited for")).await;
                 }
@@ -366,7 +375,7 @@ impl Slot {
                     durable.send_replace(Some(checkpoint));
                     report(checkpoint).await;
                 }
-                // Whether it exists is not known: the term cannot go on.
+                // The checkpoint may exist or not, so the term cannot go on.
                 Err(error) => node.send(Event::Broken(term, chain(&error))).await,
             }
             Ok::<_, std::convert::Infallible>(())
@@ -388,7 +397,7 @@ impl Slot {
         self.group.spawn("delete checkpoints", OnFailure::Log, async move {
             for checkpoint in stale {
                 if let Err(error) = db.delete_checkpoint(checkpoint).await {
-                    // It holds files back until the database itself is garbage.
+                    // It holds back files until the database itself is garbage.
                     debug!(%checkpoint, error = chain(&error), "cannot delete a checkpoint");
                 }
             }
@@ -411,7 +420,8 @@ impl Slot {
     }
 }
 
-/// Whether a replayed row of a keyed table is to replace the one that is stored, if one is: unless that is of a later message.
+/// Returns true if a replayed row of a keyed table replaces the stored one: unless the stored one
+/// comes from a later message.
 pub(crate) fn is_newer(new: &[u8], stored: Option<&[u8]>) -> Result<bool, rpc::Error> {
     let sequence = |row| match row::Stored::parse(row) {
         Ok(row::Stored { sequence: Some(sequence), .. }) => Ok(sequence),
@@ -423,5 +433,6 @@ pub(crate) fn is_newer(new: &[u8], stored: Option<&[u8]>) -> Result<bool, rpc::E
     stored.map_or(Ok(true), |stored| Ok(sequence(new)? >= sequence(stored)?))
 }
 
-/// Far above what checkpoints leave between two looks of the compactor, well below where writes stall.
+/// Far above the number that checkpoints leave between two looks of the compactor, and well below
+/// the number at which writes stall.
 const L0_SSTS_NOTABLE: usize = 2048;

@@ -1,20 +1,22 @@
-//! State: each slot's database over the object store, what is read from it, and what is no longer needed.
+//! State: the databases of slots over the object store, from their creation to their removal.
 //!
-//! A table of contents, in reading order:
+//! In reading order:
 //!
-//! * [`store`]: the object store behind a state URL, with the block cache that all slots of a process share;
-//! * [`health`]: whether the object store does what it is asked;
-//! * [`keys`]: how a row's place (table, vnode, split, sequence) becomes a key;
+//! * [`store`]: the object store behind a state URL, with the block cache that all slots of a
+//!   process share;
+//! * [`health`]: watches whether the object store works;
+//! * [`keys`]: encodes a row's place (table, vnode, split, sequence) as a key;
 //! * [`slot`]: a slot's database: writes, snapshots, checkpoints;
-//! * `runs`: whole ranges read from a database's files, many entries at a time;
-//! * [`lineage`]: how a new database is made of committed checkpoints;
-//! * [`compaction`]: what is rewritten when: full levels, dropped tables, data of ancestors;
-//! * [`settings`]: how SlateDB is set up for one checkpoint an epoch;
-//! * [`garbage`]: which databases nothing reaches any more, and their removal.
+//! * `runs`: reads whole ranges from a database's files, many entries at a time;
+//! * [`lineage`]: makes a new database of committed checkpoints;
+//! * [`compaction`]: schedules rewrites of full levels, dropped tables and data of ancestors;
+//! * [`settings`]: configures SlateDB for one checkpoint an epoch;
+//! * [`garbage`]: finds and removes databases that nothing reaches any more.
 //!
-//! This module knows nothing of epochs, terms or rows: it stores opaque values under keys and cuts them where it is
-//! told to. The invariant: a checkpoint holds exactly the writes that finished before its [`SlotDb::begin_checkpoint`]
-//! was called, and no path is ever used for a second database.
+//! This module knows nothing of epochs, terms or rows. It stores opaque values under keys, and
+//! makes checkpoints when it is told to. Invariant: a checkpoint holds exactly the writes that
+//! finished before its [`SlotDb::begin_checkpoint`] was called, and no path is used for a second
+//! database.
 
 mod error;
 

@@ -1,9 +1,10 @@
-//! The tail of a split: its newest block, which stays open while it is small. Every barrier closes what the actor has
-//! read, so a slow source would leave one tiny block an epoch for ever; instead what follows a small block is stored
-//! together with it, under the same key, which replaces it.
+//! The tail of a split: its newest block, which stays open while it is small. Every barrier closes
+//! the rows that the actor has read, so a slow source would leave one tiny block for each epoch.
+//! Instead the rows after a small block are stored together with it, under the same key, which
+//! replaces it.
 //!
-//! Invariant: the blocks written last under each key hold every row that was closed, once, in order. A new term begins
-//! without a tail, so it never replaces a block of the committed state.
+//! Invariant: the blocks written last under each key hold every closed row once, in order. A new
+//! term begins without a tail, so it never replaces a block of the committed state.
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -11,8 +12,9 @@ use bytes::Bytes;
 
 use super::block;
 
-/// A block below this size stays open. Half of it is written again at each barrier of a slow source, so it bounds what
-/// thousands of slow sources write; blocks of this size are read a few hundred times faster than single rows.
+/// A block below this size stays open. Each barrier of a slow source writes half of it again on
+/// average, so it bounds the writes of thousands of slow sources. Blocks of this size are read a
+/// few hundred times faster than single rows.
 const OPEN_BYTES_MAX: usize = 16 << 10;
 
 /// The newest block of a split.
@@ -24,13 +26,13 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// No block yet, of a table of which rows are written in this layout.
+    /// A tail without a block, for rows of this layout.
     pub(crate) fn new(layout: u16) -> Tail {
         Tail { layout, open: None }
     }
 
-    /// The entry by which `rows`, which follow all rows before, are stored: under `key`, or under that of the open block
-    /// if there is one.
+    /// The entry that stores `rows`, which follow all earlier rows: under `key`, or under the key
+    /// of the open block if there is one.
     pub(crate) fn close(&mut self, key: impl FnOnce() -> Bytes, rows: RecordBatch) -> (Bytes, Bytes) {
         let (key, rows) = match self.open.take() {
             None => (key(), rows),

@@ -1,3 +1,3 @@
-//! Tests of compute nodes' parts against the real things they stand on.
+//! Tests of the compute node's parts against the real things that they stand on.
 
 mod state;

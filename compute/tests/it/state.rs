@@ -1,4 +1,4 @@
-//! Slot databases: what checkpoints hold, what clones take over, what is collected.
+//! Slot databases: contents of checkpoints and clones, and collection of garbage.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -49,7 +49,7 @@ async fn rows(snapshot: &Snapshot, table: u32, vnodes: VnodeRange) -> Vec<(Bytes
     rows
 }
 
-/// Waits until something is so, for at most a minute.
+/// Waits until a condition holds, for at most a minute.
 async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(180);
     while !is_so().await {
@@ -71,7 +71,7 @@ impl Cluster {
         Cluster { store, term: 0, head: Vec::new(), slots: Vec::new() }
     }
 
-    /// Ends the term without a warning and begins another, of so many slots.
+    /// Ends the term without a warning, and begins another with `parts` slots.
     async fn recover(&mut self, parts: usize, tables: &HashSet<TableId>) {
         for (_, slot) in self.slots.drain(..) {
             slot.close().await;
@@ -295,7 +295,7 @@ async fn a_slow_scan_outlives_the_files_it_began_with() {
     let began_with = files().await.expect("a listing");
     let mut more = 0;
     eventually("the files it began with are gone", async || {
-        // Only with as much again are the first files merged with others.
+        // The first files are merged with others only after as much again.
         more += 1;
         slot.write([(key(1, 9, more), value.clone())]).await.expect("a write");
         let id = checkpoint().await;
@@ -305,7 +305,7 @@ async fn a_slow_scan_outlives_the_files_it_began_with() {
     .await;
     let rest: Vec<_> = scan.try_collect().await.expect("a whole scan");
     let all: Vec<_> = std::iter::once(first).chain(rest).collect();
-    // What was written later does not show.
+    // Later writes do not show.
     assert_eq!(all, (0..40).map(|n| (key(1, 7, n), value.clone())).collect::<Vec<_>>());
     assert!(values.len() < 40, "the scan of values was under way");
     values.extend(in_bulk.try_concat().await.expect("a whole scan"));
@@ -358,7 +358,8 @@ async fn a_checkpoint_that_was_deleted_cannot_be_cloned() {
     assert!(clone.is_err_and(|error| error.kind() == weir_common::error::Kind::Corrupt));
 }
 
-/// What the databases of the head are built on cannot be told once they are damaged: nothing is garbage then.
+/// If databases of the head are damaged, it is unknown which others they are built on, so nothing
+/// is garbage.
 #[tokio::test]
 async fn nothing_is_collected_while_the_head_is_not_complete() {
     let store = Store::open_with("memory://", hasty()).expect("a store");
@@ -368,7 +369,7 @@ async fn nothing_is_collected_while_the_head_is_not_complete() {
     cluster.commit().await;
     cluster.recover(1, &tables([1])).await;
     cluster.commit().await;
-    // A clone of a clone whose term has ended: of its ancestors only its own manifest tells.
+    // A clone of a clone whose term has ended: only its own manifest names its ancestors.
     let (head, (_, last)) = (cluster.head.clone(), cluster.slots.remove(0));
     let databases = async || {
         let survey = Survey::take(&store, PREFIX).await.expect("a survey");
@@ -396,7 +397,7 @@ async fn nothing_is_collected_while_the_head_is_not_complete() {
     assert_eq!(databases().await, before);
 }
 
-/// Two collections may overlap: what is gone by then, the other one has removed.
+/// Two collections may overlap. If a database is gone, the other one has removed it.
 #[tokio::test]
 async fn what_another_collection_has_removed_is_not_missed() {
     let store = Store::open_with("memory://", hasty()).expect("a store");
@@ -417,8 +418,8 @@ async fn what_another_collection_has_removed_is_not_missed() {
     survey.collect(&cluster.head, &live).await.expect("nothing is wrong");
 }
 
-/// Sixty recoveries in a row, with other divisions: everything stays, and neither the time of a recovery nor the
-/// storage grows with their number.
+/// Sixty recoveries in a row, with different divisions: everything stays, and neither the time of a
+/// recovery nor the storage grows with their number.
 async fn recoveries_leave_no_sediment(store: Store) {
     let mut cluster = Cluster::new(store.clone());
     let mut expected = BTreeMap::new();
@@ -484,7 +485,8 @@ async fn recoveries_leave_no_sediment_on_disk() {
     assert!(terms <= 4 * (1 + hasty().ancestors_max), "{terms} terms are left");
 }
 
-/// A database on an object store that takes no writes within a year is given up in time, with a word why.
+/// The opening of a database on an object store that takes no writes is given up in time, and the
+/// error says why.
 #[tokio::test]
 async fn a_database_that_cannot_be_opened_is_given_up() {
     let config = ThrottleConfig { wait_put_per_call: Duration::from_secs(1 << 25), ..ThrottleConfig::default() };

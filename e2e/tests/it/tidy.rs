@@ -35,6 +35,10 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 /// Crates whose top-level modules are rooms, which import each other one way.
 const IN_ROOMS: [&str; 1] = ["compute"];
 
+/// Crates whose comments are wrapped at [`COMMENT_COLUMNS_MAX`].
+const WRAPPED: [&str; 1] = ["compute"];
+const COMMENT_COLUMNS_MAX: usize = 100;
+
 /// The files of the repository: tracked, or new and not ignored.
 fn files() -> Result<Vec<PathBuf>> {
     let git = Command::new("git")
@@ -365,6 +369,21 @@ fn a_circle_of_rooms_is_found() -> Result<()> {
     let circle = ["a imports {\"c\"}", "c imports {\"a\"}"];
     assert_eq!(crate_of("fn f(_: crate::Other) {}", "", "mod deep { use super::super::a::*; }")?, circle);
     Ok(())
+}
+
+#[test]
+fn comments_are_wrapped() -> Result<()> {
+    let is_of = |path: &Path| WRAPPED.iter().any(|member| path.starts_with(workspace().join(member)));
+    let mut found = Vec::new();
+    for (path, text) in rust_files()?.into_iter().filter(|(path, _)| is_of(path)) {
+        for (line, number) in text.lines().zip(1..) {
+            let columns = line.chars().count();
+            if line.trim_start().starts_with("//") && columns > COMMENT_COLUMNS_MAX {
+                found.push(format!("{}:{number}: a comment of {columns} columns", short(&path)));
+            }
+        }
+    }
+    none(found)
 }
 
 /// What a page names as a file of the repository: the targets of its links, and words in backticks that hold a slash and

@@ -1,5 +1,5 @@
-//! An output: what an actor stores for one relation, on its way to the slots. A table's rows are those of the messages; a
-//! view's are what its query makes of them.
+//! An output: sends the rows of one relation to the slots that store them. A table's rows are those
+//! of the messages; a view's query computes its rows from them.
 
 use std::sync::Arc;
 
@@ -16,47 +16,48 @@ use crate::dataflow::shuffle::Shuffle;
 use crate::storage::state::keys::BlockKey;
 use crate::storage::tail::Tail;
 
-/// A relation that an actor is to store.
+/// A relation that an actor has to store.
 pub(crate) struct Attachment {
     /// A table, or a view of the source that the actor reads.
     pub(crate) table: Arc<Table>,
-    /// Where it goes on: the next sequence that it has not got.
+    /// The next sequence that it lacks.
     pub(crate) position: Position,
-    /// The ways to the slots that are written to: every slot if the table is keyed, else the actor's own.
+    /// The edges to the slots that it writes to: every slot if the table is keyed, else the actor's
+    /// own.
     pub(crate) edges: Vec<Edge>,
 }
 
-/// A relation that is stored.
+/// A relation that an actor stores.
 pub(super) struct Output {
     table: Arc<Table>,
-    /// What the slots know it by.
+    /// The name under which slots know it.
     writer: TableSplit,
     edges: Vec<Edge>,
     rows: Rows,
     storage: Storage,
 }
 
-/// What its rows are.
+/// The rows of a relation.
 enum Rows {
-    /// Those that were read.
+    /// The rows that were read.
     Read,
-    /// What a query makes of them.
+    /// The rows that a query computes from them.
     Query(Query),
 }
 
-/// How rows are stored.
+/// The way in which rows are stored.
 enum Storage {
     /// As blocks, in the actor's own slot.
     Blocks(Tail),
-    /// Each by itself, in the slot that owns its key.
+    /// Each alone, in the slot that owns its key.
     Rows(Box<Shuffle>),
 }
 
-/// Why nothing more can be stored.
+/// The reason why no more can be stored.
 pub(super) enum Stopped {
     /// The term has ended, or is about to.
     Closed,
-    /// A query fails on what was read.
+    /// A query failed on a row.
     Failed(view::Error),
 }
 
@@ -67,7 +68,7 @@ impl From<Closed> for Stopped {
 }
 
 impl Output {
-    /// Begins to store a relation, of what is read of `read`.
+    /// Begins to store a relation whose rows come from `read`.
     ///
     /// # Errors
     /// If the statement of a view cannot be compiled, although it could when the view was created.
@@ -101,12 +102,12 @@ impl Output {
         &self.table.declared.name
     }
 
-    /// What the slots know it by.
+    /// The name under which slots know it.
     pub(super) fn writer(&self) -> &TableSplit {
         &self.writer
     }
 
-    /// Sends rows on their way, of which `first` is the sequence of the first message.
+    /// Sends rows. `first` is the sequence of the first message.
     pub(super) async fn write(&mut self, rows: &RecordBatch, first: Sequence, epoch: Epoch) -> Result<(), Stopped> {
         let rows = match &self.rows {
             Rows::Read => rows.clone(),
@@ -131,7 +132,7 @@ impl Output {
         Ok(())
     }
 
-    /// Sends an entry that [`crate::ingest::dead_letters`] made, to a slot of this node.
+    /// Sends a dead letter's entry to a slot of this node.
     pub(super) async fn write_beside(
         &self,
         entry: impl FnOnce(u16) -> Option<(Bytes, Bytes)>,
@@ -144,7 +145,7 @@ impl Output {
         }
     }
 
-    /// Sends a barrier to every slot that is written to.
+    /// Sends a barrier to every slot that it writes to.
     pub(super) async fn barrier(&self, epoch: Epoch, position: Position) -> Result<(), Closed> {
         for edge in &self.edges {
             edge.barrier(&self.writer, epoch, position).await?;
@@ -163,8 +164,8 @@ impl Storage {
     }
 }
 
-/// The vnode of blocks that begin in an epoch: the slot's vnodes in turn, so that when slots are divided anew each takes
-/// over an even share of what was read.
+/// The vnode of blocks that begin in an epoch. The slot's vnodes take turns, so that each new slot
+/// gets an even share when slots are divided anew.
 fn vnode(slot: VnodeRange, epoch: Epoch) -> u16 {
     let offset = epoch.0 % u64::from(slot.end - slot.start);
     slot.start + u16::try_from(offset).expect("less than 256")

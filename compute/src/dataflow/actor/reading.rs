@@ -1,4 +1,5 @@
-//! A reading of a split: a reader, the decoder of what it brings, and the outputs that get all of it.
+//! A reading of a split: a reader, the decoder of its messages, and the outputs that get all of its
+//! rows.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -27,43 +28,43 @@ pub(super) struct Reading {
     reader: Reader,
     control: Control,
     decoder: Decoder,
-    /// Of a table that keeps them.
+    /// Set if the table keeps them.
     dead_letters: Option<DeadLetters>,
-    /// What gets all that is read.
+    /// The outputs that get every row.
     pub(super) outputs: Vec<Output>,
     /// The next sequence that the reader hands out.
     handed: Sequence,
-    /// The anchor of the stream, as of the last message that was handed out.
+    /// The anchor of the stream as of the last message that was handed out.
     anchor: Anchor,
     /// The sequence of the first row in the decoder.
     first: Sequence,
-    /// Up to where the reader had handed out at barriers that are not committed yet.
+    /// The reader's position at each barrier that is not committed yet.
     barriers: VecDeque<(Epoch, Sequence)>,
-    /// By what it is known outside.
+    /// The name under which others know it.
     known_as: TableSplit,
     labels: [KeyValue; 1],
     bad_records: Arc<AtomicU64>,
-    /// Whether a checkpoint that shows the first rows was asked for.
+    /// True once a checkpoint was requested that shows the first rows.
     started: bool,
-    /// Whether the node was told that reading cannot go on.
+    /// True once the node was told that reading cannot go on.
     failed: bool,
 }
 
-/// What a reader says.
+/// An event of a reader.
 pub(super) enum Said {
-    /// There is something to decode.
+    /// A batch has to be decoded.
     Batch(Batch),
-    /// The messages that may wait for their acknowledgement nearly do.
+    /// Nearly as many messages wait for acknowledgement as may.
     CheckpointWanted,
     /// Reading cannot go on.
     Failed(String),
 }
 
 impl Reading {
-    /// The reading of what the options say, through the consumer that they name.
+    /// The reading that follows the relation's options, through the consumer that they name.
     ///
     /// # Errors
-    /// If what is stored of the relation is not understood by this version.
+    /// If this version does not understand the stored definition of the relation.
     pub(super) fn front(shared: &Shared, position: Position) -> Result<Reading, NotUnderstood> {
         let config = &shared.config;
         let known_as = TableSplit { table: config.relation.id, split: config.split.clone() };
@@ -71,7 +72,7 @@ impl Reading {
         Ok(Reading { dead_letters: DeadLetters::new(&config.relation, &config.split), ..read })
     }
 
-    /// A reading for an output that is behind. What others read through is not touched.
+    /// A reading for an output that is behind. It leaves the consumer of the others alone.
     ///
     /// # Errors
     /// As [`Reading::front`].
@@ -120,28 +121,28 @@ impl Reading {
         })
     }
 
-    /// What can be asked of it from outside.
+    /// The handles by which others observe it.
     pub(super) fn observed(&self) -> ReadSplit {
         let (split, reader) = (self.known_as.clone(), self.control.clone());
         ReadSplit { split, reader, bad_records: Arc::clone(&self.bad_records) }
     }
 
-    /// By what it is known outside.
+    /// The name under which others know it.
     pub(super) fn known_as(&self) -> &TableSplit {
         &self.known_as
     }
 
-    /// The next sequence that the reader hands out, and what else it can be asked.
+    /// The next sequence that the reader hands out, and the reader's control.
     pub(super) fn handed(&self) -> (Sequence, &Control) {
         (self.handed, &self.control)
     }
 
-    /// The anchor of the stream, as of the last message that was handed out.
+    /// The anchor of the stream as of the last message that was handed out.
     pub(super) fn anchor(&self) -> Anchor {
         self.anchor
     }
 
-    /// What the reader says next. Cancel safe.
+    /// Waits for the reader's next event. Cancel safe.
     pub(super) async fn said(&mut self) -> Said {
         tokio::select! {
             biased;
@@ -154,7 +155,8 @@ impl Reading {
         }
     }
 
-    /// Decodes a batch, as far as it lies below `end`. Rows gather in the decoder until a block is full or a barrier comes.
+    /// Decodes the messages of a batch below `end`. Rows gather in the decoder until a block is
+    /// full or a barrier comes.
     pub(super) async fn decode(
         &mut self,
         batch: &Batch,
@@ -179,11 +181,13 @@ impl Reading {
                 self.close_block(epoch, shared).await?;
             }
         }
-        // Later than the last message if what follows it is known to hold nothing for this split.
+        // This is later than the last message if the following ones are known to hold nothing for
+        // this split.
         self.handed = batch.position;
         self.anchor = batch.anchor;
         if rows > 0 && !self.started {
-            // Whoever waits for the table, or for it to go on after a crash, need not wait for the next barrier too.
+            // Users who wait for the table's first rows, or for its first rows after a crash,
+            // should not have to wait for the next barrier as well.
             self.started = true;
             shared.tell(Event::CheckpointWanted(shared.config.term)).await;
         }
@@ -192,8 +196,8 @@ impl Reading {
         ControlFlow::Continue(())
     }
 
-    /// Does with a bad record what the relation's options say. What is no row of a source is stored nowhere: it is looked for in
-    /// the stream when somebody asks.
+    /// Treats a bad record as the relation's options say. Bad records of a source are stored
+    /// nowhere: a statement that asks for them finds them in the stream.
     async fn reject(
         &mut self,
         message: &Message,
@@ -209,7 +213,8 @@ impl Reading {
                 let place = Sequence(message.sequence).in_stream();
                 let error = format!("message {place} of stream \"{stream}\": {bad}");
                 shared.tell(Event::JobFailed(shared.config.term, shared.config.relation.id, error)).await;
-                // The term is about to end, and the next one leaves the job out: nothing of the message is committed.
+                // The term is about to end, and the next one leaves the job out: nothing of the
+                // message is committed.
                 return ControlFlow::Break(());
             }
             (OnError::DeadLetter, Some(dead_letters)) => {
@@ -226,7 +231,7 @@ impl Reading {
         ControlFlow::Continue(())
     }
 
-    /// Sends on their way, to every output, the rows that wait in the decoder.
+    /// Sends the rows that wait in the decoder to every output.
     pub(super) async fn close_block(&mut self, epoch: Epoch, shared: &Shared) -> ControlFlow<()> {
         if self.decoder.is_empty() {
             return ControlFlow::Continue(());
@@ -245,7 +250,7 @@ impl Reading {
         ControlFlow::Continue(())
     }
 
-    /// Sends dead letters on their way, to a slot of this node.
+    /// Sends dead letters to a slot of this node.
     async fn close_dead_letters(&mut self, epoch: Epoch) -> ControlFlow<()> {
         let (Some(dead_letters), Some(output)) = (&mut self.dead_letters, self.outputs.first()) else {
             return ControlFlow::Continue(());
@@ -256,7 +261,7 @@ impl Reading {
         }
     }
 
-    /// Ends an epoch, at the position that all outputs have reached.
+    /// Ends an epoch at the position that all outputs have reached.
     pub(super) async fn barrier(&mut self, epoch: Epoch, next: Sequence, shared: &Shared) -> ControlFlow<()> {
         self.close_block(epoch, shared).await?;
         self.close_dead_letters(epoch).await?;
@@ -270,7 +275,7 @@ impl Reading {
         ControlFlow::Continue(())
     }
 
-    /// An epoch is committed: the reader acknowledges what was read by then.
+    /// An epoch is committed: the reader acknowledges the messages up to its barrier.
     pub(super) fn committed(&mut self, epoch: Epoch) {
         let mut position = None;
         while let Some((oldest, handed)) = self.barriers.front().copied()

@@ -1,4 +1,4 @@
-//! What all readings of an actor share.
+//! Configuration and helpers that all readings of an actor share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::control::event::{Event, Inputs};
 use crate::ingest::decode::BadRecord;
 use crate::metrics::Metrics;
 
-/// At most one bad record in this time is logged.
+/// Logs at most one bad record in this time.
 const BAD_RECORD_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What an actor is made of.
+/// The configuration of an actor.
 pub(crate) struct Config {
     pub(crate) term: TermId,
-    /// The table or source that is read.
+    /// The table or source that it reads.
     pub(crate) relation: Arc<Table>,
     pub(crate) split: SplitId,
-    /// The committed epoch before the first that the actor writes.
+    /// The committed epoch before the first one that the actor writes.
     pub(crate) epoch: Epoch,
     pub(crate) cluster: String,
     pub(crate) node: Inputs,
@@ -32,16 +32,17 @@ pub(crate) struct Config {
     pub(crate) compiler: Arc<dyn Compile>,
 }
 
-/// What all readings of an actor need.
+/// Shared by all readings of an actor.
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) options: Arc<Options>,
-    /// The readers belong to it.
+    /// The group that the readers run in.
     pub(super) group: Group,
     pub(super) bad_records: BadRecordLog,
 }
 
-/// What is stored of a relation is not understood, although it was when the relation was created.
+/// This version does not understand the stored definition of a relation, although an earlier one
+/// accepted it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotUnderstood {
     /// The options of WITH.
@@ -50,13 +51,13 @@ pub(crate) enum NotUnderstood {
     /// The schema of its messages.
     #[error("the stored schema of the messages cannot be used")]
     Schema(#[from] weir_common::protobuf::Error),
-    /// A view has no splits.
+    /// The relation is a view, and has no splits.
     #[error("\"{0}\" reads no stream")]
     NoStream(String),
 }
 
 impl Shared {
-    /// Tells the node.
+    /// Sends an event to the node.
     pub(super) async fn tell(&self, event: Event) {
         self.config.node.send(event).await;
     }

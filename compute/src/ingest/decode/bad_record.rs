@@ -1,4 +1,4 @@
-//! Why a payload is not a row of its table.
+//! Reasons why a payload is not a row of its table.
 
 use weir_common::error::Kind;
 use weir_common::types::SqlType;
@@ -7,22 +7,23 @@ use super::json::{Syntax, Value};
 
 /// A larger payload is no record. NATS servers take no larger messages either.
 pub(super) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
-/// A payload and what is decoded of it beyond its own bytes (unescaped strings, normalised jsonb) may take this much
-/// together. Frontends take twice as much at a time, so a row that was stored can always be read.
+/// A payload and its decoded data beyond its own bytes (unescaped strings, normalised jsonb) may
+/// take this much together. Frontends take twice as much at a time, so a stored row can always be
+/// read.
 pub(super) const RECORD_BYTES_MAX: usize = 128 << 20;
-/// The values of a primary key may take this much, as long as a page of PostgreSQL's. Stored keys must stay below 64 KiB,
-/// and may be twice as long as the values and a few bytes more.
+/// The values of a primary key may take this much, as long as a page of PostgreSQL's. Stored keys
+/// must stay below 64 KiB, and may take twice as many bytes as the values and a few more.
 pub(super) const KEY_BYTES_MAX: usize = 8 << 10;
-/// Of a value that does not fit, this much is shown.
+/// This much of a value that does not fit is shown.
 const FOUND_MAX: usize = 60;
 
-/// Why a payload is not a row of the table.
+/// The reason why a payload is not a row of the table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRecord {
     /// The payload is not JSON at all.
     #[error("payload is not JSON: {reason} at byte {at}")]
     Syntax {
-        /// What was expected or wrong.
+        /// The fault, or the expectation.
         reason: &'static str,
         /// Counted from 0.
         at: usize,
@@ -30,15 +31,15 @@ pub enum BadRecord {
     /// The payload is JSON, but not an object.
     #[error("payload is not a JSON object but {found}")]
     NotAnObject {
-        /// What it is.
+        /// The value.
         found: String,
     },
-    /// One of several objects is no row.
+    /// One of several objects is not a row.
     #[error("object {object} of the payload: {bad}")]
     Object {
-        /// Which one, counted from 1.
+        /// Its number, counted from 1.
         object: usize,
-        /// Why.
+        /// The reason.
         bad: Box<BadRecord>,
     },
     /// A field's value does not fit its column.
@@ -50,37 +51,37 @@ pub enum BadRecord {
         expected: SqlType,
         /// The value, shortened.
         found: String,
-        /// Why it does not fit, where its kind does not say so.
+        /// The reason why it does not fit, if its kind alone does not say so.
         reason: Option<String>,
     },
     /// The payload is not a Protobuf message, or not one of the table's.
     #[error("payload is not a message of the schema: {reason} at byte {at}")]
     Wire {
-        /// What is wrong.
+        /// The fault.
         reason: String,
         /// Counted from 0.
         at: usize,
     },
-    /// A field of a Protobuf message has no place in its column.
+    /// A field of a Protobuf message does not fit its column.
     #[error("field \"{path}\": {reason}")]
     Field {
         /// The column, and the names of the fields in it that lead to the value, joined by points.
         path: String,
-        /// What is wrong.
+        /// The fault.
         reason: String,
     },
-    /// What a column is filled from besides the payload has no place in it.
+    /// A column of INCLUDE cannot hold its value.
     #[error("column \"{column}\": {reason}")]
     Included {
         /// The column's name.
         column: String,
-        /// What is wrong.
+        /// The fault.
         reason: &'static str,
     },
-    /// The payload as a whole is no jsonb.
+    /// The payload as a whole cannot be a jsonb.
     #[error("payload has no normal form as jsonb: {reason}")]
     NoJsonb {
-        /// What is in the way.
+        /// The obstacle.
         reason: String,
     },
     /// A column of the primary key has no value.
@@ -116,7 +117,7 @@ impl BadRecord {
         }
     }
 
-    /// Always [`Kind::User`]: whoever published the payload has to change it.
+    /// Always [`Kind::User`]: the publisher of the payload has to change it.
     pub fn kind(&self) -> Kind {
         Kind::User
     }
@@ -128,7 +129,7 @@ impl From<Syntax> for BadRecord {
     }
 }
 
-/// A value of a text as it is shown in an error.
+/// Shows a value of a text in an error.
 pub(super) fn describe(value: Value, text: &str) -> String {
     let (kind, span, quote) = match value {
         Value::Null => return "null".to_owned(),

@@ -1,13 +1,14 @@
-//! The scratch row: a cell for each column that is filled from the payload, and the bytes of those cells that are not
-//! found in the payload as they stand. Reused from record to record.
+//! The scratch row: a cell for each column that is filled from the payload, and the bytes of cells
+//! that cannot point into the payload. It is reused from record to record.
 
 use arrow::datatypes::{IntervalMonthDayNano, i256};
 
 use super::jsonb;
 use super::span::Span;
 
-/// A value that waits to be appended. Text is kept as a range of bytes, either of the payload or of the scratch row; what
-/// is larger than a word, and what is in arrays and structs, by its place in the [`Arena`].
+/// A value that waits to be appended. Text is a range of bytes, either of the payload or of the
+/// scratch row. Values larger than a word, and the contents of arrays and structs, are kept by
+/// their place in the [`Arena`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Cell {
     Null,
@@ -29,25 +30,25 @@ pub(super) enum Cell {
         first: u32,
         last: u32,
     },
-    /// A value that does not fit: where it stands in the payload.
+    /// A value that does not fit, by its range in the payload.
     Misfit(Span),
 }
 
-/// An element of an array whose elements do not come side by side.
+/// An element of an array whose elements are not side by side.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Node {
     pub(super) cell: Cell,
-    /// The place of the next.
+    /// The place of the next node.
     pub(super) next: u32,
 }
 
 impl Node {
-    /// Behind the last node.
+    /// Marks the last node.
     pub(super) const NONE: u32 = u32::MAX;
 }
 
 impl Cell {
-    /// The bytes of a text or bytea; 0 for any other value.
+    /// The size in bytes of a text or bytea; 0 for any other value.
     #[inline]
     pub(super) fn len(self) -> usize {
         match self {
@@ -58,21 +59,21 @@ impl Cell {
 }
 
 impl Span {
-    /// The cells in a range of an arena's.
+    /// The cells in a range of an arena's cells.
     #[inline]
     pub(super) fn cells(self, nested: &[Cell]) -> &[Cell] {
         &nested[self.start as usize..self.end as usize]
     }
 }
 
-/// How the field that filled a cell was named.
+/// The way in which the name of a field matched the column of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Match {
-    /// There was none yet.
+    /// No field has matched yet.
     None,
-    /// Like the column but for the case of letters.
+    /// It is the column's name but for the case of letters.
     Folded,
-    /// Exactly like the column.
+    /// It is exactly the column's name.
     Exact,
 }
 
@@ -83,7 +84,7 @@ pub(super) struct Scratch {
     pub(super) arena: Arena,
 }
 
-/// What cells point to.
+/// The data that cells point to.
 #[derive(Default)]
 pub(super) struct Arena {
     pub(super) text: String,
@@ -93,16 +94,16 @@ pub(super) struct Arena {
     /// Cells of elements and fields.
     pub(super) nested: Vec<Cell>,
     pub(super) nodes: Vec<Node>,
-    /// How the fields of the structs that are being read were named.
+    /// The matches of the fields of structs that are being read.
     pub(super) matches: Vec<Match>,
-    /// What the columns of structs take that are NULL: they have no cells of their own.
+    /// The size of the columns of structs that are NULL, which have no cells of their own.
     pub(super) absent: usize,
     /// An array would have made the record too large; it was not read.
     pub(super) too_large: bool,
     pub(super) jsonb: jsonb::Work,
     /// JSON that is being written.
     pub(super) json: Vec<u8>,
-    /// This much of the text, and so many of the decimals, are the same for every record.
+    /// This much of the text, and this many of the decimals, are the same for every record.
     fixed_text: usize,
     fixed_decimals: usize,
 }
@@ -131,7 +132,7 @@ impl Arena {
     }
 }
 
-/// The place of what is pushed next.
+/// The place of the next entry.
 ///
 /// # Panics
 /// Beyond 4 Gi entries; a record is far smaller.
@@ -145,7 +146,8 @@ impl Scratch {
         Scratch { cells: vec![Cell::Null; cells], matches: vec![Match::None; cells], arena: Arena::default() }
     }
 
-    /// A scratch row whose arena begins with text and decimals that cells of any record may point to.
+    /// Creates a scratch row whose arena begins with text and decimals that cells of any record may
+    /// point to.
     pub(super) fn with_fixed(cells: usize, text: String, decimals: Vec<i256>) -> Scratch {
         let (fixed_text, fixed_decimals) = (text.len(), decimals.len());
         let arena = Arena { text, decimals, fixed_text, fixed_decimals, ..Arena::default() };
@@ -158,7 +160,7 @@ impl Scratch {
         self.arena.clear();
     }
 
-    /// Begins another row of the same payload, whose cells may wait beside those of earlier ones.
+    /// Begins another row of the same payload. Cells of earlier rows may wait beside it.
     #[inline]
     pub(super) fn clear_cells(&mut self) {
         self.cells.fill(Cell::Null);
@@ -169,7 +171,7 @@ impl Scratch {
         self.arena.bytes()
     }
 
-    /// Fills a cell unless a better match did.
+    /// Fills a cell unless a better match has filled it.
     #[inline]
     pub(super) fn set(&mut self, cell: usize, how: Match, value: Cell) {
         if how >= self.matches[cell] {

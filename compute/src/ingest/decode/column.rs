@@ -15,7 +15,7 @@ use weir_common::types::{SqlType, StructField};
 use super::cell::{Cell, Scratch};
 use super::span::Span;
 
-/// Bytes of an offset in a column of variable width.
+/// The bytes of an offset in a column of variable width.
 const OFFSET: usize = size_of::<i32>();
 
 pub(super) enum Builder {
@@ -41,7 +41,7 @@ pub(super) enum Builder {
 pub(super) struct Lists {
     field: FieldRef,
     elements: Builder,
-    /// Where each array ends in the row of all elements, after a 0.
+    /// The end of each array in the row of all elements, after a 0.
     offsets: Vec<i32>,
     validity: NullBufferBuilder,
 }
@@ -53,7 +53,7 @@ pub(super) struct Structs {
     validity: NullBufferBuilder,
 }
 
-/// To begin with; it is reserved only once there is a NULL.
+/// The initial length. Room is reserved only once there is a NULL.
 const VALIDITY_ROWS: usize = 1024;
 
 impl Builder {
@@ -82,7 +82,7 @@ impl Builder {
         }
     }
 
-    /// Appends a cell, which was made for the column's type, and says how many bytes it takes.
+    /// Appends a cell that was made for the column's type. Returns its size in bytes.
     #[inline]
     pub(super) fn append(&mut self, cell: Cell, payload: &str, scratch: &Scratch) -> usize {
         match (self, cell) {
@@ -179,7 +179,8 @@ impl Builder {
         OFFSET
     }
 
-    /// The values since the last call. There is room for as many again, since the next batch is likely to be as long.
+    /// Returns the values since the last call. Keeps room for as many again, since the next batch
+    /// is likely to be as long.
     pub(super) fn finish(&mut self) -> ArrayRef {
         match self {
             Builder::Boolean(builder) => Arc::new(builder.finish()),

@@ -1,8 +1,10 @@
-//! A JSON value and a column's type make a cell. The rules stand in the documentation of [`super`].
+//! Converts a JSON value to a cell of a column's type. The documentation of [`super`] gives the
+//! rules.
 //!
-//! Elements of arrays and fields of structs become cells of the scratch row's arena, so that nothing is appended to a column
-//! before all of a value is known to fit. A value is scanned once to find where it ends and once more to be read, as is every
-//! array and object inside of it at its own level: a byte is looked at at most twice a level, and a type has few levels.
+//! Elements of arrays and fields of structs become cells of the scratch row's arena, so that
+//! nothing is appended to a column before the whole value is known to fit. A value is scanned once
+//! to find its end and once more to be read, and so is every array and object inside it, at its own
+//! level. A byte is therefore looked at at most twice for each level, and a type has few levels.
 
 use weir_common::decimal::{self, Excess};
 use weir_common::interval::Interval;
@@ -46,7 +48,7 @@ pub(super) fn cell(ty: &SqlType, value: Value, payload: &str, arena: &mut Arena)
             Some(Cell::Text(Span::new(start, arena.text.len())))
         }
         SqlType::Bytea => bytea(value, payload, arena),
-        // Where a scale was declared, digits behind it were not wanted; where none was, none may be lost.
+        // A declared scale drops the digits behind it. Without one, no digit may be lost.
         SqlType::Numeric => number(value, payload, arena, NUMERIC_PRECISION, NUMERIC_SCALE, Excess::Refuse),
         SqlType::Decimal { precision, scale } => number(value, payload, arena, *precision, *scale, Excess::Round),
         SqlType::Time => time_of_day(value, payload, arena),
@@ -75,7 +77,7 @@ fn varchar(value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
     }
 }
 
-/// Hands on what a string stands for; nothing of it stays in the arena.
+/// Passes a string's text to `then`. None of it stays in the arena.
 #[inline]
 fn with_text<T>(text: Text, payload: &str, arena: &mut Arena, then: impl FnOnce(&str) -> Option<T>) -> Option<T> {
     let raw = text.span.of(payload);
@@ -121,7 +123,7 @@ fn real(value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
     }
 }
 
-/// The nearest number of the type; an infinite one only if it is meant.
+/// The nearest number of the type. It is infinite only if the text says so.
 fn finite<F: std::str::FromStr + Into<f64>>(text: &str) -> Option<Cell> {
     let number: f64 = text.parse::<F>().ok()?.into();
     let overflow = number.is_infinite() && text.bytes().any(|byte| byte.is_ascii_digit());
@@ -206,7 +208,7 @@ fn write_hex(hex: &str, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// Bytes as they are, but `\\` for a backslash and `\ooo` for any byte.
+/// Plain bytes, with `\\` for a backslash and `\ooo` for any byte.
 fn write_escaped(text: &str, out: &mut Vec<u8>) -> Option<()> {
     let mut rest = text.as_bytes();
     while let Some((byte, tail)) = rest.split_first() {
@@ -229,7 +231,7 @@ fn write_escaped(text: &str, out: &mut Vec<u8>) -> Option<()> {
     Some(())
 }
 
-/// The cell for an array. `None` if it is none, or one of its elements does not fit.
+/// The cell for an array. `None` if the value is not an array, or one of its elements does not fit.
 pub(super) fn array(element: &SqlType, value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
     let Value::Array(span) = value else { return None };
     let cells = reserve(count(payload, span)?, arena)?;
@@ -249,8 +251,8 @@ pub(super) fn array(element: &SqlType, value: Value, payload: &str, arena: &mut 
     Some(Cell::List(cells))
 }
 
-/// The cell for a struct. `None` if it is no object, or one of its fields does not fit. Members are to fields as those
-/// of the payload are to columns.
+/// The cell for a struct. `None` if the value is not an object, or one of its fields does not fit.
+/// Members match fields as those of the payload match columns.
 pub(super) fn object(fields: &[StructField], value: Value, payload: &str, arena: &mut Arena) -> Option<Cell> {
     let Value::Object(span) = value else { return None };
     let cells = reserve(fields.len(), arena)?;
@@ -264,7 +266,7 @@ pub(super) fn object(fields: &[StructField], value: Value, payload: &str, arena:
         let start = scanner.at();
         let value = scanner.value(0).ok()?;
         let misfit = Cell::Misfit(Span::new(start, scanner.at()));
-        // An escaped key is rare; its text stays in the arena until the record is done.
+        // An escaped key is rare. Its text stays in the arena until the record is done.
         let unescaped = arena.text.len();
         if key.escaped {
             unescape(key.span.of(payload), &mut arena.text)?;
@@ -305,7 +307,7 @@ fn match_of(name: &str, key: &str) -> Match {
     }
 }
 
-/// How many bytes a NULL takes: that of a struct fills every column of it.
+/// The size of a NULL. A NULL struct fills every one of its columns.
 pub(super) fn absent(ty: &SqlType) -> usize {
     match ty {
         SqlType::Struct(fields) => fields.iter().map(|field| absent(&field.ty)).sum(),
@@ -313,9 +315,10 @@ pub(super) fn absent(ty: &SqlType) -> usize {
     }
 }
 
-/// Room for cells that are NULL until they are filled. `None`, and the record is marked, if it would be too large.
+/// Reserves cells that are NULL until they are filled. Returns `None`, and marks the record, if it
+/// would be too large.
 fn reserve(count: usize, arena: &mut Arena) -> Option<Span> {
-    // A number beside its cell is the largest that a few bytes of payload can grow to.
+    // A number beside its cell is the most that a few bytes of payload can grow to.
     const ELEMENT: usize = size_of::<Cell>() + size_of::<arrow::datatypes::i256>();
     if count.saturating_mul(ELEMENT).saturating_add(arena.bytes()) > RECORD_BYTES_MAX {
         arena.too_large = true;

@@ -1,4 +1,4 @@
-//! Which column a key belongs to, and the walk over an object's members.
+//! Finds the columns of keys, and walks over an object's members.
 
 use std::collections::HashMap;
 
@@ -11,13 +11,14 @@ use super::json::{Scanner, Syntax, unescape};
 use super::span::Span;
 use super::{convert, reason};
 
-/// Keys that are remembered in the order in which they came; objects with more are looked up from there on.
+/// The number of keys that are remembered in their order. Objects with more keys have the later
+/// ones looked up.
 const SHAPE_MAX: usize = 256;
 /// Longer keys are not remembered: they are looked up each time, and take no memory.
 const KEY_BYTES_MAX: usize = 256;
-/// How far ahead a key is looked for, so that optional fields may be absent.
+/// Optional fields may be absent, so a key is searched this far ahead.
 const LOOK_AHEAD: usize = 3;
-/// How many objects a payload has.
+/// The number of objects in a payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Objects {
     One,
@@ -28,25 +29,25 @@ pub(super) enum Objects {
 /// The columns that are filled from the payload, in the order of their cells.
 pub(super) struct Fields {
     columns: Vec<(String, SqlType)>,
-    /// Columns whose names are the same but for the case of letters: mostly one each.
+    /// Columns whose names differ only in the case of letters; mostly one in each group.
     groups: Vec<Vec<usize>>,
     /// Groups by their names in lower case.
     by_name: HashMap<String, usize>,
     /// The keys of recent objects, in their order.
     shape: Vec<Expected>,
-    /// A key without escapes, and one in lower case.
+    /// Buffers for a key without escapes, and for one in lower case.
     unescaped: String,
     folded: String,
 }
 
-/// A key that is likely to come.
+/// A key that is expected to come.
 struct Expected {
     /// Without escapes.
     key: Vec<u8>,
     target: Target,
 }
 
-/// What a key's value is for.
+/// The columns that a key's value goes to.
 #[derive(Clone, Copy)]
 enum Target {
     /// No column.
@@ -57,11 +58,11 @@ enum Target {
     Several(Several),
 }
 
-/// Columns whose names differ only in the case of letters, as a key meets them.
+/// Columns whose names differ only in the case of letters, for one key.
 #[derive(Clone, Copy)]
 struct Several {
     group: usize,
-    /// The one that is named exactly like the key.
+    /// The column that is named exactly like the key.
     exact: Option<usize>,
 }
 
@@ -99,7 +100,7 @@ impl Fields {
         }
     }
 
-    /// Reads one of a payload's objects, in front of which the scanner stands, into the scratch row.
+    /// Reads the payload's object at the scanner into the scratch row.
     pub(super) fn read_one(
         &mut self,
         scanner: &mut Scanner<'_>,
@@ -133,7 +134,7 @@ impl Fields {
         Ok(())
     }
 
-    /// Reads a key and its value. `place` is where in the shape the key is expected.
+    /// Reads a key and its value. `place` is the place in the shape at which the key is expected.
     #[inline]
     fn read_member(
         &mut self,
@@ -163,7 +164,7 @@ impl Fields {
         Ok(())
     }
 
-    /// What the next key's value is for, if it is not the key that was expected.
+    /// Finds the columns of the next key, which is not the expected one.
     #[cold]
     fn find(&mut self, place: &mut usize, scanner: &mut Scanner<'_>) -> Result<Target, Syntax> {
         let ahead = self.shape.iter().enumerate().skip(*place + 1).take(LOOK_AHEAD);
@@ -208,7 +209,7 @@ impl Fields {
         Ok(())
     }
 
-    /// What a key's value is for.
+    /// Looks up the columns of a key.
     fn look_up(&mut self, key: &str) -> Target {
         self.folded.clear();
         self.folded.push_str(key);
@@ -221,7 +222,7 @@ impl Fields {
         }
     }
 
-    /// Notes that a key came at a place of the shape.
+    /// Remembers that a key came at a place of the shape.
     fn remember(&mut self, place: usize, key: &str, target: Target) {
         if key.len() > KEY_BYTES_MAX {
             return;
@@ -236,13 +237,13 @@ impl Fields {
         }
     }
 
-    /// What the remembered keys take.
+    /// The size of the remembered keys.
     #[cfg(test)]
     pub(super) fn remembered_bytes(&self) -> usize {
         self.shape.iter().map(|expected| expected.key.capacity()).sum()
     }
 
-    /// Finds the first cell that could not be filled.
+    /// Returns the error of the first cell that could not be filled.
     fn check(&self, payload: &str, scratch: &Scratch) -> Result<(), BadRecord> {
         if scratch.arena.too_large {
             return Err(BadRecord::TooLarge);

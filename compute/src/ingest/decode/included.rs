@@ -1,4 +1,4 @@
-//! Columns that INCLUDE adds: what a message brings besides the fields of its payload.
+//! Columns that INCLUDE adds: parts of a message other than the fields of its payload.
 
 use arrow::array::ArrayRef;
 use weir_common::catalog::{Column, Origin};
@@ -14,7 +14,7 @@ use super::json::{Scanner, Value};
 use super::jsonb;
 use super::span::Span;
 
-/// Whether the column's type is what its origin brings.
+/// Returns true if the column's type is that of its origin.
 pub(super) fn fits(column: &Column) -> bool {
     match &column.origin {
         Origin::Payload => true,
@@ -27,14 +27,14 @@ pub(super) fn fits(column: &Column) -> bool {
     }
 }
 
-/// Why a subject or header is no text.
+/// The reason why a subject or header is not text.
 pub(super) const NO_TEXT: &str = "it contains U+0000, which no text can hold";
 
-/// The cell of an included column. `text` is the message's payload, which the scanner has accepted, if it is JSON. `None` if
-/// the column is text, and the value is none, see [`NO_TEXT`].
+/// The cell of an included column. `text` is the message's payload, which the scanner has accepted,
+/// if it is JSON. `None` if the column is text and the value is not, see [`NO_TEXT`].
 ///
 /// # Errors
-/// [`BadRecord::NoJsonb`] if the payload as a whole is wanted and has no normal form.
+/// [`BadRecord::NoJsonb`] if the whole payload is wanted and has no normal form.
 ///
 /// # Panics
 /// If the column is filled without a cell.
@@ -84,7 +84,7 @@ pub(super) fn whole(text: &str, arena: &mut Arena) -> Result<Cell, BadRecord> {
     }
 }
 
-/// A column of all headers under construction, for whoever has no scratch row.
+/// Builds a column of all headers, for callers without a scratch row.
 pub(crate) struct HeadersColumn {
     builder: Builder,
     scratch: Scratch,
@@ -95,10 +95,10 @@ impl HeadersColumn {
         HeadersColumn { builder: Builder::new(&Origin::headers_type()), scratch: Scratch::new(0) }
     }
 
-    /// Takes a message's headers; returns how many bytes they take.
+    /// Adds a message's headers. Returns their size in bytes.
     pub(crate) fn append(&mut self, headers: Option<&HeaderMap>) -> usize {
         self.scratch.clear();
-        // Names that are no text have no place here, as they have none in a table.
+        // Headers whose names are not text are left out, as they cannot be in a table either.
         let cell = headers.and_then(|headers| all(headers, &mut self.scratch.arena)).unwrap_or(Cell::Null);
         self.builder.append(cell, "", &self.scratch)
     }
@@ -108,13 +108,13 @@ impl HeadersColumn {
     }
 }
 
-/// The first value of a header. The client's own look-up makes a copy of the name.
+/// The first value of a header. The client's own look-up copies the name.
 fn first<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     let (_, values) = headers.iter().find(|(name, _)| <str>::eq(name.as_ref(), wanted))?;
     values.first().map(HeaderValue::as_str)
 }
 
-/// The array of all headers; `None` if a name is no text.
+/// The array of all headers; `None` if a name is not text.
 fn all(map: &HeaderMap, arena: &mut Arena) -> Option<Cell> {
     let fields = arena.nested.len();
     for (name, value) in headers::sorted(map) {

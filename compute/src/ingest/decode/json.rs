@@ -1,20 +1,21 @@
-//! A JSON scanner (RFC 8259) over text that is known to be UTF-8. It finds where values begin and end, keeps numbers
-//! and strings as they are written, and allocates nothing. It accepts and refuses the same texts as `serde_json`, which
-//! its property tests check, except that an unpaired surrogate (`"\ud800"`) is found only when a string is unescaped.
+//! A JSON scanner (RFC 8259) over text that is known to be UTF-8. It finds where values begin and
+//! end, keeps numbers and strings as they are written, and allocates nothing. It accepts and
+//! refuses the same texts as `serde_json`, which its property tests check, except that an unpaired
+//! surrogate (`"\ud800"`) is found only when a string is unescaped.
 
 use super::span::Span;
 
-/// Objects and arrays within each other; more are refused.
+/// The greatest depth of nested objects and arrays.
 pub(super) const DEPTH_MAX: usize = 127;
 
-/// Where and why a text is not JSON.
+/// The reason why a text is not JSON, and the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Syntax {
     pub(super) reason: &'static str,
     pub(super) at: usize,
 }
 
-/// A value, by where it stands in the scanned text.
+/// A value, by its range in the scanned text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Null,
@@ -30,7 +31,7 @@ pub(super) enum Value {
 pub(super) struct Number {
     pub(super) span: Span,
     pub(super) negative: bool,
-    /// The absolute value, if there is neither fraction nor exponent and there are at most 19 digits.
+    /// The absolute value, if the number has neither fraction nor exponent and at most 19 digits.
     pub(super) magnitude: Option<u64>,
 }
 
@@ -47,7 +48,7 @@ impl Number {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Text {
     pub(super) span: Span,
-    /// Whether there are escapes in it.
+    /// True if it has escapes.
     pub(super) escaped: bool,
 }
 
@@ -63,7 +64,7 @@ impl<'a> Scanner<'a> {
         Scanner { text, at: 0 }
     }
 
-    /// A scanner of a part of a text; spans are those of the whole text.
+    /// A scanner of a part of a text. Spans refer to the whole text.
     pub(super) fn within(text: &'a str, part: Span) -> Scanner<'a> {
         Scanner { text: &text[..part.end as usize], at: part.start as usize }
     }
@@ -93,7 +94,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes the byte if it is the next.
+    /// Takes the byte if it comes next.
     #[inline]
     pub(super) fn take(&mut self, byte: u8) -> bool {
         let taken = self.peek() == Some(byte);
@@ -106,7 +107,8 @@ impl<'a> Scanner<'a> {
         if self.take(byte) { Ok(()) } else { Err(self.error(reason)) }
     }
 
-    /// Takes a string of exactly these bytes, quotes included, if it is the next; `key` must need no escapes.
+    /// Takes a string of exactly these bytes, quotes included, if it comes next. `key` must need no
+    /// escapes.
     #[inline]
     pub(super) fn take_string(&mut self, key: &[u8]) -> bool {
         let rest = &self.text.as_bytes()[self.at..];
@@ -120,9 +122,10 @@ impl<'a> Scanner<'a> {
         taken
     }
 
-    /// The value that begins here; all of an array or object is passed over. `depth` is how many the value is in.
-    // Always inlined, as are its callees: a `Value` that is returned through memory costs a stalled load a field, in
-    // all a quarter of the time of decoding a record.
+    /// The value that begins here. The whole of an array or object is passed over. `depth` is the
+    /// number of arrays and objects around the value.
+    // Always inlined, as are its callees. A `Value` that is returned through memory costs a stalled
+    // load for each field, together a quarter of the time of decoding a record.
     #[inline(always)]
     pub(super) fn value(&mut self, depth: usize) -> Result<Value, Syntax> {
         match self.peek() {
@@ -233,7 +236,7 @@ impl<'a> Scanner<'a> {
 
     /// Passes over an array or object, however deep, without recursion.
     fn skip_nested(&mut self, depth: usize) -> Result<(), Syntax> {
-        // One bit for each level: whether it is an object.
+        // Each level has one bit, which is set for an object.
         let mut objects: u128 = 0;
         let mut levels = 0;
         loop {
@@ -303,7 +306,8 @@ impl<'a> Scanner<'a> {
 fn find_special(bytes: &[u8], mut at: usize) -> usize {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
-    // The lowest high bit that is set marks the first byte that is below `limit` (at most 128); higher ones may lie.
+    // The lowest set high bit marks the first byte that is below `limit` (at most 128). Higher ones
+    // may be wrong.
     let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & HIGH;
     while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(*chunk);
@@ -320,8 +324,8 @@ fn find_special(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Appends what a string's raw form stands for. `None` if it has an unpaired surrogate; then what was appended is
-/// undone.
+/// Appends the text of a string's raw form. Returns `None`, and undoes what was appended, if it has
+/// an unpaired surrogate.
 pub(super) fn unescape(raw: &str, out: &mut String) -> Option<()> {
     let before = out.len();
     let mut rest = raw;
@@ -338,7 +342,8 @@ pub(super) fn unescape(raw: &str, out: &mut String) -> Option<()> {
     Some(())
 }
 
-/// The same for a string that becomes a text, which cannot hold a NUL: neither PostgreSQL's nor its clients' can.
+/// The same for a string that becomes a text. Texts of PostgreSQL and of its clients cannot hold a
+/// NUL.
 #[inline]
 pub(super) fn unescape_text(raw: &str, out: &mut String) -> Option<()> {
     let before = out.len();
@@ -350,7 +355,7 @@ pub(super) fn unescape_text(raw: &str, out: &mut String) -> Option<()> {
     Some(())
 }
 
-/// One escape, behind its backslash, and what follows it.
+/// The character of one escape, behind its backslash, and the text after it.
 fn unescape_one(escape: &str) -> Option<(char, &str)> {
     let character = match escape.as_bytes().first()? {
         b'b' => '\u{8}',
@@ -373,7 +378,8 @@ fn unescape_one(escape: &str) -> Option<(char, &str)> {
     Some((character, &escape[1..]))
 }
 
-/// The first place in a string, or key, that no text can hold: a lone surrogate, or, if `nul` is asked for, U+0000.
+/// Describes the first place in a string or key that no text can hold: a lone surrogate, or U+0000
+/// if `nul` is set.
 pub(super) fn text_fault(span: Span, text: &str, nul: bool) -> Option<String> {
     let raw = span.of(text);
     let unit = |at: usize| u32::from_str_radix(raw.get(at + 2..at + 6)?, 16).ok();
@@ -448,7 +454,7 @@ mod tests {
         }
     }
 
-    /// Fragments that make interesting nonsense when they are put together.
+    /// Fragments that together make interesting nonsense.
     fn fragments() -> impl Strategy<Value = String> {
         let fragment = prop_oneof![
             "[{}\\[\\]:,\" \\\\]",

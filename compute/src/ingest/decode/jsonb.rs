@@ -1,36 +1,37 @@
-//! The normal form of a `jsonb` value: the text that PostgreSQL prints for it. Keys are sorted by length, then by
-//! bytes; of equal keys the last one counts; one space follows each colon and comma; numbers are written out without an
-//! exponent and keep their trailing zeros; strings have no escapes but the necessary ones.
+//! The normal form of a `jsonb` value: the text that PostgreSQL prints for it. Keys are sorted by
+//! length, then by bytes; of equal keys the last one counts; one space follows each colon and
+//! comma; numbers are written out without an exponent and keep their trailing zeros; strings have
+//! no escapes but the necessary ones.
 
 use std::ops::Range;
 
 use super::bad_record::RECORD_BYTES_MAX;
 use super::json::{Scanner, Value, text_fault, unescape_text};
 
-/// The largest exponent, either way, that is written out. It covers every double; PostgreSQL's limit of 131,072 digits
-/// would let seven bytes grow to 128 KiB.
+/// The largest exponent, either way, that is written out. It covers every double; PostgreSQL's
+/// limit of 131,072 digits would let seven bytes grow to 128 KiB.
 const EXPONENT_MAX: i64 = 400;
 
-/// Buffers that are used again from value to value.
+/// Buffers that are reused from value to value.
 #[derive(Default)]
 pub(super) struct Work {
-    /// The unescaped keys of the objects that are open.
+    /// The unescaped keys of the open objects.
     keys: String,
     members: Vec<Member>,
-    /// Where members are put in order, and strings unescaped.
+    /// Room for sorting members and unescaping strings.
     spare: String,
 }
 
-/// A member of an object that is open.
+/// A member of an open object.
 #[derive(Clone)]
 struct Member {
     key: Range<usize>,
-    /// Key and value, as they stand in the output.
+    /// The place of key and value in the output.
     written: Range<usize>,
 }
 
-/// Appends the normal form of a value of `text`, which the scanner has accepted before. `None` if it has none; what was appended
-/// is undone.
+/// Appends the normal form of a value of `text`, which the scanner has accepted before. Returns
+/// `None`, and undoes what was appended, if it has none.
 pub(super) fn normalise(value: Value, text: &str, work: &mut Work, out: &mut String) -> Option<()> {
     let before = out.len();
     work.keys.clear();
@@ -42,7 +43,7 @@ pub(super) fn normalise(value: Value, text: &str, work: &mut Work, out: &mut Str
     written
 }
 
-/// Why a value has no normal form. `text` is the payload.
+/// The reason why a value has no normal form. `text` is the payload.
 pub(super) fn fault(value: Value, text: &str) -> Option<String> {
     match value {
         Value::Null | Value::Boolean(_) => None,
@@ -75,7 +76,8 @@ pub(super) fn fault(value: Value, text: &str) -> Option<String> {
 }
 
 fn write(value: Value, text: &str, work: &mut Work, out: &mut String) -> Option<()> {
-    // Numbers with exponents can grow a hundredfold; what is more than a row can take need not be finished.
+    // Numbers with exponents can grow a hundredfold. A text that is too large for a row need not be
+    // finished.
     if out.len() > RECORD_BYTES_MAX {
         return None;
     }
@@ -91,7 +93,7 @@ fn write(value: Value, text: &str, work: &mut Work, out: &mut String) -> Option<
     Some(())
 }
 
-/// The value at the scanner, which is good: what is inside an accepted value was accepted with it.
+/// The value at the scanner. It is good, because it was accepted together with the value around it.
 fn next(scanner: &mut Scanner<'_>) -> Option<Value> {
     scanner.skip_whitespace();
     let value = scanner.value(0).ok()?;
@@ -152,7 +154,8 @@ fn write_object(text: &str, work: &mut Work, out: &mut String) -> Option<()> {
     Some(())
 }
 
-/// Sorts the members of the object whose inside begins at `inside`, unless they are in order already.
+/// Sorts the members of the object whose inside begins at `inside`, unless they are in order
+/// already.
 fn put_in_order(work: &mut Work, first_member: usize, inside: usize, out: &mut String) {
     let members = &mut work.members[first_member..];
     let rank = |member: &Member| {
@@ -162,7 +165,7 @@ fn put_in_order(work: &mut Work, first_member: usize, inside: usize, out: &mut S
     if members.is_sorted_by(|a, b| rank(a) < rank(b)) {
         return;
     }
-    // Members of one key stay in the order in which they came.
+    // Members of one key stay in their order.
     members.sort_unstable_by(|a, b| rank(a).cmp(&rank(b)).then(a.written.start.cmp(&b.written.start)));
     work.spare.clear();
     for (place, member) in members.iter().enumerate() {
@@ -262,7 +265,7 @@ mod tests {
         normalised.map(|()| out.split_off("before".len()))
     }
 
-    /// What PostgreSQL 15 prints for `'…'::jsonb`.
+    /// PostgreSQL 15 prints these for `'…'::jsonb`.
     #[test]
     fn values_look_as_in_postgresql() {
         for (text, printed) in [

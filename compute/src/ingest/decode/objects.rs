@@ -1,9 +1,10 @@
-//! Where the objects are in a payload that has several: in an array, or one after the other, as in NDJSON.
+//! Finds the objects of a payload that has several, in an array or one after the other, as in
+//! NDJSON.
 
 use super::bad_record::{BadRecord, describe};
 use super::json::Scanner;
 
-/// The objects of a payload, in their order.
+/// The objects of a payload, in order.
 pub(super) struct Several<'a> {
     scanner: Scanner<'a>,
     in_array: bool,
@@ -18,10 +19,11 @@ impl<'a> Several<'a> {
         Several { scanner, in_array, first: true }
     }
 
-    /// A scanner that stands in front of the next object, and has to be left behind it; nothing at the end.
+    /// A scanner in front of the next object, which the caller has to leave behind it; `None` at
+    /// the end.
     ///
     /// # Errors
-    /// If something else than an object comes.
+    /// If something other than an object comes.
     pub(super) fn next(&mut self) -> Result<Option<&mut Scanner<'a>>, BadRecord> {
         let first = std::mem::replace(&mut self.first, false);
         let scanner = &mut self.scanner;

@@ -1,30 +1,34 @@
-//! A Protobuf message → cells of the scratch row, straight from the wire: no message is built on the way.
+//! Decodes Protobuf messages into cells of the scratch row, straight from the wire, without
+//! building messages.
 //!
-//! It takes two passes. The first reads the wire. A message may repeat a field anywhere, and then the last value counts,
-//! a nested message is merged with what came before, and an element is added to its array: so the fields of a nested
-//! message have their cells as soon as it is met, and elements are chained. The second pass, over cells only, makes of
-//! each chain an array and of each of Google's messages the value that it stands for. What becomes jsonb is kept as it
-//! came until then, and goes through a message that is built (`json`).
+//! It takes two passes. The first reads the wire. A message may repeat a field anywhere: then the
+//! last value counts, a nested message is merged with the earlier one, and an element is added to
+//! its array. The fields of a nested message therefore get their cells when it is first met, and
+//! elements are chained. The second pass sees only cells. It turns each chain into an array, and
+//! each of Google's messages into its value. Fields that become jsonb are kept as they came until
+//! then, and go through a built message (`json`).
 //!
-//! # What fits into a column
+//! # Which values fit a column
 //!
-//! Which column types a field fits into was checked when the table was created (`weir_common::protobuf`).
+//! The column types that fit a field were checked when the table was created
+//! (`weir_common::protobuf`).
 //!
 //! | field | value |
 //! | --- | --- |
-//! | number, bool, string, bytes | as it is; without presence and absent: 0, false, empty; with presence: NULL |
-//! | enum | the name of its value, or its number in digits if the schema has no name for it; one of proto2 that has none is absent |
+//! | number, bool, string, bytes | as it is; absent: NULL with presence, else 0, false or empty |
+//! | enum | the name of its value, or its number in digits if it has no name |
 //! | repeated | an array, empty if there is none |
-//! | map | a jsonb object, empty if there is none; keys that are no strings are written as such |
+//! | map | a jsonb object, empty if there is none; keys other than strings are written as strings |
 //! | message | a struct, or jsonb; absent: NULL |
 //! | member of a oneof | NULL if another member came after it |
 //! | `google.protobuf.Timestamp` | of the years 1 to 9999, rounded to microseconds |
 //! | `google.protobuf.Duration` | below 292 years, rounded to microseconds |
-//! | wrappers (`Int32Value`, …) | what they wrap; absent: NULL |
+//! | wrappers (`Int32Value`, …) | the wrapped value; absent: NULL |
 //!
-//! Fields without a column are skipped; a group is a message that is written in another way. A field whose wire type is
-//! another than the schema's makes the record bad: then the publisher has another schema, and a row that lacks the field
-//! would hide that. So does a message that lacks a required field, see `proto2`.
+//! A number that a closed enum (one of proto2) does not name counts as absent. Fields without a
+//! column are skipped. A group is a message in another wire form. A field whose wire type differs
+//! from the schema's makes the record bad: the publisher then has another schema, and a row without
+//! the field would hide that. A missing required field makes the record bad as well, see `proto2`.
 
 mod fault;
 mod json;
@@ -47,7 +51,7 @@ use plan::{Field, Fixed, Message, Number, Shape, Value};
 use proto2::Rules;
 use wire::{Malformed, Wire, WireType, narrow};
 
-/// Seconds of the years 1 to 9999, which is what a timestamp may be.
+/// The seconds of the years 1 to 9999, to which timestamps are limited.
 const TIMESTAMP_SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 const NANOS: i64 = 1_000_000_000;
 
@@ -58,7 +62,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// A reader of the fields that columns are named after, and a scratch row of so many cells, of which it fills the first.
+    /// Creates a reader of the fields that columns are named after, and a scratch row of `cells`
+    /// cells, of which the reader fills the first.
     pub(super) fn new(
         schema: &MessageSchema,
         columns: &[(&str, &SqlType)],
@@ -156,7 +161,7 @@ fn read_field(
     Ok(())
 }
 
-/// What a field's message is made of, be it a group or not.
+/// The contents of a field's message, in either wire form.
 fn body<'a>(field: &Field, wire_type: WireType, wire: &mut Wire<'a>) -> Result<Wire<'a>, Fault> {
     match wire_type {
         WireType::LengthDelimited => Ok(wire.nested()?),
@@ -271,7 +276,7 @@ fn signed(number: Number, wire: &mut Wire<'_>) -> Result<i64, Malformed> {
     })
 }
 
-/// Makes of the cells of a message what columns take: no chains, and none of Google's messages.
+/// Turns the cells of a message into those of columns, without chains and Google's messages.
 fn close(message: &Message, cells: Span, payload: &[u8], arena: &mut Arena) -> Result<(), Fault> {
     for field in &message.closing {
         let field = &message.fields[*field];
@@ -302,7 +307,7 @@ fn close_field(field: &Field, cell: Cell, payload: &[u8], arena: &mut Arena) -> 
     }
 }
 
-/// The cells of a chain, side by side.
+/// Puts the cells of a chain side by side.
 fn list(first: u32, arena: &mut Arena) -> Result<Span, Fault> {
     let start = arena.nested.len();
     let mut next = first;
@@ -327,7 +332,7 @@ fn close_one(shape: &Shape, cell: Cell, payload: &[u8], arena: &mut Arena) -> Re
 }
 
 impl plan::Meaning {
-    /// The value that a message stands for, from the cells of its fields.
+    /// The value of a message, from the cells of its fields.
     fn of(self, cells: Span, arena: &mut Arena) -> Result<Cell, Fault> {
         let value = |reason: &str| Fault::Value { path: Vec::new(), reason: reason.to_owned() };
         match self {

@@ -1,7 +1,8 @@
-//! Why a JSON value does not fit into a column, in words. Only what was refused comes here, so nothing in here is fast.
+//! Says in words why a JSON value does not fit a column. Only refused values come here, so nothing
+//! in here is fast.
 //!
-//! The rules are those of [`super::convert`]; this module looks for the one that a value breaks. Places are bytes of the
-//! payload, counted from 0.
+//! The rules are those of [`super::convert`]; this module finds the one that a value breaks. Places
+//! are bytes of the payload, counted from 0.
 
 use weir_common::decimal::{self, Excess};
 use weir_common::interval::Interval;
@@ -16,7 +17,7 @@ use super::{jsonb, time};
 
 const NO_NUMBER: &str = "not a number";
 
-/// Why a value does not fit, unless being of another kind is all there is to say. `text` is the payload.
+/// The reason why a value does not fit, unless its kind alone says so. `text` is the payload.
 pub(super) fn why(ty: &SqlType, value: Value, text: &str) -> Option<String> {
     let fault = match (ty, value) {
         (SqlType::Jsonb, value) => return jsonb::fault(value, text),
@@ -31,13 +32,13 @@ pub(super) fn why(ty: &SqlType, value: Value, text: &str) -> Option<String> {
         _ => None,
     };
     fault.map(|fault| match value {
-        // A number says by itself where it stands.
+        // A number shows its own place.
         Value::Text(string) => format!("{fault}, at byte {}", string.span.start),
         _ => fault,
     })
 }
 
-/// What a string stands for, or where it cannot be read.
+/// A string's text, or the place at which it cannot be read.
 fn unescaped(string: Text, text: &str) -> Result<String, String> {
     let mut out = String::new();
     match unescape(string.span.of(text), &mut out) {
@@ -98,7 +99,7 @@ fn integer_fault(ty: &SqlType, text: &str) -> String {
     }
 }
 
-/// Why a text is no number of a numeric type.
+/// The reason why a text is not a number of a numeric type.
 fn decimal_fault(ty: &SqlType, text: &str) -> Option<String> {
     let (precision, scale) = match ty {
         SqlType::Decimal { precision, scale } => (*precision, *scale),
@@ -109,7 +110,7 @@ fn decimal_fault(ty: &SqlType, text: &str) -> Option<String> {
         let named = text.parse::<f64>().is_ok();
         return Some(if named { "a numeric is neither NaN nor infinite".to_owned() } else { NO_NUMBER.to_owned() });
     }
-    // Rounded it would fit: so what is too much is behind the point.
+    // It would fit if it were rounded, so the excess is behind the point.
     Some(match decimal::parse(text, precision, scale, Excess::Round) {
         Some(_) => format!("more than {scale} digits after the point"),
         None => format!("out of range for {ty}, more than {} digits before the point", precision - scale),
@@ -126,7 +127,7 @@ fn bytea_fault(text: &str) -> String {
     }
 }
 
-/// The first element of an array that does not fit, and why.
+/// The first element of an array that does not fit, and the reason.
 fn element_fault(element: &SqlType, span: Span, text: &str) -> Option<String> {
     let mut scanner = Scanner::within(text, span);
     scanner.take(b'[');
@@ -145,7 +146,7 @@ fn element_fault(element: &SqlType, span: Span, text: &str) -> Option<String> {
     None
 }
 
-/// The first member of an object that does not fit into its field, and why.
+/// The first member of an object that does not fit its field, and the reason.
 fn field_fault(fields: &[StructField], span: Span, text: &str) -> Option<String> {
     let mut scanner = Scanner::within(text, span);
     scanner.take(b'{');
@@ -169,7 +170,7 @@ fn field_fault(fields: &[StructField], span: Span, text: &str) -> Option<String>
     None
 }
 
-/// What is wrong with a value inside of another one, if anything is.
+/// The fault of a value inside another one, if it has one.
 fn fault_of(ty: &SqlType, value: Value, text: &str) -> Option<String> {
     if convert::cell(ty, value, text, &mut Arena::default()).is_some() {
         return None;

@@ -1,4 +1,4 @@
-//! A place in a payload or in the scratch row.
+//! A range in a payload or in the scratch row.
 
 /// A range of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

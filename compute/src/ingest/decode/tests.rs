@@ -1,4 +1,5 @@
-//! The decoder against a plain model of the same rules over `serde_json::Value`, and examples of each rule.
+//! The decoder against a plain model of the same rules over `serde_json::Value`, and examples of
+//! each rule.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
@@ -13,7 +14,7 @@ use weir_common::types::StructField;
 
 use super::*;
 
-/// A stored value, as a test compares it.
+/// A stored value in a form that tests can compare.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Datum {
     Null,
@@ -210,7 +211,7 @@ fn values_that_do_not_fit() {
     ] {
         let error = decode(&ty, value).expect_err(value);
         let shown = error.strip_prefix(&format!("column \"a\": expected {ty}, found {found}"));
-        // The reason behind it is `reason`'s.
+        // The tests of `reason` cover the text.
         assert!(shown.is_some_and(|reason| reason.is_empty() || reason.starts_with(": ")), "{value} as {ty}: {error}");
     }
     let long = decode(&SqlType::Boolean, &format!("\"{}\"", "é".repeat(100))).expect_err("a string");
@@ -431,11 +432,11 @@ fn keys_match_exactly_before_they_match_in_another_case() {
     );
 }
 
-/// A field as it is written in a generated payload.
+/// A field of a generated payload.
 #[derive(Clone, Debug)]
 struct Written {
     key: String,
-    /// Whether the key is written with escapes.
+    /// True if the key is written with escapes.
     escaped: bool,
     value: Value,
 }
@@ -457,7 +458,7 @@ fn payload(fields: &[Written], space: &str) -> String {
     format!("{space}{{{}}}{space}", members.join(","))
 }
 
-/// What PostgreSQL prints, for values without floating point exponents.
+/// PostgreSQL's form of values without floating point exponents.
 fn jsonb_model(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("[{}]", items.iter().map(jsonb_model).collect::<Vec<_>>().join(", ")),
@@ -546,7 +547,7 @@ fn model(ty: &SqlType, value: &Value) -> Option<Datum> {
             let time = chrono::NaiveTime::parse_from_str(text, "%H:%M:%S%.f").ok()?;
             Some(Datum::Integer((time - chrono::NaiveTime::MIN).num_microseconds()?))
         }
-        // Its text is tested where it is read.
+        // Other tests cover its text.
         (SqlType::Interval, Value::String(text)) => Interval::parse(text).map(Datum::Interval),
         (SqlType::Array(element), Value::Array(values)) => {
             values.iter().map(|value| model(element, value)).collect::<Option<Vec<_>>>().map(Datum::Parts)
@@ -563,8 +564,8 @@ fn model(ty: &SqlType, value: &Value) -> Option<Datum> {
     }
 }
 
-/// Numbers as the strategies write them: without exponents, with at most three digits after the point. Below a scale of
-/// three they are rounded.
+/// Converts numbers as the strategies write them: without exponents, with at most three digits
+/// after the point. A scale below three rounds them.
 fn decimal_model(text: &str, scale: u8) -> Option<Datum> {
     let unsigned = text.trim_start_matches(['-', '+']);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
@@ -583,7 +584,7 @@ fn decimal_model(text: &str, scale: u8) -> Option<Datum> {
     Some(Datum::Decimal(if text.starts_with('-') { magnitude.wrapping_neg() } else { magnitude }))
 }
 
-/// What a payload's fields make of a row; `None`: it is bad.
+/// The row of a payload's fields; `None` if it is bad.
 fn model_row(columns: &[Column], fields: &[Written]) -> Option<Vec<Datum>> {
     let last = |matches: &dyn Fn(&str) -> bool| fields.iter().rfind(|field| matches(&field.key));
     let one = |column: &Column| {
@@ -643,7 +644,7 @@ fn any_value() -> impl Strategy<Value = Value> {
         any::<u64>().prop_map(Into::into),
         // Eighths: written without an exponent.
         (-8_000_000_i32..8_000_000).prop_map(|eighths| (f64::from(eighths) / 8.0).into()),
-        // Backslashes mean something in a bytea, which the model does not know.
+        // Backslashes have a meaning in a bytea, which the model does not know.
         any::<String>().prop_map(|text| text.replace('\\', "/").replace('\0', "0").into()),
         (-40_000_i64..40_000).prop_map(|number| number.to_string().into()),
         prop::sample::select(vec!["Infinity", "-inf", "1.25", "", "true", "\\x", "\\x0", "\\xAb01", "a\\"])
@@ -747,7 +748,7 @@ fn a_record_that_is_too_large_is_bad_and_leaves_no_trace() {
     let filler = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
     let too_large = filler(PAYLOAD_BYTES_MAX);
     assert_eq!(decoder.append(&message(too_large, 1, "subject")), Err(BadRecord::TooLarge));
-    // Six bytes a number, which grow to four hundred.
+    // A number takes six bytes, and grows to four hundred.
     let grows = format!("{{\"j\":[{}1]}}", "1e400,".repeat(1 << 20));
     assert!(decoder.append(&message(grows, 2, "subject")).is_err());
     decoder.append(&message(filler(PAYLOAD_BYTES_MAX - 100), 3, "subject")).expect("as large as it may be");

@@ -5,11 +5,11 @@ use weir_common::rounding::{micros_of_digits, micros_of_nanos};
 const DAY_SECONDS: i64 = 24 * 60 * 60;
 const SECOND_MICROS: i64 = 1_000_000;
 
-/// Days since 1970-01-01 that a date column takes: from 4713 BC, where PostgreSQL's dates begin, to the year 262142,
-/// where those of other tools end.
+/// Days since 1970-01-01 that a date column takes: from 4713 BC, where PostgreSQL's dates begin, to
+/// the year 262142, where those of other tools end.
 pub(super) const DAYS: std::ops::RangeInclusive<i64> = -2_440_588..=95_026_236;
 
-/// Microseconds since midnight that a time column takes. As in PostgreSQL, 24:00 is one.
+/// Microseconds since midnight that a time column takes. As in PostgreSQL, they include 24:00.
 pub(super) const OF_DAY: std::ops::RangeInclusive<i64> = 0..=DAY_SECONDS * SECOND_MICROS;
 
 /// `HH:MM[:SS[.ffffff]]`, in microseconds since midnight.
@@ -26,7 +26,8 @@ pub(super) fn date(text: &str) -> Option<i64> {
     reader.0.is_empty().then_some(days)
 }
 
-/// A point in time as it is written, in microseconds since 1970, and its offset from UTC in seconds if one is given.
+/// A written point in time, in microseconds since 1970, and its offset from UTC in seconds if one
+/// is given.
 pub(super) fn timestamp(text: &str) -> Option<(i64, Option<i64>)> {
     let mut reader = Reader(text.trim_ascii().as_bytes());
     let days = reader.date()?;
@@ -42,7 +43,8 @@ pub(super) fn timestamp(text: &str) -> Option<(i64, Option<i64>)> {
     reader.0.is_empty().then_some((days * DAY_SECONDS * SECOND_MICROS + micros, offset))
 }
 
-/// A number of seconds, milliseconds, microseconds or nanoseconds since 1970, by its magnitude, in microseconds.
+/// Converts seconds, milliseconds, microseconds or nanoseconds since 1970, by their magnitude, to
+/// microseconds.
 pub(super) fn epoch(number: i64) -> i64 {
     match number.unsigned_abs() {
         0..100_000_000_000 => number * SECOND_MICROS,
@@ -52,19 +54,19 @@ pub(super) fn epoch(number: i64) -> i64 {
     }
 }
 
-/// Why a text is no date.
+/// The reason why a text is not a date.
 pub(super) fn date_fault(text: &str) -> String {
     let mut reader = Reader(text.trim_ascii().as_bytes());
     reader.date_fault().unwrap_or_else(|| "something follows the date".to_owned())
 }
 
-/// Why a text is no time of day.
+/// The reason why a text is not a time of day.
 pub(super) fn of_day_fault(text: &str) -> String {
     let mut reader = Reader(text.trim_ascii().as_bytes());
     reader.time_fault().unwrap_or_else(|| "something follows the time".to_owned())
 }
 
-/// Why a text is no timestamp.
+/// The reason why a text is not a timestamp.
 pub(super) fn timestamp_fault(text: &str) -> String {
     let mut reader = Reader(text.trim_ascii().as_bytes());
     if let Some(fault) = reader.date_fault() {
@@ -80,7 +82,7 @@ pub(super) fn timestamp_fault(text: &str) -> String {
     format!("offset \"{offset}\"")
 }
 
-/// What is left to read.
+/// The rest of the text.
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
@@ -112,7 +114,7 @@ impl Reader<'_> {
         valid.then(|| days_since_1970(year, month, day))
     }
 
-    /// What is wrong with a date; it is passed over if nothing is.
+    /// The fault of a date, which is passed over if it has none.
     fn date_fault(&mut self) -> Option<String> {
         const FORM: &str = "not of the form YYYY-MM-DD";
         let part = |reader: &mut Self| reader.take(b'-').then(|| reader.digits::<2>()).flatten();
@@ -129,7 +131,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What is wrong with a time; it is passed over if nothing is.
+    /// The fault of a time, which is passed over if it has none.
     fn time_fault(&mut self) -> Option<String> {
         const FORM: &str = "its time is not of the form HH:MM[:SS[.ffffff]]";
         let hour = self.digits::<2>();
@@ -153,7 +155,8 @@ impl Reader<'_> {
         }
     }
 
-    /// `HH:MM[:SS[.fraction]]` in microseconds. As in PostgreSQL, 24:00 and second 60 are the start of what follows.
+    /// `HH:MM[:SS[.fraction]]` in microseconds. As in PostgreSQL, 24:00 and second 60 are the start
+    /// of the next day or minute.
     #[inline]
     fn time(&mut self) -> Option<i64> {
         let hour = self.digits::<2>()?;
@@ -211,7 +214,8 @@ fn days_of_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Years are counted from March, so that the leap day is the last of its year; 400 years have 146,097 days.
+/// Years begin in March, so that the leap day is the last day of its year; 400 years have 146,097
+/// days.
 #[inline]
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };

@@ -1,5 +1,6 @@
-//! A model of one replay of a keyed table, over the cores that slots use: two slots, of which one has the dead letters and the
-//! other owns the keys, the actor that goes on reading, barriers, commits and crashes, in any order.
+//! A model of one replay of a keyed table, over the cores that slots use. One slot has the dead
+//! letters and another owns the keys; the actor goes on reading. Barriers, commits and crashes come
+//! in any order.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,12 +13,12 @@ use crate::storage::row;
 use crate::storage::seal::{Change, Sealer};
 use crate::storage::slot::is_newer;
 
-/// Of the messages each has one of so many keys.
+/// Each message has one of this many keys.
 const KEYS: u64 = 3;
 /// Barriers in flight.
 const BARRIERS_MAX: usize = 4;
 
-/// What a slot holds: stored rows by their keys, and the sequences of dead letters.
+/// The contents of a slot: stored rows by their keys, and the sequences of dead letters.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Held {
     rows: BTreeMap<u64, Vec<u8>>,
@@ -30,7 +31,7 @@ enum Write {
     Remove(u64),
 }
 
-/// What is on its way to a slot. A queue keeps the order of what one sender sends, and no other.
+/// A message to a slot. A queue keeps the order of one sender's messages, and no other order.
 #[derive(Clone, Copy, Debug)]
 enum Sent {
     Row(u64),
@@ -44,7 +45,7 @@ struct Slot {
     from_actor: VecDeque<Sent>,
 }
 
-/// How far the replay of the letter that is next is.
+/// The progress of the replay of the next letter.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Merge,
@@ -53,11 +54,11 @@ enum Step {
 }
 
 struct World {
-    /// Which messages were no rows when they were read first.
+    /// Marks the messages that could not be decoded when they were first read.
     bad: Vec<bool>,
     committed: (Epoch, Sequence, [Held; 2]),
     slots: [Slot; 2],
-    /// The newest barrier, and where the actor was at each that is not committed.
+    /// The newest barriers, and the actor's position at each that is not committed.
     barriers: VecDeque<(Epoch, Sequence)>,
     last: Epoch,
     position: Sequence,
@@ -93,7 +94,7 @@ impl Slot {
         }
     }
 
-    /// Takes what the actor sent first.
+    /// Takes the oldest message of the actor.
     fn take(&mut self) {
         match self.from_actor.pop_front() {
             Some(Sent::Row(number)) => {
@@ -132,7 +133,7 @@ impl Slot {
 }
 
 impl World {
-    /// The first messages are read by a table that some of them are no rows of.
+    /// A table reads the first messages, and some of them are bad records.
     fn new(bad: Vec<bool>, read: usize) -> World {
         let mut held = [Held::default(), Held::default()];
         for (number, bad) in (0..).zip(&bad[..read]) {
@@ -148,7 +149,7 @@ impl World {
         World { bad, committed, slots, barriers: VecDeque::new(), last, position, replay: None }
     }
 
-    /// All that is not committed is lost, and the next term begins.
+    /// Everything uncommitted is lost, and the next term begins.
     fn crash(&mut self) {
         let (epoch, position, held) = self.committed.clone();
         self.slots = held.map(|held| Slot::new(epoch, held));
@@ -159,7 +160,7 @@ impl World {
     fn step(&mut self, choice: u8) {
         match choice {
             0 if self.position.0 < self.bad.len() as u64 => {
-                // What was no row would be one now.
+                // The bad records would be rows now.
                 self.slots[1].from_actor.push_back(Sent::Row(self.position.0));
                 self.position.0 += 1;
             }
@@ -208,8 +209,8 @@ impl World {
         self.check();
     }
 
-    /// Every message that was read is a dead letter, or its key has a row that is no older; and no row is of a message that was not
-    /// read.
+    /// Every message that was read is a dead letter, or its key has a row that is no older; and no
+    /// row comes from a message that was not read.
     fn check(&self) {
         let (_, position, [letters, rows]) = &self.committed;
         for number in 0..position.0 {

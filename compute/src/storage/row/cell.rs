@@ -1,13 +1,15 @@
-//! One value of a row, by the physical layout of its Arrow type, so that a new SQL type of a known layout needs nothing
-//! here.
+//! One value of a row, by the physical layout of its Arrow type, so that a new SQL type of a known
+//! layout needs nothing here.
 //!
 //! | layout | bytes |
 //! | --- | --- |
-//! | fixed width (numbers, dates, times, decimals, intervals) | the value as Arrow holds it, little-endian |
+//! | fixed width: numbers, dates, times, intervals | the value as Arrow holds it, little-endian |
 //! | boolean | 0 or 1 |
-//! | text and bytes | their length, u32 in little-endian, then they |
-//! | list | the number of elements, u32 in little-endian, then of each a byte that is 1 if it is NULL, else 0 and the element |
-//! | struct | of each field a byte that is 1 if it is NULL, else 0 and the field |
+//! | text and bytes | their length, u32 in little-endian, then the bytes |
+//! | list | the number of elements, u32 in little-endian, then each element |
+//! | struct | each field |
+//!
+//! An element or field is a byte, 1 if it is NULL; otherwise the byte is 0 and the value follows.
 
 use arrow::array::{
     Array, ArrayData, ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, NullBufferBuilder, make_array,
@@ -19,49 +21,49 @@ use super::error::Error;
 
 const _: () = assert!(cfg!(target_endian = "little"), "values are stored as they lie in memory");
 
-/// The values of a column, laid out for writing one by one.
+/// The values of a column, prepared for writing one by one.
 pub enum Cells {
-    /// Values of so many bytes each.
+    /// Values of one width.
     Fixed {
-        /// The values, the first of them at the beginning.
+        /// The values, from the first one on.
         values: Buffer,
-        /// The bytes of one.
+        /// The width in bytes.
         width: usize,
-        /// Which are NULL.
+        /// Marks NULLs.
         nulls: Option<NullBuffer>,
     },
     /// Booleans.
     Boolean(BooleanArray),
     /// Text or bytes.
     Variable {
-        /// Where values begin and end.
+        /// The bounds of the values.
         offsets: OffsetBuffer<i32>,
-        /// All of them.
+        /// All values.
         values: Buffer,
-        /// Which are NULL.
+        /// Marks NULLs.
         nulls: Option<NullBuffer>,
     },
     /// Lists.
     List {
-        /// Where lists begin and end.
+        /// The bounds of the lists.
         offsets: OffsetBuffer<i32>,
-        /// The elements of all of them.
+        /// The elements of all lists.
         elements: Box<Cells>,
-        /// Which are NULL.
+        /// Marks NULLs.
         nulls: Option<NullBuffer>,
     },
     /// Structs.
     Struct {
         /// Their fields.
         fields: Vec<Cells>,
-        /// Which are NULL.
+        /// Marks NULLs.
         nulls: Option<NullBuffer>,
     },
 }
 
 impl Cells {
     /// # Panics
-    /// If the array is of a type that is not stored.
+    /// If the array has a type that is not stored.
     pub fn new(array: &ArrayRef) -> Cells {
         let nulls = array.nulls().cloned();
         match array.data_type() {
@@ -91,7 +93,7 @@ impl Cells {
         }
     }
 
-    /// Whether a value is NULL.
+    /// Returns true if a value is NULL.
     #[inline]
     pub fn is_null(&self, row: usize) -> bool {
         match self {
@@ -132,7 +134,7 @@ impl Cells {
     }
 }
 
-/// The bytes of a value of a fixed width.
+/// The width in bytes of a type of fixed width.
 fn width(ty: &DataType) -> usize {
     ty.primitive_width().unwrap_or_else(|| panic!("values of type {ty} are not stored"))
 }
@@ -142,7 +144,7 @@ fn write_length(length: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(&length.to_le_bytes());
 }
 
-/// The bytes of a row that were not read yet.
+/// The bytes of a row that are left to read.
 pub struct Input<'a> {
     rest: &'a [u8],
 }
@@ -150,7 +152,7 @@ pub struct Input<'a> {
 const CUT_SHORT: Error = Error::Damaged { reason: "cut short" };
 
 impl<'a> Input<'a> {
-    /// All of `bytes`.
+    /// Starts at the beginning of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Input<'a> {
         Input { rest: bytes }
     }
@@ -179,7 +181,7 @@ impl<'a> Input<'a> {
     }
 
     /// # Errors
-    /// If anything is left.
+    /// If bytes are left.
     pub fn finish(&self) -> Result<(), Error> {
         if self.rest.is_empty() { Ok(()) } else { Err(Error::Damaged { reason: "longer than its columns" }) }
     }
@@ -201,7 +203,7 @@ enum Values {
 }
 
 impl Builder {
-    /// An empty column.
+    /// Creates an empty column.
     ///
     /// # Panics
     /// If the type is not stored.
@@ -233,10 +235,10 @@ impl Builder {
         }
     }
 
-    /// Appends the value that comes next.
+    /// Appends the next value.
     ///
     /// # Errors
-    /// If the input is no such value.
+    /// If the input does not begin with such a value.
     #[inline]
     pub fn append(&mut self, input: &mut Input<'_>) -> Result<(), Error> {
         self.nulls.append_non_null();
@@ -272,10 +274,10 @@ impl Builder {
         }
     }
 
-    /// Passes over the value that comes next.
+    /// Passes over the next value.
     ///
     /// # Errors
-    /// If the input is no such value.
+    /// If the input does not begin with such a value.
     #[inline]
     pub fn pass(&self, input: &mut Input<'_>) -> Result<(), Error> {
         match &self.values {
@@ -299,10 +301,10 @@ impl Builder {
         if input.flag()? { Ok(()) } else { self.pass(input) }
     }
 
-    /// The values since the last call.
+    /// Returns the values since the last call.
     ///
     /// # Errors
-    /// If they are no values of the type.
+    /// If they are not values of the type.
     pub fn finish(&mut self) -> Result<ArrayRef, Error> {
         let length = self.nulls.len();
         let nulls = self.nulls.finish();
@@ -328,7 +330,7 @@ impl Builder {
     }
 }
 
-/// What a column has gathered; the next batch is likely to be as large.
+/// Takes the bytes that a column has gathered. The next batch is likely to be as large.
 fn take(bytes: &mut Vec<u8>) -> Vec<u8> {
     let capacity = bytes.len();
     std::mem::replace(bytes, Vec::with_capacity(capacity))

@@ -1,16 +1,16 @@
-//! Why bytes are no row.
+//! The reasons why bytes are not a row.
 
 use arrow::error::ArrowError;
 use weir_common::error::Kind;
 
 pub(super) const VERSION: u8 = 2;
-/// Read, but not written any more.
+/// Still read, but no longer written.
 pub(super) const VERSION_WITHOUT_SEQUENCE: u8 = 1;
 
-/// Why bytes are no row of the schema.
+/// The reason why bytes are not a row of the schema.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The format is one that this version does not know.
+    /// This version does not know the format.
     #[error("row has format version {version}, known are {VERSION_WITHOUT_SEQUENCE} and {VERSION}")]
     Version {
         /// The first byte.
@@ -19,10 +19,10 @@ pub enum Error {
     /// Bytes are missing or left over.
     #[error("row is damaged: {reason}")]
     Damaged {
-        /// How it shows.
+        /// The evidence.
         reason: &'static str,
     },
-    /// The values are none of the columns' types.
+    /// The values do not have the columns' types.
     #[error("row does not fit its schema")]
     Schema(#[from] ArrowError),
 }

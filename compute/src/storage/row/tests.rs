@@ -1,4 +1,4 @@
-//! Rows come back as they were stored, whole and in part; what is no row is an error.
+//! Rows come back as they were stored, whole and in part; other bytes are an error.
 
 use std::sync::Arc;
 

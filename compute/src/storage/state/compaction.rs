@@ -1,10 +1,13 @@
-//! What is compacted when. SlateDB's size-tiered scheduler does the usual; two things are added:
+//! Schedules compactions. SlateDB's size-tiered scheduler does the usual work; this one adds two
+//! things:
 //!
-//! * a dropped table's segment is drained: its files leave the manifest without being read;
-//! * when a database reads files of too many ancestors, what it has from the smallest of them is rewritten, one
-//!   rewrite at a time, so that ancestors can be deleted and a clone's cost does not grow with the number of recoveries.
+//! * the segment of a dropped table is drained: its files leave the manifest without being read;
+//! * when a database reads files of too many ancestors, the data of the smallest is rewritten, one
+//!   rewrite at a time, so that ancestors can be deleted and the cost of a clone does not grow with
+//!   the number of recoveries.
 //!
-//! The scheduler only proposes; SlateDB refuses what does not fit its state and asks again at the next poll.
+//! The scheduler only proposes. SlateDB refuses proposals that do not fit its state, and asks again
+//! at the next poll.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +22,7 @@ use weir_common::ids::TableId;
 
 use super::keys;
 
-/// The tables that a database is to forget, shared between its handle and its compactor.
+/// The tables that a database has to forget, shared between its handle and its compactor.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Dropped(Arc<Mutex<HashSet<TableId>>>);
 
@@ -61,7 +64,7 @@ struct Scheduler {
     usual: Box<dyn CompactionScheduler + Send + Sync>,
     dropped: Dropped,
     ancestors_max: usize,
-    /// The rewrite of an ancestor's data that was proposed last.
+    /// The last proposed rewrite of an ancestor's data.
     rewrite: Mutex<Option<CompactionSpec>>,
 }
 
@@ -77,14 +80,15 @@ impl CompactionScheduler for Scheduler {
         let segments = state.manifest().segments();
         let (doomed, kept): (Vec<_>, Vec<_>) =
             segments.iter().partition(|segment| self.dropped.contains(segment.prefix()));
-        // A rewrite goes before the usual work, which would starve it under steady load; it is one at a time.
+        // A rewrite goes before the usual work, which would starve it under steady load. Only one
+        // runs at a time.
         let mut specs: Vec<CompactionSpec> = doomed.iter().filter_map(|segment| drain(segment, &active)).collect();
         specs.extend(self.rewrite(state, &kept, &active));
         let taken: HashSet<SourceId> = specs.iter().flat_map(|spec| spec.sources()).copied().collect();
         let usual = self.usual.propose(state).into_iter().filter(|spec| {
             !self.dropped.contains(spec.segment()) && !spec.sources().iter().any(|source| taken.contains(source))
         });
-        // Two new runs must not get one number: the later proposal waits for the next poll.
+        // Two new runs must not get the same number, so the later proposal waits for the next poll.
         let numbers: HashSet<u32> = specs.iter().filter_map(CompactionSpec::destination).collect();
         let usual: Vec<_> = usual.filter(|spec| spec.destination().is_none_or(|run| !numbers.contains(&run))).collect();
         specs.extend(usual);
@@ -97,7 +101,8 @@ impl CompactionScheduler for Scheduler {
 }
 
 impl Scheduler {
-    /// Rewrites, if there are too many ancestors, a stretch of the files that come from the smallest.
+    /// If there are too many ancestors, rewrites a stretch of the files that come from the
+    /// smallest.
     fn rewrite(
         &self,
         state: &CompactorStateView,
@@ -129,14 +134,14 @@ impl Scheduler {
     }
 }
 
-/// Takes all files out of a segment, unless something is at work there.
+/// Takes all files out of a segment, unless a compaction works there.
 fn drain(segment: &Segment, active: &[CompactionSpec]) -> Option<CompactionSpec> {
     let sources: Vec<SourceId> = sources(segment).map(|(source, _)| source).collect();
     let busy = active.iter().any(|spec| spec.segment() == segment.prefix());
     (!busy && !sources.is_empty()).then(|| CompactionSpec::drain_segment(segment.prefix().clone(), sources))
 }
 
-/// A segment's sources, newest first, each with the files it consists of.
+/// A segment's sources, newest first, each with its files.
 fn sources(segment: &Segment) -> impl Iterator<Item = (SourceId, Vec<SsTableId>)> {
     let l0 = segment.l0().iter().map(|view| (SourceId::SstView(view.id), vec![view.sst.id]));
     let runs = segment
@@ -146,8 +151,8 @@ fn sources(segment: &Segment) -> impl Iterator<Item = (SourceId, Vec<SsTableId>)
     l0.chain(runs)
 }
 
-/// The shortest compaction of neighbouring sources that holds every use of `files` in a segment. If it takes in
-/// anything of the lowest level, it takes in all that is older there, as SlateDB demands.
+/// The shortest compaction of neighbouring sources that holds every use of `files` in a segment. If
+/// it takes in part of the lowest level, it takes in everything older there, as SlateDB demands.
 fn stretch(
     segment: &Segment,
     files: &HashSet<SsTableId>,

@@ -1,4 +1,4 @@
-//! What can go wrong with state.
+//! Errors of state.
 
 use weir_common::error::Kind;
 
@@ -8,26 +8,26 @@ pub enum Error {
     /// The state URL names no store.
     #[error("state url \"{url}\" is not usable: {reason}")]
     Url {
-        /// As it was given.
+        /// The URL.
         url: String,
-        /// What is wrong with it, and what would be right.
+        /// The fault, and a form that would be right.
         reason: String,
     },
-    /// The object store did not do what it was asked.
+    /// A request to the object store failed.
     #[error("cannot {action} \"{path}\" in the object store")]
     Objects {
-        /// What was tried.
+        /// The request.
         action: &'static str,
         /// The path, relative to the state URL.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: object_store::Error,
     },
     /// The object store does not answer.
     #[error("the object store has not answered for {seconds} s")]
     Silent {
-        /// For how long it was waited for.
+        /// The time it was waited for.
         seconds: u64,
     },
     /// A database could not be opened in time.
@@ -35,25 +35,25 @@ pub enum Error {
     Late {
         /// The path, relative to the state URL.
         path: String,
-        /// How long it was tried.
+        /// The time it was tried for.
         seconds: u64,
-        /// What the object store last failed with.
+        /// The last failure of the object store.
         last: Option<String>,
     },
-    /// The path of a new database holds something already.
+    /// The path of a new database already holds something.
     #[error("database path \"{path}\" was used before")]
     PathUsed {
         /// The path, relative to the state URL.
         path: String,
     },
-    /// The database did not do what it was asked.
+    /// A request to the database failed.
     #[error("cannot {action} database \"{path}\"")]
     Database {
-        /// What was tried.
+        /// The request.
         action: &'static str,
         /// The path, relative to the state URL.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<slatedb::Error>,
     },
@@ -62,26 +62,26 @@ pub enum Error {
     Closed {
         /// The path, relative to the state URL.
         path: String,
-        /// Who or what closed it.
+        /// The reason.
         reason: Closed,
     },
-    /// What the head names is not there.
+    /// Data that the head names is missing.
     #[error("database \"{path}\" of the head has lost {what}, so that nothing can be told to be garbage")]
     Lost {
         /// The path, relative to the state URL.
         path: String,
-        /// What is missing.
+        /// The missing part.
         what: String,
     },
-    /// What the head named was there a moment ago.
+    /// Data that the head named was there a moment ago.
     #[error("database \"{path}\" has lost {what} since it was listed: a newer term has gone on from it")]
     Superseded {
         /// The path, relative to the state URL.
         path: String,
-        /// What is missing.
+        /// The missing part.
         what: String,
     },
-    /// A stored key has not the shape of a block's key.
+    /// A stored key does not have the shape of a block's key.
     #[error("key {key} is not a block key")]
     Key {
         /// In hexadecimal.
@@ -89,13 +89,13 @@ pub enum Error {
     },
 }
 
-/// Why a database is closed.
+/// The reason why a database is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
     /// Its owner closed it.
     #[error("closed by its owner")]
     Owner,
-    /// Somebody else opened it for writing.
+    /// Another process opened it for writing.
     #[error("fenced by another writer")]
     Fenced,
     /// One of its background tasks failed.
@@ -113,7 +113,7 @@ impl From<slatedb::CloseReason> for Closed {
     }
 }
 
-/// What is known of a failure that was tried again and again.
+/// The last failure of a request that was repeated, in words.
 fn failure(last: &Option<String>) -> &str {
     last.as_deref().unwrap_or("the object store does not answer")
 }
@@ -132,7 +132,7 @@ impl Error {
         }
     }
 
-    /// What the failure means for whoever met it.
+    /// The kind of failure, for the caller.
     pub fn kind(&self) -> Kind {
         match self {
             Error::Url { .. } => Kind::User,

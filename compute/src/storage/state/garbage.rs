@@ -1,16 +1,20 @@
-//! Which databases nothing reaches any more, and their removal. What is reachable is computed from the manifests, never
-//! from the numbers of terms: a database may be read through a clone of a clone of it.
+//! Finds and removes the databases that nothing reaches any more. Reachability is computed from the
+//! manifests, never from the numbers of terms, because a database may be read through a clone of
+//! its clone.
 //!
-//! Roots are the head's checkpoints and the databases that are open: their newest manifest and those of all their
-//! checkpoints. A manifest names every other database whose files it reads, however many clones lie in between, so what
-//! an ancestor itself was cloned from does not count.
+//! Roots are the head's checkpoints and the open databases: their newest manifest and those of all
+//! their checkpoints. A manifest names every other database whose files it reads, through however
+//! many clones, so the databases that an ancestor itself was cloned from do not count.
 //!
-//! Nothing may be removed that a newer term builds on. Therefore collection has two halves: [`Survey::take`] lists what
-//! exists; then the caller reads the head, which must still be of its own term, so that every database of the survey
-//! belongs to its term or an older one; then [`Survey::collect`] removes, of what the survey listed, what cannot be
-//! reached from that head. A database or checkpoint made after the survey is not touched, and files once unreachable
-//! never become reachable again. Two collections may overlap, the older one on a node that has not heard of the newer term:
-//! what is gone when one gets to it, the other has removed.
+//! Nothing may be removed that a newer term builds on. Collection therefore has two halves.
+//! [`Survey::take`] lists the existing databases. The caller then reads the head, which must still
+//! be of its own term, so that every database of the survey belongs to its term or an older one.
+//! [`Survey::collect`] removes the databases of the survey that cannot be reached from that head.
+//! It touches no database or checkpoint that was made after the survey, and unreachable files never
+//! become reachable again.
+//!
+//! Two collections may overlap, the older one on a node that has not heard of the newer term. If a
+//! database is gone when one gets to it, the other has removed it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -30,19 +34,21 @@ use super::{Error, Store};
 #[derive(Debug)]
 pub struct Survey {
     store: Store,
-    /// Every database under the prefix, live or dead, by path. `None`: it has no manifest, being only half made or
-    /// half removed.
+    /// Every database under the prefix, live or dead, by path. `None`: it has no manifest, because
+    /// it is half made or half removed.
     databases: BTreeMap<String, Option<VersionedManifest>>,
 }
 
-/// What a collection did.
+/// The result of a collection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Databases removed, in the order of removal: each before those it was cloned from.
+    /// The removed databases, in the order of removal: each before the databases that it was cloned
+    /// from.
     pub databases: Vec<String>,
-    /// Checkpoints removed from dead databases that are kept since others read their files.
+    /// The number of checkpoints that were removed from dead databases whose files others still
+    /// read.
     pub checkpoints: usize,
-    /// Databases that are kept.
+    /// The number of databases that were kept.
     pub kept: usize,
 }
 
@@ -72,12 +78,13 @@ impl Survey {
         self.databases.keys().map(String::as_str)
     }
 
-    /// Removes what can be reached neither from the checkpoints of `head` nor from the databases `live`, which are
-    /// those of the caller's own term, whether they have been made yet or not.
+    /// Removes the databases that can be reached neither from the checkpoints of `head` nor from
+    /// `live`, the databases of the caller's own term, made already or not.
     ///
     /// # Errors
-    /// If the object store fails; what was removed until then stays removed, and a later collection goes on. Corrupt, and
-    /// nothing is removed, if a database or a checkpoint of the head is missing: which others it reads is not known then.
+    /// If the object store fails; the databases removed until then stay removed, and a later
+    /// collection goes on. Corrupt, and nothing is removed, if a database or a checkpoint of the
+    /// head is missing, because it is unknown which others it reads.
     pub async fn collect(&self, head: &[SlotState], live: &[String]) -> Result<Collected, Error> {
         let reached = self.reach(head, live).await?;
         let mut collected = Collected::default();
@@ -94,7 +101,7 @@ impl Survey {
         Ok(collected)
     }
 
-    /// The databases that are reachable, each with those of its checkpoints that others need.
+    /// The reachable databases, each with those of its checkpoints that others need.
     async fn reach(&self, head: &[SlotState], live: &[String]) -> Result<HashMap<String, HashSet<Uuid>>, Error> {
         let mut reached: HashMap<String, HashSet<Uuid>> = HashMap::new();
         for slot in head {
@@ -109,7 +116,8 @@ impl Survey {
         for path in live {
             let newest = manifest(&self.store, path, None).await?;
             ancestors.extend(self.ancestors_at(path, newest.as_ref(), |_| true).await?);
-            // Also those it no longer reads but has yet to let go of, which it does by writing to them.
+            // Also the ancestors that it no longer reads but has yet to release, which it does by
+            // writing to them.
             ancestors.extend(newest.iter().flat_map(|newest| newest.external_dbs().iter().map(hold)));
             reached.entry(path.clone()).or_default();
         }
@@ -119,8 +127,9 @@ impl Survey {
         Ok(reached)
     }
 
-    /// That a database of the head, which is of an older term, is there with its committed checkpoints. It was before
-    /// the survey, so what the survey did not see either is lost; what it saw, only a newer term can have removed.
+    /// Checks that a database of the head, which is of an older term, is there with its committed
+    /// checkpoints. It was there before the survey. If the survey did not see it, it is lost; if
+    /// the survey saw it, only a newer term can have removed it.
     fn check_complete(
         &self,
         path: &str,
@@ -137,7 +146,7 @@ impl Survey {
         }
     }
 
-    /// The databases whose files are read by some of the checkpoints of a database.
+    /// The databases whose files some checkpoints of a database read.
     async fn ancestors_at(
         &self,
         path: &str,
@@ -147,7 +156,7 @@ impl Survey {
         let mut ancestors = Vec::new();
         let checkpoints = newest.into_iter().flat_map(VersionedManifest::checkpoints);
         for checkpoint in checkpoints.filter(|checkpoint| counts(checkpoint.id)) {
-            // Its manifest may be collected while this goes on; then the checkpoint has been deleted.
+            // Its manifest may be collected meanwhile; then the checkpoint has been deleted.
             let at = manifest(&self.store, path, Some(checkpoint.manifest_id)).await?;
             let read = at.iter().flat_map(VersionedManifest::external_dbs).filter(|other| !other.sst_ids.is_empty());
             ancestors.extend(read.map(hold));
@@ -168,7 +177,8 @@ impl Survey {
                 .collect();
             let (inner, leaves): (BTreeSet<_>, BTreeSet<_>) =
                 left.iter().partition(|path| read.contains(path.as_str()));
-            // Databases cannot read each other in a circle: a clone's sources exist before it.
+            // Databases cannot read each other in a circle, because a clone's sources exist before
+            // it.
             assert!(!leaves.is_empty(), "databases are cloned from each other in a circle: {inner:?}");
             order.extend(leaves.into_iter().cloned());
             left = inner;
@@ -185,8 +195,8 @@ impl Survey {
                 }
             }
         }
-        // The newest manifest is the last object in its directory and that directory the last one to go, so that a
-        // removal that was cut short can release the ancestors again.
+        // The newest manifest is the last object in its directory, and that directory the last to
+        // go, so that a removal that was cut short can still release the ancestors.
         let mut objects: Vec<Path> = self
             .store
             .objects
@@ -211,7 +221,7 @@ impl Survey {
         self.unless_removed(path, "delete a checkpoint of", released).await.map(drop)
     }
 
-    /// What came of something that was done to a dead database; nothing if that has been removed.
+    /// The result of an action on a dead database; `None` if the database has been removed.
     async fn unless_removed<T>(
         &self,
         path: &str,
@@ -225,7 +235,7 @@ impl Survey {
         }
     }
 
-    /// Lets a dead database go of the checkpoints and files that nobody reads.
+    /// Removes the checkpoints and files of a dead database that nothing reads.
     async fn tidy(&self, path: &str, needed: &HashSet<Uuid>) -> Result<usize, Error> {
         let Some(Some(surveyed)) = self.databases.get(path) else { return Ok(0) };
         let stale: Vec<Uuid> =
@@ -237,7 +247,8 @@ impl Survey {
         for checkpoint in &stale {
             self.release(path, *checkpoint).await?;
         }
-        // A dead database lets go of its own ancestors when it is removed; they may be gone before it.
+        // A dead database releases its own ancestors when it is removed. They may be gone before
+        // it.
         let options = GarbageCollectorOptions {
             detach_options: None,
             ..self.store.tuning.collection(self.store.conditional_overwrite)
@@ -248,7 +259,7 @@ impl Survey {
     }
 }
 
-/// What a database of the head lacks, if it or one of its committed checkpoints is not there.
+/// Names what a database of the head lacks, if it or one of its committed checkpoints is missing.
 fn missing(manifest: Option<&VersionedManifest>, committed: &HashSet<Uuid>) -> Option<String> {
     let Some(manifest) = manifest else { return Some("its manifest".to_owned()) };
     let is_there = |id: &Uuid| manifest.checkpoints().iter().any(|checkpoint| checkpoint.id == *id);
@@ -256,7 +267,7 @@ fn missing(manifest: Option<&VersionedManifest>, committed: &HashSet<Uuid>) -> O
     Some(format!("its checkpoint {lost}"))
 }
 
-/// An ancestor, and the checkpoint there by which it is held.
+/// An ancestor, and the checkpoint there that holds it.
 fn hold(ancestor: &ExternalDb) -> (String, Option<Uuid>) {
     (ancestor.path.clone(), ancestor.final_checkpoint_id)
 }

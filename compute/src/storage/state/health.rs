@@ -1,16 +1,16 @@
-//! Whether the object store does what it is asked.
+//! Watches whether the object store works.
 //!
-//! SlateDB tries a request again and again until it succeeds, and says nothing about it. That is what makes an outage of the
-//! object store harmless, and would make one that lasts invisible. So every request passes here first: this module tells
-//! an outage from an answer, says in the log what is wrong, again once a minute while it lasts, and that it is over, and
-//! answers whether there is one. It tries nothing again by itself.
+//! SlateDB repeats a request until it succeeds, and says nothing about it. That makes an outage of
+//! the object store harmless, but would make a lasting one invisible. Every request therefore
+//! passes here first. This module tells an outage from an answer, logs the fault, once a minute
+//! while it lasts, logs its end, and answers if there is one. It repeats no request itself.
 //!
-//! There are two kinds. What the store *refuses* (the credentials are wrong, the bucket does not exist) is wrong until
-//! somebody mends it, and is said at once. What *fails* (connections, 5xx, time limits) passes by itself more often than
-//! not, and is said if it lasts.
+//! There are two kinds. A *refusal* (wrong credentials, no such bucket) stays until somebody fixes
+//! it, and is logged at once. A *failure* (connections, 5xx, time limits) usually passes by itself,
+//! and is logged if it lasts.
 //!
-//! A missing bucket looks like a missing object, which to a database would mean that its data is gone: here it becomes a
-//! failure that is tried again, so that nothing is concluded from it.
+//! A missing bucket looks like a missing object, and would make a database believe that its data is
+//! gone. Here it becomes a failure that is repeated, so that nothing is concluded from it.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,22 +28,22 @@ use object_store::{
 use tracing::{info, warn};
 use weir_common::error::chain;
 
-/// How long requests may fail before it is said.
+/// The time for which requests may fail before it is logged.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// At most one line about an outage in this time.
+/// An outage is logged at most once in this time.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
-/// The answers of object stores are long.
+/// Answers of object stores are long.
 const ERROR_CHARS_MAX: usize = 300;
-/// What stands before the status of an answer in an error's text.
+/// In an error's text this comes before the status of an answer.
 const STATUS: &str = "status code: ";
-/// What S3 says in the body of a 404 if it is not the object that is missing.
+/// S3 says this in the body of a 404 if the bucket is missing, not the object.
 const NO_BUCKET: &str = "NoSuchBucket";
 
-/// What is known of an object store. Cheap to clone.
+/// The known state of an object store. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Health(Arc<Ways>);
 
-/// Reading may work where writing does not, so they are looked at apart, but spoken of together.
+/// Reads may work while writes fail, so they are watched separately, but reported together.
 #[derive(Debug, Default)]
 struct Ways {
     read: Way,
@@ -53,38 +53,38 @@ struct Ways {
 
 #[derive(Debug, Default)]
 struct Way {
-    /// Whether there is an outage: all that a request which succeeds looks at.
+    /// True during an outage. A successful request looks at nothing else.
     fails: AtomicBool,
     outage: Mutex<Option<Outage>>,
 }
 
-/// Requests that fail, and have done so since the last one that did not.
+/// The failures since the last success.
 #[derive(Debug)]
 struct Outage {
     since: Instant,
-    /// Whether it is one that somebody has to mend.
+    /// True if somebody has to fix it.
     refused: bool,
     error: String,
 }
 
-/// What the log knows.
+/// The state of the log.
 #[derive(Debug, Default)]
 struct Said {
-    /// Since when there is an outage whose end has to be said.
+    /// The start of an outage whose end has to be logged.
     since: Option<Instant>,
     next_warning: Option<Instant>,
     warnings: u64,
 }
 
 impl Health {
-    /// What is wrong now, if it is worth telling.
+    /// The present fault, if it deserves to be told.
     pub fn trouble(&self) -> Option<String> {
         self.lasting_trouble().map(|(trouble, _)| trouble)
     }
 
-    /// As [`Health::trouble`], with when it began.
+    /// As [`Health::trouble`], with the time at which it began.
     pub fn lasting_trouble(&self) -> Option<(String, Instant)> {
-        // Whoever cannot write is told that first: it is what keeps epochs from being committed.
+        // A failure to write comes first, because it keeps epochs from being committed.
         let trouble = |way: &Way| {
             let outage = way.outage()?;
             let notable = outage.as_ref().filter(|outage| outage.is_notable(Instant::now()));
@@ -94,13 +94,13 @@ impl Health {
         Some((format!("the object store cannot be used: {error}"), since))
     }
 
-    /// What the last failed request met with, whether or not it is worth telling.
+    /// The error of the last failed request, even if it does not deserve to be told.
     pub(super) fn last_failure(&self) -> Option<String> {
         let failure = |way: &Way| way.outage()?.as_ref().map(|outage| outage.error.clone());
         failure(&self.0.write).or_else(|| failure(&self.0.read))
     }
 
-    /// Nobody waits for the answer to a read any more.
+    /// A caller has given up waiting for the answer to a read.
     pub(super) fn is_silent(&self, error: String) {
         self.failed(&self.0.read, Outage { since: Instant::now(), refused: false, error });
     }
@@ -158,15 +158,16 @@ impl Outage {
     }
 }
 
-/// Locks; a panic elsewhere leaves these plain values in order.
+/// Locks. A panic elsewhere leaves these plain values in order.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether an error is the store's failure to answer, and if so: whether somebody has to mend it, and what it is.
+/// The fault, if an error means that the store failed to answer, and true if somebody has to fix
+/// it.
 fn failure(error: &Error) -> Option<(bool, String)> {
     match error {
-        // Answers, of which callers know what to make.
+        // These are answers, which the callers handle.
         Error::NotFound { .. }
         | Error::AlreadyExists { .. }
         | Error::Precondition { .. }
@@ -183,16 +184,16 @@ fn failure(error: &Error) -> Option<(bool, String)> {
     }
 }
 
-/// Whether the store says that the request, as it stands, is not one to be tried again. The errors of listings keep the
-/// status of the answer in their text alone.
+/// Returns true if the store says that repeating the request as it stands is useless. Errors of
+/// listings have the status of the answer only in their text.
 fn is_refusal(error: &Error) -> bool {
     let text = chain(error);
     let status = text.split_once(STATUS).and_then(|(_, rest)| rest.get(..3)?.parse::<u16>().ok());
-    // The two that ask for patience are tried again like any 5xx.
+    // The two that ask for patience are repeated like any 5xx.
     status.is_some_and(|status| (400..500).contains(&status) && ![408, 429].contains(&status))
 }
 
-/// An error with its causes, in one line that is not too long.
+/// An error with its causes, in one line of bounded length.
 fn short(error: &Error) -> String {
     let text = chain(error).split_whitespace().collect::<Vec<_>>().join(" ");
     match text.char_indices().nth(ERROR_CHARS_MAX) {
@@ -201,17 +202,17 @@ fn short(error: &Error) -> String {
     }
 }
 
-/// The bucket is not there.
+/// The bucket does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error("bucket \"{0}\" does not exist")]
 struct MissingBucket(String);
 
-/// An object store whose answers are looked at.
+/// An object store whose answers are watched.
 #[derive(Debug)]
 pub(super) struct Watched {
     inner: Arc<dyn ObjectStore>,
     health: Health,
-    /// The bucket, if there is one that can be missing.
+    /// The bucket, if the store has one that can be missing.
     bucket: Option<Arc<str>>,
 }
 
@@ -258,8 +259,8 @@ impl ObjectStore for Watched {
         self.written(self.inner.put_opts(location, payload, opts).await)
     }
 
-    /// Parts are not looked at: SlateDB's own policy tries them again, and a store that takes no parts does not take
-    /// the beginning of an upload either.
+    /// Parts are not watched: SlateDB's own policy repeats them, and a store that refuses parts
+    /// also refuses the start of an upload.
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         self.written(self.inner.put_multipart_opts(location, opts).await)
     }

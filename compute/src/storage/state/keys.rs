@@ -1,11 +1,13 @@
-//! Keys of stored entries, integers in big-endian. A table is one contiguous range, a vnode of it another.
+//! Keys of stored entries, with integers in big-endian. A table is one contiguous range of keys,
+//! and each of its vnodes a range within it.
 //!
-//! * A block: `table id (u32) ‖ vnode (u16) ‖ split's length (u16) ‖ split ‖ sequence (u64)`. Within a split keys are in
-//!   the order of the stream. The split's length stands in front so that no split's keys lie between those of another.
+//! * A block: `table id (u32) ‖ vnode (u16) ‖ split's length (u16) ‖ split ‖ sequence (u64)`.
+//!   Within a split, keys are in the order of the stream. The split's length comes first so that no
+//!   split's keys lie between those of another.
 //! * A row of a keyed table: `table id (u32) ‖ vnode (u16) ‖ primary key`, as [`weir_common::key`]
 //!   writes it. The vnode is that of the key, [`vnode_of`].
 //!
-//! This layout is stored state: it never changes. The first four bytes are the SlateDB segment.
+//! This layout is stored state and never changes. The first four bytes are the SlateDB segment.
 
 use std::ops::Range;
 
@@ -21,16 +23,16 @@ const VNODE: usize = size_of::<u16>();
 const LENGTH: usize = size_of::<u16>();
 const SEQUENCE: usize = size_of::<u64>();
 
-/// The place of a block: which rows it holds.
+/// The place of a block, which says which rows it holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockKey {
     /// The table that the rows belong to.
     pub table: TableId,
     /// The vnode of the actor that wrote them; below 256.
     pub vnode: u16,
-    /// The split they were read from.
+    /// The split that they were read from.
     pub split: SplitId,
-    /// The sequence of the first of them.
+    /// The sequence of the first row.
     pub sequence: Sequence,
 }
 
@@ -55,7 +57,7 @@ impl BlockKey {
     /// The reverse of [`BlockKey::encode`].
     ///
     /// # Errors
-    /// [`Error::Key`] if the bytes are no block's key.
+    /// [`Error::Key`] if the bytes are not a block's key.
     pub fn decode(key: &[u8]) -> Result<BlockKey, Error> {
         Self::parse(key).ok_or_else(|| Error::Key { key: key.iter().map(|byte| format!("{byte:02x}")).collect() })
     }
@@ -76,7 +78,7 @@ impl BlockKey {
     }
 }
 
-/// Appends the key of a row whose primary key is of this vnode.
+/// Appends the key of a row whose primary key has this vnode.
 pub fn write_row_key(table: TableId, vnode: u16, primary_key: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(&table.0.to_be_bytes());
     out.extend_from_slice(&vnode.to_be_bytes());
@@ -88,8 +90,8 @@ pub fn range(table: TableId, vnodes: VnodeRange) -> Range<Bytes> {
     segment_range(&segment(table), vnodes)
 }
 
-/// The keys of a table's rows of one vnode whose primary keys are in a range; without an end, all
-/// from its beginning on.
+/// The keys of a table's rows of one vnode whose primary keys are in a range. Without an end, the
+/// range is open.
 pub fn row_range(table: TableId, vnode: u16, from: &[u8], to: Option<&[u8]>) -> Range<Bytes> {
     let bound = |primary_key: &[u8]| {
         let mut key = Vec::with_capacity(TABLE + VNODE + primary_key.len());
@@ -108,7 +110,7 @@ pub(super) fn segment(table: TableId) -> [u8; TABLE] {
     table.0.to_be_bytes()
 }
 
-/// The table whose entries a segment holds; `None` for what is not a segment of ours.
+/// The table whose entries a segment holds; `None` if the segment is not a table's.
 pub(super) fn segment_table(prefix: &[u8]) -> Option<TableId> {
     prefix.try_into().ok().map(|bytes| TableId(u32::from_be_bytes(bytes)))
 }

@@ -1,9 +1,10 @@
-//! How a new database is made: empty, or as a clone of committed checkpoints, narrowed to the new slot's vnodes. A clone
-//! copies no data: it refers to the files of its sources, and through them to those of their own sources. These are its
-//! ancestors. Writes after a checkpoint do not appear in its clones.
+//! Makes new databases: empty, or as a clone of committed checkpoints, narrowed to the new slot's
+//! vnodes. A clone copies no data. It refers to the files of its sources, and through them to those
+//! of their own sources; all of these are its ancestors. Writes after a checkpoint do not appear in
+//! its clones.
 //!
-//! A clone holds every source back from deletion by a checkpoint of its own there, so the checkpoint it was made of may
-//! be deleted once the clone is made.
+//! A clone protects every source from deletion by a checkpoint of its own there, so the checkpoint
+//! that it was made of may be deleted once the clone exists.
 
 use std::collections::HashSet;
 use std::ops::{Bound, Range, RangeBounds};
@@ -27,7 +28,7 @@ pub struct CloneSource {
     pub path: String,
     /// Its checkpoint.
     pub checkpoint: Uuid,
-    /// The vnodes it holds.
+    /// The vnodes that it holds.
     pub vnodes: VnodeRange,
 }
 
@@ -37,7 +38,8 @@ impl From<&SlotState> for CloneSource {
     }
 }
 
-/// Refuses a path that holds anything: cloning onto a used path succeeds and brings uncommitted rows back.
+/// Refuses a path that holds anything: cloning onto a used path succeeds, and brings uncommitted
+/// rows back.
 pub(super) async fn ensure_unused(store: &Store, path: &str) -> Result<(), Error> {
     match store.objects.list(Some(&Path::from(path))).next().await {
         None => Ok(()),
@@ -46,8 +48,8 @@ pub(super) async fn ensure_unused(store: &Store, path: &str) -> Result<(), Error
     }
 }
 
-/// Makes a database of the parts of the sources that belong to `vnodes` and to one of `tables`. Does nothing if no
-/// source holds anything of them: then the database begins empty when it is opened.
+/// Makes a database of the parts of the sources that belong to `vnodes` and to one of `tables`.
+/// Does nothing if no source holds any of them: then the database is empty when it is opened.
 pub(super) async fn clone(
     store: &Store,
     path: &str,
@@ -58,7 +60,7 @@ pub(super) async fn clone(
     let mut sources: Vec<&CloneSource> =
         sources.iter().filter(|source| source.vnodes.intersect(vnodes).is_some()).collect();
     if sources.len() > 1 {
-        // A union of sources warns of each that has nothing to give, with all that it knows of it.
+        // A union warns about each source that has nothing to give, at length.
         let giving = sources.iter().map(|source| gives(store, source, vnodes, tables));
         let giving = futures::future::try_join_all(giving).await?;
         let mut giving = giving.into_iter();
@@ -78,7 +80,7 @@ pub(super) async fn clone(
     clone.build().await.map_err(Error::database("clone", path))
 }
 
-/// Whether a source holds anything of the tables in the vnodes. If it cannot be told, it does.
+/// Returns true if a source holds anything of the tables in the vnodes, or if that is unknown.
 async fn gives(
     store: &Store,
     source: &CloneSource,
@@ -99,7 +101,7 @@ async fn gives(
     }))
 }
 
-/// Whether a file, as far as it is visible, may hold a key of a range.
+/// Returns true if the visible part of a file may hold a key of a range.
 fn shows(view: &SsTableView, range: &Range<Bytes>) -> bool {
     let info = &view.sst.info;
     let begins = info.first_entry.as_ref().is_some_and(|first| *first < range.end);

@@ -1,12 +1,13 @@
-//! Whole ranges of a database read from its files, many entries at a time.
+//! Reads whole ranges of a database from its files, many entries at a time.
 //!
-//! SlateDB's own iterator passes every entry through a dozen boxed futures, which costs several times what reading the
-//! entry does. Where everything that a snapshot shows is in files, this reads them by blocks and merges them itself. It
-//! tries nothing again: after an error the scan goes on with the iterator, from the last key that was returned.
+//! SlateDB's own iterator passes every entry through a dozen boxed futures, which costs several
+//! times as much as reading the entry. If everything that a snapshot shows is in files, this module
+//! reads them by blocks and merges them itself. It repeats nothing: after an error the scan goes on
+//! with the iterator, from the last key that was returned.
 //!
-//! Invariant: the values returned are those that the iterator would return, in the same order. Of the entries of a key,
-//! the one with the greatest sequence number that the snapshot shows counts, wherever it lies; SlateDB keeps that entry
-//! for as long as the snapshot exists.
+//! Invariant: it returns the values that the iterator would return, in the same order. If a key has
+//! several entries, the one with the greatest sequence number that the snapshot shows counts,
+//! wherever it lies; SlateDB keeps that entry for as long as the snapshot exists.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -29,18 +30,18 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Store;
 
-/// Values returned at once, by their number and by their bytes.
+/// The most values, by number and by bytes, that are returned at once.
 pub(super) const VALUES_MAX: usize = 4096;
 pub(super) const VALUES_BYTES_MAX: usize = 1 << 20;
-/// All files together are fetched in pieces of about this many bytes, which bounds the memory of a scan to a few times
-/// as much.
+/// All files together are fetched in pieces of about this many bytes, which bounds the memory of a
+/// scan to a few times as much.
 const PIECES_BYTES: u64 = 16 << 20;
-/// A piece of one file is no smaller, so that an object store is not asked too often, and no larger.
+/// The bounds on a piece of one file. Smaller ones would ask an object store too often.
 const PIECE_BYTES: Range<u64> = 128 << 10..1 << 20;
 /// Pieces of each sorted source that are fetched and decoded ahead of the merge.
 const PIECES_AHEAD: usize = 2;
 
-/// Why files cannot be read, or not in this way.
+/// The reason why files cannot be read, or not in this way.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("cannot fetch a file")]
@@ -59,7 +60,8 @@ pub(super) type Keys = (Bound<Bytes>, Bound<Bytes>);
 /// The entries of a range of keys, merged from all files that may hold some.
 pub(super) struct Runs {
     sources: Vec<Source>,
-    /// The sources that have entries left, as a binary heap: the first one's next entry is the least.
+    /// The sources that have entries left, as a binary heap: the first one has the least next
+    /// entry.
     heap: Vec<usize>,
     /// The last sequence number that the snapshot shows.
     newest: u64,
@@ -74,8 +76,8 @@ struct Source {
 }
 
 impl Runs {
-    /// The entries of one segment in a range of keys, as of the sequence number; `None` if some of them may be in memory
-    /// only, or if there are so few that they are better read through the block cache.
+    /// The entries of one segment in a range of keys, as of the sequence number. `None` if some of
+    /// them may be only in memory, or if there are so few that the block cache serves better.
     ///
     /// # Errors
     /// If a file cannot be read.
@@ -108,7 +110,7 @@ impl Runs {
                 runs.heap.push(source);
             }
         }
-        // Sorted is a heap, too.
+        // A sorted list is a heap, too.
         let Runs { sources, heap, .. } = &mut runs;
         heap.sort_by(|a, b| sources[*a].compare(&sources[*b]));
         Ok(Some(runs))
@@ -117,7 +119,7 @@ impl Runs {
     /// The next values, of which there is at least one; `None` at the end.
     ///
     /// # Errors
-    /// If a file cannot be read. What comes next is behind [`Runs::last`].
+    /// If a file cannot be read. The rest begins behind [`Runs::last`].
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -186,7 +188,7 @@ impl Runs {
 }
 
 impl Source {
-    /// Files that follow each other, in pieces of about so many bytes.
+    /// Creates a source of files that follow each other, in pieces of about `piece` bytes.
     fn new(views: Vec<View>, piece: u64) -> Source {
         let pieces = stream::iter(views).then(move |view| async move { view.divide(piece).await });
         let pieces = pieces.map_ok(|pieces| stream::iter(pieces.into_iter().map(Ok))).try_flatten();
@@ -208,7 +210,7 @@ impl Source {
         Ok(false)
     }
 
-    /// In the order of the next entries: by key, and of the same key the newest first.
+    /// Orders by the next entries: by key, and the newest first within a key.
     #[inline]
     fn compare(&self, other: &Source) -> Ordering {
         let (own, other) = (&self.entries.as_slice()[0], &other.entries.as_slice()[0]);
@@ -222,7 +224,7 @@ struct View {
     handle: SsTableHandle,
     file: File,
     index: Arc<Index>,
-    /// Each limits it.
+    /// Each of them limits the part.
     keys: [Keys; 2],
 }
 
@@ -234,7 +236,7 @@ struct Piece {
 }
 
 impl View {
-    /// `None` if it holds nothing of the keys.
+    /// `None` if it holds none of the keys.
     fn new(view: &SsTableView, paths: &PathResolver, keys: &Keys, store: &Store) -> Option<View> {
         let visible = match view.visible_range() {
             Some(range) => (range.start_bound().cloned(), range.end_bound().cloned()),
@@ -254,10 +256,11 @@ impl View {
         Ok(SstReader::new("", Arc::new(file), Some(index), None).open_with_handle(self.handle.clone())?)
     }
 
-    /// Its blocks, so many together as take about that many bytes.
+    /// Its blocks, in groups of about `piece` bytes.
     async fn divide(self, piece: u64) -> Result<Vec<Piece>, Error> {
         let index = self.open(self.file.clone())?.index().await?;
-        // An index holds the first key of each block: the block before may end with the key that is looked for.
+        // An index holds the first key of each block, so the block before may end with the wanted
+        // key.
         let first = self.keys.iter().map(|keys| index.partition_point(|key| is_before(key, keys)).saturating_sub(1));
         let end = self.keys.iter().map(|keys| index.partition_point(|key| !is_behind(key, keys)));
         let blocks = first.max().unwrap_or_default()..end.min().unwrap_or_default();
@@ -300,7 +303,7 @@ impl Piece {
     }
 }
 
-/// Whether a key lies before the range.
+/// Returns true if a key lies before the range.
 fn is_before(key: &[u8], keys: &Keys) -> bool {
     match &keys.0 {
         Bound::Included(start) => key < &start[..],
@@ -309,7 +312,7 @@ fn is_before(key: &[u8], keys: &Keys) -> bool {
     }
 }
 
-/// Whether a key lies behind the range.
+/// Returns true if a key lies behind the range.
 fn is_behind(key: &[u8], keys: &Keys) -> bool {
     match &keys.1 {
         Bound::Included(end) => key > &end[..],
@@ -318,8 +321,8 @@ fn is_behind(key: &[u8], keys: &Keys) -> bool {
     }
 }
 
-/// The index of one file, which stays at hand; blocks are not kept, since a scan asks for each only once and would drive
-/// out of the cache what look-ups by key need.
+/// The index of one file, which is kept in memory. Blocks are not kept: a scan asks for each only
+/// once, and would drive blocks that look-ups by key need out of the cache.
 struct Index {
     shared: Arc<dyn DbCache>,
     entry: OnceLock<CachedEntry>,
@@ -347,7 +350,7 @@ impl DbCache for Index {
         Ok(None)
     }
 
-    /// An index, since blocks do not come here.
+    /// It is an index, because blocks do not come here.
     async fn insert(&self, key: CachedKey, value: CachedEntry) {
         self.shared.insert(key, self.entry.get_or_init(|| value).clone()).await;
     }
@@ -365,12 +368,13 @@ impl DbCache for Index {
     }
 }
 
-/// One file, as an object store that answers with it whatever the path, and with a piece of it that was fetched before.
+/// One file as an object store that answers with it, whatever the path, and with a piece of it that
+/// was fetched before.
 #[derive(Clone, Debug)]
 struct File {
     objects: Arc<dyn ObjectStore>,
     path: Path,
-    /// Where the piece begins, and the piece.
+    /// The piece, and its start.
     piece: Option<(u64, Bytes)>,
 }
 

@@ -1,10 +1,10 @@
-//! How SlateDB is set up for Weir's way of writing: one checkpoint an epoch, about a second apart, of which each writes
-//! one small SST a table; values of tens to hundreds of kilobytes; scans of whole tables; no write-ahead log, since
-//! what is not in a committed checkpoint is read again from NATS.
+//! Settings of SlateDB for Weir's way of writing: one checkpoint an epoch, about a second apart,
+//! which writes one small SST for each table; values of tens to hundreds of kilobytes; scans of
+//! whole tables; no write-ahead log, since uncommitted data is read again from NATS.
 //!
-//! With SlateDB's own bounds a checkpoint a second waits up to eight seconds for compaction, so the bounds on the SSTs
-//! of the lowest level are generous here and compaction looks for work often; [`super::SlotDb::gauges`] shows
-//! when it falls behind nevertheless.
+//! With SlateDB's own bounds a checkpoint a second waits up to eight seconds for compaction. Here
+//! the bounds on the SSTs of the lowest level are generous and compaction looks for work often;
+//! [`super::SlotDb::gauges`] shows if it still falls behind.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,39 +15,44 @@ use slatedb::config::{
 };
 use slatedb::{BlockCachePolicy, CacheTarget, SstBlockSize};
 
-/// SSTs of the lowest level, in one database, at which writes stall.
+/// Writes stall at this many SSTs of the lowest level in one database.
 const L0_SSTS_MAX: usize = 4096;
-/// The same, counting only those that may hold one and the same key.
+/// The same bound, for those that may hold one and the same key.
 const L0_SSTS_PER_KEY_MAX: usize = 256;
-/// One scan fetches this much at a time and this often at once: enough for S3 to stream, little beside the memtables.
+/// One scan fetches this much at a time, this often in parallel: enough for S3 to stream, and
+/// little beside the memtables.
 const READ_AHEAD_BYTES: usize = 2 << 20;
 const READ_AHEAD_FETCHES: usize = 3;
 
-/// What may be set differently, chiefly to make tests quick.
+/// Settings that may differ, chiefly to make tests quick.
 #[derive(Clone, Debug)]
 pub struct Tuning {
     /// The bound of the block cache that all slots of a process share.
     pub cache_bytes: u64,
-    /// A slot's writes that are not in the object store yet, beyond which writing waits.
+    /// Writing waits beyond this many bytes of a slot that are not in the object store yet.
     pub unflushed_bytes_max: usize,
-    /// How long the opening of a database may take. Less than meta waits for a node, so that the node can say why.
+    /// The time that the opening of a database may take. It is less than meta waits for a node, so
+    /// that the node can report the reason.
     pub open_timeout: Duration,
-    /// How often compaction looks for work.
+    /// The interval at which compaction looks for work.
     pub compaction_poll: Duration,
-    /// A compaction waits for so many files or runs of similar sizes. Each one rewrites its rows.
+    /// A compaction waits for this many files or runs of similar sizes. Each one rewrites its rows.
     pub compaction_sources_min: usize,
-    /// How long files that compaction has replaced are kept for scans that read them. One that takes longer goes on
-    /// with the new files; the price of a long time is storage, and a checkpoint a compaction.
+    /// The time for which replaced files are kept for scans that read them. A longer scan goes on
+    /// with the new files. The price of a long time is storage, and a checkpoint for each
+    /// compaction.
     pub replaced_files_lifetime: Duration,
-    /// How often files that nothing needs are looked for in a live database.
+    /// The interval at which a live database looks for files that nothing needs.
     pub collection_interval: Duration,
-    /// How old such files must be.
+    /// The least age of such files.
     pub collection_age_min: Duration,
-    /// Databases whose files a database may go on using before it rewrites what it has from the smallest of them.
+    /// A database may use files of this many other databases before it rewrites the data of the
+    /// smallest.
     pub ancestors_max: usize,
-    /// Scans of values read files by themselves, past the block cache, if the files are at least so large together.
+    /// Scans of values read files directly, past the block cache, if the files are together at
+    /// least this large.
     pub bulk_bytes_min: u64,
-    /// Blocks get into the block cache when they are written, not only when they are read.
+    /// True if blocks enter the block cache when they are written, not only when they are read.
     pub cache_written: bool,
 }
 
@@ -78,7 +83,7 @@ impl Tuning {
             l0_max_ssts_per_key: L0_SSTS_PER_KEY_MAX,
             l0_sst_size_bytes: (self.unflushed_bytes_max / 4).max(1 << 20),
             max_unflushed_bytes: self.unflushed_bytes_max,
-            // The compactor has a scheduler of ours, so it is handed over as a builder.
+            // The compactor has our own scheduler, so it is passed as a builder.
             compactor_options: None,
             garbage_collector_options: Some(self.collection(conditional_overwrite)),
             ..Settings::default()
@@ -100,7 +105,7 @@ impl Tuning {
             worker: Some(CompactionWorkerOptions {
                 max_concurrent_compactions: 2,
                 compactions_poll_interval: self.compaction_poll,
-                // A slot has one core: compaction must not take the others'.
+                // A slot has one core. Compaction must not take the cores of others.
                 max_subcompactions: 1,
                 max_fetch_tasks: READ_AHEAD_FETCHES,
                 bytes_to_fetch: READ_AHEAD_BYTES,
@@ -110,9 +115,9 @@ impl Tuning {
         }
     }
 
-    /// One compaction of a table takes in all that some seconds of checkpoints have written: it
-    /// takes about three polls, and only one of a table's lowest level runs at a time. Reads of a
-    /// table merge all its runs: a handful is enough.
+    /// One compaction of a table takes in the writes of some seconds of checkpoints: it takes about
+    /// three polls, and only one of a table's lowest level runs at a time. Reads of a table merge
+    /// all of its runs, so a handful is enough.
     fn scheduler(&self) -> HashMap<String, String> {
         let options = SizeTieredCompactionSchedulerOptions {
             min_compaction_sources: self.compaction_sources_min,
@@ -136,19 +141,19 @@ impl Tuning {
             wal_options: None,
             wal_fence_options: None,
             detach_options: Some(GarbageCollectorScheduleOptions { interval: Some(self.collection_interval) }),
-            // They need conditional overwrites. What they guard against, a stale process that repeats an old update,
-            // is guarded against by terms: a database has one writer in its life.
+            // They need conditional overwrites. They guard against a stale process that repeats an
+            // old update; terms do so already, because a database has one writer in its life.
             boundary_files_enabled: conditional_overwrite,
             ..GarbageCollectorOptions::default()
         }
     }
 }
 
-/// Rows are found and merged block by block, so small ones cost a scan twice as much as this size
-/// does.
+/// Rows are found and merged block by block. Small blocks cost a scan twice as much as blocks of
+/// this size.
 pub(super) const BLOCK_SIZE: SstBlockSize = SstBlockSize::Block32Kib;
 
-/// How a table is scanned.
+/// Options for scans of a table.
 pub(super) fn scan() -> ScanOptions {
     ScanOptions::default()
         .with_read_ahead_bytes(READ_AHEAD_BYTES)

@@ -1,7 +1,9 @@
-//! A slot's database. It has one writer, its slot, and lives for one term; its path is never used again.
+//! A slot's database. Its slot is its only writer. It lives for one term, and its path is never
+//! used again.
 //!
-//! Writes are applied in memory at once and reach the object store with the next checkpoint. There is no write-ahead
-//! log: what no checkpoint holds is lost with the process, which is what positions are committed for.
+//! Writes are applied in memory at once, and reach the object store with the next checkpoint. There
+//! is no write-ahead log: writes that no checkpoint holds are lost with the process, which is why
+//! positions are committed.
 
 use std::collections::HashSet;
 use std::ops::{Bound, Range};
@@ -22,7 +24,7 @@ use super::lineage::{self, CloneSource};
 use super::runs::{Runs, VALUES_BYTES_MAX, VALUES_MAX};
 use super::{Error, Store, keys, settings};
 
-/// Values that are looked for at the same time.
+/// Values that are looked up at the same time.
 const GETS_MAX: usize = 32;
 
 /// A slot's database, open for writing. Cheap to clone; the database lives until [`SlotDb::close`].
@@ -34,28 +36,30 @@ pub struct SlotDb {
     dropped: Dropped,
 }
 
-/// What a database looks like inside, for metrics.
+/// Figures about the inside of a database, for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
-    /// SSTs that compaction has not touched yet. When it cannot keep up they grow, until writes stall.
+    /// SSTs that compaction has not touched yet. They grow when it cannot keep up, until writes
+    /// stall.
     pub l0_ssts: usize,
     /// Sorted runs, over all tables.
     pub sorted_runs: usize,
     /// Other databases whose files this one still reads.
     pub ancestors: usize,
-    /// Checkpoints that hold files back.
+    /// Checkpoints that hold back files.
     pub checkpoints: usize,
     /// Bytes of all files that the database reads.
     pub bytes: u64,
 }
 
 impl SlotDb {
-    /// Makes the database at `path`, which must never have been used, and opens it. It begins with what the sources
-    /// hold of `tables` in `vnodes`, or empty if there are no sources. Sources must not overlap.
+    /// Makes the database at `path`, which must never have been used, and opens it. It begins with
+    /// the entries of the sources that belong to `tables` and `vnodes`, or empty if there are no
+    /// sources. Sources must not overlap.
     ///
     /// # Errors
-    /// [`Error::PathUsed`] if the path holds anything; [`Error::Database`] if a checkpoint does not exist (any more);
-    /// [`Error::Late`] if the object store keeps it waiting for too long.
+    /// [`Error::PathUsed`] if the path holds anything; [`Error::Database`] if a checkpoint does not
+    /// exist (any more); [`Error::Late`] if the object store keeps it waiting for too long.
     pub async fn open(
         store: &Store,
         path: &str,
@@ -63,7 +67,7 @@ impl SlotDb {
         sources: &[CloneSource],
         tables: &HashSet<TableId>,
     ) -> Result<SlotDb, Error> {
-        // SlateDB tries for as long as the object store fails, whoever waits.
+        // SlateDB tries for as long as the object store fails, even if nobody waits.
         let limit = store.tuning.open_timeout;
         let opened = tokio::time::timeout(limit, SlotDb::open_now(store, path, vnodes, sources, tables)).await;
         let late = |_| Error::Late { path: path.to_owned(), seconds: limit.as_secs(), last: store.last_failure() };
@@ -92,18 +96,18 @@ impl SlotDb {
             .with_compactor_builder(compactor)
             .with_db_cache(store.cache.clone(), cache_id(path))
             .build();
-        // The future holds the whole set-up of a database.
+        // The future holds the whole set-up of a database, so it is boxed.
         let db = Box::pin(db).await.map_err(Error::database("open", path))?;
         Ok(SlotDb { db, store: store.clone(), path: path.into(), dropped })
     }
 
-    /// Where the database lives, relative to the state URL.
+    /// The database's path, relative to the state URL.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Applies the entries together. When it returns they are in the next snapshot and the next checkpoint, but not
-    /// durable. Waits while too much is not durable yet.
+    /// Applies the entries together. When it returns they are in the next snapshot and the next
+    /// checkpoint, but not durable. Waits while too much is not durable yet.
     ///
     /// # Errors
     /// [`Error::Closed`] if the database takes no more writes.
@@ -119,7 +123,7 @@ impl SlotDb {
         Ok(())
     }
 
-    /// The value of each key, if it has one, as written now.
+    /// The present value of each key, if it has one.
     ///
     /// # Errors
     /// [`Error::Closed`] if the database is closed; [`Error::Database`] if the object store fails.
@@ -132,7 +136,7 @@ impl SlotDb {
         values.try_collect().await.map_err(self.failed("read"))
     }
 
-    /// All that is written now, for as long as the snapshot is kept.
+    /// A snapshot of the present contents, for as long as it is kept.
     ///
     /// # Errors
     /// [`Error::Closed`] if the database is closed.
@@ -141,9 +145,9 @@ impl SlotDb {
         Ok(Snapshot { snapshot, db: self.clone() })
     }
 
-    /// Cuts a checkpoint: it holds the writes that returned before the call, and none that starts after it has
-    /// returned. **Nothing may be written in between**, or the cut is anywhere among it. The checkpoint becomes durable
-    /// in the background; it has no expiry.
+    /// Begins a checkpoint. It holds the writes that returned before the call, and none that starts
+    /// after it has returned. **Nothing may be written in between**, or the cut is anywhere among
+    /// it. The checkpoint becomes durable in the background, and does not expire.
     ///
     /// # Errors
     /// [`Error::Closed`] if the database is closed.
@@ -152,8 +156,8 @@ impl SlotDb {
         Ok(Pending { handle: handle.map_err(self.failed("begin a checkpoint of"))?, path: self.path.clone() })
     }
 
-    /// Forgets a checkpoint of this database, so that what only it holds can be collected. Forgetting one that does
-    /// not exist is no error.
+    /// Deletes a checkpoint of this database, so that files that only it holds can be collected.
+    /// Deleting one that does not exist is no error.
     ///
     /// # Errors
     /// [`Error::Database`] if the object store fails for good.
@@ -162,17 +166,19 @@ impl SlotDb {
         admin.delete_checkpoint(checkpoint).await.map_err(self.failed("delete a checkpoint of"))
     }
 
-    /// Forgets all of a table. No write to it may come after; a snapshot may still be read, but need not show it.
+    /// Forgets all of a table. No write to it may come after; a snapshot may still be read, but
+    /// need not show it.
     ///
-    /// The files of the table's segment are taken out of the database by the compactor, which rewrites nothing, at its
-    /// next look and again whenever a late flush brings one; deleting keys would have to read them all. A crash in
-    /// between loses nothing: the next term's clone takes over only tables of the catalog.
+    /// The compactor takes the files of the table's segment out of the database at its next look,
+    /// and again whenever a late flush brings one. It rewrites nothing; deleting keys would have to
+    /// read them all. A crash in between loses nothing, because the next term's clone takes over
+    /// only tables of the catalog.
     pub fn drop_table(&self, table: TableId) {
         self.dropped.insert(table);
     }
 
-    /// Waits until the database takes no more work, whoever the reason is, and says why. The owner's term has to end
-    /// then.
+    /// Waits until the database takes no more work, for whatever reason, and returns the reason.
+    /// The owner's term then has to end.
     pub async fn closed(&self) -> Error {
         let mut status = self.db.subscribe();
         let reason = status.wait_for(|status| status.close_reason.is_some()).await;
@@ -181,7 +187,7 @@ impl SlotDb {
         Error::Closed { path: self.path.to_string(), reason: reason.into() }
     }
 
-    /// What the database looks like inside.
+    /// Figures about the inside of the database.
     pub fn gauges(&self) -> Gauges {
         let manifest = self.db.manifest();
         let segments = manifest.segments();
@@ -194,10 +200,10 @@ impl SlotDb {
         }
     }
 
-    /// Stops all of the database's tasks. What no checkpoint holds is lost; checkpoints that are not durable yet may
-    /// or may not become so.
+    /// Stops all of the database's tasks. Writes that no checkpoint holds are lost; checkpoints
+    /// that are not durable yet may or may not become so.
     pub async fn close(&self) {
-        // Fails only if the database is closed already.
+        // This fails only if the database is closed already.
         let closed = self.db.close_with_options(CloseOptions::default().with_flush_type(None)).await;
         if let Err(error) = closed {
             tracing::debug!(path = %self.path, %error, "database was closed before");
@@ -209,8 +215,8 @@ impl SlotDb {
     }
 }
 
-/// Tells apart the blocks of databases in the shared cache. Two of one process colliding is as likely as two of its
-/// paths having one 64-bit hash.
+/// Tells apart the blocks of different databases in the shared cache. Two databases of a process
+/// collide only if their paths have the same 64-bit hash.
 fn cache_id(path: &str) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
@@ -229,14 +235,15 @@ impl Pending {
     /// Waits until the checkpoint is durable.
     ///
     /// # Errors
-    /// Any error means that it is unknown whether the checkpoint exists: the term has to end.
+    /// After any error it is unknown whether the checkpoint exists, so the term has to end.
     pub async fn wait(self) -> Result<Uuid, Error> {
         let result = self.handle.wait().await.map_err(Error::database("finish a checkpoint of", &self.path))?;
         Ok(result.id)
     }
 }
 
-/// What was written at one moment. Cheap to clone; files that it needs are kept until the last clone is dropped.
+/// The contents at one moment. Cheap to clone; the files that it needs are kept until the last
+/// clone is dropped.
 #[derive(Clone)]
 pub struct Snapshot {
     snapshot: Arc<DbSnapshot>,
@@ -244,9 +251,9 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The entries of a table that belong to `vnodes`, in the order of their keys. Reads ahead. May
-    /// be read as slowly as one likes: if compaction replaces files and they are collected
-    /// meanwhile, it goes on with the new ones.
+    /// The entries of a table that belong to `vnodes`, in the order of their keys. Reads ahead. It
+    /// may be read at any pace: if compaction replaces files and they are collected meanwhile, it
+    /// goes on with the new ones.
     pub fn entries(&self, table: TableId, vnodes: VnodeRange) -> Entries {
         let Range { start, end } = keys::range(table, vnodes);
         Entries { snapshot: self.clone(), from: Bound::Included(start), end, rows: None }
@@ -267,7 +274,8 @@ impl Snapshot {
         })
     }
 
-    /// The values of the same keys, in the same order, many at a time: several times faster where they are many and small.
+    /// The values of the same keys, in the same order, many at a time. This is several times faster
+    /// for many small values.
     pub fn values(&self, table: TableId, vnodes: VnodeRange) -> Values {
         let mut values = self.values_in(table, vec![Part::Range(keys::range(table, vnodes))]);
         values.many = true;
@@ -289,12 +297,12 @@ pub enum Part {
     Range(Range<Bytes>),
 }
 
-/// Values on their way out of a database, with the parts that are still to be read.
+/// Reads values out of a database, one part after the other.
 pub struct Values {
     snapshot: Snapshot,
     table: TableId,
     parts: std::vec::IntoIter<Part>,
-    /// Ranges have turned out to be long, so files are looked for at once.
+    /// Set once ranges have turned out to be long, so that files are looked for at once.
     many: bool,
     current: Option<RangeValues>,
 }
@@ -303,7 +311,7 @@ impl Values {
     /// The next values, of which there is at least one; `None` at the end.
     ///
     /// # Errors
-    /// If the object store fails for good, or what it has is damaged.
+    /// If the object store fails for good, or its data is damaged.
     pub async fn next(&mut self) -> Result<Option<Vec<Bytes>>, Error> {
         loop {
             if let Some(range) = &mut self.current {
@@ -330,7 +338,7 @@ impl Values {
         }
     }
 
-    /// The keys that come next, as many as are looked for at the same time.
+    /// The next keys, as many as are looked up at the same time.
     fn next_keys(&mut self) -> Vec<Bytes> {
         let mut keys = Vec::new();
         while keys.len() < GETS_MAX
@@ -342,7 +350,7 @@ impl Values {
         keys
     }
 
-    /// Frees what was read ahead; the next call reads it again.
+    /// Frees the data that was read ahead. The next call reads it again.
     pub fn pause(&mut self) {
         if let Some(range) = &mut self.current {
             range.pause();
@@ -363,18 +371,18 @@ impl Values {
 
 /// The values of one range.
 struct RangeValues {
-    /// Where the rest begins, and the way through SlateDB's iterator.
+    /// The start of the rest, and SlateDB's iterator over it.
     scan: Entries,
     way: Way,
-    /// Whether anything came since files were opened.
+    /// True if anything was returned since files were opened.
     moved: bool,
 }
 
-/// How values are read.
+/// The way in which values are read.
 enum Way {
     /// Through SlateDB's iterator, until the range turns out to be long.
     Trial,
-    /// Files are still to be looked for.
+    /// Files have yet to be looked for.
     Unknown,
     /// From files.
     Runs(Box<Runs>),
@@ -395,7 +403,7 @@ impl RangeValues {
                     Err(error) => {
                         tracing::debug!(path = %self.scan.snapshot.db.path, error = chain(&error), "a scan looks for files anew");
                         self.scan.goes_on_behind(runs.last());
-                        // SlateDB knows what to do about errors that stay.
+                        // SlateDB knows how to handle lasting errors.
                         self.way = if std::mem::take(&mut self.moved) { Way::Unknown } else { Way::Iterator };
                     }
                 },
@@ -444,17 +452,17 @@ impl Way {
     }
 }
 
-/// A scan of a range of entries under way.
+/// A running scan of a range of entries.
 pub struct Entries {
     snapshot: Snapshot,
-    /// Where the rest begins.
+    /// The start of the rest.
     from: Bound<Bytes>,
     end: Bytes,
     rows: Option<Box<DbIterator>>,
 }
 
 impl Entries {
-    /// Frees what was read ahead; the next call reads it again.
+    /// Frees the data that was read ahead. The next call reads it again.
     pub fn pause(&mut self) {
         self.rows = None;
     }
@@ -469,7 +477,7 @@ impl Entries {
     /// The next entry, if there is one.
     ///
     /// # Errors
-    /// If the object store fails for good, or what it has is damaged.
+    /// If the object store fails for good, or its data is damaged.
     pub async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, Error> {
         let mut reopened = false;
         loop {
@@ -490,7 +498,7 @@ impl Entries {
                     }
                     return Ok(row);
                 }
-                // A file is gone. Unless it was just opened, it was replaced by others.
+                // A file is gone. Unless it was just opened, others have replaced it.
                 Err(error) if error.kind() == slatedb::ErrorKind::Data && !reopened => {
                     tracing::debug!(path = %self.snapshot.db.path, %error, "a scan goes on with newer files");
                     reopened = true;

@@ -1,8 +1,8 @@
-//! The object store behind a state URL. All paths that this module's callers see are relative to that URL.
+//! The object store behind a state URL. Callers see only paths relative to that URL.
 //!
-//! `file:///dir` is a local directory, created if it is not there; what is written is on the disk (fsync) before a
-//! write returns. `s3://bucket/prefix` takes credentials, region and endpoint from the `AWS_*` environment.
-//! `memory://` lives as long as the [`Store`] and its clones.
+//! `file:///dir` is a local directory, created if it does not exist; writes are on the disk (fsync)
+//! before they return. `s3://bucket/prefix` takes credentials, region and endpoint from the `AWS_*`
+//! environment. `memory://` lives as long as the [`Store`] and its clones.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,10 +19,12 @@ use slatedb::db_cache::foyer::{FoyerCache, FoyerCacheOptions};
 use super::health::{Health, Watched};
 use super::{Error, Tuning};
 
-/// After how long the store counts as silent. Less than the client waits for an answer.
+/// A store that is silent for longer counts as out of reach. It is less than the client waits for
+/// an answer.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-/// What the client itself tries again, within seconds. SlateDB goes on for as long as it takes, and looks at what came of a
-/// write whose answer was lost; what is asked without SlateDB fails with the last error.
+/// The number of times that the client itself repeats a request, within seconds. SlateDB repeats
+/// its requests for as long as it takes, and checks the outcome of a write whose answer was lost.
+/// Other requests fail with the last error.
 const RETRIES_MAX: usize = 4;
 const RETRIES_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -30,11 +32,12 @@ const RETRIES_TIMEOUT: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct Store {
     pub(super) objects: Arc<dyn ObjectStore>,
-    /// The same objects, by a client that also removes the directories that a deletion leaves empty. Only databases
-    /// that nothing uses any more are deleted through it, so it never races with a write.
+    /// The same objects, through a client that also removes directories that a deletion leaves
+    /// empty. It deletes only databases that nothing uses any more, so it never races with a write.
     pub(super) removal: Arc<dyn ObjectStore>,
     health: Health,
-    /// Whether an object can be replaced on condition of its version, which local directories cannot.
+    /// True if an object can be replaced on condition of its version, which local directories
+    /// cannot do.
     pub(super) conditional_overwrite: bool,
     pub(super) cache: Arc<dyn DbCache>,
     pub(super) tuning: Arc<Tuning>,
@@ -50,12 +53,13 @@ impl Store {
     /// Opens the store that a state URL names.
     ///
     /// # Errors
-    /// [`Error::Url`] if the URL is not one of the three forms or the directory or bucket cannot be used.
+    /// [`Error::Url`] if the URL is not one of the three forms, or the directory or bucket cannot
+    /// be used.
     pub fn open(url: &str) -> Result<Store, Error> {
         Self::open_with(url, Tuning::default())
     }
 
-    /// The same with other settings of the databases.
+    /// Opens a store with other settings of the databases.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -75,7 +79,7 @@ impl Store {
                 let objects = local()?.with_fsync(true);
                 let removal = local()?.with_automatic_cleanup(true);
                 let place = Place { objects: Arc::new(objects), removal: Arc::new(removal), bucket: None };
-                // The page cache of the system has what was just written.
+                // The system's page cache already holds recent writes.
                 Ok(Store::new(place, false, Tuning { cache_written: false, ..tuning }))
             }
             "file" => Err(unusable("a directory is named by its absolute path, as in file:///var/lib/weir".to_owned())),
@@ -94,7 +98,8 @@ impl Store {
         }
     }
 
-    /// A store over objects of one's own, which have to be replaced on condition of their version.
+    /// A store over the caller's objects, which must support replacement on condition of their
+    /// version.
     pub fn over(objects: Arc<dyn ObjectStore>, tuning: Tuning) -> Store {
         Store::new(Place { removal: Arc::clone(&objects), objects, bucket: None }, true, tuning)
     }
@@ -103,22 +108,23 @@ impl Store {
         let health = Health::default();
         let watched = |objects| Arc::new(Watched::new(objects, health.clone(), place.bucket));
         let (objects, removal) = (watched(place.objects), watched(place.removal));
-        // The shards bound contention; more than a few only make the bound on each shard coarser.
+        // The shards limit contention. More than a few only make the bound on each shard coarser.
         let options = FoyerCacheOptions { max_capacity: tuning.cache_bytes, shards: 4 };
         let cache = Arc::new(FoyerCache::new_with_opts(options));
         Store { objects, removal, health, conditional_overwrite, cache, tuning: Arc::new(tuning) }
     }
 
-    /// The object store itself, for what is not a database: its objects must not be changed.
+    /// The object store itself, for objects outside of databases. Objects of databases must not be
+    /// changed.
     pub fn objects(&self) -> &Arc<dyn ObjectStore> {
         &self.objects
     }
 
-    /// Asks the store whether it answers, by listing what need not exist: a bucket that is missing shows in that, as it
-    /// would not if an object were looked for.
+    /// Checks that the store answers, by listing a prefix that need not exist. A listing shows a
+    /// missing bucket, unlike a request for an object.
     ///
     /// # Errors
-    /// [`Error::Objects`] if it does not, or not soon.
+    /// [`Error::Objects`] if it does not answer in time.
     pub async fn probe(&self) -> Result<(), Error> {
         let path = Path::from("probe");
         let listed = tokio::time::timeout(PROBE_TIMEOUT, self.objects.list_with_delimiter(Some(&path))).await;
@@ -133,28 +139,28 @@ impl Store {
         }
     }
 
-    /// What keeps the store from doing what it is asked, if it is worth telling.
+    /// The present fault of the store, if it deserves to be told.
     pub fn trouble(&self) -> Option<String> {
         self.health.trouble()
     }
 
-    /// As [`Store::trouble`], with when it began.
+    /// As [`Store::trouble`], with the time at which it began.
     pub fn lasting_trouble(&self) -> Option<(String, Instant)> {
         self.health.lasting_trouble()
     }
 
-    /// What the last failed request met with, as long as none has succeeded since.
+    /// The error of the last failed request, as long as none has succeeded since.
     pub(super) fn last_failure(&self) -> Option<String> {
         self.health.last_failure()
     }
 }
 
-/// Where objects are.
+/// A place of objects.
 struct Place<'a> {
     objects: Arc<dyn ObjectStore>,
     /// See [`Store::removal`].
     removal: Arc<dyn ObjectStore>,
-    /// The bucket that has to be there.
+    /// The bucket that has to exist.
     bucket: Option<&'a str>,
 }
 

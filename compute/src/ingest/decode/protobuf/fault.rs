@@ -1,4 +1,4 @@
-//! Why a Protobuf message cannot be read.
+//! Reasons why a Protobuf message cannot be read.
 
 use arrow::datatypes::i256;
 
@@ -6,16 +6,17 @@ use super::super::bad_record::{BadRecord, RECORD_BYTES_MAX};
 use super::super::cell::{Arena, Cell, Node};
 use super::wire::Malformed;
 
-/// Why a message cannot be read.
+/// The reason why a message cannot be read.
 pub(super) enum Fault {
     Malformed(Malformed),
-    /// A field is not UTF-8, or of another wire type.
+    /// A field is not UTF-8, or has another wire type.
     Field {
         name: String,
         reason: &'static str,
         at: usize,
     },
-    /// A value has no place in its column; the names of the fields that lead to it, innermost first.
+    /// A value does not fit its column. The path has the names of the fields that lead to it,
+    /// innermost first.
     Value {
         path: Vec<String>,
         reason: String,
@@ -24,7 +25,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    /// The same, met in a field.
+    /// The same fault, met inside a field.
     pub(super) fn within(self, field: &str) -> Fault {
         match self {
             Fault::Value { mut path, reason } => {
@@ -56,10 +57,10 @@ impl From<Fault> for BadRecord {
     }
 }
 
-/// Whether so many cells may be there, beside what else there is.
+/// Checks that there is room for this many cells beside the other data.
 #[inline]
 pub(super) fn check_room(cells: usize, arena: &Arena) -> Result<(), Fault> {
-    // A decimal beside its cell is the largest that a few bytes of payload can grow to.
+    // A decimal beside its cell is the most that a few bytes of payload can grow to.
     const CELL: usize = size_of::<Cell>() + size_of::<i256>();
     let nodes = arena.nodes.len().saturating_mul(size_of::<Node>() + CELL);
     let bytes = cells.saturating_mul(CELL).saturating_add(nodes).saturating_add(arena.text.len());

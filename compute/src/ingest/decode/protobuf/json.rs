@@ -1,6 +1,6 @@
-//! Messages and maps → jsonb, by Protobuf's own mapping to JSON (fields by their names in the schema, enums by theirs,
-//! bytes in base64, timestamps in RFC 3339), except that numbers of 64 bits stay numbers. Such a message is built, so it
-//! costs more than a struct, and must be smaller.
+//! Converts messages and maps to jsonb by Protobuf's own mapping to JSON (fields by their names in
+//! the schema, enums by theirs, bytes in base64, timestamps in RFC 3339), except that numbers of 64
+//! bits stay numbers. Such a message is built, so it costs more than a struct, and must be smaller.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,16 +14,16 @@ use super::super::jsonb;
 use super::super::span::Span;
 use super::fault::{Fault, check_room};
 
-/// A message that becomes jsonb may be so large: built, it takes up to fifty times as much.
+/// The largest message that becomes jsonb. Once built, it takes up to fifty times as much.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 const OPTIONS: SerializeOptions =
     SerializeOptions::new().stringify_64_bit_integers(false).use_proto_field_name(true).skip_default_fields(false);
 
-/// A message of this type can be of one that the schema does not have; then its bytes are shown.
+/// A message of this type may hold one that the schema does not have. Its bytes are shown then.
 const ANY: &str = "google.protobuf.Any";
 
-/// The jsonb of a message that came in the pieces of a chain.
+/// The jsonb of a message in the pieces of a chain.
 pub(super) fn message(
     descriptor: &MessageDescriptor,
     first: u32,
@@ -34,7 +34,7 @@ pub(super) fn message(
     with_buffer(arena, |json| write(&message, json))
 }
 
-/// The jsonb of a message that came in one piece.
+/// The jsonb of a message in one piece.
 pub(super) fn element(
     descriptor: &MessageDescriptor,
     body: Span,
@@ -45,7 +45,7 @@ pub(super) fn element(
     with_buffer(arena, |json| write(&message, json))
 }
 
-/// The jsonb object of a map's entries, of which the last of each key counts.
+/// The jsonb object of a map's entries. The last entry of each key counts.
 pub(super) fn map(entry: &MessageDescriptor, first: u32, payload: &[u8], arena: &mut Arena) -> Result<Cell, Fault> {
     let nodes = std::mem::take(&mut arena.nodes);
     let written = with_buffer(arena, |json| {
@@ -53,7 +53,7 @@ pub(super) fn map(entry: &MessageDescriptor, first: u32, payload: &[u8], arena: 
         json.push(b'{');
         for body in pieces(first, &nodes) {
             let mut message = build(entry, [body], payload)?;
-            // Either may be left out, in proto2 and in proto3, and is the default then.
+            // Proto2 and proto3 may leave out either, which is the default then.
             for field in [entry.map_entry_key_field(), entry.map_entry_value_field()] {
                 if !message.has_field(&field) {
                     let absent = message.get_field(&field).into_owned();
@@ -77,7 +77,8 @@ pub(super) fn map(entry: &MessageDescriptor, first: u32, payload: &[u8], arena: 
     written
 }
 
-/// Writes an entry, `{"key":…,"value":…}`, as a member of an object. Keys that are no strings are put in quotes.
+/// Writes an entry, `{"key":…,"value":…}`, as a member of an object. Keys other than strings are
+/// put in quotes.
 fn write_member(entry: &[u8], json: &mut Vec<u8>) -> Result<(), Fault> {
     let text = str::from_utf8(entry).map_err(|_| failed("invalid UTF-8"))?;
     let mut scanner = Scanner::new(text);
@@ -110,7 +111,7 @@ fn pieces(first: u32, nodes: &[Node]) -> impl Iterator<Item = Span> {
     })
 }
 
-/// The message that its bodies make together.
+/// Builds the message that its bodies make together.
 fn build(
     descriptor: &MessageDescriptor,
     bodies: impl IntoIterator<Item = Span>,
@@ -146,7 +147,7 @@ fn write(message: &DynamicMessage, json: &mut Vec<u8>) -> Result<(), Fault> {
     }
 }
 
-/// The jsonb of what is written into a buffer, which is used again. JSON's null is NULL.
+/// Writes JSON into a reused buffer, and returns its jsonb. JSON's null is NULL.
 fn with_buffer(arena: &mut Arena, write: impl FnOnce(&mut Vec<u8>) -> Result<(), Fault>) -> Result<Cell, Fault> {
     let mut json = std::mem::take(&mut arena.json);
     json.clear();
@@ -163,7 +164,7 @@ fn normalise(json: &[u8], arena: &mut Arena) -> Result<Cell, Fault> {
     }
     let start = arena.text.len();
     if jsonb::normalise(value, text, &mut arena.jsonb, &mut arena.text).is_none() {
-        // Places are those of the JSON that was written, which nobody sees.
+        // Places refer to the written JSON, which nobody sees.
         let reason = jsonb::fault(value, text).unwrap_or_else(|| "too large when written out".to_owned());
         let reason =
             reason.rsplit_once(" at byte ").map_or(reason.as_str(), |(reason, _)| reason).trim_end_matches(',');

@@ -1,4 +1,4 @@
-//! What to do with each field of a message, worked out once from its schema and the table's columns.
+//! The plan for each field of a message, made once from the schema and the table's columns.
 
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use weir_common::protobuf::{Error, WellKnown, check, well_known};
@@ -8,17 +8,18 @@ use super::super::cell::Cell;
 use super::super::span::Span;
 use super::wire::WireType;
 
-/// How to read a message.
+/// The way to read a message.
 pub(super) struct Message {
-    /// Those that are read, or whose presence makes others absent, by their numbers.
+    /// The fields that are read, or whose presence empties others, by number.
     pub(super) fields: Vec<Field>,
-    /// The cells of a message in which no field is set, in the order of the columns or of the struct's fields.
+    /// The cells of a message in which no field is set, in the order of the columns or of the
+    /// struct's fields.
     pub(super) template: Vec<Cell>,
-    /// Which fields have to be looked at once more when everything is read.
+    /// The fields that need a second look once everything is read.
     pub(super) closing: Vec<usize>,
 }
 
-/// How to read a field.
+/// The way to read a field.
 pub(super) struct Field {
     pub(super) number: u32,
     /// The name of its column, or of the struct's field, if it has one.
@@ -31,7 +32,7 @@ pub(super) struct Field {
     pub(super) rivals: Vec<usize>,
 }
 
-/// What a field's value, or each of its values, is.
+/// The value of a field, or each of its values.
 pub(super) enum Shape {
     Scalar(Value),
     Message(Message, Meaning),
@@ -41,7 +42,7 @@ pub(super) enum Shape {
     Map(MessageDescriptor),
 }
 
-/// What a message stands for.
+/// The value that a message has in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     Struct,
@@ -50,7 +51,7 @@ pub(super) enum Meaning {
     Wrapper,
 }
 
-/// A value that is not a message, and what it is read into.
+/// A value other than a message, and its target.
 pub(super) enum Value {
     Integer(Number),
     Decimal(Number),
@@ -62,7 +63,7 @@ pub(super) enum Value {
     Enum(Names),
 }
 
-/// How an integer is written.
+/// The wire form of an integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
     Int32,
@@ -80,7 +81,7 @@ pub(super) enum Number {
 /// The names of an enum's values, in the fixed text.
 pub(super) struct Names(Vec<(i32, Span)>);
 
-/// What stands in the arena before any record: the names of enums, and what absent fields are.
+/// The arena's contents before any record: the names of enums, and the values of absent fields.
 #[derive(Default)]
 pub(super) struct Fixed {
     pub(super) text: String,
@@ -103,8 +104,8 @@ impl Fixed {
 }
 
 impl Message {
-    /// The field of a number. Fields mostly come in the order of their numbers: `expected` is where the next one is likely
-    /// to be.
+    /// The field of a number. Fields mostly come in the order of their numbers: `expected` is the
+    /// likely place of the next one.
     #[inline]
     pub(super) fn find(&self, number: u32, expected: &mut usize) -> Option<&Field> {
         for place in [*expected, *expected + 1] {
@@ -152,7 +153,7 @@ impl Value {
         }
     }
 
-    /// Whether many of it may be written as one.
+    /// Returns true if several may be packed into one.
     #[inline]
     pub(super) fn can_be_packed(&self) -> bool {
         !matches!(self, Value::Text | Value::Bytes)
@@ -190,7 +191,8 @@ pub(super) fn message(
     Ok(plan)
 }
 
-/// Notes which cells each member of a oneof empties. Members without a column do that too, so they are planned for.
+/// Notes the cells that each member of a oneof empties. Members without a column do that too, so
+/// the plan has them.
 fn add_rivals(descriptor: &MessageDescriptor, oneofs: &[(String, usize)], plan: &mut Message) {
     for field in descriptor.fields() {
         let Some(oneof) = field.containing_oneof() else { continue };
@@ -276,7 +278,7 @@ fn value(kind: &Kind, ty: &SqlType, fixed: &mut Fixed) -> Value {
     if *ty == SqlType::Numeric { Value::Decimal(number) } else { Value::Integer(number) }
 }
 
-/// Of several names for a number the one declared first counts.
+/// If a number has several names, the one declared first counts.
 fn names(descriptor: &EnumDescriptor, fixed: &mut Fixed) -> Names {
     let mut names: Vec<(i32, Span)> = Vec::with_capacity(descriptor.values().len());
     for value in &descriptor.enum_descriptor_proto().value {
@@ -287,7 +289,7 @@ fn names(descriptor: &EnumDescriptor, fixed: &mut Fixed) -> Names {
     Names(names)
 }
 
-/// What the cell of a field is when the message does not have it.
+/// The cell of a field that is absent.
 fn absent(field: &FieldDescriptor, shape: &Shape, fixed: &mut Fixed) -> Cell {
     let nothing = Span::new(0, 0);
     if field.is_list() {

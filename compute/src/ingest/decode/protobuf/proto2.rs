@@ -1,10 +1,10 @@
-//! What proto2 asks of a message beyond its wire format: required fields are there, and a number that a closed enum does not
-//! name is none of its values.
+//! Applies two rules of proto2 beyond the wire format: required fields are present, and a number
+//! that a closed enum does not name is not a value.
 //!
-//! Both are decided on the wire, before anything is decoded. Values that are none are taken out, as if the message did not
-//! have them: alone, out of an array, or with their entry of a map. Then every required field has to be there, in nested
-//! messages too, whether or not a column is filled from them. A schema without either, such as any of proto3, has no rules,
-//! and costs nothing.
+//! Both are applied on the wire, before anything is decoded. Numbers without a name are taken out,
+//! as if the message did not have them: alone, out of an array, or with their entry of a map. Then
+//! every required field has to be present, in nested messages too, even if no column is filled from
+//! it. A schema without either, such as any of proto3, has no rules and costs nothing.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -15,13 +15,13 @@ use prost_reflect::{Cardinality, FieldDescriptor, Kind, MessageDescriptor, Synta
 use super::fault::Fault;
 use super::wire::{Malformed, Wire, WireType, narrow};
 
-/// Messages within each other; more are refused, as by Protobuf's own implementations.
+/// The greatest depth of nested messages, as in Protobuf's own implementations.
 pub(super) const DEPTH_MAX: usize = 100;
 
-/// The rules of a schema, by message. The first is that of payloads.
+/// The rules of a schema, by message. The first message is that of payloads.
 pub(super) struct Rules(Vec<Message>);
 
-/// The rules of a message. Messages without any of their own or below them have none.
+/// The rules of a message. A message has none if neither it nor the messages below it do.
 #[derive(Default)]
 struct Message {
     /// By their numbers.
@@ -30,7 +30,7 @@ struct Message {
     is_map_entry: bool,
 }
 
-/// What is to be known of a field. Others are passed over.
+/// The rules of a field. Fields without rules are passed over.
 struct Field {
     number: u32,
     name: String,
@@ -43,7 +43,7 @@ struct Field {
 }
 
 enum Content {
-    /// Nothing to look into.
+    /// It has nothing to check.
     Plain,
     /// The numbers of a closed enum, in order.
     Closed(Vec<i32>),
@@ -69,7 +69,7 @@ impl Rules {
         let place = |field: &FieldDescriptor| known.get(field.kind().as_message()?.full_name()).copied();
         let mut ruled: Vec<bool> =
             messages.iter().map(|message| message.fields().any(|field| has_rule(&field))).collect();
-        // A message that leads to one with rules has them, too.
+        // A message that leads to one with rules has rules, too.
         loop {
             let leads =
                 |message: &MessageDescriptor| message.fields().filter_map(|field| place(&field)).any(|to| ruled[to]);
@@ -83,10 +83,10 @@ impl Rules {
         ruled[0].then(|| Rules(messages.iter().map(|message| Message::new(message, inner)).collect()))
     }
 
-    /// The payload without the values that are none.
+    /// The payload without numbers that have no name.
     ///
     /// # Errors
-    /// If it is no message, or a required field is missing.
+    /// If it is not a message, or a required field is missing.
     pub(super) fn apply<'a>(&self, payload: &'a [u8]) -> Result<Cow<'a, [u8]>, Fault> {
         let payload = match self.strip(0, Wire::new(payload), 0)? {
             Some(stripped) => Cow::Owned(stripped),
@@ -96,7 +96,7 @@ impl Rules {
         Ok(payload)
     }
 
-    /// What a message is without the values that are none, if it has such.
+    /// The message without numbers that have no name, if it has any.
     fn strip(&self, message: usize, mut wire: Wire<'_>, depth: usize) -> Result<Option<Vec<u8>>, Malformed> {
         check_depth(depth, &wire)?;
         let mut edit = Edit { original: wire.bytes(), copied: wire.at(), out: None };
@@ -140,7 +140,7 @@ impl Rules {
         Ok(edit.finish())
     }
 
-    /// Whether it is an entry of a map whose value is none. Of several values the last counts.
+    /// Returns true if a map's entry has a value without a name. The last of several values counts.
     fn is_void_entry(&self, message: usize, mut entry: Wire<'_>) -> Result<bool, Malformed> {
         let mut void = false;
         if self.0[message].is_map_entry {
@@ -157,7 +157,7 @@ impl Rules {
         Ok(void)
     }
 
-    /// Whether the message that the bodies make together has all its required fields.
+    /// Checks that the message that the bodies make together has all its required fields.
     fn check(&self, message: usize, bodies: &[Wire<'_>], depth: usize) -> Result<(), Fault> {
         let rules = &self.0[message];
         let mut seen = vec![false; rules.required];
@@ -229,7 +229,7 @@ impl Message {
                 name: field.name().to_owned(),
                 required,
                 oneof: oneof.map(|oneof| oneof.full_name().to_owned()),
-                // Entries of a map, too.
+                // This includes entries of a map.
                 repeated: field.cardinality() == Cardinality::Repeated,
                 content,
             });
@@ -251,7 +251,7 @@ fn has_rule(field: &FieldDescriptor) -> bool {
     field.cardinality() == Cardinality::Required || closed(field).is_some()
 }
 
-/// The numbers of the field's enum, in order, if it is a closed one.
+/// The numbers of the field's enum, in order, if it is closed.
 fn closed(field: &FieldDescriptor) -> Option<Vec<i32>> {
     let Kind::Enum(descriptor) = field.kind() else { return None };
     let mut known: Vec<i32> = descriptor.values().map(|value| value.number()).collect();
@@ -264,7 +264,7 @@ fn check_depth(depth: usize, wire: &Wire<'_>) -> Result<(), Malformed> {
     if depth > DEPTH_MAX { Err(Malformed { reason, at: wire.at() }) } else { Ok(()) }
 }
 
-/// The values of a packed array that are some, if there are others.
+/// The values of a packed array that have a name, if others have none.
 fn strip_packed(known: &[i32], mut packed: Wire<'_>) -> Result<Option<Vec<u8>>, Malformed> {
     let mut edit = Edit { original: packed.bytes(), copied: packed.at(), out: None };
     while !packed.is_at_end() {
@@ -283,11 +283,11 @@ fn with_length(body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A copy of a part of the payload that begins when something changes.
+/// A part of the payload, copied once it changes.
 struct Edit<'a> {
     /// The payload, up to the end of the part.
     original: &'a [u8],
-    /// Up to here it is copied, or, while nothing has changed, here the part begins.
+    /// The end of the copied part or, while nothing has changed, the start of the part.
     copied: usize,
     out: Option<Vec<u8>>,
 }

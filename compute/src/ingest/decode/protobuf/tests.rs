@@ -1,5 +1,5 @@
-//! Messages as `prost-reflect` writes them against the values that it reads from them, and bytes by hand where it matters how
-//! they are written.
+//! Compares messages that `prost-reflect` writes with the values that it reads, and tests bytes
+//! made by hand where their form matters.
 
 use arrow::array::RecordBatch;
 use proptest::prelude::*;
@@ -83,7 +83,7 @@ impl Table {
         Ok(rows(&batch, &self.columns).remove(0))
     }
 
-    /// One column of what is decoded.
+    /// One column of the decoded row.
     fn get(&mut self, payload: &[u8], name: &str) -> Datum {
         let place = self.columns.iter().position(|column| column.name == name).expect("a column");
         self.decode(payload).expect("a good record").swap_remove(place)
@@ -135,7 +135,8 @@ fn an_empty_payload_is_a_message_of_defaults() {
 fn the_last_value_counts_and_messages_are_merged() {
     let mut table = Table::new("p.Event");
     assert_eq!(table.get(b"\x18\x01\x18\x02", "int32"), n(2));
-    // inner { name: "a", ids: 1, deep { points { x: 1 } } }, int32: 7, inner { ids: [2, 3], deep { points { y: 2 } } }
+    // inner { name: "a", ids: 1, deep { points { x: 1 } } }, int32: 7, inner { ids: [2, 3], deep {
+    // points { y: 2 } } }
     let merged = b"\xc2\x01\x0b\x0a\x01a\x10\x01\x1a\x04\x0a\x02\x08\x01\x18\x07\xc2\x01\x0a\x12\x02\x02\x03\x1a\x04\x0a\x02\x10\x02";
     let point = |x, y| parts(&[n(x), n(y)]);
     let deep = parts(&[parts(&[point(1, 0), point(0, 2)]), Datum::Null, Datum::Null]);
@@ -173,10 +174,11 @@ fn a_oneof_has_one_member() {
         [Datum::Null, text("x"), Datum::Null]
     );
     assert_eq!(choose(b"\xda\x01\x01x\xd0\x01\x05", &["number", "text"]), [n(5), Datum::Null]);
-    // Whoever reads only one member still sees that another came after it.
+    // A reader of only one member still sees that another came after it.
     assert_eq!(choose(b"\xd0\x01\x05\xda\x01\x01x", &["number"]), [Datum::Null]);
     assert_eq!(choose(b"\xda\x01\x01x\xd0\x01\x05", &["number"]), [n(5)]);
-    // message { name: "a" }, message { ids: 1 } are merged; with a number between them they are not.
+    // message { name: "a" }, message { ids: 1 } are merged; with a number between them they are
+    // not.
     let (name, ids) = (b"\xe2\x01\x03\x0a\x01a", b"\xe2\x01\x02\x10\x01");
     let inner = |name: &str| parts(&[text(name), parts(&[n(1)]), Datum::Null, Datum::Null]);
     assert_eq!(choose(&[&name[..], ids].concat(), &["message"]), [inner("a")]);
@@ -312,7 +314,7 @@ fn included_columns_stand_beside_fields() {
 #[test]
 fn groups_are_skipped_and_bounded() {
     let mut table = Table::new("p.Event");
-    // An unknown group that holds a group, with a field 3 inside that is not ours.
+    // An unknown group that holds a group, with a field 3 inside that is not the table's.
     assert_eq!(table.get(b"\xab\x3f\x18\x05\xb3\x3f\xb4\x3f\xac\x3f\x18\x01", "int32"), n(1));
     let nested = |depth: usize| [b"\xab\x3f".repeat(depth), b"\xac\x3f".repeat(depth)].concat();
     table.decode(&nested(100)).expect("a good record");
@@ -346,7 +348,7 @@ fn a_record_cannot_grow_beyond_its_bound() {
     table.decode(b"").expect("a good record");
 }
 
-/// The value of a field as the table is to have it, from the message that was built.
+/// The expected column of a field, from the built message.
 fn expected(message: &DynamicMessage, field: &FieldDescriptor, ty: &SqlType) -> Datum {
     if field.supports_presence() && !message.has_field(field) {
         return Datum::Null;
@@ -379,7 +381,7 @@ fn json(message: &DynamicMessage) -> serde_json::Value {
     message.serialize_with_options(serde_json::value::Serializer, &options).expect("JSON")
 }
 
-/// As the decoder of JSON has it.
+/// The same form as the decoder of JSON.
 fn jsonb(value: &serde_json::Value) -> Datum {
     let columns = [column("a", SqlType::Jsonb)];
     let mut decoder = Decoder::new(&columns, "split").with_encode(&Encode::JsonDocument, &columns).expect("a decoder");
@@ -536,7 +538,8 @@ fn event() -> MessageDescriptor {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// What another implementation wrote is read as it reads it, whole, and merged with another message.
+    /// Messages of another implementation are read as it reads them, whole, and merged with another
+    /// message.
     #[test]
     fn messages_are_read_as_they_were_meant(first in messages(&event()), second in messages(&event())) {
         let mut table = Table::new("p.Event");
@@ -552,7 +555,8 @@ proptest! {
         }
     }
 
-    /// Any bytes are a row or a bad record; what is no message for another implementation is none here either.
+    /// Any bytes make a row or a bad record. Bytes that are not a message for another
+    /// implementation are not one here.
     #[test]
     fn any_bytes_are_a_row_or_bad(
         message in messages(&event()),
@@ -595,7 +599,8 @@ fn proto2(columns: &[&str]) -> Table {
     Table::with(schema, wanted.map(|field| column(&field.name, field.ty)).collect())
 }
 
-/// What protoc's own implementations do with a number that a closed enum does not name: the field is as if it were not there.
+/// A number that a closed enum does not name leaves its field absent, as in protoc's own
+/// implementations.
 #[test]
 fn a_number_that_a_closed_enum_does_not_name_is_none_of_its_values() {
     let columns = ["colour", "colours", "packed", "by_name", "picked", "text", "g"];
@@ -604,7 +609,7 @@ fn a_number_that_a_closed_enum_does_not_name_is_none_of_its_values() {
     for (payload, name, expected) in [
         (&b"\x08\x05"[..], "colour", text("GREEN")),
         (b"\x08\x07", "colour", Datum::Null),
-        // What came before stays.
+        // The earlier value stays.
         (b"\x08\x01\x08\x07", "colour", text("RED")),
         (b"\x10\x01\x10\x07\x10\x05", "colours", colours(&["RED", "GREEN"])),
         (b"\x12\x03\x01\x07\x05", "colours", colours(&["RED", "GREEN"])),
@@ -638,7 +643,7 @@ fn a_message_that_lacks_what_its_schema_requires_is_bad() {
         let reason = "the schema requires it, and the message does not have it".to_owned();
         Err(BadRecord::Field { path: path.to_owned(), reason })
     };
-    // Whether or not a column is filled from it.
+    // This holds even if no column is filled from it.
     for columns in [&["inner", "list", "inners"][..], &["colour"]] {
         let mut table = proto2(columns);
         let mut check = |payload: &[u8], expected: Result<(), BadRecord>| {
@@ -653,7 +658,7 @@ fn a_message_that_lacks_what_its_schema_requires_is_bad() {
         check(b"\x52\x05\x08\x01\x1a\x01n\x52\x02\x08\x01", requires("list.name"));
         check(b"\x32\x02\x08\x01", Ok(()));
         check(b"\x32\x04\x12\x02\x08\x01", requires("inners.value.name"));
-        // A value that is none is not there.
+        // A number without a name is absent.
         check(b"\x62\x02\x18\x07", requires("tree.colour"));
         check(b"\x62\x02\x18\x05", Ok(()));
         check(b"\x62\x04\x0a\x00\x18\x05", requires("tree.left.colour"));
@@ -689,6 +694,6 @@ fn a_text_with_u0000_has_no_place_in_a_row() {
     assert!(error.starts_with("field \"inner.name\": U+0000"), "{error}");
     // In a map, which becomes jsonb, in a key and in a value.
     assert!(table.decode(b"\x9a\x02\x05\x0a\x01\0\x10\x01").expect_err("a NUL").to_string().contains("U+0000"));
-    // Nothing takes it in bytes.
+    // In bytes it is allowed.
     assert!(table.decode(b"\x7a\x03a\0b").is_ok());
 }

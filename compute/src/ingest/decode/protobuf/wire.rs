@@ -1,14 +1,14 @@
-//! The wire format: keys, numbers, lengths. Knows where values begin and end, and nothing of what they mean.
+//! The wire format: keys, numbers, lengths. It knows the bounds of values, and not their meaning.
 
 pub(super) use prost::encoding::WireType;
 use prost::encoding::decode_varint;
 
 use super::super::span::Span;
 
-/// Groups within each other that are skipped; more are refused.
+/// The greatest depth of nested groups that are skipped.
 const GROUPS_MAX: usize = 100;
 
-/// Where and why bytes are no message.
+/// The reason why bytes are not a message, and the place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed {
     pub(super) reason: &'static str,
@@ -16,7 +16,7 @@ pub(super) struct Malformed {
     pub(super) at: usize,
 }
 
-/// What is left to read of a message.
+/// The rest of a message.
 #[derive(Clone, Debug)]
 pub(super) struct Wire<'a> {
     /// The payload, up to the end of the message.
@@ -38,12 +38,12 @@ impl<'a> Wire<'a> {
         self.at
     }
 
-    /// What spans are of.
+    /// The bytes that spans refer to.
     pub(super) fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
 
-    /// All that is left, as a part of the payload.
+    /// The rest, as a part of the payload.
     pub(super) fn span(&self) -> Span {
         Span::new(self.at, self.bytes.len())
     }
@@ -60,7 +60,7 @@ impl<'a> Wire<'a> {
         Ok(value)
     }
 
-    /// The number of a field and how its value is written.
+    /// The number of a field and the wire type of its value.
     #[inline]
     pub(super) fn key(&mut self) -> Result<(u32, WireType), Malformed> {
         let start = self.at;
@@ -81,7 +81,7 @@ impl<'a> Wire<'a> {
         Ok(*bytes)
     }
 
-    /// What has its length before it.
+    /// A value with its length before it.
     #[inline]
     pub(super) fn nested(&mut self) -> Result<Wire<'a>, Malformed> {
         let length = self.varint()?;
@@ -93,7 +93,7 @@ impl<'a> Wire<'a> {
         Ok(nested)
     }
 
-    /// What is in the group that has begun, up to its end, which is passed over.
+    /// The contents of the group that has begun. Passes over its end.
     pub(super) fn group(&mut self, number: u32) -> Result<Wire<'a>, Malformed> {
         let start = self.at;
         let end = self.skip_group(number, 0)?;
@@ -116,7 +116,7 @@ impl<'a> Wire<'a> {
         }
     }
 
-    /// Passes over a group and its end, and says where its inside ends.
+    /// Passes over a group and its end. Returns the end of its contents.
     fn skip_group(&mut self, number: u32, depth: usize) -> Result<usize, Malformed> {
         if depth >= GROUPS_MAX {
             return Err(self.malformed("nested too deeply"));
@@ -134,7 +134,7 @@ impl<'a> Wire<'a> {
     }
 }
 
-/// An `int32` or an enum: the lower half of what is written.
+/// An `int32` or an enum: the lower half of the written number.
 #[expect(clippy::cast_possible_truncation, reason = "Protobuf wants it cut")]
 pub(super) fn narrow(number: u64) -> i32 {
     number as i32
