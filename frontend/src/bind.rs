@@ -6,18 +6,18 @@
 mod columns;
 mod payload;
 
-pub(crate) use payload::schema_error;
-
 use std::collections::{BTreeMap, HashMap};
 
 use sqlparser::tokenizer::Location;
 use weir_common::catalog::{Column, Encode, Input, NewTable, Origin, RelationKind, Source};
 use weir_connector_nats::options::{OptionError, Options, changed, check_change, same_option, secret_keys};
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::{
+    Alter, Change, ColumnDef, CreateTable, CreateView, Parsed, WithOption, amend, redact, reformat,
+};
+use weir_sql::views::Described;
 
-use crate::error::{Error, sqlstate};
-use crate::parser::{Alter, Change, ColumnDef, CreateTable, CreateView, Parsed, WithOption, amend, redact, reformat};
 use crate::protobuf::{Schema, is_credential};
-use crate::query::Described;
 
 /// RisingWave keeps these names for itself, and so do we.
 const RESERVED_PREFIX: &str = "_rw_";

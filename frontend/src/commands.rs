@@ -8,13 +8,13 @@ use datafusion::error::DataFusionError;
 use weir_common::catalog::{RelationKind, Table};
 use weir_common::types::SqlType;
 use weir_proto as proto;
+use weir_sql::error::Error;
+use weir_sql::parser::{Statement, redact};
 
 use crate::bind::is_secret;
 use crate::catalog::Catalog;
-use crate::error::Error;
 use crate::jobs::{self, Job};
 use crate::meta::Cluster;
-use crate::parser::{Statement, redact};
 use crate::session::Variables;
 
 /// A result of text columns.

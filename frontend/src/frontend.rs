@@ -13,23 +13,28 @@ use tokio::time::Instant;
 use weir_common::catalog::{NewTable, RelationKind, Table};
 use weir_common::rpc;
 use weir_proto::{ReplayRequest, ReplayResponse};
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::execution::QueryThreads;
+use weir_sql::parser::{
+    self, Alter, CopyFormat, CreateTable, CreateView, Declare, Encoding, Execute, Fetch, Format, Parsed, Statement,
+    TableName, TransactionModes,
+};
+use weir_sql::planner::{Draft, Prepared};
 
 use crate::bind;
 use crate::catalog::{Catalog, CatalogCache};
 use crate::commands;
 use crate::config::Config;
-use crate::error::{Error, sqlstate};
 use crate::jobs::Jobs;
 use crate::meta::Meta;
 use crate::metrics::Metrics;
-use crate::parser::{
-    self, Alter, CopyFormat, CreateTable, CreateView, Declare, Encoding, Execute, Fetch, Format, Parsed, Statement,
-    TableName, TransactionModes,
-};
+use crate::notice::Notice;
 use crate::protobuf;
-use crate::query::{self, Columns, Draft, Planner, Prepared, QueryThreads, ResultSet};
+use crate::query::{Planner, Queries};
+use crate::results::{Columns, ResultSet};
 use crate::session::{Change, Limits, Session, Sessions, SqlCursor, Variables, is_of_transaction};
 use crate::snapshot::{Snapshot, Snapshots};
+use crate::system::reads_tables;
 
 /// The parts of a frontend.
 #[derive(Debug)]
@@ -39,8 +44,7 @@ pub(crate) struct Frontend {
     pub(crate) cache: CatalogCache,
     pub(crate) snapshots: Snapshots,
     pub(crate) jobs: Arc<Jobs>,
-    pub(crate) planner: Planner,
-    pub(crate) threads: QueryThreads,
+    pub(crate) queries: Queries,
     pub(crate) metrics: Metrics,
     pub(crate) sessions: Arc<Sessions>,
 }
@@ -84,70 +88,25 @@ pub(crate) enum Answer {
     DiscardAll(Vec<Change>),
 }
 
-/// Something that the client should know although the statement succeeded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Notice {
-    pub(crate) severity: Severity,
-    pub(crate) sqlstate: &'static str,
-    pub(crate) message: String,
-    pub(crate) hint: Option<&'static str>,
-}
-
-/// How much a notice matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Severity {
-    Notice,
-    Warning,
-}
-
-impl Severity {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Severity::Notice => "NOTICE",
-            Severity::Warning => "WARNING",
-        }
-    }
-}
-
-impl Notice {
-    fn new(message: impl Into<String>) -> Notice {
-        Notice::with_sqlstate(sqlstate::SUCCESSFUL_COMPLETION, message)
-    }
-
-    pub(crate) fn with_sqlstate(sqlstate: &'static str, message: impl Into<String>) -> Notice {
-        Notice { severity: Severity::Notice, sqlstate, message: message.into(), hint: None }
-    }
-
-    pub(crate) fn warning(sqlstate: &'static str, message: impl Into<String>) -> Notice {
-        Notice { severity: Severity::Warning, sqlstate, message: message.into(), hint: None }
-    }
-
-    /// Adds what to do about it.
-    pub(crate) fn with_hint(self, hint: &'static str) -> Notice {
-        Notice { hint: Some(hint), ..self }
-    }
-}
-
 impl Frontend {
     /// # Errors
     /// If the configuration cannot be used.
     pub(crate) fn new(config: Config) -> Result<Frontend, Error> {
         let meta = Arc::new(Meta::new(&config.meta_addrs)?);
         let cache = CatalogCache::default();
-        let planner = Planner::new(&config, cache.clone())?;
-        let (nodes, retry_max) = (Arc::clone(&planner.nodes), config.retry_max());
-        let jobs = Arc::new(Jobs { meta: Arc::clone(&meta), nodes, retry_max });
-        Ok(Frontend {
-            snapshots: Snapshots::new(Arc::clone(&meta), cache.clone()),
-            planner: planner.with_jobs(Arc::clone(&jobs)),
-            jobs,
+        let snapshots = Snapshots::new(Arc::clone(&meta), cache.clone());
+        let (nodes, retry_max) = (Arc::default(), config.retry_max());
+        let jobs = Arc::new(Jobs { meta: Arc::clone(&meta), nodes: Arc::clone(&nodes), retry_max });
+        let metrics = Metrics::new();
+        let queries = Queries {
+            planner: Planner::new(&config, &cache, nodes, Arc::clone(&jobs))?,
             threads: QueryThreads::new()?,
-            metrics: Metrics::new(),
-            sessions: Arc::default(),
-            config,
-            meta,
-            cache,
-        })
+            snapshots: snapshots.clone(),
+            cache: cache.clone(),
+            metrics: metrics.clone(),
+            retry_max,
+        };
+        Ok(Frontend { snapshots, queries, jobs, metrics, sessions: Arc::default(), config, meta, cache })
     }
 
     /// Makes a parsed statement runnable, without asking meta for anything.
@@ -166,13 +125,15 @@ impl Frontend {
     ) -> Result<(Runnable, Option<Columns>), Error> {
         let draft = self.draft(session, parsed)?;
         let needs_newest = match &draft {
-            Unready::Query(query) | Unready::Copy(query, _) | Unready::Declare(query, _) => query.reads_tables(),
+            Unready::Query(query) | Unready::Copy(query, _) | Unready::Declare(query, _) => {
+                reads_tables(&query.rewritten)
+            }
             Unready::Command(_) => false,
         };
         let catalog = if needs_newest { self.newest_catalog(limits).await? } else { self.cache.newest() };
         let runnable = self.ready(session, &catalog, draft, hints).await?;
         let columns = match &runnable {
-            Runnable::Query(prepared) => Some(query::describe(self, session, prepared, &catalog).await?),
+            Runnable::Query(prepared) => Some(self.queries.describe(session, prepared, &catalog).await?),
             Runnable::Copy(..) | Runnable::Declare(..) => None,
             Runnable::Command(parsed) => match &parsed.statement {
                 Statement::Fetch(fetch) => Some(cursor(session, parsed, fetch)?.columns.clone()),
@@ -186,19 +147,19 @@ impl Frontend {
         match &parsed.statement {
             Statement::Query(query) => {
                 let query = query.clone();
-                Ok(Unready::Query(self.planner.read(parsed, query)?))
+                Ok(Unready::Query(self.queries.planner.read(parsed, query)?))
             }
             Statement::Copy { query, format } => {
                 let (query, format) = (query.clone(), format.clone());
-                Ok(Unready::Copy(self.planner.read(parsed, query)?, format))
+                Ok(Unready::Copy(self.queries.planner.read(parsed, query)?, format))
             }
             Statement::Declare(declare) => {
                 let (declare, query) = (declare.clone(), declare.query.clone());
-                Ok(Unready::Declare(self.planner.read(parsed, query)?, declare))
+                Ok(Unready::Declare(self.queries.planner.read(parsed, query)?, declare))
             }
             Statement::Execute(execute) => {
                 let (parsed, query) = called(session, &parsed, execute)?;
-                Ok(Unready::Query(self.planner.read(parsed, query)?))
+                Ok(Unready::Query(self.queries.planner.read(parsed, query)?))
             }
             _ => Ok(Unready::Command(Box::new(parsed))),
         }
@@ -211,7 +172,7 @@ impl Frontend {
         draft: Unready,
         hints: &[Option<pgwire::api::Type>],
     ) -> Result<Runnable, Error> {
-        let prepare = |query| self.planner.prepare(session, catalog, query, hints, &self.threads);
+        let prepare = |query| self.queries.planner.prepare(session, catalog, query, hints, &self.queries.threads);
         match draft {
             Unready::Query(query) => Ok(Runnable::Query(Arc::new(prepare(query).await?))),
             Unready::Copy(query, format) => Ok(Runnable::Copy(Arc::new(prepare(query).await?), format)),
@@ -229,9 +190,9 @@ impl Frontend {
         values: Option<&ParamValues>,
     ) -> Result<Answer, Error> {
         match runnable {
-            Runnable::Query(prepared) => Ok(Answer::Rows(query::open(self, session, limits, prepared, values).await?)),
+            Runnable::Query(prepared) => Ok(Answer::Rows(self.queries.open(session, limits, prepared, values).await?)),
             Runnable::Copy(prepared, format) => {
-                let rows = query::open(self, session, limits, prepared, values).await?;
+                let rows = self.queries.open(session, limits, prepared, values).await?;
                 Ok(Answer::Copy(rows, format.clone()))
             }
             Runnable::Declare(prepared, declare) => self.declare(session, limits, prepared, declare, values).await,
@@ -257,7 +218,7 @@ impl Frontend {
                 .map_err(|error| at(error).with_hint("begin a transaction first, or declare the cursor WITH HOLD"))?;
         }
         session.cursors().check_free(name).map_err(at)?;
-        let rows = query::open(self, session, limits, prepared, values).await?;
+        let rows = self.queries.open(session, limits, prepared, values).await?;
         let cursor = SqlCursor::new(rows.columns, rows.batches);
         let is_committed = !session.transaction().is_open();
         session.cursors().declare(name, cursor, *holds, is_committed).map_err(at)?;
@@ -409,10 +370,10 @@ impl Frontend {
             return Ok(exists(kind, &create.name.name));
         }
         let query = create.query.clone();
-        let described = query::describe_view(&self.planner, &self.threads, &catalog, parsed, query).await?;
+        let described = self.queries.describe_view(&catalog, parsed, query).await?;
         let view = bind::create_view(parsed, create, described)?;
         // As compute nodes will.
-        query::compile_view(&self.planner, &self.threads, &view).await?;
+        self.queries.compile_view(&view).await?;
         let position = parsed.position(create.name.location);
         let response =
             self.meta.create_table(&view, create.if_not_exists, deadline).await.map_err(|error| {
@@ -473,7 +434,7 @@ impl Frontend {
                 table: table.id.0,
                 layout: table.layout().into(),
             };
-            let mut node = self.planner.nodes.client(&slot.address, &snapshot)?;
+            let mut node = self.queries.planner.nodes.client(&slot.address, &snapshot)?;
             let interrupted = |status: tonic::Status| {
                 let error = rpc::Error::from(status);
                 let message =

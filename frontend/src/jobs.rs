@@ -19,9 +19,9 @@ use weir_common::ids::{SplitId, TableId, TermId};
 use weir_common::rpc;
 use weir_common::types::SqlType;
 use weir_proto::{SplitsRequest, SplitsResponse};
+use weir_sql::error::Error;
 
 use crate::catalog::Catalog;
-use crate::error::Error;
 use crate::meta::{Cluster, Meta};
 use crate::scan::ComputeNodes;
 

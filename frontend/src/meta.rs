@@ -20,9 +20,9 @@ use weir_common::rpc;
 use weir_common::telemetry::trace::{Inject, TracedChannel};
 use weir_proto as proto;
 use weir_proto::meta_client::MetaClient;
+use weir_sql::error::{Error, sqlstate};
 
 use crate::catalog::Catalog;
-use crate::error::{Error, sqlstate};
 
 /// A catalog of thousands of tables is a few megabytes.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;

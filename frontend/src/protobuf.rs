@@ -7,11 +7,9 @@ mod compile;
 mod fetch;
 mod options;
 
-use weir_common::protobuf::MessageSchema;
-
-use crate::bind::schema_error;
-use crate::error::{Error, sqlstate};
-use crate::parser::{Format, Parsed};
+use weir_common::protobuf::{self, MessageSchema};
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::{Format, Parsed};
 
 pub(crate) use options::is_credential;
 
@@ -45,6 +43,35 @@ pub(crate) async fn load(parsed: &Parsed, format: &Format) -> Result<Schema, Err
     let message =
         compiled.await.map_err(|_| Error::user(sqlstate::INVALID_PARAMETER_VALUE, "the schema cannot be compiled"));
     Ok(Schema { message: message??, as_jsonb: options.as_jsonb })
+}
+
+/// What a schema's error is to a client.
+pub(crate) fn schema_error(error: &protobuf::Error) -> Error {
+    let text = weir_common::error::chain(error);
+    let list = |what: &str, names: &[String]| match names {
+        [] => format!("there are no {what}"),
+        names => format!("{what} are {}", names.join(", ")),
+    };
+    match error {
+        protobuf::Error::Invalid(_) => Error::user(sqlstate::INVALID_PARAMETER_VALUE, text)
+            .with_hint("make it with protoc --include_imports --descriptor_set_out=schema, or give one .proto file"),
+        protobuf::Error::NoMessage { known, .. } => {
+            Error::user(sqlstate::UNDEFINED_OBJECT, text).with_hint(list("messages of the schema", known))
+        }
+        protobuf::Error::Recursive { message, .. } => Error::unsupported(text).with_hint(format!(
+            "read it as jsonb, with the option messages_as_jsonb = '{message}', or name the columns to read"
+        )),
+        protobuf::Error::TooDeep { .. } => {
+            Error::unsupported(text).with_hint("name the columns to read, or read a message in between as jsonb")
+        }
+        protobuf::Error::NoField { known, .. } => {
+            Error::user(sqlstate::UNDEFINED_COLUMN, text).with_hint(list("fields of the message", known))
+        }
+        protobuf::Error::Twice { .. } => Error::user(sqlstate::DUPLICATE_COLUMN, text),
+        protobuf::Error::Misfit { allowed, .. } => {
+            Error::user(sqlstate::DATATYPE_MISMATCH, text).with_hint(format!("it fits into {allowed}"))
+        }
+    }
 }
 
 #[cfg(test)]

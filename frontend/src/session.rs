@@ -15,14 +15,13 @@ use std::time::Duration;
 use datafusion::execution::session_state::SessionState;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use weir_sql::error::Error;
 
 pub(crate) use activity::{Activity, Sessions, State};
 pub(crate) use cursors::{Cursors, SqlCursor};
 use statements::PreparedStatements;
 pub(crate) use transaction::Transaction;
-pub(crate) use variables::{Change, SERVER_VERSION, Variables, is_of_transaction, is_utf8};
-
-use crate::error::Error;
+pub(crate) use variables::{Change, SERVER_VERSION, Variables, is_of_transaction};
 
 /// The user of a client that names none.
 const DEFAULT_USER: &str = "root";
@@ -169,7 +168,7 @@ impl Limits {
     fn why(&self) -> Error {
         if self.closed.is_cancelled() {
             Error::user(
-                crate::error::sqlstate::ADMIN_SHUTDOWN,
+                weir_sql::error::sqlstate::ADMIN_SHUTDOWN,
                 "terminating connection: the client is gone or the node stops",
             )
         } else {

@@ -16,9 +16,9 @@ use tracing::debug;
 use weir_common::catalog::Table;
 use weir_common::error::Kind;
 use weir_common::ids::{Epoch, TableId, TermId};
+use weir_sql::error::{Error, sqlstate};
 
 use crate::catalog::{Catalog, CatalogCache};
-use crate::error::{Error, sqlstate};
 use crate::meta::{Meta, Pinned, Slot};
 
 /// Pins are renewed this often, or thrice in a lease if that is more often. Also how often the leader is looked for.

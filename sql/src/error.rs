@@ -1,6 +1,6 @@
 //! What a client is told when a statement fails: SQLSTATE, message, detail, hint, position.
 //!
-//! Owns the mapping of every other error onto a SQLSTATE. Does not own the wire form of an error (`server`).
+//! Owns the mapping of every other error onto a SQLSTATE. Does not own the wire form of an error, which is the server's.
 
 use std::borrow::Cow;
 
@@ -10,67 +10,68 @@ use datafusion::error::DataFusionError;
 use weir_common::error::{Kind, chain};
 use weir_common::rpc;
 
-/// The SQLSTATEs this crate answers with, named as PostgreSQL names them.
-pub(crate) mod sqlstate {
-    pub(crate) const SUCCESSFUL_COMPLETION: &str = "00000";
-    pub(crate) const WARNING: &str = "01000";
-    pub(crate) const PROTOCOL_VIOLATION: &str = "08P01";
-    pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
-    pub(crate) const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
-    pub(crate) const DIVISION_BY_ZERO: &str = "22012";
-    pub(crate) const CARDINALITY_VIOLATION: &str = "21000";
-    pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
-    pub(crate) const INVALID_DATETIME_FORMAT: &str = "22007";
-    pub(crate) const DATETIME_FIELD_OVERFLOW: &str = "22008";
-    pub(crate) const INVALID_TEXT_REPRESENTATION: &str = "22P02";
-    pub(crate) const INVALID_ESCAPE_SEQUENCE: &str = "22025";
-    pub(crate) const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
-    pub(crate) const INVALID_BINARY_REPRESENTATION: &str = "22P03";
-    pub(crate) const DATA_EXCEPTION: &str = "22000";
-    pub(crate) const ACTIVE_SQL_TRANSACTION: &str = "25001";
-    pub(crate) const READ_ONLY_SQL_TRANSACTION: &str = "25006";
-    pub(crate) const NO_ACTIVE_SQL_TRANSACTION: &str = "25P01";
-    pub(crate) const ARRAY_SUBSCRIPT_ERROR: &str = "2202E";
-    pub(crate) const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
-    pub(crate) const INVALID_SQL_STATEMENT_NAME: &str = "26000";
-    pub(crate) const INVALID_SAVEPOINT: &str = "3B001";
-    pub(crate) const INVALID_CATALOG_NAME: &str = "3D000";
-    pub(crate) const INVALID_CURSOR_NAME: &str = "34000";
-    pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
-    pub(crate) const SERIALIZATION_FAILURE: &str = "40001";
-    pub(crate) const SYNTAX_ERROR: &str = "42601";
-    pub(crate) const INVALID_NAME: &str = "42602";
-    pub(crate) const NAME_TOO_LONG: &str = "42622";
-    pub(crate) const DUPLICATE_COLUMN: &str = "42701";
-    pub(crate) const AMBIGUOUS_COLUMN: &str = "42702";
-    pub(crate) const UNDEFINED_COLUMN: &str = "42703";
-    pub(crate) const INVALID_TABLE_DEFINITION: &str = "42P16";
-    pub(crate) const UNDEFINED_OBJECT: &str = "42704";
-    pub(crate) const GROUPING_ERROR: &str = "42803";
-    pub(crate) const DATATYPE_MISMATCH: &str = "42804";
-    pub(crate) const WRONG_OBJECT_TYPE: &str = "42809";
-    pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
-    pub(crate) const RESERVED_NAME: &str = "42939";
-    pub(crate) const UNDEFINED_PARAMETER: &str = "42P02";
-    pub(crate) const DUPLICATE_CURSOR: &str = "42P03";
-    pub(crate) const UNDEFINED_TABLE: &str = "42P01";
-    pub(crate) const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
-    pub(crate) const DUPLICATE_TABLE: &str = "42P07";
-    pub(crate) const SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: &str = "42000";
-    pub(crate) const OUT_OF_MEMORY: &str = "53200";
-    pub(crate) const TOO_MANY_CONNECTIONS: &str = "53300";
-    pub(crate) const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
-    pub(crate) const STATEMENT_TOO_COMPLEX: &str = "54001";
-    pub(crate) const TOO_MANY_COLUMNS: &str = "54011";
-    pub(crate) const NOT_IN_PREREQUISITE_STATE: &str = "55000";
-    pub(crate) const QUERY_CANCELED: &str = "57014";
-    pub(crate) const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: &str = "25P03";
-    pub(crate) const IDLE_SESSION_TIMEOUT: &str = "57P05";
-    pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
-    pub(crate) const CANNOT_CONNECT_NOW: &str = "57P03";
-    pub(crate) const IO_ERROR: &str = "58030";
-    pub(crate) const INTERNAL_ERROR: &str = "XX000";
-    pub(crate) const DATA_CORRUPTED: &str = "XX001";
+/// The SQLSTATEs that clients are answered with, named as PostgreSQL names them.
+#[allow(missing_docs)] // Their names say what they mean.
+pub mod sqlstate {
+    pub const SUCCESSFUL_COMPLETION: &str = "00000";
+    pub const WARNING: &str = "01000";
+    pub const PROTOCOL_VIOLATION: &str = "08P01";
+    pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
+    pub const DIVISION_BY_ZERO: &str = "22012";
+    pub const CARDINALITY_VIOLATION: &str = "21000";
+    pub const INVALID_PARAMETER_VALUE: &str = "22023";
+    pub const INVALID_DATETIME_FORMAT: &str = "22007";
+    pub const DATETIME_FIELD_OVERFLOW: &str = "22008";
+    pub const INVALID_TEXT_REPRESENTATION: &str = "22P02";
+    pub const INVALID_ESCAPE_SEQUENCE: &str = "22025";
+    pub const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
+    pub const INVALID_BINARY_REPRESENTATION: &str = "22P03";
+    pub const DATA_EXCEPTION: &str = "22000";
+    pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
+    pub const READ_ONLY_SQL_TRANSACTION: &str = "25006";
+    pub const NO_ACTIVE_SQL_TRANSACTION: &str = "25P01";
+    pub const ARRAY_SUBSCRIPT_ERROR: &str = "2202E";
+    pub const IN_FAILED_SQL_TRANSACTION: &str = "25P02";
+    pub const INVALID_SQL_STATEMENT_NAME: &str = "26000";
+    pub const INVALID_SAVEPOINT: &str = "3B001";
+    pub const INVALID_CATALOG_NAME: &str = "3D000";
+    pub const INVALID_CURSOR_NAME: &str = "34000";
+    pub const INVALID_SCHEMA_NAME: &str = "3F000";
+    pub const SERIALIZATION_FAILURE: &str = "40001";
+    pub const SYNTAX_ERROR: &str = "42601";
+    pub const INVALID_NAME: &str = "42602";
+    pub const NAME_TOO_LONG: &str = "42622";
+    pub const DUPLICATE_COLUMN: &str = "42701";
+    pub const AMBIGUOUS_COLUMN: &str = "42702";
+    pub const UNDEFINED_COLUMN: &str = "42703";
+    pub const INVALID_TABLE_DEFINITION: &str = "42P16";
+    pub const UNDEFINED_OBJECT: &str = "42704";
+    pub const GROUPING_ERROR: &str = "42803";
+    pub const DATATYPE_MISMATCH: &str = "42804";
+    pub const WRONG_OBJECT_TYPE: &str = "42809";
+    pub const UNDEFINED_FUNCTION: &str = "42883";
+    pub const RESERVED_NAME: &str = "42939";
+    pub const UNDEFINED_PARAMETER: &str = "42P02";
+    pub const DUPLICATE_CURSOR: &str = "42P03";
+    pub const UNDEFINED_TABLE: &str = "42P01";
+    pub const DUPLICATE_PREPARED_STATEMENT: &str = "42P05";
+    pub const DUPLICATE_TABLE: &str = "42P07";
+    pub const SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION: &str = "42000";
+    pub const OUT_OF_MEMORY: &str = "53200";
+    pub const TOO_MANY_CONNECTIONS: &str = "53300";
+    pub const PROGRAM_LIMIT_EXCEEDED: &str = "54000";
+    pub const STATEMENT_TOO_COMPLEX: &str = "54001";
+    pub const TOO_MANY_COLUMNS: &str = "54011";
+    pub const NOT_IN_PREREQUISITE_STATE: &str = "55000";
+    pub const QUERY_CANCELED: &str = "57014";
+    pub const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: &str = "25P03";
+    pub const IDLE_SESSION_TIMEOUT: &str = "57P05";
+    pub const ADMIN_SHUTDOWN: &str = "57P01";
+    pub const CANNOT_CONNECT_NOW: &str = "57P03";
+    pub const IO_ERROR: &str = "58030";
+    pub const INTERNAL_ERROR: &str = "XX000";
+    pub const DATA_CORRUPTED: &str = "XX001";
 }
 
 /// Why a statement failed.

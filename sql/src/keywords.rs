@@ -8,7 +8,7 @@ const KEYWORDS: &str = include_str!("keywords.tsv");
 
 /// Where a word can be a name without quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Category {
+pub enum Category {
     /// Everywhere.
     Unreserved,
     /// As the name of a column.
@@ -21,10 +21,13 @@ pub(crate) enum Category {
 
 /// A word.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Keyword {
-    pub(crate) word: &'static str,
-    pub(crate) category: Category,
-    pub(crate) is_bare_label: bool,
+pub struct Keyword {
+    /// In lower case.
+    pub word: &'static str,
+    /// Where it can be a name.
+    pub category: Category,
+    /// True if it can be a label without AS.
+    pub is_bare_label: bool,
 }
 
 static ALL: LazyLock<Vec<Keyword>> = LazyLock::new(|| {
@@ -45,7 +48,7 @@ static ALL: LazyLock<Vec<Keyword>> = LazyLock::new(|| {
 });
 
 /// All words, in order.
-pub(crate) fn all() -> &'static [Keyword] {
+pub fn all() -> &'static [Keyword] {
     &ALL
 }
 

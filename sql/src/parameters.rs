@@ -1,7 +1,11 @@
-//! Parameters of prepared statements: their types, and values from the wire.
+//! Parameters of prepared statements: their types.
 //!
-//! A type comes from the client if it names one, else from what stands around the parameter ([`super::infer`]), else it
-//! is text. In the query the parameter is cast to it.
+//! A type comes from the client if it names one, else from what stands in the text
+//! ([`placeholders`]) or around the parameter in the plan ([`infer`]), else it is text. In the
+//! query the parameter is cast to it.
+
+pub(crate) mod infer;
+pub(crate) mod placeholders;
 
 use std::collections::HashMap;
 
@@ -9,20 +13,17 @@ use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::ParamValues;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::scalar::ScalarValue;
-use pgwire::api::Type;
-use pgwire::api::portal::Portal;
-use pgwire::api::results::FieldFormat;
+use postgres_types::Type;
 use sqlparser::ast;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
-use super::values::{Raw, scalar};
 use crate::error::Error;
-use crate::functions::scalar_from_text;
+use crate::syntax::as_stored;
 
 /// The parameters of a statement, `$1` first.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Parameters(Vec<Option<Parameter>>);
+pub struct Parameters(Vec<Option<Parameter>>);
 
 #[derive(Clone, Debug, PartialEq)]
 struct Parameter {
@@ -34,7 +35,7 @@ struct Parameter {
 
 impl Parameters {
     /// As many as the query has, with the types that the client gave, or that stand in the query.
-    pub(super) fn hinted(count: usize, hints: &[Option<Type>], written: &HashMap<usize, Type>) -> Parameters {
+    pub(crate) fn hinted(count: usize, hints: &[Option<Type>], written: &HashMap<usize, Type>) -> Parameters {
         let hint = |index: usize| {
             let hint = hints.get(index).cloned().flatten().filter(|hint| *hint != Type::UNKNOWN);
             hint.or_else(|| written.get(&(index + 1)).cloned())
@@ -48,23 +49,24 @@ impl Parameters {
         Parameters(parameters.collect())
     }
 
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.0.iter().all(Option::is_some)
     }
 
     /// The type a parameter is cast to in the query; `None` while it is open.
-    pub(super) fn cast_of(&self, number: usize) -> Option<ast::DataType> {
+    pub(crate) fn cast_of(&self, number: usize) -> Option<ast::DataType> {
         self.0.get(number.checked_sub(1)?)?.as_ref().and_then(|parameter| sql_type(&parameter.wire))
     }
 
     /// The types that are known, by number.
-    pub(super) fn known(&self) -> HashMap<usize, Type> {
+    pub(crate) fn known(&self) -> HashMap<usize, Type> {
         let known = self.0.iter().enumerate();
         known.filter_map(|(index, slot)| Some((index + 1, slot.as_ref()?.wire.clone()))).collect()
     }
 
-    /// Fills in what planning found, and text for the rest; returns what those have to be cast to in the query.
-    pub(super) fn complete(&mut self, found: &HashMap<usize, Type>) -> HashMap<usize, ast::DataType> {
+    /// Fills in what planning found, and text for the rest; returns what those have to be cast to
+    /// in the query.
+    pub(crate) fn complete(&mut self, found: &HashMap<usize, Type>) -> HashMap<usize, ast::DataType> {
         let mut casts = HashMap::new();
         for (index, slot) in self.0.iter_mut().enumerate().filter(|(_, slot)| slot.is_none()) {
             let wire = found.get(&(index + 1)).cloned().unwrap_or(Type::TEXT);
@@ -76,16 +78,34 @@ impl Parameters {
     }
 
     /// What the client is told.
-    pub(crate) fn wire_types(&self) -> Vec<Type> {
+    pub fn wire_types(&self) -> Vec<Type> {
         self.0.iter().map(|slot| slot.as_ref().map_or(Type::TEXT, |parameter| parameter.wire.clone())).collect()
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many there are.
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What a client sends for each, and what the value becomes; `None` if that is left to its
+    /// decoder.
+    pub fn types(&self) -> impl Iterator<Item = (&Type, Option<&DataType>)> {
+        self.0.iter().map(|slot| match slot {
+            Some(Parameter { wire, arrow }) => (wire, arrow.as_ref()),
+            None => (&Type::TEXT, None),
+        })
+    }
+
     /// A plan with NULLs in the place of parameters: it has the types of the plan that will run.
-    pub(super) fn with_nulls(&self, plan: LogicalPlan) -> Result<LogicalPlan, Error> {
+    ///
+    /// # Errors
+    /// Internal, if the plan takes no such value.
+    pub fn with_nulls(&self, plan: LogicalPlan) -> Result<LogicalPlan, Error> {
         if self.0.is_empty() {
             return Ok(plan);
         }
@@ -96,35 +116,6 @@ impl Parameters {
         let nulls: Vec<ScalarValue> = nulls.collect::<Result<_, _>>()?;
         Ok(plan.replace_params_with_values(&ParamValues::from(nulls))?)
     }
-}
-
-/// The values that a client bound, as many as there are parameters.
-///
-/// # Errors
-/// `22P02`, `22P03` and the like if one cannot be read.
-pub(crate) fn bind_parameters<S: Clone>(portal: &Portal<S>, parameters: &Parameters) -> Result<ParamValues, Error> {
-    let values = portal.parameters.iter().zip(&parameters.0).enumerate().map(|(index, (bytes, parameter))| {
-        let (wire, arrow) = match parameter {
-            Some(Parameter { wire, arrow }) => (wire, arrow.as_ref()),
-            None => (&Type::TEXT, None),
-        };
-        let Some(bytes) = bytes else {
-            return Ok(ScalarValue::try_from(arrow.unwrap_or(&DataType::Utf8))?);
-        };
-        let raw = match portal.parameter_format.format_for(index) {
-            FieldFormat::Text => Raw::Text(bytes),
-            FieldFormat::Binary => Raw::Binary(bytes),
-        };
-        let value = scalar(wire, raw)?;
-        match (value, arrow) {
-            (value, Some(arrow)) if value.data_type() == *arrow => Ok(value),
-            // What is left as text is read as a literal is.
-            (ScalarValue::Utf8(Some(text)), Some(arrow)) => Ok(scalar_from_text(&text, arrow)?),
-            (value, Some(arrow)) => Ok(value.cast_to(arrow)?),
-            (value, None) => Ok(value),
-        }
-    });
-    Ok(ParamValues::from(values.collect::<Result<Vec<_>, Error>>()?))
 }
 
 /// What a value of a type becomes; `None` if that is left to the decoder.
@@ -165,7 +156,7 @@ fn sql_type(wire: &Type) -> Option<ast::DataType> {
 }
 
 fn stored(mut data_type: ast::DataType) -> ast::DataType {
-    super::rewrite::as_stored(&mut data_type);
+    as_stored(&mut data_type);
     data_type
 }
 

@@ -1,51 +1,40 @@
 //! Text of a query → logical plan.
 //!
-//! Owns DataFusion's configuration and the pool of memory that all queries share. Invariant: a plan is only made of
-//! tables of one catalog, and only reads.
+//! Owns DataFusion's configuration and the pool of memory that all queries share. Invariant: a plan
+//! is only made of tables of one catalog, and only reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use datafusion::catalog::{CatalogProviderList, TableFunctionImpl};
 use datafusion::common::config::Dialect;
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::function_rewrite::ApplyFunctionRewrites;
 use datafusion::optimizer::analyzer::resolve_grouping_function::ResolveGroupingFunction;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement as DataFusionStatement;
+use postgres_types::Type;
 use sqlparser::ast;
 use sqlparser::tokenizer::Location;
 
-use super::choices::Choices;
-use super::equality::Equality;
-use super::explain::Explain;
-use super::literals::Booleans;
-use super::multisets::Multisets;
-use super::ordered::Ordered;
-use super::pg_catalog::{self, Aggregated, CatalogTypes, Keywords, Printed, Sent, Vectors, printers};
-use super::refused::Functions;
-use super::schema::{Database, PG_CATALOG, is_jobs};
-use super::subqueries::Subqueries;
-use super::threads::QueryThreads;
-use super::types::Types;
-use super::window::BoundWindows;
-use super::{infer, params, rewrite, scalars, tools};
-use crate::catalog::{Catalog, CatalogCache};
-use crate::config::Config;
 use crate::error::{Error, sqlstate};
+use crate::execution::{BoundWindows, Explain, QueryThreads};
 use crate::functions;
-use crate::jobs::Jobs;
-use crate::parser::{DATABASE, Parsed, SCHEMA, fold};
-use crate::scan::ComputeNodes;
-use crate::session::Session;
-use crate::snapshot::Snapshot;
+use crate::parameters::{Parameters, infer, placeholders};
+use crate::parser::{DATABASE, PG_CATALOG, Parsed, SCHEMA, fold};
+use crate::rules::{
+    Aggregated, Booleans, Choices, Equality, Multisets, Ordered, Printed, Sent, Subqueries, Types, printers,
+};
+use crate::syntax::{self, Known};
+use crate::types::names::TypeNames;
 
 /// Rows a batch.
 const BATCH_ROWS: usize = 8192;
@@ -53,46 +42,50 @@ const BATCH_ROWS: usize = 8192;
 /// Columns of a result, as in PostgreSQL.
 const TARGETS_MAX: usize = 1_664;
 
+/// What a frontend adds to SQL: the catalogs of PostgreSQL's that it emulates, and what can be
+/// asked of them. Views are compiled without.
+#[derive(Debug, Default)]
+pub struct SystemCatalogs {
+    /// The relations of `pg_catalog`, which queries name without the schema.
+    pub relations: HashSet<&'static str>,
+    /// Functions that tell of them. Those that print the values of a type ([`crate::types::oids`])
+    /// are among them.
+    pub functions: Vec<ScalarUDF>,
+    /// Functions that return rows of them, by their names.
+    pub table_functions: Vec<(&'static str, Arc<dyn TableFunctionImpl>)>,
+}
+
 /// A query with its parameters' types, ready to be planned.
 #[derive(Clone, Debug)]
-pub(crate) struct Prepared {
-    pub(crate) parsed: Parsed,
-    /// As it was written, for the names of its columns.
-    pub(super) written: Box<ast::Statement>,
+pub struct Prepared {
+    /// The statement that the query stands in.
+    pub parsed: Parsed,
+    /// The query as it was written, for the names of its columns.
+    pub written: Box<ast::Statement>,
     /// As DataFusion shall read it, every parameter with a type.
-    pub(super) rewritten: Box<ast::Statement>,
+    pub rewritten: Box<ast::Statement>,
     /// What EXPLAIN is asked to do, if it is one.
-    pub(super) explain: Option<Explain>,
+    pub explain: Option<Explain>,
     /// Of `$1`, `$2`, ….
-    pub(crate) parameters: params::Parameters,
-    /// Whether it reads any table, so that it needs a snapshot.
-    pub(super) reads_tables: bool,
+    pub parameters: Parameters,
 }
 
 /// A query as DataFusion shall read it, whose parameters may still lack a type.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub struct Draft {
     parsed: Parsed,
-    written: Box<ast::Statement>,
-    rewritten: Box<ast::Statement>,
+    /// The query as it was written.
+    pub written: Box<ast::Statement>,
+    /// As DataFusion shall read it.
+    pub rewritten: Box<ast::Statement>,
     explain: Option<Explain>,
 }
 
-impl Draft {
-    /// Whether it reads any table, so that it needs the newest catalog. It may not name it: `'t'::regclass` is looked up. Jobs
-    /// are shown also while there is no snapshot to be had.
-    pub(crate) fn reads_tables(&self) -> bool {
-        rewrite::tables(&self.rewritten).iter().any(|name| !is_jobs(name)) || pg_catalog::looks_up(&self.rewritten)
-    }
-}
-
 /// Plans queries. One a process.
-pub(crate) struct Planner {
+pub struct Planner {
     template: SessionState,
-    /// Whom queries read from.
-    pub(crate) nodes: Arc<ComputeNodes>,
-    /// Whom they ask about jobs, if there is a cluster.
-    jobs: Option<Arc<Jobs>>,
+    /// See [`SystemCatalogs::relations`].
+    relations: HashSet<&'static str>,
 }
 
 impl std::fmt::Debug for Planner {
@@ -102,108 +95,88 @@ impl std::fmt::Debug for Planner {
 }
 
 impl Planner {
+    /// `memory_limit_bytes` is what all queries together may take.
+    ///
     /// # Errors
     /// Internal, if DataFusion cannot be set up.
-    pub(crate) fn new(config: &Config, cache: CatalogCache) -> Result<Planner, Error> {
-        Ok(Planner { template: template(config, cache)?, nodes: Arc::default(), jobs: None })
+    pub fn new(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<Planner, Error> {
+        let relations = system.relations.clone();
+        Ok(Planner { template: template(memory_limit_bytes, system)?, relations })
     }
 
-    /// The same for the frontend of a cluster.
-    pub(crate) fn with_jobs(self, jobs: Arc<Jobs>) -> Planner {
-        Planner { jobs: Some(jobs), ..self }
-    }
-
-    /// The state in which a session's statement is planned and run: the catalog and, if it is to run, the snapshot.
-    pub(super) fn state(
-        &self,
-        session: &Arc<Session>,
-        catalog: &Arc<Catalog>,
-        snapshot: Option<&Arc<Snapshot>>,
-    ) -> SessionState {
-        let template = session.template.get_or_init(|| {
-            let context = SessionContext::new_with_state(self.template.clone());
-            for function in functions::of_session(session) {
-                context.register_udf(function);
-            }
-            context.state()
-        });
-        let mut config = template.config().clone();
-        config = config.with_extension(Arc::clone(&self.nodes));
-        if let Some(jobs) = &self.jobs {
-            config = config.with_extension(Arc::clone(jobs));
+    /// The state that the statements of one session begin from, with functions of the session's
+    /// own.
+    pub fn template(&self, functions: impl IntoIterator<Item = ScalarUDF>) -> SessionState {
+        let context = SessionContext::new_with_state(self.template.clone());
+        for function in functions {
+            context.register_udf(function);
         }
-        if let Some(snapshot) = snapshot {
-            config = config.with_extension(Arc::clone(snapshot));
-        }
-        let database = Database { catalog: Arc::clone(catalog), session: Arc::clone(session) };
-        let mut state = SessionStateBuilder::new_from_existing(template.clone())
-            .with_config(config)
-            .with_catalog_list(Arc::new(database))
-            .build();
-        // The template's time, which now() would return, is that of the session's first statement.
-        state.mark_start_execution();
-        state
+        context.state()
     }
 
-    /// Reads a query for DataFusion.
+    /// Whether a function is an aggregate.
+    pub fn is_aggregate(&self, name: &str) -> bool {
+        self.template.aggregate_functions().contains_key(name)
+    }
+
+    /// Reads a query for DataFusion. `asked` is what to plan; `written` and it differ where a
+    /// tool's query is put otherwise.
     ///
     /// # Errors
     /// The user's.
-    pub(crate) fn read(&self, parsed: Parsed, written: Box<ast::Statement>) -> Result<Draft, Error> {
+    pub fn read(&self, parsed: Parsed, written: Box<ast::Statement>, asked: ast::Statement) -> Result<Draft, Error> {
         let explain = Explain::of(&written, &parsed)?;
-        let is_aggregate = |name: &str| self.template.aggregate_functions().contains_key(name);
-        let kinds = Functions {
+        let known = Known {
             is_scalar: &|name| self.template.scalar_functions().contains_key(name),
-            is_aggregate: &is_aggregate,
+            is_aggregate: &|name| self.is_aggregate(name),
             is_window: &|name| self.template.window_functions().contains_key(name),
+            returns_table: &|name| self.template.table_functions().contains_key(name),
+            is_in_pg_catalog: &|name| self.relations.contains(name),
         };
-        let read = rewrite::for_datafusion(tools::plannable(&written, is_aggregate), &kinds)?;
-        let mut rewritten = Box::new(rewrite::common(read)?);
-        scalars::as_queries(&mut rewritten, |name| self.template.table_functions().contains_key(name));
+        let rewritten = Box::new(syntax::rewritten(asked, &known)?);
         Ok(Draft { parsed, written, rewritten, explain })
     }
+}
 
-    /// Gives a query's parameters their types. `hints` are those that the client gave; the others are found by planning,
-    /// which needs a catalog, and threads.
+impl Draft {
+    /// Gives the query's parameters their types. `hints` are those that the client gave; the others
+    /// are found by planning in a state, on `threads`.
     ///
     /// # Errors
     /// The user's.
-    pub(crate) async fn prepare(
-        &self,
-        session: &Arc<Session>,
-        catalog: &Arc<Catalog>,
-        draft: Draft,
-        hints: &[Option<pgwire::api::Type>],
+    pub async fn prepare(
+        self,
+        hints: &[Option<Type>],
+        state: impl FnOnce() -> SessionState,
         threads: &QueryThreads,
     ) -> Result<Prepared, Error> {
-        let reads_tables = draft.reads_tables();
-        let Draft { parsed, written, rewritten, explain } = draft;
-        let known = tools::parameter_types(&written).filter(|_| hints.is_empty());
-        let hints = known.as_deref().unwrap_or(hints);
-        let count = rewrite::parameter_count(&written).map_err(|(name, location)| {
+        let Draft { parsed, written, rewritten, explain } = self;
+        let count = placeholders::count(&written).map_err(|(name, location)| {
             let message = format!("there is no parameter {name}");
             Error::user(sqlstate::UNDEFINED_PARAMETER, message).at(parsed.position(location))
         })?;
         let count = count.max(hints.len());
-        let parameters = params::Parameters::hinted(count, hints, &rewrite::written_types(&written));
-        let mut prepared = Prepared { parsed, written, rewritten, explain, parameters, reads_tables };
-        rewrite::cast_parameters(&mut prepared.rewritten, |number| prepared.parameters.cast_of(number));
+        let parameters = Parameters::hinted(count, hints, &placeholders::written_types(&written));
+        let mut prepared = Prepared { parsed, written, rewritten, explain, parameters };
+        placeholders::cast_parameters(&mut prepared.rewritten, |number| prepared.parameters.cast_of(number));
         if !prepared.parameters.is_complete() {
-            self.infer_parameters(session, catalog, &mut prepared, threads).await?;
+            prepared.infer_parameters(state(), threads).await?;
         }
         Ok(prepared)
     }
+}
 
-    /// Finds the types of the parameters that the client left open by planning the query; what that cannot tell is text.
-    async fn infer_parameters(
-        &self,
-        session: &Arc<Session>,
-        catalog: &Arc<Catalog>,
-        prepared: &mut Prepared,
-        threads: &QueryThreads,
-    ) -> Result<(), Error> {
-        let (state, open) = (self.state(session, catalog, None), prepared.clone());
-        let known = prepared.parameters.known();
+impl Prepared {
+    /// How PostgreSQL calls the columns of the result, given what DataFusion calls them.
+    pub fn column_names(&self, fields: &[String]) -> Vec<String> {
+        syntax::column_names(&self.written, fields)
+    }
+
+    /// Finds the types of the parameters that the client left open by planning the query; what that
+    /// cannot tell is text.
+    async fn infer_parameters(&mut self, state: SessionState, threads: &QueryThreads) -> Result<(), Error> {
+        let open = self.clone();
+        let known = self.parameters.known();
         let inferred = threads.compute(async move {
             let mut plan = plan(&state, &open).await?;
             // With these two the types in the plan are PostgreSQL's.
@@ -215,23 +188,35 @@ impl Planner {
         });
         let found = match inferred.await {
             Ok(found) => found,
-            // A parameter without a type can make the plan fail, as in `SELECT $1`; with a type it has another chance.
+            // A parameter without a type can make the plan fail, as in `SELECT $1`; with a type it
+            // has another chance.
             Err(error) if matches!(error.sqlstate.as_ref(), sqlstate::UNDEFINED_TABLE | sqlstate::UNDEFINED_COLUMN) => {
                 return Err(error);
             }
             Err(_) => HashMap::new(),
         };
-        let open = prepared.parameters.complete(&found);
-        rewrite::cast_parameters(&mut prepared.rewritten, |number| open.get(&number).cloned());
+        let open = self.parameters.complete(&found);
+        placeholders::cast_parameters(&mut self.rewritten, |number| open.get(&number).cloned());
         Ok(())
     }
+}
+
+/// The state in which one statement is planned and run: a session's, with what the statement reads.
+pub fn state(template: &SessionState, config: SessionConfig, database: Arc<dyn CatalogProviderList>) -> SessionState {
+    let mut state = SessionStateBuilder::new_from_existing(template.clone())
+        .with_config(config)
+        .with_catalog_list(database)
+        .build();
+    // The template's time, which now() would return, is that of the session's first statement.
+    state.mark_start_execution();
+    state
 }
 
 /// The plan of a query, parameters still open.
 ///
 /// # Errors
 /// The user's, with position where it is known.
-pub(super) async fn plan(state: &SessionState, prepared: &Prepared) -> Result<LogicalPlan, Error> {
+pub async fn plan(state: &SessionState, prepared: &Prepared) -> Result<LogicalPlan, Error> {
     check_tables(state, prepared)?;
     let statement = match prepared.rewritten.as_ref() {
         ast::Statement::Explain { statement, .. } => statement.clone(),
@@ -251,9 +236,9 @@ pub(super) async fn plan(state: &SessionState, prepared: &Prepared) -> Result<Lo
 }
 
 /// What all sessions have in common.
-fn template(config: &Config, cache: CatalogCache) -> Result<SessionState, Error> {
+fn template(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<SessionState, Error> {
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(GreedyMemoryPool::new(config.memory_limit_bytes)))
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_limit_bytes)))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()?;
     let mut session =
@@ -267,12 +252,13 @@ fn template(config: &Config, cache: CatalogCache) -> Result<SessionState, Error>
     options.sql_parser.enable_subquery_sort_elimination = false;
     options.execution.time_zone = Some("UTC".to_owned());
     let context = SessionContext::new_with_config_rt(session, runtime);
-    let lookups = pg_catalog::functions(&cache);
-    let printers = printers(&lookups);
-    for function in functions::common().into_iter().chain(lookups) {
+    let printers = printers(&system.functions);
+    for function in functions::common().into_iter().chain(system.functions) {
         context.register_udf(function);
     }
-    context.register_udtf("pg_get_keywords", Arc::new(Keywords));
+    for (name, function) in system.table_functions {
+        context.register_udtf(name, function);
+    }
     for name in ["generate_series", "range"] {
         if let Some(function) = functions::of_integers(&context.state(), name) {
             context.register_udtf(name, function);
@@ -294,12 +280,12 @@ fn template(config: &Config, cache: CatalogCache) -> Result<SessionState, Error>
         Arc::new(functions::ArrayOperators),
         Arc::new(functions::JsonbOperators),
         Arc::new(functions::Extract),
-        Arc::new(Vectors),
+        Arc::new(functions::Vectors),
     ];
     let operators = ours.into_iter().chain(state.expr_planners().iter().cloned()).collect();
     Ok(SessionStateBuilder::new_from_existing(state)
         .with_expr_planners(operators)
-        .with_type_planner(Arc::new(CatalogTypes))
+        .with_type_planner(Arc::new(TypeNames))
         .with_analyzer_rules(vec![
             Arc::new(Choices),
             Arc::new(ResolveGroupingFunction::new()),
@@ -324,8 +310,8 @@ fn template(config: &Config, cache: CatalogCache) -> Result<SessionState, Error>
 
 /// DataFusion does not say where the name of a table that it misses stands; so look before it does.
 fn check_tables(state: &SessionState, prepared: &Prepared) -> Result<(), Error> {
-    let with = rewrite::with_names(&prepared.written);
-    for parts in rewrite::tables(&prepared.written) {
+    let with = syntax::with_names(&prepared.written);
+    for parts in syntax::tables(&prepared.written) {
         let folded: Vec<String> = parts.iter().map(fold).collect();
         let position = parts.first().map_or(1, |first| prepared.parsed.position(first.span.start));
         let exists = match folded.as_slice() {

@@ -7,59 +7,66 @@
 //! A view is planned without a client: in UTC, with every variable at its default, and with nothing in it that depends on
 //! when it is asked or by whom.
 
+mod compiler;
+
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::compute::{cast_with_options, filter_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::arrow::error::ArrowError;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+    SchemaProvider,
+};
 use datafusion::common::format::DEFAULT_CAST_OPTIONS;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::datasource::empty::EmptyTable;
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Expr, LogicalPlan, TableScan, Volatility};
+use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
-use tokio_util::sync::CancellationToken;
 use weir_common::catalog::{Column, Encode, Input, JobState, NewTable, Origin, Reads, RelationKind, Source, Table};
 use weir_common::error::chain;
 use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE, SqlType, StructField};
 use weir_common::view::{self, Evaluate};
 
-use super::names::column_names;
-use super::planner::{Planner, Prepared, plan};
-use super::threads::QueryThreads;
-use crate::catalog::Catalog;
-use crate::encode::is_jsonb;
+pub use compiler::ViewCompiler;
+
 use crate::error::{Error, sqlstate};
-use crate::parser::{self, Parsed, SCHEMA, Statement};
-use crate::session::Session;
+use crate::execution::QueryThreads;
+use crate::parser::{self, DATABASE, Parsed, SCHEMA, Statement};
+use crate::planner::{self, Planner, Prepared};
+use crate::relation::NamedRelation;
+use crate::types::is_jsonb;
 
 /// What a view can be so far.
 const POSSIBLE: &str = "a view can select, filter and compute columns of one source so far";
 
 /// What the catalog keeps of a view's query.
-pub(crate) struct Described {
+pub struct Described {
     /// As PostgreSQL would call them.
-    pub(crate) columns: Vec<Column>,
-    pub(crate) reads: Reads,
+    pub columns: Vec<Column>,
+    /// The source, and the columns of it that the query names.
+    pub reads: Reads,
 }
 
-/// Finds out what a view's query reads and what its columns are.
+/// Finds out what a view's query reads and what its columns are. The query is planned in a state of no session's.
 ///
 /// # Errors
 /// The user's.
-pub(crate) async fn describe(
+pub async fn describe(
     planner: &Planner,
     threads: &QueryThreads,
-    catalog: &Arc<Catalog>,
+    state: SessionState,
     parsed: &Parsed,
     query: Box<sqlparser::ast::Statement>,
 ) -> Result<Described, Error> {
-    let planned = Planned::new(planner, threads, catalog, parsed, query).await?;
+    let planned = Planned::new(planner, threads, state, parsed, query).await?;
     let names: Vec<String> = planned.plan.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let names = column_names(&planned.prepared.written, &names);
+    let names = planned.prepared.column_names(&names);
     let column = |(name, field): (String, &Arc<Field>)| {
         let ty = stored_type(field).ok_or_else(|| {
             let message = format!("column \"{name}\" has the type {}, which cannot be stored", field.data_type());
@@ -68,7 +75,7 @@ pub(crate) async fn describe(
         Ok(Column { name, ty, origin: Origin::Expression })
     };
     let columns = names.into_iter().zip(planned.plan.schema().fields()).map(column).collect::<Result<_, Error>>()?;
-    let source = planned.source(catalog)?;
+    let source = planned.source()?;
     let mut used = Vec::new();
     used_columns(&planned.plan, &mut used);
     let read = source.declared.columns.iter().filter(|column| used.contains(&column.name));
@@ -80,17 +87,14 @@ pub(crate) async fn describe(
 ///
 /// # Errors
 /// If it is no view any more: its meaning has changed since it was created.
-pub(crate) async fn compile(
-    planner: &Planner,
-    threads: &QueryThreads,
-    view: &NewTable,
-) -> Result<Box<dyn Evaluate>, Error> {
+pub async fn compile(planner: &Planner, threads: &QueryThreads, view: &NewTable) -> Result<Box<dyn Evaluate>, Error> {
     let not_a_view = || Error::internal(format!("what is stored of \"{}\" is no materialized view", view.name));
     let reads = view.reads().ok_or_else(not_a_view)?;
     let parsed = parser::parse(&view.sql)?.pop().ok_or_else(not_a_view)?;
     let Statement::CreateView(create) = &parsed.statement else { return Err(not_a_view()) };
-    let catalog = Arc::new(Catalog::new(0, [as_it_was(reads)]));
-    let planned = Planned::new(planner, threads, &catalog, &parsed, create.query.clone()).await?;
+    let template = planner.template([]);
+    let state = planner::state(&template, template.config().clone(), database_of(as_it_was(reads))?);
+    let planned = Planned::new(planner, threads, state, &parsed, create.query.clone()).await?;
     let (fields, columns) = (planned.plan.schema().fields(), &view.columns);
     let same = fields.len() == columns.len()
         && fields.iter().zip(columns).all(|(field, column)| stored_type(field).as_ref() == Some(&column.ty));
@@ -124,42 +128,55 @@ fn as_it_was(reads: &Reads) -> Table {
     Table { id: reads.relation, declared, splits, state: JobState::Running, dead_letters: None, layouts }
 }
 
+/// A database of one relation, which no plan of a view's reads by itself.
+fn database_of(table: Table) -> Result<Arc<dyn CatalogProviderList>, Error> {
+    let table = Arc::new(table);
+    let name = table.declared.name.clone();
+    let rows = Arc::new(EmptyTable::new(table.schema()));
+    let (database, catalog, schema) =
+        (MemoryCatalogProviderList::new(), MemoryCatalogProvider::new(), MemorySchemaProvider::new());
+    schema.register_table(name, Arc::new(NamedRelation::new(table, rows)))?;
+    catalog.register_schema(SCHEMA, Arc::new(schema))?;
+    database.register_catalog(DATABASE.to_owned(), Arc::new(catalog));
+    Ok(Arc::new(database))
+}
+
 /// A query that can be kept up to date.
 struct Planned {
     state: Arc<SessionState>,
     prepared: Arc<Prepared>,
     plan: LogicalPlan,
-    /// The name of the source.
-    source: String,
+    /// What it reads.
+    reads: Arc<Table>,
 }
 
 impl Planned {
     async fn new(
         planner: &Planner,
         threads: &QueryThreads,
-        catalog: &Arc<Catalog>,
+        state: SessionState,
         parsed: &Parsed,
         query: Box<sqlparser::ast::Statement>,
     ) -> Result<Planned, Error> {
-        let session = Arc::new(Session::new(CancellationToken::new()));
-        let draft = planner.read(parsed.clone(), query)?;
-        let prepared = Arc::new(planner.prepare(&session, catalog, draft, &[], threads).await?);
-        if prepared.parameters.len() > 0 {
+        let asked = query.as_ref().clone();
+        let draft = planner.read(parsed.clone(), query, asked)?;
+        let prepared = Arc::new(draft.prepare(&[], || state.clone(), threads).await?);
+        if !prepared.parameters.is_empty() {
             let message = "there is no parameter $1";
             return Err(Error::user(sqlstate::UNDEFINED_PARAMETER, message)
                 .with_hint("write the value itself: a view outlives the statement that creates it"));
         }
-        let state = Arc::new(planner.state(&session, catalog, None));
+        let state = Arc::new(state);
         let (planning, query) = (Arc::clone(&state), Arc::clone(&prepared));
-        let plan = threads.compute(async move { optimized(&planning, plan(&planning, &query).await?) }).await?;
-        let source = source_of(&plan)?;
-        Ok(Planned { state, prepared, plan, source })
+        let planned = async move { optimized(&planning, planner::plan(&planning, &query).await?) };
+        let plan = threads.compute(planned).await?;
+        let reads = read_by(&plan)?;
+        Ok(Planned { state, prepared, plan, reads })
     }
 
-    fn source<'a>(&self, catalog: &'a Catalog) -> Result<&'a Arc<Table>, Error> {
-        let relation = catalog.table(&self.source).ok_or_else(|| Error::internal("what was planned is not there"))?;
-        match relation.declared.kind {
-            RelationKind::Source => Ok(relation),
+    fn source(&self) -> Result<&Arc<Table>, Error> {
+        match self.reads.declared.kind {
+            RelationKind::Source => Ok(&self.reads),
             kind => {
                 Err(Error::unsupported(format!("a materialized view over a {} is not supported yet", kind.as_str()))
                     .with_hint(POSSIBLE))
@@ -181,16 +198,16 @@ fn optimized(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, Err
 ///
 /// # Errors
 /// `0A000`, if the plan does something else.
-fn source_of(plan: &LogicalPlan) -> Result<String, Error> {
+fn read_by(plan: &LogicalPlan) -> Result<Arc<Table>, Error> {
     let refuse = |what: &str| {
         Err(Error::unsupported(format!("{what} is not supported yet in a materialized view")).with_hint(POSSIBLE))
     };
     match plan {
-        LogicalPlan::Projection(projection) => source_of(&projection.input),
-        LogicalPlan::Filter(filter) => source_of(&filter.input),
-        LogicalPlan::SubqueryAlias(alias) => source_of(&alias.input),
-        LogicalPlan::TableScan(TableScan { table_name, .. }) if table_name.schema().is_none_or(|it| it == SCHEMA) => {
-            Ok(table_name.table().to_owned())
+        LogicalPlan::Projection(projection) => read_by(&projection.input),
+        LogicalPlan::Filter(filter) => read_by(&filter.input),
+        LogicalPlan::SubqueryAlias(alias) => read_by(&alias.input),
+        LogicalPlan::TableScan(scan) if scan.table_name.schema().is_none_or(|it| it == SCHEMA) => {
+            Ok(NamedRelation::of(scan)?.ok_or_else(|| Error::internal("what was planned is not there"))?)
         }
         LogicalPlan::TableScan(scan) => refuse(&format!("reading \"{}\"", scan.table_name)),
         LogicalPlan::Aggregate(_) => refuse("an aggregate"),
@@ -256,7 +273,7 @@ enum Step {
     Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
 }
 
-/// Appends the steps of a plan that [`source_of`] has found to be made of such.
+/// Appends the steps of a plan that [`read_by`] has found to be made of such.
 fn add_steps(state: &SessionState, plan: &LogicalPlan, steps: &mut Vec<Step>) -> Result<(), Error> {
     match plan {
         LogicalPlan::Projection(projection) => {

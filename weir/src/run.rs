@@ -17,11 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span};
 use weir_common::http::{self, Readiness};
 use weir_compute::Compute;
-use weir_frontend::{Server as Frontend, ViewCompiler};
+use weir_frontend::Server as Frontend;
 use weir_meta::store::election::LEASE_TTL;
 use weir_meta::store::embedded::EmbeddedStore;
 use weir_meta::store::etcd::EtcdStore;
 use weir_meta::{GARBAGE_INTERVAL, Meta};
+use weir_sql::views::ViewCompiler;
 
 use crate::config::{self, Address, Role};
 
@@ -60,6 +61,9 @@ pub enum Error {
     /// The compute node failed.
     #[error("compute node failed")]
     Compute(#[from] weir_compute::Error),
+    /// Views cannot be compiled.
+    #[error("the compiler of views cannot start")]
+    Compiler(#[from] weir_sql::Error),
     /// The frontend failed.
     #[error("frontend failed")]
     Frontend(#[from] weir_frontend::Error),

@@ -17,18 +17,31 @@ const FUNCTION_LINES_MAX: usize = 120;
 const FILE_LINES_MAX: usize = 900;
 
 /// What each crate may depend on, of the workspace's crates. `dev-dependencies` count too.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("weir-proto", &[]),
     ("weir-common", &["weir-proto"]),
     ("weir-connector-nats", &["weir-proto", "weir-common"]),
     ("weir-stream", &["weir-proto", "weir-common"]),
     ("weir-compute", &["weir-proto", "weir-common", "weir-connector-nats"]),
     ("weir-meta", &["weir-proto", "weir-common", "weir-connector-nats"]),
-    ("weir-frontend", &["weir-proto", "weir-common", "weir-connector-nats"]),
-    ("weir", &["weir-proto", "weir-common", "weir-connector-nats", "weir-compute", "weir-meta", "weir-frontend"]),
+    ("weir-sql", &["weir-common"]),
+    ("weir-frontend", &["weir-proto", "weir-common", "weir-connector-nats", "weir-sql"]),
+    (
+        "weir",
+        &["weir-proto", "weir-common", "weir-connector-nats", "weir-compute", "weir-meta", "weir-sql", "weir-frontend"],
+    ),
     (
         "weir-e2e",
-        &["weir-proto", "weir-common", "weir-connector-nats", "weir-compute", "weir-meta", "weir-frontend", "weir"],
+        &[
+            "weir-proto",
+            "weir-common",
+            "weir-connector-nats",
+            "weir-compute",
+            "weir-meta",
+            "weir-sql",
+            "weir-frontend",
+            "weir",
+        ],
     ),
 ];
 

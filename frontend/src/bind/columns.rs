@@ -3,10 +3,10 @@
 
 use sqlparser::tokenizer::Location;
 use weir_common::catalog::{Encode, Impossible, Input, NewTable, Source};
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::{Alter, ColumnEdit, Encoding, Format, Parsed, Statement, add_column, parse, retype};
 
 use super::{Bound, create_table, stream};
-use crate::error::{Error, sqlstate};
-use crate::parser::{Alter, ColumnEdit, Encoding, Format, Parsed, Statement, add_column, parse, retype};
 use crate::protobuf::Schema;
 
 /// A table with more columns, or with columns of other types.

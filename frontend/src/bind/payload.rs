@@ -9,10 +9,10 @@ use sqlparser::tokenizer::Location;
 use weir_common::catalog::{Encode, Origin};
 use weir_common::protobuf::{self, check};
 use weir_common::types::SqlType;
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::{ColumnDef, CreateTable, Encoding, Parsed};
 
-use crate::error::{Error, sqlstate};
-use crate::parser::{ColumnDef, CreateTable, Encoding, Parsed};
-use crate::protobuf::Schema;
+use crate::protobuf::{Schema, schema_error};
 
 /// The one column of a JSON table that was declared without any.
 const DOCUMENT: &str = "payload";
@@ -163,33 +163,4 @@ fn infer(create: &CreateTable, message: &MessageDescriptor, as_jsonb: &[String])
 fn column_error(column: &str, error: &protobuf::Error) -> Error {
     let mapped = schema_error(error);
     Error { message: format!("column \"{column}\": {}", mapped.message), ..mapped }
-}
-
-/// What a schema's error is to a client.
-pub(crate) fn schema_error(error: &protobuf::Error) -> Error {
-    let text = weir_common::error::chain(error);
-    let list = |what: &str, names: &[String]| match names {
-        [] => format!("there are no {what}"),
-        names => format!("{what} are {}", names.join(", ")),
-    };
-    match error {
-        protobuf::Error::Invalid(_) => Error::user(sqlstate::INVALID_PARAMETER_VALUE, text)
-            .with_hint("make it with protoc --include_imports --descriptor_set_out=schema, or give one .proto file"),
-        protobuf::Error::NoMessage { known, .. } => {
-            Error::user(sqlstate::UNDEFINED_OBJECT, text).with_hint(list("messages of the schema", known))
-        }
-        protobuf::Error::Recursive { message, .. } => Error::unsupported(text).with_hint(format!(
-            "read it as jsonb, with the option messages_as_jsonb = '{message}', or name the columns to read"
-        )),
-        protobuf::Error::TooDeep { .. } => {
-            Error::unsupported(text).with_hint("name the columns to read, or read a message in between as jsonb")
-        }
-        protobuf::Error::NoField { known, .. } => {
-            Error::user(sqlstate::UNDEFINED_COLUMN, text).with_hint(list("fields of the message", known))
-        }
-        protobuf::Error::Twice { .. } => Error::user(sqlstate::DUPLICATE_COLUMN, text),
-        protobuf::Error::Misfit { allowed, .. } => {
-            Error::user(sqlstate::DATATYPE_MISMATCH, text).with_hint(format!("it fits into {allowed}"))
-        }
-    }
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write;
 
 use weir_common::catalog::Encode;
+use weir_sql::parser::{Statement, parse};
 
 use super::*;
-use crate::parser::{Statement, parse};
 
 const NATS: &str = "WITH (connector = 'nats', server_url = 'localhost:4222', subject = 'a.b', stream = 's') \
                     FORMAT PLAIN ENCODE JSON";

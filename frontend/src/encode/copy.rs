@@ -5,67 +5,66 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use datafusion::arrow::array::RecordBatch;
 use pgwire::api::results::{FieldFormat, FieldInfo};
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::output::Form;
+use weir_sql::parser::CopyFormat;
 
 use super::Rows;
-use crate::error::{Error, sqlstate};
-use crate::parser::CopyFormat;
 
 /// What opens a binary COPY: a signature, no flags, no extension.
 const BINARY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 /// What ends it: a row of -1 columns.
 const BINARY_TRAILER: &[u8] = b"\xff\xff";
 
-impl CopyFormat {
-    /// How the values of columns are encoded.
-    pub(crate) fn field_format(&self) -> FieldFormat {
-        if *self == CopyFormat::Binary { FieldFormat::Binary } else { FieldFormat::Text }
-    }
+/// How the values of columns are encoded.
+pub(crate) fn field_format(format: &CopyFormat) -> FieldFormat {
+    if *format == CopyFormat::Binary { FieldFormat::Binary } else { FieldFormat::Text }
+}
 
-    /// What is sent before the rows.
-    pub(crate) fn head(&self, fields: &[FieldInfo]) -> Option<Bytes> {
-        let mut out = BytesMut::new();
-        match self {
-            CopyFormat::Binary => return Some(Bytes::from_static(BINARY_HEADER)),
-            CopyFormat::Text { header: true, delimiter, .. } => {
-                for (index, field) in fields.iter().enumerate() {
-                    delimit(index, *delimiter, &mut out);
-                    escape(field.name().as_bytes(), *delimiter, &mut out);
-                }
+/// What is sent before the rows.
+pub(crate) fn head(format: &CopyFormat, fields: &[FieldInfo]) -> Option<Bytes> {
+    let mut out = BytesMut::new();
+    match format {
+        CopyFormat::Binary => return Some(Bytes::from_static(BINARY_HEADER)),
+        CopyFormat::Text { header: true, delimiter, .. } => {
+            for (index, field) in fields.iter().enumerate() {
+                delimit(index, *delimiter, &mut out);
+                escape(field.name().as_bytes(), *delimiter, &mut out);
             }
-            CopyFormat::Csv { header: true, delimiter, null, quote, escape, .. } => {
-                for (index, field) in fields.iter().enumerate() {
-                    delimit(index, *delimiter, &mut out);
-                    let name = field.name().as_bytes();
-                    let quoted = needs_quotes(name, *delimiter, *quote, null) || is_end_marker(name, fields.len());
-                    put_csv(name, quoted, *quote, *escape, &mut out);
-                }
-            }
-            _ => return None,
         }
-        out.put_u8(b'\n');
-        Some(out.freeze())
-    }
-
-    /// What is sent after them.
-    pub(crate) fn tail(&self) -> Option<Bytes> {
-        (*self == CopyFormat::Binary).then(|| Bytes::from_static(BINARY_TRAILER))
-    }
-
-    /// Which columns are quoted in any case.
-    ///
-    /// # Errors
-    /// `42703` if a column of FORCE_QUOTE is none of the result's.
-    pub(crate) fn forced(&self, fields: &[FieldInfo]) -> Result<Vec<bool>, Error> {
-        match self {
-            CopyFormat::Csv { force_quote: names, .. } => {
-                if let Some(name) = names.iter().find(|name| !fields.iter().any(|field| field.name() == *name)) {
-                    let message = format!("column \"{name}\" does not exist");
-                    return Err(Error::user(sqlstate::UNDEFINED_COLUMN, message));
-                }
-                Ok(fields.iter().map(|field| names.iter().any(|name| name == field.name())).collect())
+        CopyFormat::Csv { header: true, delimiter, null, quote, escape, .. } => {
+            for (index, field) in fields.iter().enumerate() {
+                delimit(index, *delimiter, &mut out);
+                let name = field.name().as_bytes();
+                let quoted = needs_quotes(name, *delimiter, *quote, null) || is_end_marker(name, fields.len());
+                put_csv(name, quoted, *quote, *escape, &mut out);
             }
-            _ => Ok(vec![false; fields.len()]),
         }
+        _ => return None,
+    }
+    out.put_u8(b'\n');
+    Some(out.freeze())
+}
+
+/// What is sent after them.
+pub(crate) fn tail(format: &CopyFormat) -> Option<Bytes> {
+    (*format == CopyFormat::Binary).then(|| Bytes::from_static(BINARY_TRAILER))
+}
+
+/// Which columns are quoted in any case.
+///
+/// # Errors
+/// `42703` if a column of FORCE_QUOTE is none of the result's.
+pub(crate) fn forced(format: &CopyFormat, fields: &[FieldInfo]) -> Result<Vec<bool>, Error> {
+    match format {
+        CopyFormat::Csv { force_quote: names, .. } => {
+            if let Some(name) = names.iter().find(|name| !fields.iter().any(|field| field.name() == *name)) {
+                let message = format!("column \"{name}\" does not exist");
+                return Err(Error::user(sqlstate::UNDEFINED_COLUMN, message));
+            }
+            Ok(fields.iter().map(|field| names.iter().any(|name| name == field.name())).collect())
+        }
+        _ => Ok(vec![false; fields.len()]),
     }
 }
 
@@ -90,11 +89,11 @@ impl<'a> CopyRows<'a> {
         Ok(CopyRows { rows: Rows::new(batch, described)?, format, forced, value: BytesMut::new() })
     }
 
-    fn delimited(&mut self) -> pgwire::error::PgWireResult<Bytes> {
+    fn delimited(&mut self) -> Result<Bytes, Error> {
         let Rows { columns, buffer, next, .. } = &mut self.rows;
         for (index, column) in columns.iter().enumerate() {
             self.value.clear();
-            let is_value = column.write(*next, FieldFormat::Text, &mut self.value)?;
+            let is_value = column.write(*next, Form::Text, &mut self.value)?;
             match self.format {
                 CopyFormat::Text { delimiter, null, .. } => {
                     delimit(index, *delimiter, buffer);
@@ -121,7 +120,7 @@ impl<'a> CopyRows<'a> {
 }
 
 impl Iterator for CopyRows<'_> {
-    type Item = pgwire::error::PgWireResult<Bytes>;
+    type Item = Result<Bytes, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rows.next >= self.rows.count {

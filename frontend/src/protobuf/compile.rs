@@ -9,9 +9,9 @@ use prost::Message;
 use prost_reflect::prost_types::{FileDescriptorProto, FileDescriptorSet};
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
+use weir_sql::error::{Error, sqlstate};
 
 use super::fetch::Location;
-use crate::error::{Error, sqlstate};
 
 /// Braces within each other; the compiler recurses into them.
 const NESTING_MAX: usize = 100;

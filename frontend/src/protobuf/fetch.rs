@@ -12,9 +12,9 @@ use object_store::{ObjectStoreExt, RetryConfig};
 use reqwest::{Url, redirect};
 use tokio::io::AsyncReadExt;
 use weir_common::error::{Kind, chain};
+use weir_sql::error::{Error, sqlstate};
 
 use super::options::S3;
-use crate::error::{Error, sqlstate};
 
 /// A schema has to be there after this time.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);

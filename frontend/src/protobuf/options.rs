@@ -1,7 +1,7 @@
 //! What stands in the parentheses behind ENCODE PROTOBUF.
 
-use crate::error::{Error, sqlstate};
-use crate::parser::{Format, Parsed, WithOption};
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::{Format, Parsed, WithOption};
 
 use super::fetch::Location;
 

@@ -5,9 +5,9 @@ use prost_reflect::prost_types::FileDescriptorSet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use weir_common::protobuf::columns;
+use weir_sql::parser::{Statement, parse};
 
 use super::*;
-use crate::parser::{Statement, parse};
 
 const PROTO: &str = "syntax = \"proto3\";\nimport \"google/protobuf/duration.proto\";\npackage p;\n\
                      message Event { int32 id = 1; google.protobuf.Duration took = 2; }\nmessage Other { bool b = 1; }\n";

@@ -1,120 +1,168 @@
 //! Runs a query: on one snapshot, and on another if that is lost before a row has been sent.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::common::ParamValues;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::SessionState;
 use datafusion::physical_plan::ExecutionPlan;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
-use pgwire::api::portal::Format;
-use pgwire::api::results::FieldInfo;
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
-use weir_common::catalog::RelationKind;
+use weir_common::catalog::{NewTable, RelationKind};
 use weir_common::error::Kind;
+use weir_common::view::Evaluate;
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::execution::{EXPLAIN_SCHEMA, QueryThreads};
+use weir_sql::parser::Parsed;
+use weir_sql::planner::{Prepared, plan};
+use weir_sql::syntax::table_names;
+use weir_sql::views::{self, Described};
 
-use super::explain;
-use super::names::column_names;
-use super::origins::origins;
-use super::planner::{Prepared, plan};
-use super::rewrite;
-use super::tools::asks_the_catalog;
-use crate::catalog::Catalog;
-use crate::encode::{self, Origin};
-use crate::error::{Error, sqlstate};
-use crate::frontend::{Frontend, Notice};
+use super::planner::Planner;
+use crate::catalog::{Catalog, CatalogCache};
+use crate::encode::Origin;
+use crate::metrics::Metrics;
+use crate::notice::Notice;
+use crate::results::{Batches, Columns, ResultSet};
 use crate::session::{Limits, Session};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, Snapshots};
+use crate::system::{asks_the_catalog, origins, reads_tables};
 
 /// Between a lost snapshot and the next one; recovery takes longer than this, but not much.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Batches that come as they are made.
-pub(crate) type Batches = Pin<Box<dyn Stream<Item = Result<RecordBatch, Error>> + Send>>;
-
-/// The columns of a result.
-#[derive(Clone, Debug)]
-pub(crate) struct Columns {
-    pub(crate) schema: SchemaRef,
-    /// What the client is told they are called, by position.
-    pub(crate) names: Vec<String>,
-    /// Where they come from, by position, as far as that is known.
-    origins: Vec<Origin>,
+/// What queries are run with. One a process.
+#[derive(Debug)]
+pub(crate) struct Queries {
+    pub(crate) planner: Planner,
+    pub(crate) threads: QueryThreads,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) cache: CatalogCache,
+    pub(crate) metrics: Metrics,
+    /// For how long a query is tried again that has sent no row yet.
+    pub(crate) retry_max: Duration,
 }
 
-impl Columns {
-    /// Columns called as in their schema.
-    pub(crate) fn of(schema: SchemaRef) -> Columns {
-        let names = schema.fields().iter().map(|field| field.name().clone()).collect();
-        Columns { schema, names, origins: Vec::new() }
-    }
-
-    fn named(prepared: &Prepared, schema: SchemaRef, origins: Vec<Origin>) -> Columns {
-        let Columns { schema, names, .. } = Columns::of(schema);
-        Columns { names: column_names(&prepared.written, &names), schema, origins }
-    }
-
-    /// As the client is told of them.
+impl Queries {
+    /// Starts a query; returns with its first rows.
     ///
     /// # Errors
-    /// `0A000` for a type that has no counterpart.
-    pub(crate) fn described(&self, format: &Format) -> Result<Vec<FieldInfo>, Error> {
-        encode::describe(&self.schema, &self.names, &self.origins, format)
-    }
-}
-
-/// An answer with rows.
-pub(crate) struct ResultSet {
-    pub(crate) columns: Columns,
-    pub(crate) batches: Batches,
-    /// The command of the completion tag, and whether it tells the number of rows.
-    pub(crate) tag: &'static str,
-    /// What the client should know of the rows before they come.
-    pub(crate) notices: Vec<Notice>,
-}
-
-impl ResultSet {
-    /// An answer that is there already.
-    pub(crate) fn ready(tag: &'static str, batch: RecordBatch) -> ResultSet {
-        let columns = Columns::of(batch.schema());
-        ResultSet { columns, batches: Box::pin(stream::iter([Ok(batch)])), tag, notices: Vec::new() }
-    }
-}
-
-/// Starts a query; returns with its first rows.
-///
-/// # Errors
-/// The user's; Unavailable and Fenced if no snapshot could be read until the time for trying again was over.
-pub(crate) async fn open(
-    frontend: &Frontend,
-    session: &Arc<Session>,
-    limits: &Limits,
-    prepared: &Arc<Prepared>,
-    values: Option<&ParamValues>,
-) -> Result<ResultSet, Error> {
-    let deadline = limits.retry_until(frontend.config.retry_max());
-    let held = session.transaction().snapshot();
-    loop {
-        match attempt(frontend, session, prepared, values, (deadline, held.clone())).await {
-            Err(error) if is_lost(&error) && held.is_some() => {
-                return Err(lost(
-                    error,
-                    "the snapshot that the transaction reads was lost",
-                    "run the transaction again",
-                ));
+    /// The user's; Unavailable and Fenced if no snapshot could be read until the time for trying
+    /// again was over.
+    pub(crate) async fn open(
+        &self,
+        session: &Arc<Session>,
+        limits: &Limits,
+        prepared: &Arc<Prepared>,
+        values: Option<&ParamValues>,
+    ) -> Result<ResultSet, Error> {
+        let deadline = limits.retry_until(self.retry_max);
+        let held = session.transaction().snapshot();
+        loop {
+            match self.attempt(session, prepared, values, (deadline, held.clone())).await {
+                Err(error) if is_lost(&error) && held.is_some() => {
+                    return Err(lost(
+                        error,
+                        "the snapshot that the transaction reads was lost",
+                        "run the transaction again",
+                    ));
+                }
+                Err(error)
+                    if is_lost(&error) && reads_tables(&prepared.rewritten) && Instant::now() + PAUSE < deadline =>
+                {
+                    debug!(error = error.message, "the snapshot is lost, trying again");
+                    self.metrics.retried();
+                    sleep(PAUSE).await;
+                }
+                outcome => return outcome,
             }
-            Err(error) if is_lost(&error) && prepared.reads_tables && Instant::now() + PAUSE < deadline => {
-                debug!(error = error.message, "the snapshot is lost, trying again");
-                frontend.metrics.retried();
-                sleep(PAUSE).await;
-            }
-            outcome => return outcome,
         }
+    }
+
+    async fn attempt(
+        &self,
+        session: &Arc<Session>,
+        prepared: &Arc<Prepared>,
+        values: Option<&ParamValues>,
+        (deadline, held): (Instant, Option<Arc<Snapshot>>),
+    ) -> Result<ResultSet, Error> {
+        let snapshot = match held {
+            _ if !reads_tables(&prepared.rewritten) => None,
+            Some(held) => Some(held),
+            None => Some(self.snapshots.acquire(deadline).await?),
+        };
+        let catalog = snapshot.as_ref().map_or_else(|| self.cache.newest(), |snapshot| Arc::clone(&snapshot.catalog));
+        let mut state = self.planner.state(session, &catalog, snapshot.as_ref());
+        if asks_the_catalog(&prepared.written) {
+            // Few rows, whose order clients take for granted.
+            state.config_mut().options_mut().execution.target_partitions = 1;
+        }
+        let state = Arc::new(state);
+        let planned = physical_plan(Arc::clone(&state), Arc::clone(prepared), values.cloned(), Arc::clone(&catalog));
+        let (plan, origins) = self.threads.compute(planned).await?;
+        if let Some(explain) = prepared.explain {
+            let context = state.task_ctx();
+            let explained = self.threads.run(plan, move |plan| explain.run(plan, context)).await?;
+            return Ok(ResultSet::ready("EXPLAIN", explained));
+        }
+        let columns = Columns::named(prepared, plan.schema(), origins);
+        let rows = self.threads.execute(plan, state.task_ctx())?;
+        let read = snapshot.clone();
+        let batches = started(rows, snapshot).await?;
+        if let Some(snapshot) = read {
+            let is_repeatable = session.variables().is_repeatable();
+            session.transaction().read(&snapshot, is_repeatable);
+        }
+        Ok(ResultSet { columns, batches, tag: "SELECT", notices: failures(prepared, &catalog) })
+    }
+
+    /// The columns of a query's result.
+    ///
+    /// # Errors
+    /// The user's.
+    pub(crate) async fn describe(
+        &self,
+        session: &Arc<Session>,
+        prepared: &Arc<Prepared>,
+        catalog: &Arc<Catalog>,
+    ) -> Result<Columns, Error> {
+        if prepared.explain.is_some() {
+            return Ok(Columns::of(Arc::clone(&EXPLAIN_SCHEMA)));
+        }
+        let (state, prepared) = (self.planner.state(session, catalog, None), Arc::clone(prepared));
+        let catalog = Arc::clone(catalog);
+        let described = async move {
+            let plan = plan(&state, &prepared).await?;
+            let origins = origins(&plan, &catalog);
+            let plan = prepared.parameters.with_nulls(plan)?;
+            let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
+            Ok(Columns::named(&prepared, Arc::new(plan.schema().as_arrow().clone()), origins))
+        };
+        self.threads.compute(described).await
+    }
+
+    /// Finds out what a view's query reads and what its columns are.
+    ///
+    /// # Errors
+    /// The user's.
+    pub(crate) async fn describe_view(
+        &self,
+        catalog: &Arc<Catalog>,
+        parsed: &Parsed,
+        query: Box<sqlparser::ast::Statement>,
+    ) -> Result<Described, Error> {
+        let state = self.planner.state_of_nobody(catalog);
+        views::describe(&self.planner.sql, &self.threads, state, parsed, query).await
+    }
+
+    /// Compiles a view as compute nodes will.
+    ///
+    /// # Errors
+    /// If they cannot.
+    pub(crate) async fn compile_view(&self, view: &NewTable) -> Result<Box<dyn Evaluate>, Error> {
+        views::compile(&self.planner.sql, &self.threads, view).await
     }
 }
 
@@ -123,49 +171,13 @@ fn is_lost(error: &Error) -> bool {
     matches!(error.kind(), Kind::Unavailable | Kind::Fenced)
 }
 
-async fn attempt(
-    frontend: &Frontend,
-    session: &Arc<Session>,
-    prepared: &Arc<Prepared>,
-    values: Option<&ParamValues>,
-    (deadline, held): (Instant, Option<Arc<Snapshot>>),
-) -> Result<ResultSet, Error> {
-    let snapshot = match held {
-        _ if !prepared.reads_tables => None,
-        Some(held) => Some(held),
-        None => Some(frontend.snapshots.acquire(deadline).await?),
-    };
-    let catalog = snapshot.as_ref().map_or_else(|| frontend.cache.newest(), |snapshot| Arc::clone(&snapshot.catalog));
-    let mut state = frontend.planner.state(session, &catalog, snapshot.as_ref());
-    if asks_the_catalog(&prepared.written) {
-        // Few rows, whose order clients take for granted.
-        state.config_mut().options_mut().execution.target_partitions = 1;
-    }
-    let state = Arc::new(state);
-    let planned = physical_plan(Arc::clone(&state), Arc::clone(prepared), values.cloned(), Arc::clone(&catalog));
-    let (plan, origins) = frontend.threads.compute(planned).await?;
-    if let Some(explain) = prepared.explain {
-        let context = state.task_ctx();
-        let explained = frontend.threads.run(plan, move |plan| explain.run(plan, context)).await?;
-        return Ok(ResultSet::ready("EXPLAIN", explained));
-    }
-    let columns = Columns::named(prepared, plan.schema(), origins);
-    let rows = frontend.threads.execute(plan, state.task_ctx())?;
-    let read = snapshot.clone();
-    let batches = started(rows, snapshot).await?;
-    if let Some(snapshot) = read {
-        let is_repeatable = session.variables().is_repeatable();
-        session.transaction().read(&snapshot, is_repeatable);
-    }
-    Ok(ResultSet { columns, batches, tag: "SELECT", notices: failures(prepared, &catalog) })
-}
-
 /// A warning for each table of a query whose job has failed.
 ///
-/// Its rows are right up to where it stopped, and stay readable: what a user wants of a table that has stopped is first
-/// of all what is in it. But nobody shall take them for fresh, so every query says that they are not.
+/// Its rows are right up to where it stopped, and stay readable: what a user wants of a table that
+/// has stopped is first of all what is in it. But nobody shall take them for fresh, so every query
+/// says that they are not.
 fn failures(prepared: &Prepared, catalog: &Catalog) -> Vec<Notice> {
-    let read = rewrite::table_names(&prepared.written);
+    let read = table_names(&prepared.written);
     // A source is read for the statement itself.
     let tables = read.iter().filter_map(|name| catalog.table(name));
     let jobs =
@@ -193,8 +205,8 @@ async fn physical_plan(
     Ok((state.create_physical_plan(&plan).await?, origins))
 }
 
-/// Waits for the first rows, so that a snapshot that is lost before them can be replaced unseen. Afterwards its loss
-/// fails the query.
+/// Waits for the first rows, so that a snapshot that is lost before them can be replaced unseen.
+/// Afterwards its loss fails the query.
 async fn started(mut rows: SendableRecordBatchStream, snapshot: Option<Arc<Snapshot>>) -> Result<Batches, Error> {
     let first = loop {
         match rows.try_next().await? {
@@ -222,29 +234,4 @@ fn after_first_row(error: Error) -> Error {
 
 fn lost(error: Error, message: &str, hint: &str) -> Error {
     Error::new(Kind::Fenced, sqlstate::SERIALIZATION_FAILURE, message).with_detail(error.message).with_hint(hint)
-}
-
-/// The columns of a query's result.
-///
-/// # Errors
-/// The user's.
-pub(crate) async fn describe(
-    frontend: &Frontend,
-    session: &Arc<Session>,
-    prepared: &Arc<Prepared>,
-    catalog: &Arc<Catalog>,
-) -> Result<Columns, Error> {
-    if prepared.explain.is_some() {
-        return Ok(Columns::of(Arc::clone(&explain::SCHEMA)));
-    }
-    let (state, prepared) = (frontend.planner.state(session, catalog, None), Arc::clone(prepared));
-    let catalog = Arc::clone(catalog);
-    let described = async move {
-        let plan = plan(&state, &prepared).await?;
-        let origins = origins(&plan, &catalog);
-        let plan = prepared.parameters.with_nulls(plan)?;
-        let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-        Ok(Columns::named(&prepared, Arc::new(plan.schema().as_arrow().clone()), origins))
-    };
-    frontend.threads.compute(described).await
 }

@@ -1,7 +1,8 @@
 //! The values of parameters: bytes as a client sends them, in text or binary → scalars.
 //!
-//! Owns the input of every type that a parameter can have. What it has no Arrow type of its own for (a numeric without
-//! a scale, a time as text) stays as near as it comes, since the query casts each parameter to its type.
+//! Owns the input of every type that a parameter can have. What it has no Arrow type of its own for
+//! (a numeric without a scale, a time as text) stays as near as it comes, since the query casts
+//! each parameter to its type.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,9 +12,8 @@ use datafusion::arrow::datatypes::{DataType, i256};
 use datafusion::scalar::ScalarValue;
 use pgwire::api::Type;
 use postgres_types::Kind;
-
-use crate::error::{Error, sqlstate};
-use crate::functions::bytea;
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::functions::bytea;
 
 /// From PostgreSQL's first day, 2000-01-01, back to 1970-01-01.
 const EPOCH_DAYS: i32 = 10_957;
@@ -34,8 +34,8 @@ pub(super) enum Raw<'a> {
 /// The scalar of a value of a type.
 ///
 /// # Errors
-/// `22P02` for text that is none of the type's, `22P03` for such bytes, `22003` for what does not fit, `0A000` for types
-/// that parameters cannot have.
+/// `22P02` for text that is none of the type's, `22P03` for such bytes, `22003` for what does not
+/// fit, `0A000` for types that parameters cannot have.
 pub(super) fn scalar(ty: &Type, raw: Raw<'_>) -> Result<ScalarValue, Error> {
     if let Kind::Array(element) = ty.kind() {
         let elements = match raw {
@@ -246,8 +246,8 @@ fn interval(bytes: [u8; 16]) -> Option<ScalarValue> {
     Some(ScalarValue::IntervalMonthDayNano(Some(value)))
 }
 
-/// The digits of a numeric, written out. Its own are of base 10,000, the first of them times that to the power of its
-/// weight.
+/// The digits of a numeric, written out. Its own are of base 10,000, the first of them times that
+/// to the power of its weight.
 fn numeric(bytes: &[u8]) -> Result<Option<String>, Error> {
     let mut words = bytes.chunks(2).map(|pair| pair.try_into().ok().map(u16::from_be_bytes));
     let mut word = || words.next().flatten();
@@ -334,8 +334,8 @@ fn several_dimensions(ty: &Type) -> Error {
     Error::unsupported(format!("a parameter of type {} with more than one dimension is not supported", name(ty)))
 }
 
-/// Dimensions, whether there are NULLs, the type of elements; a length and a bound a dimension; a length and bytes an
-/// element.
+/// Dimensions, whether there are NULLs, the type of elements; a length and a bound a dimension; a
+/// length and bytes an element.
 fn binary_elements(bytes: &[u8], element: &Type) -> Result<Vec<Option<ScalarValue>>, Error> {
     let invalid = || invalid_binary(element);
     let mut rest = bytes;

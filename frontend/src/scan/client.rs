@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tonic::transport::Channel;
 use weir_common::telemetry::trace::{Inject, TracedChannel};
 use weir_proto::compute_client::ComputeClient;
+use weir_sql::error::Error;
 
-use crate::error::Error;
 use crate::meta::endpoint;
 use crate::snapshot::Snapshot;
 

@@ -20,12 +20,12 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use weir_common::catalog::{RelationKind, Table, dead_letter_columns, schema};
+use weir_sql::error::{Error, sqlstate};
 
 pub(crate) use client::ComputeNodes;
 use exec::{Scan, ScanExec};
 use narrowing::Narrowing;
 
-use crate::error::{Error, sqlstate};
 use crate::snapshot::Snapshot;
 
 /// A table or source that queries can read.
@@ -100,11 +100,6 @@ impl TableProvider for ScannedTable {
 }
 
 impl ScannedTable {
-    /// True if it is read from NATS for the statement, so that it may have more rows the next time.
-    pub(crate) fn is_source(&self) -> bool {
-        self.table.declared.kind == RelationKind::Source
-    }
-
     /// The part of a source, or of a table with blocks, that these conditions leave to read.
     fn narrowed_by<'a>(&self, conditions: impl IntoIterator<Item = &'a Expr>) -> Narrowing {
         let declared = &self.table.declared;

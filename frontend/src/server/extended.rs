@@ -22,15 +22,17 @@ use pgwire::messages::extendedquery::{
 };
 use pgwire::messages::response::{EmptyQueryResponse, ReadyForQuery, TransactionStatus};
 use tracing::{Instrument, info_span};
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::parse;
 
 use super::respond::{
     Cursor, Watch, check_transaction, cut_names, send_copy, send_description, send_done, send_notices, send_row_tag,
     wire_error,
 };
-use crate::error::{Error, sqlstate};
-use crate::frontend::{Answer, Frontend, Notice, Runnable};
-use crate::parser::parse;
-use crate::query::{Columns, bind_parameters};
+use crate::frontend::{Answer, Frontend, Runnable};
+use crate::notice::Notice;
+use crate::query::bind_parameters;
+use crate::results::Columns;
 use crate::session::{Limits, Session};
 
 /// A prepared statement and its columns; none if it returns no rows.
@@ -102,12 +104,12 @@ fn no_statement(name: &str) -> PgWireError {
         DEFAULT_NAME => "unnamed prepared statement does not exist".to_owned(),
         name => format!("prepared statement \"{name}\" does not exist"),
     };
-    Error::user(sqlstate::INVALID_SQL_STATEMENT_NAME, message).into()
+    wire_error(Error::user(sqlstate::INVALID_SQL_STATEMENT_NAME, message))
 }
 
 fn no_portal(name: &str) -> PgWireError {
     let name = shown(name);
-    Error::user(sqlstate::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist")).into()
+    wire_error(Error::user(sqlstate::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist")))
 }
 
 pub(super) struct Extended {
@@ -143,7 +145,8 @@ impl Extended {
         let span = watch.span.clone();
         session.activity.begins(runnable.sql());
         check_transaction(client, runnable.ends_transaction())
-            .inspect_err(|error| watch.metric.failed(&error.sqlstate))?;
+            .inspect_err(|error| watch.metric.failed(&error.sqlstate))
+            .map_err(wire_error)?;
         let run = Box::pin(frontend.run(session, &watch.limits, runnable, values.as_ref()));
         match watch.limits.run(run).instrument(span).await.and_then(|answer| answer) {
             Ok(answer) => {
@@ -154,7 +157,7 @@ impl Extended {
             }
             Err(error) => {
                 watch.metric.failed(&error.sqlstate);
-                Err(error.into())
+                Err(wire_error(error))
             }
         }
     }
@@ -172,10 +175,11 @@ impl Extended {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        let described = portal.statement.statement.fields(&portal.result_column_format)?.unwrap_or_default();
+        let described =
+            portal.statement.statement.fields(&portal.result_column_format).map_err(wire_error)?.unwrap_or_default();
         let same_types = described.iter().map(FieldInfo::datatype).eq(cursor.fields.iter().map(FieldInfo::datatype));
         if !same_types {
-            return Err(Error::unsupported("cached plan must not change result type").into());
+            return Err(wire_error(Error::unsupported("cached plan must not change result type")));
         }
         let state = portal.state();
         if max_rows == 0 {
@@ -255,14 +259,14 @@ impl Extended {
         if !matches!(*portal.state().lock().await, PortalExecutionState::Initial) {
             if portal.statement.statement.statement.columns.is_none() {
                 let message = format!("portal \"{}\" cannot be run", shown(name));
-                return Err(Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message).into());
+                return Err(wire_error(Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message)));
             }
             return self.resume(client, &portal, max_rows).await;
         }
         match self.start(client, &portal).await? {
             (Answer::Rows(mut result), watch) => {
                 send_notices(client, &self.parser.session, std::mem::take(&mut result.notices)).await?;
-                let cursor = Cursor::new(result, &portal.result_column_format, watch)?;
+                let cursor = Cursor::new(result, &portal.result_column_format, watch).map_err(wire_error)?;
                 self.send(client, &portal, cursor, max_rows).await
             }
             (Answer::Copy(mut result, format), watch) => {
@@ -286,15 +290,15 @@ impl QueryParser for Preparer {
     where
         C: ClientInfo + Unpin + Send + Sync,
     {
-        let mut statements = parse(sql)?;
+        let mut statements = parse(sql).map_err(wire_error)?;
         if statements.len() > 1 {
             let message = "cannot insert multiple commands into a prepared statement";
-            return Err(Error::user(sqlstate::SYNTAX_ERROR, message).into());
+            return Err(wire_error(Error::user(sqlstate::SYNTAX_ERROR, message)));
         }
         let Some(parsed) = statements.pop() else {
             return Ok(None);
         };
-        check_transaction(client, parsed.ends_transaction())?;
+        check_transaction(client, parsed.ends_transaction()).map_err(wire_error)?;
         let notices = cut_names(&parsed);
         let limits = self.session.begin_statement();
         let prepare = async {
@@ -303,7 +307,9 @@ impl QueryParser for Preparer {
             Ok::<_, Error>(Some(Arc::new(Bound { statement, values: None })))
         };
         let prepared = limits.run(Box::pin(prepare)).await.and_then(|prepared| prepared);
-        Ok(prepared.inspect_err(|error| self.frontend.metrics.statement("invalid").failed(&error.sqlstate))?)
+        Ok(prepared
+            .inspect_err(|error| self.frontend.metrics.statement("invalid").failed(&error.sqlstate))
+            .map_err(wire_error)?)
     }
 
     fn get_parameter_types(&self, statement: &Self::Statement) -> PgWireResult<Vec<Type>> {
@@ -311,7 +317,7 @@ impl QueryParser for Preparer {
     }
 
     fn get_result_schema(&self, statement: &Self::Statement, format: Option<&Format>) -> PgWireResult<Vec<FieldInfo>> {
-        Ok(statement.fields(format.unwrap_or(&Format::UnifiedText))?.unwrap_or_default())
+        Ok(statement.fields(format.unwrap_or(&Format::UnifiedText)).map_err(wire_error)?.unwrap_or_default())
     }
 }
 
@@ -319,7 +325,7 @@ impl Extended {
     /// Makes a portal of a statement. The values of its parameters are read now, so that one that cannot be is told now.
     fn portal(&self, message: &Bind, stored: &Arc<StoredStatement<Arc<Bound>>>) -> PgWireResult<Portal<Arc<Bound>>> {
         let Bound { statement, .. } = stored.statement.as_ref();
-        stored.statement.check_formats(message)?;
+        stored.statement.check_formats(message).map_err(wire_error)?;
         let wanted = statement.runnable.query().map_or(0, |prepared| prepared.parameters.len());
         if message.parameters.len() != wanted {
             let message = format!(
@@ -327,11 +333,11 @@ impl Extended {
                 message.parameters.len(),
                 message.statement_name.as_deref().unwrap_or_default()
             );
-            return Err(violation(message).into());
+            return Err(wire_error(violation(message)));
         }
         let mut portal = Portal::try_new(message, Arc::clone(stored))?;
         if let Some(prepared) = statement.runnable.query() {
-            let values = Some(bind_parameters(&portal, &prepared.parameters)?);
+            let values = Some(bind_parameters(&portal, &prepared.parameters).map_err(wire_error)?);
             let bound = Arc::new(Bound { statement: Arc::clone(statement), values });
             portal.statement = Arc::new(StoredStatement::new(stored.id.clone(), bound, Vec::new()));
             portal.parameters = Vec::new();
@@ -364,9 +370,9 @@ impl ExtendedQueryHandler for Extended {
         }
         let session = &self.parser.session;
         let shown = message.name.as_deref().unwrap_or_default();
-        session.statements().check_free(shown)?;
+        session.statements().check_free(shown).map_err(wire_error)?;
         let statement = StoredStatement::parse(client, &message, self.query_parser()).await?;
-        session.statements().add_protocol(shown)?;
+        session.statements().add_protocol(shown).map_err(wire_error)?;
         match statement {
             Some(statement) => {
                 send_notices(client, session, statement.statement.statement.notices.clone()).await?;
@@ -389,13 +395,20 @@ impl ExtendedQueryHandler for Extended {
         let stored = client.portal_store().get_statement(statement_name).ok_or_else(|| no_statement(statement_name))?;
         let portal = match stored.value() {
             Some(stored) => {
-                check_transaction(client, stored.statement.statement.runnable.ends_transaction())?;
+                check_transaction(client, stored.statement.statement.runnable.ends_transaction())
+                    .map_err(wire_error)?;
                 Some(self.portal(&message, stored)?)
             }
             None if message.parameters.is_empty() => None,
-            None => return Err(violation("bind message supplies parameters to an empty statement".to_owned()).into()),
+            None => {
+                return Err(wire_error(violation("bind message supplies parameters to an empty statement".to_owned())));
+            }
         };
-        self.parser.session.cursors().add_portal(message.portal_name.as_deref().unwrap_or_default())?;
+        self.parser
+            .session
+            .cursors()
+            .add_portal(message.portal_name.as_deref().unwrap_or_default())
+            .map_err(wire_error)?;
         match portal {
             Some(portal) => client.portal_store().put_portal(Arc::new(portal)),
             None => client.portal_store().put_empty_portal(name),
@@ -418,14 +431,21 @@ impl ExtendedQueryHandler for Extended {
             let types = types.iter().map(Type::oid).collect();
             let description = PgWireBackendMessage::ParameterDescription(ParameterDescription::new(types));
             client.feed(description).await?;
-            stored.value().map(|stored| stored.statement.fields(&Format::UnifiedText)).transpose()?.flatten()
+            stored
+                .value()
+                .map(|stored| stored.statement.fields(&Format::UnifiedText))
+                .transpose()
+                .map_err(wire_error)?
+                .flatten()
         } else {
             match client.portal_store().get_portal(name) {
-                Some(Entry::Value(portal)) => portal.statement.statement.fields(&portal.result_column_format)?,
+                Some(Entry::Value(portal)) => {
+                    portal.statement.statement.fields(&portal.result_column_format).map_err(wire_error)?
+                }
                 Some(Entry::Empty) => None,
                 None => {
                     let cursor = self.parser.session.cursors().get(name).map_err(|_| no_portal(name))?;
-                    Some(cursor.columns.described(&Format::UnifiedText)?)
+                    Some(cursor.columns.described(&Format::UnifiedText).map_err(wire_error)?)
                 }
             }
         };
@@ -500,6 +520,6 @@ impl ExtendedQueryHandler for Extended {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        Err(Error::internal("portals are executed as they are sent").into())
+        Err(wire_error(Error::internal("portals are executed as they are sent")))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns their bound, and the check that a body is what its type wants, which pgwire's decoder takes for granted. Pure.
 
-use crate::error::{Error, sqlstate};
+use weir_sql::error::{Error, sqlstate};
 
 /// What a client may send at a time. Its statement is bounded further (`parser`); this is for the values of parameters.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 20;

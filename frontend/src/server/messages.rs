@@ -21,12 +21,12 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::{Decoder, Framed};
 use tracing::debug;
+use weir_sql::error::{Error, sqlstate};
 
 use super::connection::Handlers;
 use super::extended::Bound;
 use super::frame::{self, Frame};
 use super::respond::{fatal, wire_error};
-use crate::error::{Error, sqlstate};
 use crate::session::State;
 
 /// A client that has not introduced itself within this time is dropped, as in PostgreSQL.

@@ -26,7 +26,6 @@ use weir_common::task::{Group, OnFailure};
 use crate::config::Config;
 use crate::frontend::Frontend;
 use connection::{Admission, Connections, serve};
-pub(crate) use respond::wire_error;
 
 /// After a failure to accept, which is for want of file descriptors, connections get time to end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,7 +39,7 @@ const REFUSALS_MAX: usize = 64;
 pub enum Error {
     /// The configuration cannot be used.
     #[error("the frontend cannot start")]
-    Start(#[source] crate::error::Error),
+    Start(#[source] weir_sql::error::Error),
     /// A background task failed; it has been logged.
     #[error("a task of the frontend failed")]
     Task,

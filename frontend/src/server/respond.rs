@@ -17,17 +17,18 @@ use pgwire::messages::data::{DataRow, RowDescription};
 use pgwire::messages::response::{CommandComplete, NoticeResponse, TransactionStatus};
 use pgwire::messages::startup::ParameterStatus;
 use tracing::{Instrument, Span};
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::{CopyFormat, Parsed};
 
-use crate::encode::{CopyRows, Rows};
-use crate::error::{Error, sqlstate};
-use crate::frontend::{Answer, Notice};
+use crate::encode::{self, CopyRows, Rows};
+use crate::frontend::Answer;
 use crate::metrics;
-use crate::parser::{CopyFormat, Parsed};
-use crate::query::{Batches, ResultSet};
+use crate::notice::Notice;
+use crate::results::{Batches, ResultSet};
 use crate::session::{Change, Limits, Session};
 
 /// An error as the client gets it.
-pub(crate) fn wire_error(error: Error) -> PgWireError {
+pub(super) fn wire_error(error: Error) -> PgWireError {
     // The connection ends with what is closing.
     let severity = if error.sqlstate == sqlstate::ADMIN_SHUTDOWN { "FATAL" } else { "ERROR" };
     PgWireError::UserError(Box::new(error_info(severity, error)))
@@ -81,7 +82,7 @@ impl Cursor {
     /// The rows of the next batch.
     async fn next(&mut self) -> Option<PgWireResult<Rows>> {
         let batch = self.next_batch().await?;
-        let rows = batch.and_then(|batch| Ok(Rows::new(&batch, &self.fields)?));
+        let rows = batch.and_then(|batch| Rows::new(&batch, &self.fields).map_err(wire_error));
         Some(rows.inspect_err(|error| self.watch.failed(error)))
     }
 
@@ -95,7 +96,7 @@ impl Cursor {
             }
             Ok(Some(Err(error))) | Err(error) => {
                 self.watch.metric.failed(&error.sqlstate);
-                return Some(Err(error.into()));
+                return Some(Err(wire_error(error)));
             }
         };
         self.watch.metric.count_rows(batch.num_rows());
@@ -110,7 +111,7 @@ impl Cursor {
     {
         let mut count = 0;
         while let Some(rows) = self.next().await {
-            let messages = rows?.map(|row| row.map(PgWireBackendMessage::DataRow));
+            let messages = rows?.map(|row| row.map(PgWireBackendMessage::DataRow).map_err(wire_error));
             count += self.feed(client, messages).await?;
         }
         Ok(count)
@@ -131,8 +132,9 @@ impl Cursor {
         let mut count = 0;
         while let Some(batch) = self.next_batch().await {
             let rows = CopyRows::new(&batch?, &self.fields, format, forced)
-                .inspect_err(|error| self.watch.metric.failed(&error.sqlstate))?;
-            let messages = rows.map(|row| row.map(|row| opening.before(row)));
+                .inspect_err(|error| self.watch.metric.failed(&error.sqlstate))
+                .map_err(wire_error)?;
+            let messages = rows.map(|row| row.map(|row| opening.before(row)).map_err(wire_error));
             count += self.feed(client, messages).await?;
         }
         Ok(count)
@@ -172,7 +174,7 @@ impl Cursor {
             async move {
                 loop {
                     if let Some(row) = rows.as_mut().and_then(Iterator::next) {
-                        return Some((row, (cursor, rows)));
+                        return Some((row.map_err(wire_error), (cursor, rows)));
                     }
                     cursor.watch.limits = session.limits();
                     match cursor.next().await? {
@@ -219,24 +221,28 @@ where
     C: Sink<PgWireBackendMessage> + Unpin + Send,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
-    let field_format = format.field_format();
+    let field_format = encode::field_format(format);
     let code = field_format.value();
     let described = if code == 0 { Format::UnifiedText } else { Format::UnifiedBinary };
-    let mut cursor = Cursor::new(result, &described, watch)?;
-    let forced = format.forced(&cursor.fields).inspect_err(|error| cursor.watch.metric.failed(&error.sqlstate))?;
-    let columns = i16::try_from(cursor.fields.len()).map_err(|_| Error::internal("a result has too many columns"))?;
-    let whole = i8::try_from(code).map_err(|_| Error::internal("a format code is 0 or 1"))?;
+    let mut cursor = Cursor::new(result, &described, watch).map_err(wire_error)?;
+    let forced = encode::forced(format, &cursor.fields)
+        .inspect_err(|error| cursor.watch.metric.failed(&error.sqlstate))
+        .map_err(wire_error)?;
+    let columns = i16::try_from(cursor.fields.len())
+        .map_err(|_| Error::internal("a result has too many columns"))
+        .map_err(wire_error)?;
+    let whole = i8::try_from(code).map_err(|_| Error::internal("a format code is 0 or 1")).map_err(wire_error)?;
     let formats = vec![code; cursor.fields.len()];
     let response = CopyOutResponse::new(whole, columns, formats);
     client.feed(PgWireBackendMessage::CopyOutResponse(response)).await?;
     let mut opening = Opening(None);
-    match format.head(&cursor.fields) {
+    match encode::head(format, &cursor.fields) {
         Some(head) if *format == CopyFormat::Binary => opening = Opening(Some(head)),
         Some(head) => client.feed(PgWireBackendMessage::CopyData(CopyData::new(head))).await?,
         None => {}
     }
     let count = cursor.send_copied(client, format, &forced, &mut opening).await?;
-    if let Some(tail) = format.tail() {
+    if let Some(tail) = encode::tail(format) {
         client.feed(opening.before(tail)).await?;
     }
     client.feed(PgWireBackendMessage::CopyDone(CopyDone::new())).await?;
@@ -271,7 +277,7 @@ where
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
     match answer {
-        Answer::Rows(_) | Answer::Copy(..) => Err(Error::internal("rows are not sent as a tag").into()),
+        Answer::Rows(_) | Answer::Copy(..) => Err(wire_error(Error::internal("rows are not sent as a tag"))),
         Answer::Done { tag, notices, changes } => {
             send_notices(client, session, notices).await?;
             send_changes(client, changes).await?;
@@ -286,7 +292,7 @@ where
             session.transaction().begin();
             session.variables().begin();
             for (name, value) in modes.settings() {
-                session.variables().set_local(name, Some(value))?;
+                session.variables().set_local(name, Some(value)).map_err(wire_error)?;
             }
             client.set_transaction_status(TransactionStatus::Transaction);
             send_tag(client, "BEGIN").await
@@ -297,13 +303,13 @@ where
         }
         Answer::Rollback => end_transaction(client, session, "ROLLBACK").await,
         Answer::RollbackTo(name) => {
-            session.transaction().return_to(&name)?;
+            session.transaction().return_to(&name).map_err(wire_error)?;
             client.set_transaction_status(TransactionStatus::Transaction);
             send_tag(client, "ROLLBACK").await
         }
         Answer::Close(name) => close_cursors(client, session, name).await,
         Answer::Deallocate(Some(name)) => {
-            session.statements().deallocate(&name)?;
+            session.statements().deallocate(&name).map_err(wire_error)?;
             client.portal_store().rm_statement(&name);
             send_tag(client, "DEALLOCATE").await
         }
@@ -334,7 +340,10 @@ where
         return send_tag(client, "CLOSE CURSOR ALL").await;
     };
     if !session.cursors().close(&name) {
-        return Err(Error::user(sqlstate::INVALID_CURSOR_NAME, format!("cursor \"{name}\" does not exist")).into());
+        return Err(wire_error(Error::user(
+            sqlstate::INVALID_CURSOR_NAME,
+            format!("cursor \"{name}\" does not exist"),
+        )));
     }
     client.portal_store().rm_portal(&name);
     send_tag(client, "CLOSE CURSOR").await

@@ -15,13 +15,14 @@ use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::response::EmptyQueryResponse;
 use pgwire::messages::simplequery::Query;
 use tracing::{Instrument, info_span};
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::{Parsed, parse};
 
 use super::respond::{
     Cursor, Watch, check_transaction, cut_names, send_copy, send_description, send_done, send_notices, send_row_tag,
+    wire_error,
 };
-use crate::error::{Error, sqlstate};
 use crate::frontend::{Answer, Frontend};
-use crate::parser::{Parsed, parse};
 use crate::session::Session;
 
 pub(super) struct Simple {
@@ -55,7 +56,7 @@ impl Simple {
         match self.run(status, parsed, &mut watch).instrument(span).await {
             Ok(Answer::Rows(mut result)) => {
                 send_notices(client, &self.session, std::mem::take(&mut result.notices)).await?;
-                let cursor = Cursor::new(result, &Format::UnifiedText, watch)?;
+                let cursor = Cursor::new(result, &Format::UnifiedText, watch).map_err(wire_error)?;
                 send_description(client, &cursor.fields).await?;
                 let tag = cursor.tag;
                 let count = cursor.send(client).await?;
@@ -71,7 +72,7 @@ impl Simple {
             }
             Err(error) => {
                 watch.metric.failed(&error.sqlstate);
-                Err(error.into())
+                Err(wire_error(error))
             }
         }
     }
@@ -83,7 +84,7 @@ impl Simple {
             let runnable = self.frontend.read(&self.session, parsed).await?;
             watch.metric.is(runnable.kind());
             watch.span.record("kind", runnable.kind());
-            if runnable.query().is_some_and(|prepared| prepared.parameters.len() > 0) {
+            if runnable.query().is_some_and(|prepared| !prepared.parameters.is_empty()) {
                 return Err(Error::user(sqlstate::UNDEFINED_PARAMETER, "there is no parameter $1"));
             }
             self.frontend.run(&self.session, &limits, &runnable, None).await
@@ -108,9 +109,11 @@ impl SimpleQueryHandler for Simple {
         // As in PostgreSQL, these of the extended protocol end here.
         client.portal_store().rm_portal(DEFAULT_NAME);
         client.portal_store().rm_statement(DEFAULT_NAME);
-        let statements = parse(&query.query).inspect_err(|error| {
-            self.frontend.metrics.statement("invalid").failed(&error.sqlstate);
-        })?;
+        let statements = parse(&query.query)
+            .inspect_err(|error| {
+                self.frontend.metrics.statement("invalid").failed(&error.sqlstate);
+            })
+            .map_err(wire_error)?;
         if statements.is_empty() {
             client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
         }
@@ -129,6 +132,6 @@ impl SimpleQueryHandler for Simple {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
-        Err(Error::internal("statements are answered one by one").into())
+        Err(wire_error(Error::internal("statements are answered one by one")))
     }
 }

@@ -13,12 +13,12 @@ use pgwire::api::auth::{
 use pgwire::api::{ClientInfo, METADATA_DATABASE, METADATA_USER, PidSecretKeyGenerator};
 use pgwire::error::{PgWireError, PgWireResult};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::DATABASE;
 
 use super::connection::{Admitted, Connections};
 use super::respond::fatal;
-use crate::error::{Error, sqlstate};
 use crate::frontend::Frontend;
-use crate::parser::DATABASE;
 use crate::session::Session;
 
 /// Start-up parameters that are no session variables.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use futures::{StreamExt, stream};
 use tokio::sync::Mutex;
+use weir_sql::error::{Error, sqlstate};
 
-use crate::error::{Error, sqlstate};
-use crate::query::{Batches, Columns};
+use crate::results::{Batches, Columns};
 
 /// Cursors and portals of a session at a time. Each holds scans of every slot, and the epoch that they read.
 pub(crate) const CURSORS_MAX: usize = 256;

@@ -6,8 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::error::{Error, sqlstate};
-use crate::parser::Parsed;
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::Parsed;
 
 /// Prepared statements of a session at a time. Drivers keep a few hundred at most.
 pub(crate) const STATEMENTS_MAX: usize = 4_096;

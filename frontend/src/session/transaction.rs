@@ -7,7 +7,8 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, sqlstate};
+use weir_sql::error::{Error, sqlstate};
+
 use crate::snapshot::Snapshot;
 
 /// Savepoints of a transaction at a time.

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::error::{Error, sqlstate};
-use crate::frontend::Severity;
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::functions::is_utf8;
+
+use crate::notice::Severity;
 
 /// What RisingWave reports, since drivers choose their queries by it.
 pub(crate) const SERVER_VERSION: &str = "15.20";
@@ -397,12 +399,6 @@ fn millis(value: &str) -> Option<u64> {
         _ => return None,
     };
     number.checked_mul(factor)
-}
-
-/// Whether an encoding's name, in any of its spellings, is that of UTF-8.
-pub(crate) fn is_utf8(encoding: &str) -> bool {
-    let name: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
-    ["utf8", "unicode"].contains(&name.to_ascii_lowercase().as_str())
 }
 
 #[cfg(test)]

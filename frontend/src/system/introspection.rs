@@ -3,8 +3,7 @@
 
 use pgwire::api::Type;
 use sqlparser::ast::Statement;
-
-use crate::parser::{fold, parse};
+use weir_sql::parser::{fold, parse};
 
 /// The name by which asyncpg's query calls itself.
 const ASYNCPG: &str = "typeinfo_tree";
@@ -34,7 +33,7 @@ pub(super) fn plannable(statement: Statement) -> Statement {
 
 fn query(sql: &str) -> Option<Statement> {
     match parse(sql).ok()?.pop()?.statement {
-        crate::parser::Statement::Query(statement) => Some(*statement),
+        weir_sql::parser::Statement::Query(statement) => Some(*statement),
         _ => None,
     }
 }

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use datafusion::common::{Column, JoinType};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
+use weir_sql::types::modifier;
 
 use super::pg_catalog;
 use crate::catalog::Catalog;
-use crate::encode::{Origin, modifier};
+use crate::encode::Origin;
 
 /// The origins of a plan's columns, as it was before rules changed it.
-pub(super) fn origins(plan: &LogicalPlan, catalog: &Arc<Catalog>) -> Vec<Origin> {
+pub(crate) fn origins(plan: &LogicalPlan, catalog: &Arc<Catalog>) -> Vec<Origin> {
     (0..plan.schema().fields().len()).map(|place| origin(plan, place, catalog).unwrap_or_default()).collect()
 }
 

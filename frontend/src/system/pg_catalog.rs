@@ -4,44 +4,35 @@
 //! Every relation is declared in [`relations`], from a data file, so that a query of one that Weir
 //! has nothing for finds no row, rather than no relation. [`tables`] and [`information`] have the
 //! rows: some are always there, others are made from the catalog of the statement ([`objects`]) or
-//! tell of the session. [`types`], [`names`], [`functions`] and [`vectors`] are PostgreSQL's types
-//! of catalogs and what can be asked of them; [`marks`] and [`syntax`] are how plans and statements
-//! get there.
+//! tell of the session. [`names`] and [`functions`] are what can be asked of them.
 //!
 //! Invariant: a column has the type that PostgreSQL reports for it. Where Arrow has one type for
-//! several of PostgreSQL's, the field is marked ([`crate::encode::marked`]).
+//! several of PostgreSQL's, the field is marked ([`weir_sql::types::marked`]).
 
 mod cells;
 mod functions;
 mod information;
 mod keywords;
-mod marks;
 mod names;
 mod objects;
 mod relations;
-mod syntax;
 mod tables;
-mod types;
-mod vectors;
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
-use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
+use datafusion::catalog::{MemTable, SchemaProvider, TableFunctionImpl, TableProvider};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::ScalarUDF;
+use weir_sql::parser::PG_CATALOG;
 
-use super::schema::{INFORMATION_SCHEMA, PG_CATALOG};
+use super::INFORMATION_SCHEMA;
 use crate::catalog::{Catalog, CatalogCache};
 use crate::session::Session;
 
-pub(super) use keywords::Keywords;
-pub(super) use marks::{Aggregated, Printed, Sent, printers};
 pub(super) use objects::origin;
-pub(super) use syntax::{looks_up, oid_type, plannable};
-pub(super) use types::CatalogTypes;
-pub(super) use vectors::Vectors;
 
 /// The one user that there is, with PostgreSQL's oid of the first.
 pub(super) const ROOT: &str = "root";
@@ -54,8 +45,18 @@ const PROCEDURES: &str = include_str!("pg_catalog/data/pg_proc.tsv");
 
 /// The functions that look something up.
 pub(super) fn functions(cache: &CatalogCache) -> Vec<ScalarUDF> {
-    let others = [ScalarUDF::from(marks::TypeOf::new())];
-    functions::functions(cache).into_iter().chain(vectors::functions()).chain(others).collect()
+    functions::functions(cache)
+}
+
+/// The functions that return rows, by their names.
+pub(super) fn table_functions() -> Vec<(&'static str, Arc<dyn TableFunctionImpl>)> {
+    vec![("pg_get_keywords", Arc::new(keywords::Keywords))]
+}
+
+/// The names of the relations of `pg_catalog`.
+pub(super) fn names() -> HashSet<&'static str> {
+    let relations = relations::all().iter().filter(|relation| relation.schema_name == PG_CATALOG);
+    relations.map(|relation| relation.name).collect()
 }
 
 /// Whether a name by itself is that of a system catalog.

@@ -1,32 +1,28 @@
-//! What queries can name: the database `dev` with the schemas `public` (the tables of a catalog), `dead_letters` (what is
-//! no row of them), `weir_catalog` (what runs), `pg_catalog` and `information_schema`.
+//! What queries can name: the database `dev` with the schemas `public` (the tables of a catalog),
+//! `dead_letters` (what is no row of them), `weir_catalog` (what runs), `pg_catalog` and
+//! `information_schema`.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
-use datafusion::error::{DataFusionError, Result};
-use sqlparser::ast::Ident;
+use datafusion::error::DataFusionError;
 use weir_common::catalog::{RelationKind, Table};
+use weir_sql::parser::{DATABASE, PG_CATALOG, SCHEMA};
+use weir_sql::relation::NamedRelation;
 
 use super::pg_catalog::SystemSchema;
-use super::{jobs, splits};
+use super::weir_catalog::WeirCatalog;
+use super::{DEAD_LETTERS, INFORMATION_SCHEMA, WEIR_CATALOG};
 use crate::catalog::Catalog;
-use crate::parser::{DATABASE, SCHEMA, fold};
 use crate::scan::ScannedTable;
 use crate::session::Session;
 
-pub(super) const PG_CATALOG: &str = "pg_catalog";
-pub(super) const INFORMATION_SCHEMA: &str = "information_schema";
-pub(super) const WEIR_CATALOG: &str = "weir_catalog";
-pub(super) const DEAD_LETTERS: &str = "dead_letters";
-
 /// The only database, as of one catalog.
 #[derive(Clone, Debug)]
-pub(super) struct Database {
-    pub(super) catalog: Arc<Catalog>,
-    pub(super) session: Arc<Session>,
+pub(crate) struct Database {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) session: Arc<Session>,
 }
 
 impl CatalogProviderList for Database {
@@ -54,7 +50,7 @@ impl CatalogProvider for Database {
             DEAD_LETTERS => Some(Arc::new(DeadLetters(Arc::clone(&self.catalog)))),
             PG_CATALOG => Some(Arc::new(SystemSchema::pg_catalog(&self.catalog, &self.session))),
             INFORMATION_SCHEMA => Some(Arc::new(SystemSchema::information_schema(&self.catalog, &self.session))),
-            WEIR_CATALOG => Some(Arc::new(System(Arc::clone(&self.catalog)))),
+            WEIR_CATALOG => Some(Arc::new(WeirCatalog(Arc::clone(&self.catalog)))),
             _ => None,
         }
     }
@@ -71,8 +67,9 @@ impl SchemaProvider for Public {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let table = self.0.table(name).cloned();
-        Ok(table.map(|table| Arc::new(ScannedTable::new(table)) as Arc<dyn TableProvider>))
+        let Some(table) = self.0.table(name).cloned() else { return Ok(None) };
+        let rows = Arc::new(ScannedTable::new(Arc::clone(&table)));
+        Ok(Some(Arc::new(NamedRelation::new(table, rows))))
     }
 
     fn table_exist(&self, name: &str) -> bool {
@@ -80,8 +77,8 @@ impl SchemaProvider for Public {
     }
 }
 
-/// The schema `dead_letters`: for each table that keeps them, and each source, the messages that are no row of it, under its
-/// name.
+/// The schema `dead_letters`: for each table that keeps them, and each source, the messages that
+/// are no row of it, under its name.
 #[derive(Debug)]
 struct DeadLetters(Arc<Catalog>);
 
@@ -93,8 +90,9 @@ impl SchemaProvider for DeadLetters {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let dead_letters = self.0.table(name).and_then(ScannedTable::dead_letters_of);
-        Ok(dead_letters.map(|letters| Arc::new(letters) as Arc<dyn TableProvider>))
+        let Some(table) = self.0.table(name).cloned() else { return Ok(None) };
+        let Some(letters) = ScannedTable::dead_letters_of(&table) else { return Ok(None) };
+        Ok(Some(Arc::new(NamedRelation::new(table, Arc::new(letters)))))
     }
 
     fn table_exist(&self, name: &str) -> bool {
@@ -104,46 +102,4 @@ impl SchemaProvider for DeadLetters {
 
 fn has_dead_letters(table: &Arc<Table>) -> bool {
     table.declared.kind == RelationKind::Source || table.dead_letters.is_some()
-}
-
-/// The schema `weir_catalog`: what users cannot see in PostgreSQL's catalogs.
-#[derive(Debug)]
-struct System(Arc<Catalog>);
-
-const JOBS: &str = "jobs";
-const SPLITS: &str = "splits";
-
-#[async_trait]
-impl SchemaProvider for System {
-    fn table_names(&self) -> Vec<String> {
-        vec![JOBS.to_owned(), SPLITS.to_owned()]
-    }
-
-    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        match name {
-            JOBS => Ok(Some(Arc::new(jobs::table()?))),
-            SPLITS => Ok(Some(Arc::new(splits::table(&self.0)?))),
-            _ => Ok(None),
-        }
-    }
-
-    fn table_exist(&self, name: &str) -> bool {
-        matches!(name, JOBS | SPLITS)
-    }
-}
-
-/// Whether a name, as it was written, is that of `weir_catalog.jobs`.
-pub(super) fn is_jobs(parts: &[Ident]) -> bool {
-    let folded: Vec<String> = parts.iter().map(fold).collect();
-    let names: Vec<&str> = folded.iter().map(String::as_str).collect();
-    matches!(names.as_slice(), [WEIR_CATALOG, JOBS]) || matches!(names.as_slice(), [DATABASE, WEIR_CATALOG, JOBS])
-}
-
-/// The relations of the schema `weir_catalog` with their columns.
-///
-/// # Errors
-/// Internal.
-pub(super) fn weir_relations(catalog: &Arc<Catalog>) -> Result<Vec<(&'static str, SchemaRef)>> {
-    let (jobs, splits) = (jobs::table()?, splits::table(catalog)?);
-    Ok(vec![(JOBS, TableProvider::schema(&jobs)), (SPLITS, TableProvider::schema(&splits))])
 }

@@ -9,25 +9,25 @@ use pgwire::api::Type;
 use sqlparser::ast::{
     Expr, GroupByExpr, Ident, JoinOperator, Query, Select, SelectItem, SetExpr, Statement, TableFactor, Visit, Visitor,
 };
+use weir_sql::parser::{DATABASE, PG_CATALOG, fold, identifiers};
+use weir_sql::syntax::{tables, with_names};
 
+use super::INFORMATION_SCHEMA;
 use super::introspection;
 use super::pg_catalog::is_in_pg_catalog;
-use super::rewrite::{tables, with_names};
-use super::schema::{INFORMATION_SCHEMA, PG_CATALOG};
-use crate::parser::{DATABASE, fold, identifiers};
 
 /// System catalogs that never have a row. psql asks each of them for every table, in ways that DataFusion cannot plan.
 const EMPTY_CATALOGS: [&str; 5] =
     ["pg_policy", "pg_statistic_ext", "pg_publication", "pg_publication_namespace", "pg_publication_rel"];
 
 /// The types of the parameters of a query of system catalogs, where it is one whose text does not tell.
-pub(super) fn parameter_types(written: &Statement) -> Option<Vec<Option<Type>>> {
+pub(crate) fn parameter_types(written: &Statement) -> Option<Vec<Option<Type>>> {
     introspection::parameter_types(written).filter(|_| asks_the_catalog(written))
 }
 
 /// A query as it can be planned, if it is one of nothing but system catalogs; others stay as they are. Which functions are
 /// aggregates is for DataFusion to say.
-pub(super) fn plannable(written: &Statement, is_aggregate: impl Fn(&str) -> bool) -> Statement {
+pub(crate) fn plannable(written: &Statement, is_aggregate: impl Fn(&str) -> bool) -> Statement {
     if !asks_the_catalog(written) {
         return written.clone();
     }
@@ -35,7 +35,7 @@ pub(super) fn plannable(written: &Statement, is_aggregate: impl Fn(&str) -> bool
 }
 
 /// Whether a query reads tables, and all of them are system catalogs.
-pub(super) fn asks_the_catalog(statement: &Statement) -> bool {
+pub(crate) fn asks_the_catalog(statement: &Statement) -> bool {
     let with = with_names(statement);
     let mut names = tables(statement);
     names.retain(|parts| !matches!(parts.as_slice(), [name] if with.contains(&fold(name))));
@@ -60,9 +60,9 @@ fn without_rows(statement: &Statement, is_aggregate: &dyn Fn(&str) -> bool) -> O
     };
     let columns = columns_of_nothing(&query.body, is_aggregate)?;
     let nulls: Vec<String> = (0..columns).map(|index| format!("NULL::text AS c{index}")).collect();
-    let mut statements = crate::parser::parse(&format!("SELECT {} WHERE false", nulls.join(", "))).ok()?;
+    let mut statements = weir_sql::parser::parse(&format!("SELECT {} WHERE false", nulls.join(", "))).ok()?;
     match statements.pop()?.statement {
-        crate::parser::Statement::Query(statement) => Some(*statement),
+        weir_sql::parser::Statement::Query(statement) => Some(*statement),
         _ => None,
     }
 }

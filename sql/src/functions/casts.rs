@@ -38,8 +38,8 @@ use weir_common::decimal::{self, Excess};
 use weir_common::interval::Interval;
 
 use super::datetime;
-use crate::encode::texts;
 use crate::error::{Error, sqlstate};
+use crate::output::texts;
 
 /// Digits that are right in every floating-point number: C's `FLT_DIG` and `DBL_DIG`.
 const REAL_DIGITS: usize = 6;
@@ -272,7 +272,7 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
 }
 
 /// Reads a text as [`from_text`] reads a column of them.
-pub(crate) fn scalar_from_text(text: &str, to: &DataType) -> Result<ScalarValue> {
+pub fn scalar_from_text(text: &str, to: &DataType) -> Result<ScalarValue> {
     ScalarValue::try_from_array(&from_text(&StringArray::from(vec![text]), to)?, 0)
 }
 
@@ -299,7 +299,7 @@ fn number(text: &str, precision: u8, scale: u8) -> Result<datafusion::arrow::dat
 }
 
 /// PostgreSQL's hex format (`\x…`) or its escape format.
-pub(crate) fn bytea(value: &str) -> Option<Vec<u8>> {
+pub fn bytea(value: &str) -> Option<Vec<u8>> {
     if let Some(digits) = value.strip_prefix("\\x") {
         let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
         let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());

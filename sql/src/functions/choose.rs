@@ -18,8 +18,8 @@ use datafusion::logical_expr::{
 use weir_common::types::SqlType;
 
 use super::jsonb::yields_jsonb;
-use crate::encode::is_jsonb;
 use crate::error::Error;
+use crate::types::is_jsonb;
 
 /// CASE without and with an operand, as functions: operand, then conditions and results in turn, then what ELSE says.
 pub(crate) const CASES: [&str; 2] = ["__case", "__case_of"];

@@ -19,11 +19,11 @@ use datafusion::scalar::ScalarValue;
 use weir_common::interval::Interval;
 
 use super::jsonb::order_key;
-use crate::encode::is_jsonb;
 use crate::error::Error;
+use crate::types::is_jsonb;
 
 /// True if equal values of the type may have different bits, or another order than their bits.
-pub(crate) fn has_equals(field: &Field) -> bool {
+pub fn has_equals(field: &Field) -> bool {
     match field.data_type() {
         DataType::Float32 | DataType::Float64 | DataType::Interval(IntervalUnit::MonthDayNano) => true,
         DataType::Utf8 => is_jsonb(field),
@@ -46,7 +46,7 @@ fn compared(field: &Field) -> DataType {
 }
 
 /// The call that makes an expression's values comparable.
-pub(crate) fn comparable(expr: Expr) -> Expr {
+pub fn comparable(expr: Expr) -> Expr {
     let function = ScalarUDF::from(Comparable { signature: Signature::any(1, Volatility::Immutable) });
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![expr]))
 }

@@ -8,13 +8,18 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 use crate::error::{Error, sqlstate};
-use crate::session::is_utf8;
 
 pub(super) fn functions() -> [ScalarUDF; 2] {
     [
         Convert::udf("convert_from", DataType::Binary, DataType::Utf8),
         Convert::udf("convert_to", DataType::Utf8, DataType::Binary),
     ]
+}
+
+/// Whether an encoding's name, in any of its spellings, is that of UTF-8.
+pub fn is_utf8(encoding: &str) -> bool {
+    let name: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
+    ["utf8", "unicode"].contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// Bytes as text, or text as bytes, in the encoding that the second argument names.

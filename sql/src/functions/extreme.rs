@@ -17,8 +17,8 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 
 use super::comparable::values;
-use crate::encode::is_jsonb;
 use crate::error::Error;
+use crate::types::is_jsonb;
 
 /// A NULL is above everything.
 const ASCENDING: SortOptions = SortOptions { descending: false, nulls_first: false };

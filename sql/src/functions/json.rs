@@ -10,10 +10,10 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
-use pgwire::api::Type;
+use postgres_types::Type;
 
-use crate::encode::{is_jsonb, mark_of, marked};
 use crate::error::{Error, sqlstate};
+use crate::types::{is_jsonb, mark_of, marked};
 
 pub(super) fn function() -> ScalarUDF {
     let any = TypeSignature::OneOf(vec![TypeSignature::Nullary, TypeSignature::VariadicAny]);

@@ -27,8 +27,8 @@ use datafusion::scalar::ScalarValue;
 use sqlparser::ast::BinaryOperator;
 use weir_common::types::SqlType;
 
-use crate::encode::is_jsonb;
 use crate::error::{Error, sqlstate};
+use crate::types::is_jsonb;
 
 pub(in crate::functions) use order::key as order_key;
 pub(in crate::functions) use value::as_text;

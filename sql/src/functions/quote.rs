@@ -8,9 +8,9 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-use crate::encode::texts;
 use crate::error::Error;
 use crate::keywords::{Category, category};
+use crate::output::texts;
 
 pub(super) fn functions() -> [ScalarUDF; 3] {
     let (any, text) = (Signature::any(1, Volatility::Immutable), Signature::string(1, Volatility::Immutable));
@@ -74,7 +74,7 @@ pub(super) fn literal(text: &str) -> String {
 }
 
 /// A name that is not in lower case, or that the grammar could take for something else, has to be quoted.
-pub(crate) fn identifier(name: &str) -> String {
+pub fn identifier(name: &str) -> String {
     let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
         && matches!(category(name), None | Some(Category::Unreserved));

@@ -1,4 +1,4 @@
-//! The lists that set-returning functions stand for: `unnest` makes rows of them ([`crate::query`]).
+//! The lists that set-returning functions stand for: `unnest` makes rows of them ([`crate::syntax`]).
 //!
 //! Series advance as PostgreSQL's do: each value is the one before plus the step, so that months keep to their ends, and a
 //! series of dates is one of `timestamptz`. A NULL among the arguments gives no rows.

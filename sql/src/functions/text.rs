@@ -14,8 +14,8 @@ use datafusion::logical_expr::{
 };
 
 use super::quote;
-use crate::encode::printed;
 use crate::error::{Error, sqlstate};
+use crate::output::printed;
 
 /// `array_to_string`
 pub(crate) const ARRAY_TO_STRING: &str = "__array_to_string";

@@ -23,9 +23,9 @@ use datafusion::logical_expr::{
 use crate::error::{Error, sqlstate};
 
 /// The function whose elements are the indexes of an array's, as `generate_subscripts` gives them.
-pub(super) const SUBSCRIPTS: &str = "__subscripts";
+pub(crate) const SUBSCRIPTS: &str = "__subscripts";
 /// The function whose elements are an array's with their numbers, as `_pg_expandarray` gives them.
-pub(super) const EXPANDED: &str = "__expanded";
+pub(crate) const EXPANDED: &str = "__expanded";
 
 pub(super) fn functions() -> Vec<ScalarUDF> {
     [Kind::Lower, Kind::Upper, Kind::Subscripts, Kind::Expanded]
@@ -35,7 +35,7 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
 
 /// `vector[0]` is the first element.
 #[derive(Debug)]
-pub(in crate::query) struct Vectors;
+pub(crate) struct Vectors;
 
 impl ExprPlanner for Vectors {
     fn plan_field_access(

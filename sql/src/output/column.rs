@@ -16,14 +16,13 @@ use datafusion::arrow::datatypes::{
     Float32Type, Float64Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, UInt32Type, UInt64Type,
 };
-use pgwire::api::results::FieldFormat;
-use pgwire::error::{PgWireError, PgWireResult};
 use weir_common::interval::Interval;
 
 use super::nested::{Lists, Records};
 use super::numeric::{Number, Scale};
-use super::{datetime, float, is_jsonb, mark_of, no_type};
+use super::{Form, datetime, float};
 use crate::error::{Error, sqlstate};
+use crate::types::{is_jsonb, mark_of, no_type};
 
 /// The first byte of a jsonb value in binary: the version of its format.
 const JSONB_VERSION: u8 = 1;
@@ -153,23 +152,23 @@ impl Column {
     }
 
     /// Appends a value; false for NULL.
-    pub(super) fn write(&self, row: usize, format: FieldFormat, out: &mut BytesMut) -> PgWireResult<bool> {
+    pub(super) fn write(&self, row: usize, form: Form, out: &mut BytesMut) -> Result<bool, Error> {
         if self.is_null(row) {
             return Ok(false);
         }
-        match format {
-            FieldFormat::Text => self.write_text(row, out)?,
-            FieldFormat::Binary => self.write_binary(row, out)?,
+        match form {
+            Form::Text => self.write_text(row, out)?,
+            Form::Binary => self.write_binary(row, out)?,
         }
         Ok(true)
     }
 
-    /// Appends a value in binary after its length, which for NULL is -1; false for NULL.
-    pub(super) fn write_sized(&self, row: usize, out: &mut BytesMut) -> PgWireResult<bool> {
-        sized(out, |out| self.write(row, FieldFormat::Binary, out))
+    /// Appends a value after its length, which for NULL is -1; false for NULL.
+    pub(super) fn write_sized(&self, row: usize, form: Form, out: &mut BytesMut) -> Result<bool, Error> {
+        sized(out, |out| self.write(row, form, out))
     }
 
-    pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+    pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> Result<(), Error> {
         match self {
             Column::Bool(array) => out.put_u8(if array.value(row) { b't' } else { b'f' }),
             Column::Int2(array) => display(array.value(row), out),
@@ -197,7 +196,7 @@ impl Column {
         Ok(())
     }
 
-    fn write_binary(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+    fn write_binary(&self, row: usize, out: &mut BytesMut) -> Result<(), Error> {
         match self {
             Column::Bool(array) => out.put_u8(u8::from(array.value(row))),
             Column::Int2(array) => out.put_i16(array.value(row)),
@@ -233,7 +232,7 @@ impl Column {
 }
 
 /// Appends what is written after its length, or -1 if nothing is; says which.
-pub(super) fn sized(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut) -> PgWireResult<bool>) -> PgWireResult<bool> {
+fn sized(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut) -> Result<bool, Error>) -> Result<bool, Error> {
     let length_at = out.len();
     out.put_i32(-1);
     let written = write(out)?;
@@ -265,12 +264,6 @@ fn counterpart(ty: &DataType) -> Option<DataType> {
         DataType::Dictionary(_, value) => value.as_ref().clone(),
         _ => return None,
     })
-}
-
-impl From<Error> for PgWireError {
-    fn from(error: Error) -> PgWireError {
-        crate::server::wire_error(error)
-    }
 }
 
 fn display(value: impl std::fmt::Display, out: &mut BytesMut) {

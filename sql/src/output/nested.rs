@@ -9,49 +9,18 @@ use std::sync::Arc;
 use bytes::{BufMut, BytesMut};
 use datafusion::arrow::array::{Array, ListArray, StructArray};
 use datafusion::arrow::datatypes::Field;
-use pgwire::api::Type;
-use pgwire::error::PgWireResult;
 use postgres_types::Kind;
+use postgres_types::Type;
 
+use super::Form;
 use super::column::Column;
-use super::pg_type;
 use crate::error::{Error, sqlstate};
+use crate::types::pg_type;
 
 /// PostgreSQL's `MAXDIM`.
 const DIMENSIONS_MAX: usize = 6;
 /// The index of the first element, which is told with each dimension.
 const FIRST: i32 = 1;
-
-/// The type of an array of such elements; of arrays it is that of their elements.
-pub(crate) fn array_of(element: &Type) -> Option<Type> {
-    Some(match *element {
-        Type::BOOL => Type::BOOL_ARRAY,
-        Type::INT2 => Type::INT2_ARRAY,
-        Type::INT4 => Type::INT4_ARRAY,
-        Type::INT8 => Type::INT8_ARRAY,
-        Type::FLOAT4 => Type::FLOAT4_ARRAY,
-        Type::FLOAT8 => Type::FLOAT8_ARRAY,
-        Type::NUMERIC => Type::NUMERIC_ARRAY,
-        Type::VARCHAR => Type::VARCHAR_ARRAY,
-        Type::TEXT => Type::TEXT_ARRAY,
-        Type::BYTEA => Type::BYTEA_ARRAY,
-        Type::DATE => Type::DATE_ARRAY,
-        Type::TIME => Type::TIME_ARRAY,
-        Type::TIMESTAMP => Type::TIMESTAMP_ARRAY,
-        Type::TIMESTAMPTZ => Type::TIMESTAMPTZ_ARRAY,
-        Type::INTERVAL => Type::INTERVAL_ARRAY,
-        Type::JSONB => Type::JSONB_ARRAY,
-        Type::RECORD => Type::RECORD_ARRAY,
-        Type::CHAR => Type::CHAR_ARRAY,
-        Type::NAME => Type::NAME_ARRAY,
-        Type::OID => Type::OID_ARRAY,
-        Type::XID => Type::XID_ARRAY,
-        Type::REGTYPE => Type::REGTYPE_ARRAY,
-        Type::ACLITEM => Type::ACLITEM_ARRAY,
-        ref array if matches!(array.kind(), Kind::Array(_)) => array.clone(),
-        _ => return None,
-    })
-}
 
 /// A column of arrays, or of vectors: `1 2` in text, with indexes from 0.
 pub(super) struct Lists {
@@ -89,7 +58,7 @@ impl Lists {
     }
 
     /// `{1,NULL,"a b"}`.
-    pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+    pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> Result<(), Error> {
         if self.is_vector {
             for (index, place) in self.range(row).enumerate() {
                 if index > 0 {
@@ -124,7 +93,7 @@ impl Lists {
 
     /// The number of dimensions, whether there are NULLs, the elements' type; the length and first index of each
     /// dimension; the elements.
-    pub(super) fn write_binary(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+    pub(super) fn write_binary(&self, row: usize, out: &mut BytesMut) -> Result<(), Error> {
         let (lengths, dimensions) = self.shape(row)?;
         let lengths = &lengths[..dimensions];
         // An empty vector has a dimension all the same.
@@ -162,22 +131,22 @@ impl Lists {
     }
 
     /// Writes the elements, an array's in the place of an array; true if one is NULL.
-    fn write_elements(&self, row: usize, lengths: &[usize], out: &mut BytesMut) -> PgWireResult<bool> {
+    fn write_elements(&self, row: usize, lengths: &[usize], out: &mut BytesMut) -> Result<bool, Error> {
         let range = self.range(row);
         let Some((length, inner_lengths)) = lengths.split_first().filter(|(length, _)| **length == range.len()) else {
-            return Err(not_rectangular().into());
+            return Err(not_rectangular());
         };
         let Column::List(inner) = &self.elements else {
             let mut nulls = false;
             for place in range {
-                nulls |= !self.elements.write_sized(place, out)?;
+                nulls |= !self.elements.write_sized(place, Form::Binary, out)?;
             }
             return Ok(nulls);
         };
         let mut nulls = false;
         for place in range.take(*length) {
             if inner.is_null(place) {
-                return Err(not_rectangular().into());
+                return Err(not_rectangular());
             }
             nulls |= inner.write_elements(place, inner_lengths, out)?;
         }
@@ -213,7 +182,7 @@ impl Records {
     }
 
     /// `(1,,"a b")`.
-    pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+    pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> Result<(), Error> {
         out.put_u8(b'(');
         for (index, (_, column)) in self.fields.iter().enumerate() {
             if index > 0 {
@@ -235,11 +204,11 @@ impl Records {
     }
 
     /// The number of fields; the type and the value of each.
-    pub(super) fn write_binary(&self, row: usize, out: &mut BytesMut) -> PgWireResult<()> {
+    pub(super) fn write_binary(&self, row: usize, out: &mut BytesMut) -> Result<(), Error> {
         out.put_i32(i32::try_from(self.fields.len()).unwrap_or_default());
         for (oid, column) in &self.fields {
             out.put_u32(*oid);
-            column.write_sized(row, out)?;
+            column.write_sized(row, Form::Binary, out)?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{Decimal256Type, i256};
-use postgres_types::FromSql;
+use postgres_types::{FromSql, Type};
 use proptest::prelude::*;
 use weir_common::decimal::{self, Excess, power_of_ten};
 use weir_common::interval::Interval;
@@ -147,7 +147,7 @@ fn written(array: ArrayRef, ty: &SqlType) -> Vec<(Vec<u8>, Vec<u8>)> {
         assert!(column.write(row, format, &mut out).expect("a value that can be sent"));
         out.to_vec()
     };
-    (0..array.len()).map(|row| (one(row, FieldFormat::Text), one(row, FieldFormat::Binary))).collect()
+    (0..array.len()).map(|row| (one(row, Form::Text), one(row, Form::Binary))).collect()
 }
 
 fn bytes<const N: usize>(from: &mut &[u8]) -> [u8; N] {
@@ -281,7 +281,7 @@ fn arrays_that_are_not_rectangular_have_no_binary_form() {
     let both = |rows: &[Option<&[i32]>]| {
         let column = Column::new(&nested(rows), &Arc::new(ty.field(""))).expect("arrays");
         let mut binary = BytesMut::new();
-        let sent = column.write(0, FieldFormat::Binary, &mut binary).map(|_| binary.to_vec());
+        let sent = column.write(0, Form::Binary, &mut binary).map(|_| binary.to_vec());
         (text(|out| column.write_text(0, out).expect("text")), sent.map_err(|error| error.to_string()))
     };
     // As `array_send(array[[1,2],[3,4]])` of PostgreSQL.

@@ -3,7 +3,7 @@
 //! The rules are PostgreSQL's: a parameter has the type of the other side of its operator, of the other results of CASE or
 //! COALESCE, or of the function's argument; the first use that tells decides. Where none does the caller takes text.
 //!
-//! Works on a plan whose types are PostgreSQL's ([`super::types`]) but not yet coerced.
+//! Works on a plan whose types are PostgreSQL's ([`crate::rules`]) but not yet coerced.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,18 +16,17 @@ use datafusion::logical_expr::expr::{
 };
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Between, BinaryExpr, Case, Expr, ExprSchemable, Like, LogicalPlan, Operator, Values};
-use pgwire::api::Type;
-use postgres_types::Kind;
+use postgres_types::{Kind, Type};
 
-use super::equality::compares;
-use crate::encode::pg_type;
 use crate::functions::yields_jsonb;
+use crate::rules::compares;
+use crate::types::pg_type;
 
 /// The types that a plan gives to parameters, by their numbers.
 ///
 /// # Errors
 /// DataFusion's, if the plan cannot be walked.
-pub(super) fn parameter_types(plan: &LogicalPlan, known: HashMap<usize, Type>) -> Result<HashMap<usize, Type>> {
+pub(crate) fn parameter_types(plan: &LogicalPlan, known: HashMap<usize, Type>) -> Result<HashMap<usize, Type>> {
     let mut found = Found(known);
     // The first walk's findings may tell the types of others.
     found.in_plan(plan)?;

@@ -10,16 +10,20 @@ use crate::error::Error;
 
 /// A parsed `ALTER`.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Alter {
-    pub(crate) kind: RelationKind,
-    pub(crate) name: TableName,
-    pub(crate) if_exists: bool,
-    pub(crate) change: Change,
+pub struct Alter {
+    /// The kind of relation that the statement names.
+    pub kind: RelationKind,
+    /// The relation.
+    pub name: TableName,
+    /// True if a missing relation is skipped.
+    pub if_exists: bool,
+    /// The change.
+    pub change: Change,
 }
 
 /// What is to change.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Change {
+pub enum Change {
     /// `CONNECTOR WITH (option = value, …)`, in the order they were written.
     Options(Vec<WithOption>),
     /// `ADD COLUMN …, ALTER COLUMN …, …`, in the order they were written.
@@ -34,16 +38,19 @@ pub(crate) enum Change {
 
 /// A change of one column.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum ColumnEdit {
+pub enum ColumnEdit {
     /// `ADD [COLUMN] [IF NOT EXISTS] name type`.
     Add {
+        /// Where the column is declared.
         column: ColumnRef,
+        /// True if an existing column is skipped.
         if_not_exists: bool,
         /// The name and the type as they are written.
         written: String,
     },
     /// `ALTER [COLUMN] name [SET DATA] TYPE type`.
     Type {
+        /// Where the column is named.
         column: ColumnRef,
         /// The type as it is written.
         written: String,

@@ -11,21 +11,32 @@ use crate::error::{Error, sqlstate};
 
 /// How rows are written. Characters are single bytes, as PostgreSQL wants them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum CopyFormat {
+pub enum CopyFormat {
+    /// `FORMAT text`.
     Text {
+        /// Between two values.
         delimiter: u8,
+        /// Stands for NULL.
         null: String,
+        /// True if the first row holds the names of the columns.
         header: bool,
     },
+    /// `FORMAT csv`.
     Csv {
+        /// Between two values.
         delimiter: u8,
+        /// Stands for NULL.
         null: String,
+        /// True if the first row holds the names of the columns.
         header: bool,
+        /// Around a value.
         quote: u8,
+        /// Before a quote in a value.
         escape: u8,
         /// Columns that are quoted although they need not be.
         force_quote: Vec<String>,
     },
+    /// `FORMAT binary`.
     Binary,
 }
 

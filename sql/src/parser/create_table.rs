@@ -12,60 +12,73 @@ use crate::error::{Error, sqlstate};
 
 /// A parsed `CREATE TABLE`.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct CreateTable {
-    pub(crate) kind: RelationKind,
-    pub(crate) name: TableName,
-    pub(crate) if_not_exists: bool,
+pub struct CreateTable {
+    /// Table or source.
+    pub kind: RelationKind,
+    /// Its name.
+    pub name: TableName,
+    /// True if an existing relation is left alone.
+    pub if_not_exists: bool,
     /// Declared columns, then INCLUDE columns, each in the order they were written.
-    pub(crate) columns: Vec<ColumnDef>,
+    pub columns: Vec<ColumnDef>,
     /// The columns of the primary key, in the order they were written.
-    pub(crate) primary_key: Vec<ColumnRef>,
+    pub primary_key: Vec<ColumnRef>,
     /// Where the last column or constraint between the parentheses ends, if there is one.
-    pub(crate) definition_end: Option<Location>,
+    pub definition_end: Option<Location>,
     /// Where `*` stands in place of columns: all that the payload has.
-    pub(crate) wildcard: Option<Location>,
+    pub wildcard: Option<Location>,
     /// The options of WITH in the order they were written; a key may stand there more than once.
-    pub(crate) options: Vec<WithOption>,
-    pub(crate) format: Format,
+    pub options: Vec<WithOption>,
+    /// How its messages are decoded.
+    pub format: Format,
 }
 
 /// `FORMAT PLAIN ENCODE encoding [(option = value, …)]`.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Format {
-    pub(crate) encoding: Encoding,
+pub struct Format {
+    /// The encoding of payloads.
+    pub encoding: Encoding,
     /// Where FORMAT stands.
-    pub(crate) start: Location,
+    pub start: Location,
     /// Where the encoding's name stands.
-    pub(crate) location: Location,
-    pub(crate) options: Vec<WithOption>,
+    pub location: Location,
+    /// The options in parentheses after ENCODE.
+    pub options: Vec<WithOption>,
 }
 
 /// How payloads are encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Encoding {
+pub enum Encoding {
+    /// `ENCODE JSON`.
     Json,
+    /// `ENCODE BYTES`.
     Bytes,
+    /// `ENCODE PROTOBUF`.
     Protobuf,
 }
 
 /// A column and where its name stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ColumnDef {
-    pub(crate) name: String,
-    pub(crate) ty: SqlType,
-    pub(crate) origin: Origin,
-    pub(crate) location: Location,
+pub struct ColumnDef {
+    /// Folded to lower case, unless it was quoted.
+    pub name: String,
+    /// Its type.
+    pub ty: SqlType,
+    /// The part of a message that its values come from.
+    pub origin: Origin,
+    /// Where it stands in the script.
+    pub location: Location,
     /// Where its type stands, if it is written there.
-    pub(crate) ty_span: Option<Span>,
+    pub ty_span: Option<Span>,
     /// Where NOT NULL stands.
-    pub(crate) not_null: Option<Location>,
+    pub not_null: Option<Location>,
 }
 
 /// The name of a column, and where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct ColumnRef {
-    pub(crate) name: String,
-    pub(crate) location: Location,
+pub struct ColumnRef {
+    pub name: String,
+    pub location: Location,
 }
 
 /// What stands between the parentheses.
@@ -79,11 +92,15 @@ struct Definition {
 
 /// `key = value`, the key in lower case, the value without its quotes.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct WithOption {
-    pub(crate) key: String,
-    pub(crate) value: String,
-    pub(crate) key_location: Location,
-    pub(crate) value_span: Span,
+pub struct WithOption {
+    /// Its name.
+    pub key: String,
+    /// Its value, without quotes.
+    pub value: String,
+    /// Where its name stands.
+    pub key_location: Location,
+    /// Where its value stands.
+    pub value_span: Span,
 }
 
 /// What can stand behind INCLUDE.

@@ -10,12 +10,15 @@ use crate::error::Error;
 
 /// A parsed `CREATE MATERIALIZED VIEW`.
 #[derive(Clone, Debug)]
-pub(crate) struct CreateView {
-    pub(crate) name: TableName,
-    pub(crate) if_not_exists: bool,
+pub struct CreateView {
+    /// Its name.
+    pub name: TableName,
+    /// True if an existing relation is left alone.
+    pub if_not_exists: bool,
     /// What its first columns are called, if that is written before the query.
-    pub(crate) columns: Vec<ColumnRef>,
-    pub(crate) query: Box<ast::Statement>,
+    pub columns: Vec<ColumnRef>,
+    /// The query that defines its rows.
+    pub query: Box<ast::Statement>,
 }
 
 impl Cursor<'_> {

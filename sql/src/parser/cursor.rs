@@ -16,9 +16,11 @@ use crate::error::{Error, sqlstate};
 const RECURSION_LIMIT: usize = 128;
 
 /// The only database and the only schema that hold tables.
-pub(crate) const DATABASE: &str = "dev";
+pub const DATABASE: &str = "dev";
 /// See [`DATABASE`].
-pub(crate) const SCHEMA: &str = "public";
+pub const SCHEMA: &str = "public";
+/// The schema of PostgreSQL's own types, functions and relations.
+pub const PG_CATALOG: &str = "pg_catalog";
 
 pub(super) struct Cursor<'a> {
     pub(super) parser: Parser<'static>,
@@ -197,7 +199,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// The identifiers of a dotted name; `None` if a part of it is something else.
-pub(crate) fn identifiers(name: &ObjectName) -> Option<Vec<&Ident>> {
+pub fn identifiers(name: &ObjectName) -> Option<Vec<&Ident>> {
     name.0
         .iter()
         .map(|part| match part {
@@ -208,7 +210,7 @@ pub(crate) fn identifiers(name: &ObjectName) -> Option<Vec<&Ident>> {
 }
 
 /// An identifier as it is stored: in lower case unless it was quoted.
-pub(crate) fn fold(ident: &Ident) -> String {
+pub fn fold(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 

@@ -9,21 +9,26 @@ use crate::error::{Error, sqlstate};
 
 /// A query whose rows are fetched later.
 #[derive(Clone, Debug)]
-pub(crate) struct Declare {
-    pub(crate) name: String,
-    pub(crate) location: Location,
-    pub(crate) query: Box<ast::Statement>,
+pub struct Declare {
+    /// The cursor.
+    pub name: String,
+    /// Where its name stands.
+    pub location: Location,
+    /// The query whose rows are fetched.
+    pub query: Box<ast::Statement>,
     /// It outlives its transaction.
-    pub(crate) holds: bool,
+    pub holds: bool,
 }
 
 /// Some rows of a cursor.
 #[derive(Clone, Debug)]
-pub(crate) struct Fetch {
-    pub(crate) name: String,
-    pub(crate) location: Location,
+pub struct Fetch {
+    /// The cursor.
+    pub name: String,
+    /// Where its name stands.
+    pub location: Location,
     /// How many at most; all that are left without it.
-    pub(crate) count: Option<u64>,
+    pub count: Option<u64>,
 }
 
 impl Cursor<'_> {

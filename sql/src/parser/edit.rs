@@ -16,7 +16,7 @@ const REDACTED: &str = "'[REDACTED]'";
 ///
 /// # Errors
 /// Internal, if the text is not a `CREATE TABLE`: then nothing of it is shown.
-pub(crate) fn redact(sql: &str, is_secret: impl Fn(&str) -> bool) -> Result<String, Error> {
+pub fn redact(sql: &str, is_secret: impl Fn(&str) -> bool) -> Result<String, Error> {
     let create = stored(sql)?;
     let options = create.options.iter().chain(&create.format.options);
     let secrets = options.filter(|option| is_secret(&option.key));
@@ -28,7 +28,7 @@ pub(crate) fn redact(sql: &str, is_secret: impl Fn(&str) -> bool) -> Result<Stri
 ///
 /// # Errors
 /// Internal, if the text is not a `CREATE TABLE`.
-pub(crate) fn amend<'a>(
+pub fn amend<'a>(
     sql: &str,
     changes: impl Iterator<Item = (&'a str, &'a str)> + Clone,
     is_same: impl Fn(&str, &str) -> bool,
@@ -54,7 +54,7 @@ pub(crate) fn amend<'a>(
 ///
 /// # Errors
 /// Internal, if the text is not a `CREATE TABLE`.
-pub(crate) fn add_column(sql: &str, written: &str) -> Result<Option<String>, Error> {
+pub fn add_column(sql: &str, written: &str) -> Result<Option<String>, Error> {
     let create = stored(sql)?;
     let named = create.columns.iter().any(|column| column.origin == Origin::Payload);
     let end = create.definition_end.filter(|_| named).map(|end| Text(sql).offset(end));
@@ -65,7 +65,7 @@ pub(crate) fn add_column(sql: &str, written: &str) -> Result<Option<String>, Err
 ///
 /// # Errors
 /// Internal, if the text is not a `CREATE TABLE`.
-pub(crate) fn retype(sql: &str, column: &str, written: &str) -> Result<Option<String>, Error> {
+pub fn retype(sql: &str, column: &str, written: &str) -> Result<Option<String>, Error> {
     let create = stored(sql)?;
     let span = create.columns.iter().find(|known| known.name == column).and_then(|known| known.ty_span);
     let range = span.map(|span| Text(sql).offset(span.start)..Text(sql).offset(span.end));
@@ -76,7 +76,7 @@ pub(crate) fn retype(sql: &str, column: &str, written: &str) -> Result<Option<St
 ///
 /// # Errors
 /// Internal, if the text is not a `CREATE TABLE`.
-pub(crate) fn reformat(sql: &str, written: &str) -> Result<String, Error> {
+pub fn reformat(sql: &str, written: &str) -> Result<String, Error> {
     let start = Text(sql).offset(stored(sql)?.format.start);
     Ok(format!("{}{written}", &sql[..start]))
 }
@@ -85,7 +85,7 @@ pub(crate) fn reformat(sql: &str, written: &str) -> Result<String, Error> {
 ///
 /// # Errors
 /// Internal, if the text is none.
-pub(crate) fn stored(sql: &str) -> Result<CreateTable, Error> {
+pub fn stored(sql: &str) -> Result<CreateTable, Error> {
     let mut parsed = parse(sql).map_err(|_| Error::internal("the stored statement cannot be read"))?;
     match (parsed.pop().map(|parsed| parsed.statement), parsed.is_empty()) {
         (Some(Statement::CreateTable(create)), true) => Ok(*create),

@@ -23,53 +23,55 @@ use sqlparser::ast;
 use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
 use weir_common::catalog::RelationKind;
 
-pub(crate) use alter::{Alter, Change, ColumnEdit};
-pub(crate) use copy::CopyFormat;
-pub(crate) use create_table::{ColumnDef, CreateTable, Encoding, Format, WithOption};
-pub(crate) use create_view::CreateView;
+pub use alter::{Alter, Change, ColumnEdit};
+pub use copy::CopyFormat;
+pub use create_table::{ColumnDef, CreateTable, Encoding, Format, WithOption};
+pub use create_view::CreateView;
 use cursor::Cursor;
-pub(crate) use cursor::{DATABASE, SCHEMA, fold, identifiers};
-pub(crate) use declare::{Declare, Fetch};
-pub(crate) use edit::{add_column, amend, redact, reformat, retype, stored};
+pub use cursor::{DATABASE, PG_CATALOG, SCHEMA, fold, identifiers};
+pub use declare::{Declare, Fetch};
+pub use edit::{add_column, amend, redact, reformat, retype, stored};
 pub(crate) use lex::Text;
-pub(crate) use prepare::{Execute, Prepare};
-pub(crate) use transaction::TransactionModes;
+pub use prepare::{Execute, Prepare};
+pub use transaction::TransactionModes;
 pub(crate) use types::known_type;
 
 use crate::error::{Error, sqlstate};
 
 /// One statement of a text that a client sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Parsed {
-    pub(crate) statement: Statement,
+pub struct Parsed {
+    /// The parsed statement.
+    pub statement: Statement,
     /// The whole text: locations in `statement` are in this.
-    pub(crate) script: Arc<str>,
+    pub script: Arc<str>,
     /// The bytes of `script` that are this statement.
     range: std::ops::Range<usize>,
     /// What its author should know of it.
-    pub(crate) notices: Vec<String>,
+    pub notices: Vec<String>,
 }
 
 impl Parsed {
     /// The statement as it was written, without the semicolon.
-    pub(crate) fn sql(&self) -> &str {
+    pub fn sql(&self) -> &str {
         &self.script[self.range.clone()]
     }
 
     /// Whether a transaction that has failed may run it.
-    pub(crate) fn ends_transaction(&self) -> bool {
+    pub fn ends_transaction(&self) -> bool {
         matches!(self.statement, Statement::Commit | Statement::Rollback | Statement::RollbackTo(_))
     }
 
     /// The position of a location in the client's text.
-    pub(crate) fn position(&self, location: Location) -> usize {
+    pub fn position(&self, location: Location) -> usize {
         Text(&self.script).position(location)
     }
 }
 
 /// Everything a client can ask for.
 #[derive(Clone, Debug)]
-pub(crate) enum Statement {
+pub enum Statement {
+    /// `CREATE { TABLE | SOURCE }`.
     CreateTable(Box<CreateTable>),
     /// `CREATE MATERIALIZED VIEW`.
     CreateView(Box<CreateView>),
@@ -79,8 +81,11 @@ pub(crate) enum Statement {
     Alter(Box<Alter>),
     /// `DROP { TABLE | SOURCE | MATERIALIZED VIEW }`.
     Drop {
+        /// The kind of relation that the statement names.
         kind: RelationKind,
+        /// The relations, in the order of the text.
         names: Vec<TableName>,
+        /// True if missing relations are skipped.
         if_exists: bool,
         /// What depends on them is dropped as well.
         cascade: bool,
@@ -89,9 +94,13 @@ pub(crate) enum Statement {
     ShowRelations(RelationKind),
     /// `SHOW CREATE { TABLE | SOURCE | MATERIALIZED VIEW }`.
     ShowCreate(RelationKind, TableName),
+    /// `SHOW CLUSTER`.
     ShowCluster,
+    /// `SHOW JOBS`.
     ShowJobs,
+    /// `DESCRIBE name`.
     Describe(TableName),
+    /// `FLUSH`.
     Flush,
     /// `SHOW name`.
     ShowVariable(String),
@@ -99,22 +108,29 @@ pub(crate) enum Statement {
     ShowAll,
     /// `SET name TO value`, `RESET name`; no value is the default.
     Set {
+        /// The variable.
         name: String,
+        /// The new value.
         value: Option<String>,
         /// Until the transaction ends.
         is_local: bool,
+        /// Where its name stands.
         location: Location,
     },
     /// `RESET ALL`.
     ResetAll,
+    /// `BEGIN`.
     Begin(TransactionModes),
     /// `SET TRANSACTION`, `SET SESSION CHARACTERISTICS AS TRANSACTION`.
     SetTransaction {
+        /// The modes that it sets.
         modes: TransactionModes,
         /// Of all transactions that the session begins from now on.
         of_session: bool,
     },
+    /// `COMMIT`.
     Commit,
+    /// `ROLLBACK`.
     Rollback,
     /// `SAVEPOINT name`.
     Savepoint(String),
@@ -132,7 +148,9 @@ pub(crate) enum Statement {
     Query(Box<ast::Statement>),
     /// `COPY … TO STDOUT`, of the query that it is or stands for.
     Copy {
+        /// The query.
         query: Box<ast::Statement>,
+        /// How its rows are sent.
         format: CopyFormat,
     },
     /// `PREPARE name AS query`.
@@ -151,9 +169,11 @@ pub(crate) enum Statement {
 
 /// A table's name in the schema `public`, and where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct TableName {
-    pub(crate) name: String,
-    pub(crate) location: Location,
+pub struct TableName {
+    /// Folded to lower case, unless it was quoted.
+    pub name: String,
+    /// Where it stands in the script.
+    pub location: Location,
 }
 
 /// A text beyond this is refused: its syntax tree is many times as large.
@@ -163,7 +183,7 @@ const SCRIPT_BYTES_MAX: usize = 16 << 20;
 ///
 /// # Errors
 /// With SQLSTATE and position. One statement that cannot be parsed fails the whole text, as in PostgreSQL.
-pub(crate) fn parse(sql: &str) -> Result<Vec<Parsed>, Error> {
+pub fn parse(sql: &str) -> Result<Vec<Parsed>, Error> {
     if sql.len() > SCRIPT_BYTES_MAX {
         let message = format!("a text of {} bytes is larger than the limit of {SCRIPT_BYTES_MAX}", sql.len());
         return Err(Error::user(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).with_hint("send its statements one by one"));

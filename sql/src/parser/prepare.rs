@@ -11,9 +11,11 @@ use crate::error::{Error, sqlstate};
 
 /// A query with a name, and `$1`, `$2`, … in it.
 #[derive(Clone, Debug)]
-pub(crate) struct Prepare {
-    pub(crate) name: String,
-    pub(crate) location: Location,
+pub struct Prepare {
+    /// Its name.
+    pub name: String,
+    /// Where its name stands.
+    pub location: Location,
     /// Of the parameters, as far as they are given.
     types: Vec<ast::DataType>,
     query: Box<ast::Statement>,
@@ -21,10 +23,13 @@ pub(crate) struct Prepare {
 
 /// The call of a prepared query.
 #[derive(Clone, Debug)]
-pub(crate) struct Execute {
-    pub(crate) name: String,
-    pub(crate) location: Location,
-    pub(crate) arguments: Vec<Expr>,
+pub struct Execute {
+    /// The prepared statement.
+    pub name: String,
+    /// Where its name stands.
+    pub location: Location,
+    /// The values of `$1`, `$2`, ….
+    pub arguments: Vec<Expr>,
 }
 
 impl Cursor<'_> {
@@ -72,7 +77,7 @@ impl Prepare {
     ///
     /// # Errors
     /// `42601` if there are too few or too many.
-    pub(crate) fn with_arguments(&self, arguments: &[Expr]) -> Result<Box<ast::Statement>, Error> {
+    pub fn with_arguments(&self, arguments: &[Expr]) -> Result<Box<ast::Statement>, Error> {
         let mut query = self.query.clone();
         let mut parameters = Parameters { prepare: self, arguments, count: self.types.len() };
         let _finished = query.visit(&mut parameters);

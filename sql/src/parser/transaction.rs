@@ -8,7 +8,7 @@ use crate::error::Error;
 
 /// What a statement says of transactions. Anything it leaves out stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TransactionModes {
+pub struct TransactionModes {
     isolation: Option<&'static str>,
     read_only: Option<bool>,
     deferrable: Option<bool>,
@@ -17,7 +17,7 @@ pub(crate) struct TransactionModes {
 impl TransactionModes {
     /// The variables of a transaction that say the same, with their values. With `default_` in front, they are the
     /// session's.
-    pub(crate) fn settings(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let on_off = |is_on: bool| if is_on { "on" } else { "off" };
         let settings = [
             ("transaction_isolation", self.isolation),

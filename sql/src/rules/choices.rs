@@ -12,7 +12,7 @@ use crate::functions::as_case;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Choices;
+pub(crate) struct Choices;
 
 impl AnalyzerRule for Choices {
     fn name(&self) -> &str {

@@ -23,15 +23,15 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
 use super::shown;
-use crate::encode::is_jsonb;
 use crate::error::{Error, sqlstate};
 use crate::functions::{
     beside_jsonb, comparable, extreme_aggregate, extreme_function, has_equals, is_comparable, kept_jsonb, yields_jsonb,
 };
+use crate::types::is_jsonb;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Equality;
+pub(crate) struct Equality;
 
 impl AnalyzerRule for Equality {
     fn name(&self) -> &str {
@@ -156,7 +156,7 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-pub(super) fn compares(op: Operator) -> bool {
+pub(crate) fn compares(op: Operator) -> bool {
     matches!(
         op,
         Operator::Eq

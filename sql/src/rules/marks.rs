@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, StructArray, UInt32Array};
+use datafusion::arrow::array::{ArrayRef, StructArray};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, DFSchema};
@@ -20,18 +20,18 @@ use datafusion::logical_expr::{
     ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::optimizer::AnalyzerRule;
-use pgwire::api::Type;
+use postgres_types::Type;
 
-use super::names::printed_by;
-use crate::encode::{array_of, arrow_type, mark_of, marked, pg_type};
+use super::subqueries::recomputed;
 use crate::error::Error;
-use crate::query::subqueries::recomputed;
+use crate::types::oids::printed_by;
+use crate::types::{array_of, arrow_type, mark_of, marked};
 
 /// The functions that print values, by their names.
 type Printers = Arc<HashMap<String, Arc<ScalarUDF>>>;
 
 /// The printers among functions.
-pub(in crate::query) fn printers(functions: &[ScalarUDF]) -> Printers {
+pub(crate) fn printers(functions: &[ScalarUDF]) -> Printers {
     Arc::new(functions.iter().map(|function| (function.name().to_owned(), Arc::new(function.clone()))).collect())
 }
 
@@ -42,7 +42,7 @@ fn print(printers: &Printers, ty: &Type, operand: Expr) -> Option<Expr> {
 
 /// Puts names in the place of casts of oids to text, and takes the mark of other texts off.
 #[derive(Debug)]
-pub(in crate::query) struct Printed(pub(in crate::query) Printers);
+pub(crate) struct Printed(pub(crate) Printers);
 
 impl FunctionRewrite for Printed {
     fn name(&self) -> &str {
@@ -102,7 +102,7 @@ impl ScalarUDFImpl for Unmarked {
 /// Keeps the types of values that aggregates choose or collect: DataFusion forgets the marks of
 /// their arguments.
 #[derive(Debug)]
-pub(in crate::query) struct Aggregated;
+pub(crate) struct Aggregated;
 
 impl AnalyzerRule for Aggregated {
     fn name(&self) -> &str {
@@ -199,7 +199,7 @@ impl ScalarUDFImpl for Marked {
 
 /// Adds the names of marked oids to the result of a query.
 #[derive(Debug)]
-pub(in crate::query) struct Sent(pub(in crate::query) Printers);
+pub(crate) struct Sent(pub(crate) Printers);
 
 impl AnalyzerRule for Sent {
     fn name(&self) -> &str {
@@ -279,41 +279,5 @@ impl ScalarUDFImpl for WithName {
         let nulls = arrays[0].nulls().cloned();
         let sent: ArrayRef = Arc::new(StructArray::try_new(fields(), arrays, nulls)?);
         Ok(ColumnarValue::Array(sent))
-    }
-}
-
-/// `pg_typeof(any)`.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct TypeOf {
-    signature: Signature,
-}
-
-impl TypeOf {
-    pub(super) fn new() -> TypeOf {
-        TypeOf { signature: Signature::any(1, Volatility::Stable) }
-    }
-}
-
-impl ScalarUDFImpl for TypeOf {
-    fn name(&self) -> &str {
-        "pg_typeof"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, _given: &[DataType]) -> Result<DataType> {
-        Ok(DataType::UInt32)
-    }
-
-    fn return_field_from_args(&self, _args: ReturnFieldArgs) -> Result<FieldRef> {
-        Ok(Arc::new(marked(Field::new(self.name(), DataType::UInt32, false), &Type::REGTYPE)))
-    }
-
-    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let field = args.arg_fields.first().ok_or_else(|| Error::internal("pg_typeof has no argument"))?;
-        let oid = if *field.data_type() == DataType::Null { Type::UNKNOWN.oid() } else { pg_type(field)?.oid() };
-        Ok(ColumnarValue::Array(Arc::new(UInt32Array::from(vec![oid; args.number_rows]))))
     }
 }

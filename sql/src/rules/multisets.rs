@@ -22,7 +22,7 @@ const NUMBERS: [&str; 2] = ["\u{2063}left", "\u{2063}right"];
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Multisets;
+pub(crate) struct Multisets;
 
 impl AnalyzerRule for Multisets {
     fn name(&self) -> &str {

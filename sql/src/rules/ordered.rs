@@ -26,7 +26,7 @@ const DEPENDENT: [&str; 6] = ["array_agg", "string_agg", "first_value", "last_va
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Ordered;
+pub(crate) struct Ordered;
 
 impl AnalyzerRule for Ordered {
     fn name(&self) -> &str {

@@ -14,8 +14,8 @@ use datafusion::logical_expr::{Aggregate, Case, Distinct, DistinctOn, Expr, Expr
 use datafusion::scalar::ScalarValue;
 
 use super::equality::{comparable_if_needed, needs_comparable};
-use crate::encode::is_jsonb;
 use crate::functions::{comparable, has_equals, kept_jsonb};
+use crate::types::is_jsonb;
 
 /// Names of columns that nobody can write.
 fn hidden(kind: &str, index: usize) -> String {

@@ -46,7 +46,7 @@ use apply::{
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Subqueries;
+pub(crate) struct Subqueries;
 
 impl AnalyzerRule for Subqueries {
     fn name(&self) -> &str {

@@ -42,7 +42,7 @@ const SUMMED_DIGITS_MAX: u8 = DECIMAL128_MAX_PRECISION - 10;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Types;
+pub(crate) struct Types;
 
 impl AnalyzerRule for Types {
     fn name(&self) -> &str {

@@ -9,7 +9,7 @@ use crate::parser::{fold, identifiers};
 pub(super) const UNKNOWN: &str = "?column?";
 
 /// Names by position for a result of `fields`, which are DataFusion's names. A wildcard's columns keep theirs.
-pub(super) fn column_names(statement: &Statement, fields: &[String]) -> Vec<String> {
+pub fn column_names(statement: &Statement, fields: &[String]) -> Vec<String> {
     let mut names: Vec<String> = fields.iter().map(|field| shown(field).to_owned()).collect();
     let Some(select) = first_select(statement) else {
         return names;

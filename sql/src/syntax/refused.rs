@@ -13,28 +13,22 @@ use sqlparser::ast::{
     TableFunctionArgs, TableWithJoins, Value, Visit, Visitor, WindowType,
 };
 
+use super::Known;
 use crate::error::{Error, sqlstate};
 use crate::parser::{fold, identifiers};
-
-/// Which kind of function a name stands for.
-pub(super) struct Functions<'a> {
-    pub(super) is_scalar: &'a dyn Fn(&str) -> bool,
-    pub(super) is_aggregate: &'a dyn Fn(&str) -> bool,
-    pub(super) is_window: &'a dyn Fn(&str) -> bool,
-}
 
 /// # Errors
 /// `0A000` for a clause that would be ignored, `42601` for one that PostgreSQL does not have, `42809` for one that the
 /// kind of function does not take.
-pub(super) fn check(statement: &Statement, functions: &Functions<'_>) -> Result<(), Error> {
-    match statement.visit(&mut Refused { functions }) {
+pub(super) fn check(statement: &Statement, known: &Known<'_>) -> Result<(), Error> {
+    match statement.visit(&mut Refused { known }) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(()),
     }
 }
 
 struct Refused<'a> {
-    functions: &'a Functions<'a>,
+    known: &'a Known<'a>,
 }
 
 impl Visitor for Refused<'_> {
@@ -54,7 +48,7 @@ impl Visitor for Refused<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
         flow(match expr {
-            Expr::Function(function) => in_function(function, self.functions),
+            Expr::Function(function) => in_function(function, self.known),
             Expr::Value(value) => in_value(&value.value),
             _ => Ok(()),
         })
@@ -302,7 +296,7 @@ fn in_alias(alias: &TableAlias) -> Result<(), Error> {
     unsupported(typed, "a list of columns with their types", "cast the columns in the SELECT list")
 }
 
-fn in_function(function: &Function, functions: &Functions<'_>) -> Result<(), Error> {
+fn in_function(function: &Function, known: &Known<'_>) -> Result<(), Error> {
     let Function { name, uses_odbc_syntax: _, parameters, args, filter, null_treatment, over, within_group } = function;
     let Some(name) = identifiers(name).and_then(|parts| parts.last().map(|last| fold(last))) else {
         return Ok(());
@@ -337,8 +331,8 @@ fn in_function(function: &Function, functions: &Functions<'_>) -> Result<(), Err
     let is_approximate = matches!(name.as_str(), "array_dims");
     unsupported(is_approximate, &name, "use array_length()")?;
     unsupported(treats_nulls, "IGNORE NULLS or RESPECT NULLS", "filter the rows")?;
-    let is_aggregate = (functions.is_aggregate)(&name);
-    let is_window = (functions.is_window)(&name);
+    let is_aggregate = (known.is_aggregate)(&name);
+    let is_window = (known.is_window)(&name);
     if is_aggregate || is_window {
         if let Some(WindowType::WindowSpec(_) | WindowType::NamedWindow(_)) = over {
             unsupported(is_distinct, "DISTINCT in a window function", "remove the duplicates in a sub-query")?;
@@ -348,7 +342,7 @@ fn in_function(function: &Function, functions: &Functions<'_>) -> Result<(), Err
         }
         return Ok(());
     }
-    if !(functions.is_scalar)(&name) {
+    if !(known.is_scalar)(&name) {
         // Others report better that there is no such function.
         return Ok(());
     }

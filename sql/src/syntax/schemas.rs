@@ -1,20 +1,20 @@
-//! What statements say of system catalogs, put so that DataFusion finds it.
+//! Names with the schema of PostgreSQL's own things, and names that stand for calls, put so that DataFusion finds them.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use pgwire::api::Type;
+use postgres_types::Type;
 use sqlparser::ast::{
     AccessExpr, Array, ArrayElemTypeDef, BinaryOperator, DataType, Expr, Function, FunctionArguments, Ident,
-    ObjectName, Statement, TableFactor, TypedString, Value, VisitMut, VisitorMut, visit_expressions,
+    ObjectName, Statement, TableFactor, TypedString, Value, VisitMut, VisitorMut,
 };
 
-use super::names::is_called;
-use super::relations;
-use super::vectors::{EXPANDED, SUBSCRIPTS};
-use crate::parser::{fold, identifiers};
-use crate::query::rewrite::{call, with_names};
-use crate::query::schema::PG_CATALOG;
+use super::Known;
+use super::build::call;
+use super::tables::with_names;
+use crate::functions::{EXPANDED, SUBSCRIPTS};
+use crate::parser::{PG_CATALOG, fold, identifiers};
+use crate::types::oids::is_called;
 
 /// Views that PostgreSQL has as functions too, which psql calls.
 const FUNCTIONS: [&str; 2] = ["pg_timezone_names", "pg_timezone_abbrevs"];
@@ -29,18 +29,18 @@ const VALUES: [(&str, &str); 3] =
 /// * Casts to `regclass` and the like are calls of functions, as are names such as
 ///   `current_schema`.
 /// * `OPERATOR(pg_catalog.=)` is the operator, and collations that change nothing are gone.
-pub(in crate::query) fn plannable(mut statement: Statement) -> Statement {
-    let mut visitor = Plannable { hidden: with_names(&statement) };
-    let _finished = VisitMut::visit(&mut statement, &mut visitor);
-    statement
+pub(super) fn found(statement: &mut Statement, known: &Known<'_>) {
+    let mut visitor = Schemas { is_in_pg_catalog: known.is_in_pg_catalog, hidden: with_names(statement) };
+    let _finished = VisitMut::visit(statement, &mut visitor);
 }
 
-struct Plannable {
+struct Schemas<'a> {
+    is_in_pg_catalog: &'a dyn Fn(&str) -> bool,
     /// Names that the statement gives to tables of its own.
     hidden: HashSet<String>,
 }
 
-impl VisitorMut for Plannable {
+impl VisitorMut for Schemas<'_> {
     type Break = ();
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
@@ -101,29 +101,15 @@ impl VisitorMut for Plannable {
     }
 }
 
-impl Plannable {
+impl Schemas<'_> {
     fn qualify(&self, name: &mut ObjectName) {
         let parts = identifiers(name);
         let Some([relation]) = parts.as_deref() else { return };
         let folded = fold(relation);
-        if relations::find(PG_CATALOG, &folded).is_some() && !self.hidden.contains(&folded) {
+        if (self.is_in_pg_catalog)(&folded) && !self.hidden.contains(&folded) {
             *name = ObjectName::from(vec![Ident::new(PG_CATALOG), (*relation).clone()]);
         }
     }
-}
-
-/// Whether a statement calls a function that looks a relation up, which then has to be the newest.
-pub(in crate::query) fn looks_up(statement: &Statement) -> bool {
-    const FUNCTIONS: [&str; 6] =
-        ["regclass", "to_regclass", "regclassout", "pg_get_viewdef", "pg_get_indexdef", "pg_table_is_visible"];
-    visit_expressions(statement, |expr| match expr {
-        Expr::Function(function) => match identifiers(&function.name).as_deref() {
-            Some([name]) if FUNCTIONS.contains(&fold(name).as_str()) => ControlFlow::Break(()),
-            _ => ControlFlow::Continue(()),
-        },
-        _ => ControlFlow::Continue(()),
-    })
-    .is_break()
 }
 
 /// Functions have one name, whatever their schema.
@@ -186,7 +172,7 @@ fn rows_of(function: &Function) -> Option<Expr> {
 }
 
 /// The type of a parameter that is cast to an oid.
-pub(in crate::query) fn oid_type(data_type: &DataType) -> Option<Type> {
+pub(crate) fn oid_type(data_type: &DataType) -> Option<Type> {
     (called(data_type)? == Type::OID.name()).then_some(Type::OID)
 }
 
@@ -267,7 +253,14 @@ mod tests {
 
     fn read(sql: &str) -> String {
         match crate::parser::parse(sql).expect(sql).remove(0).statement {
-            crate::parser::Statement::Query(statement) => plannable(*statement).to_string(),
+            crate::parser::Statement::Query(mut statement) => {
+                let no: &dyn Fn(&str) -> bool = &|_| false;
+                let is_in_pg_catalog = &|name: &str| matches!(name, "pg_class" | "pg_timezone_names");
+                let known =
+                    Known { is_scalar: no, is_aggregate: no, is_window: no, returns_table: no, is_in_pg_catalog };
+                found(&mut statement, &known);
+                statement.to_string()
+            }
             _ => panic!("{sql} is a query"),
         }
     }

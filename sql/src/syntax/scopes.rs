@@ -13,7 +13,8 @@ use sqlparser::ast::{
     SelectItemQualifiedWildcardKind, Statement, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
 };
 
-use super::rewrite::{call, with_names};
+use super::build::call;
+use super::tables::with_names;
 use crate::functions::quoted_identifier;
 use crate::parser::{fold, identifiers};
 

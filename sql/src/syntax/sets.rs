@@ -14,8 +14,8 @@ use sqlparser::ast::{
     visit_expressions_mut,
 };
 
+use super::build::call;
 use super::names::{UNKNOWN, item_name};
-use super::rewrite::call;
 use crate::error::Error;
 use crate::functions::{KEPT, MEMBER_TEXTS, MEMBERS, NUMBERS, ORDINALS, list_holds_jsonb, set_function};
 use crate::parser::{fold, identifiers};

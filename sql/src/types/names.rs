@@ -6,27 +6,34 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::datatypes::{Field, FieldRef};
 use datafusion::error::Result;
 use datafusion::logical_expr::planner::TypePlanner;
-use pgwire::api::Type;
+use postgres_types::Type;
 use sqlparser::ast;
 
-use crate::encode::arrow_type;
+use super::arrow_type;
 use crate::parser::{fold, identifiers};
 
 /// The rows of `pg_type` that say something, from PostgreSQL 15.
-pub(super) const ROWS: &str = include_str!("data/pg_type.tsv");
+pub const ROWS: &str = include_str!("data/pg_type.tsv");
 
 /// A type as `pg_type` has it.
 #[derive(Debug)]
-pub(super) struct PgType {
-    pub(super) ty: Type,
-    pub(super) name: &'static str,
+pub struct PgType {
+    /// By its oid.
+    pub ty: Type,
+    /// `typname`.
+    pub name: &'static str,
     /// 0 for one that is no array.
-    pub(super) element: u32,
-    pub(super) length: i32,
-    pub(super) is_by_value: bool,
-    pub(super) alignment: &'static str,
-    pub(super) storage: &'static str,
-    pub(super) collation: u32,
+    pub element: u32,
+    /// `typlen`.
+    pub length: i32,
+    /// `typbyval`.
+    pub is_by_value: bool,
+    /// `typalign`.
+    pub alignment: &'static str,
+    /// `typstorage`.
+    pub storage: &'static str,
+    /// `typcollation`.
+    pub collation: u32,
 }
 
 static BY_OID: LazyLock<HashMap<u32, PgType>> = LazyLock::new(|| {
@@ -53,12 +60,13 @@ static BY_OID: LazyLock<HashMap<u32, PgType>> = LazyLock::new(|| {
 static BY_NAME: LazyLock<HashMap<&'static str, u32>> =
     LazyLock::new(|| BY_OID.iter().map(|(oid, known)| (known.name, *oid)).collect());
 
-pub(super) fn by_oid(oid: u32) -> Option<&'static PgType> {
+/// The type of an oid.
+pub fn by_oid(oid: u32) -> Option<&'static PgType> {
     BY_OID.get(&oid)
 }
 
 /// The type of a name as it stands in `pg_type`.
-pub(super) fn by_name(name: &str) -> Option<Type> {
+pub fn by_name(name: &str) -> Option<Type> {
     by_oid(*BY_NAME.get(name)?).map(|known| known.ty.clone())
 }
 
@@ -81,7 +89,7 @@ const SQL_NAMES: [(&str, &str); 14] = [
 ];
 
 /// PostgreSQL's `format_type`: the name of a type with its modifier, if that is given.
-pub(super) fn format_type(oid: u32, modifier: Option<i32>) -> String {
+pub fn format_type(oid: u32, modifier: Option<i32>) -> String {
     if oid == 0 {
         return "-".to_owned();
     }
@@ -108,7 +116,7 @@ pub(super) fn format_type(oid: u32, modifier: Option<i32>) -> String {
 }
 
 /// The type that a text names as SQL does: `int4`, `pg_catalog.int4`, `integer`, `varchar(3)[]`.
-pub(super) fn named(text: &str) -> Option<Type> {
+pub fn named(text: &str) -> Option<Type> {
     let text = text.trim();
     let schemas = ["pg_catalog.", "\"pg_catalog\"."];
     let text = schemas.iter().find_map(|schema| text.strip_prefix(schema)).unwrap_or(text);
@@ -145,9 +153,9 @@ pub(super) fn named(text: &str) -> Option<Type> {
 
 /// Knows the types of PostgreSQL's catalogs, and types with the name of their schema.
 #[derive(Debug)]
-pub(in crate::query) struct CatalogTypes;
+pub(crate) struct TypeNames;
 
-impl TypePlanner for CatalogTypes {
+impl TypePlanner for TypeNames {
     fn plan_type_field(&self, written: &ast::DataType) -> Result<Option<FieldRef>> {
         let ast::DataType::Custom(name, modifiers) = written else { return Ok(None) };
         let Some(parts) = identifiers(name).filter(|_| modifiers.is_empty()) else { return Ok(None) };

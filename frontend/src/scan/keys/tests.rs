@@ -12,9 +12,9 @@ use proptest::prelude::*;
 use weir_common::catalog::{Encode, Input, JobState, NewTable, Origin, RelationKind, Source};
 use weir_common::ids::TableId;
 use weir_common::types::SqlType;
+use weir_sql::functions::{comparable, has_equals};
 
 use super::*;
-use crate::functions::{comparable, has_equals};
 
 /// A table with these columns `c0`, `c1`, …, and a key of the first `keys` of them.
 fn table(types: &[SqlType], keys: usize) -> Table {
@@ -216,7 +216,7 @@ const TYPES: [SqlType; 14] = [
     SqlType::Timestamptz,
 ];
 
-/// A column as it is compared: what [`crate::query`] makes of it.
+/// A column as it is compared: as the rules of SQL make it.
 fn compared(column: usize, ty: &SqlType) -> Expr {
     let name = format!("c{column}");
     if has_equals(&ty.field(&name)) { comparable(col(name)) } else { col(name) }

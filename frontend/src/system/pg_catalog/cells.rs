@@ -11,9 +11,9 @@ use datafusion::arrow::array::{
 };
 use datafusion::arrow::datatypes::{ArrowPrimitiveType, DataType, Int16Type, Int32Type, Int64Type, UInt32Type};
 use datafusion::error::Result;
+use weir_sql::error::Error;
 
 use super::relations::{Column, Relation};
-use crate::error::Error;
 
 /// A value of a system catalog.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +82,7 @@ pub(super) type Row = Vec<(&'static str, Cell)>;
 /// A row, written as `row! { column: value, … }`.
 macro_rules! row {
     ($($column:ident: $value:expr),* $(,)?) => {
-        vec![$((stringify!($column), $crate::query::pg_catalog::cells::Cell::from($value))),*]
+        vec![$((stringify!($column), $crate::system::pg_catalog::cells::Cell::from($value))),*]
     };
 }
 pub(super) use row;

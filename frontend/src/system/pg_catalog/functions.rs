@@ -15,17 +15,17 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 use pgwire::api::Type;
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::{DATABASE, PG_CATALOG, SCHEMA};
+use weir_sql::types::names as type_names;
+use weir_sql::types::{arrow_type, marked};
 
 use super::cells::{Cell, array};
 use super::names;
 use super::objects::{Lookup, index_definition, key_columns, quoted};
 use super::relations::Column;
-use super::{ROOT, ROOT_OID, types};
+use super::{ROOT, ROOT_OID};
 use crate::catalog::CatalogCache;
-use crate::encode::{arrow_type, marked};
-use crate::error::{Error, sqlstate};
-use crate::parser::{DATABASE, SCHEMA};
-use crate::query::schema::PG_CATALOG;
 
 /// What an argument is read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +86,7 @@ pub(super) fn strict(
 }
 
 /// The functions of catalogs.
-pub(in crate::query) fn functions(cache: &CatalogCache) -> Vec<ScalarUDF> {
+pub(in crate::system) fn functions(cache: &CatalogCache) -> Vec<ScalarUDF> {
     let declared = names::functions().into_iter().chain(descriptions()).chain(places()).chain(privileges());
     declared
         .map(|declared| {
@@ -150,7 +150,7 @@ fn format_type(_catalogs: &Catalogs, row: &[Cell]) -> Result<Cell, Error> {
         _ => None,
     };
     // A modifier of -1 and none at all are told apart for character alone.
-    Ok(oid(row).map(|oid| types::format_type(oid, modifier)).into())
+    Ok(oid(row).map(|oid| type_names::format_type(oid, modifier)).into())
 }
 
 fn index_text(catalogs: &Catalogs, row: &[Cell]) -> Result<Cell, Error> {

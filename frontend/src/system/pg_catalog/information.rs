@@ -3,13 +3,13 @@
 //! them twice.
 
 use pgwire::api::Type;
+use weir_sql::parser::{DATABASE, PG_CATALOG};
+use weir_sql::types::names as type_names;
 
+use super::ROOT;
 use super::cells::{Row, row};
 use super::objects::{Attribute, Key, NAMESPACES, Object};
 use super::relations::{self, Relation};
-use super::{ROOT, types};
-use crate::parser::DATABASE;
-use crate::query::schema::PG_CATALOG;
 
 /// The names of the one character set and its repertoire.
 const CHARACTER_SET: &str = "UTF8";
@@ -133,7 +133,7 @@ fn data_type(ty: Option<&Type>) -> String {
     match ty {
         None => "USER-DEFINED".to_owned(),
         Some(ty) if ty.name().starts_with('_') => "ARRAY".to_owned(),
-        Some(ty) => types::format_type(ty.oid(), None),
+        Some(ty) => type_names::format_type(ty.oid(), None),
     }
 }
 
@@ -226,14 +226,14 @@ fn constraint_table(object: &Object, key: &Key) -> Row {
 /// The types of the elements of columns that are arrays.
 fn element_types(object: &Object) -> Vec<Row> {
     let arrays = object.columns.iter().zip(1_i64..).filter_map(|(column, number)| {
-        let element = types::by_oid(types::by_oid(column.ty.as_ref()?.oid())?.element)?;
+        let element = type_names::by_oid(type_names::by_oid(column.ty.as_ref()?.oid())?.element)?;
         element.name.starts_with(|first| first != '_').then_some((element, number))
     });
     let rows = arrays.map(|(element, number)| {
         row! {
             object_catalog: DATABASE, object_schema: object.schema, object_name: object.name.as_str(),
             object_type: if object.kind == "v" { "VIEW" } else { "TABLE" }, collection_type_identifier: number.to_string(),
-            data_type: types::format_type(element.ty.oid(), None), udt_catalog: DATABASE, udt_schema: PG_CATALOG,
+            data_type: type_names::format_type(element.ty.oid(), None), udt_catalog: DATABASE, udt_schema: PG_CATALOG,
             udt_name: element.name, dtd_identifier: format!("a{number}"),
         }
     });

@@ -8,13 +8,12 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::catalog::{MemTable, TableFunctionArgs, TableFunctionImpl, TableProvider};
 use datafusion::error::Result;
 use pgwire::api::Type;
-
-use crate::encode::marked;
-use crate::keywords::{Category, Keyword, all};
+use weir_sql::keywords::{Category, Keyword, all};
+use weir_sql::types::marked;
 
 /// `pg_get_keywords()`.
 #[derive(Debug)]
-pub(in crate::query) struct Keywords;
+pub(in crate::system) struct Keywords;
 
 impl TableFunctionImpl for Keywords {
     fn call_with_args(&self, _args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {

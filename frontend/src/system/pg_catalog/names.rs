@@ -8,37 +8,14 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use pgwire::api::Type;
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::{DATABASE, PG_CATALOG};
+use weir_sql::types::names as type_names;
 
 use super::cells::Cell;
 use super::functions::{Catalogs, Declared, Kind, oid, strict};
 use super::objects::{namespace_name, namespace_oid, quoted};
-use super::{PROCEDURES, ROOT, ROOT_OID, types};
-use crate::error::{Error, sqlstate};
-use crate::parser::DATABASE;
-use crate::query::schema::PG_CATALOG;
-
-/// The types, and the functions that print them.
-const PRINTED: [(Type, &str); 9] = [
-    (Type::REGCLASS, "regclassout"),
-    (Type::REGTYPE, "regtypeout"),
-    (Type::REGPROC, "regprocout"),
-    (Type::REGPROCEDURE, "regprocedureout"),
-    (Type::REGNAMESPACE, "regnamespaceout"),
-    (Type::REGROLE, "regroleout"),
-    (Type::REGOPER, "regoperout"),
-    (Type::REGOPERATOR, "regoperatorout"),
-    (Type::REGCOLLATION, "regcollationout"),
-];
-
-/// The name of the function that prints a type's values, if they are printed as names.
-pub(super) fn printed_by(ty: &Type) -> Option<&'static str> {
-    PRINTED.iter().find(|(known, _)| known == ty).map(|(_, function)| *function)
-}
-
-/// Whether casts to a type of this name are calls of a function.
-pub(super) fn is_called(name: &str) -> bool {
-    name == "oid" || PRINTED.iter().any(|(ty, _)| ty.name() == name)
-}
+use super::{PROCEDURES, ROOT, ROOT_OID};
 
 pub(super) fn functions() -> Vec<Declared> {
     use Kind::{Named, Oid, Text};
@@ -88,7 +65,7 @@ pub(super) fn functions() -> Vec<Declared> {
             })
         }),
         strict("regtypeout", &[Oid], 1, Type::TEXT, |_, row| {
-            named(row, |oid| types::by_oid(oid).map(|_| types::format_type(oid, None)))
+            named(row, |oid| type_names::by_oid(oid).map(|_| type_names::format_type(oid, None)))
         }),
         strict("regprocout", &[Oid], 1, Type::TEXT, |_, row| named(row, |oid| Some(BY_OID.get(&oid)?.name.to_owned()))),
         strict("regprocedureout", &[Oid], 1, Type::TEXT, |_, row| {
@@ -198,7 +175,7 @@ pub(super) fn identifiers(text: &str) -> Result<Vec<String>, Error> {
 }
 
 fn type_oid(text: &str) -> Option<u32> {
-    types::named(text).map(|ty| ty.oid())
+    type_names::named(text).map(|ty| ty.oid())
 }
 
 fn schema_oid(text: &str) -> Option<u32> {
@@ -236,7 +213,7 @@ struct Procedure {
 
 impl Procedure {
     fn signature(&self) -> String {
-        let arguments: Vec<String> = self.arguments.iter().map(|oid| types::format_type(*oid, None)).collect();
+        let arguments: Vec<String> = self.arguments.iter().map(|oid| type_names::format_type(*oid, None)).collect();
         format!("{}({})", self.name, arguments.join(","))
     }
 }

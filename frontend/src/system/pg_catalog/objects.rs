@@ -9,12 +9,14 @@ use datafusion::error::Result;
 use pgwire::api::Type;
 use weir_common::catalog::{RelationKind, Table};
 use weir_common::ids::TableId;
+use weir_sql::parser::{PG_CATALOG, SCHEMA};
+use weir_sql::types::{modifier, pg_type};
 
-use super::super::schema::{DEAD_LETTERS, INFORMATION_SCHEMA, PG_CATALOG, WEIR_CATALOG, weir_relations};
+use super::super::weir_catalog::relations as weir_relations;
+use super::super::{DEAD_LETTERS, INFORMATION_SCHEMA, WEIR_CATALOG};
 use super::relations;
 use crate::catalog::Catalog;
-use crate::encode::{Origin, modifier, pg_type};
-use crate::parser::SCHEMA;
+use crate::encode::Origin;
 use crate::scan::ScannedTable;
 
 /// PostgreSQL's `FirstNormalObjectId`: below are those of its catalogs.
@@ -145,11 +147,11 @@ fn attributes(schema: &Schema) -> Vec<Attribute> {
 
 /// The query of a `CREATE MATERIALIZED VIEW … AS query`.
 fn definition(sql: &str) -> String {
-    let query = match crate::parser::parse(sql).ok().and_then(|mut parsed| parsed.pop()).map(|parsed| parsed.statement)
-    {
-        Some(crate::parser::Statement::CreateView(create)) => Some(create.query.to_string()),
-        _ => None,
-    };
+    let query =
+        match weir_sql::parser::parse(sql).ok().and_then(|mut parsed| parsed.pop()).map(|parsed| parsed.statement) {
+            Some(weir_sql::parser::Statement::CreateView(create)) => Some(create.query.to_string()),
+            _ => None,
+        };
     format!(" {};", query.as_deref().unwrap_or(sql).trim_end_matches(';'))
 }
 
@@ -175,7 +177,7 @@ pub(super) fn all(catalog: &Arc<Catalog>) -> Result<Vec<Object>> {
 }
 
 /// The origin of a table's column, counted from 0.
-pub(in crate::query) fn origin(catalog: &Arc<Catalog>, table: &TableReference, place: usize) -> Option<Origin> {
+pub(in crate::system) fn origin(catalog: &Arc<Catalog>, table: &TableReference, place: usize) -> Option<Origin> {
     let number = i16::try_from(place).ok()?.checked_add(1)?;
     let schema = table.schema().unwrap_or(SCHEMA);
     let (table, modifier) = match schema {
@@ -279,5 +281,5 @@ pub(super) fn key_columns(object: &Object, key: &Key) -> String {
 }
 
 pub(super) fn quoted(name: &str) -> String {
-    crate::functions::quoted_identifier(name)
+    weir_sql::functions::quoted_identifier(name)
 }

@@ -6,9 +6,10 @@ use std::sync::{Arc, LazyLock, OnceLock};
 
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use pgwire::api::Type;
+use weir_sql::parser::PG_CATALOG;
+use weir_sql::types::{arrow_type, marked};
 
-use super::super::schema::{INFORMATION_SCHEMA, PG_CATALOG};
-use crate::encode::{arrow_type, marked};
+use super::super::INFORMATION_SCHEMA;
 
 /// A line a relation: its oid, its name with its schema, its kind, and its columns as `name:type`,
 /// with `!` where there is no NULL.
@@ -81,7 +82,7 @@ fn column(text: &'static str) -> Option<Column> {
     let (name, ty) = text.split_once(':')?;
     let (ty, is_nullable) = ty.strip_suffix('!').map_or((ty, true), |ty| (ty, false));
     // Columns of the types that only PostgreSQL's planner reads are always NULL here.
-    let ty = super::types::by_name(ty).unwrap_or(Type::TEXT);
+    let ty = weir_sql::types::names::by_name(ty).unwrap_or(Type::TEXT);
     Some(Column { name, ty, is_nullable })
 }
 

@@ -8,13 +8,14 @@ use std::time::SystemTime;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::error::Result;
+use weir_sql::parser::DATABASE;
+use weir_sql::types::names as type_names;
 
 use super::cells::{Row, batch, read, row};
 use super::objects::{Attribute, Key, NAMESPACES, Object, index_definition, namespace_oid};
 use super::relations::{self, Relation};
-use super::{DATABASE_OID, ROOT, ROOT_OID, types};
+use super::{DATABASE_OID, ROOT, ROOT_OID};
 use crate::catalog::Catalog;
-use crate::parser::DATABASE;
 use crate::session::Session;
 
 /// `pg_am.oid` of tables and of indexes.
@@ -30,7 +31,7 @@ const OPERATOR_CLASSES: &str = include_str!("data/pg_opclass.tsv");
 /// The rows that PostgreSQL has in a data file.
 fn file(name: &str) -> Option<&'static str> {
     Some(match name {
-        "pg_type" => types::ROWS,
+        "pg_type" => type_names::ROWS,
         "pg_proc" => super::PROCEDURES,
         "pg_am" => include_str!("data/pg_am.tsv"),
         "pg_language" => include_str!("data/pg_language.tsv"),
@@ -238,7 +239,7 @@ fn attributes(object: &Object) -> Vec<Row> {
 
 fn attribute_row(relation: u32, number: i64, column: &Attribute) -> Row {
     let oid = column.ty.as_ref().map_or(0, pgwire::api::Type::oid);
-    let ty = types::by_oid(oid);
+    let ty = type_names::by_oid(oid);
     row! {
         attrelid: relation, attname: column.name.as_str(), atttypid: oid, attstattarget: -1,
         attlen: ty.map_or(-1, |ty| ty.length), attnum: number,
@@ -252,7 +253,7 @@ fn attribute_row(relation: u32, number: i64, column: &Attribute) -> Row {
 fn index(object: &Object, key: &Key) -> Row {
     let columns: Vec<&Attribute> = key.columns.iter().filter_map(|number| object.column(*number)).collect();
     let oids = columns.iter().map(|column| column.ty.as_ref().map_or(0, pgwire::api::Type::oid));
-    let collations = oids.clone().map(|oid| types::by_oid(oid).map_or(0, |ty| i64::from(ty.collation)));
+    let collations = oids.clone().map(|oid| type_names::by_oid(oid).map_or(0, |ty| i64::from(ty.collation)));
     let (classes, options) = (oids.map(operator_class).collect::<Vec<i64>>(), vec![0_i64; columns.len()]);
     row! {
         indexrelid: key.index, indrelid: object.oid, indnatts: count(key.columns.len()),

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Column, JoinType};
-use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, Filter, Join, LogicalPlan, Projection, SubqueryAlias};
+use weir_common::catalog::RelationKind;
 
 use super::apply::is_hidden;
 use crate::error::Error;
-use crate::scan::ScannedTable;
+use crate::relation::NamedRelation;
 
 /// Aggregates whose result depends on the order of their rows.
 const ORDERED: [&str; 6] = ["array_agg", "string_agg", "first_value", "last_value", "nth_value", "any_value"];
@@ -106,11 +106,11 @@ fn check(plan: &LogicalPlan) -> Result<()> {
             LogicalPlan::Aggregate(aggregate) if !is_exact(aggregate) => {
                 return Err(unstable("aggregates that depend on the order of rows"));
             }
-            LogicalPlan::TableScan(scan) => {
-                let provider = source_as_provider(&scan.source)?;
-                if provider.downcast_ref::<ScannedTable>().is_some_and(ScannedTable::is_source) {
-                    return Err(unstable("a source"));
-                }
+            // It is read for the statement, so that it may have more rows the next time.
+            LogicalPlan::TableScan(scan)
+                if NamedRelation::of(scan)?.is_some_and(|table| table.declared.kind == RelationKind::Source) =>
+            {
+                return Err(unstable("a source"));
             }
             _ => {}
         }

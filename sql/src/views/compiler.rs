@@ -1,13 +1,16 @@
-//! What compute nodes compile views with: the code that plans queries, without a server.
+//! What compute nodes compile views with: the code that plans queries, without a session.
 
 use weir_common::catalog::NewTable;
 use weir_common::error::chain;
 use weir_common::view::{self, Compile, Compiling};
 
-use crate::Error;
-use crate::catalog::CatalogCache;
-use crate::config::Config;
-use crate::query::{Planner, QueryThreads, compile_view};
+use super::compile;
+use crate::error::Error;
+use crate::execution::QueryThreads;
+use crate::planner::{Planner, SystemCatalogs};
+
+/// The expressions of a view are evaluated a batch at a time: no operator asks for memory.
+const MEMORY_BYTES: usize = 0;
 
 /// Compiles the statements of views.
 #[derive(Debug)]
@@ -20,15 +23,15 @@ impl ViewCompiler {
     /// # Errors
     /// If DataFusion cannot be set up, or the system gives no threads.
     pub fn new() -> Result<ViewCompiler, Error> {
-        let planner = Planner::new(&Config::default(), CatalogCache::default()).map_err(Error::Start)?;
-        Ok(ViewCompiler { planner, threads: QueryThreads::new().map_err(Error::Start)? })
+        let planner = Planner::new(MEMORY_BYTES, SystemCatalogs::default())?;
+        Ok(ViewCompiler { planner, threads: QueryThreads::new()? })
     }
 }
 
 impl Compile for ViewCompiler {
     fn compile(&self, view: NewTable) -> Compiling<'_> {
         Box::pin(async move {
-            let compiled = compile_view(&self.planner, &self.threads, &view).await;
+            let compiled = compile(&self.planner, &self.threads, &view).await;
             compiled.map_err(|error| view::Error(chain(&error)))
         })
     }

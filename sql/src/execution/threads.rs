@@ -39,7 +39,7 @@ const STACK_BYTES: usize = 8 << 20;
 
 /// Makes plans and runs them.
 #[derive(Debug)]
-pub(crate) struct QueryThreads {
+pub struct QueryThreads {
     handle: Handle,
     /// Taken when it ends, which must not wait for what runs.
     runtime: Option<Runtime>,
@@ -50,7 +50,7 @@ impl QueryThreads {
     ///
     /// # Errors
     /// Internal if the system gives no threads.
-    pub(crate) fn new() -> Result<QueryThreads, Error> {
+    pub fn new() -> Result<QueryThreads, Error> {
         let runtime =
             Builder::new_multi_thread().thread_name("query").thread_stack_size(STACK_BYTES).enable_all().build();
         let runtime = runtime.map_err(|error| Error::internal(format!("no threads for queries: {error}")))?;
@@ -58,7 +58,10 @@ impl QueryThreads {
     }
 
     /// The rows of a plan, which stops when they are dropped.
-    pub(crate) fn execute(
+    ///
+    /// # Errors
+    /// Internal, if the plan cannot be made to stop.
+    pub fn execute(
         &self,
         plan: Arc<dyn ExecutionPlan>,
         context: Arc<TaskContext>,
@@ -86,7 +89,10 @@ impl QueryThreads {
     }
 
     /// What `run` makes of a plan.
-    pub(crate) async fn run<T, F>(
+    ///
+    /// # Errors
+    /// Those of `run`.
+    pub async fn run<T, F>(
         &self,
         plan: Arc<dyn ExecutionPlan>,
         run: impl FnOnce(Arc<dyn ExecutionPlan>) -> F,
@@ -100,7 +106,10 @@ impl QueryThreads {
     }
 
     /// The outcome of some work, which ends, where it can, once nobody waits for it any more.
-    pub(crate) async fn compute<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// Those of `work`; Internal if it panicked.
+    pub async fn compute<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Error> {

@@ -14,12 +14,12 @@ use crate::error::{Error, sqlstate};
 use crate::parser::Parsed;
 
 /// The columns of a plan.
-pub(super) static SCHEMA: LazyLock<SchemaRef> =
+pub static SCHEMA: LazyLock<SchemaRef> =
     LazyLock::new(|| Arc::new(Schema::new(vec![Field::new("QUERY PLAN", DataType::Utf8, false)])));
 
 /// What EXPLAIN was asked to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Explain {
+pub struct Explain {
     analyze: bool,
     verbose: bool,
 }
@@ -29,7 +29,7 @@ impl Explain {
     ///
     /// # Errors
     /// If it is asked for what cannot be shown.
-    pub(super) fn of(statement: &Statement, parsed: &Parsed) -> Result<Option<Explain>, Error> {
+    pub(crate) fn of(statement: &Statement, parsed: &Parsed) -> Result<Option<Explain>, Error> {
         let Statement::Explain { analyze, verbose, options, format, query_plan, estimate, .. } = statement else {
             return Ok(None);
         };
@@ -77,11 +77,10 @@ impl Explain {
     }
 
     /// The plan, a line a row; for ANALYZE it is run first, and its rows are thrown away.
-    pub(super) async fn run(
-        self,
-        plan: Arc<dyn ExecutionPlan>,
-        context: Arc<TaskContext>,
-    ) -> Result<RecordBatch, Error> {
+    ///
+    /// # Errors
+    /// The query's, if it is run.
+    pub async fn run(self, plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Result<RecordBatch, Error> {
         let text = if self.analyze {
             let rows = execute_stream(Arc::clone(&plan), context)?;
             rows.try_for_each(|_| std::future::ready(Ok(()))).await?;

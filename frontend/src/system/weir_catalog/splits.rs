@@ -21,9 +21,9 @@ use weir_common::rpc;
 use weir_common::types::SqlType;
 use weir_connector_nats::options::subject_of;
 use weir_proto::{SplitProgress, SplitsRequest};
+use weir_sql::error::Error;
 
 use crate::catalog::Catalog;
-use crate::error::Error;
 use crate::scan::ComputeNodes;
 use crate::snapshot::Snapshot;
 

@@ -9,8 +9,8 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use tokio::time::Instant;
+use weir_sql::error::Error;
 
-use crate::error::Error;
 use crate::jobs::{self, Jobs};
 
 #[derive(Debug)]

@@ -27,7 +27,7 @@ const COPIES: usize = 2;
 
 /// Puts the node around every window operator that needs it.
 #[derive(Debug)]
-pub(super) struct BoundWindows;
+pub(crate) struct BoundWindows;
 
 impl PhysicalOptimizerRule for BoundWindows {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {

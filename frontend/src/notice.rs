@@ -1,0 +1,47 @@
+//! What a client should know although its statement succeeded.
+
+use weir_sql::error::sqlstate;
+
+/// Something that the client should know although the statement succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Notice {
+    pub(crate) severity: Severity,
+    pub(crate) sqlstate: &'static str,
+    pub(crate) message: String,
+    pub(crate) hint: Option<&'static str>,
+}
+
+/// How much a notice matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Severity {
+    Notice,
+    Warning,
+}
+
+impl Severity {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Severity::Notice => "NOTICE",
+            Severity::Warning => "WARNING",
+        }
+    }
+}
+
+impl Notice {
+    pub(crate) fn new(message: impl Into<String>) -> Notice {
+        Notice::with_sqlstate(sqlstate::SUCCESSFUL_COMPLETION, message)
+    }
+
+    pub(crate) fn with_sqlstate(sqlstate: &'static str, message: impl Into<String>) -> Notice {
+        Notice { severity: Severity::Notice, sqlstate, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn warning(sqlstate: &'static str, message: impl Into<String>) -> Notice {
+        Notice { severity: Severity::Warning, sqlstate, message: message.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    pub(crate) fn with_hint(self, hint: &'static str) -> Notice {
+        Notice { hint: Some(hint), ..self }
+    }
+}

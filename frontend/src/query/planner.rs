@@ -1,0 +1,96 @@
+//! What the planner is given for a statement: functions of its session, and what its tables are
+//! read from.
+
+use std::sync::Arc;
+
+use datafusion::execution::session_state::SessionState;
+use pgwire::api::Type;
+use sqlparser::ast;
+use tokio_util::sync::CancellationToken;
+use weir_sql::error::Error;
+use weir_sql::execution::QueryThreads;
+use weir_sql::parser::Parsed;
+use weir_sql::planner::{self, Draft, Prepared};
+
+use super::functions;
+use crate::catalog::{Catalog, CatalogCache};
+use crate::config::Config;
+use crate::jobs::Jobs;
+use crate::scan::ComputeNodes;
+use crate::session::Session;
+use crate::snapshot::Snapshot;
+use crate::system::{self, Database};
+
+/// Plans the queries of sessions. One a process.
+#[derive(Debug)]
+pub(crate) struct Planner {
+    pub(super) sql: planner::Planner,
+    /// Whom queries read from.
+    pub(crate) nodes: Arc<ComputeNodes>,
+    /// Whom they ask about jobs.
+    jobs: Arc<Jobs>,
+}
+
+impl Planner {
+    /// # Errors
+    /// Internal, if DataFusion cannot be set up.
+    pub(crate) fn new(
+        config: &Config,
+        cache: &CatalogCache,
+        nodes: Arc<ComputeNodes>,
+        jobs: Arc<Jobs>,
+    ) -> Result<Planner, Error> {
+        let sql = planner::Planner::new(config.memory_limit_bytes, system::catalogs(cache))?;
+        Ok(Planner { sql, nodes, jobs })
+    }
+
+    /// The state in which a session's statement is planned and run: the catalog and, if it is to
+    /// run, the snapshot.
+    pub(super) fn state(
+        &self,
+        session: &Arc<Session>,
+        catalog: &Arc<Catalog>,
+        snapshot: Option<&Arc<Snapshot>>,
+    ) -> SessionState {
+        let template = session.template.get_or_init(|| self.sql.template(functions::of_session(session)));
+        let mut config = template.config().clone();
+        config = config.with_extension(Arc::clone(&self.nodes)).with_extension(Arc::clone(&self.jobs));
+        if let Some(snapshot) = snapshot {
+            config = config.with_extension(Arc::clone(snapshot));
+        }
+        let database = Database { catalog: Arc::clone(catalog), session: Arc::clone(session) };
+        planner::state(template, config, Arc::new(database))
+    }
+
+    /// The state in which a view is planned: in UTC, with every variable at its default.
+    pub(super) fn state_of_nobody(&self, catalog: &Arc<Catalog>) -> SessionState {
+        self.state(&Arc::new(Session::new(CancellationToken::new())), catalog, None)
+    }
+
+    /// Reads a query for DataFusion.
+    ///
+    /// # Errors
+    /// The user's.
+    pub(crate) fn read(&self, parsed: Parsed, written: Box<ast::Statement>) -> Result<Draft, Error> {
+        let asked = system::plannable(&written, |name| self.sql.is_aggregate(name));
+        self.sql.read(parsed, written, asked)
+    }
+
+    /// Gives a query's parameters their types. `hints` are those that the client gave; the others
+    /// are found by planning, which needs a catalog, and threads.
+    ///
+    /// # Errors
+    /// The user's.
+    pub(crate) async fn prepare(
+        &self,
+        session: &Arc<Session>,
+        catalog: &Arc<Catalog>,
+        draft: Draft,
+        hints: &[Option<Type>],
+        threads: &QueryThreads,
+    ) -> Result<Prepared, Error> {
+        let known = system::parameter_types(&draft.written).filter(|_| hints.is_empty());
+        let hints = known.as_deref().unwrap_or(hints);
+        draft.prepare(hints, || self.state(session, catalog, None), threads).await
+    }
+}

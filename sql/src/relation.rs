@@ -1,0 +1,60 @@
+//! A relation of the catalog, as queries name it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::datasource::source_as_provider;
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableScan, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use weir_common::catalog::Table;
+
+/// A relation that a plan reads: its entry in the catalog, and whoever reads its rows.
+#[derive(Debug)]
+pub struct NamedRelation {
+    table: Arc<Table>,
+    rows: Arc<dyn TableProvider>,
+}
+
+impl NamedRelation {
+    /// A relation whose rows, or dead letters, `rows` reads.
+    pub fn new(table: Arc<Table>, rows: Arc<dyn TableProvider>) -> NamedRelation {
+        NamedRelation { table, rows }
+    }
+
+    /// The entry of the relation that a scan reads; `None` for a system catalog.
+    ///
+    /// # Errors
+    /// Internal, if the plan is none that can be run.
+    pub(crate) fn of(scan: &TableScan) -> Result<Option<Arc<Table>>> {
+        let provider = source_as_provider(&scan.source)?;
+        Ok(provider.downcast_ref::<NamedRelation>().map(|relation| Arc::clone(&relation.table)))
+    }
+}
+
+#[async_trait]
+impl TableProvider for NamedRelation {
+    fn schema(&self) -> SchemaRef {
+        self.rows.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        self.rows.table_type()
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        self.rows.supports_filters_pushdown(filters)
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.rows.scan(state, projection, filters, limit).await
+    }
+}

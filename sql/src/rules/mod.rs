@@ -1,0 +1,25 @@
+//! Changes to logical plans, once names are resolved: to mean what PostgreSQL means.
+//!
+//! In the order in which a plan goes through them: [`choices`] (CASE), [`booleans`] (texts beside
+//! them), [`multisets`] (INTERSECT ALL, EXCEPT ALL), [`ordered`] (aggregates over sorted rows),
+//! [`types`] (of numbers and times), [`marks`] (values that are printed as names), [`equality`] (of
+//! values) with [`shown`] (groups), [`subqueries`] (as joins).
+
+mod booleans;
+mod choices;
+mod equality;
+mod marks;
+mod multisets;
+mod ordered;
+mod shown;
+mod subqueries;
+mod types;
+
+pub(crate) use booleans::Booleans;
+pub(crate) use choices::Choices;
+pub(crate) use equality::{Equality, compares};
+pub(crate) use marks::{Aggregated, Printed, Sent, printers};
+pub(crate) use multisets::Multisets;
+pub(crate) use ordered::Ordered;
+pub(crate) use subqueries::Subqueries;
+pub(crate) use types::Types;

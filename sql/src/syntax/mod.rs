@@ -1,0 +1,84 @@
+//! Statements as DataFusion shall read them: changes to the syntax tree where it reads otherwise
+//! than PostgreSQL.
+//!
+//! In the order in which a statement goes through them ([`rewritten`]): [`precedence`] (of IS
+//! DISTINCT FROM), [`schemas`] (names with a schema, and those that stand for calls), [`scopes`]
+//! (names from FROM), [`collected`] (arrays of sub-queries), [`windows`] (their names), [`sets`]
+//! (functions that return them), [`refused`] (clauses that DataFusion would ignore), [`operations`]
+//! (of arrays and structs, and ANY and ALL of sub-queries), [`rows`] (their comparisons),
+//! [`similar`] (SIMILAR TO), [`literals`] (that get their type from others), [`types`], [`apart`]
+//! (columns of one name), [`scalars`] (functions of one value in FROM). [`names`] is how PostgreSQL
+//! calls the columns of the result, [`tables`] which tables a statement names, and [`build`] makes
+//! expressions.
+//!
+//! Nothing here knows a type that the text does not tell, or whether a table exists.
+
+mod apart;
+mod build;
+mod collected;
+mod literals;
+mod names;
+mod operations;
+mod precedence;
+mod refused;
+mod rows;
+mod scalars;
+mod schemas;
+mod scopes;
+mod sets;
+mod similar;
+mod tables;
+mod types;
+mod windows;
+
+use std::ops::ControlFlow;
+
+use sqlparser::ast::{Statement, visit_expressions_mut};
+
+pub use names::column_names;
+pub(crate) use schemas::oid_type;
+pub use tables::{table_names, tables, with_names};
+pub(crate) use types::as_stored;
+
+use crate::error::Error;
+
+/// What names without a schema stand for.
+pub(crate) struct Known<'a> {
+    pub(crate) is_scalar: &'a dyn Fn(&str) -> bool,
+    pub(crate) is_aggregate: &'a dyn Fn(&str) -> bool,
+    pub(crate) is_window: &'a dyn Fn(&str) -> bool,
+    /// Of functions.
+    pub(crate) returns_table: &'a dyn Fn(&str) -> bool,
+    /// Of relations.
+    pub(crate) is_in_pg_catalog: &'a dyn Fn(&str) -> bool,
+}
+
+/// A query as DataFusion shall read it.
+///
+/// # Errors
+/// The user's: a clause or a type that is not supported, rows of different lengths.
+pub(crate) fn rewritten(mut statement: Statement, known: &Known<'_>) -> Result<Statement, Error> {
+    precedence::corrected(&mut statement);
+    schemas::found(&mut statement, known);
+    scopes::found(&mut statement);
+    collected::aggregated(&mut statement);
+    windows::expand(&mut statement)?;
+    sets::unnested(&mut statement, known.is_aggregate)?;
+    refused::check(&statement, known)?;
+    let changed = visit_expressions_mut(&mut statement, |expr| {
+        operations::of_arrays(expr);
+        operations::of_queries(expr);
+        match rows::compared(expr).and_then(|()| similar::as_regex(expr)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    });
+    if let ControlFlow::Break(error) = changed {
+        return Err(error);
+    }
+    literals::in_statement(&mut statement);
+    types::as_written(&mut statement)?;
+    apart::set_apart(&mut statement);
+    scalars::as_queries(&mut statement, known.returns_table);
+    Ok(statement)
+}

@@ -1,0 +1,177 @@
+//! PostgreSQL's types and how values of each are kept in Arrow.
+//!
+//! Where Arrow has one type for several of PostgreSQL's, a field's metadata names the type
+//! ([`marked`]). [`names`] are the names of types, [`oids`] those types whose values are oids that
+//! are read and printed as names.
+
+pub mod names;
+pub mod oids;
+
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
+use postgres_types::{Kind, Type};
+use weir_common::types::{JSONB_EXTENSION, NUMERIC_PRECISION, SqlType};
+
+use crate::error::Error;
+
+/// Arrow's key for the name of an extension type.
+const EXTENSION_NAME: &str = "ARROW:extension:name";
+
+/// The key of a field's metadata that names its type by the oid, where Arrow has one type for
+/// several of PostgreSQL's.
+const MARK: &str = "pg.type";
+
+/// A field that is reported as a type. Without a mark if it would be anyway.
+pub fn marked(field: Field, ty: &Type) -> Field {
+    let known = unmarked_type(&Arc::new(field.clone())).is_ok_and(|unmarked| unmarked == *ty);
+    if known { field } else { field.with_metadata([(MARK.to_owned(), ty.oid().to_string())].into()) }
+}
+
+/// The type that a field was marked with, if its values are still kept as such.
+pub fn mark_of(field: &Field) -> Option<Type> {
+    let ty = Type::from_oid(field.metadata().get(MARK)?.parse().ok()?)?;
+    let is_sent_with_name = matches!(field.data_type(), DataType::Struct(_)) && arrow_type(&ty) == DataType::UInt32;
+    // A cast keeps the mark of its operand.
+    (is_sent_with_name || arrow_type(&ty) == *field.data_type()).then_some(ty)
+}
+
+/// The PostgreSQL type that a column is reported as.
+///
+/// # Errors
+/// `0A000` for a type that has no counterpart.
+pub fn pg_type(field: &Arc<Field>) -> Result<Type, Error> {
+    mark_of(field).map_or_else(|| unmarked_type(field), Ok)
+}
+
+fn unmarked_type(field: &Arc<Field>) -> Result<Type, Error> {
+    if is_jsonb(field) {
+        return Ok(Type::JSONB);
+    }
+    Ok(match field.data_type() {
+        DataType::Boolean => Type::BOOL,
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 => Type::INT2,
+        DataType::Int32 | DataType::UInt16 => Type::INT4,
+        // UInt64: what DataFusion counts with, where PostgreSQL has a bigint.
+        DataType::Int64 | DataType::UInt64 => Type::INT8,
+        DataType::UInt32 => Type::OID,
+        DataType::Float16 | DataType::Float32 => Type::FLOAT4,
+        DataType::Float64 => Type::FLOAT8,
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
+            Type::NUMERIC
+        }
+        // There is one type of text, and it is called as in RisingWave.
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Type::VARCHAR,
+        // A NULL that nothing gave a type.
+        DataType::Null => Type::TEXT,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Type::BYTEA,
+        DataType::Date32 | DataType::Date64 => Type::DATE,
+        DataType::Time32(_) | DataType::Time64(_) => Type::TIME,
+        DataType::Timestamp(_, None) => Type::TIMESTAMP,
+        DataType::Timestamp(_, Some(_)) => Type::TIMESTAMPTZ,
+        DataType::Interval(_) | DataType::Duration(_) => Type::INTERVAL,
+        DataType::LargeList(element) if *element.data_type() == DataType::Int16 => Type::INT2_VECTOR,
+        DataType::LargeList(element) if *element.data_type() == DataType::UInt32 => Type::OID_VECTOR,
+        DataType::List(element)
+        | DataType::LargeList(element)
+        | DataType::FixedSizeList(element, _)
+        | DataType::ListView(element) => array_of(&pg_type(element)?).ok_or_else(|| no_type(field))?,
+        // A struct has no name, and so no type of its own.
+        DataType::Struct(_) => Type::RECORD,
+        DataType::Dictionary(_, value) => pg_type(&Arc::new(Field::new(field.name(), value.as_ref().clone(), true)))?,
+        _ => return Err(no_type(field)),
+    })
+}
+
+/// How the values of a type of PostgreSQL's catalogs are kept. An oid is the only `UInt32`, and
+/// vectors are the only `LargeList`s, so that both are known where a plan loses the marks of
+/// columns.
+pub fn arrow_type(ty: &Type) -> DataType {
+    let list_of = |element: DataType| Arc::new(Field::new_list_field(element, true));
+    match *ty {
+        Type::BOOL => DataType::Boolean,
+        Type::INT2 => DataType::Int16,
+        Type::INT4 => DataType::Int32,
+        Type::INT8 => DataType::Int64,
+        Type::FLOAT4 => DataType::Float32,
+        Type::FLOAT8 => DataType::Float64,
+        Type::BYTEA => DataType::Binary,
+        Type::DATE => DataType::Date32,
+        Type::TIME => DataType::Time64(TimeUnit::Microsecond),
+        Type::TIMESTAMP => DataType::Timestamp(TimeUnit::Microsecond, None),
+        Type::TIMESTAMPTZ => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        Type::INTERVAL => DataType::Interval(IntervalUnit::MonthDayNano),
+        Type::NUMERIC => SqlType::Numeric.arrow(),
+        Type::OID
+        | Type::XID
+        | Type::CID
+        | Type::REGPROC
+        | Type::REGPROCEDURE
+        | Type::REGOPER
+        | Type::REGOPERATOR
+        | Type::REGCLASS
+        | Type::REGTYPE
+        | Type::REGNAMESPACE
+        | Type::REGROLE
+        | Type::REGCOLLATION => DataType::UInt32,
+        Type::INT2_VECTOR => DataType::LargeList(list_of(DataType::Int16)),
+        Type::OID_VECTOR => DataType::LargeList(list_of(DataType::UInt32)),
+        ref ty => match ty.kind() {
+            Kind::Array(element) => DataType::List(list_of(arrow_type(element))),
+            _ => DataType::Utf8,
+        },
+    }
+}
+
+/// Whether a column of text is one of jsonb.
+pub fn is_jsonb(field: &Field) -> bool {
+    field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == JSONB_EXTENSION)
+}
+
+pub(crate) fn no_type(field: &Field) -> Error {
+    Error::unsupported(format!("column \"{}\" has the type {}, which cannot be sent", field.name(), field.data_type()))
+        .with_hint("cast it to a type of PostgreSQL's")
+}
+
+/// The precision and scale that a type was declared with, as PostgreSQL keeps them; -1 for none.
+pub fn modifier(field: &Field) -> i32 {
+    match field.data_type() {
+        DataType::Decimal256(NUMERIC_PRECISION, _) => -1,
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            (i32::from(*precision) << 16 | i32::from(*scale)) + 4
+        }
+        DataType::List(element) => modifier(element),
+        _ => -1,
+    }
+}
+
+/// The type of an array of such elements; of arrays it is that of their elements.
+pub fn array_of(element: &Type) -> Option<Type> {
+    Some(match *element {
+        Type::BOOL => Type::BOOL_ARRAY,
+        Type::INT2 => Type::INT2_ARRAY,
+        Type::INT4 => Type::INT4_ARRAY,
+        Type::INT8 => Type::INT8_ARRAY,
+        Type::FLOAT4 => Type::FLOAT4_ARRAY,
+        Type::FLOAT8 => Type::FLOAT8_ARRAY,
+        Type::NUMERIC => Type::NUMERIC_ARRAY,
+        Type::VARCHAR => Type::VARCHAR_ARRAY,
+        Type::TEXT => Type::TEXT_ARRAY,
+        Type::BYTEA => Type::BYTEA_ARRAY,
+        Type::DATE => Type::DATE_ARRAY,
+        Type::TIME => Type::TIME_ARRAY,
+        Type::TIMESTAMP => Type::TIMESTAMP_ARRAY,
+        Type::TIMESTAMPTZ => Type::TIMESTAMPTZ_ARRAY,
+        Type::INTERVAL => Type::INTERVAL_ARRAY,
+        Type::JSONB => Type::JSONB_ARRAY,
+        Type::RECORD => Type::RECORD_ARRAY,
+        Type::CHAR => Type::CHAR_ARRAY,
+        Type::NAME => Type::NAME_ARRAY,
+        Type::OID => Type::OID_ARRAY,
+        Type::XID => Type::XID_ARRAY,
+        Type::REGTYPE => Type::REGTYPE_ARRAY,
+        Type::ACLITEM => Type::ACLITEM_ARRAY,
+        ref array if matches!(array.kind(), Kind::Array(_)) => array.clone(),
+        _ => return None,
+    })
+}

@@ -1,0 +1,31 @@
+//! The types `regclass`, `regtype` and the like: oids that are read and printed as names.
+//!
+//! A cast to one of them is a call of the function of its name, whose result is an oid with a mark;
+//! a cast of that to text, and sending it, is a call of the function that PostgreSQL prints the
+//! type with, such as `regclassout`. The functions are those of the system catalogs that a planner
+//! is given.
+
+use postgres_types::Type;
+
+/// The types, and the functions that print them.
+const PRINTED: [(Type, &str); 9] = [
+    (Type::REGCLASS, "regclassout"),
+    (Type::REGTYPE, "regtypeout"),
+    (Type::REGPROC, "regprocout"),
+    (Type::REGPROCEDURE, "regprocedureout"),
+    (Type::REGNAMESPACE, "regnamespaceout"),
+    (Type::REGROLE, "regroleout"),
+    (Type::REGOPER, "regoperout"),
+    (Type::REGOPERATOR, "regoperatorout"),
+    (Type::REGCOLLATION, "regcollationout"),
+];
+
+/// The name of the function that prints a type's values, if they are printed as names.
+pub(crate) fn printed_by(ty: &Type) -> Option<&'static str> {
+    PRINTED.iter().find(|(known, _)| known == ty).map(|(_, function)| *function)
+}
+
+/// Whether casts to a type of this name are calls of a function.
+pub(crate) fn is_called(name: &str) -> bool {
+    name == "oid" || PRINTED.iter().any(|(ty, _)| ty.name() == name)
+}
