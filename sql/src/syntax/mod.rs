@@ -8,14 +8,15 @@
 //! (of arrays and structs, and ANY and ALL of sub-queries), [`rows`] (their comparisons),
 //! [`similar`] (SIMILAR TO), [`literals`] (that get their type from others), [`types`], [`apart`]
 //! (columns of one name), [`scalars`] (functions of one value in FROM). [`names`] is how PostgreSQL
-//! calls the columns of the result, [`tables`] which tables a statement names, and [`build`] makes
-//! expressions.
+//! calls the columns of the result, [`tables`] which tables a statement names, [`joins`] which kinds
+//! of joins there are, and [`build`] makes expressions.
 //!
 //! Nothing here knows a type that the text does not tell, or whether a table exists.
 
 mod apart;
 mod build;
 mod collected;
+mod joins;
 mod literals;
 mod names;
 mod operations;

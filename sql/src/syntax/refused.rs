@@ -8,12 +8,13 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{
     Distinct, DuplicateTreatment, Expr, Fetch, Function, FunctionArg, FunctionArgumentClause, FunctionArgumentList,
-    FunctionArguments, GroupByExpr, Join, JoinConstraint, JoinOperator, LimitClause, Offset, OrderBy, OrderByKind,
-    Query, Select, SelectFlavor, SelectItem, SetExpr, SetQuantifier, Statement, TableAlias, TableFactor,
-    TableFunctionArgs, TableWithJoins, Value, Visit, Visitor, WindowType,
+    FunctionArguments, GroupByExpr, Join, JoinConstraint, LimitClause, Offset, OrderBy, OrderByKind, Query, Select,
+    SelectFlavor, SelectItem, SetExpr, SetQuantifier, Statement, TableAlias, TableFactor, TableFunctionArgs,
+    TableWithJoins, Value, Visit, Visitor, WindowType,
 };
 
 use super::Known;
+use super::joins::{self, Kind};
 use crate::error::{Error, sqlstate};
 use crate::parser::{fold, identifiers};
 
@@ -191,44 +192,24 @@ fn in_joins(tables: &TableWithJoins) -> Result<(), Error> {
     let TableWithJoins { relation: _, joins } = tables;
     for Join { relation: _, global, join_operator } in joins {
         foreign(*global, "GLOBAL JOIN")?;
-        match join_operator {
-            JoinOperator::Join(constraint)
-            | JoinOperator::Inner(constraint)
-            | JoinOperator::Left(constraint)
-            | JoinOperator::LeftOuter(constraint)
-            | JoinOperator::Right(constraint)
-            | JoinOperator::RightOuter(constraint)
-            | JoinOperator::FullOuter(constraint) => {
-                let has_none = matches!(constraint, JoinConstraint::None);
+        let (kind, constraint) = joins::kind(join_operator);
+        match kind {
+            Kind::Inner | Kind::Left | Kind::Right | Kind::Full => {
+                let has_none = matches!(constraint, Some(JoinConstraint::None));
                 foreign(has_none, "a JOIN without ON or USING").map_err(|error| error.with_hint("write CROSS JOIN"))?;
                 // The one column that both sides' become is the left side's here, which may have no row.
-                let merges = matches!(constraint, JoinConstraint::Using(_) | JoinConstraint::Natural);
-                let keeps_right = matches!(
-                    join_operator,
-                    JoinOperator::Right(_) | JoinOperator::RightOuter(_) | JoinOperator::FullOuter(_)
-                );
+                let merges = matches!(constraint, Some(JoinConstraint::Using(_) | JoinConstraint::Natural));
                 let clause = "a RIGHT or FULL JOIN with USING or NATURAL";
-                unsupported(merges && keeps_right, clause, "write ON, and coalesce() of both columns")?;
+                unsupported(merges && kind.keeps_right(), clause, "write ON, and coalesce() of both columns")?;
             }
-            JoinOperator::CrossJoin(constraint) => {
-                foreign(!matches!(constraint, JoinConstraint::None), "a condition of CROSS JOIN")?;
+            Kind::Cross => {
+                foreign(!matches!(constraint, Some(JoinConstraint::None)), "a condition of CROSS JOIN")?;
             }
-            JoinOperator::Semi(_)
-            | JoinOperator::LeftSemi(_)
-            | JoinOperator::RightSemi(_)
-            | JoinOperator::Anti(_)
-            | JoinOperator::LeftAnti(_)
-            | JoinOperator::RightAnti(_) => {
+            Kind::Semi => {
                 let refused = foreign(true, "SEMI and ANTI JOIN");
                 refused.map_err(|error| error.with_hint("write WHERE EXISTS or NOT EXISTS"))?;
             }
-            JoinOperator::CrossApply
-            | JoinOperator::OuterApply
-            | JoinOperator::AsOf { .. }
-            | JoinOperator::StraightJoin(_)
-            | JoinOperator::ArrayJoin
-            | JoinOperator::LeftArrayJoin
-            | JoinOperator::InnerArrayJoin => foreign(true, "such a JOIN")?,
+            Kind::Foreign => foreign(true, "such a JOIN")?,
         }
     }
     Ok(())

@@ -9,11 +9,12 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, Ident, Join, JoinConstraint, JoinOperator, ObjectName, Query, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, Statement, TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
+    Expr, Ident, JoinConstraint, ObjectName, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, Statement,
+    TableFactor, TableWithJoins, Value, VisitMut, VisitorMut,
 };
 
 use super::build::call;
+use super::joins::{self, Kind};
 use super::tables::with_names;
 use crate::functions::quoted_identifier;
 use crate::parser::{fold, identifiers};
@@ -74,14 +75,9 @@ fn relation(factor: &TableFactor) -> Option<Relation> {
 fn relations(tables: &TableWithJoins) -> Vec<Relation> {
     let mut all: Vec<Relation> = relation(&tables.relation).into_iter().collect();
     for join in &tables.joins {
-        let (left, right) = match &join.join_operator {
-            JoinOperator::Left(_) | JoinOperator::LeftOuter(_) => (false, true),
-            JoinOperator::Right(_) | JoinOperator::RightOuter(_) => (true, false),
-            JoinOperator::FullOuter(_) => (true, true),
-            _ => (false, false),
-        };
-        all.iter_mut().for_each(|before| before.is_nullable |= left);
-        all.extend(relation(&join.relation).map(|joined| Relation { is_nullable: right, ..joined }));
+        let (kind, _) = joins::kind(&join.join_operator);
+        all.iter_mut().for_each(|before| before.is_nullable |= kind.keeps_right());
+        all.extend(relation(&join.relation).map(|joined| Relation { is_nullable: kind.keeps_left(), ..joined }));
     }
     all
 }
@@ -98,20 +94,6 @@ fn qualified_wildcard(item: &mut SelectItem, relations: &[Relation]) {
     }
 }
 
-/// The condition of a join, and its columns of USING.
-fn constraint(join: &mut Join) -> Option<&mut JoinConstraint> {
-    match &mut join.join_operator {
-        JoinOperator::Join(constraint)
-        | JoinOperator::Inner(constraint)
-        | JoinOperator::Left(constraint)
-        | JoinOperator::LeftOuter(constraint)
-        | JoinOperator::Right(constraint)
-        | JoinOperator::RightOuter(constraint)
-        | JoinOperator::FullOuter(constraint) => Some(constraint),
-        _ => None,
-    }
-}
-
 /// Qualifies the columns of USING where they stand by their names alone.
 fn using(select: &mut Select) {
     let mut columns: Vec<(String, Expr)> = Vec::new();
@@ -119,11 +101,9 @@ fn using(select: &mut Select) {
         // The side of several tables may have the column from any of them.
         let mut left = relation(&tables.relation).map(|relation| relation.qualifier);
         for join in &mut tables.joins {
-            let is_inner = matches!(join.join_operator, JoinOperator::Join(_) | JoinOperator::Inner(_));
-            let is_left = matches!(join.join_operator, JoinOperator::Left(_) | JoinOperator::LeftOuter(_));
-            let is_right = matches!(join.join_operator, JoinOperator::Right(_) | JoinOperator::RightOuter(_));
+            let (kind, _) = joins::kind(&join.join_operator);
             let right = relation(&join.relation).map(|relation| relation.qualifier);
-            match constraint(join) {
+            match joins::constraint_mut(&mut join.join_operator) {
                 Some(JoinConstraint::Using(names)) => {
                     for name in names.iter().filter_map(identifiers).filter_map(|parts| parts.first().copied().cloned())
                     {
@@ -132,8 +112,8 @@ fn using(select: &mut Select) {
                             Some(Expr::CompoundIdentifier(vec![side, name.clone()]))
                         };
                         let column = match (of(&left), of(&right)) {
-                            (Some(left), _) if is_inner || is_left => Some(left),
-                            (_, Some(right)) if is_inner || is_right => Some(right),
+                            (Some(left), _) if matches!(kind, Kind::Inner | Kind::Left) => Some(left),
+                            (_, Some(right)) if matches!(kind, Kind::Inner | Kind::Right) => Some(right),
                             (Some(left), Some(right)) => Some(call("coalesce", vec![left, right])),
                             _ => None,
                         };

@@ -8,13 +8,13 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, JoinConstraint, JoinOperator,
-    LimitClause, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableAlias,
-    TableAliasColumnDef, TableFactor, TableFunctionArgs, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut,
-    visit_expressions_mut,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, JoinConstraint, LimitClause,
+    OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, Statement, TableAlias, TableAliasColumnDef,
+    TableFactor, TableFunctionArgs, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut, visit_expressions_mut,
 };
 
 use super::build::call;
+use super::joins;
 use super::names::{UNKNOWN, item_name};
 use crate::error::Error;
 use crate::functions::{KEPT, MEMBER_TEXTS, MEMBERS, NUMBERS, ORDINALS, list_holds_jsonb, set_function};
@@ -115,17 +115,8 @@ impl Sets<'_> {
             self.refuse(condition, "HAVING")?;
         }
         for join in select.from.iter().flat_map(|tables| &tables.joins) {
-            match &join.join_operator {
-                JoinOperator::Join(JoinConstraint::On(condition))
-                | JoinOperator::Inner(JoinConstraint::On(condition))
-                | JoinOperator::Left(JoinConstraint::On(condition))
-                | JoinOperator::LeftOuter(JoinConstraint::On(condition))
-                | JoinOperator::Right(JoinConstraint::On(condition))
-                | JoinOperator::RightOuter(JoinConstraint::On(condition))
-                | JoinOperator::FullOuter(JoinConstraint::On(condition)) => {
-                    self.refuse(condition, "JOIN conditions")?;
-                }
-                _ => {}
+            if let (_, Some(JoinConstraint::On(condition))) = joins::kind(&join.join_operator) {
+                self.refuse(condition, "JOIN conditions")?;
             }
         }
         for item in &mut select.projection {
