@@ -1,8 +1,8 @@
-//! SQL functions and operators that DataFusion lacks, or means differently: [`arithmetic`] and
-//! [`numeric`], [`arrays`], [`like`], [`bounded`] (results that could take all memory), [`casts`]
-//! and [`datetime`], [`comparable`] (equality), [`quantified`] (ANY and ALL), [`json`], [`jsonb`],
-//! [`quote`], [`encoding`], [`round`], those of dates and times ([`to_char`], [`from_char`],
-//! [`date_part`], [`zone`]).
+//! SQL functions and operators that DataFusion lacks, or means differently: `arithmetic` and
+//! `numeric`, `arrays`, `like`, `bounded` (results that could take all memory), `casts`
+//! and `datetime`, `comparable` (equality), `quantified` (ANY and ALL), `json`, `jsonb`,
+//! `quote`, `encoding`, `round`, those of dates and times (`to_char`, `from_char`,
+//! `date_part`, `zone`).
 //!
 //! What a function answers depends on its arguments alone. Functions of sessions and of system
 //! catalogs are the frontend's, which gives them to the planner.

@@ -1,7 +1,7 @@
 //! Parameters of prepared statements: their types.
 //!
 //! A type comes from the client if it names one, else from what stands in the text
-//! ([`placeholders`]) or around the parameter in the plan ([`infer`]), else it is text. In the
+//! (`placeholders`) or around the parameter in the plan (`infer`), else it is text. In the
 //! query the parameter is cast to it.
 
 pub(crate) mod infer;

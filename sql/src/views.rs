@@ -2,7 +2,7 @@
 //!
 //! Owns which queries can be kept up to date: so far those that select, filter and compute columns of one source, so that
 //! every row of the source makes one row or none, by itself. Of DataFusion's logical rules only those on the list in
-//! [`optimized`] are used: others prune or move what an incremental plan needs.
+//! `optimized` are used: others prune or move what an incremental plan needs.
 //!
 //! A view is planned without a client: in UTC, with every variable at its default, and with nothing in it that depends on
 //! when it is asked or by whom.

@@ -1,6 +1,6 @@
 //! Plans that run.
 //!
-//! [`QueryThreads`] are the threads that queries are planned and run on, [`window`] is the memory
+//! [`QueryThreads`] are the threads that queries are planned and run on, `window` is the memory
 //! of window functions, and [`Explain`] shows a plan instead of its rows.
 
 mod explain;

@@ -271,7 +271,7 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
     })
 }
 
-/// Reads a text as [`from_text`] reads a column of them.
+/// Reads a text as `from_text` reads a column of them.
 pub fn scalar_from_text(text: &str, to: &DataType) -> Result<ScalarValue> {
     ScalarValue::try_from_array(&from_text(&StringArray::from(vec![text]), to)?, 0)
 }

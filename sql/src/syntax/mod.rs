@@ -1,15 +1,15 @@
 //! Statements as DataFusion shall read them: changes to the syntax tree where it reads otherwise
 //! than PostgreSQL.
 //!
-//! In the order in which a statement goes through them ([`rewritten`]): [`precedence`] (of IS
-//! DISTINCT FROM), [`schemas`] (names with a schema, and those that stand for calls), [`scopes`]
-//! (names from FROM), [`collected`] (arrays of sub-queries), [`windows`] (their names), [`sets`]
-//! (functions that return them), [`refused`] (clauses that DataFusion would ignore), [`operations`]
-//! (of arrays and structs, and ANY and ALL of sub-queries), [`rows`] (their comparisons),
-//! [`similar`] (SIMILAR TO), [`literals`] (that get their type from others), [`types`], [`apart`]
-//! (columns of one name), [`scalars`] (functions of one value in FROM). [`names`] is how PostgreSQL
-//! calls the columns of the result, [`tables`] which tables a statement names, [`joins`] which kinds
-//! of joins there are, and [`build`] makes expressions.
+//! In the order in which a statement goes through them (`rewritten`): `precedence` (of IS
+//! DISTINCT FROM), `schemas` (names with a schema, and those that stand for calls), `scopes`
+//! (names from FROM), `collected` (arrays of sub-queries), `windows` (their names), `sets`
+//! (functions that return them), `refused` (clauses that DataFusion would ignore), `operations`
+//! (of arrays and structs, and ANY and ALL of sub-queries), `rows` (their comparisons),
+//! `similar` (SIMILAR TO), `literals` (that get their type from others), `types`, `apart`
+//! (columns of one name), `scalars` (functions of one value in FROM). `names` is how PostgreSQL
+//! calls the columns of the result, `tables` which tables a statement names, `joins` which kinds
+//! of joins there are, and `build` makes expressions.
 //!
 //! Nothing here knows a type that the text does not tell, or whether a table exists.
 
