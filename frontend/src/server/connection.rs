@@ -1,7 +1,7 @@
 //! One client's connection, from accept to end.
 //!
-//! Owns the registry by which cancel requests, which come on connections of their own, find what they are to cancel, and
-//! the watch for clients that go away while their query runs.
+//! This module owns the registry that maps cancel requests, which arrive on connections of their
+//! own, to sessions. It also watches for clients that disconnect while their query runs.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -32,14 +32,14 @@ use crate::frontend::Frontend;
 use crate::metrics;
 use crate::session::Session;
 
-/// At shutdown a running statement gets this long to tell its client that it ends.
+/// The time that a running statement gets at shutdown to tell its client that it ends.
 const FAREWELL: Duration = Duration::from_millis(200);
 
-/// A client that nothing was heard of for this long is asked for a sign of life, so that one whose machine is gone does
+/// A connection that is silent for this long is probed, so that a client whose machine is gone does
 /// not hold its place for ever.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// What a connection was let in for; held as long as it lasts.
+/// The purpose for which a connection was admitted; held as long as the connection lasts.
 #[derive(Debug)]
 pub(super) enum Admission {
     /// To run statements.
@@ -85,7 +85,7 @@ impl Drop for Registered {
     }
 }
 
-/// What a connection consists of once its client has introduced itself.
+/// The resources of a connection whose client has completed start-up.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) _registered: Registered,
@@ -101,7 +101,7 @@ pub(super) struct Handlers {
     pub(super) session: Arc<Session>,
 }
 
-/// Serves one client until it goes, or the node stops.
+/// Serves one client until it disconnects or the node stops.
 pub(super) async fn serve(
     frontend: Arc<Frontend>,
     connections: Arc<Connections>,
@@ -135,7 +135,7 @@ async fn serve_stream(
         cancel: Arc::new(Cancel(connections)),
         session,
     };
-    // A large future, and one a connection.
+    // The future is large, and there is one per connection.
     let client = Box::pin(messages::serve(stream, &handlers));
     tokio::select! {
         outcome = client => outcome,
@@ -143,15 +143,16 @@ async fn serve_stream(
     }
 }
 
-/// The same socket under two descriptors: one to talk, one to notice that the client is gone while nobody reads.
+/// Duplicates the socket's descriptor: one is used to talk, the other to notice that the client is
+/// gone while nobody reads.
 fn twice(stream: TcpStream) -> io::Result<(TcpStream, TcpStream)> {
     let stream = stream.into_std()?;
     let watched = stream.try_clone()?;
     Ok((TcpStream::from_std(stream)?, TcpStream::from_std(watched)?))
 }
 
-/// Returns when the connection is to be dropped: some time after `closing`, which also is cancelled here if the client
-/// has closed its side.
+/// Returns when the connection must be dropped, which is a short time after `closing` is cancelled.
+/// Cancels `closing` if the client has closed its side.
 async fn end_of(watched: &TcpStream, closing: &CancellationToken) {
     tokio::select! {
         () = closing.cancelled() => {}
@@ -164,7 +165,7 @@ async fn closed_by_client(watched: &TcpStream) {
     loop {
         match watched.ready(Interest::READABLE).await {
             Ok(ready) if ready.is_read_closed() => return,
-            // There is something to read, which is not for us; wait for the next change.
+            // The data belongs to the other descriptor; wait for the next change.
             Ok(_) => {
                 let _cleared =
                     watched.try_io(Interest::READABLE, || Err::<(), _>(io::Error::from(io::ErrorKind::WouldBlock)));

@@ -1,5 +1,5 @@
-//! The extended protocol: statements that are prepared, described, bound to parameters, and executed, whole or some
-//! rows at a time.
+//! The extended protocol: statements are prepared, described, bound to parameters and executed,
+//! either whole or a few rows at a time.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -35,16 +35,16 @@ use crate::query::bind_parameters;
 use crate::results::Columns;
 use crate::session::{Limits, Session};
 
-/// A prepared statement and its columns; none if it returns no rows.
+/// A prepared statement and its columns; `None` if it returns no rows.
 #[derive(Debug)]
 struct Statement {
     runnable: Runnable,
     columns: Option<Columns>,
-    /// What the client is told when it is prepared.
+    /// Notices for the client, sent when the statement is prepared.
     notices: Vec<Notice>,
 }
 
-/// A prepared statement, with the values of its parameters once it is a portal's.
+/// A prepared statement. In a portal, it comes with the values of its parameters.
 #[derive(Clone, Debug)]
 pub(super) struct Bound {
     statement: Arc<Statement>,
@@ -56,14 +56,15 @@ impl Bound {
         self.statement.runnable.query().map_or_else(Vec::new, |prepared| prepared.parameters.wire_types())
     }
 
-    /// None if it returns no rows.
+    /// Returns `None` if the statement returns no rows.
     fn fields(&self, format: &Format) -> Result<Option<Vec<FieldInfo>>, Error> {
         let columns = self.statement.columns.as_ref();
         columns.map(|columns| columns.described(format)).transpose()
     }
 
     /// # Errors
-    /// `08P01` if the client wants formats that do not go with the columns, `22023` if there is no such format.
+    /// `08P01` if the number of formats does not match the parameters or columns, `22023` for an
+    /// unknown format code.
     fn check_formats(&self, message: &Bind) -> Result<(), Error> {
         let (formats, parameters) = (message.parameter_format_codes.len(), message.parameters.len());
         if formats > 1 && formats != parameters {
@@ -90,7 +91,7 @@ impl Bound {
     }
 }
 
-/// A name as clients know it: pgwire has one of its own where there is none.
+/// Returns the name that clients know: pgwire substitutes [`DEFAULT_NAME`] for the empty name.
 fn shown(name: &str) -> &str {
     if name == DEFAULT_NAME { "" } else { name }
 }
@@ -116,7 +117,7 @@ pub(super) struct Extended {
     parser: Arc<Preparer>,
 }
 
-/// Parses and plans what clients prepare.
+/// Parses and plans the statements that clients prepare.
 pub(super) struct Preparer {
     frontend: Arc<Frontend>,
     session: Arc<Session>,
@@ -128,7 +129,7 @@ impl Extended {
         Extended { parser: Arc::new(parser) }
     }
 
-    /// Runs a portal for the first time, up to its first rows.
+    /// Runs a portal for the first time, until its answer begins.
     async fn start<C>(&self, client: &C, portal: &Portal<Arc<Bound>>) -> PgWireResult<(Answer, Watch)>
     where
         C: ClientInfo,
@@ -162,7 +163,7 @@ impl Extended {
         }
     }
 
-    /// Sends a portal's rows: all of them, or the first `max_rows`, with the rest kept in the portal.
+    /// Sends a portal's rows: all of them, or the first `max_rows`; the portal keeps the rest.
     async fn send<C>(
         &self,
         client: &mut C,
@@ -196,7 +197,7 @@ impl Extended {
         self.fetch(client, portal, self.parser.session.limits(), max_rows).await
     }
 
-    /// Sends more rows of a portal that was begun.
+    /// Sends more rows of a portal that has already begun.
     async fn resume<C>(&self, client: &mut C, portal: &Portal<Arc<Bound>>, max_rows: usize) -> PgWireResult<()>
     where
         C: Sink<PgWireBackendMessage> + Unpin + Send,
@@ -208,7 +209,7 @@ impl Extended {
         self.fetch(client, portal, limits, max_rows).await
     }
 
-    /// Sends some rows of a portal. One that has failed has no more.
+    /// Sends some rows of a portal. A failed portal has no more rows.
     async fn fetch<C>(
         &self,
         client: &mut C,
@@ -322,7 +323,8 @@ impl QueryParser for Preparer {
 }
 
 impl Extended {
-    /// Makes a portal of a statement. The values of its parameters are read now, so that one that cannot be is told now.
+    /// Makes a portal from a statement. It parses the values of the parameters now, so that the
+    /// client learns of a bad value at Bind.
     fn portal(&self, message: &Bind, stored: &Arc<StoredStatement<Arc<Bound>>>) -> PgWireResult<Portal<Arc<Bound>>> {
         let Bound { statement, .. } = stored.statement.as_ref();
         stored.statement.check_formats(message).map_err(wire_error)?;
@@ -355,7 +357,7 @@ impl ExtendedQueryHandler for Extended {
         Arc::clone(&self.parser)
     }
 
-    /// Notes the statement's name, which SQL can deallocate it by.
+    /// Records the statement's name, so that DEALLOCATE finds it.
     async fn on_parse<C>(&self, client: &mut C, message: Parse) -> PgWireResult<()>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -365,7 +367,7 @@ impl ExtendedQueryHandler for Extended {
     {
         let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
         if name == DEFAULT_NAME {
-            // It is gone even if the new one turns out to be none.
+            // Remove the old statement even if the new one turns out to be invalid.
             client.portal_store().rm_statement(name);
         }
         let session = &self.parser.session;
@@ -416,7 +418,7 @@ impl ExtendedQueryHandler for Extended {
         Ok(client.feed(PgWireBackendMessage::BindComplete(BindComplete::new())).await?)
     }
 
-    /// Cursors are described as the portals that they are in PostgreSQL.
+    /// Also describes SQL cursors, which are portals in PostgreSQL.
     async fn on_describe<C>(&self, client: &mut C, message: Describe) -> PgWireResult<()>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -489,7 +491,8 @@ impl ExtendedQueryHandler for Extended {
         Ok(())
     }
 
-    /// Outside of a transaction block, portals end here: what they read must not stay pinned.
+    /// Closes all portals outside of a transaction block, so that their snapshots do not stay
+    /// pinned.
     async fn on_sync<C>(&self, client: &mut C, _message: SyncMessage) -> PgWireResult<()>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -507,7 +510,7 @@ impl ExtendedQueryHandler for Extended {
         Ok(client.send(PgWireBackendMessage::ReadyForQuery(ready)).await?)
     }
 
-    /// Never called: [`ExtendedQueryHandler::on_execute`] sends rows as they come.
+    /// Never called: [`ExtendedQueryHandler::on_execute`] sends the rows itself, as they arrive.
     async fn do_query<C>(
         &self,
         _client: &mut C,

@@ -1,38 +1,41 @@
 //! The frames in which clients send messages: a type, a length, a body.
 //!
-//! Owns their bound, and the check that a body is what its type wants, which pgwire's decoder takes for granted. Pure.
+//! This module bounds the size of a message and checks that its body has the form of its type,
+//! because pgwire's decoder does not check that. It does no IO.
 
 use weir_sql::error::{Error, sqlstate};
 
-/// What a client may send at a time. Its statement is bounded further (`parser`); this is for the values of parameters.
+/// The maximum size of a message. The parser bounds the text of statements further; this leaves
+/// room for parameters.
 pub(super) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// The type and the length of a message.
+/// The size of a message's type and length.
 pub(super) const HEAD_BYTES: usize = 5;
 
-/// What is known of the message that a buffer begins with.
+/// The state of the message at the beginning of a buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Frame {
-    /// Not all of it has come.
+    /// Some of its bytes have not arrived yet.
     Incomplete,
-    /// It is there, and its body is well-formed.
+    /// All of it is there, and its body is well-formed.
     Whole,
-    /// So many bytes, which are not wanted.
+    /// It is larger than the limit.
     TooLarge { kind: u8, bytes: usize },
-    /// It is there, so many bytes, and a text in it is not UTF-8.
+    /// All of it is there, and a text in it is not UTF-8.
     Garbled { kind: u8, bytes: usize },
 }
 
-/// Looks at the message that a buffer begins with.
+/// Examines the message at the beginning of a buffer.
 ///
 /// # Errors
-/// `08P01` if it is none; the connection cannot go on, because where the next one begins is not known.
+/// `08P01` if the message is malformed. The connection cannot continue, because the start of the
+/// next message is unknown.
 pub(super) fn examine(buffer: &[u8]) -> Result<Frame, Error> {
     let Some(head) = buffer.first_chunk::<HEAD_BYTES>() else {
         return Ok(Frame::Incomplete);
     };
     let [kind, length @ ..] = *head;
-    // The length counts itself, and not the type.
+    // The length includes itself, but not the type.
     let Some(body) = usize::try_from(i32::from_be_bytes(length)).ok().and_then(|length| length.checked_sub(4)) else {
         return Err(violation("invalid message length"));
     };
@@ -61,7 +64,8 @@ fn is_known(kind: u8) -> bool {
     b"QPBDECHSXpdcf".contains(&kind)
 }
 
-/// Whether what follows a message that failed is skipped up to the next Sync.
+/// Returns true if an error in such a message makes the server skip all messages up to the next
+/// Sync.
 pub(super) fn is_extended(kind: u8) -> bool {
     b"PBDECHS".contains(&kind)
 }
@@ -69,12 +73,13 @@ pub(super) fn is_extended(kind: u8) -> bool {
 /// A body that is being read.
 struct Body<'a> {
     rest: &'a [u8],
-    /// Whether a text in it was not UTF-8.
+    /// True if a text in it was not UTF-8.
     is_garbled: bool,
 }
 
 impl<'a> Body<'a> {
-    /// Reads it as its type wants it, to the end; says whether it is garbled.
+    /// Reads the body to its end, as its type demands; returns whether it is garbled, or `None` if
+    /// it is malformed.
     fn read(mut self, kind: u8) -> Option<bool> {
         match kind {
             b'Q' | b'f' => self.text()?,
@@ -96,7 +101,7 @@ impl<'a> Body<'a> {
                 self.text()?;
                 self.take(4)?;
             }
-            // Data of COPY, passwords: whatever they are.
+            // The data of COPY and passwords may be any bytes.
             b'd' | b'p' => return Some(false),
             _ => {}
         }
@@ -132,7 +137,7 @@ impl<'a> Body<'a> {
         Some(usize::from(u16::from_be_bytes(*count.first_chunk()?)))
     }
 
-    /// A text that ends with a zero.
+    /// Reads a text that ends with a zero.
     fn text(&mut self) -> Option<()> {
         let end = self.rest.iter().position(|byte| *byte == 0)?;
         self.is_garbled |= str::from_utf8(self.take(end + 1)?).is_err();
@@ -149,7 +154,7 @@ mod tests {
         [&[kind], length.to_be_bytes().as_slice(), body].concat()
     }
 
-    /// One well-formed body of each type.
+    /// One well-formed body for each type.
     const BODIES: &[(u8, &[u8])] = &[
         (b'Q', b"SELECT 1\0"),
         (b'P', b"s\0SELECT $1\0\0\x01\0\0\0\x17"),

@@ -1,7 +1,7 @@
-//! The messages of one connection, one after the other, each handed to the part that answers it.
+//! Receives the messages of one connection and passes each to the handler that answers it.
 //!
-//! Owns reading them, within their bound, and what a client is told that breaks the protocol. pgwire decodes and
-//! dispatches them.
+//! This module reads messages up to a maximum size and answers clients that break the protocol.
+//! pgwire decodes and dispatches the messages.
 
 use std::io;
 use std::mem;
@@ -29,15 +29,16 @@ use super::frame::{self, Frame};
 use super::respond::{fatal, wire_error};
 use crate::session::State;
 
-/// A client that has not introduced itself within this time is dropped, as in PostgreSQL.
+/// The server drops a client that has not sent its start-up message within this time, as PostgreSQL
+/// does.
 const START_UP_TIME: Duration = Duration::from_secs(60);
 
-/// A client that is told why its connection ends gets this long to read it.
+/// The time that a client gets to read the error that ends its connection.
 const FAREWELL: Duration = Duration::from_millis(500);
 
 type Socket = Framed<MaybeTls, PgWireMessageServerCodec<Arc<Bound>>>;
 
-/// Serves a client until it goes.
+/// Serves a client until it disconnects.
 ///
 /// # Errors
 /// If the connection breaks.
@@ -46,7 +47,7 @@ pub(super) async fn serve(stream: TcpStream, handlers: &Handlers) -> io::Result<
     let Ok(negotiated) = timeout_at(patience, negotiate_tls(stream, None)).await else {
         return Ok(());
     };
-    // None if the client insists on TLS.
+    // `None` if the client insists on TLS.
     let Some(mut socket) = negotiated? else {
         return Ok(());
     };
@@ -68,12 +69,12 @@ pub(super) async fn serve(stream: TcpStream, handlers: &Handlers) -> io::Result<
                 let is_extended = message.is_extended_query();
                 (handlers.answer(&mut socket, message).await, is_extended)
             }
-            // As every other message up to the next Sync, it is skipped.
+            // Skipped, like every other message up to the next Sync.
             Ok(Some(Received::Refused { .. })) if matches!(socket.state(), PgWireConnectionState::AwaitingSync) => {
                 continue;
             }
             Ok(Some(Received::Refused { kind, error })) => (Err(wire_error(error)), frame::is_extended(kind)),
-            // Where the next message begins is not known.
+            // The start of the next message is unknown.
             Err(error) => (Err(error), false),
         };
         if let Err(error) = outcome
@@ -85,7 +86,7 @@ pub(super) async fn serve(stream: TcpStream, handlers: &Handlers) -> io::Result<
     }
 }
 
-/// Tells a client of an error; breaks if it is one that ends the connection.
+/// Sends an error to the client; returns `Break` if the error ends the connection.
 async fn refuse(socket: &mut Socket, error: PgWireError, is_extended: bool) -> io::Result<ControlFlow<()>> {
     if let PgWireError::IoError(error) = error {
         return Err(error);
@@ -96,7 +97,7 @@ async fn refuse(socket: &mut Socket, error: PgWireError, is_extended: bool) -> i
     socket.feed(PgWireBackendMessage::ErrorResponse(info.into())).await?;
     if is_fatal {
         socket.close().await?;
-        // Closing while something unread has come would take the error away from the client.
+        // If unread bytes are left when the socket closes, the client may lose the error.
         let _too_late = timeout(FAREWELL, async { while fill(socket).await.is_ok_and(|read| read > 0) {} }).await;
         return Ok(ControlFlow::Break(()));
     }
@@ -113,7 +114,7 @@ async fn refuse(socket: &mut Socket, error: PgWireError, is_extended: bool) -> i
 }
 
 impl Handlers {
-    /// How long to wait for the next message, and what to say then.
+    /// Returns how long to wait for the next message, and the error once that time is over.
     fn patience(&self, socket: &Socket) -> Option<(Duration, Error)> {
         if !matches!(socket.state(), PgWireConnectionState::ReadyForQuery) {
             return None;
@@ -127,7 +128,7 @@ impl Handlers {
         Some((idle, Error::user(code, format!("terminating connection due to {what} timeout"))))
     }
 
-    /// Notes what the session is doing now that a message was answered.
+    /// Records what the session is doing after a message was answered.
     fn note(&self, socket: &Socket) {
         if !matches!(socket.state(), PgWireConnectionState::ReadyForQuery) {
             return;
@@ -151,21 +152,21 @@ fn is_starting(socket: &Socket) -> bool {
     matches!(socket.state(), PgWireConnectionState::AwaitingStartup | PgWireConnectionState::AuthenticationInProgress)
 }
 
-/// What came from a client.
+/// A message from a client.
 enum Received {
     Message(PgWireFrontendMessage),
-    /// A message that was thrown away.
+    /// A message that was discarded.
     Refused {
         kind: u8,
         error: Error,
     },
 }
 
-/// The next message; `None` if the client is gone.
+/// Returns the next message; `None` if the client is gone.
 async fn receive(socket: &mut Socket) -> PgWireResult<Option<Received>> {
     loop {
         let frame = match is_starting(socket) {
-            // No larger than pgwire lets it be, which is little.
+            // pgwire bounds the messages of the start-up, tightly.
             true => Frame::Whole,
             false => frame::examine(socket.read_buffer()).map_err(fatal)?,
         };
@@ -196,7 +197,7 @@ async fn receive(socket: &mut Socket) -> PgWireResult<Option<Received>> {
     }
 }
 
-/// Reads what has come.
+/// Reads the available bytes into the buffer.
 async fn fill(socket: &mut Socket) -> io::Result<usize> {
     let mut buffer = mem::take(socket.read_buffer_mut());
     let read = socket.get_mut().read_buf(&mut buffer).await;
@@ -204,7 +205,7 @@ async fn fill(socket: &mut Socket) -> io::Result<usize> {
     read
 }
 
-/// Throws a message away; false if the client goes before its end.
+/// Discards a message; returns false if the client disconnects before its end.
 async fn discard(socket: &mut Socket, bytes: usize) -> io::Result<bool> {
     let mut left = bytes;
     loop {
@@ -226,7 +227,7 @@ fn too_large(bytes: usize) -> Error {
     Error::user(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).with_hint("send less at a time")
 }
 
-/// Errors are the client's to see; those that are our fault are an operator's too.
+/// Logs internal errors for the operator; all others concern only the client.
 fn log(error: &PgWireError) {
     match error {
         PgWireError::UserError(info) if info.code.starts_with("XX") => {

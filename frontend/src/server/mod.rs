@@ -1,8 +1,9 @@
 //! The PostgreSQL wire protocol.
 //!
-//! Owns connections: start-up, the simple and the extended protocol, cancellation, limits, the end. What a statement
-//! means is `frontend`'s. In reading order: [`connection`] (one client), [`messages`] and [`frame`] (what it sends),
-//! [`startup`], [`simple`] and [`extended`] (the two protocols), [`respond`] (answers on the wire).
+//! This module owns connections: start-up, the simple and the extended protocol, cancellation,
+//! limits, the end. `frontend` owns the meaning of statements. In reading order: [`connection`]
+//! (one client), [`messages`] and [`frame`] (what the client sends), [`startup`], [`simple`] and
+//! [`extended`] (the two protocols), [`respond`] (answers on the wire).
 
 mod connection;
 mod extended;
@@ -27,14 +28,15 @@ use crate::config::Config;
 use crate::frontend::Frontend;
 use connection::{Admission, Connections, serve};
 
-/// After a failure to accept, which is for want of file descriptors, connections get time to end.
+/// Accepting fails when file descriptors run out; the pause lets connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// When there is no place left, this many more connections are heard, to be refused at start-up with an error that the
-/// client can read, or to bring a cancel request. Others are closed at once.
+/// When no place is left, up to this many more connections are read. Start-up refuses them with an
+/// error that the client can read, unless they bring a cancel request. Any further connection is
+/// closed at once.
 const REFUSALS_MAX: usize = 64;
 
-/// Why a frontend does not run.
+/// The reason why a frontend does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration cannot be used.
@@ -46,7 +48,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What it means for whoever met it.
+    /// The kind of the error, by which callers decide what to do.
     pub fn kind(&self) -> Kind {
         match self {
             Error::Start(error) => error.kind(),
@@ -55,17 +57,17 @@ impl Error {
     }
 }
 
-/// A frontend node. Stateless: any number of them serve a cluster.
+/// A frontend node. It is stateless: any number of them serve a cluster.
 #[derive(Debug)]
 pub struct Server {
     frontend: Arc<Frontend>,
 }
 
 impl Server {
-    /// A frontend that does not listen yet.
+    /// Creates a frontend that does not listen yet.
     ///
     /// # Errors
-    /// If the configuration cannot be used: no meta node, or one that is not `host:port`.
+    /// If the configuration cannot be used: it names no meta node, or one that is not `host:port`.
     pub fn new(config: Config) -> Result<Server, Error> {
         Ok(Server { frontend: Arc::new(Frontend::new(config).map_err(Error::Start)?) })
     }
@@ -76,7 +78,7 @@ impl Server {
         Arc::new(move || if meta.is_reached() { Ok(()) } else { Err("no meta node leads".to_owned()) })
     }
 
-    /// Serves clients until cancelled; then ends what runs with `57P01`.
+    /// Serves clients until cancelled, then ends running statements with `57P01`.
     ///
     /// # Errors
     /// If a background task fails.
@@ -84,7 +86,7 @@ impl Server {
         let group = Group::child_of(&cancel);
         let connections = Group::child_of(group.token());
         let snapshots = self.frontend.snapshots.clone();
-        // Pins are kept until the last statement has ended, and then released.
+        // Pins are renewed until the last statement has ended, and then released.
         let unused = CancellationToken::new();
         let token = unused.clone();
         group.spawn("pins", OnFailure::StopGroup, async move {
@@ -136,7 +138,7 @@ impl Server {
 /// Serves clients until cancelled: [`Server::new`] and [`Server::run`] in one.
 ///
 /// # Errors
-/// As those.
+/// The errors of both.
 pub async fn run(config: Config, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
     Server::new(config)?.run(listener, cancel).await
 }

@@ -1,4 +1,4 @@
-//! Answers on the wire: rows as they come, tags, notices, errors.
+//! Answers on the wire: rows as they arrive, command tags, notices, errors.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -27,14 +27,14 @@ use crate::notice::Notice;
 use crate::results::{Batches, ResultSet};
 use crate::session::{Change, Limits, Session};
 
-/// An error as the client gets it.
+/// Converts an error to its form on the wire.
 pub(super) fn wire_error(error: Error) -> PgWireError {
-    // The connection ends with what is closing.
+    // The connection ends with this error.
     let severity = if error.sqlstate == sqlstate::ADMIN_SHUTDOWN { "FATAL" } else { "ERROR" };
     PgWireError::UserError(Box::new(error_info(severity, error)))
 }
 
-/// An error after which the connection is closed.
+/// Converts an error after which the server closes the connection.
 pub(super) fn fatal(error: Error) -> PgWireError {
     PgWireError::UserError(Box::new(error_info("FATAL", error)))
 }
@@ -48,7 +48,7 @@ fn error_info(severity: &str, error: Error) -> ErrorInfo {
     info
 }
 
-/// What a statement is watched by while it is answered.
+/// Watches a statement while it is answered: its limits, its metric and its span.
 pub(super) struct Watch {
     pub(super) limits: Limits,
     pub(super) metric: metrics::Statement,
@@ -57,7 +57,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Notes why the statement failed. One whose connection broke was abandoned.
+    /// Records why the statement failed. A statement whose connection broke counts as abandoned.
     pub(super) fn failed(&mut self, error: &PgWireError) {
         if let PgWireError::UserError(info) = error {
             self.metric.failed(&info.code);
@@ -65,7 +65,7 @@ impl Watch {
     }
 }
 
-/// Rows that are still to come.
+/// The rows of a result that have not been sent yet.
 pub(super) struct Cursor {
     pub(super) fields: Arc<Vec<FieldInfo>>,
     pub(super) tag: &'static str,
@@ -79,7 +79,7 @@ impl Cursor {
         Ok(Cursor { fields: Arc::new(fields), tag: result.tag, batches: result.batches, watch })
     }
 
-    /// The rows of the next batch.
+    /// Returns the rows of the next batch.
     async fn next(&mut self) -> Option<PgWireResult<Rows>> {
         let batch = self.next_batch().await?;
         let rows = batch.and_then(|batch| Rows::new(&batch, &self.fields).map_err(wire_error));
@@ -103,7 +103,7 @@ impl Cursor {
         Some(Ok(batch))
     }
 
-    /// Sends every row; returns how many.
+    /// Sends all rows; returns their number.
     pub(super) async fn send<C>(mut self, client: &mut C) -> PgWireResult<usize>
     where
         C: Sink<PgWireBackendMessage> + Unpin + Send,
@@ -117,7 +117,7 @@ impl Cursor {
         Ok(count)
     }
 
-    /// Sends every row as COPY does; returns how many.
+    /// Sends all rows in the format of COPY; returns their number.
     async fn send_copied<C>(
         mut self,
         client: &mut C,
@@ -140,7 +140,8 @@ impl Cursor {
         Ok(count)
     }
 
-    /// Hands messages to the client; returns how many. Where it does not keep up, its statement can still be cancelled.
+    /// Sends messages to the client; returns their number. The statement can still be cancelled
+    /// while a slow client blocks the sending.
     async fn feed<C>(
         &mut self,
         client: &mut C,
@@ -163,8 +164,9 @@ impl Cursor {
         outcome.inspect_err(|error| self.watch.failed(error))
     }
 
-    /// Row by row, for a portal of which only some are fetched at a time. Each time they are under the limits of the
-    /// message that fetches them: the time between two does not count.
+    /// Turns the cursor into a stream of rows, for a portal that is fetched a few rows at a time.
+    /// Each fetch has the limits of its own message, so the time between two fetches does not
+    /// count.
     pub(super) fn into_stream(
         self,
         session: Arc<Session>,
@@ -187,7 +189,8 @@ impl Cursor {
     }
 }
 
-/// What opens a binary COPY. It goes out with what follows it, as from PostgreSQL: psycopg counts on it.
+/// The header of a binary COPY. PostgreSQL sends it in one message with the data that follows, and
+/// psycopg relies on that.
 struct Opening(Option<Bytes>);
 
 impl Opening {
@@ -200,7 +203,7 @@ impl Opening {
     }
 }
 
-/// Tells the client which columns come.
+/// Sends the description of the columns to the client.
 pub(super) async fn send_description<C>(client: &mut C, fields: &[FieldInfo]) -> PgWireResult<()>
 where
     C: Sink<PgWireBackendMessage> + Unpin + Send,
@@ -210,7 +213,7 @@ where
     Ok(client.feed(PgWireBackendMessage::RowDescription(description)).await?)
 }
 
-/// Sends a result as COPY does.
+/// Sends a result in the format of COPY.
 pub(super) async fn send_copy<C>(
     client: &mut C,
     result: ResultSet,
@@ -249,13 +252,13 @@ where
     send_tag(client, &format!("COPY {count}")).await
 }
 
-/// The end of a statement that returned rows.
+/// Sends the command tag of a statement that returned rows.
 pub(super) async fn send_row_tag<C>(client: &mut C, tag: &str, rows: usize) -> PgWireResult<()>
 where
     C: Sink<PgWireBackendMessage> + Unpin + Send,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
-    // As in PostgreSQL, only these say how many.
+    // As in PostgreSQL, only these tags carry the number of rows.
     let tag = if matches!(tag, "SELECT" | "FETCH") { format!("{tag} {rows}") } else { tag.to_owned() };
     send_tag(client, &tag).await
 }
@@ -268,7 +271,7 @@ where
     Ok(client.feed(PgWireBackendMessage::CommandComplete(CommandComplete::new(tag.to_owned()))).await?)
 }
 
-/// Answers a statement that has no rows, and keeps the state of the transaction.
+/// Answers a statement that has no rows, and updates the state of the transaction.
 pub(super) async fn send_done<C>(client: &mut C, session: &Session, answer: Answer) -> PgWireResult<()>
 where
     C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -327,7 +330,7 @@ where
     }
 }
 
-/// Closes a cursor or a portal; without a name all of them.
+/// Closes a cursor or a portal, or all of them if no name is given.
 async fn close_cursors<C>(client: &mut C, session: &Session, name: Option<String>) -> PgWireResult<()>
 where
     C: ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send,
@@ -359,7 +362,7 @@ where
     }
 }
 
-/// Also ends the portals and cursors that were opened in it, and with them their hold on what they read.
+/// Ends the transaction. Its portals and cursors are closed too, which releases their snapshots.
 async fn end_transaction<C>(client: &mut C, session: &Session, tag: &str) -> PgWireResult<()>
 where
     C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -380,12 +383,12 @@ where
     send_tag(client, tag).await
 }
 
-/// Says which names of a statement were cut because they are too long.
+/// Returns a notice for each name of a statement that was truncated because it is too long.
 pub(super) fn cut_names(parsed: &Parsed) -> Vec<Notice> {
     parsed.notices.iter().map(|message| Notice::with_sqlstate(sqlstate::NAME_TOO_LONG, message)).collect()
 }
 
-/// Sends those that the session wants to see.
+/// Sends the notices that the session wants to see.
 pub(super) async fn send_notices<C>(client: &mut C, session: &Session, notices: Vec<Notice>) -> PgWireResult<()>
 where
     C: Sink<PgWireBackendMessage> + Unpin + Send,
@@ -414,7 +417,7 @@ where
     Ok(())
 }
 
-/// Refuses what a failed transaction cannot run.
+/// Refuses a statement that cannot run in a failed transaction.
 pub(super) fn check_transaction(client: &impl ClientInfo, ends_transaction: bool) -> Result<(), Error> {
     if client.transaction_status() == TransactionStatus::Error && !ends_transaction {
         let message = "current transaction is aborted, commands ignored until end of transaction block";

@@ -1,4 +1,4 @@
-//! The simple protocol: a text of statements, each answered before the next is run.
+//! The simple protocol: a text of statements, each of which is answered before the next one runs.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -106,7 +106,8 @@ impl SimpleQueryHandler for Simple {
             return Err(PgWireError::NotReadyForQuery);
         }
         client.set_state(PgWireConnectionState::QueryInProgress);
-        // As in PostgreSQL, these of the extended protocol end here.
+        // As in PostgreSQL, a simple query ends the unnamed portal and statement of the extended
+        // protocol.
         client.portal_store().rm_portal(DEFAULT_NAME);
         client.portal_store().rm_statement(DEFAULT_NAME);
         let statements = parse(&query.query)
@@ -124,7 +125,7 @@ impl SimpleQueryHandler for Simple {
         send_ready_for_query(client, client.transaction_status()).await
     }
 
-    /// Never called: [`SimpleQueryHandler::on_query`] answers statement by statement.
+    /// Never called: [`SimpleQueryHandler::on_query`] answers each statement itself.
     async fn do_query<C>(&self, _client: &mut C, _query: &str) -> PgWireResult<Vec<Response>>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,

@@ -1,4 +1,5 @@
-//! A client introduces itself: any user, no password, the database `dev`.
+//! The start-up of a connection. It accepts any user, without a password, and only the database
+//! `dev`.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -21,7 +22,7 @@ use super::respond::fatal;
 use crate::frontend::Frontend;
 use crate::session::Session;
 
-/// Start-up parameters that are no session variables.
+/// Start-up parameters that are not session variables.
 const NO_VARIABLES: [&str; 4] = ["user", "database", "options", "replication"];
 
 pub(super) struct Startup {
@@ -60,7 +61,8 @@ impl Startup {
         Ok(())
     }
 
-    /// What the client set beforehand. A variable that is not known is no reason to refuse a client.
+    /// Sets the variables that the client sent at start-up. A client with an unknown variable is
+    /// not refused.
     fn set_variables(&self, parameters: &HashMap<String, String>) -> Result<(), Error> {
         for (name, value) in parameters {
             let name = name.to_lowercase();
@@ -80,7 +82,8 @@ impl Startup {
     }
 }
 
-/// The settings in a client's `options`: `-c name=value` or `--name=value`, a backslash before a space that is meant.
+/// Parses a client's `options`: `-c name=value` or `--name=value`, where a backslash escapes a
+/// space.
 fn settings(options: &str) -> Vec<(String, String)> {
     let mut words = vec![String::new()];
     let mut escaped = false;
@@ -118,7 +121,7 @@ impl StartupHandler for Startup {
         save_startup_parameters_to_metadata(client, startup);
         let user = client.metadata().get(METADATA_USER).cloned();
         let database = client.metadata().get(METADATA_DATABASE).cloned();
-        // As in PostgreSQL, a client that names no database means the one that is called like its user.
+        // As in PostgreSQL, the default database has the name of the user.
         let database = database.or_else(|| user.clone()).unwrap_or_default();
         self.check(&database).map_err(fatal)?;
         let (pid, key) = self.connections.keys.generate(client);
