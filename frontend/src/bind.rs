@@ -1,7 +1,7 @@
-//! A parsed `CREATE TABLE`, `CREATE MATERIALIZED VIEW` or `ALTER TABLE` → what the catalog keeps.
+//! A parsed `CREATE TABLE`, `CREATE MATERIALIZED VIEW` or `ALTER TABLE` → an entry for the catalog.
 //!
-//! Owns what a table may look like: names, columns, options that make sense together. Pure: whether the stream exists
-//! is found out by meta.
+//! This module checks the definition of a table: names, columns, options that make sense together.
+//! It does no IO; meta checks that the stream exists.
 
 mod columns;
 mod payload;
@@ -19,28 +19,28 @@ use weir_sql::views::Described;
 
 use crate::protobuf::{Schema, is_credential};
 
-/// RisingWave keeps these names for itself, and so do we.
+/// RisingWave reserves names with this prefix, and so does Weir.
 const RESERVED_PREFIX: &str = "_rw_";
 
 /// PostgreSQL's system columns, which `SELECT *` does not show.
 const SYSTEM_COLUMNS: [&str; 7] = ["ctid", "tableoid", "xmin", "xmax", "cmin", "cmax", "oid"];
 
-/// PostgreSQL's bound.
+/// PostgreSQL's limit.
 const COLUMNS_MAX: usize = 1600;
 
-/// A table that can be asked of meta, and what its author should know.
+/// A table to be created by meta, and notices for its author.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Bound {
     pub(crate) table: NewTable,
     pub(crate) notices: Vec<String>,
 }
 
-/// Whether an option's value must not be shown.
+/// Returns true if an option's value must not be shown.
 pub(crate) fn is_secret(option: &str) -> bool {
     secret_keys().contains(&option) || is_credential(option)
 }
 
-/// Checks a `CREATE TABLE` against itself and, if its payloads have one, against their schema.
+/// Checks a `CREATE TABLE` against itself and, if its payloads have a schema, against that.
 ///
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
@@ -70,10 +70,10 @@ pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option
     Ok(Bound { table, notices })
 }
 
-/// A table as it is to be. If its schema is to change, that is the new one.
+/// Returns a table with a change applied. `schema` is the new schema, if the change needs one.
 ///
 /// # Errors
-/// As [`create_table`], and for what cannot change.
+/// The errors of [`create_table`], and an error if the table cannot change in this way.
 pub(crate) fn alter(parsed: &Parsed, alter: &Alter, table: &NewTable, schema: Option<Schema>) -> Result<Bound, Error> {
     let recreated = |sql: &str, location, schema| {
         let table = columns::recreate(parsed, location, sql, schema, table)?;
@@ -91,7 +91,7 @@ pub(crate) fn alter(parsed: &Parsed, alter: &Alter, table: &NewTable, schema: Op
     }
 }
 
-/// A table with other values of some of its options.
+/// Changes the values of some of a table's options.
 fn change_options(parsed: &Parsed, alter: &Alter, changes: &[WithOption], table: &NewTable) -> Result<Bound, Error> {
     let mut notices = Vec::new();
     let (changes, places) = written(changes, &mut notices);
@@ -102,7 +102,7 @@ fn change_options(parsed: &Parsed, alter: &Alter, changes: &[WithOption], table:
         option_error(&error).at(parsed.position(place.unwrap_or(alter.name.location)))
     };
     check_change(&source.options, &options).map_err(at)?;
-    // What the user was told when the table was created need not be told again.
+    // The notices of the table's creation need not be repeated.
     let known = Options::parse(&source.options).map(|options| options.notices).unwrap_or_default();
     let told = Options::parse(&options).map_err(at)?.notices;
     notices.extend(told.into_iter().filter(|notice| !known.contains(notice)));
@@ -112,12 +112,12 @@ fn change_options(parsed: &Parsed, alter: &Alter, changes: &[WithOption], table:
     Ok(Bound { table: NewTable { input, sql, ..table.clone() }, notices })
 }
 
-/// Where the rows of a table or source come from.
+/// Returns the source that a table's rows come from.
 fn stream(table: &NewTable) -> Result<&Source, Error> {
     table.stream().ok_or_else(|| Error::unsupported("a materialized view cannot be altered"))
 }
 
-/// The view that a `CREATE MATERIALIZED VIEW` declares, whose query is this.
+/// Returns the view that a `CREATE MATERIALIZED VIEW` declares. `query` describes its query.
 ///
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
@@ -160,7 +160,8 @@ fn conflict(column: &str) -> Error {
     Error::user(sqlstate::DUPLICATE_COLUMN, message)
 }
 
-/// The statement as it is kept: without the credentials of the place that its schema came from, which nobody needs again.
+/// Returns the statement for the catalog, without the credentials for the schema's location, which
+/// are not needed again.
 fn sql(parsed: &Parsed, create: &CreateTable) -> Result<String, Error> {
     if create.format.options.iter().any(|option| is_credential(&option.key)) {
         return redact(parsed.sql(), is_credential);
@@ -190,7 +191,7 @@ fn columns(parsed: &Parsed, create: &CreateTable) -> Result<Vec<Column>, Error> 
     Ok(columns)
 }
 
-/// The places of the primary key's columns.
+/// Returns the places of the primary key's columns.
 fn primary_key(parsed: &Parsed, create: &CreateTable) -> Result<Vec<usize>, Error> {
     let mut places = Vec::with_capacity(create.primary_key.len());
     for part in &create.primary_key {
@@ -233,12 +234,12 @@ fn check_column_name(name: &str) -> Result<(), Error> {
 
 /// The options of WITH.
 struct Given {
-    /// As the catalog keeps them.
+    /// The options in the form that the catalog stores.
     written: BTreeMap<String, String>,
     checked: Options,
 }
 
-/// Of a key that stands there twice the last one counts.
+/// Parses the options. If a key is given twice, the last value counts.
 fn options(parsed: &Parsed, create: &CreateTable, notices: &mut Vec<String>) -> Result<Given, Error> {
     let (values, places) = written(&create.options, notices);
     let checked = Options::parse(&values).map_err(|error| {
@@ -249,7 +250,7 @@ fn options(parsed: &Parsed, create: &CreateTable, notices: &mut Vec<String>) -> 
     Ok(Given { written: values, checked })
 }
 
-/// The values of options, and where each stands.
+/// Returns the values of options, and the location of each.
 fn written<'a>(
     options: &'a [WithOption],
     notices: &mut Vec<String>,

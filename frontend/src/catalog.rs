@@ -1,7 +1,7 @@
-//! The tables, as of one version of the catalog.
+//! The tables of one version of the catalog.
 //!
-//! Owns the frontend's copy. Invariant: the copy's version only goes back when the metadata store's has, which was
-//! restored or made anew.
+//! This module owns the frontend's copy. Invariant: the copy's version goes back only if the
+//! version in the metadata store did, because that was restored or created anew.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
@@ -26,17 +26,18 @@ impl Catalog {
         self.tables.get(name)
     }
 
-    /// The table of an id, if there is one.
+    /// Returns the table with an id, if there is one.
     pub(crate) fn by_id(&self, id: TableId) -> Option<&Arc<Table>> {
         self.tables().find(|table| table.id == id)
     }
 
-    /// Ordered by name.
+    /// Returns all tables, ordered by name.
     pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.values()
     }
 
-    /// The job that keeps a relation up to date. Of a source there is one once it has failed: then nobody reads it for views.
+    /// Returns the job that keeps a relation up to date. A source has a job only once it has
+    /// failed, since nobody reads it for views from then on.
     pub(crate) fn job<'a>(&'a self, table: &'a Table) -> Option<Job<'a>> {
         let source = table.declared.reads().and_then(|reads| self.by_id(reads.relation));
         let states = std::iter::once(&table.state).chain(source.map(|source| &source.state));
@@ -51,27 +52,27 @@ impl Catalog {
         Some(Job { name: &table.declared.name, kind: kind.as_str(), failure })
     }
 
-    /// The views that read a relation, ordered by name.
+    /// Returns the views that read a relation, ordered by name.
     pub(crate) fn views_of(&self, source: TableId) -> impl Iterator<Item = &Arc<Table>> {
         self.tables().filter(move |table| table.is_view_over(source))
     }
 }
 
-/// A job as the catalog knows it. Its condition is asked for elsewhere, see [`crate::jobs`].
+/// A job in the catalog. Its condition comes from [`crate::jobs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Job<'a> {
     pub(crate) name: &'a str,
-    /// What it keeps up to date.
+    /// The kind of the relation that it keeps up to date.
     pub(crate) kind: &'static str,
-    /// Present if it has failed.
+    /// Present if the job has failed.
     pub(crate) failure: Option<Failure<'a>>,
 }
 
-/// Why a job failed.
+/// The reason why a job failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failure<'a> {
     pub(crate) error: &'a str,
-    /// In milliseconds since 1970; absent if an older version noted it.
+    /// In milliseconds since 1970; absent if an older version recorded the failure.
     pub(crate) since_ms: Option<u64>,
 }
 
@@ -84,8 +85,9 @@ impl CatalogCache {
         Arc::clone(&self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner))
     }
 
-    /// Keeps a catalog if it is newer than what is there, and returns what is kept. `before` is what was there when it
-    /// was asked for: if that is newer, and still there, then the numbers have gone back.
+    /// Stores a catalog if it is newer than the stored one; returns the stored one. `before` is the
+    /// catalog that was stored at the time of the request. If it is newer than the answer, and
+    /// still stored, then the versions have gone back.
     pub(crate) fn offer(&self, before: &Arc<Catalog>, catalog: Catalog) -> Arc<Catalog> {
         let mut newest = self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let went_back = catalog.version < before.version && Arc::ptr_eq(&newest, before);
@@ -105,7 +107,7 @@ mod tests {
         let cache = CatalogCache::default();
         let before = cache.newest();
         assert_eq!(cache.offer(&before, Catalog::new(3, [])).version, 3);
-        // Asked for before the newer one came.
+        // Requested before the newer one arrived.
         assert_eq!(cache.offer(&before, Catalog::new(2, [])).version, 3);
         assert_eq!(cache.offer(&cache.newest(), Catalog::new(1, [])).version, 1);
         assert_eq!(cache.newest().version, 1);

@@ -1,4 +1,5 @@
-//! Answers of the statements that are not queries: tables of a few rows, whose columns are called as in RisingWave.
+//! The answers of statements that are not queries: tables of a few rows, whose columns have
+//! RisingWave's names.
 
 use std::sync::{Arc, LazyLock};
 
@@ -31,7 +32,7 @@ static CLUSTER: LazyLock<SchemaRef> =
     LazyLock::new(|| text_schema(&["Id", "Role", "Addr", "State", "Slots", "Term", "Epoch", "Error"]));
 static VARIABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["name", "setting"]));
 
-/// The columns of a statement's answer before it is run; `None` if it has none.
+/// Returns the columns of a statement's answer before it runs; `None` if it has none.
 pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
     match statement {
         Statement::ExplainCreate(_) => Some(Arc::clone(&FINDINGS)),
@@ -46,7 +47,7 @@ pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
     }
 }
 
-/// `EXPLAIN CREATE`: what it would find.
+/// Answers `EXPLAIN CREATE` with the findings of the checks.
 pub(crate) fn findings(findings: Vec<proto::Finding>) -> Result<RecordBatch, Error> {
     let row = |found: proto::Finding| {
         let hint = Some(found.hint).filter(|hint| !hint.is_empty());
@@ -55,13 +56,14 @@ pub(crate) fn findings(findings: Vec<proto::Finding>) -> Result<RecordBatch, Err
     batch(&FINDINGS, findings.into_iter().map(row))
 }
 
-/// `SHOW TABLES`, `SHOW SOURCES`, `SHOW MATERIALIZED VIEWS`.
+/// Answers `SHOW TABLES`, `SHOW SOURCES` and `SHOW MATERIALIZED VIEWS`.
 pub(crate) fn relations(catalog: &Catalog, kind: RelationKind) -> Result<RecordBatch, Error> {
     let relations = catalog.tables().filter(|table| table.declared.kind == kind);
     batch(&TABLES, relations.map(|table| vec![Some(table.declared.name.clone())]))
 }
 
-/// `SHOW CREATE TABLE` and the like: as it was written, without secrets, which only options can be.
+/// Answers `SHOW CREATE TABLE` and the like with the statement as it was written. Secrets, which
+/// only options can hold, are redacted.
 pub(crate) fn created(table: &Table) -> Result<RecordBatch, Error> {
     let sql = match table.declared.kind {
         RelationKind::MaterializedView => table.declared.sql.clone(),
@@ -70,7 +72,7 @@ pub(crate) fn created(table: &Table) -> Result<RecordBatch, Error> {
     batch(&CREATE_TABLE, [vec![Some(format!("public.{}", table.declared.name)), Some(sql)]])
 }
 
-/// `DESCRIBE`: the columns, then the primary key, as RisingWave shows it.
+/// Answers `DESCRIBE` with the columns and then the primary key, as RisingWave does.
 pub(crate) fn columns(table: &Table) -> Result<RecordBatch, Error> {
     let declared = &table.declared;
     let columns = declared.columns.iter();
@@ -81,12 +83,12 @@ pub(crate) fn columns(table: &Table) -> Result<RecordBatch, Error> {
     batch(&COLUMNS, rows.chain(key))
 }
 
-/// `SHOW JOBS`: what runs, and what does not, since when and why.
+/// Answers `SHOW JOBS` with each job's state, since when and why.
 pub(crate) fn jobs(jobs: &[Job]) -> Result<RecordBatch, Error> {
     jobs::batch(&JOBS, jobs)
 }
 
-/// `SHOW CLUSTER`.
+/// Answers `SHOW CLUSTER`.
 pub(crate) fn cluster(cluster: &Cluster) -> Result<RecordBatch, Error> {
     let rows = cluster.nodes.iter().map(|node| {
         let slots: Vec<String> = node.slots.iter().map(u32::to_string).collect();
@@ -98,13 +100,13 @@ pub(crate) fn cluster(cluster: &Cluster) -> Result<RecordBatch, Error> {
     batch(&CLUSTER, rows)
 }
 
-/// `SHOW name`.
+/// Answers `SHOW name`.
 pub(crate) fn variable(name: &str, variables: &Variables) -> Result<RecordBatch, Error> {
     let value = variables.show(name)?.to_owned();
     batch(&text_schema(&[name]), [vec![Some(value)]])
 }
 
-/// `SHOW ALL`.
+/// Answers `SHOW ALL`.
 pub(crate) fn variables(variables: &Variables) -> Result<RecordBatch, Error> {
     batch(&VARIABLES, variables.all().map(|(name, value)| vec![Some(name.to_owned()), Some(value.to_owned())]))
 }

@@ -1,4 +1,4 @@
-//! What an operator can set.
+//! The settings of a frontend.
 
 use std::time::Duration;
 
@@ -7,11 +7,12 @@ use std::time::Duration;
 pub struct Config {
     /// The meta nodes, each `host:port`, in no particular order. Default: `127.0.0.1:5690`.
     pub meta_addrs: Vec<String>,
-    /// For how long a statement that has sent no row yet is tried again when a node is out of reach or a term ends.
-    /// Default: 30,000.
+    /// The time for which a statement is retried when a node is out of reach or a term ends, as
+    /// long as it has sent no rows. Default: 30,000.
     pub retry_ms_max: u64,
-    /// What all running statements together may hold in memory for sorting, grouping, joining and window functions. A
-    /// statement that needs more than is free is refused; nothing is spilled to disk. Default: 1 GiB.
+    /// The memory that all running statements together may use for sorting, grouping, joining and
+    /// window functions. A statement that needs more than is free is refused; nothing is spilled to
+    /// disk. Default: 1 GiB.
     pub memory_limit_bytes: usize,
     /// Connections beyond this number are refused. Default: 1,000.
     pub connections_max: usize,

@@ -1,6 +1,8 @@
-//! What all connections of a process share, and what each kind of statement does.
+//! The state that all connections of a process share, and the work that each kind of statement
+//! does.
 //!
-//! Owns the dispatch of statements. Knows nothing of the wire: an answer is a tag, or rows that are still to come.
+//! This module dispatches statements. It knows nothing of the wire: an answer is a tag, or a stream
+//! of rows.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -49,18 +51,18 @@ pub(crate) struct Frontend {
     pub(crate) sessions: Arc<Sessions>,
 }
 
-/// A statement that can be run, any number of times.
+/// A statement that can run any number of times.
 #[derive(Clone, Debug)]
 pub(crate) enum Runnable {
     Query(Arc<Prepared>),
-    /// A query whose rows go out as COPY sends them.
+    /// A query whose rows are sent in the format of COPY.
     Copy(Arc<Prepared>, CopyFormat),
     /// A query whose rows are fetched by other statements.
     Declare(Arc<Prepared>, Box<Declare>),
     Command(Box<Parsed>),
 }
 
-/// A statement whose parameters may still lack a type.
+/// A statement whose parameters may still lack types.
 enum Unready {
     Query(Draft),
     Copy(Draft, CopyFormat),
@@ -68,7 +70,7 @@ enum Unready {
     Command(Box<Parsed>),
 }
 
-/// What a statement answers.
+/// The answer to a statement.
 pub(crate) enum Answer {
     Rows(ResultSet),
     Copy(ResultSet, CopyFormat),
@@ -81,9 +83,11 @@ pub(crate) enum Answer {
     Commit,
     Rollback,
     RollbackTo(String),
-    /// Portals are the connection's; no name is every one, cursors included.
+    /// Closes a portal or cursor, or all of them if there is no name. The connection owns the
+    /// portals.
     Close(Option<String>),
-    /// Prepared statements are the connection's; no name is every one.
+    /// Deallocates a prepared statement, or all of them if there is no name. The connection owns
+    /// them.
     Deallocate(Option<String>),
     DiscardAll(Vec<Change>),
 }
@@ -109,13 +113,13 @@ impl Frontend {
         Ok(Frontend { snapshots, queries, jobs, metrics, sessions: Arc::default(), config, meta, cache })
     }
 
-    /// Makes a parsed statement runnable, without asking meta for anything.
+    /// Makes a parsed statement runnable, without a request to meta.
     pub(crate) async fn read(&self, session: &Arc<Session>, parsed: Parsed) -> Result<Runnable, Error> {
         self.ready(session, &self.cache.newest(), self.draft(session, parsed)?, &[]).await
     }
 
-    /// Makes a statement runnable any number of times, and says which columns it returns; none if it returns no rows.
-    /// `hints` are the types that the client gave its parameters.
+    /// Makes a statement runnable any number of times, and returns its columns; `None` if it
+    /// returns no rows. `hints` are the parameter types that the client gave.
     pub(crate) async fn prepare(
         &self,
         session: &Arc<Session>,
@@ -181,7 +185,7 @@ impl Frontend {
         }
     }
 
-    /// Runs a statement up to its first rows.
+    /// Runs a statement until its answer begins.
     pub(crate) async fn run(
         &self,
         session: &Arc<Session>,
@@ -200,7 +204,7 @@ impl Frontend {
         }
     }
 
-    /// Opens a cursor. Its query begins to run, so that an error in it is told now.
+    /// Opens a cursor. Its query starts to run, so that its errors are reported now.
     async fn declare(
         &self,
         session: &Arc<Session>,
@@ -334,7 +338,8 @@ impl Frontend {
         limits: &Limits,
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        // A table that is there already keeps its schema, whether the place that came from is still there or not.
+        // An existing table keeps its schema, so the statement must not fail if the schema's
+        // location is gone.
         let needs_schema = create.format.encoding == Encoding::Protobuf;
         if needs_schema && create.if_not_exists && self.newest_catalog(limits).await?.table(&create.name.name).is_some()
         {
@@ -351,7 +356,7 @@ impl Frontend {
             return Ok(exists(create.kind, &bound.table.name));
         }
         let mut notices: Vec<Notice> = bound.notices.iter().map(Notice::new).collect();
-        // Meta reads the options too, and may have the same to say about them.
+        // Meta reads the options too, and may return the same notices.
         let more = response.notices.iter().filter(|notice| !bound.notices.contains(notice));
         notices.extend(more.map(Notice::new));
         Ok(Answer::Done { tag: create_tag(create.kind).into(), notices, changes: Vec::new() })
@@ -372,7 +377,7 @@ impl Frontend {
         let query = create.query.clone();
         let described = self.queries.describe_view(&catalog, parsed, query).await?;
         let view = bind::create_view(parsed, create, described)?;
-        // As compute nodes will.
+        // Compile the view as the compute nodes will, to find errors now.
         self.queries.compile_view(&view).await?;
         let position = parsed.position(create.name.location);
         let response =
@@ -410,7 +415,8 @@ impl Frontend {
             _ => None,
         };
         let bound = bind::alter(parsed, alter, &relation.declared, schema)?;
-        // What is committed before the term that begins now has no writer any more, and can be replayed.
+        // Dead letters that were committed before the new term have no writer any more, and can be
+        // replayed.
         let response = self.meta.alter_table(&bound.table, &relation.declared.sql, replay, deadline).await?;
         let mut notices: Vec<Notice> = bound.notices.iter().map(Notice::new).collect();
         notices.extend(response.notices.iter().filter(|notice| !bound.notices.contains(notice)).map(Notice::new));
@@ -420,7 +426,8 @@ impl Frontend {
         Ok(Answer::Done { tag: alter_tag(alter.kind).into(), notices, changes: Vec::new() })
     }
 
-    /// Has every slot make rows of its dead letters of a table, and waits until they can be read. What came of it.
+    /// Makes every slot replay its dead letters of a table, and waits until the rows can be read.
+    /// Returns a summary.
     async fn replay(&self, table: &str, limits: &Limits) -> Result<String, Error> {
         let deadline = || limits.retry_until(self.config.retry_max());
         let snapshot = self.snapshots.acquire(deadline()).await?;
@@ -465,7 +472,7 @@ impl Frontend {
         (if_exists, cascade): (bool, bool),
         deadline: Instant,
     ) -> Result<Answer, Error> {
-        // All or none, as far as can be known: each is dropped by itself.
+        // Check all names first, because each relation is dropped by itself.
         let catalog = Arc::clone(&self.snapshots.acquire(deadline).await?.catalog);
         for name in names {
             match catalog.table(&name.name) {
@@ -499,7 +506,8 @@ impl Frontend {
         Ok(Answer::Done { tag: drop_tag(kind).into(), notices, changes: Vec::new() })
     }
 
-    /// The catalog as of now: everything that was acknowledged before is in it.
+    /// Returns the newest committed catalog, which contains everything that was acknowledged
+    /// before.
     async fn newest_catalog(&self, limits: &Limits) -> Result<Arc<Catalog>, Error> {
         let snapshot: Arc<Snapshot> = self.snapshots.acquire(limits.retry_until(self.config.retry_max())).await?;
         Ok(Arc::clone(&snapshot.catalog))
@@ -519,7 +527,7 @@ impl Answer {
 }
 
 impl Runnable {
-    /// The kind of the statement, for metrics and traces.
+    /// Returns the kind of the statement, for metrics and traces.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Runnable::Query(_) => "query",
@@ -546,7 +554,7 @@ impl Runnable {
         }
     }
 
-    /// The statement's text.
+    /// Returns the statement's text.
     pub(crate) fn sql(&self) -> &str {
         match self {
             Runnable::Command(parsed) => parsed.sql(),
@@ -556,7 +564,7 @@ impl Runnable {
         }
     }
 
-    /// The query in it.
+    /// Returns the statement's query, if it has one.
     pub(crate) fn query(&self) -> Option<&Arc<Prepared>> {
         match self {
             Runnable::Query(prepared) | Runnable::Copy(prepared, _) | Runnable::Declare(prepared, _) => Some(prepared),
@@ -564,13 +572,14 @@ impl Runnable {
         }
     }
 
-    /// Whether it may run in a transaction that has failed: only what ends it.
+    /// Returns true if the statement ends a transaction. A failed transaction can run no other
+    /// statement.
     pub(crate) fn ends_transaction(&self) -> bool {
         matches!(self, Runnable::Command(parsed) if parsed.ends_transaction())
     }
 }
 
-/// The prepared query that an EXECUTE calls, with the text that it stands in.
+/// Returns the prepared query that an EXECUTE calls, with its text.
 fn called(
     session: &Session,
     parsed: &Parsed,
@@ -585,8 +594,8 @@ fn called(
     Ok((Parsed::clone(&prepared), query))
 }
 
-/// A warning for a statement in a transaction block, which is not part of the transaction. Drivers open one unasked, so it
-/// is not refused.
+/// Returns a warning for a statement that ignores the open transaction block. Drivers open blocks
+/// unasked, so the statement is not refused.
 fn lasting(session: &Session, command: &str) -> Option<Notice> {
     session.transaction().is_open().then(|| {
         let message = format!("{command} is done at once: ROLLBACK does not undo it");
@@ -594,7 +603,7 @@ fn lasting(session: &Session, command: &str) -> Option<Notice> {
     })
 }
 
-/// Refuses what a read-only transaction cannot run.
+/// Refuses statements that a read-only transaction cannot run.
 fn check_read_only(session: &Session, statement: &Statement) -> Result<(), Error> {
     let command = match statement {
         Statement::CreateTable(create) => create_tag(create.kind),
@@ -610,7 +619,8 @@ fn check_read_only(session: &Session, statement: &Statement) -> Result<(), Error
     Err(Error::user(sqlstate::READ_ONLY_SQL_TRANSACTION, message))
 }
 
-/// `SET TRANSACTION`, which is nothing outside of one, and `SET SESSION CHARACTERISTICS`.
+/// Runs `SET TRANSACTION`, which has no effect outside of a transaction, and `SET SESSION
+/// CHARACTERISTICS`.
 fn set_transaction(session: &Session, modes: &TransactionModes, of_session: bool) -> Result<Answer, Error> {
     let mut notices = Vec::new();
     let mut changes = Vec::new();
@@ -631,7 +641,7 @@ fn set_transaction(session: &Session, modes: &TransactionModes, of_session: bool
     Ok(Answer::Done { tag: "SET".into(), notices, changes })
 }
 
-/// Refuses to change the isolation of a transaction that has read something.
+/// Refuses to change the isolation level of a transaction that has run a query.
 fn settled(session: &Session, name: &str, value: Option<&str>) -> Result<(), Error> {
     let changes = name.eq_ignore_ascii_case("transaction_isolation")
         && value.is_some_and(|value| session.variables().get(name).is_none_or(|now| !now.eq_ignore_ascii_case(value)));
@@ -642,7 +652,7 @@ fn settled(session: &Session, name: &str, value: Option<&str>) -> Result<(), Err
     Ok(())
 }
 
-/// The schema of the messages, if they need one to be read.
+/// Loads the schema of the messages, if the encoding has one.
 async fn schema(parsed: &Parsed, format: &Format) -> Result<Option<protobuf::Schema>, Error> {
     match format.encoding {
         Encoding::Json | Encoding::Bytes => Ok(None),
@@ -650,7 +660,7 @@ async fn schema(parsed: &Parsed, format: &Format) -> Result<Option<protobuf::Sch
     }
 }
 
-/// The schema of a table's messages as it is now in the place that the table's statement names.
+/// Loads the schema of a table's messages anew, from the location in the table's statement.
 async fn refreshed(table: &NewTable) -> Result<protobuf::Schema, Error> {
     let refuse =
         |message: String, hint: &str| Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message).with_hint(hint);
@@ -664,11 +674,11 @@ async fn refreshed(table: &NewTable) -> Result<protobuf::Schema, Error> {
         return Err(refuse(message, "give them again: ALTER … FORMAT PLAIN ENCODE PROTOBUF (…)"));
     }
     let parsed = parser::parse(&table.sql)?.pop().ok_or_else(|| Error::internal("the stored statement is empty"))?;
-    // Positions in the stored statement mean nothing to whoever wrote another one.
+    // Positions in the stored statement mean nothing to the author of another one.
     protobuf::load(&parsed, &format).await.map_err(|error| Error { position: None, ..error })
 }
 
-/// The answer to a `CREATE … IF NOT EXISTS` that has nothing to do.
+/// Answers a `CREATE … IF NOT EXISTS` for a relation that exists.
 fn exists(kind: RelationKind, table: &str) -> Answer {
     let message = format!("relation \"{table}\" already exists, skipping");
     let notices = vec![Notice::with_sqlstate(sqlstate::DUPLICATE_TABLE, message)];
@@ -683,7 +693,7 @@ fn cursor(session: &Session, parsed: &Parsed, fetch: &Fetch) -> Result<Arc<SqlCu
     session.cursors().get(&fetch.name).map_err(|error| error.at(parsed.position(fetch.location)))
 }
 
-/// Checks that the dead letters of a relation can be made rows of it.
+/// Checks that the dead letters of a relation can be replayed.
 fn check_replay(relation: &Table) -> Result<(), Error> {
     let (kind, name) = (relation.declared.kind.as_str(), &relation.declared.name);
     if relation.dead_letters.is_some() {
@@ -695,7 +705,8 @@ fn check_replay(relation: &Table) -> Result<(), Error> {
     Err(if relation.declared.kind == RelationKind::Source { error.with_hint(hint) } else { error })
 }
 
-/// A statement for tables is none for sources, and the other way round.
+/// Checks the kind of a relation, because statements for tables do not apply to sources, nor the
+/// reverse.
 fn check_kind(relation: &Table, kind: RelationKind) -> Result<(), Error> {
     let is = relation.declared.kind;
     if is == kind {

@@ -1,8 +1,9 @@
 //! Jobs and their conditions: which run, which do not, since when and why.
 //!
-//! Owns asking for it: the catalog and the nodes from meta, the conditions of splits from every compute node of the running
-//! term. Needs no snapshot, so it answers while no term runs, too. Invariant: a compute node that does not answer delays the
-//! answer by a bounded time, and is named in it.
+//! This module asks for them: meta for the catalog and the nodes, every compute node of the running
+//! term for the conditions of splits. It needs no snapshot, so it also answers while no term runs.
+//! Invariant: a compute node that does not answer delays the answer by a bounded time, and the
+//! answer names it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,11 +26,12 @@ use crate::catalog::Catalog;
 use crate::meta::{Cluster, Meta};
 use crate::scan::ComputeNodes;
 
-/// How long a compute node may take to say how its splits are doing. It asks nobody else.
+/// The time that a compute node may take to report the conditions of its splits. It asks no other
+/// node for them.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long the answers are asked for again while terms change.
+/// The time for which the nodes are asked again while terms change.
 const TERM_PATIENCE: Duration = Duration::from_secs(2);
-/// The pause before.
+/// The pause before they are asked again.
 const TERM_PAUSE: Duration = Duration::from_millis(50);
 
 /// A job as users see it.
@@ -37,34 +39,34 @@ const TERM_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct Job {
     pub(crate) id: TableId,
     pub(crate) name: String,
-    /// What it keeps up to date.
+    /// The kind of the relation that it keeps up to date.
     pub(crate) kind: &'static str,
     pub(crate) condition: Condition<JobState>,
 }
 
-/// Whom to ask. Cheap to clone.
+/// The nodes to ask. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Jobs {
     pub(crate) meta: Arc<Meta>,
     pub(crate) nodes: Arc<ComputeNodes>,
-    /// For how long meta is asked again while nobody leads.
+    /// The time for which meta is asked again while nobody leads.
     pub(crate) retry_max: Duration,
 }
 
-/// What is known of the splits of a term.
+/// The known conditions of a term's splits.
 #[derive(Debug, Default)]
 struct Known {
     splits: HashMap<(TableId, SplitId), Condition<SplitState>>,
-    /// Why the splits are not known that are missing; absent: nobody reads those.
+    /// The reason why conditions are missing. If absent, nobody reads the missing splits.
     silence: Option<String>,
-    /// Why nobody reads what nobody reads.
+    /// The reason why nobody reads any split.
     idle: Option<String>,
-    /// What keeps a node from committing, and with it all others.
+    /// The fault that keeps a node, and with it all others, from committing; and its time.
     trouble: Option<(String, SystemTime)>,
 }
 
 impl Jobs {
-    /// Every job, ordered by name.
+    /// Returns every job, ordered by name.
     ///
     /// # Errors
     /// Unavailable, if no meta node leads until the deadline.
@@ -75,7 +77,7 @@ impl Jobs {
         Ok(catalog.tables().filter_map(|table| job(&catalog, table, &known, now)).collect())
     }
 
-    /// Asks the nodes of the running term, and once more if that ends meanwhile.
+    /// Asks the nodes of the running term, and asks again if the term ends meanwhile.
     async fn ask(&self, deadline: Instant) -> Result<Known, Error> {
         let began = Instant::now();
         loop {
@@ -92,7 +94,7 @@ impl Jobs {
         }
     }
 
-    /// What the nodes of a term say; nothing if it has ended.
+    /// Asks the nodes of a term; returns `None` if the term has ended.
     async fn ask_term(&self, cluster: &Cluster) -> Result<Option<Known>, Error> {
         let compute: Vec<_> = cluster.nodes.iter().filter(|node| node.role == "compute").collect();
         let running = compute.iter().filter(|node| node.state == "running");
@@ -137,7 +139,7 @@ impl Known {
     fn take(&mut self, address: &str, answer: SplitsResponse) {
         for split in answer.splits {
             let condition = Condition {
-                // A word of a newer version stands for trouble.
+                // An unknown state comes from a newer version; report it as trouble.
                 state: SplitState::parse(&split.state).unwrap_or(SplitState::Stalled),
                 since: Some(UNIX_EPOCH + Duration::from_nanos(split.since_ns)),
                 reason: Some(split.reason).filter(|reason| !reason.is_empty()),
@@ -150,7 +152,8 @@ impl Known {
         }
     }
 
-    /// The condition of a split of a relation. A view that is behind has a reading of its own, else it shares its source's.
+    /// Returns the condition of a relation's split. A view that is behind has a reading of its own;
+    /// any other view shares its source's.
     fn condition(&self, table: &Table, split: &SplitId) -> Condition<SplitState> {
         let read_for = [table.id, table.read()];
         let found = read_for.into_iter().find_map(|id| self.splits.get(&(id, split.clone())));
@@ -166,7 +169,7 @@ impl Known {
     }
 }
 
-/// The job of a relation, if it has one.
+/// Returns the job of a relation, if it has one.
 fn job(catalog: &Catalog, table: &Table, known: &Known, now: SystemTime) -> Option<Job> {
     let declared = catalog.job(table)?;
     let condition = match declared.failure {
@@ -184,7 +187,7 @@ fn job(catalog: &Catalog, table: &Table, known: &Known, now: SystemTime) -> Opti
     Some(Job { id: table.id, name: declared.name.to_owned(), kind: declared.kind, condition })
 }
 
-/// The columns of jobs: of `weir_catalog.jobs`, or those of `SHOW JOBS`, which are called as in RisingWave.
+/// Returns the schema of jobs, for `weir_catalog.jobs` or for `SHOW JOBS` with RisingWave's names.
 pub(crate) fn schema(names: [&str; 6]) -> SchemaRef {
     let [id, name, kind, state, since, reason] = names;
     let text = |name| SqlType::Varchar.field(name);
@@ -199,10 +202,10 @@ pub(crate) fn schema(names: [&str; 6]) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-/// Jobs as rows.
+/// Converts jobs to rows.
 ///
 /// # Errors
-/// Never, as the columns are those of the schema.
+/// Never, because the columns match the schema.
 pub(crate) fn batch(schema: &SchemaRef, jobs: &[Job]) -> Result<RecordBatch, Error> {
     let micros = |time: SystemTime| i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok();
     let text = |of: fn(&Job) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(jobs.iter().map(of))) };

@@ -2,23 +2,25 @@
 //!
 //! A table of contents, in reading order:
 //!
-//! * `server`: a client connects; its statements arrive by the simple or the extended protocol;
-//! * `session`: who the client is, its variables, what it runs, how that is cancelled;
-//! * `frontend`: what each kind of statement does, once `weir_sql` has parsed it;
-//! * `protobuf`: the schema that it names is fetched and compiled, once;
-//! * `bind`: a `CREATE TABLE` is checked and becomes what the catalog keeps;
-//! * `meta`: it is asked of the leader among the meta nodes;
-//! * `snapshot`: a query pins the committed epoch that it reads, with the `catalog` as of then;
-//! * `query`: it is planned, by `weir_sql`, and runs;
-//! * `system`: it may name PostgreSQL's catalogs, which are emulated;
+//! * `server`: a client connects and sends statements by the simple or the extended protocol;
+//! * `session`: the client's session keeps its user, its variables and its running statement, and
+//!   cancels that;
+//! * `frontend`: `weir_sql` parses the statement, and each kind of statement does its work;
+//! * `protobuf`: the Protobuf schema that a declaration names is fetched and compiled once;
+//! * `bind`: a `CREATE TABLE` is checked and becomes an entry for the catalog;
+//! * `meta`: the frontend sends requests to the leader among the meta nodes;
+//! * `snapshot`: a query pins the committed epoch that it reads, with the `catalog` of that epoch;
+//! * `query`: `weir_sql` plans the query, and the frontend runs it;
+//! * `system`: a query may name PostgreSQL's catalogs, which are emulated;
 //! * `scan`: rows come from the slots of compute nodes;
-//! * `results` and `encode`: and go to the client as PostgreSQL would send them;
-//! * `commands`: the tables that SHOW and DESCRIBE answer with, those of `jobs` among them;
-//! * `notice`: what the client should know besides;
-//! * `config`, `metrics`: what an operator sets and sees.
+//! * `results` and `encode`: the client receives the rows in the form in which PostgreSQL sends
+//!   them;
+//! * `commands`: SHOW and DESCRIBE answer with tables; `jobs` provides one of them;
+//! * `notice`: the client receives messages about statements that succeed;
+//! * `config`, `metrics`: an operator sets the former and reads the latter.
 //!
 //! A frontend holds nothing durable. Invariant: every scan of a statement reads one committed
-//! epoch, pinned after the statement was received; so a statement sees everything that was
+//! epoch, pinned after the statement was received. A statement therefore sees everything that was
 //! acknowledged before it.
 
 mod server;

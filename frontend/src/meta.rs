@@ -1,7 +1,7 @@
-//! What is asked of meta.
+//! Requests to meta.
 //!
-//! Owns finding the leader among the meta nodes, and trying again while none is in reach. Owns no meaning of an answer
-//! beyond turning wire types into domain types.
+//! This module finds the leader among the meta nodes, and retries while none is in reach. It
+//! converts answers from wire types to domain types, and does not interpret them further.
 
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -26,17 +26,20 @@ use crate::catalog::Catalog;
 
 /// A catalog of thousands of tables is a few megabytes.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
-/// A node that does not accept a connection in this time is taken for dead.
+/// A node that does not accept a connection within this time counts as dead.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// A connection on which nothing is heard for this long after being asked is dead.
+/// A silent connection is probed after this time, and counts as dead after the same time without an
+/// answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// Answers that need no barrier come in milliseconds; without one in this time the next node is asked.
+/// Answers that need no barrier take milliseconds. If none arrives within this time, the next node
+/// is asked.
 const QUICK_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pauses between rounds over all meta nodes, doubled from the first to the last.
+/// The first and the longest pause between rounds over all meta nodes; each pause doubles the
+/// previous one.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 
-/// A connection to a node, made when it is first used and again whenever it breaks.
+/// Returns a connection to a node. It connects at its first use, and again whenever it breaks.
 ///
 /// # Errors
 /// If the address is not `host:port`.
@@ -44,7 +47,7 @@ fn channel(address: &str) -> Result<Channel, Error> {
     Ok(endpoint(address)?.connect_lazy())
 }
 
-/// How a node is connected to.
+/// Returns the settings of connections to a node.
 ///
 /// # Errors
 /// If the address is not `host:port`.
@@ -59,16 +62,17 @@ pub(crate) fn endpoint(address: &str) -> Result<Endpoint, Error> {
         .keep_alive_while_idle(true))
 }
 
-/// The meta nodes, of which one leads.
+/// The meta nodes, one of which leads.
 #[derive(Debug)]
 pub(crate) struct Meta {
     nodes: Vec<MetaClient<TracedChannel>>,
-    /// The node that answered last. A guess: whoever is wrong moves on to the next.
+    /// The node that answered last. It is a guess: if it is wrong, the call continues with the next
+    /// node.
     leader: AtomicUsize,
     reached: AtomicBool,
 }
 
-/// A pin as meta gave it out.
+/// A pin granted by meta.
 #[derive(Debug)]
 pub(crate) struct Pinned {
     pub(crate) pin: u64,
@@ -81,7 +85,7 @@ pub(crate) struct Pinned {
     pub(crate) places: HashMap<TableId, u64>,
 }
 
-/// Where a slot's state is served.
+/// The node that serves a slot's state.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
     pub(crate) slot: SlotId,
@@ -97,10 +101,10 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<proto::ClusterNode>,
 }
 
-/// How a call ended.
+/// The outcome of a call.
 struct Outcome<T> {
     result: Result<T, rpc::Error>,
-    /// An earlier attempt may have been carried out although no answer came.
+    /// True if an earlier attempt may have been carried out although its answer was lost.
     unsure: bool,
 }
 
@@ -121,18 +125,18 @@ impl Meta {
         Ok(Meta { nodes, leader: AtomicUsize::new(0), reached: AtomicBool::new(false) })
     }
 
-    /// Whether the last call got an answer from a leader.
+    /// Returns true if a leader answered the last call.
     pub(crate) fn is_reached(&self) -> bool {
         self.reached.load(Ordering::Relaxed)
     }
 
-    /// The newest committed epoch, kept readable until it is released.
+    /// Pins the newest committed epoch, which keeps it readable until the pin is released.
     pub(crate) async fn pin(&self, deadline: Instant) -> Result<Pinned, Error> {
         let call = |mut node: MetaClient<TracedChannel>| async move { quick(node.pin(proto::PinRequest {})).await };
         Ok(pinned(self.call(deadline, call).await.result?)?)
     }
 
-    /// The newest catalog.
+    /// Returns the newest catalog.
     pub(crate) async fn catalog(&self, deadline: Instant) -> Result<Catalog, Error> {
         let call =
             |mut node: MetaClient<TracedChannel>| async move { quick(node.catalog(proto::CatalogRequest {})).await };
@@ -148,7 +152,7 @@ impl Meta {
         Ok(Catalog::new(response.version, tables))
     }
 
-    /// Renews pins; with none it only asks whether there is a leader. Tried once.
+    /// Renews pins; without pins, it only checks that there is a leader. It tries once.
     pub(crate) async fn renew_pins(&self, pins: Vec<u64>) -> Result<(), Error> {
         let call = |mut node: MetaClient<TracedChannel>| {
             let request = proto::PinsRequest { pins: pins.clone() };
@@ -158,7 +162,7 @@ impl Meta {
         Ok(())
     }
 
-    /// Releases pins. Tried once: pins run out by themselves.
+    /// Releases pins. It tries once, because pins expire anyway.
     pub(crate) async fn release_pins(&self, pins: Vec<u64>) -> Result<(), Error> {
         let call = |mut node: MetaClient<TracedChannel>| {
             let request = proto::PinsRequest { pins: pins.clone() };
@@ -184,7 +188,8 @@ impl Meta {
         let outcome = self.call(deadline, call).await;
         let duplicate = |error: &rpc::Error| error.sqlstate.as_deref() == Some(sqlstate::DUPLICATE_TABLE);
         match outcome.result {
-            // The attempt whose answer was lost had done it, if what is there is what was asked for.
+            // If the existing table equals the requested one, the attempt whose answer was lost
+            // created it.
             Err(error) if outcome.unsure && duplicate(&error) => {
                 let catalog = self.catalog(deadline).await?;
                 match catalog.table(&table.name) {
@@ -198,7 +203,7 @@ impl Meta {
         }
     }
 
-    /// What creating a table would find.
+    /// Returns the findings that creating a table would report.
     pub(crate) async fn explain_create(
         &self,
         table: &NewTable,
@@ -213,8 +218,8 @@ impl Meta {
         Ok(self.call(deadline, call).await.result?.findings)
     }
 
-    /// Changes a table; returns when it is read so. `sql`: the statement that the change was made up for. `renew`: also if nothing
-    /// changes is a new term waited for.
+    /// Changes a table; returns once it is read with the change. `sql` is the statement from which
+    /// the change was derived. With `renew`, a new term is awaited even if nothing changes.
     pub(crate) async fn alter_table(
         &self,
         table: &NewTable,
@@ -228,11 +233,11 @@ impl Meta {
             let request = request.clone();
             async move { node.alter_table(request).await }
         };
-        // The same change a second time changes nothing.
+        // A repeated change changes nothing, so retries are safe.
         Ok(self.call(deadline, call).await.result?)
     }
 
-    /// Drops a table; returns whether there was one, when its job is stopped and that is committed.
+    /// Drops a table. Returns whether it existed, once its job is stopped and that is committed.
     pub(crate) async fn drop_table(&self, name: &str, if_exists: bool, deadline: Instant) -> Result<bool, Error> {
         let request = proto::DropTableRequest { name: name.to_owned(), if_exists };
         let call = |mut node: MetaClient<TracedChannel>| {
@@ -247,13 +252,13 @@ impl Meta {
         }
     }
 
-    /// Returns when everything read so far is committed.
+    /// Returns once everything read so far is committed.
     pub(crate) async fn flush(&self, deadline: Instant) -> Result<Epoch, Error> {
         let call = |mut node: MetaClient<TracedChannel>| async move { node.flush(proto::FlushRequest {}).await };
         Ok(Epoch(self.call(deadline, call).await.result?.epoch))
     }
 
-    /// The nodes, the term and the committed epoch.
+    /// Returns the nodes, the term and the committed epoch.
     pub(crate) async fn cluster(&self, deadline: Instant) -> Result<Cluster, Error> {
         let call =
             |mut node: MetaClient<TracedChannel>| async move { quick(node.cluster(proto::ClusterRequest {})).await };
@@ -261,7 +266,7 @@ impl Meta {
         Ok(Cluster { term: term(response.term)?, epoch: Epoch(response.epoch), nodes: response.nodes })
     }
 
-    /// Asks the node that is taken for the leader, then the others, round after round until the deadline.
+    /// Asks the node that answered last, then the others, in rounds until the deadline.
     async fn call<T, F, A>(&self, deadline: Instant, attempt: F) -> Outcome<T>
     where
         F: Fn(MetaClient<TracedChannel>) -> A,
@@ -283,7 +288,8 @@ impl Meta {
                         let lost = may_have_been_carried_out(&status);
                         let error = rpc::Error::from(status);
                         unsure |= lost || error.outcome_unknown;
-                        // An error with a code of its own is about what the statement names, such as a NATS server.
+                        // An error with a SQLSTATE is about an object of the statement, such as a
+                        // NATS server.
                         let elsewhere =
                             matches!(error.kind, Kind::Unavailable | Kind::Fenced) && error.sqlstate.is_none();
                         if !elsewhere {
@@ -311,12 +317,13 @@ impl Meta {
     }
 }
 
-/// A call whose answer does not wait for a barrier.
+/// Bounds the time of a call whose answer does not wait for a barrier.
 async fn quick<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<Response<T>, Status> {
     timeout(QUICK_TIMEOUT, call).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("the node does not answer")))
 }
 
-/// Whether the request may have reached the node: not if the node itself refused it or no connection came about.
+/// Returns true if the request may have been carried out: not if the node itself refused it or the
+/// connection failed.
 fn may_have_been_carried_out(status: &Status) -> bool {
     let mut source = status.source();
     if source.is_none() {

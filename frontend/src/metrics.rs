@@ -1,4 +1,4 @@
-//! The frontend's metrics, each described here and nowhere else.
+//! The frontend's metrics. Each is described here and nowhere else.
 
 use std::time::Instant;
 
@@ -47,18 +47,18 @@ impl Metrics {
         }
     }
 
-    /// A query that lost its snapshot is tried again.
+    /// Counts a query that is retried because its snapshot was lost.
     pub(crate) fn retried(&self) {
         self.retries.add(1, &[]);
     }
 
-    /// Counts a connection for as long as the answer lives.
+    /// Counts a connection as open until the returned value is dropped.
     pub(crate) fn connection(&self) -> Connection {
         self.connections.add(1, &[]);
         Connection(self.connections.clone())
     }
 
-    /// Watches a statement.
+    /// Starts the metrics of a statement.
     pub(crate) fn statement(&self, kind: &'static str) -> Statement {
         Statement { metrics: self.clone(), kind, started: Instant::now(), rows: 0, outcome: None }
     }
@@ -74,7 +74,7 @@ impl Drop for Connection {
     }
 }
 
-/// A statement under way. What is dropped without an outcome was abandoned by its client.
+/// A running statement. If it is dropped without an outcome, its client abandoned it.
 #[derive(Debug)]
 pub(crate) struct Statement {
     metrics: Metrics,
@@ -85,7 +85,7 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
-    /// Says which kind of statement it turned out to be.
+    /// Sets the kind of the statement, once it is known.
     pub(crate) fn is(&mut self, kind: &'static str) {
         self.kind = kind;
     }

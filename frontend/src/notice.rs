@@ -1,8 +1,8 @@
-//! What a client should know although its statement succeeded.
+//! Notices: messages to the client about a statement that succeeds.
 
 use weir_sql::error::sqlstate;
 
-/// Something that the client should know although the statement succeeded.
+/// A message to the client about a statement that succeeds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Notice {
     pub(crate) severity: Severity,
@@ -11,7 +11,7 @@ pub(crate) struct Notice {
     pub(crate) hint: Option<&'static str>,
 }
 
-/// How much a notice matters.
+/// The severity of a notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Severity {
     Notice,
@@ -40,7 +40,7 @@ impl Notice {
         Notice { severity: Severity::Warning, sqlstate, message: message.into(), hint: None }
     }
 
-    /// Adds what to do about it.
+    /// Adds advice on how to react.
     pub(crate) fn with_hint(self, hint: &'static str) -> Notice {
         Notice { hint: Some(hint), ..self }
     }

@@ -1,7 +1,8 @@
-//! The schema of a table's Protobuf messages: found by the options of ENCODE PROTOBUF, fetched, compiled.
+//! The schema of a table's Protobuf messages: located by the options of ENCODE PROTOBUF, fetched,
+//! compiled.
 //!
-//! That happens once, while the table is created; what comes of it is kept in the catalog, so that whoever hands schemas out
-//! need not be there ever again.
+//! That happens while the table is created or altered, and the catalog keeps the result. The
+//! location of the schema need not be reachable at any other time.
 
 mod compile;
 mod fetch;
@@ -13,18 +14,18 @@ use weir_sql::parser::{Format, Parsed};
 
 pub(crate) use options::is_credential;
 
-/// A schema, and how columns are to be made of it.
+/// A schema, and the options for making columns from it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Schema {
     pub(crate) message: MessageSchema,
-    /// The full names of messages that are read as jsonb.
+    /// The full names of messages that become jsonb columns.
     pub(crate) as_jsonb: Vec<String>,
 }
 
-/// Finds, fetches and compiles the schema that a statement names.
+/// Locates, fetches and compiles the schema that a statement names.
 ///
 /// # Errors
-/// With the place of the option that is to blame.
+/// The user's, at the position of the faulty option.
 pub(crate) async fn load(parsed: &Parsed, format: &Format) -> Result<Schema, Error> {
     let options = options::Options::read(parsed, format)?;
     let bytes = fetch::fetch(&options.location, &options.s3).await.map_err(|error| error.at(options.location_at))?;
@@ -45,7 +46,7 @@ pub(crate) async fn load(parsed: &Parsed, format: &Format) -> Result<Schema, Err
     Ok(Schema { message: message??, as_jsonb: options.as_jsonb })
 }
 
-/// What a schema's error is to a client.
+/// Converts a schema's error for the client.
 pub(crate) fn schema_error(error: &protobuf::Error) -> Error {
     let text = weir_common::error::chain(error);
     let list = |what: &str, names: &[String]| match names {

@@ -1,4 +1,4 @@
-//! Rows that answer a statement, on their way to the client.
+//! The rows that answer a statement, on their way to the client.
 
 use std::pin::Pin;
 
@@ -13,36 +13,36 @@ use weir_sql::planner::Prepared;
 use crate::encode::{self, Origin};
 use crate::notice::Notice;
 
-/// Batches that come as they are made.
+/// Batches that arrive as they are computed.
 pub(crate) type Batches = Pin<Box<dyn Stream<Item = Result<RecordBatch, Error>> + Send>>;
 
 /// The columns of a result.
 #[derive(Clone, Debug)]
 pub(crate) struct Columns {
     pub(crate) schema: SchemaRef,
-    /// What the client is told they are called, by position.
+    /// The names that the client sees, by position.
     pub(crate) names: Vec<String>,
-    /// Where they come from, by position, as far as that is known.
+    /// The origins of the columns, by position, as far as they are known.
     origins: Vec<Origin>,
 }
 
 impl Columns {
-    /// Columns called as in their schema.
+    /// Takes the columns' names from their schema.
     pub(crate) fn of(schema: SchemaRef) -> Columns {
         let names = schema.fields().iter().map(|field| field.name().clone()).collect();
         Columns { schema, names, origins: Vec::new() }
     }
 
-    /// The columns of a query's result, called as in PostgreSQL.
+    /// Gives the columns of a query's result the names that PostgreSQL gives them.
     pub(crate) fn named(prepared: &Prepared, schema: SchemaRef, origins: Vec<Origin>) -> Columns {
         let Columns { schema, names, .. } = Columns::of(schema);
         Columns { names: prepared.column_names(&names), schema, origins }
     }
 
-    /// As the client is told of them.
+    /// Returns the description of the columns for the client.
     ///
     /// # Errors
-    /// `0A000` for a type that has no counterpart.
+    /// `0A000` for a type that has no counterpart in PostgreSQL.
     pub(crate) fn described(&self, format: &Format) -> Result<Vec<FieldInfo>, Error> {
         encode::describe(&self.schema, &self.names, &self.origins, format)
     }
@@ -52,14 +52,15 @@ impl Columns {
 pub(crate) struct ResultSet {
     pub(crate) columns: Columns,
     pub(crate) batches: Batches,
-    /// The command of the completion tag, and whether it tells the number of rows.
+    /// The command of the completion tag. It also determines whether the tag contains the number of
+    /// rows.
     pub(crate) tag: &'static str,
-    /// What the client should know of the rows before they come.
+    /// Notices about the rows, sent ahead of them.
     pub(crate) notices: Vec<Notice>,
 }
 
 impl ResultSet {
-    /// An answer that is there already.
+    /// Makes an answer from a complete batch.
     pub(crate) fn ready(tag: &'static str, batch: RecordBatch) -> ResultSet {
         let columns = Columns::of(batch.schema());
         ResultSet { columns, batches: Box::pin(stream::iter([Ok(batch)])), tag, notices: Vec::new() }

@@ -1,6 +1,7 @@
-//! One client's connection: who it is, its variables, what it runs.
+//! The session of one client: its user, its variables, its running statement.
 //!
-//! Owns session variables and the way to cancel what runs. A session runs one statement at a time.
+//! This module owns session variables and the cancellation of statements. A session runs one
+//! statement at a time.
 
 mod activity;
 mod cursors;
@@ -30,32 +31,32 @@ const DEFAULT_USER: &str = "root";
 #[derive(Debug)]
 pub(crate) struct Session {
     user: OnceLock<String>,
-    /// The number by which cancel requests name the connection; 0 before start-up.
+    /// The number that identifies the connection in cancel requests; 0 before start-up.
     pid: AtomicI32,
-    /// Its entry in `pg_stat_activity`, and all sessions of this frontend.
+    /// This session's entry in `pg_stat_activity`.
     pub(crate) activity: Activity,
     pub(crate) sessions: Arc<Sessions>,
     variables: Mutex<Variables>,
     statements: Mutex<PreparedStatements>,
     cursors: Mutex<Cursors>,
     transaction: Mutex<Transaction>,
-    /// What ends the statement that runs, or was the last to run.
+    /// The limits of the running statement, or of the last one.
     running: Mutex<Limits>,
     /// Cancelled when the client is gone or the node stops.
     closed: CancellationToken,
-    /// DataFusion's state with this session's functions, made when the first query comes.
+    /// DataFusion's state with this session's functions, created for the first query.
     pub(crate) template: OnceLock<SessionState>,
 }
 
 impl Session {
-    /// A session that ends when `closed` is cancelled, shown among `sessions`.
+    /// Starts a session that ends when `closed` is cancelled, and adds it to `sessions`.
     pub(crate) fn start_among(sessions: &Arc<Sessions>, closed: CancellationToken) -> Arc<Session> {
         let session = Arc::new(Session { sessions: Arc::clone(sessions), ..Session::new(closed) });
         sessions.add(&session);
         session
     }
 
-    /// A session of nobody, which ends when `closed` is cancelled.
+    /// Creates a session without a user, which ends when `closed` is cancelled.
     pub(crate) fn new(closed: CancellationToken) -> Session {
         Session {
             activity: Activity::default(),
@@ -103,7 +104,8 @@ impl Session {
         self.transaction.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a statement, or the next part of one: it may be cancelled from now on, and has the session's timeout.
+    /// Begins a statement, or the next part of one. It can be cancelled from now on, and has the
+    /// session's timeout.
     pub(crate) fn begin_statement(&self) -> Limits {
         let timeout = self.variables().statement_timeout();
         let limits = Limits {
@@ -115,12 +117,12 @@ impl Session {
         limits
     }
 
-    /// The limits of the statement that runs, or was the last to run.
+    /// Returns the limits of the running statement, or of the last one.
     pub(crate) fn limits(&self) -> Limits {
         self.running().clone()
     }
 
-    /// Cancels what runs, if anything does.
+    /// Cancels the running statement, if there is one.
     pub(crate) fn cancel(&self) {
         self.running().canceled.cancel();
     }
@@ -130,7 +132,7 @@ impl Session {
     }
 }
 
-/// What ends a statement early.
+/// The reasons to end a statement early.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     canceled: CancellationToken,
@@ -139,10 +141,11 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Runs a part of the statement, unless the statement is to end.
+    /// Runs a part of the statement until it is done or the statement must end.
     ///
     /// # Errors
-    /// `57014` if the client cancelled it or its timeout is over, `57P01` if the connection is closing.
+    /// `57014` if the client cancelled the statement or its timeout is over, `57P01` if the
+    /// connection is closing.
     pub(crate) async fn run<T>(&self, part: impl Future<Output = T>) -> Result<T, Error> {
         tokio::select! {
             biased;
@@ -152,7 +155,7 @@ impl Limits {
         }
     }
 
-    /// When to stop trying again: after `retry`, or when the statement's time is over.
+    /// Returns the time to stop retrying: after `retry`, or when the statement times out.
     pub(crate) fn retry_until(&self, retry: Duration) -> Instant {
         let until = Instant::now() + retry;
         self.deadline.map_or(until, |deadline| deadline.min(until))

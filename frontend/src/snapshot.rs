@@ -1,8 +1,9 @@
-//! The committed epoch that a statement reads, held readable while it runs.
+//! The committed epoch that a statement reads, pinned while it runs.
 //!
-//! Owns pins: taken when a statement starts, renewed while it runs, released when the last part of it is dropped.
-//! Invariant: every scan of a statement uses one snapshot, which was pinned after the statement was received; so it sees
-//! everything that was acknowledged before.
+//! This module owns pins: it takes one when a statement starts, renews it while the statement runs,
+//! and releases it when the last part of the statement is dropped. Invariant: every scan of a
+//! statement uses one snapshot, which was pinned after the statement was received. The statement
+//! therefore sees everything that was acknowledged before.
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
@@ -21,21 +22,22 @@ use weir_sql::error::{Error, sqlstate};
 use crate::catalog::{Catalog, CatalogCache};
 use crate::meta::{Meta, Pinned, Slot};
 
-/// Pins are renewed this often, or thrice in a lease if that is more often. Also how often the leader is looked for.
+/// The interval between renewals of pins, unless a third of a lease is shorter. The frontend also
+/// looks for the leader this often.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
-/// Until the epoch that has the newest tables is committed, it is asked for this often.
+/// The pause before the committed epoch is requested again, until it has the newest tables.
 const CATALOG_PAUSE: Duration = Duration::from_millis(5);
-/// How long the end of the process waits for pins that statements still hold.
+/// The time that the end of the process waits for pins that statements still hold.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// However short a lease is.
+/// The minimum interval between renewals, however short a lease is.
 const RENEW_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
-/// One committed epoch, where it is served, and the tables it has.
+/// One committed epoch, the slots that serve it, and its tables.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) term: TermId,
     pub(crate) epoch: Epoch,
-    /// In the order of their vnodes; together they hold them all.
+    /// Ordered by their vnodes; together they hold every vnode.
     pub(crate) slots: Vec<Slot>,
     pub(crate) catalog: Arc<Catalog>,
     /// The sum of each table's committed positions, as places in the streams.
@@ -44,8 +46,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// About how many messages a table has read, which is how many rows it has at most if each
-    /// message is one; `None`: not known.
+    /// Returns about how many messages a table has read, which is the maximum number of its rows if
+    /// each message is one row. `None` if the number is not known.
     pub(crate) fn messages(&self, table: &Table) -> Option<u64> {
         let starts = table.splits.iter().map(|split| split.sequence.in_stream()).fold(0, u64::saturating_add);
         self.places.get(&table.id).map(|places| places.saturating_sub(starts))
@@ -54,7 +56,7 @@ impl Snapshot {
 
 #[cfg(test)]
 impl Snapshot {
-    /// A snapshot of a cluster without nodes.
+    /// Creates a snapshot of a cluster without nodes.
     pub(crate) fn of_nobody() -> Snapshot {
         let lease = Lease { pins: Arc::default(), pin: 0 };
         let catalog = Arc::default();
@@ -89,7 +91,8 @@ impl Snapshots {
                 let Pinned { term, epoch, slots, places, .. } = pinned;
                 return Ok(Arc::new(Snapshot { term, epoch, slots, catalog, places, _lease: lease }));
             }
-            // A newer catalog may name tables that the pinned epoch lacks; a table was created in between, so pin again.
+            // A newer catalog may name tables that the pinned epoch lacks. A table was created in
+            // between, so pin again.
             if Instant::now() + CATALOG_PAUSE >= deadline {
                 let message = format!(
                     "the catalog is at version {}, the committed epoch at {}",
@@ -103,7 +106,7 @@ impl Snapshots {
         }
     }
 
-    /// The catalog of a version, or another one if it has changed since.
+    /// Returns the catalog of a version, or the present one if it has changed since.
     async fn catalog(&self, version: u64, deadline: Instant) -> Result<Arc<Catalog>, Error> {
         let newest = self.cache.newest();
         if newest.version == version {
@@ -112,7 +115,7 @@ impl Snapshots {
         Ok(self.cache.offer(&newest, self.meta.catalog(deadline).await?))
     }
 
-    /// Renews and releases pins until cancelled, then releases what is left.
+    /// Renews and releases pins until cancelled, then releases the rest.
     pub(crate) async fn keep(&self, cancel: CancellationToken) {
         let mut period = RENEW_INTERVAL;
         let mut tick = interval(period);
@@ -121,7 +124,8 @@ impl Snapshots {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
-                // Before releases: when statements end all the time, there is always another of those.
+                // Ahead of releases: if statements end all the time, there is always another
+                // release.
                 _ = tick.tick() => {
                     let (held, wanted) = self.pins.due();
                     if let Err(error) = self.meta.renew_pins(held).await {
@@ -137,7 +141,7 @@ impl Snapshots {
                 () = self.pins.dropped.notified() => self.release().await,
             }
         }
-        // What belonged to statements that were ended is dropped by their tasks, each in its own time.
+        // The tasks of statements that were ended drop their parts at different times.
         let last = async {
             loop {
                 self.release().await;
@@ -164,7 +168,7 @@ impl Snapshots {
     }
 }
 
-/// The pins of this process. Bounded by the number of statements that run.
+/// The pins of this process. Their number is bounded by the number of running statements.
 #[derive(Debug, Default)]
 struct Pins {
     state: Mutex<PinsState>,
@@ -190,7 +194,7 @@ impl Pins {
         Lease { pins: Arc::clone(self), pin: pinned.pin }
     }
 
-    /// What is to be renewed, and in which interval.
+    /// Returns the pins to renew, and the interval of renewals.
     fn due(&self) -> (Vec<u64>, Duration) {
         let state = self.lock();
         let period = state.lease.map_or(RENEW_INTERVAL, |lease| lease / 3).clamp(RENEW_INTERVAL_MIN, RENEW_INTERVAL);
@@ -198,7 +202,7 @@ impl Pins {
     }
 }
 
-/// A pin in use.
+/// A pin in use; dropping it releases the pin.
 #[derive(Debug)]
 struct Lease {
     pins: Arc<Pins>,

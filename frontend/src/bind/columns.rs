@@ -1,5 +1,6 @@
-//! Changes of a table's columns, and of the schema that they come from: the statement that it was created with becomes one that
-//! creates what it is to be, and is bound anew. So a table that was altered is what a table that is created so would be.
+//! Changes of a table's columns, and of the schema that they come from. The statement that created
+//! the table is edited and bound again. An altered table is therefore the same as a table that was
+//! created with the edited statement.
 
 use sqlparser::tokenizer::Location;
 use weir_common::catalog::{Encode, Impossible, Input, NewTable, Source};
@@ -9,7 +10,7 @@ use weir_sql::parser::{Alter, ColumnEdit, Encoding, Format, Parsed, Statement, a
 use super::{Bound, create_table, stream};
 use crate::protobuf::Schema;
 
-/// A table with more columns, or with columns of other types.
+/// Adds columns to a table, or changes the types of columns.
 ///
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
@@ -62,7 +63,8 @@ pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], table: 
     Ok(Bound { table, notices })
 }
 
-/// The table that an edited statement creates with a schema, if it can become that. `location` is to blame if not.
+/// Returns the table that an edited statement creates with a schema, if the present table can
+/// become that one. Errors point at `location`.
 ///
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
@@ -73,7 +75,7 @@ pub(super) fn recreate(
     schema: Option<Schema>,
     table: &NewTable,
 ) -> Result<NewTable, Error> {
-    // Positions in the edited statement mean nothing to whoever wrote this one.
+    // Positions in the edited statement mean nothing to the author of this one.
     let failed = |error: Error| Error { position: None, ..error }.at(parsed.position(location));
     let created = create(sql, schema, table).map_err(failed)?;
     table.check_change(&created).map_err(|change| failed(impossible(&change)))?;
@@ -90,7 +92,7 @@ fn create(sql: &str, schema: Option<Schema>, table: &NewTable) -> Result<NewTabl
     Ok(NewTable { input: Input::Stream(source), ..created })
 }
 
-/// Checks that messages stay what they are.
+/// Checks that the encoding of messages does not change.
 ///
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
@@ -99,7 +101,7 @@ pub(super) fn check_encoding(parsed: &Parsed, format: &Format, table: &NewTable)
         Encode::Json | Encode::JsonDocument => format.encoding == Encoding::Json,
         Encode::Bytes => format.encoding == Encoding::Bytes,
         Encode::Protobuf(_) => format.encoding == Encoding::Protobuf,
-        // There is nothing to be read.
+        // No payload is read.
         Encode::HeadersOnly => true,
     };
     if same { Ok(()) } else { Err(impossible(&Impossible::Encoding).at(parsed.position(format.location))) }

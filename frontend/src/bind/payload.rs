@@ -1,5 +1,5 @@
-//! What a payload is divided into: the columns that a statement names are checked against the encoding, and where it names
-//! none they are found.
+//! The columns of a payload. Columns that a statement names are checked against the encoding; if it
+//! names none, they are inferred.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,13 +14,13 @@ use weir_sql::parser::{ColumnDef, CreateTable, Encoding, Parsed};
 
 use crate::protobuf::{Schema, schema_error};
 
-/// The one column of a JSON table that was declared without any.
+/// The only column of a JSON table that was declared without columns.
 const DOCUMENT: &str = "payload";
 
-/// PostgreSQL's bound.
+/// PostgreSQL's limit.
 const NAME_BYTES_MAX: usize = 63;
 
-/// The statement with all its columns, and how they are read.
+/// Returns the statement with all its columns, and the encoding that fills them.
 pub(super) fn complete<'a>(
     parsed: &Parsed,
     create: &'a CreateTable,
@@ -63,7 +63,7 @@ pub(super) fn complete<'a>(
     }
 }
 
-/// The statement of which no column needs a payload, because none is delivered.
+/// Checks a statement whose columns need no payload, because none is delivered.
 pub(super) fn without<'a>(parsed: &Parsed, create: &'a CreateTable) -> Result<Cow<'a, CreateTable>, Error> {
     const OPTION: &str = "consumer.headers_only";
     let refuse = |message: String, hint: &str, location| {
@@ -93,13 +93,13 @@ pub(super) fn without<'a>(parsed: &Parsed, create: &'a CreateTable) -> Result<Co
     Ok(Cow::Borrowed(create))
 }
 
-/// The statement with these columns before those of INCLUDE.
+/// Returns the statement with these columns ahead of those of INCLUDE.
 fn with_columns(create: &CreateTable, mut columns: Vec<ColumnDef>) -> CreateTable {
     columns.extend(create.columns.iter().cloned());
     CreateTable { columns, ..create.clone() }
 }
 
-/// The statement whose INCLUDE payload is not of JSON, and so is bytes.
+/// Returns the statement with an INCLUDE payload of type bytea, because the payload is not JSON.
 fn with_raw_payload(mut create: CreateTable) -> CreateTable {
     for column in create.columns.iter_mut().filter(|column| column.origin == Origin::WholePayload) {
         column.ty = SqlType::Bytea;
@@ -135,7 +135,7 @@ fn check_columns(parsed: &Parsed, create: &CreateTable, message: &MessageDescrip
                 first: first.to_owned(),
                 second: column.name.clone(),
             };
-            // The same name twice is found, and told better, with all other columns.
+            // If the names are equal, the check of all columns reports it with a better message.
             if first != column.name {
                 return Err(at(column_error(&column.name, &error)));
             }

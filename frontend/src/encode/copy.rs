@@ -1,6 +1,6 @@
-//! Rows as COPY sends them: text, CSV, or binary.
+//! Rows in the formats of COPY: text, CSV, or binary.
 //!
-//! Owns how a value is quoted or escaped, given the text that PostgreSQL prints for it.
+//! This module quotes and escapes values, given the text that PostgreSQL prints for them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use datafusion::arrow::array::RecordBatch;
@@ -11,17 +11,17 @@ use weir_sql::parser::CopyFormat;
 
 use super::Rows;
 
-/// What opens a binary COPY: a signature, no flags, no extension.
+/// The header of a binary COPY: a signature, no flags, no extension.
 const BINARY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-/// What ends it: a row of -1 columns.
+/// The trailer of a binary COPY: a row of -1 columns.
 const BINARY_TRAILER: &[u8] = b"\xff\xff";
 
-/// How the values of columns are encoded.
+/// Returns the encoding of values in a format.
 pub(crate) fn field_format(format: &CopyFormat) -> FieldFormat {
     if *format == CopyFormat::Binary { FieldFormat::Binary } else { FieldFormat::Text }
 }
 
-/// What is sent before the rows.
+/// Returns the bytes to send ahead of the rows.
 pub(crate) fn head(format: &CopyFormat, fields: &[FieldInfo]) -> Option<Bytes> {
     let mut out = BytesMut::new();
     match format {
@@ -46,15 +46,15 @@ pub(crate) fn head(format: &CopyFormat, fields: &[FieldInfo]) -> Option<Bytes> {
     Some(out.freeze())
 }
 
-/// What is sent after them.
+/// Returns the bytes to send after the rows.
 pub(crate) fn tail(format: &CopyFormat) -> Option<Bytes> {
     (*format == CopyFormat::Binary).then(|| Bytes::from_static(BINARY_TRAILER))
 }
 
-/// Which columns are quoted in any case.
+/// Returns for each column whether it is always quoted.
 ///
 /// # Errors
-/// `42703` if a column of FORCE_QUOTE is none of the result's.
+/// `42703` if FORCE_QUOTE names a column that the result does not have.
 pub(crate) fn forced(format: &CopyFormat, fields: &[FieldInfo]) -> Result<Vec<bool>, Error> {
     match format {
         CopyFormat::Csv { force_quote: names, .. } => {
@@ -79,7 +79,7 @@ pub(crate) struct CopyRows<'a> {
 
 impl<'a> CopyRows<'a> {
     /// # Errors
-    /// `XX000` if the batch has other columns than were described.
+    /// `XX000` if the columns of the batch are not the described ones.
     pub(crate) fn new(
         batch: &RecordBatch,
         described: &[FieldInfo],
@@ -145,7 +145,8 @@ fn delimit(index: usize, delimiter: u8, out: &mut BytesMut) {
     }
 }
 
-/// A value of the text format: what would end it or the row is written with a backslash.
+/// Writes a value of the text format, with a backslash before bytes that would end the value or the
+/// row.
 fn escape(value: &[u8], delimiter: u8, out: &mut BytesMut) {
     for byte in value {
         let letter = match byte {
@@ -171,7 +172,7 @@ fn needs_quotes(value: &[u8], delimiter: u8, quote: u8, null: &str) -> bool {
         || value.iter().any(|byte| *byte == delimiter || *byte == quote || matches!(byte, b'\n' | b'\r'))
 }
 
-/// Alone on a line this would end the data.
+/// Returns true for a value that would end the data if it stood alone on a line.
 fn is_end_marker(value: &[u8], columns: usize) -> bool {
     columns == 1 && value == b"\\."
 }

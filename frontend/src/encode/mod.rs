@@ -1,5 +1,5 @@
-//! Record batches → rows as PostgreSQL sends them, in text or binary, and how their columns are
-//! described.
+//! Record batches → rows in the form in which PostgreSQL sends them, in text or binary; and the
+//! description of their columns.
 
 mod copy;
 
@@ -16,10 +16,10 @@ use weir_sql::types::{arrow_type, pg_type};
 
 pub(crate) use copy::{CopyRows, field_format, forced, head, tail};
 
-/// What a batch's rows are expected to need, to begin with.
+/// The expected size of a row, for the first allocation.
 const ROW_BYTES: usize = 64;
 
-/// Where a column of a result comes from.
+/// The origin of a result's column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     /// `pg_class.oid` of the table and `pg_attribute.attnum`, if it is a table's column.
@@ -34,7 +34,7 @@ impl Default for Origin {
     }
 }
 
-/// How a result's columns are described to the client. `names` stand for DataFusion's own.
+/// Describes a result's columns to the client. `names` replace DataFusion's own names.
 pub(crate) fn describe(
     schema: &SchemaRef,
     names: &[String],
@@ -46,7 +46,7 @@ pub(crate) fn describe(
         let ty = pg_type(field)?;
         let size = type_size(&ty);
         let origin = origins.get(index).copied().unwrap_or_default();
-        // The protocol's number has no sign, the crate's has.
+        // The protocol's number is unsigned, the crate's is signed.
         let table = origin.column.map(|(table, _)| table.cast_signed());
         let column = origin.column.map(|(_, column)| column);
         Ok(FieldInfo::new(name, table, column, ty, format_of(format, index))
@@ -56,7 +56,8 @@ pub(crate) fn describe(
     described.collect()
 }
 
-/// A client may send fewer formats than there are columns; those are text.
+/// Returns a column's format. A client may send fewer formats than there are columns; the rest is
+/// text.
 fn format_of(format: &Format, index: usize) -> FieldFormat {
     match format {
         Format::Individual(codes) if index >= codes.len() => FieldFormat::Text,
@@ -64,7 +65,7 @@ fn format_of(format: &Format, index: usize) -> FieldFormat {
     }
 }
 
-/// `pg_type.typlen`.
+/// Returns `pg_type.typlen`.
 fn type_size(ty: &Type) -> i16 {
     match *ty {
         Type::BOOL | Type::CHAR => 1,
@@ -73,7 +74,7 @@ fn type_size(ty: &Type) -> i16 {
         Type::INT8 | Type::FLOAT8 | Type::TIMESTAMP | Type::TIMESTAMPTZ | Type::TIME => 8,
         Type::INTERVAL => 16,
         Type::NAME => 64,
-        // Oids of all kinds.
+        // The types that are represented as oids.
         ref ty if arrow_type(ty) == DataType::UInt32 => 4,
         _ => -1,
     }
@@ -90,7 +91,7 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// # Errors
-    /// `XX000` if the batch has other columns than were described.
+    /// `XX000` if the columns of the batch are not the described ones.
     pub(crate) fn new(batch: &RecordBatch, described: &[FieldInfo]) -> Result<Rows, Error> {
         if batch.num_columns() != described.len() {
             return Err(Error::internal("a result has other columns than were described"));

@@ -1,4 +1,5 @@
-//! The bytes of a schema → descriptors. It is a `FileDescriptorSet`, or the text of one `.proto` file; which, its bytes tell.
+//! The bytes of a schema → descriptors. The bytes are a `FileDescriptorSet` or the text of one
+//! `.proto` file; the bytes themselves tell which.
 
 use std::borrow::Cow;
 use std::path::{Component, Path, PathBuf};
@@ -13,9 +14,9 @@ use weir_sql::error::{Error, sqlstate};
 
 use super::fetch::Location;
 
-/// Braces within each other; the compiler recurses into them.
+/// The maximum nesting of braces; the compiler recurses into them.
 const NESTING_MAX: usize = 100;
-/// A file that is imported may be so large.
+/// The maximum size of an imported file.
 const IMPORT_BYTES_MAX: u64 = 1 << 20;
 
 pub(super) fn compile(bytes: &[u8], location: &Location) -> Result<FileDescriptorSet, Error> {
@@ -32,14 +33,15 @@ pub(super) fn compile(bytes: &[u8], location: &Location) -> Result<FileDescripto
     compile_text(text, location)
 }
 
-/// The bytes as descriptors, if that is what they are: they begin with the key of the first file.
+/// Decodes the bytes as descriptors. A set begins with the key of the first file.
 fn descriptors(bytes: &[u8]) -> Option<FileDescriptorSet> {
     let set = FileDescriptorSet::decode(bytes).ok().filter(|_| bytes.starts_with(b"\n"))?;
     set.file.iter().all(|file| file.name.is_some()).then_some(set)
 }
 
-/// The bytes as text, or what they are and what to do about it. As `protoc` does, it takes a byte
-/// order mark at the beginning, and any bytes in comments: those that are not UTF-8 become U+FFFD.
+/// Decodes the bytes as text, or returns their actual format and a hint. Like `protoc`, it accepts
+/// a byte order mark at the beginning, and any bytes in comments: those that are not UTF-8 become
+/// U+FFFD.
 fn text(bytes: &[u8]) -> Result<Cow<'_, str>, (&'static str, &'static str)> {
     const MAKE: &str = "make one with protoc --include_imports --descriptor_set_out=schema";
     let is_utf8 = str::from_utf8(bytes).is_ok();
@@ -75,7 +77,7 @@ fn compile_text(text: Cow<'_, str>, location: &Location) -> Result<FileDescripto
     match compiler.open_file(&name) {
         Ok(compiler) => {
             let set = compiler.file_descriptor_set();
-            // Comments are no part of it.
+            // Comments are not part of the set.
             let matters = || set.encode_to_vec().windows(3).any(|bytes| bytes == "\u{fffd}".as_bytes());
             match repaired.load(Ordering::Relaxed) && matters() {
                 true => Err(invalid(location, "it is not UTF-8 outside of comments").with_hint("save it as UTF-8")),
@@ -113,12 +115,12 @@ fn invalid(location: &Location, reason: &str) -> Error {
     Error::user(sqlstate::INVALID_PARAMETER_VALUE, format!("the schema at {location} is not valid: {reason}"))
 }
 
-/// The file itself, and its neighbours.
+/// The file itself and, for a file of the frontend, its neighbours.
 struct Own {
     name: String,
     text: String,
     folder: Option<PathBuf>,
-    /// True once a file was read that is not UTF-8.
+    /// True once a file has been read that is not UTF-8.
     repaired: Arc<AtomicBool>,
 }
 

@@ -1,5 +1,5 @@
-//! Where schemas are: over HTTP, in a bucket, on the frontend's disk. Each is asked once, bounded in time and size, and goes
-//! nowhere else than where the statement says.
+//! Fetches schemas: over HTTP, from a bucket, or from the frontend's disk. Each fetch is bounded in
+//! time and size, and follows no redirection away from the location in the statement.
 
 use std::fmt;
 use std::future::Future;
@@ -16,12 +16,12 @@ use weir_sql::error::{Error, sqlstate};
 
 use super::options::S3;
 
-/// A schema has to be there after this time.
+/// The maximum time of a fetch.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
-/// A larger one is none.
+/// The maximum size of a schema.
 const SCHEMA_BYTES_MAX: usize = 16 << 20;
 
-/// Where a schema is.
+/// The location of a schema.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Location {
     Http(Url),
@@ -66,7 +66,7 @@ impl Location {
         }
     }
 
-    /// The folder that the schema's own imports may come from: only files have one.
+    /// Returns the folder that the schema's imports may come from, which only files have.
     pub(super) fn folder(&self) -> Option<&Path> {
         match self {
             Location::File(path) => path.parent(),
@@ -74,7 +74,7 @@ impl Location {
         }
     }
 
-    /// The last part of the path, as a name for the schema.
+    /// Returns the last part of the path, as a name for the schema.
     pub(super) fn file_name(&self) -> String {
         let name = match self {
             Location::Http(url) => url.path_segments().and_then(|mut parts| parts.next_back()).map(str::to_owned),
@@ -85,7 +85,7 @@ impl Location {
     }
 }
 
-/// All bytes of a schema.
+/// Returns all bytes of a schema.
 pub(super) async fn fetch(location: &Location, s3: &S3) -> Result<Bytes, Error> {
     match location {
         Location::Http(url) => in_time(location, http(location, url)).await,
@@ -142,7 +142,8 @@ async fn object(
     options: &S3,
 ) -> Result<Bytes, Error> {
     let failed = |error: object_store::Error| failed(location, &chain(&error));
-    // An endpoint inside of a trusted network often has no certificate; which one it is, the statement says.
+    // The statement chooses the endpoint, and one inside of a trusted network often has no
+    // certificate.
     let mut s3 = AmazonS3Builder::from_env().with_bucket_name(bucket).with_allow_http(true);
     if let Some(region) = &options.region {
         s3 = s3.with_region(region);

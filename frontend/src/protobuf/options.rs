@@ -1,15 +1,15 @@
-//! What stands in the parentheses behind ENCODE PROTOBUF.
+//! The options in the parentheses behind ENCODE PROTOBUF.
 
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{Format, Parsed, WithOption};
 
 use super::fetch::Location;
 
-/// All there are, as they are offered to who wrote another.
+/// All options, as the hint for an unknown one lists them.
 const KNOWN: &str = "message, schema.location, messages_as_jsonb, and for s3://… s3.region, s3.endpoint, s3.access.key, \
                      s3.secret.key and s3.session.token";
 
-/// The names of options that RisingWave has for the same, below ours.
+/// Our option names, each with RisingWave's names for the same option.
 const ALIASES: [(&str, &[&str]); 5] = [
     ("s3.region", &["region", "aws.region", "s3.region_name"]),
     ("s3.endpoint", &["endpoint", "endpoint_url", "aws.endpoint_url", "s3.endpoint_url"]),
@@ -18,22 +18,22 @@ const ALIASES: [(&str, &[&str]); 5] = [
     ("s3.session.token", &["session_token", "aws.credentials.session_token"]),
 ];
 
-/// Those of our names whose values must not be shown.
+/// The options, by our names, whose values must not be shown.
 const CREDENTIALS: [&str; 3] = ["s3.access.key", "s3.secret.key", "s3.session.token"];
 
-/// Where a schema is and what of it is wanted.
+/// The location of a schema, and the parts of it that are wanted.
 pub(super) struct Options {
     pub(super) message: String,
     pub(super) location: Location,
     pub(super) s3: S3,
     pub(super) as_jsonb: Vec<String>,
-    /// Where the message's name stands.
+    /// The position of the message's name in the statement.
     pub(super) message_at: usize,
-    /// Where the location stands.
+    /// The position of the location in the statement.
     pub(super) location_at: usize,
 }
 
-/// How to reach a bucket; what is not given is taken from the environment of the process.
+/// The access to a bucket. Missing values come from the environment of the process.
 #[derive(Clone, Default)]
 pub(super) struct S3 {
     pub(super) region: Option<String>,
@@ -43,12 +43,12 @@ pub(super) struct S3 {
     pub(super) session_token: Option<String>,
 }
 
-/// Whether an option lets whoever knows it into the place that a schema is fetched from.
+/// Returns true if an option's value gives access to the schema's location.
 pub(crate) fn is_credential(option: &str) -> bool {
     CREDENTIALS.contains(&own_name(option))
 }
 
-/// Our name for an option.
+/// Returns our name for an option.
 fn own_name(option: &str) -> &str {
     let alias = ALIASES.iter().find(|(_, others)| others.contains(&option));
     alias.map_or(option, |(own, _)| *own)

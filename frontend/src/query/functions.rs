@@ -1,4 +1,4 @@
-//! Functions whose answer depends on who asks.
+//! Functions whose result depends on the session.
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
@@ -14,7 +14,7 @@ use weir_sql::error::Error;
 use crate::session::{Session, Variables};
 use crate::system::constant;
 
-/// The functions of a session.
+/// Returns the functions of a session.
 pub(crate) fn of_session(session: &Arc<Session>) -> Vec<ScalarUDF> {
     let user = ScalarValue::Utf8(Some(session.user().to_owned()));
     vec![
@@ -31,7 +31,7 @@ pub(crate) fn of_session(session: &Arc<Session>) -> Vec<ScalarUDF> {
 #[derive(Debug)]
 struct Setting {
     sets: bool,
-    /// Weak, since the session keeps the state that keeps this.
+    /// Weak, because the session owns the state that owns this function.
     session: Weak<Session>,
     pid: i32,
     signature: Signature,

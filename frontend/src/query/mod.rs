@@ -1,7 +1,8 @@
 //! Queries: planned → running.
 //!
-//! [`planner`] gives the planner of SQL what a statement reads, [`functions`] are those of its
-//! session, [`run`] runs it, with retry, [`parameters`] and [`values`] read what a client binds.
+//! [`planner`] gives `weir_sql`'s planner the functions of a session, from [`functions`], and the
+//! tables that a statement reads; [`run`] runs the query, with retries; [`parameters`] and
+//! [`values`] parse the values that a client binds.
 
 mod functions;
 mod parameters;

@@ -11,10 +11,10 @@ use weir_sql::parameters::Parameters;
 
 use super::values::{Raw, scalar};
 
-/// The values that a client bound, as many as there are parameters.
+/// Parses the values that a client bound, one for each parameter.
 ///
 /// # Errors
-/// `22P02`, `22P03` and the like if one cannot be read.
+/// `22P02`, `22P03` and the like if a value cannot be parsed.
 pub(crate) fn bind_parameters<S: Clone>(portal: &Portal<S>, parameters: &Parameters) -> Result<ParamValues, Error> {
     let values = portal.parameters.iter().zip(parameters.types()).enumerate().map(|(index, (bytes, (wire, arrow)))| {
         let Some(bytes) = bytes else {
@@ -27,7 +27,7 @@ pub(crate) fn bind_parameters<S: Clone>(portal: &Portal<S>, parameters: &Paramet
         let value = scalar(wire, raw)?;
         match (value, arrow) {
             (value, Some(arrow)) if value.data_type() == *arrow => Ok(value),
-            // What is left as text is read as a literal is.
+            // Remaining text is parsed like a literal.
             (ScalarValue::Utf8(Some(text)), Some(arrow)) => Ok(scalar_from_text(&text, arrow)?),
             (value, Some(arrow)) => Ok(value.cast_to(arrow)?),
             (value, None) => Ok(value),

@@ -1,5 +1,4 @@
-//! What the planner is given for a statement: functions of its session, and what its tables are
-//! read from.
+//! Provides `weir_sql`'s planner with the functions of a session and the tables of a statement.
 
 use std::sync::Arc;
 
@@ -21,13 +20,13 @@ use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::system::{self, Database};
 
-/// Plans the queries of sessions. One a process.
+/// Plans the queries of sessions; one per process.
 #[derive(Debug)]
 pub(crate) struct Planner {
     pub(super) sql: planner::Planner,
-    /// Whom queries read from.
+    /// The nodes that queries read from.
     pub(crate) nodes: Arc<ComputeNodes>,
-    /// Whom they ask about jobs.
+    /// The source of jobs and their conditions.
     jobs: Arc<Jobs>,
 }
 
@@ -44,8 +43,8 @@ impl Planner {
         Ok(Planner { sql, nodes, jobs })
     }
 
-    /// The state in which a session's statement is planned and run: the catalog and, if it is to
-    /// run, the snapshot.
+    /// Returns the state in which a session's statement is planned and run. It contains the catalog
+    /// and, if the statement is to run, the snapshot.
     pub(super) fn state(
         &self,
         session: &Arc<Session>,
@@ -62,12 +61,12 @@ impl Planner {
         planner::state(template, config, Arc::new(database))
     }
 
-    /// The state in which a view is planned: in UTC, with every variable at its default.
+    /// Returns the state in which a view is planned: in UTC, with every variable at its default.
     pub(super) fn state_of_nobody(&self, catalog: &Arc<Catalog>) -> SessionState {
         self.state(&Arc::new(Session::new(CancellationToken::new())), catalog, None)
     }
 
-    /// Reads a query for DataFusion.
+    /// Rewrites a query for DataFusion.
     ///
     /// # Errors
     /// The user's.
@@ -76,8 +75,8 @@ impl Planner {
         self.sql.read(parsed, written, asked)
     }
 
-    /// Gives a query's parameters their types. `hints` are those that the client gave; the others
-    /// are found by planning, which needs a catalog, and threads.
+    /// Gives a query's parameters their types. `hints` are the types that the client gave. Planning
+    /// infers the others, which needs a catalog, and threads.
     ///
     /// # Errors
     /// The user's.

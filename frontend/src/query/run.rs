@@ -1,4 +1,5 @@
-//! Runs a query: on one snapshot, and on another if that is lost before a row has been sent.
+//! Runs a query on one snapshot, and retries on another if that snapshot is lost before a row has
+//! been sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,10 +31,11 @@ use crate::session::{Limits, Session};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::system::{asks_the_catalog, origins, reads_tables};
 
-/// Between a lost snapshot and the next one; recovery takes longer than this, but not much.
+/// The pause between a lost snapshot and the next one. Recovery takes longer than this, but not
+/// much.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What queries are run with. One a process.
+/// The shared means to run queries; one per process.
 #[derive(Debug)]
 pub(crate) struct Queries {
     pub(crate) planner: Planner,
@@ -41,16 +43,16 @@ pub(crate) struct Queries {
     pub(crate) snapshots: Snapshots,
     pub(crate) cache: CatalogCache,
     pub(crate) metrics: Metrics,
-    /// For how long a query is tried again that has sent no row yet.
+    /// The time for which a query that has sent no row is retried.
     pub(crate) retry_max: Duration,
 }
 
 impl Queries {
-    /// Starts a query; returns with its first rows.
+    /// Starts a query; returns once its first rows are there.
     ///
     /// # Errors
-    /// The user's; Unavailable and Fenced if no snapshot could be read until the time for trying
-    /// again was over.
+    /// The user's; Unavailable and Fenced if no snapshot could be read until the time for retries
+    /// was over.
     pub(crate) async fn open(
         &self,
         session: &Arc<Session>,
@@ -96,7 +98,7 @@ impl Queries {
         let catalog = snapshot.as_ref().map_or_else(|| self.cache.newest(), |snapshot| Arc::clone(&snapshot.catalog));
         let mut state = self.planner.state(session, &catalog, snapshot.as_ref());
         if asks_the_catalog(&prepared.written) {
-            // Few rows, whose order clients take for granted.
+            // These results have few rows, whose order clients rely on.
             state.config_mut().options_mut().execution.target_partitions = 1;
         }
         let state = Arc::new(state);
@@ -118,7 +120,7 @@ impl Queries {
         Ok(ResultSet { columns, batches, tag: "SELECT", notices: failures(prepared, &catalog) })
     }
 
-    /// The columns of a query's result.
+    /// Returns the columns of a query's result.
     ///
     /// # Errors
     /// The user's.
@@ -143,7 +145,7 @@ impl Queries {
         self.threads.compute(described).await
     }
 
-    /// Finds out what a view's query reads and what its columns are.
+    /// Finds the relation that a view's query reads, and the view's columns.
     ///
     /// # Errors
     /// The user's.
@@ -160,25 +162,25 @@ impl Queries {
     /// Compiles a view as compute nodes will.
     ///
     /// # Errors
-    /// If they cannot.
+    /// If they cannot compile it.
     pub(crate) async fn compile_view(&self, view: &NewTable) -> Result<Box<dyn Evaluate>, Error> {
         views::compile(&self.planner.sql, &self.threads, view).await
     }
 }
 
-/// Whether another snapshot may help.
+/// Returns true if a retry on another snapshot may succeed.
 fn is_lost(error: &Error) -> bool {
     matches!(error.kind(), Kind::Unavailable | Kind::Fenced)
 }
 
-/// A warning for each table of a query whose job has failed.
+/// Returns a warning for each table of a query whose job has failed.
 ///
-/// Its rows are right up to where it stopped, and stay readable: what a user wants of a table that
-/// has stopped is first of all what is in it. But nobody shall take them for fresh, so every query
-/// says that they are not.
+/// Its rows are right up to the point where the job stopped, and stay readable, because a user of a
+/// stopped table first wants to see its contents. Every query warns that the rows are not up to
+/// date.
 fn failures(prepared: &Prepared, catalog: &Catalog) -> Vec<Notice> {
     let read = table_names(&prepared.written);
-    // A source is read for the statement itself.
+    // The statement itself reads a source, so the source's job does not matter.
     let tables = read.iter().filter_map(|name| catalog.table(name));
     let jobs =
         tables.filter(|table| table.declared.kind != RelationKind::Source).filter_map(|table| catalog.job(table));
@@ -205,8 +207,8 @@ async fn physical_plan(
     Ok((state.create_physical_plan(&plan).await?, origins))
 }
 
-/// Waits for the first rows, so that a snapshot that is lost before them can be replaced unseen.
-/// Afterwards its loss fails the query.
+/// Waits for the first rows. Until then, a lost snapshot can be replaced without the client
+/// noticing; afterwards its loss fails the query.
 async fn started(mut rows: SendableRecordBatchStream, snapshot: Option<Arc<Snapshot>>) -> Result<Batches, Error> {
     let first = loop {
         match rows.try_next().await? {

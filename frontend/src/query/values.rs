@@ -1,8 +1,8 @@
-//! The values of parameters: bytes as a client sends them, in text or binary → scalars.
+//! The values of parameters: bytes from a client, in text or binary → scalars.
 //!
-//! Owns the input of every type that a parameter can have. What it has no Arrow type of its own for
-//! (a numeric without a scale, a time as text) stays as near as it comes, since the query casts
-//! each parameter to its type.
+//! This module parses every type that a parameter can have. A type without an Arrow type of its own
+//! (a numeric without a scale, a time as text) is converted to the nearest one, because the query
+//! casts each parameter to its type.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,27 +15,27 @@ use postgres_types::Kind;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::functions::bytea;
 
-/// From PostgreSQL's first day, 2000-01-01, back to 1970-01-01.
+/// The time from 1970-01-01 to PostgreSQL's epoch, 2000-01-01.
 const EPOCH_DAYS: i32 = 10_957;
 const EPOCH_MICROS: i64 = EPOCH_DAYS as i64 * 86_400_000_000;
 const JSONB_VERSION: u8 = 1;
-/// Decimal digits that fit into Arrow's widest decimal.
+/// The decimal digits that fit into Arrow's widest decimal.
 const DIGITS_MAX: usize = 76;
-/// And into its usual one.
+/// The decimal digits that fit into Arrow's usual decimal.
 const DIGITS_OF_128: usize = 38;
 
-/// A value as it came.
+/// A value as the client sent it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Raw<'a> {
     Text(&'a [u8]),
     Binary(&'a [u8]),
 }
 
-/// The scalar of a value of a type.
+/// Parses a value of a type.
 ///
 /// # Errors
-/// `22P02` for text that is none of the type's, `22P03` for such bytes, `22003` for what does not
-/// fit, `0A000` for types that parameters cannot have.
+/// `22P02` for text that is not a value of the type, `22P03` for such bytes, `22003` for values out
+/// of range, `0A000` for types that parameters cannot have.
 pub(super) fn scalar(ty: &Type, raw: Raw<'_>) -> Result<ScalarValue, Error> {
     if let Kind::Array(element) = ty.kind() {
         let elements = match raw {
@@ -72,7 +72,7 @@ fn of_text(ty: &Type, value: &str) -> Result<ScalarValue, Error> {
         Type::FLOAT8 => ScalarValue::Float64(Some(trimmed.parse().map_err(|_| invalid())?)),
         Type::NUMERIC => decimal(trimmed)?,
         Type::BYTEA => ScalarValue::Binary(Some(bytea(value).ok_or_else(invalid)?)),
-        // The query casts it, as it casts a literal.
+        // The query casts the text, like that of a literal.
         _ => text(value),
     })
 }
@@ -82,7 +82,7 @@ fn invalid_text(ty: &Type, value: &str) -> Error {
     Error::user(sqlstate::INVALID_TEXT_REPRESENTATION, message)
 }
 
-/// The name of a type as the SQL standard and PostgreSQL's messages have it.
+/// Returns the name of a type in the SQL standard and in PostgreSQL's messages.
 pub(super) fn name(ty: &Type) -> &str {
     match *ty {
         Type::BOOL => "boolean",
@@ -115,7 +115,7 @@ fn whole<T: TryFrom<i64>>(ty: &Type, value: &str) -> Result<T, Error> {
     }
 }
 
-/// Any beginning of `true`, `false`, `yes`, `no` that says which, `on`, `off`, `1`, `0`.
+/// Parses `on`, `off`, `1`, `0`, or any unambiguous prefix of `true`, `false`, `yes`, `no`, `off`.
 fn boolean(value: &str) -> Option<bool> {
     let value = value.to_ascii_lowercase();
     let begins = |word: &str, least: usize| value.len() >= least && word.starts_with(&value);
@@ -128,7 +128,7 @@ fn boolean(value: &str) -> Option<bool> {
     }
 }
 
-/// A decimal with as many digits behind the point as were written.
+/// Parses a decimal. Its scale is the number of digits that were written behind the point.
 fn decimal(value: &str) -> Result<ScalarValue, Error> {
     let invalid = || invalid_text(&Type::NUMERIC, value);
     let lower = value.to_ascii_lowercase();
@@ -182,7 +182,7 @@ fn invalid_binary(ty: &Type) -> Error {
     Error::user(sqlstate::INVALID_BINARY_REPRESENTATION, message)
 }
 
-/// `None` if these are no bytes of the type's.
+/// Returns `None` if the bytes are not a value of the type.
 fn read_binary(ty: &Type, bytes: &[u8]) -> Result<Option<ScalarValue>, Error> {
     let out_of_range = || Error::out_of_range(format!("{} out of range", name(ty)));
     Ok(match *ty {
@@ -237,7 +237,7 @@ fn uuid(bytes: [u8; 16]) -> String {
     [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
-/// Microseconds, days, months.
+/// Parses microseconds, days and months.
 fn interval(bytes: [u8; 16]) -> Option<ScalarValue> {
     let bytes = u128::from_be_bytes(bytes);
     let (micros, days, months) = ((bytes >> 64) as i64, (bytes >> 32) as i32, bytes as i32);
@@ -246,8 +246,8 @@ fn interval(bytes: [u8; 16]) -> Option<ScalarValue> {
     Some(ScalarValue::IntervalMonthDayNano(Some(value)))
 }
 
-/// The digits of a numeric, written out. Its own are of base 10,000, the first of them times that
-/// to the power of its weight.
+/// Writes out the digits of a numeric. The digits on the wire have base 10,000; the weight is the
+/// power of 10,000 of the first one.
 fn numeric(bytes: &[u8]) -> Result<Option<String>, Error> {
     let mut words = bytes.chunks(2).map(|pair| pair.try_into().ok().map(u16::from_be_bytes));
     let mut word = || words.next().flatten();
@@ -281,7 +281,7 @@ fn numeric(bytes: &[u8]) -> Result<Option<String>, Error> {
     Ok(Some(format!("{sign}{whole}.{fraction}")))
 }
 
-/// The elements of an array's text: `{1,NULL,"a \"b\""}`.
+/// Parses the elements of an array's text: `{1,NULL,"a \"b\""}`.
 fn text_elements(ty: &Type, value: &str, element: &Type) -> Result<Vec<Option<ScalarValue>>, Error> {
     let malformed = || {
         let message = format!("malformed array literal: \"{value}\"");
@@ -334,8 +334,9 @@ fn several_dimensions(ty: &Type) -> Error {
     Error::unsupported(format!("a parameter of type {} with more than one dimension is not supported", name(ty)))
 }
 
-/// Dimensions, whether there are NULLs, the type of elements; a length and a bound a dimension; a
-/// length and bytes an element.
+/// Parses the elements of an array. Its form is: the number of dimensions, a flag for NULLs, the
+/// type of elements; a length and a lower bound for each dimension; a length and bytes for each
+/// element.
 fn binary_elements(bytes: &[u8], element: &Type) -> Result<Vec<Option<ScalarValue>>, Error> {
     let invalid = || invalid_binary(element);
     let mut rest = bytes;
@@ -364,7 +365,8 @@ fn binary_elements(bytes: &[u8], element: &Type) -> Result<Vec<Option<ScalarValu
     if rest.is_empty() { Ok(elements) } else { Err(invalid()) }
 }
 
-/// A list of one type. Numerics of different scales are written out; the query casts them.
+/// Makes a list of one type. Numerics may have different scales, so they become text, which the
+/// query casts.
 fn list(elements: Vec<Option<ScalarValue>>, element: &Type) -> Result<ScalarValue, Error> {
     let is_numeric = *element == Type::NUMERIC;
     let written = elements.into_iter().map(|value| match value {

@@ -1,7 +1,7 @@
 //! The activity of this frontend's sessions, for `pg_stat_activity`.
 //!
-//! Owns the registry of sessions, and for each session its last statement, its state, and whether it waits for its client.
-//! Locks are held only to copy or set these.
+//! This module owns the registry of sessions. For each session it records the last statement, the
+//! state, and whether the session waits for its client. Locks are held only to copy or set these.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use super::Session;
 
-/// Texts of statements are cut to this many bytes, as in PostgreSQL.
+/// Texts of statements are truncated to this many bytes, as in PostgreSQL.
 const QUERY_BYTES_MAX: usize = 1024;
 
 /// The sessions of this frontend.
@@ -18,14 +18,14 @@ const QUERY_BYTES_MAX: usize = 1024;
 pub(crate) struct Sessions(Mutex<Vec<Weak<Session>>>);
 
 impl Sessions {
-    /// Adds a session, for as long as it lives.
+    /// Adds a session until it is dropped.
     pub(crate) fn add(&self, session: &Arc<Session>) {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.retain(|session| session.strong_count() > 0);
         sessions.push(Arc::downgrade(session));
     }
 
-    /// All sessions whose clients have introduced themselves.
+    /// Returns all sessions whose clients have completed start-up.
     pub(crate) fn all(&self) -> Vec<Arc<Session>> {
         let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.iter().filter_map(Weak::upgrade).filter(|session| session.pid() != 0).collect()
@@ -38,12 +38,12 @@ pub(crate) enum State {
     Active,
     Idle,
     IdleInTransaction,
-    /// In a transaction that has failed.
+    /// The session is in a transaction that has failed.
     IdleInAborted,
 }
 
 impl State {
-    /// As PostgreSQL calls it.
+    /// Returns PostgreSQL's name of the state.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             State::Active => "active",
@@ -58,19 +58,19 @@ impl State {
 #[derive(Clone, Debug)]
 pub(crate) struct Doing {
     pub(crate) state: State,
-    /// The statement that runs, or ran last.
+    /// The running statement, or the last one.
     pub(crate) query: String,
     pub(crate) connected: SystemTime,
-    /// When the transaction began, if one is open.
+    /// The start of the open transaction.
     pub(crate) transaction_start: Option<SystemTime>,
     pub(crate) query_start: Option<SystemTime>,
     pub(crate) state_change: SystemTime,
-    /// Rows wait until the client reads earlier ones.
+    /// True while rows wait for the client to read earlier ones.
     is_writing: bool,
 }
 
 impl Doing {
-    /// The event that the session waits for, by the names of PostgreSQL.
+    /// Returns PostgreSQL's name of the event that the session waits for.
     pub(crate) fn wait_event(&self) -> Option<&'static str> {
         match self.state {
             State::Active if self.is_writing => Some("ClientWrite"),
@@ -80,7 +80,7 @@ impl Doing {
     }
 }
 
-/// A session's own entry.
+/// The activity of one session.
 #[derive(Debug)]
 pub(crate) struct Activity(Mutex<Doing>);
 
@@ -100,12 +100,12 @@ impl Default for Activity {
 }
 
 impl Activity {
-    /// A copy of what it is now.
+    /// Returns a copy of the present activity.
     pub(crate) fn now(&self) -> Doing {
         self.lock().clone()
     }
 
-    /// A statement begins.
+    /// Records that a statement begins.
     pub(crate) fn begins(&self, query: &str) {
         let cut = query.floor_char_boundary(QUERY_BYTES_MAX);
         let now = SystemTime::now();
@@ -117,12 +117,12 @@ impl Activity {
         doing.enter(State::Active, now);
     }
 
-    /// The client has been answered.
+    /// Records that the client has been answered.
     pub(crate) fn ends(&self, state: State) {
         self.lock().enter(state, SystemTime::now());
     }
 
-    /// Sends to the client, and marks the session as waiting for it while that blocks.
+    /// Sends to the client. The session counts as waiting for the client while that blocks.
     pub(crate) async fn writing<T>(&self, sending: impl Future<Output = T>) -> T {
         let mut sending = pin!(sending);
         let mut waits = false;
@@ -147,7 +147,7 @@ impl Doing {
         if state == State::Idle {
             self.transaction_start = None;
         }
-        // A statement that was cancelled while it waited has left this set.
+        // A statement that was cancelled while it waited left this set.
         self.is_writing = false;
         if self.state != state {
             (self.state, self.state_change) = (state, now);

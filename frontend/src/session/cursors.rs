@@ -1,8 +1,9 @@
 //! The cursors and portals of a session.
 //!
-//! Owns the cursors that were made with DECLARE, and the names of the portals that were made by the protocol, which the
-//! connection keeps. Both share their names, as in PostgreSQL, and each may hold an epoch readable, so their number is
-//! bounded. Invariant: a cursor reads one committed epoch, however long it is fetched from.
+//! This module owns the cursors made by DECLARE, and the names of the portals made by the protocol,
+//! which the connection keeps. As in PostgreSQL, both share one set of names. Each may keep an
+//! epoch pinned, so their number is bounded. Invariant: all fetches from a cursor read one
+//! committed epoch.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use weir_sql::error::{Error, sqlstate};
 
 use crate::results::{Batches, Columns};
 
-/// Cursors and portals of a session at a time. Each holds scans of every slot, and the epoch that they read.
+/// The maximum number of cursors and portals in a session. Each holds scans of every slot, and a
+/// pin on the epoch that they read.
 pub(crate) const CURSORS_MAX: usize = 256;
 
-/// See the module.
+/// The cursors and portals of a session, by name.
 #[derive(Debug, Default)]
 pub(crate) struct Cursors {
     declared: HashMap<String, Declared>,
@@ -27,17 +29,17 @@ pub(crate) struct Cursors {
 #[derive(Debug)]
 struct Declared {
     cursor: Arc<SqlCursor>,
-    /// Outlives its transaction.
+    /// True if it outlives its transaction.
     holds: bool,
-    /// Its transaction was committed.
+    /// True if its transaction was committed.
     is_committed: bool,
 }
 
 impl Cursors {
-    /// Keeps a cursor. Outside of a transaction one is committed at once.
+    /// Adds a cursor. Outside of a transaction, `is_committed` is true.
     ///
     /// # Errors
-    /// As [`Cursors::check_free`].
+    /// The errors of [`Cursors::check_free`].
     pub(crate) fn declare(
         &mut self,
         name: &str,
@@ -56,16 +58,16 @@ impl Cursors {
         self.declared.get(name).map(|declared| Arc::clone(&declared.cursor)).ok_or_else(|| missing(name))
     }
 
-    /// The names of cursors and portals, and whether each outlives its transaction.
+    /// Returns the names of cursors and portals, and whether each outlives its transaction.
     pub(crate) fn names(&self) -> impl Iterator<Item = (&str, bool)> {
         let declared = self.declared.iter().map(|(name, declared)| (name.as_str(), declared.holds));
         declared.chain(self.portals.iter().map(|name| (name.as_str(), false)))
     }
 
-    /// Notes a portal of the protocol's. The one without a name can be opened again and again.
+    /// Adds a portal made by the protocol. The unnamed portal can be opened again at any time.
     ///
     /// # Errors
-    /// As [`Cursors::check_free`].
+    /// The errors of [`Cursors::check_free`].
     pub(crate) fn add_portal(&mut self, name: &str) -> Result<(), Error> {
         if name.is_empty() {
             return Ok(());
@@ -75,10 +77,10 @@ impl Cursors {
         Ok(())
     }
 
-    /// Whether a name can be given to another cursor.
+    /// Checks that a cursor can be added under a name.
     ///
     /// # Errors
-    /// `42P03` if it is taken, `54000` if there are too many.
+    /// `42P03` if the name is taken, `54000` if there are too many.
     pub(crate) fn check_free(&self, name: &str) -> Result<(), Error> {
         if self.declared.contains_key(name) || self.portals.contains(name) {
             return Err(Error::user(sqlstate::DUPLICATE_CURSOR, format!("cursor \"{name}\" already exists")));
@@ -91,23 +93,24 @@ impl Cursors {
         Ok(())
     }
 
-    /// Forgets a cursor or portal; false if there is none.
+    /// Removes a cursor or portal; returns false if there is none.
     pub(crate) fn close(&mut self, name: &str) -> bool {
         self.declared.remove(name).is_some() | self.portals.remove(name)
     }
 
-    /// Forgets all portals of the protocol's.
+    /// Removes all portals.
     pub(crate) fn close_portals(&mut self) {
         self.portals.clear();
     }
 
-    /// Forgets everything.
+    /// Removes all cursors and portals.
     pub(crate) fn close_all(&mut self) {
         self.declared.clear();
         self.portals.clear();
     }
 
-    /// A transaction ended: what it opened ends with it, unless it was committed and the cursor is to be held.
+    /// Ends a transaction, and with it the portals and cursors that it opened. A held cursor stays
+    /// if the transaction was committed.
     pub(crate) fn end_transaction(&mut self, committed: bool) {
         self.portals.clear();
         self.declared.retain(|_, declared| {
@@ -121,16 +124,16 @@ fn missing(name: &str) -> Error {
     Error::user(sqlstate::INVALID_CURSOR_NAME, format!("cursor \"{name}\" does not exist"))
 }
 
-/// A query that is read some rows at a time.
+/// A query whose rows are fetched in portions.
 pub(crate) struct SqlCursor {
     pub(crate) columns: Columns,
     rows: Arc<Mutex<Rest>>,
 }
 
-/// The rows that were not fetched yet.
+/// The rows that have not been fetched yet.
 struct Rest {
     batches: Batches,
-    /// Of the batch that was fetched last.
+    /// The unread rows of the last batch.
     begun: Option<RecordBatch>,
 }
 
@@ -145,7 +148,7 @@ impl SqlCursor {
         SqlCursor { columns, rows: Arc::new(Mutex::new(Rest { batches, begun: None })) }
     }
 
-    /// The next `count` rows, as they come; without a count all that are left.
+    /// Returns the next `count` rows as they arrive, or all remaining rows if there is no count.
     pub(crate) fn fetch(&self, count: Option<u64>) -> Batches {
         let start = (Arc::clone(&self.rows), count.unwrap_or(u64::MAX));
         Box::pin(stream::try_unfold(start, |(rows, left)| async move {
@@ -173,7 +176,7 @@ impl Rest {
             None => {
                 let next = self.batches.next().await.transpose();
                 if next.is_err() {
-                    // What failed has no more rows.
+                    // A failed query has no more rows.
                     self.batches = Box::pin(stream::empty());
                 }
                 next

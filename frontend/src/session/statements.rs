@@ -1,7 +1,8 @@
 //! The prepared statements of a session.
 //!
-//! Owns those that were made with PREPARE, and the names of those that were made by the protocol, which the connection
-//! keeps. Both share their names, as in PostgreSQL. They end with the session.
+//! This module owns the statements made by PREPARE, and the names of the statements made by the
+//! protocol, which the connection keeps. As in PostgreSQL, both share one set of names. They end
+//! with the session.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -9,19 +10,19 @@ use std::sync::Arc;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::Parsed;
 
-/// Prepared statements of a session at a time. Drivers keep a few hundred at most.
+/// The maximum number of prepared statements in a session. Drivers keep a few hundred at most.
 pub(crate) const STATEMENTS_MAX: usize = 4_096;
 
-/// See the module.
+/// The prepared statements of a session, by name.
 #[derive(Debug, Default)]
 pub(crate) struct PreparedStatements {
-    /// Each a `Statement::Prepare`.
+    /// Each value is a `Statement::Prepare`.
     by_sql: HashMap<String, Arc<Parsed>>,
     by_protocol: HashSet<String>,
 }
 
 impl PreparedStatements {
-    /// Keeps a PREPARE.
+    /// Adds a statement made by PREPARE.
     ///
     /// # Errors
     /// `42P05` if the name is taken, `54000` if there are too many.
@@ -32,18 +33,18 @@ impl PreparedStatements {
     }
 
     /// # Errors
-    /// `26000` if there is none that was made with PREPARE.
+    /// `26000` if no PREPARE made such a statement.
     pub(crate) fn get(&self, name: &str) -> Result<Arc<Parsed>, Error> {
         self.by_sql.get(name).cloned().ok_or_else(|| missing(name))
     }
 
-    /// The names of all, with the text of those that were made with PREPARE.
+    /// Returns the names of all statements, with the text of those made by PREPARE.
     pub(crate) fn names(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         let by_sql = self.by_sql.iter().map(|(name, parsed)| (name.as_str(), Some(parsed.sql())));
         by_sql.chain(self.by_protocol.iter().map(|name| (name.as_str(), None)))
     }
 
-    /// Notes the name of a statement of the protocol's. The empty name can be given again and again.
+    /// Adds the name of a statement made by the protocol. The empty name can be reused at any time.
     ///
     /// # Errors
     /// `42P05` if the name is taken, `54000` if there are too many.
@@ -56,30 +57,31 @@ impl PreparedStatements {
         Ok(())
     }
 
-    /// Forgets a statement, if there is one: the protocol lets clients close what is not there.
+    /// Removes a statement. It need not exist, because the protocol lets clients close unknown
+    /// names.
     pub(crate) fn close(&mut self, name: &str) {
         self.by_protocol.remove(name);
         self.by_sql.remove(name);
     }
 
-    /// Forgets a statement.
+    /// Removes a statement.
     ///
     /// # Errors
-    /// `26000` if there is none.
+    /// `26000` if there is no such statement.
     pub(crate) fn deallocate(&mut self, name: &str) -> Result<(), Error> {
         if self.by_sql.remove(name).is_some() || self.by_protocol.remove(name) { Ok(()) } else { Err(missing(name)) }
     }
 
-    /// Forgets all statements; returns the names of the protocol's.
+    /// Removes all statements; returns the names of those made by the protocol.
     pub(crate) fn deallocate_all(&mut self) -> HashSet<String> {
         self.by_sql.clear();
         std::mem::take(&mut self.by_protocol)
     }
 
-    /// Whether a name can be given to another statement. The empty one always can.
+    /// Checks that a statement can be added under a name. The empty name is always free.
     ///
     /// # Errors
-    /// `42P05` if it is taken, `54000` if there are too many.
+    /// `42P05` if the name is taken, `54000` if there are too many.
     pub(crate) fn check_free(&self, name: &str) -> Result<(), Error> {
         if name.is_empty() {
             return Ok(());

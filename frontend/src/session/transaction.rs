@@ -1,9 +1,9 @@
-//! Transaction blocks, as far as a session that only reads needs them: whether one is open, its savepoints, and the
-//! epoch that it reads.
+//! Transaction blocks, as far as a session that only reads needs them: the open block, its
+//! savepoints, and the epoch that it reads.
 //!
-//! Each statement of a block reads one committed epoch of its own. Under REPEATABLE READ and SERIALIZABLE all of them
-//! read the epoch of the first one, which stays pinned until the block ends. SERIALIZABLE asks for no more: a session
-//! writes nothing.
+//! Each statement of a block reads one committed epoch of its own. Under REPEATABLE READ and
+//! SERIALIZABLE, all statements read the epoch of the first one, which stays pinned until the block
+//! ends. SERIALIZABLE needs no more than that, because a session writes nothing.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use weir_sql::error::{Error, sqlstate};
 
 use crate::snapshot::Snapshot;
 
-/// Savepoints of a transaction at a time.
+/// The maximum number of savepoints in a transaction.
 const SAVEPOINTS_MAX: usize = 1_000;
 
-/// See the module.
+/// The state of a session's transaction block.
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
     is_open: bool,
     savepoints: Vec<String>,
-    /// Whether a query has run in it, after which its isolation is settled.
+    /// True once a query has run in it. Its isolation level cannot change any more.
     has_read: bool,
     /// The snapshot that all its queries read.
     snapshot: Option<Arc<Snapshot>>,
@@ -42,12 +42,14 @@ impl Transaction {
         self.has_read
     }
 
-    /// The snapshot that every query of the transaction reads, if an earlier one has settled it.
+    /// Returns the snapshot that every query of the transaction reads, if an earlier query has
+    /// fixed it.
     pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.snapshot.clone()
     }
 
-    /// Notes that a query has read a snapshot, and keeps that for those to come if they read the same.
+    /// Records that a query has read a snapshot. A repeatable transaction keeps it for its other
+    /// queries.
     pub(crate) fn read(&mut self, snapshot: &Arc<Snapshot>, is_repeatable: bool) {
         if self.is_open {
             self.has_read = true;
@@ -67,10 +69,10 @@ impl Transaction {
         Err(Error::user(sqlstate::NO_ACTIVE_SQL_TRANSACTION, message))
     }
 
-    /// `SAVEPOINT name`.
+    /// Runs `SAVEPOINT name`.
     ///
     /// # Errors
-    /// `25P01` outside of a transaction, `54000` if there are too many.
+    /// `25P01` outside of a transaction, `54000` if there are too many savepoints.
     pub(crate) fn save(&mut self, name: &str) -> Result<(), Error> {
         self.check_open("SAVEPOINT")?;
         if self.savepoints.len() >= SAVEPOINTS_MAX {
@@ -81,10 +83,10 @@ impl Transaction {
         Ok(())
     }
 
-    /// `RELEASE name`: it and all after it are forgotten.
+    /// Runs `RELEASE name`, which removes the savepoint and all later ones.
     ///
     /// # Errors
-    /// `25P01` outside of a transaction, `3B001` if there is none.
+    /// `25P01` outside of a transaction, `3B001` if there is no such savepoint.
     pub(crate) fn release(&mut self, name: &str) -> Result<(), Error> {
         self.check_open("RELEASE SAVEPOINT")?;
         let place = self.find(name)?;
@@ -92,10 +94,10 @@ impl Transaction {
         Ok(())
     }
 
-    /// `ROLLBACK TO name`: all after it are forgotten.
+    /// Runs `ROLLBACK TO name`, which removes all later savepoints.
     ///
     /// # Errors
-    /// `25P01` outside of a transaction, `3B001` if there is none.
+    /// `25P01` outside of a transaction, `3B001` if there is no such savepoint.
     pub(crate) fn return_to(&mut self, name: &str) -> Result<(), Error> {
         self.check_open("ROLLBACK TO SAVEPOINT")?;
         let place = self.find(name)?;
@@ -103,7 +105,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// The last of a name counts.
+    /// Returns the place of the last savepoint of this name.
     fn find(&self, name: &str) -> Result<usize, Error> {
         self.savepoints
             .iter()

@@ -1,7 +1,8 @@
-//! Session variables: those of PostgreSQL that drivers set or ask for.
+//! Session variables: the ones of PostgreSQL and RisingWave that drivers set or ask for.
 //!
-//! Most only have to be there. What Weir cannot honour is refused, except the time zone: drivers set it unasked, so it
-//! is answered with a notice; results say their offset, which is always UTC's.
+//! Most only have to exist. Values that Weir cannot honour are refused, except for time zones.
+//! Drivers set a time zone unasked, so another one than UTC is answered with a notice; results
+//! state their offset, which is always UTC's.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,27 +12,27 @@ use weir_sql::functions::is_utf8;
 
 use crate::notice::Severity;
 
-/// What RisingWave reports, since drivers choose their queries by it.
+/// The version that RisingWave reports, because drivers choose their queries by it.
 pub(crate) const SERVER_VERSION: &str = "15.20";
 
-/// What may become of a variable.
+/// The values that a variable accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
     /// Any text.
     Free,
-    /// One of these, compared without regard to case.
+    /// One of these values, compared without regard to case.
     OneOf(&'static [&'static str]),
     /// A number of milliseconds, or a text with a unit.
     Duration,
     Integer,
-    /// `ISO` with any order of fields.
+    /// `ISO` with the fields in any order.
     DateStyle,
-    /// UTF-8 under one of its names, of which only letters and digits count.
+    /// A name of UTF-8, of which only letters and digits count.
     Encoding,
-    /// Any list of schemas: only `public` is ever searched.
+    /// Any list of schemas, although only `public` is ever searched.
     SearchPath,
     TimeZone,
-    /// RisingWave's: its clients set them, and the user is told that they change nothing.
+    /// A variable of RisingWave. Its clients set it, and a notice tells them that it has no effect.
     Unused,
     ReadOnly,
 }
@@ -41,7 +42,7 @@ struct Known {
     name: &'static str,
     default: &'static str,
     rule: Rule,
-    /// Whether clients are told of its value, at start-up and when it changes.
+    /// True if clients receive its value, at start-up and when it changes.
     reported: bool,
 }
 
@@ -93,7 +94,7 @@ const KNOWN: &[Known] = &[
     quiet("max_index_keys", "32", Rule::ReadOnly),
     quiet("quote_all_identifiers", "off", ON_OFF),
     quiet("row_security", "on", ON_OFF),
-    // A session writes nothing that it would have to wait for.
+    // A session writes nothing, so it has nothing to wait for.
     quiet("rw_implicit_flush", "off", ON_OFF),
     quiet("search_path", "\"$user\", public", Rule::SearchPath),
     reported("server_encoding", "UTF8", Rule::ReadOnly),
@@ -120,27 +121,28 @@ const KNOWN: &[Known] = &[
     quiet("transaction_read_only", "off", ON_OFF),
 ];
 
-/// Spellings of the one time zone there is.
+/// Spellings of the only time zone.
 const UTC: [&str; 9] = ["utc", "etc/utc", "gmt", "etc/gmt", "uct", "zulu", "universal", "0", "+00:00"];
 
-/// A variable that took a value.
+/// A variable that was set to a value.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) name: String,
     pub(crate) value: String,
     pub(crate) reported: bool,
-    /// What the client should know.
+    /// A message for the client.
     pub(crate) notice: Option<String>,
 }
 
 /// A session's variables.
 #[derive(Debug, Default)]
 pub(crate) struct Variables {
-    /// Where they differ from their defaults; names in lower case.
+    /// The values that differ from the defaults, by name in lower case.
     values: BTreeMap<String, String>,
-    /// What the client set when it connected, which is its session's default; names in lower case.
+    /// The values that the client set when it connected, which are its session's defaults, by name
+    /// in lower case.
     startup: BTreeMap<String, String>,
-    /// While a transaction is open, what the values will be when it has ended.
+    /// While a transaction is open, the values that it will leave behind.
     ends: Option<Ends>,
 }
 
@@ -152,14 +154,14 @@ struct Ends {
 }
 
 impl Variables {
-    /// A transaction begins.
+    /// Begins a transaction.
     pub(crate) fn begin(&mut self) {
         if self.ends.is_none() {
             self.ends = Some(Ends { committed: self.values.clone(), rolled_back: self.values.clone() });
         }
     }
 
-    /// A transaction ends; says which reported variables get another value.
+    /// Ends a transaction; returns the reported variables whose values change.
     pub(crate) fn end(&mut self, is_committed: bool) -> Vec<Change> {
         let Some(Ends { committed, rolled_back }) = self.ends.take() else { return Vec::new() };
         let before = self.reported();
@@ -176,12 +178,12 @@ impl Variables {
         self.values.insert(name, value.to_owned());
     }
 
-    /// The client's name, as `session_authorization`.
+    /// Sets `session_authorization` to the client's user.
     pub(crate) fn set_user(&mut self, user: &str) {
         self.values.insert("session_authorization".to_owned(), user.to_owned());
     }
 
-    /// A variable's value.
+    /// Returns a variable's value.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let name = name.to_lowercase();
         let set = self.values.get(&name).or_else(|| self.startup.get(&name)).map(String::as_str);
@@ -191,17 +193,17 @@ impl Variables {
         set.or_else(|| known(&name).map(|known| known.default))
     }
 
-    /// Whether the transaction reads one epoch in all of its statements.
+    /// Returns true if all statements of the transaction read the same epoch.
     pub(crate) fn is_repeatable(&self) -> bool {
         matches!(self.get("transaction_isolation"), Some("repeatable read" | "serializable"))
     }
 
-    /// Whether a boolean variable is on.
+    /// Returns true if a boolean variable is on.
     pub(crate) fn is_on(&self, name: &str) -> bool {
         self.get(name) == Some("on")
     }
 
-    /// The default of a variable in this session.
+    /// Returns the default of a variable in this session.
     fn default_of(&self, known: &Known) -> &str {
         self.startup.get(&known.name.to_lowercase()).map_or(known.default, String::as_str)
     }
@@ -212,21 +214,21 @@ impl Variables {
         self.get(name).ok_or_else(|| unknown(name))
     }
 
-    /// Every variable by PostgreSQL's spelling, in its order.
+    /// Returns all variables, spelled as in PostgreSQL and in its order.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, &str)> {
         KNOWN.iter().map(|known| (known.name, self.get(known.name).unwrap_or(known.default)))
     }
 
-    /// What a client is told at start-up.
+    /// Returns the variables that a client receives at start-up.
     pub(crate) fn reported(&self) -> Vec<(&'static str, String)> {
         let reported = KNOWN.iter().filter(|known| known.reported);
         reported.map(|known| (known.name, self.get(known.name).unwrap_or(known.default).to_owned())).collect()
     }
 
-    /// Sets a variable as its client connects: to this value it is reset.
+    /// Sets a variable when the client connects. The value becomes the default of the session.
     ///
     /// # Errors
-    /// As [`Variables::set`].
+    /// The errors of [`Variables::set`].
     pub(crate) fn set_default(&mut self, name: &str, value: &str) -> Result<(), Error> {
         let change = self.set(name, Some(value))?;
         let name = change.name.to_lowercase();
@@ -235,10 +237,12 @@ impl Variables {
         Ok(())
     }
 
-    /// Sets a variable; no value is the default. A variable of the transaction is set until it ends.
+    /// Sets a variable, or resets it to its default if there is no value. A variable that belongs
+    /// to the transaction is set until the transaction ends.
     ///
     /// # Errors
-    /// `42704` if there is none, `22023` if it does not take the value, `55P02` if it cannot change.
+    /// `42704` if there is no such variable, `22023` if it does not accept the value, `55P02` if it
+    /// cannot change.
     pub(crate) fn set(&mut self, name: &str, value: Option<&str>) -> Result<Change, Error> {
         if is_of_transaction(name) {
             return self.set_local(name, value);
@@ -248,10 +252,11 @@ impl Variables {
         Ok(change)
     }
 
-    /// Sets a variable until the transaction ends; outside of one it keeps its value.
+    /// Sets a variable until the transaction ends. Outside of a transaction the variable keeps its
+    /// value.
     ///
     /// # Errors
-    /// As [`Variables::set`].
+    /// The errors of [`Variables::set`].
     pub(crate) fn set_local(&mut self, name: &str, value: Option<&str>) -> Result<Change, Error> {
         let change = self.accept(name, value)?;
         if self.ends.is_none() {
@@ -274,7 +279,7 @@ impl Variables {
         Ok(Change { name: known.name.to_owned(), value, reported: known.reported, notice })
     }
 
-    /// Sets every variable that can change to its default, and says which are reported.
+    /// Resets all variables that can change to their defaults; returns those that are reported.
     pub(crate) fn reset(&mut self) -> Vec<Change> {
         let is_fixed = |name: &String| known(name).is_some_and(|known| known.rule == Rule::ReadOnly);
         self.values.retain(|name, _| is_fixed(name));
@@ -292,7 +297,7 @@ impl Variables {
             .collect()
     }
 
-    /// How much a notice has to matter to be sent; `None` if none does.
+    /// Returns the least severity of the notices that the client wants; `None` if it wants none.
     pub(crate) fn notices_from(&self) -> Option<Severity> {
         match self.get("client_min_messages") {
             Some("error") => None,
@@ -301,17 +306,17 @@ impl Variables {
         }
     }
 
-    /// How long a statement may take.
+    /// Returns the time that a statement may take.
     pub(crate) fn statement_timeout(&self) -> Option<Duration> {
         self.duration("statement_timeout")
     }
 
-    /// How long a client may be silent.
+    /// Returns the time that a client may be silent.
     pub(crate) fn idle_timeout(&self, in_transaction: bool) -> Option<Duration> {
         self.duration(if in_transaction { "idle_in_transaction_session_timeout" } else { "idle_session_timeout" })
     }
 
-    /// None at all is written as zero.
+    /// Returns a variable's duration. Zero means that there is no limit.
     fn duration(&self, name: &str) -> Option<Duration> {
         let millis = self.get(name).and_then(millis).unwrap_or(0);
         (millis > 0).then(|| Duration::from_millis(millis))
@@ -319,7 +324,7 @@ impl Variables {
 }
 
 impl Known {
-    /// The value as it is kept, and a notice.
+    /// Returns the value in the form in which it is stored, and a notice.
     fn accept(&self, value: &str) -> Result<(String, Option<String>), Error> {
         let same = || Ok((value.to_owned(), None));
         let refuse = || {
@@ -338,7 +343,7 @@ impl Known {
             Rule::Integer => value.parse::<i64>().map(|_| (value.to_owned(), None)).map_err(|_| refuse()),
             Rule::DateStyle => match value.split(',').next().map(str::trim) {
                 Some(style) if style.eq_ignore_ascii_case("iso") => same(),
-                // Only the order of fields, which makes no difference to ISO.
+                // This is only the order of fields, which does not affect ISO.
                 Some(order) if ["mdy", "dmy", "ymd"].contains(&order.to_ascii_lowercase().as_str()) => {
                     Ok((format!("ISO, {}", order.to_ascii_uppercase()), None))
                 }
@@ -361,7 +366,7 @@ impl Known {
     }
 }
 
-/// Whether a variable is a transaction's, of which the session has a default.
+/// Returns true for a variable that belongs to a transaction. The session has a default for it.
 pub(crate) fn is_of_transaction(name: &str) -> bool {
     ["transaction_deferrable", "transaction_isolation", "transaction_read_only"]
         .iter()
@@ -376,7 +381,7 @@ fn unknown(name: &str) -> Error {
     Error::user(sqlstate::UNDEFINED_OBJECT, format!("unrecognized configuration parameter \"{name}\""))
 }
 
-/// Booleans are shown as `on` and `off`.
+/// Returns a value as it is shown: booleans are `on` and `off`.
 fn canonical(value: &str) -> String {
     match value.to_ascii_lowercase().as_str() {
         "true" | "1" | "yes" | "on" => "on".to_owned(),
@@ -385,7 +390,7 @@ fn canonical(value: &str) -> String {
     }
 }
 
-/// `250`, `5s`, `1 min`: without a unit it is milliseconds.
+/// Parses `250`, `5s` or `1 min`. The default unit is the millisecond.
 fn millis(value: &str) -> Option<u64> {
     let value = value.trim();
     let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
