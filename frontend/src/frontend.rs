@@ -619,8 +619,8 @@ fn check_read_only(session: &Session, statement: &Statement) -> Result<(), Error
     Err(Error::user(sqlstate::READ_ONLY_SQL_TRANSACTION, message))
 }
 
-/// Runs `SET TRANSACTION`, which has no effect outside of a transaction, and `SET SESSION
-/// CHARACTERISTICS`.
+/// Runs `SET TRANSACTION`, which has no effect outside of a transaction, and
+/// `SET SESSION CHARACTERISTICS`.
 fn set_transaction(session: &Session, modes: &TransactionModes, of_session: bool) -> Result<Answer, Error> {
     let mut notices = Vec::new();
     let mut changes = Vec::new();

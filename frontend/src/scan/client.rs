@@ -1,10 +1,11 @@
 //! Connections to compute nodes. Scans share them and never wait for each other.
 //!
-//! The unread data of a stalled scan stays in two windows of HTTP/2: the window of its own stream, and the window of the
-//! connection, which all streams share. The second must never fill up, or one client that does not read would stop all scans of
-//! the node. A connection therefore carries at most [`SCANS_MAX`] scans, each of which may have [`STREAM_WINDOW_BYTES`] under way,
-//! and its window is larger than their sum. Further scans get another connection. This bounds memory too: a stalled scan
-//! holds its stream's window here, and a few batches on the compute node.
+//! The unread data of a stalled scan stays in two windows of HTTP/2: the window of its own stream,
+//! and the window of the connection, which all streams share. The second must never fill up, or one
+//! client that does not read would stop all scans of the node. A connection therefore carries at
+//! most [`SCANS_MAX`] scans, each of which may have [`STREAM_WINDOW_BYTES`] under way, and its
+//! window is larger than their sum. Further scans get another connection. This bounds memory too: a
+//! stalled scan holds its stream's window here, and a few batches on the compute node.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,11 +18,12 @@ use weir_sql::error::Error;
 use crate::meta::endpoint;
 use crate::snapshot::Snapshot;
 
-/// A scanned batch is a few megabytes at most; this bounds what a faulty node can make us hold.
+/// A scanned batch is a few megabytes at most. This bounds the memory that a faulty node can fill.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
-/// A scan may have this much under way: enough to fill a network with a round trip of a millisecond.
+/// The unread data that a scan may have. It suffices to fill a network with a round trip of a
+/// millisecond.
 const STREAM_WINDOW_BYTES: u32 = 256 << 10;
-/// A connection carries at most this many scans.
+/// The maximum number of scans on a connection.
 const SCANS_MAX: usize = 1024;
 /// The largest window that HTTP/2 allows.
 const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
@@ -57,18 +59,18 @@ impl Connection {
 }
 
 impl ComputeNodes {
-    /// The client of the node at an address, for calls with short answers; connections to nodes that the
-    /// snapshot does not name are closed.
+    /// Returns the client of the node at an address, for calls with short answers. Connections to
+    /// nodes that the snapshot does not name are closed.
     pub(crate) fn client(&self, address: &str, snapshot: &Snapshot) -> Result<ComputeClient<TracedChannel>, Error> {
         Ok(self.scanning(address, snapshot)?.0)
     }
 
-    /// As [`ComputeNodes::client`], with the addresses of all nodes.
+    /// Does the same as [`ComputeNodes::client`], given the addresses of all nodes.
     pub(crate) fn client_among(&self, address: &str, all: &[&str]) -> Result<ComputeClient<TracedChannel>, Error> {
         Ok(self.connect(address, |known| all.contains(&known))?.0)
     }
 
-    /// The same for a scan, which may take any time.
+    /// Does the same for a scan, which may take any time.
     pub(super) fn scanning(
         &self,
         address: &str,
@@ -95,7 +97,7 @@ impl ComputeNodes {
                 connections.len() - 1
             }
         };
-        // Idle connections are closed, except for one.
+        // Closes idle connections, except for one.
         let mut number = 0;
         connections.retain(|connection| {
             number += 1;

@@ -1,4 +1,4 @@
-//! What a compute node sends of a scan → a record batch, without copying where alignment allows.
+//! A compute node's response to a scan → a record batch, without copying where alignment allows.
 
 use std::collections::HashMap;
 
@@ -13,14 +13,14 @@ use weir_common::error::Kind;
 use weir_common::rpc;
 use weir_proto::ScanResponse;
 
-/// An encapsulated message may begin with this, followed by the length of its metadata.
+/// The optional prefix of an encapsulated message, followed by the length of its metadata.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 const PREFIX_LEN: usize = 8;
 
-/// A record batch of `schema`.
+/// Decodes a record batch of `schema`.
 ///
 /// # Errors
-/// Corrupt, if the message is not one of `schema`.
+/// Corrupt, if the message does not match `schema`.
 pub(super) fn decode(response: ScanResponse, schema: &SchemaRef) -> Result<RecordBatch, rpc::Error> {
     let rows = usize::try_from(response.rows).map_err(|_| corrupt("more rows than fit into memory"))?;
     if schema.fields().is_empty() {
@@ -30,7 +30,7 @@ pub(super) fn decode(response: ScanResponse, schema: &SchemaRef) -> Result<Recor
     let header = metadata(&response.header);
     let message = root_as_message(header).map_err(|error| corrupt(&error.to_string()))?;
     let batch = message.header_as_record_batch().ok_or_else(|| corrupt("it is not a record batch"))?;
-    // The reader slices the body without looking.
+    // The reader slices the body without a check.
     for buffer in batch.buffers().into_iter().flatten() {
         let end = buffer.offset().checked_add(buffer.length()).and_then(|end| usize::try_from(end).ok());
         if buffer.offset() < 0 || buffer.length() < 0 || end.is_none_or(|end| end > response.body.len()) {

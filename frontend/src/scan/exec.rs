@@ -1,4 +1,5 @@
-//! The plan node that scans: a table with one partition a slot, all of one snapshot, or a source with a single one.
+//! The plan node of scans. A scan of a table has one partition per slot, all of one snapshot; a
+//! scan of a source has a single one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,19 +39,19 @@ use super::narrowing::Narrowing;
 use crate::meta::Slot;
 use crate::snapshot::Snapshot;
 
-/// What a statement wants of a table or source.
+/// The part of a table or source that a statement reads.
 #[derive(Clone, Debug)]
 pub(super) struct Scan {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) nodes: Arc<ComputeNodes>,
     pub(super) table: Arc<Table>,
-    /// Whether it wants what is no row of the source.
+    /// True if it reads the source's dead letters instead of its rows.
     pub(super) dead_letters: bool,
-    /// The columns that it wants.
+    /// The columns that it reads.
     pub(super) schema: SchemaRef,
-    /// Indexes of these among all columns.
+    /// The places of these columns among all columns.
     pub(super) projection: Vec<usize>,
-    /// What need not be read of a source.
+    /// The bounds on subjects and sequences.
     pub(super) narrowing: Narrowing,
     /// Conditions that narrow the scan. Other nodes of the plan apply them to the rows again. A
     /// condition that a join makes while it runs is complete before the scan is first polled.
@@ -62,10 +63,11 @@ pub(super) struct Scan {
 #[derive(Debug)]
 pub(super) struct ScanExec {
     scan: Scan,
-    /// Those that are asked, a partition each.
+    /// The slots that are scanned, one per partition.
     slots: Vec<Slot>,
     properties: Arc<PlanProperties>,
-    /// That of the statement, in which the plan is made; it is executed in tasks that know nothing of it.
+    /// The span of the statement that the plan belongs to. The tasks that execute the plan run
+    /// outside of it.
     statement: Span,
 }
 
@@ -83,7 +85,8 @@ impl ScanExec {
         Ok(ScanExec { scan, slots, properties: Arc::new(properties), statement: Span::current() })
     }
 
-    /// The slot's rows. The request is sent when the stream is first polled; dropping the stream ends the scan.
+    /// Returns the slot's rows. The first poll sends the request; dropping the stream ends the
+    /// scan.
     fn rows(&self, slot: &Slot) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
         let (scan, slot, schema) = (self.scan.clone(), slot.clone(), Arc::clone(&self.scan.schema));
         let place = format!("slot {} at {}", slot.slot, slot.address);
@@ -115,7 +118,7 @@ impl ScanExec {
             };
             let responses = responses.map_err(|status| failed(status.into()))?.into_inner();
             let batches = until_done(responses.map_err(rpc::Error::from)).and_then(move |response| {
-                // The pin and the place on the connection are held until the scan ends.
+                // The scan's pin and its place on the connection are held until the scan ends.
                 let _held = (&scan, &entered, &place_held);
                 std::future::ready(decode(response, &schema))
             });
@@ -127,7 +130,8 @@ impl ScanExec {
 }
 
 impl Scan {
-    /// Whom to ask: a table's rows are in all slots, a source is read by one node. Sources are spread over the nodes.
+    /// Returns the slots to scan. A table's rows are in all slots. A source is read by one node;
+    /// sources are spread over the nodes.
     fn slots(&self) -> Result<Vec<Slot>> {
         let slots = &self.snapshot.slots;
         match self.table.declared.kind {
@@ -143,7 +147,7 @@ impl Scan {
         }
     }
 
-    /// About how many rows it has at most; `None`: not known.
+    /// Returns about how many rows the scan has at most; `None` if that is not known.
     fn rows_estimate(&self) -> Option<usize> {
         if self.dead_letters {
             return None;
@@ -152,24 +156,24 @@ impl Scan {
         Some(self.limit.map_or(rows, |limit| rows.min(limit)))
     }
 
-    /// The conditions as they are now.
+    /// Returns the present state of the conditions.
     fn known(&self) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
         self.conditions.iter().map(|condition| snapshot_physical_expr(Arc::clone(condition))).collect()
     }
 
-    /// The keys that have to be read; `None`: all.
+    /// Returns the keys to read; `None` for all keys.
     fn keys(&self) -> Result<Option<Keys>> {
         let conditions = if self.table.declared.is_keyed() { self.known()? } else { Vec::new() };
         Ok(if conditions.is_empty() { None } else { Keys::of(&conditions, &self.table, &self.projection) })
     }
 
-    /// The values that a block must overlap to be read; `None`: all blocks are read.
+    /// Returns the boxes that a block must overlap to be read; `None` if all blocks are read.
     fn boxes(&self) -> Result<Option<Vec<ValueBox>>> {
         let conditions = if self.table.declared.is_keyed() { Vec::new() } else { self.known()? };
         Ok(if conditions.is_empty() { None } else { keys::blocks(&conditions, &self.table, &self.projection) })
     }
 
-    /// Returns whether a condition can narrow the scan.
+    /// Returns true if a condition can narrow the scan.
     fn is_told_by(&self, condition: &Arc<dyn PhysicalExpr>) -> bool {
         let first = self.table.declared.primary_key.first();
         if is_late(condition) {
@@ -218,20 +222,20 @@ impl Scan {
     }
 }
 
-/// Returns whether a condition changes while the plan runs.
+/// Returns true if a condition changes while the plan runs.
 fn is_dynamic(condition: &Arc<dyn PhysicalExpr>) -> bool {
     DynamicFilterTracking::classify(condition).contains_dynamic_filter()
 }
 
-/// Returns whether the values of a condition are known only when the plan runs: it is made by a
-/// join, or has a sub-query.
+/// Returns true if the values of a condition are known only when the plan runs: a join creates it,
+/// or it has a sub-query.
 fn is_late(condition: &Arc<dyn PhysicalExpr>) -> bool {
     let is_subquery = |part: &Arc<dyn PhysicalExpr>| Ok(part.downcast_ref::<ScalarSubqueryExpr>().is_some());
     is_dynamic(condition) || condition.exists(is_subquery).unwrap_or(false)
 }
 
-/// What comes before the last message. A stream can end early without an error, if whoever sends it goes; then what came
-/// is not all there is.
+/// Returns the messages before the last one. A stream that ends without the last message is
+/// incomplete, because its sender may be gone.
 fn until_done(
     responses: impl Stream<Item = Result<ScanResponse, rpc::Error>> + Unpin,
 ) -> impl Stream<Item = Result<ScanResponse, rpc::Error>> {
@@ -244,7 +248,7 @@ fn until_done(
     })
 }
 
-/// Says where it failed; keeps what retry policy reads.
+/// Adds the place of the failure to the message, and keeps the parts that the retry policy reads.
 fn failed(place: &str, error: rpc::Error) -> DataFusionError {
     let message = format!("scan of {place} failed: {}", error.message);
     DataFusionError::External(Box::new(rpc::Error { message, ..error }))
@@ -304,7 +308,7 @@ impl ExecutionPlan for ScanExec {
         result: ChildPushdownResult,
         _config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
-        // The nodes above apply them again, because the scan may read more.
+        // The nodes above apply the conditions again, because the scan may read more rows.
         let kept =
             FilterPushdownPropagation::with_parent_pushdown_result(vec![PushedDown::No; result.parent_filters.len()]);
         // The limit was pushed first, so it counts rows before the conditions apply.
@@ -321,13 +325,14 @@ impl ExecutionPlan for ScanExec {
         let scan = ScanExec::new(Scan { conditions, ..self.scan.clone() })?;
         let may_narrow = scan.scan.conditions.iter().any(is_late);
         if scan.scan.table.declared.is_keyed() && !may_narrow && scan.scan.keys()?.is_none() {
-            // They leave the first column of the key free.
+            // The conditions do not bound the first column of the key.
             return Ok(kept);
         }
         Ok(kept.with_updated_node(Arc::new(scan)))
     }
 
-    /// When a plan runs again, its joins make new conditions.
+    /// Drops the conditions that joins made, because the joins make new ones when the plan runs
+    /// again.
     fn reset_state(self: Arc<Self>) -> Result<Arc<dyn ExecutionPlan>> {
         let is_fixed = |condition: &&Arc<dyn PhysicalExpr>| !is_dynamic(condition);
         let conditions = self.scan.conditions.iter().filter(is_fixed).cloned().collect();
@@ -346,7 +351,7 @@ impl ExecutionPlan for ScanExec {
         Ok(Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.scan.schema), self.rows(slot))))
     }
 
-    /// An estimate of the rows, which tells joins which side is small.
+    /// Estimates the number of rows, so that joins know the smaller side.
     fn statistics_from_inputs(&self, _inputs: &[Arc<Statistics>], args: &StatisticsArgs) -> Result<Arc<Statistics>> {
         let mut statistics = Statistics::new_unknown(&self.scan.schema);
         if let Some(rows) = self.scan.rows_estimate() {

@@ -1,5 +1,5 @@
 //! Derives from conditions which primary keys have to be read, and for a table without a primary
-//! key, which blocks. Pure.
+//! key, which blocks. It does no IO.
 //!
 //! Invariant: every row for which the conditions are true is read. More may be read, because the
 //! conditions are applied to the rows again. A condition that is not understood narrows nothing.
@@ -30,26 +30,27 @@ use weir_common::ids::VnodeRange;
 use weir_common::key::{self, NULL, VALUE};
 use weir_proto::{KeyRange, KeySet, ValueBox, ValueRange};
 
-/// Keys that are looked up one by one. For more, the range around them is read.
+/// The maximum number of keys to look up one by one. For more, the range around them is read.
 const POINTS_MAX: usize = 1024;
-/// Ranges of keys, each of which is read in every vnode. For more, the range around them is read.
+/// The maximum number of key ranges, each of which is read in every vnode. For more, the range
+/// around them is read.
 const RANGES_MAX: usize = 16;
-/// Boxes of a condition. A condition with more narrows nothing.
+/// The maximum number of boxes of a condition. A condition with more narrows nothing.
 const BOXES_MAX: usize = 1024;
-/// Boxes that blocks are compared with. For more, the box around them is taken.
+/// The maximum number of boxes to compare blocks with. For more, the box around them is used.
 const BLOCK_BOXES_MAX: usize = 32;
 
 /// The keys that have to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Keys {
     points: BTreeSet<Vec<u8>>,
-    /// Disjoint and in order; `None` is no end.
+    /// Disjoint and in order; `None` means that the range has no end.
     ranges: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 impl Keys {
-    /// The keys of all rows for which every condition can be true; `None`: all keys. Column `n` of
-    /// the conditions is column `projection[n]` of the table.
+    /// Returns the keys of all rows for which every condition can be true; `None` for all keys.
+    /// Column `n` of the conditions is column `projection[n]` of the table.
     pub(super) fn of<'a>(
         conditions: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>,
         table: &Table,
@@ -67,13 +68,13 @@ impl Keys {
         Some(keys)
     }
 
-    /// Returns whether a condition bounds a column of the key, be it not the first.
+    /// Returns true if a condition bounds a column of the key, not necessarily the first one.
     pub(super) fn are_bounded_by(condition: &Arc<dyn PhysicalExpr>, table: &Table, projection: &[usize]) -> bool {
         let boxes = Reading::new(table, &table.declared.primary_key, projection).boxes(condition);
         boxes.iter().all(|found| found.iter().any(|allowed| *allowed != Allowed::All))
     }
 
-    /// The keys to ask a slot for; `None`: it owns none of them.
+    /// Returns the keys to request from a slot; `None` if it owns none of them.
     pub(super) fn of_slot(&self, vnodes: VnodeRange) -> Option<KeySet> {
         let owned = self.points.iter().filter(|point| (vnodes.start..vnodes.end).contains(&key::vnode_of(point)));
         let points: Vec<_> = owned.map(|point| point.clone().into()).collect();
@@ -85,7 +86,7 @@ impl Keys {
         (!points.is_empty() || !ranges.is_empty()).then_some(KeySet { points, ranges })
     }
 
-    /// Adds the keys of a box whose first column is not free.
+    /// Adds the keys of a box whose first column is bounded.
     fn add(&mut self, found: &[Allowed]) {
         let mut prefixes = vec![Vec::new()];
         for allowed in found {
@@ -119,7 +120,7 @@ impl Keys {
         }
     }
 
-    /// Makes ranges disjoint and few, and leaves out points that are in one.
+    /// Makes ranges disjoint and few, and removes the points inside of them.
     fn unite(&mut self) {
         if self.points.len() > POINTS_MAX {
             let points = std::mem::take(&mut self.points);
@@ -150,8 +151,8 @@ impl Keys {
     }
 }
 
-/// The boxes that a block must overlap to be read, for a table without a primary key; `None`: all
-/// blocks are read.
+/// Returns the boxes that a block must overlap to be read, for a table without a primary key;
+/// `None` if all blocks are read.
 pub(super) fn blocks<'a>(
     conditions: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>,
     table: &Table,
@@ -185,7 +186,7 @@ pub(super) fn blocks<'a>(
     boxes.into_iter().reduce(around).filter(|around| !around.ranges.is_empty()).map(|around| vec![around])
 }
 
-/// The bytes of a value, for the types whose ranges blocks know.
+/// Returns the size of a value in bytes, for the types whose ranges are stored with blocks.
 fn width(ty: &DataType) -> Option<usize> {
     match ty {
         DataType::Int16 => Some(2),
@@ -195,7 +196,7 @@ fn width(ty: &DataType) -> Option<usize> {
     }
 }
 
-/// The number that key bytes encode. Bytes that are too short are filled with zeros.
+/// Decodes the number in key bytes. Bytes that are too short are filled with zeros.
 fn number(bytes: &[u8], width: usize) -> i64 {
     let mut number = [0; 8];
     let value = bytes.get(1..).unwrap_or_default();
@@ -210,18 +211,18 @@ fn number(bytes: &[u8], width: usize) -> i64 {
 enum Allowed {
     All,
     Values(BTreeSet<Vec<u8>>),
-    /// From the one, which is included, to the other, which is not.
+    /// From the first bound, which is included, to the second one, which is not.
     Range {
         from: Option<Vec<u8>>,
         to: Option<Vec<u8>>,
     },
 }
 
-/// The allowed values of each column, in their order.
+/// The allowed values of each column, in the order of the columns.
 type Found = Vec<Allowed>;
 
 impl Allowed {
-    /// The values that both allow.
+    /// Returns the values that both sides allow.
     fn and(self, other: Allowed) -> Allowed {
         match (self, other) {
             (Allowed::All, allowed) | (allowed, Allowed::All) => allowed,
@@ -248,7 +249,7 @@ impl Allowed {
         }
     }
 
-    /// The least and the greatest number that is allowed, both included; `None`: there are no
+    /// Returns the least and the greatest allowed number, both included; `None` if there are no
     /// bounds.
     fn bounds(&self, width: usize) -> Option<(i64, i64)> {
         match self {
@@ -272,7 +273,8 @@ impl Allowed {
     }
 }
 
-/// The intersections of one box of each side. If there are too many, `left` covers them.
+/// Intersects each box of one side with each of the other. If there are too many, `left` covers
+/// them.
 fn all_of(left: Vec<Found>, right: Vec<Found>) -> Vec<Found> {
     if left.len() * right.len() > BOXES_MAX {
         return left;
@@ -288,9 +290,9 @@ fn concat(prefix: &[u8], rest: &[u8]) -> Vec<u8> {
     [prefix, rest].concat()
 }
 
-/// Reads conditions.
+/// Parses conditions.
 struct Reading {
-    /// For each relevant column its place in the conditions' schema, and its type.
+    /// For each relevant column, its place in the conditions' schema, and its type.
     columns: Vec<(Option<usize>, DataType)>,
 }
 
@@ -303,7 +305,7 @@ impl Reading {
         Reading { columns: columns.iter().map(column).collect() }
     }
 
-    /// The boxes of all conditions together.
+    /// Returns the boxes of all conditions together.
     fn all<'a>(&self, conditions: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>) -> Vec<Found> {
         let boxes = vec![self.everything()];
         conditions.into_iter().fold(boxes, |boxes, condition| all_of(boxes, self.boxes(condition)))
@@ -322,7 +324,7 @@ impl Reading {
         vec![found]
     }
 
-    /// The boxes of a condition.
+    /// Returns the boxes of a condition.
     fn boxes(&self, condition: &Arc<dyn PhysicalExpr>) -> Vec<Found> {
         let unknown = || vec![self.everything()];
         if let Some(binary) = condition.downcast_ref::<BinaryExpr>() {
@@ -371,7 +373,7 @@ impl Reading {
         if boxes.len() > BOXES_MAX { vec![self.everything()] } else { boxes }
     }
 
-    /// `column op constant`.
+    /// Returns the boxes of `column op constant`.
     fn compared(
         &self,
         column: &Arc<dyn PhysicalExpr>,
@@ -404,19 +406,19 @@ impl Reading {
         Some(self.only(column, allowed))
     }
 
-    /// A text column begins with a text.
+    /// Returns the boxes of a text column that begins with a text.
     fn begins(&self, column: &Arc<dyn PhysicalExpr>, prefix: &str) -> Option<Vec<Found>> {
         let column = self.column(column).filter(|column| self.columns[*column].1 == DataType::Utf8)?;
-        // The bytes of a text, but for the two that end it, are the beginning of those of every
-        // text that begins with it.
+        // Except for the two bytes that end it, the encoding of a text is a prefix of the encoding
+        // of every text that begins with it.
         let mut from = encoded(&ScalarValue::from(prefix), &DataType::Utf8)?;
         from.truncate(from.len() - 2);
         let to = key::successor(from.clone());
         Some(self.only(column, Allowed::Range { from: Some(from), to }))
     }
 
-    /// `column IN (literals)`, and `struct(columns) IN (structs)`, the form that joins on several
-    /// columns make.
+    /// Returns the boxes of `column IN (literals)`, and of `struct(columns) IN (structs)`, which
+    /// joins on several columns produce.
     fn listed(&self, list: &InListExpr) -> Option<Vec<Found>> {
         let literals = || list.list().iter().map(|value| Some(value.downcast_ref::<Literal>()?.value()));
         if let Some(column) = self.column(list.expr()) {
@@ -452,8 +454,8 @@ impl Reading {
         (boxes.len() <= BOXES_MAX).then_some(boxes)
     }
 
-    /// The relevant column that an expression is, perhaps under a cast that keeps values apart and
-    /// in order.
+    /// Returns the relevant column that an expression stands for, possibly under a cast that keeps
+    /// values apart and in order.
     fn column(&self, expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
         if let Some(column) = expr.downcast_ref::<Column>() {
             return self.columns.iter().position(|(place, _)| *place == Some(column.index()));
@@ -470,21 +472,21 @@ impl Reading {
             }
         };
         let column = self.column(operand)?;
-        // Casts of casts are rare.
+        // Nested casts are rare, so they are not supported.
         operand.downcast_ref::<Column>()?;
         is_exact(&self.columns[column].1, to).then_some(column)
     }
 }
 
-/// The text in front of the first wildcard of a pattern for LIKE; `None` if there is none, or an
-/// escape in front of it.
+/// Returns the text ahead of the first wildcard of a LIKE pattern; `None` if that is empty or the
+/// pattern has an escape.
 fn fixed_prefix(pattern: &ScalarValue) -> Option<String> {
     let pattern = pattern.try_as_str()??;
     let prefix = &pattern[..pattern.find(['%', '_', '\\']).unwrap_or(pattern.len())];
     (!prefix.is_empty() && !pattern.contains('\\')).then(|| prefix.to_owned())
 }
 
-/// The value of an expression without columns; `None` if it is not known yet, or fails.
+/// Returns the value of an expression without columns; `None` if it is not known yet, or fails.
 fn constant(expr: &Arc<dyn PhysicalExpr>) -> Option<ScalarValue> {
     if let Some(literal) = expr.downcast_ref::<Literal>() {
         return Some(literal.value().clone());
@@ -500,7 +502,7 @@ fn constant(expr: &Arc<dyn PhysicalExpr>) -> Option<ScalarValue> {
     }
 }
 
-/// Returns whether a cast keeps all values apart, and in order.
+/// Returns true if a cast keeps all values apart, and in order.
 fn is_exact(from: &DataType, to: &DataType) -> bool {
     use DataType::{Decimal128, Decimal256, Float32, Float64, Int16, Int32, Int64};
     let digits = |ty: &DataType| match ty {
@@ -525,7 +527,8 @@ fn is_exact(from: &DataType, to: &DataType) -> bool {
     }
 }
 
-/// The key bytes of a value, converted to the column's type; `None` if the type cannot hold it.
+/// Returns the key bytes of a value, converted to the column's type; `None` if the type cannot hold
+/// it.
 fn encoded(value: &ScalarValue, ty: &DataType) -> Option<Vec<u8>> {
     let array: ArrayRef = value.to_array().ok()?;
     let array = match array.data_type() == ty {

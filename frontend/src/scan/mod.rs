@@ -1,8 +1,8 @@
-//! Reading tables and sources: DataFusion's view of rows that lie in the slots of compute nodes, or that one of these nodes
-//! reads from NATS for the statement.
+//! Reads tables and sources for DataFusion. A table's rows come from the slots of compute nodes; a
+//! source's rows are read from NATS by one of these nodes, for the statement.
 //!
-//! A scan of a table has one partition a slot. Owns nothing durable; what is read is decided by the statement's snapshot, which
-//! the scan finds in the session's configuration.
+//! A scan of a table has one partition per slot. This module owns nothing durable. The statement's
+//! snapshot determines the rows; the scan finds it in the session's configuration.
 
 mod client;
 mod decode;
@@ -33,7 +33,7 @@ use crate::snapshot::Snapshot;
 pub(crate) struct ScannedTable {
     table: Arc<Table>,
     schema: SchemaRef,
-    /// Whether it is what is no row of the source, instead of its rows.
+    /// True if it provides the source's dead letters instead of its rows.
     dead_letters: bool,
 }
 
@@ -43,7 +43,8 @@ impl ScannedTable {
         ScannedTable { table, schema, dead_letters: false }
     }
 
-    /// The dead letters of a relation, if it keeps them, or of a source of which they can be read from the stream.
+    /// Returns the dead letters of a relation. A table may keep them; those of a source are read
+    /// from its stream, unless acknowledgements delete its messages.
     pub(crate) fn dead_letters_of(table: &Arc<Table>) -> Option<ScannedTable> {
         if table.declared.kind == RelationKind::Source && !table.is_consumed() {
             let schema = schema(&dead_letter_columns());
@@ -66,7 +67,7 @@ impl TableProvider for ScannedTable {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let pushed = |filter: &&Expr| match self.narrowed_by([*filter]) == Narrowing::default() {
             true => TableProviderFilterPushDown::Unsupported,
-            // It narrows what is read, and is applied to the rows all the same.
+            // The filter narrows the scan, and must still be applied to the rows.
             false => TableProviderFilterPushDown::Inexact,
         };
         Ok(filters.iter().map(pushed).collect())
@@ -100,7 +101,8 @@ impl TableProvider for ScannedTable {
 }
 
 impl ScannedTable {
-    /// The part of a source, or of a table with blocks, that these conditions leave to read.
+    /// Returns the bounds that conditions put on the messages of a source, or of a table with
+    /// blocks.
     fn narrowed_by<'a>(&self, conditions: impl IntoIterator<Item = &'a Expr>) -> Narrowing {
         let declared = &self.table.declared;
         let mut narrowing = Narrowing::default();

@@ -1,9 +1,11 @@
-//! What a WHERE says of a message's subject and sequence, in a form in which NATS can be asked for less. Pure.
+//! Derives bounds on subjects and sequences from a WHERE, so that less is requested from NATS. It
+//! does no IO.
 //!
-//! Invariant: no message for which the condition is true is left out. What is not understood narrows nothing.
+//! Invariant: every message for which the condition is true is read. A condition that is not
+//! understood narrows nothing.
 //!
-//! A literal is compared as it is: one with a wildcard means itself. What no message can have as its subject, such as a text
-//! with an empty token, is fulfilled by no message, and NATS is not asked for it.
+//! A literal is compared as it is: one with a wildcard means itself. Some texts, such as one with
+//! an empty token, cannot be the subject of any message; NATS is not asked for them.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,29 +16,31 @@ use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, Operator};
 use weir_common::catalog::{Column, Origin};
 use weir_connector_nats::subject;
 
-/// More subjects than this are not asked for one by one: many filters cost the server more than they save.
+/// Conditions with more subjects than this narrow nothing, because many filters cost the server
+/// more than they save.
 const SUBJECTS_MAX: usize = 64;
-/// Longer subjects are not asked for: a request names a filter, and a server ends connections over lines of 4,096 bytes.
+/// Conditions with a longer subject narrow nothing: a request contains the filter, and a server
+/// closes connections over lines of 4,096 bytes.
 const SUBJECT_BYTES_MAX: usize = 2048;
 
-/// The messages that can fulfil all conditions.
+/// The bounds that all messages share for which the conditions are true.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Narrowing {
-    /// The only subjects that count, if not all do. None at all: no message counts.
+    /// The possible subjects, if they are bounded. An empty set means that no message matches.
     subjects: Option<BTreeSet<String>>,
     from: Option<u64>,
     to: Option<u64>,
 }
 
 impl Narrowing {
-    /// Adds a condition; whether it says something.
+    /// Adds a condition; returns true if it narrows anything.
     pub(super) fn add(&mut self, condition: &Expr, columns: &[Column]) -> bool {
         match condition {
             Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => {
                 let (left, right) = (self.add(left, columns), self.add(right, columns));
                 left || right
             }
-            // What was a list of a few may have become this.
+            // DataFusion rewrites short lists to this form.
             Expr::BinaryExpr(BinaryExpr { op: Operator::Or, .. }) | Expr::InList(_) => {
                 subjects_of(condition, columns).is_some_and(|subjects| self.only(subjects))
             }
@@ -61,7 +65,8 @@ impl Narrowing {
                 _ => false,
             };
         }
-        // The sequence is a text, whose order is not that of numbers: only a cast has that.
+        // The sequence is a text, which does not have the order of numbers, so comparisons require
+        // a cast.
         let (is_sequence, bound) = match column {
             Expr::Cast(Cast { expr, .. }) => (is(expr, columns, &Origin::Offset), number(value)),
             Expr::ScalarFunction(call) if call.name() == "cast" => {
@@ -86,7 +91,7 @@ impl Narrowing {
         from.is_some() || to.is_some()
     }
 
-    /// Keeps only those subjects.
+    /// Keeps only the given subjects.
     fn only(&mut self, mut subjects: BTreeSet<String>) -> bool {
         subjects.retain(|subject| is_possible(subject));
         if subjects.len() > SUBJECTS_MAX || !subjects.iter().all(|subject| is_askable(subject)) {
@@ -100,29 +105,29 @@ impl Narrowing {
         true
     }
 
-    /// Whether no message can fulfil the conditions.
+    /// Returns true if no message can match.
     pub(super) fn is_nothing(&self) -> bool {
         self.subjects.as_ref().is_some_and(BTreeSet::is_empty)
     }
 
-    /// The subjects to ask for; none: all.
+    /// Returns the subjects to request; an empty list means all subjects.
     pub(super) fn subjects(&self) -> Vec<String> {
         self.subjects.iter().flatten().cloned().collect()
     }
 
-    /// The first sequence that counts.
+    /// Returns the first sequence that can match.
     pub(super) fn from(&self) -> Option<u64> {
         self.from
     }
 
-    /// The last sequence that counts.
+    /// Returns the last sequence that can match.
     pub(super) fn to(&self) -> Option<u64> {
         self.to
     }
 }
 
 impl Narrowing {
-    /// Its bounds on sequences alone.
+    /// Returns the bounds on sequences alone.
     pub(super) fn of_sequences(self) -> Narrowing {
         Narrowing { subjects: None, ..self }
     }
@@ -143,17 +148,18 @@ impl fmt::Display for Narrowing {
     }
 }
 
-/// Whether a message can have this subject. Servers take more than clients do: wildcards and control characters, for example.
+/// Returns true if a message can have this subject. Servers accept more than clients do: wildcards
+/// and control characters, for example.
 fn is_possible(subject: &str) -> bool {
     subject.split('.').all(|token| !token.is_empty()) && !subject.contains([' ', '\t', '\r', '\n'])
 }
 
-/// Whether NATS can be asked for exactly the messages with this subject.
+/// Returns true if NATS can be asked for exactly the messages with this subject.
 fn is_askable(subject: &str) -> bool {
     subject::is_valid(subject) && !subject.contains(['*', '>']) && subject.len() <= SUBJECT_BYTES_MAX
 }
 
-/// The subjects that fulfil a condition, if it names them.
+/// Returns the subjects that fulfil a condition, if it lists them.
 fn subjects_of(condition: &Expr, columns: &[Column]) -> Option<BTreeSet<String>> {
     match condition {
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
@@ -171,7 +177,7 @@ fn subjects_of(condition: &Expr, columns: &[Column]) -> Option<BTreeSet<String>>
     }
 }
 
-/// Whether an expression is the column that is filled from `origin`.
+/// Returns true if an expression is the column that is filled from `origin`.
 fn is(expr: &Expr, columns: &[Column], origin: &Origin) -> bool {
     let Expr::Column(named) = expr else { return false };
     columns.iter().any(|column| column.origin == *origin && column.name == named.name)

@@ -1,5 +1,5 @@
-//! Functions that drivers and psql call, and that answer a constant: Weir has no descriptions,
-//! indexes or replication that they could tell of.
+//! Functions that drivers and psql call and that return a constant, because Weir has no
+//! descriptions, indexes or replication to report.
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::Result;
@@ -10,17 +10,17 @@ use datafusion::scalar::ScalarValue;
 
 use crate::session::SERVER_VERSION;
 
-/// The version of RisingWave whose SQL Weir speaks.
+/// The version of RisingWave whose SQL Weir supports.
 const RISINGWAVE: &str = "2.5.0";
 
-/// What `version()` answers. Drivers read the number after "PostgreSQL"; tools of RisingWave's look
-/// for its name.
+/// Returns the result of `version()`. Drivers read the number after "PostgreSQL"; RisingWave's
+/// tools look for its name.
 fn version() -> String {
     let (weir, machine) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
     format!("PostgreSQL {SERVER_VERSION}-RisingWave-{RISINGWAVE} (Weir {weir}, {machine})")
 }
 
-/// Functions that answer the same to everybody.
+/// Returns the functions that have the same result for everybody.
 pub(super) fn functions() -> Vec<ScalarUDF> {
     let text = |value: &str| ScalarValue::Utf8(Some(value.to_owned()));
     let no_text = ScalarValue::Utf8(None);
@@ -63,7 +63,7 @@ struct Constant {
     signature: Signature,
 }
 
-/// A function that answers a value, whatever its arguments.
+/// Makes a function that returns a value, whatever its arguments.
 pub(crate) fn constant(name: &'static str, value: ScalarValue) -> ScalarUDF {
     let any = TypeSignature::OneOf(vec![TypeSignature::Nullary, TypeSignature::VariadicAny]);
     ScalarUDF::from(Constant { name, value, signature: Signature::new(any, Volatility::Stable) })

@@ -1,15 +1,16 @@
-//! The question by which asyncpg looks types up, put so that DataFusion can plan it: it follows the
-//! parts of types with a recursive query, and Weir's arrays have parts that are whole.
+//! Replaces the query by which asyncpg looks up types, so that DataFusion can plan it. The original
+//! follows the parts of types with a recursive query; in Weir, only arrays have parts, and these
+//! have none.
 
 use pgwire::api::Type;
 use sqlparser::ast::Statement;
 use weir_sql::parser::{fold, parse};
 
-/// The name by which asyncpg's query calls itself.
+/// The name of a CTE in asyncpg's query.
 const ASYNCPG: &str = "typeinfo_tree";
 
-/// What it asks, of types whose parts have no parts. Its arrays are null, and are texts here:
-/// asyncpg has to know the types of the answer without asking.
+/// The replacement, for types whose parts have no parts. The arrays in its result are null, and
+/// have the type text, because asyncpg must know the types of the result without a further query.
 const TYPES: &str = "SELECT t.oid AS oid, ns.nspname AS ns, t.typname AS name, t.typtype AS kind, NULL::oid AS basetype, \
      t.typelem AS elemtype, e.typdelim AS elemdelim, NULL::oid AS range_subtype, NULL::text AS attrtypoids, \
      NULL::text AS attrnames, 0 AS depth, NULL::text AS basetype_name, e.typname AS elemtype_name, \
@@ -18,12 +19,12 @@ const TYPES: &str = "SELECT t.oid AS oid, ns.nspname AS ns, t.typname AS name, t
      LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typlen = -1 \
      WHERE t.oid = ANY($1)";
 
-/// The types of the parameters of such a question, where it is one whose text does not tell.
+/// Returns the types of the query's parameters, which its text does not determine.
 pub(super) fn parameter_types(statement: &Statement) -> Option<Vec<Option<Type>>> {
     is_asyncpg(statement).then(|| vec![Some(Type::OID_ARRAY)])
 }
 
-/// The question as it can be planned. Others stay as they are.
+/// Replaces the query; other queries stay as they are.
 pub(super) fn plannable(statement: Statement) -> Statement {
     if is_asyncpg(&statement) {
         return query(TYPES).unwrap_or(statement);

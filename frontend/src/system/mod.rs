@@ -1,10 +1,10 @@
-//! What queries can name besides tables: the system catalogs, emulated.
+//! The relations that queries can name besides tables: the system catalogs, emulated.
 //!
-//! In reading order: [`schema`] is the database with its schemas, [`pg_catalog`] PostgreSQL's
-//! catalogs with the functions that look things up in them, [`constants`] functions that have
-//! nothing to tell, [`weir_catalog`] what runs. [`tools`] and [`introspection`] are queries as psql
-//! and drivers ask them, put so that they can be planned. [`origins`] is where the columns of a
-//! result come from.
+//! In reading order: [`schema`] is the database with its schemas, [`pg_catalog`] has PostgreSQL's
+//! catalogs and the functions that look up objects in them, [`constants`] has functions that return
+//! constants, [`weir_catalog`] shows jobs and splits. [`tools`] and [`introspection`] rewrite the
+//! queries of psql and drivers so that they can be planned. [`origins`] finds the tables and
+//! columns that a result's columns come from.
 
 mod constants;
 mod introspection;
@@ -32,8 +32,8 @@ const INFORMATION_SCHEMA: &str = "information_schema";
 const WEIR_CATALOG: &str = "weir_catalog";
 const DEAD_LETTERS: &str = "dead_letters";
 
-/// What the planner is told of system catalogs. Their functions look things up in a cache's newest
-/// catalog.
+/// Returns the system catalogs for the planner. Their functions look up objects in the newest
+/// catalog of a cache.
 pub(crate) fn catalogs(cache: &CatalogCache) -> SystemCatalogs {
     SystemCatalogs {
         relations: pg_catalog::names(),
@@ -42,13 +42,14 @@ pub(crate) fn catalogs(cache: &CatalogCache) -> SystemCatalogs {
     }
 }
 
-/// Whether a query reads any table, so that it needs the newest catalog. It may not name it:
-/// `'t'::regclass` is looked up. Jobs are shown also while there is no snapshot to be had.
+/// Returns true if a query reads any table, and so needs the newest catalog. A query may read a
+/// table by a lookup, such as `'t'::regclass`. `weir_catalog.jobs` does not count, because it is
+/// also shown while no snapshot can be pinned.
 pub(crate) fn reads_tables(query: &Statement) -> bool {
     tables(query).iter().any(|name| !weir_catalog::is_jobs(name)) || looks_up(query)
 }
 
-/// Whether a statement calls a function that looks a relation up.
+/// Returns true if a statement calls a function that looks up a relation.
 fn looks_up(statement: &Statement) -> bool {
     const FUNCTIONS: [&str; 6] =
         ["regclass", "to_regclass", "regclassout", "pg_get_viewdef", "pg_get_indexdef", "pg_table_is_visible"];

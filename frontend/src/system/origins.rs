@@ -1,8 +1,9 @@
-//! Where the columns of a result come from: the table and column that PostgreSQL names in its
+//! The origins of a result's columns: the table and column that PostgreSQL names in its
 //! description, and the modifier of their type.
 //!
-//! A column keeps its origin through joins, groups, sub-queries in FROM and whatever else only
-//! passes it on. An expression has none, but has a modifier if it is a cast to a type with one.
+//! A column keeps its origin through joins, groups, sub-queries in FROM and all other nodes that
+//! only pass it on. An expression has no origin, but it has a modifier if it is a cast to a type
+//! with one.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::pg_catalog;
 use crate::catalog::Catalog;
 use crate::encode::Origin;
 
-/// The origins of a plan's columns, as it was before rules changed it.
+/// Returns the origins of a plan's columns. The plan must be the one before any rules changed it.
 pub(crate) fn origins(plan: &LogicalPlan, catalog: &Arc<Catalog>) -> Vec<Origin> {
     (0..plan.schema().fields().len()).map(|place| origin(plan, place, catalog).unwrap_or_default()).collect()
 }

@@ -1,10 +1,10 @@
 //! The system catalogs: the schemas `pg_catalog` and `information_schema`, with the relations,
-//! columns and types of PostgreSQL 15, and the functions that look things up in them.
+//! columns and types of PostgreSQL 15, and the functions that look up objects in them.
 //!
-//! Every relation is declared in [`relations`], from a data file, so that a query of one that Weir
-//! has nothing for finds no row, rather than no relation. [`tables`] and [`information`] have the
-//! rows: some are always there, others are made from the catalog of the statement ([`objects`]) or
-//! tell of the session. [`names`] and [`functions`] are what can be asked of them.
+//! [`relations`] declares every relation, from a data file. A relation that has no counterpart in
+//! Weir is therefore empty, rather than missing. [`tables`] and [`information`] provide the rows:
+//! some are fixed, others come from the catalog of the statement ([`objects`]) or from the session.
+//! [`names`] and [`functions`] provide the functions.
 //!
 //! Invariant: a column has the type that PostgreSQL reports for it. Where Arrow has one type for
 //! several of PostgreSQL's, the field is marked ([`weir_sql::types::marked`]).
@@ -34,32 +34,32 @@ use crate::session::Session;
 
 pub(super) use objects::origin;
 
-/// The one user that there is, with PostgreSQL's oid of the first.
+/// The only user, with the oid of PostgreSQL's first user.
 pub(super) const ROOT: &str = "root";
 const ROOT_OID: u32 = 10;
-/// `pg_database.oid`: PostgreSQL's of its database `postgres`.
+/// `pg_database.oid`; PostgreSQL gives it to its database `postgres`.
 const DATABASE_OID: u32 = 5;
 
-/// The rows of `pg_proc` that say something, from PostgreSQL 15.
+/// The rows of `pg_proc`, from PostgreSQL 15.
 const PROCEDURES: &str = include_str!("pg_catalog/data/pg_proc.tsv");
 
-/// The functions that look something up.
+/// Returns the functions that look up objects.
 pub(super) fn functions(cache: &CatalogCache) -> Vec<ScalarUDF> {
     functions::functions(cache)
 }
 
-/// The functions that return rows, by their names.
+/// Returns the functions that return rows, by name.
 pub(super) fn table_functions() -> Vec<(&'static str, Arc<dyn TableFunctionImpl>)> {
     vec![("pg_get_keywords", Arc::new(keywords::Keywords))]
 }
 
-/// The names of the relations of `pg_catalog`.
+/// Returns the names of the relations of `pg_catalog`.
 pub(super) fn names() -> HashSet<&'static str> {
     let relations = relations::all().iter().filter(|relation| relation.schema_name == PG_CATALOG);
     relations.map(|relation| relation.name).collect()
 }
 
-/// Whether a name by itself is that of a system catalog.
+/// Returns true if an unqualified name is that of a system catalog.
 pub(super) fn is_in_pg_catalog(name: &str) -> bool {
     relations::find(PG_CATALOG, name).is_some()
 }
@@ -98,7 +98,7 @@ impl SystemSchema {
     }
 }
 
-/// The rows that are always there, made once.
+/// Returns the rows of a relation that never change. They are made once.
 fn fixed(relation: &'static relations::Relation) -> Result<&'static [RecordBatch]> {
     if let Some(batches) = relation.fixed.get() {
         return Ok(batches);
@@ -107,7 +107,7 @@ fn fixed(relation: &'static relations::Relation) -> Result<&'static [RecordBatch
     Ok(relation.fixed.get_or_init(|| batches))
 }
 
-/// Rows that are made when they are first asked for.
+/// Rows that are made at their first use.
 type Fixed = OnceLock<Vec<RecordBatch>>;
 
 #[async_trait]

@@ -1,6 +1,6 @@
-//! What queries can name: the database `dev` with the schemas `public` (the tables of a catalog),
-//! `dead_letters` (what is no row of them), `weir_catalog` (what runs), `pg_catalog` and
-//! `information_schema`.
+//! The relations that queries can name: the database `dev` with the schemas `public` (the tables of
+//! a catalog), `dead_letters` (their dead letters), `weir_catalog` (jobs and splits), `pg_catalog`
+//! and `information_schema`.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::catalog::Catalog;
 use crate::scan::ScannedTable;
 use crate::session::Session;
 
-/// The only database, as of one catalog.
+/// The only database, as of one version of the catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
     pub(crate) catalog: Arc<Catalog>,
@@ -77,8 +77,8 @@ impl SchemaProvider for Public {
     }
 }
 
-/// The schema `dead_letters`: for each table that keeps them, and each source, the messages that
-/// are no row of it, under its name.
+/// The schema `dead_letters`. It has the dead letters of each table that keeps them, and of each
+/// source, under the name of that relation.
 #[derive(Debug)]
 struct DeadLetters(Arc<Catalog>);
 

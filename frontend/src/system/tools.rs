@@ -1,7 +1,8 @@
-//! Queries of the system catalogs, as psql and drivers ask them.
+//! Rewrites the queries of the system catalogs that psql and drivers send.
 //!
-//! They use more of PostgreSQL than DataFusion can plan, and ask for what Weir has not: privileges, policies,
-//! publications. Owns what is made of them. Invariant: a query that names any table of the user's is not touched.
+//! These queries use more of PostgreSQL than DataFusion can plan, and ask for objects that Weir
+//! does not have: privileges, policies, publications. Invariant: a query that names any table of
+//! the user's is not changed.
 
 use std::ops::ControlFlow;
 
@@ -16,17 +17,20 @@ use super::INFORMATION_SCHEMA;
 use super::introspection;
 use super::pg_catalog::is_in_pg_catalog;
 
-/// System catalogs that never have a row. psql asks each of them for every table, in ways that DataFusion cannot plan.
+/// System catalogs that never have a row. psql queries each of them for every table, in ways that
+/// DataFusion cannot plan.
 const EMPTY_CATALOGS: [&str; 5] =
     ["pg_policy", "pg_statistic_ext", "pg_publication", "pg_publication_namespace", "pg_publication_rel"];
 
-/// The types of the parameters of a query of system catalogs, where it is one whose text does not tell.
+/// Returns the types of the parameters of a known query of system catalogs whose text does not
+/// determine them.
 pub(crate) fn parameter_types(written: &Statement) -> Option<Vec<Option<Type>>> {
     introspection::parameter_types(written).filter(|_| asks_the_catalog(written))
 }
 
-/// A query as it can be planned, if it is one of nothing but system catalogs; others stay as they are. Which functions are
-/// aggregates is for DataFusion to say.
+/// Rewrites a query that reads only system catalogs, so that it can be planned; other queries stay
+/// as they are. `is_aggregate` tells which functions are aggregates, because DataFusion defines
+/// them.
 pub(crate) fn plannable(written: &Statement, is_aggregate: impl Fn(&str) -> bool) -> Statement {
     if !asks_the_catalog(written) {
         return written.clone();
@@ -34,7 +38,7 @@ pub(crate) fn plannable(written: &Statement, is_aggregate: impl Fn(&str) -> bool
     without_rows(written, &is_aggregate).unwrap_or_else(|| introspection::plannable(written.clone()))
 }
 
-/// Whether a query reads tables, and all of them are system catalogs.
+/// Returns true if a query reads tables, and all of them are system catalogs.
 pub(crate) fn asks_the_catalog(statement: &Statement) -> bool {
     let with = with_names(statement);
     let mut names = tables(statement);
@@ -53,7 +57,8 @@ fn is_system_catalog(parts: &[Ident]) -> bool {
     }
 }
 
-/// A query that only reads system catalogs without rows, answered without them: the same columns, no row.
+/// Replaces a query that reads only system catalogs without rows by one that reads none: it has the
+/// same number of columns, and no row.
 fn without_rows(statement: &Statement, is_aggregate: &dyn Fn(&str) -> bool) -> Option<Statement> {
     let Statement::Query(query) = statement else {
         return None;
@@ -67,7 +72,8 @@ fn without_rows(statement: &Statement, is_aggregate: &dyn Fn(&str) -> bool) -> O
     }
 }
 
-/// How many columns a query has that begins from a catalog without rows; `None` if it may have rows.
+/// Returns the number of columns of a query whose first catalog has no rows; `None` if the query
+/// may have rows.
 fn columns_of_nothing(body: &SetExpr, is_aggregate: &dyn Fn(&str) -> bool) -> Option<usize> {
     match body {
         SetExpr::Select(select) => {
@@ -103,7 +109,8 @@ fn columns_of_nothing(body: &SetExpr, is_aggregate: &dyn Fn(&str) -> bool) -> Op
     }
 }
 
-/// Whether it aggregates all its rows, of which one comes out even if none goes in.
+/// Returns true if a query aggregates all its rows into one. It then has a row even if its input
+/// has none.
 fn always_has_a_row(select: &Select, is_aggregate: &dyn Fn(&str) -> bool) -> bool {
     struct Aggregates<'a> {
         is_aggregate: &'a dyn Fn(&str) -> bool,

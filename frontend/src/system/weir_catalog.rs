@@ -1,4 +1,4 @@
-//! The schema `weir_catalog`: what users cannot see in PostgreSQL's catalogs.
+//! The schema `weir_catalog`: the state of Weir that PostgreSQL's catalogs have no place for.
 
 mod jobs;
 mod splits;
@@ -41,14 +41,14 @@ impl SchemaProvider for WeirCatalog {
     }
 }
 
-/// Whether a name, as it was written, is that of `weir_catalog.jobs`.
+/// Returns true if a name, as it was written, is that of `weir_catalog.jobs`.
 pub(super) fn is_jobs(parts: &[Ident]) -> bool {
     let folded: Vec<String> = parts.iter().map(fold).collect();
     let names: Vec<&str> = folded.iter().map(String::as_str).collect();
     matches!(names.as_slice(), [WEIR_CATALOG, JOBS]) || matches!(names.as_slice(), [DATABASE, WEIR_CATALOG, JOBS])
 }
 
-/// The relations of the schema `weir_catalog` with their columns.
+/// Returns the relations of the schema `weir_catalog` with their columns.
 ///
 /// # Errors
 /// Internal.

@@ -1,7 +1,7 @@
-//! Rows of system catalogs as values by the names of their columns, made into batches.
+//! Converts rows of system catalogs, which are values by column name, to batches.
 //!
-//! A row names only the columns that say something. The others are NULL, or, where PostgreSQL has
-//! no NULL, zero, false or empty.
+//! A row names only the columns that have a meaning in Weir. The others are NULL or, if PostgreSQL
+//! has no NULL there, zero, false or empty.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::relations::{Column, Relation};
 pub(super) enum Cell {
     Null,
     Bool(bool),
-    /// A number of any width, also an oid.
+    /// A number of any width, or an oid.
     Int(i64),
     Text(String),
     /// An array of numbers, an `int2vector` or an `oidvector`.
@@ -87,11 +87,10 @@ macro_rules! row {
 }
 pub(super) use row;
 
-/// The rows of a relation.
+/// Converts the rows of a relation to a batch.
 ///
 /// # Errors
-/// Internal: a row names a column that the relation lacks, or has a value of another type
-/// for it.
+/// Internal: a row names a column that the relation lacks, or has a value of another type for it.
 pub(super) fn batch(relation: &Relation, rows: &[Row]) -> Result<RecordBatch> {
     for (column, _) in rows.iter().flatten() {
         if !relation.columns.iter().any(|known| known.name == *column) {
@@ -121,7 +120,7 @@ fn cell(row: &Row, column: &Column) -> Cell {
     }
 }
 
-/// A column of these values.
+/// Converts values to a column.
 ///
 /// # Errors
 /// Internal: a value is of another type.
@@ -155,7 +154,7 @@ pub(super) fn array(column: &Column, cells: &[Cell]) -> Result<ArrayRef> {
         DataType::Int32 => Arc::new(ints()?.into_iter().map(narrow::<i32>).collect::<Result<Int32Array>>()?),
         DataType::Int64 => Arc::new(Int64Array::from(ints()?)),
         DataType::UInt32 => Arc::new(ints()?.into_iter().map(narrow::<u32>).collect::<Result<UInt32Array>>()?),
-        // Microseconds, as Arrow stores them.
+        // The numbers are microseconds, as Arrow stores them.
         DataType::Float32 | DataType::Float64 | DataType::Timestamp(..) => {
             datafusion::arrow::compute::cast(&Int64Array::from(ints()?), &ty)?
         }
@@ -180,7 +179,7 @@ pub(super) fn array(column: &Column, cells: &[Cell]) -> Result<ArrayRef> {
                 _ => return Err(wrong().into()),
             }
         }
-        // A type that only columns have that are always NULL.
+        // Columns of other types are always NULL.
         ty if cells.iter().all(|cell| *cell == Cell::Null) => new_null_array(ty, cells.len()),
         _ => return Err(wrong().into()),
     })
@@ -191,7 +190,7 @@ fn narrow<T: TryFrom<i64>>(value: Option<i64>) -> Result<Option<T>> {
     Ok(value.map(|value| T::try_from(value).map_err(out_of_range)).transpose()?)
 }
 
-/// Arrays of numbers, or vectors.
+/// Makes arrays of numbers, or vectors.
 fn numbers<T>(cells: &[Cell], is_vector: bool) -> Result<ArrayRef>
 where
     T: ArrowPrimitiveType,
@@ -219,11 +218,11 @@ where
     Ok(Arc::new(lists.finish()))
 }
 
-/// The rows of a relation as `COPY … TO` writes them with a header, whose columns are named in the
-/// first line.
+/// Parses the rows of a relation from the format of `COPY … TO` with a header: the first line names
+/// the columns.
 ///
 /// # Errors
-/// As [`batch`], and for a value that is none of its column's type.
+/// The errors of [`batch`], and an error for a value that is not of its column's type.
 pub(super) fn read(relation: &Relation, text: &'static str) -> Result<Vec<Row>> {
     let mut lines = text.lines();
     let header: Vec<&'static str> = lines.next().unwrap_or_default().split('\t').collect();

@@ -1,8 +1,8 @@
-//! Functions that look something up in the catalogs: names by oids and oids by names, and how
-//! statements would be written.
+//! Functions that look up objects in the catalogs: names by oids, oids by names, and definitions of
+//! objects as SQL.
 //!
-//! Each is a function of one row, given as [`Cell`]s. Those of names see the newest catalog that
-//! this frontend knows, which every statement that asks for one has brought up to date.
+//! Each function maps one row, given as [`Cell`]s. Functions of names read the newest catalog that
+//! this frontend knows; every statement that calls one has refreshed it.
 
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
@@ -27,29 +27,29 @@ use super::relations::Column;
 use super::{ROOT, ROOT_OID};
 use crate::catalog::CatalogCache;
 
-/// What an argument is read as.
+/// The type to which an argument is converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// An oid; a literal is one in digits.
+    /// An oid; a literal is an oid in digits.
     Oid,
-    /// An oid, or a text that names something.
+    /// An oid, or the name of an object as text.
     Named,
     Int,
     Text,
     Bool,
 }
 
-/// What answers a row.
+/// Computes the function for one row.
 type Answer = fn(&Catalogs, &[Cell]) -> Result<Cell, Error>;
 
-/// What functions look things up in.
+/// The catalog in which functions look up objects.
 pub(super) struct Catalogs {
     cache: CatalogCache,
     lookup: OnceLock<Lookup>,
 }
 
 impl Catalogs {
-    /// Made when it is first needed, once a batch.
+    /// Returns the lookup, made at its first use in a batch.
     ///
     /// # Errors
     /// Internal.
@@ -66,15 +66,15 @@ impl Catalogs {
 pub(super) struct Declared {
     name: &'static str,
     takes: &'static [Kind],
-    /// How many of these it has at least.
+    /// The minimum number of arguments.
     required: usize,
     gives: Type,
-    /// Whether it is NULL if an argument is.
+    /// True if it returns NULL whenever an argument is NULL.
     is_strict: bool,
     answer: Answer,
 }
 
-/// A function that is NULL if an argument is.
+/// Declares a function that returns NULL whenever an argument is NULL.
 pub(super) fn strict(
     name: &'static str,
     takes: &'static [Kind],
@@ -85,7 +85,7 @@ pub(super) fn strict(
     Declared { name, takes, required, gives, is_strict: true, answer }
 }
 
-/// The functions of catalogs.
+/// Returns all functions of this module and of [`names`].
 pub(in crate::system) fn functions(cache: &CatalogCache) -> Vec<ScalarUDF> {
     let declared = names::functions().into_iter().chain(descriptions()).chain(places()).chain(privileges());
     declared
@@ -96,7 +96,7 @@ pub(in crate::system) fn functions(cache: &CatalogCache) -> Vec<ScalarUDF> {
         .collect()
 }
 
-/// How things are written.
+/// Functions that return definitions of objects, and properties.
 fn descriptions() -> Vec<Declared> {
     use Kind::{Bool, Int, Named, Oid, Text};
     vec![
@@ -114,7 +114,7 @@ fn descriptions() -> Vec<Declared> {
             let found = oid(row).and_then(|oid| lookup.constrained(oid));
             Ok(found.map(|(object, key)| format!("PRIMARY KEY ({})", key_columns(object, key))).into())
         }),
-        // The second argument, of any kind, says how it is laid out.
+        // The second argument, of any kind, is the layout of the text.
         strict("pg_get_viewdef", &[Named, Named], 1, Type::TEXT, |catalogs, row| {
             let (relation, lookup) = (names::relation(catalogs, row)?, catalogs.lookup()?);
             Ok(relation.and_then(|oid| lookup.object(oid)?.definition.clone()).into())
@@ -149,7 +149,7 @@ fn format_type(_catalogs: &Catalogs, row: &[Cell]) -> Result<Cell, Error> {
         Some(Cell::Int(modifier)) => i32::try_from(*modifier).ok(),
         _ => None,
     };
-    // A modifier of -1 and none at all are told apart for character alone.
+    // `None` and a modifier of -1 only differ for the type character.
     Ok(oid(row).map(|oid| type_names::format_type(oid, modifier)).into())
 }
 
@@ -167,7 +167,7 @@ fn index_text(catalogs: &Catalogs, row: &[Cell]) -> Result<Cell, Error> {
     .into())
 }
 
-/// The keys' indexes are sorted upwards, and NULL would come last.
+/// The index of a key is in ascending order, and NULL would come last.
 fn index_property(catalogs: &Catalogs, row: &[Cell]) -> Result<Cell, Error> {
     let lookup = catalogs.lookup()?;
     let (Some((_, key)), [_, Cell::Int(number), Cell::Text(property)]) =
@@ -185,7 +185,7 @@ fn index_property(catalogs: &Catalogs, row: &[Cell]) -> Result<Cell, Error> {
     })
 }
 
-/// Where things are.
+/// Functions of the search path and of visibility.
 fn places() -> Vec<Declared> {
     use Kind::{Bool, Oid, Text};
     let always = |name| strict(name, &[Oid], 1, Type::BOOL, |_, _| Ok(true.into()));
@@ -225,7 +225,7 @@ fn places() -> Vec<Declared> {
     places
 }
 
-/// Everybody may do everything.
+/// Functions of privileges. Everybody may do everything.
 fn privileges() -> Vec<Declared> {
     use Kind::Named;
     let names = [
@@ -246,7 +246,7 @@ fn privileges() -> Vec<Declared> {
     names.map(|name| strict(name, &[Named, Named, Named, Named], 2, Type::BOOL, |_, _| Ok(true.into()))).into()
 }
 
-/// The oid that is a row's first argument.
+/// Returns the oid in a row's first argument.
 pub(super) fn oid(row: &[Cell]) -> Option<u32> {
     match row.first() {
         Some(Cell::Int(oid)) => u32::try_from(*oid).ok(),
@@ -254,7 +254,7 @@ pub(super) fn oid(row: &[Cell]) -> Option<u32> {
     }
 }
 
-/// A function of rows.
+/// A function in DataFusion's form.
 struct Function {
     declared: Declared,
     cache: CatalogCache,
@@ -304,7 +304,7 @@ impl ScalarUDFImpl for Function {
             let is_text = ty.is_string();
             match kind {
                 Kind::Named if is_text => Some(DataType::Utf8),
-                // Only how a view's text is laid out.
+                // Only the layout of a view's text.
                 Kind::Named if *ty == DataType::Boolean => Some(DataType::Boolean),
                 Kind::Oid | Kind::Named if is_text || ty.is_integer() || ty.is_null() => Some(DataType::UInt32),
                 Kind::Int if is_text || ty.is_integer() || ty.is_null() => Some(DataType::Int64),
@@ -348,7 +348,7 @@ impl ScalarUDFImpl for Function {
     }
 }
 
-/// One of the values that [`Function::coerce_types`] lets in.
+/// Returns a value of one of the types that [`Function::coerce_types`] accepts.
 fn argument(array: &ArrayRef, row: usize) -> Cell {
     if array.is_null(row) {
         return Cell::Null;

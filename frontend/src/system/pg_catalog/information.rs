@@ -1,6 +1,6 @@
-//! The rows of `information_schema`. Materialized views are not among them: the SQL standard has
-//! none, and clients of PostgreSQL look them up in `pg_catalog` besides, so that they would find
-//! them twice.
+//! The rows of `information_schema`. Materialized views are not among them. The SQL standard has
+//! none, and clients of PostgreSQL also look them up in `pg_catalog`, so they would find them
+//! twice.
 
 use pgwire::api::Type;
 use weir_sql::parser::{DATABASE, PG_CATALOG};
@@ -11,10 +11,10 @@ use super::cells::{Row, row};
 use super::objects::{Attribute, Key, NAMESPACES, Object};
 use super::relations::{self, Relation};
 
-/// The names of the one character set and its repertoire.
+/// The name of the only character set, and of its encoding.
 const CHARACTER_SET: &str = "UTF8";
 
-/// The rows of a view.
+/// Returns the rows of a view.
 pub(super) fn rows(name: &str, objects: &[Object]) -> Vec<Row> {
     let objects = || objects.iter().filter(|object| object.kind != "m");
     match name {
@@ -128,7 +128,7 @@ fn column_row(schema: &str, table: &str, number: i64, column: &Attribute) -> Row
     }
 }
 
-/// As the SQL standard calls the type.
+/// Returns the name of the type in the SQL standard.
 fn data_type(ty: Option<&Type>) -> String {
     match ty {
         None => "USER-DEFINED".to_owned(),
@@ -137,7 +137,7 @@ fn data_type(ty: Option<&Type>) -> String {
     }
 }
 
-/// All digits of a number, their base, and those after the point.
+/// Returns the digits of a number, their base, and the digits after the point.
 fn precision(ty: &Type, modifier: i32) -> Option<(Option<i32>, i32, Option<i32>)> {
     let declared = (modifier >= 0).then(|| modifier - 4);
     match *ty {
@@ -153,7 +153,7 @@ fn precision(ty: &Type, modifier: i32) -> Option<(Option<i32>, i32, Option<i32>)
     }
 }
 
-/// Digits of a second.
+/// Returns the number of digits in fractions of a second.
 fn datetime_precision(ty: &Type) -> Option<i32> {
     match *ty {
         Type::DATE => Some(0),
@@ -162,7 +162,7 @@ fn datetime_precision(ty: &Type) -> Option<i32> {
     }
 }
 
-/// The primary key, and a constraint for each column that is not NULL.
+/// Returns the primary key, and a constraint for each column that is not NULL.
 fn constraints(object: &Object) -> Vec<Row> {
     let constraint = |name: String, kind: &'static str| {
         row! {
@@ -175,7 +175,8 @@ fn constraints(object: &Object) -> Vec<Row> {
     key.chain(not_null(object).map(|(name, _)| constraint(name, "CHECK"))).collect()
 }
 
-/// Named as PostgreSQL names what has no name of its own.
+/// Returns the NOT NULL constraints, with the names that PostgreSQL gives to constraints without a
+/// name.
 fn not_null(object: &Object) -> impl Iterator<Item = (String, &Attribute)> {
     let namespace = super::objects::namespace_oid(object.schema).unwrap_or_default();
     let columns = object.columns.iter().zip(1..).filter(|(column, _)| !column.is_nullable);
@@ -223,7 +224,7 @@ fn constraint_table(object: &Object, key: &Key) -> Row {
     }
 }
 
-/// The types of the elements of columns that are arrays.
+/// Returns the types of the elements of columns that are arrays.
 fn element_types(object: &Object) -> Vec<Row> {
     let arrays = object.columns.iter().zip(1_i64..).filter_map(|(column, number)| {
         let element = type_names::by_oid(type_names::by_oid(column.ty.as_ref()?.oid())?.element)?;
@@ -240,7 +241,7 @@ fn element_types(object: &Object) -> Vec<Row> {
     rows.collect()
 }
 
-/// All that can be done with a relation.
+/// Returns the only privilege on a relation: to read it.
 fn privilege(object: &Object) -> Row {
     row! {
         grantor: ROOT, grantee: ROOT, table_catalog: DATABASE, table_schema: object.schema,

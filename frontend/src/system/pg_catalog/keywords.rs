@@ -1,5 +1,5 @@
-//! The words that PostgreSQL 15's grammar knows: which of them have to be quoted, and
-//! `pg_get_keywords()`.
+//! The function `pg_get_keywords()`, which returns the words of PostgreSQL 15's grammar and their
+//! categories.
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,8 +1,9 @@
-//! The types `regclass`, `regtype` and the like: oids that are read and printed as names.
+//! The types `regclass`, `regtype` and the like: oids that are parsed from names and printed as
+//! names.
 //!
-//! A cast to one of them is a call of the function of its name, whose result is an oid with a mark;
-//! a cast of that to text, and sending it, is a call of the function that PostgreSQL prints the
-//! type with, such as `regclassout`.
+//! A cast to one of these types becomes a call of the function with the type's name, whose result
+//! is a marked oid. A cast from there to text, or sending it, becomes a call of PostgreSQL's output
+//! function of the type, such as `regclassout`.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -83,7 +84,8 @@ pub(super) fn functions() -> Vec<Declared> {
     ]
 }
 
-/// A name as it is printed: 0 is `-`, and what has no name is its number.
+/// Returns the name that is printed for an oid: `-` for 0, and the number if the object has no
+/// name.
 fn named(row: &[Cell], name: impl Fn(u32) -> Option<String>) -> Result<Cell, Error> {
     Ok(oid(row).map(|oid| if oid == 0 { "-".to_owned() } else { name(oid).unwrap_or_else(|| oid.to_string()) }).into())
 }
@@ -95,7 +97,8 @@ fn text(row: &[Cell]) -> Option<&str> {
     }
 }
 
-/// What a text stands for that names something which has to be there, or is its oid in digits.
+/// Returns the oid in a row's first argument. A text is an oid in digits, or a name that must
+/// exist.
 fn required(row: &[Cell], kind: &str, code: &'static str, find: impl Fn(&str) -> Option<u32>) -> Result<Cell, Error> {
     let Some(text) = text(row) else { return Ok(oid(row).into()) };
     if let Some(oid) = digits(text) {
@@ -112,7 +115,7 @@ fn digits(text: &str) -> Option<u32> {
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// The oid of the relation that a row's first argument is or names.
+/// Returns the oid of the relation in a row's first argument, which is an oid or a name.
 pub(super) fn relation(catalogs: &Catalogs, row: &[Cell]) -> Result<Option<u32>, Error> {
     let Some(text) = text(row) else { return Ok(oid(row)) };
     if let Some(oid) = digits(text) {
@@ -135,8 +138,7 @@ fn find(catalogs: &Catalogs, text: &str) -> Result<Option<u32>, Error> {
     Ok(found.map(|found| found.oid))
 }
 
-/// The parts of a name as it stands in SQL: without their quotes, and in lower case if they had
-/// none.
+/// Splits a name in SQL into its parts. Quotes are removed; unquoted parts become lower case.
 pub(super) fn identifiers(text: &str) -> Result<Vec<String>, Error> {
     let invalid = || Error::user(sqlstate::INVALID_NAME, format!("invalid name syntax: \"{text}\""));
     let (mut parts, mut rest) = (Vec::new(), text.trim());
@@ -227,7 +229,7 @@ static BY_OID: LazyLock<HashMap<u32, Procedure>> = LazyLock::new(|| {
     rows.collect()
 });
 
-/// The function of a name that only one has.
+/// Returns the function with a name, if there is only one.
 fn procedure(text: &str) -> Option<u32> {
     let parts = identifiers(text).ok()?;
     let name = in_pg_catalog(&parts)?;
@@ -235,7 +237,7 @@ fn procedure(text: &str) -> Option<u32> {
     found.next().filter(|_| found.next().is_none())
 }
 
-/// The function of a name and the types of its arguments.
+/// Returns the function with a name and types of arguments.
 fn signature(text: &str) -> Option<u32> {
     let (name, arguments) = text.trim().strip_suffix(')')?.split_once('(')?;
     let parts = identifiers(name).ok()?;

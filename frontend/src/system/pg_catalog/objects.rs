@@ -1,5 +1,5 @@
-//! The relations of a catalog as PostgreSQL's catalogs see them: with oids, columns, and the index
-//! of their primary key.
+//! The relations of a catalog in the form of PostgreSQL's catalogs: with oids, columns, and the
+//! index of their primary key.
 
 use std::sync::Arc;
 
@@ -19,14 +19,14 @@ use crate::catalog::Catalog;
 use crate::encode::Origin;
 use crate::scan::ScannedTable;
 
-/// PostgreSQL's `FirstNormalObjectId`: below are those of its catalogs.
+/// PostgreSQL's `FirstNormalObjectId`; its own catalogs have lower oids.
 const FIRST_OID: u32 = 16_384;
-/// Each table has as many oids, of which [`Part`] are used.
+/// The number of oids per table, of which each [`Part`] uses one.
 const OIDS_A_TABLE: u32 = 4;
 /// The first oid of the relations in `weir_catalog`.
 const WEIR_OID: u32 = 16_000;
 
-/// What of a table an oid stands for.
+/// The part of a table that an oid identifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Relation = 0,
@@ -35,7 +35,7 @@ enum Part {
     DeadLetters = 3,
 }
 
-/// The oid of a part of a table: always the same, on every node.
+/// Returns the oid of a part of a table, which is always the same, on every node.
 fn oid(table: TableId, part: Part) -> u32 {
     FIRST_OID.wrapping_add(table.0.wrapping_mul(OIDS_A_TABLE)).wrapping_add(part as u32)
 }
@@ -52,7 +52,7 @@ pub(super) fn namespace_name(oid: u32) -> Option<&'static str> {
     NAMESPACES.iter().find(|(known, _)| *known == oid).map(|(_, name)| *name)
 }
 
-/// A relation that is no system catalog.
+/// A relation that is not a system catalog.
 #[derive(Debug)]
 pub(super) struct Object {
     pub(super) oid: u32,
@@ -70,7 +70,7 @@ pub(super) struct Object {
 #[derive(Debug)]
 pub(super) struct Attribute {
     pub(super) name: String,
-    /// `None` for what no client can be sent.
+    /// `None` for a type that cannot be sent to clients.
     pub(super) ty: Option<Type>,
     /// `pg_attribute.atttypmod`.
     pub(super) modifier: i32,
@@ -80,7 +80,7 @@ pub(super) struct Attribute {
 /// A primary key, and the index that PostgreSQL would have for it.
 #[derive(Debug)]
 pub(super) struct Key {
-    /// Of the index and of the constraint.
+    /// The name of both the index and the constraint.
     pub(super) name: String,
     pub(super) index: u32,
     pub(super) constraint: u32,
@@ -129,7 +129,7 @@ impl Object {
         })
     }
 
-    /// The column of a number from 1.
+    /// Returns the column with a number, counted from 1.
     pub(super) fn column(&self, number: i64) -> Option<&Attribute> {
         self.columns.get(usize::try_from(number.checked_sub(1)?).ok()?)
     }
@@ -145,7 +145,7 @@ fn attributes(schema: &Schema) -> Vec<Attribute> {
     columns.collect()
 }
 
-/// The query of a `CREATE MATERIALIZED VIEW … AS query`.
+/// Returns the query of a `CREATE MATERIALIZED VIEW … AS query`.
 fn definition(sql: &str) -> String {
     let query =
         match weir_sql::parser::parse(sql).ok().and_then(|mut parsed| parsed.pop()).map(|parsed| parsed.statement) {
@@ -155,7 +155,7 @@ fn definition(sql: &str) -> String {
     format!(" {};", query.as_deref().unwrap_or(sql).trim_end_matches(';'))
 }
 
-/// All relations of a catalog that are no system catalogs, ordered by schema and name.
+/// Returns all relations of a catalog that are not system catalogs, ordered by schema and name.
 ///
 /// # Errors
 /// Internal.
@@ -176,7 +176,7 @@ pub(super) fn all(catalog: &Arc<Catalog>) -> Result<Vec<Object>> {
     Ok(all)
 }
 
-/// The origin of a table's column, counted from 0.
+/// Returns the origin of a table's column, counted from 0.
 pub(in crate::system) fn origin(catalog: &Arc<Catalog>, table: &TableReference, place: usize) -> Option<Origin> {
     let number = i16::try_from(place).ok()?.checked_add(1)?;
     let schema = table.schema().unwrap_or(SCHEMA);
@@ -196,7 +196,7 @@ pub(in crate::system) fn origin(catalog: &Arc<Catalog>, table: &TableReference, 
     Some(Origin { column: Some((table, number)), modifier })
 }
 
-/// A relation or the index of one, by its oid or name.
+/// A relation or the index of one, found by its oid or name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) oid: u32,
@@ -205,7 +205,7 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// Whether its name alone finds it.
+    /// Returns true if its unqualified name finds it.
     pub(super) fn is_visible(&self) -> bool {
         self.schema == SCHEMA || self.schema == PG_CATALOG
     }
@@ -233,7 +233,7 @@ impl Lookup {
         })
     }
 
-    /// Without a schema: as in the search path.
+    /// Finds a relation or index by name. Without a schema, it follows the search path.
     pub(super) fn by_name(&self, schema: Option<&str>, name: &str) -> Option<Found> {
         let schemas = schema.map_or_else(|| vec![PG_CATALOG, SCHEMA], |schema| vec![schema]);
         schemas.into_iter().find_map(|schema| {
@@ -256,25 +256,25 @@ impl Lookup {
         self.0.iter().find(|object| object.oid == oid)
     }
 
-    /// The relation of an index.
+    /// Returns the relation of an index.
     pub(super) fn indexed(&self, index: u32) -> Option<(&Object, &Key)> {
         self.0.iter().find_map(|object| object.key.as_ref().filter(|key| key.index == index).map(|key| (object, key)))
     }
 
-    /// The relation of a constraint.
+    /// Returns the relation of a constraint.
     pub(super) fn constrained(&self, constraint: u32) -> Option<(&Object, &Key)> {
         let of = |object: &Object| object.key.as_ref().is_some_and(|key| key.constraint == constraint);
         self.0.iter().find(|object| of(object)).and_then(|object| Some((object, object.key.as_ref()?)))
     }
 }
 
-/// `CREATE UNIQUE INDEX …`, of the whole index.
+/// Returns the `CREATE UNIQUE INDEX …` of a key's index.
 pub(super) fn index_definition(object: &Object, key: &Key) -> String {
     let (schema, columns) = (quoted(object.schema), key_columns(object, key));
     format!("CREATE UNIQUE INDEX {} ON {schema}.{} USING btree ({columns})", quoted(&key.name), quoted(&object.name))
 }
 
-/// The columns of a key as they stand in a statement.
+/// Returns the columns of a key in the form that they have in a statement.
 pub(super) fn key_columns(object: &Object, key: &Key) -> String {
     let columns = key.columns.iter().filter_map(|number| object.column(*number)).map(|column| quoted(&column.name));
     columns.collect::<Vec<_>>().join(", ")

@@ -11,8 +11,8 @@ use weir_sql::types::{arrow_type, marked};
 
 use super::super::INFORMATION_SCHEMA;
 
-/// A line a relation: its oid, its name with its schema, its kind, and its columns as `name:type`,
-/// with `!` where there is no NULL.
+/// One line per relation: its oid, its name with its schema, its kind, and its columns as
+/// `name:type`, with `!` if the column has no NULL.
 const RELATIONS: &str = include_str!("data/relations.tsv");
 
 /// A relation.
@@ -54,13 +54,13 @@ static BY_NAME: LazyLock<HashMap<(&'static str, &'static str), &'static Relation
 static BY_OID: LazyLock<HashMap<u32, &'static Relation>> =
     LazyLock::new(|| ALL.iter().map(|relation| (relation.oid, relation)).collect());
 
-/// All of them, ordered by their names.
+/// Returns all relations, ordered by name.
 pub(super) fn all() -> &'static [Relation] {
     &ALL
 }
 
 pub(super) fn find(schema: &str, name: &str) -> Option<&'static Relation> {
-    // The key lives shorter than those of the map.
+    // The given key does not live as long as those of the map.
     let schema = [PG_CATALOG, INFORMATION_SCHEMA].into_iter().find(|known| *known == schema)?;
     BY_NAME.get(&(schema, name)).copied()
 }
@@ -81,7 +81,7 @@ fn relation(line: &'static str) -> Option<Relation> {
 fn column(text: &'static str) -> Option<Column> {
     let (name, ty) = text.split_once(':')?;
     let (ty, is_nullable) = ty.strip_suffix('!').map_or((ty, true), |ty| (ty, false));
-    // Columns of the types that only PostgreSQL's planner reads are always NULL here.
+    // Types that only PostgreSQL's planner reads become text; their columns are always NULL here.
     let ty = weir_sql::types::names::by_name(ty).unwrap_or(Type::TEXT);
     Some(Column { name, ty, is_nullable })
 }

@@ -1,7 +1,7 @@
 //! The rows of `pg_catalog`: PostgreSQL's own, from data files, and those of the catalog and the
 //! session.
 //!
-//! A relation that is not here has no rows: Weir has no such things.
+//! A relation that is missing here has no rows, because Weir has no such objects.
 
 use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
@@ -23,12 +23,12 @@ const HEAP: u32 = 2;
 const BTREE: u32 = 403;
 /// `pg_tablespace.oid` of `pg_default`.
 const TABLESPACE: u32 = 1663;
-/// The operator class of texts, and of what is compared as one.
+/// The operator class of text, and of types that are compared as text.
 const TEXT_CLASS: i64 = 3126;
 
 const OPERATOR_CLASSES: &str = include_str!("data/pg_opclass.tsv");
 
-/// The rows that PostgreSQL has in a data file.
+/// Returns the rows that PostgreSQL has, from a data file.
 fn file(name: &str) -> Option<&'static str> {
     Some(match name {
         "pg_type" => type_names::ROWS,
@@ -44,7 +44,7 @@ fn file(name: &str) -> Option<&'static str> {
     })
 }
 
-/// The rows that are always there.
+/// Returns the rows of a relation that never change.
 pub(super) fn fixed(relation: &Relation) -> Result<Vec<RecordBatch>> {
     let rows = match relation.name {
         "pg_class" => relations::all().iter().map(class_of_relation).collect(),
@@ -65,7 +65,7 @@ pub(super) fn fixed(relation: &Relation) -> Result<Vec<RecordBatch>> {
     Ok(vec![batch(relation, &rows)?])
 }
 
-/// What PostgreSQL itself owns, in `pg_catalog`.
+/// Adds the owner and the schema of the objects that PostgreSQL itself owns, in `pg_catalog`.
 fn owned(relation: &Relation, mut rows: Vec<Row>) -> Vec<Row> {
     for column in relation.columns.iter().map(|column| column.name) {
         let value = match column {
@@ -135,7 +135,7 @@ fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The rows of the catalog, beside those that are fixed.
+/// Returns the rows that come from the catalog, in addition to the fixed ones.
 ///
 /// # Errors
 /// Internal.
@@ -203,7 +203,7 @@ fn keys(objects: &[Object]) -> impl Iterator<Item = (&Object, &Key)> {
     objects.iter().filter_map(|object| Some((object, object.key.as_ref()?)))
 }
 
-/// A relation, and the index of its key.
+/// Returns the row of a relation, and that of its key's index.
 fn classes(object: &Object) -> Vec<Row> {
     let namespace = namespace_oid(object.schema).unwrap_or_default();
     let relation = row! {
@@ -222,7 +222,7 @@ fn classes(object: &Object) -> Vec<Row> {
     std::iter::once(relation).chain(index).collect()
 }
 
-/// The columns of a relation, and of the index of its key.
+/// Returns the columns of a relation, and those of its key's index.
 fn attributes(object: &Object) -> Vec<Row> {
     let mut rows: Vec<Row> =
         object.columns.iter().zip(1..).map(|(column, number)| attribute_row(object.oid, number, column)).collect();
@@ -263,7 +263,7 @@ fn index(object: &Object, key: &Key) -> Row {
     }
 }
 
-/// The class of operators by which an index sorts a type.
+/// Returns the operator class by which an index sorts a type.
 fn operator_class(ty: u32) -> i64 {
     static DEFAULTS: LazyLock<Vec<(u32, i64)>> = LazyLock::new(|| {
         let classes = OPERATOR_CLASSES.lines().skip(1).filter_map(|line| {
@@ -284,7 +284,7 @@ fn constraint(object: &Object, key: &Key) -> Row {
     }
 }
 
-/// Nothing counts how often a key is used.
+/// Returns a row without counts, because nothing counts how often a key is used.
 fn statistics(object: &Object, key: &Key) -> Row {
     row! {
         relid: object.oid, indexrelid: key.index, schemaname: object.schema, relname: object.name.as_str(),
@@ -319,7 +319,7 @@ fn system_views() -> impl Iterator<Item = Row> {
         .map(|relation| row! { schemaname: relation.schema_name, viewname: relation.name, viewowner: ROOT })
 }
 
-/// The rows of views that tell of the session that asks.
+/// Returns the rows of views that show the state of the session that reads them.
 pub(super) fn of_session(name: &str, session: &Session) -> Vec<Row> {
     match name {
         "pg_settings" => settings(session),
@@ -355,7 +355,7 @@ fn settings(session: &Session) -> Vec<Row> {
     rows.collect()
 }
 
-/// A session of this frontend.
+/// Returns the row of a session of this frontend.
 fn activity(session: &Session) -> Row {
     let application = session.variables().get("application_name").unwrap_or_default().to_owned();
     let doing = session.activity.now();

@@ -1,4 +1,4 @@
-//! `weir_catalog.jobs`: asked for whenever the view is read, see [`crate::jobs`].
+//! The view `weir_catalog.jobs`. Each read asks for the jobs anew, see [`crate::jobs`].
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ struct View {
     schema: SchemaRef,
 }
 
-/// The view.
+/// Returns the view.
 pub(super) fn table() -> Result<StreamingTable> {
     let schema = jobs::schema(["id", "name", "kind", "state", "since", "reason"]);
     StreamingTable::try_new(Arc::clone(&schema), vec![Arc::new(View { schema })])

@@ -1,4 +1,5 @@
-//! `weir_catalog.splits`: how far what is read of NATS is, asked of the compute nodes whenever the view is read.
+//! The view `weir_catalog.splits`, which shows the progress of each split. Each read asks the
+//! compute nodes anew.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +28,7 @@ use crate::catalog::Catalog;
 use crate::scan::ComputeNodes;
 use crate::snapshot::Snapshot;
 
-/// How long a compute node may take, which waits two seconds for NATS servers.
+/// The time that a compute node may take to answer. It waits up to two seconds for NATS servers.
 const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A split, and the node that reads it.
@@ -42,7 +43,7 @@ struct Splits {
     schema: SchemaRef,
 }
 
-/// The view, as of a catalog.
+/// Returns the view of a catalog's splits.
 pub(super) fn table(catalog: &Arc<Catalog>) -> Result<StreamingTable> {
     let (text, number) = (SqlType::Varchar, SqlType::BigInt);
     let fields = [
@@ -116,7 +117,7 @@ async fn ask(context: &TaskContext) -> Result<Vec<Row>> {
 
 fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBatch> {
     let declared = |row: &Row| catalog.by_id(TableId(row.progress.table)).map(|table| &table.declared);
-    // What was dropped since the statement's catalog is of no table any more.
+    // Omit splits of relations that are not in the statement's catalog.
     let rows: Vec<&Row> = rows.iter().filter(|row| declared(row).is_some()).collect();
     let text = |of: &dyn Fn(&Row) -> Option<String>| -> ArrayRef {
         Arc::new(StringArray::from_iter(rows.iter().map(|row| of(row))))
@@ -150,7 +151,7 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
     Ok(RecordBatch::try_new(schema, columns)?)
 }
 
-/// What of its stream the split reads.
+/// Returns the subject that the split reads.
 fn subject(source: Option<&Source>, split: &str) -> Option<String> {
     subject_of(&SplitId(split.to_owned())).map(str::to_owned).or_else(|| source?.options.get("subject").cloned())
 }
