@@ -259,11 +259,8 @@ fn template(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<Session
     for (name, function) in system.table_functions {
         context.register_udtf(name, function);
     }
-    for name in ["generate_series", "range"] {
-        if let Some(function) = functions::of_integers(&context.state(), name) {
-            context.register_udtf(name, function);
-        }
-    }
+    // PostgreSQL has no such function; its `generate_series` is made of lists.
+    context.deregister_udtf("range");
     let state = context.state();
     let find = |name: &str| state.scalar_functions().get(name).cloned();
     for function in functions::bounded(find).into_iter().chain(functions::choosing(find)) {

@@ -89,6 +89,8 @@ async fn functions_of_one_value_stand_in_from() {
         ("SELECT abs, x FROM abs(-5), upper('a') AS x", "5|A"),
         ("SELECT t.n + 1 FROM pg_catalog.abs(-5) AS t (n)", "6"),
         ("SELECT n FROM generate_series(1, 2) AS g (n), abs(-5) ORDER BY n", "1\n2"),
+        ("SELECT n, pg_typeof(n) FROM generate_series(1, -2, -2) AS g (n) ORDER BY n", "-1|integer\n1|integer"),
+        ("SELECT n, pg_typeof(n) FROM generate_series(3000000000, 3000000000) AS g (n)", "3000000000|bigint"),
     ] {
         assert_eq!(rows(&client, sql).await, expected, "{sql}");
     }

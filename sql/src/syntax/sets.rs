@@ -424,7 +424,9 @@ fn plain_series(name: &str, arguments: &[Expr], alias: TableAlias) -> Result<Tab
     let is_small = texts.iter().all(|text| text.parse::<i32>().is_ok());
     let ty = if is_small { "integer" } else { "bigint" };
     let name = name.replace('"', "\"\"");
-    let text = format!("SELECT CAST(value AS {ty}) AS \"{name}\" FROM {NUMBERS}({})", texts.join(", "));
+    // The only numbers that it takes.
+    let bigints: Vec<String> = texts.iter().map(|text| format!("CAST({text} AS bigint)")).collect();
+    let text = format!("SELECT CAST(value AS {ty}) AS \"{name}\" FROM {NUMBERS}({})", bigints.join(", "));
     Ok(TableFactor::Derived { lateral: false, subquery: parsed(&text)?, alias: Some(alias), sample: None })
 }
 
