@@ -1,6 +1,7 @@
-//! What a client is told when a statement fails: SQLSTATE, message, detail, hint, position.
+//! Errors that clients get when a statement fails: SQLSTATE, message, detail, hint, position.
 //!
-//! Owns the mapping of every other error onto a SQLSTATE. Does not own the wire form of an error, which is the server's.
+//! Owns the mapping of all other errors onto SQLSTATEs. Does not own the wire form of an error,
+//! which is the server's.
 
 use std::borrow::Cow;
 
@@ -10,7 +11,7 @@ use datafusion::error::DataFusionError;
 use weir_common::error::{Kind, chain};
 use weir_common::rpc;
 
-/// The SQLSTATEs that clients are answered with, named as PostgreSQL names them.
+/// The SQLSTATEs that clients get, under PostgreSQL's names.
 #[allow(missing_docs)] // Their names say what they mean.
 pub mod sqlstate {
     pub const SUCCESSFUL_COMPLETION: &str = "00000";
@@ -78,37 +79,37 @@ pub mod sqlstate {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    /// What the failure means; retry policy reads this.
+    /// The class of the failure, which retry policy reads.
     pub kind: Kind,
-    /// The five characters of the SQL standard.
+    /// The five characters that the SQL standard defines.
     pub sqlstate: Cow<'static, str>,
-    /// What happened; lower case, no full stop.
+    /// The primary message: lower case, no full stop.
     pub message: String,
-    /// More about what happened.
+    /// Further facts about the failure.
     pub detail: Option<String>,
-    /// What to do about it.
+    /// Advice on how to avoid the failure.
     pub hint: Option<String>,
-    /// Where in the text that the client sent: a character count that starts at 1.
+    /// The position in the client's text: a character count that starts at 1.
     pub position: Option<usize>,
 }
 
 impl Error {
-    /// An error of the user's making.
+    /// An error that the user has to correct.
     pub fn user(sqlstate: &'static str, message: impl Into<String>) -> Error {
         Error::new(Kind::User, sqlstate, message)
     }
 
-    /// Something that this version cannot do.
+    /// A request that this version does not support.
     pub fn unsupported(message: impl Into<String>) -> Error {
         Error::user(sqlstate::FEATURE_NOT_SUPPORTED, message)
     }
 
-    /// A fault of Weir's own.
+    /// A fault of Weir itself.
     pub fn internal(message: impl Into<String>) -> Error {
         Error::new(Kind::Internal, sqlstate::INTERNAL_ERROR, message)
     }
 
-    /// The client, or the node's shutdown, asked for the statement to stop.
+    /// The client or the node's shutdown cancelled the statement.
     pub fn canceled(reason: &str) -> Error {
         Error::user(sqlstate::QUERY_CANCELED, format!("canceling statement due to {reason}"))
     }
@@ -135,25 +136,25 @@ impl Error {
         }
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds more about what happened.
+    /// Adds a detail.
     pub fn with_detail(mut self, detail: impl Into<String>) -> Error {
         self.detail = Some(detail.into());
         self
     }
 
-    /// Adds where in the client's text it happened, unless that is known already.
+    /// Adds the position in the client's text, unless the error has one already.
     pub fn at(mut self, position: usize) -> Error {
         self.position.get_or_insert(position);
         self
     }
 
-    /// What the failure means.
+    /// The class of the failure.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -201,7 +202,7 @@ impl From<DataFusionError> for Error {
     }
 }
 
-/// An error of DataFusion's own.
+/// Maps an error of DataFusion's own.
 fn mapped(root: &DataFusionError, message: String) -> Error {
     match root {
         DataFusionError::SQL(..) => Error::user(sqlstate::SYNTAX_ERROR, message),
@@ -212,7 +213,7 @@ fn mapped(root: &DataFusionError, message: String) -> Error {
                     Some(relation) => format!("{relation}.{}", field.name),
                     None => format!("\"{}\"", field.name),
                 };
-                // The suggestion says more than the list of everything there is.
+                // The suggestion is more useful than DataFusion's list of all columns.
                 Error::user(sqlstate::UNDEFINED_COLUMN, format!("column {name} does not exist"))
             }
             SchemaError::AmbiguousReference { field } => {
@@ -222,7 +223,7 @@ fn mapped(root: &DataFusionError, message: String) -> Error {
         },
         DataFusionError::Plan(_) | DataFusionError::Configuration(_) => Error::user(plan_sqlstate(&message), message),
         DataFusionError::ResourcesExhausted(_) => {
-            // The user's, so that it is not tried again at once.
+            // A user error, so that clients do not retry it at once.
             Error::user(sqlstate::OUT_OF_MEMORY, "the statement needs more memory than is free")
                 .with_detail(message)
                 .with_hint("raise `memory_limit_bytes` of the frontend, or read less at once")
@@ -243,7 +244,7 @@ impl From<Error> for DataFusionError {
     }
 }
 
-/// An error of this crate or of an RPC that travelled through DataFusion.
+/// Finds an error of this crate or of an RPC that DataFusion has wrapped.
 fn find_source(error: &DataFusionError) -> Option<Error> {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(current) = next {
@@ -258,7 +259,8 @@ fn find_source(error: &DataFusionError) -> Option<Error> {
     None
 }
 
-/// DataFusion's message without its own prefixes ("Error during planning: ") and without a backtrace.
+/// DataFusion's message without its own prefixes ("Error during planning: ") and without a
+/// backtrace.
 fn plain_message(error: &DataFusionError) -> String {
     let root = error.find_root();
     let text = match root {
@@ -276,14 +278,14 @@ fn plain_message(error: &DataFusionError) -> String {
     lower_first(text)
 }
 
-/// What DataFusion proposes instead of a name that it does not know.
+/// The name that DataFusion suggests instead of one that it does not know.
 fn suggestion(text: &str) -> Option<&str> {
     text.split_once("Did you mean '")?.1.split_once('\'').map(|(name, _)| name)
 }
 
-/// A message is one line; what else there is, is detail. Proposals become a hint.
+/// Splits a text into a message of one line and a detail that holds the rest.
 fn first_line(text: String) -> (String, Option<String>) {
-    // However DataFusion says it, and it has several ways: no variant of the function takes these arguments.
+    // DataFusion has several phrasings of this: no variant of the function takes these arguments.
     if let Some((signature, rest)) = text.split_once("argument types '").and_then(|(_, rest)| rest.split_once('\'')) {
         let candidates = rest.split_once("Candidate functions:").map(|(_, list)| list.replace("\n\t", " "));
         let detail = candidates.map(|list| format!("candidates:{list}"));
@@ -300,7 +302,7 @@ fn first_line(text: String) -> (String, Option<String>) {
     (message, detail)
 }
 
-/// Messages start in lower case, as PostgreSQL's do; a first word that is an acronym stays.
+/// Puts the first letter in lower case, as PostgreSQL does, unless the first word is an acronym.
 fn lower_first(text: String) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
@@ -311,7 +313,8 @@ fn lower_first(text: String) -> String {
     }
 }
 
-/// DataFusion does not say in a machine-readable way which kind of name it did not find.
+/// Derives the SQLSTATE from the text, since DataFusion's error does not say which kind of name was
+/// missing.
 fn plan_sqlstate(message: &str) -> &'static str {
     if message.starts_with("table '") && message.ends_with("not found") {
         sqlstate::UNDEFINED_TABLE
@@ -326,7 +329,7 @@ fn plan_sqlstate(message: &str) -> &'static str {
     }
 }
 
-/// A failure while running; which one stands only in its text.
+/// Maps a failure at run time. Only its text tells the cause.
 fn executed(message: String) -> Error {
     let lower = message.to_ascii_lowercase();
     let contains = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));

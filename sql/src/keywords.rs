@@ -2,11 +2,11 @@
 
 use std::sync::LazyLock;
 
-/// A line a word: the word, its category, and whether it can be a label without AS; ordered by the
-/// words.
+/// One line for each word: the word, its category, and whether it can be a label without AS.
+/// Ordered by the words.
 const KEYWORDS: &str = include_str!("keywords.tsv");
 
-/// Where a word can be a name without quotes.
+/// The places where a word can be a name without quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Category {
     /// Everywhere.
@@ -19,12 +19,12 @@ pub enum Category {
     Reserved,
 }
 
-/// A word.
+/// A word of the grammar.
 #[derive(Clone, Copy, Debug)]
 pub struct Keyword {
     /// In lower case.
     pub word: &'static str,
-    /// Where it can be a name.
+    /// The places where it can be a name.
     pub category: Category,
     /// True if it can be a label without AS.
     pub is_bare_label: bool,
@@ -52,7 +52,7 @@ pub fn all() -> &'static [Keyword] {
     &ALL
 }
 
-/// The category of a word in lower case, if it is one of the grammar's.
+/// The category of a lower-case word, if the word is one of the grammar's.
 pub(crate) fn category(word: &str) -> Option<Category> {
     let place = ALL.binary_search_by_key(&word, |keyword| keyword.word).ok()?;
     ALL.get(place).map(|keyword| keyword.category)

@@ -1,8 +1,8 @@
-//! Parameters of prepared statements: their types.
+//! The types of a prepared statement's parameters.
 //!
-//! A type comes from the client if it names one, else from what stands in the text
-//! (`placeholders`) or around the parameter in the plan (`infer`), else it is text. In the
-//! query the parameter is cast to it.
+//! The client may name the type. Otherwise the text determines it ([`placeholders`]), or the
+//! parameter's surroundings in the plan ([`infer`]), or it is text. The query casts the parameter
+//! to its type.
 
 pub(crate) mod infer;
 pub(crate) mod placeholders;
@@ -21,20 +21,20 @@ use sqlparser::parser::Parser;
 use crate::error::Error;
 use crate::syntax::as_stored;
 
-/// The parameters of a statement, `$1` first.
+/// The parameters of a statement; `$1` is the first.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parameters(Vec<Option<Parameter>>);
 
 #[derive(Clone, Debug, PartialEq)]
 struct Parameter {
-    /// What the client is told, and what it sends.
+    /// The type that the client is told, and whose values it sends.
     wire: Type,
-    /// What the value becomes.
+    /// The Arrow type of the value; `None` if the decoder chooses it.
     arrow: Option<DataType>,
 }
 
 impl Parameters {
-    /// As many as the query has, with the types that the client gave, or that stand in the query.
+    /// `count` parameters, with the types that the client gave or that the query states.
     pub(crate) fn hinted(count: usize, hints: &[Option<Type>], written: &HashMap<usize, Type>) -> Parameters {
         let hint = |index: usize| {
             let hint = hints.get(index).cloned().flatten().filter(|hint| *hint != Type::UNKNOWN);
@@ -53,19 +53,19 @@ impl Parameters {
         self.0.iter().all(Option::is_some)
     }
 
-    /// The type a parameter is cast to in the query; `None` while it is open.
+    /// The type that the query casts a parameter to; `None` while it is open.
     pub(crate) fn cast_of(&self, number: usize) -> Option<ast::DataType> {
         self.0.get(number.checked_sub(1)?)?.as_ref().and_then(|parameter| sql_type(&parameter.wire))
     }
 
-    /// The types that are known, by number.
+    /// The known types, by parameter number.
     pub(crate) fn known(&self) -> HashMap<usize, Type> {
         let known = self.0.iter().enumerate();
         known.filter_map(|(index, slot)| Some((index + 1, slot.as_ref()?.wire.clone()))).collect()
     }
 
-    /// Fills in what planning found, and text for the rest; returns what those have to be cast to
-    /// in the query.
+    /// Sets the open types: those that planning found, and text for the rest. Returns the casts
+    /// that the query needs for these parameters.
     pub(crate) fn complete(&mut self, found: &HashMap<usize, Type>) -> HashMap<usize, ast::DataType> {
         let mut casts = HashMap::new();
         for (index, slot) in self.0.iter_mut().enumerate().filter(|(_, slot)| slot.is_none()) {
@@ -77,23 +77,23 @@ impl Parameters {
         casts
     }
 
-    /// What the client is told.
+    /// The types that the client is told.
     pub fn wire_types(&self) -> Vec<Type> {
         self.0.iter().map(|slot| slot.as_ref().map_or(Type::TEXT, |parameter| parameter.wire.clone())).collect()
     }
 
-    /// How many there are.
+    /// The number of parameters.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// True if there are no parameters.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// What a client sends for each, and what the value becomes; `None` if that is left to its
-    /// decoder.
+    /// For each parameter, the type that the client sends, and the Arrow type of the value; `None`
+    /// if the decoder chooses it.
     pub fn types(&self) -> impl Iterator<Item = (&Type, Option<&DataType>)> {
         self.0.iter().map(|slot| match slot {
             Some(Parameter { wire, arrow }) => (wire, arrow.as_ref()),
@@ -101,10 +101,11 @@ impl Parameters {
         })
     }
 
-    /// A plan with NULLs in the place of parameters: it has the types of the plan that will run.
+    /// Replaces the parameters of a plan by NULLs. The result has the types of the plan that will
+    /// run.
     ///
     /// # Errors
-    /// Internal, if the plan takes no such value.
+    /// Internal, if the plan does not take such a value.
     pub fn with_nulls(&self, plan: LogicalPlan) -> Result<LogicalPlan, Error> {
         if self.0.is_empty() {
             return Ok(plan);
@@ -118,7 +119,7 @@ impl Parameters {
     }
 }
 
-/// What a value of a type becomes; `None` if that is left to the decoder.
+/// The Arrow type of a type's values; `None` if the decoder chooses it.
 fn arrow_type(wire: &Type) -> Option<DataType> {
     Some(match *wire {
         Type::BOOL => DataType::Boolean,
@@ -138,7 +139,7 @@ fn arrow_type(wire: &Type) -> Option<DataType> {
     })
 }
 
-/// A type as SQL names it. Where DataFusion has no such type it is text, as the value is.
+/// A type as SQL names it. A type that DataFusion lacks becomes text, as its values are.
 fn sql_type(wire: &Type) -> Option<ast::DataType> {
     let name = match *wire {
         Type::JSON | Type::JSONB | Type::UUID | Type::BPCHAR | Type::NAME => "text",

@@ -1,7 +1,7 @@
-//! Text of a query → logical plan.
+//! Plans a query: text → logical plan.
 //!
 //! Owns DataFusion's configuration and the pool of memory that all queries share. Invariant: a plan
-//! is only made of tables of one catalog, and only reads.
+//! only reads, and only from tables of one catalog.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,52 +36,52 @@ use crate::rules::{
 use crate::syntax::{self, Known};
 use crate::types::names::TypeNames;
 
-/// Rows a batch.
+/// Rows in a batch.
 const BATCH_ROWS: usize = 8192;
 
-/// Columns of a result, as in PostgreSQL.
+/// The maximal number of columns of a result, as in PostgreSQL.
 const TARGETS_MAX: usize = 1_664;
 
-/// What a frontend adds to SQL: the catalogs of PostgreSQL's that it emulates, and what can be
-/// asked of them. Views are compiled without.
+/// The frontend's additions to SQL: the catalogs of PostgreSQL that it emulates, and functions over
+/// them. Views are compiled without them.
 #[derive(Debug, Default)]
 pub struct SystemCatalogs {
     /// The relations of `pg_catalog`, which queries name without the schema.
     pub relations: HashSet<&'static str>,
-    /// Functions that tell of them. Those that print the values of a type ([`crate::types::oids`])
-    /// are among them.
+    /// Functions that read the catalogs. They include those that print the values of a type
+    /// ([`crate::types::oids`]).
     pub functions: Vec<ScalarUDF>,
-    /// Functions that return rows of them, by their names.
+    /// Functions that return rows of the catalogs, by their names.
     pub table_functions: Vec<(&'static str, Arc<dyn TableFunctionImpl>)>,
 }
 
-/// A query with its parameters' types, ready to be planned.
+/// A query that can be planned: all its parameters have types.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The statement that the query stands in.
     pub parsed: Parsed,
     /// The query as it was written, for the names of its columns.
     pub written: Box<ast::Statement>,
-    /// As DataFusion shall read it, every parameter with a type.
+    /// The query as DataFusion reads it; every parameter has a type.
     pub rewritten: Box<ast::Statement>,
-    /// What EXPLAIN is asked to do, if it is one.
+    /// The options of EXPLAIN, if the statement is one.
     pub explain: Option<Explain>,
-    /// Of `$1`, `$2`, ….
+    /// The parameters `$1`, `$2`, ….
     pub parameters: Parameters,
 }
 
-/// A query as DataFusion shall read it, whose parameters may still lack a type.
+/// A query as DataFusion reads it, some of whose parameters may still lack a type.
 #[derive(Debug)]
 pub struct Draft {
     parsed: Parsed,
     /// The query as it was written.
     pub written: Box<ast::Statement>,
-    /// As DataFusion shall read it.
+    /// The query as DataFusion reads it.
     pub rewritten: Box<ast::Statement>,
     explain: Option<Explain>,
 }
 
-/// Plans queries. One a process.
+/// Plans queries, all with one pool of memory.
 pub struct Planner {
     template: SessionState,
     /// See [`SystemCatalogs::relations`].
@@ -95,7 +95,7 @@ impl std::fmt::Debug for Planner {
 }
 
 impl Planner {
-    /// `memory_limit_bytes` is what all queries together may take.
+    /// `memory_limit_bytes` limits the memory of all queries together.
     ///
     /// # Errors
     /// Internal, if DataFusion cannot be set up.
@@ -104,8 +104,7 @@ impl Planner {
         Ok(Planner { template: template(memory_limit_bytes, system)?, relations })
     }
 
-    /// The state that the statements of one session begin from, with functions of the session's
-    /// own.
+    /// The state from which the statements of a session start, with the session's own functions.
     pub fn template(&self, functions: impl IntoIterator<Item = ScalarUDF>) -> SessionState {
         let context = SessionContext::new_with_state(self.template.clone());
         for function in functions {
@@ -114,13 +113,13 @@ impl Planner {
         context.state()
     }
 
-    /// Whether a function is an aggregate.
+    /// True if the function of this name is an aggregate.
     pub fn is_aggregate(&self, name: &str) -> bool {
         self.template.aggregate_functions().contains_key(name)
     }
 
-    /// Reads a query for DataFusion. `asked` is what to plan; `written` and it differ where a
-    /// tool's query is put otherwise.
+    /// Rewrites a query for DataFusion. `asked` is the query to plan; it differs from `written`
+    /// where a tool's query was replaced.
     ///
     /// # Errors
     /// The user's.
@@ -139,8 +138,8 @@ impl Planner {
 }
 
 impl Draft {
-    /// Gives the query's parameters their types. `hints` are those that the client gave; the others
-    /// are found by planning in a state, on `threads`.
+    /// Gives the query's parameters their types. `hints` holds the types that the client gave;
+    /// planning in `state`, on `threads`, finds the others.
     ///
     /// # Errors
     /// The user's.
@@ -167,19 +166,19 @@ impl Draft {
 }
 
 impl Prepared {
-    /// How PostgreSQL calls the columns of the result, given what DataFusion calls them.
+    /// PostgreSQL's names for the columns of the result, given DataFusion's names.
     pub fn column_names(&self, fields: &[String]) -> Vec<String> {
         syntax::column_names(&self.written, fields)
     }
 
-    /// Finds the types of the parameters that the client left open by planning the query; what that
-    /// cannot tell is text.
+    /// Plans the query to find the types of the parameters that the client left open. Parameters
+    /// that this leaves open become text.
     async fn infer_parameters(&mut self, state: SessionState, threads: &QueryThreads) -> Result<(), Error> {
         let open = self.clone();
         let known = self.parameters.known();
         let inferred = threads.compute(async move {
             let mut plan = plan(&state, &open).await?;
-            // With these two the types in the plan are PostgreSQL's.
+            // These two rules give the plan PostgreSQL's types.
             let rules: [&dyn AnalyzerRule; 2] = [&Choices, &Types];
             for rule in rules {
                 plan = rule.analyze(plan, state.config_options())?;
@@ -188,8 +187,8 @@ impl Prepared {
         });
         let found = match inferred.await {
             Ok(found) => found,
-            // A parameter without a type can make the plan fail, as in `SELECT $1`; with a type it
-            // has another chance.
+            // A parameter without a type can make the plan fail, as in `SELECT $1`. Once it has a
+            // type, the query is planned again.
             Err(error) if matches!(error.sqlstate.as_ref(), sqlstate::UNDEFINED_TABLE | sqlstate::UNDEFINED_COLUMN) => {
                 return Err(error);
             }
@@ -201,21 +200,23 @@ impl Prepared {
     }
 }
 
-/// The state in which one statement is planned and run: a session's, with what the statement reads.
+/// The state in which one statement is planned and run: the session's, with the relations that the
+/// statement reads.
 pub fn state(template: &SessionState, config: SessionConfig, database: Arc<dyn CatalogProviderList>) -> SessionState {
     let mut state = SessionStateBuilder::new_from_existing(template.clone())
         .with_config(config)
         .with_catalog_list(database)
         .build();
-    // The template's time, which now() would return, is that of the session's first statement.
+    // now() returns the state's start time. The template's is that of the session's first
+    // statement.
     state.mark_start_execution();
     state
 }
 
-/// The plan of a query, parameters still open.
+/// Plans a query. Its parameters have no values yet.
 ///
 /// # Errors
-/// The user's, with position where it is known.
+/// The user's, with the position where it is known.
 pub async fn plan(state: &SessionState, prepared: &Prepared) -> Result<LogicalPlan, Error> {
     check_tables(state, prepared)?;
     let statement = match prepared.rewritten.as_ref() {
@@ -235,7 +236,7 @@ pub async fn plan(state: &SessionState, prepared: &Prepared) -> Result<LogicalPl
     Ok(plan)
 }
 
-/// What all sessions have in common.
+/// The state that all sessions share.
 fn template(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<SessionState, Error> {
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory_limit_bytes)))
@@ -248,7 +249,7 @@ fn template(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<Session
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.collect_spans = true;
     options.sql_parser.parse_float_as_decimal = true;
-    // Aggregates are given their rows in the order of a sub-query.
+    // Aggregates receive their rows in the order of a sub-query, so its ORDER BY must stay.
     options.sql_parser.enable_subquery_sort_elimination = false;
     options.execution.time_zone = Some("UTC".to_owned());
     let context = SessionContext::new_with_config_rt(session, runtime);
@@ -270,7 +271,8 @@ fn template(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<Session
         context.register_udtf(functions::NUMBERS, Arc::clone(numbers.function()));
     }
     let state = context.state();
-    // Ours come first: DataFusion's own would refuse what they do not know.
+    // Ours come first, because DataFusion's own planners would refuse expressions that they do not
+    // know.
     let ours: [Arc<dyn ExprPlanner>; 6] = [
         Arc::new(Booleans),
         Arc::new(functions::Literals),
@@ -305,7 +307,8 @@ fn template(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<Session
         .build())
 }
 
-/// DataFusion does not say where the name of a table that it misses stands; so look before it does.
+/// Checks that the tables exist. DataFusion checks too, but does not report the position of the
+/// missing name.
 fn check_tables(state: &SessionState, prepared: &Prepared) -> Result<(), Error> {
     let with = syntax::with_names(&prepared.written);
     for parts in syntax::tables(&prepared.written) {
@@ -337,7 +340,7 @@ fn table_exists(state: &SessionState, schema: &str, name: &str) -> bool {
     database.and_then(|database| database.schema(schema)).is_some_and(|schema| schema.table_exist(name))
 }
 
-/// An error of planning with the position that DataFusion's diagnostic names.
+/// Converts a planning error, with the position that DataFusion's diagnostic names.
 fn located(error: DataFusionError, parsed: &Parsed) -> Error {
     let diagnostic = error.diagnostic().cloned();
     let mapped = Error::from(error);

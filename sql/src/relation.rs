@@ -11,7 +11,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableScan, Tab
 use datafusion::physical_plan::ExecutionPlan;
 use weir_common::catalog::Table;
 
-/// A relation that a plan reads: its entry in the catalog, and whoever reads its rows.
+/// A relation that a plan reads: its entry in the catalog, and the provider of its rows.
 #[derive(Debug)]
 pub struct NamedRelation {
     table: Arc<Table>,
@@ -19,15 +19,15 @@ pub struct NamedRelation {
 }
 
 impl NamedRelation {
-    /// A relation whose rows, or dead letters, `rows` reads.
+    /// A relation whose rows or dead letters are provided by `rows`.
     pub fn new(table: Arc<Table>, rows: Arc<dyn TableProvider>) -> NamedRelation {
         NamedRelation { table, rows }
     }
 
-    /// The entry of the relation that a scan reads; `None` for a system catalog.
+    /// The catalog's entry of the relation that a scan reads; `None` for a system catalog.
     ///
     /// # Errors
-    /// Internal, if the plan is none that can be run.
+    /// Internal, if the scan's source is not a table provider.
     pub(crate) fn of(scan: &TableScan) -> Result<Option<Arc<Table>>> {
         let provider = source_as_provider(&scan.source)?;
         Ok(provider.downcast_ref::<NamedRelation>().map(|relation| Arc::clone(&relation.table)))

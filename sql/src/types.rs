@@ -1,8 +1,8 @@
-//! PostgreSQL's types and how values of each are kept in Arrow.
+//! PostgreSQL's types, and the Arrow types that hold their values.
 //!
 //! Where Arrow has one type for several of PostgreSQL's, a field's metadata names the type
-//! ([`marked`]). [`names`] are the names of types, [`oids`] those types whose values are oids that
-//! are read and printed as names.
+//! ([`marked`]). [`names`] holds the names of types; [`oids`] holds the types whose values are oids
+//! that are read and printed as names.
 
 pub mod names;
 pub mod oids;
@@ -15,24 +15,23 @@ use weir_common::types::{JSONB_EXTENSION, NUMERIC_PRECISION, SqlType};
 
 use crate::error::Error;
 
-/// Arrow's key for the name of an extension type.
+/// Arrow's metadata key for the name of an extension type.
 const EXTENSION_NAME: &str = "ARROW:extension:name";
 
-/// The key of a field's metadata that names its type by the oid, where Arrow has one type for
-/// several of PostgreSQL's.
+/// The metadata key that holds a type's oid, where Arrow has one type for several of PostgreSQL's.
 const MARK: &str = "pg.type";
 
-/// A field that is reported as a type. Without a mark if it would be anyway.
+/// Marks a field with a type, unless the field is reported as that type anyway.
 pub fn marked(field: Field, ty: &Type) -> Field {
     let known = unmarked_type(&Arc::new(field.clone())).is_ok_and(|unmarked| unmarked == *ty);
     if known { field } else { field.with_metadata([(MARK.to_owned(), ty.oid().to_string())].into()) }
 }
 
-/// The type that a field was marked with, if its values are still kept as such.
+/// The type that a field is marked with, if the field's data type still fits it.
 pub fn mark_of(field: &Field) -> Option<Type> {
     let ty = Type::from_oid(field.metadata().get(MARK)?.parse().ok()?)?;
     let is_sent_with_name = matches!(field.data_type(), DataType::Struct(_)) && arrow_type(&ty) == DataType::UInt32;
-    // A cast keeps the mark of its operand.
+    // The data type must fit, because a cast keeps the mark of its operand.
     (is_sent_with_name || arrow_type(&ty) == *field.data_type()).then_some(ty)
 }
 
@@ -52,7 +51,7 @@ fn unmarked_type(field: &Arc<Field>) -> Result<Type, Error> {
         DataType::Boolean => Type::BOOL,
         DataType::Int8 | DataType::Int16 | DataType::UInt8 => Type::INT2,
         DataType::Int32 | DataType::UInt16 => Type::INT4,
-        // UInt64: what DataFusion counts with, where PostgreSQL has a bigint.
+        // DataFusion counts in UInt64, where PostgreSQL has a bigint.
         DataType::Int64 | DataType::UInt64 => Type::INT8,
         DataType::UInt32 => Type::OID,
         DataType::Float16 | DataType::Float32 => Type::FLOAT4,
@@ -60,9 +59,9 @@ fn unmarked_type(field: &Arc<Field>) -> Result<Type, Error> {
         DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
             Type::NUMERIC
         }
-        // There is one type of text, and it is called as in RisingWave.
+        // There is one type of text; it is reported as varchar, as in RisingWave.
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Type::VARCHAR,
-        // A NULL that nothing gave a type.
+        // A NULL whose type nothing determines.
         DataType::Null => Type::TEXT,
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => Type::BYTEA,
         DataType::Date32 | DataType::Date64 => Type::DATE,
@@ -76,16 +75,15 @@ fn unmarked_type(field: &Arc<Field>) -> Result<Type, Error> {
         | DataType::LargeList(element)
         | DataType::FixedSizeList(element, _)
         | DataType::ListView(element) => array_of(&pg_type(element)?).ok_or_else(|| no_type(field))?,
-        // A struct has no name, and so no type of its own.
+        // A struct has no name, so it has no type of its own.
         DataType::Struct(_) => Type::RECORD,
         DataType::Dictionary(_, value) => pg_type(&Arc::new(Field::new(field.name(), value.as_ref().clone(), true)))?,
         _ => return Err(no_type(field)),
     })
 }
 
-/// How the values of a type of PostgreSQL's catalogs are kept. An oid is the only `UInt32`, and
-/// vectors are the only `LargeList`s, so that both are known where a plan loses the marks of
-/// columns.
+/// The Arrow type for a type of PostgreSQL's catalogs. Oids are the only `UInt32`s and vectors the
+/// only `LargeList`s, so both are recognised even where a plan loses the marks of columns.
 pub fn arrow_type(ty: &Type) -> DataType {
     let list_of = |element: DataType| Arc::new(Field::new_list_field(element, true));
     match *ty {
@@ -123,7 +121,7 @@ pub fn arrow_type(ty: &Type) -> DataType {
     }
 }
 
-/// Whether a column of text is one of jsonb.
+/// True if a column of text holds jsonb.
 pub fn is_jsonb(field: &Field) -> bool {
     field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == JSONB_EXTENSION)
 }
@@ -133,7 +131,7 @@ pub(crate) fn no_type(field: &Field) -> Error {
         .with_hint("cast it to a type of PostgreSQL's")
 }
 
-/// The precision and scale that a type was declared with, as PostgreSQL keeps them; -1 for none.
+/// The precision and scale that a type was declared with, in PostgreSQL's encoding; -1 for none.
 pub fn modifier(field: &Field) -> i32 {
     match field.data_type() {
         DataType::Decimal256(NUMERIC_PRECISION, _) => -1,
@@ -145,7 +143,7 @@ pub fn modifier(field: &Field) -> i32 {
     }
 }
 
-/// The type of an array of such elements; of arrays it is that of their elements.
+/// The type of an array of such elements; for an array as the element, the type of that array.
 pub fn array_of(element: &Type) -> Option<Type> {
     Some(match *element {
         Type::BOOL => Type::BOOL_ARRAY,

@@ -13,11 +13,11 @@ use sqlparser::ast::{Statement, UtilityOption};
 use crate::error::{Error, sqlstate};
 use crate::parser::Parsed;
 
-/// The columns of a plan.
+/// The schema of EXPLAIN's result.
 pub static SCHEMA: LazyLock<SchemaRef> =
     LazyLock::new(|| Arc::new(Schema::new(vec![Field::new("QUERY PLAN", DataType::Utf8, false)])));
 
-/// What EXPLAIN was asked to do.
+/// The options of EXPLAIN.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Explain {
     analyze: bool,
@@ -25,10 +25,10 @@ pub struct Explain {
 }
 
 impl Explain {
-    /// `None` if the statement is no EXPLAIN.
+    /// Reads the options; `None` if the statement is not EXPLAIN.
     ///
     /// # Errors
-    /// If it is asked for what cannot be shown.
+    /// The user's, if an option is unknown or not supported.
     pub(crate) fn of(statement: &Statement, parsed: &Parsed) -> Result<Option<Explain>, Error> {
         let Statement::Explain { analyze, verbose, options, format, query_plan, estimate, .. } = statement else {
             return Ok(None);
@@ -51,7 +51,7 @@ impl Explain {
         match option.name.value.to_lowercase().as_str() {
             "analyze" => self.analyze = on,
             "verbose" => self.verbose = on,
-            // A plan has no costs, and tells times only when it is analysed.
+            // Accepted without effect: a plan has no costs, and only ANALYZE shows times.
             "costs" | "timing" | "summary" => {}
             "format" if value == Some("text") => {}
             name @ ("buffers" | "settings" | "wal" | "generic_plan" | "memory" | "serialize") if on => {
@@ -76,7 +76,7 @@ impl Explain {
         Ok(())
     }
 
-    /// The plan, a line a row; for ANALYZE it is run first, and its rows are thrown away.
+    /// Shows the plan, one row for each line. ANALYZE runs it first and discards its rows.
     ///
     /// # Errors
     /// The query's, if it is run.

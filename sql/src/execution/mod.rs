@@ -1,7 +1,7 @@
-//! Plans that run.
+//! Runs plans.
 //!
-//! [`QueryThreads`] are the threads that queries are planned and run on, `window` is the memory
-//! of window functions, and [`Explain`] shows a plan instead of its rows.
+//! [`QueryThreads`] are the threads on which queries are planned and run, [`window`] reserves the
+//! memory of window functions, and [`Explain`] shows a plan instead of its rows.
 
 mod explain;
 mod threads;

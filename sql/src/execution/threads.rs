@@ -1,10 +1,11 @@
 //! The threads that queries run on.
 //!
-//! An operator may compute for seconds without giving its thread back: a join without keys compares every row of a batch
-//! with every row of the other side in one go. So may the planning of a long statement. On the threads that serve
-//! connections (and, standalone, barriers) two such queries would stop everything else, their own cancelling included. So
-//! queries are planned and run on threads of their own, and such a join looks at every batch of pairs whether anyone still
-//! waits for it.
+//! An operator may compute for seconds without yielding its thread: a join without keys compares
+//! every row of a batch with every row of the other side in one go. Planning a long statement may
+//! take as long. On the threads that serve connections (and, standalone, barriers) two such queries
+//! would stop everything else, including their own cancellation. Queries are therefore planned and
+//! run on threads of their own, and such a join checks at every batch of pairs whether its result
+//! is still wanted.
 
 use std::any::Any;
 use std::fmt;
@@ -31,25 +32,25 @@ use tracing::Instrument;
 
 use crate::error::Error;
 
-/// Batches that are made ahead of the client.
+/// Batches that are computed ahead of the client.
 const AHEAD: usize = 2;
 
-/// SQL is planned recursively: long expressions need deeper stacks than a thread has by default.
+/// DataFusion plans recursively, so long expressions need a deeper stack than a thread's default.
 const STACK_BYTES: usize = 8 << 20;
 
-/// Makes plans and runs them.
+/// Plans and runs queries.
 #[derive(Debug)]
 pub struct QueryThreads {
     handle: Handle,
-    /// Taken when it ends, which must not wait for what runs.
+    /// Taken in `drop`, which must not wait for running queries.
     runtime: Option<Runtime>,
 }
 
 impl QueryThreads {
-    /// As many as there are cores.
+    /// Starts one thread for each core.
     ///
     /// # Errors
-    /// Internal if the system gives no threads.
+    /// Internal, if the system provides no threads.
     pub fn new() -> Result<QueryThreads, Error> {
         let runtime =
             Builder::new_multi_thread().thread_name("query").thread_stack_size(STACK_BYTES).enable_all().build();
@@ -57,10 +58,10 @@ impl QueryThreads {
         Ok(QueryThreads { handle: runtime.handle().clone(), runtime: Some(runtime) })
     }
 
-    /// The rows of a plan, which stops when they are dropped.
+    /// Runs a plan and streams its rows. Dropping the stream stops the plan.
     ///
     /// # Errors
-    /// Internal, if the plan cannot be made to stop.
+    /// Internal, if the plan cannot be made stoppable.
     pub fn execute(
         &self,
         plan: Arc<dyn ExecutionPlan>,
@@ -79,7 +80,8 @@ impl QueryThreads {
             }
             Ok(())
         };
-        // The receiver would go on with a panic where it is read, which is in the connection's task.
+        // Turns a panic into an error. The receiver would otherwise resume the panic where it is
+        // read, in the connection's task.
         let run = AssertUnwindSafe(run).catch_unwind().map(|run| run.unwrap_or_else(|panic| Err(panicked(&*panic))));
         receiver.spawn_on(run.in_current_span(), &self.handle);
         let rows = receiver.build().inspect(move |_| {
@@ -88,10 +90,10 @@ impl QueryThreads {
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, rows)))
     }
 
-    /// What `run` makes of a plan.
+    /// Runs `run` on a plan and returns its result.
     ///
     /// # Errors
-    /// Those of `run`.
+    /// The errors of `run`.
     pub async fn run<T, F>(
         &self,
         plan: Arc<dyn ExecutionPlan>,
@@ -105,10 +107,10 @@ impl QueryThreads {
         self.compute(run(plan)).await
     }
 
-    /// The outcome of some work, which ends, where it can, once nobody waits for it any more.
+    /// Runs some work and returns its result. Dropping the future aborts the work where it can.
     ///
     /// # Errors
-    /// Those of `work`; Internal if it panicked.
+    /// The errors of `work`; Internal if it panicked.
     pub async fn compute<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -131,7 +133,7 @@ fn panicked(panic: &(dyn Any + Send)) -> DataFusionError {
     Error::internal(format!("a query panicked: {}", text.unwrap_or("it does not say why"))).into()
 }
 
-/// The plan with joins that fail once the guard is dropped.
+/// A plan whose joins fail once the guard is dropped.
 fn stoppable(plan: Arc<dyn ExecutionPlan>) -> Result<(Arc<dyn ExecutionPlan>, DropGuard)> {
     let stop = CancellationToken::new();
     let plan = plan.transform_up(|node| {
@@ -146,7 +148,7 @@ fn stoppable(plan: Arc<dyn ExecutionPlan>) -> Result<(Arc<dyn ExecutionPlan>, Dr
     Ok((plan?.data, stop.drop_guard()))
 }
 
-/// An expression as long as anyone waits for it.
+/// An expression that fails once its result is no longer wanted.
 #[derive(Debug)]
 struct UnlessStopped {
     inner: Arc<dyn PhysicalExpr>,

@@ -1,8 +1,9 @@
-//! Window functions within the memory that queries may take.
+//! Limits window functions to the memory that queries may take.
 //!
-//! DataFusion's plain window operator keeps all of its input without asking the pool of memory, as sorting, grouping and
-//! joining do. Owns the node that asks for it: for the input, for the copy of it that is made of one piece, and for the
-//! result. The operator for windows of bounded memory needs none of this.
+//! DataFusion's plain window operator keeps all of its input but reserves nothing in the pool of
+//! memory, unlike sorts, groupings and joins. The node of this module reserves that memory: for the
+//! input, for the concatenated copy of it, and for the result. The operator for windows of bounded
+//! memory needs none of this.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,10 +23,10 @@ use datafusion::physical_plan::windows::WindowAggExec;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::TryStreamExt;
 
-/// A batch is kept as it came, and again in one piece with all others.
+/// The operator keeps each batch twice: as it arrived, and concatenated with all others.
 const COPIES: usize = 2;
 
-/// Puts the node around every window operator that needs it.
+/// Wraps the node around every window operator that needs it.
 #[derive(Debug)]
 pub(crate) struct BoundWindows;
 
@@ -102,7 +103,7 @@ impl ExecutionPlan for Bounded {
         let window = Arc::clone(&self.window).replace_children(metered.collect(), same)?;
         let rows = window.execute(partition, context)?;
         let schema = rows.schema();
-        // Held until the last of the result is gone.
+        // The reservation is held until the stream of the result is dropped.
         let rows = rows.inspect_ok(move |_| {
             let _held = &reserved;
         });
@@ -110,7 +111,7 @@ impl ExecutionPlan for Bounded {
     }
 }
 
-/// The input of a window operator while it runs: what passes stays in memory.
+/// The input of a running window operator: reserves memory for each batch that passes.
 #[derive(Debug)]
 struct Metered {
     input: Arc<dyn ExecutionPlan>,

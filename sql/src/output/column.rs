@@ -1,4 +1,4 @@
-//! A column of a batch, made ready once, and its values one by one in text or binary.
+//! A column of a batch, prepared once, whose values are then written one by one in text or binary.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::types::{is_jsonb, mark_of, no_type};
 /// The first byte of a jsonb value in binary: the version of its format.
 const JSONB_VERSION: u8 = 1;
 
-/// A column of a batch, cast to what it is.
+/// A column of a batch, downcast to its type.
 pub(super) enum Column {
     Bool(BooleanArray),
     Int2(Int16Array),
@@ -52,7 +52,7 @@ pub(super) enum Column {
     Duration(DurationMicrosecondArray),
     List(Box<Lists>),
     Record(Box<Records>),
-    /// All of them NULL.
+    /// All values are NULL.
     Null,
     Oid(UInt32Array),
     /// Oids that are printed as names.
@@ -60,10 +60,11 @@ pub(super) enum Column {
 }
 
 impl Column {
-    /// Any column.
+    /// Prepares a column of any type.
     ///
     /// # Errors
-    /// `0A000` for a type that has no counterpart, `22003` for a timestamp that does not fit its type.
+    /// `0A000` for a type that has no counterpart, `22003` for a timestamp that does not fit its
+    /// type.
     pub(super) fn new(array: &ArrayRef, field: &Arc<Field>) -> Result<Column, Error> {
         Ok(match array.data_type() {
             DataType::Null => Column::Null,
@@ -231,7 +232,7 @@ impl Column {
     }
 }
 
-/// Appends what is written after its length, or -1 if nothing is; says which.
+/// Appends the output of `write` after its length, or -1 for NULL. Returns false for NULL.
 fn sized(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut) -> Result<bool, Error>) -> Result<bool, Error> {
     let length_at = out.len();
     out.put_i32(-1);
@@ -244,7 +245,7 @@ fn sized(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut) -> Result<bool, E
     Ok(written)
 }
 
-/// The type of a table's that a type of DataFusion's stands for. It is one that [`Column::new`] knows.
+/// The type of a table's column that represents a type of DataFusion's. [`Column::new`] knows it.
 fn counterpart(ty: &DataType) -> Option<DataType> {
     Some(match ty {
         DataType::Int8 | DataType::UInt8 => DataType::Int16,
@@ -270,7 +271,7 @@ fn display(value: impl std::fmt::Display, out: &mut BytesMut) {
     write!(out, "{value}").expect("the buffer grows");
 }
 
-/// `\x` and two digits a byte.
+/// Writes `\x` and two digits for each byte.
 pub(super) fn hex(bytes: &[u8], out: &mut BytesMut) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.reserve(2 + 2 * bytes.len());

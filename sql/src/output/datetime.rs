@@ -1,4 +1,4 @@
-//! Dates and times as PostgreSQL prints them in the style ISO, and its epoch on the wire.
+//! Dates and times in PostgreSQL's ISO style, and PostgreSQL's epoch on the wire.
 
 use std::fmt::Write as _;
 
@@ -13,12 +13,12 @@ const EPOCH_DAYS: i32 = 10_957;
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 
-/// Days since PostgreSQL's epoch.
+/// Converts to days since PostgreSQL's epoch.
 pub(super) fn date_to_wire(days: i32) -> Result<i32, Error> {
     days.checked_sub(EPOCH_DAYS).ok_or_else(|| out_of_range("date"))
 }
 
-/// Microseconds since PostgreSQL's epoch.
+/// Converts to microseconds since PostgreSQL's epoch.
 pub(super) fn timestamp_to_wire(micros: i64) -> Result<i64, Error> {
     micros.checked_sub(i64::from(EPOCH_DAYS) * MICROS_PER_DAY).ok_or_else(|| out_of_range("timestamp"))
 }
@@ -27,14 +27,14 @@ fn out_of_range(what: &str) -> Error {
     Error::user(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, format!("{what} out of range"))
 }
 
-/// `2024-02-29`, and `0044-03-15 BC`.
+/// Writes `2024-02-29` or `0044-03-15 BC`.
 pub(super) fn write_date(days: i32, out: &mut BytesMut) {
     if !write_year_month_day(i64::from(days), out) {
         out.put_slice(b" BC");
     }
 }
 
-/// `2024-02-29 12:00:00.5`, with `+00` behind it if the type has a zone: sessions are in UTC.
+/// Writes `2024-02-29 12:00:00.5`, followed by `+00` if the type has a zone: sessions are in UTC.
 pub(super) fn write_timestamp(micros: i64, zoned: bool, out: &mut BytesMut) {
     let after_christ = write_year_month_day(micros.div_euclid(MICROS_PER_DAY), out);
     out.put_u8(b' ');
@@ -47,7 +47,7 @@ pub(super) fn write_timestamp(micros: i64, zoned: bool, out: &mut BytesMut) {
     }
 }
 
-/// `12:00:00.5`. There may be any number of hours; the sign is left out.
+/// Writes `12:00:00.5`. The hours are unlimited; the sign is left out.
 pub(super) fn write_time(micros: i64, out: &mut BytesMut) {
     let micros = micros.unsigned_abs();
     let (seconds, fraction) = (micros / 1_000_000, micros % 1_000_000);
@@ -61,7 +61,8 @@ pub(super) fn write_time(micros: i64, out: &mut BytesMut) {
     }
 }
 
-/// The style `postgres`: `1 year 2 mons -3 days +04:05:06.7`. A part after a negative one is given its sign.
+/// Writes the style `postgres`: `1 year 2 mons -3 days +04:05:06.7`. A positive part after a
+/// negative one has a plus sign.
 pub(super) fn write_interval(interval: Interval, out: &mut BytesMut) {
     let start = out.len();
     let mut after_negative = false;
@@ -88,20 +89,20 @@ pub(super) fn write_interval(interval: Interval, out: &mut BytesMut) {
     write_time(interval.micros, out);
 }
 
-/// Microseconds, days, months.
+/// Writes microseconds, days, months.
 pub(super) fn put_interval(interval: Interval, out: &mut BytesMut) {
     out.put_i64(interval.micros);
     out.put_i32(interval.days);
     out.put_i32(interval.months);
 }
 
-/// The interval between two timestamps, which PostgreSQL tells in days and a time below a day.
+/// The interval between two timestamps. PostgreSQL divides it into days and a time below one day.
 pub(super) fn justified(micros: i64) -> Result<Interval, Error> {
     let days = i32::try_from(micros / MICROS_PER_DAY).map_err(|_| out_of_range("interval"))?;
     Ok(Interval { months: 0, days, micros: micros % MICROS_PER_DAY })
 }
 
-/// Writes the day; false if it lies before the year 1.
+/// Writes the day; returns false if it lies before the year 1.
 fn write_year_month_day(days: i64, out: &mut BytesMut) -> bool {
     let (year, month, day) = civil_from_days(days);
     let shown = if year > 0 { year } else { 1 - year };
@@ -109,7 +110,8 @@ fn write_year_month_day(days: i64, out: &mut BytesMut) -> bool {
     year > 0
 }
 
-/// The day of the proleptic Gregorian calendar, by Howard Hinnant's algorithm: eras of 400 years that begin on 1 March.
+/// The day of the proleptic Gregorian calendar, by Howard Hinnant's algorithm: eras of 400 years
+/// that begin on 1 March.
 fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);

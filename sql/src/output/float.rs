@@ -1,14 +1,14 @@
-//! Floating-point numbers as PostgreSQL prints them: the fewest digits that read back as the same number, in fixed
-//! notation where C's `%g` would use it.
+//! Floating-point numbers as PostgreSQL prints them: the fewest digits that read back as the same
+//! number, in fixed notation where C's `%g` would use it.
 
 use std::fmt::{Display, LowerExp, Write as _};
 
 use bytes::{BufMut, BytesMut};
 
-/// Digits from which on C's `%g` writes an exponent: `FLT_DIG` and `DBL_DIG`.
+/// C's `%g` writes numbers with an exponent from this one on: `FLT_DIG` and `DBL_DIG`.
 const FIXED_DIGITS_F32: i32 = 6;
 const FIXED_DIGITS_F64: i32 = 15;
-/// Exponents below this are written as such.
+/// Numbers below this exponent are also written with an exponent.
 const FIXED_EXPONENT_MIN: i32 = -4;
 
 pub(super) fn write_f32(value: f32, out: &mut BytesMut) {
@@ -26,7 +26,7 @@ fn write(value: impl LowerExp + Display, wide: f64, fixed_digits: i32, out: &mut
     if wide.is_infinite() {
         return out.put_slice(if wide > 0.0 { b"Infinity" } else { b"-Infinity" });
     }
-    // Rust's exponent notation has the fewest digits and says where the point belongs.
+    // Rust's exponent notation has the fewest digits and the position of the point.
     let start = out.len();
     write!(out, "{value:e}").expect("the buffer grows");
     let exponent_at = start + out[start..].iter().position(|byte| *byte == b'e').unwrap_or(0);

@@ -1,7 +1,7 @@
 //! Values as PostgreSQL prints them, and as it sends them in binary.
 //!
-//! Owns the output of every type a table can have or an expression can yield. Columns are cast once
-//! a batch, so that a value costs a match and no allocation of its own.
+//! Owns the output of every type that a table can have or an expression can yield. A column is cast
+//! once for each batch, so that a value costs a match and no allocation of its own.
 
 mod column;
 mod datetime;
@@ -19,7 +19,7 @@ use column::Column;
 
 use crate::error::Error;
 
-/// How a value is written.
+/// The form in which a value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// As psql shows it.
@@ -32,7 +32,7 @@ pub enum Form {
 pub struct Output(Column);
 
 impl Output {
-    /// The values of any column.
+    /// Prepares a column of any type.
     ///
     /// # Errors
     /// `0A000` for a type that has no counterpart, `22003` for a timestamp that does not fit its
@@ -41,15 +41,15 @@ impl Output {
         Ok(Output(Column::new(array, field)?))
     }
 
-    /// Appends a value; false for NULL.
+    /// Appends a value; returns false for NULL.
     ///
     /// # Errors
-    /// If the value has no such form.
+    /// If the value does not have that form.
     pub fn write(&self, row: usize, form: Form, out: &mut BytesMut) -> Result<bool, Error> {
         self.0.write(row, form, out)
     }
 
-    /// Appends a value after its length, which for NULL is -1.
+    /// Appends a value after its length, which is -1 for NULL; returns false for NULL.
     ///
     /// # Errors
     /// As [`Output::write`], and `53200` for a value beyond 2 GiB.
@@ -58,8 +58,8 @@ impl Output {
     }
 }
 
-/// Each value of a column as the text that a cast to text gives: what is printed, but for booleans,
-/// which are words.
+/// Casts each value of a column to text. The result is the printed form, except for booleans, which
+/// become words.
 ///
 /// # Errors
 /// As [`Column::new`].
@@ -71,7 +71,7 @@ pub(crate) fn texts(array: &ArrayRef, field: &Arc<Field>) -> Result<ArrayRef, Er
     printed(array, field)
 }
 
-/// Each value of a column as it is printed.
+/// Prints each value of a column.
 ///
 /// # Errors
 /// As [`Column::new`].

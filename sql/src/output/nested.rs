@@ -1,8 +1,10 @@
-//! Arrays and structs as PostgreSQL prints and sends them. A struct is a record: a composite without a name.
+//! Arrays and structs as PostgreSQL prints and sends them. A struct is a record: a composite
+//! without a name.
 //!
-//! PostgreSQL has one type of array for all numbers of dimensions, and its arrays are rectangular; ours are arrays of
-//! arrays. In text they look the same, but for an empty array inside of an array, which PostgreSQL does not have. In
-//! binary an array that is not rectangular cannot be told.
+//! PostgreSQL has one array type for all numbers of dimensions, and its arrays are rectangular;
+//! ours are arrays of arrays. Both look the same in text, except for an empty array inside an
+//! array, which PostgreSQL does not have. The binary form cannot represent an array that is not
+//! rectangular.
 
 use std::sync::Arc;
 
@@ -19,20 +21,20 @@ use crate::types::pg_type;
 
 /// PostgreSQL's `MAXDIM`.
 const DIMENSIONS_MAX: usize = 6;
-/// The index of the first element, which is told with each dimension.
+/// The index of the first element, which the binary form states for each dimension.
 const FIRST: i32 = 1;
 
-/// A column of arrays, or of vectors: `1 2` in text, with indexes from 0.
+/// A column of arrays, or of vectors, which are `1 2` in text and indexed from 0.
 pub(super) struct Lists {
     array: ListArray,
     elements: Column,
     is_vector: bool,
-    /// Of the elements that are no arrays.
+    /// The oid of the innermost elements, which are not arrays.
     element_oid: u32,
 }
 
 impl Lists {
-    /// `marked` is the type of the arrays, if that does not follow from their elements.
+    /// `marked` is the type of the arrays, where their elements do not determine it.
     pub(super) fn new(array: ListArray, element: &Arc<Field>, marked: Option<&Type>) -> Result<Lists, Error> {
         let elements = Column::new(array.values(), element)?;
         let element_oid = match (&elements, marked.map(Type::kind)) {
@@ -57,7 +59,7 @@ impl Lists {
         bound(offsets[row])..bound(offsets[row + 1])
     }
 
-    /// `{1,NULL,"a b"}`.
+    /// Writes `{1,NULL,"a b"}`.
     pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> Result<(), Error> {
         if self.is_vector {
             for (index, place) in self.range(row).enumerate() {
@@ -91,12 +93,12 @@ impl Lists {
         Ok(())
     }
 
-    /// The number of dimensions, whether there are NULLs, the elements' type; the length and first index of each
-    /// dimension; the elements.
+    /// Writes the number of dimensions, whether there are NULLs, and the elements' type; then the
+    /// length and first index of each dimension; then the elements.
     pub(super) fn write_binary(&self, row: usize, out: &mut BytesMut) -> Result<(), Error> {
         let (lengths, dimensions) = self.shape(row)?;
         let lengths = &lengths[..dimensions];
-        // An empty vector has a dimension all the same.
+        // An empty vector has one dimension nevertheless.
         let empty = lengths.contains(&0) && !self.is_vector;
         out.put_i32(if empty { 0 } else { i32::try_from(dimensions).unwrap_or_default() });
         let nulls_at = out.len();
@@ -114,7 +116,8 @@ impl Lists {
         Ok(())
     }
 
-    /// The lengths of an array and of the first array in it, and so on, and how many these are.
+    /// The lengths of an array, of the first array in it, and so on, and the number of these
+    /// lengths.
     fn shape(&self, row: usize) -> Result<([usize; DIMENSIONS_MAX], usize), Error> {
         let mut lengths = [0; DIMENSIONS_MAX];
         let (mut lists, mut row) = (self, row);
@@ -130,7 +133,7 @@ impl Lists {
         Err(Error::user(sqlstate::PROGRAM_LIMIT_EXCEEDED, message).with_hint("ask for it in text format"))
     }
 
-    /// Writes the elements, an array's in the place of an array; true if one is NULL.
+    /// Writes the elements. An array is written as its own elements. Returns true if one is NULL.
     fn write_elements(&self, row: usize, lengths: &[usize], out: &mut BytesMut) -> Result<bool, Error> {
         let range = self.range(row);
         let Some((length, inner_lengths)) = lengths.split_first().filter(|(length, _)| **length == range.len()) else {
@@ -163,7 +166,7 @@ fn not_rectangular() -> Error {
 /// A column of structs.
 pub(super) struct Records {
     array: StructArray,
-    /// Each with the oid of its type.
+    /// The fields, each with the oid of its type.
     fields: Vec<(u32, Column)>,
 }
 
@@ -181,7 +184,7 @@ impl Records {
         self.array.is_null(row)
     }
 
-    /// `(1,,"a b")`.
+    /// Writes `(1,,"a b")`.
     pub(super) fn write_text(&self, row: usize, out: &mut BytesMut) -> Result<(), Error> {
         out.put_u8(b'(');
         for (index, (_, column)) in self.fields.iter().enumerate() {
@@ -203,7 +206,7 @@ impl Records {
         Ok(())
     }
 
-    /// The number of fields; the type and the value of each.
+    /// Writes the number of fields, then the type and the value of each.
     pub(super) fn write_binary(&self, row: usize, out: &mut BytesMut) -> Result<(), Error> {
         out.put_i32(i32::try_from(self.fields.len()).unwrap_or_default());
         for (oid, column) in &self.fields {
@@ -214,12 +217,12 @@ impl Records {
     }
 }
 
-/// What PostgreSQL takes for a space between elements and fields.
+/// True for the bytes that PostgreSQL treats as spaces between elements and fields.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
-/// Puts what was written from `start` on in quotes, with an escape before each byte that needs one.
+/// Quotes the output from `start` on. Each byte that needs an escape gets one.
 fn quote(out: &mut BytesMut, start: usize, needs: impl Fn(u8) -> bool, escape: impl Fn(u8) -> u8) {
     let value = out.split_off(start);
     out.reserve(value.len() + 2);

@@ -1,6 +1,7 @@
-//! Numbers with a decimal point as PostgreSQL prints them, and as it sends them in binary: digits to the base of 10,000.
+//! Numerics as PostgreSQL prints them, and as it sends them in binary, where their digits have the
+//! base 10,000.
 //!
-//! Both are made of the decimal digits, which lie on the stack: a value costs no allocation.
+//! Both forms are computed from the decimal digits on the stack, without an allocation.
 
 use std::io::Write as _;
 
@@ -11,40 +12,40 @@ use weir_common::types::NUMERIC_PRECISION;
 
 use crate::error::Error;
 
-/// Decimal digits in one of the wire's.
+/// Decimal digits in one digit of the wire.
 const GROUP: i32 = 4;
 const NEGATIVE: u16 = 0x4000;
-/// Digits of the largest number that 256 bits hold are 77; half of those that a type can have are 38.
+/// A number of 256 bits has at most 77 digits. `HALF` is half of the 76 that a type can have.
 const DIGITS_MAX: usize = 80;
 const HALF: u8 = 38;
-/// Groups of that many digits, and one more since a group does not span the point.
+/// The groups of that many digits, and one more, because a group does not span the point.
 const GROUPS_MAX: usize = DIGITS_MAX / 4 + 2;
 
-/// How a column's numbers are written.
+/// The format of a column's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Scale {
     /// Digits after the point.
     places: usize,
-    /// Whether trailing zeros after the point are left out: those of a type that has no scale of its own.
+    /// True if trailing zeros after the point are left out: the type has no scale of its own.
     trimmed: bool,
 }
 
 impl Scale {
     /// # Errors
-    /// `0A000` for a negative scale, which no type of a table's has.
+    /// `0A000` for a negative scale, which no type of a table has.
     pub(super) fn of(precision: u8, scale: i8) -> Result<Scale, Error> {
         let places = usize::try_from(scale).map_err(|_| Error::unsupported("a numeric with a negative scale"))?;
         Ok(Scale { places, trimmed: precision == NUMERIC_PRECISION })
     }
 }
 
-/// A number by its decimal digits.
+/// A number as its decimal digits.
 pub(super) struct Number {
     negative: bool,
     /// Without leading zeros.
     digits: [u8; DIGITS_MAX],
     length: usize,
-    /// How many of the digits are after the point; may be more than there are.
+    /// The number of digits after the point, which may exceed the number of digits.
     places: usize,
 }
 
@@ -63,7 +64,7 @@ impl Number {
         }
         let negative = unscaled.is_negative();
         let mut number = Number { negative, digits: [0; DIGITS_MAX], length: 0, places: scale.places };
-        // Halves of at most 38 digits; of what is beyond every type, the first has 39.
+        // Halves of at most 38 digits. The first has 39 for numbers that are beyond every type.
         let (high, low) = (unscaled.wrapping_div(power_of_ten(HALF)), unscaled.wrapping_rem(power_of_ten(HALF)));
         let (high, low) = (high.wrapping_abs().to_parts().0, low.wrapping_abs().to_parts().0);
         if high == 0 {
@@ -108,7 +109,7 @@ impl Number {
     pub(super) fn write_binary(&self, out: &mut BytesMut) {
         let signed = |number: usize| i32::try_from(number).unwrap_or_default();
         let (length, places) = (signed(self.length), signed(self.places));
-        // The digit that counts 10^place.
+        // The digit at 10^place.
         let digit = |place: i32| {
             let at = usize::try_from(length - places - 1 - place).ok();
             at.and_then(|at| self.digits[..self.length].get(at)).map_or(0, |digit| u16::from(digit - b'0'))
@@ -166,7 +167,7 @@ mod tests {
         out.chunks(2).map(|pair| i32::from(i16::from_be_bytes([pair[0], pair[1]]))).collect()
     }
 
-    /// Count, weight, sign and scale, then digits: what `numeric_send` of PostgreSQL answers.
+    /// Count, weight, sign and scale, then digits, as PostgreSQL's `numeric_send` returns them.
     #[test]
     fn digits_are_aligned_with_the_point() {
         assert_eq!(wire(&of(0, 0)), [0, 0, 0, 0]);

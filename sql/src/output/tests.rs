@@ -139,7 +139,7 @@ fn a_timestamp_that_does_not_fit_is_an_error() {
     assert_eq!(column(i64::MAX).map(|_| ()).expect_err("too late").sqlstate, "22003");
 }
 
-/// What a column prints and sends, value by value.
+/// The values of a column as they are printed and sent.
 fn written(array: ArrayRef, ty: &SqlType) -> Vec<(Vec<u8>, Vec<u8>)> {
     let column = Column::new(&array, &Arc::new(ty.field(""))).expect("a type of a table's");
     let one = |row, format| {
@@ -156,7 +156,7 @@ fn bytes<const N: usize>(from: &mut &[u8]) -> [u8; N] {
     *first
 }
 
-/// A numeric as its text, read from the wire as PostgreSQL's documentation describes it.
+/// Reads the text of a numeric from the wire format that PostgreSQL's documentation describes.
 fn numeric_of(mut wire: &[u8]) -> String {
     let count = u16::from_be_bytes(bytes(&mut wire));
     let weight = i16::from_be_bytes(bytes(&mut wire));
@@ -226,7 +226,7 @@ proptest! {
         let printed = written(Arc::clone(&lists), &ty);
         for ((text, binary), row) in printed.iter().zip(&rows) {
             prop_assert_eq!(&Vec::<Option<String>>::from_sql(&Type::VARCHAR_ARRAY, binary).expect("an array"), row);
-            // Read by the cast, which the tests of casts compare with PostgreSQL.
+            // The cast reads it back; the tests of casts compare that cast with PostgreSQL.
             let text = StringArray::from(vec![std::str::from_utf8(text).expect("text")]);
             let read = crate::functions::read_text(&text, &ty.arrow()).expect("an array");
             let read = read.as_list::<i32>().value(0);
@@ -284,7 +284,7 @@ fn arrays_that_are_not_rectangular_have_no_binary_form() {
         let sent = column.write(0, Form::Binary, &mut binary).map(|_| binary.to_vec());
         (text(|out| column.write_text(0, out).expect("text")), sent.map_err(|error| error.to_string()))
     };
-    // As `array_send(array[[1,2],[3,4]])` of PostgreSQL.
+    // As PostgreSQL's `array_send(array[[1,2],[3,4]])`.
     let square = [2, 0, 23, 2, 1, 2, 1, 4, 1, 4, 2, 4, 3, 4, 4].map(i32::to_be_bytes).concat();
     assert_eq!(both(&[Some(&[1, 2]), Some(&[3, 4])]), ("{{1,2},{3,4}}".to_owned(), Ok(square)));
     let empty = [0, 0, 23].map(i32::to_be_bytes).concat();

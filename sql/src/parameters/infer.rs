@@ -1,9 +1,10 @@
-//! The types of parameters that a client leaves open, from what stands around them.
+//! Infers the types of parameters that a client leaves open from their surroundings.
 //!
-//! The rules are PostgreSQL's: a parameter has the type of the other side of its operator, of the other results of CASE or
-//! COALESCE, or of the function's argument; the first use that tells decides. Where none does the caller takes text.
+//! The rules are PostgreSQL's: a parameter has the type of the other operand, of the other results
+//! of CASE or COALESCE, or of the function's argument. The first use that determines a type
+//! decides. Where none does, the caller takes text.
 //!
-//! Works on a plan whose types are PostgreSQL's ([`crate::rules`]) but not yet coerced.
+//! The plan must have PostgreSQL's types ([`crate::rules`]) but no coercions yet.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use crate::types::pg_type;
 /// DataFusion's, if the plan cannot be walked.
 pub(crate) fn parameter_types(plan: &LogicalPlan, known: HashMap<usize, Type>) -> Result<HashMap<usize, Type>> {
     let mut found = Found(known);
-    // The first walk's findings may tell the types of others.
+    // Types that the first walk finds may determine others in the second.
     found.in_plan(plan)?;
     found.in_plan(plan)?;
     Ok(found.0)
@@ -72,7 +73,7 @@ impl Found {
         Ok(())
     }
 
-    /// The queries of a UNION have one type in each column.
+    /// The queries of a UNION share the type of each column.
     fn in_columns(&mut self, inputs: &[&LogicalPlan]) {
         let selected = |plan: &LogicalPlan, column: usize| match plan {
             LogicalPlan::Projection(projection) => projection.expr.get(column).cloned(),
@@ -92,7 +93,7 @@ impl Found {
         }
     }
 
-    /// The type of an expression, if it has one by itself.
+    /// The type of an expression, if it has one without its surroundings.
     fn type_of(&self, expr: &Expr, schema: &DFSchema) -> Option<Type> {
         match expr {
             Expr::Alias(Alias { expr, .. }) => self.type_of(expr, schema),
@@ -177,7 +178,7 @@ impl Found {
         exprs.into_iter().for_each(|expr| self.visit(expr, Some(ty), schema));
     }
 
-    /// Expressions that are to have one type: that which the types that are known have in common.
+    /// Visits expressions that must have one type: the common type of those whose types are known.
     fn alike(&mut self, exprs: &[&Expr], wanted: Option<&Type>, schema: &DFSchema) {
         let types = exprs.iter().filter_map(|expr| self.type_of(expr, schema));
         let common = types.reduce(wider).or_else(|| wanted.cloned());
@@ -235,7 +236,7 @@ impl Found {
     fn in_function(&mut self, call: &ScalarFunction, wanted: Option<&Type>, schema: &DFSchema) {
         let args: Vec<&Expr> = call.args.iter().collect();
         let name = call.name();
-        // Arithmetic of numerics, and operators of arrays, are functions already.
+        // Arithmetic of numerics and operators of arrays are function calls by now.
         if matches!(
             name,
             "+" | "-"
@@ -283,7 +284,7 @@ impl Found {
         }
     }
 
-    /// An aggregate's arguments, or a window function's.
+    /// Visits the arguments of an aggregate or a window function.
     fn in_aggregate(&mut self, name: &str, args: &[Expr], wanted: Option<&Type>, schema: &DFSchema) {
         let first = args.first().and_then(|first| self.type_of(first, schema));
         for (index, argument) in args.iter().enumerate() {
@@ -305,7 +306,7 @@ fn number(placeholder: &Placeholder) -> Option<usize> {
     placeholder.id.strip_prefix('$')?.parse().ok()
 }
 
-/// The type that a client is told: there is one type of text.
+/// The type that a client is told: all types of text become `text`.
 fn told(ty: Type) -> Option<Type> {
     Some(match ty {
         Type::VARCHAR => Type::TEXT,
@@ -336,7 +337,7 @@ fn array_of(element: &Type) -> Option<Type> {
     })
 }
 
-/// The one of two types that both can become.
+/// The one of two types that both can be converted to.
 fn wider(one: Type, other: Type) -> Type {
     const NUMBERS: [Type; 6] = [Type::INT2, Type::INT4, Type::INT8, Type::NUMERIC, Type::FLOAT4, Type::FLOAT8];
     const TIMES: [Type; 3] = [Type::DATE, Type::TIMESTAMP, Type::TIMESTAMPTZ];
@@ -348,7 +349,7 @@ fn wider(one: Type, other: Type) -> Type {
     widest(&NUMBERS).or_else(|| widest(&TIMES)).unwrap_or(one)
 }
 
-/// The type of an operand of arithmetic beside another.
+/// The type of an arithmetic operand whose other operand has type `other`.
 fn operand(op: Operator, other: &Type) -> Option<Type> {
     let (adds, subtracts) = (op == Operator::Plus, op == Operator::Minus);
     Some(match *other {
@@ -364,7 +365,7 @@ fn operand(op: Operator, other: &Type) -> Option<Type> {
     })
 }
 
-/// The type that a function has for an argument, where it is not that of others.
+/// The type of a function's argument, for functions whose arguments need not have one type.
 fn argument_type(name: &str, index: usize, count: usize, first: Option<&Type>) -> Option<Type> {
     let element = || match first.map(Type::kind) {
         Some(Kind::Array(element)) => told(element.clone()),

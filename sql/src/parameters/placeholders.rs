@@ -1,4 +1,4 @@
-//! Parameters as they stand in a statement: `$1`, `$2`, ….
+//! Parameters in the text of a statement: `$1`, `$2`, ….
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -18,10 +18,10 @@ use crate::types::pg_type;
 /// The protocol counts the values of a statement in 16 bits.
 const PARAMETERS_MAX: usize = u16::MAX as usize;
 
-/// The highest `$n` of a statement; 0 without any.
+/// The highest `$n` of a statement; 0 if it has none.
 ///
 /// # Errors
-/// A placeholder that no value can be bound to, and where it stands: the protocol counts parameters
+/// A placeholder that no value can be bound to, with its location: the protocol counts parameters
 /// in 16 bits.
 pub(crate) fn count(statement: &Statement) -> Result<usize, (String, Location)> {
     let mut highest = 0;
@@ -40,7 +40,7 @@ pub(crate) fn count(statement: &Statement) -> Result<usize, (String, Location)> 
     }
 }
 
-/// The types that a statement's text gives its parameters: `$1::int`, and `LIMIT $2`, of which
+/// The types that a statement's text gives its parameters: `$1::int`, and `LIMIT $2`, for which
 /// DataFusion infers nothing.
 pub(crate) fn written_types(statement: &Statement) -> HashMap<usize, Type> {
     struct Written(HashMap<usize, Type>);
@@ -73,8 +73,8 @@ pub(crate) fn written_types(statement: &Statement) -> HashMap<usize, Type> {
     written.0
 }
 
-/// Gives parameters a type: `$n` becomes a cast of itself. Where the answer is `None` it stays
-/// bare.
+/// Casts each parameter `$n` to its type. A parameter for which `type_of` returns `None` stays as
+/// it is.
 pub(crate) fn cast_parameters(statement: &mut Statement, type_of: impl Fn(usize) -> Option<DataType>) {
     // Children are visited before their parents, so the operand of a new cast is not visited again.
     let _finished = visit_expressions_mut(statement, |expr| {

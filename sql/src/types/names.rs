@@ -1,4 +1,4 @@
-//! PostgreSQL's types: their names, and the Arrow types of those that DataFusion does not know.
+//! The names of PostgreSQL's types, and the Arrow types of those that DataFusion does not know.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -15,14 +15,14 @@ use crate::parser::{fold, identifiers};
 /// The rows of `pg_type` that say something, from PostgreSQL 15.
 pub const ROWS: &str = include_str!("data/pg_type.tsv");
 
-/// A type as `pg_type` has it.
+/// A row of `pg_type`.
 #[derive(Debug)]
 pub struct PgType {
-    /// By its oid.
+    /// The type with this oid.
     pub ty: Type,
     /// `typname`.
     pub name: &'static str,
-    /// 0 for one that is no array.
+    /// The oid of the element type; 0 for a type that is not an array.
     pub element: u32,
     /// `typlen`.
     pub length: i32,
@@ -60,17 +60,17 @@ static BY_OID: LazyLock<HashMap<u32, PgType>> = LazyLock::new(|| {
 static BY_NAME: LazyLock<HashMap<&'static str, u32>> =
     LazyLock::new(|| BY_OID.iter().map(|(oid, known)| (known.name, *oid)).collect());
 
-/// The type of an oid.
+/// The type with an oid.
 pub fn by_oid(oid: u32) -> Option<&'static PgType> {
     BY_OID.get(&oid)
 }
 
-/// The type of a name as it stands in `pg_type`.
+/// The type with a name as it stands in `pg_type`.
 pub fn by_name(name: &str) -> Option<Type> {
     by_oid(*BY_NAME.get(name)?).map(|known| known.ty.clone())
 }
 
-/// How SQL calls a type that has another name in `pg_type`.
+/// SQL's names of the types that have another name in `pg_type`.
 const SQL_NAMES: [(&str, &str); 14] = [
     ("bool", "boolean"),
     ("int2", "smallint"),
@@ -88,7 +88,7 @@ const SQL_NAMES: [(&str, &str); 14] = [
     ("timetz", "time with time zone"),
 ];
 
-/// PostgreSQL's `format_type`: the name of a type with its modifier, if that is given.
+/// PostgreSQL's `format_type`: the name of a type, with its modifier if one is given.
 pub fn format_type(oid: u32, modifier: Option<i32>) -> String {
     if oid == 0 {
         return "-".to_owned();
@@ -115,7 +115,7 @@ pub fn format_type(oid: u32, modifier: Option<i32>) -> String {
     }
 }
 
-/// The type that a text names as SQL does: `int4`, `pg_catalog.int4`, `integer`, `varchar(3)[]`.
+/// The type that a text names in SQL: `int4`, `pg_catalog.int4`, `integer`, `varchar(3)[]`.
 pub fn named(text: &str) -> Option<Type> {
     let text = text.trim();
     let schemas = ["pg_catalog.", "\"pg_catalog\"."];
@@ -131,7 +131,7 @@ pub fn named(text: &str) -> Option<Type> {
         return by_name(quoted);
     }
     let lower = text.to_lowercase();
-    // A precision is no part of the type.
+    // A precision is not part of the type.
     let (name, rest) = match (lower.find('('), lower.find(')')) {
         (Some(open), Some(close)) if open < close => {
             (lower[..open].trim().to_owned(), lower[close + 1..].trim().to_owned())
@@ -143,7 +143,7 @@ pub fn named(text: &str) -> Option<Type> {
         "int" => "int4",
         "decimal" | "dec" => "numeric",
         "float" => "float8",
-        // The type that only quotes name.
+        // Without quotes, `char` names bpchar; only `"char"` names the type char.
         "char" | "character" | "nchar" => "bpchar",
         "char varying" => "varchar",
         name => SQL_NAMES.iter().find(|(_, sql)| *sql == name).map_or(name, |(name, _)| *name),
@@ -151,7 +151,7 @@ pub fn named(text: &str) -> Option<Type> {
     by_name(name)
 }
 
-/// Knows the types of PostgreSQL's catalogs, and types with the name of their schema.
+/// Plans the types of PostgreSQL's catalogs, and types that are named with their schema.
 #[derive(Debug)]
 pub(crate) struct TypeNames;
 

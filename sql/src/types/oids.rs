@@ -1,9 +1,8 @@
 //! The types `regclass`, `regtype` and the like: oids that are read and printed as names.
 //!
-//! A cast to one of them is a call of the function of its name, whose result is an oid with a mark;
-//! a cast of that to text, and sending it, is a call of the function that PostgreSQL prints the
-//! type with, such as `regclassout`. The functions are those of the system catalogs that a planner
-//! is given.
+//! A cast to one of them calls the function of the type's name, which returns a marked oid. A cast
+//! of that oid to text, and sending it, calls PostgreSQL's output function of the type, such as
+//! `regclassout`. The functions belong to the system catalogs that a planner is given.
 
 use postgres_types::Type;
 
@@ -25,7 +24,7 @@ pub(crate) fn printed_by(ty: &Type) -> Option<&'static str> {
     PRINTED.iter().find(|(known, _)| known == ty).map(|(_, function)| *function)
 }
 
-/// Whether casts to a type of this name are calls of a function.
+/// True if casts to a type of this name are calls of a function.
 pub(crate) fn is_called(name: &str) -> bool {
     name == "oid" || PRINTED.iter().any(|(ty, _)| ty.name() == name)
 }
