@@ -1,11 +1,13 @@
-//! The query of a materialized view → what computes its rows from those of its source, batch after batch.
+//! Compiles the query of a materialized view into an evaluator, which computes the view's rows from
+//! batches of its source's rows.
 //!
-//! Owns which queries can be kept up to date: so far those that select, filter and compute columns of one source, so that
-//! every row of the source makes one row or none, by itself. Of DataFusion's logical rules only those on the list in
-//! `optimized` are used: others prune or move what an incremental plan needs.
+//! Decides which queries can be kept up to date: so far those that select, filter and compute
+//! columns of one source, so that every row of the source gives one row or none. Uses only the
+//! logical rules of DataFusion that [`optimized`] lists, because others prune or move parts that an
+//! incremental plan needs.
 //!
-//! A view is planned without a client: in UTC, with every variable at its default, and with nothing in it that depends on
-//! when it is asked or by whom.
+//! A view is planned without a client: in UTC and with every variable at its default. Nothing in it
+//! may depend on the time of a query or on the user who asks.
 
 mod compiler;
 
@@ -42,18 +44,19 @@ use crate::planner::{self, Planner, Prepared};
 use crate::relation::NamedRelation;
 use crate::types::is_jsonb;
 
-/// What a view can be so far.
+/// The hint of errors about queries that cannot be views.
 const POSSIBLE: &str = "a view can select, filter and compute columns of one source so far";
 
-/// What the catalog keeps of a view's query.
+/// The catalog's description of a view's query.
 pub struct Described {
-    /// As PostgreSQL would call them.
+    /// The columns, under PostgreSQL's names.
     pub columns: Vec<Column>,
-    /// The source, and the columns of it that the query names.
+    /// The source, and its columns that the query names.
     pub reads: Reads,
 }
 
-/// Finds out what a view's query reads and what its columns are. The query is planned in a state of no session's.
+/// Determines which relation a view's query reads and which columns it has. The query is planned in
+/// a state that belongs to no session.
 ///
 /// # Errors
 /// The user's.
@@ -83,10 +86,10 @@ pub async fn describe(
     Ok(Described { columns, reads })
 }
 
-/// Compiles the statement of a view that is in the catalog, or is to come there.
+/// Compiles the statement of a view that is in the catalog or about to be added to it.
 ///
 /// # Errors
-/// If it is no view any more: its meaning has changed since it was created.
+/// If the statement is not a view any more, because its meaning has changed since it was created.
 pub async fn compile(planner: &Planner, threads: &QueryThreads, view: &NewTable) -> Result<Box<dyn Evaluate>, Error> {
     let not_a_view = || Error::internal(format!("what is stored of \"{}\" is no materialized view", view.name));
     let reads = view.reads().ok_or_else(not_a_view)?;
@@ -113,7 +116,7 @@ pub async fn compile(planner: &Planner, threads: &QueryThreads, view: &NewTable)
     Ok(Box::new(threads.compute(compiled).await?))
 }
 
-/// The source with those columns alone that a view reads: later ones are none of its own.
+/// The source with only the columns that the view read when it was created.
 fn as_it_was(reads: &Reads) -> Table {
     let source = Source { options: Default::default(), encode: Encode::Json };
     let declared = NewTable {
@@ -128,7 +131,7 @@ fn as_it_was(reads: &Reads) -> Table {
     Table { id: reads.relation, declared, splits, state: JobState::Running, dead_letters: None, layouts }
 }
 
-/// A database of one relation, which no plan of a view's reads by itself.
+/// A database of one relation. The relation has no rows, because a view's plan does not scan it.
 fn database_of(table: Table) -> Result<Arc<dyn CatalogProviderList>, Error> {
     let table = Arc::new(table);
     let name = table.declared.name.clone();
@@ -146,7 +149,7 @@ struct Planned {
     state: Arc<SessionState>,
     prepared: Arc<Prepared>,
     plan: LogicalPlan,
-    /// What it reads.
+    /// The relation that the query reads.
     reads: Arc<Table>,
 }
 
@@ -185,16 +188,17 @@ impl Planned {
     }
 }
 
-/// The plan with types coerced and expressions simplified, and nothing else.
+/// Coerces the types and simplifies the expressions of a plan; nothing else.
 fn optimized(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, Error> {
     let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
-    // Before anything is simplified: what depends on the time would be a constant then.
+    // Must precede the simplification, which turns expressions that depend on the time into
+    // constants.
     check_expressions(&plan)?;
     let rules: [Arc<dyn OptimizerRule + Send + Sync>; 1] = [Arc::new(SimplifyExpressions::new())];
     Ok(Optimizer::with_rules(rules.into()).optimize(plan, state, |_, _| {})?)
 }
 
-/// The relation that a plan reads, if each row of the result is made of one of its rows.
+/// The relation that a plan reads, if each row of the result comes from one of its rows.
 ///
 /// # Errors
 /// `0A000`, if the plan does something else.
@@ -223,7 +227,8 @@ fn read_by(plan: &LogicalPlan) -> Result<Arc<Table>, Error> {
     }
 }
 
-/// Refuses what has another value whenever it is asked, and what is asked of other rows.
+/// Refuses expressions whose value changes from call to call, and sub-queries, which read other
+/// rows.
 fn check_expressions(plan: &LogicalPlan) -> Result<(), Error> {
     let mut found = None;
     plan.apply(|node| {
@@ -248,7 +253,7 @@ fn check_expressions(plan: &LogicalPlan) -> Result<(), Error> {
     }
 }
 
-/// The columns of the source that the expressions nearest to it name.
+/// Collects the columns of the source that the expressions nearest to it name.
 fn used_columns(plan: &LogicalPlan, used: &mut Vec<String>) {
     let (input, is_projection) = match plan {
         LogicalPlan::Projection(projection) => (&projection.input, true),
@@ -257,7 +262,7 @@ fn used_columns(plan: &LogicalPlan, used: &mut Vec<String>) {
         _ => return,
     };
     if is_projection {
-        // What is above it sees its columns, not the source's.
+        // Expressions above a projection see its columns, not the source's.
         used.clear();
     }
     used.extend(plan.expressions().iter().flat_map(Expr::column_refs).map(|column| column.name.clone()));
@@ -267,13 +272,13 @@ fn used_columns(plan: &LogicalPlan, used: &mut Vec<String>) {
 /// One step from the source's rows to the view's.
 #[derive(Debug)]
 enum Step {
-    /// Rows stay of which this is true.
+    /// Keeps the rows for which the expression is true.
     Filter(Arc<dyn PhysicalExpr>),
-    /// Each row becomes one of these columns.
+    /// Replaces the columns of each row by these.
     Project(Vec<Arc<dyn PhysicalExpr>>, SchemaRef),
 }
 
-/// Appends the steps of a plan that [`read_by`] has found to be made of such.
+/// Appends the steps of a plan that [`read_by`] accepts.
 fn add_steps(state: &SessionState, plan: &LogicalPlan, steps: &mut Vec<Step>) -> Result<(), Error> {
     match plan {
         LogicalPlan::Projection(projection) => {
@@ -296,16 +301,16 @@ fn add_steps(state: &SessionState, plan: &LogicalPlan, steps: &mut Vec<Step>) ->
 /// A compiled view.
 #[derive(Debug)]
 struct Compiled {
-    /// How many columns it reads.
+    /// The number of columns that the view reads.
     reads: usize,
     steps: Vec<Step>,
-    /// Of the view's own columns.
+    /// The schema of the view's own columns.
     schema: SchemaRef,
 }
 
 impl Evaluate for Compiled {
     fn evaluate(&self, rows: RecordBatch) -> Result<RecordBatch, view::Error> {
-        // What a query is told, with what PostgreSQL would call it.
+        // The message is the one that a query would get, in PostgreSQL's words.
         self.run(rows).map_err(|error| view::Error(chain(&Error::from(error))))
     }
 }
@@ -337,7 +342,7 @@ impl Compiled {
     }
 }
 
-/// Other columns in the place of the first `own` ones of a batch.
+/// Replaces the first `own` columns of a batch.
 fn beside(
     mut columns: Vec<ArrayRef>,
     schema: &Schema,
@@ -345,7 +350,7 @@ fn beside(
     own: usize,
 ) -> Result<RecordBatch, ArrowError> {
     columns.extend_from_slice(&rows.columns()[own..]);
-    // An expression may be known never to be NULL, and a column may be NULL all the same.
+    // A column may contain NULLs even where DataFusion knows the expression as never NULL.
     let fields = schema.fields().iter().map(|field| Arc::new(field.as_ref().clone().with_nullable(true)));
     let behind = rows.schema();
     let fields = fields.chain(behind.fields()[own..].iter().cloned());
@@ -354,7 +359,7 @@ fn beside(
     RecordBatch::try_new_with_options(schema, columns, &options)
 }
 
-/// The type that a column of a result is stored with: its own, or the nearest that holds its values.
+/// The type in which a column of a result is stored: its own, or the nearest that holds its values.
 fn stored_type(field: &Field) -> Option<SqlType> {
     if is_jsonb(field) {
         return Some(SqlType::Jsonb);
@@ -368,7 +373,7 @@ fn stored_type(field: &Field) -> Option<SqlType> {
         DataType::Boolean => SqlType::Boolean,
         DataType::Int8 | DataType::UInt8 | DataType::Int16 => SqlType::SmallInt,
         DataType::UInt16 | DataType::Int32 => SqlType::Integer,
-        // What DataFusion counts with, where PostgreSQL has a bigint.
+        // DataFusion counts in UInt64, where PostgreSQL has a bigint.
         DataType::UInt32 | DataType::Int64 | DataType::UInt64 => SqlType::BigInt,
         DataType::Float16 | DataType::Float32 => SqlType::Real,
         DataType::Float64 => SqlType::Double,
@@ -376,7 +381,7 @@ fn stored_type(field: &Field) -> Option<SqlType> {
         | DataType::Decimal64(precision, scale)
         | DataType::Decimal128(precision, scale)
         | DataType::Decimal256(precision, scale) => return decimal(*precision, *scale),
-        // A NULL that nothing gave a type is text.
+        // A NULL whose type nothing determines becomes text.
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => SqlType::Varchar,
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => SqlType::Bytea,
         DataType::Date32 | DataType::Date64 => SqlType::Date,

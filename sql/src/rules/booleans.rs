@@ -1,4 +1,4 @@
-//! A text literal beside a boolean, which gets its type from it.
+//! Gives a text literal beside a boolean the boolean's type.
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
@@ -14,13 +14,14 @@ use datafusion::scalar::ScalarValue;
 
 use super::equality::compares;
 
-/// A text literal beside a boolean is one: `is_active = 'true'`, `is_active IN ('t', 'f')`, `CASE
-/// is_active WHEN 't' …`. Runs before types are coerced, which refuses the two.
+/// Casts text literals beside booleans to boolean: `is_active = 'true'`, `is_active IN ('t', 'f')`,
+/// `CASE is_active WHEN 't' …`. Runs before types are coerced, because the coercion refuses a text
+/// beside a boolean.
 #[derive(Debug)]
 pub(crate) struct Booleans;
 
-/// Where a comparison stands in the arguments of a function, its type is asked for when it is
-/// planned.
+/// Handles comparisons while they are planned, because a function asks for the types of its
+/// arguments at that time.
 impl ExprPlanner for Booleans {
     fn plan_binary_op(&self, mut raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         use sqlparser::ast::BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
@@ -82,7 +83,7 @@ fn is_text(expr: &Expr) -> bool {
     matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _))
 }
 
-/// A cast reads the text as PostgreSQL does, and refuses what is no boolean.
+/// The cast reads the text as PostgreSQL does, and refuses a text that is not a boolean.
 fn as_boolean(expr: Box<Expr>) -> Box<Expr> {
     if is_text(&expr) { Box::new(Expr::Cast(Cast::new(expr, DataType::Boolean))) } else { expr }
 }

@@ -1,4 +1,5 @@
-//! CASE, which was planned as a function ([`crate::functions`]), becomes CASE again. Runs before every other rule.
+//! Turns CASE, which was planned as a function ([`crate::functions`]), back into CASE. Runs before
+//! every other rule.
 
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::config::ConfigOptions;

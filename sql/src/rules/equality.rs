@@ -1,7 +1,9 @@
-//! Where DataFusion compares, groups, joins and sorts, it does so by PostgreSQL's equality: values of the types that have
-//! equal values with different bits are made comparable first (see [`crate::functions::comparable`]).
+//! Makes DataFusion compare, group, join and sort by PostgreSQL's equality. Where a type has equal
+//! values with different bits, its values are made comparable first (see
+//! [`crate::functions::comparable`]).
 //!
-//! Runs when types are known. Plans are only added to: no column changes its name or its type ([`super::shown`]).
+//! Runs when types are known. The rule only adds to plans: no column changes its name or its type
+//! ([`super::shown`]).
 
 use std::sync::Arc;
 
@@ -69,7 +71,7 @@ fn in_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     })
 }
 
-/// Comparisons, and what sorts and tells apart by itself.
+/// Handles comparisons, and expressions that sort or remove duplicates themselves.
 fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(match expr {
         Expr::BinaryExpr(BinaryExpr { mut left, op, mut right }) if compares(op) => {
@@ -170,14 +172,14 @@ pub(crate) fn compares(op: Operator) -> bool {
     )
 }
 
-/// A value that is looked for in a sub-query, and that sub-query.
+/// Makes a value comparable, and the sub-query that it is looked up in.
 fn with_subquery(mut expr: Box<Expr>, subquery: Subquery, schema: &DFSchema) -> Result<(Box<Expr>, Subquery)> {
     make_comparable(&mut expr, schema);
     let plan = all_comparable(Arc::unwrap_or_clone(Arc::clone(&subquery.subquery)))?;
     Ok((expr, subquery.with_plan(Arc::new(plan))))
 }
 
-/// `nullif` compares inside, so it becomes what it stands for.
+/// Expands `nullif`, which compares inside the function, into the CASE that defines it.
 fn null_if(mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let [value, other] = call.args.as_mut_slice() else {
         return Ok(Transformed::no(Expr::ScalarFunction(call)));
@@ -193,7 +195,8 @@ fn null_if(mut call: ScalarFunction, schema: &DFSchema) -> Result<Transformed<Ex
     Ok(Transformed::yes(Expr::Case(case)))
 }
 
-/// The aggregate in the place of `min` or `max`, if DataFusion's would compare values by their bits.
+/// The aggregate that replaces `min` or `max` where DataFusion's would compare values by their
+/// bits.
 fn extreme(name: &str, arguments: &[Expr], schema: &DFSchema) -> Result<Option<Arc<AggregateUDF>>> {
     let (Some(own), Some(argument)) = (extreme_aggregate(name), arguments.first()) else { return Ok(None) };
     if yields_jsonb(argument, schema) {
@@ -204,7 +207,7 @@ fn extreme(name: &str, arguments: &[Expr], schema: &DFSchema) -> Result<Option<A
     Ok((is_list || needs_comparable(argument, schema)).then_some(own))
 }
 
-/// DISTINCT makes an aggregate's arguments comparable, which must not be seen in the result.
+/// Refuses DISTINCT where comparable arguments would change the aggregate's result.
 fn check_distinct(name: &str, arguments: &[Expr], schema: &DFSchema) -> Result<()> {
     let changes = |argument: &Expr| {
         let ty = argument.get_type(schema).unwrap_or(DataType::Null);
@@ -218,7 +221,8 @@ fn check_distinct(name: &str, arguments: &[Expr], schema: &DFSchema) -> Result<(
         .into())
 }
 
-/// DataFusion forgets that the results of these window functions are jsonb.
+/// Refuses these window functions of jsonb, because DataFusion forgets that their results are
+/// jsonb.
 fn check_kept(name: &str, arguments: &[Expr], schema: &DFSchema) -> Result<()> {
     let forgets = matches!(name, "first_value" | "last_value" | "nth_value");
     if forgets && arguments.first().is_some_and(|argument| yields_jsonb(argument, schema)) {
@@ -228,7 +232,7 @@ fn check_kept(name: &str, arguments: &[Expr], schema: &DFSchema) -> Result<()> {
     Ok(())
 }
 
-/// DataFusion forgets that the elements of an array are jsonb when it makes rows of them.
+/// Refuses unnest of jsonb elements, which DataFusion forgets are jsonb, and of nested arrays.
 fn check_unnest(schema: &DFSchema, columns: &[Column]) -> Result<()> {
     let field_of = |column: &Column| schema.qualified_field_from_column(column);
     let is_deep = |column: &Column| {
@@ -250,7 +254,7 @@ fn check_unnest(schema: &DFSchema, columns: &[Column]) -> Result<()> {
     Ok(())
 }
 
-/// A jsonb is compared with nothing but a jsonb.
+/// Refuses comparisons of a jsonb with another type.
 fn check_jsonb(op: Operator, left: &Expr, right: &Expr, schema: &DFSchema) -> Result<()> {
     let is_other = |expr: &Expr| {
         !yields_jsonb(expr, schema) && expr.get_type(schema).is_ok_and(|ty| !ty.is_null()) && !is_null_literal(expr)
@@ -280,7 +284,7 @@ fn joined(mut join: Join) -> Join {
     let side = |key: Expr, input: &LogicalPlan| comparable_if_needed(key, input.schema());
     let pairs = std::mem::take(&mut join.on).into_iter();
     join.on = pairs.map(|(left, right)| (side(left, &join.left), side(right, &join.right))).collect();
-    // Of USING only columns can be keys; that each is shown once has been seen to.
+    // USING allows only columns as keys. Its effect on the shown columns is already in the plan.
     join.join_constraint = JoinConstraint::On;
     join
 }
@@ -290,7 +294,8 @@ fn sorted(mut key: SortExpr, schema: &DFSchema) -> SortExpr {
     key
 }
 
-/// Makes a jsonb of each literal that is compared with one: DataFusion compares them as they are written.
+/// Converts each literal that is compared with a jsonb to jsonb. DataFusion would compare the
+/// literal's text as it was written.
 fn all_jsonb<'a>(operands: impl IntoIterator<Item = &'a mut Expr>, schema: &DFSchema) {
     let mut operands: Vec<&mut Expr> = operands.into_iter().collect();
     if operands.iter().any(|operand| yields_jsonb(operand, schema)) {
@@ -315,11 +320,11 @@ pub(super) fn comparable_if_needed(expr: Expr, schema: &DFSchema) -> Expr {
 }
 
 pub(super) fn needs_comparable(expr: &Expr, schema: &DFSchema) -> bool {
-    // What has no type is an error that others report better.
+    // An expression without a type is an error that others report better.
     yields_jsonb(expr, schema) || expr.to_field(schema).is_ok_and(|(_, field)| has_equals(&field))
 }
 
-/// A projection that makes every column comparable.
+/// Adds a projection that makes every column comparable.
 fn all_comparable(input: LogicalPlan) -> Result<LogicalPlan> {
     let schema = Arc::clone(input.schema());
     if !schema.fields().iter().any(|field| has_equals(field)) {

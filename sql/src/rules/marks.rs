@@ -1,7 +1,7 @@
-//! Values of `regclass` and the like, on their way to text and to the client.
+//! Values of `regclass` and similar types, when they are cast to text or sent to the client.
 //!
-//! In a plan they are oids with a mark. [`Printed`] puts the function that prints the type in the
-//! place of a cast to text. [`Sent`] sends each with its name, since a client may ask for either.
+//! In a plan they are oids with a mark. [`Printed`] replaces a cast to text by the function that
+//! prints the type. [`Sent`] sends each oid with its name, because a client may ask for either.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -30,7 +30,7 @@ use crate::types::{array_of, arrow_type, mark_of, marked};
 /// The functions that print values, by their names.
 type Printers = Arc<HashMap<String, Arc<ScalarUDF>>>;
 
-/// The printers among functions.
+/// Collects functions by their names.
 pub(crate) fn printers(functions: &[ScalarUDF]) -> Printers {
     Arc::new(functions.iter().map(|function| (function.name().to_owned(), Arc::new(function.clone()))).collect())
 }
@@ -40,7 +40,7 @@ fn print(printers: &Printers, ty: &Type, operand: Expr) -> Option<Expr> {
     Some(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(function), vec![operand])))
 }
 
-/// Puts names in the place of casts of oids to text, and takes the mark of other texts off.
+/// Replaces casts of oids to text by their names, and removes the marks of other texts.
 #[derive(Debug)]
 pub(crate) struct Printed(pub(crate) Printers);
 
@@ -70,7 +70,7 @@ impl FunctionRewrite for Printed {
     }
 }
 
-/// A text of another type as one of type text: DataFusion's cast would keep the mark.
+/// Turns a text of another type into one of type text. DataFusion's cast would keep the mark.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Unmarked {
     signature: Signature,
@@ -81,7 +81,7 @@ impl ScalarUDFImpl for Unmarked {
         "text"
     }
 
-    /// As DataFusion calls a cast: after what is cast.
+    /// Named like a cast in DataFusion: by its operand.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         Ok(args.first().map_or_else(String::new, |operand| operand.schema_name().to_string()))
     }
@@ -99,8 +99,8 @@ impl ScalarUDFImpl for Unmarked {
     }
 }
 
-/// Keeps the types of values that aggregates choose or collect: DataFusion forgets the marks of
-/// their arguments.
+/// Keeps the types of values that aggregates choose or collect, because DataFusion forgets the
+/// marks of their arguments.
 #[derive(Debug)]
 pub(crate) struct Aggregated;
 
@@ -114,7 +114,7 @@ impl AnalyzerRule for Aggregated {
         if !changed.transformed {
             return Ok(changed.data);
         }
-        // The operators above know the marks only from now on.
+        // The operators above see the marks only after this.
         recomputed(changed.data)
     }
 }
@@ -141,7 +141,7 @@ fn aggregated(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlanBuilder::from(plan).project(exprs)?.build()?))
 }
 
-/// The type of an aggregate's result, if it is that of a marked argument.
+/// The type of an aggregate's result, if a marked argument determines it.
 fn kept(call: &Expr, input: &DFSchema) -> Option<Type> {
     let Expr::AggregateFunction(call) = call.clone().unalias() else { return None };
     let (_, field) = call.params.args.first()?.to_field(input).ok()?;
@@ -153,7 +153,7 @@ fn kept(call: &Expr, input: &DFSchema) -> Option<Type> {
     }
 }
 
-/// A value as one of a type that is kept like its own.
+/// Marks a value with a type that has the same Arrow type.
 #[derive(Debug)]
 struct Marked {
     ty: Type,
@@ -230,7 +230,7 @@ impl AnalyzerRule for Sent {
     }
 }
 
-/// An oid with its name, as a value of the type that the oid has.
+/// Pairs an oid with its name, as a value of the oid's type.
 #[derive(Debug)]
 struct WithName {
     ty: Type,
@@ -251,7 +251,7 @@ impl Hash for WithName {
     }
 }
 
-/// What [`WithName`] gives, and the encoder sends.
+/// The fields that [`WithName`] returns and the encoder sends.
 fn fields() -> Fields {
     Fields::from(vec![Field::new("oid", DataType::UInt32, true), Field::new("name", DataType::Utf8, true)])
 }

@@ -1,9 +1,9 @@
-//! Changes to logical plans, once names are resolved: to mean what PostgreSQL means.
+//! Rewrites logical plans to PostgreSQL's semantics once names are resolved.
 //!
-//! In the order in which a plan goes through them: [`choices`] (CASE), [`booleans`] (texts beside
-//! them), [`multisets`] (INTERSECT ALL, EXCEPT ALL), [`ordered`] (aggregates over sorted rows),
-//! [`types`] (of numbers and times), [`marks`] (values that are printed as names), [`equality`] (of
-//! values) with [`shown`] (groups), [`subqueries`] (as joins).
+//! A plan passes the rules in this order: [`choices`] (CASE), [`booleans`] (texts beside booleans),
+//! [`multisets`] (INTERSECT ALL, EXCEPT ALL), [`ordered`] (aggregates over sorted rows), [`types`]
+//! (of numbers and times), [`marks`] (values that are printed as names), [`equality`] (of values)
+//! with [`shown`] (groups), [`subqueries`] (as joins).
 
 mod booleans;
 mod choices;

@@ -1,11 +1,13 @@
 //! INTERSECT ALL and EXCEPT ALL, which count how often a row occurs.
 //!
-//! DataFusion plans both as a semi or anti join of whole rows, for which a row that occurs once on the right stands for
-//! all equal ones on the left. Here equal rows are numbered on both sides, and the join compares the numbers too: of `n`
-//! rows on the left and `m` on the right INTERSECT ALL keeps the lesser number, and EXCEPT ALL what `n` has more.
+//! DataFusion plans both as a semi or anti join of whole rows, in which a row that occurs once on
+//! the right matches all equal rows on the left. This rule numbers equal rows on both sides and
+//! compares the numbers too: of `n` rows on the left and `m` on the right, INTERSECT ALL keeps
+//! `min(n, m)` and EXCEPT ALL keeps `max(n - m, 0)`.
 //!
-//! Such joins come from nothing else before the optimizer: sub-queries are still expressions, and SEMI and ANTI JOIN are
-//! refused. Without ALL the left side is DISTINCT, so that its rows need no numbers.
+//! Before the optimizer, such joins come from nothing else: sub-queries are still expressions, and
+//! SEMI and ANTI JOIN are refused. Without ALL the left side is DISTINCT, so its rows need no
+//! numbers.
 
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use datafusion::functions_window::row_number::row_number;
 use datafusion::logical_expr::{Distinct, Expr, ExprFunctionExt, Join, LogicalPlan, LogicalPlanBuilder, Projection};
 use datafusion::optimizer::AnalyzerRule;
 
-/// The columns of the numbers, which nobody can name.
+/// The columns of the numbers. A user cannot write these names.
 const NUMBERS: [&str; 2] = ["\u{2063}left", "\u{2063}right"];
 
 /// See the module.
@@ -69,7 +71,7 @@ fn counted(join: Join) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Projection(Projection::try_new(columns, Arc::new(LogicalPlan::Join(joined)))?))
 }
 
-/// A plan with the number of each row among those that are equal to it.
+/// Numbers each row among its equal rows.
 fn numbered(plan: &Arc<LogicalPlan>, keys: Vec<Expr>, name: &str) -> Result<LogicalPlan> {
     let number = row_number().partition_by(keys).build()?;
     let numbered = LogicalPlanBuilder::from(Arc::clone(plan)).window(vec![number])?.build()?;

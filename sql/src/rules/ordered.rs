@@ -1,8 +1,9 @@
-//! Aggregates over a sub-query that is sorted: `array_agg(x) FROM (SELECT … ORDER BY y)`.
+//! Aggregates over a sorted sub-query: `array_agg(x) FROM (SELECT … ORDER BY y)`.
 //!
-//! PostgreSQL hands rows to an aggregate in the order of the sub-query; DataFusion in any order. So where an aggregate
-//! depends on the order and has none of its own, the sub-query's rows are numbered in its order, and the aggregate is
-//! ordered by the numbers. The number passes through the projections, filters, limits and names in between.
+//! PostgreSQL passes rows to an aggregate in the order of the sub-query, DataFusion in any order.
+//! Where an aggregate depends on the order and has no ORDER BY itself, this rule numbers the
+//! sub-query's rows in their order and sorts the aggregate by the numbers. The number passes
+//! through the projections, filters, limits and names in between.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-/// The column of the numbers, which nobody can name.
+/// The column of the numbers. A user cannot write this name.
 const NUMBER: &str = "\u{2063}order";
 
 /// Aggregates whose result depends on the order of their rows.
@@ -42,7 +43,8 @@ impl AnalyzerRule for Ordered {
                     match aggregate.aggr_expr.iter().any(depends) {
                         true => in_order(aggregate),
                         false if sorts => {
-                            // DataFusion would take a sort below that is the other way round for the order that is asked for.
+                            // DataFusion would take a sort below for the requested order, even if
+                            // it sorts the other way round.
                             aggregate.input = Arc::new(unsorted(Arc::unwrap_or_clone(aggregate.input))?);
                             Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)))
                         }
@@ -63,14 +65,14 @@ fn call(expr: &Expr) -> Option<&AggregateFunction> {
     }
 }
 
-/// DISTINCT sorts by itself.
+/// True if an aggregate's result depends on the order of its input. DISTINCT sorts by itself.
 fn depends(expr: &Expr) -> bool {
     call(expr).is_some_and(|call| {
         DEPENDENT.contains(&call.func.name()) && call.params.order_by.is_empty() && !call.params.distinct
     })
 }
 
-/// PostgreSQL sorts what DISTINCT leaves.
+/// PostgreSQL sorts the values that DISTINCT leaves.
 fn is_unordered_distinct(expr: &Expr) -> bool {
     call(expr).is_some_and(|call| {
         matches!(call.func.name(), "array_agg" | "string_agg")
@@ -94,7 +96,7 @@ fn sorted_distinct(expr: Expr) -> Expr {
     }
 }
 
-/// A plan without a sort that nothing between needs.
+/// Removes the sort of a plan, if nothing in between needs it.
 fn unsorted(plan: LogicalPlan) -> Result<LogicalPlan> {
     match plan {
         LogicalPlan::Sort(sort) if sort.fetch.is_none() => unsorted(Arc::unwrap_or_clone(sort.input)),
@@ -131,12 +133,13 @@ fn in_order(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(input), aggregate.group_expr, aggr_expr)?)))
 }
 
-/// A plan with the numbers of its rows in their order, and the column of these; `None` if it has no order.
+/// Numbers a plan's rows in their order, and returns the column of the numbers; `None` if the plan
+/// has no order.
 fn numbered(plan: &LogicalPlan) -> Result<Option<(LogicalPlan, Column)>> {
     Ok(match plan {
         LogicalPlan::Sort(sort) => Some(with_number(plan, sort.expr.clone())?),
         LogicalPlan::Distinct(Distinct::On(distinct)) => {
-            // Only what is selected can still be sorted by.
+            // Only selected keys can still be sorted by.
             let keys = distinct.sort_expr.iter().flatten().take(distinct.on_expr.len());
             let keys: Option<Vec<SortExpr>> = keys
                 .map(|key| Some(SortExpr { expr: selected(&key.expr, &distinct.select_expr, plan)?, ..key.clone() }))
@@ -183,7 +186,8 @@ fn numbered(plan: &LogicalPlan) -> Result<Option<(LogicalPlan, Column)>> {
     })
 }
 
-/// The keys of a sort just below a limit: what is left is numbered after it, so that the sort still ends early.
+/// The keys of a sort just below a limit. The rows are numbered after the limit, so that the sort
+/// still ends early.
 fn numbered_below(plan: &LogicalPlan) -> Result<Option<Vec<SortExpr>>> {
     match plan {
         LogicalPlan::Sort(sort) => Ok(Some(sort.expr.clone())),
@@ -191,7 +195,7 @@ fn numbered_below(plan: &LogicalPlan) -> Result<Option<Vec<SortExpr>>> {
     }
 }
 
-/// The column in which a result has an expression.
+/// The column of a result that holds an expression.
 fn selected(expr: &Expr, select: &[Expr], plan: &LogicalPlan) -> Option<Expr> {
     let place = select.iter().position(|item| match item {
         Expr::Alias(alias) => *alias.expr == *expr,

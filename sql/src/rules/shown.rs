@@ -1,7 +1,7 @@
-//! Groups of equal values, and the value that is shown of each: one of the values, as it stands.
+//! Groups of equal values. Each group shows one of its values unchanged.
 //!
-//! Rows are grouped by comparable values ([`crate::functions::comparable`]), and the first value of each group is carried
-//! along. DISTINCT is a grouping by all columns.
+//! Rows are grouped by comparable values ([`crate::functions::comparable`]), and the first value of
+//! each group is kept beside them. DISTINCT is a grouping by all columns.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use super::equality::{comparable_if_needed, needs_comparable};
 use crate::functions::{comparable, has_equals, kept_jsonb};
 use crate::types::is_jsonb;
 
-/// Names of columns that nobody can write.
+/// The name of a hidden column, which a user cannot write.
 fn hidden(kind: &str, index: usize) -> String {
     format!("\u{2063}{kind}{index}")
 }
 
-/// DISTINCT and DISTINCT ON.
+/// Handles DISTINCT and DISTINCT ON.
 pub(super) fn distinct(distinct: Distinct) -> Result<Transformed<LogicalPlan>> {
     match distinct {
         Distinct::All(input) if input.schema().fields().iter().any(|field| has_equals(field)) => {
@@ -46,7 +46,7 @@ pub(super) fn distinct(distinct: Distinct) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// Groups by comparable values, under the names that others know the columns by.
+/// Groups by comparable values. The columns keep the names by which other operators refer to them.
 pub(super) fn groups(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     if let [Expr::GroupingSet(_)] = aggregate.group_expr.as_slice() {
         return grouping_sets(aggregate);
@@ -72,14 +72,15 @@ pub(super) fn groups(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(shown, Arc::new(aggregate))?)))
 }
 
-/// The value shown for a group, under the name of the column that it replaces.
+/// The value that a group shows, under the name of the column that it replaces.
 fn of_group(first: Expr, schema: &DFSchema, index: usize) -> Expr {
     let (relation, field) = schema.qualified_field(index);
     let first = if is_jsonb(field) { kept_jsonb(first) } else { first };
     first.alias_qualified(relation.cloned(), field.name())
 }
 
-/// GROUPING SETS, ROLLUP and CUBE. The keys become columns of the input first; where a set leaves one out it is NULL.
+/// Handles GROUPING SETS, ROLLUP and CUBE. The keys become columns of the input first; a set that
+/// leaves a key out has NULL for it.
 fn grouping_sets(aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let input = Arc::clone(aggregate.input.schema());
     let [Expr::GroupingSet(set)] = aggregate.group_expr.as_slice() else {

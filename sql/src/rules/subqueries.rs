@@ -1,15 +1,15 @@
-//! Sub-queries as values, and those that refer to rows around them in ways that DataFusion does not
-//! plan.
+//! Sub-queries as values, and sub-queries that refer to rows around them in ways that DataFusion
+//! does not plan.
 //!
 //! DataFusion plans `EXISTS`, `IN` and comparisons with `ANY` and `ALL` in WHERE, sub-queries
-//! without references to rows around them, and those whose references are equalities below an
-//! aggregate. These are left to it. All others become joins here: a sub-query is evaluated for the
-//! distinct values of the columns that it refers to ([`apply`]), and joined to the rows around it
-//! by these values. The same holds for LATERAL.
+//! without references to rows around them, and sub-queries whose references are equalities below an
+//! aggregate. This rule leaves these alone and turns all others into joins: it evaluates a
+//! sub-query for the distinct values of the columns that it refers to ([`apply`]), and joins the
+//! result to the rows around it by these values. LATERAL is handled in the same way.
 //!
-//! The rows around are read twice then, once for their distinct values. Both readings have to
-//! agree, or at least the first has to have all values of the second: [`stable`] refuses what
-//! cannot promise that.
+//! The rows around a sub-query are therefore read twice, once for their distinct values. Both reads
+//! have to agree, or at least the first has to contain all values of the second. [`stable`] refuses
+//! plans that cannot guarantee this.
 //!
 //! Runs after all other rules, when types are known. Invariant: no plan changes the names and types
 //! of its columns.
@@ -59,13 +59,13 @@ impl AnalyzerRule for Subqueries {
         if !changed.transformed {
             return Ok(changed.data);
         }
-        // A sub-query's value may be missing where its column was not NULL, and so what is made of
-        // it.
+        // A sub-query's value may be NULL where its column was not, so expressions over it may be
+        // too.
         recomputed(changed.data)
     }
 }
 
-/// A plan whose operators know the columns of changed inputs.
+/// Recomputes the schemas of all operators above changed inputs.
 pub(super) fn recomputed(plan: LogicalPlan) -> Result<LogicalPlan> {
     let changed = plan.transform_up_with_subqueries(|plan| match plan {
         LogicalPlan::Union(union) => {
@@ -76,23 +76,23 @@ pub(super) fn recomputed(plan: LogicalPlan) -> Result<LogicalPlan> {
     Ok(changed.data)
 }
 
-/// Where a sub-query stands.
+/// The place of a sub-query in the plan around it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// It is a condition of WHERE, which is all true.
+    /// A whole condition of WHERE.
     Condition,
-    /// It is a part of one.
+    /// A part of a condition of WHERE.
     InCondition,
-    /// It is selected, or a part of what is.
+    /// A selected expression, or a part of one.
     Selected,
     Elsewhere,
 }
 
 /// The rows around sub-queries.
 struct Around {
-    /// As the plan has them.
+    /// The rows of the plan.
     rows: LogicalPlan,
-    /// With the values of sub-queries beside them.
+    /// The same rows, joined with the values of the sub-queries.
     joined: LogicalPlan,
 }
 
@@ -144,7 +144,7 @@ impl Rewrite {
         if is_wider { project(filtered, columns(&schema)) } else { Ok(filtered) }
     }
 
-    /// Operators whose input gets the values of sub-queries as further columns.
+    /// Handles an operator by adding the values of its sub-queries to its input as columns.
     fn in_operator(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let schema = Arc::clone(plan.schema());
         let plan = match plan {
@@ -189,8 +189,8 @@ impl Rewrite {
         project_as(plan, exprs, &schema).map(Transformed::yes)
     }
 
-    /// A join whose condition has sub-queries: they belong to the rows of one side, or, where no
-    /// row is kept without the condition, to those of both.
+    /// Handles a join whose condition has sub-queries. They belong to the rows of one side, or, in
+    /// an inner join, to those of both.
     fn in_join(&self, mut join: Join) -> Result<LogicalPlan> {
         let schema = Arc::clone(&join.schema);
         let conditions: Vec<Expr> = join.filter.take().map(split_conjunction_owned).unwrap_or_default();
@@ -234,7 +234,7 @@ impl Rewrite {
         Ok(expr.transform_up(|expr| self.value(expr, place, around))?.data)
     }
 
-    /// The value of a sub-query, beside the rows around it.
+    /// The value of a sub-query, as an expression over the rows around it.
     fn value(&self, expr: Expr, place: Place, around: &RefCell<Around>) -> Result<Transformed<Expr>> {
         if subquery_of(&expr).is_none() || is_left(&expr, place, around)? {
             return Ok(Transformed::no(expr));
@@ -278,7 +278,7 @@ impl Rewrite {
         let plan = if is_one {
             plan
         } else {
-            // One of several rows stays, with their number.
+            // Keeps one of several rows, with the number of rows.
             let (width, rank) = (plan.schema().fields().len(), self.names.next());
             let all = Expr::from(WindowFunction::new(count_udaf(), vec![lit(1_i64)]));
             let all = all.partition_by(key_columns().collect()).build()?;
@@ -312,7 +312,7 @@ impl Rewrite {
         Ok(Expr::Column(Column::from_name(there)).is_not_null())
     }
 
-    /// `value op ANY (…)` and `value op ALL (…)`, with PostgreSQL's three values.
+    /// `value op ANY (…)` and `value op ALL (…)`, in PostgreSQL's three-valued logic.
     fn compared(
         &self,
         value: Expr,
@@ -349,7 +349,7 @@ impl Rewrite {
         })
     }
 
-    /// `value IN (…)` of a sub-query that is the same for all rows.
+    /// `value IN (…)`, where the sub-query is the same for all rows.
     fn is_member(&self, value: Expr, subquery: &Subquery, around: &RefCell<Around>) -> Result<Expr> {
         let value = self.named(value, around)?;
         let plan = subquery.subquery.as_ref();
@@ -378,14 +378,14 @@ impl Rewrite {
             .otherwise(lit(false))
     }
 
-    /// A value beside the rows around, as a column of theirs.
+    /// Makes a value a column of the rows around the sub-query.
     fn named(&self, value: Expr, around: &RefCell<Around>) -> Result<Column> {
         if let Expr::Column(column) = value {
             return Ok(column);
         }
         let mut around = around.borrow_mut();
         let name = self.names.next();
-        // A value of the rows themselves needs no sub-query's value.
+        // A value that only uses the rows' own columns is added to them as well.
         let own: Vec<Column> = value.column_refs().into_iter().cloned().collect();
         let is_own = own.iter().all(|column| around.rows.schema().has_column(column));
         let with_value = |plan: &mut LogicalPlan| {
@@ -401,8 +401,8 @@ impl Rewrite {
         Ok(Column::from_name(name))
     }
 
-    /// The domain of a sub-query, and the columns around it that it is made of. `values` belong to
-    /// it, too.
+    /// The domain of a sub-query, and the columns around it that the domain is made of. `values`
+    /// are part of it.
     fn domain(&self, plan: &LogicalPlan, values: &[Column], around: &RefCell<Around>) -> Result<(Domain, Vec<Column>)> {
         let around = around.borrow();
         let referred = references(plan)?.into_iter().map(|(_, column)| column);
@@ -450,7 +450,8 @@ impl Rewrite {
         project(joined, columns(&schema))
     }
 
-    /// LATERAL of a sub-query that makes rows of each row around it: the row goes along.
+    /// LATERAL of a sub-query that only extends each row around it. The whole row is passed
+    /// through.
     fn beside(
         &self,
         left: LogicalPlan,
@@ -479,7 +480,8 @@ fn unsupported(place: &str) -> Error {
     Error::unsupported(format!("a sub-query that refers to rows of {place} is not supported yet"))
 }
 
-/// A sort whose sub-queries may refer to columns that are not selected: these go along.
+/// Lets the sub-queries of a sort refer to columns that are not selected, by passing these columns
+/// on.
 fn with_columns(mut sort: Sort) -> Result<Sort> {
     let mut referred = Vec::new();
     for key in &sort.expr {
@@ -498,7 +500,7 @@ fn with_columns(mut sort: Sort) -> Result<Sort> {
     Ok(sort)
 }
 
-/// A plan with the result of a window function as its last column.
+/// Appends the result of a window function to a plan, as its last column.
 fn with_window(plan: LogicalPlan, call: Expr, name: &str) -> Result<LogicalPlan> {
     let window = LogicalPlanBuilder::from(plan).window(vec![call])?.build()?;
     let mut exprs = columns(window.schema());
@@ -516,7 +518,7 @@ fn attach(around: &RefCell<Around>, values: LogicalPlan, outside: Vec<Column>, k
     Ok(())
 }
 
-/// A LATERAL that refers to no table before it in FROM is an ordinary sub-query.
+/// Unwraps a LATERAL that refers to no table before it in FROM: it is an ordinary sub-query.
 fn without_wrappers(plan: LogicalPlan) -> Result<LogicalPlan> {
     let unwrapped = |plan: &Arc<LogicalPlan>| lateral_of(plan).map_or_else(|| Arc::clone(plan), Arc::new);
     match plan {
@@ -524,7 +526,7 @@ fn without_wrappers(plan: LogicalPlan) -> Result<LogicalPlan> {
             join.left = unwrapped(&join.left);
             Ok(LogicalPlan::Join(join))
         }
-        // This one is looked at from the operator above.
+        // The operator above handles this one.
         LogicalPlan::SubqueryAlias(alias) if matches!(alias.input.as_ref(), LogicalPlan::Subquery(_)) => {
             Ok(LogicalPlan::SubqueryAlias(alias))
         }
@@ -547,7 +549,7 @@ fn lateral_of(plan: &LogicalPlan) -> Option<LogicalPlan> {
     }
 }
 
-/// True if a plan makes its rows of each row around it alone, and only in one branch.
+/// True if a plan makes its rows from each row around it separately, and in one branch only.
 fn only_adds(plan: &LogicalPlan) -> Result<bool> {
     if references(plan)?.is_empty() {
         return Ok(true);
@@ -579,7 +581,7 @@ fn has_subquery(plan: &LogicalPlan) -> Result<bool> {
     Ok(has)
 }
 
-/// A sub-query that is the same for all rows has one value.
+/// Turns EXISTS of a sub-query that is the same for all rows into a single value.
 fn some_row(subquery: &Subquery) -> Result<Expr> {
     let first = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone()).limit(0, Some(1))?;
     let counted = first.aggregate(Vec::<Expr>::new(), vec![count(lit(1_i64)).alias("count")])?;
@@ -588,7 +590,7 @@ fn some_row(subquery: &Subquery) -> Result<Expr> {
     Ok(Expr::ScalarSubquery(Subquery { subquery: plan, outer_ref_columns: Vec::new(), spans: subquery.spans.clone() }))
 }
 
-/// True of a sub-query that DataFusion plans right.
+/// True if DataFusion plans a sub-query correctly.
 fn is_left(expr: &Expr, place: Place, around: &RefCell<Around>) -> Result<bool> {
     let Some(subquery) = subquery_of(expr) else { return Ok(false) };
     let plan = subquery.subquery.as_ref();
@@ -624,13 +626,13 @@ fn is_left(expr: &Expr, place: Place, around: &RefCell<Around>) -> Result<bool> 
     })
 }
 
-/// An aggregate of all rows that equalities with rows around leave.
+/// True if an aggregate covers all rows that remain after equalities with rows around it.
 fn is_whole(aggregate: &Aggregate) -> bool {
     aggregate.group_expr.is_empty() && aggregate.aggr_expr.iter().all(is_plain) && is_filtered(&aggregate.input, true)
 }
 
-/// True if a plan refers to rows around it only in conditions that stand above all else, as
-/// equalities if these are asked for.
+/// True if a plan refers to rows around it only in the conditions at its top. With `by_equality`,
+/// these conditions must be equalities.
 fn is_filtered(plan: &LogicalPlan, by_equality: bool) -> bool {
     match plan {
         LogicalPlan::Projection(Projection { expr, input, .. }) => {
@@ -647,13 +649,13 @@ fn is_filtered(plan: &LogicalPlan, by_equality: bool) -> bool {
     }
 }
 
-/// True if an expression refers to no row around.
+/// True if an expression refers to no row around it.
 fn is_plain(expr: &Expr) -> bool {
     let mut found = Vec::new();
     collect_in(expr, &DFSchema::empty(), &mut found).is_ok() && found.is_empty()
 }
 
-/// An equality of a column with one of the rows around.
+/// True for an equality between an own column and a column of the rows around.
 fn is_equality(expr: &Expr) -> bool {
     let is_outside = |expr: &Expr| matches!(expr, Expr::OuterReferenceColumn(..));
     let is_own = |expr: &Expr| matches!(expr, Expr::Column(_));

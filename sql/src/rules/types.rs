@@ -1,17 +1,20 @@
-//! The types that PostgreSQL gives to numbers and times, where DataFusion has others.
+//! Gives numbers and times the types that they have in PostgreSQL, where DataFusion's differ.
 //!
 //! * A whole literal that fits is an `integer`; DataFusion's are all `bigint`.
-//! * `sum` of a `bigint` is `numeric`, so that it cannot overflow; DataFusion's is a `bigint` that wraps around. That of a
-//!   `numeric` has room for ten digits more.
-//! * `avg` of whole numbers and of `numeric` is `numeric`: the quotient of their sum and their number.
-//! * Arithmetic of `numeric` is that of [`crate::functions`]; with a floating-point number it becomes one, as do comparisons.
-//! * `sum` of a `real` is a `real`; DataFusion's is double precision. `round` of either is the even neighbour's.
-//! * A date and an interval make a timestamp; DataFusion's make a date.
-//! * A row is NULL if all its fields are, and is not if none of them is.
-//! * Times have microseconds, and so have literals beside them; DataFusion's have nanoseconds.
+//! * `sum` of a `bigint` is `numeric`, so that it cannot overflow; DataFusion's is a `bigint` that
+//!   wraps around. `sum` of a `numeric` has room for ten more digits.
+//! * `avg` of whole numbers and of `numeric` is `numeric`: the quotient of their sum and their
+//!   count.
+//! * Arithmetic of `numeric` is that of [`crate::functions`]. Beside a floating-point number a
+//!   `numeric` becomes one, in arithmetic and in comparisons.
+//! * `sum` of a `real` is a `real`; DataFusion's is double precision. `round` of either rounds
+//!   halves to even.
+//! * A date plus an interval is a timestamp; DataFusion's is a date.
+//! * A row is NULL if all its fields are, and is not NULL if none of them is.
+//! * Times have microseconds, as do literals beside them; DataFusion's have nanoseconds.
 //!
-//! Runs before types are coerced, which also brings the schemas of the plan up to date. Plans whose types are fixed when
-//! they are made, VALUES and recursive ones, keep DataFusion's.
+//! Runs before types are coerced; the coercion also updates the schemas of the plan. VALUES and
+//! recursive plans fix their types when they are made, so they keep DataFusion's.
 
 use std::sync::Arc;
 
@@ -35,9 +38,9 @@ use datafusion::scalar::ScalarValue;
 use super::equality::compares;
 use crate::functions::{all_fields, comparable, decimal_operation, quotient, round_to_even};
 
-/// What a `bigint` is summed up as: 20 digits hold it, and a sum has ten more.
+/// The type in which a `bigint` is summed: 20 digits hold it, and a sum has ten more.
 const SUMMED: DataType = DataType::Decimal128(20, 0);
-/// A numeric with more digits than this is summed up in 256 bits.
+/// A numeric with more digits than this is summed in 256 bits.
 const SUMMED_DIGITS_MAX: u8 = DECIMAL128_MAX_PRECISION - 10;
 
 /// See the module.
@@ -64,7 +67,7 @@ fn in_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let schema = merge_schema(&plan.inputs());
     let names = NamePreserver::new(&plan);
     let changed = plan.map_expressions(|expr| {
-        // What groups in several ways at once is referred to by the names of its parts, which would change.
+        // Operators above refer to a grouping set by the names of its parts, which would change.
         if matches!(expr, Expr::GroupingSet(_)) {
             return Ok(Transformed::no(expr));
         }
@@ -72,7 +75,7 @@ fn in_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let changed = expr.transform_up(|expr| in_expression(expr, &schema))?;
         Ok(changed.update_data(|expr| name.restore(expr)))
     })?;
-    // Those above look up the types of this one's columns.
+    // Operators above look up the types of this operator's columns.
     let changed = changed.map_data(LogicalPlan::recompute_schema)?;
     changed.transform_data(|plan| match plan {
         LogicalPlan::Aggregate(aggregate) => averages(aggregate),
@@ -130,7 +133,7 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     })
 }
 
-/// A window over intervals is sorted by their lengths: DataFusion has no ranges of intervals.
+/// Sorts a window over intervals by their lengths, because DataFusion has no ranges of intervals.
 fn sorted_by_length(mut call: Box<WindowFunction>, schema: &DFSchema) -> Box<WindowFunction> {
     for key in &mut call.params.order_by {
         if key.expr.get_type(schema).is_ok_and(|ty| matches!(ty, DataType::Interval(_))) {
@@ -142,7 +145,7 @@ fn sorted_by_length(mut call: Box<WindowFunction>, schema: &DFSchema) -> Box<Win
 }
 
 fn in_binary(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> Transformed<Expr> {
-    // What has no type yet is an error that others report better.
+    // An expression without a type is an error that others report better.
     let types = left.get_type(schema).ok().zip(right.get_type(schema).ok());
     if let Some(operation) = types.and_then(|(left, right)| decimal_operation(op, &left, &right)) {
         let call = ScalarFunction::new_udf(Arc::new(operation), vec![*left, *right]);
@@ -151,7 +154,7 @@ fn in_binary(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> T
     let types = [&left, &right].map(|operand| operand.get_type(schema).unwrap_or(DataType::Null));
     let floats = types.iter().any(DataType::is_floating);
     let [left, right] = [left, right].map(|operand| as_float_beside(floats, operand, schema));
-    // A `real` and a whole number are two double precisions.
+    // PostgreSQL converts both a `real` and a whole number beside it to double precision.
     let real = types.contains(&DataType::Float32);
     let [left, right] = [left, right].map(|operand| match operand.get_type(schema) {
         Ok(ty) if real && ty.is_integer() => Box::new(Expr::Cast(Cast::new(operand, DataType::Float64))),
@@ -164,7 +167,7 @@ fn in_binary(BinaryExpr { left, op, right }: BinaryExpr, schema: &DFSchema) -> T
     Transformed::yes(Expr::BinaryExpr(BinaryExpr { left, op, right }))
 }
 
-/// A date beside an interval is a timestamp.
+/// Casts a date beside an interval to a timestamp.
 fn beside(operand: Box<Expr>, ty: &DataType, other: &DataType) -> Box<Expr> {
     match (ty, other) {
         (DataType::Date32, DataType::Interval(_)) => {
@@ -178,7 +181,8 @@ fn timestamp_of(expr: &Expr, schema: &DFSchema) -> Option<DataType> {
     expr.get_type(schema).ok().filter(|ty| matches!(ty, DataType::Timestamp(..)))
 }
 
-/// A literal beside a timestamp is one of the same type; DataFusion's have nanoseconds, and end in the year 2262.
+/// Casts a literal beside a timestamp to the timestamp's type. DataFusion's type has nanoseconds,
+/// and ends in the year 2262.
 fn as_time_beside(time: Option<&DataType>, expr: Box<Expr>) -> Box<Expr> {
     match (time, expr.as_ref()) {
         (Some(time), Expr::Literal(ScalarValue::Utf8(Some(_)), _)) => {
@@ -196,13 +200,13 @@ fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
     expr.get_type(schema).is_ok_and(|ty| ty.is_floating())
 }
 
-/// A numeric beside a floating-point number becomes one.
+/// Casts a numeric beside a floating-point number to double precision.
 fn as_float_beside(floats: bool, expr: Box<Expr>, schema: &DFSchema) -> Box<Expr> {
     let becomes = floats && expr.get_type(schema).is_ok_and(|ty| ty.is_decimal());
     if becomes { Box::new(Expr::Cast(Cast::new(expr, DataType::Float64))) } else { expr }
 }
 
-/// What is summed up, in a type that has room for the sum.
+/// Casts the argument of a sum to a type that has room for the sum.
 fn summed(arguments: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
     let room = match arguments.as_slice() {
         [argument] => match argument.get_type(schema) {
@@ -222,8 +226,8 @@ fn summed(arguments: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
     }
 }
 
-/// In the place of each average of exact numbers, the quotient of a sum and a count, under the average's name. A sum of
-/// `real` becomes one.
+/// Replaces each average of exact numbers by the quotient of a sum and a count, under the average's
+/// name, and casts each sum of `real` to `real`.
 fn averages(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     let input = Arc::clone(aggregate.input.schema());
     if !aggregate.aggr_expr.iter().any(|expr| average(expr, &input).is_some() || is_real_sum(expr, &input)) {
@@ -266,7 +270,7 @@ fn averages(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
     )?)))
 }
 
-/// The window's columns, sums of `real` being such numbers themselves.
+/// Adds a projection over a window that casts sums of `real` to `real`.
 fn real_sums(window: Window) -> Result<Transformed<LogicalPlan>> {
     let input = Arc::clone(window.input.schema());
     let sums: Vec<bool> = window.window_expr.iter().map(|expr| is_real_sum(expr, &input)).collect();
@@ -297,13 +301,13 @@ fn is_real_sum(expr: &Expr, schema: &DFSchema) -> bool {
     name == "sum" && arguments.first().is_some_and(is_real)
 }
 
-/// A column as a `real`, under its own name.
+/// Casts a column to `real` and keeps its name.
 fn as_real(column: Expr) -> Expr {
     let (relation, name) = column.qualified_name();
     Expr::Cast(Cast::new(Box::new(column), DataType::Float32)).alias_qualified(relation, name)
 }
 
-/// Integers below bigint are summed up exactly too.
+/// Casts integers to the type in which a `bigint` is summed, so that their sums are exact too.
 fn whole_summed(arguments: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
     let widened = |argument: Expr| match argument.get_type(schema) {
         Ok(ty) if ty.is_integer() => Expr::Cast(Cast::new(Box::new(argument), SUMMED)),

@@ -1,4 +1,4 @@
-//! What compute nodes compile views with: the code that plans queries, without a session.
+//! Compiles views for compute nodes with the code that plans queries, without a session.
 
 use weir_common::catalog::NewTable;
 use weir_common::error::chain;
@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::execution::QueryThreads;
 use crate::planner::{Planner, SystemCatalogs};
 
-/// The expressions of a view are evaluated a batch at a time: no operator asks for memory.
+/// The expressions of a view are evaluated batch by batch, so no operator reserves memory.
 const MEMORY_BYTES: usize = 0;
 
 /// Compiles the statements of views.

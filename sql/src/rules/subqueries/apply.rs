@@ -1,10 +1,11 @@
-//! A sub-query for all rows around it at once.
+//! Evaluates a sub-query for all rows around it at once.
 //!
-//! The rows around are given as a [`Domain`]: the distinct values of the columns that the sub-query
-//! refers to. [`Apply`] lowers the domain through the sub-query's plan, from the top to where a
-//! branch no longer refers to it, and joins it there. Every operator above then works for each row
-//! of the domain by itself: an aggregate groups by it, a limit counts by it. The result has the
-//! rows of the sub-query for each row of the domain, with that row's values, the keys.
+//! The rows around it are given as a [`Domain`]: the distinct values of the columns that the
+//! sub-query refers to. [`Apply`] pushes the domain down the sub-query's plan, from the top to the
+//! places where a branch no longer refers to it, and joins it there. Every operator above then
+//! works for each row of the domain separately: an aggregate groups by it, a limit counts within
+//! it. The result holds the sub-query's rows for each row of the domain, with that row's values,
+//! the keys.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -25,10 +26,10 @@ use datafusion::logical_expr::{
 
 use crate::error::Error;
 
-/// Begins the names of columns that nobody can write.
+/// The first character of hidden column names, which a user cannot write.
 const HIDDEN: char = '\u{2063}';
 
-/// Makes names that are nowhere else in a statement.
+/// Generates names that are unique in a statement.
 #[derive(Debug, Default)]
 pub(super) struct Names(Cell<usize>);
 
@@ -40,20 +41,20 @@ impl Names {
     }
 }
 
-/// True of a column that this module made.
+/// True if this module made the column.
 pub(super) fn is_hidden(column: &Column) -> bool {
     column.name.starts_with(HIDDEN)
 }
 
-/// Rows around a sub-query.
+/// The rows around a sub-query.
 pub(super) struct Domain {
     /// The rows, each once unless the sub-query only adds to them.
     pub(super) rows: LogicalPlan,
-    /// The columns as the sub-query refers to them, and as they are called in `rows`.
+    /// The columns by which the sub-query refers to the rows, and their names in `rows`.
     pub(super) columns: Vec<(Column, String)>,
 }
 
-/// A plan with the columns of the original one, and then the keys.
+/// A plan with the columns of the original one, followed by the keys.
 pub(super) struct Applied {
     pub(super) plan: LogicalPlan,
     pub(super) keys: Vec<Column>,
@@ -77,7 +78,7 @@ pub(super) fn project(input: LogicalPlan, exprs: Vec<Expr>) -> Result<LogicalPla
     Ok(LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(input))?))
 }
 
-/// A projection that calls its columns as in another plan.
+/// Projects expressions under the column names of another plan.
 pub(super) fn project_as(input: LogicalPlan, exprs: Vec<Expr>, names: &DFSchema) -> Result<LogicalPlan> {
     let named = exprs.into_iter().zip(names.iter()).map(|(expr, (relation, field))| {
         let is_same = expr.qualified_name() == (relation.cloned(), field.name().clone());
@@ -86,7 +87,7 @@ pub(super) fn project_as(input: LogicalPlan, exprs: Vec<Expr>, names: &DFSchema)
     project(input, named.collect())
 }
 
-/// A join by keys, of which a NULL is equal to a NULL.
+/// Joins by keys. A NULL key equals a NULL key.
 pub(super) fn join_keys(
     left: LogicalPlan,
     right: LogicalPlan,
@@ -94,7 +95,7 @@ pub(super) fn join_keys(
     filter: Option<Expr>,
     join_type: JoinType,
 ) -> Result<LogicalPlan> {
-    // A join has a condition, be it true.
+    // A join needs a condition, even if it is always true.
     let filter = if on.is_empty() { Some(filter.unwrap_or_else(|| lit(true))) } else { filter };
     let (left, right) = (Arc::new(left), Arc::new(right));
     let equality = NullEquality::NullEqualsNull;
@@ -107,7 +108,7 @@ fn unsupported(place: &str) -> datafusion::error::DataFusionError {
         .into()
 }
 
-/// The columns of rows outside of a plan that it refers to, each once.
+/// The columns of rows outside a plan that it refers to, each once.
 pub(super) fn references(plan: &LogicalPlan) -> Result<Vec<(FieldRef, Column)>> {
     let mut found = Vec::new();
     collect(plan, &mut found)?;
@@ -143,7 +144,7 @@ pub(super) fn collect_in(expr: &Expr, around: &DFSchema, found: &mut Vec<(FieldR
     Ok(())
 }
 
-/// The sub-query of an expression that is one.
+/// The sub-query of an expression that consists of one.
 pub(super) fn subquery_of(expr: &Expr) -> Option<&Subquery> {
     match expr {
         Expr::ScalarSubquery(subquery)
@@ -168,17 +169,17 @@ pub(super) fn with_subquery(expr: Expr, change: impl FnOnce(Subquery) -> Result<
     })
 }
 
-/// Lowers a domain.
+/// Pushes a domain down a plan.
 pub(super) struct Apply<'a> {
     pub(super) domain: &'a Domain,
     pub(super) names: &'a Names,
 }
 
 impl Apply<'_> {
-    /// A plan's rows for each row of the domain.
+    /// The rows of a plan for each row of the domain.
     ///
     /// # Errors
-    /// `0A000` for an operator that cannot work for each row by itself.
+    /// `0A000` for an operator that cannot work for each row separately.
     pub(super) fn apply(&self, plan: LogicalPlan) -> Result<Applied> {
         if !self.is_referred(&plan)? {
             return self.crossed(plan);
@@ -197,7 +198,7 @@ impl Apply<'_> {
                 let applied = self.apply(Arc::unwrap_or_clone(alias.input))?;
                 aliased(applied, alias.alias)
             }
-            // Nothing above depends on the order, but for what asks for it.
+            // The operators above do not depend on the order, except for those that look for it.
             LogicalPlan::Sort(sort) if sort.fetch.is_none() => self.apply(Arc::unwrap_or_clone(sort.input)),
             LogicalPlan::Limit(limit) => self.limited(limit),
             LogicalPlan::Aggregate(aggregate) => self.aggregated(aggregate),
@@ -228,7 +229,7 @@ impl Apply<'_> {
         self.domain.columns.iter().position(|(known, _)| known == column)
     }
 
-    /// The domain, with names of its own.
+    /// A copy of the domain whose columns have fresh names.
     fn instance(&self) -> Result<Applied> {
         let names: Vec<String> = self.domain.columns.iter().map(|_| self.names.next()).collect();
         let renamed = self.domain.columns.iter().zip(&names);
@@ -237,7 +238,7 @@ impl Apply<'_> {
         Ok(Applied { plan, keys: names.into_iter().map(Column::from_name).collect() })
     }
 
-    /// Rows that are the same for all of the domain.
+    /// Combines rows that are the same for the whole domain with each row of it.
     fn crossed(&self, plan: LogicalPlan) -> Result<Applied> {
         if self.domain.columns.is_empty() {
             return Ok(Applied { plan, keys: Vec::new() });
@@ -249,7 +250,7 @@ impl Apply<'_> {
         Ok(Applied { plan, keys })
     }
 
-    /// An expression over rows that have the keys.
+    /// Replaces references to the domain in an expression by the keys.
     fn bound(&self, expr: Expr, keys: &[Column], around: &DFSchema) -> Result<Expr> {
         let key = |column: &Column| self.place(column).map(|place| keys[place].clone());
         bound(expr, &key, around, false)
@@ -264,7 +265,7 @@ impl Apply<'_> {
         sorts.map(|sort| Ok(SortExpr { expr: self.bound(sort.expr, keys, around)?, ..sort })).collect()
     }
 
-    /// Expressions with the names that they had.
+    /// Binds expressions and keeps their names.
     fn bound_named(&self, exprs: Vec<Expr>, keys: &[Column], around: &DFSchema) -> Result<Vec<Expr>> {
         let preserver = NamePreserver::new_for_projection();
         let exprs = exprs.into_iter().map(|expr| {
@@ -304,7 +305,7 @@ impl Apply<'_> {
         exprs.extend(kept);
         let keys = names.into_iter().map(Column::from_name).collect();
         let applied = Applied { plan: project(LogicalPlan::Aggregate(grouped), exprs)?, keys };
-        // An aggregate of no rows has a row, too.
+        // An aggregate without GROUP BY has a row even if it has no input.
         if of_all { self.completed(applied, defaults) } else { Ok(applied) }
     }
 
@@ -417,7 +418,7 @@ impl Apply<'_> {
         Ok(Applied { plan, keys: names.into_iter().map(Column::from_name).collect() })
     }
 
-    /// Each row of the domain has a limit of its own.
+    /// Applies a limit to each row of the domain.
     fn limited(&self, limit: Limit) -> Result<Applied> {
         let (applied, rank) = self.ranked(Arc::unwrap_or_clone(limit.input))?;
         let rank = cast(Expr::Column(rank), DataType::Int64);
@@ -430,7 +431,7 @@ impl Apply<'_> {
         let rank = rank - zero_for_null(skip)?;
         let mut condition = rank.clone().gt(lit(0_i64));
         if let Some(fetch) = count(limit.fetch)? {
-            // LIMIT NULL is none.
+            // LIMIT NULL means no limit.
             condition = condition.and(fetch.clone().is_null().or(rank.lt_eq(fetch)));
         }
         let mut exprs = applied.own();
@@ -442,8 +443,8 @@ impl Apply<'_> {
         Ok(Applied { plan: project(filtered, exprs)?, keys })
     }
 
-    /// A plan whose last own column is the number of the row in its order, for each row of the
-    /// domain.
+    /// Numbers a plan's rows in their order for each row of the domain. The number is the plan's
+    /// last own column.
     fn ranked(&self, plan: LogicalPlan) -> Result<(Applied, Column)> {
         match plan {
             LogicalPlan::Sort(sort) => {
@@ -483,7 +484,7 @@ impl Apply<'_> {
 
     fn joined(&self, join: Join) -> Result<Applied> {
         let (in_left, in_right) = (self.is_referred(&join.left)?, self.is_referred(&join.right)?);
-        // The side whose rows are kept has to have the domain's.
+        // The side whose rows are kept must have the domain's columns.
         let (left, right) = match join.join_type {
             _ if join.null_aware => return Err(unsupported("NOT IN")),
             JoinType::Inner => (in_left || !in_right, in_right),
@@ -508,7 +509,7 @@ impl Apply<'_> {
         let conditions = conditions.map(|condition| self.bound(condition, &keys, &around));
         let filter = conjunction(conditions.collect::<Result<Vec<_>>>()?);
         if !left || !right {
-            // The keys are those of one side. The planner finds what is equal in the condition.
+            // The keys of one side are kept. The planner finds the equalities in the condition.
             let (one, other) = (Arc::new(one.plan), Arc::new(other.plan));
             let filter = Some(filter.unwrap_or_else(|| lit(true)));
             let equality = NullEquality::NullEqualsNothing;
@@ -533,7 +534,7 @@ impl Apply<'_> {
     }
 }
 
-/// A plan's columns in the order of a schema, and the keys after them.
+/// Puts a plan's columns in the order of a schema, with the keys after them.
 fn keyed(plan: LogicalPlan, schema: &DFSchema, keys: Vec<Column>) -> Result<Applied> {
     let mut exprs = columns(schema);
     exprs.extend(keys.iter().cloned().map(Expr::Column));
@@ -545,7 +546,7 @@ fn aliased(Applied { plan, keys }: Applied, alias: TableReference) -> Result<App
     Ok(Applied { plan: LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(plan), alias)?), keys })
 }
 
-/// The results of aggregates of no rows, where these are not NULL.
+/// The results of aggregates without input rows, where they are not NULL.
 fn defaults(calls: &[Expr], schema: &DFSchema) -> Result<Vec<Option<Expr>>> {
     let fields = schema.fields().iter().skip(schema.fields().len() - calls.len());
     let defaults = calls.iter().zip(fields).map(|(call, field)| match call.clone().unalias() {
@@ -558,14 +559,14 @@ fn defaults(calls: &[Expr], schema: &DFSchema) -> Result<Vec<Option<Expr>>> {
     defaults.collect()
 }
 
-/// Puts a reference to the column that `key` names in the place of one to a row outside. In the
-/// plans of sub-queries it remains one to a row outside, unless it is to one of the rows `around`
-/// the sub-query.
+/// Replaces references to rows outside by the columns that `key` returns. Inside the plans of
+/// sub-queries the result remains a reference to a row outside, unless it refers to one of the rows
+/// `around` the sub-query.
 fn bound(expr: Expr, key: &dyn Fn(&Column) -> Option<Column>, around: &DFSchema, stays_outside: bool) -> Result<Expr> {
     let changed = expr.transform_up(|expr| match expr {
         Expr::OuterReferenceColumn(field, column) => Ok(match key(&column) {
             Some(key) if stays_outside => Transformed::yes(Expr::OuterReferenceColumn(field, key)),
-            // Expressions over it have the types of the time when they were planned.
+            // Expressions over the column expect the type that it had when they were planned.
             Some(key) => {
                 let ty = around.field_from_column(&key).map_or(field.data_type(), |key| key.data_type());
                 let is_same = ty == field.data_type();

@@ -12,7 +12,7 @@ use datafusion::logical_expr::{
 
 use crate::error::{Error, sqlstate};
 
-/// A value, and an error if it is one of several rows.
+/// Returns `value`, or fails if `rows` is more than one.
 pub(super) fn one_row(value: Expr, rows: Expr) -> Expr {
     let function = ScalarUDF::from(OneRow { signature: Signature::any(2, Volatility::Immutable) });
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![value, rows]))

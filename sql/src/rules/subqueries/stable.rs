@@ -1,7 +1,7 @@
-//! Rows that are read twice, once for the values of some of their columns.
+//! Checks rows that are read twice, once for the values of some of their columns.
 //!
-//! The values need not be those of the rows alone, but have to contain them. So limits and orders
-//! are left out, and what could be otherwise the second time is refused.
+//! The first read may return more values than the rows have, but none may be missing. Limits and
+//! sorts are therefore left out, and plans that may return other rows the second time are refused.
 
 use std::sync::Arc;
 
@@ -18,10 +18,10 @@ use crate::relation::NamedRelation;
 /// Aggregates whose result depends on the order of their rows.
 const ORDERED: [&str; 6] = ["array_agg", "string_agg", "first_value", "last_value", "nth_value", "any_value"];
 
-/// A plan of which these columns have all values that they have in a plan.
+/// A plan in which the columns `needed` have at least the values that they have in `plan`.
 ///
 /// # Errors
-/// `0A000`, if that cannot be promised.
+/// `0A000`, if that cannot be guaranteed.
 pub(super) fn values(plan: &LogicalPlan, needed: &[Column]) -> Result<LogicalPlan> {
     Ok(match plan {
         LogicalPlan::Limit(limit) => values(&limit.input, needed)?,
@@ -87,7 +87,7 @@ fn joined(join: &Join, needed: &[Column]) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Join(Join::try_new(left, right, on, filter, join.join_type, constraint, equality, false)?))
 }
 
-/// True of a join that only puts a sub-query's value beside the rows, which nobody needs here.
+/// True if a join only adds a sub-query's value, which is not needed here, to the rows.
 fn is_attached(join: &Join, needed: &[Column]) -> bool {
     let own = join.right.schema().columns();
     own.iter().all(is_hidden) && !needed.iter().any(|column| own.contains(column))
@@ -106,7 +106,7 @@ fn check(plan: &LogicalPlan) -> Result<()> {
             LogicalPlan::Aggregate(aggregate) if !is_exact(aggregate) => {
                 return Err(unstable("aggregates that depend on the order of rows"));
             }
-            // It is read for the statement, so that it may have more rows the next time.
+            // A source is read anew each time, so the second read may return more rows.
             LogicalPlan::TableScan(scan)
                 if NamedRelation::of(scan)?.is_some_and(|table| table.declared.kind == RelationKind::Source) =>
             {
@@ -122,7 +122,8 @@ fn check(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-/// The sum of floating-point numbers depends on their order, too.
+/// True if an aggregate does not depend on the order of its rows. Sums of floating-point numbers
+/// do.
 fn is_exact(aggregate: &Aggregate) -> bool {
     let results = aggregate.schema.fields().iter().skip(aggregate.group_expr.len());
     let is_ordered = |expr: &Expr| match expr.clone().unalias() {
