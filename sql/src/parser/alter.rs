@@ -1,4 +1,4 @@
-//! `ALTER { TABLE | SOURCE } …`: the statement that changes what a job reads, or what it makes of it.
+//! `ALTER { TABLE | SOURCE } …`: changes what a job reads, or how it decodes it.
 
 use sqlparser::tokenizer::{Span, Token};
 use weir_common::catalog::RelationKind;
@@ -17,18 +17,18 @@ pub struct Alter {
     pub name: TableName,
     /// True if a missing relation is skipped.
     pub if_exists: bool,
-    /// The change.
+    /// The requested change.
     pub change: Change,
 }
 
-/// What is to change.
+/// A change that ALTER can make.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     /// `CONNECTOR WITH (option = value, …)`, in the order they were written.
     Options(Vec<WithOption>),
     /// `ADD COLUMN …, ALTER COLUMN …, …`, in the order they were written.
     Columns(Vec<ColumnEdit>),
-    /// `FORMAT PLAIN ENCODE … (…)`, and how it is written.
+    /// `FORMAT PLAIN ENCODE … (…)`, and its text.
     Format(Format, String),
     /// `REFRESH SCHEMA`.
     RefreshSchema,
@@ -41,7 +41,7 @@ pub enum Change {
 pub enum ColumnEdit {
     /// `ADD [COLUMN] [IF NOT EXISTS] name type`.
     Add {
-        /// Where the column is declared.
+        /// The column, with its location.
         column: ColumnRef,
         /// True if an existing column is skipped.
         if_not_exists: bool,
@@ -50,7 +50,7 @@ pub enum ColumnEdit {
     },
     /// `ALTER [COLUMN] name [SET DATA] TYPE type`.
     Type {
-        /// Where the column is named.
+        /// The column, with its location.
         column: ColumnRef,
         /// The type as it is written.
         written: String,

@@ -1,4 +1,5 @@
-//! `COPY (query) TO STDOUT` and `COPY table [(columns)] TO STDOUT`, with its options in both of PostgreSQL's spellings.
+//! `COPY (query) TO STDOUT` and `COPY table [(columns)] TO STDOUT`, with options in both of
+//! PostgreSQL's notations.
 
 use sqlparser::ast::{
     self, CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Expr, SelectItem, SetExpr,
@@ -9,31 +10,31 @@ use super::Statement;
 use super::cursor::{Cursor, fold};
 use crate::error::{Error, sqlstate};
 
-/// How rows are written. Characters are single bytes, as PostgreSQL wants them.
+/// The format of the rows. Characters are single bytes, as PostgreSQL requires.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyFormat {
     /// `FORMAT text`.
     Text {
-        /// Between two values.
+        /// The byte between two values.
         delimiter: u8,
-        /// Stands for NULL.
+        /// The text that stands for NULL.
         null: String,
         /// True if the first row holds the names of the columns.
         header: bool,
     },
     /// `FORMAT csv`.
     Csv {
-        /// Between two values.
+        /// The byte between two values.
         delimiter: u8,
-        /// Stands for NULL.
+        /// The text that stands for NULL.
         null: String,
         /// True if the first row holds the names of the columns.
         header: bool,
-        /// Around a value.
+        /// The byte around a quoted value.
         quote: u8,
-        /// Before a quote in a value.
+        /// The byte before a quote in a value.
         escape: u8,
-        /// Columns that are quoted although they need not be.
+        /// Columns that are quoted even where they need not be.
         force_quote: Vec<String>,
     },
     /// `FORMAT binary`.
@@ -53,7 +54,7 @@ impl Cursor<'_> {
                 .with_hint("rows come from NATS: publish them to the subject of the table")
                 .at(position));
         }
-        // As in PostgreSQL either word means the client, whatever the direction; PHP sends the other one.
+        // As in PostgreSQL, either word means the client, whatever the direction; PHP sends STDIN.
         if !matches!(target, CopyTarget::Stdout | CopyTarget::Stdin) {
             return Err(Error::unsupported("COPY to a file or a program of the server is not supported")
                 .with_hint("use COPY … TO STDOUT, or \\copy of psql")
@@ -69,7 +70,7 @@ impl Cursor<'_> {
     }
 }
 
-/// `SELECT columns FROM table`, with places in the client's text.
+/// `SELECT columns FROM table`, with locations in the client's text.
 fn whole_table(table: ast::ObjectName, columns: Vec<ast::Ident>) -> Result<Box<ast::Query>, Error> {
     let pattern = super::parse("SELECT * FROM t")?.pop().map(|parsed| parsed.statement);
     let Some(Statement::Query(pattern)) = pattern else {
@@ -90,7 +91,7 @@ fn whole_table(table: ast::ObjectName, columns: Vec<ast::Ident>) -> Result<Box<a
     Ok(query)
 }
 
-/// The options as they were given; what is not given depends on the format.
+/// The options as given; the defaults depend on the format.
 #[derive(Default)]
 struct Options {
     format: Option<String>,
@@ -145,7 +146,7 @@ impl Options {
             CopyLegacyCsvOption::Quote(quote) => self.quote = Some(*quote),
             CopyLegacyCsvOption::Escape(escape) => self.escape = Some(*escape),
             CopyLegacyCsvOption::ForceQuote(columns) => self.force_quote = columns.iter().map(fold).collect(),
-            // Means something for COPY FROM only.
+            // Only COPY FROM uses this option.
             CopyLegacyCsvOption::ForceNotNull(_) => {}
         }
     }
@@ -158,7 +159,7 @@ impl Options {
         match format {
             "text" => {
                 let delimiter = one_byte("delimiter", self.delimiter, b'\t')?;
-                // With a backslash before them they would be something else.
+                // After a backslash these bytes have another meaning.
                 if matches!(delimiter, b'\\' | b'.' | b'a'..=b'z' | b'0'..=b'9') {
                     return Err(invalid(&format!("COPY delimiter cannot be \"{}\"", char::from(delimiter))));
                 }
@@ -205,7 +206,7 @@ fn one_byte(what: &str, given: Option<char>, default: u8) -> Result<u8, Error> {
     }
 }
 
-/// A NULL must not look like several values, or like the quote of one.
+/// Checks that NULL cannot be mistaken for several values or for a value's quote.
 fn check_null(null: &str, delimiter: u8, quote: Option<u8>) -> Result<(), Error> {
     if null.contains(['\n', '\r']) {
         return Err(invalid("COPY null representation cannot use newline or carriage return"));

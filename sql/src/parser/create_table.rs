@@ -1,6 +1,7 @@
-//! `CREATE { TABLE | SOURCE } … [INCLUDE …] WITH (…) FORMAT PLAIN ENCODE …`: the statement that starts a job.
+//! `CREATE { TABLE | SOURCE } … [INCLUDE …] WITH (…) FORMAT PLAIN ENCODE …`: the statement that
+//! starts a job.
 //!
-//! Owns its grammar and nothing of its meaning: names are checked, options are read, by `bind`.
+//! Owns its grammar, not its meaning: `bind` checks the names and reads the options.
 
 use sqlparser::tokenizer::{Location, Span, Token};
 use weir_common::catalog::{Origin, RelationKind};
@@ -13,23 +14,23 @@ use crate::error::{Error, sqlstate};
 /// A parsed `CREATE TABLE`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CreateTable {
-    /// Table or source.
+    /// A table or a source.
     pub kind: RelationKind,
     /// Its name.
     pub name: TableName,
-    /// True if an existing relation is left alone.
+    /// True if an existing relation is left unchanged.
     pub if_not_exists: bool,
     /// Declared columns, then INCLUDE columns, each in the order they were written.
     pub columns: Vec<ColumnDef>,
     /// The columns of the primary key, in the order they were written.
     pub primary_key: Vec<ColumnRef>,
-    /// Where the last column or constraint between the parentheses ends, if there is one.
+    /// The end of the last column or constraint in the parentheses, if there is one.
     pub definition_end: Option<Location>,
-    /// Where `*` stands in place of columns: all that the payload has.
+    /// The location of `*`, which stands for all columns of the payload.
     pub wildcard: Option<Location>,
-    /// The options of WITH in the order they were written; a key may stand there more than once.
+    /// The options of WITH in the order they were written; a key may occur more than once.
     pub options: Vec<WithOption>,
-    /// How its messages are decoded.
+    /// The format that decodes its messages.
     pub format: Format,
 }
 
@@ -38,15 +39,15 @@ pub struct CreateTable {
 pub struct Format {
     /// The encoding of payloads.
     pub encoding: Encoding,
-    /// Where FORMAT stands.
+    /// The location of FORMAT.
     pub start: Location,
-    /// Where the encoding's name stands.
+    /// The location of the encoding's name.
     pub location: Location,
     /// The options in parentheses after ENCODE.
     pub options: Vec<WithOption>,
 }
 
-/// How payloads are encoded.
+/// The encoding of payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     /// `ENCODE JSON`.
@@ -57,7 +58,7 @@ pub enum Encoding {
     Protobuf,
 }
 
-/// A column and where its name stands.
+/// A column with its location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ColumnDef {
     /// Folded to lower case, unless it was quoted.
@@ -66,22 +67,22 @@ pub struct ColumnDef {
     pub ty: SqlType,
     /// The part of a message that its values come from.
     pub origin: Origin,
-    /// Where it stands in the script.
+    /// The location of its name in the script.
     pub location: Location,
-    /// Where its type stands, if it is written there.
+    /// The span of its type, if the type is written.
     pub ty_span: Option<Span>,
-    /// Where NOT NULL stands.
+    /// The location of NOT NULL, if it is written.
     pub not_null: Option<Location>,
 }
 
-/// The name of a column, and where it stands.
+/// The name of a column, and its location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ColumnRef {
     pub name: String,
     pub location: Location,
 }
 
-/// What stands between the parentheses.
+/// The contents of the parentheses.
 #[derive(Default)]
 struct Definition {
     columns: Vec<ColumnDef>,
@@ -90,24 +91,24 @@ struct Definition {
     wildcard: Option<Location>,
 }
 
-/// `key = value`, the key in lower case, the value without its quotes.
+/// `key = value`: the key in lower case, the value without its quotes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WithOption {
     /// Its name.
     pub key: String,
     /// Its value, without quotes.
     pub value: String,
-    /// Where its name stands.
+    /// The location of its name.
     pub key_location: Location,
-    /// Where its value stands.
+    /// The span of its value.
     pub value_span: Span,
 }
 
-/// What can stand behind INCLUDE.
+/// The words that can follow INCLUDE.
 const INCLUDED: &str = "partition, offset, subject, timestamp, header or payload";
 
 impl Cursor<'_> {
-    /// What follows `CREATE`.
+    /// Parses the statement after `CREATE`.
     pub(super) fn create(&mut self) -> Result<CreateTable, Error> {
         if self.peek_word().as_deref() == Some("OR") {
             return Err(self.unsupported("CREATE OR REPLACE"));
@@ -166,7 +167,8 @@ impl Cursor<'_> {
         Ok(CreateTable { kind, name, if_not_exists, columns, primary_key, definition_end, wildcard, options, format })
     }
 
-    /// Columns and constraints up to and with the closing parenthesis. A comma may stand before it.
+    /// Parses columns and constraints, up to and including the closing parenthesis. A trailing
+    /// comma is allowed.
     fn definition(&mut self) -> Result<Definition, Error> {
         let mut definition = Definition::default();
         while !self.parser.consume_token(&Token::RParen) {
@@ -212,7 +214,7 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// `PRIMARY KEY (a, b)`.
+    /// Parses `PRIMARY KEY (a, b)`.
     fn table_primary_key(&mut self) -> Result<Vec<ColumnRef>, Error> {
         self.expect_words(&["PRIMARY", "KEY"])?;
         self.expect(&Token::LParen)?;
@@ -258,14 +260,14 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// A type, and where it stands.
+    /// Parses a type, and returns its span.
     pub(super) fn spanned_type(&mut self) -> Result<(SqlType, Span), Error> {
         let start = self.here();
         let ty = self.column_type()?;
         Ok((ty, Span::new(start, self.behind())))
     }
 
-    /// Clauses that RisingWave has between the columns and WITH.
+    /// Refuses clauses that RisingWave has between the columns and WITH.
     fn refuse_clauses(&self) -> Result<(), Error> {
         match self.peek_word().as_deref() {
             Some("APPEND") => Err(self.unsupported("APPEND ONLY")),
@@ -313,7 +315,7 @@ impl Cursor<'_> {
         Ok(column)
     }
 
-    /// `'name' [bytea | varchar]` behind INCLUDE header: one header instead of all of them.
+    /// Parses `'name' [bytea | varchar]` after INCLUDE header: one header instead of all of them.
     fn one_header(&mut self, column: &mut ColumnDef) -> Result<(), Error> {
         let Token::SingleQuotedString(header) = self.parser.peek_token().token else { return Ok(()) };
         if header.is_empty() {
@@ -338,7 +340,7 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    /// `(key = value, …)`, at least the parentheses.
+    /// Parses `(key = value, …)`. The parentheses may be empty.
     pub(super) fn with_options(&mut self) -> Result<Vec<WithOption>, Error> {
         self.expect(&Token::LParen)?;
         let mut options = Vec::new();
@@ -374,7 +376,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// A quoted text, a text in backquotes, a number, or a bare word such as `true`.
+    /// Parses a quoted text, a text in backquotes, a number, or a bare word such as `true`.
     fn option_value(&mut self, key: &str) -> Result<(String, Span), Error> {
         let first = self.parser.peek_token();
         let negative = first.token == Token::Minus;
@@ -398,7 +400,7 @@ impl Cursor<'_> {
         Ok((value, Span::new(first.span.start, token.span.end)))
     }
 
-    /// `FORMAT PLAIN ENCODE encoding [(option = value, …)]`.
+    /// Parses `FORMAT PLAIN ENCODE encoding [(option = value, …)]`.
     pub(super) fn format(&mut self) -> Result<Format, Error> {
         if self.at_end() {
             return Err(self.expected("FORMAT PLAIN ENCODE JSON, BYTES or PROTOBUF"));

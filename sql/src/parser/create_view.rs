@@ -13,16 +13,16 @@ use crate::error::Error;
 pub struct CreateView {
     /// Its name.
     pub name: TableName,
-    /// True if an existing relation is left alone.
+    /// True if an existing relation is left unchanged.
     pub if_not_exists: bool,
-    /// What its first columns are called, if that is written before the query.
+    /// The names of its first columns, if they are written before the query.
     pub columns: Vec<ColumnRef>,
     /// The query that defines its rows.
     pub query: Box<ast::Statement>,
 }
 
 impl Cursor<'_> {
-    /// What follows `CREATE MATERIALIZED VIEW`.
+    /// Parses the statement after `CREATE MATERIALIZED VIEW`.
     pub(super) fn create_view(&mut self) -> Result<CreateView, Error> {
         let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
         let name = self.table_name()?;

@@ -1,7 +1,8 @@
-//! A place in a statement's tokens, with the few moves that hand-written parsing needs and errors in PostgreSQL's words.
+//! A position in a statement's tokens, with the moves that hand-written parsing needs and errors in
+//! PostgreSQL's words.
 //!
-//! Wraps sqlparser's `Parser`, which does expressions, queries and types. Keywords of Weir's own are matched by their
-//! text, because sqlparser's list of keywords is closed.
+//! Wraps sqlparser's `Parser`, which parses expressions, queries and types. Weir's own keywords are
+//! matched by their text, because sqlparser's list of keywords is closed.
 
 use sqlparser::ast::{Ident, ObjectName, ObjectNamePart};
 use sqlparser::dialect::PostgreSqlDialect;
@@ -12,7 +13,7 @@ use super::lex::{Cut, Text};
 use super::{TableName, depth};
 use crate::error::{Error, sqlstate};
 
-/// Nesting beyond this is refused, so that a statement cannot exhaust the stack.
+/// Deeper nesting is refused, so that a statement cannot exhaust the stack.
 const RECURSION_LIMIT: usize = 128;
 
 /// The only database and the only schema that hold tables.
@@ -25,7 +26,7 @@ pub const PG_CATALOG: &str = "pg_catalog";
 pub(super) struct Cursor<'a> {
     pub(super) parser: Parser<'static>,
     pub(super) text: Text<'a>,
-    /// Names that were cut in the tokens.
+    /// Names in the tokens that were cut.
     cut: &'a [Cut],
 }
 
@@ -36,17 +37,17 @@ impl<'a> Cursor<'a> {
         Cursor { parser, text, cut }
     }
 
-    /// Where the next token starts.
+    /// The location where the next token starts.
     pub(super) fn here(&self) -> Location {
         self.parser.peek_token_ref().span.start
     }
 
-    /// Where the last token that was consumed ends.
+    /// The location where the last consumed token ends.
     pub(super) fn behind(&self) -> Location {
         self.parser.get_current_token().span.end
     }
 
-    /// The next token's word in upper case if it is one that was not quoted, without consuming it.
+    /// The next token's word in upper case, if it is an unquoted word. Does not consume it.
     pub(super) fn peek_word(&self) -> Option<String> {
         self.peek_nth_word(0)
     }
@@ -58,7 +59,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Consumes the words if they are the next ones, all or none.
+    /// Consumes the words if all of them come next; otherwise none.
     pub(super) fn words(&mut self, expected: &[&str]) -> bool {
         let matches = expected.iter().enumerate().all(|(n, word)| self.peek_nth_word(n).as_deref() == Some(*word));
         if matches {
@@ -69,17 +70,17 @@ impl<'a> Cursor<'a> {
         matches
     }
 
-    /// Consumes the words, which must be next.
+    /// Consumes the words, which must come next.
     pub(super) fn expect_words(&mut self, expected: &[&str]) -> Result<(), Error> {
         if self.words(expected) { Ok(()) } else { Err(self.expected(&expected.join(" "))) }
     }
 
-    /// Consumes a token, which must be next.
+    /// Consumes a token, which must come next.
     pub(super) fn expect(&mut self, token: &Token) -> Result<(), Error> {
         if self.parser.consume_token(token) { Ok(()) } else { Err(self.expected(&format!("\"{token}\""))) }
     }
 
-    /// Nothing may follow.
+    /// Checks that the statement ends here.
     pub(super) fn expect_end(&self) -> Result<(), Error> {
         if self.at_end() { Ok(()) } else { Err(self.expected("the end of the statement")) }
     }
@@ -88,14 +89,14 @@ impl<'a> Cursor<'a> {
         self.parser.peek_token_ref().token == Token::EOF
     }
 
-    /// Skips whatever is left of a statement that does nothing.
+    /// Skips the rest of a statement that has no effect.
     pub(super) fn skip_rest(&mut self) {
         while !self.at_end() {
             self.parser.advance_token();
         }
     }
 
-    /// The next token is not what the grammar wants.
+    /// A syntax error: the grammar does not allow the next token.
     pub(super) fn expected(&self, what: &str) -> Error {
         let found = self.parser.peek_token_ref();
         let message = match found.token {
@@ -105,7 +106,7 @@ impl<'a> Cursor<'a> {
         Error::user(sqlstate::SYNTAX_ERROR, message).with_detail(format!("expected {what}")).at(self.position())
     }
 
-    /// Something this version cannot do, at the next token.
+    /// An error for syntax at the next token that this version does not support.
     pub(super) fn unsupported(&self, what: &str) -> Error {
         Error::unsupported(format!("{what} is not supported yet")).at(self.position())
     }
@@ -114,7 +115,7 @@ impl<'a> Cursor<'a> {
         self.text.position(self.here())
     }
 
-    /// An identifier as it is stored: in lower case unless it was quoted.
+    /// Parses an identifier in its stored form: in lower case, unless it is quoted.
     pub(super) fn name(&mut self, what: &str) -> Result<(String, Location), Error> {
         let location = self.here();
         match self.parser.peek_token().token {
@@ -128,7 +129,8 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A name that also is one outside of Weir, such as that of a field: cut it would silently mean another one.
+    /// Parses a name that also has a meaning outside Weir, such as a field's. It is refused if it
+    /// is too long, because the cut name would silently mean something else.
     pub(super) fn exact_name(&mut self, what: &str) -> Result<(String, Location), Error> {
         let (name, location) = self.name(what)?;
         match self.cut.iter().find(|cut| cut.location == location) {
@@ -147,7 +149,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// A table's name: `t`, `public.t` or `dev.public.t`.
+    /// Parses a table's name: `t`, `public.t` or `dev.public.t`.
     pub(super) fn table_name(&mut self) -> Result<TableName, Error> {
         let location = self.here();
         let name = self.parser.parse_object_name(false).map_err(|error| self.lift(error))?;
@@ -177,7 +179,7 @@ impl<'a> Cursor<'a> {
         Ok(TableName { name: table.clone(), location })
     }
 
-    /// An error of sqlparser's in our words, with the place it names in its text.
+    /// Converts an error of sqlparser's to our words, with the location that its text names.
     pub(super) fn lift(&self, error: ParserError) -> Error {
         let text = match error {
             ParserError::RecursionLimitExceeded => return depth::too_deep(),
@@ -198,7 +200,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The identifiers of a dotted name; `None` if a part of it is something else.
+/// The identifiers of a dotted name; `None` if a part of it is not an identifier.
 pub fn identifiers(name: &ObjectName) -> Option<Vec<&Ident>> {
     name.0
         .iter()
@@ -209,12 +211,12 @@ pub fn identifiers(name: &ObjectName) -> Option<Vec<&Ident>> {
         .collect()
 }
 
-/// An identifier as it is stored: in lower case unless it was quoted.
+/// An identifier in its stored form: in lower case, unless it is quoted.
 pub fn fold(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_lowercase() }
 }
 
-/// sqlparser appends ` at Line: 1, Column: 5` to its messages.
+/// Splits off ` at Line: 1, Column: 5`, which sqlparser appends to its messages.
 fn split_location(text: &str) -> (&str, Location) {
     let parsed = text.rsplit_once(" at Line: ").and_then(|(message, place)| {
         let (line, column) = place.split_once(", Column: ")?;

@@ -1,4 +1,4 @@
-//! `DECLARE name CURSOR FOR query`, `FETCH`, `MOVE` and `CLOSE`: cursors that only go forward.
+//! `DECLARE name CURSOR FOR query`, `FETCH`, `MOVE` and `CLOSE`: cursors that only move forward.
 
 use sqlparser::ast;
 use sqlparser::tokenizer::{Location, Token};
@@ -12,11 +12,11 @@ use crate::error::{Error, sqlstate};
 pub struct Declare {
     /// The cursor.
     pub name: String,
-    /// Where its name stands.
+    /// The location of its name.
     pub location: Location,
     /// The query whose rows are fetched.
     pub query: Box<ast::Statement>,
-    /// It outlives its transaction.
+    /// True if the cursor outlives its transaction.
     pub holds: bool,
 }
 
@@ -25,9 +25,9 @@ pub struct Declare {
 pub struct Fetch {
     /// The cursor.
     pub name: String,
-    /// Where its name stands.
+    /// The location of its name.
     pub location: Location,
-    /// How many at most; all that are left without it.
+    /// The maximal number of rows; `None` for all that are left.
     pub count: Option<u64>,
 }
 
@@ -57,7 +57,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// What follows FETCH and MOVE.
+    /// Parses the statement after FETCH or MOVE.
     pub(super) fn fetch(&mut self) -> Result<Fetch, Error> {
         self.parser.advance_token();
         let count = self.direction()?;
@@ -67,7 +67,7 @@ impl Cursor<'_> {
         Ok(Fetch { name, location, count })
     }
 
-    /// How many rows; `None` for all of them.
+    /// Parses the number of rows; `None` for all of them.
     fn direction(&mut self) -> Result<Option<u64>, Error> {
         if let Some(count) = self.count()? {
             return Ok(Some(count));
@@ -75,7 +75,7 @@ impl Cursor<'_> {
         if self.words(&["ALL"]) {
             return Ok(None);
         }
-        // A cursor may be called like a direction; then nothing follows.
+        // A cursor may have a direction's name; then nothing follows.
         if self.parser.peek_nth_token_ref(1).token == Token::EOF {
             return Ok(Some(1));
         }
@@ -99,7 +99,7 @@ impl Cursor<'_> {
     fn count(&mut self) -> Result<Option<u64>, Error> {
         match &self.parser.peek_token_ref().token {
             Token::Number(digits, _) => match digits.parse() {
-                // The row that was fetched last.
+                // FETCH 0 would return the row that was fetched last.
                 Ok(0) => Err(self.only_forward()),
                 Ok(count) => {
                     self.parser.advance_token();
@@ -118,7 +118,7 @@ impl Cursor<'_> {
             .at(self.position())
     }
 
-    /// `CLOSE name`; no name is every one.
+    /// Parses `CLOSE name` or `CLOSE ALL`, which has no name.
     pub(super) fn close(&mut self) -> Result<Statement, Error> {
         self.parser.advance_token();
         let name = if self.words(&["ALL"]) { None } else { Some(self.name("the name of a cursor")?.0) };

@@ -1,8 +1,9 @@
-//! How deeply statements nest, and how deeply they may.
+//! Limits how deeply statements nest.
 //!
-//! A syntax tree is cloned, dropped and turned into a plan by recursion, and a stack that overflows ends the process.
-//! sqlparser bounds how deeply it recurses itself; but a chain such as `a OR b OR …` it reads in a loop, and the tree is
-//! as deep as the chain is long. Invariant: no statement leaves the parser whose tree is deeper than [`DEPTH_MAX`].
+//! A syntax tree is cloned, dropped and planned recursively, and a stack overflow ends the process.
+//! sqlparser limits its own recursion, but it reads a chain such as `a OR b OR …` in a loop, and
+//! the resulting tree is as deep as the chain is long. Invariant: no statement leaves the parser
+//! whose tree is deeper than [`DEPTH_MAX`].
 
 use std::ops::ControlFlow;
 
@@ -13,20 +14,21 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 use super::Statement;
 use crate::error::{Error, sqlstate};
 
-/// A tree beyond this is refused. It is not the parser that sets this limit but the evaluation of expressions: in a build
-/// without optimisation 950 levels overflow a stack of two mebibytes.
+/// Deeper trees are refused. The evaluation of expressions determines this limit, not the parser:
+/// in a build without optimisation, 950 levels overflow a stack of two mebibytes.
 const DEPTH_MAX: usize = 250;
 
-/// A statement whose tree could become deeper than this is not even parsed, lest the stack to parse it on is too large.
+/// A statement whose tree could become deeper than this is not parsed at all, because parsing it
+/// would need too large a stack.
 const BOUND_MAX: usize = 20_000;
 
-/// What one level of a tree can take of the stack while it is built, measured and dropped, in bytes.
+/// The stack that one level of a tree needs while it is built, measured and dropped, in bytes.
 const LEVEL_BYTES: usize = 2 << 10;
 
-/// Enough stack to parse a statement that nests as deeply as the parser recurses, in bytes.
+/// The stack that suffices for the parser's deepest recursion, in bytes.
 const PARSER_BYTES: usize = 1 << 20;
 
-/// Parses a statement of tokens with that [`bound`] where there is stack enough for it.
+/// Parses a statement whose tokens have the given [`bound`], on a stack that is large enough.
 ///
 /// # Errors
 /// The parser's; `54001` if the statement nests too deeply.
@@ -40,7 +42,7 @@ pub(super) fn within(bound: usize, parse: impl FnOnce() -> Result<Statement, Err
     let bytes = PARSER_BYTES + bound * LEVEL_BYTES;
     stacker::maybe_grow(bytes, bytes, || {
         let statement = parse()?;
-        // What is too deep must be dropped here as well.
+        // A tree that is too deep must be dropped on this stack as well.
         if depth(&statement).unwrap_or(bound) > DEPTH_MAX { Err(too_deep()) } else { Ok(statement) }
     })
 }
@@ -50,9 +52,9 @@ pub(super) fn too_deep() -> Error {
         .with_hint("in place of a long chain of OR write IN (…)")
 }
 
-/// No tree of these tokens is deeper. Whatever a level is made of, it takes at least one token of its own: inside of
-/// brackets one of theirs, and outside one since the last comma, which ends what is nested on its own level. Only set
-/// operations go on across commas.
+/// An upper bound of the depth of these tokens' tree. Every level takes at least one token of its
+/// own: inside brackets, one of the brackets' tokens; outside, one since the last comma, because a
+/// comma ends the nesting on its own level. Only set operations continue across commas.
 pub(super) fn bound(tokens: &[TokenWithSpan]) -> usize {
     let (mut deepest, mut outer, mut set_operations) = (0, Vec::new(), 0);
     let mut run = 0;
@@ -86,7 +88,7 @@ pub(super) fn bound(tokens: &[TokenWithSpan]) -> usize {
     deepest + set_operations
 }
 
-/// Checks a query that was put together of parsed parts.
+/// Checks a query that was composed of parsed parts.
 ///
 /// # Errors
 /// `54001` if it nests too deeply.
@@ -96,7 +98,7 @@ pub(super) fn check(query: &ast::Statement) -> Result<(), Error> {
     if depth.deepest > DEPTH_MAX { Err(too_deep()) } else { Ok(()) }
 }
 
-/// How deep the tree of a query is; `None` if it is another statement.
+/// The depth of a query's tree; `None` if the statement is not a query.
 fn depth(statement: &Statement) -> Option<usize> {
     let mut depth = Depth::default();
     let _finished = match statement {
@@ -157,7 +159,8 @@ impl Visitor for Depth {
     }
 }
 
-/// An expression's own levels: one, and those that the syntax tree holds side by side and a plan does not.
+/// The levels of an expression: one, and those that the syntax tree holds in a list and a plan
+/// nests.
 fn levels_of_expression(expr: &Expr) -> usize {
     match expr {
         Expr::CompoundFieldAccess { access_chain, .. } => 1 + access_chain.len(),
@@ -181,7 +184,8 @@ fn levels_of_type(mut data_type: &DataType) -> usize {
     levels
 }
 
-/// As an expression's: set operations, and what a plan stacks: joins, and tables of a WITH clause.
+/// The levels of a query: one, its set operations, and the parts that a plan nests: joins, and
+/// tables of a WITH clause.
 fn levels_of_query(query: &Query) -> usize {
     let with = query.with.as_ref().map_or(0, |with| with.cte_tables.len());
     let (mut operations, mut joins) = (0, 0);

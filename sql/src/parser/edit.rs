@@ -1,5 +1,5 @@
-//! Changes to the text of a stored `CREATE TABLE`: the values of secret options are blanked out where it is shown, and those
-//! of options, the types of columns and the list of them are what they were altered to.
+//! Edits the text of a stored `CREATE TABLE`. The values of secret options are redacted where the
+//! text is shown; ALTER changes options, the types of columns and the list of columns.
 
 use std::ops::Range;
 
@@ -9,13 +9,13 @@ use super::lex::Text;
 use super::{CreateTable, Statement, parse};
 use crate::error::Error;
 
-/// What stands in the place of a secret.
+/// The text that replaces a secret.
 const REDACTED: &str = "'[REDACTED]'";
 
-/// The statement as it was written, but for the values of options that `is_secret` names.
+/// Redacts the values of the options for which `is_secret` returns true.
 ///
 /// # Errors
-/// Internal, if the text is not a `CREATE TABLE`: then nothing of it is shown.
+/// Internal, if the text is not a `CREATE TABLE`. Nothing of the text is shown then.
 pub fn redact(sql: &str, is_secret: impl Fn(&str) -> bool) -> Result<String, Error> {
     let create = stored(sql)?;
     let options = create.options.iter().chain(&create.format.options);
@@ -23,8 +23,7 @@ pub fn redact(sql: &str, is_secret: impl Fn(&str) -> bool) -> Result<String, Err
     Ok(replace(sql, secrets.map(|option| (range(sql, option), REDACTED.to_owned()))))
 }
 
-/// The statement with other values of some options of WITH, or with more of them. `is_same` says whether two spellings are of
-/// one option.
+/// Changes or adds options of WITH. `is_same` tells whether two spellings name the same option.
 ///
 /// # Errors
 /// Internal, if the text is not a `CREATE TABLE`.
@@ -50,7 +49,7 @@ pub fn amend<'a>(
     Ok(replace(sql, edits.into_iter()))
 }
 
-/// The statement with one more column, of which `written` is the name and the type; `None` if it names no columns.
+/// Adds a column; `written` is its name and type. Returns `None` if the statement names no columns.
 ///
 /// # Errors
 /// Internal, if the text is not a `CREATE TABLE`.
@@ -61,7 +60,7 @@ pub fn add_column(sql: &str, written: &str) -> Result<Option<String>, Error> {
     Ok(end.map(|end| replace(sql, std::iter::once((end..end, format!(", {written}"))))))
 }
 
-/// The statement with another type of a column; `None` if it does not name its type.
+/// Changes the type of a column. Returns `None` if the statement does not name that type.
 ///
 /// # Errors
 /// Internal, if the text is not a `CREATE TABLE`.
@@ -72,7 +71,7 @@ pub fn retype(sql: &str, column: &str, written: &str) -> Result<Option<String>, 
     Ok(range.map(|range| replace(sql, std::iter::once((range, written.to_owned())))))
 }
 
-/// The statement with another clause FORMAT, which is its last.
+/// Replaces the FORMAT clause, which is the statement's last.
 ///
 /// # Errors
 /// Internal, if the text is not a `CREATE TABLE`.
@@ -81,10 +80,10 @@ pub fn reformat(sql: &str, written: &str) -> Result<String, Error> {
     Ok(format!("{}{written}", &sql[..start]))
 }
 
-/// A `CREATE TABLE` of the catalog.
+/// Parses a `CREATE TABLE` of the catalog.
 ///
 /// # Errors
-/// Internal, if the text is none.
+/// Internal, if the text is not a `CREATE TABLE`.
 pub fn stored(sql: &str) -> Result<CreateTable, Error> {
     let mut parsed = parse(sql).map_err(|_| Error::internal("the stored statement cannot be read"))?;
     match (parsed.pop().map(|parsed| parsed.statement), parsed.is_empty()) {
@@ -93,13 +92,13 @@ pub fn stored(sql: &str) -> Result<CreateTable, Error> {
     }
 }
 
-/// Where an option's value stands.
+/// The bytes of an option's value.
 fn range(sql: &str, option: &super::WithOption) -> Range<usize> {
     let text = Text(sql);
     text.offset(option.value_span.start)..text.offset(option.value_span.end)
 }
 
-/// Replaces parts of a text, which come in their order.
+/// Replaces parts of a text. The edits must be in the order of the text.
 fn replace(sql: &str, edits: impl Iterator<Item = (Range<usize>, String)>) -> String {
     let (mut edited, mut copied) = (String::with_capacity(sql.len()), 0);
     for (range, text) in edits {

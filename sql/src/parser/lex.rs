@@ -1,7 +1,8 @@
-//! Text → tokens, and places in tokens → positions in text.
+//! Text → tokens, and locations of tokens → positions in text.
 //!
-//! Owns the lexical rules: PostgreSQL's, plus values in backquotes, which RisingWave's documentation uses. Does not
-//! know any statement. Positions are counted in characters from 1, as PostgreSQL counts them.
+//! Owns the lexical rules: PostgreSQL's, plus values in backquotes, which RisingWave's
+//! documentation uses. Knows no statements. Positions are counted in characters from 1, as in
+//! PostgreSQL.
 
 use std::any::TypeId;
 
@@ -10,17 +11,18 @@ use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 
 use crate::error::{Error, sqlstate};
 
-/// A text that a client sent, for turning locations into positions.
+/// A text from a client, which converts locations to positions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Text<'a>(pub(crate) &'a str);
 
 impl<'a> Text<'a> {
-    /// The position of a line and column, counted in characters from 1. An unknown location is the text's end.
+    /// The position of a line and column, counted in characters from 1. For an unknown location,
+    /// the end of the text.
     pub(crate) fn position(self, location: Location) -> usize {
         self.0[..self.offset(location)].chars().count() + 1
     }
 
-    /// The byte offset of a line and column. An unknown location is the text's end.
+    /// The byte offset of a line and column. For an unknown location, the end of the text.
     pub(crate) fn offset(self, location: Location) -> usize {
         if location.line == 0 {
             return self.0.trim_end().len();
@@ -42,7 +44,7 @@ impl<'a> Text<'a> {
         &self.0[self.offset(span.start)..self.offset(span.end)]
     }
 
-    /// The text as tokens, white space and comments included.
+    /// The tokens of the text, including white space and comments.
     ///
     /// # Errors
     /// `42601` if a literal, an identifier or a comment does not end.
@@ -53,7 +55,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Byte offsets of locations that are asked for in their order, so that the text is gone through once.
+/// Computes byte offsets of locations that are in the order of the text, in one pass over it.
 pub(super) struct Walk<'a> {
     text: Text<'a>,
     here: Location,
@@ -65,7 +67,7 @@ impl<'a> Walk<'a> {
         Walk { text, here: Location::new(1, 1), offset: 0 }
     }
 
-    /// The byte offset of a location that does not come before the last one; as [`Text::offset`].
+    /// The byte offset of a location that does not precede the last one; see [`Text::offset`].
     pub(super) fn offset(&mut self, location: Location) -> usize {
         if location.line == 0 {
             return self.text.offset(location);
@@ -84,7 +86,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Cuts a script at its semicolons; pieces without any token other than white space are left out.
+/// Splits a script at its semicolons. Pieces of white space only are left out.
 pub(crate) fn statements(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> {
     tokens
         .split(|token| token.token == Token::SemiColon)
@@ -93,7 +95,7 @@ pub(crate) fn statements(tokens: Vec<TokenWithSpan>) -> Vec<Vec<TokenWithSpan>> 
         .collect()
 }
 
-/// Names are cut to this many bytes, as in PostgreSQL.
+/// The maximal length of names. Longer names are cut, as in PostgreSQL.
 const NAME_BYTES_MAX: usize = 63;
 
 /// A name that was cut.
@@ -110,7 +112,7 @@ impl std::fmt::Display for Cut {
     }
 }
 
-/// Cuts names that are too long; says which. Values in backquotes are no names.
+/// Cuts names that are too long, and returns them. Values in backquotes are not names.
 pub(super) fn truncate_names(tokens: &mut [TokenWithSpan]) -> Vec<Cut> {
     let mut cut = Vec::new();
     for TokenWithSpan { token, span } in tokens {
@@ -131,7 +133,8 @@ fn lower(message: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_lowercase().chain(chars).collect())
 }
 
-/// PostgreSQL's lexical rules with one more way to delimit a word. Only the tokenizer uses it: parsing is PostgreSQL's.
+/// PostgreSQL's lexical rules, with one more way to delimit a word. Only the tokenizer uses it: the
+/// parser's dialect is PostgreSQL's.
 #[derive(Debug)]
 struct Lexical(PostgreSqlDialect);
 

@@ -1,7 +1,8 @@
-//! Text → statements.
+//! Parses text into statements.
 //!
-//! sqlparser parses queries; the statements that it lacks, or reads differently, are parsed here on its tokens. Owns
-//! grammar and positions. Knows no catalog: whether a table exists is asked later.
+//! sqlparser parses queries; this module parses the statements that sqlparser lacks or reads
+//! differently, on its tokens. Owns grammar and positions. Knows no catalog: a later step checks
+//! that tables exist.
 
 mod alter;
 mod copy;
@@ -38,16 +39,16 @@ pub(crate) use types::known_type;
 
 use crate::error::{Error, sqlstate};
 
-/// One statement of a text that a client sent.
+/// One statement of a client's text.
 #[derive(Clone, Debug)]
 pub struct Parsed {
     /// The parsed statement.
     pub statement: Statement,
-    /// The whole text: locations in `statement` are in this.
+    /// The whole text, which the locations in `statement` refer to.
     pub script: Arc<str>,
-    /// The bytes of `script` that are this statement.
+    /// The statement's bytes in `script`.
     range: std::ops::Range<usize>,
-    /// What its author should know of it.
+    /// Notices for the client.
     pub notices: Vec<String>,
 }
 
@@ -57,7 +58,7 @@ impl Parsed {
         &self.script[self.range.clone()]
     }
 
-    /// Whether a transaction that has failed may run it.
+    /// True if a failed transaction may run the statement.
     pub fn ends_transaction(&self) -> bool {
         matches!(self.statement, Statement::Commit | Statement::Rollback | Statement::RollbackTo(_))
     }
@@ -68,7 +69,7 @@ impl Parsed {
     }
 }
 
-/// Everything a client can ask for.
+/// The statements that a client can send.
 #[derive(Clone, Debug)]
 pub enum Statement {
     /// `CREATE { TABLE | SOURCE }`.
@@ -87,7 +88,7 @@ pub enum Statement {
         names: Vec<TableName>,
         /// True if missing relations are skipped.
         if_exists: bool,
-        /// What depends on them is dropped as well.
+        /// True if dependent relations are dropped too.
         cascade: bool,
     },
     /// `SHOW { TABLES | SOURCES | MATERIALIZED VIEWS }`.
@@ -106,15 +107,15 @@ pub enum Statement {
     ShowVariable(String),
     /// `SHOW ALL`.
     ShowAll,
-    /// `SET name TO value`, `RESET name`; no value is the default.
+    /// `SET name TO value`, `RESET name`; `None` sets the default.
     Set {
         /// The variable.
         name: String,
         /// The new value.
         value: Option<String>,
-        /// Until the transaction ends.
+        /// True if the value holds until the transaction ends.
         is_local: bool,
-        /// Where its name stands.
+        /// The location of its name.
         location: Location,
     },
     /// `RESET ALL`.
@@ -125,7 +126,7 @@ pub enum Statement {
     SetTransaction {
         /// The modes that it sets.
         modes: TransactionModes,
-        /// Of all transactions that the session begins from now on.
+        /// True if the modes hold for all later transactions of the session.
         of_session: bool,
     },
     /// `COMMIT`.
@@ -138,19 +139,19 @@ pub enum Statement {
     Release(String),
     /// `ROLLBACK TO name`.
     RollbackTo(String),
-    /// `DEALLOCATE name`; no name is every one.
+    /// `DEALLOCATE name`; `None` for all.
     Deallocate(Option<String>),
     /// `DISCARD ALL`.
     DiscardAll,
-    /// Accepted for the sake of drivers, and answered with its tag.
+    /// Accepted because drivers send it, and answered with its tag only.
     Nothing(&'static str),
-    /// A query, or EXPLAIN of one: DataFusion's.
+    /// A query, or EXPLAIN of one, which DataFusion plans.
     Query(Box<ast::Statement>),
-    /// `COPY … TO STDOUT`, of the query that it is or stands for.
+    /// `COPY … TO STDOUT` of a query, or of a table as a query.
     Copy {
         /// The query.
         query: Box<ast::Statement>,
-        /// How its rows are sent.
+        /// The format in which its rows are sent.
         format: CopyFormat,
     },
     /// `PREPARE name AS query`.
@@ -161,28 +162,29 @@ pub enum Statement {
     Declare(Box<Declare>),
     /// `FETCH`.
     Fetch(Fetch),
-    /// `MOVE`: as FETCH, but only tells how many rows there were.
+    /// `MOVE`: like FETCH, but returns only the number of rows.
     Move(Fetch),
-    /// `CLOSE name`; no name is every cursor.
+    /// `CLOSE name`; `None` for every cursor.
     Close(Option<String>),
 }
 
-/// A table's name in the schema `public`, and where it stands.
+/// A table's name in the schema `public`, and its location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableName {
     /// Folded to lower case, unless it was quoted.
     pub name: String,
-    /// Where it stands in the script.
+    /// Its location in the script.
     pub location: Location,
 }
 
-/// A text beyond this is refused: its syntax tree is many times as large.
+/// Larger texts are refused, because a syntax tree is many times as large as its text.
 const SCRIPT_BYTES_MAX: usize = 16 << 20;
 
-/// The statements of a text, separated by semicolons.
+/// Parses the statements of a text, which semicolons separate.
 ///
 /// # Errors
-/// With SQLSTATE and position. One statement that cannot be parsed fails the whole text, as in PostgreSQL.
+/// The user's, with SQLSTATE and position. One statement that cannot be parsed fails the whole
+/// text, as in PostgreSQL.
 pub fn parse(sql: &str) -> Result<Vec<Parsed>, Error> {
     if sql.len() > SCRIPT_BYTES_MAX {
         let message = format!("a text of {} bytes is larger than the limit of {SCRIPT_BYTES_MAX}", sql.len());
@@ -206,7 +208,7 @@ pub fn parse(sql: &str) -> Result<Vec<Parsed>, Error> {
         .collect()
 }
 
-/// From the first token that is not white space to the last one.
+/// The span from the first token that is not white space to the last one.
 fn extent(tokens: &[TokenWithSpan]) -> Span {
     let mut solid = tokens.iter().filter(|token| !matches!(token.token, sqlparser::tokenizer::Token::Whitespace(_)));
     let first = solid.next().map_or(Span::empty(), |token| token.span);
@@ -268,7 +270,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// Statements that PostgreSQL or RisingWave have and this version does not.
+    /// Refuses statements that PostgreSQL or RisingWave have and this version lacks.
     fn refuse(&self, word: &str) -> Error {
         const LATER: [&str; 17] = [
             "ANALYZE",
@@ -304,7 +306,7 @@ impl Cursor<'_> {
         }
     }
 
-    /// The word that begins a statement, and the kind of relation that it is about.
+    /// Consumes the word that begins a statement, and parses the kind of relation after it.
     pub(super) fn relation_kind(&mut self, verb: &str) -> Result<RelationKind, Error> {
         self.parser.advance_token();
         let kind = match self.peek_word().as_deref() {

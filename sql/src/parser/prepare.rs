@@ -9,14 +9,14 @@ use super::cursor::Cursor;
 use super::{Statement, depth};
 use crate::error::{Error, sqlstate};
 
-/// A query with a name, and `$1`, `$2`, … in it.
+/// A named query with parameters `$1`, `$2`, ….
 #[derive(Clone, Debug)]
 pub struct Prepare {
     /// Its name.
     pub name: String,
-    /// Where its name stands.
+    /// The location of its name.
     pub location: Location,
-    /// Of the parameters, as far as they are given.
+    /// The types of the first parameters, as far as the statement gives them.
     types: Vec<ast::DataType>,
     query: Box<ast::Statement>,
 }
@@ -26,7 +26,7 @@ pub struct Prepare {
 pub struct Execute {
     /// The prepared statement.
     pub name: String,
-    /// Where its name stands.
+    /// The location of its name.
     pub location: Location,
     /// The values of `$1`, `$2`, ….
     pub arguments: Vec<Expr>,
@@ -68,12 +68,12 @@ impl Cursor<'_> {
 }
 
 impl Prepare {
-    /// With its parameters.
+    /// The query, with its parameters.
     pub(super) fn query(&self) -> &ast::Statement {
         &self.query
     }
 
-    /// The query with arguments in the place of parameters.
+    /// The query with its parameters replaced by arguments.
     ///
     /// # Errors
     /// `42601` if there are too few or too many.
@@ -104,7 +104,7 @@ struct Parameters<'a> {
 impl VisitorMut for Parameters<'_> {
     type Break = ();
 
-    /// After its children, so that what stands in an argument is left alone.
+    /// Visits an expression after its children, so that placeholders in an argument are left alone.
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         let Expr::Value(ast::ValueWithSpan { value: Value::Placeholder(name), .. }) = &*expr else {
             return ControlFlow::Continue(());

@@ -1,4 +1,4 @@
-//! `SET`, `RESET` and `SHOW`: session variables, and what RisingWave shows with `SHOW`.
+//! `SET`, `RESET` and `SHOW`: session variables, and RisingWave's other uses of `SHOW`.
 
 use sqlparser::tokenizer::Token;
 use weir_common::catalog::RelationKind;
@@ -130,7 +130,7 @@ impl Cursor<'_> {
         Ok(name.to_lowercase())
     }
 
-    /// A literal or a bare word; `None` for DEFAULT.
+    /// Parses a literal or a bare word; `None` for DEFAULT.
     fn variable_value(&mut self) -> Result<Option<String>, Error> {
         if self.words(&["DEFAULT"]) {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! Statements other than CREATE TABLE, which `bind` tests together with its meaning.
+//! Tests statements other than CREATE TABLE, which `bind` tests together with its meaning.
 
 use super::*;
 
@@ -154,7 +154,7 @@ fn long_chains_are_refused_wherever_they_stand() {
         ("DECLARE c CURSOR FOR SELECT 1", " + 1", ""),
     ];
     for (head, link, tail) in chains {
-        // The middle one is parsed before it is refused.
+        // The chain of 4,000 links is parsed before it is refused.
         for links in [1_100, 4_000, 100_000] {
             let sql = format!("{head}{}{tail}", link.repeat(links));
             assert_eq!(parse(&sql).map(|_| ()).expect_err(head).sqlstate, "54001", "{head}{link} {links} times");
@@ -184,6 +184,7 @@ fn a_script_of_many_statements_is_read_in_one_pass() {
     let started = std::time::Instant::now();
     let parsed = parse(&statements.join(";")).expect("valid");
     assert!(parsed.iter().map(Parsed::sql).eq(statements.iter()));
-    // Seconds; to count from the beginning for every statement takes many minutes.
+    // This takes seconds. Counting from the start of the text for every statement would take many
+    // minutes.
     assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
 }

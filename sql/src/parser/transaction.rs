@@ -1,4 +1,5 @@
-//! `BEGIN`, `START TRANSACTION`, `SET TRANSACTION`, `SET SESSION CHARACTERISTICS`: the modes of transactions.
+//! `BEGIN`, `START TRANSACTION`, `SET TRANSACTION`, `SET SESSION CHARACTERISTICS`: the modes of
+//! transactions.
 
 use sqlparser::tokenizer::Token;
 
@@ -6,7 +7,7 @@ use super::Statement;
 use super::cursor::Cursor;
 use crate::error::Error;
 
-/// What a statement says of transactions. Anything it leaves out stays as it is.
+/// The transaction modes that a statement sets. The others stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TransactionModes {
     isolation: Option<&'static str>,
@@ -15,8 +16,8 @@ pub struct TransactionModes {
 }
 
 impl TransactionModes {
-    /// The variables of a transaction that say the same, with their values. With `default_` in front, they are the
-    /// session's.
+    /// The equivalent variables of a transaction, with their values. The session's have the prefix
+    /// `default_`.
     pub fn settings(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         let on_off = |is_on: bool| if is_on { "on" } else { "off" };
         let settings = [
@@ -28,7 +29,7 @@ impl TransactionModes {
     }
 }
 
-/// Isolation levels, and the words that they are written with.
+/// Isolation levels, with the words that name them.
 const LEVELS: [(&[&str], &str); 4] = [
     (&["SERIALIZABLE"], "serializable"),
     (&["REPEATABLE", "READ"], "repeatable read"),
@@ -46,7 +47,7 @@ impl Cursor<'_> {
         Ok(Statement::Begin(self.transaction_modes()?))
     }
 
-    /// What follows `SET TRANSACTION`.
+    /// Parses the statement after `SET TRANSACTION`.
     pub(super) fn set_transaction(&mut self) -> Result<Statement, Error> {
         if self.words(&["SNAPSHOT"]) {
             return Err(self.unsupported("SET TRANSACTION SNAPSHOT"));
@@ -54,7 +55,7 @@ impl Cursor<'_> {
         self.set_modes(false)
     }
 
-    /// What follows `SET SESSION CHARACTERISTICS`.
+    /// Parses the statement after `SET SESSION CHARACTERISTICS`.
     pub(super) fn set_characteristics(&mut self) -> Result<Statement, Error> {
         self.expect_words(&["AS", "TRANSACTION"])?;
         self.set_modes(true)
@@ -67,7 +68,7 @@ impl Cursor<'_> {
         Ok(Statement::SetTransaction { modes: self.transaction_modes()?, of_session })
     }
 
-    /// Modes up to the end of the statement, with or without commas between them.
+    /// Parses modes up to the end of the statement. The commas between them are optional.
     fn transaction_modes(&mut self) -> Result<TransactionModes, Error> {
         let mut modes = TransactionModes::default();
         while !self.at_end() {

@@ -7,20 +7,20 @@ use weir_common::types::{DECIMAL_PRECISION_MAX, SqlType, StructField};
 use super::cursor::Cursor;
 use crate::error::{Error, sqlstate};
 
-/// What is offered when a type is not one of them.
+/// The hint of errors about unknown types.
 const SUPPORTED: &str = "the types are boolean, smallint, integer, bigint, real, double precision, numeric, varchar, \
                          bytea, date, time, timestamp, timestamptz, interval, jsonb, arrays (integer[]) and structs \
                          (struct<a integer, b varchar>)";
 
-/// Digits of a `float(n)` up to which it is a `real`, and up to which a `double precision`.
+/// The maximal digits of a `float(n)` that is a `real`, and of one that is a `double precision`.
 const FLOAT_DIGITS_REAL: u64 = 24;
 const FLOAT_DIGITS_DOUBLE: u64 = 53;
 
-/// Arrays and structs within each other; more are refused, so that nothing that walks over a type needs a bound.
+/// The maximal nesting of arrays and structs. It keeps recursion over a type within the stack.
 const NESTING_MAX: usize = 16;
 
 impl Cursor<'_> {
-    /// A column's type.
+    /// Parses a column's type.
     pub(super) fn column_type(&mut self) -> Result<SqlType, Error> {
         let location = self.here();
         let mut closed = 0;
@@ -34,8 +34,8 @@ impl Cursor<'_> {
         Ok(ty)
     }
 
-    /// A type inside of `depth` structs. A `>>` closes two of them: `closed` is how many are closed beyond those that were
-    /// asked to be.
+    /// Parses a type inside `depth` structs. `>>` closes two structs; `closed` counts those closed
+    /// in advance.
     fn nested_type(&mut self, depth: usize, closed: &mut usize) -> Result<SqlType, Error> {
         let location = self.here();
         let located = |error: Error, cursor: &Self| error.at(cursor.text.position(location));
@@ -51,7 +51,7 @@ impl Cursor<'_> {
             column_type(&written).map_err(|error| located(error, self))?
         };
         while *closed == 0 && self.parser.consume_token(&Token::LBracket) {
-            // A length is allowed and means nothing, as in PostgreSQL.
+            // A length is allowed but ignored, as in PostgreSQL.
             if let Token::Number(..) = self.parser.peek_token_ref().token {
                 self.parser.advance_token();
             }
@@ -64,7 +64,7 @@ impl Cursor<'_> {
         Ok(ty)
     }
 
-    /// `struct<name type, …>`.
+    /// Parses `struct<name type, …>`.
     fn struct_type(&mut self, depth: usize, closed: &mut usize) -> Result<SqlType, Error> {
         self.expect_words(&["STRUCT"])?;
         self.expect(&Token::Lt)?;
@@ -98,7 +98,7 @@ impl Cursor<'_> {
     }
 }
 
-/// How many arrays and structs are within each other.
+/// The nesting depth of arrays and structs in a type.
 fn nesting(ty: &SqlType) -> usize {
     match ty {
         SqlType::Array(element) => 1 + nesting(element),
@@ -112,7 +112,7 @@ fn nested_too_deeply() -> Error {
         .with_hint(format!("at most {NESTING_MAX} arrays and structs can be within each other; use jsonb"))
 }
 
-/// The type of ours that is written so, if it is one.
+/// The column type that a written type names, if it is one of ours.
 pub(crate) fn known_type(written: &DataType) -> Option<SqlType> {
     column_type(written).ok()
 }
