@@ -1,7 +1,8 @@
-//! Columns that are called the same. A result of PostgreSQL's may have several such; DataFusion wants them apart.
+//! Gives columns of the same name distinct names. A result in PostgreSQL may have several columns
+//! of one name; DataFusion requires distinct names.
 //!
-//! They get names of their own, of which only what stands before [`MARK`] is shown. A column that nothing gives a name
-//! has PostgreSQL's name for it where a query around can use that: `SELECT count FROM (SELECT count(*) FROM t) AS n`.
+//! Only the part of such a name before [`MARK`] is shown. An unnamed column gets PostgreSQL's name
+//! where a query around it can refer to it: `SELECT count FROM (SELECT count(*) FROM t) AS n`.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -14,24 +15,25 @@ use sqlparser::ast::{
 use super::names::item_name;
 use crate::parser::{fold, identifiers};
 
-/// Stands between a column's name and what sets it apart. Invisible, so that plans can be read; nobody types it.
+/// Separates a column's name from the part that makes it distinct. It is invisible, so plans stay
+/// readable, and users do not type it.
 const MARK: char = '\u{2063}';
 
-/// What is shown of a column's name.
+/// The visible part of a column's name.
 pub(super) fn shown(name: &str) -> &str {
     name.split(MARK).next().unwrap_or_default()
 }
 
-/// Sets the columns of a statement apart, and those of the queries that it reads from.
+/// Makes the column names distinct in a statement, and in the queries that it reads from.
 pub(super) fn set_apart(statement: &mut Statement) {
     let _finished = statement.visit(&mut ReadFrom);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Nothing but ORDER BY refers to its columns; also of a sub-query in an expression.
+    /// The outermost query, or a sub-query in an expression. Only ORDER BY refers to its columns.
     Outermost,
-    /// In FROM or WITH, where a query around it refers to its columns by their names.
+    /// A query in FROM or WITH. The query around it refers to its columns by their names.
     Inside,
 }
 
@@ -63,14 +65,14 @@ fn in_query(query: &mut Query, place: Place) {
         _ => &mut [],
     };
     for sort in sorts {
-        // Under DISTINCT what is sorted by must be a column of the result, which now is called otherwise.
+        // DISTINCT requires that sort keys are columns of the result, whose names have changed.
         if let Some((_, position)) = renamed.iter().find(|(expr, _)| *expr == sort.expr) {
             sort.expr = Expr::Value(Value::Number(position.to_string(), false).with_empty_span());
         }
     }
 }
 
-/// Returns what was renamed, each with its position in the result as far as that is known.
+/// Returns the renamed expressions, with their positions in the result where these are known.
 fn in_body(body: &mut SetExpr, place: Place) -> Vec<(Expr, usize)> {
     match body {
         SetExpr::Select(select) => in_select(select, place),
@@ -103,7 +105,7 @@ fn in_select(select: &mut Select, place: Place) -> Vec<(Expr, usize)> {
         let is_repeated = if place == Place::Inside { times[&name] > 1 } else { *seen > 0 };
         *seen += 1;
         let is_repeated = match &*item {
-            // Its name is one of a column that may be sorted by.
+            // DataFusion gives it the name of a column that ORDER BY may refer to.
             SelectItem::UnnamedExpr(Expr::Subquery(_)) if place == Place::Outermost => true,
             SelectItem::UnnamedExpr(expr) => !written.insert(without_casts(expr)) || is_repeated,
             _ => is_repeated,
@@ -152,7 +154,8 @@ impl Wildcards {
         wildcards
     }
 
-    /// True if a column may be among them. A column of another table is known by its qualifier.
+    /// True if the wildcards may include a column. A column of another table is recognised by its
+    /// qualifier.
     fn may_have(&self, column: &Expr) -> bool {
         match column {
             _ if self.of_all => true,
@@ -167,7 +170,7 @@ impl Wildcards {
     }
 }
 
-/// An expression's text without its casts, after which DataFusion calls nothing.
+/// The text of an expression without its casts, which DataFusion leaves out of names.
 fn without_casts(expr: &Expr) -> String {
     let mut expr = expr.clone();
     let _finished = visit_expressions_mut(&mut expr, |expr| {

@@ -1,4 +1,4 @@
-//! Expressions that rewrites put into a statement.
+//! Builds expressions for rewrites.
 
 use sqlparser::ast::{
     CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
@@ -29,7 +29,7 @@ pub(super) fn cast(operand: Expr, data_type: DataType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(operand), data_type, array: false, format: None }
 }
 
-/// A number, by its digits.
+/// A number with these digits.
 pub(super) fn number(digits: &str) -> Expr {
     Expr::Value(Value::Number(digits.to_owned(), false).with_empty_span())
 }

@@ -9,14 +9,14 @@ use sqlparser::ast::{
 use crate::functions::ARRAY_OR_EMPTY;
 use crate::parser::{fold, identifiers, parse};
 
-/// Makes aggregates of the arrays of sub-queries.
+/// Rewrites arrays of sub-queries as aggregates.
 pub(super) fn aggregated(statement: &mut Statement) {
     let _finished = visit_expressions_mut(statement, |expr| {
         if let Expr::Function(function) = expr
             && let Some(query) = rows_of(function)
             && let Some(aggregate) = aggregate(query)
         {
-            // `= ANY (…)` takes this for a value, and not for the rows of a query.
+            // In parentheses, so that `= ANY (…)` reads a value and not the rows of a query.
             *expr = Expr::Nested(Box::new(Expr::Subquery(aggregate)));
         }
         ControlFlow::<()>::Continue(())

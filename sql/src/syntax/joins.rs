@@ -1,9 +1,9 @@
-//! Joins as they are written: sqlparser has an operator for each spelling, and for those of other
-//! dialects.
+//! Kinds of joins. sqlparser has an operator for each spelling of a join, and for the joins of
+//! other dialects.
 
 use sqlparser::ast::{JoinConstraint, JoinOperator};
 
-/// The meaning of a join's operator, however it is spelled.
+/// The meaning of a join's operator, independent of its spelling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Inner,
@@ -18,12 +18,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// True if rows of the left side stay without a match, beside NULLs.
+    /// True if left rows without a match are kept, with NULLs beside them.
     pub(super) fn keeps_left(self) -> bool {
         matches!(self, Kind::Left | Kind::Full)
     }
 
-    /// True if rows of the right side stay without a match, beside NULLs.
+    /// True if right rows without a match are kept, with NULLs beside them.
     pub(super) fn keeps_right(self) -> bool {
         matches!(self, Kind::Right | Kind::Full)
     }
@@ -53,7 +53,7 @@ pub(super) fn kind(operator: &JoinOperator) -> (Kind, Option<&JoinConstraint>) {
     }
 }
 
-/// The condition of a join, to be changed.
+/// The condition of a join, for a change.
 pub(super) fn constraint_mut(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
     match operator {
         JoinOperator::Join(constraint)

@@ -1,5 +1,6 @@
-//! Literals that get their type from what stands beside them, where DataFusion does not do as PostgreSQL does: a text in
-//! LIMIT, and the elements of an array. LIKE with another escape character than the backslash.
+//! Literals whose type depends on their surroundings, where DataFusion differs from PostgreSQL: a
+//! text in LIMIT, and the elements of an array. Also LIKE with an escape character other than the
+//! backslash.
 
 use std::ops::ControlFlow;
 
@@ -8,7 +9,7 @@ use sqlparser::ast::{ArrayElemTypeDef, DataType, Expr, LimitClause, Query, State
 use super::build::{call, cast};
 use crate::functions::LIKE_ESCAPE;
 
-/// Rewrites what the text of a query tells already.
+/// Rewrites the literals whose types the text of a query determines.
 pub(super) fn in_statement(statement: &mut Statement) {
     let _finished = VisitMut::visit(statement, &mut Written);
 }
@@ -30,7 +31,7 @@ impl VisitorMut for Written {
             && without_length(ty).is_some()
             && let Some(elements) = elements(operand)
         {
-            // Each is cut by itself.
+            // Each element is cut to the length separately.
             for element in elements {
                 let whole = std::mem::replace(element, Expr::Value(Value::Null.with_empty_span()));
                 *element = cast(whole, (**ty).clone());
@@ -55,7 +56,7 @@ impl VisitorMut for Written {
     }
 }
 
-/// The elements of an array that is written out.
+/// The elements of an array constructor.
 fn elements(expr: &mut Expr) -> Option<&mut Vec<Expr>> {
     match expr {
         Expr::Nested(inner) => elements(inner),
@@ -64,7 +65,7 @@ fn elements(expr: &mut Expr) -> Option<&mut Vec<Expr>> {
     }
 }
 
-/// The type of texts of any length, in the place of one of a limited length.
+/// The type of texts of any length, for a type of limited length.
 fn without_length(ty: &DataType) -> Option<DataType> {
     match ty {
         DataType::Varchar(Some(_))

@@ -1,17 +1,16 @@
-//! Statements as DataFusion shall read them: changes to the syntax tree where it reads otherwise
-//! than PostgreSQL.
+//! Rewrites syntax trees where DataFusion would read them differently from PostgreSQL.
 //!
-//! In the order in which a statement goes through them (`rewritten`): `precedence` (of IS
-//! DISTINCT FROM), `schemas` (names with a schema, and those that stand for calls), `scopes`
-//! (names from FROM), `collected` (arrays of sub-queries), `windows` (their names), `sets`
-//! (functions that return them), `refused` (clauses that DataFusion would ignore), `operations`
-//! (of arrays and structs, and ANY and ALL of sub-queries), `rows` (their comparisons),
-//! `similar` (SIMILAR TO), `literals` (that get their type from others), `types`, `apart`
-//! (columns of one name), `scalars` (functions of one value in FROM). `names` is how PostgreSQL
-//! calls the columns of the result, `tables` which tables a statement names, `joins` which kinds
-//! of joins there are, and `build` makes expressions.
+//! A statement passes the rewrites in this order ([`rewritten`]): [`precedence`] (of IS DISTINCT
+//! FROM), [`schemas`] (names with a schema, and names that stand for calls), [`scopes`] (names from
+//! FROM), [`collected`] (arrays of sub-queries), [`windows`] (their names), [`sets`] (functions
+//! that return sets), [`refused`] (clauses that DataFusion would ignore), [`operations`] (of arrays
+//! and structs, and ANY and ALL of sub-queries), [`rows`] (their comparisons), [`similar`] (SIMILAR
+//! TO), [`literals`] (whose type depends on others), [`types`], [`apart`] (columns of one name),
+//! [`scalars`] (functions of one value in FROM). [`names`] gives PostgreSQL's names of the result's
+//! columns, [`tables`] lists the tables that a statement names, [`joins`] classifies joins, and
+//! [`build`] builds expressions.
 //!
-//! Nothing here knows a type that the text does not tell, or whether a table exists.
+//! No rewrite knows a type that the text does not state, nor whether a table exists.
 
 mod apart;
 mod build;
@@ -43,18 +42,18 @@ pub(crate) use types::as_stored;
 
 use crate::error::Error;
 
-/// What names without a schema stand for.
+/// Tells what a name without a schema refers to.
 pub(crate) struct Known<'a> {
     pub(crate) is_scalar: &'a dyn Fn(&str) -> bool,
     pub(crate) is_aggregate: &'a dyn Fn(&str) -> bool,
     pub(crate) is_window: &'a dyn Fn(&str) -> bool,
-    /// Of functions.
+    /// True for functions that return tables.
     pub(crate) returns_table: &'a dyn Fn(&str) -> bool,
-    /// Of relations.
+    /// True for relations of `pg_catalog`.
     pub(crate) is_in_pg_catalog: &'a dyn Fn(&str) -> bool,
 }
 
-/// A query as DataFusion shall read it.
+/// Rewrites a query for DataFusion.
 ///
 /// # Errors
 /// The user's: a clause or a type that is not supported, rows of different lengths.

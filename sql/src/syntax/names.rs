@@ -1,14 +1,15 @@
-//! How PostgreSQL calls the columns of a result, where DataFusion calls them after the whole expression.
+//! PostgreSQL's names of a result's columns. DataFusion names a column after its whole expression.
 
 use sqlparser::ast::{AccessExpr, CastKind, Expr, Query, Select, SelectItem, SetExpr, Statement};
 
 use super::apart::shown;
 use crate::parser::{fold, identifiers};
 
-/// The name of a column that nothing gives one.
+/// The name of a column whose expression determines none.
 pub(super) const UNKNOWN: &str = "?column?";
 
-/// Names by position for a result of `fields`, which are DataFusion's names. A wildcard's columns keep theirs.
+/// The names, by position, of a result with `fields`, which are DataFusion's names. A wildcard's
+/// columns keep theirs.
 pub fn column_names(statement: &Statement, fields: &[String]) -> Vec<String> {
     let mut names: Vec<String> = fields.iter().map(|field| shown(field).to_owned()).collect();
     let Some(select) = first_select(statement) else {
@@ -30,7 +31,7 @@ pub fn column_names(statement: &Statement, fields: &[String]) -> Vec<String> {
     names
 }
 
-/// The SELECT that names a query's columns: of a set operation the first one.
+/// The SELECT that names a query's columns: the first one of a set operation.
 fn first_select(statement: &Statement) -> Option<&Select> {
     let Statement::Query(query) = statement else {
         return None;
@@ -47,7 +48,7 @@ fn select_of(body: &SetExpr) -> Option<&Select> {
     }
 }
 
-/// How PostgreSQL calls what an item selects.
+/// PostgreSQL's name for a selected item.
 pub(super) fn item_name(item: &SelectItem) -> String {
     match item {
         SelectItem::ExprWithAlias { alias, .. } => fold(alias),
@@ -56,7 +57,7 @@ pub(super) fn item_name(item: &SelectItem) -> String {
     }
 }
 
-/// After PostgreSQL's `FigureColname`.
+/// Follows PostgreSQL's `FigureColname`.
 fn expression_name(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Identifier(ident) => Some(fold(ident)),
@@ -101,7 +102,7 @@ fn subquery_name(query: &Query) -> Option<String> {
     select_of(&query.body)?.projection.first().map(item_name)
 }
 
-/// The internal names of types, by which PostgreSQL calls a cast's column.
+/// The internal name of a type, which PostgreSQL uses as the name of a cast's column.
 fn type_name(written: &str) -> String {
     let written = written.to_lowercase();
     let base = written.split('(').next().unwrap_or_default().trim();

@@ -10,8 +10,8 @@ use super::build::{call, number};
 use crate::functions::{ARRAY_TO_STRING, function_of};
 use crate::parser::{fold, identifiers, parse};
 
-/// `op ANY` and `op ALL` of an array become calls of functions, as does `(struct).field`. The
-/// length of an empty array is NULL.
+/// Replaces `op ANY` and `op ALL` of an array, and `(struct).field`, by calls of functions. Makes
+/// the length of an empty array NULL.
 pub(super) fn of_arrays(expr: &mut Expr) {
     let replaced = match &*expr {
         Expr::AnyOp { left, compare_op, right, .. } | Expr::AllOp { left, compare_op, right }
@@ -29,7 +29,7 @@ pub(super) fn of_arrays(expr: &mut Expr) {
             own.name = ObjectName::from(vec![Ident::new(ARRAY_TO_STRING)]);
             Some(Expr::Function(own))
         }
-        // DataFusion's functions of these names look at the first such element only.
+        // DataFusion's functions of these names only handle the first matching element.
         Expr::Function(function)
             if matches!(fold_name(function).as_deref(), Some("array_remove" | "array_replace")) =>
         {
@@ -60,8 +60,9 @@ fn part(whole: Expr, access: &AccessExpr) -> Expr {
     }
 }
 
-/// `= ANY` and `<> ALL` of a sub-query are IN and NOT IN. For other operators the sub-query gets a
-/// name that is nowhere else: DataFusion takes its column for one outside that is called the same.
+/// Replaces `= ANY` and `<> ALL` of a sub-query by IN and NOT IN. For other operators the sub-query
+/// gets a unique name, because DataFusion would confuse its column with an outer one of the same
+/// name.
 pub(super) fn of_queries(expr: &mut Expr) {
     let any = matches!(expr, Expr::AnyOp { .. });
     let (Expr::AnyOp { left, compare_op, right, .. } | Expr::AllOp { left, compare_op, right }) = expr else {

@@ -1,11 +1,12 @@
-//! `IS DISTINCT FROM` binds closer than NOT, AND and OR. sqlparser takes everything behind it for
-//! its right side, and its left side for a part of less than PostgreSQL does.
+//! Corrects the precedence of `IS DISTINCT FROM`, which binds closer than NOT, AND and OR.
+//! sqlparser reads everything after it as its right operand, and so extends a NOT or AND before it
+//! too far.
 
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{BinaryOperator, Expr, Statement, UnaryOperator, Value, visit_expressions_mut};
 
-/// Puts the parts of conditions together as PostgreSQL does. Parentheses keep a part whole.
+/// Regroups conditions as PostgreSQL reads them. Parentheses keep their contents together.
 pub(super) fn corrected(statement: &mut Statement) {
     let _finished = visit_expressions_mut(statement, |expr| {
         correct(expr);
@@ -61,7 +62,7 @@ fn first(expr: &mut Expr, operators: &[BinaryOperator], change: impl FnOnce(Expr
 mod tests {
     use super::*;
 
-    /// With parentheses around every part.
+    /// Shows a query with parentheses around every part.
     fn read(sql: &str) -> String {
         let crate::parser::Statement::Query(mut statement) = crate::parser::parse(sql).expect(sql).remove(0).statement
         else {

@@ -1,8 +1,9 @@
-//! Clauses that DataFusion parses and then ignores, or gives another meaning than PostgreSQL does.
+//! Refuses clauses that DataFusion parses and then ignores, or reads differently from PostgreSQL.
 //!
-//! Owns the rule that a query is answered as PostgreSQL would or refused. The walk takes every node of the syntax tree
-//! apart field by field, without `..` where a field could be forgotten, so that a new version of the parser that knows
-//! more clauses does not compile until somebody has decided about them.
+//! Owns the rule that a query is answered as by PostgreSQL or refused. The walk destructures every
+//! node of the syntax tree field by field, without `..` where a field could be forgotten. A new
+//! version of the parser with more clauses therefore does not compile until somebody has decided
+//! about them.
 
 use std::ops::ControlFlow;
 
@@ -19,8 +20,8 @@ use crate::error::{Error, sqlstate};
 use crate::parser::{fold, identifiers};
 
 /// # Errors
-/// `0A000` for a clause that would be ignored, `42601` for one that PostgreSQL does not have, `42809` for one that the
-/// kind of function does not take.
+/// `0A000` for a clause that would be ignored, `42601` for one that PostgreSQL does not have,
+/// `42809` for one that the kind of function does not take.
 pub(super) fn check(statement: &Statement, known: &Known<'_>) -> Result<(), Error> {
     match statement.visit(&mut Refused { known }) {
         ControlFlow::Break(error) => Err(error),
@@ -71,7 +72,7 @@ fn unsupported(is_there: bool, clause: &str, hint: &str) -> Result<(), Error> {
     Err(Error::unsupported(format!("{clause} is not supported yet")).with_hint(hint))
 }
 
-/// Refuses a clause that PostgreSQL has not.
+/// Refuses a clause that PostgreSQL does not have.
 fn foreign(is_there: bool, clause: &str) -> Result<(), Error> {
     if !is_there {
         return Ok(());
@@ -128,7 +129,7 @@ fn in_body(body: &SetExpr) -> Result<(), Error> {
             in_body(left)?;
             in_body(right)
         }
-        // Queries within queries are visited by themselves; others than queries are refused where statements are.
+        // Nested queries are visited separately. Other statements are refused elsewhere.
         _ => Ok(()),
     }
 }
@@ -136,7 +137,7 @@ fn in_body(body: &SetExpr) -> Result<(), Error> {
 fn in_select(select: &Select) -> Result<(), Error> {
     let Select {
         select_token: _,
-        // Comments.
+        // Hints are comments.
         optimizer_hints: _,
         distinct,
         select_modifiers,
@@ -197,7 +198,8 @@ fn in_joins(tables: &TableWithJoins) -> Result<(), Error> {
             Kind::Inner | Kind::Left | Kind::Right | Kind::Full => {
                 let has_none = matches!(constraint, Some(JoinConstraint::None));
                 foreign(has_none, "a JOIN without ON or USING").map_err(|error| error.with_hint("write CROSS JOIN"))?;
-                // The one column that both sides' become is the left side's here, which may have no row.
+                // DataFusion takes the merged column from the left side, which may have no row
+                // here.
                 let merges = matches!(constraint, Some(JoinConstraint::Using(_) | JoinConstraint::Natural));
                 let clause = "a RIGHT or FULL JOIN with USING or NATURAL";
                 unsupported(merges && kind.keeps_right(), clause, "write ON, and coalesce() of both columns")?;
@@ -324,7 +326,7 @@ fn in_function(function: &Function, known: &Known<'_>) -> Result<(), Error> {
         return Ok(());
     }
     if !(known.is_scalar)(&name) {
-        // Others report better that there is no such function.
+        // Later steps report a missing function better.
         return Ok(());
     }
     let wrong = [

@@ -1,8 +1,9 @@
-//! Comparisons of rows: `(a, b) = (1, 2)`, `(a, b) < (c, d)`, `(a, b) IN ((1, 2), (3, 4))`,
-//! `(a, b) IN (SELECT …)`.
+//! Comparisons of rows: `(a, b) = (1, 2)`, `(a, b) < (c, d)`, `(a, b) IN ((1, 2), (3, 4))`, `(a, b)
+//! IN (SELECT …)`.
 //!
-//! DataFusion compares structs, for which a NULL equals a NULL. Here each comparison becomes what PostgreSQL defines it to
-//! be in terms of the fields, so that NULLs make the answer NULL unless the fields before them decide.
+//! DataFusion compares structs, in which a NULL equals a NULL. This module replaces each comparison
+//! by PostgreSQL's definition in terms of the fields, so that NULLs make the result NULL unless the
+//! fields before them decide.
 
 use std::ops::ControlFlow;
 
@@ -14,7 +15,7 @@ use sqlparser::ast::{
 use crate::error::{Error, sqlstate};
 use crate::parser::{fold, identifiers, parse};
 
-/// Replaces a comparison of rows that stand in the text.
+/// Replaces a comparison of row constructors.
 ///
 /// # Errors
 /// `42601` if they have different numbers of fields.
@@ -72,7 +73,7 @@ pub(super) fn compared(expr: &mut Expr) -> Result<(), Error> {
     Ok(())
 }
 
-/// Membership of a row in a sub-query's rows, with PostgreSQL's three values.
+/// Membership of a row in a sub-query's rows, in PostgreSQL's three-valued logic.
 fn membership(row: &[Expr], subquery: &Query) -> Result<Option<Expr>, Error> {
     let names: Vec<Ident> =
         (0..row.len()).map(|index| Ident::with_quote('"', format!("\u{2063}field{index}"))).collect();
@@ -99,7 +100,7 @@ fn membership(row: &[Expr], subquery: &Query) -> Result<Option<Expr>, Error> {
     Ok(Some(Expr::Subquery(query)))
 }
 
-/// The fields of a row that is written as one.
+/// The fields of a row constructor.
 fn fields(expr: &Expr) -> Option<Vec<Expr>> {
     match expr {
         Expr::Nested(inner) => match fields(inner) {
@@ -140,7 +141,8 @@ fn comparison(left: &[Expr], op: &BinaryOperator, right: &[Expr]) -> Result<Opti
         BinaryOperator::Eq => joined(pairs.map(|pair| binary(pair, &BinaryOperator::Eq)), BinaryOperator::And),
         BinaryOperator::NotEq => joined(pairs.map(|pair| binary(pair, &BinaryOperator::NotEq)), BinaryOperator::Or),
         _ => {
-            // From the last field to the first: it decides if those before it are equal.
+            // Built from the last field to the first: each field decides if those before it are
+            // equal.
             let mut whole: Option<Expr> = None;
             for pair in pairs.rev() {
                 whole = Some(match whole {

@@ -1,7 +1,7 @@
 //! Functions of one value in FROM: `SELECT * FROM current_schema()`.
 //!
-//! DataFusion looks there for functions that return tables only. Every other call becomes a sub-query of one row, whose
-//! column is called as the function, or as the alias where one is given.
+//! DataFusion only looks for functions that return tables there. Every other call becomes a
+//! sub-query of one row, whose column has the function's name, or the alias if one is given.
 
 use std::ops::ControlFlow;
 

@@ -1,4 +1,5 @@
-//! Names with the schema of PostgreSQL's own things, and names that stand for calls, put so that DataFusion finds them.
+//! Resolves names in PostgreSQL's own schema, and names that stand for calls, so that DataFusion
+//! finds them.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -16,19 +17,19 @@ use crate::functions::{EXPANDED, SUBSCRIPTS};
 use crate::parser::{PG_CATALOG, fold, identifiers};
 use crate::types::oids::is_called;
 
-/// Views that PostgreSQL has as functions too, which psql calls.
+/// Views that PostgreSQL also has as functions, which psql calls.
 const FUNCTIONS: [&str; 2] = ["pg_timezone_names", "pg_timezone_abbrevs"];
 
-/// Names that are values without parentheses, and that sqlparser takes for columns.
+/// Names that are values without parentheses, and that sqlparser reads as columns.
 const VALUES: [(&str, &str); 3] =
     [("current_schema", "current_schema"), ("user", "current_user"), ("current_role", "current_user")];
 
-/// Puts a statement so that it can be planned:
+/// Rewrites a statement so that it can be planned:
 ///
-/// * System catalogs have the name of their schema, functions have none.
-/// * Casts to `regclass` and the like are calls of functions, as are names such as
+/// * System catalogs get the name of their schema; functions lose theirs.
+/// * Casts to `regclass` and the like become calls of functions, as do names such as
 ///   `current_schema`.
-/// * `OPERATOR(pg_catalog.=)` is the operator, and collations that change nothing are gone.
+/// * `OPERATOR(pg_catalog.=)` becomes the operator; collations without effect are removed.
 pub(super) fn found(statement: &mut Statement, known: &Known<'_>) {
     let mut visitor = Schemas { is_in_pg_catalog: known.is_in_pg_catalog, hidden: with_names(statement) };
     let _finished = VisitMut::visit(statement, &mut visitor);
@@ -36,7 +37,7 @@ pub(super) fn found(statement: &mut Statement, known: &Known<'_>) {
 
 struct Schemas<'a> {
     is_in_pg_catalog: &'a dyn Fn(&str) -> bool,
-    /// Names that the statement gives to tables of its own.
+    /// Names that the statement gives to tables in WITH.
     hidden: HashSet<String>,
 }
 
@@ -112,7 +113,7 @@ impl Schemas<'_> {
     }
 }
 
-/// Functions have one name, whatever their schema.
+/// Removes the schema of a function's name: functions have one name only.
 fn without_schema(name: &mut ObjectName) {
     if name.0.len() > 1
         && let Some(last) = name.0.pop()
@@ -127,7 +128,7 @@ fn named_value(name: &Ident) -> Option<Expr> {
     value.map(|(_, function)| call(function, Vec::new()))
 }
 
-/// The same where sqlparser takes it for a function without arguments.
+/// The same, where sqlparser reads the name as a function without arguments.
 fn value_of(function: &Function) -> Option<Expr> {
     match identifiers(&function.name)?.as_slice() {
         [name] if name.quote_style.is_none() => named_value(name),
@@ -157,7 +158,7 @@ fn column_of_table(root: &Expr, accesses: &[AccessExpr]) -> Option<Expr> {
     }
 }
 
-/// Functions that give a row for each element of an array are unnested arrays.
+/// Rewrites a function that returns a row for each element of an array as an unnested array.
 fn rows_of(function: &Function) -> Option<Expr> {
     let name = identifiers(&function.name)?.last().map(|name| fold(name))?;
     let elements = match name.as_str() {
@@ -176,7 +177,7 @@ pub(crate) fn oid_type(data_type: &DataType) -> Option<Type> {
     (called(data_type)? == Type::OID.name()).then_some(Type::OID)
 }
 
-/// The function that a cast to a type is.
+/// The function that performs a cast to a type.
 fn called(data_type: &DataType) -> Option<String> {
     let name = match data_type {
         DataType::Regclass => "regclass".to_owned(),
@@ -190,7 +191,7 @@ fn called(data_type: &DataType) -> Option<String> {
     is_called(&name).then_some(name)
 }
 
-/// An array that stands in the text, with a call of a function for each element.
+/// Calls a function for each element of a literal array.
 fn all_called(function: &str, operand: &Expr) -> Option<Expr> {
     let elements = match operand {
         Expr::Nested(inner) => return all_called(function, inner),
@@ -198,7 +199,7 @@ fn all_called(function: &str, operand: &Expr) -> Option<Expr> {
         Expr::Value(literal) => match &literal.value {
             Value::SingleQuotedString(text) => {
                 let inside = text.trim().strip_prefix('{')?.strip_suffix('}')?;
-                // Elements with commas of their own are quoted.
+                // Elements that contain commas are quoted.
                 let is_plain = !inside.trim().is_empty() && !inside.contains(['"', '\\', '{']);
                 let element = |text: &str| match text.trim() {
                     null if null.eq_ignore_ascii_case("null") => Expr::Value(Value::Null.with_empty_span()),

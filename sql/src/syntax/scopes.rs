@@ -1,4 +1,4 @@
-//! Names that PostgreSQL finds in the FROM clause around them, and DataFusion does not:
+//! Names that PostgreSQL resolves by the FROM clause around them, and DataFusion does not:
 //!
 //! * `t.*` of a table that FROM names with its schema;
 //! * a column of `USING` by its name alone, in WHERE, HAVING and the conditions of later joins;
@@ -21,14 +21,14 @@ use crate::parser::{fold, identifiers};
 
 const TABLEOID: &str = "tableoid";
 
-/// Puts the names so that DataFusion finds them.
+/// Rewrites the names so that DataFusion resolves them.
 pub(super) fn found(statement: &mut Statement) {
     let hidden = with_names(statement);
     let _finished = VisitMut::visit(statement, &mut Scopes { hidden });
 }
 
 struct Scopes {
-    /// Names that the statement gives to tables of its own.
+    /// Names that the statement gives to tables in WITH.
     hidden: HashSet<String>,
 }
 
@@ -51,9 +51,9 @@ impl VisitorMut for Scopes {
 struct Relation {
     /// The qualifier of its columns.
     qualifier: Ident,
-    /// Its name, if it is a table's, and whether another one is given.
+    /// Its name, if it is a table, and true if it has an alias.
     table: Option<(ObjectName, bool)>,
-    /// True if a join may put NULLs in the place of its rows.
+    /// True if a join may replace its rows by NULLs.
     is_nullable: bool,
 }
 
@@ -82,7 +82,7 @@ fn relations(tables: &TableWithJoins) -> Vec<Relation> {
     all
 }
 
-/// `columns.*` beside `FROM information_schema.columns`.
+/// Resolves `columns.*` beside `FROM information_schema.columns`.
 fn qualified_wildcard(item: &mut SelectItem, relations: &[Relation]) {
     let SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(name), _) = item else { return };
     let Some(qualifier) = identifiers(name).filter(|parts| parts.len() == 1).map(|parts| fold(parts[0])) else {
@@ -94,11 +94,12 @@ fn qualified_wildcard(item: &mut SelectItem, relations: &[Relation]) {
     }
 }
 
-/// Qualifies the columns of USING where they stand by their names alone.
+/// Qualifies the columns of USING where they are named without a qualifier.
 fn using(select: &mut Select) {
     let mut columns: Vec<(String, Expr)> = Vec::new();
     for tables in &mut select.from {
-        // The side of several tables may have the column from any of them.
+        // From the second join on, the left side has several tables, any of which may have the
+        // column.
         let mut left = relation(&tables.relation).map(|relation| relation.qualifier);
         for join in &mut tables.joins {
             let (kind, _) = joins::kind(&join.join_operator);
@@ -134,8 +135,8 @@ fn using(select: &mut Select) {
     }
 }
 
-/// The name of a function of one column stands for that column: `FROM jsonb_array_elements(items)
-/// AS item`.
+/// Resolves the alias of a function with one column to that column: `FROM
+/// jsonb_array_elements(items) AS item`.
 fn elements(select: &mut Select) {
     let factors = select
         .from
@@ -160,7 +161,7 @@ fn elements(select: &mut Select) {
     items.chain(&mut select.selection).for_each(|expr| replace(expr, &columns));
 }
 
-/// Puts other expressions in the place of names without a qualifier, outside of sub-queries.
+/// Replaces names without a qualifier by other expressions, outside sub-queries.
 fn replace(expr: &mut Expr, columns: &[(String, Expr)]) {
     struct Replace<'a> {
         columns: &'a [(String, Expr)],
@@ -197,7 +198,7 @@ fn replace(expr: &mut Expr, columns: &[(String, Expr)]) {
 impl Scopes {
     fn table_oids(&self, select: &mut Select, relations: &[Relation]) {
         let is_meant = |name: &Ident| fold(name) == TABLEOID;
-        // The one table's column needs no qualifier.
+        // With a single table, its column needs no qualifier.
         let only = match relations {
             [relation] if select.from.len() == 1 => self.oid(relation),
             _ => None,
@@ -239,7 +240,7 @@ impl Scopes {
         }
     }
 
-    /// The oid of a table; `None` for what is none, or may be missing from a row.
+    /// The oid of a table; `None` if the relation is not a table, or a join may leave out its rows.
     fn oid(&self, relation: &Relation) -> Option<Expr> {
         let (table, _) = relation.table.as_ref().filter(|_| !relation.is_nullable)?;
         let parts: Vec<String> = identifiers(table)?.into_iter().map(fold).collect();

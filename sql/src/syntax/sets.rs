@@ -1,9 +1,10 @@
 //! Functions that return sets: `generate_series`, `unnest`, `jsonb_array_elements` and the like.
 //!
-//! DataFusion knows one such function, `unnest`, which makes rows of a list. So each of the others becomes `unnest` of a
-//! function that returns the list ([`crate::functions`]). Several in one SELECT list advance in step, as in PostgreSQL:
-//! shorter ones are filled up with NULLs. In FROM they become a sub-query, which numbers its rows if it is asked to by
-//! WITH ORDINALITY. Where PostgreSQL does not allow them they are refused.
+//! DataFusion has one such function, `unnest`, which turns a list into rows. Each of the others
+//! becomes `unnest` of a function that returns the list ([`crate::functions`]). Several in one
+//! SELECT list advance in step, as in PostgreSQL: NULLs fill up shorter ones. In FROM they become a
+//! sub-query, which numbers its rows for WITH ORDINALITY. They are refused where PostgreSQL does
+//! not allow them.
 
 use std::ops::ControlFlow;
 
@@ -23,11 +24,11 @@ use crate::parser::{fold, identifiers};
 /// The column of WITH ORDINALITY.
 const ORDINALITY: &str = "ordinality";
 
-/// Makes calls of `unnest` of all set-returning functions.
+/// Rewrites all set-returning functions as calls of `unnest`. `is_aggregate` tells which functions
+/// are aggregates.
 ///
 /// # Errors
-/// `0A000` where such a function stands in a place that is not supported. Which functions are aggregates is for
-/// DataFusion to say.
+/// `0A000` where such a function is not supported.
 pub(super) fn unnested(statement: &mut Statement, is_aggregate: &dyn Fn(&str) -> bool) -> Result<(), Error> {
     match statement.visit(&mut Sets { is_aggregate }) {
         ControlFlow::Break(error) => Err(error),
@@ -88,7 +89,8 @@ impl Sets<'_> {
         };
         if let Some(OrderByKind::Expressions(keys)) = query.order_by.as_mut().map(|order| &mut order.kind) {
             for key in keys {
-                // The rows are sorted after they are made, so a key that is also selected is known by its place.
+                // The rows are sorted after they are unnested, so a key that is also selected is
+                // named by its position.
                 let place = projection.iter().position(|item| selected(item).is_some_and(|expr| *expr == key.expr));
                 match place {
                     Some(place) if self.contains(&key.expr)? => {
@@ -132,7 +134,7 @@ impl Sets<'_> {
             if let SelectItem::UnnamedExpr(expr) = item
                 && name != UNKNOWN
             {
-                // A query around this one knows the column by what was written.
+                // A query around this one refers to the column by its name as written.
                 let expr = std::mem::replace(expr, null());
                 *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
             }
@@ -185,7 +187,7 @@ impl Sets<'_> {
         }
         let mut alias = alias.unwrap_or_else(|| named(Ident::new(function.clone())));
         if is_single && alias.columns.is_empty() && !function.starts_with("jsonb_array") {
-            // The one column of such a function is called as the function is here.
+            // The single column of such a function has the function's name in this FROM.
             items[0].0 = fold(&alias.name);
         }
         if !alias.columns.is_empty() {
@@ -201,7 +203,7 @@ impl Sets<'_> {
         Ok(())
     }
 
-    /// True if it calls a set-returning function outside of its sub-queries.
+    /// True if it calls a set-returning function outside its sub-queries.
     fn contains(&self, expr: &Expr) -> Result<bool, Error> {
         let mut search = Search { is_aggregate: self.is_aggregate, queries: 0, around: Vec::new(), found: false };
         match Visit::visit(expr, &mut search) {
@@ -220,11 +222,11 @@ fn misplaced(place: &str) -> Error {
         .with_hint("call it in the SELECT list of a sub-query")
 }
 
-/// Looks for set-returning functions in an expression, and for what stands around them.
+/// Searches an expression for set-returning functions, and for the expressions around them.
 struct Search<'a> {
     is_aggregate: &'a dyn Fn(&str) -> bool,
     queries: usize,
-    /// For each enclosing expression the place that it is reported as, if it refuses such functions.
+    /// For each enclosing expression that refuses such functions, its name in the error.
     around: Vec<Option<String>>,
     found: bool,
 }
@@ -284,8 +286,8 @@ fn is_set_function(function: &Function) -> bool {
     function.over.is_none() && folded(function).is_some_and(|name| name == "unnest" || set_function(&name).is_some())
 }
 
-/// Puts `unnest` around the lists that set-returning functions stand for. Sub-queries are visited by themselves, where
-/// nothing is left to do then.
+/// Wraps `unnest` around the lists of set-returning functions. Sub-queries are visited separately,
+/// and have no such functions left then.
 fn unnest_in(expr: &mut Expr) {
     let _finished = visit_expressions_mut(expr, |expr| {
         if let Expr::Function(function) = expr
@@ -301,8 +303,8 @@ fn unnest_in(expr: &mut Expr) {
     });
 }
 
-/// True if an item is called as a column that is selected from, too. DataFusion mixes them up
-/// beside sets.
+/// True if an item has the alias of a column that another item reads. DataFusion confuses the two
+/// when sets are selected.
 fn hides_column(select: &Select) -> bool {
     if select.distinct.is_some() {
         return false;
@@ -326,14 +328,14 @@ fn hides_column(select: &Select) -> bool {
     })
 }
 
-/// Selects the items under other names, and gives them theirs around that.
+/// Selects the items under hidden names, and renames them in a query around that.
 fn wrap(select: &mut Select) -> Result<(), Error> {
     let (mut inner, mut outer) = (select.clone(), Vec::with_capacity(select.projection.len()));
     for (index, item) in inner.projection.iter_mut().enumerate() {
         let (expr, name) = match item {
             SelectItem::UnnamedExpr(expr) => (expr.clone(), Ident::with_quote('"', item_name(item))),
             SelectItem::ExprWithAlias { expr, alias } => (expr.clone(), alias.clone()),
-            // Its columns are not known here.
+            // A wildcard's columns are not known here.
             _ => return Ok(()),
         };
         let hidden = Ident::with_quote('"', format!("\u{2063}item{index}"));
@@ -361,7 +363,7 @@ fn selected(item: &SelectItem) -> Option<&Expr> {
     }
 }
 
-/// The columns of a set-returning function in FROM; `None` if it is none.
+/// The columns of a set-returning function in FROM; `None` for other functions.
 fn columns(function: &str, arguments: &[Expr]) -> Option<Vec<(String, Expr)>> {
     let unnest = |list: &str| {
         let rows = call("unnest", vec![call(list, arguments.to_vec())]);
@@ -386,7 +388,7 @@ fn columns(function: &str, arguments: &[Expr]) -> Option<Vec<(String, Expr)>> {
     })
 }
 
-/// The list that a column is made of.
+/// The list that a column unnests.
 fn unnested_list(expr: &Expr) -> Option<&Expr> {
     let Expr::Function(function) = expr else { return None };
     let FunctionArguments::List(arguments) = &function.args else { return None };
@@ -407,7 +409,7 @@ fn column(name: &str) -> TableAliasColumnDef {
     TableAliasColumnDef { name: Ident::with_quote('"', name), data_type: None }
 }
 
-/// A sub-query of these columns.
+/// A sub-query that selects these columns.
 fn derived(items: Vec<(String, Expr)>, alias: TableAlias, lateral: bool) -> Result<TableFactor, Error> {
     let mut subquery = parsed("SELECT 1")?;
     if let SetExpr::Select(select) = subquery.body.as_mut() {
@@ -417,8 +419,8 @@ fn derived(items: Vec<(String, Expr)>, alias: TableAlias, lateral: bool) -> Resu
     Ok(TableFactor::Derived { lateral, subquery, alias: Some(alias), sample: None })
 }
 
-/// A series of whole numbers that stand in the text. DataFusion's table function makes it piece by piece, however long
-/// it is.
+/// A series of literal whole numbers. DataFusion's table function computes it batch by batch,
+/// whatever its length.
 fn plain_series(name: &str, arguments: &[Expr], alias: TableAlias) -> Result<TableFactor, Error> {
     let texts: Vec<String> = arguments.iter().map(|argument| argument.to_string().replace(' ', "")).collect();
     let is_small = texts.iter().all(|text| text.parse::<i32>().is_ok());

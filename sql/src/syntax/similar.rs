@@ -1,13 +1,13 @@
-//! `SIMILAR TO`, whose patterns DataFusion takes for regular expressions as they stand.
+//! `SIMILAR TO`, whose patterns DataFusion would use as regular expressions without a conversion.
 
 use sqlparser::ast::{BinaryOperator, Expr, Value};
 
 use crate::error::{Error, sqlstate};
 
-/// Makes a match of a regular expression of `SIMILAR TO`.
+/// Rewrites `SIMILAR TO` as a match of a regular expression.
 ///
 /// # Errors
-/// `0A000` for a pattern that is not written as one literal, `22025` for a wrong escape character.
+/// `0A000` for a pattern that is not a literal, `22025` for an invalid escape character.
 pub(super) fn as_regex(expr: &mut Expr) -> Result<(), Error> {
     let Expr::SimilarTo { negated, expr: operand, pattern, escape_char } = expr else { return Ok(()) };
     let text = |value: &Value| match value {

@@ -7,8 +7,8 @@ use sqlparser::ast::{Ident, Query, Statement, TableFactor, Visit, Visitor};
 
 use crate::parser::{DATABASE, SCHEMA, fold, identifiers};
 
-/// Every table that a query names, with the identifiers of its name; calls of table functions are
-/// none.
+/// Every table that a query names, with the identifiers of its name. Calls of table functions are
+/// left out.
 pub fn tables(statement: &Statement) -> Vec<Vec<Ident>> {
     struct Tables(Vec<Vec<Ident>>);
     impl Visitor for Tables {
@@ -43,7 +43,7 @@ pub fn table_names(statement: &Statement) -> BTreeSet<String> {
     tables.filter(|name| !with.contains(name)).collect()
 }
 
-/// Every name that a WITH clause gives, wherever it stands.
+/// The names that WITH clauses give, at any depth.
 pub fn with_names(statement: &Statement) -> HashSet<String> {
     struct Names(HashSet<String>);
     impl Visitor for Names {

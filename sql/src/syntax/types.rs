@@ -1,5 +1,4 @@
-//! Types, CASE and literals as they are written, where DataFusion lacks them or takes them for
-//! others.
+//! Types, CASE and literals that DataFusion lacks or reads differently.
 
 use std::ops::ControlFlow;
 
@@ -18,7 +17,7 @@ use crate::parser::identifiers;
 /// PostgreSQL's `MaxAttrSize`.
 const CHARACTERS_MAX: u64 = 10_485_760;
 
-/// Puts what is written so that DataFusion takes it for what it is.
+/// Rewrites types, CASE and literals so that DataFusion reads them as PostgreSQL does.
 ///
 /// # Errors
 /// The user's: a type that is not supported.
@@ -29,10 +28,10 @@ pub(super) fn as_written(statement: &mut Statement) -> Result<(), Error> {
     }
 }
 
-/// Types that DataFusion lacks or takes for others. PostgreSQL's timestamps have microseconds where
-/// DataFusion's default has nanoseconds, and with them a range of only 584 years. A numeric without
-/// a precision is the stored one. A cast to jsonb is a call of the function that makes one, and one
-/// to `varchar(n)` or `char(n)` of the one that cuts. A local time is asked for by a function too.
+/// Rewrites types. PostgreSQL's timestamps have microseconds; DataFusion's default is nanoseconds,
+/// which cover only 584 years. A numeric without a precision becomes the stored numeric. A cast to
+/// jsonb becomes a call, as does a cast to `varchar(n)` or `char(n)`, which cuts the text, and AT
+/// TIME ZONE.
 struct Types;
 
 impl VisitorMut for Types {
@@ -110,7 +109,7 @@ impl VisitorMut for Types {
     }
 }
 
-/// FETCH says the same as LIMIT. What else it could say has been refused.
+/// Replaces FETCH by LIMIT, which means the same. FETCH's other variants have been refused.
 fn fetched(query: &mut Query) {
     let Some(fetch) = query.fetch.take() else { return };
     let quantity = fetch.quantity.unwrap_or_else(|| number("1"));
@@ -122,8 +121,8 @@ fn fetched(query: &mut Query) {
     }
 }
 
-/// Gives literals in VALUES the type that is written in another row of their column, where
-/// DataFusion would refuse them.
+/// Gives literals in VALUES the type that another row states for their column, where DataFusion
+/// would refuse them.
 fn alike(values: &mut Values) {
     let columns = values.rows.first().map_or(0, |row| row.content.len());
     for column in 0..columns {
@@ -143,12 +142,14 @@ fn alike(values: &mut Values) {
     }
 }
 
-/// True if a collation sorts texts as they are sorted here: by their bytes.
+/// True if a collation sorts texts as Weir does: by their bytes.
 fn is_bytewise(collation: &ObjectName) -> bool {
     let name = identifiers(collation).and_then(|parts| parts.last().map(|last| last.value.clone()));
     name.is_some_and(|name| matches!(name.as_str(), "C" | "POSIX" | "ucs_basic" | "default" | "C.utf8" | "C.UTF-8"))
 }
 
+/// Checks the precision of a type.
+///
 /// # Errors
 /// `22023` for a precision that PostgreSQL refuses.
 fn check_type(data_type: &DataType) -> Result<(), Error> {
@@ -166,12 +167,12 @@ fn check_type(data_type: &DataType) -> Result<(), Error> {
     }
 }
 
-/// The bits of a `real`'s mantissa, and of a double precision's.
+/// The bits of the mantissa of a `real`, and of a double precision.
 const REAL_BITS: u64 = 24;
 const DOUBLE_BITS: u64 = 53;
 
-/// How many digits a time keeps of its seconds' fraction, if that is less than it has; the type
-/// becomes the whole one.
+/// The digits of the fraction of seconds that a time keeps, if they are fewer than 6. Removes the
+/// precision from the type.
 fn time_digits(data_type: &mut DataType) -> Option<u64> {
     match data_type {
         DataType::Timestamp(precision, _) | DataType::Time(precision, _) => {
@@ -182,7 +183,7 @@ fn time_digits(data_type: &mut DataType) -> Option<u64> {
     }
 }
 
-/// How many characters a value of the type has at most.
+/// The maximal number of characters of a type's values.
 fn characters(data_type: &DataType) -> Result<Option<u64>, Error> {
     let (length, name) = match data_type {
         DataType::Varchar(length) | DataType::CharacterVarying(length) | DataType::CharVarying(length) => {
@@ -213,8 +214,8 @@ fn characters(data_type: &DataType) -> Result<Option<u64>, Error> {
     }
 }
 
-/// Makes of a cast to a text with a length one to any text, of which the first characters are
-/// taken.
+/// Replaces a cast to a text type with a length by a cast to text, of which the first characters
+/// are taken.
 fn cut(expr: &mut Expr, most: u64) {
     let operand = match expr {
         Expr::Cast { expr, .. } => std::mem::replace(expr.as_mut(), Expr::Value(Value::Null.with_empty_span())),
@@ -224,7 +225,7 @@ fn cut(expr: &mut Expr, most: u64) {
     *expr = call("left", vec![cast(operand, DataType::Varchar(None)), number(&most.to_string())]);
 }
 
-/// The type of a table's that a written type stands for, where DataFusion would take another.
+/// Replaces a type by the one that a table's column would have, where DataFusion would use another.
 pub(crate) fn as_stored(data_type: &mut DataType) {
     match data_type {
         DataType::Timestamp(precision @ None, _) => *precision = Some(6),
@@ -245,8 +246,7 @@ pub(crate) fn as_stored(data_type: &mut DataType) {
     }
 }
 
-/// A literal with an exponent is a numeric, or, if it is too large for one, a floating-point
-/// number.
+/// A literal with an exponent is a numeric, or a floating-point number if it is too large for one.
 fn exponent_literal(digits: &str) -> Expr {
     let text = Expr::Value(Value::SingleQuotedString(digits.to_owned()).with_empty_span());
     let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));

@@ -1,7 +1,8 @@
 //! The WINDOW clause: windows that are named once and used in OVER.
 //!
-//! DataFusion looks for such names only where OVER stands right in the SELECT list, and not at all for a window that is
-//! built on another. So every use gets the window's definition before DataFusion sees it.
+//! DataFusion resolves such names only where OVER stands directly in the SELECT list, and never for
+//! a window that is built on another. Every use therefore gets the window's definition before
+//! DataFusion sees it.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -14,10 +15,11 @@ use sqlparser::ast::{
 use crate::error::{Error, sqlstate};
 use crate::parser::fold;
 
-/// Writes the definitions of named windows where they are used.
+/// Replaces the names of windows by their definitions.
 ///
 /// # Errors
-/// `42704` for a window that is not defined, `42P20` for one that defines again what the one it is built on defines.
+/// `42704` for a window that is not defined, `42P20` for one that redefines a part of the window
+/// that it is built on.
 pub(super) fn expand(statement: &mut Statement) -> Result<(), Error> {
     match statement.visit(&mut Windows) {
         ControlFlow::Break(error) => Err(error),
@@ -97,7 +99,7 @@ fn find(defined: &HashMap<String, WindowSpec>, name: &str) -> Result<WindowSpec,
     defined.get(name).cloned().ok_or_else(missing)
 }
 
-/// A window with what the one it is built on defines.
+/// Completes a window with the definition of the one that it is built on.
 fn whole(defined: &HashMap<String, WindowSpec>, mut spec: WindowSpec) -> Result<WindowSpec, Error> {
     let Some(name) = spec.window_name.take() else { return Ok(spec) };
     let name = fold(&name);
