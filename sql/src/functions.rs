@@ -1,11 +1,11 @@
-//! SQL functions and operators that DataFusion lacks, or means differently: `arithmetic` and
-//! `numeric`, `arrays`, `like`, `bounded` (results that could take all memory), `casts`
-//! and `datetime`, `comparable` (equality), `quantified` (ANY and ALL), `json`, `jsonb`,
-//! `quote`, `encoding`, `round`, those of dates and times (`to_char`, `from_char`,
-//! `date_part`, `zone`).
+//! SQL functions and operators that DataFusion lacks or defines differently: [`arithmetic`] and
+//! [`numeric`], [`arrays`], [`like`], [`bounded`] (results that could take all memory), [`casts`]
+//! and [`datetime`], [`comparable`] (equality), [`quantified`] (ANY and ALL), [`json`], [`jsonb`],
+//! [`quote`], [`encoding`], [`round`], and dates and times ([`to_char`], [`from_char`],
+//! [`date_part`], [`zone`]).
 //!
-//! What a function answers depends on its arguments alone. Functions of sessions and of system
-//! catalogs are the frontend's, which gives them to the planner.
+//! The result of a function depends on its arguments alone. The frontend owns the functions of
+//! sessions and system catalogs, and passes them to the planner.
 
 mod arithmetic;
 mod arrays;
@@ -62,7 +62,7 @@ pub(crate) use sets::{MEMBER_TEXTS, MEMBERS, NUMBERS, ORDINALS, list_holds_jsonb
 pub(crate) use text::ARRAY_TO_STRING;
 pub(crate) use vectors::{EXPANDED, SUBSCRIPTS, Vectors};
 
-/// The functions that are the same for everybody.
+/// The functions that are the same for every planner.
 pub(crate) fn common() -> Vec<ScalarUDF> {
     let single = [
         ScalarUDF::from(size::SizePretty::new()),

@@ -1,8 +1,9 @@
 //! Arithmetic that fails where PostgreSQL's fails.
 //!
-//! DataFusion's operators wrap around when an integer overflows, and make infinities of floating-point numbers. The
-//! functions here take their place once types are known: `22003` for what does not fit its type, `22012` for a division
-//! by zero. Owns no types: both operands have one type already, which is also the result's.
+//! DataFusion's operators wrap around on integer overflow, and return infinities for floating-point
+//! overflow. The functions of this module replace them once types are known: they return `22003`
+//! for results that do not fit their type, and `22012` for a division by zero. The module
+//! determines no types: both operands have the same type by then, which is also the result's.
 
 use std::sync::Arc;
 
@@ -25,7 +26,8 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::Error;
 
-/// Puts the functions of this module in the place of DataFusion's operators. To be applied after types are coerced.
+/// Replaces DataFusion's operators by the functions of this module. Applied after types are
+/// coerced.
 #[derive(Debug)]
 pub(crate) struct CheckedArithmetic;
 
@@ -50,8 +52,8 @@ impl FunctionRewrite for CheckedArithmetic {
     }
 }
 
-/// Whether the operands are integers or floating-point numbers of one type: all others are checked by Arrow itself. What
-/// has no type is an error that others report better.
+/// True if the operands are integers or floating-point numbers of one type; Arrow checks all others
+/// itself. An expression without a type is an error that others report better.
 fn is_checked(binary: &BinaryExpr, schema: &DFSchema) -> bool {
     let (Ok(left), Ok(right)) = (binary.left.get_type(schema), binary.right.get_type(schema)) else {
         return false;
@@ -115,7 +117,7 @@ impl Operation {
         }
     }
 
-    /// Whether PostgreSQL would have refused to compute this.
+    /// Fails where PostgreSQL would refuse the computation.
     fn check_float(self, left: f64, right: f64, result: f64) -> Result<(), Error> {
         let divides = matches!(self, Operation::Divide | Operation::Remainder);
         if divides && right == 0.0 && !left.is_nan() {
@@ -136,7 +138,7 @@ impl Operation {
     }
 }
 
-/// One operator. Named by its sign, so that plans read as they were written.
+/// An operator. It is named by its sign, so that plans read as they were written.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Arithmetic {
     operation: Operation,
@@ -156,7 +158,8 @@ impl ScalarUDFImpl for Arithmetic {
         })
     }
 
-    /// As DataFusion calls what this stands for: other parts of a plan refer to columns by these names.
+    /// DataFusion's name of the replaced operator, by which other parts of a plan refer to the
+    /// column.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         Ok(match args {
             [operand] => format!("(- {})", operand.schema_name()),
@@ -185,7 +188,7 @@ impl ScalarUDFImpl for Arithmetic {
 }
 
 impl Arithmetic {
-    /// Looks for results that betray an overflow, an underflow or a division by zero.
+    /// Checks the rows whose results may come from an overflow, an underflow or a division by zero.
     fn check_floats<T: ArrowPrimitiveType>(&self, args: &ScalarFunctionArgs, result: &ColumnarValue) -> Result<()>
     where
         T::Native: Into<f64>,
@@ -215,7 +218,7 @@ impl Arithmetic {
     }
 }
 
-/// Arrow's error in PostgreSQL's words.
+/// Rewrites Arrow's error in PostgreSQL's words.
 fn refused(error: DataFusionError, ty: &DataType) -> DataFusionError {
     let DataFusionError::ArrowError(arrow, _) = &error else {
         return error;

@@ -1,7 +1,7 @@
 //! `@>`, `<@` and `&&` of arrays, and the array of a sub-query.
 //!
-//! DataFusion's functions find a NULL in an array that has one; PostgreSQL's operators never do. A text beside an array,
-//! which is a literal or a parameter, is an array of the same type.
+//! DataFusion's functions match a NULL with a NULL in an array; PostgreSQL's operators do not. A
+//! literal or a parameter beside an array is an array of the same type.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use datafusion::logical_expr::{
 };
 use sqlparser::ast::BinaryOperator;
 
-/// The function that gives an empty array in the place of none.
+/// The function that replaces a NULL array by an empty one.
 pub(crate) const ARRAY_OR_EMPTY: &str = "__array_or_empty";
 
 pub(super) fn functions() -> Vec<ScalarUDF> {
@@ -54,7 +54,7 @@ impl ScalarUDFImpl for OrEmpty {
         let lists = lists.into_array(args.number_rows)?;
         let Some(list) = lists.as_list_opt::<i32>() else { return plan_err!("{} takes an array", self.name()) };
         let DataType::List(field) = list.data_type() else { return Ok(ColumnarValue::Array(lists)) };
-        // A NULL may have elements, which then would be seen.
+        // A NULL array may have hidden elements, which would otherwise appear.
         let lengths = (0..list.len()).map(|row| if list.is_null(row) { 0 } else { list.value(row).len() });
         let offsets = OffsetBuffer::from_lengths(lengths);
         let kept: Vec<ArrayRef> =
@@ -65,7 +65,7 @@ impl ScalarUDFImpl for OrEmpty {
     }
 }
 
-/// Makes calls of the operators.
+/// Plans the operators as calls of functions.
 #[derive(Debug)]
 pub(crate) struct ArrayOperators;
 
@@ -92,7 +92,7 @@ impl ExprPlanner for ArrayOperators {
     }
 }
 
-/// Whether it is a parameter whose type is still open.
+/// True for a parameter whose type is still open.
 fn is_untyped(expr: &Expr) -> bool {
     matches!(expr, Expr::Placeholder(Placeholder { field: None, .. }))
 }
@@ -106,7 +106,7 @@ fn typed(parameter: Expr, ty: &DataType) -> Expr {
     }
 }
 
-/// Arrays of one dimension, of elements that are equal if their bytes are.
+/// True for arrays of one dimension whose elements are equal exactly if their bytes are.
 fn is_supported(ty: &DataType) -> bool {
     match ty {
         DataType::List(element) => {
@@ -153,7 +153,8 @@ impl ScalarUDFImpl for ArrayOperator {
         &self.signature
     }
 
-    /// Both as arrays of one type: what a literal's elements are is known only after it was planned.
+    /// Coerces both to arrays of one type. A literal's element type is known only after it was
+    /// planned.
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         let [whole, part] = take_function_args(self.name(), types)?;
         match comparison_coercion(whole, part) {
@@ -189,7 +190,7 @@ impl ScalarUDFImpl for ArrayOperator {
     }
 }
 
-/// The elements of many arrays, comparable.
+/// The elements of many arrays, in comparable form.
 struct Elements<'a> {
     arrays: &'a GenericListArray<i32>,
     rows: Rows,
@@ -200,7 +201,7 @@ impl<'a> Elements<'a> {
         Ok(Elements { arrays, rows: converter.convert_columns(&[one_zero(arrays.values())])? })
     }
 
-    /// Where the elements of one array are.
+    /// The positions of one array's elements.
     fn places(&self, row: usize) -> impl Iterator<Item = usize> + use<> {
         let offsets = self.arrays.value_offsets();
         (offsets[row]..offsets[row + 1]).filter_map(|place| usize::try_from(place).ok())
@@ -215,7 +216,7 @@ impl<'a> Elements<'a> {
     }
 }
 
-/// −0 is 0.
+/// Replaces −0 by 0.
 fn one_zero(values: &ArrayRef) -> ArrayRef {
     match values.data_type() {
         DataType::Float64 => {

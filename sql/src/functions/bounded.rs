@@ -1,7 +1,9 @@
-//! Functions that make much of little (`repeat`, `lpad`, `array_repeat`, …), within bounds.
+//! Functions whose results may be much larger than their arguments (`repeat`, `lpad`,
+//! `array_repeat`, …), with a limit.
 //!
-//! The pool of memory is asked by operators, not by expressions: `repeat('x', 1000000000)` for each of a thousand rows
-//! would have the process killed. So what a call makes is estimated from its arguments before it is made.
+//! Operators reserve memory in the pool, but expressions do not: `repeat('x', 1000000000)` for each
+//! of a thousand rows would get the process killed. The size of a result is therefore estimated
+//! from the arguments before it is computed.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -20,13 +22,13 @@ use datafusion::logical_expr::{
 use super::sets::SERIES;
 use crate::error::{Error, sqlstate};
 
-/// What one call may make for the rows of a batch.
+/// The maximal size of one call's results for the rows of a batch.
 const RESULT_BYTES_MAX: u64 = 256 << 20;
 
-/// What a character takes at most, in UTF-8.
+/// The maximal size of a character in UTF-8.
 const CHARACTER_BYTES_MAX: u64 = 4;
 
-/// The functions, and how much they make.
+/// The functions, with estimates of their results' sizes.
 const BOUNDED: &[(&str, Estimate)] = &[
     ("repeat", |args| args.sum(|row| args.bytes(0, row).saturating_mul(args.count(1, row)))),
     ("lpad", |args| args.sum(|row| args.padded(row))),
@@ -34,7 +36,7 @@ const BOUNDED: &[(&str, Estimate)] = &[
     ("replace", |args| {
         args.sum(|row| args.bytes(0, row).div_ceil(args.bytes(1, row).max(1)).saturating_mul(args.bytes(2, row)))
     }),
-    // A pattern of one letter prints seven digits at most.
+    // A pattern of one letter prints at most seven digits.
     ("to_char", |args| args.sum(|row| args.bytes(1, row).saturating_mul(8))),
     ("range", |args| args.sum(|row| args.steps(row))),
     (SERIES, |args| args.sum(|row| args.steps(row))),
@@ -44,7 +46,8 @@ const BOUNDED: &[(&str, Estimate)] = &[
 
 type Estimate = fn(&Arguments) -> u64;
 
-/// Those of DataFusion's that make much, with a bound. `find` knows DataFusion's own.
+/// DataFusion's functions that need a limit, with the limit. `find` returns DataFusion's function
+/// of a name.
 pub(crate) fn bounded(find: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<ScalarUDF> {
     let bounded = BOUNDED.iter().filter_map(|(name, estimate)| {
         let inner = find(name)?;
@@ -53,7 +56,7 @@ pub(crate) fn bounded(find: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<Scal
     bounded.collect()
 }
 
-/// A function whose results are bounded.
+/// A function with a limit for its results.
 #[derive(Debug)]
 struct Bounded {
     inner: Arc<ScalarUDF>,
@@ -119,7 +122,7 @@ impl ScalarUDFImpl for Bounded {
     }
 }
 
-/// The arguments of a call, those that are the same for all rows only once.
+/// The arguments of a call. A constant argument is stored once for all rows.
 struct Arguments {
     columns: Vec<ArrayRef>,
     rows: usize,
@@ -140,14 +143,14 @@ impl Arguments {
         (0..self.rows).map(estimate).fold(0, u64::saturating_add)
     }
 
-    /// The column of an argument, and the row of it that counts; `None` if that is NULL.
+    /// The column of an argument, and the index of a row's value in it; `None` for NULL.
     fn cell(&self, argument: usize, row: usize) -> Option<(&ArrayRef, usize)> {
         let column = self.columns.get(argument)?;
         let row = if column.len() == 1 { 0 } else { row };
         column.is_valid(row).then_some((column, row))
     }
 
-    /// How long a value is.
+    /// The size of a value in bytes.
     fn bytes(&self, argument: usize, row: usize) -> u64 {
         let length = self.cell(argument, row).map_or(0, |(column, row)| match text(column, row) {
             Some(text) => text.len(),
@@ -158,7 +161,7 @@ impl Arguments {
         length as u64
     }
 
-    /// What a text takes that is filled up to a number of characters.
+    /// The size of a text that is padded to a number of characters.
     fn padded(&self, row: usize) -> u64 {
         let is_ascii = |argument| {
             let text = self.cell(argument, row).and_then(|(column, row)| text(column, row));
@@ -172,7 +175,7 @@ impl Arguments {
         self.primitive::<Int64Type>(argument, row, &DataType::Int64)
     }
 
-    /// A value as one of another type.
+    /// A value, cast to a primitive type.
     fn primitive<T: ArrowPrimitiveType>(&self, argument: usize, row: usize, ty: &DataType) -> Option<T::Native> {
         let (column, row) = self.cell(argument, row)?;
         let value = cast(&column.slice(row, 1), ty).ok()?;
@@ -180,12 +183,12 @@ impl Arguments {
         value.is_valid(0).then(|| value.value(0))
     }
 
-    /// A number of times.
+    /// A repeat count; 0 if it is negative or NULL.
     fn count(&self, argument: usize, row: usize) -> u64 {
         self.integer(argument, row).and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
     }
 
-    /// What the numbers from one to another take, or the times.
+    /// The size of a series from one number or time to another.
     fn steps(&self, row: usize) -> u64 {
         let (from, to) = match self.columns.len() {
             1 => (Some(0), self.place(0, row)),
@@ -200,7 +203,7 @@ impl Arguments {
         }
     }
 
-    /// A number; of a time and of an interval, about as many microseconds.
+    /// A number. For a time or an interval, approximately its microseconds.
     fn place(&self, argument: usize, row: usize) -> Option<i128> {
         const DAY_MICROS: i128 = 86_400_000_000;
         match self.columns.get(argument)?.data_type() {
@@ -219,7 +222,7 @@ impl Arguments {
     }
 }
 
-/// A value of a column of texts.
+/// A value of a text column; `None` for other types.
 fn text(column: &ArrayRef, row: usize) -> Option<&str> {
     match column.data_type() {
         DataType::Utf8 => Some(column.as_string::<i32>().value(row)),

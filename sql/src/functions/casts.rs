@@ -1,13 +1,14 @@
-//! Casts that mean something else in PostgreSQL than in DataFusion.
+//! Casts whose meaning in PostgreSQL differs from DataFusion's.
 //!
-//! * To text: what PostgreSQL prints, where Arrow has a format of its own.
-//! * From text to numeric, interval, date, time, timestamps, bytea and arrays: what PostgreSQL reads.
-//! * From floating-point numbers to numeric: the digits that the number was most likely written with.
+//! * To text: PostgreSQL's output, where Arrow has its own format.
+//! * From text to numeric, interval, date, time, timestamps, bytea and arrays: PostgreSQL's input.
+//! * From floating-point numbers to numeric: the digits that the number was most likely written
+//!   with.
 //! * From numeric to floating-point numbers: the nearest one.
-//! * From numeric and floating-point numbers to integers: rounded, where Arrow cuts off.
+//! * From numeric and floating-point numbers to integers: rounded, where Arrow truncates.
 //!
-//! They take the place of DataFusion's casts once types are known, of those that were written and of those that coercion
-//! has put in.
+//! They replace DataFusion's casts once types are known: casts in the statement, and casts that the
+//! coercion has added.
 
 use std::sync::Arc;
 
@@ -41,11 +42,11 @@ use super::datetime;
 use crate::error::{Error, sqlstate};
 use crate::output::texts;
 
-/// Digits that are right in every floating-point number: C's `FLT_DIG` and `DBL_DIG`.
+/// The digits that every floating-point number preserves: C's `FLT_DIG` and `DBL_DIG`.
 const REAL_DIGITS: usize = 6;
 const DOUBLE_DIGITS: usize = 15;
 
-/// Puts the functions of this module in the place of casts. To be applied after types are coerced.
+/// Replaces casts by the functions of this module. Applied after types are coerced.
 #[derive(Debug)]
 pub(crate) struct Casts;
 
@@ -66,7 +67,7 @@ impl FunctionRewrite for Casts {
     }
 }
 
-/// Gives a literal the type of the interval or array that it stands beside, as DataFusion does for other types.
+/// Gives a literal the type of the interval or array beside it, as DataFusion does for other types.
 #[derive(Debug)]
 pub(crate) struct Literals;
 
@@ -88,7 +89,8 @@ impl ExprPlanner for Literals {
     }
 }
 
-/// Gives a parameter without a type the one that it has beside its operand, so that the operation can be planned.
+/// Gives an untyped parameter the type that it has beside the other operand, so that the operation
+/// can be planned.
 fn give_type(raw: &mut RawBinaryExpr, schema: &DFSchema) {
     let open = |expr: &Expr| matches!(expr, Expr::Placeholder(placeholder) if placeholder.field.is_none());
     let (parameter, other) = match (open(&raw.left), open(&raw.right)) {
@@ -173,7 +175,7 @@ impl Conversion {
     }
 }
 
-/// One cast.
+/// A cast.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Convert {
     conversion: Conversion,
@@ -190,7 +192,7 @@ impl ScalarUDFImpl for Convert {
         Ok(args.first().map_or_else(String::new, |operand| format!("CAST({operand} AS {})", self.to)))
     }
 
-    /// As DataFusion calls a cast: after what is cast.
+    /// Named like a cast in DataFusion: by its operand.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         Ok(args.first().map_or_else(String::new, |operand| operand.schema_name().to_string()))
     }
@@ -232,7 +234,7 @@ impl Convert {
     }
 }
 
-/// Reads a column of text.
+/// Converts a column of text to another type.
 pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> {
     Ok(match to {
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
@@ -271,7 +273,7 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
     })
 }
 
-/// Reads a text as `from_text` reads a column of them.
+/// Converts one text, as [`from_text`] converts a column.
 pub fn scalar_from_text(text: &str, to: &DataType) -> Result<ScalarValue> {
     ScalarValue::try_from_array(&from_text(&StringArray::from(vec![text]), to)?, 0)
 }
@@ -289,7 +291,7 @@ fn number(text: &str, precision: u8, scale: u8) -> Result<datafusion::arrow::dat
             return Error::unsupported(format!("a numeric that is {text} is not supported"))
                 .with_hint("use double precision");
         }
-        // What is a number, however large, is one to Rust too.
+        // Rust parses every number, however large, so the text is a number that does not fit.
         match text.parse::<f64>() {
             Ok(_) => Error::out_of_range("numeric field overflow")
                 .with_detail(format!("a field with precision {precision}, scale {scale} cannot hold {text}")),
@@ -298,7 +300,7 @@ fn number(text: &str, precision: u8, scale: u8) -> Result<datafusion::arrow::dat
     })
 }
 
-/// PostgreSQL's hex format (`\x…`) or its escape format.
+/// Reads PostgreSQL's hex format (`\x…`) or its escape format.
 pub fn bytea(value: &str) -> Option<Vec<u8>> {
     if let Some(digits) = value.strip_prefix("\\x") {
         let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -332,7 +334,7 @@ fn invalid(ty: &str, text: &str) -> Error {
     Error::user(code, format!("invalid input syntax for type {ty}: \"{text}\""))
 }
 
-/// Reads arrays as PostgreSQL prints them.
+/// Reads arrays in PostgreSQL's text format.
 fn lists(texts: &StringArray, element: &FieldRef) -> Result<ArrayRef> {
     let mut elements = StringBuilder::new();
     let mut offsets = vec![0_i32];
@@ -354,7 +356,8 @@ fn lists(texts: &StringArray, element: &FieldRef) -> Result<ArrayRef> {
     Ok(Arc::new(ListArray::try_new(Arc::clone(element), offsets, values, validity.finish())?))
 }
 
-/// Appends the texts of an array's elements: without their quotes, or, where they are arrays, with everything.
+/// Appends the texts of an array's elements. Quotes are removed, except in elements that are
+/// arrays.
 fn read_elements(text: &str, of_arrays: bool, elements: &mut StringBuilder) -> Result<(), Error> {
     let malformed =
         || Error::user(sqlstate::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{text}\""));
@@ -385,7 +388,7 @@ fn read_elements(text: &str, of_arrays: bool, elements: &mut StringBuilder) -> R
     }
 }
 
-/// Where the first element ends: at a comma that is in no quotes and no braces, or at the end of all.
+/// The end of the first element: a comma outside quotes and braces, or the end of the text.
 fn element_end(text: &str) -> Option<usize> {
     let (mut depth, mut in_quotes, mut escaped) = (0_usize, false, false);
     for (at, byte) in text.bytes().enumerate() {
@@ -411,7 +414,8 @@ fn without_escapes(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// By way of the shortest text with the digits that are right in any case, as PostgreSQL does it.
+/// Converts by way of the shortest text with the digits that every such number preserves, as
+/// PostgreSQL does.
 fn from_float(numbers: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let digits = if *numbers.data_type() == DataType::Float64 { DOUBLE_DIGITS } else { REAL_DIGITS };
     let numbers = cast(numbers, &DataType::Float64)?;
@@ -424,7 +428,8 @@ fn written(number: f64, digits: usize) -> String {
     if number.is_finite() { format!("{number:.*e}", digits - 1) } else { number.to_string() }
 }
 
-/// To the nearest floating-point number. Arrow's cast divides by a power of ten, which most numbers do not survive exactly.
+/// Converts to the nearest floating-point number. Arrow's cast divides by a power of ten, which is
+/// inexact for most numbers.
 fn to_float(numbers: &ArrayRef, field: &FieldRef, to: &DataType) -> Result<ArrayRef> {
     let texts = texts(numbers, field)?;
     let texts = texts.as_string::<i32>().iter();
@@ -441,7 +446,8 @@ fn to_float(numbers: &ArrayRef, field: &FieldRef, to: &DataType) -> Result<Array
     })
 }
 
-/// To the nearest integer: of two, the even one for a floating-point number, and the one away from zero for a numeric.
+/// Rounds to the nearest integer. Halves go to the even integer for a floating-point number, and
+/// away from zero for a numeric.
 fn round(numbers: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     let rounded: ArrayRef = match numbers.data_type() {
         DataType::Decimal256(precision, _) => cast(numbers, &DataType::Decimal256(*precision, 0))?,

@@ -1,7 +1,8 @@
 //! Expressions that choose between others: CASE, `coalesce`, `nullif`, `greatest`, `least`.
 //!
-//! DataFusion forgets of their results that they are jsonb, which only the field of a column says. So CASE is planned as a
-//! call of a function whose field says it, and becomes CASE again before types are coerced; the others are wrapped.
+//! Only the field of a column marks its values as jsonb, and DataFusion drops that mark from the
+//! results of these expressions. CASE is therefore planned as a function whose field has the mark,
+//! and turned back into CASE before types are coerced; the others are wrapped.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -21,13 +22,14 @@ use super::jsonb::yields_jsonb;
 use crate::error::Error;
 use crate::types::is_jsonb;
 
-/// CASE without and with an operand, as functions: operand, then conditions and results in turn, then what ELSE says.
+/// CASE without and with an operand, as functions. The arguments are the operand, then pairs of a
+/// condition and a result, then the result of ELSE.
 pub(crate) const CASES: [&str; 2] = ["__case", "__case_of"];
 
-/// The function that says of texts in normal form that they are jsonb.
+/// The function that marks texts in normal form as jsonb.
 pub(crate) const KEPT: &str = "__jsonb";
 
-/// The functions of DataFusion's that choose.
+/// DataFusion's functions that choose.
 const CHOOSERS: [&str; 4] = ["coalesce", "nullif", "greatest", "least"];
 
 pub(super) fn functions() -> Vec<ScalarUDF> {
@@ -36,12 +38,13 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
     CASES.into_iter().map(case).chain([kept]).collect()
 }
 
-/// DataFusion's functions that choose, with fields that say when a result is jsonb. `find` knows its own.
+/// DataFusion's functions that choose, with fields that mark jsonb results. `find` returns
+/// DataFusion's function of a name.
 pub(crate) fn choosing(find: impl Fn(&str) -> Option<Arc<ScalarUDF>>) -> Vec<ScalarUDF> {
     CHOOSERS.iter().filter_map(|name| find(name).map(|inner| ScalarUDF::from(Chooser { inner }))).collect()
 }
 
-/// CASE again, if the expression stands for one.
+/// Turns a call that stands for CASE back into CASE; returns other calls unchanged.
 ///
 /// # Errors
 /// Internal, if such a call has too few arguments.
@@ -63,7 +66,7 @@ pub(crate) fn as_case(call: ScalarFunction, schema: &DFSchema) -> Result<Result<
     Ok(Ok(if yields_jsonb(&case, schema) { kept_jsonb(case) } else { case }))
 }
 
-/// Says of an expression that its values are jsonb in normal form.
+/// Marks the values of an expression as jsonb in normal form.
 pub(crate) fn kept_jsonb(expr: Expr) -> Expr {
     let function = ScalarUDF::from(Kept(Signature::any(1, Volatility::Immutable)));
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![expr]))

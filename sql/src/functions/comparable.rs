@@ -1,8 +1,9 @@
-//! Values as they are compared: of those that PostgreSQL takes for equal, one.
+//! Maps values to a comparable form, which is the same for all values that PostgreSQL considers
+//! equal.
 //!
-//! Arrow compares bits. Of floating-point numbers there are two zeros and many NaNs, a month is as long as 30 days, and
-//! in a jsonb `1.0` equals `1`: here each becomes the one that stands for all; a jsonb becomes bytes in the order of its
-//! values. The results are only ever compared, never shown.
+//! Arrow compares bits. Floating-point numbers have two zeros and many NaNs, a month is as long as
+//! 30 days, and in a jsonb `1.0` equals `1`: each of these is replaced by one representative, and a
+//! jsonb by bytes in the order of its values. The results are only compared, never shown.
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ use super::jsonb::order_key;
 use crate::error::Error;
 use crate::types::is_jsonb;
 
-/// True if equal values of the type may have different bits, or another order than their bits.
+/// True if equal values of the type may have different bits, or if their order differs from that of
+/// their bits.
 pub fn has_equals(field: &Field) -> bool {
     match field.data_type() {
         DataType::Float32 | DataType::Float64 | DataType::Interval(IntervalUnit::MonthDayNano) => true,
@@ -32,11 +34,11 @@ pub fn has_equals(field: &Field) -> bool {
     }
 }
 
-/// The type of what is compared in the place of a column's values.
+/// The type of the comparable form of a column's values.
 fn compared(field: &Field) -> DataType {
     match field.data_type() {
         DataType::Utf8 if is_jsonb(field) => DataType::Binary,
-        // Its length in microseconds.
+        // The interval's length in microseconds.
         DataType::Interval(IntervalUnit::MonthDayNano) => LENGTH,
         DataType::List(element) => {
             DataType::List(Arc::new(Field::new(element.name(), compared(element), element.is_nullable())))
@@ -45,13 +47,13 @@ fn compared(field: &Field) -> DataType {
     }
 }
 
-/// The call that makes an expression's values comparable.
+/// Wraps an expression in the call that makes its values comparable.
 pub fn comparable(expr: Expr) -> Expr {
     let function = ScalarUDF::from(Comparable { signature: Signature::any(1, Volatility::Immutable) });
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![expr]))
 }
 
-/// Whether it is such a call.
+/// True for a call that makes values comparable.
 pub(crate) fn is_comparable(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarFunction(call) if call.func.name() == NAME)
 }
@@ -98,7 +100,7 @@ impl ScalarUDFImpl for Comparable {
     }
 }
 
-/// Values to compare in the place of a column's.
+/// The comparable form of a column's values.
 pub(super) fn values(array: &ArrayRef, field: &Field) -> ArrayRef {
     match array.data_type() {
         DataType::Float32 => {
@@ -107,7 +109,7 @@ pub(super) fn values(array: &ArrayRef, field: &Field) -> ArrayRef {
         }
         DataType::Float64 => {
             let numbers: &PrimitiveArray<Float64Type> = array.as_primitive();
-            // The negative zero and zero are zero.
+            // Adding 0.0 turns the negative zero into zero.
             Arc::new(numbers.unary::<_, Float64Type>(|number| if number.is_nan() { f64::NAN } else { number + 0.0 }))
         }
         DataType::Interval(IntervalUnit::MonthDayNano) => {

@@ -1,7 +1,8 @@
-//! `extract(field FROM source)` and `date_part('field', source)` as PostgreSQL computes them: a numeric whose seconds have
-//! their fraction, and the same in double precision.
+//! `extract(field FROM source)` and `date_part('field', source)`, as PostgreSQL computes them:
+//! `extract` returns a numeric whose seconds include their fraction, `date_part` the same in double
+//! precision.
 //!
-//! Owns which fields there are. DataFusion's are whole numbers but for the epoch.
+//! Owns the list of fields. DataFusion's are whole numbers, except for the epoch.
 
 use std::sync::Arc;
 
@@ -56,7 +57,7 @@ enum Unit {
 }
 
 impl Unit {
-    /// By PostgreSQL's names.
+    /// The field with one of PostgreSQL's names.
     fn named(name: &str) -> Option<Unit> {
         Some(match name.trim_matches(['\'', '"']).to_ascii_lowercase().as_str() {
             "microsecond" | "microseconds" | "us" | "usec" | "usecs" | "usecond" | "useconds" => Unit::Microsecond,
@@ -83,7 +84,8 @@ impl Unit {
         })
     }
 
-    /// Whether values of the type have it. `exact`: of a date no times, which `date_part` takes for those of midnight.
+    /// True if values of the type have the field. With `exact`, a date has no fields of the time;
+    /// `date_part` returns those of midnight.
     fn is_of(self, ty: &DataType, exact: bool) -> bool {
         let clock = [Unit::Microsecond, Unit::Millisecond, Unit::Second, Unit::Minute, Unit::Hour].contains(&self);
         match ty {
@@ -97,7 +99,7 @@ impl Unit {
         }
     }
 
-    /// Digits, and those after the point, that `extract` prints.
+    /// The precision and scale that `extract` prints.
     fn shape(self, ty: &DataType) -> (u8, i8) {
         match self {
             Unit::Second => (8, 6),
@@ -109,12 +111,12 @@ impl Unit {
         }
     }
 
-    /// In units of the last digit that `extract` prints.
+    /// The value of the field, in units of the last digit that `extract` prints.
     fn of(self, moment: &Moment, ty: &DataType) -> i128 {
         let seconds = moment.second * 1_000_000 + moment.micros;
         let (iso_year, iso_week, iso_day) = moment.iso();
         let year = moment.year;
-        // There is no year 0, and what came before the year 1 is counted backwards.
+        // There is no year 0, and years before the year 1 are counted backwards.
         let back = |span: i64, offset: i64| match year {
             _ if moment.is_interval() => year / span,
             1.. => (year + offset) / span,
@@ -150,7 +152,8 @@ impl Unit {
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct DatePart {
     extracts: bool,
-    /// That of DataFusion's function, which would otherwise take the name back when a session's state is made.
+    /// The alias of DataFusion's function. Without it, that function would take the name back when
+    /// a session's state is made.
     aliases: Vec<String>,
     signature: Signature,
 }
@@ -161,7 +164,7 @@ impl DatePart {
         DatePart { extracts, aliases, signature: Signature::user_defined(Volatility::Immutable) }
     }
 
-    /// The field that is asked for.
+    /// The field that the first argument names.
     fn unit(&self, name: Option<&ScalarValue>, ty: &DataType) -> Result<Unit, Error> {
         let Some(Some(name)) = name.and_then(ScalarValue::try_as_str) else {
             return Err(Error::unsupported(format!("the field of {} is no constant", self.name()))

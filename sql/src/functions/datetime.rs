@@ -1,6 +1,7 @@
-//! Dates and times from text, as PostgreSQL reads them. Owns what Arrow lacks or means differently: a timestamp without
-//! seconds, 24:00, rounding to microseconds, and zones, which only a timestamptz has: elsewhere one may be written and
-//! means nothing. Dates and times of day themselves are read by Arrow.
+//! Reads dates and times from text as PostgreSQL does. Handles the cases that Arrow lacks or reads
+//! differently: a timestamp without seconds, 24:00, rounding to microseconds, and zones. Only a
+//! timestamptz uses the zone; other types accept and ignore it. Arrow reads dates and times of day
+//! themselves.
 
 use datafusion::arrow::array::timezone::Tz;
 use datafusion::arrow::compute::kernels::cast_utils::{Parser, string_to_time_nanoseconds};
@@ -11,22 +12,22 @@ const DAY_MICROS: i64 = 86_400 * SECOND_MICROS;
 /// PostgreSQL's `MAX_TZDISP_HOUR`.
 const OFFSET_HOURS_MAX: i64 = 15;
 
-/// In days since 1970; a time is allowed and means nothing.
+/// Reads a date as days since 1970. A time after it is accepted and ignored.
 pub(super) fn date(text: &str) -> Option<i32> {
     i32::try_from(timestamp(text, false)?.div_euclid(DAY_MICROS)).ok()
 }
 
-/// In microseconds since midnight.
+/// Reads a time as microseconds since midnight.
 pub(super) fn time(text: &str) -> Option<i64> {
     let text = text.trim_ascii();
     if ["24:00", "24:00:00"].contains(&text) {
         return Some(DAY_MICROS);
     }
-    // The nearest microsecond.
+    // Rounds to the nearest microsecond.
     Some((string_to_time_nanoseconds(text).ok()? + 500) / 1_000)
 }
 
-/// In microseconds since 1970: of UTC if it is `zoned`, else as it is written.
+/// Reads a timestamp as microseconds since 1970: in UTC if `zoned`, else in local time.
 pub(super) fn timestamp(text: &str, zoned: bool) -> Option<i64> {
     let text = text.trim_ascii();
     let (date, clock) = text.split_once(['T', 't', ' ']).unwrap_or((text, ""));
@@ -42,13 +43,13 @@ pub(super) fn timestamp(text: &str, zoned: bool) -> Option<i64> {
         (Some(seconds), true) => local.checked_sub(seconds * SECOND_MICROS),
         (Some(_), false) => Some(local),
         (None, _) if zone.starts_with(['+', '-']) => None,
-        // A zone by its name.
+        // The zone is a name.
         (None, true) => TimestampMicrosecondType::parse(text),
         (None, false) => zone.parse::<Tz>().is_ok().then_some(local),
     }
 }
 
-/// `Z`, `+02`, `-0330`, `+05:30:00`: in seconds, eastward.
+/// Reads `Z`, `+02`, `-0330`, `+05:30:00` as seconds eastward.
 fn offset(zone: &str) -> Option<i64> {
     if ["z", "utc", "gmt"].contains(&zone.to_ascii_lowercase().as_str()) {
         return Some(0);
@@ -80,7 +81,8 @@ mod tests {
 
     const HOUR: i64 = 3_600 * SECOND_MICROS;
 
-    /// As PostgreSQL 15 reads `'…'::timestamp` and `'…'::timestamptz` in a session whose zone is UTC.
+    /// As PostgreSQL 15 reads `'…'::timestamp` and `'…'::timestamptz` in a session whose zone is
+    /// UTC.
     #[test]
     fn timestamps_are_read_as_by_postgresql() {
         for (text, local, utc) in [

@@ -1,4 +1,4 @@
-//! `convert_from` and `convert_to`: bytes as text and back, in UTF-8, the only encoding that there is.
+//! `convert_from` and `convert_to`: bytes as text and back, in UTF-8, the only encoding.
 
 use std::sync::Arc;
 
@@ -16,13 +16,13 @@ pub(super) fn functions() -> [ScalarUDF; 2] {
     ]
 }
 
-/// Whether an encoding's name, in any of its spellings, is that of UTF-8.
+/// True if the name of an encoding, in any spelling, means UTF-8.
 pub fn is_utf8(encoding: &str) -> bool {
     let name: String = encoding.chars().filter(char::is_ascii_alphanumeric).collect();
     ["utf8", "unicode"].contains(&name.to_ascii_lowercase().as_str())
 }
 
-/// Bytes as text, or text as bytes, in the encoding that the second argument names.
+/// Converts bytes to text, or text to bytes, in the encoding that the second argument names.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Convert {
     name: &'static str,
@@ -52,7 +52,7 @@ impl ScalarUDFImpl for Convert {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let values = args.args[0].to_array(args.number_rows)?;
-        // Mostly one for all rows, and then looked at once.
+        // The encoding is mostly a constant, which is then checked once.
         let encodings = match &args.args[1] {
             ColumnarValue::Scalar(encoding) => encoding.to_array()?,
             ColumnarValue::Array(encodings) => Arc::clone(encodings),
@@ -79,7 +79,7 @@ impl ScalarUDFImpl for Convert {
     }
 }
 
-/// PostgreSQL's texts have no NUL either.
+/// Checks that bytes are UTF-8 without NUL, which PostgreSQL's texts cannot contain either.
 fn text(bytes: &[u8]) -> Result<&str, Error> {
     let (valid, found) = match str::from_utf8(bytes) {
         Ok(text) => match text.bytes().position(|byte| byte == 0) {

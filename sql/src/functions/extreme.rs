@@ -1,5 +1,6 @@
-//! `min`, `max`, `greatest` and `least` of values that DataFusion would compare by their bits. Each answers one of the
-//! values as it stands; only what is compared is made comparable ([`super::comparable`]).
+//! `min`, `max`, `greatest` and `least` of values that DataFusion would compare by their bits. The
+//! result is one of the values, unchanged; the comparison uses the comparable form
+//! ([`super::comparable`]).
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -20,10 +21,10 @@ use super::comparable::values;
 use crate::error::Error;
 use crate::types::is_jsonb;
 
-/// A NULL is above everything.
+/// NULL sorts above everything.
 const ASCENDING: SortOptions = SortOptions { descending: false, nulls_first: false };
 
-/// The aggregate that stands for `min` or `max`, if it is one of them.
+/// The aggregate that replaces `min` or `max`; `None` for other names.
 pub(crate) fn extreme_aggregate(name: &str) -> Option<Arc<AggregateUDF>> {
     let wanted = match name {
         "min" => Ordering::Less,
@@ -33,7 +34,7 @@ pub(crate) fn extreme_aggregate(name: &str) -> Option<Arc<AggregateUDF>> {
     Some(Arc::new(AggregateUDF::from(Extreme { wanted, signature: Signature::any(1, Volatility::Immutable) })))
 }
 
-/// The function that stands for `greatest` or `least`, if it is one of them.
+/// The function that replaces `greatest` or `least`; `None` for other names.
 pub(crate) fn extreme_function(name: &str) -> Option<Arc<ScalarUDF>> {
     let wanted = match name {
         "least" => Ordering::Less,
@@ -81,7 +82,7 @@ impl AggregateUDFImpl for Extreme {
 struct Best {
     wanted: Ordering,
     field: FieldRef,
-    /// An array of the one value.
+    /// An array with the one value.
     best: Option<ArrayRef>,
 }
 
@@ -92,7 +93,7 @@ impl Accumulator for Best {
         let compare = make_comparator(&keys, &keys, ASCENDING)?;
         let mut best = None;
         for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
-            // The last one of equal values counts, as in PostgreSQL.
+            // The last of equal values wins, as in PostgreSQL.
             if best.is_none_or(|best| compare(row, best) != self.wanted.reverse()) {
                 best = Some(row);
             }
@@ -105,7 +106,7 @@ impl Accumulator for Best {
             None => true,
         };
         if is_better {
-            // A copy, so that the batch is not kept.
+            // A copy, so that the batch can be freed.
             self.best = Some(interleave(&[array.as_ref()], &[(0, row)])?);
         }
         Ok(())

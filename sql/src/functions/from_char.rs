@@ -1,8 +1,8 @@
-//! `to_date(text, template)` and `to_timestamp(text, template)`, after PostgreSQL's `DCH_from_char`, and
-//! `to_timestamp(seconds)`.
+//! `to_date(text, template)` and `to_timestamp(text, template)`, after PostgreSQL's
+//! `DCH_from_char`, and `to_timestamp(seconds)`.
 //!
-//! Owns how a text is read by a template. Patterns that are rare (weeks, ISO years, eras, Roman months, zones by name) are
-//! refused; those that PostgreSQL ignores, the names of days, are ignored.
+//! Reads a text by a template. Rare patterns (weeks, ISO years, eras, Roman months, zones by name)
+//! are refused. Names of days are ignored, as in PostgreSQL.
 
 use std::sync::Arc;
 
@@ -94,12 +94,12 @@ impl ScalarUDFImpl for FromChar {
     }
 }
 
-/// Seconds since 1970, to the nearest microsecond.
+/// Converts seconds since 1970 to timestamps, rounded to the nearest microsecond.
 fn of_seconds(seconds: &ArrayRef) -> Result<ArrayRef> {
     let micros = seconds.as_primitive::<Float64Type>().iter().map(|seconds| {
         let Some(seconds) = seconds else { return Ok(None) };
         let micros = (seconds * 1e6).round_ties_even();
-        // PostgreSQL's years end at 294276, and its days begin in 4714 BC.
+        // PostgreSQL's timestamps range from 4714 BC to the year 294276.
         if !(-210_866_803_200e6..9_224_318_016_000e6).contains(&micros) {
             return Err(Error::user(
                 sqlstate::DATETIME_FIELD_OVERFLOW,
@@ -113,7 +113,7 @@ fn of_seconds(seconds: &ArrayRef) -> Result<ArrayRef> {
     Ok(cast(&micros.with_timezone("UTC"), &SqlType::Timestamptz.arrow())?)
 }
 
-/// What a text says of a moment.
+/// The fields of a moment that a text states.
 #[derive(Default)]
 struct Fields<'a> {
     text: &'a str,
@@ -127,7 +127,7 @@ struct Fields<'a> {
     second: i64,
     second_of_day: Option<i64>,
     micros: i64,
-    /// Whether hours are counted to twelve, and whether it is afternoon.
+    /// True if the hour is on the 12-hour clock; `afternoon` is then true for PM.
     twelve: bool,
     afternoon: bool,
     zone_sign: i64,
@@ -135,11 +135,12 @@ struct Fields<'a> {
     zone_minutes: i64,
 }
 
-/// A text that is being read, and how many characters more than the template has were skipped before the next one.
+/// A text that is being read. `skipped` counts the characters that were skipped before the next
+/// pattern beyond those of the template.
 struct Reader<'a> {
     rest: &'a str,
     skipped: i64,
-    /// The last character that was passed over.
+    /// The last character that was skipped.
     last: Option<char>,
     exact: bool,
 }
@@ -207,7 +208,7 @@ impl<'a> Fields<'a> {
                 (self.afternoon, self.twelve) = (reader.name(pattern, &words, false)? == 2, true);
             }
             Key::ZoneHour => {
-                // A minus may have been taken for a separator.
+                // A minus may have been skipped as a separator.
                 let mut sign = reader.last.filter(|_| reader.skipped > 0);
                 if reader.rest.starts_with(['+', '-']) {
                     reader.pass();
@@ -226,7 +227,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// The date, and the microseconds from its beginning in UTC.
+    /// The date, and the microseconds since its midnight in UTC.
     fn finish(self) -> Result<(NaiveDate, i64), Error> {
         let out_of_range = || {
             let message = format!("date/time field value out of range: \"{}\"", self.text);
@@ -252,7 +253,7 @@ impl<'a> Fields<'a> {
 
     fn date(&self) -> Option<NaiveDate> {
         if let Some(julian) = self.julian {
-            // Both count days; that of the year 1 is 1 to chrono.
+            // Both calendars count days; chrono's day 1 is the first day of the year 1.
             return NaiveDate::from_num_days_from_ce_opt(i32::try_from(julian - 1_721_425).ok()?);
         }
         let year = i32::try_from(self.year).ok()?;
@@ -279,7 +280,7 @@ impl Reader<'_> {
         }
     }
 
-    /// A separator of the template is any one of the text, or none.
+    /// Skips a separator of the template, which matches any separator of the text, or none.
     fn pass_separator(&mut self) {
         self.skipped -= 1;
         let separates = |character: char| matches!(character, ' '..='~') && !character.is_ascii_alphanumeric();
@@ -289,7 +290,8 @@ impl Reader<'_> {
         }
     }
 
-    /// A number, and how many characters it had: so many, or if it is `open`, as many as there are.
+    /// Reads a number, and returns it with the number of its characters: `digits`, or all that
+    /// follow if `open`.
     fn number(&mut self, pattern: Pattern, digits: u32, open: bool) -> Result<(i64, u32), Error> {
         let name = pattern.name;
         let invalid = |value: &str, detail: String| {
@@ -316,7 +318,7 @@ impl Reader<'_> {
         Ok((value, u32::try_from(read).unwrap_or(u32::MAX)))
     }
 
-    /// Which name it is, counted from 1, in any letters.
+    /// Reads a name in upper or lower case, and returns its number, from 1.
     fn name(&mut self, pattern: Pattern, names: &[&str], short: bool) -> Result<i64, Error> {
         for (index, name) in names.iter().enumerate() {
             let name = if short { &name[..3] } else { *name };
@@ -333,7 +335,8 @@ impl Reader<'_> {
     }
 }
 
-/// Whether a number may be longer or shorter than its pattern: nothing that could begin with a digit follows.
+/// True if a number may be longer or shorter than its pattern, because nothing after it can begin
+/// with a digit.
 fn is_open(pattern: &Pattern, next: Option<&Node>) -> bool {
     pattern.fill_mode
         || pattern.ordinal.is_some()
@@ -358,12 +361,12 @@ fn is_open(pattern: &Pattern, next: Option<&Node>) -> bool {
         }
 }
 
-/// `25` in a pattern of three digits is 250.
+/// Scales the digits of a fraction: `25` in a pattern of three digits is 250.
 fn fraction((value, read): (i64, u32), digits: u32) -> i64 {
     value * 10_i64.pow(digits.saturating_sub(read))
 }
 
-/// The year that is nearest to 2020, of which the last digits are given.
+/// Completes a year whose last digits are given to the one nearest to 2020.
 fn near_2020(year: i64) -> i64 {
     match year {
         0..70 => year + 2_000,

@@ -60,18 +60,18 @@ impl ScalarUDFImpl for BuildObject {
     }
 }
 
-/// How an argument is written.
+/// The form in which an argument is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
-    /// As a string.
+    /// As a JSON string.
     Text,
-    /// As it is printed.
+    /// As its printed value.
     Plain,
 }
 
 impl Part {
     /// # Errors
-    /// `0A000` for a type that is not written yet.
+    /// `0A000` for a type that is not supported yet.
     fn of(field: &Field) -> Result<Part> {
         match field.data_type() {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
@@ -103,7 +103,7 @@ fn object(parts: &[(Part, ArrayRef)], row: usize) -> Result<String> {
             Part::Text => quoted(values.value(row)),
             Part::Plain => values.value(row).to_owned(),
         };
-        // Writing to a String does not fail.
+        // A write to a String does not fail.
         let _written = write!(object, "{} : {value}", quoted(names.value(row)));
     }
     object.push('}');

@@ -1,9 +1,9 @@
 //! PostgreSQL's operators and functions of `jsonb`.
 //!
-//! A jsonb is a text in normal form (see `weir_common::types`), so a part of it is in normal form too, and is cut out as
-//! it stands: numbers keep their digits, and nothing is built that is not asked for. Owns what the operators mean; the
-//! text itself is read by `serde_json`. A value that is missing is NULL; a JSON null is a value, which only `->>` and
-//! `#>>` turn into NULL.
+//! A jsonb is a text in normal form (see `weir_common::types`). A part of it is in normal form too,
+//! so it is copied unchanged: numbers keep their digits, and nothing else is built. Owns the
+//! semantics of the operators; `serde_json` parses the text. A missing value is NULL; a JSON null
+//! is a value, which only `->>` and `#>>` turn into NULL.
 
 mod operate;
 mod order;
@@ -33,7 +33,7 @@ use crate::types::is_jsonb;
 pub(in crate::functions) use order::key as order_key;
 pub(in crate::functions) use value::as_text;
 
-/// The function that `…::jsonb` stands for.
+/// The function that `…::jsonb` calls.
 pub(crate) const CAST: &str = "jsonb";
 
 /// The functions that a client can call by name.
@@ -41,7 +41,8 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
     [Function::Normalise, Function::TypeOf, Function::ArrayLength].into_iter().map(Function::udf).collect()
 }
 
-/// Plans the operators: `->`, `->>`, `#>`, `#>>`, `@>`, `<@`, `?`, `?|`, `?&`, `||`, `-`, `#-`, and comparisons.
+/// Plans the operators: `->`, `->>`, `#>`, `#>>`, `@>`, `<@`, `?`, `?|`, `?&`, `||`, `-`, `#-`, and
+/// comparisons.
 #[derive(Debug)]
 pub(crate) struct Operators;
 
@@ -69,7 +70,7 @@ impl ExprPlanner for Operators {
             }
             _ => return Ok(PlannerResult::Original(raw)),
         };
-        // Arrays have these two as well.
+        // Arrays have these two operators as well.
         let is_text = |expr: &Expr| expr.get_type(schema).is_ok_and(|ty| ty.is_string() || ty.is_null());
         if function == Function::Contains && !(is_text(&raw.left) && is_text(&raw.right)) {
             return Ok(PlannerResult::Original(raw));
@@ -83,7 +84,7 @@ impl ExprPlanner for Operators {
     }
 }
 
-/// A literal or a parameter that a jsonb is compared with is one too, however it is written.
+/// Normalises a literal or a parameter that is compared with a jsonb.
 fn with_normal_texts(mut raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr {
     if yields_jsonb(&raw.left, schema) {
         raw.right = beside_jsonb(raw.right);
@@ -93,7 +94,8 @@ fn with_normal_texts(mut raw: RawBinaryExpr, schema: &DFSchema) -> RawBinaryExpr
     raw
 }
 
-/// True if the values of an expression are jsonb. DataFusion forgets it of an expression that chooses between others.
+/// True if the values of an expression are jsonb. DataFusion drops the mark from expressions that
+/// choose between others.
 pub(crate) fn yields_jsonb(expr: &Expr, schema: &DFSchema) -> bool {
     match expr {
         Expr::Alias(alias) => yields_jsonb(&alias.expr, schema),
@@ -113,7 +115,7 @@ pub(crate) fn yields_jsonb(expr: &Expr, schema: &DFSchema) -> bool {
     }
 }
 
-/// True if `||` joins two jsonb. With a text that is no literal it joins texts.
+/// True if `||` concatenates two jsonb. Beside a text that is not a literal, it concatenates texts.
 fn joins_jsonb(raw: &RawBinaryExpr, schema: &DFSchema) -> bool {
     let fits = |expr: &Expr| yields_jsonb(expr, schema) || is_open(expr);
     (yields_jsonb(&raw.left, schema) && fits(&raw.right)) || (fits(&raw.left) && yields_jsonb(&raw.right, schema))
@@ -123,17 +125,17 @@ fn joins_jsonb(raw: &RawBinaryExpr, schema: &DFSchema) -> bool {
 fn is_open(expr: &Expr) -> bool {
     match expr {
         Expr::Literal(ScalarValue::Utf8(_) | ScalarValue::Null, _) | Expr::Placeholder(_) => true,
-        // As parameters are once their types are known.
+        // A parameter has this form once its type is known.
         Expr::Cast(cast) => cast.field.data_type().is_string() && matches!(*cast.expr, Expr::Placeholder(_)),
         _ => false,
     }
 }
 
-/// What is compared with a jsonb: of a literal or a parameter the jsonb that it stands for.
+/// The operand of a comparison with a jsonb. A literal or a parameter is converted to jsonb.
 pub(crate) fn beside_jsonb(expr: Expr) -> Expr {
     let is_open = |expr: &Expr| matches!(expr, Expr::Literal(ScalarValue::Utf8(Some(_)), _) | Expr::Placeholder(_));
     let is_text = match &expr {
-        // As parameters are once their types are known.
+        // A parameter has this form once its type is known.
         Expr::Cast(cast) => cast.field.data_type().is_string() && is_open(&cast.expr),
         expr => is_open(expr),
     };
@@ -177,7 +179,7 @@ impl Function {
         ScalarUDF::from(Jsonb { function: self, signature: Signature::user_defined(Volatility::Immutable) })
     }
 
-    /// PostgreSQL's names of the functions behind the operators.
+    /// PostgreSQL's name of the function behind the operator.
     fn name(self) -> &'static str {
         match self {
             Function::Get => "jsonb_object_field",
@@ -211,7 +213,7 @@ impl Function {
         }
     }
 
-    /// Whether the second operand is an array of texts: a path, or keys.
+    /// True if the second operand is an array of texts: a path, or keys.
     fn takes_texts(self) -> bool {
         matches!(
             self,
@@ -223,7 +225,7 @@ impl Function {
         )
     }
 
-    /// What the operands have to become.
+    /// The types that the operands are coerced to.
     fn operands(self, given: &[DataType]) -> Option<Vec<DataType>> {
         let is_text = |ty: &DataType| ty.is_string() || ty.is_null();
         let second = match (self, given) {
@@ -318,7 +320,7 @@ impl ScalarUDFImpl for Jsonb {
 }
 
 impl Jsonb {
-    /// An operand in normal form. What is no jsonb yet is a text that stands for one, however it is written.
+    /// Normalises an operand. An operand that is not a jsonb yet is a text that represents one.
     fn normal(&self, args: &ScalarFunctionArgs, index: usize, values: StringArray) -> Result<StringArray> {
         let is_normal = args.arg_fields.get(index).is_some_and(|field| is_jsonb(field));
         if is_normal || self.function == Function::Normalise {
@@ -362,7 +364,7 @@ fn with_operand(function: Function, document: &StringArray, operand: &ColumnarVa
     }
 }
 
-/// The second operand of an operator; a constant path is read once.
+/// The second operand of an operator. A constant path is parsed once.
 enum Operand {
     Key(StringArray),
     Index(ArrayRef),
@@ -389,7 +391,7 @@ impl Operand {
         })
     }
 
-    /// Whether a document has the key, or any or all of the keys, that the operand of a row names.
+    /// True if a document has the key, or any or all of the keys, in the operand of a row.
     fn exists(&self, document: &str, row: usize, function: Function) -> Result<Option<bool>> {
         let any_or_all = |keys: &mut dyn Iterator<Item = &str>| {
             let decisive = function == Function::ExistsAny;
@@ -404,7 +406,7 @@ impl Operand {
             Operand::Key(keys) if keys.is_valid(row) => Ok(Some(value::exists(document, keys.value(row))?)),
             Operand::Path(keys) => any_or_all(&mut keys.iter().map(String::as_str)),
             Operand::Paths(keys) if keys.is_valid(row) => match keys.as_list_opt::<i32>() {
-                // A key that is NULL is passed over, as in PostgreSQL.
+                // NULL keys are skipped, as in PostgreSQL.
                 Some(lists) => any_or_all(&mut lists.value(row).as_string::<i32>().iter().flatten()),
                 None => {
                     let keys = value::path(text(keys)?.value(row))?;
@@ -415,7 +417,7 @@ impl Operand {
         }
     }
 
-    /// A document without what the operand of a row names.
+    /// Removes the parts that the operand of a row names from a document.
     fn delete(&self, document: &str, row: usize, function: Function) -> Result<Option<String>> {
         let without = |steps: &[&str]| match function {
             Function::DeletePath => operate::without_path(document, steps),
@@ -477,7 +479,7 @@ fn text(array: &ArrayRef) -> Result<StringArray> {
     Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone())
 }
 
-/// A text for each document that is not NULL.
+/// Maps each document that is not NULL to a text.
 fn texts<'a>(
     documents: &'a StringArray,
     of: impl Fn(&'a str, usize) -> Result<Option<Cow<'a, str>>>,
@@ -495,7 +497,7 @@ fn texts<'a>(
 /// The elements of an array.
 ///
 /// # Errors
-/// `22023` if the value is none.
+/// `22023` if the value is not an array.
 pub(super) fn elements(document: &str) -> Result<Vec<String>, Error> {
     let refused =
         |what: &str| Error::user(sqlstate::INVALID_PARAMETER_VALUE, format!("cannot extract elements from {what}"));
@@ -509,7 +511,7 @@ pub(super) fn elements(document: &str) -> Result<Vec<String>, Error> {
 /// The keys of an object and their values, in the order of the normal form.
 ///
 /// # Errors
-/// `22023` if the value is none.
+/// `22023` if the value is not an object.
 pub(super) fn members(document: &str, function: &str) -> Result<Vec<(String, String)>, Error> {
     let kind = value::type_of(document);
     if kind != "object" {

@@ -1,6 +1,7 @@
-//! `like_escape(pattern, escape)`: a pattern of LIKE with another escape character, written with the backslash.
+//! `like_escape(pattern, escape)`: converts a LIKE pattern with another escape character to one
+//! with the backslash.
 //!
-//! `a LIKE p ESCAPE '/'` is read as `a LIKE like_escape(p, '/')`, as PostgreSQL does it.
+//! `a LIKE p ESCAPE '/'` is read as `a LIKE like_escape(p, '/')`, as in PostgreSQL.
 
 use std::iter::repeat_n;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ impl ScalarUDFImpl for LikeEscape {
 }
 
 /// # Errors
-/// `22025` if the escape is more than a character. An empty one escapes nothing.
+/// `22025` if the escape has more than one character. An empty one escapes nothing.
 fn rewritten(pattern: &str, escape: &str) -> Result<String, Error> {
     let mut characters = escape.chars();
     let escape = characters.next();
@@ -71,7 +72,7 @@ fn rewritten(pattern: &str, escape: &str) -> Result<String, Error> {
             is_escaped = true;
             continue;
         }
-        // A backslash means itself now.
+        // A backslash stands for itself now, so it needs an escape.
         written.extend(repeat_n('\\', usize::from(character == '\\' && !is_escaped)));
         written.push(character);
         is_escaped = false;

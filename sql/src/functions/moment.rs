@@ -1,6 +1,7 @@
-//! A date, a time, a timestamp or an interval in parts: what [`super::to_char`] prints and [`super::date_part`] extracts.
+//! The parts of a date, a time, a timestamp or an interval, which [`super::to_char`] prints and
+//! [`super::date_part`] extracts.
 //!
-//! Owns the way from Arrow's numbers to parts. Years are astronomical: 0 is 1 BC.
+//! Converts Arrow's numbers to parts. Years are astronomical: 0 is 1 BC.
 
 use chrono::{DateTime, Datelike, NaiveDate};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray};
@@ -13,10 +14,10 @@ use crate::error::Error;
 
 const SECOND_MICROS: i64 = 1_000_000;
 const DAY_MICROS: i64 = 86_400 * SECOND_MICROS;
-/// The day 1970-01-01, counted from PostgreSQL's day 0 of the Julian period.
+/// The Julian day of 1970-01-01, as PostgreSQL counts.
 const EPOCH_JULIAN: i64 = 2_440_588;
 
-/// The parts of a value. Those of an interval may be negative, and of a time its date is missing.
+/// The parts of a value. An interval's parts may be negative, and neither it nor a time has a date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Moment {
     pub(super) year: i64,
@@ -25,19 +26,19 @@ pub(super) struct Moment {
     pub(super) hour: i64,
     pub(super) minute: i64,
     pub(super) second: i64,
-    /// Below a second.
+    /// The microseconds of the second.
     pub(super) micros: i64,
-    /// Of 1970, in UTC; of an interval its length. In microseconds.
+    /// Microseconds since 1970 in UTC; for an interval, its length.
     pub(super) since_epoch: i128,
     pub(super) date: Option<NaiveDate>,
     pub(super) zoned: bool,
 }
 
 impl Moment {
-    /// A value of a column that is not NULL.
+    /// The parts of a value that is not NULL.
     ///
     /// # Errors
-    /// If it is beyond the calendar's years, or no time at all.
+    /// If the value is beyond the calendar's years, or has another type.
     pub(super) fn of(column: &ArrayRef, row: usize) -> Result<Moment, Error> {
         match column.data_type() {
             DataType::Timestamp(_, zone) => {
@@ -79,7 +80,7 @@ impl Moment {
 
     fn of_interval(interval: Interval) -> Moment {
         let (months, days) = (i64::from(interval.months), i64::from(interval.days));
-        // A year has 365.25 days here, a month 30.
+        // A year has 365.25 days here, and a month 30.
         let quarters = i128::from(months / 12) * 1_461 + (i128::from(months % 12) * 30 + i128::from(days)) * 4;
         Moment {
             year: months / 12,
@@ -106,12 +107,12 @@ impl Moment {
         }
     }
 
-    /// Whether it is an interval, or a time, which PostgreSQL prints like one.
+    /// True for an interval, or a time, which PostgreSQL prints like one.
     pub(super) fn is_interval(&self) -> bool {
         self.date.is_none()
     }
 
-    /// The day of the year; of an interval about all of its days.
+    /// The day of the year. For an interval, approximately its days.
     pub(super) fn day_of_year(&self) -> i64 {
         match self.date {
             Some(date) => i64::from(date.ordinal()),
@@ -127,14 +128,14 @@ impl Moment {
         })
     }
 
-    /// The number of the day in the Julian period.
+    /// The Julian day.
     pub(super) fn julian(&self) -> i64 {
         let days = self.since_epoch.div_euclid(i128::from(DAY_MICROS));
         EPOCH_JULIAN + i64::try_from(days).unwrap_or_default()
     }
 }
 
-/// `January` and so on, by the number of the month.
+/// The names of the months, from January on.
 pub(super) const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -150,5 +151,5 @@ pub(super) const MONTHS: [&str; 12] = [
     "December",
 ];
 
-/// By the number of the day, Sunday being 0.
+/// The names of the days, from Sunday on.
 pub(super) const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];

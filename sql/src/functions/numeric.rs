@@ -1,10 +1,11 @@
-//! Arithmetic of numbers with a decimal point, as PostgreSQL's `numeric` does it.
+//! Arithmetic of PostgreSQL's `numeric`.
 //!
-//! DataFusion's types of results grow with every multiplication until nothing fits, and its quotients have four digits
-//! more than the dividend. Here, sums, differences, products and remainders of declared types are exact and have the scale
-//! that PostgreSQL gives them. Whatever a `numeric` without a scale takes part in, and every quotient, is such a
-//! `numeric`: of a product at most [`NUMERIC_SCALE`] digits after the point are kept, a quotient is rounded at the
-//! digit at which PostgreSQL rounds it.
+//! DataFusion's result types grow with every multiplication until nothing fits, and its quotients
+//! have only four digits more than the dividend. Here, sums, differences, products and remainders
+//! of declared types are exact and have PostgreSQL's scale. Every quotient, and every result with a
+//! `numeric` without a scale as operand, is a `numeric` without a scale: a product keeps at most
+//! [`NUMERIC_SCALE`] digits after the point, and a quotient is rounded at the same digit as in
+//! PostgreSQL.
 
 use std::sync::Arc;
 
@@ -23,13 +24,15 @@ use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE
 
 use crate::error::Error;
 
-/// The largest power of ten that 256 bits hold.
+/// The largest power of ten that fits in 256 bits.
 const POWER_MAX: u32 = 76;
-/// Digits of PostgreSQL's to the base of 10,000, and how many decimal digits its quotients have at least.
+/// The decimal digits in one of PostgreSQL's digits, whose base is 10,000, and the least digits of
+/// its quotients.
 const GROUP: i32 = 4;
 const QUOTIENT_DIGITS_MIN: i32 = 16;
 
-/// The operator's call if its operands are numbers with a decimal point, or one of them and an integer.
+/// The call of an operator, if both operands are decimals, or one is a decimal and the other an
+/// integer.
 pub(crate) fn decimal_operation(op: Operator, left: &DataType, right: &DataType) -> Option<ScalarUDF> {
     let exact = |ty: &DataType| ty.is_decimal() || ty.is_integer();
     let operation =
@@ -37,7 +40,7 @@ pub(crate) fn decimal_operation(op: Operator, left: &DataType, right: &DataType)
     Some(operation.udf())
 }
 
-/// A quotient; both operands may be integers.
+/// A quotient. Both operands may be integers.
 pub(crate) fn quotient(dividend: Expr, divisor: Expr) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(Operation::Divide.udf()), vec![dividend, divisor]))
 }
@@ -51,7 +54,7 @@ enum Operation {
     Remainder,
 }
 
-/// A type of numbers: digits, and those after the point.
+/// A type of exact numbers: its digits, and the digits after the point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Shape {
     precision: u8,
@@ -60,7 +63,7 @@ struct Shape {
 
 impl Shape {
     /// # Errors
-    /// If it is no type of exact numbers.
+    /// If it is not a type of exact numbers.
     fn of(ty: &DataType) -> Result<Shape, Error> {
         let (precision, scale) = match ty {
             DataType::Null => (1, 0),
@@ -146,7 +149,7 @@ impl Operation {
     }
 }
 
-/// One operator. Named by its sign, so that plans read as they were written.
+/// An operator. It is named by its sign, so that plans read as they were written.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Numeric {
     operation: Operation,
@@ -241,12 +244,12 @@ impl Numeric {
 struct Decimal {
     unscaled: i256,
     scale: i32,
-    /// As many digits after the point as PostgreSQL would show.
+    /// The digits after the point that PostgreSQL would show.
     shown: i32,
 }
 
 impl Decimal {
-    /// A wide number loses its trailing zeros: they take room and mean nothing.
+    /// Removes the trailing zeros of a wide number, which take space without a meaning.
     fn new(unscaled: i256, shape: Shape) -> Decimal {
         let scale = i32::from(shape.scale);
         if !shape.is_wide() {
@@ -265,7 +268,7 @@ impl Decimal {
         number
     }
 
-    /// The same number with another scale, which is not below its own.
+    /// The same number with another scale, which must not be less than its own.
     fn at(self, scale: u8) -> Option<i256> {
         self.unscaled.checked_mul(power(i32::from(scale) - self.scale)?)
     }
@@ -282,7 +285,7 @@ impl Decimal {
         }
     }
 
-    /// Rounded where PostgreSQL rounds, which depends on how large the quotient is.
+    /// The quotient, rounded where PostgreSQL rounds, which depends on the size of the quotient.
     fn over(self, other: Decimal, scale: u8) -> Option<i256> {
         let places = self.quotient_places(other).min(i32::from(scale));
         let shift = places + other.scale - self.scale;
@@ -303,14 +306,14 @@ impl Decimal {
         quotient.checked_mul(power(i32::from(scale) - places)?)
     }
 
-    /// After PostgreSQL's `select_div_scale`.
+    /// Follows PostgreSQL's `select_div_scale`.
     fn quotient_places(self, other: Decimal) -> i32 {
         let ((weight, first), (other_weight, other_first)) = (self.weight(), other.weight());
         let quotient_weight = weight - other_weight - i32::from(first <= other_first);
         (QUOTIENT_DIGITS_MIN - quotient_weight * GROUP).max(self.shown).max(other.shown).max(0)
     }
 
-    /// Of the first digit to the base of 10,000: its exponent and its value.
+    /// The exponent and the value of the first digit to the base of 10,000.
     fn weight(self) -> (i32, i256) {
         if self.unscaled == i256::ZERO {
             return (0, i256::ZERO);
@@ -319,7 +322,7 @@ impl Decimal {
         let digits =
             magnitude.checked_ilog10().and_then(|exponent| i32::try_from(exponent).ok()).unwrap_or_default() + 1;
         let weight = (digits - 1 - self.scale).div_euclid(GROUP);
-        // What is before the first group's last digit.
+        // The decimal digits after the first group.
         let below = weight * GROUP + self.scale;
         let first = match power(below) {
             Some(power) => magnitude.wrapping_div(power),
@@ -329,16 +332,16 @@ impl Decimal {
     }
 }
 
-/// 10 to a power, if 256 bits hold it.
+/// A power of ten, if it fits in 256 bits.
 fn power(exponent: i32) -> Option<i256> {
     u8::try_from(exponent).ok().filter(|exponent| u32::from(*exponent) <= POWER_MAX).map(power_of_ten)
 }
 
-/// A half is rounded away from zero.
+/// The quotient, with halves rounded away from zero.
 fn rounded_quotient(dividend: i256, divisor: i256) -> i256 {
     let (quotient, rest) = (dividend.wrapping_div(divisor), dividend.wrapping_rem(divisor));
     let rest = rest.wrapping_abs();
-    // Twice the rest could overflow.
+    // Doubling the rest could overflow.
     if rest >= divisor.wrapping_abs().wrapping_sub(rest) && rest != i256::ZERO {
         let away = if dividend.is_negative() == divisor.is_negative() { i256::ONE } else { i256::MINUS_ONE };
         quotient.wrapping_add(away)
@@ -387,7 +390,7 @@ mod tests {
         parse(text, 76, 28, Excess::Refuse)
     }
 
-    /// As PostgreSQL 15 prints them, but for trailing zeros.
+    /// As PostgreSQL 15 prints them, except for trailing zeros.
     #[test]
     fn quotients_are_rounded_where_postgresql_rounds_them() {
         for (dividend, divisor, quotient) in [
@@ -418,7 +421,7 @@ mod tests {
             ("1e20", "1e20", "1e40"),
             ("12345678901234567890.1234567891", "-10000000000", "-123456789012345678901234567891"),
             ("0.00000000000001", "0.00000000000001", "1e-28"),
-            // Beyond 256 bits on the way.
+            // An intermediate result exceeds 256 bits.
             (
                 "99999999999999999999.99999999999999999999",
                 "9999999999999999999.9999999999999999999999999999",

@@ -1,5 +1,5 @@
-//! `x = ANY (array)`, `x < ALL (array)` and the like, with PostgreSQL's logic of three values: NULL if an element that is
-//! NULL could have decided.
+//! `x = ANY (array)`, `x < ALL (array)` and the like, in PostgreSQL's three-valued logic: NULL if a
+//! NULL element could have decided.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use sqlparser::ast::BinaryOperator;
 use super::comparable::values;
 use crate::error::{Error, sqlstate};
 
-/// The functions, by the names that [`function_of`] gives.
+/// The functions, under the names that [`function_of`] returns.
 pub(super) fn functions() -> Vec<ScalarUDF> {
     let all = COMPARISONS.iter().flat_map(|(any, all, _, comparison)| {
         [(*any, Quantifier::Any), (*all, Quantifier::All)].map(|(name, quantifier)| {
@@ -27,7 +27,7 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
     all.collect()
 }
 
-/// The name of the function of `x op ANY (array)`, or of ALL, whose operands are `x` and the array.
+/// The name of the function for `x op ANY (array)` or ALL. Its operands are `x` and the array.
 pub(crate) fn function_of(op: &BinaryOperator, any: bool) -> Option<&'static str> {
     COMPARISONS
         .iter()
@@ -101,7 +101,7 @@ impl ScalarUDFImpl for Quantified {
         };
         let [value, array] = given else { return Err(refused().into()) };
         Ok(match array {
-            // A literal of an array, or NULL: of what it is compared with.
+            // A literal array, or NULL, has elements of the value's type.
             array if array.is_string() || array.is_null() => vec![value.clone(), list(value)],
             DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
                 let types = [value, element.data_type()];
@@ -133,7 +133,7 @@ impl ScalarUDFImpl for Quantified {
         }
         let (value, lists) = (value.to_array(args.number_rows)?, array.to_array(args.number_rows)?);
         let lists = lists.as_list::<i32>();
-        // Row by row its elements, each beside the value that it is compared with.
+        // Pairs each element of each row's array with the row's value.
         let (mut rows, mut places) = (Vec::new(), Vec::new());
         for row in (0..lists.len()).filter(|row| lists.is_valid(*row)) {
             let bounds = (lists.value_offsets()[row], lists.value_offsets()[row + 1]);
@@ -163,8 +163,8 @@ impl ScalarUDFImpl for Quantified {
 }
 
 impl Quantified {
-    /// Compares all rows with an array that is the same for them, element by element: an array of thousands of elements,
-    /// as drivers send them, must not be held once for each row.
+    /// Compares all rows with a constant array, element by element. Drivers send arrays of
+    /// thousands of elements, which must not be copied for each row.
     fn against_one(
         &self,
         value: &ColumnarValue,

@@ -22,7 +22,7 @@ pub(super) fn functions() -> [ScalarUDF; 3] {
     .map(ScalarUDF::from)
 }
 
-/// A text as it has to be written in a statement.
+/// Writes a text in the form that a statement needs.
 #[derive(Debug)]
 struct Quote {
     name: &'static str,
@@ -73,7 +73,7 @@ pub(super) fn literal(text: &str) -> String {
     format!("{escapes}'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// A name that is not in lower case, or that the grammar could take for something else, has to be quoted.
+/// Quotes a name if it is not in lower case, or if the grammar could read it as a keyword.
 pub fn identifier(name: &str) -> String {
     let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')

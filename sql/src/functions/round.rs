@@ -1,4 +1,5 @@
-//! `round` of a double precision: halves go to the even neighbour, as in PostgreSQL; DataFusion's go away from zero.
+//! `round` of a double precision, where halves go to the even neighbour, as in PostgreSQL.
+//! DataFusion rounds them away from zero.
 
 use std::sync::Arc;
 

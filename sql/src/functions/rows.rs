@@ -1,4 +1,4 @@
-//! NULL of rows, and times of a precision.
+//! IS NULL of rows, and times with a precision.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use datafusion::logical_expr::{
 
 use crate::error::{Error, sqlstate};
 
-/// `timestamp(n)` and `time(n)`: a time and how many digits it keeps of its seconds' fraction.
+/// `timestamp(n)` and `time(n)`, as a function of a time and the number of digits that its seconds
+/// keep.
 pub(crate) const AT_PRECISION: &str = "__at_precision";
 
 const DIGITS_MAX: i64 = 6;
@@ -94,7 +95,7 @@ impl ScalarUDFImpl for AtPrecision {
         let digits: &Int64Array = digits.as_primitive::<Int64Type>();
         let digits = digits.iter().next().flatten().unwrap_or(DIGITS_MAX).clamp(0, DIGITS_MAX);
         let unit = 10_i64.pow(u32::try_from(DIGITS_MAX - digits).unwrap_or_default());
-        // Halves go away from the first day that PostgreSQL counts from.
+        // Halves are rounded away from PostgreSQL's epoch.
         let rounded = |micros: i64| {
             let from = micros - EPOCH;
             let away = if from < 0 { from - unit / 2 } else { from + unit / 2 };
@@ -116,5 +117,5 @@ impl ScalarUDFImpl for AtPrecision {
     }
 }
 
-/// PostgreSQL's first microsecond, 2000-01-01, from which it counts and rounds.
+/// PostgreSQL's epoch, 2000-01-01.
 const EPOCH: i64 = 946_684_800_000_000;

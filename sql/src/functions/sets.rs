@@ -1,7 +1,8 @@
-//! The lists that set-returning functions stand for: `unnest` makes rows of them ([`crate::syntax`]).
+//! The lists of set-returning functions, which `unnest` turns into rows ([`crate::syntax`]).
 //!
-//! Series advance as PostgreSQL's do: each value is the one before plus the step, so that months keep to their ends, and a
-//! series of dates is one of `timestamptz`. A NULL among the arguments gives no rows.
+//! Series advance as in PostgreSQL: each value is the previous one plus the step, so that a step of
+//! months keeps to the ends of months, and a series of dates is one of `timestamptz`. A NULL
+//! argument gives no rows.
 
 use std::sync::Arc;
 
@@ -23,21 +24,21 @@ use weir_common::types::SqlType;
 use super::jsonb::{elements, members};
 use crate::error::{Error, sqlstate};
 
-/// The bigints from 1 to the length of the longest of some lists.
+/// Returns the bigints from 1 to the length of the longest of some lists.
 pub(crate) const ORDINALS: &str = "__ordinals";
-/// The values of an object's keys, in the order of the keys.
+/// Returns the values of an object's keys, in the order of the keys.
 pub(crate) const MEMBERS: &str = "__jsonb_members";
-/// The same as texts.
+/// Returns the same values as texts.
 pub(crate) const MEMBER_TEXTS: &str = "__jsonb_member_texts";
 /// DataFusion's table function of whole numbers.
 pub(crate) const NUMBERS: &str = "__numbers";
-/// The values of `generate_series`.
+/// Returns the values of `generate_series`.
 pub(super) const SERIES: &str = "__series";
 const KEYS: &str = "__jsonb_keys";
 const ELEMENTS: &str = "__jsonb_elements";
 const ELEMENT_TEXTS: &str = "__jsonb_element_texts";
 
-/// The function that returns what a set-returning one does as a list.
+/// The function that returns a set-returning function's rows as a list.
 pub(crate) fn set_function(name: &str) -> Option<&'static str> {
     Some(match name {
         "generate_series" => SERIES,
@@ -49,7 +50,7 @@ pub(crate) fn set_function(name: &str) -> Option<&'static str> {
     })
 }
 
-/// True if the list that a function of this name returns holds jsonb.
+/// True if the function of this name returns a list of jsonb.
 pub(crate) fn list_holds_jsonb(list: &str) -> bool {
     matches!(list, ELEMENTS | MEMBERS)
 }
@@ -152,7 +153,7 @@ enum Part {
     MemberTexts,
 }
 
-/// The parts of a jsonb, as texts: `unnest` would forget that they are jsonb ([`list_holds_jsonb`]).
+/// Returns parts of a jsonb as texts. `unnest` would drop the mark of jsonb ([`list_holds_jsonb`]).
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Parts {
     name: &'static str,
@@ -269,7 +270,7 @@ impl ScalarUDFImpl for Series {
     }
 }
 
-/// The type of a series' values, `None` if there is no such series.
+/// The type of a series' values; `None` if there is no such series.
 fn series_type(given: &[DataType]) -> Option<DataType> {
     let (ends, step) = match given {
         [from, to] => ([from, to], None),
@@ -282,7 +283,7 @@ fn series_type(given: &[DataType]) -> Option<DataType> {
     if ends.iter().any(is_time) {
         let fits = ends.iter().all(|ty| is_time(ty) || is_open(ty));
         let has_step = step.is_some_and(|step| matches!(step, DataType::Interval(_)) || is_open(step));
-        // Dates become timestamps with a zone, the preferred kind.
+        // Dates become timestamps with a zone, PostgreSQL's preferred type.
         let is_local = ends.iter().any(|ty| matches!(ty, DataType::Timestamp(_, None)));
         let zoned = ends.iter().any(|ty| matches!(ty, DataType::Timestamp(_, Some(_))));
         let zone = (zoned || !is_local).then(|| "UTC".into());

@@ -12,7 +12,7 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::Error;
 
-/// A number of bytes in the largest unit of which there are some.
+/// Prints a number of bytes in a suitable unit.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct SizePretty(Signature);
 
@@ -49,8 +49,8 @@ impl ScalarUDFImpl for SizePretty {
     }
 }
 
-/// As PostgreSQL does it: from ten thousand bytes on in kilobytes, from twice as many of any other unit on in the next.
-/// One bit more than the unit's is kept, by which it is rounded.
+/// Chooses the unit as PostgreSQL does: the next unit begins at about 10,240 of a unit. The number
+/// is counted in half units, so that it can be rounded.
 fn pretty(bytes: i64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes.unsigned_abs() < 10 * 1024 {

@@ -1,9 +1,10 @@
-//! PostgreSQL's templates of dates and times: `YYYY-MM-DD HH24:MI:SS.MS`, cut into patterns and literal text.
+//! Splits PostgreSQL's templates of dates and times, such as `YYYY-MM-DD HH24:MI:SS.MS`, into
+//! patterns and literal text.
 //!
-//! Owns how a template is read, which is the same for printing ([`super::to_char`]) and for reading
-//! ([`super::from_char`]). What is no pattern is literal, as in PostgreSQL; nothing is ever refused here.
+//! Both printing ([`super::to_char`]) and reading ([`super::from_char`]) use this. As in
+//! PostgreSQL, everything that is not a pattern is literal text, so no template is invalid.
 
-/// What a pattern stands for.
+/// The meaning of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     /// `AD`, `BC`; `A.D.`, `B.C.` with `dots`.
@@ -22,14 +23,14 @@ pub(super) enum Key {
     DayOfWeek,
     IsoDayOfYear,
     IsoDayOfWeek,
-    /// `FF1` to `FF6`: so many digits of a second's fraction.
+    /// `FF1` to `FF6`: the number of digits of a second's fraction.
     Fraction(u32),
-    /// `FX`: read exactly.
+    /// `FX`: the text must match the template exactly.
     Exact,
     Hour24,
     Hour12,
     IsoWeek,
-    /// Its last digits.
+    /// The number of last digits.
     IsoYear(u32),
     Julian,
     Minute,
@@ -51,11 +52,11 @@ pub(super) enum Key {
     WeekOfMonth,
     /// `Y,YYY`.
     YearWithComma,
-    /// Its last digits.
+    /// The number of last digits.
     Year(u32),
 }
 
-/// The letters in which a pattern is written, and what it stands for is printed.
+/// The case of a pattern's letters, which is also the case of its output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Letters {
     Upper,
@@ -63,7 +64,7 @@ pub(super) enum Letters {
     Lower,
 }
 
-/// All patterns; of those that begin alike the longer one comes first.
+/// All patterns. Where one is a prefix of another, the longer one comes first.
 const PATTERNS: &[(&str, Key)] = &[
     ("A.D.", Key::Era { dots: true }),
     ("A.M.", Key::Meridiem { dots: true }),
@@ -121,16 +122,16 @@ const PATTERNS: &[(&str, Key)] = &[
     ("Y", Key::Year(1)),
 ];
 
-/// A pattern with what is written around it.
+/// A pattern, with its modifiers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pattern {
     pub(super) key: Key,
-    /// As it is written, in upper case.
+    /// The pattern as written, in upper case.
     pub(super) name: &'static str,
     pub(super) letters: Letters,
-    /// `FM` or `TM` before it: neither zeros nor blanks fill it up.
+    /// True after `FM` or `TM`: the output is not padded.
     pub(super) fill_mode: bool,
-    /// `TH` or `th` behind it.
+    /// The case of a `TH` or `th` after the pattern.
     pub(super) ordinal: Option<Letters>,
 }
 
@@ -143,7 +144,7 @@ pub(super) enum Node {
     Literal(char),
 }
 
-/// Cuts a template into its parts.
+/// Splits a template into its parts.
 pub(super) fn parse(template: &str) -> Vec<Node> {
     let mut nodes = Vec::new();
     let mut rest = template;
@@ -163,7 +164,7 @@ pub(super) fn parse(template: &str) -> Vec<Node> {
         } else if let Some(quoted) = rest.strip_prefix('"') {
             rest = quote(quoted, &mut nodes);
         } else {
-            // A backslash means something only before a double quote.
+            // A backslash is special only before a double quote.
             rest = rest.strip_prefix('\\').filter(|escaped| escaped.starts_with('"')).unwrap_or(rest);
             let mut characters = rest.chars();
             nodes.extend(characters.next().map(|character| match character {
@@ -195,7 +196,8 @@ fn pattern_of(text: &str) -> Option<(&'static str, Key, Letters)> {
     })
 }
 
-/// Takes the text up to the closing quote, in which a backslash makes any character itself, and gives what follows.
+/// Reads text up to the closing quote, and returns the rest. A backslash makes the next character
+/// literal.
 fn quote<'a>(text: &'a str, nodes: &mut Vec<Node>) -> &'a str {
     let mut characters = text.chars();
     while let Some(character) = characters.next() {

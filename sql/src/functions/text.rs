@@ -1,6 +1,7 @@
-//! Functions that make one text of values of any type: `concat`, `concat_ws`, `format`, `array_to_string`.
+//! Functions that build a text from values of any type: `concat`, `concat_ws`, `format`,
+//! `array_to_string`.
 //!
-//! Each value is written as it is printed, so a boolean is `t` or `f`, unlike in a cast to text.
+//! Each value is printed, so a boolean is `t` or `f`, unlike in a cast to text.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ impl ScalarUDFImpl for Text {
             Function::Concat => "concat",
             Function::ConcatWs => "concat_ws",
             Function::Format => "format",
-            // DataFusion keeps its own of the plain name.
+            // DataFusion's own function keeps the plain name.
             Function::ArrayToString => ARRAY_TO_STRING,
         }
     }
@@ -101,7 +102,7 @@ fn all_texts(columns: &[(ArrayRef, FieldRef)]) -> Result<Vec<StringArray>> {
     columns.iter().map(|(array, field)| texts(array, field)).collect()
 }
 
-/// A column as it is printed.
+/// The printed values of a column.
 fn texts(array: &ArrayRef, field: &FieldRef) -> Result<StringArray> {
     if array.data_type().is_null() {
         return Ok(StringArray::new_null(array.len()));
@@ -114,7 +115,7 @@ fn cell(texts: &StringArray, row: usize) -> Option<&str> {
     texts.is_valid(row).then(|| texts.value(row))
 }
 
-/// The texts of each row without NULLs. A separator that is NULL makes NULL.
+/// Joins each row's texts, without NULLs. A NULL separator gives NULL.
 fn joined(texts: &[StringArray], separator: Option<&StringArray>, rows: usize) -> StringArray {
     let mut result = StringBuilder::new();
     let mut row_text = String::new();
@@ -162,7 +163,7 @@ fn elements_joined(columns: &[(ArrayRef, FieldRef)], rows: usize) -> Result<Stri
     Ok(result.finish())
 }
 
-/// Appends the elements of a list, those of lists in it included.
+/// Appends the elements of a list, including those of nested lists.
 fn add_elements(lists: &ArrayRef, parts: &mut Vec<Option<String>>) -> Result<()> {
     let DataType::List(element) = lists.data_type() else {
         let element: FieldRef = match lists.data_type() {
@@ -194,7 +195,7 @@ fn formatted(columns: &[StringArray], rows: usize) -> Result<StringArray, Error>
     Ok(result.finish())
 }
 
-/// PostgreSQL's `format`: `%[position$][-][width]type` of s, I and L, and `%%`.
+/// PostgreSQL's `format`: `%[position$][-][width]type` with the types s, I and L, and `%%`.
 fn format_one(format: &str, values: &[Option<&str>]) -> Result<String, Error> {
     let invalid = |message: String| Error::user(sqlstate::INVALID_PARAMETER_VALUE, message);
     let unterminated =
@@ -264,14 +265,14 @@ fn format_one(format: &str, values: &[Option<&str>]) -> Result<String, Error> {
     Ok(result)
 }
 
-/// The width that one value is filled up to at most.
+/// The maximal width that a value is padded to.
 const WIDTH_MAX: usize = 10_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As PostgreSQL 15 answers.
+    /// As PostgreSQL 15 prints them.
     #[test]
     fn formats_are_filled_in() {
         let format = |format, values: &[Option<&str>]| format_one(format, values).map_err(|error| error.message);

@@ -1,7 +1,7 @@
 //! `to_char` of dates, times, timestamps and intervals, by PostgreSQL's templates.
 //!
-//! Sessions are in UTC, so that is the zone of a timestamp with one, and of a date, which becomes such a timestamp.
-//! Numbers are refused: their templates are another language.
+//! Sessions are in UTC, so a timestamp with a zone prints in UTC, as does a date, which becomes
+//! such a timestamp. Numbers are refused: their templates are a different language.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ const ROMAN: [&str; 12] = ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "IX
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct ToChar {
-    /// That of DataFusion's function, which would otherwise take the name back when a session's state is made.
+    /// The alias of DataFusion's function. Without it, that function would take the name back when
+    /// a session's state is made.
     aliases: [String; 1],
     signature: Signature,
 }
@@ -55,7 +56,8 @@ impl ScalarUDFImpl for ToChar {
             DataType::Timestamp(..) | DataType::Date32 | DataType::Null => SqlType::Timestamptz.arrow(),
             DataType::Time32(_) | DataType::Time64(_) => DataType::Time64(TimeUnit::Microsecond),
             DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
-            // Refused when its type is asked for: an error of this function would be told as another one.
+            // `return_type` refuses numbers, because DataFusion replaces the errors of this
+            // function.
             ty if ty.is_numeric() => ty.clone(),
             _ => return Err(undefined(self.name(), given).into()),
         };
@@ -90,14 +92,14 @@ impl ScalarUDFImpl for ToChar {
     }
 }
 
-/// That there is no such function.
+/// The error that there is no such function.
 pub(super) fn undefined(name: &str, given: &[DataType]) -> Error {
     let given: Vec<String> = given.iter().map(ToString::to_string).collect();
     Error::user(sqlstate::UNDEFINED_FUNCTION, format!("function {name}({}) does not exist", given.join(", ")))
         .with_hint("cast the arguments to the types that the function takes")
 }
 
-/// Calls a function of two columns; if both of its operands are the same for all rows, of one row.
+/// Calls a function of two columns, with one row if both operands are constants.
 pub(super) fn row_by_row(
     args: &ScalarFunctionArgs,
     function: impl FnOnce(&ArrayRef, &ArrayRef) -> Result<ArrayRef>,
@@ -115,7 +117,8 @@ pub(super) fn row_by_row(
     Ok(ColumnarValue::Array(result))
 }
 
-/// Goes through the rows with their templates, which are mostly all the same; none where either operand is NULL.
+/// Calls `row` with each row and its template; `None` where either operand is NULL. A template is
+/// parsed again only if it differs from the previous row's.
 pub(super) fn each_with_template(
     values: &ArrayRef,
     formats: &ArrayRef,
@@ -138,7 +141,7 @@ pub(super) fn each_with_template(
     Ok(())
 }
 
-/// Appends what a template makes of a moment.
+/// Prints a moment by a template.
 fn print(nodes: &[Node], moment: &Moment, out: &mut String) -> Result<(), Error> {
     for node in nodes {
         match node {
@@ -179,7 +182,7 @@ fn append(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("a string grows");
 }
 
-/// What a pattern prints as a number, and with how many digits at least.
+/// The number that a pattern prints, and its least number of digits.
 fn number(key: Key, moment: &Moment) -> Option<(i64, usize)> {
     let years = |year: i64| if moment.is_interval() || year > 0 { year } else { 1 - year };
     let twelve = |hour: i64| if hour % 12 == 0 { 12 } else { hour % 12 };
@@ -230,7 +233,7 @@ fn print_words(pattern: Pattern, moment: &Moment, out: &mut String) -> Result<()
         print_word(word, 4, pattern, out);
         return Ok(());
     }
-    // These have nothing to do with intervals and print nothing.
+    // These patterns print nothing, and are allowed for intervals.
     if let Key::Exact | Key::Quarter = pattern.key {
         return Ok(());
     }
@@ -261,12 +264,12 @@ fn print_words(pattern: Pattern, moment: &Moment, out: &mut String) -> Result<()
     Ok(())
 }
 
-/// Counted from 0.
+/// The index of the month, from 0.
 fn month_of(moment: &Moment) -> Option<usize> {
     usize::try_from(moment.month - 1).ok().filter(|month| *month < MONTHS.len())
 }
 
-/// A word in the letters of its pattern, filled up with blanks.
+/// Prints a word in the case of its pattern, padded with blanks.
 fn print_word(word: &str, width: usize, pattern: Pattern, out: &mut String) {
     let end = out.len() + if pattern.fill_mode { 0 } else { width };
     out.extend(word.chars().map(|character| match pattern.letters {

@@ -1,7 +1,7 @@
 //! Bounds and elements of arrays, and of `int2vector` and `oidvector`, whose first element has the
 //! index 0.
 //!
-//! Rows of the elements come from unnesting an array that a function of this module makes.
+//! Functions that return rows of elements unnest an array that a function of this module returns.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -22,9 +22,9 @@ use datafusion::logical_expr::{
 
 use crate::error::{Error, sqlstate};
 
-/// The function whose elements are the indexes of an array's, as `generate_subscripts` gives them.
+/// The function that returns the indexes of an array, for `generate_subscripts`.
 pub(crate) const SUBSCRIPTS: &str = "__subscripts";
-/// The function whose elements are an array's with their numbers, as `_pg_expandarray` gives them.
+/// The function that returns an array's elements with their numbers, for `_pg_expandarray`.
 pub(crate) const EXPANDED: &str = "__expanded";
 
 pub(super) fn functions() -> Vec<ScalarUDF> {
@@ -33,7 +33,7 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
         .into()
 }
 
-/// `vector[0]` is the first element.
+/// Plans `vector[0]` as the first element.
 #[derive(Debug)]
 pub(crate) struct Vectors;
 
@@ -182,7 +182,7 @@ fn as_list(array: &ArrayRef) -> Result<ListArray> {
     Ok(list.as_list::<i32>().clone())
 }
 
-/// The first and the last index of a dimension; none of an empty array.
+/// The first and the last index of a dimension; `None` for an empty array.
 fn bounds(lists: &ListArray, row: usize, first: i32, dimension: i64) -> Option<(i32, i32)> {
     if lists.is_null(row) || dimension < 1 {
         return None;
@@ -203,7 +203,7 @@ fn expanded(lists: &ListArray) -> Result<ListArray> {
         let length = if lists.is_null(row) { 0 } else { lists.value_length(row) };
         (1..=length).for_each(|number| numbers.append_value(number));
     }
-    // A NULL may still have elements, which are in no row.
+    // A NULL array may have hidden elements, which belong to no row.
     let kept: Vec<ArrayRef> = (0..lists.len()).filter(|row| lists.is_valid(*row)).map(|row| lists.value(row)).collect();
     let elements = match kept.as_slice() {
         [] => lists.values().slice(0, 0),

@@ -1,8 +1,10 @@
-//! `AT TIME ZONE`, which is the function `timezone(zone, time)`: of a timestamp with time zone the local time there, of one
-//! without the moment at which clocks there show it.
+//! `AT TIME ZONE`, which is the function `timezone(zone, time)`. For a timestamp with time zone it
+//! returns the local time in the zone; for one without, the moment at which clocks in the zone show
+//! it.
 //!
-//! Owns how a zone is named: by the tz database's names in any letters, by a common abbreviation, as POSIX does it
-//! (`UTC+3`, which is three hours *west*, as in PostgreSQL), or by an interval, which counts eastward.
+//! Owns the names of zones: those of the tz database in any case, common abbreviations, POSIX
+//! offsets (`UTC+3`, which is three hours *west*, as in PostgreSQL), and intervals, which count
+//! eastward.
 
 use std::sync::Arc;
 
@@ -19,10 +21,10 @@ use super::to_char::{row_by_row, undefined};
 use crate::error::{Error, sqlstate};
 
 const SECOND_MICROS: i64 = 1_000_000;
-/// The farthest zone that POSIX can name.
+/// The largest offset that POSIX allows.
 const OFFSET_HOURS_MAX: i64 = 167;
 
-/// Abbreviations of PostgreSQL's default set that mean one offset, in hours eastward.
+/// Abbreviations of PostgreSQL's default set that have a fixed offset, in hours eastward.
 const ABBREVIATIONS: &[(&str, i64)] = &[
     ("utc", 0),
     ("ut", 0),
@@ -80,7 +82,7 @@ impl ScalarUDFImpl for AtTimeZone {
             DataType::Timestamp(_, None) => SqlType::Timestamp.arrow(),
             DataType::Timestamp(..) | DataType::Date32 | DataType::Null => SqlType::Timestamptz.arrow(),
             text if text.is_string() => SqlType::Timestamptz.arrow(),
-            // Refused when its type is asked for: an error of this function would be told as another one.
+            // `return_type` refuses times, because DataFusion replaces the errors of this function.
             time @ (DataType::Time32(_) | DataType::Time64(_)) => time.clone(),
             _ => return Err(undefined(self.name(), given).into()),
         };
@@ -108,7 +110,7 @@ impl ScalarUDFImpl for AtTimeZone {
 
 fn shifted(zones: &ArrayRef, times: &ArrayRef, to_local: bool) -> Result<TimestampMicrosecondArray, Error> {
     let times = times.as_primitive::<TimestampMicrosecondType>();
-    // Zones are mostly all the same.
+    // The zone is mostly the same in all rows.
     let mut last: Option<(&str, Zone)> = None;
     let mut result = Vec::with_capacity(times.len());
     for (row, time) in times.iter().enumerate() {
@@ -137,7 +139,7 @@ fn shifted(zones: &ArrayRef, times: &ArrayRef, to_local: bool) -> Result<Timesta
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Zone {
-    /// In seconds eastward.
+    /// An offset in seconds eastward.
     Fixed(i64),
     Named(Tz),
 }
@@ -164,7 +166,7 @@ impl Zone {
         Ok(Zone::Fixed(interval.micros / SECOND_MICROS))
     }
 
-    /// What clocks show there at a moment.
+    /// The local time at a moment.
     fn local(self, micros: i64) -> Option<i64> {
         micros.checked_add(
             match self {
@@ -174,8 +176,8 @@ impl Zone {
         )
     }
 
-    /// When clocks there show a time. Of two such moments it is the later one; a time that they leave out is taken as if
-    /// they had not been put forward.
+    /// The moment at which clocks show a time. If there are two, it is the later one. A time that
+    /// clocks skip is read with the offset before the change.
     fn instant(self, micros: i64) -> Option<i64> {
         let seconds = match self {
             Zone::Fixed(seconds) => seconds,
@@ -199,7 +201,7 @@ fn seconds_of(offset: &impl Offset) -> i64 {
     i64::from(offset.fix().local_minus_utc())
 }
 
-/// `UTC+3`, `<+03>-3`, `-05:30`: in seconds eastward, although what is written counts westward.
+/// Reads `UTC+3`, `<+03>-3`, `-05:30` as seconds eastward, although the text counts westward.
 fn posix(name: &str) -> Option<i64> {
     let rest = match name.strip_prefix('<') {
         Some(quoted) => quoted.split_once('>')?.1,

@@ -1,4 +1,5 @@
-//! Operators that make one jsonb of another: `||`, `-` and `#-`. All take and give the normal form.
+//! Operators that build one jsonb from another: `||`, `-` and `#-`. Operands and results are in
+//! normal form.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,8 @@ use serde_json::value::RawValue;
 use super::value::{elements, members, type_of, write_string};
 use crate::error::{Error, sqlstate};
 
-/// `||`: two objects are merged, the right one's values winning; anything else is joined as arrays, where what is none
-/// counts as an array of itself.
+/// `||`: merges two objects, where the right one's values win. Otherwise concatenates arrays; a
+/// value that is not an array counts as an array of itself.
 pub(super) fn concat(left: &str, right: &str) -> Result<String, Error> {
     if let ("object", "object") = (type_of(left), type_of(right)) {
         let mut all = members(left)?;
@@ -74,7 +75,7 @@ pub(super) fn without_keys(document: &str, keys: &[&str]) -> Result<String, Erro
     }
 }
 
-/// `- integer`: an array without the element at an index, counted from the end if it is negative.
+/// `- integer`: an array without the element at an index. A negative index counts from the end.
 pub(super) fn without_element(document: &str, index: i64) -> Result<String, Error> {
     match type_of(document) {
         "object" => Err(refused("cannot delete from object using integer index")),
@@ -89,7 +90,7 @@ pub(super) fn without_element(document: &str, index: i64) -> Result<String, Erro
     }
 }
 
-/// Where an index points into an array of a length, if into it.
+/// The position that an index means in an array of this length, if it is inside.
 fn place(index: i64, length: usize) -> Option<usize> {
     let place = match usize::try_from(index) {
         Ok(index) => index,
@@ -98,7 +99,7 @@ fn place(index: i64, length: usize) -> Option<usize> {
     (place < length).then_some(place)
 }
 
-/// `#-`: a value without what stands at the end of a path.
+/// `#-`: removes the value at the end of a path.
 pub(super) fn without_path(document: &str, path: &[&str]) -> Result<String, Error> {
     if !matches!(type_of(document), "object" | "array") {
         return Err(refused("cannot delete path in scalar"));
@@ -153,7 +154,7 @@ fn without_step(document: &str, path: &[&str], position: usize) -> Result<String
 mod tests {
     use super::*;
 
-    /// As PostgreSQL 15 answers.
+    /// As PostgreSQL 15 prints them.
     #[test]
     fn values_are_joined_and_reduced() {
         for (left, right, expected) in [

@@ -1,8 +1,9 @@
-//! The order of jsonb values, as bytes: a value is less than another exactly if its key is, and equal if it is.
+//! The order of jsonb values, as bytes: values compare as their keys do.
 //!
-//! The order is that of PostgreSQL's B-trees: object > array > boolean > number > string > null. The container
-//! with more members is greater than another of its kind; otherwise members decide in their order, each key before its value.
-//! A scalar by itself counts as an array of one element, just below the array that holds it.
+//! The order is that of PostgreSQL's B-trees: object > array > boolean > number > string > null. If two
+//! containers are of one kind, the one with more members is greater; otherwise members decide in
+//! their order, each key before its value. A scalar by itself counts as an array of one element,
+//! just below the array that holds it.
 
 const NULL: u8 = 0;
 const STRING: u8 = 1;
@@ -24,7 +25,8 @@ pub(in crate::functions) fn key(document: &str) -> Vec<u8> {
     out
 }
 
-/// Reads the normal form from its beginning. Where a text is none it ends early, but it never fails.
+/// Reads the normal form from its beginning. A text that is not in normal form may end early, but
+/// never fails.
 struct Reader<'a> {
     text: &'a str,
     at: usize,
@@ -35,7 +37,7 @@ impl Reader<'_> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Steps over a byte if it comes next.
+    /// Skips a byte if it comes next.
     fn skip(&mut self, byte: u8) -> bool {
         let is_next = self.peek() == Some(byte);
         self.at += usize::from(is_next);
@@ -78,7 +80,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The number of members and then each of them.
+    /// Writes the number of members, then each of them.
     fn members(&mut self, end: u8, out: &mut Vec<u8>, member: impl Fn(&mut Self, &mut Vec<u8>)) {
         let place = out.len();
         out.extend_from_slice(&[0; 4]);
@@ -101,7 +103,7 @@ impl Reader<'_> {
         out[place..place + 4].copy_from_slice(&count.to_be_bytes());
     }
 
-    /// A string's bytes, and a zero, which none contains.
+    /// Writes a string's bytes and a zero, which no string contains.
     fn string(&mut self, out: &mut Vec<u8>) {
         let bytes = self.text.as_bytes();
         let first = self.at;
@@ -121,7 +123,8 @@ impl Reader<'_> {
         out.push(0);
     }
 
-    /// The sign, how many digits stand before the point, and the digits, without zeros at either end.
+    /// Writes the sign, the number of digits before the point, and the digits without zeros at
+    /// either end.
     fn number(&mut self, out: &mut Vec<u8>) {
         let is_negative = self.skip(b'-');
         let rest = &self.text.as_bytes()[self.at.min(self.text.len())..];
@@ -138,7 +141,7 @@ impl Reader<'_> {
             return;
         }
         let magnitude = i64::try_from(point).unwrap_or(i64::MAX) - i64::try_from(zeros).unwrap_or(i64::MAX);
-        // As an unsigned number it keeps its order once its highest bit is turned round.
+        // Flipping the highest bit makes the unsigned bytes keep the order of the signed number.
         let magnitude = (magnitude as u64) ^ (1 << 63);
         let encoded = magnitude.to_be_bytes().into_iter().chain(significant.iter().copied()).chain([0]);
         out.push(if is_negative { 0 } else { 2 });
@@ -189,7 +192,7 @@ mod tests {
             r#"{"aa": 0}"#,
             r#"{"a": 0, "b": 0}"#,
         ];
-        // A longer key is stored behind a shorter one, but compared as a string.
+        // A longer key is stored after a shorter one, but the two compare as strings.
         for pair in sorted.windows(2).filter(|pair| pair[1] != r#"{"aa": 0}"# && pair[0] != r#"{"aa": 0}"#) {
             assert!(key(pair[0]) < key(pair[1]), "{} < {}", pair[0], pair[1]);
         }

@@ -1,7 +1,7 @@
-//! One jsonb value: finding parts of it, comparing it, bringing a text into normal form.
+//! A jsonb value: finds parts of it, compares it, and normalises a text.
 //!
-//! The normal form is PostgreSQL's: keys sorted by length, then by bytes; of equal keys the last one counts; a space
-//! after each colon and comma. Compute nodes write the same form.
+//! The normal form is PostgreSQL's: keys sorted by length, then by bytes; the last of equal keys; a
+//! space after each colon and comma. Compute nodes write the same form.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, sqlstate};
 
-/// The value of an object's key; `None` if there is none, or the document is no object.
+/// The value of an object's key; `None` if the key is missing, or the document is not an object.
 pub(super) fn member<'a>(document: &'a str, key: &str) -> Result<Option<&'a str>, Error> {
     if !document.starts_with('{') {
         return scalar_or_array(document).map(|()| None);
@@ -21,7 +21,7 @@ pub(super) fn member<'a>(document: &'a str, key: &str) -> Result<Option<&'a str>
     reader.deserialize_map(Member(key)).map_err(|error| invalid(document, &error))
 }
 
-/// The element of an array, counted from 0, or from the end if the index is negative.
+/// The element of an array at an index, from 0. A negative index counts from the end.
 pub(super) fn element(document: &str, index: i64) -> Result<Option<&str>, Error> {
     if !document.starts_with('[') {
         return Ok(None);
@@ -63,7 +63,7 @@ pub(super) fn at_path<'a, 'p>(
     Ok(Some(place))
 }
 
-/// A value as text: a string without its quotes, NULL for a JSON null, anything else as it stands.
+/// A value as text: a string without its quotes, NULL for a JSON null, other values unchanged.
 pub(in crate::functions) fn as_text(value: &str) -> datafusion::error::Result<Option<Cow<'_, str>>> {
     Ok(match value.as_bytes().first() {
         Some(b'n') => None,
@@ -72,7 +72,7 @@ pub(in crate::functions) fn as_text(value: &str) -> datafusion::error::Result<Op
     })
 }
 
-/// What `jsonb_typeof` answers.
+/// The result of `jsonb_typeof`.
 pub(super) fn type_of(value: &str) -> &'static str {
     match value.as_bytes().first() {
         Some(b'{') => "object",
@@ -85,7 +85,7 @@ pub(super) fn type_of(value: &str) -> &'static str {
 }
 
 /// # Errors
-/// `22023` if the value is no array.
+/// `22023` if the value is not an array.
 pub(super) fn array_length(value: &str) -> Result<i32, Error> {
     match type_of(value) {
         "array" => i32::try_from(count(value)?).map_err(|_| Error::out_of_range("integer out of range")),
@@ -94,7 +94,7 @@ pub(super) fn array_length(value: &str) -> Result<i32, Error> {
     }
 }
 
-/// Whether a text is a key of an object, a string among an array's elements, or the string itself.
+/// True if a text is a key of the object, a string in the array, or the string itself.
 pub(super) fn exists(document: &str, key: &str) -> Result<bool, Error> {
     match type_of(document) {
         "object" => Ok(member(document, key)?.is_some()),
@@ -107,9 +107,9 @@ fn is_string(value: &str, text: &str) -> bool {
     value.starts_with('"') && serde_json::from_str::<String>(value).is_ok_and(|string| string == text)
 }
 
-/// PostgreSQL's `@>`: whether what stands in `inner` stands in `outer` as well, at the same place. The order of an
-/// array's elements, and how often each occurs, makes no difference; and an array contains what is equal to one of its
-/// elements.
+/// PostgreSQL's `@>`: true if everything in `inner` is also in `outer`, at the same place. The
+/// order of an array's elements, and how often each occurs, does not matter. An array also contains
+/// a scalar that equals one of its elements.
 pub(super) fn contains(outer: &str, inner: &str) -> Result<bool, Error> {
     let is_scalar = |value| !matches!(type_of(value), "array" | "object");
     if type_of(outer) == "array" && is_scalar(inner) {
@@ -148,12 +148,12 @@ fn contains_at_place(outer: &str, inner: &str, depth: usize) -> Result<bool, Err
     }
 }
 
-/// Numbers are equal by value: `1.0` is `1`. Containers are not equal to anything here.
+/// Numbers are equal by value: `1.0` is `1`. Containers never count as equal here.
 fn equal_scalars(left: &str, right: &str) -> bool {
     match (type_of(left), type_of(right)) {
         ("number", "number") => plain_number(left) == plain_number(right),
         ("string", "string") if left != right => {
-            // The same character can be written in several ways.
+            // A string may contain the same character in different spellings.
             let read = |text| serde_json::from_str::<String>(text).ok();
             read(left).is_some_and(|left| read(right) == Some(left))
         }
@@ -162,16 +162,16 @@ fn equal_scalars(left: &str, right: &str) -> bool {
     }
 }
 
-/// A number in normal form without the zeros that do not count.
+/// A number in normal form without insignificant zeros.
 fn plain_number(number: &str) -> &str {
     let plain = if number.contains('.') { number.trim_end_matches('0').trim_end_matches('.') } else { number };
     if plain == "-0" { "0" } else { plain }
 }
 
-/// A text array as PostgreSQL writes it, `{a,"b c",0}`, as the steps of a path.
+/// Reads the steps of a path from a text array in PostgreSQL's format, `{a,"b c",0}`.
 ///
 /// # Errors
-/// `22P02` if it is none.
+/// `22P02` if the text is not such an array.
 pub(super) fn path(written: &str) -> Result<Vec<String>, Error> {
     let malformed = || {
         Error::user(sqlstate::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{written}\""))
@@ -188,7 +188,7 @@ pub(super) fn path(written: &str) -> Result<Vec<String>, Error> {
         match character {
             '\\' => step.push(characters.next().ok_or_else(malformed)?),
             '"' => {
-                // What stands between a comma and a quote is space.
+                // Only white space may precede the quote.
                 if !in_quotes && step.trim().is_empty() {
                     step.clear();
                 }
@@ -210,7 +210,7 @@ pub(super) fn path(written: &str) -> Result<Vec<String>, Error> {
     Ok(steps)
 }
 
-/// A step that has been read; `None` if it is empty without quotes.
+/// Ends a step; `None` if it is empty and not quoted.
 fn finished(step: &mut String, was_quoted: &mut bool) -> Option<String> {
     let read = std::mem::take(step);
     if std::mem::take(was_quoted) {
@@ -223,7 +223,7 @@ fn finished(step: &mut String, was_quoted: &mut bool) -> Option<String> {
 /// The normal form of a text.
 ///
 /// # Errors
-/// `22P02` if the text is no JSON.
+/// `22P02` if the text is not JSON.
 pub(super) fn normalise(text: &str) -> Result<String, Error> {
     let raw: &RawValue = serde_json::from_str(text).map_err(|error| invalid(text, &error))?;
     let mut out = String::with_capacity(text.len());
@@ -275,10 +275,10 @@ pub(super) fn write_string(string: &str, out: &mut String) -> Result<(), Error> 
     Ok(())
 }
 
-/// Digits an exponent may move the point, either way, as on compute nodes.
+/// The maximal exponent of a number, in either direction, as on compute nodes.
 const EXPONENT_MAX: i64 = 400;
 
-/// A number without its exponent, and with the zeros it was written with.
+/// Writes a number without its exponent. Zeros are kept as written.
 fn write_number(number: &str, out: &mut String) -> Result<(), Error> {
     let (sign, unsigned) = number.strip_prefix('-').map_or(("", number), |unsigned| ("-", unsigned));
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
@@ -315,7 +315,7 @@ fn write_number(number: &str, out: &mut String) -> Result<(), Error> {
     Ok(())
 }
 
-/// A value is walked recursively, so its nesting has a bound: that of compute nodes.
+/// Values are walked recursively, so their nesting is limited, as on compute nodes.
 const DEPTH_MAX: usize = 127;
 
 fn check_depth(depth: usize) -> Result<(), Error> {
@@ -339,7 +339,8 @@ fn count(array: &str) -> Result<usize, Error> {
     reader.deserialize_seq(Count).map_err(|error| invalid(array, &error))
 }
 
-/// What is no object has no members, if it is JSON at all: only a text that was never normalised may not be.
+/// A document that is not an object has no members. Checks that it is JSON, because a text may
+/// never have been normalised.
 fn scalar_or_array(document: &str) -> Result<(), Error> {
     serde_json::from_str::<IgnoredAny>(document).map(|_| ()).map_err(|error| invalid(document, &error))
 }
@@ -350,10 +351,10 @@ fn invalid(text: &str, error: &serde_json::Error) -> Error {
         .with_detail(format!("{error}, in: {shown}"))
 }
 
-/// How much of a text that is no JSON is repeated in the error.
+/// The maximal part of an invalid text that an error shows.
 const SHOWN_CHARS_MAX: usize = 100;
 
-/// Reads an object up to its end, and keeps the last value of one key.
+/// Reads an object to its end, and keeps the last value of one key.
 struct Member<'k>(&'k str);
 
 impl<'de> Visitor<'de> for Member<'_> {
@@ -399,7 +400,7 @@ impl Visitor<'_> for IsKey<'_> {
     }
 }
 
-/// Reads an array up to its end, and keeps one element.
+/// Reads an array to its end, and keeps one element.
 struct Element(usize);
 
 impl<'de> Visitor<'de> for Element {
@@ -489,7 +490,7 @@ mod tests {
         assert_eq!(text(r#"{"a": 1}"#).as_deref(), Some(r#"{"a": 1}"#));
     }
 
-    /// The examples of PostgreSQL's documentation, and its regression tests'.
+    /// Examples from PostgreSQL's documentation and its regression tests.
     #[test]
     fn containment_is_postgresqls() {
         for (outer, inner, expected) in [
@@ -516,7 +517,7 @@ mod tests {
         assert_eq!(exists("[1]", "1"), Ok(false));
     }
 
-    /// What PostgreSQL 15 prints for `'…'::jsonb`.
+    /// As PostgreSQL 15 prints `'…'::jsonb`.
     #[test]
     fn texts_are_brought_into_normal_form() {
         for (text, expected) in [
