@@ -260,7 +260,7 @@ fn template(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<Session
     for (name, function) in system.table_functions {
         context.register_udtf(name, function);
     }
-    // PostgreSQL has no such function; its `generate_series` is made of lists.
+    // PostgreSQL has no such function. `generate_series` becomes `unnest` of a list.
     context.deregister_udtf("range");
     let state = context.state();
     let find = |name: &str| state.scalar_functions().get(name).cloned();

@@ -3,7 +3,7 @@
 //!
 //! Decides which queries can be kept up to date: so far those that select, filter and compute
 //! columns of one source, so that every row of the source gives one row or none. Uses only the
-//! logical rules of DataFusion that [`optimized`] lists, because others prune or move parts that an
+//! logical rules of DataFusion that `optimized` lists, because others prune or move parts that an
 //! incremental plan needs.
 //!
 //! A view is planned without a client: in UTC and with every variable at its default. Nothing in it

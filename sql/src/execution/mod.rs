@@ -1,6 +1,6 @@
 //! Runs plans.
 //!
-//! [`QueryThreads`] are the threads on which queries are planned and run, [`window`] reserves the
+//! [`QueryThreads`] are the threads on which queries are planned and run, `window` reserves the
 //! memory of window functions, and [`Explain`] shows a plan instead of its rows.
 
 mod explain;

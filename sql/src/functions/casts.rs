@@ -273,7 +273,7 @@ pub(crate) fn from_text(texts: &StringArray, to: &DataType) -> Result<ArrayRef> 
     })
 }
 
-/// Converts one text, as [`from_text`] converts a column.
+/// Converts one text, as `from_text` converts a column.
 pub fn scalar_from_text(text: &str, to: &DataType) -> Result<ScalarValue> {
     ScalarValue::try_from_array(&from_text(&StringArray::from(vec![text]), to)?, 0)
 }

@@ -426,7 +426,7 @@ fn plain_series(name: &str, arguments: &[Expr], alias: TableAlias) -> Result<Tab
     let is_small = texts.iter().all(|text| text.parse::<i32>().is_ok());
     let ty = if is_small { "integer" } else { "bigint" };
     let name = name.replace('"', "\"\"");
-    // The only numbers that it takes.
+    // The table function takes only bigints.
     let bigints: Vec<String> = texts.iter().map(|text| format!("CAST({text} AS bigint)")).collect();
     let text = format!("SELECT CAST(value AS {ty}) AS \"{name}\" FROM {NUMBERS}({})", bigints.join(", "));
     Ok(TableFactor::Derived { lateral: false, subquery: parsed(&text)?, alias: Some(alias), sample: None })

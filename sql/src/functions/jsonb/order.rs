@@ -1,7 +1,7 @@
 //! The order of jsonb values, as bytes: values compare as their keys do.
 //!
-//! The order is that of PostgreSQL's B-trees: object > array > boolean > number > string > null. If two
-//! containers are of one kind, the one with more members is greater; otherwise members decide in
+//! The order is that of PostgreSQL's B-trees: object > array > boolean > number > string > null. If
+//! two containers are of one kind, the one with more members is greater; otherwise members decide in
 //! their order, each key before its value. A scalar by itself counts as an array of one element,
 //! just below the array that holds it.
 
