@@ -1,8 +1,8 @@
 //! The order of jsonb values, as bytes: values compare as their keys do.
 //!
 //! The order is that of PostgreSQL's B-trees: object > array > boolean > number > string > null. If
-//! two containers are of one kind, the one with more members is greater; otherwise members decide in
-//! their order, each key before its value. A scalar by itself counts as an array of one element,
+//! two containers are of one kind, the one with more members is greater; otherwise members decide
+//! in their order, each key before its value. A scalar by itself counts as an array of one element,
 //! just below the array that holds it.
 
 const NULL: u8 = 0;
