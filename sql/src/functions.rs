@@ -1,8 +1,7 @@
 //! SQL functions and operators that DataFusion lacks or defines differently: `arithmetic` and
-//! `numeric`, `arrays`, `like`, `bounded` (results that could take all memory), `casts`
-//! and `datetime`, `comparable` (equality), `quantified` (ANY and ALL), `json`, `jsonb`,
-//! `quote`, `encoding`, `round`, and dates and times (`to_char`, `from_char`,
-//! `date_part`, `zone`).
+//! `numeric`, `arrays`, `like`, `bounded` (results that could take all memory), `casts` and
+//! `datetime`, `comparable` (equality), `quantified` (ANY and ALL), `json`, `jsonb`, `quote`,
+//! `encoding`, `round`, and dates and times (`to_char`, `from_char`, `date_part`, `zone`).
 //!
 //! The result of a function depends on its arguments alone. The frontend owns the functions of
 //! sessions and system catalogs, and passes them to the planner.

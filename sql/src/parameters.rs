@@ -1,8 +1,8 @@
 //! The types of a prepared statement's parameters.
 //!
 //! The client may name the type. Otherwise the text determines it (`placeholders`), or the
-//! parameter's surroundings in the plan (`infer`), or it is text. The query casts the parameter
-//! to its type.
+//! parameter's surroundings in the plan (`infer`), or it is text. The query casts the parameter to
+//! its type.
 
 pub(crate) mod infer;
 pub(crate) mod placeholders;

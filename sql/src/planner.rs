@@ -58,7 +58,7 @@ pub struct SystemCatalogs {
 /// A query that can be planned: all its parameters have types.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    /// The statement that the query stands in.
+    /// The statement that contains the query.
     pub parsed: Parsed,
     /// The query as it was written, for the names of its columns.
     pub written: Box<ast::Statement>,

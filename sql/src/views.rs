@@ -91,7 +91,8 @@ pub async fn describe(
 /// # Errors
 /// If the statement is not a view any more, because its meaning has changed since it was created.
 pub async fn compile(planner: &Planner, threads: &QueryThreads, view: &NewTable) -> Result<Box<dyn Evaluate>, Error> {
-    let not_a_view = || Error::internal(format!("what is stored of \"{}\" is no materialized view", view.name));
+    let not_a_view =
+        || Error::internal(format!("the stored statement of \"{}\" is not a materialized view", view.name));
     let reads = view.reads().ok_or_else(not_a_view)?;
     let parsed = parser::parse(&view.sql)?.pop().ok_or_else(not_a_view)?;
     let Statement::CreateView(create) = &parsed.statement else { return Err(not_a_view()) };
@@ -102,7 +103,7 @@ pub async fn compile(planner: &Planner, threads: &QueryThreads, view: &NewTable)
     let same = fields.len() == columns.len()
         && fields.iter().zip(columns).all(|(field, column)| stored_type(field).as_ref() == Some(&column.ty));
     if !same {
-        let message = format!("the columns of \"{}\" are not what they were when it was created", view.name);
+        let message = format!("the columns of \"{}\" have changed since it was created", view.name);
         return Err(Error::internal(message).with_hint("drop it and create it again"));
     }
     let schema = weir_common::catalog::schema(columns);
@@ -211,7 +212,7 @@ fn read_by(plan: &LogicalPlan) -> Result<Arc<Table>, Error> {
         LogicalPlan::Filter(filter) => read_by(&filter.input),
         LogicalPlan::SubqueryAlias(alias) => read_by(&alias.input),
         LogicalPlan::TableScan(scan) if scan.table_name.schema().is_none_or(|it| it == SCHEMA) => {
-            Ok(NamedRelation::of(scan)?.ok_or_else(|| Error::internal("what was planned is not there"))?)
+            Ok(NamedRelation::of(scan)?.ok_or_else(|| Error::internal("a scanned relation is not in the catalog"))?)
         }
         LogicalPlan::TableScan(scan) => refuse(&format!("reading \"{}\"", scan.table_name)),
         LogicalPlan::Aggregate(_) => refuse("an aggregate"),

@@ -433,7 +433,7 @@ fn written(number: f64, digits: usize) -> String {
 fn to_float(numbers: &ArrayRef, field: &FieldRef, to: &DataType) -> Result<ArrayRef> {
     let texts = texts(numbers, field)?;
     let texts = texts.as_string::<i32>().iter();
-    let invalid = || Error::internal("a numeric is printed as no number");
+    let invalid = || Error::internal("a numeric is not printed as a number");
     Ok(match to {
         DataType::Float32 => {
             let numbers = texts.map(|text| text.map(|text| text.parse::<f32>().map_err(|_| invalid())).transpose());

@@ -167,7 +167,7 @@ impl DatePart {
     /// The field that the first argument names.
     fn unit(&self, name: Option<&ScalarValue>, ty: &DataType) -> Result<Unit, Error> {
         let Some(Some(name)) = name.and_then(ScalarValue::try_as_str) else {
-            return Err(Error::unsupported(format!("the field of {} is no constant", self.name()))
+            return Err(Error::unsupported(format!("the field of {} is not a constant", self.name()))
                 .with_hint("write the field's name"));
         };
         let shown = match ty {

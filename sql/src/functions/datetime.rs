@@ -27,7 +27,7 @@ pub(super) fn time(text: &str) -> Option<i64> {
     Some((string_to_time_nanoseconds(text).ok()? + 500) / 1_000)
 }
 
-/// Reads a timestamp as microseconds since 1970: in UTC if `zoned`, else in local time.
+/// Reads a timestamp as microseconds since 1970: in UTC if `zoned`, else as written.
 pub(super) fn timestamp(text: &str, zoned: bool) -> Option<i64> {
     let text = text.trim_ascii();
     let (date, clock) = text.split_once(['T', 't', ' ']).unwrap_or((text, ""));

@@ -91,5 +91,5 @@ fn text(bytes: &[u8]) -> Result<&str, Error> {
     let found: Vec<String> = bytes[valid..valid + found].iter().map(|byte| format!("0x{byte:02x}")).collect();
     let message = format!("invalid byte sequence for encoding \"UTF8\": {}", found.join(" "));
     Err(Error::user(sqlstate::CHARACTER_NOT_IN_REPERTOIRE, message)
-        .with_hint("use encode(…, 'hex') for bytes that are no text"))
+        .with_hint("use encode(…, 'hex') for bytes that are not text"))
 }

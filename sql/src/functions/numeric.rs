@@ -76,7 +76,7 @@ impl Shape {
             | DataType::Decimal64(precision, scale)
             | DataType::Decimal128(precision, scale)
             | DataType::Decimal256(precision, scale) => (*precision, *scale),
-            _ => return Err(Error::internal("an operand of a numeric operation is no number")),
+            _ => return Err(Error::internal("an operand of a numeric operation is not a number")),
         };
         match u8::try_from(scale) {
             Ok(scale) => Ok(Shape { precision, scale }),

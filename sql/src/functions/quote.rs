@@ -59,7 +59,7 @@ impl ScalarUDFImpl for Quote {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let (Some(value), Some(field)) = (args.args.first(), args.arg_fields.first()) else {
-            return Err(Error::internal("what is quoted is missing").into());
+            return Err(Error::internal("quote has no argument").into());
         };
         let values = texts(&value.to_array(args.number_rows)?, field)?;
         let of_null = (self.name == "quote_nullable").then(|| "NULL".to_owned());

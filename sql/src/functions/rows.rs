@@ -50,7 +50,7 @@ impl ScalarUDFImpl for AllFields {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = args.args.first().ok_or_else(|| Error::internal("a row is missing"))?.to_array(args.number_rows)?;
-        let fields = rows.as_struct_opt().ok_or_else(|| Error::internal("a row is no struct"))?;
+        let fields = rows.as_struct_opt().ok_or_else(|| Error::internal("a row is not a struct"))?;
         let is_null = |column: &ArrayRef, row: usize| column.data_type().is_null() || column.is_null(row);
         let answers = (0..rows.len()).map(|row| {
             let mut nulls = fields.columns().iter().map(|column| rows.is_null(row) || is_null(column, row));

@@ -86,7 +86,7 @@ pub(crate) fn printed(array: &ArrayRef, field: &Arc<Field>) -> Result<ArrayRef, 
         }
         buffer.clear();
         column.write_text(row, &mut buffer)?;
-        let text = std::str::from_utf8(&buffer).map_err(|_| Error::internal("a value is printed as no text"))?;
+        let text = std::str::from_utf8(&buffer).map_err(|_| Error::internal("a value is not printed as text"))?;
         texts.append_value(text);
     }
     Ok(Arc::new(texts.finish()))

@@ -74,10 +74,10 @@ impl Cursor<'_> {
 fn whole_table(table: ast::ObjectName, columns: Vec<ast::Ident>) -> Result<Box<ast::Query>, Error> {
     let pattern = super::parse("SELECT * FROM t")?.pop().map(|parsed| parsed.statement);
     let Some(Statement::Query(pattern)) = pattern else {
-        return Err(Error::internal("a SELECT is no query"));
+        return Err(Error::internal("a SELECT is not a query"));
     };
     let ast::Statement::Query(mut query) = *pattern else {
-        return Err(Error::internal("a SELECT is no query"));
+        return Err(Error::internal("a SELECT is not a query"));
     };
     if let SetExpr::Select(select) = query.body.as_mut() {
         if !columns.is_empty() {

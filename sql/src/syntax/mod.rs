@@ -1,14 +1,13 @@
 //! Rewrites syntax trees where DataFusion would read them differently from PostgreSQL.
 //!
-//! A statement passes the rewrites in this order (`rewritten`): `precedence` (of IS DISTINCT
-//! FROM), `schemas` (names with a schema, and names that stand for calls), `scopes` (names from
-//! FROM), `collected` (arrays of sub-queries), `windows` (their names), `sets` (functions
-//! that return sets), `refused` (clauses that DataFusion would ignore), `operations` (of arrays
-//! and structs, and ANY and ALL of sub-queries), `rows` (their comparisons), `similar` (SIMILAR
-//! TO), `literals` (whose type depends on others), `types`, `apart` (columns of one name),
-//! `scalars` (functions of one value in FROM). `names` gives PostgreSQL's names of the result's
-//! columns, `tables` lists the tables that a statement names, `joins` classifies joins, and
-//! `build` builds expressions.
+//! A statement passes the rewrites in this order (`rewritten`): `precedence` (of IS DISTINCT FROM),
+//! `schemas` (names with a schema, and names that stand for calls), `scopes` (names from FROM),
+//! `collected` (arrays of sub-queries), `windows` (their names), `sets` (functions that return
+//! sets), `refused` (clauses that DataFusion would ignore), `operations` (of arrays and structs,
+//! and ANY and ALL of sub-queries), `rows` (their comparisons), `similar` (SIMILAR TO), `literals`
+//! (whose type depends on others), `types`, `apart` (columns of one name), `scalars` (functions of
+//! one value in FROM). `names` gives PostgreSQL's names of the result's columns, `tables` lists the
+//! tables that a statement names, `joins` classifies joins, and `build` builds expressions.
 //!
 //! No rewrite knows a type that the text does not state, nor whether a table exists.
 

@@ -77,7 +77,7 @@ fn foreign(is_there: bool, clause: &str) -> Result<(), Error> {
     if !is_there {
         return Ok(());
     }
-    Err(Error::user(sqlstate::SYNTAX_ERROR, format!("{clause} is no part of this SQL")))
+    Err(Error::user(sqlstate::SYNTAX_ERROR, format!("{clause} is not part of this SQL")))
 }
 
 fn in_query(query: &Query) -> Result<(), Error> {
@@ -321,7 +321,7 @@ fn in_function(function: &Function, known: &Known<'_>) -> Result<(), Error> {
             unsupported(is_distinct, "DISTINCT in a window function", "remove the duplicates in a sub-query")?;
             unsupported(is_ordered, "ORDER BY in the arguments of a window function", "order in OVER")?;
             let filtered = filter.is_some() && !is_aggregate;
-            return unsupported(filtered, "FILTER of a window function that is no aggregate", "use CASE");
+            return unsupported(filtered, "FILTER of a window function that is not an aggregate", "use CASE");
         }
         return Ok(());
     }

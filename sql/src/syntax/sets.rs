@@ -436,9 +436,9 @@ fn parsed(text: &str) -> Result<Box<Query>, Error> {
     match crate::parser::parse(text)?.pop().map(|parsed| parsed.statement) {
         Some(crate::parser::Statement::Query(statement)) => match *statement {
             Statement::Query(query) => Ok(query),
-            _ => Err(Error::internal("what stands for a function is no query")),
+            _ => Err(Error::internal("the replacement of a function is not a query")),
         },
-        _ => Err(Error::internal("what stands for a function is no query")),
+        _ => Err(Error::internal("the replacement of a function is not a query")),
     }
 }
 

@@ -12,7 +12,7 @@ use sqlparser::ast;
 use super::arrow_type;
 use crate::parser::{fold, identifiers};
 
-/// The rows of `pg_type` that say something, from PostgreSQL 15.
+/// A selection of PostgreSQL 15's rows of `pg_type`.
 pub const ROWS: &str = include_str!("data/pg_type.tsv");
 
 /// A row of `pg_type`.
