@@ -1,4 +1,4 @@
-//! Golden cases: a statement, and the table that comes of it or the error with its place.
+//! Golden cases: a statement, and either its table or its error with the position.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use super::*;
 const NATS: &str = "WITH (connector = 'nats', server_url = 'localhost:4222', subject = 'a.b', stream = 's') \
                     FORMAT PLAIN ENCODE JSON";
 
-/// The outcome as a few lines of text.
+/// Returns the outcome as a few lines of text.
 fn outcome(sql: &str) -> String {
     text(bound(sql, None))
 }
@@ -323,7 +323,7 @@ fn without_payloads_there_is_no_column_of_them() {
     );
 }
 
-/// The schema of a message of a `.proto` text.
+/// Returns the schema of a message in the text of a `.proto` file.
 fn schema(proto: &str, message: &str, as_jsonb: &[&str]) -> Schema {
     let file = protox::file::File::from_source("a.proto", proto).expect("a schema").file_descriptor_proto().clone();
     let set = prost_reflect::prost_types::FileDescriptorSet { file: vec![file] };

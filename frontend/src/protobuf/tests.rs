@@ -1,4 +1,5 @@
-//! Schemas on a disk and behind a real HTTP server; what is refused, and where.
+//! Schemas on a disk and behind a real HTTP server; refused schemas and the positions of their
+//! errors.
 
 use prost::Message;
 use prost_reflect::prost_types::FileDescriptorSet;
@@ -20,7 +21,7 @@ async fn loaded(options: &str) -> Result<Schema, Error> {
     load(&parsed, &create.format).await
 }
 
-/// What loading gives: the columns, or the error.
+/// Returns the columns of the schema, or the error.
 async fn outcome(options: &str) -> String {
     match loaded(options).await {
         Ok(schema) => {
@@ -39,7 +40,7 @@ async fn assert_outcome(options: &str, expected: &str) {
     assert!(got.starts_with(expected), "{options}\n   gave: {got}\nexpected: {expected}");
 }
 
-/// An HTTP server that gives one answer to each request, until it is dropped.
+/// An HTTP server that gives the same answer to every request, until it is dropped.
 struct Server {
     address: String,
     task: tokio::task::JoinHandle<()>,
@@ -126,7 +127,7 @@ async fn what_protoc_takes_is_taken_or_refused_for_what_it_is() {
         let got = outcome(&format!("message = 'p.M', schema.location = '{}'", path("schema.proto"))).await;
         assert!(got.contains(expected), "{}: {got}", bytes.escape_ascii());
     }
-    // So are the files that it imports.
+    // Imported files are treated in the same way.
     std::fs::write(path("schema.proto"), b"import \"other.proto\"; message N { optional p.M m = 1; }").expect("a file");
     for (bytes, expected) in &cases[..4] {
         std::fs::write(path("other.proto"), bytes).expect("a file");

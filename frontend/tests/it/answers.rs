@@ -1,6 +1,7 @@
-//! Answers of PostgreSQL 15 to statements of many kinds, in `answers/*.jsonl`: a statement, and either its rows as they are
-//! printed, or the SQLSTATE with which Weir refuses what it does not support. Zeros that end a number's fraction do not
-//! count. All of it is asked of the table `samples`, or of none.
+//! Compares Weir's answers to statements of many kinds with those of PostgreSQL 15. Each case in
+//! `answers/*.jsonl` has a statement, and either its rows as they are printed or the SQLSTATE with
+//! which Weir refuses it. Zeros at the end of a number's fraction are ignored. All statements read
+//! the table `samples`, or no table.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::cluster::{Cluster, Shared};
 
 const SAMPLES: &str = include_str!("answers/samples.json");
 
-/// The cells of one column as PostgreSQL prints them, those of arrays as JSON.
+/// The cells of one column as PostgreSQL prints them; arrays are JSON.
 type Cells<'a> = Vec<Option<&'a str>>;
 
 fn column(ty: &SqlType, cells: &Cells<'_>) -> ArrayRef {
@@ -105,7 +106,7 @@ fn add_samples(shared: &Shared) {
     shared.add("samples", &columns, 3);
 }
 
-/// A printed value without the zeros that end a number's fraction.
+/// Removes the zeros at the end of a number's fraction from a printed value.
 fn plain(value: &str) -> String {
     let (mut plain, mut rest) = (String::new(), value);
     while let Some(point) = rest.find('.') {
@@ -203,7 +204,7 @@ async fn subqueries_are_values_and_refer_to_rows_around_them() {
     check(include_str!("answers/subqueries.jsonl")).await;
 }
 
-/// The types of parameters, as PostgreSQL's Describe tells them.
+/// Compares the types of parameters with those that PostgreSQL's Describe returns.
 #[tokio::test(flavor = "multi_thread")]
 async fn parameters_have_the_types_of_what_stands_around_them() {
     let cluster = Cluster::start().await;

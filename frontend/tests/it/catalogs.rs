@@ -1,5 +1,5 @@
-//! The system catalogs: what they say of tables, views and keys, and with which types. The expected
-//! answers are those of PostgreSQL 15, asked of the same tables.
+//! The contents of the system catalogs for tables, views and keys, and the types of their columns.
+//! The expected answers are those of PostgreSQL 15 with the same tables.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::cluster::{Cluster, Shared};
 use crate::semantics::check;
 use crate::statements::rows;
 
-/// `users (id integer primary key, "Full Name" varchar, tags varchar[])`, and a table with a key of
-/// two columns, the second before the first.
+/// Adds `users (id integer primary key, "Full Name" varchar, tags varchar[])`, and a table whose
+/// key has two columns, the second ahead of the first.
 pub(crate) fn add_users(shared: &Shared) {
     let ids: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
     let names: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
@@ -32,7 +32,7 @@ pub(crate) fn add_users(shared: &Shared) {
     shared.state().tables.last_mut().expect("it was added").declared.primary_key = vec![1, 0];
 }
 
-/// `big`, a view over a source that is not there.
+/// Adds `big`, a view over a source that does not exist.
 pub(crate) fn add_view(shared: &Shared) {
     let mut state = shared.state();
     state.catalog_version += 1;
@@ -254,7 +254,7 @@ async fn keys_are_found_the_ways_that_drivers_look_for_them() {
     .await;
 }
 
-/// As Django, Drizzle, TypeORM and DBD::Pg ask.
+/// The queries of Django, Drizzle, TypeORM and DBD::Pg.
 #[tokio::test(flavor = "multi_thread")]
 async fn object_mappers_find_keys_by_subqueries() {
     let (_cluster, client) = cluster().await;
@@ -323,7 +323,7 @@ async fn object_mappers_find_keys_by_subqueries() {
     .await;
 }
 
-/// The table and number of a column, as drivers are told.
+/// Drivers receive the table and the number of a column.
 #[tokio::test(flavor = "multi_thread")]
 async fn results_tell_which_columns_they_are_made_of() {
     let (cluster, client) = cluster().await;

@@ -1,5 +1,5 @@
-//! A cluster of three slots on two compute nodes behind the real RPC services, holding fixed batches; and a frontend in
-//! front of it.
+//! A cluster of three slots on two compute nodes behind the real RPC services, which hold fixed
+//! batches; and a frontend in front of it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
@@ -27,69 +27,69 @@ use weir_proto as proto;
 use weir_proto::compute_server::{Compute, ComputeServer};
 use weir_proto::meta_server::{Meta, MetaServer};
 
-/// Slots and the node that has each.
+/// The slots, each with its node and its vnodes.
 const SLOTS: [(u32, usize, u32, u32); 3] = [(0, 0, 0, 100), (1, 0, 100, 200), (2, 1, 200, 256)];
-/// The bound for what hangs, also on a machine whose cores others use.
+/// The deadline of waits, long enough for a machine whose cores are shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
-/// What a scan does.
+/// The behaviour of a scan.
 #[derive(Clone, Debug)]
 pub(crate) enum Scan {
     /// Sends its batches.
     Answer,
-    /// Fails, after so many batches.
+    /// Fails after so many batches.
     FailAfter(usize, Kind),
-    /// Sends so many batches and ends as if there were no more.
+    /// Sends so many batches and ends without the last message.
     EndAfter(usize),
-    /// Sends so many batches and then nothing, until it is dropped.
+    /// Sends so many batches and then stalls until it is dropped.
     StallAfter(usize),
 }
 
-/// What the cluster holds and what it was asked.
+/// The contents of the cluster, and the requests that it received.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) catalog_version: u64,
     pub(crate) tables: Vec<Table>,
-    /// By table and slot.
+    /// The batches by table and slot.
     batches: HashMap<(u32, u32), Vec<RecordBatch>>,
     pub(crate) term: u64,
     pub(crate) epoch: u64,
     pub(crate) next_pin: u64,
     pub(crate) pins: HashSet<u64>,
     pub(crate) renewals: u64,
-    /// How often each pin was.
+    /// The number of renewals of each pin.
     pub(crate) renewed: HashMap<u64, u64>,
-    /// Consumed scan by scan; then every scan answers.
+    /// The behaviours of the next scans, one per scan; later scans answer.
     pub(crate) scans: VecDeque<Scan>,
     pub(crate) scan_requests: Vec<proto::ScanRequest>,
-    /// Scans under way.
+    /// The number of running scans.
     pub(crate) open_scans: usize,
-    /// Batches that were taken from scans, to be sent.
+    /// The number of batches that scans have handed out for sending.
     pub(crate) sent_batches: usize,
-    /// Consumed call by call by CREATE TABLE: done, but the answer is lost.
+    /// The number of CREATE TABLE calls that are carried out without an answer.
     pub(crate) lose_answers: usize,
-    /// Consumed call by call by CREATE TABLE: done, but then the leader is deposed.
+    /// The number of CREATE TABLE calls that are carried out before the leader is deposed.
     pub(crate) depositions: usize,
-    /// What is said of the placement; nothing: [`SLOTS`].
+    /// The vnodes of the slots in meta's answers; `None` means those of [`SLOTS`].
     pub(crate) placement: Option<Vec<(u32, u32)>>,
     pub(crate) notices: Vec<String>,
     pub(crate) flushes: u64,
-    /// What every compute node says of splits.
+    /// The answer of every compute node to requests for splits.
     pub(crate) splits: proto::SplitsResponse,
-    /// Whether compute nodes say nothing when they are asked for splits.
+    /// True if compute nodes do not answer requests for splits.
     pub(crate) silent: bool,
-    /// Whether the compute nodes are gone.
+    /// True if the compute nodes are gone.
     pub(crate) deserted: bool,
 }
 
 impl State {
-    /// How many batches all tables have.
+    /// Returns the number of batches of all tables.
     pub(crate) fn batches(&self) -> usize {
         self.batches.values().map(Vec::len).sum()
     }
 }
 
-/// The services, shared by every node.
+/// The services, shared by all nodes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) state: Arc<Mutex<State>>,
@@ -102,7 +102,7 @@ impl Shared {
         self.state.lock().expect("no test panics with the state in its hands")
     }
 
-    /// Adds a table with its rows dealt out over the slots, batch by batch.
+    /// Adds a table and distributes its rows over the slots, batch by batch.
     pub(crate) fn add(&self, name: &str, columns: &[(&str, SqlType, ArrayRef)], batch_rows: usize) {
         let declared = NewTable {
             kind: RelationKind::Table,
@@ -145,7 +145,7 @@ impl Shared {
     }
 }
 
-/// A cluster, a frontend, and where to reach them.
+/// A cluster, a frontend, and their addresses.
 pub(crate) struct Cluster {
     pub(crate) shared: Shared,
     pub(crate) sql: SocketAddr,
@@ -161,7 +161,8 @@ impl Cluster {
         Cluster::start_with(Shared::default(), Config::default()).await
     }
 
-    /// The configuration's meta addresses are filled in: a standby first, then a dead node, then the leader.
+    /// Starts a cluster. It sets the meta addresses of the configuration: a standby, then a dead
+    /// node, then the leader.
     pub(crate) async fn start_with(shared: Shared, config: Config) -> Cluster {
         {
             let mut state = shared.state();
@@ -183,7 +184,7 @@ impl Cluster {
         Cluster { shared, sql, stop, nodes, frontend }
     }
 
-    /// A client of the database `dev`.
+    /// Returns a client of the database `dev`.
     pub(crate) async fn client(&self) -> Client {
         let (client, connection) = tokio_postgres::connect(&self.dsn(), NoTls).await.expect("the frontend accepts");
         tokio::spawn(connection);
@@ -194,7 +195,7 @@ impl Cluster {
         format!("host=127.0.0.1 port={} user=root dbname=dev", self.sql.port())
     }
 
-    /// A count of the state's, once it has not changed for half a second.
+    /// Returns a count of the state once it has not changed for half a second.
     pub(crate) async fn settled(&self, count: impl Fn(&State) -> usize) -> usize {
         let settled = async {
             loop {
@@ -208,7 +209,7 @@ impl Cluster {
         timeout(PATIENCE, settled).await.expect("it comes to rest")
     }
 
-    /// Waits until the state is as it should be.
+    /// Waits until the state fulfils a condition.
     pub(crate) async fn until(&self, what: &str, condition: impl Fn(&State) -> bool) {
         let reached = async {
             while !condition(&self.shared.state()) {
@@ -281,7 +282,7 @@ impl Meta for Node {
         if state.lose_answers > 0 {
             state.lose_answers -= 1;
             drop(state);
-            // A transport that breaks: the client sees no answer of the node's.
+            // The transport breaks: the client gets no answer from the node.
             panic!("the answer is lost on purpose");
         }
         if state.depositions > 0 {
@@ -470,7 +471,7 @@ impl Compute for Node {
     }
 }
 
-/// A scan under way.
+/// A running scan.
 struct Open(Shared);
 
 impl Drop for Open {

@@ -1,4 +1,4 @@
-//! Cursors that are declared in SQL, and the transaction blocks that they live in.
+//! Cursors that are declared in SQL, and the transaction blocks that contain them.
 
 use datafusion::arrow::array::{ArrayRef, Int64Array};
 use std::sync::Arc;
@@ -99,7 +99,7 @@ async fn a_savepoint_mends_a_failed_transaction() {
     assert_eq!(rows(&client, "SELECT 1").await, "1");
 }
 
-/// A table of wide rows: 400 batches of a quarter of a mebibyte.
+/// Adds a table of wide rows: 400 batches of a quarter of a mebibyte.
 pub(crate) fn add_wide(shared: &Shared) {
     let columns: Vec<(String, ArrayRef)> = (0..32)
         .map(|column| {
@@ -124,7 +124,7 @@ async fn a_client_that_does_not_read_holds_the_scan_back() {
     rows(&client, "ROLLBACK").await;
     cluster.until("is the scan over", |state| state.open_scans == 0 && state.pins.is_empty()).await;
 
-    // Neither does one that has asked for everything, and does not read what comes.
+    // A client that requests all rows without reading them holds the scan back too.
     cluster.shared.state().sent_batches = 0;
     let mut wire = Wire::connect(&cluster).await;
     wire.query("SELECT * FROM wide").send().await;

@@ -1,5 +1,5 @@
-//! Functions of dates and times. What is expected is what PostgreSQL 15 prints in a session whose zone is UTC, mostly in
-//! the examples of its documentation.
+//! Functions of dates and times. The expected answers are those of PostgreSQL 15 in a session whose
+//! zone is UTC, mostly for the examples of its documentation.
 
 use crate::cluster::Cluster;
 use crate::semantics::check;
@@ -164,7 +164,7 @@ async fn local_times_are_those_of_the_zone() {
                  (timestamptz '2024-07-15 12:00Z'), (NULL)) AS v (t)",
                 "2024-01-15 13:00:00\n2024-07-15 14:00:00\nNULL",
             ),
-            // A time that was left out, and one that came twice.
+            // A time that was skipped, and one that occurred twice.
             ("SELECT timestamp '2024-03-31 02:30' AT TIME ZONE 'Europe/Berlin'", "2024-03-31 01:30:00+00"),
             ("SELECT timestamp '2024-10-27 02:30' AT TIME ZONE 'Europe/Berlin'", "2024-10-27 01:30:00+00"),
             ("SELECT timestamptz '2024-01-01 00:00Z' AT TIME ZONE interval '-08:00'", "2023-12-31 16:00:00"),

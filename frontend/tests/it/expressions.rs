@@ -1,4 +1,5 @@
-//! Expressions that DataFusion reads differently than PostgreSQL, and statements built on queries.
+//! Expressions that DataFusion interprets differently from PostgreSQL, and statements built on
+//! queries.
 
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -82,7 +83,7 @@ async fn numbers_have_postgresqls_types() {
     let types: Vec<Type> = statement.columns().iter().map(|column| column.type_().clone()).collect();
     assert_eq!(types, [Type::INT4, Type::INT8, Type::INT8, Type::NUMERIC, Type::INT8, Type::INT8]);
     let row = client.query_one("SELECT sum(id) + 10000 FROM events", &[]).await.expect("a row");
-    // Two digits to the base of 10,000, the first of which counts it once.
+    // The number 10,003: the digits 1 and 3 in base 10,000, with a weight of 1.
     assert_eq!(raw(&row, 0), [0, 2, 0, 1, 0, 0, 0, 0, 0, 1, 0, 3]);
 }
 
@@ -134,7 +135,7 @@ async fn prepared_statements_are_called_and_deallocated() {
     assert_eq!(sqlstate(&client, "EXECUTE two").await, "26000");
     assert_eq!(rows(&client, "DEALLOCATE one").await, "");
     assert_eq!(sqlstate(&client, "EXECUTE one (7)").await, "26000");
-    // Those of the protocol go with the others.
+    // Statements that the protocol prepared are deallocated too.
     let statement = client.prepare("SELECT 1").await.expect("a query");
     assert_eq!(rows(&client, "DEALLOCATE ALL").await, "");
     let error = client.query(&statement, &[]).await.expect_err("it is gone");
@@ -229,12 +230,12 @@ async fn a_job_that_cannot_work_says_so() {
     cluster.shared.state().splits.trouble = Some(Trouble { reason: "no bucket".to_owned(), since_ns: 0 });
     assert!(rows(&client, sql).await.ends_with("no compute node reads it"));
 
-    // A node that does not answer is named, after a bounded time.
+    // The answer names a node that does not answer, after a bounded time.
     cluster.shared.state().silent = true;
     let answer = rows(&client, sql).await;
     assert!(answer.starts_with("events|unknown|-|compute node 127.0.0.1:"), "{answer}");
     assert!(answer.ends_with("does not answer: nothing for 3 seconds"), "{answer}");
-    // No node at all, and no snapshot to be had, is an answer too.
+    // The answer also covers a cluster without nodes, whose snapshots cannot be pinned.
     cluster.shared.state().deserted = true;
     assert_eq!(rows(&client, sql).await, "events|stalled|-|there is no compute node");
 }

@@ -148,7 +148,7 @@ async fn values_that_do_not_fit_are_refused_when_they_are_bound() {
     }
 }
 
-/// A value in text, a value in binary, and what both are in text.
+/// A value in text, the same value in binary, and the text of both.
 type Example = (Type, &'static str, Vec<u8>, &'static str);
 
 fn examples() -> Vec<Example> {
@@ -187,7 +187,7 @@ async fn parameters_of_every_type_come_in_text_and_in_binary() {
             assert_eq!(answers[2], format!("DataRow {expected}"), "{ty} in format {format}: {answers:?}");
         }
     }
-    // Text is read as that of a literal is.
+    // Text is parsed like a literal.
     for (ty, text, expected) in [
         (Type::DATE, "2026-01-02 +01", "DataRow 2026-01-02"),
         (Type::TIMESTAMP, "2026-01-02 03:04+01", "DataRow 2026-01-02 03:04:00"),
@@ -208,7 +208,7 @@ async fn what_breaks_the_protocol_ends_the_connection_with_a_reason() {
         let answers = wire.raw(bytes).until_ready().await;
         assert!(answers.len() == 1 && answers[0].starts_with("Error FATAL 08P01 "), "{bytes:?}: {answers:?}");
     }
-    // One that is no client at all.
+    // A client of another protocol.
     let mut wire = Wire::open(cluster.sql).await;
     wire.raw(b"GET / HTTP/1.1\r\n\r\n").until_ready().await;
     assert_eq!(wire.next().await, None);

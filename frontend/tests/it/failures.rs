@@ -1,4 +1,4 @@
-//! What a client sees of nodes that fail, and what the cluster sees of clients that go.
+//! The effects of failing nodes on clients, and of disconnecting clients on the cluster.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ async fn a_snapshot_lost_before_the_first_row_is_replaced_unseen() {
     let client = cluster.client().await;
     cluster.shared.state().scans.extend([Scan::FailAfter(0, Kind::Fenced), Scan::FailAfter(0, Kind::Unavailable)]);
     assert_eq!(rows(&client, "SELECT count(*) FROM events").await, "10000");
-    // An aggregate sends nothing before it has read everything, so a later loss is no loss either.
+    // An aggregate sends nothing until it has read everything, so a later loss can be retried too.
     cluster.shared.state().scans.extend([Scan::FailAfter(2, Kind::Fenced)]);
     assert_eq!(rows(&client, "SELECT count(DISTINCT id) FROM events").await, "10000");
     cluster.until("are all pins released", |state| state.pins.is_empty()).await;
@@ -50,7 +50,7 @@ async fn a_snapshot_lost_after_a_row_fails_the_query() {
     let cluster = Cluster::start().await;
     add_events(&cluster.shared, 100_000);
     let client = cluster.client().await;
-    // Each slot fails on its last batch but one; a retry would find three more scans answering.
+    // Each slot fails on its last batch but one; three more scans would answer a retry.
     cluster.shared.state().scans.extend(vec![Scan::FailAfter(30, Kind::Fenced); 3]);
     let rows = client.query_raw::<_, i64, _>("SELECT id, name FROM events", []).await.expect("begins");
     let outcomes: Vec<_> = rows.collect().await;
@@ -70,7 +70,7 @@ async fn trying_again_has_an_end() {
     cluster.shared.state().scans.extend(vec![Scan::FailAfter(0, Kind::Fenced); 1000]);
     let started = Instant::now();
     assert_eq!(db_error(&client, "SELECT * FROM events").await.code().code(), "40001");
-    // Long before the time that is the default.
+    // The error comes long before the default time is over.
     assert!(started.elapsed() < Config::default().retry_max());
 }
 
@@ -129,7 +129,7 @@ async fn a_placement_that_lacks_vnodes_is_not_read_from() {
     let cluster = Cluster::start().await;
     add_events(&cluster.shared, 10);
     let client = cluster.client().await;
-    // The last slot comes first.
+    // The slots are listed in reverse order.
     for placement in
         [[(200, 250), (100, 200), (0, 100)], [(200, 256), (110, 200), (0, 100)], [(200, 256), (100, 200), (0, 110)]]
     {
@@ -167,7 +167,7 @@ async fn a_cancel_request_ends_the_query_and_its_scans() {
         let token = client.cancel_token();
         let query = client.simple_query("SELECT id, name FROM events");
         let cancel = async {
-            // All of them: what is left of the behaviours would be the next query's.
+            // Wait for all scans, because a remaining behaviour would affect the next query.
             cluster.until("do scans run", |state| state.open_scans == 3).await;
             token.cancel_query(NoTls).await.expect("the request is sent");
         };
@@ -204,7 +204,7 @@ async fn the_time_between_two_fetches_is_not_the_statements() {
     let transaction = client.transaction().await.expect("begins");
     let portal = transaction.bind("SELECT id FROM events", &[]).await.expect("a query");
     assert_eq!(transaction.query_portal(&portal, 10).await.expect("rows").len(), 10);
-    // The client thinks longer about ten rows than a statement may take.
+    // The client pauses after ten rows, for longer than a statement may take.
     tokio::time::sleep(timeout * 3 / 2).await;
     assert_eq!(transaction.query_portal(&portal, 0).await.expect("rows").len(), 9_990);
     transaction.commit().await.expect("ends");

@@ -1,4 +1,5 @@
-//! Every limit: what is beyond it is refused with its SQLSTATE and says what to do, and the session goes on.
+//! Every limit: a statement beyond it is refused with its SQLSTATE and a hint, and the session
+//! continues.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -14,7 +15,7 @@ use crate::cluster::{Cluster, Shared};
 use crate::statements::{add_events, db_error, rows};
 use crate::wire::Wire;
 
-/// A session in front of a cluster whose queries have little memory.
+/// Starts a session with a cluster whose queries have little memory.
 async fn with_memory(bytes: usize) -> (Cluster, tokio_postgres::Client) {
     let config = Config { memory_limit_bytes: bytes, ..Config::default() };
     let cluster = Cluster::start_with(Shared::default(), config).await;
@@ -52,7 +53,7 @@ async fn a_query_that_needs_too_much_memory_is_refused() {
         let error = db_error(&client, sql).await;
         assert_refused(&error, "53200", sql);
     }
-    // All of it was given back.
+    // All memory was released.
     assert_eq!(rows(&client, "SELECT count(*), count(DISTINCT name) FROM events").await, "400000|10");
     assert_eq!(rows(&client, "SELECT id FROM events ORDER BY id DESC LIMIT 1").await, "399999");
     cluster.until("are scans and pins gone", |state| state.open_scans == 0 && state.pins.is_empty()).await;
@@ -72,7 +73,7 @@ async fn a_function_makes_only_so_much() {
         "SELECT range(0, 100000000000)",
         "SELECT lpad('x', 100000000, '🦀')",
         "SELECT generate_series(1, 100000000000)",
-        // Eight times as many is a number of 64 bits that begins again at 0.
+        // Eight times this number overflows 64 bits.
         "SELECT generate_series(0, 2305843009213693952)",
         "SELECT generate_series('0001-01-01'::timestamp, '9999-12-31'::timestamp, interval '1 second')",
         "SELECT generate_series('0001-01-01'::date, ('9999-12-' || (30 + id % 2))::date, interval '1 day') FROM events",
@@ -95,7 +96,7 @@ async fn a_long_array_is_not_held_once_a_row() {
     let cluster = Cluster::start().await;
     let client = cluster.client().await;
     let wanted: Vec<i64> = (0..50_000).map(|number| 2 * number).collect();
-    // Elements beside the rows of a batch that they are compared with would be four hundred million.
+    // Pairing each element with each row of a batch would produce four hundred million pairs.
     let sql = "SELECT count(*) FROM generate_series(0, 8191) AS t WHERE t = ANY($1::bigint[])";
     let row = client.query_one(sql, &[&wanted]).await.expect("a query");
     assert_eq!(row.get::<_, i64>(0), 4_096);
@@ -114,7 +115,7 @@ async fn names_are_cut_with_a_notice() {
     let answers = wire.until_ready().await;
     assert_eq!(answers[..2], [notice, "ParseComplete".to_owned()]);
     assert_eq!(answers[3], description);
-    // A column's name is also that of a field, which a part of it is not.
+    // A column's name is also the name of a field, so it cannot be truncated.
     let client = cluster.client().await;
     let sql = format!(
         "CREATE TABLE t ({long} int) WITH (connector = 'nats', server_url = 'x:1', subject = 'a', stream = 's') \
@@ -232,7 +233,7 @@ async fn a_query_that_never_waits_can_be_cancelled() {
     tokio::spawn(connection);
     let token = client.cancel_token();
     let query = client.simple_query("SELECT sum(g) FROM generate_series(1, 1000000000000) g");
-    // A request that comes before the query has begun cancels nothing.
+    // A request that arrives before the query begins cancels nothing.
     let cancel = async {
         loop {
             token.cancel_query(NoTls).await.expect("the request is sent");
@@ -258,7 +259,7 @@ async fn the_planning_of_a_long_statement_can_be_cancelled() {
     rows(&client, "SET statement_timeout = '1ms'").await;
     let started = Instant::now();
     assert_eq!(db_error(&client, &sql).await.code().code(), "57014");
-    // To read the text and to rewrite it takes less than a third of the time.
+    // Parsing and rewriting the text takes less than a third of the time.
     let cancelled = started.elapsed();
     assert!(cancelled * 3 < whole * 2, "cancelled after {cancelled:?}, planned and run in {whole:?}");
 }

@@ -1,5 +1,5 @@
-//! Literals that get their type from what stands beside them, and patterns with an escape character, as drivers and ORMs
-//! write them.
+//! Literals whose type depends on the operand beside them, and patterns with an escape character,
+//! as drivers and ORMs write them.
 
 use crate::cluster::Cluster;
 use crate::statements::{add_events, db_error, rows};

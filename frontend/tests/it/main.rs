@@ -1,5 +1,5 @@
-//! The frontend as its clients meet it: a real server, driven by tokio-postgres and by psql, in front of a cluster whose
-//! RPC services answer from memory.
+//! Tests of the frontend through its clients: a real server, driven by tokio-postgres and psql, in
+//! front of a cluster whose RPC services answer from memory.
 
 mod answers;
 mod catalogs;

@@ -24,7 +24,7 @@ async fn parameters_get_their_types_from_where_they_stand() {
     let found = client.query(&statement, &[&5_i64, &100_i64, &"name 7", &2_i64]).await.expect("a query");
     let found: Vec<(i64, String)> = found.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!(found, [(7, "name 7".to_owned()), (17, "name 7".to_owned())]);
-    // The statement can be run again, with other values.
+    // The statement can run again, with other values.
     let found = client.query(&statement, &[&0_i64, &0_i64, &"name 0", &5_i64]).await.expect("a query");
     assert_eq!(found.len(), 1);
 }
@@ -51,7 +51,7 @@ async fn a_client_may_say_which_types_its_parameters_have() {
     assert_eq!(row.get::<_, f64>(1), 3.0);
     assert!(!row.get::<_, bool>(2));
     assert_eq!(row.get::<_, Vec<u8>>(3), [1, 2]);
-    // A smaller type than the column's.
+    // The parameter's type is smaller than the column's.
     let statement = client.prepare_typed("SELECT i4 FROM types WHERE i8 < $1", &[Type::INT2]).await.expect("a query");
     assert_eq!(client.query_one(&statement, &[&0_i16]).await.expect("a query").get::<_, i32>(0), i32::MAX);
 }
@@ -164,7 +164,7 @@ async fn connections_beyond_the_limit_are_refused() {
     let error = tokio_postgres::connect(&cluster.dsn(), NoTls).await.map(|_| ()).expect_err("no place");
     assert_eq!(error.code().map(|code| code.code()), Some("53300"), "{error:?}");
     drop(first);
-    // The place is free once the server has seen the client go.
+    // The place is free once the server has noticed that the client is gone.
     let freed = async {
         while tokio_postgres::connect(&cluster.dsn(), NoTls).await.is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -1,4 +1,4 @@
-//! psql's own commands, when it is installed.
+//! psql's own commands, if psql is installed.
 
 use std::process::Stdio;
 
@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, Scan};
 use crate::statements::add_events;
 use crate::types::add_types;
 
-/// What psql prints for a command, or `None` if there is no psql.
+/// Returns psql's output for a command, or `None` if there is no psql.
 async fn psql(cluster: &Cluster, arguments: &[&str]) -> Option<(String, String)> {
     let output = Command::new("psql")
         .args(["-h", "127.0.0.1", "-p", &cluster.sql.port().to_string(), "-U", "root", "-d", "dev", "-X"])
@@ -88,7 +88,7 @@ async fn it_lists_databases_and_schemas() {
     assert!(out.contains("public|root"), "{out}");
 }
 
-/// What psql can be asked about a database without an error, whether Weir has such things or not.
+/// The commands that psql must run without an error, even if Weir has no such objects.
 const QUESTIONS: &[&str] = &[
     "\\d",
     "\\d+",
@@ -156,7 +156,7 @@ async fn it_cancels_a_query_when_it_is_interrupted() {
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn();
-    // Without a psql there is nothing to check, as the others say.
+    // Without psql there is nothing to check; the other tests report that.
     let Ok(process) = started else { return };
     let pid = process.id().expect("it runs").to_string();
     cluster.until("do scans run", |state| state.open_scans == 3).await;

@@ -1,5 +1,5 @@
-//! Queries that DataFusion by itself answers otherwise than PostgreSQL, whose answers are the expected ones: those of
-//! PostgreSQL 15, asked with the same tables.
+//! Queries that DataFusion by itself answers differently from PostgreSQL. The expected answers are
+//! those of PostgreSQL 15 with the same tables.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::cluster::{Cluster, Shared};
 use crate::statements::{add_events, db_error, rows};
 use crate::types::add_types;
 
-/// Zeros of both signs, a NaN, a NULL, and numbers halfway between whole ones.
+/// Adds zeros of both signs, a NaN, a NULL, and numbers halfway between integers.
 fn add_floats(shared: &Shared) {
     let wide = vec![Some(-0.0), Some(0.0), Some(f64::NAN), Some(1.5), None, Some(-0.0), Some(2.5)];
     let narrow = vec![Some(-0.0), Some(0.0), Some(f32::NAN), Some(1.5), None, Some(0.0), Some(2.5)];
@@ -87,7 +87,7 @@ async fn words_like_those_of_system_catalogs_change_nothing() {
 async fn names_are_looked_up_in_the_newest_catalog() {
     let cluster = Cluster::start().await;
     add_events(&cluster.shared, 10);
-    // Nothing has brought a catalog to this frontend yet.
+    // This frontend has not loaded a catalog yet.
     let client = cluster.client().await;
     assert_eq!(rows(&client, "SELECT 'events'::regclass::int > 0").await, "t");
     add_types(&cluster.shared);
@@ -162,7 +162,7 @@ async fn a_text_that_stands_for_a_jsonb_can_be_written_in_any_way() {
     let found =
         client.query("SELECT id FROM events WHERE '{\"a\": 1}'::jsonb @> $1 ORDER BY id", &[&Document(" {\"a\" :1}")]);
     assert_eq!(found.await.expect("a query").len(), 10);
-    // A parameter stands for one too, and does not keep another from getting its type.
+    // A parameter becomes a jsonb too, and other parameters still get their types.
     let statement = client.prepare("SELECT i4 FROM types WHERE j = $1 AND i4 = $2").await.expect("a query");
     assert_eq!(statement.params(), [Type::JSONB, Type::INT4]);
     let found = client.query(&statement, &[&Document(r#"{"a":[1,null]}"#), &i32::MAX]).await.expect("a query");
@@ -236,7 +236,7 @@ async fn floats_are_rounded_and_summed_up_as_by_postgresql() {
     assert_eq!(statement.columns()[0].type_(), &Type::FLOAT4);
 }
 
-/// A jsonb as drivers send it.
+/// A jsonb in the form in which drivers send it.
 #[derive(Debug)]
 struct Document(&'static str);
 
@@ -350,7 +350,7 @@ async fn columns_may_have_the_same_name() {
         let names: Vec<&str> = statement.columns().iter().map(tokio_postgres::Column::name).collect();
         assert_eq!(names, expected, "{sql}");
     }
-    // PostgreSQL says 42702 of it; either way it is no answer.
+    // PostgreSQL returns 42702; both refuse the query.
     assert_eq!(db_error(&client, "SELECT id FROM (SELECT id, id FROM events) AS t").await.code().code(), "42703");
 }
 

@@ -1,4 +1,4 @@
-//! Clients that do not read what they asked for, and cursors that nobody fetches from.
+//! Clients that do not read their results, and cursors that nobody fetches from.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::cursors::add_wide;
 use crate::statements::{add_events, rows};
 use crate::wire::Wire;
 
-/// Clients that do not read.
+/// The number of clients that do not read.
 const SILENT: usize = 6;
-/// Cursors of which one row was fetched.
+/// The number of cursors from which one row was fetched.
 const CURSORS: usize = 12;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,7 +53,7 @@ async fn readers_that_stall_hold_nobody_else_up_and_are_seen() {
     assert_eq!(timeout(PATIENCE, counted).await.expect("others are answered"), "5000|12497500");
     let read = rows(&client, "SELECT sum(c1) FROM wide");
     assert_eq!(timeout(PATIENCE, read).await.expect("of the same table, too"), "79999800000");
-    // The cursors go on where they were.
+    // The cursors continue at their positions.
     let rest = rows(&holder, "MOVE 300000 IN c7; FETCH 1 FROM c7");
     assert_eq!(timeout(PATIENCE, rest).await.expect("the rest is there").lines().count(), 1);
     drop(silent);

@@ -1,4 +1,4 @@
-//! Every kind of statement, by its answer.
+//! The answers of every kind of statement.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ const NATS: &str = "WITH (connector = 'nats', server_url = 'localhost:4222', sub
                     connect_mode = 'user_and_password', username = 'u', password = 'hush') \
                     FORMAT PLAIN ENCODE JSON";
 
-/// `events (id bigint, name varchar)` with ids from 0, in batches of 1000 rows over all slots.
+/// Adds `events (id bigint, name varchar)` with ids from 0, in batches of 1000 rows over all slots.
 pub(crate) fn add_events(shared: &Shared, rows: i64) {
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows));
     let names: ArrayRef = Arc::new(StringArray::from_iter_values((0..rows).map(|id| format!("name {}", id % 10))));
     shared.add("events", &[("id", SqlType::BigInt, ids), ("name", SqlType::Varchar, names)], 1000);
 }
 
-/// The rows of a text's answers, cells by `|`, rows by newlines; a statement without rows gives nothing.
+/// Returns the rows that the statements of a text return: cells separated by `|`, rows by newlines.
 pub(crate) async fn rows(client: &tokio_postgres::Client, sql: &str) -> String {
     let messages = client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     let lines = messages.iter().filter_map(|message| match message {
@@ -136,7 +136,7 @@ async fn errors_say_what_where_and_what_to_do() {
     let error = db_error(&client, "CREATE TABLE t (a int) WITH (connector = 'nats') FORMAT PLAIN ENCODE JSON").await;
     assert_eq!(error.code().code(), "22023");
     assert!(db_error(&client, "SELECT nam FROM events").await.hint().is_some());
-    // The connection is still good.
+    // The connection still works.
     assert_eq!(rows(&client, "SELECT 1").await, "1");
 }
 

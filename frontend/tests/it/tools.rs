@@ -1,4 +1,4 @@
-//! What tools ask of a server: each of their statements has an answer. The statements stand in `tests/statements`.
+//! The statements of tools, each of which must have an answer. `tests/statements` contains them.
 
 use crate::cluster::Cluster;
 use crate::statements::{add_events, rows};
@@ -8,12 +8,12 @@ const PGJDBC: &str = include_str!("../statements/pgjdbc.sql");
 const DBEAVER: &str = include_str!("../statements/dbeaver.sql");
 const PSQL: &str = include_str!("../statements/psql-completion.sql");
 
-/// The statements of a file, each of which ends a line with a semicolon.
+/// Returns the statements of a file, each of which ends a line with a semicolon.
 fn statements(file: &str) -> impl Iterator<Item = &str> {
     file.split(";\n").map(str::trim).filter(|statement| !statement.is_empty())
 }
 
-/// Asks every statement in both protocols, and says which fail.
+/// Runs every statement in both protocols, and reports those that fail.
 async fn assert_answered(file: &str) {
     let cluster = Cluster::start().await;
     add_events(&cluster.shared, 10);

@@ -1,11 +1,12 @@
-//! The modes of transactions: what they are shown as, which epoch is read, what a read-only one refuses.
+//! The modes of transactions: how they are shown, the epochs that are read, the statements that a
+//! read-only transaction refuses.
 
 use weir_common::error::Kind;
 
 use crate::cluster::{Cluster, Scan, State};
 use crate::statements::{add_events, db_error, rows};
 
-/// The epochs that were scanned since the last call.
+/// Returns the epochs that were scanned since the last call.
 fn scanned(state: &mut State) -> Vec<u64> {
     let mut epochs: Vec<u64> = std::mem::take(&mut state.scan_requests).iter().map(|scan| scan.epoch).collect();
     epochs.dedup();
@@ -39,7 +40,7 @@ async fn a_repeatable_transaction_reads_one_epoch() {
         assert_eq!(scanned(&mut cluster.shared.state()), [epoch + 1], "after {begin}");
     }
 
-    // For all transactions of a session, but not for statements outside of them.
+    // The setting applies to all transactions of a session, but not to statements outside of them.
     rows(&client, "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ").await;
     rows(&client, count).await;
     cluster.until("is the pin released", |state| state.pins.is_empty()).await;
@@ -57,7 +58,7 @@ async fn a_repeatable_transaction_ends_when_its_epoch_is_lost() {
     let client = cluster.client().await;
     let count = "SELECT count(*) FROM events";
     rows(&client, "BEGIN ISOLATION LEVEL REPEATABLE READ").await;
-    // Before anything was read another epoch is as good.
+    // A transaction that has read nothing can move to another epoch.
     cluster.shared.state().scans.push_back(Scan::FailAfter(0, Kind::Fenced));
     assert_eq!(rows(&client, count).await, "10");
     cluster.shared.state().scans.push_back(Scan::FailAfter(0, Kind::Fenced));
@@ -85,7 +86,7 @@ async fn the_modes_of_a_transaction_are_shown() {
     assert_eq!(rows(&client, level).await, "read committed");
     rows(&client, "COMMIT").await;
     assert_eq!(rows(&client, both).await, "serializable\non");
-    // Outside of a transaction it sets nothing.
+    // Outside of a transaction, these have no effect.
     rows(&client, "SET TRANSACTION READ WRITE; SET transaction_isolation TO 'read committed'").await;
     assert_eq!(rows(&client, both).await, "serializable\non");
     rows(&client, "RESET ALL").await;

@@ -12,7 +12,7 @@ use weir_common::types::SqlType;
 
 use crate::cluster::{Cluster, Shared};
 
-/// A table with a column of every type: extremes, then NULLs.
+/// Adds a table with a column of every type: a row of extremes, then one of NULLs.
 pub(crate) fn add_types(shared: &Shared) {
     let zoned = TimestampMicrosecondArray::from(vec![Some(1_709_210_096_000_100), None]).with_timezone("UTC");
     let columns: Vec<(&str, SqlType, ArrayRef)> = vec![
@@ -109,7 +109,7 @@ async fn binary_is_what_drivers_read() {
     }
 }
 
-/// A value's bytes, whatever its type.
+/// The bytes of a value of any type.
 struct Raw(Vec<u8>);
 
 impl<'a> tokio_postgres::types::FromSql<'a> for Raw {

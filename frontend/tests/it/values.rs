@@ -1,4 +1,5 @@
-//! Numbers, times, arrays and structs at the prompt: what PostgreSQL 15 answers, but for trailing zeros of numerics.
+//! Numbers, times, arrays and structs at the prompt. The expected answers are those of PostgreSQL
+//! 15, except for trailing zeros of numerics.
 
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ fn array(element: SqlType) -> SqlType {
     SqlType::Array(Box::new(element))
 }
 
-/// Two rows of values and one of NULLs, in three slots.
+/// Adds two rows of values and one of NULLs, in three slots.
 fn add_values(shared: &Shared) {
     let numbers = StringArray::from(vec![Some("1.50"), Some("-12345678901234567890.25"), None]);
     let money = Decimal128Array::from(vec![Some(150), Some(-7), None])

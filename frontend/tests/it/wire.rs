@@ -1,4 +1,5 @@
-//! A client that speaks the wire protocol message by message, for what drivers do not do.
+//! A client that speaks the wire protocol message by message, for tests beyond the behaviour of
+//! drivers.
 
 use std::net::SocketAddr;
 
@@ -17,23 +18,23 @@ use crate::cluster::{Cluster, PATIENCE};
 pub(crate) struct Wire {
     stream: TcpStream,
     received: BytesMut,
-    /// What is not sent yet.
+    /// The bytes that have not been sent yet.
     pub(crate) out: BytesMut,
 }
 
 impl Wire {
-    /// A client that has introduced itself.
+    /// Connects a client that has completed start-up.
     pub(crate) async fn connect(cluster: &Cluster) -> Wire {
         Wire::open(cluster.sql).await.introduced().await
     }
 
-    /// A client that has not.
+    /// Connects a client without a start-up.
     pub(crate) async fn open(address: SocketAddr) -> Wire {
         let stream = TcpStream::connect(address).await.expect("the frontend accepts");
         Wire { stream, received: BytesMut::new(), out: BytesMut::new() }
     }
 
-    /// A client that has introduced itself, with little room for what it does not read.
+    /// Connects a client that has completed start-up, with a small buffer for unread data.
     pub(crate) async fn connect_narrow(cluster: &Cluster) -> Wire {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(16 << 10).expect("an option of every socket");
@@ -52,7 +53,7 @@ impl Wire {
         self
     }
 
-    /// Values in one format, results in another; 0 is text, 1 binary.
+    /// Adds a Bind with all values in one format and all results in another; 0 is text, 1 binary.
     pub(crate) fn bind(
         &mut self,
         portal: &str,
@@ -103,7 +104,7 @@ impl Wire {
         self
     }
 
-    /// Bytes as they are.
+    /// Adds bytes as they are.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> &mut Wire {
         self.out.extend_from_slice(bytes);
         self
@@ -114,12 +115,14 @@ impl Wire {
         self.stream.write_all(&out).await.expect("the frontend reads");
     }
 
-    /// Sends what is to be sent; everything that comes up to ReadyForQuery, or the end.
+    /// Sends the pending bytes; returns all messages up to ReadyForQuery, or up to the end of the
+    /// connection.
     pub(crate) async fn until_ready(&mut self) -> Vec<String> {
         self.until("ReadyForQuery").await
     }
 
-    /// Everything that comes up to a message that begins so, or the end.
+    /// Sends the pending bytes; returns all messages up to one that begins with `last`, or up to
+    /// the end of the connection.
     pub(crate) async fn until(&mut self, last: &str) -> Vec<String> {
         self.send().await;
         let mut messages = Vec::new();
@@ -133,7 +136,7 @@ impl Wire {
         messages
     }
 
-    /// The next message; `None` at the end of the connection.
+    /// Returns the next message; `None` at the end of the connection.
     pub(crate) async fn next(&mut self) -> Option<String> {
         loop {
             if let Some(message) = Message::parse(&mut self.received).expect("messages of the protocol") {
@@ -146,13 +149,13 @@ impl Wire {
         }
     }
 
-    /// Whether something has come that was not read yet.
+    /// Returns true if a message has arrived that was not read yet.
     pub(crate) fn has_answer(&mut self) -> bool {
         !self.received.is_empty() || self.stream.read_buf(&mut self.received).now_or_never().is_some()
     }
 }
 
-/// A message in a line.
+/// Returns a message as a line of text.
 fn written(message: Message) -> String {
     match message {
         Message::ParseComplete => "ParseComplete".to_owned(),
@@ -198,7 +201,7 @@ fn written(message: Message) -> String {
     }
 }
 
-/// Severity, SQLSTATE and message.
+/// Returns severity, SQLSTATE and message.
 fn fields(fields: ErrorFields<'_>) -> String {
     let told = fields.filter(|field| Ok(matches!(field.type_(), b'S' | b'C' | b'M')));
     let values = told.map(|field| Ok(String::from_utf8_lossy(field.value_bytes()).into_owned()));

@@ -1,5 +1,5 @@
-//! Conditions and the keys they leave, and the property that no matching row is left out, over all
-//! types of keys.
+//! Conditions and the keys that they leave, and the property that no matching row is omitted, over
+//! all types of keys.
 
 use datafusion::arrow::array::new_null_array;
 use datafusion::arrow::datatypes::i256;
@@ -16,7 +16,8 @@ use weir_sql::functions::{comparable, has_equals};
 
 use super::*;
 
-/// A table with these columns `c0`, `c1`, …, and a key of the first `keys` of them.
+/// Returns a table with columns `c0`, `c1`, … of these types, and a key of the first `keys`
+/// columns.
 fn table(types: &[SqlType], keys: usize) -> Table {
     let column = |(number, ty): (usize, &SqlType)| weir_common::catalog::Column {
         name: format!("c{number}"),
@@ -46,7 +47,7 @@ fn keys(condition: &Expr, table: &Table) -> Option<Keys> {
     Keys::of([&physical(condition, table)], table, &projection)
 }
 
-/// Points, and ranges.
+/// Returns the numbers of points and ranges.
 fn count(condition: &Expr, table: &Table) -> Option<(usize, usize)> {
     keys(condition, table).map(|keys| (keys.points.len(), keys.ranges.len()))
 }
@@ -65,14 +66,14 @@ fn a_condition_tells_the_keys_that_have_to_be_read() {
         (a().between(lit(1), lit(5)), Some((0, 1))),
         (a().eq(lit(1)).or(a().eq(lit(5))), Some((0, 2))),
         (a().lt(lit(1)).or(a().lt(lit(5))), Some((0, 1))),
-        // No value is left, or none is possible.
+        // Contradictions, and literals of a wider type.
         (a().eq(lit(1)).and(a().eq(lit(2))), Some((0, 0))),
         (a().gt(lit(5)).and(a().lt(lit(5))), Some((0, 1))),
         (a().gt(lit(5)).and(a().lt(lit(4))), Some((0, 0))),
         (a().eq(lit(ScalarValue::Int32(None))), Some((0, 0))),
         (cast(a(), DataType::Int64).eq(lit(3_000_000_000_i64)), Some((0, 0))),
         (cast(a(), DataType::Int64).eq(lit(5_i64)), Some((0, 1))),
-        // The first column is free.
+        // The first column is not bounded.
         (b().eq(lit("x")), None),
         (c().eq(lit(1_i64)), None),
         (a().eq(lit(1)).or(c().eq(lit(1_i64))), None),
@@ -80,7 +81,7 @@ fn a_condition_tells_the_keys_that_have_to_be_read() {
         (a().in_list(vec![lit(1)], true), None),
         (a().eq(col("c0")), None),
         (cast(a(), DataType::Int64).gt(lit(3_000_000_000_i64)), None),
-        // The cast takes several values for one.
+        // The cast maps several values to the same one.
         (cast(c(), DataType::Float64).eq(lit(9_007_199_254_740_992.0)), None),
     ] {
         assert_eq!(count(&condition, &table), expected, "{condition}");
@@ -160,7 +161,8 @@ fn what_joins_say_of_several_columns_is_read() {
     assert_eq!((keys.points.len(), keys.ranges.len()), (2, 0));
 }
 
-/// Some values of each type that can be part of a key, those among them that are easily got wrong.
+/// Returns some values of each type that can be part of a key, including those that are easy to get
+/// wrong.
 fn values(ty: &SqlType) -> Vec<ScalarValue> {
     let utc = || Some("UTC".into());
     match ty {
@@ -216,7 +218,7 @@ const TYPES: [SqlType; 14] = [
     SqlType::Timestamptz,
 ];
 
-/// A column as it is compared: as the rules of SQL make it.
+/// Returns a column in the form in which the rules of SQL compare it.
 fn compared(column: usize, ty: &SqlType) -> Expr {
     let name = format!("c{column}");
     if has_equals(&ty.field(&name)) { comparable(col(name)) } else { col(name) }
@@ -226,7 +228,7 @@ fn literal(value: &ScalarValue, ty: &SqlType) -> Expr {
     if has_equals(&ty.field("value")) { comparable(lit(value.clone())) } else { lit(value.clone()) }
 }
 
-/// Wider types that columns of a type are compared in.
+/// Returns a wider type in which columns of a type are compared, and some values of it.
 fn wider(ty: &SqlType) -> Option<(DataType, Vec<ScalarValue>)> {
     match ty {
         SqlType::SmallInt | SqlType::Integer => {
@@ -245,7 +247,7 @@ fn wider(ty: &SqlType) -> Option<(DataType, Vec<ScalarValue>)> {
     }
 }
 
-/// A comparison of a column with one of its values, by numbers that are taken as they come.
+/// Returns a comparison of a column with one of its values. Any numbers select one.
 fn comparison(types: &[SqlType], numbers: (usize, usize, usize, usize)) -> Expr {
     let (column, op, value, more) = (numbers.0 % types.len(), numbers.1, numbers.2, numbers.3);
     let ty = &types[column];
@@ -266,7 +268,7 @@ fn comparison(types: &[SqlType], numbers: (usize, usize, usize, usize)) -> Expr 
     }
 }
 
-/// Literals as they are once they are folded, which the optimizer does.
+/// Folds literals, as the optimizer does.
 fn folded(expr: Expr, table: &Table) -> Expr {
     use datafusion::common::tree_node::{Transformed, TreeNode};
     let fold = |expr: Expr| match &expr {
