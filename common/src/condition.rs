@@ -1,13 +1,15 @@
-//! How splits and jobs are doing: a state, since when, and why.
+//! The conditions of splits and jobs: a state, since when, and why.
 //!
-//! Readers publish the condition of their split, and frontends ask for it. The condition of a job follows from those of its
-//! splits, by [`of_job`], which is pure. The catalog keeps only which jobs have failed.
+//! Readers publish the condition of their split, and frontends ask for it. [`of_job`], which is
+//! pure, derives the condition of a job from those of its splits. The catalog only records which
+//! jobs have failed.
 
 use std::time::{Duration, SystemTime};
 
 use crate::ids::SplitId;
 
-/// How long a split may be disconnected before its job counts as stalled. A reconnection takes less.
+/// The time that a split may be disconnected before its job counts as stalled. A reconnection takes
+/// less.
 pub const DISCONNECTED_MAX: Duration = Duration::from_secs(5);
 
 /// A state, since when, and why.
@@ -15,40 +17,40 @@ pub const DISCONNECTED_MAX: Duration = Duration::from_secs(5);
 pub struct Condition<S> {
     /// The state.
     pub state: S,
-    /// When it began, if that is known.
+    /// The start of the state, if it is known.
     pub since: Option<SystemTime>,
     /// The reason in words; absent while all is well.
     pub reason: Option<String>,
 }
 
-/// How a split is doing.
+/// The state of a split.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SplitState {
     /// Its messages are read.
     Reading,
-    /// It has no connection or no consumer yet. The reader tries again by itself.
+    /// It has no connection or no consumer yet. The reader retries by itself.
     #[default]
     Disconnected,
-    /// Something keeps it from making progress that somebody has to mend. The reader tries again meanwhile.
+    /// A fault that somebody has to mend stops its progress. The reader retries meanwhile.
     Stalled,
     /// The reader waits for a decision of its user.
     Stopped,
-    /// No compute node reads it. Only frontends find this out.
+    /// No compute node reads it. Only frontends can report this.
     Unread,
-    /// Its compute node does not answer. Only frontends find this out.
+    /// Its compute node does not answer. Only frontends can report this.
     Unknown,
 }
 
-/// How a job is doing.
+/// The state of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobState {
     /// All its splits are read.
     Running,
-    /// It exists, and cannot do its work now.
+    /// It exists, but cannot do its work now.
     Stalled,
     /// A compute node does not answer, and nothing else is known to be wrong.
     Unknown,
-    /// It stopped for a reason its user has to mend.
+    /// It stopped for a reason that its user has to mend.
     Failed,
 }
 
@@ -65,7 +67,7 @@ impl SplitState {
         }
     }
 
-    /// The state that a word stands for.
+    /// Returns the state with a word.
     pub fn parse(word: &str) -> Option<SplitState> {
         use SplitState::{Disconnected, Reading, Stalled, Stopped, Unknown, Unread};
         [Reading, Disconnected, Stalled, Stopped, Unread, Unknown].into_iter().find(|state| state.as_str() == word)
@@ -84,10 +86,11 @@ impl JobState {
     }
 }
 
-/// The condition of a job that has not failed, from those of all its splits. `trouble`: what keeps a compute node from
-/// committing, and with it all others.
+/// Returns the condition of a job that has not failed, given those of all its splits. `trouble` is
+/// a fault that keeps a compute node, and with it all others, from committing.
 ///
-/// The worst split decides. A stalled job is so since its first split is; a running one since its last split is read.
+/// The worst split determines the state. A job is stalled since its first split is; it is running
+/// since its last split is read.
 pub fn of_job(
     splits: &[(SplitId, Condition<SplitState>)],
     trouble: Option<&(String, SystemTime)>,
@@ -128,7 +131,7 @@ pub fn of_job(
     Condition { state, since, reason: Some(reason) }
 }
 
-/// True while a split's reading is interrupted for a moment only.
+/// Returns true while the interruption of a split is still short.
 fn is_short(condition: &Condition<SplitState>, now: SystemTime) -> bool {
     condition.since.and_then(|since| now.duration_since(since).ok()).is_none_or(|lasted| lasted < DISCONNECTED_MAX)
 }

@@ -1,24 +1,25 @@
-//! Numbers with a decimal point, from text. Owns how a text is fitted into a fixed number of digits; what to do with a
-//! number that has more of them after the point than fit, the caller says.
+//! Parses numbers with a decimal point. This module fits a text into a fixed number of digits; the
+//! caller decides what happens to further digits after the point.
 
 use arrow::datatypes::i256;
 
-/// What becomes of digits behind the last that fits, unless they are zeros.
+/// The treatment of digits behind the last one that fits, unless they are zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excess {
-    /// The number is not taken.
+    /// The number is refused.
     Refuse,
-    /// It is rounded, a half away from zero, as PostgreSQL does where a scale was declared.
+    /// The number is rounded, halves away from zero, as PostgreSQL does for a declared scale.
     Round,
 }
 
-/// Digits that a `u128` holds, whatever they are.
+/// The number of decimal digits that a `u128` always holds.
 const HALF_DIGITS: usize = 38;
-/// Exponents beyond this, either way, leave nothing of any number that could be written.
+/// Larger exponents, positive or negative, leave no digits of any number that can be written.
 const EXPONENT_MAX: i64 = 1 << 32;
 
-/// The number that a text stands for, as a multiple of 10^-`scale`: digits with a point, a sign and an exponent where
-/// they are wanted. `None` if it is no number, or has more than `precision` digits. There is no NaN and no infinity.
+/// Parses a number with an optional point, sign and exponent; returns it as a multiple of
+/// 10^-`scale`. Returns `None` if the text is not a number, or has more than `precision` digits.
+/// There is no NaN and no infinity.
 pub fn parse(text: &str, precision: u8, scale: u8, excess: Excess) -> Option<i256> {
     let (negative, unsigned) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
@@ -31,7 +32,7 @@ pub fn parse(text: &str, precision: u8, scale: u8, excess: Excess) -> Option<i25
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let length = i64::try_from(whole.len() + fraction.len()).ok().filter(|length| *length > 0)?;
-    // Of the row of all digits, those before this place count.
+    // In the sequence of all digits, those before this place are kept.
     let kept = i64::try_from(whole.len()).ok()? + exponent + i64::from(scale);
     let mut number = Digits { limit: precision.into(), ..Digits::default() };
     let (mut next, mut inexact) = (0, false);
@@ -67,7 +68,7 @@ pub fn parse(text: &str, precision: u8, scale: u8, excess: Excess) -> Option<i25
     Some(if negative { value.wrapping_neg() } else { value })
 }
 
-/// 10 to a power of at most 76.
+/// Returns 10 to the power of at most 76.
 pub fn power_of_ten(exponent: u8) -> i256 {
     let half = |exponent: u8| i256::from_parts(10_u128.pow(exponent.into()), 0);
     match exponent.checked_sub(38) {
@@ -76,7 +77,7 @@ pub fn power_of_ten(exponent: u8) -> i256 {
     }
 }
 
-/// A number without its sign, digit by digit: the first 38 and the others.
+/// A number without its sign, digit by digit: the first 38 digits and the others.
 #[derive(Default)]
 struct Digits {
     limit: usize,
@@ -86,7 +87,7 @@ struct Digits {
 }
 
 impl Digits {
-    /// `None` if there are too many. Leading zeros are none.
+    /// Returns `None` if there are too many digits. Leading zeros do not count.
     #[inline]
     fn push(&mut self, digit: u8) -> Option<()> {
         if self.count == 0 && digit == 0 {
@@ -164,7 +165,7 @@ mod tests {
         }
     }
 
-    /// As PostgreSQL 15 rounds `'…'::numeric(10, 1)`.
+    /// The expected results are those of PostgreSQL 15 for `'…'::numeric(10, 1)`.
     #[test]
     fn digits_that_do_not_fit_are_rounded_only_if_that_was_asked_for() {
         for (text, rounded) in [("1.25", "13"), ("-1.25", "-13"), ("1.24999", "12"), ("0.04", "0"), ("1e-30", "0")] {

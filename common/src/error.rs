@@ -1,18 +1,19 @@
-//! The kinds of failure. Every error at a boundary answers `kind()`; retry policy reads the kind, never the text.
+//! The kinds of failure. Every error at a boundary answers `kind()`. The retry policy reads the
+//! kind, never the text.
 
 use serde::{Deserialize, Serialize};
 
-/// What a failure means for whoever met it.
+/// The meaning of a failure for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// The user has to change something: retrying as it stands is pointless.
+    /// The user has to change something; a retry as it stands is pointless.
     User,
-    /// Something is out of reach for now: retry.
+    /// Something is out of reach for now; retry.
     Unavailable,
-    /// The caller belongs to an old term: stop what it does, learn the new term.
+    /// The caller belongs to an old term; it must stop its work and learn the new term.
     Fenced,
-    /// Stored data is not what it must be: a person has to look.
+    /// Stored data is damaged; a person has to look.
     Corrupt,
     /// A fault of Weir's own.
     Internal,

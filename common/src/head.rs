@@ -1,18 +1,20 @@
-//! The head: the one record whose replacement commits an epoch. All durable truth is reachable from it.
+//! The head: the one record whose replacement commits an epoch. All durable state is reachable from
+//! it.
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::ids::{Epoch, SlotId, TermId, VnodeRange};
 
-/// What is committed. It lies under one key of the metadata store and changes only by compare-and-swap.
+/// The committed state. It has one key in the metadata store and changes only by compare-and-swap.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// The newest claim. May be newer than the term that committed `epoch`.
+    /// The newest claim. It may be newer than the term that committed `epoch`.
     pub term: TermId,
     /// The newest committed epoch; 0 before the first commit.
     pub epoch: Epoch,
-    /// Where the committed state lies; together the slots cover every vnode once, or there is no slot yet.
+    /// The committed state of all slots. Together they cover every vnode once, or there is no slot
+    /// yet.
     pub slots: Vec<SlotState>,
     /// Keys of the pages that together hold every committed position.
     pub positions: Vec<String>,

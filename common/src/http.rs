@@ -1,5 +1,5 @@
-//! The HTTP listener that every role has: `/health` (the process lives), `/ready` (it can do its work), `/metrics`
-//! (Prometheus' text format).
+//! The HTTP listener that every role has: `/health` (the process lives), `/ready` (it can do its
+//! work), `/metrics` (Prometheus' text format).
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{listen, telemetry};
 
-/// Answers whether the process can do its work, and if not, why.
+/// Returns an error with the reason if the process cannot do its work.
 pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// Serves until cancelled.

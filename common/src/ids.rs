@@ -1,4 +1,4 @@
-//! Identifiers: a newtype for each, so that an epoch is never passed for a term.
+//! Identifiers: a newtype for each, so that an epoch is never passed as a term.
 
 use std::fmt;
 
@@ -36,53 +36,55 @@ number!(
     SlotId(u32)
 );
 number!(
-    /// An `INSERT`, `UPDATE`, `DELETE` or `COPY` under way. Never reused.
+    /// A running `INSERT`, `UPDATE`, `DELETE` or `COPY`. Never reused.
     StatementId(u64)
 );
 number!(
-    /// Which of the streams of a split's name is read: the first one that was read is 0. The user decides that another one is.
+    /// The number of a stream among those that a split has read under the same name, counted from
+    /// 0. The user decides when the split moves to the next one.
     Incarnation(u16)
 );
 
-/// A place in a split: the incarnation of its stream in the upper 12 bits, and in the lower 52 the place in that stream, where the first
-/// message has 1.
+/// A place in a split. The upper 12 bits are the incarnation of its stream; the lower 52 bits are
+/// the place in that stream, counted from 1.
 ///
-/// As one number it orders everything that is read of a split: what a later incarnation brings comes after all that an earlier one
-/// brought. Keys of blocks, ages of rows and positions are made of it, and were before there were incarnations: what was stored by then
-/// is of the first.
+/// As one number it orders everything that is read from a split: all messages of an earlier
+/// incarnation precede those of a later one. Keys of blocks, ages of rows and positions contain it.
+/// Data that was stored before there were incarnations belongs to the first one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sequence(pub u64);
 
-/// How many bits of a [`Sequence`] are the place in the stream.
+/// The number of bits in a [`Sequence`] for the place in the stream.
 const IN_STREAM_BITS: u32 = 52;
 
 impl Sequence {
-    /// The last place in a stream that can be read: at a million messages a second it is reached after 142 years.
+    /// The last place in a stream that can be read. At a million messages a second, it is reached
+    /// after 142 years.
     pub const IN_STREAM_MAX: u64 = (1 << IN_STREAM_BITS) - 1;
 
-    /// A place in a stream of a split.
+    /// Creates the sequence of a place in a stream.
     ///
     /// # Panics
-    /// If it or the incarnation is too large.
+    /// If the place or the incarnation is too large.
     pub fn new(incarnation: Incarnation, in_stream: u64) -> Sequence {
         assert!(in_stream <= Sequence::IN_STREAM_MAX, "{in_stream} does not fit into {IN_STREAM_BITS} bits");
         assert!(incarnation <= Incarnation::MAX, "there are no more than {} incarnations", Incarnation::MAX);
         Sequence((u64::from(incarnation.0) << IN_STREAM_BITS) | in_stream)
     }
 
-    /// The stream of the split that it belongs to.
+    /// Returns the incarnation of the stream.
     pub fn incarnation(self) -> Incarnation {
         Incarnation(u16::try_from(self.0 >> IN_STREAM_BITS).expect("12 bits are left"))
     }
 
-    /// The place in that stream.
+    /// Returns the place in that stream.
     pub fn in_stream(self) -> u64 {
         self.0 & Sequence::IN_STREAM_MAX
     }
 }
 
-/// The place in the stream, with the incarnation in front of it unless that is the first.
+/// The place in the stream, with the incarnation in front of it unless that is the first one.
 impl fmt::Display for Sequence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.incarnation() {
@@ -93,23 +95,24 @@ impl fmt::Display for Sequence {
 }
 
 impl Incarnation {
-    /// The last one that there can be.
+    /// The largest incarnation.
     pub const MAX: Incarnation = Incarnation((1 << (u64::BITS - IN_STREAM_BITS)) - 1);
 }
 
 impl Epoch {
-    /// The epoch after this one.
+    /// Returns the epoch after this one.
     pub fn next(self) -> Epoch {
         Epoch(self.0 + 1)
     }
 }
 
-/// A term together with the nonce of the attempt that claimed it: what every RPC carries and every path bears.
+/// A term together with the nonce of the attempt that claimed it. Every RPC and every path contains
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TermId {
     /// The reign.
     pub term: Term,
-    /// Random; tells attempts at the same number apart.
+    /// A random number that distinguishes attempts to claim the same term.
     pub nonce: u64,
 }
 
@@ -119,7 +122,8 @@ impl fmt::Display for TermId {
     }
 }
 
-/// A compute node, from the opening of its control stream to its end; one that reconnects is a new one.
+/// A compute node, from the opening of its control stream to its end. A node that reconnects gets a
+/// new id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct NodeId(pub String);
@@ -146,7 +150,7 @@ impl fmt::Display for SplitId {
 pub struct TableSplit {
     /// The table.
     pub table: TableId,
-    /// Which of its splits.
+    /// The split of that table.
     pub split: SplitId,
 }
 
@@ -190,11 +194,11 @@ impl fmt::Display for ActorId {
 /// the same actor, as in a self join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EdgeId {
-    /// The actor that sends.
+    /// The sending actor.
     pub from: ActorId,
-    /// The actor that receives.
+    /// The receiving actor.
     pub to: ActorId,
-    /// Which of the receiver's inputs it belongs to.
+    /// The number of the receiver's input.
     pub input: u16,
 }
 
@@ -204,7 +208,7 @@ impl fmt::Display for EdgeId {
     }
 }
 
-/// How many vnodes there are; fixed for ever, since stored keys contain them.
+/// The number of vnodes. It is fixed for ever, because stored keys contain vnodes.
 pub const VNODES: u16 = 256;
 
 /// The vnodes in `start..end`.
@@ -212,7 +216,7 @@ pub const VNODES: u16 = 256;
 pub struct VnodeRange {
     /// The first vnode.
     pub start: u16,
-    /// The one after the last.
+    /// The vnode after the last one.
     pub end: u16,
 }
 
@@ -220,13 +224,13 @@ impl VnodeRange {
     /// All vnodes.
     pub const ALL: VnodeRange = VnodeRange { start: 0, end: VNODES };
 
-    /// The vnodes that both ranges hold, if any.
+    /// Returns the vnodes that are in both ranges, if any.
     pub fn intersect(self, other: VnodeRange) -> Option<VnodeRange> {
         let range = VnodeRange { start: self.start.max(other.start), end: self.end.min(other.end) };
         (range.start < range.end).then_some(range)
     }
 
-    /// Cuts all vnodes into `parts` contiguous ranges whose sizes differ by at most one.
+    /// Divides all vnodes into `parts` contiguous ranges whose sizes differ by at most one.
     ///
     /// # Panics
     /// If `parts` is 0 or more than there are vnodes.

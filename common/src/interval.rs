@@ -1,43 +1,47 @@
-//! Spans of time as PostgreSQL has them: months, days and microseconds that are kept apart, since months and days have
-//! no fixed length. Owns how an interval is read from text and which intervals are equal; how one is printed belongs to
-//! the frontend.
+//! Spans of time as PostgreSQL defines them: months, days and microseconds that are kept apart,
+//! because months and days have no fixed length. This module parses intervals and determines which
+//! are equal; `weir-sql` prints them.
 
 use arrow::datatypes::IntervalMonthDayNano;
 
 use crate::rounding::{micros_of_amount, nearest};
 
-/// Microseconds of a second, and of a day.
+/// The microseconds of a second, and of a day.
 const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
 const NANOS: i64 = 1_000;
-/// Days of a month wherever one has to be turned into days.
+/// The days of a month, for conversions of months into days.
 const MONTH_DAYS: i64 = 30;
 
 /// A span of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interval {
-    /// May be negative, as each part may on its own.
+    /// May be negative, like the other parts, independently of them.
     pub months: i32,
-    /// Beside the months.
+    /// The days in addition to the months.
     pub days: i32,
-    /// Beside the days; may be more than those of a day.
+    /// The microseconds in addition to the days; may be more than those of a day.
     pub micros: i64,
 }
 
 impl Interval {
-    /// Its stored form. `None` if the time is beyond 292 years, which nanoseconds cannot count.
+    /// Returns the stored form; `None` if the time is beyond 292 years, which nanoseconds cannot
+    /// count.
     pub fn to_arrow(self) -> Option<IntervalMonthDayNano> {
         Some(IntervalMonthDayNano::new(self.months, self.days, self.micros.checked_mul(NANOS)?))
     }
 
-    /// From its stored form; nanoseconds are cut off, which only what did not come from a table has.
+    /// Reads the stored form. Nanoseconds are truncated; only values that do not come from a table
+    /// have any.
     pub fn from_arrow(stored: IntervalMonthDayNano) -> Interval {
         Interval { months: stored.months, days: stored.days, micros: stored.nanoseconds / NANOS }
     }
 
-    /// The one of all equal intervals that has a time below a day and days below a month, both of them positive. Equal are
-    /// those that are equally long if a day has 24 hours and a month 30 days; of those in this form the longer one is
-    /// also the greater one part by part. What would not fit is cut off at the end of all intervals.
+    /// Returns the normal form, which all equal intervals share: the time is less than a day, the
+    /// days are fewer than in a month, and both are not negative. Intervals are equal if they are
+    /// equally long, with 24 hours in a day and 30 days in a month. Normal forms compare part by
+    /// part in the same order as the intervals' lengths. An interval that is too long is cut to the
+    /// longest one.
     pub fn normal(self) -> Interval {
         let days = i64::from(self.days) + self.micros.div_euclid(DAY);
         let months = i64::from(self.months) + days.div_euclid(MONTH_DAYS);
@@ -46,15 +50,17 @@ impl Interval {
         Interval { months, days, micros: self.micros.rem_euclid(DAY) }
     }
 
-    /// How many microseconds it is long, if a day has 24 hours and a month 30 days: equal intervals are equally long.
+    /// Returns the length in microseconds, with 24 hours in a day and 30 days in a month. Equal
+    /// intervals are equally long.
     pub fn length(self) -> i128 {
         let days = i128::from(self.months) * i128::from(MONTH_DAYS) + i128::from(self.days);
         days * i128::from(DAY) + i128::from(self.micros)
     }
 
-    /// Reads what PostgreSQL takes for an interval: amounts with units (`1 year 2 mons -3 days`), a time of day
-    /// (`04:05:06.7`), years and months (`1-2`), `ago` at the end, or ISO 8601 with designators (`P1Y2M3DT4H5M6.7S`). A
-    /// last number without a unit counts seconds. `None` if it is none, or too long.
+    /// Parses PostgreSQL's forms of intervals: amounts with units (`1 year 2 mons -3 days`), a time
+    /// of day (`04:05:06.7`), years and months (`1-2`), `ago` at the end, or ISO 8601 with
+    /// designators (`P1Y2M3DT4H5M6.7S`). A last number without a unit counts seconds. Returns
+    /// `None` if the text is not an interval, or one that is too long.
     pub fn parse(text: &str) -> Option<Interval> {
         let text = text.trim_ascii();
         let mut sum = Sum::default();
@@ -66,7 +72,7 @@ impl Interval {
     }
 }
 
-/// An interval while it is added up.
+/// The sum of an interval's parts while it is parsed.
 #[derive(Default)]
 struct Sum {
     months: i64,
@@ -74,7 +80,7 @@ struct Sum {
     micros: i64,
 }
 
-/// What an amount counts.
+/// The unit of an amount, as a multiple of months, days or microseconds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Unit {
     Months(i64),
@@ -82,7 +88,7 @@ enum Unit {
     Micros(i64),
 }
 
-/// An amount: its whole part and what follows the point, both with its sign.
+/// An amount: its whole part and the fraction after the point, both with its sign.
 #[derive(Clone, Copy)]
 struct Amount {
     whole: i64,
@@ -102,7 +108,8 @@ impl Sum {
         match unit {
             Unit::Months(each) => {
                 self.months = self.months.checked_add(amount.whole.checked_mul(each)?)?;
-                // Of years and longer ones a fraction makes months, of months it makes days.
+                // A fraction of a year or a longer unit becomes months; a fraction of a month
+                // becomes days.
                 if each == 1 {
                     self.add_fraction_of_days(amount.fraction, MONTH_DAYS)?;
                 } else {
@@ -171,7 +178,7 @@ impl Sum {
         Some(())
     }
 
-    /// What follows the P of ISO 8601.
+    /// Adds the text that follows the P of ISO 8601.
     fn add_designated(&mut self, text: &str) -> Option<()> {
         let (mut rest, mut in_time) = (text, false);
         if rest.is_empty() {
@@ -203,13 +210,13 @@ impl Sum {
     }
 }
 
-/// The longest start of bytes of a kind, and the rest.
+/// Splits off the longest prefix of bytes of a kind.
 fn split_while(text: &str, of_kind: impl Fn(u8) -> bool) -> (&str, &str) {
     let end = text.bytes().position(|byte| !of_kind(byte)).unwrap_or(text.len());
     text.split_at(end)
 }
 
-/// `[+-]digits[.digits]`.
+/// Parses `[+-]digits[.digits]`.
 fn amount(word: &str) -> Option<Amount> {
     let (sign, unsigned) = signed(word);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
@@ -230,7 +237,7 @@ fn signed(word: &str) -> (i64, &str) {
     }
 }
 
-/// `[+-]years-months`.
+/// Parses `[+-]years-months`.
 fn years_and_months(word: &str) -> Option<(i64, i64)> {
     let (sign, unsigned) = signed(word);
     let (years, months) = unsigned.split_once('-')?;
@@ -239,7 +246,8 @@ fn years_and_months(word: &str) -> Option<(i64, i64)> {
     Some((sign * number(years)?, sign * months))
 }
 
-/// `[+-]hours:minutes[:seconds[.fraction]]`, or `minutes:seconds.fraction`, in microseconds.
+/// Parses `[+-]hours:minutes[:seconds[.fraction]]`, or `minutes:seconds.fraction`, into
+/// microseconds.
 fn time(word: &str) -> Option<i64> {
     let (sign, unsigned) = signed(word);
     let mut parts = unsigned.splitn(3, ':');
@@ -257,7 +265,7 @@ fn time(word: &str) -> Option<i64> {
     Some(sign * hours.checked_add(minutes * 60 * SECOND + micros)?)
 }
 
-/// PostgreSQL's names of units.
+/// Returns the unit with one of PostgreSQL's names.
 fn unit(name: &str) -> Option<Unit> {
     Some(match name.to_ascii_lowercase().as_str() {
         "us" | "usec" | "usecs" | "usecond" | "useconds" | "microsecon" | "microsecond" | "microseconds" => {
@@ -293,7 +301,7 @@ mod tests {
 
     const HOUR: i64 = 3600 * SECOND;
 
-    /// What PostgreSQL 15 makes of `'…'::interval`.
+    /// The expected results are those of PostgreSQL 15 for `'…'::interval`.
     #[test]
     fn intervals_are_read_as_by_postgresql() {
         for (text, months, days, micros) in [
@@ -401,7 +409,7 @@ mod tests {
 
         #[test]
         fn nothing_is_misread(text in "[-+0-9.: a-zPT]{0,12}") {
-            // No panic, and what is read can be told again.
+            // The parser does not panic, and the result can be written and parsed again.
             if let Some(Interval { months, days, micros }) = Interval::parse(&text) {
                 let told = format!("{months} months {days} days {micros} us");
                 prop_assert_eq!(Interval::parse(&told), Some(Interval { months, days, micros }));

@@ -1,4 +1,5 @@
-//! The primary key of a row as bytes that sort as PostgreSQL sorts the values, and are equal where it finds them equal.
+//! The primary key of a row as bytes that sort as PostgreSQL sorts the values, and are equal where
+//! it finds them equal.
 //!
 //! Each column begins with a byte, 1 for a value and 2 for NULL, so that NULL comes last.
 //!
@@ -6,8 +7,10 @@
 //! | --- | --- |
 //! | boolean | 0 or 1 |
 //! | whole numbers, date, time, timestamps, decimals | big-endian with the sign bit flipped |
-//! | real, double precision | the bits, all of them flipped if negative, else the sign's; −0 as 0, every NaN as the greatest |
+//! | real, double precision | the bits: all flipped if negative, else only the sign; see below |
 //! | text, bytes | the bytes, each 0 followed by 255, and 0 0 at the end |
+//!
+//! A float of −0 is stored as 0, and every NaN as the greatest value.
 //!
 //! Both the layout and the vnode are stored state: they never change. Compute nodes write keys by
 //! it, and frontends name the keys that a query asks for.
@@ -22,16 +25,17 @@ use crate::ids::VNODES;
 
 /// The first byte of every value.
 pub const VALUE: u8 = 1;
-/// That of NULL, which is greater than every value.
+/// The first byte of NULL, which is greater than every value.
 pub const NULL: u8 = 2;
 
-/// The vnode of a primary key: the lowest byte of the CRC-32 (IEEE) of its bytes.
+/// Returns the vnode of a primary key: the lowest byte of the CRC-32 (IEEE) of its bytes.
 pub fn vnode_of(key: &[u8]) -> u16 {
     const { assert!(VNODES == 256) };
     u16::from(crc32fast::hash(key).to_le_bytes()[0])
 }
 
-/// The least bytes that are greater than all that begin with these; `None` if there are none.
+/// Returns the least bytes that are greater than all bytes with this prefix; `None` if there are
+/// none.
 pub fn successor(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     while let Some(last) = bytes.pop() {
         if let Some(next) = last.checked_add(1) {
@@ -61,10 +65,10 @@ enum Column {
 }
 
 impl Keys {
-    /// Keys made of the columns at these places of a batch.
+    /// Makes keys from the columns at these places of a batch.
     ///
     /// # Panics
-    /// If a column's type cannot be part of a key, [`crate::types::SqlType::can_be_key`].
+    /// If a column's type cannot be part of a key, see [`crate::types::SqlType::can_be_key`].
     pub fn new(batch: &RecordBatch, columns: &[usize]) -> Keys {
         Keys { columns: columns.iter().map(|&place| Column::new(batch.column(place))).collect() }
     }
@@ -141,7 +145,7 @@ fn float32(value: f32) -> u32 {
     if value.is_nan() {
         return u32::MAX;
     }
-    // Adding zero makes −0 of it.
+    // Adding zero turns −0 into 0.
     let bits = (value + 0.0).to_bits();
     if bits >> 31 == 1 { !bits } else { bits | 1 << 31 }
 }
@@ -244,7 +248,7 @@ mod tests {
         #[test]
         fn bytes_sort_as_the_values(rows in prop::collection::vec(any::<Row>(), 2), same in 0_usize..7) {
             let (a, mut b) = (rows[0].clone(), rows[1].clone());
-            // Rows that begin alike, so that the later columns decide.
+            // The rows share their first columns, so that the later ones decide.
             if same > 0 { b.0 = a.0; }
             if same > 1 { b.1 = a.1; }
             if same > 2 { b.2 = a.2; }
@@ -268,7 +272,7 @@ mod tests {
                 .then(compare(&a.4, &b.4))
                 .then(compare(&a.5, &b.5));
             prop_assert_eq!(found[0].cmp(&found[1]), expected);
-            // No key is the beginning of another: keys of one table never run into each other.
+            // No key is a prefix of another, so the keys of one table never run into each other.
             prop_assert!(expected == Ordering::Equal || !found[0].starts_with(&found[1]) && !found[1].starts_with(&found[0]));
         }
     }

@@ -1,25 +1,28 @@
-//! The words that every node of a Weir cluster shares.
+//! The vocabulary that all nodes of a Weir cluster share.
 //!
 //! A table of contents, in reading order:
 //!
-//! * [`ids`]: epochs, terms, tables, splits, slots, vnodes — one newtype a word of the glossary;
-//! * [`position`]: where reading goes on, and by what a stream is known again;
-//! * [`types`]: the SQL types and how each is stored in Arrow;
-//! * [`decimal`], [`interval`], [`rounding`]: values that Arrow reads differently than PostgreSQL;
+//! * [`ids`]: epochs, terms, tables, splits, slots, vnodes — one newtype for each word of the
+//!   glossary;
+//! * [`position`]: the place where the reading of a split continues, and the mark that identifies
+//!   its stream;
+//! * [`types`]: the SQL types and their storage in Arrow;
+//! * [`decimal`], [`interval`], [`rounding`]: values that Arrow parses differently from PostgreSQL;
 //! * [`key`]: primary keys as bytes that sort as the values do, and their vnodes;
-//! * [`protobuf`]: the schemas of messages, and which column a field fits into;
-//! * [`catalog`]: what a user declared, as it is kept in the metadata store;
-//! * [`view`]: how rows of a source become rows of a view;
-//! * [`condition`]: how splits and jobs are doing;
-//! * [`head`]: the durable truth of a cluster: the committed epoch and where its state lies;
-//! * [`error`]: the five kinds of failure that retry policy reads;
-//! * [`rpc`]: how an error crosses a process boundary;
-//! * [`task`]: named background tasks whose failure means something declared;
-//! * [`running`]: time as far as this process ran in it;
+//! * [`protobuf`]: the schemas of messages, and the columns that their fields fit into;
+//! * [`catalog`]: the users' declarations, as the metadata store keeps them;
+//! * [`view`]: the evaluation of a view's query;
+//! * [`condition`]: the conditions of splits and jobs;
+//! * [`head`]: the committed state of a cluster: the epoch and its checkpoints;
+//! * [`error`]: the five kinds of failure that the retry policy reads;
+//! * [`rpc`]: errors on their way across a process boundary;
+//! * [`task`]: named background tasks with a declared meaning of failure;
+//! * [`running`]: a clock that counts only the time in which this process ran;
 //! * [`telemetry`] and [`http`]: logs, metrics, health;
-//! * [`listen`]: how accepted connections are set up.
+//! * [`listen`]: the set-up of accepted connections.
 //!
-//! This crate does no IO of its own except the HTTP listener, and knows nothing of NATS, SQL text or SlateDB.
+//! This crate does no IO of its own except for the HTTP listener, and knows nothing of NATS, SQL
+//! text or SlateDB.
 
 pub mod ids;
 pub mod position;

@@ -1,25 +1,25 @@
-//! Set-up of accepted connections, the same for every listener of a node.
+//! Sets up accepted connections in the same way for every listener of a node.
 //!
-//! Every accepted socket has TCP_NODELAY. Without it, an answer that is written in several small parts waits until the peer
-//! acknowledges the first part, which the peer may delay by 40 ms.
+//! Every accepted socket has TCP_NODELAY. Without it, an answer that is written in several small
+//! parts waits until the peer acknowledges the first part, which the peer may delay by 40 ms.
 
 use axum::serve::ListenerExt;
 use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::server::TcpIncoming;
 
-/// The connections of a gRPC server.
+/// Returns the connections of a gRPC server.
 pub fn rpc(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
-/// The connections of an HTTP server.
+/// Returns the connections of an HTTP server.
 pub(crate) fn http(listener: TcpListener) -> impl axum::serve::Listener<Addr = std::net::SocketAddr> {
     listener.tap_io(|stream| set_up(stream))
 }
 
 /// Sets up an accepted socket.
 pub fn set_up(stream: &TcpStream) {
-    // Fails only if the connection is broken already, which its user notices.
+    // This fails only if the connection is already broken, which its user notices.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection broke before it was used");
     }

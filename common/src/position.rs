@@ -1,8 +1,9 @@
-//! Where reading of a split goes on, and the mark by which its stream is known again.
+//! The place where the reading of a split continues, and the mark that identifies its stream.
 //!
-//! A position means something only in the stream that it was read from. Another stream may bear the same name and even the same
-//! time of creation (a store that was restored from a backup, or that lost its end), so each position is committed together with
-//! an [`Anchor`]. The connector judges by it; nobody else looks inside.
+//! A position is valid only in the stream that it was read from. Another stream may have the same
+//! name and even the same creation time (a store that was restored from a backup, or that lost its
+//! end), so each position is committed together with an [`Anchor`]. The connector compares anchors;
+//! all other code treats them as opaque.
 
 use arrow::compute::kernels::cast_utils::string_to_timestamp_nanos;
 use serde::{Deserialize, Serialize};
@@ -19,26 +20,28 @@ pub struct Position {
     pub anchor: Anchor,
 }
 
-/// The mark that tells a stream from others of its name: its creation time, and one message below
-/// the position.
+/// The mark that distinguishes a stream from others with its name: its creation time, and one
+/// message below the position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredAnchor", into = "StoredAnchor")]
 pub struct Anchor {
-    /// When the stream was created, in nanoseconds since 1970; 0: not known.
+    /// The stream's creation time, in nanoseconds since 1970; 0 if it is not known.
     pub created_ns: u64,
-    /// The place in the stream of the newest message that was read, or was below the position when reading began; 0: there was
-    /// none.
+    /// The place in the stream of the last message that was read or, at first, of the last message
+    /// below the position at which reading began; 0 if there is none.
     pub sequence: u64,
-    /// When the server stored that message, in nanoseconds since 1970.
+    /// The time at which the server stored that message, in nanoseconds since 1970.
     pub stored_ns: u64,
-    /// The latest time at which a message was stored that was read; [`u64::MAX`]: not known, so the anchor is still to be found.
+    /// The latest storage time of all messages that were read; [`u64::MAX`] if it is not known, so
+    /// that the anchor must still be found.
     pub newest_ns: u64,
     /// True once the stream of that name was found to be another one. The verdict outlives its
     /// evidence.
     pub parted: bool,
 }
 
-/// `created, sequence, stored, newest, parted`: as short as JSON allows, because there is one a split.
+/// `created, sequence, stored, newest, parted`: as short as JSON allows, because there is one per
+/// split.
 type StoredAnchor = (u64, u64, u64, u64, bool);
 
 impl From<StoredAnchor> for Anchor {
@@ -60,17 +63,19 @@ impl Default for Anchor {
 }
 
 impl Anchor {
-    /// The anchor of a stream of which only the time of its creation is known, in the server's notation.
+    /// Creates the anchor of a stream when only its creation time is known, in the server's
+    /// notation.
     pub fn created(at: Option<&str>) -> Anchor {
         Anchor { created_ns: at.map_or(0, created_ns), ..Anchor::default() }
     }
 
-    /// True once the message that marks the stream is known, or it is known that there was none.
+    /// Returns true once the message that marks the stream is known, or it is known that there is
+    /// none.
     pub fn is_found(&self) -> bool {
         self.newest_ns != u64::MAX
     }
 
-    /// A message was read.
+    /// Records that a message was read.
     pub fn read(&mut self, sequence: u64, stored_ns: u64) {
         self.newest_ns = if self.is_found() { self.newest_ns.max(stored_ns) } else { stored_ns };
         (self.sequence, self.stored_ns) = (sequence, stored_ns);
@@ -100,7 +105,8 @@ impl From<Option<proto::Anchor>> for Anchor {
     }
 }
 
-/// When a stream was created, in nanoseconds since 1970; 0 if the server's notation cannot be read.
+/// Parses a stream's creation time into nanoseconds since 1970; 0 if the server's notation is
+/// unknown.
 pub fn created_ns(notation: &str) -> u64 {
     string_to_timestamp_nanos(notation).ok().and_then(|nanos| u64::try_from(nanos).ok()).unwrap_or(0)
 }

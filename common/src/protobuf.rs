@@ -1,8 +1,10 @@
-//! The schemas of Protobuf messages: what a `CREATE TABLE … ENCODE PROTOBUF` keeps of them, and which column a field
-//! fits into. Both ends read it: the frontend when it binds the statement, compute nodes when they plan how to decode.
+//! The schemas of Protobuf messages, as `CREATE TABLE … ENCODE PROTOBUF` stores them, and the
+//! columns that their fields fit into. The frontend uses them to bind the statement, compute nodes
+//! to plan how to decode.
 //!
-//! Owns what is stored and the types that fields have; fetches and compiles nothing. Invariant: a stored schema holds
-//! every type that its message leads to, so nothing else is needed to decode it, ever again.
+//! This module owns the stored form and the types of fields; it fetches and compiles nothing.
+//! Invariant: a stored schema holds every type that its message refers to, so decoding it never
+//! needs anything else.
 
 mod fit;
 mod infer;
@@ -20,18 +22,18 @@ pub use infer::{columns, element_type};
 
 use crate::types::SqlType;
 
-/// What stands before the names of the types that come with Protobuf.
+/// The prefix of the types that come with Protobuf.
 const GOOGLE: &str = "google.protobuf.";
 
-/// Of the messages that a schema has, this many are listed when the one that is wanted is not among them.
+/// The maximum number of messages that an error lists when a schema lacks the requested one.
 const MESSAGES_SHOWN_MAX: usize = 10;
 
 /// The schema of a table's messages, compiled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageSchema {
-    /// The full name of the message that a payload is, without a leading point.
+    /// The full name of the message in a payload, without a leading point.
     pub message: String,
-    /// A `FileDescriptorSet` with what the message leads to.
+    /// A `FileDescriptorSet` with all types that the message refers to.
     descriptors: Descriptors,
 }
 
@@ -39,29 +41,29 @@ pub struct MessageSchema {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Descriptors(Vec<u8>);
 
-/// Why a schema, or a column over it, cannot be used.
+/// The reason why a schema, or a column over it, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The descriptors contradict themselves, or are none.
+    /// The descriptors contradict themselves, or are malformed.
     #[error("the schema is not valid")]
     Invalid(#[source] DescriptorError),
     /// There is no such message.
     #[error("the schema has no message \"{message}\"")]
     NoMessage {
-        /// The message that is wanted.
+        /// The requested message.
         message: String,
-        /// Some of those that there are.
+        /// Some messages of the schema.
         known: Vec<String>,
     },
     /// A message contains itself, and SQL has no type for that.
     #[error("the message \"{message}\" contains itself: {path}")]
     Recursive {
-        /// The message that comes again.
+        /// The message that occurs again.
         message: String,
         /// The names of the fields that lead from the outermost message to it.
         path: String,
     },
-    /// Messages are in each other deeper than types may be.
+    /// Messages are nested more deeply than types may be.
     #[error("the field {path} is nested deeper than {} levels", infer::NESTING_MAX)]
     TooDeep {
         /// The names of the fields that lead to it.
@@ -77,17 +79,17 @@ pub enum Error {
         /// The fields that the message has.
         known: Vec<String>,
     },
-    /// Two columns are for one field.
+    /// Two columns have the same field.
     #[error("the field {field} is read into \"{first}\" and into \"{second}\"")]
     Twice {
         /// The field.
         field: String,
-        /// One column.
+        /// The first column.
         first: String,
-        /// The other.
+        /// The second column.
         second: String,
     },
-    /// A column's type does not take all values of its field.
+    /// A column's type does not hold all values of its field.
     #[error("the field {field} is of type {found}, which does not fit into {ty}")]
     Misfit {
         /// The names of the fields that lead to it.
@@ -101,22 +103,22 @@ pub enum Error {
     },
 }
 
-/// Types of Google's that have types of SQL.
+/// Google's types that have a type in SQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WellKnown {
     /// A point in time: `timestamptz`.
     Timestamp,
     /// A span of time: `interval`.
     Duration,
-    /// A scalar that can be absent: its field is called `value`.
+    /// A scalar that can be absent; its field is called `value`.
     Wrapper,
-    /// What is JSON of any kind, or a message of any kind: `jsonb`.
+    /// JSON of any kind, or a message of any kind: `jsonb`.
     Json,
 }
 
 impl MessageSchema {
-    /// The schema of one message of a set, with nothing in it that the message does not lead to. Google's own types need
-    /// not be in the set; if they are, they are replaced.
+    /// Makes the schema of one message of a set, without types that the message does not refer to.
+    /// Google's own types need not be in the set; if they are, they are replaced.
     ///
     /// # Errors
     /// If the set is not valid, or the message is not in it.
@@ -132,10 +134,10 @@ impl MessageSchema {
         })
     }
 
-    /// The message, from which everything else can be reached.
+    /// Returns the descriptor of the message, which leads to all other descriptors.
     ///
     /// # Errors
-    /// If what was stored is not a schema, or not of this message.
+    /// If the stored bytes are not a schema, or not one of this message.
     pub fn descriptor(&self) -> Result<MessageDescriptor, Error> {
         let pool = DescriptorPool::decode(self.descriptors.0.as_slice()).map_err(Error::Invalid)?;
         find(&pool, &self.message)
@@ -150,7 +152,7 @@ fn find(pool: &DescriptorPool, message: &str) -> Result<MessageDescriptor, Error
     })
 }
 
-/// What the message is if it is one of Google's that have types of SQL.
+/// Returns the kind of Google's type that a message is, if it has a type in SQL.
 pub fn well_known(message: &MessageDescriptor) -> Option<WellKnown> {
     match message.full_name().strip_prefix(GOOGLE)? {
         "Timestamp" => Some(WellKnown::Timestamp),
@@ -162,7 +164,7 @@ pub fn well_known(message: &MessageDescriptor) -> Option<WellKnown> {
     }
 }
 
-/// The SQL type of a field that is neither a message nor a group.
+/// Returns the SQL type of a field that is neither a message nor a group.
 pub fn scalar_type(kind: &Kind) -> Option<SqlType> {
     Some(match kind {
         Kind::Double => SqlType::Double,
@@ -177,7 +179,7 @@ pub fn scalar_type(kind: &Kind) -> Option<SqlType> {
     })
 }
 
-/// The type of a field as a `.proto` file has it.
+/// Returns the type of a field in the notation of `.proto` files.
 fn proto_type(field: &FieldDescriptor) -> String {
     if let Some(entry) = field.kind().as_message().filter(|_| field.is_map()) {
         let value = entry.map_entry_value_field();
@@ -223,7 +225,7 @@ impl<'de> Deserialize<'de> for Descriptors {
     }
 }
 
-/// A file without what only people and code generators read.
+/// Removes the parts of a file that only people and code generators read.
 fn bare(file: &FileDescriptorProto) -> FileDescriptorProto {
     FileDescriptorProto { source_code_info: None, options: None, service: Vec::new(), ..file.clone() }
 }

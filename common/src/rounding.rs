@@ -1,18 +1,19 @@
 //! Fractions of seconds and of other units → microseconds, rounded as PostgreSQL 15 rounds them.
 //!
-//! PostgreSQL computes with doubles, so does this module: exact decimals would differ from it at a few halves.
+//! PostgreSQL computes with doubles, and so does this module: exact decimals would differ from it
+//! at a few halves.
 
-/// Ten to this power is the largest that is a double exactly.
+/// The largest power of ten that a double holds exactly has this exponent.
 const POWER_EXACT_MAX: usize = 22;
-/// Integers of so many digits are doubles exactly.
+/// A double holds integers of this many digits exactly.
 const DIGITS_EXACT_MAX: usize = 15;
 const NANOS_PER_SECOND: i64 = 1_000_000_000;
 
-/// The digits after the point of the seconds on a clock (of a time, a timestamp, or an interval's `hh:mm:ss`), in
-/// microseconds. A half goes to the even neighbour.
+/// Converts the digits after the point of a clock's seconds (of a time, a timestamp, or an
+/// interval's `hh:mm:ss`) to microseconds. A half goes to the even neighbour.
 ///
 /// # Panics
-/// If there is something else than digits.
+/// If the text contains anything but digits.
 pub fn micros_of_digits(digits: &str) -> i64 {
     if digits.len() <= 6 {
         return digits
@@ -30,13 +31,15 @@ pub fn micros_of_digits(digits: &str) -> i64 {
     nearest(fraction * 1e6)
 }
 
-/// Nanoseconds since any full second, negative or not, in microseconds: rounded as the digits on a clock are.
+/// Converts nanoseconds since any full second, negative or not, to microseconds, rounded like the
+/// digits on a clock.
 pub fn micros_of_nanos(nanos: i64) -> i64 {
     let (seconds, fraction) = (nanos.div_euclid(NANOS_PER_SECOND), nanos.rem_euclid(NANOS_PER_SECOND));
     seconds * 1_000_000 + nearest(to_f64(fraction) / 1e9 * 1e6)
 }
 
-/// An amount of microseconds that belongs to an interval's unit, as in `1.5 us`. A half goes towards zero.
+/// Rounds an amount of microseconds that belongs to an interval's unit, as in `1.5 us`. A half goes
+/// towards zero.
 #[expect(clippy::cast_possible_truncation, reason = "the callers' amounts are far below 2⁶³")]
 pub fn micros_of_amount(micros: f64) -> i64 {
     let whole = micros.trunc();
@@ -44,7 +47,7 @@ pub fn micros_of_amount(micros: f64) -> i64 {
     whole as i64 + i64::from(rest > 0.5) - i64::from(rest < -0.5)
 }
 
-/// The nearest integer of a small number. A half goes to the even neighbour.
+/// Rounds a small number to the nearest integer. A half goes to the even neighbour.
 #[expect(clippy::cast_possible_truncation, reason = "the callers' numbers are far below 2⁶³")]
 pub fn nearest(number: f64) -> i64 {
     number.round_ties_even() as i64
@@ -66,7 +69,7 @@ mod tests {
 
     use super::*;
 
-    /// PostgreSQL 15's output for `('00:00:00.' || digits)::time`.
+    /// The expected results are PostgreSQL 15's output for `('00:00:00.' || digits)::time`.
     #[test]
     fn digits_on_a_clock_are_rounded_as_by_postgresql() {
         for (digits, micros) in [

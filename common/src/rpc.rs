@@ -1,5 +1,5 @@
-//! How an error crosses a process boundary: a gRPC status for everybody, plus a binary trailer that keeps what the
-//! status cannot: the kind, the SQLSTATE, the hint.
+//! Carries errors across process boundaries: a gRPC status for any client, and a binary trailer for
+//! the parts that a status cannot hold: the kind, the SQLSTATE, the hint.
 
 use serde::{Deserialize, Serialize};
 use tonic::metadata::{BinaryMetadataValue, MetadataMap};
@@ -9,42 +9,42 @@ use crate::error::Kind;
 
 const TRAILER: &str = "weir-error-bin";
 
-/// An error as the other side of an RPC meets it.
+/// An error as the other side of an RPC receives it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("{message}")]
 pub struct Error {
-    /// What it means for the caller.
+    /// Its meaning for the caller.
     pub kind: Kind,
-    /// What happened, with its causes; lower case, no full stop.
+    /// The message, with its causes; lower case, no full stop.
     pub message: String,
-    /// What to do about it.
+    /// Advice on how to react.
     pub hint: Option<String>,
-    /// The five characters that a SQL client sees; absent: chosen by the kind.
+    /// The SQLSTATE for SQL clients; if absent, the kind determines it.
     pub sqlstate: Option<String>,
-    /// The call was taken up, and whether it has been carried out is not known.
+    /// True if the call was accepted, but it is not known whether it was carried out.
     #[serde(default)]
     pub outcome_unknown: bool,
 }
 
 impl Error {
-    /// An error without hint and SQLSTATE.
+    /// Creates an error without hint and SQLSTATE.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
         Error { kind, message: message.into(), hint: None, sqlstate: None, outcome_unknown: false }
     }
 
-    /// Adds what to do about it.
+    /// Adds advice on how to react.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Says that the call was taken up, and that whether it has been carried out is not known.
+    /// Records that the call was accepted, and that it is not known whether it was carried out.
     pub fn with_outcome_unknown(mut self) -> Error {
         self.outcome_unknown = true;
         self
     }
 
-    /// Adds the five characters that a SQL client sees.
+    /// Adds the SQLSTATE for SQL clients.
     pub fn with_sqlstate(mut self, sqlstate: &str) -> Error {
         self.sqlstate = Some(sqlstate.to_owned());
         self

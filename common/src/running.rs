@@ -1,19 +1,20 @@
-//! Time as far as this process ran in it.
+//! A clock that counts only the time in which this process ran.
 //!
-//! A process that was stopped, or got no processor for a while, has not heard from others because it did not listen. Whoever
-//! judges others by their silence, or lets a promise run out, therefore counts time by this clock. It goes in steps, and a step
-//! during which the process stood still is short. Nothing that must never happen may rest on it, or on any clock.
+//! A process that was stopped, or got no processor for a while, has not heard from others because
+//! it did not listen. Code that judges others by their silence, or lets a promise run out,
+//! therefore uses this clock. The clock advances in steps, and a step during which the process
+//! stood still is short. Safety must not depend on this clock, nor on any other.
 
 use std::future::Future;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-/// The longest step. Whoever reads the clock does so more often than this.
+/// The longest step. The clock must be read more often than this.
 const STEP_MAX: Duration = Duration::from_millis(500);
-/// So many steps make a time limit.
+/// The number of steps in a time limit.
 const STEPS: u32 = 20;
 
-/// A clock that must be read every half second, or it goes after.
+/// A clock that must be read every half second; otherwise it falls behind.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     read: Instant,
@@ -21,12 +22,12 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that begins at zero.
+    /// Starts a clock at zero.
     pub fn start() -> Clock {
         Clock { read: Instant::now(), elapsed: Duration::ZERO }
     }
 
-    /// How long the process ran since the start.
+    /// Returns the time for which the process ran since the start.
     pub fn elapsed(&mut self) -> Duration {
         self.read_at(Instant::now())
     }
@@ -43,7 +44,7 @@ impl Clock {
 #[error("the time is over")]
 pub struct Elapsed;
 
-/// Waits for a future as long as the limit says, in time during which this process ran.
+/// Waits for a future up to a limit, which counts only the time in which this process ran.
 ///
 /// # Errors
 /// If the future is not ready by then.
@@ -85,7 +86,7 @@ mod tests {
         let (say, heard) = tokio::sync::oneshot::channel();
         let waiting = tokio::spawn(timeout(Duration::from_millis(400), heard));
         tokio::task::yield_now().await;
-        // The whole runtime, which has one thread, stands still.
+        // The runtime, which has one thread, stands still.
         std::thread::sleep(Duration::from_millis(800));
         tokio::time::sleep(Duration::from_millis(1)).await;
         say.send(()).expect("somebody still waits");

@@ -1,5 +1,5 @@
-//! Background tasks: named, in a group, stopped by one token, joined at shutdown. What a failure means is declared
-//! where the task is spawned.
+//! Background tasks: named, in a group, stopped by one token, joined at shutdown. The meaning of a
+//! failure is declared where the task is spawned.
 
 use std::future::Future;
 
@@ -9,12 +9,12 @@ use tracing::{Instrument, error, info_span, warn};
 
 use crate::error::chain;
 
-/// What the failure of a task means.
+/// The meaning of a task's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnFailure {
-    /// It is logged; everything else goes on.
+    /// The failure is logged; everything else continues.
     Log,
-    /// It is logged and the whole group stops.
+    /// The failure is logged and the whole group stops.
     StopGroup,
 }
 
@@ -26,12 +26,12 @@ pub struct Group {
 }
 
 impl Group {
-    /// A group that also stops when `parent` is cancelled.
+    /// Creates a group that also stops when `parent` is cancelled.
     pub fn child_of(parent: &CancellationToken) -> Group {
         Group { tracker: TaskTracker::new(), cancel: parent.child_token() }
     }
 
-    /// Cancelled when the group is to stop.
+    /// Returns the token that is cancelled when the group must stop.
     pub fn token(&self) -> &CancellationToken {
         &self.cancel
     }
@@ -48,7 +48,7 @@ impl Group {
         let cancel = self.cancel.clone();
         let task = task.instrument(info_span!("task", name));
         self.tracker.spawn(async move {
-            // A task of its own, so that a panic is an outcome like any other.
+            // A task of its own, so that a panic becomes an outcome like any other.
             let failure = match tokio::spawn(task).await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => chain(&error),

@@ -1,18 +1,18 @@
-//! What a process tells of itself: logs on standard error, metrics over HTTP in Prometheus' format, and, if an endpoint is
-//! configured, both metrics and traces over OTLP.
+//! The telemetry of a process: logs on standard error, metrics over HTTP in Prometheus' format and,
+//! if an endpoint is configured, both metrics and traces over OTLP.
 //!
 //! In reading order:
 //!
 //! * [`start`]: called once by `main`;
-//! * [`metrics`]: the meter on which the `metrics.rs` of each crate makes its instruments;
-//! * [`trace`]: spans, and how a trace goes from one process to another;
-//! * [`otlp`]: where metrics and traces go.
+//! * [`metrics`]: the meter on which the `metrics.rs` of each crate creates its instruments;
+//! * [`trace`]: spans, and their way from one process to another;
+//! * [`otlp`]: the receiver of metrics and traces.
 //!
-//! Logging is filtered by `WEIR_LOG` (the syntax of `tracing-subscriber`'s `EnvFilter`) and written as JSON lines if
-//! `WEIR_LOG_FORMAT=json`. Without `WEIR_LOG` it is [`DEFAULT_FILTER`]. What is logged and what is traced are independent
-//! of each other.
+//! `WEIR_LOG` filters the logs (in the syntax of `tracing-subscriber`'s `EnvFilter`; the default is
+//! [`DEFAULT_FILTER`]). With `WEIR_LOG_FORMAT=json` they are JSON lines. Logs and traces are
+//! independent of each other.
 //!
-//! Invariant: without an endpoint there are no spans that only traces need, so that they cost nothing.
+//! Invariant: without an endpoint there are no spans that only traces need, so they cost nothing.
 
 pub mod metrics;
 pub mod otlp;
@@ -31,14 +31,16 @@ pub use otlp::Export;
 
 use crate::error::chain;
 
-/// Weir's own lines from INFO up. What happens to connections to NATS, to the object store and to the receiver of
-/// telemetry is logged where it is handled, so the clients' own account of the same is left out.
+/// Weir's own lines from INFO up. Weir logs the state of connections to NATS, to the object store
+/// and to the receiver of telemetry where it handles them, so the clients' own lines about them are
+/// omitted.
 pub const DEFAULT_FILTER: &str = "info,slatedb=warn,object_store=warn,async_nats=off,opentelemetry=off";
 
-/// The variable that says otherwise.
+/// The variable that overrides [`DEFAULT_FILTER`].
 const FILTER: &str = "WEIR_LOG";
 
-/// Starts logging, and export if there is any. Call once, first thing in `main`, before the first instrument is made.
+/// Starts logging, and the export if there is one. Must be called once, at the beginning of `main`,
+/// before the first instrument is created.
 ///
 /// # Panics
 /// If it is called twice.

@@ -1,4 +1,5 @@
-//! The SQL types and their Arrow storage. Both are part of stored state: see `docs/decisions/0005-types.md`.
+//! The SQL types and their Arrow storage. Both are part of stored state: see
+//! `docs/decisions/0005-types.md`.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,13 +26,14 @@ pub enum SqlType {
     Real,
     /// `double precision`, stored as Float64.
     Double,
-    /// `numeric`, stored as Decimal256 of [`NUMERIC_PRECISION`] digits, [`NUMERIC_SCALE`] of them after the point.
+    /// `numeric`, stored as Decimal256 of [`NUMERIC_PRECISION`] digits, [`NUMERIC_SCALE`] of them
+    /// after the point.
     Numeric,
     /// `numeric(precision, scale)`, stored as Decimal128, above 38 digits as Decimal256.
     Decimal {
-        /// All digits: 1 to [`DECIMAL_PRECISION_MAX`].
+        /// The number of all digits: 1 to [`DECIMAL_PRECISION_MAX`].
         precision: u8,
-        /// Those after the point: 0 to `precision`.
+        /// The number of digits after the point: 0 to `precision`.
         scale: u8,
     },
     /// `varchar`, stored as Utf8.
@@ -40,7 +42,7 @@ pub enum SqlType {
     Bytea,
     /// `date`, stored as Date32.
     Date,
-    /// `time`, stored in microseconds since midnight; 24:00:00 is one.
+    /// `time`, stored in microseconds since midnight; 24:00:00 is a valid time.
     Time,
     /// `timestamp`, stored in microseconds without a zone.
     Timestamp,
@@ -69,19 +71,20 @@ pub struct StructField {
 /// The Arrow extension name that marks a Utf8 column as `jsonb`.
 pub const JSONB_EXTENSION: &str = "weir.jsonb";
 
-/// Digits of a `numeric` that was declared without a precision. Nothing else has so many, so that they tell it from a
-/// `numeric(p, s)`: its values have no scale of their own and are printed without trailing zeros.
+/// The digits of a `numeric` that was declared without a precision. No `numeric(p, s)` has as many,
+/// so this number distinguishes them. Values of a plain `numeric` have no scale of their own and
+/// are printed without trailing zeros.
 pub const NUMERIC_PRECISION: u8 = DECIMAL256_MAX_PRECISION;
-/// Digits of such a `numeric` after the point: RisingWave's decimals have at most as many.
+/// The digits of such a `numeric` after the point; RisingWave's decimals have at most as many.
 pub const NUMERIC_SCALE: u8 = 28;
 /// The largest precision that can be declared.
 pub const DECIMAL_PRECISION_MAX: u8 = NUMERIC_PRECISION - 1;
 
-/// What Arrow calls the field that an array's elements are in.
+/// Arrow's name of the field that holds an array's elements.
 const ELEMENT: &str = "item";
 
 impl SqlType {
-    /// The Arrow type of a stored column.
+    /// Returns the Arrow type of a stored column.
     pub fn arrow(&self) -> DataType {
         match self {
             SqlType::Boolean => DataType::Boolean,
@@ -104,7 +107,7 @@ impl SqlType {
         }
     }
 
-    /// A nullable Arrow field of this type.
+    /// Returns a nullable Arrow field of this type.
     pub fn field(&self, name: &str) -> Field {
         let field = Field::new(name, self.arrow(), true);
         match self {
@@ -115,9 +118,9 @@ impl SqlType {
         }
     }
 
-    /// Whether every value of this type is one of `other`, so that what was stored as the one can be read as the other. Such
-    /// are the types themselves, wider numbers, and structs with more fields, behind those that there are. A timestamp does not
-    /// reach as far as a date.
+    /// Returns true if `other` holds every value of this type, so that stored values can be read as
+    /// `other`. Such types are the type itself, wider numbers, and structs with further fields at
+    /// the end. A timestamp does not widen a date, because its range is smaller.
     pub fn widens_to(&self, other: &SqlType) -> bool {
         match (self, other) {
             (SqlType::SmallInt, SqlType::Integer | SqlType::BigInt)
@@ -141,7 +144,8 @@ impl SqlType {
         }
     }
 
-    /// The most digits before and after the point that a value of a type of exact numbers has.
+    /// Returns the maximum number of digits before and after the point, for a type of exact
+    /// numbers.
     fn digits(&self) -> Option<(u8, u8)> {
         match self {
             SqlType::SmallInt => Some((5, 0)),
@@ -157,8 +161,9 @@ impl SqlType {
         matches!(self, SqlType::Numeric | SqlType::Decimal { .. })
     }
 
-    /// Whether a column of this type can be part of a primary key: whether equal values are equal bytes, and sorted as
-    /// PostgreSQL sorts them, in a stored key. The others have no such encoding yet.
+    /// Returns true if a column of this type can be part of a primary key. The type then has an
+    /// encoding in which equal values are equal bytes that sort as in PostgreSQL. The other types
+    /// have no such encoding yet.
     pub fn can_be_key(&self) -> bool {
         !matches!(self, SqlType::Interval | SqlType::Jsonb | SqlType::Array(_) | SqlType::Struct(_))
     }
@@ -174,13 +179,14 @@ fn decimal(precision: u8, scale: u8) -> DataType {
 }
 
 impl StructField {
-    /// The Arrow fields of a struct.
+    /// Returns the Arrow fields of a struct.
     pub fn arrow(fields: &[StructField]) -> Fields {
         fields.iter().map(|field| field.ty.field(&field.name)).collect()
     }
 }
 
-/// The name that PostgreSQL prints for the type; of a struct, which PostgreSQL has no name for, RisingWave's.
+/// The name that PostgreSQL prints for the type. PostgreSQL has no name for a struct; it gets
+/// RisingWave's.
 impl fmt::Display for SqlType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
@@ -216,7 +222,7 @@ impl fmt::Display for SqlType {
 mod tests {
     use super::*;
 
-    /// They stand in catalogs that were written by earlier versions.
+    /// Catalogs that were written by earlier versions contain these names.
     #[test]
     fn stored_names_stay_as_they_are() {
         let field = |name: &str, ty| StructField { name: name.to_owned(), ty };

@@ -1,5 +1,5 @@
-//! Whether declared columns can take what the fields of a message hold. A column takes every value of its field as it is, or
-//! the statement is refused.
+//! Checks that declared columns can hold the fields of a message. A column must hold every value of
+//! its field unchanged; otherwise the statement is refused.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,8 @@ use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use super::{Error, WellKnown, element_type, kind_name, proto_type, scalar_type, well_known};
 use crate::types::SqlType;
 
-/// The field that a column is named after: exactly, or else but for the case of ASCII letters.
+/// Returns the field with a column's name: an exact match, or else one that ignores the case of
+/// ASCII letters.
 pub fn find_field(message: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
     let folded = || message.fields().find(|field| field.name().eq_ignore_ascii_case(name));
     message.get_field_by_name(name).or_else(folded)
@@ -17,7 +18,8 @@ pub fn find_field(message: &MessageDescriptor, name: &str) -> Option<FieldDescri
 /// Checks one column.
 ///
 /// # Errors
-/// If there is no field for it, or its type does not fit; a struct's fields are to the fields of its message as columns are.
+/// If there is no field for it, or its type does not fit. The fields of a struct must fit those of
+/// its message in the same way.
 pub fn check(message: &MessageDescriptor, name: &str, ty: &SqlType) -> Result<FieldDescriptor, Error> {
     let field = find_field(message, name).ok_or_else(|| Error::NoField {
         message: message.full_name().to_owned(),
@@ -62,7 +64,7 @@ fn check_one(field: &FieldDescriptor, kind: &Kind, ty: &SqlType, column: &SqlTyp
     }
 }
 
-/// The types that a value fits into, structs and jsonb of messages aside.
+/// Returns the types that a value fits into, without structs and jsonb for messages.
 fn allowed(kind: &Kind) -> Vec<SqlType> {
     match kind {
         Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => vec![SqlType::Integer, SqlType::BigInt, SqlType::Numeric],
@@ -89,7 +91,8 @@ fn misfit(field: &FieldDescriptor, ty: &SqlType) -> Error {
         && !field.is_map()
     {
         if !matches!(well_known(message), Some(WellKnown::Json)) && message.fields().len() > 0 {
-            // A type as deep as it can be is no help; what fits then is any struct of the message's fields.
+            // The message is nested too deeply for a full type, so name any struct of its fields
+            // instead.
             names.push(match element_type(&kind) {
                 Ok(whole @ SqlType::Struct(_)) => whole.to_string(),
                 _ => format!("a struct of fields of {}", kind_name(&kind)),
@@ -110,7 +113,7 @@ fn misfit(field: &FieldDescriptor, ty: &SqlType) -> Error {
     }
 }
 
-/// An error in a struct, told with the way to it.
+/// Adds the path to an error in a struct.
 fn within(outer: &FieldDescriptor, error: Error) -> Error {
     let inside = |field: String| format!("{}.{field}", outer.name());
     match error {

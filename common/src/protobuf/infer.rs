@@ -1,15 +1,15 @@
-//! The columns of a message, where the statement names none.
+//! Infers the columns of a message if the statement names none.
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
 use super::{Error, WellKnown, scalar_type, well_known};
 use crate::types::{SqlType, StructField};
 
-/// Arrays and structs within each other, as many as a declared type may have.
+/// The maximum nesting of arrays and structs, as for declared types.
 pub(super) const NESTING_MAX: usize = 16;
 
-/// A column for each field of the message, in the order of the declaration; messages that are named in `as_jsonb` are
-/// jsonb.
+/// Returns a column for each field of the message, in the order of the declaration. Messages that
+/// `as_jsonb` names become jsonb.
 ///
 /// # Errors
 /// If a message contains itself, or is nested too deeply.
@@ -18,20 +18,20 @@ pub fn columns(message: &MessageDescriptor, as_jsonb: &[String]) -> Result<Vec<S
     walk.fields(message, 0)
 }
 
-/// The type that one value of a field's kind has, in an array or by itself.
+/// Returns the type of one value of a field's kind, in an array or by itself.
 ///
 /// # Errors
-/// As [`columns`].
+/// The errors of [`columns`].
 pub fn element_type(kind: &Kind) -> Result<SqlType, Error> {
     Walk { as_jsonb: &[], messages: Vec::new(), fields: Vec::new() }.one(kind, 0)
 }
 
-/// Where a walk over messages and their fields is.
+/// The state of a walk over messages and their fields.
 struct Walk<'a> {
     as_jsonb: &'a [String],
-    /// The messages that are open, outermost first.
+    /// The enclosing messages, outermost first.
     messages: Vec<String>,
-    /// The fields that are open.
+    /// The enclosing fields.
     fields: Vec<String>,
 }
 
@@ -76,7 +76,8 @@ impl Walk<'_> {
             None => {}
         }
         let name = message.full_name();
-        // There is no struct without fields; that it was there at all is worth knowing all the same.
+        // A struct without fields does not exist, so jsonb records at least that the message is
+        // present.
         if self.as_jsonb.iter().any(|other| other == name) || message.fields().len() == 0 {
             return Ok(SqlType::Jsonb);
         }

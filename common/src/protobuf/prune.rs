@@ -1,4 +1,5 @@
-//! What a message leads to, and nothing else: the smallest set of files that still describes all of it.
+//! Reduces a schema to the types that a message refers to: the smallest set of files that describes
+//! them all.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +8,11 @@ use prost_reflect::{DescriptorPool, FileDescriptor, Kind, MessageDescriptor};
 
 use super::bare;
 
-/// A message of this type can be of any other in the schema.
+/// A message of this type can contain any other message of the schema.
 const ANY: &str = "google.protobuf.Any";
 
-/// The files that the message's own needs, each with only those messages and enums that the message leads to.
+/// Returns the files that the message's file needs, each with only the messages and enums that the
+/// message refers to.
 pub(super) fn prune(pool: &DescriptorPool, message: &MessageDescriptor) -> Vec<FileDescriptorProto> {
     let needed = Needed::of(message);
     if needed.0.contains(ANY) {
@@ -21,7 +23,7 @@ pub(super) fn prune(pool: &DescriptorPool, message: &MessageDescriptor) -> Vec<F
     files.iter().map(|file| needed.only(file)).collect()
 }
 
-/// A file and all it imports, those first.
+/// Collects a file and all its imports, imports first.
 fn collect(file: &FileDescriptor, seen: &mut BTreeSet<String>, files: &mut Vec<FileDescriptor>) {
     if seen.insert(file.name().to_owned()) {
         for import in file.dependencies() {
@@ -60,7 +62,7 @@ impl Needed {
     }
 }
 
-/// Notes what the fields of a message, and of those declared in it, are made of.
+/// Collects the types of a message's fields, and of the fields of messages declared in it.
 fn follow(message: &MessageDescriptor, names: &mut BTreeSet<String>, open: &mut Vec<MessageDescriptor>) {
     for field in message.fields() {
         match field.kind() {
@@ -85,7 +87,7 @@ fn outermost(message: &MessageDescriptor) -> MessageDescriptor {
     message
 }
 
-/// Extensions of other messages need not stay: what they extend may be gone, and no column is made of them.
+/// Removes extensions of other messages. Their targets may be gone, and no column comes from them.
 fn drop_extensions(message: &mut DescriptorProto) {
     message.extension.clear();
     message.nested_type.iter_mut().for_each(drop_extensions);

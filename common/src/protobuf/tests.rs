@@ -1,10 +1,10 @@
-//! What is kept of a schema, and the columns that come of it.
+//! The stored parts of a schema, and the columns that it leads to.
 
 use super::*;
 use crate::catalog::Encode;
 use crate::types::StructField;
 
-/// The descriptors of one `.proto` text; Google's own files are left out.
+/// Returns the descriptors of one `.proto` text, without Google's own files.
 fn set(proto: &str) -> FileDescriptorSet {
     let file = protox::file::File::from_source("a.proto", proto).expect("a schema");
     FileDescriptorSet { file: vec![file.file_descriptor_proto().clone()] }
@@ -101,7 +101,7 @@ fn an_unknown_message_is_answered_with_those_that_there_are() {
     assert!(matches!(MessageSchema::new(set(incomplete), "A"), Err(Error::Invalid(_))));
 }
 
-/// They stand in catalogs that were written by earlier versions.
+/// Catalogs that were written by earlier versions contain these encodings.
 #[test]
 fn stored_encodings_stay_as_they_are() {
     let schema = MessageSchema { message: "p.A".to_owned(), descriptors: Descriptors(vec![1, 2, 255]) };

@@ -1,6 +1,7 @@
-//! Metrics: OpenTelemetry instruments of the meter `weir`, each described once in the `metrics.rs` of its crate.
+//! Metrics: OpenTelemetry instruments of the meter `weir`, each described once in the `metrics.rs`
+//! of its crate.
 //!
-//! Owns their provider and the Prometheus registry that reads them.
+//! This module owns their provider and the Prometheus registry that reads them.
 
 use std::sync::OnceLock;
 
@@ -37,26 +38,26 @@ fn metrics() -> &'static Metrics {
     METRICS.get_or_init(|| Metrics::new(None))
 }
 
-/// Lets the export read what is measured too.
+/// Lets the export read the metrics too.
 ///
 /// # Panics
-/// If an instrument was made already: it would not be exported.
+/// If an instrument was already created, because it would not be exported.
 pub(super) fn export_through(export: &Export) {
     let fresh = METRICS.set(Metrics::new(Some(export))).is_ok();
     assert!(fresh, "export is set up before the first instrument is made");
 }
 
-/// Sends what was measured since the last time, and ends the export. Does nothing if there is none.
+/// Sends the metrics since the last time, and ends the export. Does nothing if there is no export.
 pub(super) fn stop_export() -> opentelemetry_sdk::error::OTelSdkResult {
     METRICS.get().map_or(Ok(()), |metrics| metrics.provider.shutdown())
 }
 
-/// The meter on which every instrument of the process is made.
+/// Returns the meter on which every instrument of the process is created.
 pub fn meter() -> Meter {
     metrics().provider.meter("weir")
 }
 
-/// All metrics of the process in Prometheus' text format.
+/// Returns all metrics of the process in Prometheus' text format.
 pub fn render_metrics() -> String {
     let mut buffer = Vec::new();
     TextEncoder::new()

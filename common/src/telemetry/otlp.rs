@@ -1,10 +1,12 @@
-//! Where metrics and traces go: a receiver that speaks OTLP over gRPC, a collector for instance.
+//! Exports metrics and traces to a receiver that speaks OTLP over gRPC, such as a collector.
 //!
-//! Owns what is sent from time to time in the background, and says in the log when the receiver goes out of reach and when
-//! it is back, once each. Nothing waits for the receiver: what it does not take is lost.
+//! This module exports periodically in the background, and logs once when the receiver goes out of
+//! reach and once when it is back. Nothing waits for the receiver: data that it does not accept is
+//! lost.
 //!
-//! What is not set here is as OpenTelemetry's own variables have it: `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`,
-//! `OTEL_TRACES_SAMPLER`, `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_EXPORTER_OTLP_HEADERS` and others.
+//! OpenTelemetry's own variables set everything else: `OTEL_SERVICE_NAME`,
+//! `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER`, `OTEL_BSP_SCHEDULE_DELAY`,
+//! `OTEL_METRIC_EXPORT_INTERVAL`, `OTEL_EXPORTER_OTLP_HEADERS` and others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,10 +28,10 @@ use uuid::Uuid;
 
 use super::metrics;
 
-/// How long the receiver may take to answer.
+/// The time that the receiver may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The receiver cannot be used.
+/// The endpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot export metrics and traces to \"{endpoint}\"")]
 pub struct Error {
@@ -37,7 +39,7 @@ pub struct Error {
     source: opentelemetry_otlp::ExporterBuildError,
 }
 
-/// A receiver, and what goes there.
+/// A receiver, and the data that is exported to it.
 pub struct Export {
     endpoint: String,
     resource: Resource,
@@ -46,14 +48,14 @@ pub struct Export {
 }
 
 impl Export {
-    /// What the process, which is called `weir-<role>` there, is going to export. Needs a runtime, whose threads do the
-    /// sending until [`Export::stop`].
+    /// Prepares the export of the process, which is called `weir-<role>` there. It needs a runtime,
+    /// whose threads send the data until [`Export::stop`].
     ///
     /// # Errors
-    /// If the endpoint cannot be one. Whether anybody answers there is not asked.
+    /// If the endpoint is malformed. It is not checked that anybody answers there.
     pub fn to(endpoint: &str, role: &str) -> Result<Export, Error> {
         let unusable = |source| Error { endpoint: endpoint.to_owned(), source };
-        // A receiver may take one of them only.
+        // A receiver may accept only one of them.
         let receiver = |what| Arc::new(Receiver { endpoint: endpoint.to_owned(), what, lost: AtomicBool::new(false) });
         let spans = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(TIMEOUT);
         let spans = Reported { exporter: spans.build().map_err(unusable)?, receiver: receiver("traces") };
@@ -65,42 +67,44 @@ impl Export {
         Ok(Export { endpoint: endpoint.to_owned(), resource, traces, metrics })
     }
 
-    /// Records the spans of traces.
+    /// Returns the layer that records the spans of traces.
     pub(super) fn layer<S>(&self) -> impl Layer<S> + use<S>
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
     {
         tracing_opentelemetry::layer()
             .with_tracer(self.traces.tracer("weir"))
-            // Where in the source a span is made, and on which thread, says nothing that its name does not.
+            // The location and the thread of a span add nothing to its name.
             .with_location(false)
             .with_threads(false)
             .with_target(false)
             .with_context_activation(false)
     }
 
-    /// Reads metrics from time to time.
+    /// Adds a reader that exports metrics periodically.
     pub(super) fn read_metrics(&self, provider: MeterProviderBuilder) -> MeterProviderBuilder {
         let reader = PeriodicReader::builder(self.metrics.clone()).build();
         provider.with_resource(self.resource.clone()).with_reader(reader)
     }
 
-    /// Says in the log what goes where.
+    /// Logs that metrics and traces are exported, and the endpoint.
     pub fn announce(&self) {
         info!(endpoint = self.endpoint, "exporting metrics and traces");
     }
 
-    /// Sends what is left, and ends. Blocks, for a few seconds at most; the runtime has to go on meanwhile.
+    /// Sends the remaining data, and ends the export. It blocks for a few seconds at most; the
+    /// runtime must keep running meanwhile.
     pub fn stop(self) {
-        // What failed has been said.
+        // A failed export has already been logged.
         let _ = self.traces.shutdown_with_timeout(TIMEOUT);
         let _ = metrics::stop_export();
     }
 }
 
-/// Which process this is.
+/// Returns the attributes that identify this process.
 fn resource(role: &str) -> Resource {
-    // The variables' name and attributes win: whoever sets them knows the system around Weir.
+    // The variables' name and attributes take precedence: their author knows the system around
+    // Weir.
     let known = Resource::builder().build();
     let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let mut resource = Resource::builder().with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")));
@@ -115,17 +119,17 @@ fn resource(role: &str) -> Resource {
     resource.build()
 }
 
-/// Whether a name is what the SDK calls a service that nobody named.
+/// Returns true if a name is the SDK's default for a service without one.
 fn is_default(name: &str) -> bool {
     name.starts_with("unknown_service")
 }
 
-/// The other side, as far as it matters here.
+/// The state of exports to the receiver.
 #[derive(Debug)]
 struct Receiver {
     endpoint: String,
     what: &'static str,
-    /// Whether the last export failed.
+    /// True if the last export failed.
     lost: AtomicBool,
 }
 
@@ -146,7 +150,7 @@ impl Receiver {
     }
 }
 
-/// An exporter whose success is watched.
+/// An exporter that reports its success to [`Receiver`].
 #[derive(Clone, Debug)]
 struct Reported<E> {
     exporter: E,

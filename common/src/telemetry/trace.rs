@@ -1,10 +1,11 @@
-//! Traces: which spans they consist of, and how one goes on in another process.
+//! Traces: the spans that they consist of, and their continuation in other processes.
 //!
-//! There are two kinds of trace. A statement's begins at the frontend and goes with every call that the frontend makes for
-//! it, in the gRPC metadata. A barrier's begins at the leader and goes with the barrier over the control streams. What a
-//! process is asked outside of a trace begins none: heartbeats, renewals and the like are not traced.
+//! There are two kinds of trace. A statement's trace begins at the frontend and follows every call
+//! that the frontend makes for it, in the gRPC metadata. A barrier's trace begins at the leader and
+//! follows the barrier over the control streams. A request outside of a trace does not begin one:
+//! heartbeats, renewals and the like are not traced.
 //!
-//! A trace is carried as W3C Trace Context has it, in a `traceparent`.
+//! A trace is carried in a `traceparent`, as W3C Trace Context defines it.
 
 use std::collections::HashMap;
 
@@ -20,22 +21,22 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The target of spans, and of events in them, that exist for traces alone.
 pub const TARGET: &str = "weir::trace";
-/// The name of the one span that both logs and traces show.
+/// The name of the only span that both logs and traces show.
 const STATEMENT: &str = "statement";
-/// The key of gRPC metadata, and of what is kept between.
+/// The key in gRPC metadata, and in the carrier.
 const TRACEPARENT: &str = "traceparent";
 
-/// Whether something is part of traces.
+/// Returns true for spans and events that are part of traces.
 pub(super) fn is_traced(metadata: &Metadata<'_>) -> bool {
     metadata.target() == TARGET || (metadata.is_span() && metadata.name() == STATEMENT)
 }
 
-/// A span of a trace as others are told of it; empty if nothing is traced.
+/// A span of a trace in the form that is sent to others; empty if nothing is traced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TraceParent(String);
 
 impl TraceParent {
-    /// That of a span.
+    /// Returns the form of a span.
     pub fn of(span: &Span) -> TraceParent {
         if span.is_disabled() {
             return TraceParent::default();
@@ -45,13 +46,14 @@ impl TraceParent {
         TraceParent(carrier.remove(TRACEPARENT).unwrap_or_default())
     }
 
-    /// Makes a span, which must be new, part of the trace. What cannot be read as a `traceparent` has no effect.
+    /// Makes a span, which must be new, part of the trace. A text that is not a `traceparent` has
+    /// no effect.
     pub fn adopt(&self, span: &Span) {
         if self.0.is_empty() || span.is_disabled() {
             return;
         }
         let carrier = HashMap::from([(TRACEPARENT.to_owned(), self.0.clone())]);
-        // Fails only where no layer records spans.
+        // This fails only if no layer records spans.
         let _ = span.set_parent(TraceContextPropagator::new().extract(&carrier));
     }
 }
@@ -85,12 +87,13 @@ impl Interceptor for Inject {
     }
 }
 
-/// Whether what happens now is part of a trace.
+/// Returns true if the present span is part of a trace.
 pub fn is_present() -> bool {
     TraceParent::of(&Span::current()) != TraceParent::default()
 }
 
-/// The span in which a server answers a call: part of the caller's trace, or none. For `tonic`'s `Server::trace_fn`.
+/// Returns the span in which a server answers a call: part of the caller's trace, or none. For
+/// `tonic`'s `Server::trace_fn`.
 pub fn server_span(request: &http::Request<()>) -> Span {
     let Some(parent) = request.headers().get(TRACEPARENT).and_then(|parent| parent.to_str().ok()) else {
         return Span::none();
@@ -113,15 +116,15 @@ mod tests {
 
     use super::*;
 
-    /// Runs with a subscriber of its own, and nobody else with another one: which spans anybody wants is remembered for the
-    /// whole process, and worked out anew while a subscriber comes or goes.
+    /// Runs with a subscriber of its own, while no other test has another one. The process caches
+    /// which spans are of interest, and recomputes that when a subscriber comes or goes.
     fn subscribed(subscriber: impl Subscriber + Send + Sync, body: impl FnOnce()) {
         static ALONE: Mutex<()> = Mutex::new(());
         let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         tracing::subscriber::with_default(subscriber, body);
     }
 
-    /// Runs with a subscriber that records traced spans; what it recorded.
+    /// Runs with a subscriber that records traced spans; returns them.
     fn recorded(body: impl FnOnce()) -> Vec<opentelemetry_sdk::trace::SpanData> {
         let exporter = InMemorySpanExporter::default();
         let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
