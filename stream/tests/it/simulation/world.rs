@@ -18,7 +18,7 @@ use super::slot::Slot;
 
 /// Steps of chaos, and steps that a calm cluster may take until everything is committed.
 const CHAOTIC_STEPS: usize = 1_500;
-const CALM_STEPS: usize = 60_000;
+const CALM_STEPS: usize = 500_000;
 /// Choices without effect after which nothing can move any more.
 const ATTEMPTS: usize = 20_000;
 /// Barriers in flight at most.
