@@ -11,6 +11,7 @@
 //! * [`key`]: primary keys as bytes that sort as the values do, and their vnodes;
 //! * [`protobuf`]: the schemas of messages, and the columns that their fields fit into;
 //! * [`catalog`]: the users' declarations, as the metadata store keeps them;
+//! * [`plan`]: the skeleton of a job's plan, as the catalog keeps it;
 //! * [`view`]: the evaluation of a view's query;
 //! * [`condition`]: the conditions of splits and jobs;
 //! * [`head`]: the committed state of a cluster: the epoch and its checkpoints;
@@ -36,6 +37,7 @@ pub mod rounding;
 pub mod protobuf;
 
 pub mod catalog;
+pub mod plan;
 pub mod view;
 
 pub mod condition;

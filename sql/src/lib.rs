@@ -10,6 +10,7 @@
 //! * [`functions`]: the functions and operators that DataFusion lacks or defines differently;
 //! * [`execution`]: the threads on which queries are planned and run;
 //! * [`views`]: compiles the queries of materialized views into evaluators;
+//! * [`streaming`]: plans queries as jobs that keep their answers up to date;
 //! * [`relation`]: the catalog's relations in a plan;
 //! * [`types`] and [`output`]: PostgreSQL's types, and their values in text and binary;
 //! * [`keywords`]: the words that have to be quoted;
@@ -33,6 +34,8 @@ pub mod functions;
 pub mod execution;
 
 pub mod views;
+
+pub mod streaming;
 
 pub mod relation;
 

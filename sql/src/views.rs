@@ -361,7 +361,7 @@ fn beside(
 }
 
 /// The type in which a column of a result is stored: its own, or the nearest that holds its values.
-fn stored_type(field: &Field) -> Option<SqlType> {
+pub(crate) fn stored_type(field: &Field) -> Option<SqlType> {
     if is_jsonb(field) {
         return Some(SqlType::Jsonb);
     }

@@ -1,0 +1,487 @@
+//! A typed logical plan → fragments.
+//!
+//! Each node of the plan becomes operators at the end of a fragment that is still open, or closes it
+//! with a shuffle and opens another. An [`Open`] fragment knows the columns that have come so far: the
+//! node's own first, hidden ones behind; the stream key among them; and by which of them its rows are
+//! divided over slots.
+
+use std::sync::Arc;
+
+use datafusion::common::DFSchema;
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, TableScan};
+use weir_common::catalog::{RelationKind, Table};
+use weir_common::plan::{
+    self, AggregateCall, Dispatch, Distribution, Edge, Fragment, JobPlan, Operator, StateTable, Stream, StreamColumn,
+};
+use weir_common::types::SqlType;
+
+use super::expression::store;
+use crate::error::Error;
+use crate::parser::SCHEMA;
+use crate::relation::NamedRelation;
+use crate::views::stored_type;
+
+/// Aggregates whose partial results add up, deletes counted as negative.
+const LINEAR: [&str; 2] = ["count", "sum"];
+/// Aggregates that need all values of a group once something is deleted.
+const EXTREMES: [&str; 2] = ["min", "max"];
+/// Aggregates whose partial results can be put together as long as nothing is deleted.
+const DECOMPOSABLE: [&str; 4] = ["min", "max", "bool_and", "bool_or"];
+
+/// Cuts a plan into fragments.
+///
+/// # Errors
+/// `0A000` for a plan that cannot be kept up to date.
+pub(super) fn lower(plan: &LogicalPlan) -> Result<JobPlan, Error> {
+    let mut lowering = Lowering::default();
+    let open = lowering.node(plan)?;
+    lowering.materialize(open, plan.schema().fields().len());
+    Ok(lowering.plan)
+}
+
+#[derive(Default)]
+struct Lowering {
+    plan: JobPlan,
+}
+
+/// A fragment whose operators are not complete.
+struct Open {
+    fragment: Fragment,
+    /// Edges into it: the fragment that sends, and how.
+    inputs: Vec<(u16, Dispatch)>,
+    divided: Divided,
+}
+
+/// How rows of a fragment are divided over its actors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Divided {
+    /// By where they come from.
+    ByOrigin,
+    /// By the hash of these columns.
+    By(Vec<usize>),
+    /// Not at all.
+    Single,
+}
+
+fn refused(what: &str) -> Error {
+    Error::unsupported(format!("{what} is not supported yet in a materialized view"))
+}
+
+impl Open {
+    fn new(distribution: Distribution, divided: Divided, operator: Operator, output: Stream) -> Open {
+        let fragment = Fragment { distribution, operators: vec![operator], output };
+        Open { fragment, inputs: Vec::new(), divided }
+    }
+
+    fn push(&mut self, operator: Operator) {
+        self.fragment.operators.push(operator);
+    }
+
+    fn stream(&self) -> &Stream {
+        &self.fragment.output
+    }
+
+    /// Puts columns in the place of the present ones, of which those of the key and of the division
+    /// stay, hidden unless they are among the new ones.
+    fn project(&mut self, mut columns: Vec<plan::Expr>, mut named: Vec<StreamColumn>) {
+        let mut place = |column: usize, present: &Stream| {
+            let same = |expr: &plan::Expr| *expr == plan::Expr::Column(column);
+            columns.iter().position(same).unwrap_or_else(|| {
+                columns.push(plan::Expr::Column(column));
+                named.push(present.columns[column].clone());
+                columns.len() - 1
+            })
+        };
+        let present = &self.fragment.output;
+        let key = present.key.iter().map(|column| place(*column, present)).collect();
+        let divided = match &self.divided {
+            Divided::By(by) => Divided::By(by.iter().map(|column| place(*column, present)).collect()),
+            other => other.clone(),
+        };
+        let append_only = present.append_only;
+        self.divided = divided;
+        self.compute(columns, Stream { columns: named, key, append_only });
+    }
+
+    /// Computes columns. Those that only rename or reorder become part of the projection below.
+    fn compute(&mut self, columns: Vec<plan::Expr>, output: Stream) {
+        let width = self.fragment.output.columns.len();
+        self.fragment.output = output;
+        let is_plain = |expr: &plan::Expr| matches!(expr, plan::Expr::Column(_) | plan::Expr::Literal { .. });
+        match self.fragment.operators.last_mut() {
+            _ if columns.iter().eq((0..width).map(plan::Expr::Column).collect::<Vec<_>>().iter()) => {}
+            Some(Operator::Project { columns: below }) if columns.iter().all(is_plain) => {
+                let of_below = |expr| match expr {
+                    plan::Expr::Column(column) => below[column].clone(),
+                    other => other,
+                };
+                *below = columns.into_iter().map(of_below).collect();
+            }
+            _ => self.push(Operator::Project { columns }),
+        }
+    }
+}
+
+impl Lowering {
+    fn node(&mut self, plan: &LogicalPlan) -> Result<Open, Error> {
+        match plan {
+            LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input),
+            LogicalPlan::TableScan(scan) => self.scan(scan),
+            LogicalPlan::Projection(projection) => self.projection(projection),
+            LogicalPlan::Filter(filter) => {
+                let mut open = self.node(&filter.input)?;
+                let condition = store(&filter.predicate, filter.input.schema())?;
+                open.push(Operator::Filter { condition });
+                Ok(open)
+            }
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                let open = self.node(input)?;
+                let keys: Vec<plan::Expr> = (0..input.schema().fields().len()).map(plan::Expr::Column).collect();
+                let named = open.stream().columns[..keys.len()].to_vec();
+                let count = keys.len();
+                Ok(self.group(open, (keys, named), count, Vec::new()))
+            }
+            LogicalPlan::Union(union) => self.union(&union.inputs, &union.schema),
+            LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => self.values(vec![Vec::new()], Vec::new()),
+            LogicalPlan::Values(values) => {
+                let row = |row: &Vec<Expr>| row.iter().map(|expr| store(expr, &DFSchema::empty())).collect();
+                let rows = values.values.iter().map(row).collect::<Result<Vec<Vec<_>>, _>>()?;
+                self.values(rows, columns_of(&values.schema)?)
+            }
+            LogicalPlan::Join(_) => Err(refused("a join")),
+            LogicalPlan::Sort(_) => Err(refused("ORDER BY")),
+            LogicalPlan::Limit(_) => Err(refused("LIMIT")),
+            LogicalPlan::Distinct(Distinct::On(_)) => Err(refused("DISTINCT ON")),
+            LogicalPlan::Window(_) => Err(refused("a window function")),
+            LogicalPlan::Unnest(_) => Err(refused("unnest")),
+            LogicalPlan::RecursiveQuery(_) => Err(refused("a recursive query")),
+            _ => Err(refused("such a query")),
+        }
+    }
+
+    fn state(&mut self, key: Vec<SqlType>, value: Vec<SqlType>) -> u16 {
+        self.plan.tables.push(StateTable { version: 1, key, value });
+        number(self.plan.tables.len() - 1)
+    }
+
+    fn scan(&mut self, scan: &TableScan) -> Result<Open, Error> {
+        if scan.table_name.schema().is_some_and(|schema| schema != SCHEMA) {
+            return Err(refused(&format!("reading \"{}\"", scan.table_name)));
+        }
+        let table = NamedRelation::of(scan)?.ok_or_else(|| Error::internal("a planned relation is not there"))?;
+        let all = (0..table.declared.columns.len()).collect();
+        let columns: Vec<usize> = scan.projection.clone().unwrap_or(all);
+        match table.declared.kind {
+            RelationKind::Source => Ok(read(&table, columns)),
+            RelationKind::Table | RelationKind::MaterializedView => Ok(self.follow(&table, columns)),
+        }
+    }
+
+    /// The changes of a relation that is stored. The columns of its key come along.
+    fn follow(&mut self, table: &Arc<Table>, mut columns: Vec<usize>) -> Open {
+        let primary_key = &table.declared.primary_key;
+        let key: Vec<usize> = primary_key
+            .iter()
+            .map(|column| {
+                columns.iter().position(|read| read == column).unwrap_or_else(|| {
+                    columns.push(*column);
+                    columns.len() - 1
+                })
+            })
+            .collect();
+        let mut named: Vec<StreamColumn> = columns.iter().map(|column| named(table, *column)).collect();
+        let append_only = key.is_empty();
+        let (key, divided) = match append_only {
+            true => (with_origin(&mut named), Divided::ByOrigin),
+            false => (key.clone(), Divided::By(key)),
+        };
+        let cursor_key = key.iter().map(|column| named[*column].ty.clone()).collect();
+        let cursors = self.state(vec![SqlType::SmallInt], cursor_key);
+        let output = Stream { columns: named, key, append_only };
+        let operator = Operator::Follow { relation: table.id, columns, cursors };
+        Open::new(Distribution::SameAs(table.id), divided, operator, output)
+    }
+
+    fn projection(&mut self, projection: &Projection) -> Result<Open, Error> {
+        let mut open = self.node(&projection.input)?;
+        let input = projection.input.schema();
+        let columns = projection.expr.iter().map(|expr| store(expr, input)).collect::<Result<Vec<_>, _>>()?;
+        open.project(columns, columns_of(&projection.schema)?);
+        Ok(open)
+    }
+
+    fn values(&mut self, mut rows: Vec<Vec<plan::Expr>>, mut columns: Vec<StreamColumn>) -> Result<Open, Error> {
+        // Equal rows are different rows, so each has its number as the key.
+        for (row, number) in rows.iter_mut().zip(1..) {
+            row.push(plan::Expr::Literal { value: Some(i64::to_string(&number)), ty: SqlType::BigInt });
+        }
+        columns.push(StreamColumn { name: "_row".to_owned(), ty: SqlType::BigInt });
+        let key = vec![columns.len() - 1];
+        let emitted = self.state(Vec::new(), vec![SqlType::Boolean]);
+        let output = Stream { columns, key, append_only: true };
+        Ok(Open::new(Distribution::Single, Divided::Single, Operator::Values { rows, emitted }, output))
+    }
+
+    fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Open, Error> {
+        if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
+            return Err(refused("GROUPING SETS, ROLLUP or CUBE"));
+        }
+        let input = aggregate.input.schema();
+        let open = self.node(&aggregate.input)?;
+        let mut columns = aggregate.group_expr.iter().map(|expr| store(expr, input)).collect::<Result<Vec<_>, _>>()?;
+        let keys = columns.len();
+        let mut calls = Vec::new();
+        for expr in &aggregate.aggr_expr {
+            calls.push(call(expr, input, &mut columns)?);
+        }
+        let name = |(place, expr): (usize, &plan::Expr)| match expr {
+            _ if place < keys => aggregate.schema.field(place).name().clone(),
+            plan::Expr::Column(column) => open.stream().columns[*column].name.clone(),
+            _ => format!("argument {}", place - keys),
+        };
+        let named = |(place, expr)| StreamColumn { name: name((place, expr)), ty: type_of(expr, open.stream()) };
+        let named = columns.iter().enumerate().map(named).collect();
+        Ok(self.group(open, (columns, named), keys, calls))
+    }
+
+    /// Groups the rows of a fragment by the first of these columns.
+    fn group(
+        &mut self,
+        mut open: Open,
+        (columns, named): (Vec<plan::Expr>, Vec<StreamColumn>),
+        keys: usize,
+        mut calls: Vec<AggregateCall>,
+    ) -> Open {
+        // An aggregate sees a bag of rows: which of two equal ones is deleted makes no difference. So
+        // no key is needed, only that the rows of a group are together.
+        let together = match &open.divided {
+            Divided::ByOrigin => None,
+            Divided::Single => Some(Divided::Single),
+            Divided::By(by) => {
+                let place =
+                    |column: &usize| columns[..keys].iter().position(|expr| *expr == plan::Expr::Column(*column));
+                by.iter().map(place).collect::<Option<_>>().map(Divided::By)
+            }
+        };
+        let append_only = open.stream().append_only;
+        let adds_up = |call: &AggregateCall| {
+            let name = call.function.as_str();
+            !call.distinct && (LINEAR.contains(&name) || (append_only && DECOMPOSABLE.contains(&name)))
+        };
+        let is_final = together.is_none() && calls.iter().all(adds_up);
+        let key: Vec<usize> = (0..keys).collect();
+        let all = (0..columns.len()).collect();
+        open.compute(columns, Stream { columns: named.clone(), key: all, append_only });
+
+        let types: Vec<SqlType> = named[..keys].iter().map(|column| column.ty.clone()).collect();
+        let kept: Vec<SqlType> = calls.iter().flat_map(|call| kept(call, append_only)).collect();
+        for call in &mut calls {
+            if call.distinct || (!append_only && EXTREMES.contains(&call.function.as_str())) {
+                let values = call.arguments.iter().map(|argument| named[*argument].ty.clone());
+                call.values = Some(self.state(types.iter().cloned().chain(values).collect(), vec![SqlType::BigInt]));
+            }
+        }
+        let mut output: Vec<StreamColumn> = named[..keys].to_vec();
+        if is_final {
+            let partial = kept.iter().zip(0..);
+            let partial =
+                partial.map(|(ty, number)| StreamColumn { name: format!("partial {number}"), ty: ty.clone() });
+            let columns = output.iter().cloned().chain(std::iter::once(row_count())).chain(partial).collect();
+            open.push(Operator::PreAggregate { keys: key.clone(), calls: calls.clone() });
+            open.fragment.output = Stream { columns, key: key.clone(), append_only: true };
+        }
+        let mut open = match together {
+            Some(divided) => Open { divided, ..open },
+            None => self.shuffle(open, key.clone()),
+        };
+        let groups = self.state(types, std::iter::once(SqlType::BigInt).chain(kept).collect());
+        output.extend(calls.iter().map(|call| StreamColumn { name: call.function.clone(), ty: call.ty.clone() }));
+        open.push(Operator::Aggregate { keys: key.clone(), calls, is_final, groups });
+        open.fragment.output = Stream { columns: output, key, append_only: false };
+        open
+    }
+
+    fn union(&mut self, inputs: &[Arc<LogicalPlan>], schema: &DFSchema) -> Result<Open, Error> {
+        let own = columns_of(schema)?;
+        let mut opened = inputs.iter().map(|input| self.node(input)).collect::<Result<Vec<_>, _>>()?;
+        let hidden: Vec<Vec<StreamColumn>> = opened
+            .iter()
+            .map(|open| open.stream().key.iter().map(|column| open.stream().columns[*column].clone()).collect())
+            .collect();
+        let branch = StreamColumn { name: "_branch".to_owned(), ty: SqlType::SmallInt };
+        let columns: Vec<StreamColumn> =
+            own.iter().cloned().chain(std::iter::once(branch)).chain(hidden.iter().flatten().cloned()).collect();
+        let key: Vec<usize> = (own.len()..columns.len()).collect();
+        for (number, open) in opened.iter_mut().enumerate() {
+            let mut exprs: Vec<plan::Expr> = (0..own.len()).map(plan::Expr::Column).collect();
+            exprs.push(plan::Expr::Literal { value: Some(number.to_string()), ty: SqlType::SmallInt });
+            for (other, columns) in hidden.iter().enumerate() {
+                let own_key = open.stream().key.clone();
+                exprs.extend(columns.iter().zip(0..).map(|(column, place): (_, usize)| match other == number {
+                    true => plan::Expr::Column(own_key[place]),
+                    false => plan::Expr::Literal { value: None, ty: column.ty.clone() },
+                }));
+            }
+            let append_only = open.stream().append_only;
+            open.compute(exprs, Stream { columns: columns.clone(), key: key.clone(), append_only });
+        }
+        let append_only = opened.iter().all(|open| open.stream().append_only);
+        let senders = opened.into_iter().map(|open| (self.close(open), Dispatch::Hash(key.clone()))).collect();
+        let output = Stream { columns, key: key.clone(), append_only };
+        let mut open = Open::new(Distribution::Hash, Divided::By(key), Operator::Union, output);
+        open.inputs = senders;
+        Ok(open)
+    }
+
+    /// Ends a fragment; its rows go on in another one, divided by columns.
+    fn shuffle(&mut self, open: Open, by: Vec<usize>) -> Open {
+        let mut output = open.stream().clone();
+        let (distribution, dispatch, divided) = match by.is_empty() {
+            true => (Distribution::Single, Dispatch::Single, Divided::Single),
+            false => (Distribution::Hash, Dispatch::Hash(by.clone()), Divided::By(by.clone())),
+        };
+        let mut open = open;
+        if !output.append_only {
+            // The columns become part of the key, so that all changes of a row take one way.
+            output.key.extend(by.iter().filter(|column| !output.key.contains(column)).copied().collect::<Vec<_>>());
+            open.fragment.output = output.clone();
+        }
+        let sender = self.close(open);
+        Open {
+            fragment: Fragment { distribution, operators: Vec::new(), output },
+            inputs: vec![(sender, dispatch)],
+            divided,
+        }
+    }
+
+    fn close(&mut self, open: Open) -> u16 {
+        let to = number(self.plan.fragments.len());
+        self.plan.fragments.push(open.fragment);
+        let edges = open.inputs.into_iter().zip(0..);
+        self.plan.edges.extend(edges.map(|((from, dispatch), input)| Edge { from, to, input, dispatch }));
+        to
+    }
+
+    /// Stores the rows: in place if they are divided by columns of the key or never change.
+    fn materialize(&mut self, open: Open, visible: usize) {
+        let is_in_place = match &open.divided {
+            Divided::ByOrigin => open.stream().append_only,
+            Divided::By(by) => is_within(by, &open.stream().key),
+            Divided::Single => true,
+        };
+        let key = open.stream().key.clone();
+        let mut open = if is_in_place { open } else { self.shuffle(open, key) };
+        open.push(Operator::Materialize { visible });
+        self.close(open);
+    }
+}
+
+fn number(place: usize) -> u16 {
+    u16::try_from(place).expect("a statement has fewer parts")
+}
+
+fn is_within(columns: &[usize], key: &[usize]) -> bool {
+    columns.iter().all(|column| key.contains(column))
+}
+
+fn row_count() -> StreamColumn {
+    StreamColumn { name: "rows".to_owned(), ty: SqlType::BigInt }
+}
+
+fn named(table: &Table, column: usize) -> StreamColumn {
+    let column = &table.declared.columns[column];
+    StreamColumn { name: column.name.clone(), ty: column.ty.clone() }
+}
+
+/// Adds the columns that identify a row of a stream: its split, its sequence, its place in the message.
+fn with_origin(columns: &mut Vec<StreamColumn>) -> Vec<usize> {
+    let first = columns.len();
+    let origin = [("_split", SqlType::Varchar), ("_sequence", SqlType::BigInt), ("_ordinal", SqlType::Integer)];
+    columns.extend(origin.map(|(name, ty)| StreamColumn { name: name.to_owned(), ty }));
+    (first..columns.len()).collect()
+}
+
+/// The rows of a source, as its readers bring them.
+fn read(table: &Table, columns: Vec<usize>) -> Open {
+    let mut named: Vec<StreamColumn> = columns.iter().map(|column| named(table, *column)).collect();
+    let key = with_origin(&mut named);
+    let output = Stream { columns: named, key, append_only: true };
+    Open::new(Distribution::Splits(table.id), Divided::ByOrigin, Operator::Read { columns }, output)
+}
+
+/// The columns of a node, with their types as they are stored.
+fn columns_of(schema: &DFSchema) -> Result<Vec<StreamColumn>, Error> {
+    let column = |field: &Arc<datafusion::arrow::datatypes::Field>| {
+        let ty = stored_type(field).ok_or_else(|| refused(&format!("a value of the type {}", field.data_type())))?;
+        Ok(StreamColumn { name: field.name().clone(), ty })
+    };
+    schema.fields().iter().map(column).collect()
+}
+
+fn type_of(expr: &plan::Expr, stream: &Stream) -> SqlType {
+    match expr {
+        plan::Expr::Column(column) => stream.columns[*column].ty.clone(),
+        plan::Expr::Literal { ty, .. }
+        | plan::Expr::Call { ty, .. }
+        | plan::Expr::Cast { ty, .. }
+        | plan::Expr::Case { ty, .. } => ty.clone(),
+    }
+}
+
+/// An aggregate over columns, which are added to those that are computed below it.
+fn call(expr: &Expr, input: &DFSchema, columns: &mut Vec<plan::Expr>) -> Result<AggregateCall, Error> {
+    let (_, field) = expr.to_field(input)?;
+    let ty = stored_type(&field).ok_or_else(|| refused(&format!("a value of the type {}", field.data_type())))?;
+    let expr = match expr {
+        Expr::Alias(alias) => alias.expr.as_ref(),
+        expr => expr,
+    };
+    let Expr::AggregateFunction(AggregateFunction { func, params }) = expr else {
+        return Err(refused(&format!("the aggregate {expr}")));
+    };
+    let name = func.name();
+    if !LINEAR.contains(&name) && !DECOMPOSABLE.contains(&name) {
+        return Err(refused(&format!("the aggregate {name}")));
+    }
+    if !params.order_by.is_empty() || params.null_treatment.is_some() {
+        return Err(refused("an ordered aggregate"));
+    }
+    let mut place = |expr: &Expr| {
+        let stored = store(expr, input)?;
+        Ok::<_, Error>(columns.iter().position(|column| *column == stored).unwrap_or_else(|| {
+            columns.push(stored);
+            columns.len() - 1
+        }))
+    };
+    // count(*) counts a constant.
+    let counted = |expr: &&Expr| !(name == "count" && matches!(expr, Expr::Literal(value, _) if !value.is_null()));
+    let arguments = params.args.iter().filter(counted).map(&mut place).collect::<Result<_, _>>()?;
+    let filter = params.filter.as_deref().map(place).transpose()?;
+    Ok(AggregateCall {
+        function: name.to_owned(),
+        revision: 1,
+        arguments,
+        distinct: params.distinct,
+        filter,
+        values: None,
+        ty,
+    })
+}
+
+/// The types of what an aggregate keeps of a group beside the number of its rows. `append_only`:
+/// nothing is ever deleted.
+fn kept(call: &AggregateCall, append_only: bool) -> Vec<SqlType> {
+    match (call.function.as_str(), &call.ty) {
+        ("count", _) => vec![SqlType::BigInt],
+        // The number of values tells whether the sum is NULL. Floating-point numbers are summed up
+        // exactly, so that nothing remains of those that are deleted.
+        ("sum", SqlType::Real | SqlType::Double) => vec![SqlType::Bytea, SqlType::BigInt],
+        ("sum", ty) => vec![ty.clone(), SqlType::BigInt],
+        (_, ty) if append_only => vec![ty.clone()],
+        ("bool_and" | "bool_or", _) => vec![SqlType::BigInt, SqlType::BigInt],
+        // All values are kept in a table of their own.
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,138 @@
+//! Queries and their plans, as text: `golden/plans.txt`. `WEIR_GOLDEN=write` writes the plans anew.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+    SchemaProvider,
+};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::execution::session_state::SessionState;
+use weir_common::catalog::{Column, Encode, Input, JobState, NewTable, Origin, RelationKind, Source, Table};
+use weir_common::ids::TableId;
+use weir_common::plan::{JobPlan, Operator};
+use weir_common::types::SqlType;
+
+use super::load;
+use crate::error::Error;
+use crate::execution::QueryThreads;
+use crate::parser::{self, DATABASE, SCHEMA, Statement};
+use crate::planner::{self, Planner, SystemCatalogs};
+use crate::relation::NamedRelation;
+
+fn table(id: u32, kind: RelationKind, name: &str, columns: &[(&str, SqlType)], primary_key: &[usize]) -> Table {
+    let column =
+        |(name, ty): &(&str, SqlType)| Column { name: (*name).to_owned(), ty: ty.clone(), origin: Origin::Payload };
+    let source = Source { options: Default::default(), encode: Encode::Json };
+    let declared = NewTable {
+        kind,
+        name: name.to_owned(),
+        columns: columns.iter().map(column).collect(),
+        primary_key: primary_key.to_vec(),
+        input: Input::Stream(source),
+        sql: String::new(),
+    };
+    let (splits, layouts) = (Vec::new(), Vec::new());
+    Table { id: TableId(id), declared, splits, state: JobState::Running, dead_letters: None, layouts }
+}
+
+/// A source of orders, a keyed table of users, and a table of log lines without a key.
+fn state(planner: &Planner) -> SessionState {
+    let orders = [
+        ("id", SqlType::BigInt),
+        ("channel", SqlType::Varchar),
+        ("price", SqlType::Decimal { precision: 10, scale: 2 }),
+        ("quantity", SqlType::Integer),
+        ("ordered", SqlType::Timestamptz),
+    ];
+    let users = [("id", SqlType::BigInt), ("name", SqlType::Varchar), ("city", SqlType::Varchar)];
+    let log = [("line", SqlType::Varchar), ("level", SqlType::SmallInt)];
+    let tables = [
+        table(1, RelationKind::Source, "orders", &orders, &[]),
+        table(2, RelationKind::Table, "users", &users, &[0]),
+        table(3, RelationKind::Table, "log", &log, &[]),
+    ];
+    let (database, catalog, schema) =
+        (MemoryCatalogProviderList::new(), MemoryCatalogProvider::new(), MemorySchemaProvider::new());
+    for table in tables {
+        let (name, rows) = (table.declared.name.clone(), Arc::new(EmptyTable::new(table.schema())));
+        schema.register_table(name, Arc::new(NamedRelation::new(Arc::new(table), rows))).expect("a new name");
+    }
+    catalog.register_schema(SCHEMA, Arc::new(schema)).expect("a new schema");
+    database.register_catalog(DATABASE.to_owned(), Arc::new(catalog));
+    let template = planner.template([]);
+    planner::state(&template, template.config().clone(), Arc::new(database))
+}
+
+struct Fixture {
+    planner: Planner,
+    threads: QueryThreads,
+    state: SessionState,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let planner = Planner::new(0, SystemCatalogs::default()).expect("a planner");
+        let state = state(&planner);
+        Fixture { planner, threads: QueryThreads::new().expect("threads"), state }
+    }
+
+    async fn plan(&self, sql: &str) -> Result<JobPlan, Error> {
+        let parsed = parser::parse(&format!("CREATE MATERIALIZED VIEW v AS {sql}"))?.pop().expect("a statement");
+        let Statement::CreateView(create) = &parsed.statement else { panic!("a view") };
+        let query = create.query.clone();
+        let draft = self.planner.read(parsed.clone(), query.clone(), *query)?;
+        let prepared = draft.prepare(&[], || self.state.clone(), &self.threads).await?;
+        super::plan(&self.state, planner::plan(&self.state, &prepared).await?)
+    }
+}
+
+#[tokio::test]
+async fn queries_become_the_plans_of_the_golden_file() {
+    let fixture = Fixture::new();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/streaming/golden/plans.txt");
+    let golden = std::fs::read_to_string(&path).expect("the golden file");
+    let mut found = String::new();
+    for case in golden.trim_end().split("\n\n\n") {
+        let query = case.split("\n--\n").next().expect("split gives one part").trim();
+        let plan = match fixture.plan(query).await {
+            Ok(plan) => plan.to_string(),
+            Err(error) => format!("{}: {error}", error.sqlstate),
+        };
+        let separator = if found.is_empty() { "" } else { "\n\n\n" };
+        write!(found, "{separator}{query}\n--\n{plan}").expect("a string");
+    }
+    found.push('\n');
+    if std::env::var("WEIR_GOLDEN").as_deref() == Ok("write") {
+        std::fs::write(&path, found).expect("the golden file");
+        return;
+    }
+    assert_eq!(found, golden);
+}
+
+#[tokio::test]
+async fn a_stored_plan_is_read_back_and_its_expressions_are_built() {
+    let fixture = Fixture::new();
+    let sql = "SELECT upper(channel), CASE quantity WHEN 1 THEN 'one' WHEN 2 THEN 'two' END, price * 2, id IN (1, 2, 3), \
+               channel LIKE 'a%', ordered > '2026-01-01', NULL::jsonb FROM orders WHERE quantity BETWEEN 1 AND 5";
+    let plan = fixture.plan(sql).await.expect("a plan");
+    let stored = serde_json::to_string(&plan).expect("JSON");
+    assert_eq!(serde_json::from_str::<JobPlan>(&stored).expect("a plan"), plan);
+    let names: Vec<datafusion::common::Column> =
+        (0..plan.fragments[0].output.columns.len()).map(|place| format!("c{place}").into()).collect();
+    let mut built = 0;
+    for operator in plan.fragments.iter().flat_map(|fragment| &fragment.operators) {
+        let expressions = match operator {
+            Operator::Project { columns } => columns.as_slice(),
+            Operator::Filter { condition } => std::slice::from_ref(condition),
+            _ => &[],
+        };
+        for expression in expressions {
+            load(expression, &names, &fixture.state).expect("an expression");
+            built += 1;
+        }
+    }
+    assert!(built > 8, "{built} expressions were built");
+}
