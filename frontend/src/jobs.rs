@@ -61,7 +61,7 @@ struct Known {
     silence: Option<String>,
     /// The reason why nobody reads any split.
     idle: Option<String>,
-    /// The fault that keeps a node, and with it all others, from committing; and its time.
+    /// The fault that keeps a node, and with it all others, from committing; and since when.
     trouble: Option<(String, SystemTime)>,
 }
 

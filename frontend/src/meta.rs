@@ -322,8 +322,8 @@ async fn quick<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Re
     timeout(QUICK_TIMEOUT, call).await.unwrap_or_else(|_| Err(Status::deadline_exceeded("the node does not answer")))
 }
 
-/// Returns true if the request may have been carried out: not if the node itself refused it or the
-/// connection failed.
+/// Returns true if the request may have been carried out. It was not if the node itself refused it
+/// or no connection was established.
 fn may_have_been_carried_out(status: &Status) -> bool {
     let mut source = status.source();
     if source.is_none() {

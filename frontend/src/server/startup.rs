@@ -61,8 +61,8 @@ impl Startup {
         Ok(())
     }
 
-    /// Sets the variables that the client sent at start-up. A client with an unknown variable is
-    /// not refused.
+    /// Sets the variables that the client sent at start-up. Unknown ones are ignored, except in
+    /// `options`.
     fn set_variables(&self, parameters: &HashMap<String, String>) -> Result<(), Error> {
         for (name, value) in parameters {
             let name = name.to_lowercase();
