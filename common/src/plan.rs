@@ -1,15 +1,16 @@
 //! The skeleton of a job's plan: fragments, the edges between them, and the tables of their state.
 //!
-//! A job is planned once, when it is created. The catalog keeps the statement and this skeleton, and
-//! nodes build the job from the skeleton alone, so a newer planner cannot change the meaning of a
-//! job that runs. Expressions are small trees that name functions with a revision; a function whose
-//! results change gets a new revision, and a node that lacks a revision leaves the job waiting.
+//! A job is planned once, when it is created. The catalog keeps the statement and this skeleton,
+//! and nodes build the job from the skeleton alone, so a newer planner cannot change the meaning of
+//! a job that runs. Expressions are small trees that name functions with a revision; a function
+//! whose results change gets a new revision, and a node that lacks a revision leaves the job
+//! waiting.
 //!
 //! Serialised as JSON this is stored state: names of variants and fields never change, and a field
 //! that is added later needs a default.
 //!
-//! Invariants, which [`JobPlan::check`] asserts: edges connect fragments that exist, each input of a
-//! fragment has one edge, the edges form no cycle, and columns are within their inputs.
+//! Invariants, which [`JobPlan::check`] asserts: edges connect fragments that exist, each input of
+//! a fragment has one edge, the edges form no cycle, and columns are within their inputs.
 
 use std::fmt;
 
@@ -115,7 +116,8 @@ pub struct StateTable {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operator {
-    /// Takes the messages of a split: these columns of the source, then split, sequence and ordinal.
+    /// Takes the messages of a split: these columns of the source, then split, sequence and
+    /// ordinal.
     Read {
         /// The source's columns, by their places.
         columns: Vec<usize>,
@@ -148,7 +150,8 @@ pub enum Operator {
         /// The condition.
         condition: Expr,
     },
-    /// Aggregates the rows of a chunk by key, as far as the actor has them, before they are shuffled.
+    /// Aggregates the rows of a chunk by key, as far as the actor has them, before they are
+    /// shuffled.
     PreAggregate {
         /// The columns to group by.
         keys: Vec<usize>,

@@ -1,8 +1,8 @@
-//! Expressions as they are stored, and back.
+//! Stored expressions, and their conversion from and to DataFusion's.
 //!
-//! Operators and functions are stored by name, with the revision of what they compute; constants as
-//! the text that PostgreSQL prints. What DataFusion has several forms for is stored in one: CASE with
-//! an operand as comparisons, BETWEEN as two of them.
+//! Operators and functions are stored by name, with the revision of their semantics; constants as
+//! the text that PostgreSQL prints. Expressions with several forms in DataFusion are stored in one
+//! form: CASE with an operand as comparisons, BETWEEN as two of them.
 
 use std::sync::Arc;
 

@@ -1,9 +1,9 @@
 //! A typed logical plan → fragments.
 //!
-//! Each node of the plan becomes operators at the end of a fragment that is still open, or closes it
-//! with a shuffle and opens another. An [`Open`] fragment knows the columns that have come so far: the
-//! node's own first, hidden ones behind; the stream key among them; and by which of them its rows are
-//! divided over slots.
+//! Each node of the plan becomes operators at the end of a fragment that is still open, or closes
+//! it with a shuffle and opens another. An [`Open`] fragment knows the columns that have come so
+//! far: the node's own first, hidden ones behind; the stream key among them; and by which of them
+//! its rows are divided over slots.
 
 use std::sync::Arc;
 
@@ -254,8 +254,8 @@ impl Lowering {
         keys: usize,
         mut calls: Vec<AggregateCall>,
     ) -> Open {
-        // An aggregate sees a bag of rows: which of two equal ones is deleted makes no difference. So
-        // no key is needed, only that the rows of a group are together.
+        // An aggregate sees a bag of rows: which of two equal ones is deleted makes no difference.
+        // So no key is needed, only that the rows of a group are together.
         let together = match &open.divided {
             Divided::ByOrigin => None,
             Divided::Single => Some(Divided::Single),
@@ -395,7 +395,8 @@ fn named(table: &Table, column: usize) -> StreamColumn {
     StreamColumn { name: column.name.clone(), ty: column.ty.clone() }
 }
 
-/// Adds the columns that identify a row of a stream: its split, its sequence, its place in the message.
+/// Adds the columns that identify a row of a stream: its split, its sequence, its place in the
+/// message.
 fn with_origin(columns: &mut Vec<StreamColumn>) -> Vec<usize> {
     let first = columns.len();
     let origin = [("_split", SqlType::Varchar), ("_sequence", SqlType::BigInt), ("_ordinal", SqlType::Integer)];

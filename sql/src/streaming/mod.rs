@@ -1,13 +1,13 @@
 //! A query → the plan of a job that keeps its answer up to date.
 //!
 //! [`lower`] cuts the logical plan into fragments, derives stream keys, and adds hidden columns
-//! where a key or a shuffle needs them; [`expression`] stores expressions as trees of Weir's own and
-//! builds them again.
+//! where a key or a shuffle needs them; [`expression`] stores expressions as trees of Weir's own
+//! and builds them again.
 //!
 //! Of DataFusion's logical rules only those on the list in [`typed`] run: others prune or move
-//! columns that an incremental plan needs, or trust keys that a source does not keep. The rules that
-//! put Weir's own functions in the place of operators run when a node builds the job, so the stored
-//! plan names operators, not their present implementation.
+//! columns that an incremental plan needs, or trust keys that a source does not keep. The rules
+//! that put Weir's own functions in the place of operators run when a node builds the job, so the
+//! stored plan names operators, not their present implementation.
 //!
 //! No statement makes such plans yet: views are compiled by [`crate::views`].
 
@@ -31,8 +31,8 @@ use crate::error::Error;
 /// Rules that run when a job is built from its plan, not when it is planned.
 const LATER: [&str; 4] = ["apply_function_rewrites", "aggregated", "equality", "sent"];
 
-/// Plans a job that keeps the answer of a query up to date. `plan` has its names resolved and is not
-/// analyzed yet.
+/// Plans a job that keeps the answer of a query up to date. `plan` has its names resolved and is
+/// not analyzed yet.
 ///
 /// # Errors
 /// `0A000` for queries that cannot be kept up to date.
