@@ -1,18 +1,20 @@
-//! An actor: one instance of a fragment. This is the order of what it does, without the operators and
-//! without IO: the caller performs each [`Step`] and says when work is done.
+//! An actor: one instance of a fragment. This is the order of what it does, without the operators
+//! and without IO: the caller performs each [`Step`] and says when work is done.
 //!
-//! In an epoch an actor takes chunks from its inputs, one at a time, and lets its operators work. It
-//! takes the next chunk only when all that the operators emitted has left; an edge without credit
-//! holds back its senders that way. At a barrier it works in this order:
+//! In an epoch an actor takes chunks from its inputs, one at a time, and lets its operators work.
+//! It takes the next chunk only when all that the operators emitted has left; an edge without
+//! credit holds back its senders that way. At a barrier it works in this order:
 //!
 //! 1. all inputs have delivered the barrier, and the node has announced it;
 //! 2. the operators flush: they emit what the epoch changed, and write their state to the slot;
 //! 3. the barrier goes to every output and to the slot, before any row of the next epoch;
-//! 4. outputs and inputs that the barrier changes are opened and closed; an actor that stops, stops;
+//! 4. outputs and inputs that the barrier changes are opened and closed; an actor that stops,
+//!    stops;
 //! 5. the actor goes on. It does not wait for the seal.
 //!
-//! An actor whose job was dropped or has failed *discards*: it takes chunks and throws them away, and
-//! passes barriers without its operators, so that it holds nobody, even if an operator never returns.
+//! An actor whose job was dropped or has failed *discards*: it takes chunks and throws them away,
+//! and passes barriers without its operators, so that it holds nobody, even if an operator never
+//! returns.
 //!
 //! Progress: barriers need no credit, and rows of an epoch wait only for actors downstream and for
 //! earlier epochs. By induction over (epoch, topological order) every barrier arrives.
@@ -119,8 +121,9 @@ enum Work {
 }
 
 impl<C: Weight> Actor<C> {
-    /// An actor that starts behind the barrier of `after`, with the edges that it has then. `begins`: it
-    /// has something to do at the beginning of each epoch. `floor`: the credit of each input, in bytes.
+    /// An actor that starts behind the barrier of `after`, with the edges that it has then.
+    /// `begins`: it has something to do at the beginning of each epoch. `floor`: the credit of each
+    /// input, in bytes.
     pub fn new(
         after: Epoch,
         (inputs, outputs): (impl IntoIterator<Item = EdgeId>, impl IntoIterator<Item = EdgeId>),
@@ -187,8 +190,9 @@ impl<C: Weight> Actor<C> {
         };
     }
 
-    /// Begins work on rows of a leaf's own: those of a reader, of statements, of VALUES. Returns whether
-    /// it may; then the caller says [`Actor::finish`]. A leaf that may not tries again after other steps.
+    /// Begins work on rows of a leaf's own: those of a reader, of statements, of VALUES. Returns
+    /// whether it may; then the caller says [`Actor::finish`]. A leaf that may not tries again
+    /// after other steps.
     ///
     /// A leaf whose barriers come faster than it passes them still gets a turn in each epoch.
     pub fn begin_own(&mut self) -> bool {

@@ -3,8 +3,9 @@
 //! An input that has delivered the barrier of the current epoch is not read until all inputs have.
 //! Inputs take turns, so that a busy one holds no other back.
 //!
-//! Frames may come over an edge before the actor knows of the edge, because its sender learned of the
-//! change first. They can only be barriers, since the receiver has granted no credit yet; they wait.
+//! Frames may come over an edge before the actor knows of the edge, because its sender learned of
+//! the change first. They can only be barriers, since the receiver has granted no credit yet; they
+//! wait.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

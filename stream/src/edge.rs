@@ -1,15 +1,16 @@
 //! An edge: the way of changes from one actor to another. It carries chunks and barriers in order;
 //! credits flow back.
 //!
-//! Credits are bytes. Each edge owns a *floor* of them that no other edge can use, so an edge always
-//! moves once its receiver does. Beyond the floor the receiver's node lends from a [`Pool`], and only
-//! for rows of its oldest unsealed epoch. A sender that has left the epoch of a loan returns it as
-//! soon as it is unused; otherwise rows behind a barrier would hold what those before it wait for.
+//! Credits are bytes. Each edge owns a *floor* of them that no other edge can use, so an edge
+//! always moves once its receiver does. Beyond the floor the receiver's node lends from a [`Pool`],
+//! and only for rows of its oldest unsealed epoch. A sender that has left the epoch of a loan
+//! returns it as soon as it is unused; otherwise rows behind a barrier would hold what those before
+//! it wait for.
 //!
 //! Barriers need no credits: rows that cannot move never keep a barrier of another edge waiting.
 //!
-//! Invariants: the bytes that a receiver holds for an edge never exceed the floor and its loans, one
-//! oversized chunk aside, which passes only over an empty edge; a pool lends no byte twice.
+//! Invariants: the bytes that a receiver holds for an edge never exceed the floor and its loans,
+//! one oversized chunk aside, which passes only over an empty edge; a pool lends no byte twice.
 
 use std::collections::VecDeque;
 
@@ -116,8 +117,8 @@ enum Queued<C> {
 }
 
 impl<C: Weight> Sender<C> {
-    /// The end of an edge whose first rows are of `epoch`. It has no credit until the receiver grants
-    /// the floor.
+    /// The end of an edge whose first rows are of `epoch`. It has no credit until the receiver
+    /// grants the floor.
     pub fn new(epoch: Epoch) -> Sender<C> {
         let loan = Loan { epoch, bytes: 0 };
         Sender { queue: VecDeque::new(), chunks: 0, epoch, available: 0, outstanding: 0, loan }
@@ -364,8 +365,9 @@ mod tests {
     }
 
     proptest! {
-        /// Frames and credits are delivered late, rows of several epochs are sent: nothing is lost or
-        /// reordered, bounds hold, and once all is taken and the epoch is over, the pool is whole.
+        /// Frames and credits are delivered late, rows of several epochs are sent: nothing is lost
+        /// or reordered, bounds hold, and once all is taken and the epoch is over, the pool is
+        /// whole.
         #[test]
         fn bytes_are_conserved(steps in prop::collection::vec((0u8..6, 1u64..15), 1..200)) {
             let (mut sender, mut receiver, mut pool) = edge(40);

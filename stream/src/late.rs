@@ -1,19 +1,20 @@
 //! Late views: how a view gets the rows that its input had before the view was made.
 //!
-//! Each actor of the view reads the vnodes of its slot. At the beginning of an epoch it reads a page of
-//! the epoch before, once that one is sealed, and moves the cursor of the page's vnode behind it. Then
-//! the cursors stand still until the epoch ends: changes of rows at or below the cursor pass, changes
-//! above it are dropped, because a later page brings these rows as they are then.
+//! Each actor of the view reads the vnodes of its slot. At the beginning of an epoch it reads a
+//! page of the epoch before, once that one is sealed, and moves the cursor of the page's vnode
+//! behind it. Then the cursors stand still until the epoch ends: changes of rows at or below the
+//! cursor pass, changes above it are dropped, because a later page brings these rows as they are
+//! then.
 //!
 //! If the epoch before is not sealed yet, no page is read and the changes pass against the same
-//! cursors. After [`SKIPS_MAX`] such epochs the actor waits for the seal, so that it gets ahead under any
-//! load. That is no cycle: its own barrier of that epoch has left.
+//! cursors. After [`SKIPS_MAX`] such epochs the actor waits for the seal, so that it gets ahead
+//! under any load. That is no cycle: its own barrier of that epoch has left.
 //!
-//! Cursors are state, one a vnode: the actor writes those that moved with the epoch. A recovery or a
-//! rescale takes them up where the committed epoch left them.
+//! Cursors are state, one a vnode: the actor writes those that moved with the epoch. A recovery or
+//! a rescale takes them up where the committed epoch left them.
 //!
-//! Invariant: at every barrier the view has consumed exactly the rows at or below its cursors, as of the
-//! epoch that the barrier ends.
+//! Invariant: at every barrier the view has consumed exactly the rows at or below its cursors, as
+//! of the epoch that the barrier ends.
 
 use std::collections::BTreeMap;
 

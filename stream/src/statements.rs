@@ -1,5 +1,5 @@
-//! Statements that write: the chunks of INSERT, UPDATE, DELETE and COPY at the actor of a table that
-//! takes them.
+//! Statements that write: the chunks of INSERT, UPDATE, DELETE and COPY at the actor of a table
+//! that takes them.
 //!
 //! The actor holds the chunks of a statement until a barrier names it. Meta names a statement only
 //! when every actor that holds a part of it has the whole of its part, so a snapshot shows all of a
@@ -38,8 +38,8 @@ impl<C: Weight> Statements<C> {
         Statements { held: BTreeMap::new(), bytes: 0, bytes_max }
     }
 
-    /// Takes a chunk of a statement; `is_last`: this actor gets no more of it. Returns whether the part
-    /// of this actor is whole, which the caller then confirms.
+    /// Takes a chunk of a statement; `is_last`: this actor gets no more of it. Returns whether the
+    /// part of this actor is whole, which the caller then confirms.
     ///
     /// # Errors
     /// If the budget is used up. The statement is forgotten then.
@@ -67,8 +67,8 @@ impl<C: Weight> Statements<C> {
         }
     }
 
-    /// A barrier names statements: their chunks, in the order in which they take effect. Statements that
-    /// sent nothing to this actor have none.
+    /// A barrier names statements: their chunks, in the order in which they take effect. Statements
+    /// that sent nothing to this actor have none.
     ///
     /// # Panics
     /// If a named statement is not whole.

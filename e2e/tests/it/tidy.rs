@@ -49,7 +49,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
 const IN_ROOMS: [&str; 3] = ["compute", "sql", "frontend"];
 
 /// Crates whose comments are wrapped at [`COMMENT_COLUMNS_MAX`].
-const WRAPPED: [&str; 3] = ["compute", "sql", "frontend"];
+const WRAPPED: [&str; 4] = ["compute", "sql", "frontend", "stream"];
 const COMMENT_COLUMNS_MAX: usize = 100;
 
 /// The files of the repository: tracked, or new and not ignored.

@@ -206,8 +206,9 @@ impl Logic {
         }
     }
 
-    /// The beginning of an epoch: pages, one an input. `sealed`: the newest sealed epoch of the slot;
-    /// `snapshot`: of the epoch before. Returns how each input began, or nothing if the actor has to wait.
+    /// The beginning of an epoch: pages, one an input. `sealed`: the newest sealed epoch of the
+    /// slot; `snapshot`: of the epoch before. Returns how each input began, or nothing if the actor
+    /// has to wait.
     pub(super) fn begin(
         &mut self,
         epoch: Epoch,

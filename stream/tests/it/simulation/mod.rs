@@ -1,12 +1,13 @@
-//! The protocols of the engine in a deterministic simulation: actors, edges, credits, statements and
-//! late views are the real state machines; operators, slots, nodes and meta are models small enough
-//! to be obviously right.
+//! The protocols of the engine in a deterministic simulation: actors, edges, credits, statements
+//! and late views are the real state machines; operators, slots, nodes and meta are models small
+//! enough to be obviously right.
 //!
-//! Random jobs stand on one another. A seeded scheduler decides what happens next: frames, credits and
-//! barriers arrive late and in any order that a network allows, work takes its time, an operator never
-//! returns, jobs come and go, writers die in the middle of a statement, and the cluster is killed and
-//! rises with other slots. After every commit the committed rows of every job are compared with its
-//! query over the committed rows of its inputs; when the chaos ends, everything has to be committed.
+//! Random jobs stand on one another. A seeded scheduler decides what happens next: frames, credits
+//! and barriers arrive late and in any order that a network allows, work takes its time, an
+//! operator never returns, jobs come and go, writers die in the middle of a statement, and the
+//! cluster is killed and rises with other slots. After every commit the committed rows of every job
+//! are compared with its query over the committed rows of its inputs; when the chaos ends,
+//! everything has to be committed.
 //!
 //! `WEIR_SIM_SEED=n` replays one schedule, `WEIR_SIM_SCHEDULES=n` runs more of them.
 

@@ -92,7 +92,8 @@ enum Task {
 #[derive(Clone, Debug)]
 struct Barrier {
     epoch: Epoch,
-    /// The job that begins behind it, with the actors' slots and the edges, and all jobs that run then.
+    /// The job that begins behind it, with the actors' slots and the edges, and all jobs that run
+    /// then.
     created: Option<Job>,
     dropped: Vec<Job>,
     jobs_before: Jobs,
@@ -260,7 +261,8 @@ impl World {
             && self.committed_jobs.values().all(through)
     }
 
-    // ------------------------------------------------------------------------------------ what can happen
+    // ------------------------------------------------------------------------------------ what can
+    // happen
 
     fn step(&mut self) -> bool {
         match self.random.random_range(0..100) {
@@ -417,8 +419,8 @@ impl World {
         self.statistics.created += 1;
     }
 
-    /// The catalog entry goes first, with those of all jobs above; then nodes discard what the jobs still
-    /// do, whatever it is; the next barrier takes their actors away.
+    /// The catalog entry goes first, with those of all jobs above; then nodes discard what the jobs
+    /// still do, whatever it is; the next barrier takes their actors away.
     fn drop_job(&mut self, job: u32) {
         let mut all = BTreeSet::from([job]);
         for job in self.jobs.running.values() {
@@ -447,7 +449,8 @@ impl World {
         lost.into_iter().for_each(|id| self.abandon(id));
     }
 
-    // ------------------------------------------------------------------------------------------- meta
+    // -------------------------------------------------------------------------------------------
+    // meta
 
     fn inject(&mut self) -> bool {
         if self.injected.0 - self.epoch.0 >= IN_FLIGHT_MAX {
@@ -541,7 +544,8 @@ impl World {
         }
     }
 
-    // ------------------------------------------------------------------------------------------- nodes
+    // -------------------------------------------------------------------------------------------
+    // nodes
 
     fn control(&mut self) -> bool {
         let node = self.random.random_range(0..self.controls.len());
@@ -732,7 +736,8 @@ impl World {
         true
     }
 
-    // -------------------------------------------------------------------------------------- statements
+    // --------------------------------------------------------------------------------------
+    // statements
 
     fn begin_statement(&mut self) {
         let runs = |job: &&Job| matches!(job.kind, Kind::Written) && !self.discarded.contains(&job.id);
@@ -805,8 +810,8 @@ impl World {
         }
     }
 
-    /// An actor that holds a part of a statement whose frontend is gone asks meta. Meta has heard that it
-    /// is whole, or will refuse to hear so.
+    /// An actor that holds a part of a statement whose frontend is gone asks meta. Meta has heard
+    /// that it is whole, or will refuse to hear so.
     fn inquire(&mut self) -> bool {
         let Some(id) = self.pick(&self.orphans.clone()) else { return false };
         self.orphans.retain(|orphan| *orphan != id);
