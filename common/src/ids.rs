@@ -28,7 +28,12 @@ number!(
     Term(u64)
 );
 number!(
-    /// A table, and the job that fills it. Never reused.
+    /// A relation, the job that fills it, and its stored rows. Dead letters are stored under an id of
+    /// their own. Never reused.
+    ///
+    /// One type for all, because a job fills one relation, and both are created and dropped together:
+    /// keys, positions and catalog entries bear the same number, so two types would only be converted
+    /// into each other wherever they meet.
     TableId(u32)
 );
 number!(

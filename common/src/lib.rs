@@ -10,7 +10,7 @@
 //! * [`decimal`], [`interval`], [`rounding`]: values that Arrow parses differently from PostgreSQL;
 //! * [`key`]: primary keys as bytes that sort as the values do, and their vnodes;
 //! * [`protobuf`]: the schemas of messages, and the columns that their fields fit into;
-//! * [`catalog`]: the users' declarations, as the metadata store keeps them;
+//! * [`catalog`]: relations and the jobs that fill them, as the metadata store keeps them;
 //! * [`plan`]: the skeleton of a job's plan, as the catalog keeps it;
 //! * [`view`]: the evaluation of a view's query;
 //! * [`condition`]: the conditions of splits and jobs;

@@ -9,7 +9,7 @@ mod payload;
 use std::collections::{BTreeMap, HashMap};
 
 use sqlparser::tokenizer::Location;
-use weir_common::catalog::{Column, Encode, Input, NewTable, Origin, RelationKind, Source};
+use weir_common::catalog::{Column, Declaration, Encode, Origin, Plan, RelationKind, Source};
 use weir_connector_nats::options::{OptionError, Options, changed, check_change, same_option, secret_keys};
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{
@@ -31,7 +31,7 @@ const COLUMNS_MAX: usize = 1600;
 /// A table to be created by meta, and notices for its author.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Bound {
-    pub(crate) table: NewTable,
+    pub(crate) declared: Declaration,
     pub(crate) notices: Vec<String>,
 }
 
@@ -59,43 +59,53 @@ pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option
         notices.push("the primary key of a source is not checked: a later message replaces no earlier one".to_owned());
         primary_key.clear();
     }
-    let table = NewTable {
+    let declared = Declaration {
         kind: create.kind,
         name: create.name.name.clone(),
         columns,
         primary_key,
-        input: Input::Stream(Source { options: options.written, encode }),
+        plan: Plan::Stream(Source { options: options.written, encode }),
         sql: sql(parsed, create)?,
     };
-    Ok(Bound { table, notices })
+    Ok(Bound { declared, notices })
 }
 
 /// Returns a table with a change applied. `schema` is the new schema, if the change needs one.
 ///
 /// # Errors
 /// The errors of [`create_table`], and an error if the table cannot change in this way.
-pub(crate) fn alter(parsed: &Parsed, alter: &Alter, table: &NewTable, schema: Option<Schema>) -> Result<Bound, Error> {
+pub(crate) fn alter(
+    parsed: &Parsed,
+    alter: &Alter,
+    before: &Declaration,
+    schema: Option<Schema>,
+) -> Result<Bound, Error> {
     let recreated = |sql: &str, location, schema| {
-        let table = columns::recreate(parsed, location, sql, schema, table)?;
-        Ok(Bound { table, notices: Vec::new() })
+        let declared = columns::recreate(parsed, location, sql, schema, before)?;
+        Ok(Bound { declared, notices: Vec::new() })
     };
     match &alter.change {
-        Change::Options(options) => change_options(parsed, alter, options, table),
-        Change::Columns(edits) => columns::edit(parsed, alter, edits, table),
+        Change::Options(options) => change_options(parsed, alter, options, before),
+        Change::Columns(edits) => columns::edit(parsed, alter, edits, before),
         Change::Format(format, written) => {
-            columns::check_encoding(parsed, format, table)?;
-            recreated(&reformat(&table.sql, written)?, format.location, schema)
+            columns::check_encoding(parsed, format, before)?;
+            recreated(&reformat(&before.sql, written)?, format.location, schema)
         }
-        Change::RefreshSchema => recreated(&table.sql, alter.name.location, schema),
-        Change::Replay => Ok(Bound { table: table.clone(), notices: Vec::new() }),
+        Change::RefreshSchema => recreated(&before.sql, alter.name.location, schema),
+        Change::Replay => Ok(Bound { declared: before.clone(), notices: Vec::new() }),
     }
 }
 
 /// Changes the values of some of a table's options.
-fn change_options(parsed: &Parsed, alter: &Alter, changes: &[WithOption], table: &NewTable) -> Result<Bound, Error> {
+fn change_options(
+    parsed: &Parsed,
+    alter: &Alter,
+    changes: &[WithOption],
+    before: &Declaration,
+) -> Result<Bound, Error> {
     let mut notices = Vec::new();
     let (changes, places) = written(changes, &mut notices);
-    let source = stream(table)?;
+    let source = stream(before)?;
     let options = changed(&source.options, &changes);
     let at = |error: OptionError| {
         let place = places.iter().find(|(key, _)| same_option(key, &error.option)).map(|(_, place)| *place);
@@ -107,21 +117,21 @@ fn change_options(parsed: &Parsed, alter: &Alter, changes: &[WithOption], table:
     let told = Options::parse(&options).map_err(at)?.notices;
     notices.extend(told.into_iter().filter(|notice| !known.contains(notice)));
     let pairs = changes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-    let sql = amend(&table.sql, pairs, same_option)?;
-    let input = Input::Stream(Source { options, ..source.clone() });
-    Ok(Bound { table: NewTable { input, sql, ..table.clone() }, notices })
+    let sql = amend(&before.sql, pairs, same_option)?;
+    let plan = Plan::Stream(Source { options, ..source.clone() });
+    Ok(Bound { declared: Declaration { plan, sql, ..before.clone() }, notices })
 }
 
 /// Returns the source that a table's rows come from.
-fn stream(table: &NewTable) -> Result<&Source, Error> {
-    table.stream().ok_or_else(|| Error::unsupported("a materialized view cannot be altered"))
+fn stream(declared: &Declaration) -> Result<&Source, Error> {
+    declared.plan.stream().ok_or_else(|| Error::unsupported("a materialized view cannot be altered"))
 }
 
 /// Returns the view that a `CREATE MATERIALIZED VIEW` declares. `query` describes its query.
 ///
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
-pub(crate) fn create_view(parsed: &Parsed, create: &CreateView, query: Described) -> Result<NewTable, Error> {
+pub(crate) fn create_view(parsed: &Parsed, create: &CreateView, query: Described) -> Result<Declaration, Error> {
     let place = parsed.position(create.name.location);
     let Described { mut columns, reads } = query;
     if create.columns.len() > columns.len() {
@@ -145,12 +155,12 @@ pub(crate) fn create_view(parsed: &Parsed, create: &CreateView, query: Described
             return Err(at(conflict(&column.name)));
         }
     }
-    Ok(NewTable {
+    Ok(Declaration {
         kind: RelationKind::MaterializedView,
         name: create.name.name.clone(),
         columns,
         primary_key: Vec::new(),
-        input: Input::Relation(reads),
+        plan: Plan::View(reads),
         sql: parsed.sql().to_owned(),
     })
 }

@@ -1,4 +1,4 @@
-//! The tables of one version of the catalog.
+//! The relations and jobs of one version of the catalog.
 //!
 //! This module owns the frontend's copy. Invariant: the copy's version goes back only if the
 //! version in the metadata store did, because that was restored or created anew.
@@ -6,55 +6,56 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use weir_common::catalog::{JobState, RelationKind, Table};
+use weir_common::catalog::{Entry, Graph, JobState, RelationKind};
 use weir_common::ids::TableId;
 
-/// All tables at one version.
+/// All entries at one version.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     pub(crate) version: u64,
-    tables: BTreeMap<String, Arc<Table>>,
+    graph: Graph,
+    names: BTreeMap<String, TableId>,
 }
 
 impl Catalog {
-    pub(crate) fn new(version: u64, tables: impl IntoIterator<Item = Table>) -> Catalog {
-        let tables = tables.into_iter().map(|table| (table.declared.name.clone(), Arc::new(table))).collect();
-        Catalog { version, tables }
+    pub(crate) fn new(version: u64, entries: impl IntoIterator<Item = Entry>) -> Catalog {
+        let graph: Graph = entries.into_iter().collect();
+        let names = graph.entries().map(|entry| (entry.name().to_owned(), entry.id())).collect();
+        Catalog { version, graph, names }
     }
 
-    pub(crate) fn table(&self, name: &str) -> Option<&Arc<Table>> {
-        self.tables.get(name)
+    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+        self.by_id(*self.names.get(name)?)
     }
 
-    /// Returns the table with an id, if there is one.
-    pub(crate) fn by_id(&self, id: TableId) -> Option<&Arc<Table>> {
-        self.tables().find(|table| table.id == id)
+    /// Returns the entry with an id, if there is one.
+    pub(crate) fn by_id(&self, id: TableId) -> Option<&Entry> {
+        self.graph.get(id)
     }
 
-    /// Returns all tables, ordered by name.
-    pub(crate) fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
-        self.tables.values()
+    /// Returns all entries, ordered by name.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.names.values().filter_map(|id| self.graph.get(*id))
     }
 
-    /// Returns the job that keeps a relation up to date. A source has a job only once it has
-    /// failed, since nobody reads it for views from then on.
-    pub(crate) fn job<'a>(&'a self, table: &'a Table) -> Option<Job<'a>> {
-        let source = table.declared.reads().and_then(|reads| self.by_id(reads.relation));
-        let states = std::iter::once(&table.state).chain(source.map(|source| &source.state));
-        let failure = states.into_iter().find_map(|state| match state {
+    /// Returns the job that keeps a relation up to date. A source has one only after it has failed,
+    /// since nobody reads it for views from then on.
+    pub(crate) fn job<'a>(&'a self, entry: &'a Entry) -> Option<Job<'a>> {
+        let failure = self.graph.failed(entry).and_then(|failed| match &failed.job.state {
             JobState::Failed { error, since_ms } => Some(Failure { error, since_ms: *since_ms }),
             JobState::Running => None,
         });
-        let kind = table.declared.kind;
+        let kind = entry.relation.kind;
         if kind == RelationKind::Source && failure.is_none() {
             return None;
         }
-        Some(Job { name: &table.declared.name, kind: kind.as_str(), failure })
+        Some(Job { name: entry.name(), kind: kind.as_str(), failure })
     }
 
-    /// Returns the views that read a relation, ordered by name.
-    pub(crate) fn views_of(&self, source: TableId) -> impl Iterator<Item = &Arc<Table>> {
-        self.tables().filter(move |table| table.is_view_over(source))
+    /// Returns the entries that cannot exist without a relation, in an order in which they can be
+    /// dropped.
+    pub(crate) fn above(&self, id: TableId) -> Vec<&Entry> {
+        self.graph.above(id)
     }
 }
 

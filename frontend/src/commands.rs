@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::DataFusionError;
-use weir_common::catalog::{RelationKind, Table};
+use weir_common::catalog::{Relation, RelationKind};
 use weir_common::types::SqlType;
 use weir_proto as proto;
 use weir_sql::error::Error;
@@ -58,28 +58,27 @@ pub(crate) fn findings(findings: Vec<proto::Finding>) -> Result<RecordBatch, Err
 
 /// Answers `SHOW TABLES`, `SHOW SOURCES` and `SHOW MATERIALIZED VIEWS`.
 pub(crate) fn relations(catalog: &Catalog, kind: RelationKind) -> Result<RecordBatch, Error> {
-    let relations = catalog.tables().filter(|table| table.declared.kind == kind);
-    batch(&TABLES, relations.map(|table| vec![Some(table.declared.name.clone())]))
+    let relations = catalog.entries().filter(|entry| entry.relation.kind == kind);
+    batch(&TABLES, relations.map(|entry| vec![Some(entry.name().to_owned())]))
 }
 
 /// Answers `SHOW CREATE TABLE` and the like with the statement as it was written. Secrets, which
 /// only options can hold, are redacted.
-pub(crate) fn created(table: &Table) -> Result<RecordBatch, Error> {
-    let sql = match table.declared.kind {
-        RelationKind::MaterializedView => table.declared.sql.clone(),
-        RelationKind::Table | RelationKind::Source => redact(&table.declared.sql, is_secret)?,
+pub(crate) fn created(relation: &Relation) -> Result<RecordBatch, Error> {
+    let sql = match relation.kind {
+        RelationKind::MaterializedView => relation.sql.clone(),
+        RelationKind::Table | RelationKind::Source => redact(&relation.sql, is_secret)?,
     };
-    batch(&CREATE_TABLE, [vec![Some(format!("public.{}", table.declared.name)), Some(sql)]])
+    batch(&CREATE_TABLE, [vec![Some(format!("public.{}", relation.name)), Some(sql)]])
 }
 
 /// Answers `DESCRIBE` with the columns and then the primary key, as RisingWave does.
-pub(crate) fn columns(table: &Table) -> Result<RecordBatch, Error> {
-    let declared = &table.declared;
-    let columns = declared.columns.iter();
+pub(crate) fn columns(relation: &Relation) -> Result<RecordBatch, Error> {
+    let columns = relation.columns.iter();
     let rows = columns
         .map(|column| vec![Some(column.name.clone()), Some(column.ty.to_string()), Some("false".to_owned()), None]);
-    let key: Vec<&str> = declared.primary_key.iter().map(|&place| declared.columns[place].name.as_str()).collect();
-    let key = declared.is_keyed().then(|| vec![Some("primary key".to_owned()), Some(key.join(", ")), None, None]);
+    let key: Vec<&str> = relation.primary_key.iter().map(|&place| relation.columns[place].name.as_str()).collect();
+    let key = relation.is_keyed().then(|| vec![Some("primary key".to_owned()), Some(key.join(", ")), None, None]);
     batch(&COLUMNS, rows.chain(key))
 }
 

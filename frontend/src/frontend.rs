@@ -12,7 +12,7 @@ use datafusion::common::ParamValues;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
 use tokio::time::Instant;
-use weir_common::catalog::{NewTable, RelationKind, Table};
+use weir_common::catalog::{Entry, Relation, RelationKind};
 use weir_common::rpc;
 use weir_proto::{ReplayRequest, ReplayResponse};
 use weir_sql::error::{Error, sqlstate};
@@ -244,7 +244,7 @@ impl Frontend {
             }
             Statement::ExplainCreate(create) => {
                 let bound = bind::create_table(parsed, create, schema(parsed, &create.format).await?)?;
-                let findings = self.meta.explain_create(&bound.table, deadline).await?;
+                let findings = self.meta.explain_create(&bound.declared, deadline).await?;
                 Ok(Answer::Rows(ResultSet::ready("EXPLAIN", commands::findings(findings)?)))
             }
             Statement::Alter(alter) => {
@@ -258,13 +258,13 @@ impl Frontend {
             Statement::ShowRelations(kind) => show(commands::relations(&*self.newest_catalog(limits).await?, *kind)?),
             Statement::ShowCreate(kind, name) => {
                 let catalog = self.newest_catalog(limits).await?;
-                let relation = find(&catalog, parsed, name)?;
+                let relation = &find(&catalog, parsed, name)?.relation;
                 check_kind(relation, *kind).map_err(|error| error.at(parsed.position(name.location)))?;
                 show(commands::created(relation)?)
             }
             Statement::Describe(name) => {
                 let catalog = self.newest_catalog(limits).await?;
-                show(commands::columns(find(&catalog, parsed, name)?)?)
+                show(commands::columns(&find(&catalog, parsed, name)?.relation)?)
             }
             Statement::ShowJobs => show(commands::jobs(&self.jobs.list(deadline).await?)?),
             Statement::ShowCluster => show(commands::cluster(&self.meta.cluster(deadline).await?)?),
@@ -341,7 +341,7 @@ impl Frontend {
         // An existing table keeps its schema, so the statement must not fail if the schema's
         // location is gone.
         let needs_schema = create.format.encoding == Encoding::Protobuf;
-        if needs_schema && create.if_not_exists && self.newest_catalog(limits).await?.table(&create.name.name).is_some()
+        if needs_schema && create.if_not_exists && self.newest_catalog(limits).await?.entry(&create.name.name).is_some()
         {
             return Ok(exists(create.kind, &create.name.name));
         }
@@ -349,11 +349,11 @@ impl Frontend {
         let bound = bind::create_table(parsed, create, schema)?;
         let position = parsed.position(create.name.location);
         let response =
-            self.meta.create_table(&bound.table, create.if_not_exists, deadline).await.map_err(|error| {
+            self.meta.create_table(&bound.declared, create.if_not_exists, deadline).await.map_err(|error| {
                 if error.sqlstate == sqlstate::DUPLICATE_TABLE { error.at(position) } else { error }
             })?;
         if !response.created {
-            return Ok(exists(create.kind, &bound.table.name));
+            return Ok(exists(create.kind, &bound.declared.name));
         }
         let mut notices: Vec<Notice> = bound.notices.iter().map(Notice::new).collect();
         // Meta reads the options too, and may return the same notices.
@@ -371,7 +371,7 @@ impl Frontend {
     ) -> Result<Answer, Error> {
         let kind = RelationKind::MaterializedView;
         let catalog = self.newest_catalog(limits).await?;
-        if create.if_not_exists && catalog.table(&create.name.name).is_some() {
+        if create.if_not_exists && catalog.entry(&create.name.name).is_some() {
             return Ok(exists(kind, &create.name.name));
         }
         let query = create.query.clone();
@@ -394,7 +394,7 @@ impl Frontend {
     async fn alter(&self, parsed: &Parsed, alter: &Alter, limits: &Limits, deadline: Instant) -> Result<Answer, Error> {
         let (name, place) = (&alter.name.name, parsed.position(alter.name.location));
         let catalog = self.newest_catalog(limits).await?;
-        let Some(relation) = catalog.table(name) else {
+        let Some(entry) = catalog.entry(name) else {
             let missing = format!("{} \"{name}\" does not exist", alter.kind.as_str());
             if alter.if_exists {
                 let notices = vec![Notice::new(missing + ", skipping")];
@@ -402,22 +402,20 @@ impl Frontend {
             }
             return Err(Error::user(sqlstate::UNDEFINED_TABLE, missing).at(place));
         };
-        check_kind(relation, alter.kind).map_err(|error| error.at(place))?;
+        check_kind(&entry.relation, alter.kind).map_err(|error| error.at(place))?;
         let replay = alter.change == parser::Change::Replay;
         if replay {
-            check_replay(relation).map_err(|error| error.at(place))?;
+            check_replay(entry).map_err(|error| error.at(place))?;
         }
         let schema = match &alter.change {
             parser::Change::Format(format, _) => schema(parsed, format).await?,
-            parser::Change::RefreshSchema => {
-                Some(refreshed(&relation.declared).await.map_err(|error| error.at(place))?)
-            }
+            parser::Change::RefreshSchema => Some(refreshed(&entry.relation).await.map_err(|error| error.at(place))?),
             _ => None,
         };
-        let bound = bind::alter(parsed, alter, &relation.declared, schema)?;
+        let bound = bind::alter(parsed, alter, &entry.declaration(), schema)?;
         // Dead letters that were committed before the new term have no writer any more, and can be
         // replayed.
-        let response = self.meta.alter_table(&bound.table, &relation.declared.sql, replay, deadline).await?;
+        let response = self.meta.alter_table(&bound.declared, &entry.relation.sql, replay, deadline).await?;
         let mut notices: Vec<Notice> = bound.notices.iter().map(Notice::new).collect();
         notices.extend(response.notices.iter().filter(|notice| !bound.notices.contains(notice)).map(Notice::new));
         if replay {
@@ -431,15 +429,15 @@ impl Frontend {
     async fn replay(&self, table: &str, limits: &Limits) -> Result<String, Error> {
         let deadline = || limits.retry_until(self.config.retry_max());
         let snapshot = self.snapshots.acquire(deadline()).await?;
-        let table = snapshot.catalog.table(table).ok_or_else(|| {
+        let entry = snapshot.catalog.entry(table).ok_or_else(|| {
             Error::user(sqlstate::UNDEFINED_TABLE, format!("table \"{table}\" was dropped meanwhile"))
         })?;
         let replayed = snapshot.slots.iter().map(async |slot| {
             let request = ReplayRequest {
                 term: Some(snapshot.term.into()),
                 slot: slot.slot.0,
-                table: table.id.0,
-                layout: table.layout().into(),
+                table: entry.id().0,
+                layout: entry.relation.layout().into(),
             };
             let mut node = self.queries.planner.nodes.client(&slot.address, &snapshot)?;
             let interrupted = |status: tonic::Status| {
@@ -475,9 +473,9 @@ impl Frontend {
         // Check all names first, because each relation is dropped by itself.
         let catalog = Arc::clone(&self.snapshots.acquire(deadline).await?.catalog);
         for name in names {
-            match catalog.table(&name.name) {
-                Some(relation) => {
-                    check_kind(relation, kind).map_err(|error| error.at(parsed.position(name.location)))?;
+            match catalog.entry(&name.name) {
+                Some(entry) => {
+                    check_kind(&entry.relation, kind).map_err(|error| error.at(parsed.position(name.location)))?;
                 }
                 None if if_exists => {}
                 None => {
@@ -490,9 +488,9 @@ impl Frontend {
         let mut notices = Vec::new();
         for table in names {
             let position = parsed.position(table.location);
-            let relation = catalog.table(&table.name).filter(|_| cascade);
-            for view in relation.into_iter().flat_map(|relation| catalog.views_of(relation.id)) {
-                let view = &view.declared.name;
+            let entry = catalog.entry(&table.name).filter(|_| cascade);
+            for view in entry.into_iter().flat_map(|entry| catalog.above(entry.id())) {
+                let view = view.name();
                 if self.meta.drop_table(view, true, deadline).await? {
                     notices.push(Notice::new(format!("drop cascades to materialized view {view}")));
                 }
@@ -661,7 +659,7 @@ async fn schema(parsed: &Parsed, format: &Format) -> Result<Option<protobuf::Sch
 }
 
 /// Loads the schema of a table's messages anew, from the location in the table's statement.
-async fn refreshed(table: &NewTable) -> Result<protobuf::Schema, Error> {
+async fn refreshed(table: &Relation) -> Result<protobuf::Schema, Error> {
     let refuse =
         |message: String, hint: &str| Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message).with_hint(hint);
     let format = parser::stored(&table.sql)?.format;
@@ -694,25 +692,26 @@ fn cursor(session: &Session, parsed: &Parsed, fetch: &Fetch) -> Result<Arc<SqlCu
 }
 
 /// Checks that the dead letters of a relation can be replayed.
-fn check_replay(relation: &Table) -> Result<(), Error> {
-    let (kind, name) = (relation.declared.kind.as_str(), &relation.declared.name);
-    if relation.dead_letters.is_some() {
+fn check_replay(entry: &Entry) -> Result<(), Error> {
+    let (kind, name) = (entry.relation.kind, entry.name());
+    if entry.job.dead_letters.is_some() {
         return Ok(());
     }
-    let error = Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, format!("{kind} \"{name}\" keeps no dead letters"));
+    let error =
+        Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, format!("{} \"{name}\" keeps no dead letters", kind.as_str()));
     let hint = "they are read from the stream, with the columns of now, whenever somebody asks for them; a view has them \
                 once it is dropped and created again";
-    Err(if relation.declared.kind == RelationKind::Source { error.with_hint(hint) } else { error })
+    Err(if kind == RelationKind::Source { error.with_hint(hint) } else { error })
 }
 
 /// Checks the kind of a relation, because statements for tables do not apply to sources, nor the
 /// reverse.
-fn check_kind(relation: &Table, kind: RelationKind) -> Result<(), Error> {
-    let is = relation.declared.kind;
+fn check_kind(relation: &Relation, kind: RelationKind) -> Result<(), Error> {
+    let is = relation.kind;
     if is == kind {
         return Ok(());
     }
-    let message = format!("\"{}\" is not a {}", relation.declared.name, kind.as_str());
+    let message = format!("\"{}\" is not a {}", relation.name, kind.as_str());
     let hint = format!(
         "it is a {}: write {} instead of {}",
         is.as_str(),
@@ -746,8 +745,8 @@ fn drop_tag(kind: RelationKind) -> &'static str {
     }
 }
 
-fn find<'a>(catalog: &'a Catalog, parsed: &Parsed, name: &TableName) -> Result<&'a Table, Error> {
-    catalog.table(&name.name).map(AsRef::as_ref).ok_or_else(|| {
+fn find<'a>(catalog: &'a Catalog, parsed: &Parsed, name: &TableName) -> Result<&'a Entry, Error> {
+    catalog.entry(&name.name).ok_or_else(|| {
         Error::user(sqlstate::UNDEFINED_TABLE, format!("relation \"{}\" does not exist", name.name))
             .at(parsed.position(name.location))
     })

@@ -13,7 +13,7 @@ use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, T
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use futures::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
-use weir_common::catalog::Table;
+use weir_common::catalog::{self, Entry};
 use weir_common::condition::{Condition, JobState, SplitState, of_job};
 use weir_common::error::Kind;
 use weir_common::ids::{SplitId, TableId, TermId};
@@ -74,7 +74,7 @@ impl Jobs {
         let catalog = self.meta.catalog(deadline).await?;
         let known = self.ask(deadline).await?;
         let now = SystemTime::now();
-        Ok(catalog.tables().filter_map(|table| job(&catalog, table, &known, now)).collect())
+        Ok(catalog.entries().filter_map(|entry| job(&catalog, entry, &known, now)).collect())
     }
 
     /// Asks the nodes of the running term, and asks again if the term ends meanwhile.
@@ -154,8 +154,8 @@ impl Known {
 
     /// Returns the condition of a relation's split. A view that is behind has a reading of its own;
     /// any other view shares its source's.
-    fn condition(&self, table: &Table, split: &SplitId) -> Condition<SplitState> {
-        let read_for = [table.id, table.read()];
+    fn condition(&self, job: &catalog::Job, split: &SplitId) -> Condition<SplitState> {
+        let read_for = [job.id, job.reader()];
         let found = read_for.into_iter().find_map(|id| self.splits.get(&(id, split.clone())));
         let (state, reason) = match (found, &self.silence) {
             (Some(condition), _) => return condition.clone(),
@@ -170,8 +170,8 @@ impl Known {
 }
 
 /// Returns the job of a relation, if it has one.
-fn job(catalog: &Catalog, table: &Table, known: &Known, now: SystemTime) -> Option<Job> {
-    let declared = catalog.job(table)?;
+fn job(catalog: &Catalog, entry: &Entry, known: &Known, now: SystemTime) -> Option<Job> {
+    let declared = catalog.job(entry)?;
     let condition = match declared.failure {
         Some(failure) => Condition {
             state: JobState::Failed,
@@ -179,12 +179,12 @@ fn job(catalog: &Catalog, table: &Table, known: &Known, now: SystemTime) -> Opti
             reason: Some(failure.error.to_owned()),
         },
         None => {
-            let splits = table.splits.iter().map(|start| &start.split);
-            let splits: Vec<_> = splits.map(|split| (split.clone(), known.condition(table, split))).collect();
+            let splits = entry.job.splits.iter().map(|start| &start.split);
+            let splits: Vec<_> = splits.map(|split| (split.clone(), known.condition(&entry.job, split))).collect();
             of_job(&splits, known.trouble.as_ref(), now)
         }
     };
-    Some(Job { id: table.id, name: declared.name.to_owned(), kind: declared.kind, condition })
+    Some(Job { id: entry.id(), name: declared.name.to_owned(), kind: declared.kind, condition })
 }
 
 /// Returns the schema of jobs, for `weir_catalog.jobs` or for `SHOW JOBS` with RisingWave's names.

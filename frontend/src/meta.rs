@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{ConnectError, Response, Status};
 use tracing::debug;
-use weir_common::catalog::{NewTable, Table};
+use weir_common::catalog::{Declaration, Entry};
 use weir_common::error::Kind;
 use weir_common::ids::{Epoch, SlotId, TableId, TermId, VNODES, VnodeRange};
 use weir_common::rpc;
@@ -141,8 +141,8 @@ impl Meta {
         let call =
             |mut node: MetaClient<TracedChannel>| async move { quick(node.catalog(proto::CatalogRequest {})).await };
         let response = self.call(deadline, call).await.result?;
-        let tables = response.tables.iter().map(|table| serde_json::from_slice::<Table>(table));
-        let tables: Vec<Table> = tables.collect::<Result<_, _>>().map_err(|error| {
+        let tables = response.tables.iter().map(|table| serde_json::from_slice::<Entry>(table));
+        let tables: Vec<Entry> = tables.collect::<Result<_, _>>().map_err(|error| {
             Error::new(
                 Kind::Corrupt,
                 sqlstate::DATA_CORRUPTED,
@@ -175,11 +175,11 @@ impl Meta {
     /// Creates a table; returns when its job is committed.
     pub(crate) async fn create_table(
         &self,
-        table: &NewTable,
+        declared: &Declaration,
         if_not_exists: bool,
         deadline: Instant,
     ) -> Result<proto::CreateTableResponse, Error> {
-        let bytes = serde_json::to_vec(table).map_err(|error| Error::internal(error.to_string()))?;
+        let bytes = serde_json::to_vec(declared).map_err(|error| Error::internal(error.to_string()))?;
         let request = proto::CreateTableRequest { table: bytes.into(), if_not_exists };
         let call = |mut node: MetaClient<TracedChannel>| {
             let request = request.clone();
@@ -192,9 +192,9 @@ impl Meta {
             // created it.
             Err(error) if outcome.unsure && duplicate(&error) => {
                 let catalog = self.catalog(deadline).await?;
-                match catalog.table(&table.name) {
-                    Some(there) if there.declared == *table => {
-                        Ok(proto::CreateTableResponse { table_id: there.id.0, created: true, notices: Vec::new() })
+                match catalog.entry(&declared.name) {
+                    Some(there) if there.declaration() == *declared => {
+                        Ok(proto::CreateTableResponse { table_id: there.id().0, created: true, notices: Vec::new() })
                     }
                     _ => Err(error.into()),
                 }
@@ -206,10 +206,10 @@ impl Meta {
     /// Returns the findings that creating a table would report.
     pub(crate) async fn explain_create(
         &self,
-        table: &NewTable,
+        declared: &Declaration,
         deadline: Instant,
     ) -> Result<Vec<proto::Finding>, Error> {
-        let bytes = serde_json::to_vec(table).map_err(|error| Error::internal(error.to_string()))?;
+        let bytes = serde_json::to_vec(declared).map_err(|error| Error::internal(error.to_string()))?;
         let request = proto::ExplainCreateRequest { table: bytes.into() };
         let call = |mut node: MetaClient<TracedChannel>| {
             let request = request.clone();
@@ -222,12 +222,12 @@ impl Meta {
     /// the change was derived. With `renew`, a new term is awaited even if nothing changes.
     pub(crate) async fn alter_table(
         &self,
-        table: &NewTable,
+        declared: &Declaration,
         sql: &str,
         renew: bool,
         deadline: Instant,
     ) -> Result<proto::AlterTableResponse, Error> {
-        let bytes = serde_json::to_vec(table).map_err(|error| Error::internal(error.to_string()))?;
+        let bytes = serde_json::to_vec(declared).map_err(|error| Error::internal(error.to_string()))?;
         let request = proto::AlterTableRequest { table: bytes.into(), sql: sql.to_owned(), renew };
         let call = |mut node: MetaClient<TracedChannel>| {
             let request = request.clone();

@@ -14,7 +14,6 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
-use weir_common::catalog::Table;
 use weir_common::error::Kind;
 use weir_common::ids::{Epoch, TableId, TermId};
 use weir_sql::error::{Error, sqlstate};
@@ -40,7 +39,7 @@ pub(crate) struct Snapshot {
     /// Ordered by their vnodes; together they hold every vnode.
     pub(crate) slots: Vec<Slot>,
     pub(crate) catalog: Arc<Catalog>,
-    /// The sum of each table's committed positions, as places in the streams.
+    /// The sum of each job's committed positions, as places in the streams.
     places: HashMap<TableId, u64>,
     _lease: Lease,
 }
@@ -48,9 +47,10 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// Returns about how many messages a table has read, which is the maximum number of its rows if
     /// each message is one row. `None` if the number is not known.
-    pub(crate) fn messages(&self, table: &Table) -> Option<u64> {
-        let starts = table.splits.iter().map(|split| split.sequence.in_stream()).fold(0, u64::saturating_add);
-        self.places.get(&table.id).map(|places| places.saturating_sub(starts))
+    pub(crate) fn messages(&self, id: TableId) -> Option<u64> {
+        let job = &self.catalog.by_id(id)?.job;
+        let starts = job.splits.iter().map(|split| split.sequence.in_stream()).fold(0, u64::saturating_add);
+        self.places.get(&job.id).map(|places| places.saturating_sub(starts))
     }
 }
 

@@ -7,7 +7,7 @@
 //! | `head` | the committed state, [`weir_common::head::Head`] as JSON |
 //! | `pos/<term>/<epoch>/<n>` | a page of committed positions |
 //! | `catalog` | the next table id, put by every change of a table: its revision is the catalog's version |
-//! | `table/<id>` | a [`weir_common::catalog::Table`] as JSON |
+//! | `table/<id>` | a [`weir_common::catalog::Entry`] as JSON |
 //! | `node/<id>` | a compute node's address, under a lease |
 
 use weir_common::ids::TableId;
@@ -49,13 +49,13 @@ impl Keys {
         self.at("catalog")
     }
 
-    /// A table's key.
-    pub fn table(&self, table: TableId) -> String {
+    /// The key of a catalog entry.
+    pub fn table(&self, id: TableId) -> String {
         // Padded, so that the store's order is the order of creation.
-        self.at(&format!("table/{:010}", table.0))
+        self.at(&format!("table/{:010}", id.0))
     }
 
-    /// What the keys of all tables begin with.
+    /// The prefix of the keys of all catalog entries.
     pub fn tables(&self) -> String {
         self.at("table/")
     }

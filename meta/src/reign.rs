@@ -37,7 +37,7 @@ pub const GARBAGE_INTERVAL: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_millis(300);
 /// How long a node may take to open its slots or to make an epoch durable.
 const NODE_TIMEOUT: Duration = Duration::from_secs(60);
-/// A catalog with all its tables travels in one message.
+/// The whole catalog travels in one message.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// How long after a reign that failed the next is tried.
 const RETRY: Duration = Duration::from_millis(500);
@@ -160,13 +160,13 @@ impl Meta {
         let storage =
             Arc::new(Storage { store: Arc::clone(&self.store), keys: keys.clone(), fence: leadership.fence() });
         storage.forget_orphans().await?;
-        let (catalog_version, next_table, tables) = storage.catalog().await?;
+        let (catalog_version, next_id, catalog) = storage.catalog().await?;
         let id = storage.cluster_id(rand::random()).await?;
         let nodes = self.store.list(&keys.nodes()).await?;
         // By address: a node that opens a new control stream has a new id.
         let address = |stored: store::KeyValue| String::from_utf8_lossy(&stored.value).into_owned();
         let expected: BTreeSet<String> = nodes.into_iter().map(address).collect();
-        info!(tables = tables.len(), expected_nodes = expected.len(), "leading the cluster");
+        info!(tables = catalog.entries().count(), expected_nodes = expected.len(), "leading the cluster");
         let core = Coordinator::new(
             state::Config {
                 state_prefix: format!("state/{}-{id}", self.config.cluster),
@@ -176,7 +176,7 @@ impl Meta {
                 grace: self.config.lease_ttl,
                 node_timeout: NODE_TIMEOUT,
             },
-            tables.into_iter().map(|table| (table.id, Arc::new(table))).collect(),
+            catalog,
             expected,
             rand::rng().random(),
         );
@@ -185,7 +185,7 @@ impl Meta {
             storage: Arc::clone(&storage),
             metrics: metrics.clone(),
             catalog_version,
-            next_table,
+            next_id,
             garbage_interval: self.config.garbage_interval,
         };
         let (coordinator, task) = Task::new(beginning);

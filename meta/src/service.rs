@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
-use weir_common::catalog::{JobState, NewTable, RelationKind, SplitStart, Table};
+use weir_common::catalog::{Declaration, Entry, JobState, RelationKind, SplitStart};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::TableId;
 use weir_common::rpc;
@@ -26,7 +26,7 @@ use weir_proto::meta_server;
 use crate::coordinator::pins::PIN_LEASE;
 use crate::coordinator::task::{Begin, Ddl, Handle, Input, no_table, not_leading};
 use crate::reign::{Config, Current};
-use crate::wire::table_bytes;
+use crate::wire::entry_bytes;
 
 /// The gRPC service.
 pub(crate) struct Service {
@@ -79,7 +79,7 @@ type Created = (TableId, bool, Vec<String>);
 
 impl Statement {
     /// Looks the source over, creates the table, and removes what was made for it if that fails.
-    async fn create(self, new: NewTable, if_not_exists: bool) -> Result<Created, rpc::Error> {
+    async fn create(self, new: Declaration, if_not_exists: bool) -> Result<Created, rpc::Error> {
         let _turn = self.names.lock(&new.name).await;
         if self.find(&new.name).await?.is_some() {
             // What exists needs no look at its source.
@@ -88,7 +88,7 @@ impl Statement {
                 .await?
                 .map(|(table, created)| (table, created, Vec::new()));
         }
-        let Some(source) = new.stream() else {
+        let Some(source) = new.plan.stream() else {
             let (splits, notices) = self.begin_of_view(&new).await?;
             let created = self.store(new, Begin { splits, consumes: false }, if_not_exists).await?;
             return created.map(|(view, created)| (view, created, notices));
@@ -112,18 +112,18 @@ impl Statement {
     }
 
     /// Where a view begins to read its source, which was looked over when that was created; and what the user should be told.
-    async fn begin_of_view(&self, view: &NewTable) -> Result<(Vec<SplitStart>, Vec<String>), rpc::Error> {
-        let (_, tables) = self.coordinator.ask(Input::Catalog).await?;
-        let source = tables.iter().find(|table| Some(table.id) == view.reads().map(|reads| reads.relation));
-        let Some((source, stream)) = source.and_then(|source| Some((source, source.declared.stream()?))) else {
+    async fn begin_of_view(&self, view: &Declaration) -> Result<(Vec<SplitStart>, Vec<String>), rpc::Error> {
+        let (_, catalog) = self.coordinator.ask(Input::Catalog).await?;
+        let source = view.plan.reads().and_then(|reads| catalog.get(reads.relation));
+        let Some((source, stream)) = source.and_then(|source| Some((source, source.job.stream()?))) else {
             // The coordinator says so when it is asked to store the view.
             return Ok((Vec::new(), Vec::new()));
         };
         let options = Options::parse(&stream.options).map_err(weir_connector_nats::Error::from)?;
-        let splits = preflight_of_view(&options, &self.owner(&source.declared.name), &source.splits).await?;
-        let is_late = source.is_consumed() && tables.iter().any(|table| table.is_view_over(source.id));
+        let splits = preflight_of_view(&options, &self.owner(source.name()), &source.job.splits).await?;
+        let is_late = source.is_consumed() && catalog.readers(source.id()).next().is_some();
         let notice = || {
-            let source = &source.declared.name;
+            let source = source.name();
             format!(
                 "the stream loses what other views over \"{source}\" have read: this one begins where they are; use CREATE \
                  TABLE to keep everything"
@@ -135,7 +135,7 @@ impl Statement {
     /// Has the coordinator store the table; fails by itself if it is not known whether it did.
     async fn store(
         &self,
-        new: NewTable,
+        new: Declaration,
         begin: Begin,
         if_not_exists: bool,
     ) -> Result<Result<(TableId, bool), rpc::Error>, rpc::Error> {
@@ -146,29 +146,29 @@ impl Statement {
     /// Drops the table and removes the consumers that were made for it; whether there was one.
     async fn drop(self, name: String, if_exists: bool) -> Result<bool, rpc::Error> {
         let _turn = self.names.lock(&name).await;
-        let table = self.find(&name).await?;
+        let entry = self.find(&name).await?;
         let owner = self.owner(&name);
         let dropped = self.coordinator.ask(|reply| Input::Ddl(Ddl::Drop { name, if_exists, reply })).await??;
-        if let (true, Some(table)) = (dropped, table) {
-            clean_up(&table, &owner).await;
+        if let (true, Some(entry)) = (dropped, entry) {
+            clean_up(&entry, &owner).await;
         }
         Ok(dropped)
     }
 
     /// Looks over what a table would become, stores it, and waits until it is read so. `sql`: the statement that the change was
     /// made up for. `renew`: even if there is nothing to change.
-    async fn alter(self, new: NewTable, sql: &str, renew: bool) -> Result<Vec<String>, rpc::Error> {
+    async fn alter(self, new: Declaration, sql: &str, renew: bool) -> Result<Vec<String>, rpc::Error> {
         let _turn = self.names.lock(&new.name).await;
-        let table = self.find(&new.name).await?.ok_or_else(|| no_table(&new.name))?;
-        let before = &table.declared;
-        if *before == new && table.state == JobState::Running && !renew {
+        let entry = self.find(&new.name).await?.ok_or_else(|| no_table(&new.name))?;
+        let before = entry.declaration();
+        if before == new && entry.job.state == JobState::Running && !renew {
             // An attempt whose answer was lost has done it.
             return Ok(Vec::new());
         }
-        let changed = NewTable {
+        let changed = Declaration {
             columns: new.columns.clone(),
             primary_key: new.primary_key.clone(),
-            input: new.input.clone(),
+            plan: new.plan.clone(),
             sql: new.sql.clone(),
             ..before.clone()
         };
@@ -179,19 +179,19 @@ impl Statement {
         before
             .check_change(&new)
             .map_err(|change| rpc::Error::new(Kind::User, change.to_string()).with_sqlstate("42804"))?;
-        let (Some(from), Some(to)) = (before.stream(), new.stream()) else {
+        let (Some(from), Some(to)) = (before.plan.stream(), new.plan.stream()) else {
             let message = format!("\"{}\" is a materialized view, which cannot be altered", new.name);
             return Err(rpc::Error::new(Kind::User, message).with_sqlstate("42809"));
         };
-        let altered = Altered { before: from, after: to, splits: &table.splits };
+        let altered = Altered { before: from, after: to, splits: &entry.job.splits };
         let notices = altered.preflight(&self.owner(&new.name)).await?;
         self.coordinator.ask(|reply| Input::Ddl(Ddl::Alter { declared: Box::new(new), reply })).await??;
         Ok(notices)
     }
 
-    async fn find(&self, name: &str) -> Result<Option<Arc<Table>>, rpc::Error> {
-        let (_, tables) = self.coordinator.ask(Input::Catalog).await?;
-        Ok(tables.into_iter().find(|table| table.declared.name == name))
+    async fn find(&self, name: &str) -> Result<Option<Entry>, rpc::Error> {
+        let (_, catalog) = self.coordinator.ask(Input::Catalog).await?;
+        Ok(catalog.entries().find(|entry| entry.name() == name).cloned())
     }
 
     /// By which consumers of a table are recognised.
@@ -200,11 +200,12 @@ impl Statement {
     }
 }
 
-/// The table is gone: so are the consumers that were made for it.
-async fn clean_up(table: &Table, owner: &str) {
-    // What this version does not understand it did not make consumers for, and a view has none: they are its source's.
-    let Some(Ok(options)) = table.declared.stream().map(|source| Options::parse(&source.options)) else { return };
-    for split in &table.splits {
+/// Removes the consumers that were made for a relation that was dropped.
+async fn clean_up(entry: &Entry, owner: &str) {
+    // This version made no consumers for options that it does not understand. A view has none: they
+    // are its source's.
+    let Some(Ok(options)) = entry.job.stream().map(|source| Options::parse(&source.options)) else { return };
+    for split in &entry.job.splits {
         match remove_consumers(&options, &split.split, owner).await {
             Ok(removed) if removed.is_empty() => {}
             Ok(consumers) => info!(owner, ?consumers, "removed the consumers of a dropped table"),
@@ -229,7 +230,7 @@ impl meta_server::Meta for Service {
     ) -> Result<Response<proto::CreateTableResponse>, Status> {
         let statement = self.statement()?;
         let proto::CreateTableRequest { table, if_not_exists } = request.into_inner();
-        let new: NewTable = serde_json::from_slice(&table)
+        let new: Declaration = serde_json::from_slice(&table)
             .map_err(|error| rpc::Error::new(Kind::Internal, format!("table is not readable: {error}")))?;
         let (table, created, notices) = carry_through(statement.create(new, if_not_exists)).await?;
         Ok(Response::new(proto::CreateTableResponse { table_id: table.0, created, notices }))
@@ -239,9 +240,10 @@ impl meta_server::Meta for Service {
         &self,
         request: Request<proto::ExplainCreateRequest>,
     ) -> Result<Response<proto::ExplainCreateResponse>, Status> {
-        let new: NewTable = serde_json::from_slice(&request.into_inner().table)
+        let new: Declaration = serde_json::from_slice(&request.into_inner().table)
             .map_err(|error| rpc::Error::new(Kind::Internal, format!("table is not readable: {error}")))?;
-        let source = new.stream().ok_or_else(|| rpc::Error::new(Kind::Internal, "a view has no stream to look at"))?;
+        let source =
+            new.plan.stream().ok_or_else(|| rpc::Error::new(Kind::Internal, "a view has no stream to look at"))?;
         let options =
             Options::parse(&source.options).map_err(weir_connector_nats::Error::from).map_err(rpc::Error::from)?;
         let findings =
@@ -260,7 +262,7 @@ impl meta_server::Meta for Service {
         request: Request<proto::AlterTableRequest>,
     ) -> Result<Response<proto::AlterTableResponse>, Status> {
         let proto::AlterTableRequest { table, sql, renew } = request.into_inner();
-        let new: NewTable = serde_json::from_slice(&table)
+        let new: Declaration = serde_json::from_slice(&table)
             .map_err(|error| rpc::Error::new(Kind::Internal, format!("table is not readable: {error}")))?;
         let statement = self.statement()?;
         let notices = carry_through(async move { statement.alter(new, &sql, renew).await }).await?;
@@ -280,8 +282,8 @@ impl meta_server::Meta for Service {
         &self,
         _request: Request<proto::CatalogRequest>,
     ) -> Result<Response<proto::CatalogResponse>, Status> {
-        let (version, tables) = self.coordinator()?.ask(Input::Catalog).await?;
-        let tables = tables.iter().map(|table| table_bytes(table)).collect();
+        let (version, catalog) = self.coordinator()?.ask(Input::Catalog).await?;
+        let tables = catalog.entries().map(entry_bytes).collect();
         Ok(Response::new(proto::CatalogResponse { version, tables }))
     }
 

@@ -1,10 +1,9 @@
 //! Conversions between the coordinator's words and the wire.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use uuid::Uuid;
-use weir_common::catalog::Table;
+use weir_common::catalog::Entry;
 use weir_common::error::Kind;
 use weir_common::head::SlotState;
 use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, SplitId, TableId, TableSplit, TermId};
@@ -18,8 +17,8 @@ use crate::coordinator::event::{Mutation, Report};
 use crate::coordinator::placement::{AssignedSplit, Placement, Slot};
 
 /// A catalog entry as it travels.
-pub(crate) fn table_bytes(table: &Table) -> bytes::Bytes {
-    serde_json::to_vec(table).expect("a table serialises").into()
+pub(crate) fn entry_bytes(entry: &Entry) -> bytes::Bytes {
+    serde_json::to_vec(entry).expect("an entry serialises").into()
 }
 
 pub(crate) fn to_node(message: Message) -> proto::ToNode {
@@ -31,7 +30,7 @@ pub(crate) fn start_term(
     (term, epoch): (TermId, Epoch),
     placement: &Placement,
     addresses: &BTreeMap<NodeId, String>,
-    tables: &[Arc<Table>],
+    catalog: &[Entry],
 ) -> proto::ToNode {
     // A node that is lost meanwhile ends the term before anything is sent to it.
     let address = |node: &NodeId| addresses.get(node).cloned().unwrap_or_default();
@@ -44,7 +43,7 @@ pub(crate) fn start_term(
         term: Some(term.into()),
         epoch: epoch.0,
         slots: placement.slots_of(node).map(start_slot).collect(),
-        tables: tables.iter().map(|table| table_bytes(table)).collect(),
+        tables: catalog.iter().map(entry_bytes).collect(),
         splits: placement.splits.iter().map(start_split).collect(),
         routes: placement.slots.iter().map(route).collect(),
     }))
@@ -83,8 +82,8 @@ pub(crate) fn barrier(
     trace: TraceParent,
 ) -> proto::ToNode {
     let mutation = mutation.map(|mutation| match mutation {
-        Mutation::Add(table, splits) => proto::barrier::Mutation::AddTable(proto::AddTable {
-            table: table_bytes(table),
+        Mutation::Add(entry, splits) => proto::barrier::Mutation::AddTable(proto::AddTable {
+            table: entry_bytes(entry),
             splits: splits.iter().map(start_split).collect(),
         }),
         Mutation::Drop(table) => proto::barrier::Mutation::DropTable(proto::DropTableMutation { table: table.0 }),

@@ -9,28 +9,28 @@ use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableScan, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use weir_common::catalog::Table;
+use weir_common::catalog::Relation;
 
 /// A relation that a plan reads: its entry in the catalog, and the provider of its rows.
 #[derive(Debug)]
 pub struct NamedRelation {
-    table: Arc<Table>,
+    relation: Arc<Relation>,
     rows: Arc<dyn TableProvider>,
 }
 
 impl NamedRelation {
     /// A relation whose rows or dead letters are provided by `rows`.
-    pub fn new(table: Arc<Table>, rows: Arc<dyn TableProvider>) -> NamedRelation {
-        NamedRelation { table, rows }
+    pub fn new(relation: Arc<Relation>, rows: Arc<dyn TableProvider>) -> NamedRelation {
+        NamedRelation { relation, rows }
     }
 
     /// The catalog's entry of the relation that a scan reads; `None` for a system catalog.
     ///
     /// # Errors
     /// Internal, if the scan's source is not a table provider.
-    pub(crate) fn of(scan: &TableScan) -> Result<Option<Arc<Table>>> {
+    pub(crate) fn of(scan: &TableScan) -> Result<Option<Arc<Relation>>> {
         let provider = source_as_provider(&scan.source)?;
-        Ok(provider.downcast_ref::<NamedRelation>().map(|relation| Arc::clone(&relation.table)))
+        Ok(provider.downcast_ref::<NamedRelation>().map(|named| Arc::clone(&named.relation)))
     }
 }
 

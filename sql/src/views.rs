@@ -30,7 +30,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
-use weir_common::catalog::{Column, Encode, Input, JobState, NewTable, Origin, Reads, RelationKind, Source, Table};
+use weir_common::catalog::{Column, Declaration, Origin, Reads, Relation, RelationKind};
 use weir_common::error::chain;
 use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE, SqlType, StructField};
 use weir_common::view::{self, Evaluate};
@@ -81,8 +81,8 @@ pub async fn describe(
     let source = planned.source()?;
     let mut used = Vec::new();
     used_columns(&planned.plan, &mut used);
-    let read = source.declared.columns.iter().filter(|column| used.contains(&column.name));
-    let reads = Reads { relation: source.id, name: source.declared.name.clone(), columns: read.cloned().collect() };
+    let read = source.columns.iter().filter(|column| used.contains(&column.name));
+    let reads = Reads { relation: source.id, name: source.name.clone(), columns: read.cloned().collect() };
     Ok(Described { columns, reads })
 }
 
@@ -90,14 +90,18 @@ pub async fn describe(
 ///
 /// # Errors
 /// If the statement is not a view any more, because its meaning has changed since it was created.
-pub async fn compile(planner: &Planner, threads: &QueryThreads, view: &NewTable) -> Result<Box<dyn Evaluate>, Error> {
+pub async fn compile(
+    planner: &Planner,
+    threads: &QueryThreads,
+    view: &Declaration,
+) -> Result<Box<dyn Evaluate>, Error> {
     let not_a_view =
         || Error::internal(format!("the stored statement of \"{}\" is not a materialized view", view.name));
-    let reads = view.reads().ok_or_else(not_a_view)?;
+    let reads = view.plan.reads().ok_or_else(not_a_view)?;
     let parsed = parser::parse(&view.sql)?.pop().ok_or_else(not_a_view)?;
     let Statement::CreateView(create) = &parsed.statement else { return Err(not_a_view()) };
     let template = planner.template([]);
-    let state = planner::state(&template, template.config().clone(), database_of(as_it_was(reads))?);
+    let state = planner::state(&template, template.config().clone(), database_of(reads.as_read())?);
     let planned = Planned::new(planner, threads, state, &parsed, create.query.clone()).await?;
     let (fields, columns) = (planned.plan.schema().fields(), &view.columns);
     let same = fields.len() == columns.len()
@@ -117,29 +121,14 @@ pub async fn compile(planner: &Planner, threads: &QueryThreads, view: &NewTable)
     Ok(Box::new(threads.compute(compiled).await?))
 }
 
-/// The source with only the columns that the view read when it was created.
-fn as_it_was(reads: &Reads) -> Table {
-    let source = Source { options: Default::default(), encode: Encode::Json };
-    let declared = NewTable {
-        kind: RelationKind::Source,
-        name: reads.name.clone(),
-        columns: reads.columns.clone(),
-        primary_key: Vec::new(),
-        input: Input::Stream(source),
-        sql: String::new(),
-    };
-    let (splits, layouts) = (Vec::new(), Vec::new());
-    Table { id: reads.relation, declared, splits, state: JobState::Running, dead_letters: None, layouts }
-}
-
 /// A database of one relation. The relation has no rows, because a view's plan does not scan it.
-fn database_of(table: Table) -> Result<Arc<dyn CatalogProviderList>, Error> {
-    let table = Arc::new(table);
-    let name = table.declared.name.clone();
-    let rows = Arc::new(EmptyTable::new(table.schema()));
+fn database_of(relation: Relation) -> Result<Arc<dyn CatalogProviderList>, Error> {
+    let relation = Arc::new(relation);
+    let name = relation.name.clone();
+    let rows = Arc::new(EmptyTable::new(relation.schema()));
     let (database, catalog, schema) =
         (MemoryCatalogProviderList::new(), MemoryCatalogProvider::new(), MemorySchemaProvider::new());
-    schema.register_table(name, Arc::new(NamedRelation::new(table, rows)))?;
+    schema.register_table(name, Arc::new(NamedRelation::new(relation, rows)))?;
     catalog.register_schema(SCHEMA, Arc::new(schema))?;
     database.register_catalog(DATABASE.to_owned(), Arc::new(catalog));
     Ok(Arc::new(database))
@@ -151,7 +140,7 @@ struct Planned {
     prepared: Arc<Prepared>,
     plan: LogicalPlan,
     /// The relation that the query reads.
-    reads: Arc<Table>,
+    reads: Arc<Relation>,
 }
 
 impl Planned {
@@ -178,8 +167,8 @@ impl Planned {
         Ok(Planned { state, prepared, plan, reads })
     }
 
-    fn source(&self) -> Result<&Arc<Table>, Error> {
-        match self.reads.declared.kind {
+    fn source(&self) -> Result<&Arc<Relation>, Error> {
+        match self.reads.kind {
             RelationKind::Source => Ok(&self.reads),
             kind => {
                 Err(Error::unsupported(format!("a materialized view over a {} is not supported yet", kind.as_str()))
@@ -203,7 +192,7 @@ fn optimized(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, Err
 ///
 /// # Errors
 /// `0A000`, if the plan does something else.
-fn read_by(plan: &LogicalPlan) -> Result<Arc<Table>, Error> {
+fn read_by(plan: &LogicalPlan) -> Result<Arc<Relation>, Error> {
     let refuse = |what: &str| {
         Err(Error::unsupported(format!("{what} is not supported yet in a materialized view")).with_hint(POSSIBLE))
     };

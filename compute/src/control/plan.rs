@@ -1,9 +1,7 @@
 //! A node's part of a term, as meta plans it.
 
-use std::sync::Arc;
-
 use uuid::Uuid;
-use weir_common::catalog::Table;
+use weir_common::catalog::{Entry, Job, Relation};
 use weir_common::ids::{Epoch, SlotId, TableId, TableSplit, TermId, VnodeRange};
 use weir_common::position::Position;
 use weir_common::telemetry::trace::TraceParent;
@@ -17,9 +15,9 @@ pub struct Plan {
     pub epoch: Epoch,
     /// The node's slots.
     pub slots: Vec<SlotPlan>,
-    /// Every table of the catalog.
-    pub tables: Vec<Arc<Table>>,
-    /// The splits of every running table. The node reads those whose slot is its own.
+    /// Every entry of the catalog.
+    pub catalog: Vec<Entry>,
+    /// The splits of every running job. The node reads those whose slot is its own.
     pub splits: Vec<SplitPlan>,
     /// Every slot of the term, in the order of their vnodes, and where it runs.
     pub routes: Vec<Route>,
@@ -73,24 +71,24 @@ pub struct SplitPlan {
 }
 
 impl SplitPlan {
-    /// The split that is read for it: its table's own, or that of its view's source.
-    pub fn read(&self, table: &Table) -> TableSplit {
-        TableSplit { table: table.read(), split: self.split.split.clone() }
+    /// The split that is read for it: its job's own, or that of the view's source.
+    pub fn read(&self, job: &Job) -> TableSplit {
+        TableSplit { table: job.reader(), split: self.split.split.clone() }
     }
 
     /// Returns true if its actor writes to `slot`, so that the slot's epochs end with the actor's
     /// barriers.
-    pub fn writes_to(&self, slot: SlotId, table: &Table) -> bool {
-        table.declared.is_keyed() || self.slot == slot
+    pub fn writes_to(&self, slot: SlotId, relation: &Relation) -> bool {
+        relation.is_keyed() || self.slot == slot
     }
 }
 
 /// A change of the running jobs, carried by a barrier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// The job of a table starts, with all of its splits.
-    Add(Arc<Table>, Vec<SplitPlan>),
-    /// The job of a table stops, and its state is forgotten.
+    /// The job of an entry starts, with all of its splits.
+    Add(Entry, Vec<SplitPlan>),
+    /// A job stops, and its state is forgotten.
     Drop(TableId),
 }
 

@@ -165,7 +165,7 @@ mod tests {
             term: term(number),
             epoch: Epoch(0),
             slots: (0..slots).map(slot).collect(),
-            tables: Vec::new(),
+            catalog: Vec::new(),
             splits: Vec::new(),
             routes: Vec::new(),
         }

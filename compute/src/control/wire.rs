@@ -1,10 +1,8 @@
 //! Conversions between the node's words and the wire.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use uuid::Uuid;
-use weir_common::catalog::Table;
+use weir_common::catalog::Entry;
 use weir_common::error::Kind;
 use weir_common::head::SlotState;
 use weir_common::ids::{Epoch, Sequence, SlotId, SplitId, TableId, TableSplit, TermId, VnodeRange};
@@ -28,8 +26,8 @@ fn vnodes(range: Option<proto::VnodeRange>) -> Result<VnodeRange, rpc::Error> {
     range.ok_or_else(|| malformed("no vnodes"))?.try_into()
 }
 
-fn table(bytes: &Bytes) -> Result<Arc<Table>, rpc::Error> {
-    serde_json::from_slice(bytes).map(Arc::new).map_err(|error| malformed(format!("table: {error}")))
+fn entry(bytes: &Bytes) -> Result<Entry, rpc::Error> {
+    serde_json::from_slice(bytes).map_err(|error| malformed(format!("table: {error}")))
 }
 
 fn source(source: proto::CloneSource) -> Result<SourcePlan, rpc::Error> {
@@ -61,7 +59,7 @@ pub(crate) fn plan(start: proto::StartTerm) -> Result<Plan, rpc::Error> {
         term: term(start.term)?,
         epoch: Epoch(start.epoch),
         slots: start.slots.into_iter().map(slot).collect::<Result<_, rpc::Error>>()?,
-        tables: start.tables.iter().map(table).collect::<Result<_, _>>()?,
+        catalog: start.tables.iter().map(entry).collect::<Result<_, _>>()?,
         splits: start.splits.into_iter().map(split).collect(),
         routes: start.routes.into_iter().map(route).collect::<Result<_, rpc::Error>>()?,
     })
@@ -75,7 +73,7 @@ pub(crate) fn barrier(barrier: proto::Barrier) -> Result<Barrier, rpc::Error> {
     let mutation = match barrier.mutation {
         None => None,
         Some(proto::barrier::Mutation::AddTable(add)) => {
-            Some(Mutation::Add(table(&add.table)?, add.splits.into_iter().map(split).collect()))
+            Some(Mutation::Add(entry(&add.table)?, add.splits.into_iter().map(split).collect()))
         }
         Some(proto::barrier::Mutation::DropTable(drop)) => Some(Mutation::Drop(TableId(drop.table))),
     };

@@ -111,18 +111,16 @@ pub(crate) struct Handle {
 /// # Errors
 /// If this version does not understand the stored definition of the relation.
 pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> Result<Handle, NotUnderstood> {
-    let declared = &config.relation.declared;
-    let source = declared.stream().ok_or_else(|| NotUnderstood::NoStream(declared.name.clone()))?;
-    let options = Arc::new(Options::parse(&source.options)?);
+    let options = Arc::new(Options::parse(&config.stream()?.options)?);
     let position = outputs.iter().map(|output| output.position).max_by_key(|position| position.next);
     let position = position.expect("an actor has an output");
-    let feeds = outputs.iter().map(|output| output.table.id).collect();
+    let feeds = outputs.iter().map(|output| output.entry.id()).collect();
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let mut ask = interval(ASK_INTERVAL);
     ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let epoch = config.epoch.next();
     let shared = Shared { config, options, group: group.clone(), bad_records: BadRecordLog::default() };
-    let history = if shared.config.relation.is_consumed() { History::Consumed } else { History::Kept };
+    let history = if shared.config.source.is_consumed() { History::Consumed } else { History::Kept };
     let front = Reading::front(&shared, position)?;
     let (observed, observer) = watch::channel(vec![front.observed()]);
     let actor = Actor {
@@ -196,9 +194,9 @@ impl Actor {
     async fn take(&mut self, heard: Heard) -> ControlFlow<()> {
         match heard {
             Heard::Message(Message::Barrier(epoch)) => self.barrier(epoch).await,
-            Heard::Message(Message::Last(table, epoch)) => {
+            Heard::Message(Message::Last(job, epoch)) => {
                 self.barrier(epoch).await?;
-                self.detach(table, epoch);
+                self.detach(job, epoch);
                 ControlFlow::Continue(())
             }
             Heard::Message(Message::Committed(epoch)) => {
@@ -227,7 +225,7 @@ impl Actor {
             }
             Heard::Reading(place, Said::Failed(error)) => {
                 let job = match place {
-                    Place::Front => self.shared.config.relation.id,
+                    Place::Front => self.shared.config.source.id(),
                     Place::Behind(id) => self.behind[&id].known_as().table,
                 };
                 self.shared.tell(Event::JobFailed(self.shared.config.term, job, error)).await;
@@ -262,12 +260,12 @@ impl Actor {
 
     /// Begins to feed an output.
     async fn attach(&mut self, attachment: Attachment) -> ControlFlow<()> {
-        let (position, table) = (attachment.position, Arc::clone(&attachment.table));
-        let Config { relation, split, compiler, term, .. } = &self.shared.config;
-        let output = match Output::new(attachment, (relation, split), compiler.as_ref()).await {
+        let (position, fed) = (attachment.position, Arc::clone(&attachment.entry.relation));
+        let Config { source, split, compiler, term, .. } = &self.shared.config;
+        let output = match Output::new(attachment, (&source.relation, split), compiler.as_ref()).await {
             Ok(output) => output,
             Err(error) => {
-                self.shared.tell(Event::JobFailed(*term, table.id, chain(&error))).await;
+                self.shared.tell(Event::JobFailed(*term, fed.id, chain(&error))).await;
                 return ControlFlow::Break(());
             }
         };
@@ -279,11 +277,11 @@ impl Actor {
             }
             Place::Behind(id) => match Reading::behind(&self.shared, self.behind_at(id, position), output) {
                 Ok(reading) => {
-                    info!(view = table.declared.name, position = %position.next, front = %self.readings.front(), "a view begins to catch up");
+                    info!(view = fed.name, position = %position.next, front = %self.readings.front(), "a view begins to catch up");
                     self.behind.insert(id, reading);
                 }
                 Err(error) => {
-                    self.shared.tell(Event::JobFailed(*term, table.id, chain(&error))).await;
+                    self.shared.tell(Event::JobFailed(*term, fed.id, chain(&error))).await;
                     return ControlFlow::Break(());
                 }
             },
@@ -306,9 +304,9 @@ impl Actor {
     }
 
     /// Stops storing a relation.
-    fn detach(&mut self, table: TableId, epoch: Epoch) {
-        self.front.outputs.retain(|output| output.id() != table);
-        let of_it = |reading: &Reading| reading.known_as().table == table;
+    fn detach(&mut self, job: TableId, epoch: Epoch) {
+        self.front.outputs.retain(|output| output.id() != job);
+        let of_it = |reading: &Reading| reading.known_as().table == job;
         if let Some(id) = self.behind.iter().find(|(_, reading)| of_it(reading)).map(|(id, _)| *id) {
             self.behind.remove(&id);
             self.readings.detach(id);

@@ -1,7 +1,7 @@
 //! A view's query over the columns of its source.
 
 use arrow::array::RecordBatch;
-use weir_common::catalog::{Column, Reads, Table};
+use weir_common::catalog::{Column, Entry, Reads, Relation};
 use weir_common::view::{Compile, Error, Evaluate};
 
 /// Computes the rows of a view from the rows of its source.
@@ -18,14 +18,14 @@ impl Query {
     /// # Errors
     /// If it cannot be compiled, although it could when the view was created.
     pub(crate) async fn of(
-        view: &Table,
+        view: &Entry,
         reads: &Reads,
-        source: &Table,
+        source: &Relation,
         compiler: &dyn Compile,
     ) -> Result<Query, Error> {
         let mut columns = places(reads, source)?;
-        columns.push(source.declared.columns.len());
-        Ok(Query { columns, compiled: compiler.compile(view.declared.clone()).await? })
+        columns.push(source.columns.len());
+        Ok(Query { columns, compiled: compiler.compile(view.declaration()).await? })
     }
 
     /// Computes the rows of the view. Both batches have the hidden column of every block behind
@@ -39,12 +39,12 @@ impl Query {
 }
 
 /// The places of the columns that a view reads among those of its source.
-fn places(reads: &Reads, source: &Table) -> Result<Vec<usize>, Error> {
-    let columns = &source.declared.columns;
+fn places(reads: &Reads, source: &Relation) -> Result<Vec<usize>, Error> {
+    let columns = &source.columns;
     let place = |read: &Column| {
         let place = columns.iter().position(|column| column.name == read.name && column.ty == read.ty);
         place.ok_or_else(|| {
-            let source = &source.declared.name;
+            let source = &source.name;
             Error(format!("source \"{source}\" has no column \"{}\" of type {} any more", read.name, read.ty))
         })
     };

@@ -8,7 +8,7 @@
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::UInt64Type;
 use bytes::Bytes;
-use weir_common::catalog::{NewTable, Table};
+use weir_common::catalog::Relation;
 use weir_common::ids::{TableId, VNODES, VnodeRange};
 use weir_common::key::Keys;
 
@@ -33,9 +33,9 @@ pub(crate) struct Shuffle {
 }
 
 impl Shuffle {
-    /// Creates a shuffle of a table's rows into one part for each slot. Slots are given by their
+    /// Creates a shuffle of a relation's rows into one part for each slot. Slots are given by their
     /// vnodes, and together own every vnode.
-    pub(crate) fn new(table: &Table, slots: impl Iterator<Item = VnodeRange>) -> Shuffle {
+    pub(crate) fn new(relation: &Relation, slots: impl Iterator<Item = VnodeRange>) -> Shuffle {
         let mut parts = [u16::MAX; VNODES as usize];
         let mut open = Vec::new();
         for (part, vnodes) in (0..).zip(slots) {
@@ -43,12 +43,11 @@ impl Shuffle {
             open.push(Vec::new());
         }
         assert!(!parts.contains(&u16::MAX), "every vnode has a slot");
-        let NewTable { columns, primary_key, .. } = &table.declared;
         Shuffle {
-            table: table.id,
-            layout: table.layout(),
-            primary_key: primary_key.clone(),
-            columns: columns.len(),
+            table: relation.id,
+            layout: relation.layout(),
+            primary_key: relation.primary_key.clone(),
+            columns: relation.columns.len(),
             parts,
             open,
             sorted: Sorted::default(),
@@ -157,24 +156,23 @@ mod tests {
     use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
 
-    use weir_common::catalog::{Column, Encode, Input, JobState, Origin, RelationKind, Source};
+    use weir_common::catalog::{Column, Origin, RelationKind};
     use weir_common::types::SqlType;
 
     use super::*;
     use crate::storage::row::{Reader, Stored};
 
-    fn table() -> Table {
+    fn table() -> Relation {
         let column = |name: &str, ty| Column { name: name.to_owned(), ty, origin: Origin::Payload };
-        let declared = NewTable {
+        Relation {
+            id: TableId(7),
             kind: RelationKind::Table,
             name: "t".to_owned(),
             columns: vec![column("value", SqlType::Varchar), column("id", SqlType::BigInt)],
             primary_key: vec![1],
-            input: Input::Stream(Source { options: Default::default(), encode: Encode::Json }),
+            layouts: vec![Vec::new(); 2],
             sql: String::new(),
-        };
-        let (splits, state) = (Vec::new(), JobState::Running);
-        Table { id: TableId(7), declared, splits, state, dead_letters: None, layouts: vec![Vec::new(); 2] }
+        }
     }
 
     fn batch(rows: &[(i64, String)]) -> RecordBatch {

@@ -12,7 +12,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType, UInt64Type};
 use bytes::Bytes;
-use weir_common::catalog::{Table, dead_letter_columns};
+use weir_common::catalog::{Job, dead_letter_columns};
 use weir_common::ids::{Sequence, SplitId, TableId};
 use weir_common::rounding::micros_of_nanos;
 use weir_common::types::SqlType;
@@ -158,10 +158,10 @@ pub(crate) struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Creates an empty batch for a split, if the table keeps dead letters.
-    pub(crate) fn new(table: &Table, split: &SplitId) -> Option<DeadLetters> {
+    /// Creates an empty batch for a split, if the job keeps dead letters.
+    pub(crate) fn new(job: &Job, split: &SplitId) -> Option<DeadLetters> {
         let letters = Letters::new(split);
-        Some(DeadLetters { table: table.dead_letters?, split: split.clone(), letters, first: None, tail: Tail::new(0) })
+        Some(DeadLetters { table: job.dead_letters?, split: split.clone(), letters, first: None, tail: Tail::new(0) })
     }
 
     /// Adds a message and its error. Close the batch when [`DeadLetters::bytes`] says so.

@@ -65,7 +65,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow::datatypes::SchemaRef;
-use weir_common::catalog::{Column, Encode, NewTable, Origin};
+use weir_common::catalog::{Column, Encode, Origin, Relation, Source};
 use weir_common::ids::Sequence;
 use weir_common::types::SqlType;
 use weir_connector_nats::Message;
@@ -192,17 +192,15 @@ impl Decoder {
         }
     }
 
-    /// Creates a decoder of a table's or source's messages from the split `partition`.
+    /// Creates a decoder of messages of `source` into rows of `relation`. `partition` is the split
+    /// that they come from.
     ///
     /// # Errors
     /// As [`Decoder::with_encode`].
-    ///
-    /// # Panics
-    /// If it is a view, whose rows come from no split.
-    pub fn of(table: &NewTable, partition: &str) -> Result<Decoder, weir_common::protobuf::Error> {
-        let encode = &table.stream().expect("views read no stream").encode;
-        let decoder = Decoder::new(&table.columns, partition).with_encode(encode, &table.columns)?;
-        Ok(decoder.with_primary_key(&table.primary_key))
+    pub fn of(relation: &Relation, source: &Source, partition: &str) -> Result<Decoder, weir_common::protobuf::Error> {
+        let Relation { columns, primary_key, .. } = relation;
+        let decoder = Decoder::new(columns, partition).with_encode(&source.encode, columns)?;
+        Ok(decoder.with_primary_key(primary_key))
     }
 
     /// Sets the columns of the table's primary key. A record in which one of them is NULL is bad.

@@ -4,7 +4,6 @@
 //! A node that loses the control stream leaves the term at once, because its work could not be
 //! committed any more.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,10 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
-use weir_common::catalog::Table;
 use weir_common::error::{Kind, chain};
 use weir_common::http::Readiness;
-use weir_common::ids::{TableId, TermId};
+use weir_common::ids::TermId;
 use weir_common::telemetry::{self, trace};
 use weir_common::view::Compile;
 use weir_common::{listen, rpc};
@@ -38,7 +36,7 @@ use crate::dataflow::exchange::{self, Exchange};
 use crate::error::Error;
 use crate::metrics::{self, Metrics, Observed};
 use crate::serve::service::Service;
-use crate::serve::serving::Serving;
+use crate::serve::serving::{Relations, Serving};
 use crate::serve::splits;
 use crate::storage::slots::Slots;
 use crate::storage::state;
@@ -162,8 +160,7 @@ impl Compute {
             done,
             done_sender,
             term: None,
-            tables: HashMap::new(),
-            newest_table: TableId(0),
+            relations: Relations::default(),
             closing: None,
             collecting: None,
             surveyed: None,
@@ -189,10 +186,7 @@ struct Task {
     done: mpsc::Receiver<Done>,
     done_sender: mpsc::Sender<Done>,
     term: Option<Term>,
-    /// The relations that can be read, dead letters included.
-    tables: HashMap<TableId, Arc<Table>>,
-    /// The newest table heard of, dropped or not.
-    newest_table: TableId,
+    relations: Relations,
     /// The task that ends the last term.
     closing: Option<JoinHandle<()>>,
     /// The running survey or collection of garbage.
@@ -370,9 +364,9 @@ impl Task {
                 Action::Close(term) => self.close(term),
                 Action::Inject(barrier) => {
                     if let Some(term) = &mut self.term {
-                        term.inject(&barrier, &self.tables).await;
+                        term.inject(&barrier, self.relations.catalog()).await;
                     }
-                    self.note_tables(barrier.mutation.as_ref());
+                    self.note_change(barrier.mutation.as_ref());
                 }
                 Action::Acknowledge(epoch) => {
                     if let Some(term) = &mut self.term {
@@ -420,8 +414,7 @@ impl Task {
         };
         let result = match started {
             Ok(term) => {
-                self.tables = plan.tables.iter().flat_map(with_dead_letters).collect();
-                self.newest_table = self.tables.keys().copied().fold(self.newest_table, TableId::max);
+                self.relations.replace(&plan.catalog);
                 self.slots.send_replace(Some(term.slots()));
                 self.term = Some(term);
                 self.publish();
@@ -447,19 +440,10 @@ impl Task {
         }
     }
 
-    fn note_tables(&mut self, mutation: Option<&Mutation>) {
+    fn note_change(&mut self, mutation: Option<&Mutation>) {
         match mutation {
-            Some(Mutation::Add(table, _)) => {
-                for (id, table) in with_dead_letters(table) {
-                    self.newest_table = self.newest_table.max(id);
-                    self.tables.insert(id, table);
-                }
-            }
-            Some(Mutation::Drop(table)) => {
-                if let Some(table) = self.tables.remove(table) {
-                    self.tables.retain(|id, _| table.dead_letters != Some(*id));
-                }
-            }
+            Some(Mutation::Add(entry, _)) => self.relations.insert(entry),
+            Some(Mutation::Drop(id)) => self.relations.remove(*id),
             None => return,
         }
         self.publish();
@@ -468,8 +452,7 @@ impl Task {
     /// Lets scans read the running term.
     fn publish(&self) {
         if let Some(term) = &self.term {
-            let serving = term.serving(self.tables.clone(), self.newest_table);
-            self.serving.send_replace(Some(Arc::new(serving)));
+            self.serving.send_replace(Some(Arc::new(term.serving(self.relations.clone()))));
         }
     }
 
@@ -503,12 +486,6 @@ impl Task {
             }
         }));
     }
-}
-
-/// The relations that a table stores, by the ids that scans ask for.
-fn with_dead_letters(table: &Arc<Table>) -> impl Iterator<Item = (TableId, Arc<Table>)> + use<> {
-    let dead_letters = table.dead_letter_table().map(Arc::new);
-    std::iter::once(Arc::clone(table)).chain(dead_letters).map(|table| (table.id, table))
 }
 
 /// Closes databases of a term that ended before it began.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::info_span;
-use weir_common::catalog::Table;
+use weir_common::catalog::{Entry, Graph};
 use weir_common::error::chain;
 use weir_common::ids::{Epoch, Sequence, TableId, TableSplit, TermId};
 use weir_common::task::Group;
@@ -20,7 +20,7 @@ use crate::dataflow::actor::Attachment;
 use crate::dataflow::edge::Edge;
 use crate::dataflow::exchange::Peers;
 use crate::metrics::Metrics;
-use crate::serve::serving::Serving;
+use crate::serve::serving::{Relations, Serving};
 use crate::storage::seal::Change;
 use crate::storage::slot;
 use crate::storage::slots::Slots;
@@ -44,7 +44,7 @@ pub(crate) type Databases = Vec<(SlotPlan, SlotDb)>;
 /// # Errors
 /// One of the failures; the databases that were opened are closed again.
 pub(crate) async fn open(store: &Store, plan: &Plan) -> Result<Databases, state::Error> {
-    let tables: HashSet<TableId> = plan.tables.iter().flat_map(|table| table.ids()).collect();
+    let tables: HashSet<TableId> = plan.catalog.iter().flat_map(|entry| entry.job.stores()).collect();
     let open_slot = async |slot: &SlotPlan| {
         let source = |source: &crate::control::plan::SourcePlan| CloneSource {
             path: source.path.clone(),
@@ -101,11 +101,11 @@ impl Term {
         cancel: &CancellationToken,
     ) -> Result<Term, state::Error> {
         let group = Group::child_of(cancel);
-        let tables: HashMap<TableId, &Arc<Table>> = plan.tables.iter().map(|table| (table.id, table)).collect();
-        let table = |split: &SplitPlan| *tables.get(&split.split.table).expect("meta sends the tables of all splits");
+        let entries: HashMap<TableId, &Entry> = plan.catalog.iter().map(|entry| (entry.id(), entry)).collect();
+        let entry = |split: &SplitPlan| *entries.get(&split.split.table).expect("meta sends the jobs of all splits");
         let mut handles = BTreeMap::new();
         for (slot, db) in databases {
-            let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, table(split)));
+            let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, &entry(split).relation));
             let actors = actors.map(|split| split.split.clone()).collect();
             let surroundings = (environment.inputs.clone(), &group, environment.metrics.clone());
             let place = (slot.slot, slot.vnodes);
@@ -124,19 +124,19 @@ impl Term {
         let (routes, peers, actors) = (plan.routes.clone(), Peers::default(), BTreeMap::new());
         let mut starts = HashMap::new();
         for split in &plan.splits {
-            let start = starts.entry(split.read(table(split))).or_insert(split.position.next);
+            let start = starts.entry(split.read(&entry(split).job)).or_insert(split.position.next);
             *start = split.position.next.max(*start);
         }
         let mut term = Term { id, group, environment, slots, routes, peers, actors, ending: Vec::new(), starts };
         let mut read: BTreeMap<TableSplit, Vec<Attachment>> = BTreeMap::new();
         for split in &plan.splits {
-            if let Some(attachment) = term.attachment(table(split), split) {
-                read.entry(split.read(table(split))).or_default().push(attachment);
+            if let Some(attachment) = term.attachment(entry(split), split) {
+                read.entry(split.read(&entry(split).job)).or_default().push(attachment);
             }
         }
         for (read, outputs) in read {
-            let relation = tables.get(&read.table).expect("meta sends the sources of all views");
-            term.start_actor(relation, read, outputs, plan.epoch);
+            let source = entries.get(&read.table).expect("meta sends the sources of all views");
+            term.start_actor(source, read, outputs, plan.epoch);
         }
         Ok(term)
     }
@@ -152,11 +152,10 @@ impl Term {
     }
 
     /// The term as frontends may read it.
-    pub(crate) fn serving(&self, tables: HashMap<TableId, Arc<Table>>, newest_table: TableId) -> Serving {
+    pub(crate) fn serving(&self, relations: Relations) -> Serving {
         Serving {
             slots: self.slots(),
-            tables,
-            newest_table,
+            relations,
             splits: self.actors.values().map(|actor| actor.observed.clone()).collect(),
             starts: self.starts.clone(),
             routes: self.routes.clone(),
@@ -168,20 +167,20 @@ impl Term {
 
     /// The output that an actor of this node feeds from a split, if the split's slot is on this
     /// node.
-    fn attachment(&mut self, table: &Arc<Table>, split: &SplitPlan) -> Option<Attachment> {
+    fn attachment(&mut self, entry: &Entry, split: &SplitPlan) -> Option<Attachment> {
         let own = self.slots.handles.get(&split.slot)?;
-        let edges = match table.declared.is_keyed() {
+        let edges = match entry.relation.is_keyed() {
             true => self.edges(&split.split),
             false => vec![Edge::local(own)],
         };
-        Some(Attachment { table: Arc::clone(table), position: split.position, edges })
+        Some(Attachment { entry: entry.clone(), position: split.position, edges })
     }
 
-    /// Starts an actor of this node.
-    fn start_actor(&mut self, relation: &Arc<Table>, read: TableSplit, outputs: Vec<Attachment>, epoch: Epoch) {
+    /// Starts an actor of this node, which reads a split of `source`, a source or a table.
+    fn start_actor(&mut self, source: &Entry, read: TableSplit, outputs: Vec<Attachment>, epoch: Epoch) {
         let config = actor::Config {
             term: self.id,
-            relation: Arc::clone(relation),
+            source: source.clone(),
             split: read.split.clone(),
             epoch,
             cluster: self.environment.cluster.clone(),
@@ -194,7 +193,7 @@ impl Term {
                 self.actors.insert(read, actor);
             }
             Err(error) => {
-                let failed = Event::JobFailed(self.id, relation.id, chain(&error));
+                let failed = Event::JobFailed(self.id, source.id(), chain(&error));
                 let inputs = self.environment.inputs.clone();
                 tokio::spawn(async move { inputs.send(failed).await });
             }
@@ -211,20 +210,20 @@ impl Term {
         routes.iter().map(edge).collect()
     }
 
-    /// Hands a barrier to every slot and actor, and carries out its mutation. `tables` are those
-    /// from before it.
-    pub(crate) async fn inject(&mut self, barrier: &Barrier, tables: &HashMap<TableId, Arc<Table>>) {
+    /// Hands a barrier to every slot and actor, and carries out its mutation. `catalog` is the one
+    /// before the mutation.
+    pub(crate) async fn inject(&mut self, barrier: &Barrier, catalog: &Graph) {
         let epoch = barrier.epoch;
         let removed = match &barrier.mutation {
-            Some(Mutation::Drop(table)) => Some(*table),
+            Some(Mutation::Drop(id)) => Some(*id),
             _ => None,
         };
         let dropped: Vec<TableId> =
-            removed.and_then(|id| tables.get(&id)).iter().flat_map(|table| table.ids()).collect();
+            removed.and_then(|id| catalog.get(id)).iter().flat_map(|entry| entry.job.stores()).collect();
         for (id, slot) in &self.slots.handles {
             let add = match &barrier.mutation {
-                Some(Mutation::Add(table, splits)) => {
-                    let writers = splits.iter().filter(|split| split.writes_to(*id, table));
+                Some(Mutation::Add(entry, splits)) => {
+                    let writers = splits.iter().filter(|split| split.writes_to(*id, &entry.relation));
                     writers.map(|split| split.split.clone()).collect()
                 }
                 _ => Vec::new(),
@@ -240,7 +239,7 @@ impl Term {
         }
         for actor in self.actors.values_mut() {
             let message = match removed {
-                Some(table) if actor.feeds.remove(&table) => actor::Message::Last(table, epoch),
+                Some(job) if actor.feeds.remove(&job) => actor::Message::Last(job, epoch),
                 _ => actor::Message::Barrier(epoch),
             };
             let _ = actor.inbox.send(message).await;
@@ -250,32 +249,26 @@ impl Term {
         }
         let ended = self.actors.extract_if(.., |_, actor| actor.feeds.is_empty());
         self.ending.extend(ended.map(|(_, actor)| actor));
-        if let Some(Mutation::Add(table, splits)) = &barrier.mutation {
-            self.add(table, splits, epoch, tables).await;
+        if let Some(Mutation::Add(entry, splits)) = &barrier.mutation {
+            self.add(entry, splits, epoch, catalog).await;
         }
     }
 
     /// Begins to feed a relation, by the actors that already read its source or by new ones.
-    async fn add(
-        &mut self,
-        table: &Arc<Table>,
-        splits: &[SplitPlan],
-        epoch: Epoch,
-        tables: &HashMap<TableId, Arc<Table>>,
-    ) {
+    async fn add(&mut self, entry: &Entry, splits: &[SplitPlan], epoch: Epoch, catalog: &Graph) {
         for split in splits {
-            let read = split.read(table);
+            let read = split.read(&entry.job);
             self.starts.entry(read.clone()).or_insert(split.position.next);
-            let Some(attachment) = self.attachment(table, split) else { continue };
+            let Some(attachment) = self.attachment(entry, split) else { continue };
             match self.actors.get_mut(&read) {
                 Some(actor) => {
-                    actor.feeds.insert(table.id);
+                    actor.feeds.insert(entry.id());
                     let _ = actor.inbox.send(actor::Message::Attach(Box::new(attachment))).await;
                 }
                 None => {
-                    let relation = if read.table == table.id { Some(table) } else { tables.get(&read.table) };
-                    let relation = relation.expect("a source is there before its views");
-                    self.start_actor(relation, read, vec![attachment], epoch);
+                    let source = if read.table == entry.id() { Some(entry) } else { catalog.get(read.table) };
+                    let source = source.expect("a source is there before its views");
+                    self.start_actor(source, read, vec![attachment], epoch);
                 }
             }
         }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use weir_common::catalog::{Column, Table};
+use weir_common::catalog::{Column, Relation};
 use weir_proto::{ScanRequest, ValueBox, ValueRange};
 
 use crate::storage::block::{self, Values};
@@ -12,7 +12,7 @@ use crate::storage::layout;
 
 /// The conditions of a scan on the blocks that it reads.
 pub(crate) struct Pruning {
-    table: Arc<Table>,
+    relation: Arc<Relation>,
     boxes: Vec<ValueBox>,
     /// The first and the last sequence of messages, both included.
     from: i64,
@@ -20,10 +20,10 @@ pub(crate) struct Pruning {
 }
 
 impl Pruning {
-    pub(crate) fn new(table: &Arc<Table>, request: &ScanRequest) -> Pruning {
+    pub(crate) fn new(relation: &Arc<Relation>, request: &ScanRequest) -> Pruning {
         let bound = |sequence: u64| i64::try_from(sequence).unwrap_or(i64::MAX);
         Pruning {
-            table: Arc::clone(table),
+            relation: Arc::clone(relation),
             boxes: request.boxes.clone(),
             from: request.from_sequence.map_or(i64::MIN, bound),
             to: request.to_sequence.map_or(i64::MAX, bound),
@@ -39,7 +39,7 @@ impl Pruning {
             return Ok(true);
         }
         let layout = block::layout(block)?;
-        let stored = self.table.columns_of(layout).ok_or(layout::Error::Unknown { layout })?;
+        let stored = self.relation.columns_of(layout).ok_or(layout::Error::Unknown { layout })?;
         let ranges: Vec<Values> = block::ranges(block)?.collect();
         // The sequence is the column behind the declared ones.
         let sequences = ranges.iter().find(|range| range.column == stored.len());
@@ -51,7 +51,7 @@ impl Pruning {
     }
 
     fn may_have(&self, wanted: &ValueRange, stored: &[Column], ranges: &[Values]) -> bool {
-        let column = usize::try_from(wanted.column).ok().and_then(|place| self.table.declared.columns.get(place));
+        let column = usize::try_from(wanted.column).ok().and_then(|place| self.relation.columns.get(place));
         let Some(column) = column else { return true };
         // A column that was added later is NULL in this block.
         let Some(place) = stored.iter().position(|stored| stored.name == column.name) else { return false };

@@ -21,7 +21,7 @@ use futures::TryStreamExt;
 use futures::future::try_join_all;
 use tonic::transport::Channel;
 use tracing::info;
-use weir_common::catalog::{JobState, RelationKind, Table, dead_letter_columns};
+use weir_common::catalog::{Entry, JobState, Relation, RelationKind, Source, dead_letter_columns};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, Sequence, SlotId, SplitId, TableId, TableSplit};
 use weir_common::rpc;
@@ -45,15 +45,16 @@ use crate::storage::{block, slot};
 /// wait.
 const MERGED_ROWS_MAX: usize = 512;
 
-/// The replay of one table's dead letters in one slot.
+/// The replay of one job's dead letters in one slot.
 pub(crate) struct Replay {
     serving: Arc<Serving>,
     slot: slot::Handle,
     snapshot: Snapshot,
-    table: Arc<Table>,
+    relation: Arc<Relation>,
+    source: Source,
     letters: TableId,
     /// The views of a source, with their queries.
-    views: Vec<(Arc<Table>, Query)>,
+    views: Vec<(Arc<Relation>, Query)>,
     /// Set for a keyed table.
     shuffle: Option<Shuffle>,
     /// The slots that own keys, in the order of their vnodes.
@@ -85,20 +86,17 @@ impl Replay {
     /// # Errors
     /// If the table keeps no dead letters, no relation would get the rows, or the slot is about to
     /// end.
-    pub(crate) async fn prepare(
-        serving: Arc<Serving>,
-        slot: slot::Handle,
-        table: Arc<Table>,
-    ) -> Result<Replay, rpc::Error> {
-        let letters = table.dead_letters.ok_or_else(|| {
-            let message = format!("table \"{}\" keeps no dead letters", table.declared.name);
-            rpc::Error::new(Kind::User, message).with_sqlstate("55000")
-        })?;
-        let views = views(&serving, &table).await?;
+    pub(crate) async fn prepare(serving: Arc<Serving>, slot: slot::Handle, entry: Entry) -> Result<Replay, rpc::Error> {
+        let Entry { relation, job } = entry;
+        let (Some(letters), Some(source)) = (job.dead_letters, job.stream().cloned()) else {
+            let message = format!("table \"{}\" keeps no dead letters", relation.name);
+            return Err(rpc::Error::new(Kind::User, message).with_sqlstate("55000"));
+        };
+        let views = views(&serving, &relation).await?;
         let newest = slot.snapshots.borrow().last_key_value().map(|(_, snapshot)| snapshot.clone());
         let snapshot = newest.ok_or_else(slot::ended)?;
         let slots = serving.routes.iter().map(|route| route.vnodes);
-        let shuffle = table.declared.is_keyed().then(|| Shuffle::new(&table, slots));
+        let shuffle = relation.is_keyed().then(|| Shuffle::new(&relation, slots));
         let mut peers = Peers::default();
         let owner = |route: &Route| match serving.slots.handles.get(&route.slot) {
             Some(slot) => Ok(Owner::Local(slot.clone())),
@@ -106,7 +104,18 @@ impl Replay {
         };
         let owners = serving.routes.iter().map(owner).collect::<Result<_, _>>();
         let owners = owners.map_err(|error| rpc::Error::new(Kind::Internal, chain(&error)))?;
-        Ok(Replay { serving, slot, snapshot, table, letters, views, shuffle, owners, decoders: HashMap::new() })
+        Ok(Replay {
+            serving,
+            slot,
+            snapshot,
+            relation,
+            source,
+            letters,
+            views,
+            shuffle,
+            owners,
+            decoders: HashMap::new(),
+        })
     }
 
     /// Goes through all dead letters. Rows that it has made stay, however it ends.
@@ -114,7 +123,7 @@ impl Replay {
     /// # Errors
     /// If the term ends, or stored data cannot be read.
     pub(crate) async fn run(mut self) -> Result<ReplayResponse, rpc::Error> {
-        let (table, first_vnode) = (self.table.declared.name.clone(), self.slot.vnodes.start);
+        let (table, first_vnode) = (self.relation.name.clone(), self.slot.vnodes.start);
         info!(table, first_vnode, "replaying dead letters");
         let mut told = ReplayResponse::default();
         let entries = self.snapshot.scan(self.letters, self.slot.vnodes);
@@ -138,7 +147,7 @@ impl Replay {
     /// Returns true if an actor of this term wrote the block. Everything committed before lies
     /// below the actor's first position.
     fn is_of_this_term(&self, key: &BlockKey) -> bool {
-        let actor = TableSplit { table: self.table.id, split: key.split.clone() };
+        let actor = TableSplit { table: self.relation.id, split: key.split.clone() };
         self.serving.starts.get(&actor).is_some_and(|start| key.sequence >= *start)
     }
 
@@ -146,7 +155,7 @@ impl Replay {
         let schema = block::schema(&dead_letter_columns());
         let before = block::decode(value, &schema, None).map_err(|error| self.failed(error.kind(), &error))?;
         if !self.decoders.contains_key(&key.split) {
-            let decoder = Decoder::of(&self.table.declared, &key.split.0);
+            let decoder = Decoder::of(&self.relation, &self.source, &key.split.0);
             let decoder = decoder.map_err(|error| self.failed(Kind::Corrupt, &error))?;
             self.decoders.insert(key.split.clone(), decoder);
         }
@@ -177,14 +186,14 @@ impl Replay {
         let (mut entries, mut not_before) = (Entries::new(), Epoch::default());
         for (sequence, batch) in rows {
             // This key is free: only a row of the same message could have it, and there was none.
-            let entry = |table: &Table, rows: &RecordBatch| {
-                let place = BlockKey { table: table.id, sequence, ..key.clone() };
-                (place.encode(), block::encode(rows, table.layout()))
+            let entry = |relation: &Relation, rows: &RecordBatch| {
+                let place = BlockKey { table: relation.id, sequence, ..key.clone() };
+                (place.encode(), block::encode(rows, relation.layout()))
             };
             if self.shuffle.is_some() {
                 not_before = not_before.max(self.merge(&batch).await?);
-            } else if self.table.declared.kind == RelationKind::Table {
-                entries.push(entry(&self.table, &batch));
+            } else if self.relation.kind == RelationKind::Table {
+                entries.push(entry(&self.relation, &batch));
             }
             for (view, query) in &self.views {
                 let rows = query.evaluate(&batch).map_err(|error| fails(view, &error))?;
@@ -192,7 +201,7 @@ impl Replay {
             }
         }
         entries.push((key.encode(), block::encode(letters, 0)));
-        self.slot.replace(self.table.id, entries, not_before).await
+        self.slot.replace(self.relation.id, entries, not_before).await
     }
 
     /// Sends rows to the owners of their keys. Returns the epoch in which all of them are.
@@ -209,7 +218,7 @@ impl Replay {
     }
 
     async fn merge_into(&self, owner: &Owner, entries: Bytes) -> Result<Epoch, rpc::Error> {
-        let table = self.table.id;
+        let table = self.relation.id;
         match owner {
             Owner::Local(slot) => slot.merge(table, entries::unframe(entries).expect("framed by this process")).await,
             Owner::Remote(slot, channel) => {
@@ -222,28 +231,29 @@ impl Replay {
     }
 
     fn failed(&self, kind: Kind, error: &(dyn std::error::Error + 'static)) -> rpc::Error {
-        rpc::Error::new(kind, format!("dead letters of table \"{}\": {}", self.table.declared.name, chain(error)))
+        rpc::Error::new(kind, format!("dead letters of table \"{}\": {}", self.relation.name, chain(error)))
     }
 }
 
 /// The views that get the rows of a source; none for a table.
-async fn views(serving: &Serving, source: &Table) -> Result<Vec<(Arc<Table>, Query)>, rpc::Error> {
+async fn views(serving: &Serving, source: &Relation) -> Result<Vec<(Arc<Relation>, Query)>, rpc::Error> {
     let mut views = Vec::new();
-    for view in serving.tables.values().filter(|table| table.state == JobState::Running) {
-        let Some(reads) = view.declared.reads().filter(|reads| reads.relation == source.id) else { continue };
+    let readers = serving.relations.catalog().readers(source.id);
+    for view in readers.filter(|view| view.job.state == JobState::Running) {
+        let reads = view.job.reads().expect("it reads a relation");
         let query = Query::of(view, reads, source, serving.compiler.as_ref()).await;
-        views.push((Arc::clone(view), query.map_err(|error| fails(view, &error))?));
+        views.push((Arc::clone(&view.relation), query.map_err(|error| fails(&view.relation, &error))?));
     }
-    if source.declared.kind == RelationKind::Source && views.is_empty() {
-        let message = format!("no materialized view over source \"{}\" is running", source.declared.name);
+    if source.kind == RelationKind::Source && views.is_empty() {
+        let message = format!("no materialized view over source \"{}\" is running", source.name);
         let hint = "a source stores no rows: what its dead letters become goes into its views";
         return Err(rpc::Error::new(Kind::User, message).with_sqlstate("55000").with_hint(hint));
     }
     Ok(views)
 }
 
-fn fails(view: &Table, error: &view::Error) -> rpc::Error {
-    let message = format!("materialized view \"{}\" fails on a dead letter: {error}", view.declared.name);
+fn fails(view: &Relation, error: &view::Error) -> rpc::Error {
+    let message = format!("materialized view \"{}\" fails on a dead letter: {error}", view.name);
     rpc::Error::new(Kind::User, message)
         .with_sqlstate("22000")
         .with_hint("drop the view, and create it so that it cannot fail")

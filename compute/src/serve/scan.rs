@@ -9,7 +9,7 @@ use arrow::array::{Array, ArrayRef, RecordBatch};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tonic::Status;
-use weir_common::catalog::Table;
+use weir_common::catalog::Relation;
 use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, SlotId, TableId, VnodeRange};
 use weir_common::rpc;
@@ -40,7 +40,7 @@ const COUNTED_ROWS: u64 = 1 << 18;
 pub(crate) struct Scan {
     snapshot: Snapshot,
     vnodes: VnodeRange,
-    table: Arc<Table>,
+    relation: Arc<Relation>,
     projection: Vec<usize>,
     limit: u64,
     /// The parts of the slot's database to read; `None`: the whole table.
@@ -57,10 +57,10 @@ impl Scan {
         let snapshot = slot.snapshots.borrow().get(&epoch).cloned();
         let snapshot = snapshot
             .ok_or_else(|| rpc::Error::new(Kind::Unavailable, format!("epoch {epoch} is not kept here any more")))?;
-        let table = serving.table(TableId(request.table), request.layout)?;
+        let relation = serving.relations.relation(TableId(request.table), request.layout)?;
         let projection = request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits"));
         let projection: Vec<usize> = projection.collect();
-        let known = projection.iter().all(|column| *column < table.declared.columns.len());
+        let known = projection.iter().all(|column| *column < relation.columns.len());
         if !known || (1..projection.len()).any(|place| projection[..place].contains(&projection[place])) {
             return Err(rpc::Error::new(
                 Kind::Internal,
@@ -69,27 +69,27 @@ impl Scan {
         }
         let limit = request.limit.unwrap_or(u64::MAX);
         let parts = match &request.keys {
-            Some(keys) if table.declared.is_keyed() => Some(parts_of(table.id, slot.vnodes, keys)),
+            Some(keys) if relation.is_keyed() => Some(parts_of(relation.id, slot.vnodes, keys)),
             Some(_) => return Err(rpc::Error::new(Kind::Internal, "keys of a table without a primary key")),
             None => None,
         };
-        let pruning = Pruning::new(&table, request);
-        Ok(Scan { snapshot, vnodes: slot.vnodes, table, projection, limit, parts, pruning })
+        let pruning = Pruning::new(&relation, request);
+        Ok(Scan { snapshot, vnodes: slot.vnodes, relation, projection, limit, parts, pruning })
     }
 
-    /// The table that is scanned.
-    pub(crate) fn table(&self) -> &Table {
-        &self.table
+    /// The relation that is scanned.
+    pub(crate) fn relation(&self) -> &Relation {
+        &self.relation
     }
 
     /// Sends batches until the end, the limit, an error, or until the frontend has gone. The last
     /// message is missing if the scan ends in any other way, such as a panic. It reads nothing
     /// before there is room for it, so a stalled scan holds little.
     pub(crate) async fn run(mut self, out: mpsc::Sender<Result<ScanResponse, Status>>, metrics: Metrics) {
-        let labels = [metrics::table(&self.table.declared.name)];
+        let labels = [metrics::table(&self.relation.name)];
         let mut entries = self.reading();
         let failed = |kind, error: &(dyn std::error::Error + 'static)| {
-            rpc::Error::new(kind, format!("table \"{}\": {}", self.table.declared.name, chain(error)))
+            rpc::Error::new(kind, format!("table \"{}\": {}", self.relation.name, chain(error)))
         };
         let mut gathering = Gathering::new(&self);
         let (mut left, mut last, mut part_rows) = (self.limit, false, FIRST_BATCH_ROWS);
@@ -138,11 +138,11 @@ impl Scan {
     /// Begins to read.
     fn reading(&mut self) -> Reading {
         match self.parts.take() {
-            Some(parts) => Reading::Rows(Box::new(self.snapshot.values_in(self.table.id, parts))),
-            None if self.table.declared.is_keyed() => {
-                Reading::Rows(Box::new(self.snapshot.values(self.table.id, self.vnodes)))
+            Some(parts) => Reading::Rows(Box::new(self.snapshot.values_in(self.relation.id, parts))),
+            None if self.relation.is_keyed() => {
+                Reading::Rows(Box::new(self.snapshot.values(self.relation.id, self.vnodes)))
             }
-            None => Reading::Blocks(Box::new(self.snapshot.entries(self.table.id, self.vnodes))),
+            None => Reading::Blocks(Box::new(self.snapshot.entries(self.relation.id, self.vnodes))),
         }
     }
 
@@ -158,7 +158,7 @@ impl Scan {
             if limit == 0 {
                 break;
             }
-            if !self.table.declared.is_keyed() && !self.pruning.wants(value)? {
+            if !self.relation.is_keyed() && !self.pruning.wants(value)? {
                 continue;
             }
             for gathered in gathering.take(value, limit)? {
@@ -247,8 +247,8 @@ enum Gathering {
 
 impl Gathering {
     fn new(scan: &Scan) -> Gathering {
-        let wanted = || Wanted::new(Arc::clone(&scan.table), &scan.projection);
-        match (scan.table.declared.is_keyed(), scan.projection.is_empty()) {
+        let wanted = || Wanted::new(Arc::clone(&scan.relation), &scan.projection);
+        match (scan.relation.is_keyed(), scan.projection.is_empty()) {
             (false, false) => Gathering::Blocks(wanted()),
             (false, true) => Gathering::CountBlocks,
             (true, false) => {

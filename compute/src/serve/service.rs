@@ -48,7 +48,7 @@ impl compute_server::Compute for Service {
         let serving = Serving::of_term(serving, request.term)?;
         let scan = Scan::prepare(&serving, &request)?;
         let span = match trace::is_present() {
-            true => info_span!(target: trace::TARGET, "read", job = scan.table().declared.name, slot, epoch),
+            true => info_span!(target: trace::TARGET, "read", job = scan.relation().name, slot, epoch),
             false => Span::none(),
         };
         let (sender, receiver) = mpsc::channel(BATCHES_MAX);
@@ -65,8 +65,11 @@ impl compute_server::Compute for Service {
     ) -> Result<Response<Self::ReadSourceStream>, Status> {
         let request = request.into_inner();
         let serving = Serving::of_term(self.serving.borrow().clone(), request.term)?;
-        let read =
-            SourceRead::prepare(serving.table(TableId(request.table), request.layout)?, &request, &serving.cluster)?;
+        let read = SourceRead::prepare(
+            serving.relations.entry(TableId(request.table), request.layout)?,
+            &request,
+            &serving.cluster,
+        )?;
         let (sender, receiver) = mpsc::channel(BATCHES_MAX);
         tokio::spawn(read.run(sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -75,8 +78,9 @@ impl compute_server::Compute for Service {
     async fn replay(&self, request: Request<ReplayRequest>) -> Result<Response<ReplayResponse>, Status> {
         let ReplayRequest { term, slot, table, layout } = request.into_inner();
         let serving = Serving::of_term(self.serving.borrow().clone(), term)?;
-        let (slot, table) = (serving.slots.get(SlotId(slot))?.clone(), serving.table(TableId(table), layout)?);
-        Ok(Response::new(Replay::prepare(serving, slot, table).await?.run().await?))
+        let (slot, entry) =
+            (serving.slots.get(SlotId(slot))?.clone(), serving.relations.entry(TableId(table), layout)?);
+        Ok(Response::new(Replay::prepare(serving, slot, entry).await?.run().await?))
     }
 
     async fn splits(&self, request: Request<SplitsRequest>) -> Result<Response<SplitsResponse>, Status> {

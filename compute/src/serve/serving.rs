@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use weir_common::catalog::Table;
+use weir_common::catalog::{Entry, Graph, Relation};
 use weir_common::error::Kind;
 use weir_common::ids::{Sequence, TableId, TableSplit, TermId};
 use weir_common::rpc;
@@ -18,12 +18,10 @@ use crate::ingest::progress::ReadSplit;
 use crate::storage::slots::{Slots, not_running};
 use crate::storage::state::Store;
 
-/// The slots, tables and splits that may be read.
+/// The slots, relations and splits that may be read.
 pub(crate) struct Serving {
     pub(crate) slots: Arc<Slots>,
-    pub(crate) tables: HashMap<TableId, Arc<Table>>,
-    /// The newest table that the node has heard of, dropped or not.
-    pub(crate) newest_table: TableId,
+    pub(crate) relations: Relations,
     /// The splits that each actor reads from NATS.
     pub(crate) splits: Vec<watch::Receiver<Vec<ReadSplit>>>,
     /// The positions at which the actors of the term began, on whichever node, by the split that
@@ -48,21 +46,74 @@ impl Serving {
         let term = term.map(TermId::from).unwrap_or_default();
         serving.filter(|serving| serving.slots.term == term).ok_or_else(|| not_running(term))
     }
+}
 
-    /// A table or source of the catalog, if node and caller know it with the same layout.
-    pub(crate) fn table(&self, id: TableId, layout: u32) -> Result<Arc<Table>, rpc::Error> {
-        let table = self.tables.get(&id).cloned().ok_or_else(|| {
-            if id > self.newest_table {
-                // It is in the catalog, but the barrier that adds it has not come yet. A later
-                // epoch has it.
-                return rpc::Error::new(Kind::Unavailable, format!("table {id} is being created"));
-            }
-            rpc::Error::new(Kind::User, format!("table {id} was dropped")).with_sqlstate("42P01")
-        })?;
-        if u32::from(table.layout()) != layout {
-            // Columns change with the term, so either the node or the caller is behind.
-            return Err(rpc::Error::new(Kind::Unavailable, format!("columns of table {id} are being changed")));
+/// The relations of a term's catalog, and the stored dead letters of their jobs.
+#[derive(Clone, Default)]
+pub(crate) struct Relations {
+    catalog: Graph,
+    dead_letters: HashMap<TableId, Arc<Relation>>,
+    /// The newest id that the node has heard of, dropped or not.
+    newest: TableId,
+}
+
+impl Relations {
+    /// Begins with the catalog of another term.
+    pub(crate) fn replace(&mut self, catalog: &[Entry]) {
+        *self = Relations { newest: self.newest, ..Relations::default() };
+        for entry in catalog {
+            self.insert(entry);
         }
-        Ok(table)
     }
+
+    /// Adds an entry.
+    pub(crate) fn insert(&mut self, entry: &Entry) {
+        self.newest = entry.job.stores().fold(self.newest, TableId::max);
+        self.dead_letters.extend(entry.dead_letters().map(|letters| (letters.id, Arc::new(letters))));
+        self.catalog.insert(entry.clone());
+    }
+
+    /// Removes an entry.
+    pub(crate) fn remove(&mut self, id: TableId) {
+        if let Some(entry) = self.catalog.remove(id) {
+            entry.job.dead_letters.and_then(|letters| self.dead_letters.remove(&letters));
+        }
+    }
+
+    /// All entries.
+    pub(crate) fn catalog(&self) -> &Graph {
+        &self.catalog
+    }
+
+    /// A relation to scan, if node and caller know it with the same layout.
+    pub(crate) fn relation(&self, id: TableId, layout: u32) -> Result<Arc<Relation>, rpc::Error> {
+        let declared = self.catalog.get(id).map(|entry| &entry.relation);
+        let relation = declared.or_else(|| self.dead_letters.get(&id)).ok_or_else(|| self.missing(id))?;
+        check_layout(relation, layout)?;
+        Ok(Arc::clone(relation))
+    }
+
+    /// An entry of the catalog, if node and caller know its relation with the same layout.
+    pub(crate) fn entry(&self, id: TableId, layout: u32) -> Result<Entry, rpc::Error> {
+        let entry = self.catalog.get(id).ok_or_else(|| self.missing(id))?;
+        check_layout(&entry.relation, layout)?;
+        Ok(entry.clone())
+    }
+
+    fn missing(&self, id: TableId) -> rpc::Error {
+        if id > self.newest {
+            // It is in the catalog, but the barrier that adds it has not come yet. A later epoch
+            // has it.
+            return rpc::Error::new(Kind::Unavailable, format!("table {id} is being created"));
+        }
+        rpc::Error::new(Kind::User, format!("table {id} was dropped")).with_sqlstate("42P01")
+    }
+}
+
+fn check_layout(relation: &Relation, layout: u32) -> Result<(), rpc::Error> {
+    if u32::from(relation.layout()) == layout {
+        return Ok(());
+    }
+    // Columns change with the term, so either the node or the caller is behind.
+    Err(rpc::Error::new(Kind::Unavailable, format!("columns of table {} are being changed", relation.id)))
 }

@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 use tonic::Status;
 use tracing::info;
-use weir_common::catalog::{SplitStart, Table, dead_letter_columns};
+use weir_common::catalog::{Entry, Relation, Source, SplitStart, dead_letter_columns};
 use weir_common::condition::SplitState;
 use weir_common::error::{Kind, chain};
 use weir_common::ids::Sequence;
@@ -36,7 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A statement's request of a source.
 pub(crate) struct SourceRead {
-    table: Arc<Table>,
+    relation: Arc<Relation>,
+    source: Source,
     parts: Vec<Part>,
     projection: Vec<usize>,
     limit: u64,
@@ -70,31 +71,29 @@ impl SourceRead {
     /// # Errors
     /// If this version does not understand the source's options, or the request asks for columns
     /// that the source does not have.
-    pub(crate) fn prepare(
-        table: Arc<Table>,
-        request: &ReadSourceRequest,
-        owner: &str,
-    ) -> Result<SourceRead, rpc::Error> {
-        let source = table.declared.stream().ok_or_else(|| rpc::Error::new(Kind::Internal, "a view has no stream"))?;
+    pub(crate) fn prepare(entry: Entry, request: &ReadSourceRequest, owner: &str) -> Result<SourceRead, rpc::Error> {
+        let Entry { relation, job } = entry;
+        let source = job.stream().ok_or_else(|| rpc::Error::new(Kind::Internal, "a view has no stream"))?;
         let mut options = Options::parse(&source.options).map_err(weir_connector_nats::Error::from)?;
         // Consumers of jobs stay untouched.
         options.consumer.name = ConsumerName::Anonymous;
         let projection: Vec<usize> =
             request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits")).collect();
-        let columns = if request.dead_letters { dead_letter_columns().len() } else { table.declared.columns.len() };
+        let columns = if request.dead_letters { dead_letter_columns().len() } else { relation.columns.len() };
         if projection.iter().any(|column| *column >= columns) {
             return Err(rpc::Error::new(Kind::Internal, "projection of a column that the source does not have"));
         }
         Ok(SourceRead {
             owner: owner.to_owned(),
-            parts: table.splits.iter().filter_map(|start| Part::of(start, &options, request)).collect(),
+            parts: job.splits.iter().filter_map(|start| Part::of(start, &options, request)).collect(),
             projection,
             limit: request.limit.unwrap_or(u64::MAX),
             on_error: options.on_error,
             dead_letters: request.dead_letters,
             from: Sequence(request.from_sequence.unwrap_or_default()),
             to: request.to_sequence.map(Sequence),
-            table,
+            source: source.clone(),
+            relation,
         })
     }
 
@@ -252,7 +251,7 @@ impl<'a> Rows<'a> {
         out: &'a mpsc::Sender<Result<ScanResponse, Status>>,
         left: u64,
     ) -> Result<Rows<'a>, rpc::Error> {
-        let decoder = Decoder::of(&read.table.declared, &part.start.split.0)
+        let decoder = Decoder::of(&read.relation, &read.source, &part.start.split.0)
             .map_err(|error| rpc::Error::new(Kind::Corrupt, chain(&error)))?;
         let letters = read.dead_letters.then(|| Letters::new(&part.start.split));
         Ok(Rows { read, stream: &part.options.stream, decoder, letters, out, left, skipped: 0 })
@@ -321,7 +320,7 @@ impl<'a> Rows<'a> {
 
     async fn finish(&mut self) -> End {
         if self.skipped > 0 {
-            let (source, skipped) = (&self.read.table.declared.name, self.skipped);
+            let (source, skipped) = (&self.read.relation.name, self.skipped);
             info!(source, skipped, "skipped bad records of a source");
         }
         if self.len() == 0 { End::Done } else { self.send().await }

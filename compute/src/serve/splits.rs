@@ -39,8 +39,9 @@ pub(crate) async fn observe(observed: Arc<Observed>, serving: watch::Receiver<Op
             Some(served) => progress_of(served, true).await,
             None => Vec::new(),
         };
-        let name =
-            |split: &SplitProgress| Some(served.as_ref()?.tables.get(&TableId(split.table))?.declared.name.clone());
+        let name = |split: &SplitProgress| {
+            Some(served.as_ref()?.relations.catalog().get(TableId(split.table))?.name().to_owned())
+        };
         let named = splits.into_iter().filter_map(|split| {
             Some(([metrics::table(&name(&split)?), KeyValue::new("split", split.split.clone())], split))
         });

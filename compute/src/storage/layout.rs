@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatch
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Fields, SchemaRef};
 use arrow::error::ArrowError;
-use weir_common::catalog::{Column, Table, schema};
+use weir_common::catalog::{Column, Relation, schema};
 use weir_common::error::Kind;
 
 use super::{block, row};
@@ -36,9 +36,9 @@ impl Error {
     }
 }
 
-/// The wanted columns of a table, in whichever layout they are stored.
+/// The wanted columns of a relation, in whichever layout they are stored.
 pub(crate) struct Wanted {
-    table: Arc<Table>,
+    relation: Arc<Relation>,
     columns: Vec<Column>,
     schema: SchemaRef,
     /// The layouts that were met so far, by their numbers.
@@ -62,17 +62,17 @@ pub(crate) struct Layout {
 
 impl Wanted {
     /// # Panics
-    /// If the projection names a column that the table does not have.
-    pub(crate) fn new(table: Arc<Table>, projection: &[usize]) -> Wanted {
-        let columns: Vec<Column> = projection.iter().map(|place| table.declared.columns[*place].clone()).collect();
-        let layouts = vec![None; table.layouts.len() + 1];
-        Wanted { schema: schema(&columns), columns, table, layouts }
+    /// If the projection names a column that the relation does not have.
+    pub(crate) fn new(relation: Arc<Relation>, projection: &[usize]) -> Wanted {
+        let columns: Vec<Column> = projection.iter().map(|place| relation.columns[*place].clone()).collect();
+        let layouts = vec![None; relation.layouts.len() + 1];
+        Wanted { schema: schema(&columns), columns, relation, layouts }
     }
 
     /// # Errors
-    /// If the table never had this layout.
+    /// If the relation never had this layout.
     pub(crate) fn of(&mut self, layout: u16) -> Result<Arc<Layout>, Error> {
-        let columns = self.table.columns_of(layout).ok_or(Error::Unknown { layout })?;
+        let columns = self.relation.columns_of(layout).ok_or(Error::Unknown { layout })?;
         let known = &mut self.layouts[usize::from(layout)];
         Ok(Arc::clone(known.get_or_insert_with(|| Arc::new(Layout::new(columns, &self.columns, &self.schema)))))
     }

@@ -3,7 +3,7 @@
 //! created with the edited statement.
 
 use sqlparser::tokenizer::Location;
-use weir_common::catalog::{Encode, Impossible, Input, NewTable, Source};
+use weir_common::catalog::{Declaration, Encode, Impossible, Plan, Source};
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{Alter, ColumnEdit, Encoding, Format, Parsed, Statement, add_column, parse, retype};
 
@@ -14,22 +14,22 @@ use crate::protobuf::Schema;
 ///
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
-pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], table: &NewTable) -> Result<Bound, Error> {
-    let (mut sql, mut notices) = (table.sql.clone(), Vec::new());
-    let encode = &stream(table)?.encode;
-    let known = |name: &str| table.columns.iter().any(|column| column.name == name);
+pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], before: &Declaration) -> Result<Bound, Error> {
+    let (mut sql, mut notices) = (before.sql.clone(), Vec::new());
+    let encode = &stream(before)?.encode;
+    let known = |name: &str| before.columns.iter().any(|column| column.name == name);
     for edit in edits {
         match edit {
             ColumnEdit::Add { column, if_not_exists: true, .. } if known(&column.name) => {
-                let relation = format!("column \"{}\" of relation \"{}\"", column.name, table.name);
+                let relation = format!("column \"{}\" of relation \"{}\"", column.name, before.name);
                 notices.push(format!("{relation} already exists, skipping"));
             }
             ColumnEdit::Add { column, written, .. } => {
                 sql = add_column(&sql, written)?.ok_or_else(|| {
                     Error::unsupported(format!(
                         "{} \"{}\" was created without a list of columns",
-                        table.kind.as_str(),
-                        table.name
+                        before.kind.as_str(),
+                        before.name
                     ))
                     .with_hint(match encode {
                         Encode::Protobuf(_) => "its columns are those of its schema: ALTER … REFRESH SCHEMA",
@@ -41,7 +41,7 @@ pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], table: 
             ColumnEdit::Type { column, written } => {
                 let at = |error: Error| error.at(parsed.position(column.location));
                 if !known(&column.name) {
-                    let message = format!("column \"{}\" of relation \"{}\" does not exist", column.name, table.name);
+                    let message = format!("column \"{}\" of relation \"{}\" does not exist", column.name, before.name);
                     return Err(at(Error::user(sqlstate::UNDEFINED_COLUMN, message)));
                 }
                 sql = retype(&sql, &column.name, written)?.ok_or_else(|| {
@@ -59,8 +59,8 @@ pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], table: 
         Encode::Protobuf(message) => Some(Schema { message: message.clone(), as_jsonb: Vec::new() }),
         _ => None,
     };
-    let table = recreate(parsed, location, &sql, schema, table)?;
-    Ok(Bound { table, notices })
+    let declared = recreate(parsed, location, &sql, schema, before)?;
+    Ok(Bound { declared, notices })
 }
 
 /// Returns the table that an edited statement creates with a schema, if the present table can
@@ -73,31 +73,31 @@ pub(super) fn recreate(
     location: Location,
     sql: &str,
     schema: Option<Schema>,
-    table: &NewTable,
-) -> Result<NewTable, Error> {
+    before: &Declaration,
+) -> Result<Declaration, Error> {
     // Positions in the edited statement mean nothing to the author of this one.
     let failed = |error: Error| Error { position: None, ..error }.at(parsed.position(location));
-    let created = create(sql, schema, table).map_err(failed)?;
-    table.check_change(&created).map_err(|change| failed(impossible(&change)))?;
+    let created = create(sql, schema, before).map_err(failed)?;
+    before.check_change(&created).map_err(|change| failed(impossible(&change)))?;
     Ok(created)
 }
 
-fn create(sql: &str, schema: Option<Schema>, table: &NewTable) -> Result<NewTable, Error> {
+fn create(sql: &str, schema: Option<Schema>, before: &Declaration) -> Result<Declaration, Error> {
     let parsed = parse(sql)?.pop().ok_or_else(|| Error::internal("the edited statement is empty"))?;
     let Statement::CreateTable(create) = &parsed.statement else {
         return Err(Error::internal("the edited statement is not a CREATE TABLE"));
     };
-    let created = create_table(&parsed, create, schema)?.table;
-    let source = Source { options: stream(table)?.options.clone(), ..stream(&created)?.clone() };
-    Ok(NewTable { input: Input::Stream(source), ..created })
+    let created = create_table(&parsed, create, schema)?.declared;
+    let source = Source { options: stream(before)?.options.clone(), ..stream(&created)?.clone() };
+    Ok(Declaration { plan: Plan::Stream(source), ..created })
 }
 
 /// Checks that the encoding of messages does not change.
 ///
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
-pub(super) fn check_encoding(parsed: &Parsed, format: &Format, table: &NewTable) -> Result<(), Error> {
-    let same = match &stream(table)?.encode {
+pub(super) fn check_encoding(parsed: &Parsed, format: &Format, before: &Declaration) -> Result<(), Error> {
+    let same = match &stream(before)?.encode {
         Encode::Json | Encode::JsonDocument => format.encoding == Encoding::Json,
         Encode::Bytes => format.encoding == Encoding::Bytes,
         Encode::Protobuf(_) => format.encoding == Encoding::Protobuf,

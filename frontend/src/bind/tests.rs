@@ -38,11 +38,11 @@ fn text(bound: Result<Bound, Error>) -> String {
 }
 
 fn describe(bound: &Bound) -> String {
-    let mut text = bound.table.name.clone();
-    for column in &bound.table.columns {
+    let mut text = bound.declared.name.clone();
+    for column in &bound.declared.columns {
         write!(text, "\n  {} {} {:?}", column.name, column.ty, column.origin).expect("a String takes everything");
     }
-    for (key, value) in &bound.table.stream().expect("a stream").options {
+    for (key, value) in &bound.declared.plan.stream().expect("a stream").options {
         write!(text, "\n  {key} = {value}").expect("a String takes everything");
     }
     for notice in &bound.notices {
@@ -228,7 +228,7 @@ fn primary_keys_are_bound_in_the_order_they_are_written() {
         let sql = format!("CREATE TABLE t ({columns}) INCLUDE offset AS o {NATS}");
         let parsed = parse(&sql).expect("a statement");
         let Statement::CreateTable(create) = &parsed[0].statement else { panic!("a CREATE TABLE: {sql}") };
-        create_table(&parsed[0], create, None).expect("a table").table.primary_key
+        create_table(&parsed[0], create, None).expect("a table").declared.primary_key
     };
     assert!(key("a int, b int").is_empty());
     assert_eq!(key("a int, b int NOT NULL PRIMARY KEY"), [1]);
@@ -279,7 +279,8 @@ fn a_json_table_without_columns_keeps_the_document() {
     let encode = |columns: &str| {
         bound(&format!("CREATE TABLE t {columns} {NATS}"), None)
             .expect("a table")
-            .table
+            .declared
+            .plan
             .stream()
             .expect("a stream")
             .encode
@@ -305,7 +306,7 @@ fn bytes_are_one_column() {
 fn without_payloads_there_is_no_column_of_them() {
     let nats = NATS.replace("stream = 's'", "stream = 's', consumer.headers_only = true");
     let bound = bound(&format!("CREATE TABLE t INCLUDE subject AS s {nats}"), None).expect("a table");
-    assert_eq!(bound.table.stream().expect("a stream").encode.clone(), Encode::HeadersOnly);
+    assert_eq!(bound.declared.plan.stream().expect("a stream").encode.clone(), Encode::HeadersOnly);
     assert!(describe(&bound).starts_with("t\n  s character varying Subject"));
     let refused =
         "is filled from payloads, which \"consumer.headers_only\" leaves out\n  hint: leave out one of the two";
@@ -354,7 +355,7 @@ fn columns_of_protobuf_come_from_the_schema() {
         "t\n  Id bigint Payload\n  tags character varying[] Payload\n  at timestamp with time zone Payload\n  \
          place jsonb Payload\n  big numeric Payload\n  counts jsonb Payload\n  o character varying Offset"
     ));
-    assert_eq!(bound.table.primary_key, [0]);
+    assert_eq!(bound.declared.primary_key, [0]);
 }
 
 #[test]
@@ -417,7 +418,7 @@ fn credentials_of_a_schema_are_not_kept() {
                connect_mode = 'user_and_password', username = 'u', password = 'p') \
                FORMAT PLAIN ENCODE PROTOBUF (message = 'p.Event', schema.location = 's3://b/k', s3.access.key = 'hunter-access', \
                aws.credentials.secret_access_key = 'hunter-secret', s3.region = 'r')";
-    let kept = bound(sql, Some(schema(PROTO, "p.Event", &[]))).expect("a table").table;
+    let kept = bound(sql, Some(schema(PROTO, "p.Event", &[]))).expect("a table").declared;
     assert!(
         kept.sql.ends_with(
             "s3.access.key = '[REDACTED]', aws.credentials.secret_access_key = '[REDACTED]', s3.region = 'r')"

@@ -11,7 +11,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
-use weir_common::catalog::{NewTable, RelationKind};
+use weir_common::catalog::{Declaration, RelationKind};
 use weir_common::error::Kind;
 use weir_common::view::Evaluate;
 use weir_sql::error::{Error, sqlstate};
@@ -163,7 +163,7 @@ impl Queries {
     ///
     /// # Errors
     /// If they cannot compile it.
-    pub(crate) async fn compile_view(&self, view: &NewTable) -> Result<Box<dyn Evaluate>, Error> {
+    pub(crate) async fn compile_view(&self, view: &Declaration) -> Result<Box<dyn Evaluate>, Error> {
         views::compile(&self.planner.sql, &self.threads, view).await
     }
 }
@@ -181,9 +181,9 @@ fn is_lost(error: &Error) -> bool {
 fn failures(prepared: &Prepared, catalog: &Catalog) -> Vec<Notice> {
     let read = table_names(&prepared.written);
     // The statement itself reads a source, so the source's job does not matter.
-    let tables = read.iter().filter_map(|name| catalog.table(name));
+    let entries = read.iter().filter_map(|name| catalog.entry(name));
     let jobs =
-        tables.filter(|table| table.declared.kind != RelationKind::Source).filter_map(|table| catalog.job(table));
+        entries.filter(|entry| entry.relation.kind != RelationKind::Source).filter_map(|entry| catalog.job(entry));
     let failed = jobs.filter_map(|job| {
         let error = job.failure?.error;
         let message = format!("{} \"{}\" has failed and is not kept up to date: {error}", job.kind, job.name);

@@ -25,7 +25,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tracing::{Instrument, Span, info_span};
-use weir_common::catalog::{RelationKind, Table};
+use weir_common::catalog::{Relation, RelationKind};
 use weir_common::error::Kind;
 use weir_common::ids::SlotId;
 use weir_common::rpc;
@@ -44,7 +44,7 @@ use crate::snapshot::Snapshot;
 pub(super) struct Scan {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) nodes: Arc<ComputeNodes>,
-    pub(super) table: Arc<Table>,
+    pub(super) relation: Arc<Relation>,
     /// True if it reads the source's dead letters instead of its rows.
     pub(super) dead_letters: bool,
     /// The columns that it reads.
@@ -91,7 +91,7 @@ impl ScanExec {
         let (scan, slot, schema) = (self.scan.clone(), slot.clone(), Arc::clone(&self.scan.schema));
         let place = format!("slot {} at {}", slot.slot, slot.address);
         let span = info_span!(
-            target: trace::TARGET, parent: &self.statement, "scan", otel.kind = "client", job = scan.table.declared.name,
+            target: trace::TARGET, parent: &self.statement, "scan", otel.kind = "client", job = scan.relation.name,
             slot = %slot.slot, term = %scan.snapshot.term, epoch = %scan.snapshot.epoch
         );
         let entered = span.clone();
@@ -110,7 +110,7 @@ impl ScanExec {
             }
             let boxes = boxes.unwrap_or_default();
             let (mut client, place_held) = scan.nodes.scanning(&slot.address, &scan.snapshot)?;
-            let responses = match scan.table.declared.kind {
+            let responses = match scan.relation.kind {
                 RelationKind::Table | RelationKind::MaterializedView => {
                     client.scan(scan.of_slot(slot.slot, keys, boxes)).await
                 }
@@ -134,10 +134,10 @@ impl Scan {
     /// sources are spread over the nodes.
     fn slots(&self) -> Result<Vec<Slot>> {
         let slots = &self.snapshot.slots;
-        match self.table.declared.kind {
+        match self.relation.kind {
             RelationKind::Table | RelationKind::MaterializedView => Ok(slots.clone()),
             RelationKind::Source => {
-                let place = usize::try_from(self.table.id.0).ok().and_then(|id| id.checked_rem(slots.len()));
+                let place = usize::try_from(self.relation.id.0).ok().and_then(|id| id.checked_rem(slots.len()));
                 let reader = place.map(|place| vec![slots[place].clone()]);
                 reader.ok_or_else(|| {
                     let message = "no compute node is there to read the source";
@@ -152,7 +152,7 @@ impl Scan {
         if self.dead_letters {
             return None;
         }
-        let rows = usize::try_from(self.snapshot.messages(&self.table)?).unwrap_or(usize::MAX);
+        let rows = usize::try_from(self.snapshot.messages(self.relation.id)?).unwrap_or(usize::MAX);
         Some(self.limit.map_or(rows, |limit| rows.min(limit)))
     }
 
@@ -163,27 +163,27 @@ impl Scan {
 
     /// Returns the keys to read; `None` for all keys.
     fn keys(&self) -> Result<Option<Keys>> {
-        let conditions = if self.table.declared.is_keyed() { self.known()? } else { Vec::new() };
-        Ok(if conditions.is_empty() { None } else { Keys::of(&conditions, &self.table, &self.projection) })
+        let conditions = if self.relation.is_keyed() { self.known()? } else { Vec::new() };
+        Ok(if conditions.is_empty() { None } else { Keys::of(&conditions, &self.relation, &self.projection) })
     }
 
     /// Returns the boxes that a block must overlap to be read; `None` if all blocks are read.
     fn boxes(&self) -> Result<Option<Vec<ValueBox>>> {
-        let conditions = if self.table.declared.is_keyed() { Vec::new() } else { self.known()? };
-        Ok(if conditions.is_empty() { None } else { keys::blocks(&conditions, &self.table, &self.projection) })
+        let conditions = if self.relation.is_keyed() { Vec::new() } else { self.known()? };
+        Ok(if conditions.is_empty() { None } else { keys::blocks(&conditions, &self.relation, &self.projection) })
     }
 
     /// Returns true if a condition can narrow the scan.
     fn is_told_by(&self, condition: &Arc<dyn PhysicalExpr>) -> bool {
-        let first = self.table.declared.primary_key.first();
+        let first = self.relation.primary_key.first();
         if is_late(condition) {
             // Its values are not known yet.
             let columns = collect_columns(condition);
             return columns.iter().any(|column| first.is_none() || self.projection.get(column.index()) == first);
         }
         match first {
-            Some(_) => Keys::are_bounded_by(condition, &self.table, &self.projection),
-            None => keys::blocks([condition], &self.table, &self.projection).is_some(),
+            Some(_) => Keys::are_bounded_by(condition, &self.relation, &self.projection),
+            None => keys::blocks([condition], &self.relation, &self.projection).is_some(),
         }
     }
 
@@ -196,10 +196,10 @@ impl Scan {
             term: Some(self.snapshot.term.into()),
             epoch: self.snapshot.epoch.0,
             slot: slot.0,
-            table: self.table.id.0,
+            table: self.relation.id.0,
             projection: self.columns(),
             limit: self.limit.map(|limit| limit as u64),
-            layout: self.table.layout().into(),
+            layout: self.relation.layout().into(),
             keys,
             boxes,
             from_sequence: self.narrowing.from(),
@@ -210,14 +210,14 @@ impl Scan {
     fn of_source(&self) -> ReadSourceRequest {
         ReadSourceRequest {
             term: Some(self.snapshot.term.into()),
-            table: self.table.id.0,
+            table: self.relation.id.0,
             projection: self.columns(),
             limit: self.limit.map(|limit| limit as u64),
             subjects: self.narrowing.subjects(),
             from_sequence: self.narrowing.from(),
             to_sequence: self.narrowing.to(),
             dead_letters: self.dead_letters,
-            layout: self.table.layout().into(),
+            layout: self.relation.layout().into(),
         }
     }
 }
@@ -256,15 +256,15 @@ fn failed(place: &str, error: rpc::Error) -> DataFusionError {
 
 impl DisplayAs for ScanExec {
     fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scan { snapshot, table, schema, narrowing, limit, conditions, .. } = &self.scan;
+        let Scan { snapshot, relation, schema, narrowing, limit, conditions, .. } = &self.scan;
         let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        let kind = match table.declared.kind {
+        let kind = match relation.kind {
             _ if self.scan.dead_letters => "dead_letters",
             RelationKind::MaterializedView => "materialized_view",
             kind => kind.as_str(),
         };
-        write!(f, "ScanExec: {kind}={}, columns=[{}]", table.declared.name, columns.join(", "))?;
-        match table.declared.kind {
+        write!(f, "ScanExec: {kind}={}, columns=[{}]", relation.name, columns.join(", "))?;
+        match relation.kind {
             RelationKind::Table | RelationKind::MaterializedView => {
                 let keys = self.scan.keys().ok().flatten();
                 let is_asked = |slot: &&Slot| keys.as_ref().is_none_or(|keys| keys.of_slot(slot.vnodes).is_some());
@@ -272,7 +272,7 @@ impl DisplayAs for ScanExec {
                 write!(f, ", slots={asked}, epoch={}{narrowing}", snapshot.epoch)?;
                 if !conditions.is_empty() {
                     let conditions: Vec<String> = conditions.iter().map(ToString::to_string).collect();
-                    let told = if table.declared.is_keyed() { "keys" } else { "blocks" };
+                    let told = if relation.is_keyed() { "keys" } else { "blocks" };
                     write!(f, ", {told}=[{}]", conditions.join(" AND "))?;
                 }
             }
@@ -312,7 +312,7 @@ impl ExecutionPlan for ScanExec {
         let kept =
             FilterPushdownPropagation::with_parent_pushdown_result(vec![PushedDown::No; result.parent_filters.len()]);
         // The limit was pushed first, so it counts rows before the conditions apply.
-        let is_stored = self.scan.table.declared.kind != RelationKind::Source;
+        let is_stored = self.scan.relation.kind != RelationKind::Source;
         if !is_stored || self.scan.limit.is_some() {
             return Ok(kept);
         }
@@ -324,7 +324,7 @@ impl ExecutionPlan for ScanExec {
         let conditions = self.scan.conditions.iter().cloned().chain(told).collect();
         let scan = ScanExec::new(Scan { conditions, ..self.scan.clone() })?;
         let may_narrow = scan.scan.conditions.iter().any(is_late);
-        if scan.scan.table.declared.is_keyed() && !may_narrow && scan.scan.keys()?.is_none() {
+        if scan.scan.relation.is_keyed() && !may_narrow && scan.scan.keys()?.is_none() {
             // The conditions do not bound the first column of the key.
             return Ok(kept);
         }

@@ -25,7 +25,7 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::scalar::ScalarValue;
-use weir_common::catalog::Table;
+use weir_common::catalog::Relation;
 use weir_common::ids::VnodeRange;
 use weir_common::key::{self, NULL, VALUE};
 use weir_proto::{KeyRange, KeySet, ValueBox, ValueRange};
@@ -53,10 +53,10 @@ impl Keys {
     /// Column `n` of the conditions is column `projection[n]` of the table.
     pub(super) fn of<'a>(
         conditions: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>,
-        table: &Table,
+        relation: &Relation,
         projection: &[usize],
     ) -> Option<Keys> {
-        let boxes = Reading::new(table, &table.declared.primary_key, projection).all(conditions);
+        let boxes = Reading::new(relation, &relation.primary_key, projection).all(conditions);
         if boxes.iter().any(|found| found.first().is_none_or(|first| *first == Allowed::All)) {
             return None;
         }
@@ -69,8 +69,8 @@ impl Keys {
     }
 
     /// Returns true if a condition bounds a column of the key, not necessarily the first one.
-    pub(super) fn are_bounded_by(condition: &Arc<dyn PhysicalExpr>, table: &Table, projection: &[usize]) -> bool {
-        let boxes = Reading::new(table, &table.declared.primary_key, projection).boxes(condition);
+    pub(super) fn are_bounded_by(condition: &Arc<dyn PhysicalExpr>, relation: &Relation, projection: &[usize]) -> bool {
+        let boxes = Reading::new(relation, &relation.primary_key, projection).boxes(condition);
         boxes.iter().all(|found| found.iter().any(|allowed| *allowed != Allowed::All))
     }
 
@@ -155,12 +155,12 @@ impl Keys {
 /// `None` if all blocks are read.
 pub(super) fn blocks<'a>(
     conditions: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>,
-    table: &Table,
+    relation: &Relation,
     projection: &[usize],
 ) -> Option<Vec<ValueBox>> {
-    let has_range = |place: &usize| width(&table.declared.columns[*place].ty.arrow()).is_some();
+    let has_range = |place: &usize| width(&relation.columns[*place].ty.arrow()).is_some();
     let columns: Vec<usize> = projection.iter().copied().filter(has_range).collect();
-    let reading = Reading::new(table, &columns, projection);
+    let reading = Reading::new(relation, &columns, projection);
     let boxes = reading.all(conditions);
     if boxes.iter().any(|found| found.iter().all(|allowed| *allowed == Allowed::All)) {
         return None;
@@ -297,10 +297,10 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(table: &Table, columns: &[usize], projection: &[usize]) -> Reading {
+    fn new(relation: &Relation, columns: &[usize], projection: &[usize]) -> Reading {
         let column = |place: &usize| {
             let shown = projection.iter().position(|projected| projected == place);
-            (shown, table.declared.columns[*place].ty.arrow())
+            (shown, relation.columns[*place].ty.arrow())
         };
         Reading { columns: columns.iter().map(column).collect() }
     }

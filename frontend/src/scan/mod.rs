@@ -19,7 +19,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use weir_common::catalog::{RelationKind, Table, dead_letter_columns, schema};
+use weir_common::catalog::{Entry, Relation, RelationKind, dead_letter_columns, schema};
 use weir_sql::error::{Error, sqlstate};
 
 pub(crate) use client::ComputeNodes;
@@ -28,34 +28,46 @@ use narrowing::Narrowing;
 
 use crate::snapshot::Snapshot;
 
-/// A table or source that queries can read.
+/// A relation that queries can read.
 #[derive(Debug)]
-pub(crate) struct ScannedTable {
-    table: Arc<Table>,
+pub(crate) struct ScannedRelation {
+    relation: Arc<Relation>,
     schema: SchemaRef,
-    /// True if it provides the source's dead letters instead of its rows.
-    dead_letters: bool,
+    rows: Rows,
 }
 
-impl ScannedTable {
-    pub(crate) fn new(table: Arc<Table>) -> ScannedTable {
-        let schema = table.schema();
-        ScannedTable { table, schema, dead_letters: false }
+/// The rows that it provides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rows {
+    /// The rows of the relation.
+    All,
+    /// The dead letters of a source, which are read from its stream.
+    DeadLetters,
+    /// No rows: the stream of the source loses acknowledged messages.
+    Refused,
+}
+
+impl ScannedRelation {
+    /// Returns the rows of a relation.
+    pub(crate) fn of(entry: &Entry) -> ScannedRelation {
+        let rows = if entry.is_consumed() { Rows::Refused } else { Rows::All };
+        ScannedRelation { relation: Arc::clone(&entry.relation), schema: entry.relation.schema(), rows }
     }
 
     /// Returns the dead letters of a relation. A table may keep them; those of a source are read
     /// from its stream, unless acknowledgements delete its messages.
-    pub(crate) fn dead_letters_of(table: &Arc<Table>) -> Option<ScannedTable> {
-        if table.declared.kind == RelationKind::Source && !table.is_consumed() {
-            let schema = schema(&dead_letter_columns());
-            return Some(ScannedTable { table: Arc::clone(table), schema, dead_letters: true });
+    pub(crate) fn dead_letters_of(entry: &Entry) -> Option<ScannedRelation> {
+        if entry.relation.kind == RelationKind::Source && !entry.is_consumed() {
+            let (relation, schema) = (Arc::clone(&entry.relation), schema(&dead_letter_columns()));
+            return Some(ScannedRelation { relation, schema, rows: Rows::DeadLetters });
         }
-        Some(ScannedTable::new(Arc::new(table.dead_letter_table()?)))
+        let letters = entry.dead_letters()?;
+        Some(ScannedRelation { schema: letters.schema(), relation: Arc::new(letters), rows: Rows::All })
     }
 }
 
 #[async_trait]
-impl TableProvider for ScannedTable {
+impl TableProvider for ScannedRelation {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -80,8 +92,8 @@ impl TableProvider for ScannedTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if self.table.is_consumed() {
-            let message = format!("source \"{}\" cannot be read by a query", self.table.declared.name);
+        if self.rows == Rows::Refused {
+            let message = format!("source \"{}\" cannot be read by a query", self.relation.name);
             let hint = "its stream loses what is acknowledged, so what is read has to be stored: create a materialized \
                         view over it, or a table";
             return Err(Error::user(sqlstate::FEATURE_NOT_SUPPORTED, message).with_hint(hint).into());
@@ -89,34 +101,43 @@ impl TableProvider for ScannedTable {
         let snapshot = state.config().get_extension::<Snapshot>().ok_or_else(|| no_extension("a snapshot"))?;
         let nodes = state.config().get_extension::<ComputeNodes>().ok_or_else(|| no_extension("compute nodes"))?;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
-        let (table, narrowing) = (Arc::clone(&self.table), self.narrowed_by(filters));
-        let (schema, dead_letters) = (Arc::new(self.schema.project(&projection)?), self.dead_letters);
+        let (relation, narrowing) = (Arc::clone(&self.relation), self.narrowed_by(filters));
+        let (schema, dead_letters) = (Arc::new(self.schema.project(&projection)?), self.rows == Rows::DeadLetters);
         if narrowing.is_nothing() {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let scan =
-            Scan { snapshot, nodes, table, dead_letters, schema, projection, narrowing, conditions: Vec::new(), limit };
+        let scan = Scan {
+            snapshot,
+            nodes,
+            relation,
+            dead_letters,
+            schema,
+            projection,
+            narrowing,
+            conditions: Vec::new(),
+            limit,
+        };
         Ok(Arc::new(ScanExec::new(scan)?))
     }
 }
 
-impl ScannedTable {
+impl ScannedRelation {
     /// Returns the bounds that conditions put on the messages of a source, or of a table with
     /// blocks.
     fn narrowed_by<'a>(&self, conditions: impl IntoIterator<Item = &'a Expr>) -> Narrowing {
-        let declared = &self.table.declared;
+        let relation = &self.relation;
         let mut narrowing = Narrowing::default();
-        let is_narrowed = match declared.kind {
-            RelationKind::Source => !self.dead_letters,
-            RelationKind::Table => !declared.is_keyed(),
+        let is_narrowed = match relation.kind {
+            RelationKind::Source => self.rows != Rows::DeadLetters,
+            RelationKind::Table => !relation.is_keyed(),
             RelationKind::MaterializedView => false,
         };
         if is_narrowed {
             for condition in conditions {
-                narrowing.add(condition, &declared.columns);
+                narrowing.add(condition, &relation.columns);
             }
         }
-        if declared.kind == RelationKind::Source { narrowing } else { narrowing.of_sequences() }
+        if relation.kind == RelationKind::Source { narrowing } else { narrowing.of_sequences() }
     }
 }
 

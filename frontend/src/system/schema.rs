@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::error::DataFusionError;
-use weir_common::catalog::{RelationKind, Table};
+use weir_common::catalog::{Entry, RelationKind};
 use weir_sql::parser::{DATABASE, PG_CATALOG, SCHEMA};
 use weir_sql::relation::NamedRelation;
 
@@ -15,7 +15,7 @@ use super::pg_catalog::SystemSchema;
 use super::weir_catalog::WeirCatalog;
 use super::{DEAD_LETTERS, INFORMATION_SCHEMA, WEIR_CATALOG};
 use crate::catalog::Catalog;
-use crate::scan::ScannedTable;
+use crate::scan::ScannedRelation;
 use crate::session::Session;
 
 /// The only database, as of one version of the catalog.
@@ -63,17 +63,17 @@ struct Public(Arc<Catalog>);
 #[async_trait]
 impl SchemaProvider for Public {
     fn table_names(&self) -> Vec<String> {
-        self.0.tables().map(|table| table.declared.name.clone()).collect()
+        self.0.entries().map(|entry| entry.name().to_owned()).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let Some(table) = self.0.table(name).cloned() else { return Ok(None) };
-        let rows = Arc::new(ScannedTable::new(Arc::clone(&table)));
-        Ok(Some(Arc::new(NamedRelation::new(table, rows))))
+        let Some(entry) = self.0.entry(name) else { return Ok(None) };
+        let (relation, rows) = (Arc::clone(&entry.relation), ScannedRelation::of(entry));
+        Ok(Some(Arc::new(NamedRelation::new(relation, Arc::new(rows)))))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.0.table(name).is_some()
+        self.0.entry(name).is_some()
     }
 }
 
@@ -85,21 +85,21 @@ struct DeadLetters(Arc<Catalog>);
 #[async_trait]
 impl SchemaProvider for DeadLetters {
     fn table_names(&self) -> Vec<String> {
-        let keeps = self.0.tables().filter(|table| has_dead_letters(table));
-        keeps.map(|table| table.declared.name.clone()).collect()
+        let keeps = self.0.entries().filter(|entry| has_dead_letters(entry));
+        keeps.map(|entry| entry.name().to_owned()).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let Some(table) = self.0.table(name).cloned() else { return Ok(None) };
-        let Some(letters) = ScannedTable::dead_letters_of(&table) else { return Ok(None) };
-        Ok(Some(Arc::new(NamedRelation::new(table, Arc::new(letters)))))
+        let Some(entry) = self.0.entry(name) else { return Ok(None) };
+        let Some(letters) = ScannedRelation::dead_letters_of(entry) else { return Ok(None) };
+        Ok(Some(Arc::new(NamedRelation::new(Arc::clone(&entry.relation), Arc::new(letters)))))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.0.table(name).is_some_and(has_dead_letters)
+        self.0.entry(name).is_some_and(has_dead_letters)
     }
 }
 
-fn has_dead_letters(table: &Arc<Table>) -> bool {
-    table.declared.kind == RelationKind::Source || table.dead_letters.is_some()
+fn has_dead_letters(entry: &Entry) -> bool {
+    entry.relation.kind == RelationKind::Source || entry.job.dead_letters.is_some()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, Int32Array, StringArray};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
-use weir_common::catalog::{Input, JobState, NewTable, Reads, RelationKind, Table};
+use weir_common::catalog::{Declaration, Entry, Plan, Reads, RelationKind};
 use weir_common::ids::TableId;
 use weir_common::types::SqlType;
 
@@ -26,29 +26,28 @@ pub(crate) fn add_users(shared: &Shared) {
         ("tags", SqlType::Array(Box::new(SqlType::Varchar)), tags),
     ];
     shared.add("users", &columns, 10);
-    shared.state().tables.last_mut().expect("it was added").declared.primary_key = vec![0];
+    shared.alter_newest(|relation| relation.primary_key = vec![0]);
     let columns = [("a", SqlType::Integer, ids), ("b", SqlType::Varchar, names)];
     shared.add("pairs", &columns, 10);
-    shared.state().tables.last_mut().expect("it was added").declared.primary_key = vec![1, 0];
+    shared.alter_newest(|relation| relation.primary_key = vec![1, 0]);
 }
 
 /// Adds `big`, a view over a source that does not exist.
 pub(crate) fn add_view(shared: &Shared) {
     let mut state = shared.state();
     state.catalog_version += 1;
-    let columns = state.tables[0].declared.columns.clone();
+    let columns = state.catalog[0].relation.columns.clone();
     let reads = Reads { relation: TableId(77), name: "s".to_owned(), columns: columns.clone() };
-    let declared = NewTable {
+    let declared = Declaration {
         kind: RelationKind::MaterializedView,
         name: "big".to_owned(),
         columns,
         primary_key: Vec::new(),
-        input: Input::Relation(reads),
+        plan: Plan::View(reads),
         sql: "CREATE MATERIALIZED VIEW big AS SELECT * FROM s WHERE id > 1".to_owned(),
     };
-    let (splits, layouts, state_of_job) = (Vec::new(), Vec::new(), JobState::Running);
     let id = TableId(u32::try_from(state.catalog_version).expect("few tables"));
-    state.tables.push(Table { id, declared, splits, state: state_of_job, dead_letters: None, layouts });
+    state.catalog.push(Entry::new(id, declared, Vec::new(), None));
 }
 
 async fn cluster() -> (Cluster, Client) {

@@ -17,7 +17,7 @@ use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-use weir_common::catalog::{Column, Encode, Input, JobState, NewTable, Origin, RelationKind, Source, Table};
+use weir_common::catalog::{self, Column, Declaration, Encode, Entry, Origin, Plan, Relation, RelationKind, Source};
 use weir_common::error::Kind;
 use weir_common::ids::TableId;
 use weir_common::types::SqlType;
@@ -49,7 +49,7 @@ pub(crate) enum Scan {
 #[derive(Debug, Default)]
 pub(crate) struct State {
     pub(crate) catalog_version: u64,
-    pub(crate) tables: Vec<Table>,
+    pub(crate) catalog: Vec<Entry>,
     /// The batches by table and slot.
     batches: HashMap<(u32, u32), Vec<RecordBatch>>,
     pub(crate) term: u64,
@@ -104,7 +104,7 @@ impl Shared {
 
     /// Adds a table and distributes its rows over the slots, batch by batch.
     pub(crate) fn add(&self, name: &str, columns: &[(&str, SqlType, ArrayRef)], batch_rows: usize) {
-        let declared = NewTable {
+        let declared = Declaration {
             kind: RelationKind::Table,
             name: name.to_owned(),
             columns: columns
@@ -112,13 +112,13 @@ impl Shared {
                 .map(|(name, ty, _)| Column { name: (*name).to_owned(), ty: ty.clone(), origin: Origin::Payload })
                 .collect(),
             primary_key: Vec::new(),
-            input: Input::Stream(Source { options: Default::default(), encode: Encode::Json }),
+            plan: Plan::Stream(Source { options: Default::default(), encode: Encode::Json }),
             sql: format!(
                 "CREATE TABLE {name} (x int) WITH (connector = 'nats', password = 'hush') FORMAT PLAIN ENCODE JSON"
             ),
         };
         let arrays = columns.iter().map(|(_, _, array)| Arc::clone(array)).collect();
-        let rows = RecordBatch::try_new(declared.schema(), arrays).expect("columns of one length");
+        let rows = RecordBatch::try_new(catalog::schema(&declared.columns), arrays).expect("columns of one length");
         let id = self.declare(declared);
         let mut state = self.state();
         let (mut start, mut slot) = (0, 0);
@@ -129,19 +129,18 @@ impl Shared {
         }
     }
 
-    fn declare(&self, declared: NewTable) -> u32 {
+    fn declare(&self, declared: Declaration) -> u32 {
         let mut state = self.state();
         state.catalog_version += 1;
         let id = u32::try_from(state.catalog_version).expect("few tables");
-        state.tables.push(Table {
-            id: TableId(id),
-            declared,
-            splits: Vec::new(),
-            state: JobState::Running,
-            dead_letters: None,
-            layouts: Vec::new(),
-        });
+        state.catalog.push(Entry::new(TableId(id), declared, Vec::new(), None));
         id
+    }
+
+    /// Changes the relation that was added last.
+    pub(crate) fn alter_newest(&self, change: impl FnOnce(&mut Relation)) {
+        let mut state = self.state();
+        change(Arc::make_mut(&mut state.catalog.last_mut().expect("a relation was added").relation));
     }
 }
 
@@ -266,10 +265,10 @@ impl Meta for Node {
     ) -> Result<Response<proto::CreateTableResponse>, Status> {
         drop(self.lead()?);
         let request = request.into_inner();
-        let declared: NewTable = serde_json::from_slice(&request.table).expect("a table as JSON");
-        let known = self.shared.state().tables.iter().find(|table| table.declared.name == declared.name).cloned();
-        if let Some(table) = known {
-            let response = proto::CreateTableResponse { table_id: table.id.0, created: false, notices: Vec::new() };
+        let declared: Declaration = serde_json::from_slice(&request.table).expect("a table as JSON");
+        let known = self.shared.state().catalog.iter().find(|entry| entry.name() == declared.name).cloned();
+        if let Some(entry) = known {
+            let response = proto::CreateTableResponse { table_id: entry.id().0, created: false, notices: Vec::new() };
             let message = format!("relation \"{}\" already exists", declared.name);
             return if request.if_not_exists {
                 Ok(Response::new(response))
@@ -314,9 +313,9 @@ impl Meta for Node {
     ) -> Result<Response<proto::DropTableResponse>, Status> {
         let mut state = self.lead()?;
         let request = request.into_inner();
-        let before = state.tables.len();
-        state.tables.retain(|table| table.declared.name != request.name);
-        let dropped = state.tables.len() < before;
+        let before = state.catalog.len();
+        state.catalog.retain(|entry| entry.name() != request.name);
+        let dropped = state.catalog.len() < before;
         if !dropped && !request.if_exists {
             return Err(refuse(Kind::User, "42P01", format!("table \"{}\" does not exist", request.name)));
         }
@@ -329,7 +328,7 @@ impl Meta for Node {
         _request: Request<proto::CatalogRequest>,
     ) -> Result<Response<proto::CatalogResponse>, Status> {
         let state = self.lead()?;
-        let tables = state.tables.iter().map(|table| serde_json::to_vec(table).expect("serialises").into());
+        let tables = state.catalog.iter().map(|entry| serde_json::to_vec(entry).expect("serialises").into());
         Ok(Response::new(proto::CatalogResponse { version: state.catalog_version, tables: tables.collect() }))
     }
 

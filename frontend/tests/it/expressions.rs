@@ -1,6 +1,8 @@
 //! Expressions that DataFusion interprets differently from PostgreSQL, and statements built on
 //! queries.
 
+use std::sync::Arc;
+
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 use weir_common::catalog::SplitStart;
@@ -199,9 +201,9 @@ async fn a_job_that_cannot_work_says_so() {
     let id = {
         let mut state = cluster.shared.state();
         let split = SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1), stream_created: None };
-        state.tables[0].splits.push(split);
+        Arc::make_mut(&mut state.catalog[0].job).splits.push(split);
         state.catalog_version += 1;
-        state.tables[0].id.0
+        state.catalog[0].id().0
     };
     let client = cluster.client().await;
     let sql = "SELECT name || '|' || state || '|' || coalesce(since::text, '-') || '|' || coalesce(reason, '-') \

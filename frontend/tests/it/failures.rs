@@ -1,5 +1,6 @@
 //! The effects of failing nodes on clients, and of disconnecting clients on the cluster.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -151,7 +152,7 @@ async fn a_catalog_that_was_set_back_is_read_anew() {
     {
         let mut state = cluster.shared.state();
         state.catalog_version = 3;
-        state.tables[0].declared.name = "older".to_owned();
+        Arc::make_mut(&mut state.catalog[0].relation).name = "older".to_owned();
     }
     assert_eq!(rows(&client, "SELECT count(*) FROM older").await, "10");
     assert_eq!(db_error(&client, "SELECT count(*) FROM events").await.code().code(), "42P01");

@@ -1,6 +1,7 @@
 //! The extended protocol, connections, and their limits.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
 use tokio_postgres::types::Type;
@@ -115,7 +116,7 @@ async fn a_statement_whose_table_changed_is_refused() {
     {
         let mut state = cluster.shared.state();
         state.catalog_version += 1;
-        state.tables[0].declared.name = "events".to_owned();
+        Arc::make_mut(&mut state.catalog[0].relation).name = "events".to_owned();
     }
     let error = client.query(&statement, &[]).await.expect_err("other columns");
     assert_eq!(error.as_db_error().expect("of the server").message(), "cached plan must not change result type");

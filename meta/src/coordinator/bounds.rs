@@ -1,10 +1,8 @@
-//! How much the catalog may hold: a definition has to fit into a value of the metadata store, and all of them together
-//! into one answer to a frontend. What is beyond is refused before it is written: a write that the store refuses would
-//! cost the leader its leadership. Pure.
+//! Limits of the catalog's size: a definition has to fit into a value of the metadata store, and all
+//! of them together into one answer to a frontend. A larger one is refused before it is written,
+//! because a write that the store refuses would cost the leader its leadership. Pure.
 
-use std::sync::Arc;
-
-use weir_common::catalog::Table;
+use weir_common::catalog::Entry;
 use weir_common::error::Kind;
 use weir_common::rpc;
 
@@ -15,23 +13,23 @@ const TABLE_BYTES_MAX: usize = crate::store::VALUE_BYTES_MAX / 2;
 /// All definitions; frontends take twice as much.
 const CATALOG_BYTES_MAX: usize = 32 << 20;
 
-/// Whether there is room for one more table.
+/// Checks that there is room for one more entry.
 ///
 /// # Errors
-/// `54000`, saying which bound is met.
-pub(super) fn check<'a>(new: &Table, others: impl Iterator<Item = &'a Arc<Table>>) -> Result<(), rpc::Error> {
+/// `54000`, which names the limit that is exceeded.
+pub(super) fn check<'a>(new: &Entry, others: impl Iterator<Item = &'a Entry>) -> Result<(), rpc::Error> {
     let refuse =
         |message: String, hint: &str| Err(rpc::Error::new(Kind::User, message).with_sqlstate("54000").with_hint(hint));
     let own = size(new);
     if own > TABLE_BYTES_MAX {
-        let name = &new.declared.name;
+        let name = new.name();
         let message = format!("the definition of table \"{name}\" takes {own} bytes, more than {TABLE_BYTES_MAX}");
         return refuse(message, "declare fewer columns, or write the statement shorter");
     }
     let (mut count, mut bytes) = (1, own);
-    for table in others {
+    for entry in others {
         count += 1;
-        bytes += size(table);
+        bytes += size(entry);
     }
     if count > TABLES_MAX {
         return refuse(format!("a cluster can have at most {TABLES_MAX} tables"), "drop tables that are not needed");
@@ -43,40 +41,33 @@ pub(super) fn check<'a>(new: &Table, others: impl Iterator<Item = &'a Arc<Table>
     Ok(())
 }
 
-fn size(table: &Table) -> usize {
-    serde_json::to_vec(table).expect("a table serialises").len()
+fn size(entry: &Entry) -> usize {
+    serde_json::to_vec(entry).expect("an entry serialises").len()
 }
 
 #[cfg(test)]
 mod tests {
-    use weir_common::catalog::{Encode, Input, JobState, NewTable, RelationKind, Source};
+    use weir_common::catalog::{Declaration, Encode, Plan, RelationKind, Source};
     use weir_common::ids::TableId;
 
     use super::*;
 
-    fn table(bytes: usize) -> Arc<Table> {
+    fn table(bytes: usize) -> Entry {
         let source = Source { options: Default::default(), encode: Encode::Json };
-        let declared = NewTable {
+        let declared = Declaration {
             kind: RelationKind::Table,
             name: "t".to_owned(),
             columns: Vec::new(),
             primary_key: Vec::new(),
-            input: Input::Stream(source),
+            plan: Plan::Stream(source),
             sql: "x".repeat(bytes),
         };
-        Arc::new(Table {
-            id: TableId(1),
-            declared,
-            splits: Vec::new(),
-            state: JobState::Running,
-            dead_letters: None,
-            layouts: Vec::new(),
-        })
+        Entry::new(TableId(1), declared, Vec::new(), None)
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let refused = |new: usize, others: &[Arc<Table>]| {
+        let refused = |new: usize, others: &[Entry]| {
             let error = check(&table(new), others.iter()).err()?;
             assert_eq!((error.sqlstate.as_deref(), error.hint.is_some()), (Some("54000"), true));
             Some(error.message)

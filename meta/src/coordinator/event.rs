@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use weir_common::catalog::Table;
+use weir_common::catalog::Entry;
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TableSplit, TermId, VnodeRange};
 use weir_common::position::Position;
@@ -78,13 +78,13 @@ pub enum Event {
     BarrierWanted,
     /// Someone waits for a checkpoint.
     Flush(Waiter),
-    /// A table was stored in the catalog; the waiter waits until its job runs.
-    TableCreated(Arc<Table>, Waiter),
-    /// A table was removed from the catalog; the waiter waits until its job has stopped.
-    TableDropped(TableId, Waiter),
-    /// A table was changed in the catalog, and its job, should it have failed, is to run again; the waiter waits until a
+    /// An entry was stored in the catalog; the waiter waits until its job runs.
+    Created(Entry, Waiter),
+    /// An entry was removed from the catalog; the waiter waits until its job has stopped.
+    Dropped(TableId, Waiter),
+    /// An entry was changed in the catalog, and its job, should it have failed, is to run again; the waiter waits until a
     /// term has begun that knows.
-    TableAltered(Arc<Table>, Waiter),
+    Altered(Entry, Waiter),
     /// The end of a [`Action::Claim`].
     Claimed(TermId, Outcome),
     /// The end of a [`Action::Commit`].
@@ -117,8 +117,8 @@ pub enum Action {
         expected: u64,
         /// The new head.
         head: Head,
-        /// Tables whose stored entry is to be replaced.
-        failed: Vec<Arc<Table>>,
+        /// Entries to be replaced, since their jobs have failed.
+        failed: Vec<Entry>,
     },
     /// Write the pages, then replace the head, if we lead and its revision is `expected`.
     Commit {
@@ -143,8 +143,8 @@ pub enum Action {
         placement: Arc<Placement>,
         /// Where each of its nodes is reached.
         addresses: Arc<BTreeMap<NodeId, String>>,
-        /// Every table.
-        tables: Vec<Arc<Table>>,
+        /// Every entry.
+        catalog: Vec<Entry>,
     },
     /// Tell a node that the term has ended.
     StopTerm(NodeId, TermId),
@@ -183,9 +183,9 @@ pub enum Action {
 /// A change of what runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// The job of a table starts.
-    Add(Arc<Table>, Vec<AssignedSplit>),
-    /// The job of a table stops and its state is forgotten.
+    /// The job of an entry starts.
+    Add(Entry, Vec<AssignedSplit>),
+    /// A job stops and its state is forgotten.
     Drop(TableId),
 }
 
@@ -198,6 +198,6 @@ pub struct Serving {
     pub epoch: Epoch,
     /// Each slot and the address of its node.
     pub slots: Vec<(SlotId, VnodeRange, String)>,
-    /// The sum of each table's positions, as places in the streams.
+    /// The sum of each job's positions, as places in the streams.
     pub places: Arc<BTreeMap<TableId, u64>>,
 }

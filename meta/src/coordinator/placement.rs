@@ -5,9 +5,8 @@
 //! has the same for all views over it, since they share who reads it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use weir_common::catalog::{SplitStart, Table};
+use weir_common::catalog::{Entry, Graph, SplitStart};
 use weir_common::head::Head;
 use weir_common::ids::{NodeId, SlotId, TableId, TableSplit, TermId, VnodeRange};
 use weir_common::position::Position;
@@ -56,7 +55,7 @@ pub struct AssignedSplit {
 pub struct Placement {
     /// In the order of their vnodes.
     pub slots: Vec<Slot>,
-    /// Every split of every running table and view.
+    /// Every split of every running job.
     pub splits: Vec<AssignedSplit>,
 }
 
@@ -69,7 +68,7 @@ impl Placement {
         prefix: &str,
         nodes: &BTreeMap<NodeId, usize>,
         head: &Head,
-        tables: &BTreeMap<TableId, std::sync::Arc<Table>>,
+        catalog: &Graph,
         positions: &Positions,
     ) -> Placement {
         let owners = interleave(nodes);
@@ -87,31 +86,26 @@ impl Placement {
             })
             .collect();
         let mut placement = Placement { slots, splits: Vec::new() };
-        for table in tables.values() {
-            placement.add(table, tables, positions);
+        for entry in catalog.entries() {
+            placement.add(entry, catalog, positions);
         }
         placement
     }
 
-    /// Adds the splits of a table or view that runs, and returns them: each to the slot that reads the split already, if there is
-    /// one, else to that which reads the fewest.
-    pub fn add(
-        &mut self,
-        table: &Table,
-        tables: &BTreeMap<TableId, Arc<Table>>,
-        positions: &Positions,
-    ) -> Vec<AssignedSplit> {
-        let other = |id: TableId| tables.get(&id).map(AsRef::as_ref);
+    /// Adds the splits of a job if it runs, and returns them. A split goes to the slot that already
+    /// reads it for another job, else to the slot that reads the fewest.
+    pub fn add(&mut self, entry: &Entry, catalog: &Graph, positions: &Positions) -> Vec<AssignedSplit> {
+        let job = &entry.job;
         let mut added = Vec::new();
-        let splits = if table.runs(other) { table.splits.as_slice() } else { &[] };
+        let splits = if catalog.runs(entry) { job.splits.as_slice() } else { &[] };
         for start in splits {
-            let split = TableSplit { table: table.id, split: start.split.clone() };
+            let split = TableSplit { table: job.id, split: start.split.clone() };
             let position = begins(start, positions.get(&split));
-            let shares = |reader: &&AssignedSplit| {
-                let read = other(reader.split.table).map(Table::read);
-                reader.split.split == start.split && read == Some(table.read())
+            let shares = |other: &&AssignedSplit| {
+                let reader = catalog.get(other.split.table).map(|other| other.job.reader());
+                other.split.split == start.split && reader == Some(job.reader())
             };
-            let slot = self.splits.iter().find(shares).map_or_else(|| self.idlest(), |reader| reader.slot);
+            let slot = self.splits.iter().find(shares).map_or_else(|| self.idlest(), |other| other.slot);
             let assigned = AssignedSplit { split, slot, position };
             self.splits.push(assigned.clone());
             added.push(assigned);
@@ -119,9 +113,9 @@ impl Placement {
         added
     }
 
-    /// Forgets the splits of a table.
-    pub fn remove(&mut self, table: TableId) {
-        self.splits.retain(|assigned| assigned.split.table != table);
+    /// Forgets the splits of a job.
+    pub fn remove(&mut self, job: TableId) {
+        self.splits.retain(|assigned| assigned.split.table != job);
     }
 
     /// The slots of a node.

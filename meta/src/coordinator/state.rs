@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
-use weir_common::catalog::{JobState, Table};
+use weir_common::catalog::{Entry, Graph, JobState};
 use weir_common::head::{Head, SlotState};
 use weir_common::ids::{Epoch, NodeId, SlotId, TableId, Term, TermId, VNODES};
 
@@ -46,7 +46,7 @@ pub struct Config {
 
 /// The most barriers in flight.
 pub const IN_FLIGHT_MAX: usize = 4;
-/// The most tables that one claim marks failed, so that its transaction stays within what a store takes. Others run
+/// The most jobs that one claim marks failed, so that its transaction stays within what a store takes. Others run
 /// once more and fail with the next term.
 const FAILED_MAX: usize = 64;
 
@@ -70,8 +70,8 @@ enum Phase {
     Loading,
     /// Waiting for nodes, at least until `not_before`, for those expected at most until `grace_until`.
     Gathering { not_before: Time, grace_until: Time },
-    /// The claim of a term is under way: the nodes it will run on, the tables it marks failed.
-    Claiming { term: TermId, nodes: BTreeMap<NodeId, usize>, failed: Vec<Arc<Table>> },
+    /// The claim of a term is under way: the nodes it will run on, the entries whose jobs it marks failed.
+    Claiming { term: TermId, nodes: BTreeMap<NodeId, usize>, failed: Vec<Entry> },
     /// The nodes open their slots.
     Starting { active: Active, waiting: BTreeSet<NodeId>, since: Time },
     /// Barriers flow.
@@ -127,7 +127,7 @@ pub struct Coordinator {
     nodes: BTreeMap<NodeId, Node>,
     /// Addresses of nodes that the predecessor knew and that have not come back yet, each as a new node.
     expected: BTreeSet<String>,
-    tables: BTreeMap<TableId, Arc<Table>>,
+    catalog: Graph,
     durable: Durable,
     phase: Phase,
     last_term: Term,
@@ -149,18 +149,13 @@ pub struct Coordinator {
 impl Coordinator {
     /// A coordinator that starts by loading. `expected`: the addresses of the nodes that the predecessor knew; `seed`:
     /// for nonces.
-    pub fn new(
-        config: Config,
-        tables: BTreeMap<TableId, Arc<Table>>,
-        expected: BTreeSet<String>,
-        seed: u64,
-    ) -> Coordinator {
+    pub fn new(config: Config, catalog: Graph, expected: BTreeSet<String>, seed: u64) -> Coordinator {
         Coordinator {
             config,
             random: SmallRng::seed_from_u64(seed),
             nodes: BTreeMap::new(),
             expected,
-            tables,
+            catalog,
             durable: Durable::default(),
             phase: Phase::Loading,
             last_term: Term(0),
@@ -189,15 +184,15 @@ impl Coordinator {
                 }
             }
             Event::EpochReported(node, report) => self.reported(node, report),
-            Event::JobFailed(term, table, error) => self.job_failed(term, table, error, now),
+            Event::JobFailed(term, job, error) => self.job_failed(term, job, error, now),
             Event::BarrierWanted => self.want_barrier(),
             Event::Flush(waiter) => {
                 self.waiters.push(waiter);
                 self.want_barrier();
             }
-            Event::TableCreated(table, waiter) => self.created(table, waiter),
-            Event::TableDropped(table, waiter) => self.dropped(table, waiter),
-            Event::TableAltered(table, waiter) => self.altered(table, waiter),
+            Event::Created(entry, waiter) => self.created(entry, waiter),
+            Event::Dropped(id, waiter) => self.dropped(id, waiter),
+            Event::Altered(entry, waiter) => self.altered(entry, waiter),
             Event::Claimed(term, outcome) => self.claimed(term, outcome, now),
             Event::Committed(term, epoch, outcome) => self.committed(term, epoch, outcome, now),
             Event::Tick => {}
@@ -206,14 +201,14 @@ impl Coordinator {
         std::mem::take(&mut self.actions)
     }
 
-    /// The tables whose jobs exist.
-    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
-        self.tables.values()
+    /// The catalog.
+    pub fn catalog(&self) -> &Graph {
+        &self.catalog
     }
 
-    /// Whether the table's job is to be marked failed.
-    pub fn is_failing(&self, table: TableId) -> bool {
-        self.failing.contains_key(&table)
+    /// Returns true if a job is to be marked failed.
+    pub fn is_failing(&self, job: TableId) -> bool {
+        self.failing.contains_key(&job)
     }
 
     /// The durable state as last read or written.
@@ -387,11 +382,11 @@ impl Coordinator {
         self.attempts += 1;
         self.changed = None;
         self.expected.clear();
-        let mark = |(table, failure): (&TableId, &Failure)| {
-            let (table, Failure { error, at }) = (self.tables.get(table)?, failure.clone());
+        let mark = |(job, failure): (&TableId, &Failure)| {
+            let (entry, Failure { error, at }) = (self.catalog.get(*job)?, failure.clone());
             let at = (self.config.began + at).duration_since(UNIX_EPOCH).ok();
             let since_ms = at.and_then(|at| u64::try_from(at.as_millis()).ok());
-            Some(Arc::new(Table { state: JobState::Failed { error, since_ms }, ..(**table).clone() }))
+            Some(entry.with_state(JobState::Failed { error, since_ms }))
         };
         let failed: Vec<_> = self.failing.iter().filter_map(mark).take(FAILED_MAX).collect();
         let head = Head { term, ..self.durable.head.clone() };
@@ -411,22 +406,22 @@ impl Coordinator {
         let nodes = nodes.clone();
         self.durable.revision = revision;
         self.durable.head.term = term;
-        for table in failed {
-            self.failing.remove(&table.id);
+        for entry in failed {
+            self.failing.remove(&entry.id());
             // It may have been dropped meanwhile.
-            if let Some(known) = self.tables.get_mut(&table.id) {
-                *known = Arc::clone(table);
+            if self.catalog.get(entry.id()).is_some() {
+                self.catalog.insert(entry.clone());
             }
         }
         // Created and dropped tables are part of the placement now: no barrier has to carry them.
         self.waiters.extend(self.mutations.drain(..).map(|(_, waiter)| waiter));
         self.waiters.append(&mut self.altered);
         let Durable { head, positions, .. } = &self.durable;
-        let placement = Placement::new(term, &self.config.state_prefix, &nodes, head, &self.tables, positions);
+        let placement = Placement::new(term, &self.config.state_prefix, &nodes, head, &self.catalog, positions);
         let shared = Arc::new(placement.clone());
         let address = |id: &NodeId| Some((id.clone(), self.nodes.get(id)?.address.clone()));
         let addresses: Arc<BTreeMap<_, _>> = Arc::new(nodes.keys().filter_map(address).collect());
-        let tables: Vec<_> = self.tables.values().cloned().collect();
+        let catalog: Vec<_> = self.catalog.entries().cloned().collect();
         for node in nodes.keys().filter(|node| self.nodes.contains_key(node)) {
             self.actions.push(Action::StartTerm {
                 node: node.clone(),
@@ -434,7 +429,7 @@ impl Coordinator {
                 epoch: head.epoch,
                 placement: Arc::clone(&shared),
                 addresses: Arc::clone(&addresses),
-                tables: tables.clone(),
+                catalog: catalog.clone(),
             });
         }
         let waiting: BTreeSet<_> = nodes.into_keys().collect();
@@ -466,33 +461,34 @@ impl Coordinator {
         });
     }
 
-    fn job_failed(&mut self, term: TermId, table: TableId, error: String, now: Time) {
-        if self.active().is_some_and(|active| active.id == term) && self.tables.contains_key(&table) {
-            self.failing.insert(table, Failure { error, at: now });
+    fn job_failed(&mut self, term: TermId, job: TableId, error: String, now: Time) {
+        if self.active().is_some_and(|active| active.id == term) && self.catalog.get(job).is_some() {
+            self.failing.insert(job, Failure { error, at: now });
             self.end_term(now);
         }
     }
 
     // --------------------------------------------------------------------------------------------------- mutations
 
-    fn created(&mut self, table: Arc<Table>, waiter: Waiter) {
-        self.tables.insert(table.id, Arc::clone(&table));
-        self.mutations.push_back((Mutation::Add(table, Vec::new()), waiter));
+    fn created(&mut self, entry: Entry, waiter: Waiter) {
+        self.catalog.insert(entry.clone());
+        self.mutations.push_back((Mutation::Add(entry, Vec::new()), waiter));
     }
 
-    fn dropped(&mut self, table: TableId, waiter: Waiter) {
-        self.tables.remove(&table);
-        self.failing.remove(&table);
-        self.mutations.push_back((Mutation::Drop(table), waiter));
+    fn dropped(&mut self, id: TableId, waiter: Waiter) {
+        self.catalog.remove(id);
+        self.failing.remove(&id);
+        self.mutations.push_back((Mutation::Drop(id), waiter));
     }
 
-    /// What runs goes on until it has made one more checkpoint. The next term reads from there, with the table as it is now.
-    fn altered(&mut self, table: Arc<Table>, waiter: Waiter) {
-        self.failing.remove(&table.id);
+    /// The running job goes on until it has made one more checkpoint. The next term reads from there,
+    /// with the entry as it is now.
+    fn altered(&mut self, entry: Entry, waiter: Waiter) {
+        self.failing.remove(&entry.id());
         if let Phase::Claiming { failed, .. } = &mut self.phase {
-            failed.retain(|failed| failed.id != table.id);
+            failed.retain(|failed| failed.id() != entry.id());
         }
-        self.tables.insert(table.id, table);
+        self.catalog.insert(entry);
         self.altered.push(waiter);
     }
 
@@ -575,13 +571,13 @@ impl Coordinator {
         let mutation = self.mutations.pop_front().map(|(mutation, waiter)| {
             waiters.push(waiter);
             match mutation {
-                Mutation::Add(table, _) => {
-                    let splits = running.active.placement.add(&table, &self.tables, &self.durable.positions);
-                    Mutation::Add(table, splits)
+                Mutation::Add(entry, _) => {
+                    let splits = running.active.placement.add(&entry, &self.catalog, &self.durable.positions);
+                    Mutation::Add(entry, splits)
                 }
-                Mutation::Drop(table) => {
-                    running.active.placement.remove(table);
-                    Mutation::Drop(table)
+                Mutation::Drop(id) => {
+                    running.active.placement.remove(id);
+                    Mutation::Drop(id)
                 }
             }
         });
@@ -636,9 +632,9 @@ impl Coordinator {
             path: slot.path.clone(),
             checkpoint: *running.checkpoints.get(&slot.id).expect("a complete epoch has a checkpoint of every slot"),
         };
-        let tables = &self.tables;
+        let catalog = &self.catalog;
         let positions =
-            self.durable.positions.advance(running.active.id, epoch, moved, |split| tables.contains_key(&split.table));
+            self.durable.positions.advance(running.active.id, epoch, moved, |split| catalog.get(split.table).is_some());
         let head = Head {
             term: running.active.id,
             epoch,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, info};
-use weir_common::catalog::Table;
+use weir_common::catalog::{Entry, Graph};
 use weir_common::error::chain;
 use weir_common::head::Head;
 use weir_common::ids::TableId;
@@ -71,18 +71,12 @@ impl Storage {
         }
     }
 
-    /// Claims a term: rewrites the head, and marks jobs failed in the same transaction. `next`, the next table id, is
+    /// Claims a term: rewrites the head, and marks jobs failed in the same transaction. `next`, the next id, is
     /// given if jobs are marked: the catalog has a new version then.
-    pub(crate) async fn claim(
-        &self,
-        expected: u64,
-        head: &Head,
-        failed: &[Arc<Table>],
-        next: Option<TableId>,
-    ) -> Outcome {
+    pub(crate) async fn claim(&self, expected: u64, head: &Head, failed: &[Entry], next: Option<TableId>) -> Outcome {
         let mut txn = self.head_txn(expected, head);
-        for table in failed {
-            txn = txn.put(self.keys.table(table.id), serde_json::to_vec(&**table).expect("a table serialises"));
+        for entry in failed {
+            txn = txn.put(self.keys.table(entry.id()), serde_json::to_vec(entry).expect("an entry serialises"));
         }
         if let Some(next) = next {
             txn = txn.put(self.keys.catalog(), next.0.to_string());
@@ -140,22 +134,22 @@ impl Storage {
         Ok(())
     }
 
-    /// Adds a table to the catalog.
-    pub(crate) fn create_txn(&self, table: &Table, next: TableId) -> Txn {
-        let value = serde_json::to_vec(table).expect("a table serialises");
-        let key = self.keys.table(table.id);
+    /// Adds an entry to the catalog.
+    pub(crate) fn create_txn(&self, entry: &Entry, next: TableId) -> Txn {
+        let value = serde_json::to_vec(entry).expect("an entry serialises");
+        let key = self.keys.table(entry.id());
         self.catalog_txn(next).when(Compare::Absent(key.clone())).put(key, value)
     }
 
-    /// Replaces a table of the catalog.
-    pub(crate) fn alter_txn(&self, table: &Table, next: TableId) -> Txn {
-        let value = serde_json::to_vec(table).expect("a table serialises");
-        self.catalog_txn(next).put(self.keys.table(table.id), value)
+    /// Replaces an entry of the catalog.
+    pub(crate) fn alter_txn(&self, entry: &Entry, next: TableId) -> Txn {
+        let value = serde_json::to_vec(entry).expect("an entry serialises");
+        self.catalog_txn(next).put(self.keys.table(entry.id()), value)
     }
 
-    /// Removes a table from the catalog.
-    pub(crate) fn drop_txn(&self, table: TableId, next: TableId) -> Txn {
-        self.catalog_txn(next).delete(self.keys.table(table))
+    /// Removes an entry from the catalog.
+    pub(crate) fn drop_txn(&self, id: TableId, next: TableId) -> Txn {
+        self.catalog_txn(next).delete(self.keys.table(id))
     }
 
     fn catalog_txn(&self, next: TableId) -> Txn {
@@ -172,8 +166,8 @@ impl Storage {
         }
     }
 
-    /// Reads the catalog: its version, the next table id, the tables.
-    pub(crate) async fn catalog(&self) -> Result<(u64, TableId, Vec<Table>), Error> {
+    /// Reads the catalog: its version, the next id, the entries.
+    pub(crate) async fn catalog(&self) -> Result<(u64, TableId, Graph), Error> {
         let key = self.keys.catalog();
         let stored = self.store.get(&key).await?;
         let (version, next) = match stored {
@@ -184,10 +178,10 @@ impl Storage {
             None => (0, TableId(1)),
         };
         let stored = self.store.list(&self.keys.tables()).await?;
-        let table = |stored: store::KeyValue| {
+        let entry = |stored: store::KeyValue| {
             serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key: stored.key, source })
         };
-        Ok((version, next, stored.into_iter().map(table).collect::<Result<_, _>>()?))
+        Ok((version, next, stored.into_iter().map(entry).collect::<Result<_, _>>()?))
     }
 
     /// The cluster's id, made of `new` if it has none yet. It is part of every path: so whoever else has the cluster's name

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
-use weir_common::catalog::{JobState, NewTable, Reads, RelationKind, SplitStart, Table};
+use weir_common::catalog::{Declaration, Entry, Graph, Reads, RelationKind, SplitStart};
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TermId};
@@ -51,7 +51,7 @@ pub(crate) enum Input {
     /// A DDL statement.
     Ddl(Ddl),
     /// Someone wants to see the catalog.
-    Catalog(oneshot::Sender<(u64, Vec<Arc<Table>>)>),
+    Catalog(oneshot::Sender<(u64, Graph)>),
     /// Someone wants to see the cluster.
     Cluster(oneshot::Sender<ClusterView>),
     /// A node cannot do its work; an empty text: it can again.
@@ -104,17 +104,17 @@ pub(crate) struct Begin {
 
 /// A DDL statement and who waits for it.
 pub(crate) enum Ddl {
-    /// Create a table whose source was looked over.
+    /// Create a relation whose stream was checked.
     Create {
-        new: Box<NewTable>,
+        new: Box<Declaration>,
         begin: Begin,
         if_not_exists: bool,
-        /// The table's id, and whether this statement created it.
+        /// The relation's id, and whether this statement created it.
         reply: oneshot::Sender<Result<(TableId, bool), rpc::Error>>,
     },
-    /// Change a table, whose new options were looked over.
-    Alter { declared: Box<NewTable>, reply: oneshot::Sender<Result<(), rpc::Error>> },
-    /// Drop a table.
+    /// Change a relation whose new options were checked.
+    Alter { declared: Box<Declaration>, reply: oneshot::Sender<Result<(), rpc::Error>> },
+    /// Drop a relation.
     Drop {
         name: String,
         if_exists: bool,
@@ -130,8 +130,8 @@ pub(crate) struct DdlStored {
 }
 
 enum DdlChange {
-    Created(Arc<Table>, oneshot::Sender<Result<(TableId, bool), rpc::Error>>),
-    Altered(Arc<Table>, oneshot::Sender<Result<(), rpc::Error>>),
+    Created(Entry, oneshot::Sender<Result<(TableId, bool), rpc::Error>>),
+    Altered(Entry, oneshot::Sender<Result<(), rpc::Error>>),
     Dropped(TableId, oneshot::Sender<Result<bool, rpc::Error>>),
 }
 
@@ -149,7 +149,7 @@ enum CatalogWrite {
 struct Claim {
     expected: u64,
     head: Head,
-    failed: Vec<Arc<Table>>,
+    failed: Vec<Entry>,
 }
 
 /// A barrier that is on its way, from its injection to the commit of its epoch.
@@ -211,7 +211,7 @@ pub(crate) struct Task {
     waiting: BTreeMap<Waiter, Waiting>,
     last_waiter: u64,
     catalog_version: u64,
-    next_table: TableId,
+    next_id: TableId,
     ddl: VecDeque<Ddl>,
     catalog_write: CatalogWrite,
     /// A claim that marks jobs failed and waits for the DDL statement under way.
@@ -234,7 +234,7 @@ pub(crate) struct Beginning {
     pub(crate) storage: Arc<Storage>,
     pub(crate) metrics: Metrics,
     pub(crate) catalog_version: u64,
-    pub(crate) next_table: TableId,
+    pub(crate) next_id: TableId,
     /// How often databases of dead terms are collected.
     pub(crate) garbage_interval: Duration,
 }
@@ -254,7 +254,7 @@ impl Task {
             waiting: BTreeMap::new(),
             last_waiter: 0,
             catalog_version: beginning.catalog_version,
-            next_table: beginning.next_table,
+            next_id: beginning.next_id,
             ddl: VecDeque::new(),
             catalog_write: CatalogWrite::None,
             held_claim: None,
@@ -314,7 +314,7 @@ impl Task {
             Input::Ddl(ddl) => self.ddl.push_back(ddl),
             Input::Catalog(reply) => {
                 // A receiver that went away does not need the answer; so below.
-                let _ = reply.send((self.catalog_version, self.core.tables().cloned().collect()));
+                let _ = reply.send((self.catalog_version, self.core.catalog().clone()));
             }
             Input::Cluster(reply) => {
                 let (term, epoch) = self.core.progress();
@@ -390,8 +390,8 @@ impl Task {
                     Input::Event(Event::Tick)
                 });
             }
-            Action::StartTerm { node, term, epoch, placement, addresses, tables } => {
-                let message = wire::start_term(&node, (term, epoch), &placement, &addresses, &tables);
+            Action::StartTerm { node, term, epoch, placement, addresses, catalog } => {
+                let message = wire::start_term(&node, (term, epoch), &placement, &addresses, &catalog);
                 self.tell(&node, message);
             }
             Action::StopTerm(node, term) => self.tell(&node, wire::stop_term(term)),
@@ -421,9 +421,9 @@ impl Task {
             return;
         }
         let Claim { expected, head, mut failed } = claim;
-        // A table that was dropped, or altered, while the claim was held is not to be written again.
-        failed.retain(|failed| self.core.is_failing(failed.id));
-        let next = (!failed.is_empty()).then_some(self.next_table);
+        // An entry that was dropped, or altered, while the claim was held is not to be written again.
+        failed.retain(|failed| self.core.is_failing(failed.id()));
+        let next = (!failed.is_empty()).then_some(self.next_id);
         if next.is_some() {
             self.catalog_write = CatalogWrite::Claim;
         }
@@ -528,7 +528,7 @@ impl Task {
     fn resolve(&mut self, waiter: Waiter, epoch: Epoch) {
         match self.waiting.remove(&waiter) {
             Some(Waiting::Flush(reply)) => drop(reply.send(epoch)),
-            Some(Waiting::Created(table, reply)) => drop(reply.send(Ok((table, true)))),
+            Some(Waiting::Created(id, reply)) => drop(reply.send(Ok((id, true)))),
             Some(Waiting::Altered(reply)) => drop(reply.send(Ok(()))),
             Some(Waiting::Dropped(reply)) => drop(reply.send(Ok(true))),
             None => {}
@@ -582,7 +582,7 @@ impl Task {
                     self.store_ddl(result, reply, DdlChange::Altered);
                 }
                 Ddl::Drop { name, if_exists, reply } => {
-                    let result = self.drop_table(&name, if_exists);
+                    let result = self.drop(&name, if_exists);
                     self.store_ddl(result, reply, DdlChange::Dropped);
                 }
             }
@@ -608,20 +608,15 @@ impl Task {
         }
     }
 
-    fn find(&self, name: &str) -> Option<&Arc<Table>> {
-        self.core.tables().find(|table| table.declared.name == name)
+    fn find(&self, name: &str) -> Option<&Entry> {
+        self.core.catalog().entries().find(|entry| entry.name() == name)
     }
 
-    /// The views over a source.
-    fn views_of(&self, source: TableId) -> impl Iterator<Item = &Arc<Table>> {
-        self.core.tables().filter(move |table| table.is_view_over(source))
-    }
-
-    /// Checks that the source of a view that is to be created still is what the view was made up for.
+    /// Checks that the source of a new view still has the columns that the view was planned with.
     fn check_source(&self, view: &str, reads: &Reads) -> Result<(), rpc::Error> {
-        let source = self.core.tables().find(|table| table.id == reads.relation);
-        let has = |source: &Table| reads.columns.iter().all(|column| source.declared.columns.contains(column));
-        if source.is_some_and(|source| has(source)) {
+        let source = self.core.catalog().get(reads.relation);
+        let has = |source: &Entry| reads.columns.iter().all(|column| source.relation.columns.contains(column));
+        if source.is_some_and(has) {
             return Ok(());
         }
         let message = format!("the source of \"{view}\" was changed or dropped by somebody else meanwhile");
@@ -630,68 +625,63 @@ impl Task {
 
     fn create(
         &mut self,
-        declared: NewTable,
+        declared: Declaration,
         Begin { splits, consumes }: Begin,
         if_not_exists: bool,
-    ) -> Result<Decided<Arc<Table>, (TableId, bool)>, rpc::Error> {
+    ) -> Result<Decided<Entry, (TableId, bool)>, rpc::Error> {
         if let Some(existing) = self.find(&declared.name) {
             return if if_not_exists {
-                Ok(Decided::Nothing((existing.id, false)))
+                Ok(Decided::Nothing((existing.id(), false)))
             } else {
                 let message = format!("relation \"{}\" already exists", declared.name);
                 Err(rpc::Error::new(Kind::User, message).with_sqlstate("42P07"))
             };
         }
-        if let Some(reads) = declared.reads() {
+        if let Some(reads) = declared.plan.reads() {
             self.check_source(&declared.name, reads)?;
         }
-        let id = self.next_table;
+        let id = self.next_id;
         let keeps_dead_letters = match declared.kind {
             RelationKind::Table => true,
             RelationKind::Source => consumes,
             RelationKind::MaterializedView => false,
         };
         let dead_letters = keeps_dead_letters.then(|| TableId(id.0 + 1));
-        let table =
-            Arc::new(Table { id, declared, splits, state: JobState::Running, dead_letters, layouts: Vec::new() });
-        bounds::check(&table, self.core.tables())?;
-        self.next_table = TableId(dead_letters.unwrap_or(id).0 + 1);
-        let txn = self.storage.create_txn(&table, self.next_table);
-        Ok(Decided::Store(table, txn))
+        let entry = Entry::new(id, declared, splits, dead_letters);
+        bounds::check(&entry, self.core.catalog().entries())?;
+        self.next_id = TableId(dead_letters.unwrap_or(id).0 + 1);
+        let txn = self.storage.create_txn(&entry, self.next_id);
+        Ok(Decided::Store(entry, txn))
     }
 
-    fn alter(&mut self, declared: NewTable) -> Result<Decided<Arc<Table>, ()>, rpc::Error> {
+    fn alter(&mut self, declared: Declaration) -> Result<Decided<Entry, ()>, rpc::Error> {
         let Some(before) = self.find(&declared.name) else { return Err(no_table(&declared.name)) };
-        for view in self.views_of(before.id) {
-            let reads = view.declared.reads().expect("it is a view");
+        for view in self.core.catalog().readers(before.id()) {
+            let reads = view.job.reads().expect("it is a view");
             if let Some(changed) = reads.columns.iter().find(|column| !declared.columns.contains(column)) {
-                let view = &view.declared.name;
+                let view = view.name();
                 let message =
                     format!("column \"{}\" cannot change: materialized view \"{view}\" reads it", changed.name);
                 let hint = "drop the view, and create it again afterwards";
                 return Err(rpc::Error::new(Kind::User, message).with_sqlstate("0A000").with_hint(hint));
             }
         }
-        let mut layouts = before.layouts.clone();
-        if declared.columns != before.declared.columns {
-            layouts.push(before.declared.columns.clone());
-        }
-        let table = Arc::new(Table { declared, state: JobState::Running, layouts, ..(**before).clone() });
-        bounds::check(&table, self.core.tables().filter(|other| other.id != table.id))?;
-        let txn = self.storage.alter_txn(&table, self.next_table);
-        Ok(Decided::Store(table, txn))
+        let entry = before.altered(declared);
+        bounds::check(&entry, self.core.catalog().entries().filter(|other| other.id() != entry.id()))?;
+        let txn = self.storage.alter_txn(&entry, self.next_id);
+        Ok(Decided::Store(entry, txn))
     }
 
-    fn drop_table(&mut self, name: &str, if_exists: bool) -> Result<Decided<TableId, bool>, rpc::Error> {
+    fn drop(&mut self, name: &str, if_exists: bool) -> Result<Decided<TableId, bool>, rpc::Error> {
         match self.find(name) {
-            Some(table) => {
-                if let Some(view) = self.views_of(table.id).next() {
-                    let (kind, view) = (table.declared.kind.as_str(), &view.declared.name);
+            Some(entry) => {
+                if let Some(view) = self.core.catalog().readers(entry.id()).next() {
+                    let (kind, view) = (entry.relation.kind.as_str(), view.name());
                     let message = format!("cannot drop {kind} \"{name}\": materialized view \"{view}\" depends on it");
                     let hint = "use DROP … CASCADE to drop what depends on it too";
                     return Err(rpc::Error::new(Kind::User, message).with_sqlstate("2BP01").with_hint(hint));
                 }
-                Ok(Decided::Store(table.id, self.storage.drop_txn(table.id, self.next_table)))
+                Ok(Decided::Store(entry.id(), self.storage.drop_txn(entry.id(), self.next_id)))
             }
             None if if_exists => Ok(Decided::Nothing(false)),
             None => Err(no_table(name)),
@@ -710,20 +700,20 @@ impl Task {
         };
         self.catalog_version = version;
         let event = match stored.change {
-            DdlChange::Created(table, reply) => {
-                info!(table = %table.id, name = table.declared.name, "table created");
-                let waiter = self.wait(Waiting::Created(table.id, reply));
-                Event::TableCreated(table, waiter)
+            DdlChange::Created(entry, reply) => {
+                info!(table = %entry.id(), name = entry.name(), "table created");
+                let waiter = self.wait(Waiting::Created(entry.id(), reply));
+                Event::Created(entry, waiter)
             }
-            DdlChange::Altered(table, reply) => {
-                info!(table = %table.id, name = table.declared.name, "table altered");
+            DdlChange::Altered(entry, reply) => {
+                info!(table = %entry.id(), name = entry.name(), "table altered");
                 let waiter = self.wait(Waiting::Altered(reply));
-                Event::TableAltered(table, waiter)
+                Event::Altered(entry, waiter)
             }
             DdlChange::Dropped(table, reply) => {
                 info!(%table, "table dropped");
                 let waiter = self.wait(Waiting::Dropped(reply));
-                Event::TableDropped(table, waiter)
+                Event::Dropped(table, waiter)
             }
         };
         let flow = self.apply(event);

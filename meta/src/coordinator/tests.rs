@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use uuid::Uuid;
-use weir_common::catalog::{Encode, Input, JobState, NewTable, RelationKind, Source, SplitStart, Table};
+use weir_common::catalog::{Declaration, Encode, Entry, JobState, Plan, RelationKind, Source, SplitStart};
 use weir_common::ids::{Epoch, NodeId, Sequence, SplitId, TableId, TableSplit, TermId};
 
 use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Time, Waiter};
@@ -27,7 +27,7 @@ struct Script {
 
 impl Script {
     /// A coordinator that has loaded an empty store. `expected`: nodes that its predecessor knew.
-    fn new(tables: &[Arc<Table>], expected: &[&str]) -> Script {
+    fn new(tables: &[Entry], expected: &[&str]) -> Script {
         let config = Config {
             state_prefix: "state/test".to_owned(),
             began: UNIX_EPOCH + Duration::from_secs(1_000),
@@ -36,9 +36,9 @@ impl Script {
             grace: Duration::from_secs(3),
             node_timeout: TIMEOUT,
         };
-        let tables = tables.iter().map(|table| (table.id, Arc::clone(table))).collect::<BTreeMap<_, _>>();
+        let catalog = tables.iter().cloned().collect();
         let expected = expected.iter().map(|id| format!("{id}:5688")).collect::<BTreeSet<_>>();
-        let core = Coordinator::new(config, tables, expected, 1);
+        let core = Coordinator::new(config, catalog, expected, 1);
         let now = Duration::ZERO;
         let mut script =
             Script { core, now, revision: 0, term: TermId::default(), placement: Arc::new(Placement::default()) };
@@ -99,7 +99,7 @@ impl Script {
     }
 
     /// Nodes join, and their first epoch is committed.
-    fn runs(tables: &[Arc<Table>], nodes: &[&str]) -> Script {
+    fn runs(tables: &[Entry], nodes: &[&str]) -> Script {
         let mut script = Script::new(tables, &[]);
         for id in nodes {
             script.joins(id);
@@ -121,26 +121,19 @@ fn node(id: &str) -> NodeId {
     NodeId(id.to_owned())
 }
 
-fn table(id: u32) -> Arc<Table> {
+fn table(id: u32) -> Entry {
     let source = Source { options: BTreeMap::new(), encode: Encode::Json };
     let name = format!("t{id}");
-    let declared = NewTable {
+    let declared = Declaration {
         kind: RelationKind::Table,
         name,
         columns: Vec::new(),
         primary_key: Vec::new(),
-        input: Input::Stream(source),
+        plan: Plan::Stream(source),
         sql: String::new(),
     };
     let splits = vec![SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1), stream_created: None }];
-    Arc::new(Table {
-        id: TableId(id),
-        declared,
-        splits,
-        state: JobState::Running,
-        dead_letters: None,
-        layouts: Vec::new(),
-    })
+    Entry::new(TableId(id), declared, splits, None)
 }
 
 fn line(action: &Action) -> String {
@@ -148,7 +141,7 @@ fn line(action: &Action) -> String {
     match action {
         Action::Load => "load".to_owned(),
         Action::Claim { expected, head, failed } => {
-            let failed = failed.iter().map(|table| format!(", {} failed", table.declared.name)).collect::<String>();
+            let failed = failed.iter().map(|entry| format!(", {} failed", entry.name())).collect::<String>();
             format!("claim term {} over epoch {} and revision {expected}{failed}", head.term.term, head.epoch)
         }
         Action::Commit { expected, head, pages } => {
@@ -166,7 +159,7 @@ fn line(action: &Action) -> String {
         Action::Inject { epoch, mutation, nodes, .. } => {
             let mutation = match mutation {
                 None => String::new(),
-                Some(Mutation::Add(table, splits)) => format!(" adding {}/{}", table.declared.name, splits.len()),
+                Some(Mutation::Add(entry, splits)) => format!(" adding {}/{}", entry.name(), splits.len()),
                 Some(Mutation::Drop(table)) => format!(" dropping t{table}"),
             };
             format!("barrier {epoch}{mutation} to {}", names(nodes))
@@ -212,10 +205,10 @@ fn whoever_waits_gets_a_barrier_at_once_and_an_answer_after_its_commit() {
 #[test]
 fn a_table_starts_and_stops_at_a_barrier() {
     let mut script = Script::runs(&[], &["a"]);
-    assert_eq!(script.says(Event::TableCreated(table(1), Waiter(1))), ["barrier 2 adding t1/1 to a"]);
+    assert_eq!(script.says(Event::Created(table(1), Waiter(1))), ["barrier 2 adding t1/1 to a"]);
     script.reports("a", 2, 0);
     assert_eq!(script.committed(2), ["announce 2 to a", "resolve 1 with epoch 2"]);
-    assert_eq!(script.says(Event::TableDropped(TableId(1), Waiter(2))), ["barrier 3 dropping t1 to a"]);
+    assert_eq!(script.says(Event::Dropped(TableId(1), Waiter(2))), ["barrier 3 dropping t1 to a"]);
 }
 
 #[test]
@@ -257,7 +250,7 @@ fn a_table_whose_job_failed_has_no_part_in_the_next_term() {
     let failed = script.says(Event::JobFailed(script.term, TableId(1), "no such stream".to_owned()));
     assert_eq!(failed, ["stop term 1 on a", "claim term 2 over epoch 1 and revision 2, t1 failed"]);
     assert_eq!(script.claimed(), ["start term 2 on a: 0=0..256 2/S@10"]);
-    let stored = script.core.tables().next().map(|table| table.state.clone());
+    let stored = script.core.catalog().entries().next().map(|entry| entry.job.state.clone());
     let since_ms = Some(1_000_000 + u64::try_from(script.now.as_millis()).expect("seconds"));
     assert_eq!(stored, Some(JobState::Failed { error: "no such stream".to_owned(), since_ms }));
 }

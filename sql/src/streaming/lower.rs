@@ -10,7 +10,7 @@ use std::sync::Arc;
 use datafusion::common::DFSchema;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::{Aggregate, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, TableScan};
-use weir_common::catalog::{RelationKind, Table};
+use weir_common::catalog::{Relation, RelationKind};
 use weir_common::plan::{
     self, AggregateCall, Dispatch, Distribution, Edge, Fragment, JobPlan, Operator, StateTable, Stream, StreamColumn,
 };
@@ -170,18 +170,18 @@ impl Lowering {
         if scan.table_name.schema().is_some_and(|schema| schema != SCHEMA) {
             return Err(refused(&format!("reading \"{}\"", scan.table_name)));
         }
-        let table = NamedRelation::of(scan)?.ok_or_else(|| Error::internal("a planned relation is not there"))?;
-        let all = (0..table.declared.columns.len()).collect();
+        let relation = NamedRelation::of(scan)?.ok_or_else(|| Error::internal("a planned relation is not there"))?;
+        let all = (0..relation.columns.len()).collect();
         let columns: Vec<usize> = scan.projection.clone().unwrap_or(all);
-        match table.declared.kind {
-            RelationKind::Source => Ok(read(&table, columns)),
-            RelationKind::Table | RelationKind::MaterializedView => Ok(self.follow(&table, columns)),
+        match relation.kind {
+            RelationKind::Source => Ok(read(&relation, columns)),
+            RelationKind::Table | RelationKind::MaterializedView => Ok(self.follow(&relation, columns)),
         }
     }
 
     /// The changes of a relation that is stored. The columns of its key come along.
-    fn follow(&mut self, table: &Arc<Table>, mut columns: Vec<usize>) -> Open {
-        let primary_key = &table.declared.primary_key;
+    fn follow(&mut self, relation: &Relation, mut columns: Vec<usize>) -> Open {
+        let primary_key = &relation.primary_key;
         let key: Vec<usize> = primary_key
             .iter()
             .map(|column| {
@@ -191,7 +191,7 @@ impl Lowering {
                 })
             })
             .collect();
-        let mut named: Vec<StreamColumn> = columns.iter().map(|column| named(table, *column)).collect();
+        let mut named: Vec<StreamColumn> = columns.iter().map(|column| named(relation, *column)).collect();
         let append_only = key.is_empty();
         let (key, divided) = match append_only {
             true => (with_origin(&mut named), Divided::ByOrigin),
@@ -200,8 +200,8 @@ impl Lowering {
         let cursor_key = key.iter().map(|column| named[*column].ty.clone()).collect();
         let cursors = self.state(vec![SqlType::SmallInt], cursor_key);
         let output = Stream { columns: named, key, append_only };
-        let operator = Operator::Follow { relation: table.id, columns, cursors };
-        Open::new(Distribution::SameAs(table.id), divided, operator, output)
+        let operator = Operator::Follow { relation: relation.id, columns, cursors };
+        Open::new(Distribution::SameAs(relation.id), divided, operator, output)
     }
 
     fn projection(&mut self, projection: &Projection) -> Result<Open, Error> {
@@ -390,8 +390,8 @@ fn row_count() -> StreamColumn {
     StreamColumn { name: "rows".to_owned(), ty: SqlType::BigInt }
 }
 
-fn named(table: &Table, column: usize) -> StreamColumn {
-    let column = &table.declared.columns[column];
+fn named(relation: &Relation, column: usize) -> StreamColumn {
+    let column = &relation.columns[column];
     StreamColumn { name: column.name.clone(), ty: column.ty.clone() }
 }
 
@@ -405,11 +405,11 @@ fn with_origin(columns: &mut Vec<StreamColumn>) -> Vec<usize> {
 }
 
 /// The rows of a source, as its readers bring them.
-fn read(table: &Table, columns: Vec<usize>) -> Open {
-    let mut named: Vec<StreamColumn> = columns.iter().map(|column| named(table, *column)).collect();
+fn read(relation: &Relation, columns: Vec<usize>) -> Open {
+    let mut named: Vec<StreamColumn> = columns.iter().map(|column| named(relation, *column)).collect();
     let key = with_origin(&mut named);
     let output = Stream { columns: named, key, append_only: true };
-    Open::new(Distribution::Splits(table.id), Divided::ByOrigin, Operator::Read { columns }, output)
+    Open::new(Distribution::Splits(relation.id), Divided::ByOrigin, Operator::Read { columns }, output)
 }
 
 /// The columns of a node, with their types as they are stored.

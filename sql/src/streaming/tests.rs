@@ -10,7 +10,7 @@ use datafusion::catalog::{
 };
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::session_state::SessionState;
-use weir_common::catalog::{Column, Encode, Input, JobState, NewTable, Origin, RelationKind, Source, Table};
+use weir_common::catalog::{Column, Origin, Relation, RelationKind};
 use weir_common::ids::TableId;
 use weir_common::plan::{JobPlan, Operator};
 use weir_common::types::SqlType;
@@ -22,20 +22,18 @@ use crate::parser::{self, DATABASE, SCHEMA, Statement};
 use crate::planner::{self, Planner, SystemCatalogs};
 use crate::relation::NamedRelation;
 
-fn table(id: u32, kind: RelationKind, name: &str, columns: &[(&str, SqlType)], primary_key: &[usize]) -> Table {
+fn relation(id: u32, kind: RelationKind, name: &str, columns: &[(&str, SqlType)], primary_key: &[usize]) -> Relation {
     let column =
         |(name, ty): &(&str, SqlType)| Column { name: (*name).to_owned(), ty: ty.clone(), origin: Origin::Payload };
-    let source = Source { options: Default::default(), encode: Encode::Json };
-    let declared = NewTable {
+    Relation {
+        id: TableId(id),
         kind,
         name: name.to_owned(),
         columns: columns.iter().map(column).collect(),
         primary_key: primary_key.to_vec(),
-        input: Input::Stream(source),
+        layouts: Vec::new(),
         sql: String::new(),
-    };
-    let (splits, layouts) = (Vec::new(), Vec::new());
-    Table { id: TableId(id), declared, splits, state: JobState::Running, dead_letters: None, layouts }
+    }
 }
 
 /// A source of orders, a keyed table of users, and a table of log lines without a key.
@@ -49,16 +47,16 @@ fn state(planner: &Planner) -> SessionState {
     ];
     let users = [("id", SqlType::BigInt), ("name", SqlType::Varchar), ("city", SqlType::Varchar)];
     let log = [("line", SqlType::Varchar), ("level", SqlType::SmallInt)];
-    let tables = [
-        table(1, RelationKind::Source, "orders", &orders, &[]),
-        table(2, RelationKind::Table, "users", &users, &[0]),
-        table(3, RelationKind::Table, "log", &log, &[]),
+    let relations = [
+        relation(1, RelationKind::Source, "orders", &orders, &[]),
+        relation(2, RelationKind::Table, "users", &users, &[0]),
+        relation(3, RelationKind::Table, "log", &log, &[]),
     ];
     let (database, catalog, schema) =
         (MemoryCatalogProviderList::new(), MemoryCatalogProvider::new(), MemorySchemaProvider::new());
-    for table in tables {
-        let (name, rows) = (table.declared.name.clone(), Arc::new(EmptyTable::new(table.schema())));
-        schema.register_table(name, Arc::new(NamedRelation::new(Arc::new(table), rows))).expect("a new name");
+    for relation in relations {
+        let (name, rows) = (relation.name.clone(), Arc::new(EmptyTable::new(relation.schema())));
+        schema.register_table(name, Arc::new(NamedRelation::new(Arc::new(relation), rows))).expect("a new name");
     }
     catalog.register_schema(SCHEMA, Arc::new(schema)).expect("a new schema");
     database.register_catalog(DATABASE.to_owned(), Arc::new(catalog));

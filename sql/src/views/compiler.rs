@@ -1,6 +1,6 @@
 //! Compiles views for compute nodes with the code that plans queries, without a session.
 
-use weir_common::catalog::NewTable;
+use weir_common::catalog::Declaration;
 use weir_common::error::chain;
 use weir_common::view::{self, Compile, Compiling};
 
@@ -29,7 +29,7 @@ impl ViewCompiler {
 }
 
 impl Compile for ViewCompiler {
-    fn compile(&self, view: NewTable) -> Compiling<'_> {
+    fn compile(&self, view: Declaration) -> Compiling<'_> {
         Box::pin(async move {
             let compiled = compile(&self.planner, &self.threads, &view).await;
             compiled.map_err(|error| view::Error(chain(&error)))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use weir_common::catalog::{Input, Table};
+use weir_common::catalog::{Entry, Plan, Relation};
 use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit, VnodeRange};
 use weir_common::position::Position;
 use weir_common::view::{self, Compile};
@@ -18,8 +18,8 @@ use crate::storage::tail::Tail;
 
 /// A relation that an actor has to store.
 pub(crate) struct Attachment {
-    /// A table, or a view of the source that the actor reads.
-    pub(crate) table: Arc<Table>,
+    /// A table, or a view over the source that the actor reads.
+    pub(crate) entry: Entry,
     /// The next sequence that it lacks.
     pub(crate) position: Position,
     /// The edges to the slots that it writes to: every slot if the table is keyed, else the actor's
@@ -29,7 +29,7 @@ pub(crate) struct Attachment {
 
 /// A relation that an actor stores.
 pub(super) struct Output {
-    table: Arc<Table>,
+    relation: Arc<Relation>,
     /// The name under which slots know it.
     writer: TableSplit,
     edges: Vec<Edge>,
@@ -68,38 +68,39 @@ impl From<Closed> for Stopped {
 }
 
 impl Output {
-    /// Begins to store a relation whose rows come from `read`.
+    /// Begins to store a relation whose rows come from those of `source`.
     ///
     /// # Errors
     /// If the statement of a view cannot be compiled, although it could when the view was created.
     pub(super) async fn new(
         attachment: Attachment,
-        (read, split): (&Table, &SplitId),
+        (source, split): (&Relation, &SplitId),
         compiler: &dyn Compile,
     ) -> Result<Output, view::Error> {
-        let Attachment { table, edges, .. } = attachment;
-        let rows = match &table.declared.input {
-            Input::Stream(_) => Rows::Read,
-            Input::Relation(reads) => Rows::Query(Query::of(&table, reads, read, compiler).await?),
+        let Attachment { entry, edges, .. } = attachment;
+        let rows = match &entry.job.plan {
+            Plan::Stream(_) => Rows::Read,
+            Plan::View(reads) => Rows::Query(Query::of(&entry, reads, source, compiler).await?),
         };
-        let storage = Storage::new(&table, &edges);
-        let writer = TableSplit { table: table.id, split: split.clone() };
-        Ok(Output { table, writer, edges, rows, storage })
+        let Entry { relation, job } = entry;
+        let storage = Storage::new(&relation, &edges);
+        let writer = TableSplit { table: job.id, split: split.clone() };
+        Ok(Output { relation, writer, edges, rows, storage })
     }
 
     /// The relation.
-    pub(super) fn table(&self) -> &Table {
-        &self.table
+    pub(super) fn relation(&self) -> &Relation {
+        &self.relation
     }
 
     /// Its id.
     pub(super) fn id(&self) -> TableId {
-        self.table.id
+        self.relation.id
     }
 
     /// Its name.
     pub(super) fn name(&self) -> &str {
-        &self.table.declared.name
+        &self.relation.name
     }
 
     /// The name under which slots know it.
@@ -155,12 +156,12 @@ impl Output {
 }
 
 impl Storage {
-    fn new(table: &Table, edges: &[Edge]) -> Storage {
-        if !table.declared.is_keyed() {
-            return Storage::Blocks(Tail::new(table.layout()));
+    fn new(relation: &Relation, edges: &[Edge]) -> Storage {
+        if !relation.is_keyed() {
+            return Storage::Blocks(Tail::new(relation.layout()));
         }
         let slots = edges.iter().map(|edge| edge.vnodes);
-        Storage::Rows(Box::new(Shuffle::new(table, slots)))
+        Storage::Rows(Box::new(Shuffle::new(relation, slots)))
     }
 }
 

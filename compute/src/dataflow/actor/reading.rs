@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use opentelemetry::KeyValue;
-use weir_common::catalog::Table;
+use weir_common::catalog::Relation;
 use weir_common::ids::{Epoch, Sequence, TableSplit};
 use weir_common::position::{Anchor, Position};
 use weir_common::view;
@@ -67,9 +67,10 @@ impl Reading {
     /// If this version does not understand the stored definition of the relation.
     pub(super) fn front(shared: &Shared, position: Position) -> Result<Reading, NotUnderstood> {
         let config = &shared.config;
-        let known_as = TableSplit { table: config.relation.id, split: config.split.clone() };
-        let read = Reading::new(shared, Arc::clone(&shared.options), position, true, (&config.relation, known_as))?;
-        Ok(Reading { dead_letters: DeadLetters::new(&config.relation, &config.split), ..read })
+        let known_as = TableSplit { table: config.source.id(), split: config.split.clone() };
+        let read =
+            Reading::new(shared, Arc::clone(&shared.options), position, true, (&config.source.relation, known_as))?;
+        Ok(Reading { dead_letters: DeadLetters::new(&config.source.job, &config.split), ..read })
     }
 
     /// A reading for an output that is behind. It leaves the consumer of the others alone.
@@ -80,7 +81,7 @@ impl Reading {
         let mut options = Options::clone(&shared.options);
         options.consumer.name = ConsumerName::Anonymous;
         let known_as = output.writer().clone();
-        let read = Reading::new(shared, Arc::new(options), position, false, (output.table(), known_as))?;
+        let read = Reading::new(shared, Arc::new(options), position, false, (output.relation(), known_as))?;
         Ok(Reading { outputs: vec![output], ..read })
     }
 
@@ -89,7 +90,7 @@ impl Reading {
         options: Arc<Options>,
         position: Position,
         is_front: bool,
-        (table, known_as): (&Table, TableSplit),
+        (owner, known_as): (&Relation, TableSplit),
     ) -> Result<Reading, NotUnderstood> {
         let config = &shared.config;
         let reader = Reader::spawn(
@@ -99,14 +100,14 @@ impl Reading {
                 position,
                 stored: is_front,
                 follows: !is_front,
-                owner: format!("{}/{}", config.cluster, table.declared.name),
+                owner: format!("{}/{}", config.cluster, owner.name),
             },
             &shared.group,
         );
         Ok(Reading {
             control: reader.control(),
             reader,
-            decoder: Decoder::of(&config.relation.declared, &config.split.0)?,
+            decoder: Decoder::of(&config.source.relation, config.stream()?, &config.split.0)?,
             dead_letters: None,
             outputs: Vec::new(),
             handed: position.next,
@@ -114,7 +115,7 @@ impl Reading {
             first: position.next,
             barriers: VecDeque::new(),
             known_as,
-            labels: [metrics::table(&table.declared.name)],
+            labels: [metrics::table(&owner.name)],
             bad_records: Arc::default(),
             started: false,
             failed: false,
@@ -212,7 +213,7 @@ impl Reading {
                 let stream = stream_of(&shared.config.split);
                 let place = Sequence(message.sequence).in_stream();
                 let error = format!("message {place} of stream \"{stream}\": {bad}");
-                shared.tell(Event::JobFailed(shared.config.term, shared.config.relation.id, error)).await;
+                shared.tell(Event::JobFailed(shared.config.term, shared.config.source.id(), error)).await;
                 // The term is about to end, and the next one leaves the job out: nothing of the
                 // message is committed.
                 return ControlFlow::Break(());

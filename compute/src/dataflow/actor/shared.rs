@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::warn;
-use weir_common::catalog::Table;
+use weir_common::catalog::{Entry, Source};
 use weir_common::ids::{Epoch, Sequence, SplitId, TermId};
 use weir_common::task::Group;
 use weir_common::view::Compile;
@@ -22,7 +22,7 @@ const BAD_RECORD_LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Config {
     pub(crate) term: TermId,
     /// The table or source that it reads.
-    pub(crate) relation: Arc<Table>,
+    pub(crate) source: Entry,
     pub(crate) split: SplitId,
     /// The committed epoch before the first one that the actor writes.
     pub(crate) epoch: Epoch,
@@ -56,6 +56,16 @@ pub(crate) enum NotUnderstood {
     NoStream(String),
 }
 
+impl Config {
+    /// The stream that it reads.
+    ///
+    /// # Errors
+    /// If the relation is a view.
+    pub(super) fn stream(&self) -> Result<&Source, NotUnderstood> {
+        self.source.job.stream().ok_or_else(|| NotUnderstood::NoStream(self.source.name().to_owned()))
+    }
+}
+
 impl Shared {
     /// Sends an event to the node.
     pub(super) async fn tell(&self, event: Event) {
@@ -63,7 +73,7 @@ impl Shared {
     }
 
     pub(super) fn log_bad_record(&mut self, sequence: Sequence, bad: &BadRecord, what: &str) {
-        self.bad_records.log(&self.config.relation, sequence, bad, what);
+        self.bad_records.log(self.config.source.name(), sequence, bad, what);
     }
 }
 
@@ -75,14 +85,14 @@ pub(super) struct BadRecordLog {
 }
 
 impl BadRecordLog {
-    fn log(&mut self, table: &Table, sequence: Sequence, bad: &BadRecord, what: &str) {
+    fn log(&mut self, table: &str, sequence: Sequence, bad: &BadRecord, what: &str) {
         let now = Instant::now();
         if self.next.is_some_and(|next| now < next) {
             self.unmentioned += 1;
             return;
         }
         let others = std::mem::take(&mut self.unmentioned);
-        warn!(table = table.declared.name, %sequence, error = %bad, others_since_last = others, "{what}");
+        warn!(table, %sequence, error = %bad, others_since_last = others, "{what}");
         self.next = Some(now + BAD_RECORD_LOG_INTERVAL);
     }
 }

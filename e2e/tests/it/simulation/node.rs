@@ -2,10 +2,9 @@
 //! the exchange.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use uuid::Uuid;
-use weir_common::catalog::Table;
+use weir_common::catalog::Entry;
 use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, TableSplit, TermId, VnodeRange};
 use weir_common::position::Position;
 use weir_compute::control::event::{Action, Event, Message, SlotEpoch};
@@ -73,7 +72,7 @@ struct Slot {
 
 struct Actor {
     slot: SlotId,
-    table: Arc<Table>,
+    entry: Entry,
     position: u64,
     epoch: Epoch,
     /// Barriers that it has not come to yet; the flag: it is the last.
@@ -153,8 +152,8 @@ impl Process {
     pub(super) fn open(&mut self, databases: &mut Databases, current: TermId) {
         let Some(plan) = self.opening.take() else { return };
         let id = plan.term;
-        let table = |split: &SplitPlan| {
-            plan.tables.iter().find(|table| table.id == split.split.table).expect("the tables of all splits")
+        let entry = |split: &SplitPlan| {
+            plan.catalog.iter().find(|entry| entry.id() == split.split.table).expect("the jobs of all splits")
         };
         let mut slots = BTreeMap::new();
         for slot in &plan.slots {
@@ -166,7 +165,7 @@ impl Process {
                 self.apply(Event::Opened(id, Err("no such checkpoint".to_owned())), databases);
                 return;
             };
-            let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, table(split)));
+            let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, &entry(split).relation));
             let actors = actors.map(|split| split.split.clone());
             slots.insert(
                 slot.slot,
@@ -182,7 +181,7 @@ impl Process {
         }
         let mut term = Term { id, slots, routes: plan.routes.clone(), actors: BTreeMap::new() };
         for split in &plan.splits {
-            term.start_actor(table(split), split, plan.epoch);
+            term.start_actor(entry(split), split, plan.epoch);
         }
         self.term = Some(term);
         self.apply(Event::Opened(id, Ok(())), databases);
@@ -199,7 +198,7 @@ impl Process {
         let Some(term) = &mut self.term else { return };
         let count = term.actors.len().max(1);
         let Some((split, actor)) = term.actors.iter_mut().nth(choice % count) else { return };
-        let (split, keyed, own) = (split.clone(), actor.table.declared.is_keyed(), actor.slot);
+        let (split, keyed, own) = (split.clone(), actor.entry.relation.is_keyed(), actor.slot);
         if (prefer_barrier || actor.position > streams[&split].last)
             && let Some((epoch, last)) = actor.barriers.pop_front()
         {
@@ -315,13 +314,13 @@ impl Slot {
 
 impl Term {
     /// Starts the actor of a split, if the split's slot is on this node.
-    fn start_actor(&mut self, table: &Arc<Table>, split: &SplitPlan, epoch: Epoch) {
+    fn start_actor(&mut self, entry: &Entry, split: &SplitPlan, epoch: Epoch) {
         if !self.slots.contains_key(&split.slot) {
             return;
         }
         let actor = Actor {
             slot: split.slot,
-            table: Arc::clone(table),
+            entry: entry.clone(),
             position: split.position.next.0,
             epoch: epoch.next(),
             barriers: VecDeque::new(),
@@ -345,8 +344,8 @@ impl Term {
         };
         for (id, slot) in &mut self.slots {
             let add = match &barrier.mutation {
-                Some(Mutation::Add(table, splits)) => {
-                    let writers = splits.iter().filter(|split| split.writes_to(*id, table));
+                Some(Mutation::Add(entry, splits)) => {
+                    let writers = splits.iter().filter(|split| split.writes_to(*id, &entry.relation));
                     writers.map(|split| split.split.clone()).collect()
                 }
                 _ => Vec::new(),
@@ -357,9 +356,9 @@ impl Term {
         for (split, actor) in &mut self.actors {
             actor.barriers.push_back((barrier.epoch, Some(split.table) == dropped));
         }
-        if let Some(Mutation::Add(table, splits)) = &barrier.mutation {
+        if let Some(Mutation::Add(entry, splits)) = &barrier.mutation {
             for split in splits {
-                self.start_actor(table, split, barrier.epoch);
+                self.start_actor(entry, split, barrier.epoch);
             }
         }
     }

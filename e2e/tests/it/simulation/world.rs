@@ -1,12 +1,11 @@
 //! The scheduler: what can happen, what happens next, and what must hold afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use weir_common::catalog::{Encode, Input, JobState, NewTable, RelationKind, Source, SplitStart, Table};
+use weir_common::catalog::{Declaration, Encode, Entry, JobState, Plan, RelationKind, Source, SplitStart};
 use weir_common::head::Head;
 use weir_common::ids::{NodeId, Sequence, SplitId, TableId, TableSplit, TermId};
 use weir_common::telemetry::trace::TraceParent;
@@ -84,7 +83,7 @@ pub(super) struct World {
     store: MetaStore,
     databases: Databases,
     streams: BTreeMap<TableSplit, Stream>,
-    tables: BTreeMap<TableId, Arc<Table>>,
+    tables: BTreeMap<TableId, Entry>,
     leaders: Vec<Leader>,
     nodes: Vec<Process>,
     calls: Vec<Call>,
@@ -96,20 +95,20 @@ pub(super) struct World {
     next_waiter: u64,
     next_table: u32,
     /// Who waits for which table to be as it is then; what every term began with.
-    altering: BTreeMap<Waiter, Arc<Table>>,
-    began: BTreeMap<TermId, Vec<Arc<Table>>>,
+    altering: BTreeMap<Waiter, Entry>,
+    began: BTreeMap<TermId, Vec<Entry>>,
     client: Client,
     statistics: Statistics,
 }
 
-fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Arc<Table> {
-    let declared = NewTable {
+fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Entry {
+    let declared = Declaration {
         kind: RelationKind::Table,
         name: format!("t{id}"),
         columns: Vec::new(),
         // Which column it is does not matter here.
         primary_key: if keyed { vec![0] } else { Vec::new() },
-        input: Input::Stream(Source { options: BTreeMap::new(), encode: Encode::Json }),
+        plan: Plan::Stream(Source { options: BTreeMap::new(), encode: Encode::Json }),
         sql: String::new(),
     };
     let start = |(split, first): &(SplitId, u64)| SplitStart {
@@ -118,14 +117,7 @@ fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Arc<Table> {
         stream_created: None,
     };
     let splits = splits.iter().map(start).collect();
-    Arc::new(Table {
-        id: TableId(id),
-        declared,
-        splits,
-        state: JobState::Running,
-        dead_letters: None,
-        layouts: Vec::new(),
-    })
+    Entry::new(TableId(id), declared, splits, None)
 }
 
 impl World {
@@ -181,8 +173,9 @@ impl World {
 
     fn done(&self) -> bool {
         let durable = self.store.load();
-        let runs =
-            |split: &TableSplit| self.tables.get(&split.table).is_some_and(|table| table.state == JobState::Running);
+        let runs = |split: &TableSplit| {
+            self.tables.get(&split.table).is_some_and(|table| table.job.state == JobState::Running)
+        };
         self.streams.iter().filter(|(split, _)| runs(split)).all(|(split, stream)| {
             let committed = next(&durable.positions, split, stream);
             committed.0 == stream.last + 1 && stream.acknowledged == committed
@@ -316,7 +309,7 @@ impl World {
         // What its predecessor knew: some of the nodes, and some that are gone.
         let known = self.nodes.iter().map(|node| node.address.clone()).chain(["gone".to_owned()]);
         let expected: BTreeSet<String> = known.filter(|_| self.random.random_bool(0.5)).collect();
-        let core = Coordinator::new(config, self.tables.clone(), expected, self.random.random());
+        let core = Coordinator::new(config, self.tables.values().cloned().collect(), expected, self.random.random());
         let fence = self.store.elect();
         self.leaders.push(Leader { core, fence, alive: true, answers: Vec::new(), resolved: BTreeSet::new() });
         let leader = self.leaders.len() - 1;
@@ -341,8 +334,8 @@ impl World {
             self.streams.insert(TableSplit { table: TableId(id), split: split.clone() }, stream);
         }
         let table = table(id, self.random.random_bool(0.5), &splits);
-        self.tables.insert(TableId(id), Arc::clone(&table));
-        self.tell_leader(leader, Event::TableCreated(table, Waiter(u64::from(id))));
+        self.tables.insert(TableId(id), table.clone());
+        self.tell_leader(leader, Event::Created(table, Waiter(u64::from(id))));
     }
 
     /// A table is changed, and its job runs again if it had failed. As long as a claim that marks jobs failed is under way, or
@@ -358,19 +351,18 @@ impl World {
         }
         let Some(table) = self.tables.values().nth(self.random.random_range(0..3)) else { return };
         self.next_waiter += 1;
-        let mut table = Table { state: JobState::Running, ..(**table).clone() };
-        table.declared.sql = self.next_waiter.to_string();
-        let (table, waiter) = (Arc::new(table), Waiter(2_000_000 + self.next_waiter));
-        self.tables.insert(table.id, Arc::clone(&table));
-        self.altering.insert(waiter, Arc::clone(&table));
-        self.tell_leader(leader, Event::TableAltered(table, waiter));
+        let table = table.altered(Declaration { sql: self.next_waiter.to_string(), ..table.declaration() });
+        let waiter = Waiter(2_000_000 + self.next_waiter);
+        self.tables.insert(table.id(), table.clone());
+        self.altering.insert(waiter, table.clone());
+        self.tell_leader(leader, Event::Altered(table, waiter));
     }
 
     fn drop_table(&mut self) {
         let Some(leader) = self.reigning() else { return };
         let (&id, _) = self.tables.iter().next().expect("more than one");
         self.tables.remove(&id);
-        self.tell_leader(leader, Event::TableDropped(id, Waiter(1000 + u64::from(id.0))));
+        self.tell_leader(leader, Event::Dropped(id, Waiter(1000 + u64::from(id.0))));
     }
 
     fn connect(&mut self) {
@@ -494,17 +486,17 @@ impl World {
             Action::Load | Action::Claim { .. } | Action::Commit { .. } | Action::Forget(_) => {
                 self.calls.push(Call { leader, action, abandoned: false });
             }
-            Action::StartTerm { node, term, epoch, placement, addresses: _, tables } => {
-                self.began.insert(term, tables.clone());
-                let plan = plan(&node, term, epoch, &placement, &tables);
+            Action::StartTerm { node, term, epoch, placement, addresses: _, catalog } => {
+                self.began.insert(term, catalog.clone());
+                let plan = plan(&node, term, epoch, &placement, &catalog);
                 self.send(leader, &node, NodeEvent::Start(plan));
             }
             Action::StopTerm(node, term) => self.send(leader, &node, NodeEvent::Stop(term)),
             Action::Inject { term, epoch, lowest_pinned, mutation, nodes } => {
                 for node in nodes {
                     let mutation = mutation.as_ref().map(|mutation| match mutation {
-                        Mutation::Add(table, splits) => {
-                            compute::Mutation::Add(Arc::clone(table), splits.iter().map(split_plan).collect())
+                        Mutation::Add(entry, splits) => {
+                            compute::Mutation::Add(entry.clone(), splits.iter().map(split_plan).collect())
                         }
                         Mutation::Drop(table) => compute::Mutation::Drop(*table),
                     });
@@ -582,7 +574,7 @@ impl World {
                     self.statistics.failed_jobs += failed.len() as u64;
                     for table in failed {
                         // The task leaves out tables that were dropped meanwhile.
-                        self.tables.entry(table.id).and_modify(|known| *known = Arc::clone(table));
+                        self.tables.entry(table.id()).and_modify(|known| *known = table.clone());
                     }
                 }
                 Event::Claimed(head.term, outcome)
@@ -628,11 +620,11 @@ impl World {
     }
 
     /// Whoever waited for a change of a table is told when a term that knows it has committed.
-    fn check_altered(&mut self, leader: usize, altered: &Table) {
+    fn check_altered(&mut self, leader: usize, altered: &Entry) {
         self.statistics.altered += 1;
         let term = self.leaders[leader].core.durable().head.term;
-        let version = |table: &Table| table.declared.sql.parse::<u64>().unwrap_or_default();
-        let began = self.began[&term].iter().find(|table| table.id == altered.id);
+        let version = |table: &Entry| table.relation.sql.parse::<u64>().unwrap_or_default();
+        let began = self.began[&term].iter().find(|table| table.id() == altered.id());
         // It may have been dropped since.
         assert!(began.is_none_or(|began| version(began) >= version(altered)), "{altered:?} is not in force");
     }
@@ -649,7 +641,7 @@ impl World {
             assert_eq!(found.len(), count, "{split} has a key twice, under two vnodes");
             let messages = stream.first..position(split, stream);
             // Of a keyed table's messages with one key the last one counts.
-            let expected: BTreeMap<u64, u64> = match table.declared.is_keyed() {
+            let expected: BTreeMap<u64, u64> = match table.relation.is_keyed() {
                 true => messages.map(|sequence| (key_of(sequence), sequence)).collect(),
                 false => messages.map(|sequence| (sequence, sequence)).collect(),
             };
@@ -698,7 +690,7 @@ fn plan(
     term: weir_common::ids::TermId,
     epoch: weir_common::ids::Epoch,
     placement: &weir_meta::coordinator::placement::Placement,
-    tables: &[Arc<Table>],
+    catalog: &[Entry],
 ) -> compute::Plan {
     let source = |source: &weir_meta::coordinator::placement::CloneSource| compute::SourcePlan {
         path: source.path.clone(),
@@ -720,7 +712,7 @@ fn plan(
         term,
         epoch,
         slots: placement.slots_of(node).map(slot).collect(),
-        tables: tables.to_vec(),
+        catalog: catalog.to_vec(),
         splits: placement.splits.iter().map(split_plan).collect(),
         routes: placement.slots.iter().map(route).collect(),
     }

@@ -9,7 +9,7 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::{Expr, binary_expr, cast, col, lit};
 use datafusion::physical_expr::create_physical_expr;
 use proptest::prelude::*;
-use weir_common::catalog::{Encode, Input, JobState, NewTable, Origin, RelationKind, Source};
+use weir_common::catalog::{Origin, RelationKind};
 use weir_common::ids::TableId;
 use weir_common::types::SqlType;
 use weir_sql::functions::{comparable, has_equals};
@@ -18,37 +18,36 @@ use super::*;
 
 /// Returns a table with columns `c0`, `c1`, … of these types, and a key of the first `keys`
 /// columns.
-fn table(types: &[SqlType], keys: usize) -> Table {
+fn table(types: &[SqlType], keys: usize) -> Relation {
     let column = |(number, ty): (usize, &SqlType)| weir_common::catalog::Column {
         name: format!("c{number}"),
         ty: ty.clone(),
         origin: Origin::Payload,
     };
-    let declared = NewTable {
+    Relation {
+        id: TableId(1),
         kind: RelationKind::Table,
         name: "t".to_owned(),
         columns: types.iter().enumerate().map(column).collect(),
         primary_key: (0..keys).collect(),
-        input: Input::Stream(Source { options: Default::default(), encode: Encode::Json }),
+        layouts: Vec::new(),
         sql: String::new(),
-    };
-    let (splits, layouts) = (Vec::new(), Vec::new());
-    Table { id: TableId(1), declared, splits, state: JobState::Running, dead_letters: None, layouts }
+    }
 }
 
-fn physical(condition: &Expr, table: &Table) -> Arc<dyn PhysicalExpr> {
+fn physical(condition: &Expr, table: &Relation) -> Arc<dyn PhysicalExpr> {
     let schema = DFSchema::try_from(table.schema().as_ref().clone()).expect("columns with names");
     create_physical_expr(condition, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
         .expect("a condition")
 }
 
-fn keys(condition: &Expr, table: &Table) -> Option<Keys> {
-    let projection: Vec<usize> = (0..table.declared.columns.len()).collect();
+fn keys(condition: &Expr, table: &Relation) -> Option<Keys> {
+    let projection: Vec<usize> = (0..table.columns.len()).collect();
     Keys::of([&physical(condition, table)], table, &projection)
 }
 
 /// Returns the numbers of points and ranges.
-fn count(condition: &Expr, table: &Table) -> Option<(usize, usize)> {
+fn count(condition: &Expr, table: &Relation) -> Option<(usize, usize)> {
     keys(condition, table).map(|keys| (keys.points.len(), keys.ranges.len()))
 }
 
@@ -269,7 +268,7 @@ fn comparison(types: &[SqlType], numbers: (usize, usize, usize, usize)) -> Expr 
 }
 
 /// Folds literals, as the optimizer does.
-fn folded(expr: Expr, table: &Table) -> Expr {
+fn folded(expr: Expr, table: &Relation) -> Expr {
     use datafusion::common::tree_node::{Transformed, TreeNode};
     let fold = |expr: Expr| match &expr {
         Expr::ScalarFunction(call) if matches!(call.args.first(), Some(Expr::Literal(..))) => {

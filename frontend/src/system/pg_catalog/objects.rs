@@ -7,7 +7,7 @@ use datafusion::arrow::datatypes::Schema;
 use datafusion::common::TableReference;
 use datafusion::error::Result;
 use pgwire::api::Type;
-use weir_common::catalog::{RelationKind, Table};
+use weir_common::catalog::{Entry, Relation, RelationKind};
 use weir_common::ids::TableId;
 use weir_sql::parser::{PG_CATALOG, SCHEMA};
 use weir_sql::types::{modifier, pg_type};
@@ -17,7 +17,7 @@ use super::super::{DEAD_LETTERS, INFORMATION_SCHEMA, WEIR_CATALOG};
 use super::relations;
 use crate::catalog::Catalog;
 use crate::encode::Origin;
-use crate::scan::ScannedTable;
+use crate::scan::ScannedRelation;
 
 /// PostgreSQL's `FirstNormalObjectId`; its own catalogs have lower oids.
 const FIRST_OID: u32 = 16_384;
@@ -89,39 +89,38 @@ pub(super) struct Key {
 }
 
 impl Object {
-    fn of(table: &Table) -> Object {
-        let declared = &table.declared;
-        let mut columns = attributes(&table.schema());
-        for place in &declared.primary_key {
+    fn of(relation: &Relation) -> Object {
+        let mut columns = attributes(&relation.schema());
+        for place in &relation.primary_key {
             if let Some(column) = columns.get_mut(*place) {
                 column.is_nullable = false;
             }
         }
-        let key = declared.is_keyed().then(|| Key {
-            name: format!("{}_pkey", declared.name),
-            index: oid(table.id, Part::Index),
-            constraint: oid(table.id, Part::Constraint),
-            columns: declared.primary_key.iter().filter_map(|place| i64::try_from(place + 1).ok()).collect(),
+        let key = relation.is_keyed().then(|| Key {
+            name: format!("{}_pkey", relation.name),
+            index: oid(relation.id, Part::Index),
+            constraint: oid(relation.id, Part::Constraint),
+            columns: relation.primary_key.iter().filter_map(|place| i64::try_from(place + 1).ok()).collect(),
         });
-        let is_view = declared.kind == RelationKind::MaterializedView;
+        let is_view = relation.kind == RelationKind::MaterializedView;
         Object {
-            oid: oid(table.id, Part::Relation),
+            oid: oid(relation.id, Part::Relation),
             schema: SCHEMA,
-            name: declared.name.clone(),
+            name: relation.name.clone(),
             kind: if is_view { "m" } else { "r" },
             columns,
             key,
-            definition: is_view.then(|| definition(&declared.sql)),
+            definition: is_view.then(|| definition(&relation.sql)),
         }
     }
 
-    fn dead_letters_of(table: &Arc<Table>) -> Option<Object> {
-        let letters = ScannedTable::dead_letters_of(table)?;
+    fn dead_letters_of(entry: &Entry) -> Option<Object> {
+        let letters = ScannedRelation::dead_letters_of(entry)?;
         let schema = datafusion::catalog::TableProvider::schema(&letters);
         Some(Object {
-            oid: oid(table.id, Part::DeadLetters),
+            oid: oid(entry.id(), Part::DeadLetters),
             schema: DEAD_LETTERS,
-            name: table.declared.name.clone(),
+            name: entry.name().to_owned(),
             kind: "r",
             columns: attributes(&schema),
             key: None,
@@ -160,8 +159,8 @@ fn definition(sql: &str) -> String {
 /// # Errors
 /// Internal.
 pub(super) fn all(catalog: &Arc<Catalog>) -> Result<Vec<Object>> {
-    let tables = catalog.tables().map(|table| Object::of(table));
-    let letters = catalog.tables().filter_map(Object::dead_letters_of);
+    let relations = catalog.entries().map(|entry| Object::of(&entry.relation));
+    let letters = catalog.entries().filter_map(Object::dead_letters_of);
     let ours = weir_relations(catalog)?.into_iter().zip(WEIR_OID..).map(|((name, schema), oid)| Object {
         oid,
         schema: WEIR_CATALOG,
@@ -171,7 +170,7 @@ pub(super) fn all(catalog: &Arc<Catalog>) -> Result<Vec<Object>> {
         key: None,
         definition: None,
     });
-    let mut all: Vec<Object> = tables.chain(letters).chain(ours).collect();
+    let mut all: Vec<Object> = relations.chain(letters).chain(ours).collect();
     all.sort_by(|one, other| (one.schema, &one.name).cmp(&(other.schema, &other.name)));
     Ok(all)
 }
@@ -182,10 +181,10 @@ pub(in crate::system) fn origin(catalog: &Arc<Catalog>, table: &TableReference, 
     let schema = table.schema().unwrap_or(SCHEMA);
     let (table, modifier) = match schema {
         SCHEMA => {
-            let table = catalog.table(table.table())?;
-            (oid(table.id, Part::Relation), modifier(table.schema().fields().get(place)?))
+            let relation = &catalog.entry(table.table())?.relation;
+            (oid(relation.id, Part::Relation), modifier(relation.schema().fields().get(place)?))
         }
-        DEAD_LETTERS => (oid(catalog.table(table.table())?.id, Part::DeadLetters), -1),
+        DEAD_LETTERS => (oid(catalog.entry(table.table())?.id(), Part::DeadLetters), -1),
         PG_CATALOG | INFORMATION_SCHEMA => (relations::find(schema, table.table())?.oid, -1),
         _ => {
             let found = all(catalog).ok()?;

@@ -116,9 +116,9 @@ async fn ask(context: &TaskContext) -> Result<Vec<Row>> {
 }
 
 fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBatch> {
-    let declared = |row: &Row| catalog.by_id(TableId(row.progress.table)).map(|table| &table.declared);
+    let entry = |row: &Row| catalog.by_id(TableId(row.progress.table));
     // Omit splits of relations that are not in the statement's catalog.
-    let rows: Vec<&Row> = rows.iter().filter(|row| declared(row).is_some()).collect();
+    let rows: Vec<&Row> = rows.iter().filter(|row| entry(row).is_some()).collect();
     let text = |of: &dyn Fn(&Row) -> Option<String>| -> ArrayRef {
         Arc::new(StringArray::from_iter(rows.iter().map(|row| of(row))))
     };
@@ -128,9 +128,9 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
     };
     let since = rows.iter().map(|row| i64::try_from(row.progress.since_ns / 1000).ok());
     let columns = vec![
-        text(&|row| declared(row).map(|declared| declared.name.clone())),
+        text(&|row| entry(row).map(|entry| entry.name().to_owned())),
         text(&|row| Some(row.progress.split.clone())),
-        text(&|row| declared(row).and_then(|declared| subject(declared.stream(), &row.progress.split))),
+        text(&|row| entry(row).and_then(|entry| subject(entry.job.stream(), &row.progress.split))),
         text(&|row| Some(row.node.clone())),
         text(&|row| Some(row.progress.state.clone())),
         Arc::new(TimestampMicrosecondArray::from_iter(since).with_timezone("UTC")),

@@ -108,7 +108,7 @@ fn check(plan: &LogicalPlan) -> Result<()> {
             }
             // A source is read anew each time, so the second read may return more rows.
             LogicalPlan::TableScan(scan)
-                if NamedRelation::of(scan)?.is_some_and(|table| table.declared.kind == RelationKind::Source) =>
+                if NamedRelation::of(scan)?.is_some_and(|relation| relation.kind == RelationKind::Source) =>
             {
                 return Err(unstable("a source"));
             }

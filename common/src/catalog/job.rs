@@ -1,0 +1,173 @@
+//! Jobs: what meta places and compute nodes run.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Column, Relation, RelationKind};
+use crate::ids::{Sequence, SplitId, TableId};
+use crate::position::{Anchor, Position};
+use crate::protobuf::MessageSchema;
+
+/// The job that fills a relation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// Its id, that of the relation that it fills.
+    pub id: TableId,
+    /// The origin of the rows.
+    pub plan: Plan,
+    /// Its splits with the positions at which they start, resolved when the relation was created. A
+    /// view's are those of its source.
+    pub splits: Vec<SplitStart>,
+    /// Running or failed.
+    pub state: JobState,
+    /// The id under which its dead letters are stored. Tables that are older than dead letters have
+    /// none. Nor have most sources: their dead letters are looked for in the stream, unless that
+    /// loses acknowledged messages.
+    pub dead_letters: Option<TableId>,
+}
+
+impl Job {
+    /// The stream that it reads. A view's job reads none of its own.
+    pub fn stream(&self) -> Option<&Source> {
+        self.plan.stream()
+    }
+
+    /// What it reads of another relation, if it fills a view.
+    pub fn reads(&self) -> Option<&Reads> {
+        self.plan.reads()
+    }
+
+    /// The relations that it reads.
+    pub fn inputs(&self) -> impl Iterator<Item = TableId> + use<> {
+        self.reads().map(|reads| reads.relation).into_iter()
+    }
+
+    /// The job whose splits are read for it: that of a view's source, else itself.
+    pub fn reader(&self) -> TableId {
+        self.inputs().next().unwrap_or(self.id)
+    }
+
+    /// The ids under which it stores something.
+    pub fn stores(&self) -> impl Iterator<Item = TableId> + use<> {
+        std::iter::once(self.id).chain(self.dead_letters)
+    }
+}
+
+/// The origin of a job's rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Plan {
+    /// It decodes the messages of a stream: the job of a table or a source.
+    Stream(Source),
+    /// It evaluates the relation's statement over rows of another relation: the job of a view.
+    View(Reads),
+}
+
+impl Plan {
+    /// The stream that is read, unless it is a view's.
+    pub fn stream(&self) -> Option<&Source> {
+        match self {
+            Plan::Stream(source) => Some(source),
+            Plan::View(_) => None,
+        }
+    }
+
+    /// What is read of another relation, if it is a view's.
+    pub fn reads(&self) -> Option<&Reads> {
+        match self {
+            Plan::Stream(_) => None,
+            Plan::View(reads) => Some(reads),
+        }
+    }
+}
+
+/// What a view reads. The view's statement defines its rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    /// The source.
+    pub relation: TableId,
+    /// The source's name in the view's statement.
+    pub name: String,
+    /// The columns of the source that the view needs, in their order, as they were when the view
+    /// was created. ALTER may not change them as long as the view is there.
+    pub columns: Vec<Column>,
+}
+
+impl Reads {
+    /// The source as the view knows it, with no other columns than the view reads.
+    pub fn as_read(&self) -> Relation {
+        Relation {
+            id: self.relation,
+            kind: RelationKind::Source,
+            name: self.name.clone(),
+            columns: self.columns.clone(),
+            primary_key: Vec::new(),
+            layouts: Vec::new(),
+            sql: String::new(),
+        }
+    }
+}
+
+/// A stream, and how its messages are read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The options of WITH: keys in lower case, values as written without their quotes. `connector`
+    /// is `nats`.
+    pub options: BTreeMap<String, String>,
+    /// The encoding of payloads.
+    pub encode: Encode,
+}
+
+/// The encoding of payloads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encode {
+    /// `FORMAT PLAIN ENCODE JSON`: one object a message.
+    Json,
+    /// The same, declared without columns: the whole document fills the one column, a jsonb.
+    JsonDocument,
+    /// `FORMAT PLAIN ENCODE BYTES`: the payload as it is fills the one column, a bytea.
+    Bytes,
+    /// `FORMAT PLAIN ENCODE PROTOBUF`: one message of this schema.
+    Protobuf(MessageSchema),
+    /// `consumer.headers_only`: payloads are not delivered, and no column is filled from them.
+    HeadersOnly,
+}
+
+/// A split and the first sequence to read of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitStart {
+    /// The split.
+    pub split: SplitId,
+    /// The first stream sequence that belongs to the relation.
+    pub sequence: Sequence,
+    /// When the split's stream was created, in the server's notation: sequences mean nothing in
+    /// another one of its name. Absent from jobs that were created before this was kept.
+    #[serde(default)]
+    pub stream_created: Option<String>,
+}
+
+impl SplitStart {
+    /// The position at which reading begins.
+    pub fn position(&self) -> Position {
+        Position { next: self.sequence, anchor: Anchor::created(self.stream_created.as_deref()) }
+    }
+}
+
+/// The state of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// It runs, provided that the jobs that fill its inputs do.
+    Running,
+    /// It stopped for a reason that its user has to fix. Its rows stay readable.
+    Failed {
+        /// The reason.
+        error: String,
+        /// When it failed, in milliseconds since 1970. Absent from failures that were noted before
+        /// this was kept.
+        #[serde(default)]
+        since_ms: Option<u64>,
+    },
+}

@@ -1,0 +1,151 @@
+//! Relations: what statements name and scans read.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::TableId;
+use crate::types::{SqlType, StructField};
+
+/// A table, source or view as users name and read it, or the stored dead letters of one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relation {
+    /// Its id, never reused. The job that fills it has the same.
+    pub id: TableId,
+    /// Its kind.
+    pub kind: RelationKind,
+    /// Lower case unless it was quoted; declared relations live in the schema `public`.
+    pub name: String,
+    /// In the order of the declaration, INCLUDE columns last.
+    pub columns: Vec<Column>,
+    /// The primary key, as indexes into the columns; empty: every message is a row of its own.
+    pub primary_key: Vec<usize>,
+    /// Its columns as they were before each change of them, the oldest first. Data that was stored
+    /// by then has that layout.
+    pub layouts: Vec<Vec<Column>>,
+    /// The statement as it was written, secrets included; never shown as it stands. Empty if no
+    /// statement declared the relation.
+    pub sql: String,
+}
+
+impl Relation {
+    /// The columns that users see.
+    pub fn schema(&self) -> SchemaRef {
+        schema(&self.columns)
+    }
+
+    /// Returns true if a message replaces the row of an earlier one that has its key.
+    pub fn is_keyed(&self) -> bool {
+        !self.primary_key.is_empty()
+    }
+
+    /// The number of the layout that rows are written in now.
+    ///
+    /// # Panics
+    /// If the columns changed 2¹⁶ times: long before, meta refuses a definition of that size.
+    pub fn layout(&self) -> u16 {
+        u16::try_from(self.layouts.len()).expect("a definition is smaller than so many layouts")
+    }
+
+    /// The columns of a layout, if the relation has it.
+    pub fn columns_of(&self, layout: u16) -> Option<&[Column]> {
+        match usize::from(layout) {
+            now if now == self.layouts.len() => Some(&self.columns),
+            before => self.layouts.get(before).map(Vec::as_slice),
+        }
+    }
+}
+
+/// The kind of a relation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RelationKind {
+    /// `CREATE TABLE`: a job reads its rows and stores them.
+    #[default]
+    Table,
+    /// `CREATE SOURCE`: its rows stay in the stream. They are read when a statement asks for them,
+    /// and for views.
+    Source,
+    /// `CREATE MATERIALIZED VIEW`: a job computes its rows from those of a source, and stores them.
+    MaterializedView,
+}
+
+impl RelationKind {
+    /// Its name in SQL, in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RelationKind::Table => "table",
+            RelationKind::Source => "source",
+            RelationKind::MaterializedView => "materialized view",
+        }
+    }
+}
+
+/// A column of a relation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// The column's name.
+    pub name: String,
+    /// Its type. Every column is nullable.
+    #[serde(rename = "type")]
+    pub ty: SqlType,
+    /// The origin of its values.
+    pub origin: Origin,
+}
+
+/// The origin of a column's values: a part of a message, unless it is a view's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// The query of a view computes it from its source's columns.
+    Expression,
+    /// The field of the payload that bears the column's name.
+    Payload,
+    /// `INCLUDE offset`: the stream sequence in decimal, a varchar.
+    Offset,
+    /// `INCLUDE subject`: the subject the message was published to, a varchar.
+    Subject,
+    /// `INCLUDE partition`: the split's id, a varchar.
+    Partition,
+    /// `INCLUDE timestamp`: when the server stored the message, a timestamptz.
+    Timestamp,
+    /// `INCLUDE payload`: the payload as a whole, a jsonb if it is JSON, else a bytea.
+    WholePayload,
+    /// `INCLUDE header`: all headers, of [`Origin::headers_type`].
+    Headers,
+    /// `INCLUDE header 'name'`: the first value of one header, a bytea or a varchar.
+    Header {
+        /// The header's name; the case of letters counts, as for NATS.
+        name: String,
+    },
+}
+
+impl Origin {
+    /// The type of a column of all headers: `struct<key varchar, value bytea>[]`.
+    pub fn headers_type() -> SqlType {
+        let field = |name: &str, ty| StructField { name: name.to_owned(), ty };
+        let header = vec![field("key", SqlType::Varchar), field("value", SqlType::Bytea)];
+        SqlType::Array(Box::new(SqlType::Struct(header)))
+    }
+}
+
+/// The columns of dead letters: the place of a message, the message, and why it is not a row.
+pub fn dead_letter_columns() -> Vec<Column> {
+    let column = |name: &str, ty| Column { name: name.to_owned(), ty, origin: Origin::Payload };
+    vec![
+        column("stream", SqlType::Varchar),
+        column("sequence", SqlType::BigInt),
+        column("subject", SqlType::Varchar),
+        column("headers", Origin::headers_type()),
+        column("payload", SqlType::Bytea),
+        column("error", SqlType::Varchar),
+        column("column", SqlType::Varchar),
+        column("time", SqlType::Timestamptz),
+    ]
+}
+
+/// The Arrow schema of columns.
+pub fn schema(columns: &[Column]) -> SchemaRef {
+    Arc::new(Schema::new(columns.iter().map(|column| column.ty.field(&column.name)).collect::<Vec<_>>()))
+}

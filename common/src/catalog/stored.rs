@@ -1,0 +1,42 @@
+//! The form in which the metadata store holds a catalog entry, and in which it travels.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Column, Declaration, Entry, Job, JobState, Relation, SplitStart};
+use crate::ids::TableId;
+
+/// An [`Entry`] as one flat document.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Stored {
+    pub(super) id: TableId,
+    #[serde(flatten)]
+    pub(super) declared: Declaration,
+    pub(super) splits: Vec<SplitStart>,
+    pub(super) state: JobState,
+    #[serde(default)]
+    pub(super) dead_letters: Option<TableId>,
+    #[serde(default)]
+    pub(super) layouts: Vec<Vec<Column>>,
+}
+
+impl From<Stored> for Entry {
+    fn from(stored: Stored) -> Entry {
+        let Stored { id, declared, splits, state, dead_letters, layouts } = stored;
+        let Declaration { kind, name, columns, primary_key, plan, sql } = declared;
+        Entry {
+            relation: Arc::new(Relation { id, kind, name, columns, primary_key, layouts, sql }),
+            job: Arc::new(Job { id, plan, splits, state, dead_letters }),
+        }
+    }
+}
+
+impl From<Entry> for Stored {
+    fn from(entry: Entry) -> Stored {
+        let Relation { id, kind, name, columns, primary_key, layouts, sql } = Arc::unwrap_or_clone(entry.relation);
+        let Job { id: _, plan, splits, state, dead_letters } = Arc::unwrap_or_clone(entry.job);
+        let declared = Declaration { kind, name, columns, primary_key, plan, sql };
+        Stored { id, declared, splits, state, dead_letters, layouts }
+    }
+}

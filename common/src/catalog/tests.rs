@@ -1,0 +1,57 @@
+//! The stored form of entries, which newer versions have to read, and changes of entries.
+
+use super::*;
+
+/// As clusters have stored it before a relation and its job were told apart.
+const TABLE: &str = concat!(
+    r#"{"id":7,"kind":"table","name":"t","columns":[{"name":"id","type":"big_int","origin":"payload"},"#,
+    r#"{"name":"kind","type":"varchar","origin":{"header":{"name":"Kind"}}}],"primary_key":[0],"#,
+    r#""source":{"options":{"connector":"nats"},"encode":"json"},"sql":"CREATE TABLE t …","#,
+    r#""splits":[{"split":"S","sequence":3,"stream_created":"2026-01-01T00:00:00Z"}],"state":"running","#,
+    r#""dead_letters":8,"layouts":[[{"name":"id","type":"integer","origin":"payload"}]]}"#
+);
+
+const VIEW: &str = concat!(
+    r#"{"id":9,"kind":"materialized_view","name":"v","columns":[{"name":"n","type":"integer","origin":"expression"}],"#,
+    r#""primary_key":[],"source":{"relation":5,"name":"s","columns":[{"name":"n","type":"integer","origin":"payload"}]},"#,
+    r#""sql":"CREATE MATERIALIZED VIEW v AS …","splits":[],"#,
+    r#""state":{"failed":{"error":"division by zero","since_ms":1}},"dead_letters":null,"layouts":[]}"#
+);
+
+/// Of the first versions: no kinds, keys, dead letters, layouts or creation times of streams.
+const OLDEST: &str = concat!(
+    r#"{"id":1,"name":"old","columns":[],"source":{"options":{"connector":"nats"},"encode":"json"},"sql":"","#,
+    r#""splits":[{"split":"S","sequence":1}],"state":{"failed":{"error":"no such stream"}}}"#
+);
+
+fn read(stored: &str) -> Entry {
+    serde_json::from_str(stored).expect("a stored entry")
+}
+
+#[test]
+fn entries_that_are_stored_stay_readable() {
+    for stored in [TABLE, VIEW] {
+        assert_eq!(serde_json::to_string(&read(stored)).expect("an entry serialises"), stored);
+    }
+    let table = read(TABLE);
+    assert_eq!((table.relation.id, table.job.id, table.job.reader()), (TableId(7), TableId(7), TableId(7)));
+    assert_eq!((table.relation.layout(), table.relation.columns_of(0).map(<[Column]>::len)), (1, Some(1)));
+    assert_eq!(table.job.stores().collect::<Vec<_>>(), [TableId(7), TableId(8)]);
+    let view = read(VIEW);
+    assert_eq!((view.job.reader(), view.job.stream(), view.dead_letters()), (TableId(5), None, None));
+    let oldest = read(OLDEST);
+    assert_eq!((oldest.relation.kind, oldest.relation.is_keyed()), (RelationKind::Table, false));
+    assert_eq!(oldest.job.state, JobState::Failed { error: "no such stream".to_owned(), since_ms: None });
+}
+
+#[test]
+fn an_altered_job_runs_again_and_old_columns_become_a_layout() {
+    let before = read(TABLE).with_state(JobState::Failed { error: String::new(), since_ms: None });
+    let mut declared = before.declaration();
+    assert_eq!(before.altered(declared.clone()), read(TABLE));
+    declared.columns.pop();
+    let after = before.altered(declared.clone());
+    assert_eq!((after.declaration(), after.relation.layout()), (declared, 2));
+    assert_eq!(after.relation.columns_of(1), Some(before.relation.columns.as_slice()));
+    assert_eq!((&after.job.splits, after.job.dead_letters), (&before.job.splits, Some(TableId(8))));
+}
