@@ -1,9 +1,9 @@
 //! The catalog: relations that users name and read, and the jobs that fill them.
 //!
-//! * [`declaration`]: what a statement declares, before it has an id and start positions;
-//! * [`relation`]: names, columns and layouts: what statements and scans need;
-//! * [`job`]: plan, splits and state: what meta places and compute nodes run;
-//! * [`graph`]: all entries, and which job reads which relation.
+//! * `declaration`: what a statement declares, before it has an id and start positions;
+//! * `relation`: names, columns and layouts: what statements and scans need;
+//! * `job`: plan, splits and state: what meta places and compute nodes run;
+//! * `graph`: all entries, and which job reads which relation.
 //!
 //! An [`Entry`] holds a relation and its job. Serialised as JSON, entries are stored in the
 //! metadata store and travel between nodes. The stored form is flat and older than the division

@@ -28,12 +28,12 @@ number!(
     Term(u64)
 );
 number!(
-    /// A relation, the job that fills it, and its stored rows. Dead letters are stored under an id of
-    /// their own. Never reused.
+    /// A relation, the job that fills it, and its stored rows. Dead letters are stored under an id
+    /// of their own. Never reused.
     ///
-    /// One type for all, because a job fills one relation, and both are created and dropped together:
-    /// keys, positions and catalog entries bear the same number, so two types would only be converted
-    /// into each other wherever they meet.
+    /// One type for all, because a job fills one relation, and both are created and dropped
+    /// together. Keys, positions and catalog entries contain the same number, so two types would
+    /// only be converted into each other wherever they meet.
     TableId(u32)
 );
 number!(
@@ -139,7 +139,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// One independently readable part of a source; unique within its table.
+/// One independently readable part of a source; unique within its job.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SplitId(pub String);
@@ -150,18 +150,18 @@ impl fmt::Display for SplitId {
     }
 }
 
-/// A split of a table: the unit that has a position.
+/// A split that a job reads: the unit that has a position.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct TableSplit {
-    /// The table.
-    pub table: TableId,
-    /// The split of that table.
+pub struct JobSplit {
+    /// The job.
+    pub job: TableId,
+    /// The split of that job.
     pub split: SplitId,
 }
 
-impl fmt::Display for TableSplit {
+impl fmt::Display for JobSplit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.table, self.split)
+        write!(f, "{}/{}", self.job, self.split)
     }
 }
 

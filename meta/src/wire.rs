@@ -6,7 +6,7 @@ use uuid::Uuid;
 use weir_common::catalog::Entry;
 use weir_common::error::Kind;
 use weir_common::head::SlotState;
-use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, SplitId, TableId, TableSplit, TermId};
+use weir_common::ids::{Epoch, JobSplit, NodeId, Sequence, SlotId, SplitId, TableId, TermId};
 use weir_common::position::Position;
 use weir_common::rpc;
 use weir_common::telemetry::trace::TraceParent;
@@ -65,7 +65,7 @@ fn start_slot(slot: &Slot) -> proto::StartSlot {
 
 fn start_split(assigned: &AssignedSplit) -> proto::StartSplit {
     proto::StartSplit {
-        table: assigned.split.table.0,
+        table: assigned.split.job.0,
         split: assigned.split.split.0.clone(),
         slot: assigned.slot.0,
         sequence: assigned.position.next.0,
@@ -130,7 +130,7 @@ pub(crate) fn report(report: proto::EpochReport) -> Result<Report, rpc::Error> {
         Err(error) => Err(rpc::Error::new(Kind::Internal, format!("checkpoint of slot {}: {error}", slot.slot))),
     };
     let position = |position: proto::Position| {
-        let split = TableSplit { table: TableId(position.table), split: SplitId(position.split) };
+        let split = JobSplit { job: TableId(position.table), split: SplitId(position.split) };
         (split, Position { next: Sequence(position.sequence), anchor: position.anchor.into() })
     };
     Ok(Report {

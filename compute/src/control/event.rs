@@ -3,7 +3,7 @@
 
 use tokio::sync::mpsc;
 use uuid::Uuid;
-use weir_common::ids::{Epoch, SlotId, TableId, TableSplit, TermId};
+use weir_common::ids::{Epoch, JobSplit, SlotId, TableId, TermId};
 use weir_common::position::Position;
 
 use super::plan::{Barrier, Plan};
@@ -46,7 +46,7 @@ pub struct SlotEpoch {
     /// The checkpoint that holds it.
     pub checkpoint: Uuid,
     /// The positions of the slot's splits at its end.
-    pub positions: Vec<(TableSplit, Position)>,
+    pub positions: Vec<(JobSplit, Position)>,
 }
 
 /// An action that the node's core asks for.
@@ -80,7 +80,7 @@ pub enum Message {
         /// The checkpoint of every slot.
         checkpoints: Vec<(SlotId, Uuid)>,
         /// The positions that moved since the last report.
-        positions: Vec<(TableSplit, Position)>,
+        positions: Vec<(JobSplit, Position)>,
     },
     /// A waiter needs a checkpoint.
     WantBarrier(TermId),

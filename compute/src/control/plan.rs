@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 use weir_common::catalog::{Entry, Job, Relation};
-use weir_common::ids::{Epoch, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, SlotId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 use weir_common::telemetry::trace::TraceParent;
 
@@ -62,7 +62,7 @@ pub struct SourcePlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitPlan {
     /// The split.
-    pub split: TableSplit,
+    pub split: JobSplit,
     /// The slot that its actor runs beside. This slot takes all rows, unless the table is keyed:
     /// then each slot takes the rows of its vnodes.
     pub slot: SlotId,
@@ -72,8 +72,8 @@ pub struct SplitPlan {
 
 impl SplitPlan {
     /// The split that is read for it: its job's own, or that of the view's source.
-    pub fn read(&self, job: &Job) -> TableSplit {
-        TableSplit { table: job.reader(), split: self.split.split.clone() }
+    pub fn read(&self, job: &Job) -> JobSplit {
+        JobSplit { job: job.reader(), split: self.split.split.clone() }
     }
 
     /// Returns true if its actor writes to `slot`, so that the slot's epochs end with the actor's

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_common::ids::{Epoch, SlotId, TableSplit, TermId};
+use weir_common::ids::{Epoch, JobSplit, SlotId, TermId};
 use weir_common::position::Position;
 
 use super::event::{Action, Event, Message, SlotEpoch};
@@ -29,7 +29,7 @@ struct ActiveTerm {
     /// Epochs injected and not reported yet.
     pending: BTreeMap<Epoch, BTreeMap<SlotId, SlotEpoch>>,
     /// Positions as of the last report.
-    reported: BTreeMap<TableSplit, Position>,
+    reported: BTreeMap<JobSplit, Position>,
 }
 
 impl Node {

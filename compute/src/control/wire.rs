@@ -5,7 +5,7 @@ use uuid::Uuid;
 use weir_common::catalog::Entry;
 use weir_common::error::Kind;
 use weir_common::head::SlotState;
-use weir_common::ids::{Epoch, Sequence, SlotId, SplitId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 use weir_common::rpc;
 use weir_proto as proto;
@@ -40,7 +40,7 @@ fn source(source: proto::CloneSource) -> Result<SourcePlan, rpc::Error> {
 
 fn split(split: proto::StartSplit) -> SplitPlan {
     SplitPlan {
-        split: TableSplit { table: TableId(split.table), split: SplitId(split.split) },
+        split: JobSplit { job: TableId(split.table), split: SplitId(split.split) },
         slot: SlotId(split.slot),
         position: Position { next: Sequence(split.sequence), anchor: split.anchor.into() },
     }
@@ -111,8 +111,8 @@ pub(crate) fn from_node(message: Message) -> proto::FromNode {
                 slot: slot.0,
                 checkpoint: checkpoint.to_string(),
             };
-            let position = |(split, position): (TableSplit, Position)| proto::Position {
-                table: split.table.0,
+            let position = |(split, position): (JobSplit, Position)| proto::Position {
+                table: split.job.0,
                 split: split.split.0,
                 sequence: position.next.0,
                 anchor: Some(position.anchor.into()),

@@ -226,7 +226,7 @@ impl Actor {
             Heard::Reading(place, Said::Failed(error)) => {
                 let job = match place {
                     Place::Front => self.shared.config.source.id(),
-                    Place::Behind(id) => self.behind[&id].known_as().table,
+                    Place::Behind(id) => self.behind[&id].known_as().job,
                 };
                 self.shared.tell(Event::JobFailed(self.shared.config.term, job, error)).await;
                 ControlFlow::Continue(())
@@ -306,7 +306,7 @@ impl Actor {
     /// Stops storing a relation.
     fn detach(&mut self, job: TableId, epoch: Epoch) {
         self.front.outputs.retain(|output| output.id() != job);
-        let of_it = |reading: &Reading| reading.known_as().table == job;
+        let of_it = |reading: &Reading| reading.known_as().job == job;
         if let Some(id) = self.behind.iter().find(|(_, reading)| of_it(reading)).map(|(id, _)| *id) {
             self.behind.remove(&id);
             self.readings.detach(id);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
-use weir_common::ids::{Epoch, TableSplit, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, VnodeRange};
 use weir_common::position::Position;
 
 use crate::storage::entries::{self, Entries};
@@ -62,12 +62,12 @@ impl Edge {
     }
 
     /// Sends one entry. The slot must be on this node.
-    pub(crate) async fn write_entry(&self, actor: &TableSplit, key: Bytes, value: Bytes) -> Result<(), Closed> {
+    pub(crate) async fn write_entry(&self, actor: &JobSplit, key: Bytes, value: Bytes) -> Result<(), Closed> {
         self.write_local(actor, || Some(vec![(key, value)])).await
     }
 
     /// Sends framed entries. Waits for a credit while the actor is far ahead of the seal.
-    pub(crate) async fn write(&self, actor: &TableSplit, part: Bytes) -> Result<(), Closed> {
+    pub(crate) async fn write(&self, actor: &JobSplit, part: Bytes) -> Result<(), Closed> {
         match &self.way {
             Way::Local(_) => self.write_local(actor, || entries::unframe(part)).await,
             Way::Remote(way) => {
@@ -78,7 +78,7 @@ impl Edge {
         }
     }
 
-    async fn write_local(&self, actor: &TableSplit, entries: impl FnOnce() -> Option<Entries>) -> Result<(), Closed> {
+    async fn write_local(&self, actor: &JobSplit, entries: impl FnOnce() -> Option<Entries>) -> Result<(), Closed> {
         let Way::Local(inbox) = &self.way else { unreachable!("entries stay on their node") };
         let credit = Arc::clone(&self.credits).acquire_owned().await.map_err(|_| Closed)?;
         let entries = entries().expect("framed by this process");
@@ -87,7 +87,7 @@ impl Edge {
     }
 
     /// Sends a barrier.
-    pub(crate) async fn barrier(&self, actor: &TableSplit, epoch: Epoch, position: Position) -> Result<(), Closed> {
+    pub(crate) async fn barrier(&self, actor: &JobSplit, epoch: Epoch, position: Position) -> Result<(), Closed> {
         match &self.way {
             Way::Local(inbox) => {
                 let message = slot::Message::Barrier { actor: actor.clone(), epoch, position };

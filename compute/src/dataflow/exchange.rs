@@ -23,7 +23,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 use weir_common::error::{Kind, chain};
-use weir_common::ids::{Epoch, Sequence, SlotId, SplitId, TableId, TableSplit, TermId};
+use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, TableId, TermId};
 use weir_common::position::Position;
 use weir_common::rpc;
 use weir_common::task::{Group, OnFailure};
@@ -88,14 +88,7 @@ impl Peers {
 
     /// An edge of an actor to a slot of another node. The node is told if the stream ends before
     /// the actor does.
-    pub(crate) fn edge(
-        &mut self,
-        term: TermId,
-        actor: &TableSplit,
-        route: &Route,
-        group: &Group,
-        node: Inputs,
-    ) -> Edge {
+    pub(crate) fn edge(&mut self, term: TermId, actor: &JobSplit, route: &Route, group: &Group, node: Inputs) -> Edge {
         let (way, outgoing) = mpsc::channel(OUTGOING_MAX);
         let credits = Arc::new(Semaphore::new(CREDITS));
         let actor_lives = way.downgrade();
@@ -103,7 +96,7 @@ impl Peers {
         let open = ExchangeOpen {
             term: Some(term.into()),
             slot: route.slot.0,
-            table: actor.table.0,
+            table: actor.job.0,
             split: actor.split.0.clone(),
         };
         let channel = self.channel(&route.address);
@@ -196,7 +189,7 @@ async fn accept(
         return Err(rpc::Error::new(Kind::Internal, "an exchange does not begin with its opening"));
     };
     let term = wire::term(open.term)?;
-    let actor = TableSplit { table: TableId(open.table), split: SplitId(open.split) };
+    let actor = JobSplit { job: TableId(open.table), split: SplitId(open.split) };
     let gone = || not_running(term);
     let reached = |slots: &Option<Arc<Slots>>| slots.as_ref().is_some_and(|slots| slots.term >= term);
     let slots = slots.wait_for(reached).await.map_err(|_| gone())?.clone();
@@ -216,7 +209,7 @@ async fn accept(
 /// Hands messages to the slot until either goes away.
 async fn take(
     mut incoming: Streaming<ExchangeMessage>,
-    actor: TableSplit,
+    actor: JobSplit,
     slot: &mpsc::Sender<slot::Message>,
     returned: &mpsc::UnboundedSender<()>,
 ) -> Result<(), rpc::Error> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use weir_common::ids::TableSplit;
+use weir_common::ids::JobSplit;
 use weir_connector_nats::{Control, Progress};
 use weir_proto::SplitProgress;
 
@@ -14,7 +14,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A split that this node reads for a relation.
 #[derive(Clone)]
 pub(crate) struct ReadSplit {
-    pub(crate) split: TableSplit,
+    pub(crate) split: JobSplit,
     pub(crate) reader: Control,
     pub(crate) bad_records: Arc<AtomicU64>,
 }
@@ -33,7 +33,7 @@ impl ReadSplit {
         let lag_messages =
             consumer.map(|consumer| consumer.pending + consumer.delivered.saturating_sub(status.delivered));
         SplitProgress {
-            table: self.split.table.0,
+            table: self.split.job.0,
             split: self.split.split.0.clone(),
             state: condition.state.as_str().to_owned(),
             since_ns: since_1970_ns(condition.since),

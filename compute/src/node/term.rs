@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info_span;
 use weir_common::catalog::{Entry, Graph};
 use weir_common::error::chain;
-use weir_common::ids::{Epoch, Sequence, TableId, TableSplit, TermId};
+use weir_common::ids::{Epoch, JobSplit, Sequence, TableId, TermId};
 use weir_common::task::Group;
 use weir_common::telemetry::trace;
 use weir_common::view::Compile;
@@ -81,12 +81,12 @@ pub(crate) struct Term {
     routes: Vec<Route>,
     peers: Peers,
     /// By the relation and split that they read.
-    actors: BTreeMap<TableSplit, actor::Handle>,
+    actors: BTreeMap<JobSplit, actor::Handle>,
     /// Actors with nothing left to read for, until their last epoch is committed.
     ending: Vec<actor::Handle>,
     /// The positions at which the actors of the term began, on whichever node, by the split that
     /// they read.
-    starts: HashMap<TableSplit, Sequence>,
+    starts: HashMap<JobSplit, Sequence>,
 }
 
 impl Term {
@@ -102,7 +102,7 @@ impl Term {
     ) -> Result<Term, state::Error> {
         let group = Group::child_of(cancel);
         let entries: HashMap<TableId, &Entry> = plan.catalog.iter().map(|entry| (entry.id(), entry)).collect();
-        let entry = |split: &SplitPlan| *entries.get(&split.split.table).expect("meta sends the jobs of all splits");
+        let entry = |split: &SplitPlan| *entries.get(&split.split.job).expect("meta sends the jobs of all splits");
         let mut handles = BTreeMap::new();
         for (slot, db) in databases {
             let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, &entry(split).relation));
@@ -128,14 +128,14 @@ impl Term {
             *start = split.position.next.max(*start);
         }
         let mut term = Term { id, group, environment, slots, routes, peers, actors, ending: Vec::new(), starts };
-        let mut read: BTreeMap<TableSplit, Vec<Attachment>> = BTreeMap::new();
+        let mut read: BTreeMap<JobSplit, Vec<Attachment>> = BTreeMap::new();
         for split in &plan.splits {
             if let Some(attachment) = term.attachment(entry(split), split) {
                 read.entry(split.read(&entry(split).job)).or_default().push(attachment);
             }
         }
         for (read, outputs) in read {
-            let source = entries.get(&read.table).expect("meta sends the sources of all views");
+            let source = entries.get(&read.job).expect("meta sends the sources of all views");
             term.start_actor(source, read, outputs, plan.epoch);
         }
         Ok(term)
@@ -177,7 +177,7 @@ impl Term {
     }
 
     /// Starts an actor of this node, which reads a split of `source`, a source or a table.
-    fn start_actor(&mut self, source: &Entry, read: TableSplit, outputs: Vec<Attachment>, epoch: Epoch) {
+    fn start_actor(&mut self, source: &Entry, read: JobSplit, outputs: Vec<Attachment>, epoch: Epoch) {
         let config = actor::Config {
             term: self.id,
             source: source.clone(),
@@ -201,7 +201,7 @@ impl Term {
     }
 
     /// The edges of an actor to every slot of the term, in the order of their vnodes.
-    fn edges(&mut self, actor: &TableSplit) -> Vec<Edge> {
+    fn edges(&mut self, actor: &JobSplit) -> Vec<Edge> {
         let Term { id, group, environment, slots, routes, peers, .. } = self;
         let edge = |route: &Route| match slots.handles.get(&route.slot) {
             Some(slot) => Edge::local(slot),
@@ -266,7 +266,7 @@ impl Term {
                     let _ = actor.inbox.send(actor::Message::Attach(Box::new(attachment))).await;
                 }
                 None => {
-                    let source = if read.table == entry.id() { Some(entry) } else { catalog.get(read.table) };
+                    let source = if read.job == entry.id() { Some(entry) } else { catalog.get(read.job) };
                     let source = source.expect("a source is there before its views");
                     self.start_actor(source, read, vec![attachment], epoch);
                 }

@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 use tracing::info;
 use weir_common::catalog::{Entry, JobState, Relation, RelationKind, Source, dead_letter_columns};
 use weir_common::error::{Kind, chain};
-use weir_common::ids::{Epoch, Sequence, SlotId, SplitId, TableId, TableSplit};
+use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, TableId};
 use weir_common::rpc;
 use weir_common::view;
 use weir_proto::exchange_client::ExchangeClient;
@@ -147,7 +147,7 @@ impl Replay {
     /// Returns true if an actor of this term wrote the block. Everything committed before lies
     /// below the actor's first position.
     fn is_of_this_term(&self, key: &BlockKey) -> bool {
-        let actor = TableSplit { table: self.relation.id, split: key.split.clone() };
+        let actor = JobSplit { job: self.relation.id, split: key.split.clone() };
         self.serving.starts.get(&actor).is_some_and(|start| key.sequence >= *start)
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use weir_common::catalog::{Entry, Graph, Relation};
 use weir_common::error::Kind;
-use weir_common::ids::{Sequence, TableId, TableSplit, TermId};
+use weir_common::ids::{JobSplit, Sequence, TableId, TermId};
 use weir_common::rpc;
 use weir_common::view::Compile;
 
@@ -26,7 +26,7 @@ pub(crate) struct Serving {
     pub(crate) splits: Vec<watch::Receiver<Vec<ReadSplit>>>,
     /// The positions at which the actors of the term began, on whichever node, by the split that
     /// they read.
-    pub(crate) starts: HashMap<TableSplit, Sequence>,
+    pub(crate) starts: HashMap<JobSplit, Sequence>,
     /// Every slot of the term, in the order of their vnodes.
     pub(crate) routes: Vec<Route>,
     pub(crate) cluster: String,

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use weir_common::ids::{Epoch, TableId, TableSplit};
+use weir_common::ids::{Epoch, JobSplit, TableId};
 use weir_common::position::Position;
 
 /// Decides when a slot's database stands at the end of an epoch. `W` is a write.
@@ -26,7 +26,7 @@ pub struct Sealer<W> {
     sealing: Option<Epoch>,
     /// The newest sealed epoch.
     sealed: Epoch,
-    actors: BTreeMap<TableSplit, Actor<W>>,
+    actors: BTreeMap<JobSplit, Actor<W>>,
     /// Writes that belong to no actor, each with the first epoch that it may be in.
     early: Vec<(Epoch, W)>,
 }
@@ -42,7 +42,7 @@ struct Injected {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// Actors that start: they deliver the barriers after this one.
-    pub add: Vec<TableSplit>,
+    pub add: Vec<JobSplit>,
     /// The table whose actors stop: this barrier is the last they deliver.
     pub remove: Option<TableId>,
 }
@@ -87,13 +87,13 @@ pub struct Seal {
     /// The epoch.
     pub epoch: Epoch,
     /// The position of each of the slot's splits at its end.
-    pub positions: Vec<(TableSplit, Position)>,
+    pub positions: Vec<(JobSplit, Position)>,
 }
 
 impl<W> Sealer<W> {
     /// Creates the sealer of a slot at the committed epoch, with the actors that the term starts
     /// with.
-    pub fn new(epoch: Epoch, actors: impl IntoIterator<Item = TableSplit>) -> Sealer<W> {
+    pub fn new(epoch: Epoch, actors: impl IntoIterator<Item = JobSplit>) -> Sealer<W> {
         let actors = actors.into_iter().map(|actor| (actor, Actor::new(Some(epoch)))).collect();
         Sealer { injected: VecDeque::new(), sealing: None, sealed: epoch, actors, early: Vec::new() }
     }
@@ -119,7 +119,7 @@ impl<W> Sealer<W> {
     }
 
     /// Takes an actor's write. Returns it if it may enter the database now, and keeps it otherwise.
-    pub fn write(&mut self, actor: &TableSplit, write: W) -> Option<W> {
+    pub fn write(&mut self, actor: &JobSplit, write: W) -> Option<W> {
         let (sealed, sealing) = (self.sealed, self.sealing.is_some());
         let actor = self.known(actor);
         if actor.ahead.is_empty() && actor.delivers(sealed.next()) && !sealing {
@@ -141,12 +141,12 @@ impl<W> Sealer<W> {
 
     /// Takes an actor's barrier, with its position. The actor has written everything below the
     /// position.
-    pub fn barrier(&mut self, actor: &TableSplit, epoch: Epoch, position: Position) {
+    pub fn barrier(&mut self, actor: &JobSplit, epoch: Epoch, position: Position) {
         self.known(actor).ahead.push_back(Item::Barrier(epoch, position));
     }
 
     /// An actor that was added or will be. An actor that was removed sends nothing more.
-    fn known(&mut self, actor: &TableSplit) -> &mut Actor<W> {
+    fn known(&mut self, actor: &JobSplit) -> &mut Actor<W> {
         if !self.actors.contains_key(actor) {
             self.actors.insert(actor.clone(), Actor::new(None));
         }
@@ -185,7 +185,7 @@ impl<W> Sealer<W> {
         let Injected { epoch, remove } = self.injected.pop_front().expect("the epoch that was sealed");
         self.sealed = epoch;
         if let Some(removed) = remove {
-            self.actors.retain(|actor, _| actor.table != removed);
+            self.actors.retain(|actor, _| actor.job != removed);
         }
         let mut released = Vec::new();
         for actor in self.actors.values_mut().filter(|actor| actor.delivers(epoch.next())) {
@@ -208,8 +208,8 @@ mod tests {
 
     use super::*;
 
-    fn actor(number: u32) -> TableSplit {
-        TableSplit { table: TableId(number), split: SplitId("s".to_owned()) }
+    fn actor(number: u32) -> JobSplit {
+        JobSplit { job: TableId(number), split: SplitId("s".to_owned()) }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, info, info_span, warn};
 use uuid::Uuid;
 use weir_common::error::{Kind, chain};
-use weir_common::ids::{Epoch, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, SlotId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 use weir_common::rpc;
 use weir_common::task::{Group, OnFailure};
@@ -76,9 +76,9 @@ impl Drop for Credit {
 /// A message of an actor, or of a replay, to a slot.
 pub(crate) enum Message {
     /// A block, or rows of a keyed table. The credit is returned once they are applied.
-    Write { actor: TableSplit, entries: Entries, credit: Credit },
+    Write { actor: JobSplit, entries: Entries, credit: Credit },
     /// A barrier and the actor's position.
-    Barrier { actor: TableSplit, epoch: Epoch, position: Position },
+    Barrier { actor: JobSplit, epoch: Epoch, position: Position },
     /// The rows and remaining letters of a replayed block of dead letters, written together, in no
     /// epoch before `not_before`. Answered once written.
     Replace { table: TableId, entries: Entries, not_before: Epoch, done: oneshot::Sender<()> },
@@ -179,7 +179,7 @@ impl Slot {
         (id, vnodes): (SlotId, VnodeRange),
         epoch: Epoch,
         db: SlotDb,
-        actors: Vec<TableSplit>,
+        actors: Vec<JobSplit>,
         (node, group, metrics): (Inputs, &Group, Metrics),
     ) -> Result<Handle, crate::storage::state::Error> {
         let (sender, inbox) = mpsc::channel(INBOX_MAX);
@@ -252,7 +252,7 @@ impl Slot {
             }
             Message::Barrier { actor, epoch, position } => {
                 let span = self.spans.get(&epoch).and_then(Span::id);
-                info!(target: trace::TARGET, parent: span, job = %actor.table, actor = %actor.split, "barrier delivered");
+                info!(target: trace::TARGET, parent: span, job = %actor.job, actor = %actor.split, "barrier delivered");
                 self.sealer.barrier(&actor, epoch, position);
             }
             Message::Replace { table, entries, not_before, done } => {

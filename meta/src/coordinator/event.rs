@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use weir_common::catalog::Entry;
 use weir_common::head::Head;
-use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, NodeId, SlotId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 
 use super::placement::{AssignedSplit, Placement};
@@ -103,7 +103,7 @@ pub struct Report {
     /// The checkpoint of each of its slots.
     pub checkpoints: Vec<(SlotId, Uuid)>,
     /// The positions that moved.
-    pub positions: Vec<(TableSplit, Position)>,
+    pub positions: Vec<(JobSplit, Position)>,
 }
 
 /// What the coordinator wants done.

@@ -1,14 +1,14 @@
-//! Placement: which node gets which slots, vnodes, clone sources and splits. Pure and deterministic, so that a leader
-//! and its successor, given the same nodes, decide alike.
+//! Placement: divides slots, vnodes, clone sources and splits over the nodes. Pure and
+//! deterministic, so that a leader and its successor, given the same nodes, decide alike.
 //!
-//! Invariant: the slots of a placement cover every vnode exactly once, in order, and every split has one slot; that of a source
-//! has the same for all views over it, since they share who reads it.
+//! Invariant: the slots of a placement cover every vnode exactly once, in order, and every split has
+//! one slot. A source's split has the same slot for all views over it, since they share its reader.
 
 use std::collections::BTreeMap;
 
 use weir_common::catalog::{Entry, Graph, SplitStart};
 use weir_common::head::Head;
-use weir_common::ids::{NodeId, SlotId, TableId, TableSplit, TermId, VnodeRange};
+use weir_common::ids::{JobSplit, NodeId, SlotId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 
 use super::Positions;
@@ -43,7 +43,7 @@ pub struct CloneSource {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AssignedSplit {
     /// The split.
-    pub split: TableSplit,
+    pub split: JobSplit,
     /// The slot whose actor reads it.
     pub slot: SlotId,
     /// Where reading begins.
@@ -99,10 +99,10 @@ impl Placement {
         let mut added = Vec::new();
         let splits = if catalog.runs(entry) { job.splits.as_slice() } else { &[] };
         for start in splits {
-            let split = TableSplit { table: job.id, split: start.split.clone() };
+            let split = JobSplit { job: job.id, split: start.split.clone() };
             let position = begins(start, positions.get(&split));
             let shares = |other: &&AssignedSplit| {
-                let reader = catalog.get(other.split.table).map(|other| other.job.reader());
+                let reader = catalog.get(other.split.job).map(|other| other.job.reader());
                 other.split.split == start.split && reader == Some(job.reader())
             };
             let slot = self.splits.iter().find(shares).map_or_else(|| self.idlest(), |other| other.slot);
@@ -115,7 +115,7 @@ impl Placement {
 
     /// Forgets the splits of a job.
     pub fn remove(&mut self, job: TableId) {
-        self.splits.retain(|assigned| assigned.split.table != job);
+        self.splits.retain(|assigned| assigned.split.job != job);
     }
 
     /// The slots of a node.

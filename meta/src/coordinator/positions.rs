@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit, TermId};
+use weir_common::ids::{Epoch, JobSplit, Sequence, SplitId, TableId, TermId};
 use weir_common::position::{Anchor, Position};
 
 /// The most bytes in a page: well below etcd's request limit of 1.5 MiB.
@@ -16,7 +16,7 @@ pub const PAGE_BYTES_MAX: usize = 512 * 1024;
 /// Every committed position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Positions {
-    by_split: BTreeMap<TableSplit, Position>,
+    by_split: BTreeMap<JobSplit, Position>,
     pages: Vec<Page>,
     /// Derived: the sum of each table's positions, as places in the streams.
     places: Arc<BTreeMap<TableId, u64>>,
@@ -55,10 +55,10 @@ impl Positions {
         Ok(Positions::new(by_split, pages))
     }
 
-    fn new(by_split: BTreeMap<TableSplit, Position>, pages: Vec<Page>) -> Positions {
+    fn new(by_split: BTreeMap<JobSplit, Position>, pages: Vec<Page>) -> Positions {
         let mut places = BTreeMap::<TableId, u64>::new();
         for (split, position) in &by_split {
-            let sum = places.entry(split.table).or_default();
+            let sum = places.entry(split.job).or_default();
             *sum = sum.saturating_add(position.next.in_stream());
         }
         Positions { by_split, pages, places: Arc::new(places) }
@@ -70,7 +70,7 @@ impl Positions {
     }
 
     /// The position of a split, if one was ever committed.
-    pub fn get(&self, split: &TableSplit) -> Option<Position> {
+    pub fn get(&self, split: &JobSplit) -> Option<Position> {
         self.by_split.get(split).copied()
     }
 
@@ -88,8 +88,8 @@ impl Positions {
         &self,
         term: TermId,
         epoch: Epoch,
-        moved: impl IntoIterator<Item = (TableSplit, Position)>,
-        keep: impl Fn(&TableSplit) -> bool,
+        moved: impl IntoIterator<Item = (JobSplit, Position)>,
+        keep: impl Fn(&JobSplit) -> bool,
     ) -> Positions {
         let mut by_split = self.by_split.clone();
         for (split, position) in moved {
@@ -130,21 +130,21 @@ enum Entry {
 }
 
 impl Entry {
-    fn read(self) -> (TableSplit, Position) {
+    fn read(self) -> (JobSplit, Position) {
         let (table, split, sequence, anchor) = match self {
             Entry::Anchored(table, split, sequence, anchor) => (table, split, sequence, anchor),
             Entry::Bare(table, split, sequence) => (table, split, sequence, Anchor::default()),
         };
-        let split = TableSplit { table: TableId(table), split: SplitId(split) };
+        let split = JobSplit { job: TableId(table), split: SplitId(split) };
         (split, Position { next: Sequence(sequence), anchor })
     }
 }
 
-fn cut(by_split: &BTreeMap<TableSplit, Position>) -> Vec<Vec<u8>> {
+fn cut(by_split: &BTreeMap<JobSplit, Position>) -> Vec<Vec<u8>> {
     let mut pages: Vec<Vec<u8>> = Vec::new();
     let mut open: Vec<u8> = Vec::new();
     for (split, Position { next, anchor }) in by_split {
-        let entry = Entry::Anchored(split.table.0, split.split.0.clone(), next.0, *anchor);
+        let entry = Entry::Anchored(split.job.0, split.split.0.clone(), next.0, *anchor);
         let entry = serde_json::to_vec(&entry).expect("numbers and a string");
         if !open.is_empty() && open.len() + entry.len() + 2 > PAGE_BYTES_MAX {
             open.push(b']');
@@ -164,8 +164,8 @@ fn cut(by_split: &BTreeMap<TableSplit, Position>) -> Vec<Vec<u8>> {
 mod tests {
     use super::*;
 
-    fn split(table: u32, number: u32) -> TableSplit {
-        TableSplit { table: TableId(table), split: SplitId(format!("a-stream-with-a-long-name-{number:08}")) }
+    fn split(table: u32, number: u32) -> JobSplit {
+        JobSplit { job: TableId(table), split: SplitId(format!("a-stream-with-a-long-name-{number:08}")) }
     }
 
     fn at(sequence: u64) -> Position {
@@ -178,7 +178,7 @@ mod tests {
     fn positions_that_were_stored_without_an_anchor_are_read() {
         let page = Page { key: "k".to_owned(), content: br#"[[1,"s",5],[2,"s",6,[1,5,3,4,false]]]"#.to_vec() };
         let positions = Positions::from_pages(vec![page]).expect("both forms are read");
-        let get = |table| positions.get(&TableSplit { table: TableId(table), split: SplitId("s".to_owned()) });
+        let get = |table| positions.get(&JobSplit { job: TableId(table), split: SplitId("s".to_owned()) });
         assert_eq!(get(1), Some(Position::from(Sequence(5))));
         let anchor = Anchor { created_ns: 1, sequence: 5, stored_ns: 3, newest_ns: 4, parted: false };
         assert_eq!(get(2), Some(Position { next: Sequence(6), anchor }));
@@ -207,7 +207,7 @@ mod tests {
     fn dropped_tables_leave_no_position() {
         let moved = [(split(1, 0), at(5)), (split(2, 0), at(6))];
         let before = Positions::default().advance(TermId::default(), Epoch(1), moved, |_| true);
-        let after = before.advance(TermId::default(), Epoch(2), [], |split| split.table != TableId(1));
+        let after = before.advance(TermId::default(), Epoch(2), [], |split| split.job != TableId(1));
         assert_eq!(after.get(&split(1, 0)), None);
         assert_eq!(after.get(&split(2, 0)), Some(at(6)));
     }

@@ -634,7 +634,7 @@ impl Coordinator {
         };
         let catalog = &self.catalog;
         let positions =
-            self.durable.positions.advance(running.active.id, epoch, moved, |split| catalog.get(split.table).is_some());
+            self.durable.positions.advance(running.active.id, epoch, moved, |split| catalog.get(split.job).is_some());
         let head = Head {
             term: running.active.id,
             epoch,

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use uuid::Uuid;
 use weir_common::catalog::{Declaration, Encode, Entry, JobState, Plan, RelationKind, Source, SplitStart};
-use weir_common::ids::{Epoch, NodeId, Sequence, SplitId, TableId, TableSplit, TermId};
+use weir_common::ids::{Epoch, JobSplit, NodeId, Sequence, SplitId, TableId, TermId};
 
 use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Time, Waiter};
 use super::placement::Placement;
@@ -342,7 +342,7 @@ fn an_old_terms_words_have_no_effect() {
     assert!(script.says(Event::TermFailed(node("a"), old, "late".to_owned())).is_empty());
     assert!(script.says(Event::JobFailed(old, TableId(1), "late".to_owned())).is_empty());
     let checkpoints = vec![(script.placement.slots[0].id, Uuid::nil())];
-    let split = TableSplit { table: TableId(1), split: SplitId("S".to_owned()) };
+    let split = JobSplit { job: TableId(1), split: SplitId("S".to_owned()) };
     let report = Report { term: old, epoch: Epoch(2), checkpoints, positions: vec![(split, Sequence(99).into())] };
     assert!(script.says(Event::EpochReported(node("a"), report)).is_empty());
 }

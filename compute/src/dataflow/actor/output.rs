@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use weir_common::catalog::{Entry, Plan, Relation};
-use weir_common::ids::{Epoch, Sequence, SplitId, TableId, TableSplit, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, Sequence, SplitId, TableId, VnodeRange};
 use weir_common::position::Position;
 use weir_common::view::{self, Compile};
 
@@ -31,7 +31,7 @@ pub(crate) struct Attachment {
 pub(super) struct Output {
     relation: Arc<Relation>,
     /// The name under which slots know it.
-    writer: TableSplit,
+    writer: JobSplit,
     edges: Vec<Edge>,
     rows: Rows,
     storage: Storage,
@@ -84,7 +84,7 @@ impl Output {
         };
         let Entry { relation, job } = entry;
         let storage = Storage::new(&relation, &edges);
-        let writer = TableSplit { table: job.id, split: split.clone() };
+        let writer = JobSplit { job: job.id, split: split.clone() };
         Ok(Output { relation, writer, edges, rows, storage })
     }
 
@@ -104,7 +104,7 @@ impl Output {
     }
 
     /// The name under which slots know it.
-    pub(super) fn writer(&self) -> &TableSplit {
+    pub(super) fn writer(&self) -> &JobSplit {
         &self.writer
     }
 
@@ -120,8 +120,8 @@ impl Output {
         match &mut self.storage {
             Storage::Blocks(tail) => {
                 let [own] = self.edges.as_slice() else { unreachable!("blocks go to the actor's own slot") };
-                let (vnode, TableSplit { table, split }) = (vnode(own.vnodes, epoch), self.writer.clone());
-                let (key, value) = tail.close(|| BlockKey { table, vnode, split, sequence: first }.encode(), rows);
+                let (vnode, JobSplit { job, split }) = (vnode(own.vnodes, epoch), self.writer.clone());
+                let (key, value) = tail.close(|| BlockKey { table: job, vnode, split, sequence: first }.encode(), rows);
                 own.write_entry(&self.writer, key, value).await?;
             }
             Storage::Rows(shuffle) => {

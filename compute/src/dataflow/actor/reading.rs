@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use opentelemetry::KeyValue;
 use weir_common::catalog::Relation;
-use weir_common::ids::{Epoch, Sequence, TableSplit};
+use weir_common::ids::{Epoch, JobSplit, Sequence};
 use weir_common::position::{Anchor, Position};
 use weir_common::view;
 use weir_connector_nats::options::{ConsumerName, OnError, stream_of};
@@ -41,7 +41,7 @@ pub(super) struct Reading {
     /// The reader's position at each barrier that is not committed yet.
     barriers: VecDeque<(Epoch, Sequence)>,
     /// The name under which others know it.
-    known_as: TableSplit,
+    known_as: JobSplit,
     labels: [KeyValue; 1],
     bad_records: Arc<AtomicU64>,
     /// True once a checkpoint was requested that shows the first rows.
@@ -67,7 +67,7 @@ impl Reading {
     /// If this version does not understand the stored definition of the relation.
     pub(super) fn front(shared: &Shared, position: Position) -> Result<Reading, NotUnderstood> {
         let config = &shared.config;
-        let known_as = TableSplit { table: config.source.id(), split: config.split.clone() };
+        let known_as = JobSplit { job: config.source.id(), split: config.split.clone() };
         let read =
             Reading::new(shared, Arc::clone(&shared.options), position, true, (&config.source.relation, known_as))?;
         Ok(Reading { dead_letters: DeadLetters::new(&config.source.job, &config.split), ..read })
@@ -90,7 +90,7 @@ impl Reading {
         options: Arc<Options>,
         position: Position,
         is_front: bool,
-        (owner, known_as): (&Relation, TableSplit),
+        (owner, known_as): (&Relation, JobSplit),
     ) -> Result<Reading, NotUnderstood> {
         let config = &shared.config;
         let reader = Reader::spawn(
@@ -129,7 +129,7 @@ impl Reading {
     }
 
     /// The name under which others know it.
-    pub(super) fn known_as(&self) -> &TableSplit {
+    pub(super) fn known_as(&self) -> &JobSplit {
         &self.known_as
     }
 

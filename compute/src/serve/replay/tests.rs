@@ -77,8 +77,8 @@ fn sequence(row: &[u8]) -> u64 {
     row::Stored::parse(row).expect("a row").sequence.expect("it has one")
 }
 
-fn actor() -> TableSplit {
-    TableSplit { table: TableId(1), split: SplitId("split".to_owned()) }
+fn actor() -> JobSplit {
+    JobSplit { job: TableId(1), split: SplitId("split".to_owned()) }
 }
 
 impl Slot {

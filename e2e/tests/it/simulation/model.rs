@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 use weir_common::head::Head;
-use weir_common::ids::{Epoch, Sequence, TableSplit, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, Sequence, VnodeRange};
 use weir_meta::coordinator::event::{Durable, Outcome};
 use weir_meta::coordinator::positions::{Page, Positions};
 
@@ -12,7 +12,7 @@ use weir_meta::coordinator::positions::{Page, Positions};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) vnode: u16,
-    pub(super) split: TableSplit,
+    pub(super) split: JobSplit,
     /// The message's sequence or, in a keyed table, what of it is the key.
     pub(super) key: u64,
 }

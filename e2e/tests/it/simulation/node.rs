@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use uuid::Uuid;
 use weir_common::catalog::Entry;
-use weir_common::ids::{Epoch, NodeId, Sequence, SlotId, TableSplit, TermId, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, NodeId, Sequence, SlotId, TermId, VnodeRange};
 use weir_common::position::Position;
 use weir_compute::control::event::{Action, Event, Message, SlotEpoch};
 use weir_compute::control::plan::{Barrier, Mutation, Plan, Route, SplitPlan};
@@ -43,7 +43,7 @@ struct Upload {
 }
 
 /// What actors write on its way to slots of other nodes: in order from each actor to each slot, and however late.
-pub(super) type Exchange = BTreeMap<(TermId, SlotId, TableSplit), VecDeque<Item>>;
+pub(super) type Exchange = BTreeMap<(TermId, SlotId, JobSplit), VecDeque<Item>>;
 
 /// What an actor writes to a slot.
 pub(super) enum Item {
@@ -58,7 +58,7 @@ struct Term {
     id: TermId,
     slots: BTreeMap<SlotId, Slot>,
     routes: Vec<Route>,
-    actors: BTreeMap<TableSplit, Actor>,
+    actors: BTreeMap<JobSplit, Actor>,
 }
 
 struct Slot {
@@ -98,7 +98,7 @@ impl Process {
     }
 
     /// Delivers one message of meta. Returns positions that are acknowledged.
-    pub(super) fn deliver(&mut self, databases: &mut Databases) -> Vec<(TableSplit, u64)> {
+    pub(super) fn deliver(&mut self, databases: &mut Databases) -> Vec<(JobSplit, u64)> {
         match self.inbox.pop_front() {
             Some(event) => self.apply(event, databases),
             None => Vec::new(),
@@ -124,12 +124,12 @@ impl Process {
         let Some(term) = &self.term else { return };
         let count = term.actors.len().max(1);
         if let Some(split) = term.actors.keys().nth(choice % count) {
-            let failed = Event::JobFailed(term.id, split.table, "its own fault".to_owned());
+            let failed = Event::JobFailed(term.id, split.job, "its own fault".to_owned());
             self.apply(failed, databases);
         }
     }
 
-    fn apply(&mut self, event: Event, databases: &mut Databases) -> Vec<(TableSplit, u64)> {
+    fn apply(&mut self, event: Event, databases: &mut Databases) -> Vec<(JobSplit, u64)> {
         let mut acknowledged = Vec::new();
         for action in self.core.apply(event) {
             match action {
@@ -153,7 +153,7 @@ impl Process {
         let Some(plan) = self.opening.take() else { return };
         let id = plan.term;
         let entry = |split: &SplitPlan| {
-            plan.catalog.iter().find(|entry| entry.id() == split.split.table).expect("the jobs of all splits")
+            plan.catalog.iter().find(|entry| entry.id() == split.split.job).expect("the jobs of all splits")
         };
         let mut slots = BTreeMap::new();
         for slot in &plan.slots {
@@ -192,7 +192,7 @@ impl Process {
         &mut self,
         choice: usize,
         prefer_barrier: bool,
-        streams: &BTreeMap<TableSplit, Stream>,
+        streams: &BTreeMap<JobSplit, Stream>,
         exchange: &mut Exchange,
     ) {
         let Some(term) = &mut self.term else { return };
@@ -234,13 +234,7 @@ impl Process {
     }
 
     /// Delivers the first of what is under way to a slot of this node; false if that slot's term does not run here.
-    pub(super) fn receive(
-        &mut self,
-        term: TermId,
-        slot: SlotId,
-        actor: &TableSplit,
-        items: &mut VecDeque<Item>,
-    ) -> bool {
+    pub(super) fn receive(&mut self, term: TermId, slot: SlotId, actor: &JobSplit, items: &mut VecDeque<Item>) -> bool {
         let running = self.term.as_mut().filter(|running| running.id == term);
         let Some(slot) = running.and_then(|running| running.slots.get_mut(&slot)) else { return false };
         if let Some(item) = items.pop_front() {
@@ -295,7 +289,7 @@ impl Process {
 }
 
 impl Slot {
-    fn take(&mut self, actor: &TableSplit, item: Item) {
+    fn take(&mut self, actor: &JobSplit, item: Item) {
         match item {
             Item::Write(write) => {
                 if let Some(write) = self.sealer.write(actor, write) {
@@ -330,7 +324,7 @@ impl Term {
     }
 
     /// To a slot of this node at once, to one of another by the exchange.
-    fn write(&mut self, slot: SlotId, actor: &TableSplit, item: Item, exchange: &mut Exchange) {
+    fn write(&mut self, slot: SlotId, actor: &JobSplit, item: Item, exchange: &mut Exchange) {
         match self.slots.get_mut(&slot) {
             Some(slot) => slot.take(actor, item),
             None => exchange.entry((self.id, slot, actor.clone())).or_default().push_back(item),
@@ -354,7 +348,7 @@ impl Term {
             slot.snapshots.retain(|epoch, _| *epoch >= barrier.lowest_pinned);
         }
         for (split, actor) in &mut self.actors {
-            actor.barriers.push_back((barrier.epoch, Some(split.table) == dropped));
+            actor.barriers.push_back((barrier.epoch, Some(split.job) == dropped));
         }
         if let Some(Mutation::Add(entry, splits)) = &barrier.mutation {
             for split in splits {
@@ -364,7 +358,7 @@ impl Term {
     }
 
     /// Acknowledges, and deletes the checkpoints that only older epochs needed.
-    fn committed(&mut self, epoch: Epoch, databases: &mut Databases) -> Vec<(TableSplit, u64)> {
+    fn committed(&mut self, epoch: Epoch, databases: &mut Databases) -> Vec<(JobSplit, u64)> {
         let mut acknowledged = Vec::new();
         for (split, actor) in &mut self.actors {
             while let Some((_, position)) = actor.delivered.pop_front_if(|(delivered, _)| *delivered <= epoch) {

@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use weir_common::catalog::{Declaration, Encode, Entry, JobState, Plan, RelationKind, Source, SplitStart};
 use weir_common::head::Head;
-use weir_common::ids::{NodeId, Sequence, SplitId, TableId, TableSplit, TermId};
+use weir_common::ids::{JobSplit, NodeId, Sequence, SplitId, TableId, TermId};
 use weir_common::telemetry::trace::TraceParent;
 use weir_compute::control::event::{Event as NodeEvent, Message};
 use weir_compute::control::plan as compute;
@@ -82,7 +82,7 @@ pub(super) struct World {
     now: Time,
     store: MetaStore,
     databases: Databases,
-    streams: BTreeMap<TableSplit, Stream>,
+    streams: BTreeMap<JobSplit, Stream>,
     tables: BTreeMap<TableId, Entry>,
     leaders: Vec<Leader>,
     nodes: Vec<Process>,
@@ -173,9 +173,8 @@ impl World {
 
     fn done(&self) -> bool {
         let durable = self.store.load();
-        let runs = |split: &TableSplit| {
-            self.tables.get(&split.table).is_some_and(|table| table.job.state == JobState::Running)
-        };
+        let runs =
+            |split: &JobSplit| self.tables.get(&split.job).is_some_and(|table| table.job.state == JobState::Running);
         self.streams.iter().filter(|(split, _)| runs(split)).all(|(split, stream)| {
             let committed = next(&durable.positions, split, stream);
             committed.0 == stream.last + 1 && stream.acknowledged == committed
@@ -331,7 +330,7 @@ impl World {
         for (split, first) in &splits {
             let last = first + self.random.random_range(0..60);
             let stream = Stream { first: *first, last, acknowledged: Sequence(*first) };
-            self.streams.insert(TableSplit { table: TableId(id), split: split.clone() }, stream);
+            self.streams.insert(JobSplit { job: TableId(id), split: split.clone() }, stream);
         }
         let table = table(id, self.random.random_bool(0.5), &splits);
         self.tables.insert(TableId(id), table.clone());
@@ -437,7 +436,7 @@ impl World {
         self.nodes[index].seal();
         let committed = self.store.load().positions;
         for (split, position) in acknowledged {
-            if self.tables.contains_key(&split.table) {
+            if self.tables.contains_key(&split.job) {
                 let stream = self.streams.get_mut(&split).expect("a stream");
                 let bound = next(&committed, &split, stream);
                 assert!(position <= bound.0, "{split} acknowledged below {position}, committed is {bound}");
@@ -629,9 +628,9 @@ impl World {
         assert!(began.is_none_or(|began| version(began) >= version(altered)), "{altered:?} is not in force");
     }
 
-    fn check_rows(&self, rows: &Rows, position: impl Fn(&TableSplit, &Stream) -> u64) {
+    fn check_rows(&self, rows: &Rows, position: impl Fn(&JobSplit, &Stream) -> u64) {
         for (split, stream) in &self.streams {
-            let Some(table) = self.tables.get(&split.table) else { continue };
+            let Some(table) = self.tables.get(&split.job) else { continue };
             let found: BTreeMap<u64, u64> = rows
                 .iter()
                 .filter(|(key, _)| key.split == *split)
@@ -677,7 +676,7 @@ impl World {
 
 struct Surroundings<'a> {
     databases: &'a mut Databases,
-    streams: &'a BTreeMap<TableSplit, Stream>,
+    streams: &'a BTreeMap<JobSplit, Stream>,
     exchange: &'a mut Exchange,
 }
 
@@ -719,6 +718,6 @@ fn plan(
 }
 
 /// The next sequence to read of a split.
-fn next(positions: &Positions, split: &TableSplit, stream: &Stream) -> Sequence {
+fn next(positions: &Positions, split: &JobSplit, stream: &Stream) -> Sequence {
     positions.get(split).map_or(Sequence(stream.first), |position| position.next)
 }
