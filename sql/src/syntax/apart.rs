@@ -12,6 +12,7 @@ use sqlparser::ast::{
     TableFactor, Value, VisitMut, VisitorMut, visit_expressions_mut,
 };
 
+use super::build::taken;
 use super::names::item_name;
 use crate::parser::{fold, identifiers};
 
@@ -175,7 +176,7 @@ fn without_casts(expr: &Expr) -> String {
     let mut expr = expr.clone();
     let _finished = visit_expressions_mut(&mut expr, |expr| {
         if let Expr::Cast { expr: operand, .. } | Expr::Nested(operand) = expr {
-            let operand = std::mem::replace(operand.as_mut(), Expr::Value(Value::Null.with_empty_span()));
+            let operand = taken(operand);
             *expr = operand;
         }
         ControlFlow::<()>::Continue(())

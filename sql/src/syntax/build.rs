@@ -2,8 +2,11 @@
 
 use sqlparser::ast::{
     CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, Value,
+    ObjectName, Query, Statement, Value,
 };
+
+use crate::error::Error;
+use crate::parser::{self, parse};
 
 /// A call of a function.
 pub(super) fn call(function: &str, operands: Vec<Expr>) -> Expr {
@@ -37,4 +40,23 @@ pub(super) fn number(digits: &str) -> Expr {
 /// NULL.
 pub(super) fn null() -> Expr {
     Expr::Value(Value::Null.with_empty_span())
+}
+
+/// Takes an expression out of a tree; NULL is left in its place.
+pub(super) fn taken(expr: &mut Expr) -> Expr {
+    std::mem::replace(expr, null())
+}
+
+/// A query, from its text.
+///
+/// # Errors
+/// Those of the parser; Internal if the text is not a query.
+pub(super) fn query(text: &str) -> Result<Box<Query>, Error> {
+    match parse(text)?.pop().map(|parsed| parsed.statement) {
+        Some(parser::Statement::Query(statement)) => match *statement {
+            Statement::Query(query) => Ok(query),
+            _ => Err(Error::internal("the replacement of a function is not a query")),
+        },
+        _ => Err(Error::internal("the replacement of a function is not a query")),
+    }
 }

@@ -6,8 +6,9 @@ use sqlparser::ast::{
     Expr, Function, FunctionArguments, Query, SetExpr, Statement, TableFactor, visit_expressions_mut,
 };
 
+use super::build::query;
 use crate::functions::ARRAY_OR_EMPTY;
-use crate::parser::{fold, identifiers, parse};
+use crate::parser::{fold, identifiers};
 
 /// Rewrites arrays of sub-queries as aggregates.
 pub(super) fn aggregated(statement: &mut Statement) {
@@ -33,8 +34,7 @@ fn rows_of(function: &Function) -> Option<&Query> {
 
 fn aggregate(rows: &Query) -> Option<Box<Query>> {
     let sql = format!("SELECT {ARRAY_OR_EMPTY}(array_agg(element)) AS \"array\" FROM (SELECT 1) AS elements(element)");
-    let crate::parser::Statement::Query(statement) = parse(&sql).ok()?.pop()?.statement else { return None };
-    let Statement::Query(mut query) = *statement else { return None };
+    let mut query = query(&sql).ok()?;
     let SetExpr::Select(select) = query.body.as_mut() else { return None };
     let TableFactor::Derived { subquery, .. } = &mut select.from.first_mut()?.relation else { return None };
     **subquery = rows.clone();

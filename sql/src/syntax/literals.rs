@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{ArrayElemTypeDef, DataType, Expr, LimitClause, Query, Statement, Value, VisitMut, VisitorMut};
 
-use super::build::{call, cast};
+use super::build::{call, cast, taken};
 use crate::functions::LIKE_ESCAPE;
 
 /// Rewrites the literals whose types the text of a query determines.
@@ -23,7 +23,7 @@ impl VisitorMut for Written {
         if let Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } = expr
             && let Some(escape) = escape_char.take()
         {
-            let written = std::mem::replace(pattern.as_mut(), Expr::Value(Value::Null.with_empty_span()));
+            let written = taken(pattern);
             **pattern = call(LIKE_ESCAPE, vec![written, Expr::Value(escape)]);
         }
         if let Expr::Cast { expr: operand, data_type: DataType::Array(ArrayElemTypeDef::SquareBracket(ty, _)), .. } =
@@ -33,7 +33,7 @@ impl VisitorMut for Written {
         {
             // Each element is cut to the length separately.
             for element in elements {
-                let whole = std::mem::replace(element, Expr::Value(Value::Null.with_empty_span()));
+                let whole = taken(element);
                 *element = cast(whole, (**ty).clone());
             }
             if let Some(whole) = without_length(ty) {
@@ -47,7 +47,7 @@ impl VisitorMut for Written {
         if let Some(LimitClause::LimitOffset { limit, offset, .. }) = &mut query.limit_clause {
             for count in limit.iter_mut().chain(offset.iter_mut().map(|offset| &mut offset.value)) {
                 if matches!(count, Expr::Value(text) if matches!(text.value, Value::SingleQuotedString(_))) {
-                    let text = std::mem::replace(count, Expr::Value(Value::Null.with_empty_span()));
+                    let text = taken(count);
                     *count = cast(text, DataType::BigInt(None));
                 }
             }

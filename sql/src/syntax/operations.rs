@@ -2,13 +2,13 @@
 //! differently.
 
 use sqlparser::ast::{
-    AccessExpr, BinaryOperator, Expr, Function, FunctionArguments, Ident, ObjectName, Query, SetExpr, Statement,
-    TableFactor, Value,
+    AccessExpr, BinaryOperator, Expr, Function, FunctionArguments, Ident, ObjectName, Query, SetExpr, TableFactor,
+    Value,
 };
 
-use super::build::{call, number};
+use super::build::{self, call, number, taken};
 use crate::functions::{ARRAY_TO_STRING, function_of};
-use crate::parser::{fold, identifiers, parse};
+use crate::parser::{fold, identifiers};
 
 /// Replaces `op ANY` and `op ALL` of an array, and `(struct).field`, by calls of functions. Makes
 /// the length of an empty array NULL.
@@ -73,7 +73,7 @@ pub(super) fn of_queries(expr: &mut Expr) {
     };
     match (compare_op, any) {
         (BinaryOperator::Eq, true) | (BinaryOperator::NotEq, false) => {
-            let left = std::mem::replace(left, Box::new(Expr::Value(Value::Null.with_empty_span())));
+            let left = Box::new(taken(left));
             *expr = Expr::InSubquery { expr: left, subquery: subquery.clone(), negated: !any };
         }
         _ => {
@@ -85,9 +85,7 @@ pub(super) fn of_queries(expr: &mut Expr) {
 }
 
 fn named(query: &Query) -> Option<Box<Query>> {
-    let statement = parse("SELECT * FROM (SELECT 1) AS __compared").ok()?.pop()?.statement;
-    let crate::parser::Statement::Query(statement) = statement else { return None };
-    let Statement::Query(mut outer) = *statement else { return None };
+    let mut outer = build::query("SELECT * FROM (SELECT 1) AS __compared").ok()?;
     let SetExpr::Select(select) = outer.body.as_mut() else { return None };
     let TableFactor::Derived { subquery, .. } = &mut select.from.first_mut()?.relation else { return None };
     **subquery = query.clone();

@@ -4,7 +4,9 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{BinaryOperator, Expr, Statement, UnaryOperator, Value, visit_expressions_mut};
+use sqlparser::ast::{BinaryOperator, Expr, Statement, UnaryOperator, visit_expressions_mut};
+
+use super::build::taken;
 
 /// Regroups conditions as PostgreSQL reads them. Parentheses keep their contents together.
 pub(super) fn corrected(statement: &mut Statement) {
@@ -41,10 +43,6 @@ fn correct(expr: &mut Expr) {
         }
         _ => {}
     }
-}
-
-fn taken(expr: &mut Expr) -> Expr {
-    std::mem::replace(expr, Expr::Value(Value::Null.with_empty_span()))
 }
 
 /// Changes the first operand of a chain of operators.

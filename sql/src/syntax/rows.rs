@@ -8,12 +8,13 @@
 use std::ops::ControlFlow;
 
 use sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, SetExpr, Statement,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query, SetExpr,
     TableAliasColumnDef, TableFactor, Value, visit_expressions_mut,
 };
 
+use super::build::query;
 use crate::error::{Error, sqlstate};
-use crate::parser::{fold, identifiers, parse};
+use crate::parser::{fold, identifiers};
 
 /// Replaces a comparison of row constructors.
 ///
@@ -81,9 +82,7 @@ fn membership(row: &[Expr], subquery: &Query) -> Result<Option<Expr>, Error> {
     let Some(equal) = comparison(row, &BinaryOperator::Eq, &others)? else { return Ok(None) };
     let sql = "SELECT CASE WHEN bool_or(equal) THEN true WHEN bool_or(equal IS NULL) THEN NULL ELSE false END \
                FROM (SELECT 1) AS members";
-    let Some(parsed) = parse(sql)?.pop() else { return Ok(None) };
-    let crate::parser::Statement::Query(statement) = parsed.statement else { return Ok(None) };
-    let Statement::Query(mut query) = *statement else { return Ok(None) };
+    let mut query = query(sql)?;
     let _finished = visit_expressions_mut(&mut query, |expr| {
         if matches!(expr, Expr::Identifier(name) if name.value == "equal") {
             *expr = equal.clone();

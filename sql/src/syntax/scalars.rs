@@ -5,9 +5,10 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Query, Statement, TableAlias, TableFactor, VisitMut, VisitorMut};
+use sqlparser::ast::{Statement, TableAlias, TableFactor, VisitMut, VisitorMut};
 
-use crate::parser::{fold, identifiers, parse};
+use super::build::query;
+use crate::parser::{fold, identifiers};
 
 /// Replaces the calls of functions that do not return tables.
 pub(super) fn as_queries(statement: &mut Statement, returns_table: impl Fn(&str) -> bool) {
@@ -31,21 +32,11 @@ impl<F: Fn(&str) -> bool> VisitorMut for Calls<F> {
         }
         let column = alias.as_ref().map_or_else(|| function.clone(), |alias| alias.name.clone());
         let written: Vec<String> = args.args.iter().map(ToString::to_string).collect();
-        if let Some(subquery) = query(&format!("SELECT {name}({}) AS {column}", written.join(", "))) {
+        if let Ok(subquery) = query(&format!("SELECT {name}({}) AS {column}", written.join(", "))) {
             let alias =
                 alias.take().unwrap_or(TableAlias { explicit: true, name: column, columns: Vec::new(), at: None });
             *factor = TableFactor::Derived { lateral: false, subquery, alias: Some(alias), sample: None };
         }
         ControlFlow::Continue(())
-    }
-}
-
-fn query(sql: &str) -> Option<Box<Query>> {
-    match parse(sql).ok()?.pop()?.statement {
-        crate::parser::Statement::Query(statement) => match *statement {
-            Statement::Query(query) => Some(query),
-            _ => None,
-        },
-        _ => None,
     }
 }

@@ -11,7 +11,7 @@ use sqlparser::ast::{
 };
 
 use super::Known;
-use super::build::call;
+use super::build::{call, null};
 use super::tables::with_names;
 use crate::functions::{EXPANDED, SUBSCRIPTS};
 use crate::parser::{PG_CATALOG, fold, identifiers};
@@ -202,7 +202,7 @@ fn all_called(function: &str, operand: &Expr) -> Option<Expr> {
                 // Elements that contain commas are quoted.
                 let is_plain = !inside.trim().is_empty() && !inside.contains(['"', '\\', '{']);
                 let element = |text: &str| match text.trim() {
-                    null if null.eq_ignore_ascii_case("null") => Expr::Value(Value::Null.with_empty_span()),
+                    text if text.eq_ignore_ascii_case("null") => null(),
                     text => Expr::Value(Value::SingleQuotedString(text.to_owned()).with_empty_span()),
                 };
                 is_plain.then(|| inside.split(',').map(element).collect())?

@@ -14,7 +14,7 @@ use sqlparser::ast::{
     TableFactor, TableFunctionArgs, UnaryOperator, Value, Visit, VisitMut, Visitor, VisitorMut, visit_expressions_mut,
 };
 
-use super::build::call;
+use super::build::{call, query, taken};
 use super::joins;
 use super::names::{UNKNOWN, item_name};
 use crate::error::Error;
@@ -135,7 +135,7 @@ impl Sets<'_> {
                 && name != UNKNOWN
             {
                 // A query around this one refers to the column by its name as written.
-                let expr = std::mem::replace(expr, null());
+                let expr = taken(expr);
                 *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
             }
         }
@@ -296,7 +296,7 @@ fn unnest_in(expr: &mut Expr) {
         {
             function.name = sqlparser::ast::ObjectName::from(vec![Ident::new(list)]);
             let is_jsonb = list_holds_jsonb(list);
-            let rows = call("unnest", vec![std::mem::replace(expr, null())]);
+            let rows = call("unnest", vec![taken(expr)]);
             *expr = if is_jsonb { call(KEPT, vec![rows]) } else { rows };
         }
         ControlFlow::<()>::Continue(())
@@ -342,7 +342,7 @@ fn wrap(select: &mut Select) -> Result<(), Error> {
         outer.push(SelectItem::ExprWithAlias { expr: Expr::Identifier(hidden.clone()), alias: name });
         *item = SelectItem::ExprWithAlias { expr, alias: hidden };
     }
-    let mut around = parsed("SELECT 1 FROM (SELECT 1) AS items")?;
+    let mut around = query("SELECT 1 FROM (SELECT 1) AS items")?;
     let SetExpr::Select(around) = around.body.as_mut() else { return Ok(()) };
     if let Some(TableFactor::Derived { subquery, .. }) = around.from.first_mut().map(|tables| &mut tables.relation) {
         *subquery.body = SetExpr::Select(Box::new(inner));
@@ -350,10 +350,6 @@ fn wrap(select: &mut Select) -> Result<(), Error> {
     around.projection = outer;
     *select = std::mem::replace(around, select.clone());
     Ok(())
-}
-
-fn null() -> Expr {
-    Expr::Value(Value::Null.with_empty_span())
 }
 
 fn selected(item: &SelectItem) -> Option<&Expr> {
@@ -411,7 +407,7 @@ fn column(name: &str) -> TableAliasColumnDef {
 
 /// A sub-query that selects these columns.
 fn derived(items: Vec<(String, Expr)>, alias: TableAlias, lateral: bool) -> Result<TableFactor, Error> {
-    let mut subquery = parsed("SELECT 1")?;
+    let mut subquery = query("SELECT 1")?;
     if let SetExpr::Select(select) = subquery.body.as_mut() {
         let item = |(name, expr)| SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) };
         select.projection = items.into_iter().map(item).collect();
@@ -429,17 +425,7 @@ fn plain_series(name: &str, arguments: &[Expr], alias: TableAlias) -> Result<Tab
     // The table function takes only bigints.
     let bigints: Vec<String> = texts.iter().map(|text| format!("CAST({text} AS bigint)")).collect();
     let text = format!("SELECT CAST(value AS {ty}) AS \"{name}\" FROM {NUMBERS}({})", bigints.join(", "));
-    Ok(TableFactor::Derived { lateral: false, subquery: parsed(&text)?, alias: Some(alias), sample: None })
-}
-
-fn parsed(text: &str) -> Result<Box<Query>, Error> {
-    match crate::parser::parse(text)?.pop().map(|parsed| parsed.statement) {
-        Some(crate::parser::Statement::Query(statement)) => match *statement {
-            Statement::Query(query) => Ok(query),
-            _ => Err(Error::internal("the replacement of a function is not a query")),
-        },
-        _ => Err(Error::internal("the replacement of a function is not a query")),
-    }
+    Ok(TableFactor::Derived { lateral: false, subquery: query(&text)?, alias: Some(alias), sample: None })
 }
 
 fn is_number(expr: &Expr) -> bool {

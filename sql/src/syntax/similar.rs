@@ -2,6 +2,7 @@
 
 use sqlparser::ast::{BinaryOperator, Expr, Value};
 
+use super::build::taken;
 use crate::error::{Error, sqlstate};
 
 /// Rewrites `SIMILAR TO` as a match of a regular expression.
@@ -36,7 +37,7 @@ pub(super) fn as_regex(expr: &mut Expr) -> Result<(), Error> {
     };
     let regex = regex(&written, escape)?;
     let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
-    let operand = std::mem::replace(operand.as_mut(), Expr::Value(Value::Null.with_empty_span()));
+    let operand = taken(operand);
     let pattern = Expr::Value(Value::SingleQuotedString(regex).with_empty_span());
     *expr = Expr::Nested(Box::new(Expr::BinaryOp { left: Box::new(operand), op, right: Box::new(pattern) }));
     Ok(())

@@ -9,7 +9,7 @@ use sqlparser::ast::{
 use weir_common::decimal::{self, Excess};
 use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE};
 
-use super::build::{call, cast, null, number};
+use super::build::{call, cast, number, taken};
 use crate::error::{Error, sqlstate};
 use crate::functions::{AT_PRECISION, CASES, JSONB_CAST};
 use crate::parser::identifiers;
@@ -46,13 +46,12 @@ impl VisitorMut for Types {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
-        let taken = |operand: &mut Expr| std::mem::replace(operand, Expr::Value(Value::Null.with_empty_span()));
         if let Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) = expr {
             if let Err(error) = check_type(data_type) {
                 return ControlFlow::Break(error);
             }
             if let Some(digits) = time_digits(data_type) {
-                let whole = std::mem::replace(expr, null());
+                let whole = taken(expr);
                 *expr = call(AT_PRECISION, vec![whole, number(&digits.to_string())]);
                 return ControlFlow::Continue(());
             }
@@ -136,7 +135,7 @@ fn alike(values: &mut Values) {
             let is_open = matches!(&*cell, Expr::Value(value)
                 if matches!(value.value, Value::SingleQuotedString(_) | Value::Null));
             if is_open {
-                *cell = cast(std::mem::replace(cell, null()), written.clone());
+                *cell = cast(taken(cell), written.clone());
             }
         }
     }
@@ -218,7 +217,7 @@ fn characters(data_type: &DataType) -> Result<Option<u64>, Error> {
 /// are taken.
 fn cut(expr: &mut Expr, most: u64) {
     let operand = match expr {
-        Expr::Cast { expr, .. } => std::mem::replace(expr.as_mut(), Expr::Value(Value::Null.with_empty_span())),
+        Expr::Cast { expr, .. } => taken(expr),
         Expr::TypedString(typed) => Expr::Value(typed.value.clone()),
         _ => return,
     };
