@@ -101,12 +101,20 @@ impl World {
             self.durable = self.reading().start;
         }
         let position = if moves_on { self.machine.position().0 } else { self.readings[self.durable_reading].end };
-        self.durable += (position - self.durable) * u64::from(part) / 255;
+        let wanted = self.durable + (position - self.durable) * u64::from(part) / 255;
+        self.durable = if wanted == position { position } else { self.end_below(wanted).max(self.durable) };
         self.store_below(self.durable_reading, self.durable);
         if moves_on && self.durable == position {
             self.durable_parted = self.machine.anchor().parted;
         }
         moves_on
+    }
+
+    /// The end of the last message that was accepted below a sequence. Committed positions are those
+    /// of batches, which end with a message; none lies within a gap.
+    fn end_below(&self, sequence: u64) -> u64 {
+        let accepted = &self.readings[self.durable_reading].accepted;
+        accepted.iter().rfind(|(accepted, _)| *accepted < sequence).map_or(0, |(accepted, _)| accepted + 1)
     }
 
     fn store_below(&mut self, reading: usize, end: u64) {
