@@ -57,7 +57,7 @@ impl Entry {
         &self.relation.name
     }
 
-    /// What was declared, for statements that change it.
+    /// The declaration, for statements that change it.
     pub fn declaration(&self) -> Declaration {
         Stored::from(self.clone()).declared
     }

@@ -37,7 +37,7 @@ pub struct Fragment {
     pub distribution: Distribution,
     /// In the order in which changes pass them. The first takes the inputs.
     pub operators: Vec<Operator>,
-    /// What leaves the last operator.
+    /// The stream that leaves the last operator.
     pub output: Stream,
 }
 
@@ -62,7 +62,7 @@ pub struct Stream {
     pub columns: Vec<StreamColumn>,
     /// The columns that identify a row: a delete names the same values there as the insert did.
     pub key: Vec<usize>,
-    /// Whether it consists of inserts only.
+    /// True if it consists of inserts only.
     pub append_only: bool,
 }
 
@@ -135,7 +135,7 @@ pub enum Operator {
     Values {
         /// The rows.
         rows: Vec<Vec<Expr>>,
-        /// Whether they were emitted.
+        /// The state that says that they were emitted.
         emitted: u16,
     },
     /// Takes all inputs as one stream; their columns are the same.
@@ -164,7 +164,7 @@ pub enum Operator {
         keys: Vec<usize>,
         /// The aggregates.
         calls: Vec<AggregateCall>,
-        /// Whether its input is the output of a [`Operator::PreAggregate`] with the same calls.
+        /// True if its input is the output of a [`Operator::PreAggregate`] with the same calls.
         is_final: bool,
         /// A row a group, with what the aggregates keep.
         groups: u16,
@@ -185,7 +185,7 @@ pub struct AggregateCall {
     pub revision: u16,
     /// Columns of the input.
     pub arguments: Vec<usize>,
-    /// Whether equal arguments count once.
+    /// True if equal arguments count once.
     #[serde(default)]
     pub distinct: bool,
     /// A boolean column of the input; rows where it is not true do not count.

@@ -70,7 +70,7 @@ impl Keys {
         self.at("node/")
     }
 
-    /// What the keys of all position pages begin with.
+    /// The prefix of the keys of all position pages.
     pub fn positions(&self) -> String {
         self.at("pos/")
     }

@@ -31,7 +31,7 @@ use crate::edge::{Credit, Frame, Pool, Sender, Weight};
 pub struct Actor<C> {
     /// Credits that an edge of this node gets when the actor opens it.
     floor: u64,
-    /// Whether the actor has something to do at the beginning of each epoch.
+    /// True if the actor has something to do at the beginning of each epoch.
     begins: bool,
     inputs: Alignment<C>,
     outputs: BTreeMap<EdgeId, Sender<C>>,
@@ -67,7 +67,7 @@ pub struct Announced {
     pub stops: bool,
 }
 
-/// What the caller does next.
+/// The next thing that the caller does.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step<C> {
     /// Sends a credit to the sender of an input.

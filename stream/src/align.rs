@@ -24,7 +24,7 @@ pub struct Alignment<C> {
     turn: Option<EdgeId>,
 }
 
-/// What the inputs have for the actor.
+/// The next thing that the inputs have for the actor.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ready<C> {
     /// A chunk of the current epoch, with the credit that its sender gets.
@@ -76,7 +76,7 @@ impl<C: Weight> Alignment<C> {
         self.early.entry(edge).or_default().push(frame);
     }
 
-    /// What comes next in `epoch`. Without inputs the epoch may end at any time.
+    /// Returns what comes next in `epoch`. Without inputs the epoch may end at any time.
     pub fn poll(&mut self, epoch: Epoch, pool: &mut Pool) -> Ready<C> {
         let after = self.turn.map_or(Bound::Unbounded, Bound::Excluded);
         let later = self.inputs.range((after, Bound::Unbounded));

@@ -106,7 +106,7 @@ pub struct Sender<C> {
     available: i64,
     /// Bytes sent that the receiver has not taken yet.
     outstanding: u64,
-    /// What is lent, and for which epoch.
+    /// The bytes that are lent, and their epoch.
     loan: Loan,
 }
 
@@ -145,7 +145,7 @@ impl<C: Weight> Sender<C> {
         }
     }
 
-    /// Whether all chunks have left.
+    /// Returns true if all chunks have left.
     pub fn is_clear(&self) -> bool {
         self.chunks == 0
     }
@@ -156,7 +156,7 @@ impl<C: Weight> Sender<C> {
         self.chunks = 0;
     }
 
-    /// Whether nothing is left to send.
+    /// Returns true if nothing is left to send.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -218,7 +218,7 @@ pub struct Receiver<C> {
     lent: u64,
 }
 
-/// What stands at the head of a receiver's queue.
+/// The head of a receiver's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
     /// Nothing.

@@ -42,7 +42,7 @@ pub enum Cursor<K> {
     End,
 }
 
-/// What an actor does at the beginning of an epoch.
+/// An actor's way to begin an epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beginning<K> {
     /// All vnodes have been read.
@@ -89,7 +89,7 @@ impl<K: Clone + Ord> Late<K> {
         self.cursors.get(&vnode).expect("an actor asks for its own vnodes")
     }
 
-    /// Whether a change of a row passes.
+    /// Returns true if a change of a row passes.
     ///
     /// # Panics
     /// If the vnode is not the actor's.
@@ -101,7 +101,7 @@ impl<K: Clone + Ord> Late<K> {
         }
     }
 
-    /// Whether all rows have been read.
+    /// Returns true if all rows have been read.
     pub fn is_through(&self) -> bool {
         self.cursors.values().all(|cursor| *cursor == Cursor::End)
     }

@@ -5,7 +5,7 @@
 //! when every actor that holds a part of it has the whole of its part, so a snapshot shows all of a
 //! statement or nothing. At that barrier the actor emits the parts in the barrier's order.
 //!
-//! What is held has a budget. A statement beyond it is refused; it never waits, because those that
+//! Held rows have a budget. A statement beyond it is refused; it never waits, because those that
 //! would free the budget may wait for it.
 
 use std::collections::BTreeMap;

@@ -33,7 +33,7 @@ impl Job {
         self.plan.stream()
     }
 
-    /// What it reads of another relation, if it fills a view.
+    /// The columns that it reads of another relation, if it fills a view.
     pub fn reads(&self) -> Option<&Reads> {
         self.plan.reads()
     }
@@ -73,7 +73,7 @@ impl Plan {
         }
     }
 
-    /// What is read of another relation, if it is a view's.
+    /// The columns that are read of another relation, if it is a view's.
     pub fn reads(&self) -> Option<&Reads> {
         match self {
             Plan::Stream(_) => None,
@@ -82,7 +82,7 @@ impl Plan {
     }
 }
 
-/// What a view reads. The view's statement defines its rows.
+/// The input of a view. The view's statement defines its rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reads {
     /// The source.

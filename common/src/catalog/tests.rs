@@ -18,7 +18,8 @@ const VIEW: &str = concat!(
     r#""state":{"failed":{"error":"division by zero","since_ms":1}},"dead_letters":null,"layouts":[]}"#
 );
 
-/// Of the first versions: no kinds, keys, dead letters, layouts or creation times of streams.
+/// An entry of the first versions, which have no kinds, keys, dead letters, layouts or creation
+/// times of streams.
 const OLDEST: &str = concat!(
     r#"{"id":1,"name":"old","columns":[],"source":{"options":{"connector":"nats"},"encode":"json"},"sql":"","#,
     r#""splits":[{"split":"S","sequence":1}],"state":{"failed":{"error":"no such stream"}}}"#

@@ -1,15 +1,17 @@
-//! The machine against a simulated broker: any schedule of publishing, delivering, losing, redelivering, stealing,
-//! deleting, disconnecting, committing, acknowledging and killing, messages that break the connection among them. Whatever
-//! happens, every message is accepted exactly once and in order, nothing is acknowledged before its commit, and once the
-//! trouble ends everything is read and acknowledged.
+//! The machine against a simulated broker: any schedule of publishing, delivering, losing,
+//! redelivering, stealing, deleting, disconnecting, committing, acknowledging and killing, messages
+//! that break the connection among them. Whatever happens, every message is accepted exactly once
+//! and in order, nothing is acknowledged before its commit, and once the trouble ends everything is
+//! read and acknowledged.
 //!
 //! Streams with WorkQueue and Interest retention lose what is acknowledged, or what no consumer
 //! needs any more. There it must hold besides that nothing goes before it is committed, and that
 //! the stream ends empty. How the reader builds its consumer on them is modelled step by step,
 //! because it may be killed between any two. A pinned consumer is reset instead; what others do to
 //! it, at any time, is what older and newer readers do: unpin it, reset it, ask for its messages.
-//! The stream itself changes in `streams`.
+//! `builds` has these steps; the stream itself changes in `streams`.
 
+mod builds;
 mod steps;
 mod streams;
 
@@ -20,7 +22,6 @@ use weir_common::ids::Sequence;
 use weir_common::position::Position;
 
 use super::*;
-use crate::identity::Another;
 use crate::retention::Retention;
 use steps::{Setting, Step, setting, step, step_of_streams};
 use streams::Reading;
@@ -161,7 +162,8 @@ impl World {
         if retention == Retention::Limits {
             (1..start).for_each(|_| world.publish());
         } else {
-            // The statement that created the table left the durable behind, and whatever is published belongs to it.
+            // The statement that created the table left the durable behind, and whatever is
+            // published belongs to it.
             world.last = start - 1;
             world.create(start);
         }
@@ -198,7 +200,8 @@ impl World {
             }
             consumer.requested += pull.batch;
             let most = self.terms.batch * self.terms.requests;
-            // Statuses that do not say what was left may make the machine ask for more than it would.
+            // Statuses that do not say what was left may make the machine ask for more than it
+            // would.
             assert!(pull.batch <= most, "a request of {} where {most} is the most", pull.batch);
         }
     }
@@ -320,7 +323,8 @@ impl World {
         }
     }
 
-    /// Everything is delivered again from a sequence on, counted from 1, and what lies below counts as acknowledged.
+    /// Everything is delivered again from a sequence on, counted from 1, and what lies below counts
+    /// as acknowledged.
     fn reset(&mut self, position: u64) {
         let Some(consumer) = &mut self.consumer else { return };
         consumer.next = self.stream.partition_point(|sequence| *sequence < position);
@@ -451,8 +455,8 @@ impl World {
                     self.unpin();
                 }
             }
-            // To what is committed for whoever does it; who may then be served until the sequences go on where the reader's
-            // end.
+            // To what is committed for whoever does it; who may then be served until the sequences
+            // go on where the reader's end.
             Step::Reset { part, steal } => {
                 if self.terms.fence == Fence::Pinned && !self.is_another() && self.is_durable_current() {
                     let start = self.reading().start;
@@ -461,15 +465,16 @@ impl World {
                     (0..count).for_each(|_| self.steal());
                 }
             }
-            // Whoever deletes it under Interest retention deletes messages, except for what an old reader does belatedly.
+            // Whoever deletes it under Interest retention deletes messages, except for what an old
+            // reader does belatedly.
             Step::DeleteConsumer => {
                 if self.retention != Retention::Interest || self.guard.is_some() && !self.is_another() {
                     self.delete();
                 }
             }
             Step::ReplaceConsumer => {
-                // Nobody gives another consumer a name that only its reader knows, and a pinned one is only made where
-                // there is none.
+                // Nobody gives another consumer a name that only its reader knows, and a pinned one
+                // is only made where there is none.
                 if self.terms.fence == Fence::Made && self.consumer.is_some() && !self.is_another() {
                     let (committed, guard) = (self.machine.committed().0, self.guard);
                     self.guard = guard.or(Some(committed));
@@ -555,104 +560,8 @@ impl World {
         assert!(self.retention != Retention::Interest || interested, "{} was published to nobody", self.last);
     }
 
-    fn complete_build(&mut self) {
-        let Some(building) = self.building.take().filter(|_| self.connected) else { return };
-        let Building { incarnation, committed, fetch, position } = building;
-        let position = match self.judged(position) {
-            Ok(anchor) => Position { anchor, ..position },
-            // Uncertain ones are never taken for certain here: the evidence has to do.
-            Err(Another { certain, .. }) if self.follows && (certain || self.settles) => {
-                return self.begin_anew(incarnation);
-            }
-            Err(Another { certain: true, .. }) => return self.apply(Event::Parted { incarnation }),
-            Err(Another { certain: false, .. }) => return self.apply(Event::BuildFailed { incarnation }),
-        };
-        let position = if fetch { self.fetch(position) } else { position };
-        if fetch && self.retention != Retention::Limits {
-            self.apply(Event::Fetched { incarnation, position });
-            return;
-        }
-        if self.retention == Retention::Limits {
-            self.create(position.next.0);
-        } else {
-            self.build_steps(committed.0, usize::MAX);
-        }
-        self.wire.clear();
-        self.confirmed = false;
-        self.holds_pin = false;
-        self.mine = Some((incarnation, self.creations));
-        self.apply(Event::Built { incarnation, terms: self.terms, position });
-    }
-
-    /// The first steps of a build where acknowledgements delete messages.
-    fn build_steps(&mut self, committed: u64, steps: usize) {
-        if self.terms.fence == Fence::Pinned {
-            let make = |world: &mut World| {
-                if world.consumer.is_none() {
-                    world.create(committed);
-                }
-            };
-            let start_over = |world: &mut World| {
-                world.reset(committed);
-                // Its own older requests are nobody's.
-                world.consumer.as_mut().expect("it was made").requested = 0;
-            };
-            let all: [&dyn Fn(&mut World); 3] = [&make, &World::unpin, &start_over];
-            return all.iter().take(steps).for_each(|step| step(self));
-        }
-        let prepare = |world: &mut World| match world.retention {
-            Retention::WorkQueue => {
-                let uncommitted = world.unreadable.split_off(&committed);
-                let known = std::mem::replace(&mut world.unreadable, uncommitted);
-                known.into_iter().for_each(|sequence| world.remove(sequence));
-            }
-            Retention::Interest => world.guard = world.guard.or(Some(committed)),
-            Retention::Limits => {}
-        };
-        let create = |world: &mut World| match world.retention {
-            Retention::WorkQueue => world.create(0),
-            Retention::Interest | Retention::Limits => world.create(committed),
-        };
-        let all: [&dyn Fn(&mut World); 3] = [&prepare, &World::delete, &create];
-        all.iter().take(steps).for_each(|step| step(self));
-    }
-
-    /// A few messages, until the one that is to blame is among them; where it could be.
-    fn fetch(&mut self, mut position: Position) -> Position {
-        if self.retention == Retention::WorkQueue {
-            let below = self.poison.range(..position.next.0).filter(|sequence| !self.removed.contains(*sequence));
-            self.unreadable = below.copied().collect();
-        }
-        while let Some(next) = self.stream.iter().copied().find(|next| *next >= position.next.0) {
-            self.accept(next);
-            position.next = Sequence(next + 1);
-            position.anchor.read(next, self.times[&next]);
-            if self.poison.contains(&next) {
-                self.unreadable.insert(next);
-                break;
-            }
-            if next % 4 == 0 {
-                break;
-            }
-        }
-        position
-    }
-
-    /// The reader's process dies, in the middle of a build perhaps, and another begins where the last commit was.
-    fn kill(&mut self, after: usize) {
-        if let Some(building) = self.building.take().filter(|_| self.connected)
-            && self.judged(building.position).is_ok()
-        {
-            self.build_steps(building.committed.0, after);
-        }
-        self.disconnect();
-        self.mine = None;
-        self.unreadable.clear();
-        let anchor = self.return_to_commit();
-        self.machine = Delivery::new(Position { next: Sequence(self.durable), anchor }, PACE);
-    }
-
-    /// The guard goes when a commit has shown that no other reader reigns, and the consumer is still the one that was made.
+    /// The guard goes when a commit has shown that no other reader reigns, and the consumer is
+    /// still the one that was made.
     fn release_guard(&mut self) {
         let there = self.consumer.as_ref().map(|consumer| consumer.created);
         let mine = self.mine.is_some_and(|(_, created)| there == Some(created));
@@ -690,7 +599,8 @@ impl World {
         self.wire.push_back(Wire::Expired { unserved: says.then_some(unserved) });
     }
 
-    /// A commit somewhere between what is committed and what was handed out, of which the machine may not hear.
+    /// A commit somewhere between what is committed and what was handed out, of which the machine
+    /// may not hear.
     fn commit(&mut self, part: u8, told: bool) {
         let is_current = self.store(part);
         if told {

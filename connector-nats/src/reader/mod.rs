@@ -1,11 +1,13 @@
-//! The reader of a split: a task on a connection of its own that hands out batches, and the handle to it.
+//! The reader of a split: a task on a connection of its own that hands out batches, and the handle
+//! to it.
 //!
-//! Owns the task's life and what is known about it from outside. Decisions are [`crate::delivery`]'s. Invariants: batches
-//! are contiguous, ascending and without duplicates, whatever happens to connection, server and consumer; the task goes
-//! on until the handle is dropped or its group stops; what is read ahead is bounded by a few queued batches plus
-//! two pull requests.
+//! Owns the task's life and what is known about it from outside. Decisions are
+//! [`crate::delivery`]'s. Invariants: batches are contiguous, ascending and without duplicates,
+//! whatever happens to connection, server and consumer; the task goes on until the handle is
+//! dropped or its group stops; what is read ahead is bounded by a few queued batches plus two pull
+//! requests.
 //!
-//! What is logged: recoveries that operation brings along (a lost connection, a restarted server,
+//! The log tells of recoveries that operation brings along (a lost connection, a restarted server,
 //! an incomplete delivery) at INFO, at most one line each half second; a split whose condition
 //! stays bad (see `outage`), once for each state, with the reason, and messages that are lost to
 //! the stream, at WARN.
@@ -40,7 +42,8 @@ use crate::api::Api;
 use crate::error::Error;
 use crate::options::Options;
 
-/// How many batches wait for the decoder: enough that neither waits for the other, few enough to stay in the cache.
+/// How many batches wait for the decoder: enough that neither waits for the other, few enough to
+/// stay in the cache.
 const QUEUED_BATCHES: usize = 4;
 
 /// What a reader reads.
@@ -50,10 +53,11 @@ pub struct ReaderConfig {
     pub options: Arc<Options>,
     /// The split.
     pub split: SplitId,
-    /// The next sequence to read, below which everything is committed, and what tells its stream from others of the name: these are
-    /// not read.
+    /// The next sequence to read, below which everything is committed, and what tells its stream
+    /// from others of the name: these are not read.
     pub position: Position,
-    /// Whether what is read is stored and committed. Only then is a stream read whose messages acknowledgements delete.
+    /// Whether what is read is stored and committed. Only then is a stream read whose messages
+    /// acknowledgements delete.
     pub stored: bool,
     /// Whether another reader decides when another stream of the name is read: then this one waits.
     pub follows: bool,
@@ -70,8 +74,8 @@ pub struct Message {
     pub subject: Subject,
     /// When the server stored it, in nanoseconds since 1970.
     pub stored_ns: u64,
-    /// What it was published with; nothing also where [`crate::headers`] cannot read it. Boxed, because most messages have
-    /// none, and batches of thousands of messages are moved and dropped.
+    /// What it was published with; nothing also where [`crate::headers`] cannot read it. Boxed,
+    /// because most messages have none, and batches of thousands of messages are moved and dropped.
     pub headers: Option<Box<HeaderMap>>,
     /// What was published.
     pub payload: Bytes,
@@ -102,7 +106,8 @@ struct Commit {
     count: u64,
 }
 
-/// The handle to a reader. Dropping it stops the task, which sends the acknowledgements that are due and ends.
+/// The handle to a reader. Dropping it stops the task, which sends the acknowledgements that are
+/// due and ends.
 #[derive(Debug)]
 pub struct Reader {
     batches: mpsc::Receiver<Batch>,
@@ -110,8 +115,8 @@ pub struct Reader {
     _stop: DropGuard,
 }
 
-/// What can be said to a reader and asked of it while somebody else waits for its next batch. Cheap to clone; does not
-/// keep the reader alive.
+/// What can be said to a reader and asked of it while somebody else waits for its next batch. Cheap
+/// to clone; does not keep the reader alive.
 #[derive(Clone, Debug)]
 pub struct Control {
     commit: Arc<watch::Sender<Commit>>,
@@ -154,7 +159,8 @@ pub struct ConsumerProgress {
 }
 
 impl Reader {
-    /// Starts reading. The task belongs to `group`; should it fail, which is a fault of Weir's own, the group stops.
+    /// Starts reading. The task belongs to `group`; should it fail, which is a fault of Weir's own,
+    /// the group stops.
     pub fn spawn(config: ReaderConfig, group: &Group) -> Reader {
         let config = ReaderConfig { options: Arc::new(config.options.of_split(&config.split)), ..config };
         let cancel = group.token().child_token();
@@ -214,9 +220,9 @@ impl Reader {
 }
 
 impl Control {
-    /// Everything below `position` is committed: its acknowledgements leave now. To be called after every commit of the
-    /// reader's term, even if the position did not move: a reader whose consumer was deleted by somebody else takes it
-    /// as the sign that its term still reigns.
+    /// Everything below `position` is committed: its acknowledgements leave now. To be called after
+    /// every commit of the reader's term, even if the position did not move: a reader whose
+    /// consumer was deleted by somebody else takes it as the sign that its term still reigns.
     ///
     /// # Panics
     /// In the task, if `position` lies beyond what was handed out.
@@ -227,14 +233,15 @@ impl Control {
         });
     }
 
-    /// Completes when a checkpoint is wanted: the messages that may wait for their acknowledgement nearly do. Once for
-    /// each commit at most. Cancel safe.
+    /// Completes when a checkpoint is wanted: the messages that may wait for their acknowledgement
+    /// nearly do. Once for each commit at most. Cancel safe.
     pub fn wants_checkpoint(&self) -> impl Future<Output = ()> + Send + use<> {
         let checkpoint = Arc::clone(&self.checkpoint);
         async move { checkpoint.notified().await }
     }
 
-    /// Completes if reading cannot go on for a reason that the user has to mend: says why. Cancel safe.
+    /// Completes if reading cannot go on for a reason that the user has to mend: says why. Cancel
+    /// safe.
     pub fn failed(&self) -> impl Future<Output = String> + Send + use<> {
         let mut failure = self.failure.clone();
         async move {
@@ -282,11 +289,13 @@ impl Control {
         Ok(Progress { stream_last: Sequence(stream.state.last_seq), consumer })
     }
 
-    /// Whether the server, which is asked, has nothing left that is not below `position`: nothing to deliver, and nothing that was
-    /// delivered and is on its way or waits to be handed out. If it does not answer there may be something.
+    /// Whether the server, which is asked, has nothing left that is not below `position`: nothing
+    /// to deliver, and nothing that was delivered and is on its way or waits to be handed out. If
+    /// it does not answer there may be something.
     pub async fn is_through(&self, position: Sequence) -> bool {
         let progress = self.progress().await.ok().and_then(|progress| progress.consumer);
-        // After the server's answer: what it had delivered by then is counted, and so below the reader's position.
+        // After the server's answer: what it had delivered by then is counted, and so below the
+        // reader's position.
         let read = self.status();
         progress.is_some_and(|consumer| consumer.pending == 0 && consumer.delivered <= read.delivered)
             && read.position == position

@@ -1,8 +1,8 @@
-//! The rules of style that a machine can check, over every file of the repository that is under version control or
-//! about to be.
+//! The rules of style that a machine can check, over every file of the repository that is under
+//! version control or about to be.
 //!
-//! Functions longer than 120 lines and files longer than 900 fail: not because those numbers mean much, but so that
-//! growth is noticed. The rest are rules without exceptions.
+//! Functions longer than 120 lines and files longer than 900 fail: not because those numbers mean
+//! much, but so that growth is noticed. The rest are rules without exceptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -245,7 +245,8 @@ fn dependencies_point_one_way() -> Result<()> {
 
 /// Collects the rooms of its crate that a file imports, tests aside.
 struct Imports<'a> {
-    /// The rooms by the names that paths begin with: their own, and those that the crate's root re-exports from them.
+    /// The rooms by the names that paths begin with: their own, and those that the crate's root
+    /// re-exports from them.
     rooms: &'a BTreeMap<String, String>,
     /// How many modules enclose the place that is visited.
     depth: usize,
@@ -303,8 +304,8 @@ fn is_test(module: &syn::ItemMod) -> bool {
     module.attrs.iter().any(is_test)
 }
 
-/// Rooms of a crate that import each other in a circle, or lie between two circles, each with what it imports of the others.
-/// `files` are paths below `src`, with their texts.
+/// Rooms of a crate that import each other in a circle, or lie between two circles, each with what
+/// it imports of the others. `files` are paths below `src`, with their texts.
 fn circles(files: &BTreeMap<String, String>) -> Result<Vec<String>> {
     let parsed = files.iter().map(|(path, text)| Ok((path.as_str(), syn::parse_file(text).context(path.clone())?)));
     let parsed: BTreeMap<&str, syn::File> = parsed.collect::<Result<_>>()?;
@@ -399,8 +400,8 @@ fn comments_are_wrapped() -> Result<()> {
     none(found)
 }
 
-/// What a page names as a file of the repository: the targets of its links, and words in backticks that hold a slash and
-/// look like a path.
+/// What a page names as a file of the repository: the targets of its links, and words in backticks
+/// that hold a slash and look like a path.
 fn named_files(page: &str) -> Vec<String> {
     let links = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let links = links.filter(|link| !link.contains("://")).filter_map(|link| link.split('#').next());
@@ -417,7 +418,8 @@ fn named_files(page: &str) -> Vec<String> {
     links.chain(code.iter().filter(is_path).cloned()).collect()
 }
 
-/// Whether there is such a file or folder: beside the page, at the root, or, for a module, in the source of a crate.
+/// Whether there is such a file or folder: beside the page, at the root, or, for a module, in the
+/// source of a crate.
 fn exists(page: &Path, name: &str) -> bool {
     let beside = page.parent().is_some_and(|folder| folder.join(name).exists());
     // Made by building or by setting up, so perhaps not there now.

@@ -1,4 +1,5 @@
-//! The words of the coordinator's core: what happens to it, what it wants done, and what both speak of. No logic.
+//! The words of the coordinator's core: what happens to it, what it wants done, and what both speak
+//! of. No logic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,8 +46,8 @@ pub enum Outcome {
 /// What happens to the coordinator.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The answer to [`Action::Load`]. `leading`: the leader key was still ours just before. If it no longer is, the
-    /// next claim is refused.
+    /// The answer to [`Action::Load`]. `leading`: the leader key was still ours just before. If it
+    /// no longer is, the next claim is refused.
     Loaded {
         /// Whether this process still leads.
         leading: bool,
@@ -82,8 +83,8 @@ pub enum Event {
     Created(Entry, Waiter),
     /// An entry was removed from the catalog; the waiter waits until its job has stopped.
     Dropped(TableId, Waiter),
-    /// An entry was changed in the catalog, and its job, should it have failed, is to run again; the waiter waits until a
-    /// term has begun that knows.
+    /// An entry was changed in the catalog, and its job, should it have failed, is to run again;
+    /// the waiter waits until a term has begun that knows.
     Altered(Entry, Waiter),
     /// The end of a [`Action::Claim`].
     Claimed(TermId, Outcome),
@@ -111,7 +112,8 @@ pub struct Report {
 pub enum Action {
     /// Read the leader key, the head and its position pages.
     Load,
-    /// Replace the head, if we lead and its revision is `expected`; mark the jobs failed in the same transaction.
+    /// Replace the head, if we lead and its revision is `expected`; mark the jobs failed in the
+    /// same transaction.
     Claim {
         /// The revision that the head must have.
         expected: u64,

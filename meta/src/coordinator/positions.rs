@@ -1,7 +1,7 @@
 //! Committed positions, and the immutable pages in which they are stored beside the head.
 //!
-//! The positions, sorted, are cut into pages of bounded size. A page whose content did not change keeps its key, so a
-//! commit writes only what moved, and the head names all pages that are needed.
+//! The positions, sorted, are cut into pages of bounded size. A page whose content did not change
+//! keeps its key, so a commit writes only what moved, and the head names all pages that are needed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,7 +27,8 @@ pub struct Positions {
 pub struct Page {
     /// Its key, relative to the cluster's prefix.
     pub key: String,
-    /// JSON: an array of `[table, split, sequence, anchor]`; before anchors were kept, `[table, split, sequence]`.
+    /// JSON: an array of `[table, split, sequence, anchor]`; pages from before anchors were kept
+    /// have `[table, split, sequence]`.
     pub content: Vec<u8>,
 }
 
@@ -79,8 +80,9 @@ impl Positions {
         self.pages.iter().map(|page| page.key.clone()).collect()
     }
 
-    /// The positions after an epoch: `moved` replaced, splits that `keep` refuses forgotten. Pages that have to be
-    /// written bear the term and the epoch in their keys; [`Positions::pages_missing_in`] lists them.
+    /// The positions after an epoch: `moved` replaced, splits that `keep` refuses forgotten. Pages
+    /// that have to be written bear the term and the epoch in their keys;
+    /// [`Positions::pages_missing_in`] lists them.
     ///
     /// # Panics
     /// If a position moves backwards: it would be committed without the state that belongs to it.

@@ -1,14 +1,16 @@
-//! The coordinator's core: a pure state machine of terms, barriers and commits. No clock, no IO, no task: events and the
-//! time go in, actions come out, and the same seed and events give the same actions.
+//! The coordinator's core: a pure state machine of terms, barriers and commits. No clock, no IO, no
+//! task: events and the time go in, actions come out, and the same seed and events give the same
+//! actions.
 //!
-//! It decides when a term ends and the next is claimed, which barriers are in flight, when an epoch is complete, what
-//! is written to commit it, and who is told. It does not know how any of that is carried out.
+//! It decides when a term ends and the next is claimed, which barriers are in flight, when an epoch
+//! is complete, what is written to commit it, and who is told. It does not know how any of that is
+//! carried out.
 //!
 //! Invariants, asserted here and tested by simulation:
 //! * a commit names the state of every slot and the positions of the same epoch, or it is not made;
 //! * epochs commit in order, and `Announce` of an epoch follows the success of its own commit;
-//! * every compare-and-swap expects the head revision that this coordinator last read or wrote, so that what an older
-//!   term or leader still has under way is refused.
+//! * every compare-and-swap expects the head revision that this coordinator last read or wrote, so
+//!   that what an older term or leader still has under way is refused.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -29,8 +31,8 @@ use super::positions::Positions;
 /// What can be set.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where slot databases lie, relative to the state URL. No other cluster has its databases there: those that this one
-    /// does not know are deleted.
+    /// Where slot databases lie, relative to the state URL. No other cluster has its databases
+    /// there: those that this one does not know are deleted.
     pub state_prefix: String,
     /// The wall clock's time at which the core's own begins, for what people read.
     pub began: SystemTime,
@@ -46,8 +48,8 @@ pub struct Config {
 
 /// The most barriers in flight.
 pub const IN_FLIGHT_MAX: usize = 4;
-/// The most jobs that one claim marks failed, so that its transaction stays within what a store takes. Others run
-/// once more and fail with the next term.
+/// The most jobs that one claim marks failed, so that its transaction stays within what a store
+/// takes. Others run once more and fail with the next term.
 const FAILED_MAX: usize = 64;
 
 #[derive(Clone, Debug)]
@@ -68,9 +70,11 @@ struct Failure {
 enum Phase {
     /// A read of the durable state is under way.
     Loading,
-    /// Waiting for nodes, at least until `not_before`, for those expected at most until `grace_until`.
+    /// Waiting for nodes, at least until `not_before`, for those expected at most until
+    /// `grace_until`.
     Gathering { not_before: Time, grace_until: Time },
-    /// The claim of a term is under way: the nodes it will run on, the entries whose jobs it marks failed.
+    /// The claim of a term is under way: the nodes it will run on, the entries whose jobs it marks
+    /// failed.
     Claiming { term: TermId, nodes: BTreeMap<NodeId, usize>, failed: Vec<Entry> },
     /// The nodes open their slots.
     Starting { active: Active, waiting: BTreeSet<NodeId>, since: Time },
@@ -125,7 +129,8 @@ pub struct Coordinator {
     config: Config,
     random: SmallRng,
     nodes: BTreeMap<NodeId, Node>,
-    /// Addresses of nodes that the predecessor knew and that have not come back yet, each as a new node.
+    /// Addresses of nodes that the predecessor knew and that have not come back yet, each as a new
+    /// node.
     expected: BTreeSet<String>,
     catalog: Graph,
     durable: Durable,
@@ -138,7 +143,8 @@ pub struct Coordinator {
     /// Mutations not yet carried by a barrier, and those who wait for any barrier.
     mutations: VecDeque<(Mutation, Waiter)>,
     waiters: Vec<Waiter>,
-    /// Those who wait for a term that is placed after they came: while one runs, that is a planned change.
+    /// Those who wait for a term that is placed after they came: while one runs, that is a planned
+    /// change.
     altered: Vec<Waiter>,
     /// Jobs to be marked failed by the next claim.
     failing: BTreeMap<TableId, Failure>,
@@ -147,8 +153,8 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A coordinator that starts by loading. `expected`: the addresses of the nodes that the predecessor knew; `seed`:
-    /// for nonces.
+    /// A coordinator that starts by loading. `expected`: the addresses of the nodes that the
+    /// predecessor knew; `seed`: for nonces.
     pub fn new(config: Config, catalog: Graph, expected: BTreeSet<String>, seed: u64) -> Coordinator {
         Coordinator {
             config,
@@ -260,8 +266,8 @@ impl Coordinator {
         self.nodes.iter().map(|(id, node)| (id.clone(), node.address.clone(), state(id, node), slots(id))).collect()
     }
 
-    /// The databases of the running term, once it has committed: from then on, what neither they nor the head reach is
-    /// garbage.
+    /// The databases of the running term, once it has committed: from then on, what neither they
+    /// nor the head reach is garbage.
     pub fn live_databases(&self) -> Option<Vec<String>> {
         let Phase::Running(running) = &self.phase else { return None };
         let paths: Vec<String> = running.active.placement.slots.iter().map(|slot| slot.path.clone()).collect();
@@ -279,7 +285,7 @@ impl Coordinator {
         (self.durable.head.term, self.durable.head.epoch)
     }
 
-    // ------------------------------------------------------------------------------------------------ membership
+    // ---------------------------------------------------------------------------------- membership
 
     fn joined(&mut self, node: NodeId, address: String, parallelism: usize, now: Time) {
         self.expected.remove(&address);
@@ -332,7 +338,7 @@ impl Coordinator {
         }
     }
 
-    // ------------------------------------------------------------------------------------------------------ terms
+    // --------------------------------------------------------------------------------------- terms
 
     fn loaded(&mut self, leading: bool, durable: Durable, now: Time) {
         if !matches!(self.phase, Phase::Loading) {
@@ -349,7 +355,8 @@ impl Coordinator {
         self.gather(now);
     }
 
-    /// Ends whatever term is starting or running; the next is claimed as soon as nodes and back-off allow.
+    /// Ends whatever term is starting or running; the next is claimed as soon as nodes and back-off
+    /// allow.
     fn end_term(&mut self, now: Time) {
         if let Some(active) = self.active() {
             let id = active.id;
@@ -455,7 +462,8 @@ impl Coordinator {
             checkpoints: BTreeMap::new(),
             committing: None,
             last_injected: now,
-            // The first commit moves the head to this term's databases: nothing older is needed from then on.
+            // The first commit moves the head to this term's databases: nothing older is needed
+            // from then on.
             wanted: true,
             closing: false,
         });
@@ -468,7 +476,7 @@ impl Coordinator {
         }
     }
 
-    // --------------------------------------------------------------------------------------------------- mutations
+    // ----------------------------------------------------------------------------------- mutations
 
     fn created(&mut self, entry: Entry, waiter: Waiter) {
         self.catalog.insert(entry.clone());
@@ -481,8 +489,8 @@ impl Coordinator {
         self.mutations.push_back((Mutation::Drop(id), waiter));
     }
 
-    /// The running job goes on until it has made one more checkpoint. The next term reads from there,
-    /// with the entry as it is now.
+    /// The running job goes on until it has made one more checkpoint. The next term reads from
+    /// there, with the entry as it is now.
     fn altered(&mut self, entry: Entry, waiter: Waiter) {
         self.failing.remove(&entry.id());
         if let Phase::Claiming { failed, .. } = &mut self.phase {
@@ -500,7 +508,7 @@ impl Coordinator {
         }
     }
 
-    // ----------------------------------------------------------------------------------------- barriers and commits
+    // ------------------------------------------------------------------------ barriers and commits
 
     /// Does whatever the time and the state now allow.
     fn advance(&mut self, now: Time) {

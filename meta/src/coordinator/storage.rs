@@ -71,8 +71,8 @@ impl Storage {
         }
     }
 
-    /// Claims a term: rewrites the head, and marks jobs failed in the same transaction. `next`, the next id, is
-    /// given if jobs are marked: the catalog has a new version then.
+    /// Claims a term: rewrites the head, and marks jobs failed in the same transaction. `next`, the
+    /// next id, is given if jobs are marked: the catalog has a new version then.
     pub(crate) async fn claim(&self, expected: u64, head: &Head, failed: &[Entry], next: Option<TableId>) -> Outcome {
         let mut txn = self.head_txn(expected, head);
         for entry in failed {
@@ -184,8 +184,9 @@ impl Storage {
         Ok((version, next, stored.into_iter().map(entry).collect::<Result<_, _>>()?))
     }
 
-    /// The cluster's id, made of `new` if it has none yet. It is part of every path: so whoever else has the cluster's name
-    /// and state URL, but other metadata, has other paths, and neither deletes what the other has.
+    /// The cluster's id, made of `new` if it has none yet. It is part of every path: so whoever
+    /// else has the cluster's name and state URL, but other metadata, has other paths, and neither
+    /// deletes what the other has.
     pub(crate) async fn cluster_id(&self, new: u32) -> Result<String, Error> {
         let key = self.keys.id();
         let absent = Compare::Absent(key.clone());

@@ -1,9 +1,10 @@
-//! The coordinator's task: carries out what [`super::state`] decides. Owns the core, the outboxes of the nodes and the
-//! calls to the metadata store that are under way; every call ends as an input of the loop, so that the core is never
-//! waited for and never waits.
+//! The coordinator's task: carries out what [`super::state`] decides. Owns the core, the outboxes
+//! of the nodes and the calls to the metadata store that are under way; every call ends as an input
+//! of the loop, so that the core is never waited for and never waits.
 //!
-//! The catalog is written by one call at a time: a DDL statement, of which the core is told afterwards, or a claim that
-//! marks jobs failed. So no claim brings back a table that a statement drops meanwhile.
+//! The catalog is written by one call at a time: a DDL statement, of which the core is told
+//! afterwards, or a claim that marks jobs failed. So no claim brings back a table that a statement
+//! drops meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -31,7 +32,8 @@ use crate::wire;
 
 /// How often time is let pass in the core: the granularity of barrier intervals and timeouts.
 const TICK: Duration = Duration::from_millis(10);
-/// Inputs waiting for the loop. The loop never waits for anything, so a full queue only means a burst.
+/// Inputs waiting for the loop. The loop never waits for anything, so a full queue only means a
+/// burst.
 const INPUTS_MAX: usize = 1024;
 
 /// What the loop takes in.
@@ -140,8 +142,8 @@ enum DdlChange {
 enum CatalogWrite {
     None,
     Ddl,
-    /// A claim that marks jobs failed. If its outcome is unknown it lasts until another claim has succeeded: only then
-    /// can it not happen late.
+    /// A claim that marks jobs failed. If its outcome is unknown it lasts until another claim has
+    /// succeeded: only then can it not happen late.
     Claim,
 }
 
@@ -166,7 +168,8 @@ enum Waiting {
     Dropped(oneshot::Sender<Result<bool, rpc::Error>>),
 }
 
-/// How others talk to the coordinator of the present reign. Cheap to clone; fails once the reign has ended.
+/// How others talk to the coordinator of the present reign. Cheap to clone; fails once the reign
+/// has ended.
 #[derive(Clone)]
 pub(crate) struct Handle {
     inputs: mpsc::Sender<Input>,
@@ -184,8 +187,8 @@ impl Handle {
     /// Hands an input over and waits for its answer.
     ///
     /// # Errors
-    /// If the reign ends first. If it ends after the input was handed over, it is not known whether it was carried out: a
-    /// DDL statement may be in the catalog that the next leader reads.
+    /// If the reign ends first. If it ends after the input was handed over, it is not known whether
+    /// it was carried out: a DDL statement may be in the catalog that the next leader reads.
     pub(crate) async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, rpc::Error> {
         let (reply, answer) = oneshot::channel();
         self.send(input(reply)).await?;
@@ -421,7 +424,8 @@ impl Task {
             return;
         }
         let Claim { expected, head, mut failed } = claim;
-        // An entry that was dropped, or altered, while the claim was held is not to be written again.
+        // An entry that was dropped, or altered, while the claim was held is not to be written
+        // again.
         failed.retain(|failed| self.core.is_failing(failed.id()));
         let next = (!failed.is_empty()).then_some(self.next_id);
         if next.is_some() {
@@ -434,7 +438,7 @@ impl Task {
         });
     }
 
-    // -------------------------------------------------------------------------------------------------------- nodes
+    // --------------------------------------------------------------------------------------- nodes
 
     fn attach(&mut self, attachment: Attachment) -> std::ops::ControlFlow<()> {
         let Attachment { node, address, parallelism, outbox, disconnect } = attachment;
@@ -505,8 +509,9 @@ impl Task {
         }
     }
 
-    /// Tells the node what is reachable; the rest of its list is garbage. Only if the head, read after the list was
-    /// made, is of the running term: then the list holds nothing that a newer term made.
+    /// Tells the node what is reachable; the rest of its list is garbage. Only if the head, read
+    /// after the list was made, is of the running term: then the list holds nothing that a newer
+    /// term made.
     fn collect_garbage(&mut self, node: &NodeId, survey: u64, head: Option<Head>) {
         let (term, _) = self.core.progress();
         if let Some(live) = self.core.live_databases()
@@ -516,7 +521,7 @@ impl Task {
         }
     }
 
-    // ------------------------------------------------------------------------------------------------------ waiters
+    // ------------------------------------------------------------------------------------- waiters
 
     fn wait(&mut self, waiting: Waiting) -> Waiter {
         self.last_waiter += 1;
@@ -535,7 +540,7 @@ impl Task {
         }
     }
 
-    // --------------------------------------------------------------------------------------------------------- pins
+    // ---------------------------------------------------------------------------------------- pins
 
     /// One linearizable read serves everybody who was waiting when it began.
     fn read_head_for_pins(&mut self) {
@@ -560,13 +565,14 @@ impl Task {
                         self.core.release_pins(&[pin]);
                     }
                 }
-                // The term has changed, or the store is out of reach: with the next term, or the next read.
+                // The term has changed, or the store is out of reach: with the next term, or the
+                // next read.
                 None => self.pin_waiters.push(waiter),
             }
         }
     }
 
-    // ---------------------------------------------------------------------------------------------------------- DDL
+    // ----------------------------------------------------------------------------------------- DDL
 
     fn next_ddl(&mut self) {
         while self.catalog_write == CatalogWrite::None
@@ -693,7 +699,8 @@ impl Task {
         let version = match stored.result {
             Ok(version) => version,
             Err(failure) => {
-                // Whether the catalog changed is not known: only a new reign, which reads it, can tell.
+                // Whether the catalog changed is not known: only a new reign, which reads it, can
+                // tell.
                 info!(error = chain(&failure), "catalog could not be changed, giving leadership up");
                 return std::ops::ControlFlow::Break(());
             }

@@ -4,7 +4,7 @@
 //! where a key or a shuffle needs them; `expression` stores expressions as trees of Weir's own
 //! and builds them again.
 //!
-//! Of DataFusion's logical rules only those on the list in `typed` run: others prune or move
+//! Only those of DataFusion's logical rules run that `typed` lists: others prune or move
 //! columns that an incremental plan needs, or trust keys that a source does not keep. The rules
 //! that put Weir's own functions in the place of operators run when a node builds the job, so the
 //! stored plan names operators, not their present implementation.

@@ -50,7 +50,7 @@ pub(super) fn taken(expr: &mut Expr) -> Expr {
 /// A query, from its text.
 ///
 /// # Errors
-/// Those of the parser; Internal if the text is not a query.
+/// The parser's; Internal if the text is not a query.
 pub(super) fn query(text: &str) -> Result<Box<Query>, Error> {
     match parse(text)?.pop().map(|parsed| parsed.statement) {
         Some(parser::Statement::Query(statement)) => match *statement {

@@ -110,8 +110,8 @@ impl World {
         moves_on
     }
 
-    /// The end of the last message that was accepted below a sequence. Committed positions are those
-    /// of batches, which end with a message; none lies within a gap.
+    /// The end of the last message that was accepted below a sequence. Committed positions are
+    /// those of batches, which end with a message; none lies within a gap.
     fn end_below(&self, sequence: u64) -> u64 {
         let accepted = &self.readings[self.durable_reading].accepted;
         accepted.iter().rfind(|(accepted, _)| *accepted < sequence).map_or(0, |(accepted, _)| accepted + 1)

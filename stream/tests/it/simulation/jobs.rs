@@ -42,12 +42,12 @@ impl Weight for Chunk {
 /// The rows of a relation: each key has one.
 pub(super) type Rows = BTreeMap<i64, i64>;
 
-/// What a job computes.
+/// The computation of a job.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
     /// The last message of each key, read from splits.
     Table { splits: u32 },
-    /// What statements write.
+    /// The rows that statements write.
     Written,
     /// Some rows of another job, each changed.
     Map(u32),

@@ -188,7 +188,7 @@ impl Logic {
         chunks
     }
 
-    /// Whether there is more to emit.
+    /// Says if there is more to emit.
     pub(super) fn progress(&self) -> Progress {
         if self.pending.is_empty() { Progress::Done } else { Progress::More }
     }

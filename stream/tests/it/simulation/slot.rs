@@ -65,7 +65,7 @@ impl Slot {
         self.actors.get_mut(&actor).expect("an actor of the slot").items.push_back(Item::Barrier(epoch));
     }
 
-    /// Whether the epoch that the actor writes in is not open yet.
+    /// Returns true if the epoch that the actor writes in is not open yet.
     pub(super) fn is_ahead(&self, actor: ActorId) -> bool {
         let member = &self.actors[&actor];
         member.after >= self.open || member.items.iter().any(|item| matches!(item, Item::Barrier(_)))

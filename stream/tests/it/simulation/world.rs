@@ -1,5 +1,7 @@
 //! The scheduler: what can happen, what happens next, and what must hold after every commit.
 
+mod statements;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
@@ -26,7 +28,7 @@ const IN_FLIGHT_MAX: u64 = 4;
 /// The jobs that run at once at most.
 const JOBS_MAX: usize = 6;
 
-/// What happened, over all schedules.
+/// Counts of events, over all schedules.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Statistics {
     pub(super) commits: u64,
@@ -71,13 +73,13 @@ struct Runner {
     slot: u32,
     job: u32,
     task: Option<Task>,
-    /// What its barriers change, until it has passed them.
+    /// The changes of its barriers, until it has passed them.
     announced: BTreeMap<Epoch, Announced>,
     /// An operator that never returns.
     stuck: bool,
 }
 
-/// What the operators of an actor are asked for.
+/// Work that the operators of an actor are asked for.
 enum Task {
     Begin(Epoch),
     Apply(EdgeId, Chunk),
@@ -101,7 +103,7 @@ struct Barrier {
     statements: Vec<StatementId>,
 }
 
-/// What meta sends to a node, in order.
+/// A message of meta to a node; they arrive in order.
 #[derive(Clone, Debug)]
 enum Control {
     Barrier(Barrier),
@@ -119,7 +121,7 @@ struct Committed {
 /// One schedule.
 pub(super) struct World {
     random: SmallRng,
-    // What is durable.
+    // Durable state.
     epoch: Epoch,
     state: State,
     committed_jobs: BTreeMap<u32, Committed>,
@@ -130,7 +132,7 @@ pub(super) struct World {
     catalog: BTreeMap<u32, Job>,
     next_job: u32,
     next_statement: u64,
-    // What a term has.
+    // State of a term.
     jobs: Jobs,
     injected: Epoch,
     barriers: BTreeMap<Epoch, Barrier>,
@@ -449,8 +451,7 @@ impl World {
         lost.into_iter().for_each(|id| self.abandon(id));
     }
 
-    // -------------------------------------------------------------------------------------------
-    // meta
+    // ---------------------------------------------------------------------------------------- meta
 
     fn inject(&mut self) -> bool {
         if self.injected.0 - self.epoch.0 >= IN_FLIGHT_MAX {
@@ -544,8 +545,7 @@ impl World {
         }
     }
 
-    // -------------------------------------------------------------------------------------------
-    // nodes
+    // --------------------------------------------------------------------------------------- nodes
 
     fn control(&mut self) -> bool {
         let node = self.random.random_range(0..self.controls.len());
@@ -734,106 +734,6 @@ impl World {
         }
         runner.task = Some(Task::Read);
         true
-    }
-
-    // --------------------------------------------------------------------------------------
-    // statements
-
-    fn begin_statement(&mut self) {
-        let runs = |job: &&Job| matches!(job.kind, Kind::Written) && !self.discarded.contains(&job.id);
-        let tables: Vec<Job> = self.jobs.running.values().filter(runs).copied().collect();
-        let Some(job) = self.pick(&tables).filter(|_| self.statements.len() < 4) else { return };
-        if self.jobs.actors(&job).into_keys().any(|actor| !self.runners.contains_key(&actor)) {
-            return;
-        }
-        let id = StatementId(self.next_statement);
-        self.next_statement += 1;
-        let keys: BTreeSet<i64> = (0..self.random.random_range(1..7)).map(|_| self.random.random_range(0..9)).collect();
-        let rows: Vec<Change> = keys
-            .into_iter()
-            .map(|key| Change { key, value: self.random.random_range(0..20), insert: self.random.random_bool(0.7) })
-            .collect();
-        let mut parts: BTreeMap<ActorId, Vec<Change>> = BTreeMap::new();
-        for row in &rows {
-            let actor = ActorId { fragment: job.front(), instance: owner(vnode(row.key), self.jobs.slots) };
-            parts.entry(actor).or_default().push(*row);
-        }
-        let mut unsent = Vec::new();
-        for (actor, rows) in &parts {
-            let count = rows.chunks(2).len();
-            let chunks = rows.chunks(2).zip(1..);
-            unsent.extend(chunks.map(|(rows, number)| (*actor, Chunk(rows.to_vec()), number == count)));
-        }
-        let unconfirmed = parts.into_keys().collect();
-        self.statements.insert(id, Statement { id, job: job.id, rows, unsent, unconfirmed });
-    }
-
-    fn send_statement(&mut self) -> bool {
-        let sending = self.statements.values().filter(|statement| !statement.unsent.is_empty());
-        let sending: Vec<StatementId> = sending.map(|statement| statement.id).collect();
-        let Some(id) = self.pick(&sending).filter(|id| !self.orphans.contains(id)) else { return false };
-        let statement = self.statements.get_mut(&id).expect("picked");
-        let (actor, chunk, is_last) = statement.unsent.remove(0);
-        let runner = self.runners.get_mut(&actor).expect("an actor of a table that is there");
-        match runner.logic.statements().expect("it takes statements").hold(id, chunk, is_last) {
-            Ok(false) => {}
-            Ok(true) => {
-                statement.unconfirmed.retain(|unconfirmed| *unconfirmed != actor);
-                if statement.unconfirmed.is_empty() {
-                    self.finishing.push(id);
-                }
-            }
-            Err(_) => {
-                self.statistics.refused += 1;
-                self.abandon(id);
-            }
-        }
-        true
-    }
-
-    /// Meta hears that a statement is whole.
-    fn finish_statement(&mut self) -> bool {
-        let Some(id) = self.pick(&self.finishing.clone()) else { return false };
-        self.finishing.retain(|finishing| *finishing != id);
-        if self.statements.contains_key(&id) && !self.refused.contains(&id) {
-            self.to_name.push(id);
-        }
-        true
-    }
-
-    /// The frontend of a statement dies. Some of what it said may still be on its way.
-    fn orphan(&mut self) {
-        let candidates: Vec<StatementId> = self.statements.keys().copied().collect();
-        if let Some(id) = self.pick(&candidates).filter(|id| !self.orphans.contains(id)) {
-            self.statistics.orphaned += 1;
-            self.orphans.push(id);
-        }
-    }
-
-    /// An actor that holds a part of a statement whose frontend is gone asks meta. Meta has heard
-    /// that it is whole, or will refuse to hear so.
-    fn inquire(&mut self) -> bool {
-        let Some(id) = self.pick(&self.orphans.clone()) else { return false };
-        self.orphans.retain(|orphan| *orphan != id);
-        if self.statements.contains_key(&id) && !self.to_name.contains(&id) && !self.named.contains(&id) {
-            self.refused.insert(id);
-            self.abandon(id);
-        }
-        true
-    }
-
-    fn abandon(&mut self, id: StatementId) {
-        if self.named.contains(&id) {
-            return;
-        }
-        self.statements.remove(&id);
-        self.to_name.retain(|named| *named != id);
-        self.finishing.retain(|finishing| *finishing != id);
-        for runner in self.runners.values_mut() {
-            if let Some(statements) = runner.logic.statements() {
-                statements.abandon(id);
-            }
-        }
     }
 }
 
