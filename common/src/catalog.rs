@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use declaration::{Declaration, Impossible};
 pub use graph::Graph;
-pub use job::{Encode, Job, JobState, Plan, Reads, Source, SplitStart};
+pub use job::{Encode, Job, JobState, Plan, Query, Reads, Source, SplitStart};
 pub use relation::{Column, Origin, Relation, RelationKind, dead_letter_columns, schema};
 
 use crate::ids::TableId;
@@ -93,6 +93,7 @@ impl Entry {
             kind: RelationKind::Table,
             name: self.relation.name.clone(),
             columns: dead_letter_columns(),
+            hidden: Vec::new(),
             primary_key: Vec::new(),
             layouts: Vec::new(),
             sql: String::new(),

@@ -8,9 +8,29 @@
 use std::fmt::Debug;
 use std::pin::Pin;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 
 use crate::catalog::Declaration;
+use crate::plan::{Expr, StreamColumn};
+
+/// Builds stored expressions.
+pub trait Functions: Debug + Send + Sync {
+    /// Builds an expression over rows of these columns.
+    ///
+    /// # Errors
+    /// [`Error`], if this version does not have a function of it in its revision.
+    fn build(&self, expr: &Expr, columns: &[StreamColumn]) -> Result<Box<dyn Expression>, Error>;
+}
+
+/// An expression over the columns of a row.
+pub trait Expression: Debug + Send + Sync {
+    /// Computes a value for each row. The type is that of the stored expression.
+    ///
+    /// # Errors
+    /// [`Error`], if it fails for one of the rows: a division by zero, say. The same rows fail
+    /// again.
+    fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, Error>;
+}
 
 /// Compiles a view's statement into an evaluator of its rows.
 pub trait Compile: Debug + Send + Sync {

@@ -114,7 +114,7 @@ impl Statement {
     /// Where a view begins to read its source, which was looked over when that was created; and what the user should be told.
     async fn begin_of_view(&self, view: &Declaration) -> Result<(Vec<SplitStart>, Vec<String>), rpc::Error> {
         let (_, catalog) = self.coordinator.ask(Input::Catalog).await?;
-        let source = view.plan.reads().and_then(|reads| catalog.get(reads.relation));
+        let source = view.plan.reads().first().and_then(|reads| catalog.get(reads.relation));
         let Some((source, stream)) = source.and_then(|source| Some((source, source.job.stream()?))) else {
             // The coordinator says so when it is asked to store the view.
             return Ok((Vec::new(), Vec::new()));
@@ -167,6 +167,7 @@ impl Statement {
         }
         let changed = Declaration {
             columns: new.columns.clone(),
+            hidden: new.hidden.clone(),
             primary_key: new.primary_key.clone(),
             plan: new.plan.clone(),
             sql: new.sql.clone(),

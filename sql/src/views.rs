@@ -30,7 +30,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
-use weir_common::catalog::{Column, Declaration, Origin, Reads, Relation, RelationKind};
+use weir_common::catalog::{Column, Declaration, Origin, Plan, Reads, Relation, RelationKind};
 use weir_common::error::chain;
 use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE, SqlType, StructField};
 use weir_common::view::{self, Evaluate};
@@ -97,7 +97,7 @@ pub async fn compile(
 ) -> Result<Box<dyn Evaluate>, Error> {
     let not_a_view =
         || Error::internal(format!("the stored statement of \"{}\" is not a materialized view", view.name));
-    let reads = view.plan.reads().ok_or_else(not_a_view)?;
+    let Plan::View(reads) = &view.plan else { return Err(not_a_view()) };
     let parsed = parser::parse(&view.sql)?.pop().ok_or_else(not_a_view)?;
     let Statement::CreateView(create) = &parsed.statement else { return Err(not_a_view()) };
     let template = planner.template([]);

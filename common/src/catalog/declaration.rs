@@ -18,7 +18,11 @@ pub struct Declaration {
     pub name: String,
     /// In the order of the declaration, INCLUDE columns last.
     pub columns: Vec<Column>,
-    /// The primary key, as indexes into the columns; empty: every message is a row of its own.
+    /// Columns that a view stores behind those that users see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<Column>,
+    /// The primary key, as indexes into the columns and the hidden ones behind them; empty: every
+    /// message is a row of its own.
     #[serde(default)]
     pub primary_key: Vec<usize>,
     /// The origin of the rows.
@@ -50,7 +54,8 @@ impl Declaration {
             }
         }
         let key = |declared: &Declaration| -> Vec<Column> {
-            declared.primary_key.iter().map(|place| declared.columns[*place].clone()).collect()
+            let all: Vec<&Column> = declared.columns.iter().chain(&declared.hidden).collect();
+            declared.primary_key.iter().map(|place| all[*place].clone()).collect()
         };
         if key(self) == key(after) { Ok(()) } else { Err(Impossible::Key) }
     }

@@ -95,8 +95,9 @@ mod tests {
             Some(id) => Plan::View(Reads { relation: TableId(id), name: format!("r{id}"), columns: Vec::new() }),
             None => Plan::Stream(Source { options: BTreeMap::new(), encode: Encode::Json }),
         };
-        let (name, columns, primary_key, sql) = (format!("r{id}"), Vec::new(), Vec::new(), String::new());
-        Entry::new(TableId(id), Declaration { kind, name, columns, primary_key, plan, sql }, Vec::new(), None)
+        let (name, columns, hidden) = (format!("r{id}"), Vec::new(), Vec::new());
+        let (primary_key, sql) = (Vec::new(), String::new());
+        Entry::new(TableId(id), Declaration { kind, name, columns, hidden, primary_key, plan, sql }, Vec::new(), None)
     }
 
     /// Two views over a source, and one over the first of them.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Column, Relation, RelationKind};
 use crate::ids::{Sequence, SplitId, TableId};
+use crate::plan::JobPlan;
 use crate::position::{Anchor, Position};
 use crate::protobuf::MessageSchema;
 
@@ -33,14 +34,14 @@ impl Job {
         self.plan.stream()
     }
 
-    /// The columns that it reads of another relation, if it fills a view.
-    pub fn reads(&self) -> Option<&Reads> {
+    /// The columns that it reads of other relations, if it fills a view.
+    pub fn reads(&self) -> &[Reads] {
         self.plan.reads()
     }
 
     /// The relations that it reads.
-    pub fn inputs(&self) -> impl Iterator<Item = TableId> + use<> {
-        self.reads().map(|reads| reads.relation).into_iter()
+    pub fn inputs(&self) -> impl Iterator<Item = TableId> {
+        self.reads().iter().map(|reads| reads.relation)
     }
 
     /// The job whose splits are read for it: that of a view's source, else itself.
@@ -60,8 +61,11 @@ impl Job {
 pub enum Plan {
     /// It decodes the messages of a stream: the job of a table or a source.
     Stream(Source),
-    /// It evaluates the relation's statement over rows of another relation: the job of a view.
+    /// It evaluates the relation's statement over rows of a source, each alone: the job of a view
+    /// that selects, filters and computes.
     View(Reads),
+    /// It keeps the answer of a query up to date by a plan: the job of any other view.
+    Query(Query),
 }
 
 impl Plan {
@@ -69,20 +73,31 @@ impl Plan {
     pub fn stream(&self) -> Option<&Source> {
         match self {
             Plan::Stream(source) => Some(source),
-            Plan::View(_) => None,
+            Plan::View(_) | Plan::Query(_) => None,
         }
     }
 
-    /// The columns that are read of another relation, if it is a view's.
-    pub fn reads(&self) -> Option<&Reads> {
+    /// The columns that are read of other relations, if it is a view's.
+    pub fn reads(&self) -> &[Reads] {
         match self {
-            Plan::Stream(_) => None,
-            Plan::View(reads) => Some(reads),
+            Plan::Stream(_) => &[],
+            Plan::View(reads) => std::slice::from_ref(reads),
+            Plan::Query(query) => &query.reads,
         }
     }
 }
 
-/// The input of a view. The view's statement defines its rows.
+/// A query whose answer a job keeps up to date. Nodes build the job from this alone; the relation's
+/// statement is for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Query {
+    /// Its inputs, each once.
+    pub reads: Vec<Reads>,
+    /// The plan. Its operators name columns of an input by their places in [`Reads::columns`].
+    pub plan: JobPlan,
+}
+
+/// An input of a view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reads {
     /// The source.
@@ -102,6 +117,7 @@ impl Reads {
             kind: RelationKind::Source,
             name: self.name.clone(),
             columns: self.columns.clone(),
+            hidden: Vec::new(),
             primary_key: Vec::new(),
             layouts: Vec::new(),
             sql: String::new(),

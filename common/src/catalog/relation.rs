@@ -19,7 +19,10 @@ pub struct Relation {
     pub name: String,
     /// In the order of the declaration, INCLUDE columns last.
     pub columns: Vec<Column>,
-    /// The primary key, as indexes into the columns; empty: every message is a row of its own.
+    /// Columns that a view stores behind those that users see, because its key needs them.
+    pub hidden: Vec<Column>,
+    /// The primary key, as indexes into the columns and the hidden ones behind them; empty: every
+    /// message is a row of its own.
     pub primary_key: Vec<usize>,
     /// Its columns as they were before each change of them, the oldest first. Data that was stored
     /// by then has that layout.
@@ -33,6 +36,20 @@ impl Relation {
     /// The columns that users see.
     pub fn schema(&self) -> SchemaRef {
         schema(&self.columns)
+    }
+
+    /// A column by its place among those that users see and the hidden ones.
+    ///
+    /// # Panics
+    /// If there is no such column.
+    pub fn column(&self, place: usize) -> &Column {
+        self.columns.get(place).unwrap_or_else(|| &self.hidden[place - self.columns.len()])
+    }
+
+    /// The columns of a stored row: those that users see, then the hidden ones.
+    pub fn stored_schema(&self) -> SchemaRef {
+        let columns: Vec<Column> = self.columns.iter().chain(&self.hidden).cloned().collect();
+        schema(&columns)
     }
 
     /// Returns true if a message replaces the row of an earlier one that has its key.

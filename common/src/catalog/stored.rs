@@ -24,9 +24,9 @@ pub(super) struct Stored {
 impl From<Stored> for Entry {
     fn from(stored: Stored) -> Entry {
         let Stored { id, declared, splits, state, dead_letters, layouts } = stored;
-        let Declaration { kind, name, columns, primary_key, plan, sql } = declared;
+        let Declaration { kind, name, columns, hidden, primary_key, plan, sql } = declared;
         Entry {
-            relation: Arc::new(Relation { id, kind, name, columns, primary_key, layouts, sql }),
+            relation: Arc::new(Relation { id, kind, name, columns, hidden, primary_key, layouts, sql }),
             job: Arc::new(Job { id, plan, splits, state, dead_letters }),
         }
     }
@@ -34,9 +34,10 @@ impl From<Stored> for Entry {
 
 impl From<Entry> for Stored {
     fn from(entry: Entry) -> Stored {
-        let Relation { id, kind, name, columns, primary_key, layouts, sql } = Arc::unwrap_or_clone(entry.relation);
+        let Relation { id, kind, name, columns, hidden, primary_key, layouts, sql } =
+            Arc::unwrap_or_clone(entry.relation);
         let Job { id: _, plan, splits, state, dead_letters } = Arc::unwrap_or_clone(entry.job);
-        let declared = Declaration { kind, name, columns, primary_key, plan, sql };
+        let declared = Declaration { kind, name, columns, hidden, primary_key, plan, sql };
         Stored { id, declared, splits, state, dead_letters, layouts }
     }
 }

@@ -169,6 +169,7 @@ mod tests {
             kind: RelationKind::Table,
             name: "t".to_owned(),
             columns: vec![column("value", SqlType::Varchar), column("id", SqlType::BigInt)],
+            hidden: Vec::new(),
             primary_key: vec![1],
             layouts: vec![Vec::new(); 2],
             sql: String::new(),

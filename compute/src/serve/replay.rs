@@ -21,7 +21,7 @@ use futures::TryStreamExt;
 use futures::future::try_join_all;
 use tonic::transport::Channel;
 use tracing::info;
-use weir_common::catalog::{Entry, JobState, Relation, RelationKind, Source, dead_letter_columns};
+use weir_common::catalog::{Entry, JobState, Plan, Relation, RelationKind, Source, dead_letter_columns};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, TableId};
 use weir_common::rpc;
@@ -240,7 +240,9 @@ async fn views(serving: &Serving, source: &Relation) -> Result<Vec<(Arc<Relation
     let mut views = Vec::new();
     let readers = serving.relations.catalog().readers(source.id);
     for view in readers.filter(|view| view.job.state == JobState::Running) {
-        let reads = view.job.reads().expect("it reads a relation");
+        let Plan::View(reads) = &view.job.plan else {
+            return Err(not_replayed(source, &view.relation));
+        };
         let query = Query::of(view, reads, source, serving.compiler.as_ref()).await;
         views.push((Arc::clone(&view.relation), query.map_err(|error| fails(&view.relation, &error))?));
     }
@@ -250,6 +252,17 @@ async fn views(serving: &Serving, source: &Relation) -> Result<Vec<(Arc<Relation
         return Err(rpc::Error::new(Kind::User, message).with_sqlstate("55000").with_hint(hint));
     }
     Ok(views)
+}
+
+/// Rows of a replay belong to no split, and only splits bring changes to such a view so far.
+fn not_replayed(source: &Relation, view: &Relation) -> rpc::Error {
+    let message = format!(
+        "dead letters of \"{}\" cannot be replayed while materialized view \"{}\" aggregates its rows",
+        source.name, view.name
+    );
+    rpc::Error::new(Kind::User, message)
+        .with_sqlstate("0A000")
+        .with_hint("drop the view, and create it again afterwards")
 }
 
 fn fails(view: &Relation, error: &view::Error) -> rpc::Error {

@@ -42,6 +42,7 @@ pub(crate) fn add_view(shared: &Shared) {
         kind: RelationKind::MaterializedView,
         name: "big".to_owned(),
         columns,
+        hidden: Vec::new(),
         primary_key: Vec::new(),
         plan: Plan::View(reads),
         sql: "CREATE MATERIALIZED VIEW big AS SELECT * FROM s WHERE id > 1".to_owned(),

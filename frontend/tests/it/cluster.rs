@@ -111,6 +111,7 @@ impl Shared {
                 .iter()
                 .map(|(name, ty, _)| Column { name: (*name).to_owned(), ty: ty.clone(), origin: Origin::Payload })
                 .collect(),
+            hidden: Vec::new(),
             primary_key: Vec::new(),
             plan: Plan::Stream(Source { options: Default::default(), encode: Encode::Json }),
             sql: format!(

@@ -58,6 +58,7 @@ mod tests {
             kind: RelationKind::Table,
             name: "t".to_owned(),
             columns: Vec::new(),
+            hidden: Vec::new(),
             primary_key: Vec::new(),
             plan: Plan::Stream(source),
             sql: "x".repeat(bytes),

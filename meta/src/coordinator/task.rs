@@ -643,7 +643,7 @@ impl Task {
                 Err(rpc::Error::new(Kind::User, message).with_sqlstate("42P07"))
             };
         }
-        if let Some(reads) = declared.plan.reads() {
+        for reads in declared.plan.reads() {
             self.check_source(&declared.name, reads)?;
         }
         let id = self.next_id;
@@ -663,8 +663,9 @@ impl Task {
     fn alter(&mut self, declared: Declaration) -> Result<Decided<Entry, ()>, rpc::Error> {
         let Some(before) = self.find(&declared.name) else { return Err(no_table(&declared.name)) };
         for view in self.core.catalog().readers(before.id()) {
-            let reads = view.job.reads().expect("it is a view");
-            if let Some(changed) = reads.columns.iter().find(|column| !declared.columns.contains(column)) {
+            let reads = view.job.reads().iter().filter(|reads| reads.relation == before.id());
+            let mut columns = reads.flat_map(|reads| &reads.columns);
+            if let Some(changed) = columns.find(|column| !declared.columns.contains(column)) {
                 let view = view.name();
                 let message =
                     format!("column \"{}\" cannot change: materialized view \"{view}\" reads it", changed.name);

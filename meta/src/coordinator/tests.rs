@@ -128,6 +128,7 @@ fn table(id: u32) -> Entry {
         kind: RelationKind::Table,
         name,
         columns: Vec::new(),
+        hidden: Vec::new(),
         primary_key: Vec::new(),
         plan: Plan::Stream(source),
         sql: String::new(),

@@ -30,6 +30,7 @@ fn relation(id: u32, kind: RelationKind, name: &str, columns: &[(&str, SqlType)]
         kind,
         name: name.to_owned(),
         columns: columns.iter().map(column).collect(),
+        hidden: Vec::new(),
         primary_key: primary_key.to_vec(),
         layouts: Vec::new(),
         sql: String::new(),

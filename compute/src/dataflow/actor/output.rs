@@ -81,6 +81,7 @@ impl Output {
         let rows = match &entry.job.plan {
             Plan::Stream(_) => Rows::Read,
             Plan::View(reads) => Rows::Query(Query::of(&entry, reads, source, compiler).await?),
+            Plan::Query(_) => return Err(view::Error("no node runs plans of fragments yet".to_owned())),
         };
         let Entry { relation, job } = entry;
         let storage = Storage::new(&relation, &edges);

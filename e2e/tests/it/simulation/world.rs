@@ -107,6 +107,7 @@ fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Entry {
         name: format!("t{id}"),
         columns: Vec::new(),
         // Which column it is does not matter here.
+        hidden: Vec::new(),
         primary_key: if keyed { vec![0] } else { Vec::new() },
         plan: Plan::Stream(Source { options: BTreeMap::new(), encode: Encode::Json }),
         sql: String::new(),

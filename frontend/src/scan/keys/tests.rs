@@ -29,6 +29,7 @@ fn table(types: &[SqlType], keys: usize) -> Relation {
         kind: RelationKind::Table,
         name: "t".to_owned(),
         columns: types.iter().enumerate().map(column).collect(),
+        hidden: Vec::new(),
         primary_key: (0..keys).collect(),
         layouts: Vec::new(),
         sql: String::new(),
