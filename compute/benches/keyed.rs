@@ -74,7 +74,7 @@ async fn measure(rows: i64, dir: &Path) {
 }
 
 /// Rows as the shuffle makes them: slices of one buffer for each batch.
-fn entries(numbers: std::ops::Range<i64>) -> Vec<(Bytes, Bytes)> {
+fn entries(numbers: std::ops::Range<i64>) -> Vec<(Bytes, Option<Bytes>)> {
     let column =
         |value: &dyn Fn(i64) -> i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(numbers.clone().map(value))) };
     let text = |value: &dyn Fn(i64) -> String| -> ArrayRef {
@@ -102,7 +102,7 @@ fn entries(numbers: std::ops::Range<i64>) -> Vec<(Bytes, Bytes)> {
     }
     let (buffer, mut start) = (Bytes::from(buffer), 0);
     let entry = |(value, end)| {
-        let entry = (buffer.slice(start..value), buffer.slice(value..end));
+        let entry = (buffer.slice(start..value), Some(buffer.slice(value..end)));
         start = end;
         entry
     };

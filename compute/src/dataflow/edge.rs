@@ -63,7 +63,7 @@ impl Edge {
 
     /// Sends one entry. The slot must be on this node.
     pub(crate) async fn write_entry(&self, actor: &JobSplit, key: Bytes, value: Bytes) -> Result<(), Closed> {
-        self.write_local(actor, || Some(vec![(key, value)])).await
+        self.write_local(actor, || Some(vec![(key, Some(value))])).await
     }
 
     /// Sends framed entries. Waits for a credit while the actor is far ahead of the seal.

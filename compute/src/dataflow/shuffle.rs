@@ -216,6 +216,7 @@ mod tests {
                         let vnode = u16::from_be_bytes([key[4], key[5]]);
                         prop_assert_eq!(vnode, keys::vnode_of(&key[6..]));
                         prop_assert!((ranges[part].start..ranges[part].end).contains(&vnode));
+                        let row = row.expect("frames carry no delete");
                         let row = Stored::parse(&row)?;
                         prop_assert_eq!(row.layout, 2);
                         sequences.push(row.sequence.expect("it has one"));

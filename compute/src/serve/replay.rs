@@ -188,7 +188,7 @@ impl Replay {
             // This key is free: only a row of the same message could have it, and there was none.
             let entry = |relation: &Relation, rows: &RecordBatch| {
                 let place = BlockKey { table: relation.id, sequence, ..key.clone() };
-                (place.encode(), block::encode(rows, relation.layout()))
+                (place.encode(), Some(block::encode(rows, relation.layout())))
             };
             if self.shuffle.is_some() {
                 not_before = not_before.max(self.merge(&batch).await?);
@@ -200,7 +200,7 @@ impl Replay {
                 entries.extend((rows.num_rows() > 0).then(|| entry(view, &rows)));
             }
         }
-        entries.push((key.encode(), block::encode(letters, 0)));
+        entries.push((key.encode(), Some(block::encode(letters, 0))));
         self.slot.replace(self.relation.id, entries, not_before).await
     }
 

@@ -1,14 +1,16 @@
 //! Entries of a slot's database, and the frame in which they travel.
 //!
 //! A framed entry is the key's length and the value's, u32 each in little-endian, then key and
-//! value. A slot slices its entries out of a message without copying.
+//! value. A slot slices its entries out of a message without copying. Deletes stay on their node, so
+//! no frame carries one.
 
 use bytes::{Buf, Bytes};
 
 const LENGTHS: usize = 2 * size_of::<u32>();
 
-/// Entries of a slot's database, in the order in which they are written.
-pub(crate) type Entries = Vec<(Bytes, Bytes)>;
+/// Changes of a slot's database, in the order in which they are written: a key and its new value,
+/// or `None` to delete it.
+pub(crate) type Entries = Vec<(Bytes, Option<Bytes>)>;
 
 /// Appends a framed entry: `key` and `value` each append their own bytes.
 ///
@@ -39,7 +41,7 @@ pub(crate) fn unframe(mut framed: Bytes) -> Option<Entries> {
         if framed.len() < key.checked_add(value)? {
             return None;
         }
-        entries.push((framed.split_to(key), framed.split_to(value)));
+        entries.push((framed.split_to(key), Some(framed.split_to(value))));
     }
     Some(entries)
 }

@@ -75,7 +75,8 @@ impl Drop for Credit {
 
 /// A message of an actor, or of a replay, to a slot.
 pub(crate) enum Message {
-    /// A block, or rows of a keyed table. The credit is returned once they are applied.
+    /// A block, rows of a keyed table, or state of operators. The credit is returned once they are
+    /// applied.
     Write { actor: JobSplit, entries: Entries, credit: Credit },
     /// A barrier and the actor's position.
     Barrier { actor: JobSplit, epoch: Epoch, position: Position },
@@ -94,6 +95,9 @@ pub(crate) type Snapshots = Arc<BTreeMap<Epoch, Snapshot>>;
 #[derive(Clone)]
 pub(crate) struct Handle {
     pub(crate) vnodes: VnodeRange,
+    /// Its database, for actors that read their state. Only the slot writes to it.
+    #[allow(dead_code, reason = "for the actors of plans, which no node runs yet")]
+    pub(crate) db: SlotDb,
     pub(crate) control: mpsc::Sender<Control>,
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) snapshots: watch::Receiver<Snapshots>,
@@ -186,6 +190,7 @@ impl Slot {
         let (control_sender, control) = mpsc::channel(CONTROL_MAX);
         let committed = Arc::new(BTreeMap::from([(epoch, db.snapshot()?)]));
         let (snapshots, receiver) = watch::channel(committed);
+        let handle = Handle { vnodes, db: db.clone(), control: control_sender, inbox: sender, snapshots: receiver };
         let slot = Slot {
             term,
             id,
@@ -206,7 +211,7 @@ impl Slot {
             spans: BTreeMap::new(),
         };
         group.spawn("slot", OnFailure::Log, slot.run(group.token().clone()));
-        Ok(Handle { vnodes, control: control_sender, inbox: sender, snapshots: receiver })
+        Ok(handle)
     }
 
     async fn run(mut self, cancel: CancellationToken) -> Result<(), std::convert::Infallible> {
@@ -274,7 +279,10 @@ impl Slot {
     /// Writes the rows that are no older than the stored ones. The outer error is the database's.
     async fn merge(&mut self, mut entries: Entries) -> Result<Result<Epoch, rpc::Error>, crate::storage::state::Error> {
         let stored = self.db.get(entries.iter().map(|(key, _)| key.clone()).collect()).await?;
-        let newer = entries.iter().zip(&stored).map(|((_, new), old)| is_newer(new, old.as_deref()));
+        let newer = entries.iter().zip(&stored).map(|((_, new), old)| match new {
+            Some(new) => is_newer(new, old.as_deref()),
+            None => unreachable!("replayed rows delete nothing"),
+        });
         let newer = match newer.collect::<Result<Vec<bool>, _>>() {
             Ok(newer) => newer,
             Err(error) => return Ok(Err(error)),

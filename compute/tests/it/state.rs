@@ -90,7 +90,7 @@ impl Cluster {
         for (key, value) in entries {
             let vnode = BlockKey::decode(&key).expect("a key").vnode;
             let slot = self.slots.iter().position(|(vnodes, _)| (vnodes.start..vnodes.end).contains(&vnode));
-            batches[slot.expect("all vnodes are held")].push((key, value));
+            batches[slot.expect("all vnodes are held")].push((key, Some(value)));
         }
         for ((_, slot), batch) in self.slots.iter().zip(batches) {
             slot.write(batch).await.expect("a write");
@@ -250,11 +250,11 @@ async fn a_snapshot_stays_as_it_was_while_writes_and_compaction_go_on() {
     let value = |round: u64| Bytes::from(format!("round {round}").repeat(1000));
     let mut snapshots = Vec::new();
     for round in 0..20 {
-        let batch: Vec<_> = (0..50).map(|n| (key(1, 7, n), value(round))).collect();
+        let batch: Vec<_> = (0..50).map(|n| (key(1, 7, n), Some(value(round)))).collect();
         slot.write(batch).await.expect("a write");
         let snapshot = slot.snapshot().expect("a snapshot");
         let pending = slot.begin_checkpoint().await.expect("a checkpoint");
-        slot.write([(key(1, 7, 0), Bytes::from_static(b"later"))]).await.expect("a write");
+        slot.write([(key(1, 7, 0), Some(Bytes::from_static(b"later")))]).await.expect("a write");
         let mut scan = Box::pin(snapshot.scan(TableId(1), VnodeRange::ALL));
         let (_, first) = scan.next().await.expect("a row").expect("no error");
         pending.wait().await.expect("durable");
@@ -278,7 +278,7 @@ async fn a_slow_scan_outlives_the_files_it_began_with() {
     // More than is read ahead, in many files.
     let value = Bytes::from(vec![1; 1 << 20]);
     for n in 0..40 {
-        slot.write([(key(1, 7, n), value.clone())]).await.expect("a write");
+        slot.write([(key(1, 7, n), Some(value.clone()))]).await.expect("a write");
         let id = checkpoint().await;
         slot.delete_checkpoint(id).await.expect("a deletion");
     }
@@ -297,7 +297,7 @@ async fn a_slow_scan_outlives_the_files_it_began_with() {
     eventually("the files it began with are gone", async || {
         // The first files are merged with others only after as much again.
         more += 1;
-        slot.write([(key(1, 9, more), value.clone())]).await.expect("a write");
+        slot.write([(key(1, 9, more), Some(value.clone()))]).await.expect("a write");
         let id = checkpoint().await;
         slot.delete_checkpoint(id).await.expect("a deletion");
         files().await.expect("a listing").is_disjoint(&began_with)
@@ -319,11 +319,11 @@ async fn a_dropped_table_leaves_without_a_trace() {
     let slot =
         SlotDb::open(&store, "state/test/1-a/0", VnodeRange::ALL, &[], &tables([1, 2])).await.expect("a database");
     let big = Bytes::from(vec![7; 100_000]);
-    slot.write((0..10).map(|n| (key(1, 0, n), big.clone()))).await.expect("a write");
-    slot.write([(key(2, 0, 0), big.clone())]).await.expect("a write");
+    slot.write((0..10).map(|n| (key(1, 0, n), Some(big.clone())))).await.expect("a write");
+    slot.write([(key(2, 0, 0), Some(big.clone()))]).await.expect("a write");
     slot.begin_checkpoint().await.expect("a checkpoint").wait().await.expect("durable");
     assert!(slot.gauges().bytes > 1_000_000);
-    slot.write([(key(1, 0, 99), big.clone())]).await.expect("a write");
+    slot.write([(key(1, 0, 99), Some(big.clone()))]).await.expect("a write");
     slot.drop_table(TableId(1));
     slot.begin_checkpoint().await.expect("a checkpoint").wait().await.expect("durable");
     eventually("only the other table's file is left", async || slot.gauges().bytes < 200_000).await;
@@ -339,7 +339,7 @@ async fn an_owner_learns_that_its_database_was_taken_or_closed() {
     let slot = SlotDb::open(&store, "state/test/1-a/0", VnodeRange::ALL, &[], &tables([1])).await.expect("a database");
     slot.close().await;
     assert!(matches!(slot.closed().await, Error::Closed { .. }));
-    let refused = slot.write([(key(1, 0, 0), Bytes::new())]).await.expect_err("no write after the end");
+    let refused = slot.write([(key(1, 0, 0), None)]).await.expect_err("no write after the end");
     assert!(matches!(refused, Error::Closed { .. }), "{refused:?}");
     assert!(matches!(slot.begin_checkpoint().await.map(|_| ()), Err(Error::Closed { .. })));
     assert!(slot.snapshot().is_err());

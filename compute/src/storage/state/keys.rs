@@ -6,22 +6,37 @@
 //!   split's keys lie between those of another.
 //! * A row of a keyed table: `table id (u32) ‖ vnode (u16) ‖ primary key`, as [`weir_common::key`]
 //!   writes it. The vnode is that of the key, [`vnode_of`].
+//! * State of an operator: `group (u32) ‖ vnode (u16) ‖ job (u32) ‖ table (u16) ‖ hash of the lookup
+//!   prefix (u64) ‖ key`. The group is [`STATE`], the same for all jobs. The table is the place of
+//!   the operator's table in the job's plan, and the lookup prefix is a prefix of the key. The first
+//!   20 bytes have a filter of their own, so that a lookup skips files without its prefix. The hash
+//!   is SipHash-1-3 with a key of zeros.
 //!
 //! This layout is stored state and never changes. The first four bytes are the SlateDB segment.
 
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use siphasher::sip::SipHasher13;
 use slatedb::{PrefixExtractor, PrefixTarget};
 use weir_common::ids::{Sequence, SplitId, TableId, VNODES, VnodeRange};
+use weir_common::key::successor;
 pub use weir_common::key::vnode_of;
 
 use super::Error;
+
+/// The group of the state of all operators. No table has this id.
+pub const STATE: TableId = TableId(u32::MAX);
+/// The bytes of a state key in front of the operator's key.
+pub const STATE_PREFIX: usize = TABLE + VNODE + JOB + PLACE + HASH;
 
 const TABLE: usize = size_of::<u32>();
 const VNODE: usize = size_of::<u16>();
 const LENGTH: usize = size_of::<u16>();
 const SEQUENCE: usize = size_of::<u64>();
+const JOB: usize = size_of::<u32>();
+const PLACE: usize = size_of::<u16>();
+const HASH: usize = size_of::<u64>();
 
 /// The place of a block, which says which rows it holds.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +98,31 @@ pub fn write_row_key(table: TableId, vnode: u16, primary_key: &[u8], out: &mut V
     out.extend_from_slice(&table.0.to_be_bytes());
     out.extend_from_slice(&vnode.to_be_bytes());
     out.extend_from_slice(primary_key);
+}
+
+/// Appends the key of an entry of an operator's state. `table` is the place of its table in the
+/// job's plan; `key` begins with the lookup prefix.
+pub fn write_state_key(job: TableId, table: u16, vnode: u16, prefix: &[u8], key: &[u8], out: &mut Vec<u8>) {
+    debug_assert!(key.starts_with(prefix), "a key begins with its lookup prefix");
+    out.reserve(STATE_PREFIX + key.len());
+    out.extend_from_slice(&STATE.0.to_be_bytes());
+    out.extend_from_slice(&vnode.to_be_bytes());
+    out.extend_from_slice(&job.0.to_be_bytes());
+    out.extend_from_slice(&table.to_be_bytes());
+    out.extend_from_slice(&SipHasher13::new().hash(prefix).to_be_bytes());
+    out.extend_from_slice(key);
+}
+
+/// The keys of all entries of an operator's state that have a lookup prefix.
+///
+/// # Panics
+/// If the vnode does not exist.
+pub fn state_range(job: TableId, table: u16, vnode: u16, prefix: &[u8]) -> Range<Bytes> {
+    assert!(vnode < VNODES, "there is no vnode {vnode}");
+    let mut start = Vec::new();
+    write_state_key(job, table, vnode, prefix, prefix, &mut start);
+    let end = successor(start.clone()).expect("no vnode is so high that nothing comes behind it");
+    Bytes::from(start)..Bytes::from(end)
 }
 
 /// The keys of a table's entries of some vnodes.
@@ -167,6 +207,31 @@ mod tests {
         write_row_key(TableId(1), 2, b"k", &mut key);
         assert_eq!(key, b"\0\0\0\x01\0\x02k");
         assert!(range(TableId(1), VnodeRange { start: 2, end: 3 }).contains(&Bytes::from(key)));
+    }
+
+    #[test]
+    fn the_key_of_state_does_not_change() {
+        let mut key = Vec::new();
+        write_state_key(TableId(1), 2, 3, b"ab", b"abc", &mut key);
+        assert_eq!(key, b"\xff\xff\xff\xff\0\x03\0\0\0\x01\0\x02\x55\x55\x08\xcb\xc6\xad\xd4\x39abc");
+        assert_eq!(segment_table(&key[..4]), Some(STATE));
+    }
+
+    #[test]
+    fn a_range_of_state_holds_the_keys_of_its_lookup_prefix() {
+        for (prefix, key) in [(&b"ab"[..], &b"abc"[..]), (b"", b""), (b"", b"\xff"), (b"\xff\xff", b"\xff\xff\xff")] {
+            let stored = |table, vnode, prefix: &[u8], key: &[u8]| {
+                let mut stored = Vec::new();
+                write_state_key(TableId(9), table, vnode, prefix, key, &mut stored);
+                stored
+            };
+            let range = state_range(TableId(9), 2, 255, prefix);
+            let holds = |key: Vec<u8>| range.contains(&Bytes::from(key));
+            assert!(holds(stored(2, 255, prefix, key)));
+            assert!(!holds(stored(3, 255, prefix, key)));
+            assert!(!holds(stored(2, 254, prefix, key)));
+            assert!(!holds(stored(2, 255, b"b", b"bc")));
+        }
     }
 
     #[test]

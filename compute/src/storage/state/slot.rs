@@ -106,15 +106,19 @@ impl SlotDb {
         &self.path
     }
 
-    /// Applies the entries together. When it returns they are in the next snapshot and the next
-    /// checkpoint, but not durable. Waits while too much is not durable yet.
+    /// Applies the changes together; a key without a value is deleted. When it returns they are in
+    /// the next snapshot and the next checkpoint, but not durable. Waits while too much is not
+    /// durable yet.
     ///
     /// # Errors
     /// [`Error::Closed`] if the database takes no more writes.
-    pub async fn write(&self, entries: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<(), Error> {
+    pub async fn write(&self, changes: impl IntoIterator<Item = (Bytes, Option<Bytes>)>) -> Result<(), Error> {
         let mut batch = WriteBatch::new();
-        for (key, value) in entries {
-            batch.put_bytes(key, value);
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.put_bytes(key, value),
+                None => batch.delete(key),
+            }
         }
         if batch.is_empty() {
             return Ok(());
@@ -134,6 +138,32 @@ impl SlotDb {
         };
         let values = futures::stream::iter(keys).map(value).buffered(GETS_MAX);
         values.try_collect().await.map_err(self.failed("read"))
+    }
+
+    /// The present entries of state in a range, in the order of their keys: the first
+    /// `entries_max` of them. The range is one of [`keys::state_range`], or a part of one.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the database is closed; [`Error::Database`] if the object store fails.
+    ///
+    /// # Panics
+    /// If the range is not one of state.
+    pub async fn scan_prefix(&self, range: Range<Bytes>, entries_max: usize) -> Result<Vec<(Bytes, Bytes)>, Error> {
+        let prefix = range.start.slice(..keys::STATE_PREFIX);
+        let to = match range.end.strip_prefix(&*prefix) {
+            Some(_) => Bound::Excluded(range.end.slice(keys::STATE_PREFIX..)),
+            None => Bound::Unbounded,
+        };
+        let from = Bound::Included(range.start.slice(keys::STATE_PREFIX..));
+        let failed = || self.failed("scan");
+        let mut rows = self.db.scan_prefix(&prefix, (from, to)).await.map_err(failed())?;
+        let mut entries = Vec::new();
+        while entries.len() < entries_max
+            && let Some(row) = rows.next().await.map_err(failed())?
+        {
+            entries.push((row.key, row.value));
+        }
+        Ok(entries)
     }
 
     /// A snapshot of the present contents, for as long as it is kept.
