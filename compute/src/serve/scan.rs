@@ -60,6 +60,7 @@ impl Scan {
         let relation = serving.relations.relation(TableId(request.table), request.layout)?;
         let projection = request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits"));
         let projection: Vec<usize> = projection.collect();
+        // Hidden columns are for the jobs that read a view.
         let known = projection.iter().all(|column| *column < relation.columns.len());
         if !known || (1..projection.len()).any(|place| projection[..place].contains(&projection[place])) {
             return Err(rpc::Error::new(

@@ -1,5 +1,9 @@
 //! Layouts: the lists of columns that a table has had. Stored data keeps the layout that it was
 //! written in, and is converted to the present columns when it is read.
+//!
+//! The hidden columns of a view follow those of its layout in every stored row. A column of the
+//! present is found among the stored ones by its name, a hidden one by its place, since its name
+//! may be that of another column.
 
 use std::sync::Arc;
 
@@ -39,7 +43,8 @@ impl Error {
 /// The wanted columns of a relation, in whichever layout they are stored.
 pub(crate) struct Wanted {
     relation: Arc<Relation>,
-    columns: Vec<Column>,
+    /// Their places among the relation's columns and the hidden ones behind them.
+    projection: Vec<usize>,
     schema: SchemaRef,
     /// The layouts that were met so far, by their numbers.
     layouts: Vec<Option<Arc<Layout>>>,
@@ -47,8 +52,8 @@ pub(crate) struct Wanted {
 
 /// The wanted columns of one layout.
 pub(crate) struct Layout {
-    /// The stored columns.
-    columns: Vec<Column>,
+    /// The stored columns, hidden ones last.
+    rows: SchemaRef,
     /// The schema of blocks of this layout.
     blocks: SchemaRef,
     /// The places of the wanted ones among them.
@@ -61,12 +66,14 @@ pub(crate) struct Layout {
 }
 
 impl Wanted {
+    /// The columns at these places among those that users see and the hidden ones.
+    ///
     /// # Panics
     /// If the projection names a column that the relation does not have.
     pub(crate) fn new(relation: Arc<Relation>, projection: &[usize]) -> Wanted {
-        let columns: Vec<Column> = projection.iter().map(|place| relation.columns[*place].clone()).collect();
+        let columns: Vec<Column> = projection.iter().map(|place| relation.column(*place).clone()).collect();
         let layouts = vec![None; relation.layouts.len() + 1];
-        Wanted { schema: schema(&columns), columns, relation, layouts }
+        Wanted { schema: schema(&columns), projection: projection.to_vec(), relation, layouts }
     }
 
     /// # Errors
@@ -74,21 +81,28 @@ impl Wanted {
     pub(crate) fn of(&mut self, layout: u16) -> Result<Arc<Layout>, Error> {
         let columns = self.relation.columns_of(layout).ok_or(Error::Unknown { layout })?;
         let known = &mut self.layouts[usize::from(layout)];
-        Ok(Arc::clone(known.get_or_insert_with(|| Arc::new(Layout::new(columns, &self.columns, &self.schema)))))
+        let (relation, projection) = (&self.relation, &self.projection);
+        let made = || Arc::new(Layout::new(columns, relation, projection, &self.schema));
+        Ok(Arc::clone(known.get_or_insert_with(made)))
     }
 }
 
 impl Layout {
-    fn new(stored: &[Column], wanted: &[Column], schema: &SchemaRef) -> Layout {
+    /// `stored` are the columns of this layout, without hidden ones.
+    fn new(stored: &[Column], relation: &Relation, wanted: &[usize], schema: &SchemaRef) -> Layout {
         let mut projection = Vec::new();
         let made_of = wanted.iter().map(|wanted| {
-            let place = stored.iter().position(|column| column.name == wanted.name)?;
+            let place = match wanted.checked_sub(relation.columns.len()) {
+                Some(hidden) => stored.len() + hidden,
+                None => stored.iter().position(|column| column.name == relation.columns[*wanted].name)?,
+            };
             projection.push(place);
             Some(projection.len() - 1)
         });
         let made_of = made_of.collect();
-        let blocks = block::schema(stored);
-        Layout { columns: stored.to_vec(), blocks, projection, made_of, schema: SchemaRef::clone(schema) }
+        let rows: Vec<Column> = stored.iter().chain(&relation.hidden).cloned().collect();
+        let (rows, blocks) = (weir_common::catalog::schema(&rows), block::schema(stored));
+        Layout { rows, blocks, projection, made_of, schema: SchemaRef::clone(schema) }
     }
 
     /// The wanted columns of a block of this layout.
@@ -98,7 +112,7 @@ impl Layout {
 
     /// A reader of rows of this layout. [`Layout::widen`] converts its batches.
     pub(crate) fn row_reader(&self) -> Result<row::Reader, Error> {
-        Ok(row::Reader::new(&schema(&self.columns), &self.projection)?)
+        Ok(row::Reader::new(&self.rows, &self.projection)?)
     }
 
     /// Converts stored columns to the wanted ones.
@@ -142,7 +156,9 @@ fn widen_struct(values: &StructArray, fields: &Fields) -> Result<StructArray, Ar
 #[cfg(test)]
 mod tests {
     use arrow::array::{Decimal256Array, Float64Array, Int32Array, Int64Array, StringArray};
-    use arrow::datatypes::i256;
+    use arrow::datatypes::{Field, Int32Type, Schema, i256};
+    use weir_common::catalog::RelationKind;
+    use weir_common::ids::TableId;
     use weir_common::types::{NUMERIC_SCALE, SqlType, StructField};
 
     use super::*;
@@ -154,6 +170,13 @@ mod tests {
     fn row(fields: &[(&str, SqlType)]) -> SqlType {
         let field = |(name, ty): &(&str, SqlType)| StructField { name: (*name).to_owned(), ty: ty.clone() };
         SqlType::Struct(fields.iter().map(field).collect())
+    }
+
+    fn relation(columns: &[Column], hidden: &[Column], layouts: Vec<Vec<Column>>) -> Arc<Relation> {
+        let (name, sql) = ("r".to_owned(), String::new());
+        let (columns, hidden, primary_key) = (columns.to_vec(), hidden.to_vec(), vec![0]);
+        let kind = RelationKind::MaterializedView;
+        Arc::new(Relation { id: TableId(1), kind, name, columns, hidden, primary_key, layouts, sql })
     }
 
     #[test]
@@ -169,7 +192,8 @@ mod tests {
             column("b", SqlType::Numeric),
             column("a", SqlType::BigInt),
         ];
-        let layout = Layout::new(&stored, &wanted, &schema(&wanted));
+        let mut wanted = Wanted::new(relation(&wanted, &[], vec![stored.to_vec()]), &[0, 1, 2, 3]);
+        let (layout, schema) = (wanted.of(0).expect("a layout"), SchemaRef::clone(&wanted.schema));
         assert_eq!(layout.projection, [2, 1, 0]);
 
         let mut decoder = crate::ingest::decode::Decoder::new(&stored, "split");
@@ -177,7 +201,7 @@ mod tests {
             decoder.append(&weir_connector_nats::Message::new(1, "subject", payload)).expect("a good record");
         }
         let found = layout.read_block(&block::encode(&decoder.finish(), 0)).expect("a block");
-        assert_eq!(found.schema(), schema(&wanted));
+        assert_eq!(found.schema(), schema);
         let list = found.column(0).as_list::<i32>();
         assert_eq!((list.value_length(0), list.value_length(1), list.is_null(2)), (3, 0, true));
         let structs = list.values().as_struct();
@@ -194,7 +218,7 @@ mod tests {
     #[test]
     fn rows_of_columns_that_came_later_are_counted_still() {
         let (stored, wanted) = ([column("a", SqlType::Integer)], [column("b", SqlType::Integer)]);
-        let layout = Layout::new(&stored, &wanted, &schema(&wanted));
+        let layout = Wanted::new(relation(&wanted, &[], vec![stored.to_vec()]), &[0]).of(0).expect("a layout");
         let batch = RecordBatch::try_new(schema(&stored), vec![Arc::new(Int32Array::from(vec![1]))]).expect("a batch");
         let mut written = Vec::new();
         row::Writer::new(&batch, 1, 0).write(0, 1, &mut written);
@@ -202,5 +226,37 @@ mod tests {
         reader.append(&row::Stored::parse(&written).expect("a row")).expect("of the layout");
         let found = layout.widen(&reader.finish().expect("a batch")).expect("it is widened");
         assert_eq!((found.num_rows(), found.column(0).null_count()), (1, 1));
+    }
+
+    #[test]
+    fn hidden_columns_lie_behind_those_of_any_layout() {
+        let before: Vec<Column> = (0..7).map(|n| column(&format!("c{n}"), SqlType::Integer)).collect();
+        let now: Vec<Column> = before.iter().cloned().chain([column("c7", SqlType::Integer)]).collect();
+        // With them a row has one column more than a byte of its bits for NULL.
+        let hidden = [column("c0", SqlType::Integer), column("_row", SqlType::Integer)];
+        let relation = relation(&now, &hidden, vec![before.clone()]);
+        let reads = |layout: u16, projection: &[usize]| {
+            let width = if layout == 0 { 9 } else { 10 };
+            let fields: Vec<Field> = (0..width).map(|n| Field::new(n.to_string(), DataType::Int32, true)).collect();
+            // Column n is n, but the hidden ones are 100 and NULL.
+            let value = |n: i32| Some(n).filter(|n| *n < width - 1).map(|n| if n == width - 2 { 100 } else { n });
+            let columns = (0..width).map(|n| -> ArrayRef { Arc::new(Int32Array::from(vec![value(n)])) }).collect();
+            let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("a batch");
+            let mut stored = Vec::new();
+            row::Writer::new(&batch, batch.num_columns(), layout).write(0, 0, &mut stored);
+            let layout = Wanted::new(Arc::clone(&relation), projection).of(layout).expect("a layout");
+            let mut reader = layout.row_reader().expect("columns that exist");
+            reader.append(&row::Stored::parse(&stored).expect("a row")).expect("of the layout");
+            let found = layout.widen(&reader.finish().expect("a batch")).expect("it is widened");
+            let value = |column: &ArrayRef| column.as_primitive::<Int32Type>().iter().next().flatten();
+            found.columns().iter().map(value).collect::<Vec<Option<i32>>>()
+        };
+        for layout in [0, 1] {
+            assert_eq!(reads(layout, &[]), []);
+            assert_eq!(reads(layout, &[6, 0]), [Some(6), Some(0)]);
+            assert_eq!(reads(layout, &[8, 9, 0]), [Some(100), None, Some(0)]);
+        }
+        assert_eq!(reads(0, &[7]), [None]);
+        assert_eq!(reads(1, &[7]), [Some(7)]);
     }
 }

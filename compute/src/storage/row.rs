@@ -14,6 +14,8 @@
 //! | … | a bit for each column, lowest first, rounded up to bytes: 1 if the column is NULL |
 //! | … | the columns that are not NULL, in order, as [`cell`] writes them |
 //!
+//! The columns are those of the layout, then the hidden ones of a view.
+//!
 //! Version 1 has no sequence and no layout, which was 0.
 
 pub mod cell;
@@ -69,7 +71,7 @@ pub struct Writer {
 
 impl Writer {
     /// Creates a writer of the first `columns` columns of a batch, which are those of a table's
-    /// layout.
+    /// layout, or all that a view stores.
     ///
     /// # Panics
     /// If a column has a type that is not stored.
@@ -98,7 +100,7 @@ impl Writer {
 pub struct Reader {
     /// The wanted columns.
     schema: SchemaRef,
-    /// Every column of the table, in the order of storage.
+    /// Every stored column, in the order of storage.
     columns: Vec<Column>,
     /// The places of the wanted columns, in the order of the schema.
     projection: Vec<usize>,
