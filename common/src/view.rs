@@ -1,9 +1,10 @@
-//! Computing rows of a view from rows of its source: the seam between storage and SQL.
+//! Computing rows of views: the seam between storage and SQL.
 //!
-//! A compute node compiles the statement of a view when it begins to feed it, and then evaluates it
-//! batch after batch. The process hands it a compiler made of the code that plans queries, so that
-//! a view means the same as the query. No part of a plan is stored
-//! ([decision 12](../../docs/decisions/0012-views-are-compiled-where-they-run.md)).
+//! The process hands a compute node a compiler made of the code that plans queries, so that a view
+//! means the same as the query. The node compiles the statement of a view that selects, filters
+//! and computes when it begins to feed it
+//! ([decision 12](../../docs/decisions/0012-views-are-compiled-where-they-run.md)); of any other
+//! view it builds the expressions of the stored plan ([`crate::plan`]).
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -33,7 +34,7 @@ pub trait Expression: Debug + Send + Sync {
 }
 
 /// Compiles a view's statement into an evaluator of its rows.
-pub trait Compile: Debug + Send + Sync {
+pub trait Compile: Functions {
     /// Compiles a view.
     ///
     /// # Errors

@@ -88,3 +88,10 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
         .chain(single)
         .collect()
 }
+
+/// The functions behind operators and `extract`. No statement names them, but stored plans do.
+pub(crate) fn of_operators() -> Vec<ScalarUDF> {
+    let extract = ScalarUDF::from(date_part::DatePart::new(true));
+    let operators = arrays::of_operators().into_iter().chain(jsonb::of_operators()).chain(rows::of_operators());
+    operators.chain([extract]).collect()
+}

@@ -30,6 +30,11 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
     vec![ScalarUDF::from(OrEmpty { signature: Signature::any(1, Volatility::Immutable) })]
 }
 
+/// The functions behind the operators, which no client can call by name.
+pub(super) fn of_operators() -> Vec<ScalarUDF> {
+    [Operator::Contains, Operator::Overlaps].map(|operator| ScalarUDF::from(operator.function())).into()
+}
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct OrEmpty {
     signature: Signature,

@@ -41,6 +41,24 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
     [Function::Normalise, Function::TypeOf, Function::ArrayLength].into_iter().map(Function::udf).collect()
 }
 
+/// The functions behind the operators, which no client can call by name.
+pub(super) fn of_operators() -> Vec<ScalarUDF> {
+    let functions = [
+        Function::Get,
+        Function::GetText,
+        Function::GetPath,
+        Function::GetPathText,
+        Function::Concat,
+        Function::Delete,
+        Function::DeletePath,
+        Function::Contains,
+        Function::Exists,
+        Function::ExistsAny,
+        Function::ExistsAll,
+    ];
+    functions.into_iter().map(Function::udf).collect()
+}
+
 /// Plans the operators: `->`, `->>`, `#>`, `#>>`, `@>`, `<@`, `?`, `?|`, `?&`, `||`, `-`, `#-`, and
 /// comparisons.
 #[derive(Debug)]

@@ -23,10 +23,18 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
     vec![ScalarUDF::from(AtPrecision(Signature::user_defined(Volatility::Immutable)))]
 }
 
+/// `IS NULL` and `IS NOT NULL` of a row, which no client can call by name.
+pub(super) fn of_operators() -> Vec<ScalarUDF> {
+    [true, false].map(every_field).into()
+}
+
+fn every_field(are_null: bool) -> ScalarUDF {
+    ScalarUDF::from(AllFields { are_null, signature: Signature::any(1, Volatility::Immutable) })
+}
+
 /// `IS NULL` of a row, true if all its fields are NULL; or `IS NOT NULL`, true if none of them is.
 pub(crate) fn all_fields(row: Expr, are_null: bool) -> Expr {
-    let function = ScalarUDF::from(AllFields { are_null, signature: Signature::any(1, Volatility::Immutable) });
-    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function), vec![row]))
+    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(every_field(are_null)), vec![row]))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -11,11 +11,11 @@ use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::{InList, Like, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Case, Cast, Expr, ExprSchemable, Operator, Volatility};
-use weir_common::plan;
+use weir_common::plan::{self, StreamColumn};
 use weir_common::types::SqlType;
 
 use crate::error::Error;
-use crate::functions::scalar_from_text;
+use crate::functions::{self, scalar_from_text};
 use crate::output;
 use crate::views::stored_type;
 
@@ -136,6 +136,17 @@ pub(super) fn store(expr: &Expr, schema: &DFSchema) -> Result<plan::Expr, Error>
     }
 }
 
+/// The type of a stored expression over columns.
+pub(super) fn type_of<'a>(expr: &'a plan::Expr, columns: &'a [StreamColumn]) -> &'a SqlType {
+    match expr {
+        plan::Expr::Column(column) => &columns[*column].ty,
+        plan::Expr::Literal { ty, .. }
+        | plan::Expr::Call { ty, .. }
+        | plan::Expr::Cast { ty, .. }
+        | plan::Expr::Case { ty, .. } => ty,
+    }
+}
+
 fn refused(what: &str) -> Error {
     Error::unsupported(format!("{what} is not supported yet in a materialized view"))
 }
@@ -167,7 +178,7 @@ fn case(case: &Case, schema: &DFSchema, ty: SqlType) -> Result<plan::Expr, Error
 ///
 /// # Errors
 /// Internal, with the name of a function that this version does not have.
-pub fn load(expr: &plan::Expr, names: &[Column], state: &SessionState) -> Result<Expr, Error> {
+pub(super) fn load(expr: &plan::Expr, names: &[Column], state: &SessionState) -> Result<Expr, Error> {
     let one = |expr: &plan::Expr| load(expr, names, state);
     let boxed = |expr: &plan::Expr| Ok::<_, Error>(Box::new(load(expr, names, state)?));
     Ok(match expr {
@@ -216,8 +227,9 @@ fn call(function: &str, mut arguments: Vec<Expr>, state: &SessionState) -> Optio
             Some(Expr::InList(InList::new(Box::new(arguments.pop()?), list, function == "NOT IN")))
         }
         _ => {
-            let function = state.scalar_functions().get(function)?;
-            Some(Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(function), arguments)))
+            let of_operator = || functions::of_operators().into_iter().find(|own| own.name() == function).map(Arc::new);
+            let function = state.scalar_functions().get(function).cloned().or_else(of_operator)?;
+            Some(Expr::ScalarFunction(ScalarFunction::new_udf(function, arguments)))
         }
     }
 }

@@ -16,7 +16,7 @@ use weir_common::plan::{
 };
 use weir_common::types::SqlType;
 
-use super::expression::store;
+use super::expression::{store, type_of};
 use crate::error::Error;
 use crate::parser::SCHEMA;
 use crate::relation::NamedRelation;
@@ -241,7 +241,10 @@ impl Lowering {
             plan::Expr::Column(column) => open.stream().columns[*column].name.clone(),
             _ => format!("argument {}", place - keys),
         };
-        let named = |(place, expr)| StreamColumn { name: name((place, expr)), ty: type_of(expr, open.stream()) };
+        let named = |(place, expr)| StreamColumn {
+            name: name((place, expr)),
+            ty: type_of(expr, &open.stream().columns).clone(),
+        };
         let named = columns.iter().enumerate().map(named).collect();
         Ok(self.group(open, (columns, named), keys, calls))
     }
@@ -419,16 +422,6 @@ fn columns_of(schema: &DFSchema) -> Result<Vec<StreamColumn>, Error> {
         Ok(StreamColumn { name: field.name().clone(), ty })
     };
     schema.fields().iter().map(column).collect()
-}
-
-fn type_of(expr: &plan::Expr, stream: &Stream) -> SqlType {
-    match expr {
-        plan::Expr::Column(column) => stream.columns[*column].ty.clone(),
-        plan::Expr::Literal { ty, .. }
-        | plan::Expr::Call { ty, .. }
-        | plan::Expr::Cast { ty, .. }
-        | plan::Expr::Case { ty, .. } => ty.clone(),
-    }
 }
 
 /// An aggregate over columns, which are added to those that are computed below it.

@@ -1,8 +1,8 @@
 //! A query → the plan of a job that keeps its answer up to date.
 //!
 //! `lower` cuts the logical plan into fragments, derives stream keys, and adds hidden columns
-//! where a key or a shuffle needs them; `expression` stores expressions as trees of Weir's own
-//! and builds them again.
+//! where a key or a shuffle needs them; `expression` stores expressions as trees of Weir's own, and
+//! `build` makes evaluators of them.
 //!
 //! Only those of DataFusion's logical rules run that `typed` lists: others prune or move
 //! columns that an incremental plan needs, or trust keys that a source does not keep. The rules
@@ -11,8 +11,11 @@
 //!
 //! No statement makes such plans yet: views are compiled by [`crate::views`].
 
-mod expression;
 mod lower;
+
+mod build;
+mod expression;
+
 #[cfg(test)]
 mod tests;
 
@@ -24,12 +27,16 @@ use datafusion::optimizer::optimize_projections::OptimizeProjections;
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerRule};
 use weir_common::plan::JobPlan;
 
-pub use expression::load;
+pub(crate) use build::build;
 
 use crate::error::Error;
 
 /// Rules that run when a job is built from its plan, not when it is planned.
 const LATER: [&str; 4] = ["apply_function_rewrites", "aggregated", "equality", "sent"];
+
+/// The rule that coerces types. It also runs when a job is built, because a function may take or
+/// return other types than those that are stored.
+const COERCION: &str = "type_coercion";
 
 /// Plans a job that keeps the answer of a query up to date. `plan` has its names resolved and is
 /// not analyzed yet.

@@ -1,5 +1,7 @@
 //! Queries and their plans, as text: `golden/plans.txt`. `WEIR_GOLDEN=write` writes the plans anew.
 
+mod expressions;
+
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,10 +14,9 @@ use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::session_state::SessionState;
 use weir_common::catalog::{Column, Origin, Relation, RelationKind};
 use weir_common::ids::TableId;
-use weir_common::plan::{JobPlan, Operator};
+use weir_common::plan::JobPlan;
 use weir_common::types::SqlType;
 
-use super::load;
 use crate::error::Error;
 use crate::execution::QueryThreads;
 use crate::parser::{self, DATABASE, SCHEMA, Statement};
@@ -112,26 +113,11 @@ async fn queries_become_the_plans_of_the_golden_file() {
 }
 
 #[tokio::test]
-async fn a_stored_plan_is_read_back_and_its_expressions_are_built() {
+async fn a_stored_plan_is_read_back() {
     let fixture = Fixture::new();
-    let sql = "SELECT upper(channel), CASE quantity WHEN 1 THEN 'one' WHEN 2 THEN 'two' END, price * 2, id IN (1, 2, 3), \
-               channel LIKE 'a%', ordered > '2026-01-01', NULL::jsonb FROM orders WHERE quantity BETWEEN 1 AND 5";
+    let sql = "SELECT upper(channel), CASE quantity WHEN 1 THEN 'one' WHEN 2 THEN 'two' END, NULL::jsonb, count(*), \
+               min(price) FILTER (WHERE id IN (1, 2, 3)) FROM orders WHERE quantity BETWEEN 1 AND 5 GROUP BY 1, 2, 3";
     let plan = fixture.plan(sql).await.expect("a plan");
     let stored = serde_json::to_string(&plan).expect("JSON");
     assert_eq!(serde_json::from_str::<JobPlan>(&stored).expect("a plan"), plan);
-    let names: Vec<datafusion::common::Column> =
-        (0..plan.fragments[0].output.columns.len()).map(|place| format!("c{place}").into()).collect();
-    let mut built = 0;
-    for operator in plan.fragments.iter().flat_map(|fragment| &fragment.operators) {
-        let expressions = match operator {
-            Operator::Project { columns } => columns.as_slice(),
-            Operator::Filter { condition } => std::slice::from_ref(condition),
-            _ => &[],
-        };
-        for expression in expressions {
-            load(expression, &names, &fixture.state).expect("an expression");
-            built += 1;
-        }
-    }
-    assert!(built > 8, "{built} expressions were built");
 }

@@ -1,13 +1,17 @@
-//! Compiles views for compute nodes with the code that plans queries, without a session.
+//! Compiles views, and the expressions of their plans, for compute nodes with the code that plans
+//! queries, without a session.
 
+use datafusion::execution::session_state::SessionState;
 use weir_common::catalog::Declaration;
 use weir_common::error::chain;
-use weir_common::view::{self, Compile, Compiling};
+use weir_common::plan::{Expr, StreamColumn};
+use weir_common::view::{self, Compile, Compiling, Expression, Functions};
 
 use super::compile;
 use crate::error::Error;
 use crate::execution::QueryThreads;
 use crate::planner::{Planner, SystemCatalogs};
+use crate::streaming;
 
 /// The expressions of a view are evaluated batch by batch, so no operator reserves memory.
 const MEMORY_BYTES: usize = 0;
@@ -17,6 +21,8 @@ const MEMORY_BYTES: usize = 0;
 pub struct ViewCompiler {
     planner: Planner,
     threads: QueryThreads,
+    /// The functions of stored expressions.
+    state: SessionState,
 }
 
 impl ViewCompiler {
@@ -24,7 +30,14 @@ impl ViewCompiler {
     /// If DataFusion cannot be set up, or the system gives no threads.
     pub fn new() -> Result<ViewCompiler, Error> {
         let planner = Planner::new(MEMORY_BYTES, SystemCatalogs::default())?;
-        Ok(ViewCompiler { planner, threads: QueryThreads::new()? })
+        let state = planner.template([]);
+        Ok(ViewCompiler { planner, threads: QueryThreads::new()?, state })
+    }
+}
+
+impl Functions for ViewCompiler {
+    fn build(&self, expr: &Expr, columns: &[StreamColumn]) -> Result<Box<dyn Expression>, view::Error> {
+        streaming::build(&self.state, expr, columns).map_err(|error| view::Error(chain(&error)))
     }
 }
 
