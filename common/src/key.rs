@@ -23,6 +23,10 @@ use arrow::datatypes::{
 
 use crate::ids::VNODES;
 
+mod reader;
+
+pub use reader::Reader;
+
 /// The first byte of every value.
 pub const VALUE: u8 = 1;
 /// The first byte of NULL, which is greater than every value.

@@ -245,6 +245,24 @@ pub enum Expr {
     },
 }
 
+impl AggregateCall {
+    /// The types of what the aggregate keeps of a group in its row, beside the number of the
+    /// group's rows. `append_only`: nothing is ever deleted.
+    pub fn kept(&self, append_only: bool) -> Vec<SqlType> {
+        match (self.function.as_str(), &self.ty) {
+            ("count", _) => vec![SqlType::BigInt],
+            // The number of values tells whether the sum is NULL. Floating-point numbers are summed
+            // up exactly, so that nothing remains of those that are deleted.
+            ("sum", SqlType::Real | SqlType::Double) => vec![SqlType::Bytea, SqlType::BigInt],
+            ("sum", ty) => vec![ty.clone(), SqlType::BigInt],
+            (_, ty) if append_only => vec![ty.clone()],
+            ("bool_and" | "bool_or", _) => vec![SqlType::BigInt, SqlType::BigInt],
+            // All values are kept in a table of their own.
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl JobPlan {
     /// The edges into a fragment, by input.
     pub fn inputs(&self, fragment: usize) -> impl Iterator<Item = &Edge> {

@@ -7,6 +7,7 @@
 //! * `edge`: changes come from other actors over edges, as far as credits reach;
 //! * `align`: an actor takes them from all its inputs, and cuts them at barriers;
 //! * `actor`: the order of its work, up to the barrier that it sends on;
+//! * `pipeline`: its operators, which turn changes of their input into changes of their output;
 //! * `late`: a view that is made later reads first what its input had before;
 //! * `statements`: rows that users write wait for the barrier that names their statement.
 
@@ -16,6 +17,7 @@ pub mod edge;
 pub mod align;
 
 pub mod actor;
+pub mod pipeline;
 
 pub mod late;
 pub mod statements;

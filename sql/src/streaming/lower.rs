@@ -279,7 +279,7 @@ impl Lowering {
         open.compute(columns, Stream { columns: named.clone(), key: all, append_only });
 
         let types: Vec<SqlType> = named[..keys].iter().map(|column| column.ty.clone()).collect();
-        let kept: Vec<SqlType> = calls.iter().flat_map(|call| kept(call, append_only)).collect();
+        let kept: Vec<SqlType> = calls.iter().flat_map(|call| call.kept(append_only)).collect();
         for call in &mut calls {
             if call.distinct || (!append_only && EXTREMES.contains(&call.function.as_str())) {
                 let values = call.arguments.iter().map(|argument| named[*argument].ty.clone());
@@ -462,20 +462,4 @@ fn call(expr: &Expr, input: &DFSchema, columns: &mut Vec<plan::Expr>) -> Result<
         values: None,
         ty,
     })
-}
-
-/// The types of what an aggregate keeps of a group beside the number of its rows. `append_only`:
-/// nothing is ever deleted.
-fn kept(call: &AggregateCall, append_only: bool) -> Vec<SqlType> {
-    match (call.function.as_str(), &call.ty) {
-        ("count", _) => vec![SqlType::BigInt],
-        // The number of values tells whether the sum is NULL. Floating-point numbers are summed up
-        // exactly, so that nothing remains of those that are deleted.
-        ("sum", SqlType::Real | SqlType::Double) => vec![SqlType::Bytea, SqlType::BigInt],
-        ("sum", ty) => vec![ty.clone(), SqlType::BigInt],
-        (_, ty) if append_only => vec![ty.clone()],
-        ("bool_and" | "bool_or", _) => vec![SqlType::BigInt, SqlType::BigInt],
-        // All values are kept in a table of their own.
-        _ => Vec::new(),
-    }
 }

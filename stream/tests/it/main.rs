@@ -1,3 +1,4 @@
-//! Tests of the engine's protocols together.
+//! Tests of the engine: its protocols together, and the operators of whole jobs.
 
+mod pipeline;
 mod simulation;

@@ -1,0 +1,407 @@
+//! The operators of a fragment, as one actor runs them.
+//!
+//! A [`Pipeline`] takes chunks, passes them through its operators, and emits what leaves the last
+//! one. It does no IO: an operator that needs entries of its state says so by [`Next`], the caller
+//! reads them, and the pipeline goes on. The chunk waits in the pipeline meanwhile, so nothing else
+//! may be passed to it before.
+//!
+//! At a barrier the caller flushes: operators that gather changes emit them, upstream first, and
+//! each write of the state is there once, by [`Pipeline::take_writes`].
+//!
+//! `Read`, `Follow` and `Materialize` are the caller's; the pipeline leaves them out.
+//!
+//! * `linear`: operators of single rows;
+//! * `constant`: rows that a statement names;
+//! * `preaggregate` and `aggregate`: groups, in `groups`, with accumulators, in `accumulate`;
+//! * `cell`: the encoding of values in the state.
+//!
+//! Invariant: a pipeline that is built anew from the state that another one wrote continues as that
+//! one would have, after any flush.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use weir_common::plan::{Dispatch, Expr, JobPlan, Operator, Stream, StreamColumn};
+use weir_common::types::SqlType;
+use weir_common::view::{Error, Functions};
+
+use crate::chunk::Chunk;
+
+mod accumulate;
+mod aggregate;
+mod cell;
+mod constant;
+mod groups;
+mod linear;
+mod preaggregate;
+
+use aggregate::Aggregate;
+use constant::Constant;
+use linear::{Filter, Project};
+use preaggregate::PreAggregate;
+
+/// Rows that leave a pipeline before the caller gets a turn.
+const ROWS_EMITTED: usize = 16_384;
+
+/// Where a pipeline runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The vnode of all rows, if the fragment has one actor; otherwise each row has its own.
+    pub single: Option<u16>,
+    /// True if the job is new. Its state is empty, so nothing is read that was not written.
+    pub is_fresh: bool,
+}
+
+/// The result of a step.
+#[derive(Debug, PartialEq)]
+pub struct Outcome {
+    /// Changes that leave the last operator, in order. Their columns are those of the fragment's
+    /// output, but may have other names.
+    pub emitted: Vec<Chunk>,
+    /// How the caller goes on.
+    pub next: Next,
+}
+
+/// How the caller of a pipeline goes on.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The step is done.
+    Done,
+    /// There is more; [`Pipeline::resume`] once the emitted changes have left.
+    More,
+    /// Read these entries of the state, then [`Pipeline::supply`] them.
+    Need(Vec<StateKey>),
+}
+
+/// The key of an entry of the state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StateKey {
+    /// The table, by its place in [`JobPlan::tables`].
+    pub table: u16,
+    /// The vnode of the rows that the entry is about.
+    pub vnode: u16,
+    /// The key, see [`weir_common::key`].
+    pub key: Bytes,
+    /// The number of bytes of the key by which entries are looked up together.
+    pub prefix: usize,
+}
+
+/// A change of the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateWrite {
+    /// The entry.
+    pub key: StateKey,
+    /// Its value; `None`: the entry is deleted.
+    pub value: Option<Bytes>,
+}
+
+/// The reason why a pipeline stopped. It cannot be used any more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// A row has no result: a division by zero, or a sum that is out of range. The same rows fail
+    /// again.
+    #[error(transparent)]
+    Value(#[from] Error),
+    /// More rows were deleted than inserted, or the state is damaged.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// The operators of a fragment, of one actor.
+#[derive(Debug)]
+pub struct Pipeline {
+    stages: Vec<Box<dyn Operate>>,
+    inputs: usize,
+    /// Chunks on their way to a stage, the next one last.
+    queue: Vec<(usize, Chunk)>,
+    /// The stage that is being flushed.
+    flushing: Option<usize>,
+    /// The stage that waits for its state.
+    waiting: Option<usize>,
+}
+
+/// An operator of a pipeline.
+trait Operate: Debug + Send {
+    /// Takes a chunk. The next step is not [`Next::More`].
+    fn apply(&mut self, chunk: Chunk) -> Result<Outcome, Failure>;
+
+    /// Takes what was needed. A flush that needed it is called again afterwards.
+    fn supply(&mut self, found: Vec<Option<Bytes>>) -> Result<Outcome, Failure> {
+        unreachable!("{self:?} did not ask for {found:?}")
+    }
+
+    /// Emits what was gathered. It is called again as long as the next step is [`Next::More`].
+    fn flush(&mut self) -> Result<Outcome, Failure> {
+        Ok(Outcome::done(Vec::new()))
+    }
+
+    /// Appends changes of the state.
+    fn take_writes(&mut self, _writes: &mut Vec<StateWrite>) {}
+}
+
+impl Outcome {
+    fn done(emitted: Vec<Chunk>) -> Outcome {
+        Outcome { emitted, next: Next::Done }
+    }
+
+    fn need(keys: Vec<StateKey>) -> Outcome {
+        Outcome { emitted: Vec::new(), next: Next::Need(keys) }
+    }
+}
+
+impl Pipeline {
+    /// The operators of a fragment. `leaf`: the stream that `Read` or `Follow` brings, if the
+    /// fragment begins with one; its key are the columns that its rows are divided by.
+    ///
+    /// # Errors
+    /// [`Error`], if this version lacks a function in its revision.
+    ///
+    /// # Panics
+    /// If the plan does not fit together.
+    pub fn new(
+        plan: &JobPlan,
+        fragment: usize,
+        leaf: Option<&Stream>,
+        functions: &dyn Functions,
+        place: Place,
+    ) -> Result<Pipeline, Error> {
+        let edges = plan.inputs(fragment).count();
+        let mut builder = Builder::new(plan, fragment, leaf, functions, place);
+        let mut stages = Vec::new();
+        for operator in &plan.fragments[fragment].operators {
+            stages.extend(builder.stage(operator)?);
+        }
+        let inputs = edges + usize::from(leaf.is_some());
+        Ok(Pipeline { stages, inputs, queue: Vec::new(), flushing: None, waiting: None })
+    }
+
+    /// Works on a chunk of an input.
+    ///
+    /// # Errors
+    /// [`Failure`], and the pipeline cannot be used any more.
+    ///
+    /// # Panics
+    /// If the step before is not done, or there is no such input.
+    pub fn apply(&mut self, input: u16, chunk: Chunk) -> Result<Outcome, Failure> {
+        assert!(usize::from(input) < self.inputs, "there is no input {input}");
+        self.assert_idle();
+        self.queue.push((0, chunk));
+        self.run()
+    }
+
+    /// Goes on with the values of the entries that were asked for, in their order.
+    ///
+    /// # Errors
+    /// [`Failure`], and the pipeline cannot be used any more.
+    ///
+    /// # Panics
+    /// If nothing was asked for.
+    pub fn supply(&mut self, found: Vec<Option<Bytes>>) -> Result<Outcome, Failure> {
+        let stage = self.waiting.take().expect("the pipeline asked for entries");
+        let outcome = self.stages[stage].supply(found)?;
+        match self.settle(stage, outcome) {
+            Next::Need(keys) => Ok(Outcome::need(keys)),
+            Next::Done | Next::More => self.run(),
+        }
+    }
+
+    /// Ends an epoch: emits what changed.
+    ///
+    /// # Errors
+    /// [`Failure`], and the pipeline cannot be used any more.
+    ///
+    /// # Panics
+    /// If the step before is not done.
+    pub fn flush(&mut self) -> Result<Outcome, Failure> {
+        self.assert_idle();
+        self.flushing = Some(0);
+        self.run()
+    }
+
+    /// Goes on after [`Next::More`].
+    ///
+    /// # Errors
+    /// [`Failure`], and the pipeline cannot be used any more.
+    pub fn resume(&mut self) -> Result<Outcome, Failure> {
+        assert!(self.waiting.is_none(), "the pipeline waits for entries");
+        self.run()
+    }
+
+    /// Takes the changes of the state since the last call, one a key. The flush is done.
+    ///
+    /// # Panics
+    /// If the flush is not done.
+    pub fn take_writes(&mut self) -> Vec<StateWrite> {
+        self.assert_idle();
+        let mut writes = Vec::new();
+        self.stages.iter_mut().for_each(|stage| stage.take_writes(&mut writes));
+        writes
+    }
+
+    fn assert_idle(&self) {
+        let is_idle = self.queue.is_empty() && self.flushing.is_none() && self.waiting.is_none();
+        assert!(is_idle, "the step before is done");
+    }
+
+    /// Moves chunks on, the most advanced first, then flushes stage after stage.
+    fn run(&mut self) -> Result<Outcome, Failure> {
+        let mut emitted = Vec::new();
+        let mut rows = 0;
+        loop {
+            if rows >= ROWS_EMITTED {
+                return Ok(Outcome { emitted, next: Next::More });
+            }
+            let next = match (self.queue.pop(), self.flushing) {
+                (Some((stage, chunk)), _) if stage == self.stages.len() => {
+                    rows += chunk.rows().num_rows();
+                    emitted.push(chunk);
+                    continue;
+                }
+                (Some((stage, chunk)), _) => {
+                    let outcome = self.stages[stage].apply(chunk)?;
+                    self.settle(stage, outcome)
+                }
+                (None, Some(stage)) if stage == self.stages.len() => {
+                    self.flushing = None;
+                    continue;
+                }
+                (None, Some(stage)) => {
+                    let outcome = self.stages[stage].flush()?;
+                    if outcome.next == Next::Done {
+                        self.flushing = Some(stage + 1);
+                    }
+                    self.settle(stage, outcome)
+                }
+                (None, None) => return Ok(Outcome::done(emitted)),
+            };
+            if let Next::Need(_) = next {
+                return Ok(Outcome { emitted, next });
+            }
+        }
+    }
+
+    /// Takes the outcome of a stage.
+    fn settle(&mut self, stage: usize, Outcome { emitted, next }: Outcome) -> Next {
+        let chunks = emitted.into_iter().rev().filter(|chunk| chunk.rows().num_rows() > 0);
+        self.queue.extend(chunks.map(|chunk| (stage + 1, chunk)));
+        if let Next::Need(_) = next {
+            self.waiting = Some(stage);
+        }
+        next
+    }
+}
+
+/// Builds the operators of a fragment, one after the other.
+struct Builder<'a> {
+    plan: &'a JobPlan,
+    functions: &'a dyn Functions,
+    place: Place,
+    /// The columns so far.
+    columns: Vec<StreamColumn>,
+    /// The columns whose hash decides on the actor; `None`: something else does.
+    divided: Option<Vec<usize>>,
+}
+
+/// How the vnode of a row is found.
+#[derive(Debug)]
+enum Division {
+    /// All rows have this one.
+    Single(u16),
+    /// The hash of the group's key.
+    Key,
+    /// The hash of these columns.
+    Columns(Vec<usize>),
+}
+
+impl<'a> Builder<'a> {
+    fn new(
+        plan: &'a JobPlan,
+        fragment: usize,
+        leaf: Option<&'a Stream>,
+        functions: &'a dyn Functions,
+        place: Place,
+    ) -> Builder<'a> {
+        let edge = plan.inputs(fragment).next();
+        let (columns, divided) = match (edge, leaf) {
+            (Some(edge), _) => {
+                let divided = match &edge.dispatch {
+                    Dispatch::Hash(columns) => Some(columns.clone()),
+                    Dispatch::Forward | Dispatch::Single => None,
+                };
+                (plan.fragments[usize::from(edge.from)].output.columns.clone(), divided)
+            }
+            (None, Some(leaf)) => (leaf.columns.clone(), Some(leaf.key.clone())),
+            (None, None) => (Vec::new(), None),
+        };
+        Builder { plan, functions, place, columns, divided }
+    }
+
+    /// The next operator; `None` for those of the caller.
+    fn stage(&mut self, operator: &Operator) -> Result<Option<Box<dyn Operate>>, Error> {
+        let stage: Box<dyn Operate> = match operator {
+            Operator::Read { .. } | Operator::Follow { .. } | Operator::Union | Operator::Materialize { .. } => {
+                return Ok(None);
+            }
+            Operator::Values { rows, emitted } => {
+                let vnode = self.place.single.expect("one actor emits the rows");
+                let columns = rows.first().map_or(&[][..], Vec::as_slice);
+                self.columns = columns.iter().map(|expr| self.column(expr)).collect();
+                Box::new(Constant::new(rows, &self.columns, self.functions, *emitted, (vnode, self.place.is_fresh))?)
+            }
+            Operator::Project { columns } => {
+                let computed: Vec<StreamColumn> = columns.iter().map(|expr| self.column(expr)).collect();
+                let project = Project::new(columns, &self.columns, &computed, self.functions)?;
+                self.columns = computed;
+                self.move_division(|column| columns.iter().position(|expr| *expr == Expr::Column(column)));
+                Box::new(project)
+            }
+            Operator::Filter { condition } => Box::new(Filter::new(self.functions.build(condition, &self.columns)?)),
+            Operator::PreAggregate { keys, calls } => {
+                let operator = PreAggregate::new(&self.columns, keys, calls)?;
+                self.columns = operator.columns().to_vec();
+                self.move_division(|column| keys.iter().position(|key| *key == column));
+                Box::new(operator)
+            }
+            Operator::Aggregate { keys, calls, is_final, groups } => {
+                let division = self.division(keys);
+                let table = (*groups, &self.plan.tables[usize::from(*groups)]);
+                let operator =
+                    Aggregate::new(&self.columns, (keys, calls), *is_final, table, (division, self.place.is_fresh))?;
+                self.columns = operator.columns().to_vec();
+                self.move_division(|column| keys.iter().position(|key| *key == column));
+                Box::new(operator)
+            }
+        };
+        Ok(Some(stage))
+    }
+
+    fn column(&self, expr: &Expr) -> StreamColumn {
+        match expr {
+            Expr::Column(column) => self.columns[*column].clone(),
+            _ => StreamColumn { name: expr.to_string(), ty: type_of(expr, &self.columns) },
+        }
+    }
+
+    fn move_division(&mut self, place: impl Fn(usize) -> Option<usize>) {
+        self.divided = self.divided.take().and_then(|columns| columns.into_iter().map(place).collect());
+    }
+
+    fn division(&self, keys: &[usize]) -> Division {
+        match (self.place.single, &self.divided) {
+            (Some(vnode), _) => Division::Single(vnode),
+            (None, Some(columns)) if columns == keys => Division::Key,
+            (None, Some(columns)) => {
+                assert!(columns.iter().all(|column| keys.contains(column)), "a group is at one actor");
+                Division::Columns(columns.clone())
+            }
+            (None, None) => panic!("the rows of a group are at one actor"),
+        }
+    }
+}
+
+fn type_of(expr: &Expr, columns: &[StreamColumn]) -> SqlType {
+    match expr {
+        Expr::Column(column) => columns[*column].ty.clone(),
+        Expr::Literal { ty, .. } | Expr::Call { ty, .. } | Expr::Cast { ty, .. } | Expr::Case { ty, .. } => ty.clone(),
+    }
+}

@@ -1,0 +1,414 @@
+//! Aggregates rows by key: a row for each group that has rows. An aggregate without a key has one
+//! group, whose row is there from the first barrier on.
+//!
+//! A chunk is added to its groups, see `accumulate`; groups that are not in memory and may be in the
+//! state are read first, all at once. At the end of an epoch each group that changed emits a delete
+//! of the row that it had and an insert of the one that it has, nothing if they are equal.
+//!
+//! The state has an entry for each group that has a row. Its key is the group's, and its value part
+//! of stored state, with cells as in `cell`:
+//!
+//! | bytes | content |
+//! | --- | --- |
+//! | 0 | the version, 1 |
+//! | 1… | the number of rows, a count |
+//! | … | what each aggregate keeps, in order, as the modules in `accumulate` say |
+//!
+//! Invariants: a group's number of rows is never negative at a barrier; a group has an entry if and
+//! only if it has a row.
+
+use arrow::array::{Array, ArrayRef, make_comparator};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{SortOptions, concat, interleave};
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use weir_common::key::{Keys, vnode_of};
+use weir_common::plan::{AggregateCall, StateTable, StreamColumn};
+use weir_common::types::SqlType;
+use weir_common::view::Error;
+
+use super::accumulate::Calls;
+use super::cell::{damaged, put_count, take_byte, take_count};
+use super::groups::{Group, Groups, key_types};
+use super::linear::{batch, schema};
+use super::preaggregate::{add_rows, count_rows};
+use super::{Division, Failure, Next, Operate, Outcome, StateKey, StateWrite};
+use crate::chunk::Chunk;
+
+const VERSION: u8 = 1;
+/// Groups that are flushed at once.
+const GROUPS: usize = 4_096;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Aggregate {
+    keys: Vec<usize>,
+    types: Vec<SqlType>,
+    columns: Vec<StreamColumn>,
+    schema: SchemaRef,
+    /// True if the input are partial results.
+    is_final: bool,
+    table: u16,
+    division: Division,
+    /// True if a group that is not in memory is not in the state either.
+    knows_misses: bool,
+    groups: Groups,
+    entries: Vec<Entry>,
+    /// The number of rows of each group.
+    rows: Vec<i64>,
+    calls: Calls,
+    /// Groups that were asked for, and the chunk that waits for them.
+    asked: Vec<Group>,
+    waiting: Option<(Chunk, Vec<Group>)>,
+    /// Groups that changed in this epoch.
+    changed: Vec<Group>,
+    before: Before,
+    writes: Vec<StateWrite>,
+}
+
+/// A group in memory.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    vnode: u16,
+    /// True if it has a row, and an entry in the state.
+    has_row: bool,
+    has_changed: bool,
+}
+
+/// The rows that changed groups had at the end of the epoch before, in the order of these groups.
+/// Those that had none are left out.
+#[derive(Debug, Default)]
+struct Before {
+    /// For each chunk, a column for each aggregate.
+    gathered: Vec<Vec<ArrayRef>>,
+    /// All of them, from the beginning of a flush on.
+    columns: Vec<ArrayRef>,
+    /// Changed groups that were flushed.
+    flushed: usize,
+    /// Those of them that had rows.
+    rows: usize,
+}
+
+impl Aggregate {
+    pub(super) fn new(
+        input: &[StreamColumn],
+        (keys, calls): (&[usize], &[AggregateCall]),
+        is_final: bool,
+        (number, table): (u16, &StateTable),
+        (division, knows_misses): (Division, bool),
+    ) -> Result<Aggregate, Error> {
+        if table.version != 1 {
+            return Err(Error(format!("this version does not read groups in layout {}", table.version)));
+        }
+        let results = calls.iter().map(|call| StreamColumn { name: call.function.clone(), ty: call.ty.clone() });
+        let columns: Vec<StreamColumn> = keys.iter().map(|key| input[*key].clone()).chain(results).collect();
+        Ok(Aggregate {
+            keys: keys.to_vec(),
+            types: key_types(input, keys)?,
+            schema: schema(&columns),
+            columns,
+            is_final,
+            table: number,
+            division,
+            knows_misses,
+            groups: Groups::default(),
+            entries: Vec::new(),
+            rows: Vec::new(),
+            calls: Calls::new(calls, is_append_only(calls, table))?,
+            asked: Vec::new(),
+            waiting: None,
+            changed: Vec::new(),
+            before: Before::default(),
+            writes: Vec::new(),
+        })
+    }
+
+    pub(super) fn columns(&self) -> &[StreamColumn] {
+        &self.columns
+    }
+
+    /// Makes room for groups that are new, of which these are the rows.
+    fn admit(&mut self, chunk: &Chunk, groups: &[Group]) {
+        let first = self.entries.len();
+        if first == self.groups.len() {
+            return;
+        }
+        let division = match &self.division {
+            Division::Columns(columns) => Some(Keys::new(chunk.rows(), columns)),
+            Division::Single(_) | Division::Key => None,
+        };
+        let mut key = Vec::new();
+        for (row, group) in groups.iter().enumerate() {
+            if *group as usize != self.entries.len() {
+                continue;
+            }
+            let vnode = match (&self.division, &division) {
+                (Division::Single(vnode), _) => *vnode,
+                (_, None) => vnode_of(self.groups.key(*group)),
+                (_, Some(columns)) => {
+                    key.clear();
+                    columns.write(row, &mut key);
+                    vnode_of(&key)
+                }
+            };
+            self.entries.push(Entry { vnode, has_row: false, has_changed: false });
+        }
+        self.grow(first);
+    }
+
+    /// Makes room for what groups from `first` on keep, and asks for them if they may be in the
+    /// state.
+    fn grow(&mut self, first: usize) {
+        self.rows.resize(self.entries.len(), 0);
+        self.calls.resize(self.entries.len());
+        if !self.knows_misses {
+            self.asked.extend((first..self.entries.len()).map(|group| group as Group));
+        }
+    }
+
+    fn add(&mut self, chunk: &Chunk, groups: &[Group]) -> Result<Outcome, Failure> {
+        self.note(groups)?;
+        if self.is_final {
+            let first = self.keys.len();
+            add_rows(&mut self.rows, chunk.rows().column(first), groups)?;
+            self.calls.merge(chunk.rows(), first + 1, groups)?;
+        } else {
+            count_rows(&mut self.rows, chunk, groups);
+            self.calls.update(chunk.rows(), chunk.deletes(), groups)?;
+        }
+        Ok(Outcome::done(Vec::new()))
+    }
+
+    /// Notes groups as changed, and the rows that they had.
+    fn note(&mut self, groups: &[Group]) -> Result<(), Failure> {
+        let mut had_rows = Vec::new();
+        for group in groups {
+            let entry = &mut self.entries[*group as usize];
+            if !entry.has_changed {
+                entry.has_changed = true;
+                self.changed.push(*group);
+                if entry.has_row {
+                    had_rows.push(*group);
+                }
+            }
+        }
+        if !had_rows.is_empty() {
+            let results = self.calls.results(&had_rows)?;
+            self.before.gathered.push(results);
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, group: Group, value: &[u8]) -> Result<(), Failure> {
+        let mut input = value;
+        if take_byte(&mut input)? != VERSION {
+            return Err(Failure::Broken("a group in the state has an unknown version".to_owned()));
+        }
+        self.rows[group as usize] = take_count(&mut input)?;
+        self.calls.take(group, &mut input)?;
+        self.entries[group as usize].has_row = true;
+        if input.is_empty() { Ok(()) } else { Err(damaged()) }
+    }
+
+    fn need(&self) -> Outcome {
+        let mut keys = Slices::default();
+        self.asked.iter().for_each(|group| keys.push(|out| out.extend_from_slice(self.groups.key(*group))));
+        let key = |(group, key)| self.state_key(group, key);
+        Outcome::need(self.asked.iter().copied().zip(keys.finish()).map(key).collect())
+    }
+
+    fn state_key(&self, group: Group, key: Bytes) -> StateKey {
+        let prefix = key.len();
+        StateKey { table: self.table, vnode: self.entries[group as usize].vnode, key, prefix }
+    }
+
+    /// True if a group has a row now.
+    fn has_row(&self, group: Group) -> bool {
+        self.keys.is_empty() || self.rows[group as usize] > 0
+    }
+
+    /// Emits the changes of groups, and writes them.
+    fn flush_part(&mut self, groups: &[Group]) -> Result<Option<Chunk>, Failure> {
+        if let Some(group) = groups.iter().find(|group| self.rows[**group as usize] < 0) {
+            let rows = self.rows[*group as usize];
+            return Err(Failure::Broken(format!("a group has {rows} rows: more were deleted than inserted")));
+        }
+        let present: Vec<Group> = groups.iter().copied().filter(|group| self.has_row(*group)).collect();
+        let after = self.calls.results(&present)?;
+        let chunk = self.changes(groups, &after)?;
+        self.write(groups);
+        for group in groups {
+            let has_row = self.has_row(*group);
+            let entry = &mut self.entries[*group as usize];
+            (entry.has_row, entry.has_changed) = (has_row, false);
+        }
+        Ok(chunk)
+    }
+
+    /// The changes of the rows of groups, whose present rows are `after`.
+    fn changes(&mut self, groups: &[Group], after: &[ArrayRef]) -> Result<Option<Chunk>, Failure> {
+        const BEFORE: usize = 0;
+        const AFTER: usize = 1;
+        let compare = |(before, after): (&ArrayRef, &ArrayRef)| {
+            make_comparator(before, after, SortOptions::default()).map_err(|error| Failure::Broken(error.to_string()))
+        };
+        let compare = self.before.columns.iter().zip(after).map(compare).collect::<Result<Vec<_>, _>>()?;
+        let is_same = |before, after| compare.iter().all(|compare| compare(before, after).is_eq());
+        let (mut changed, mut places, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut next = 0;
+        for group in groups {
+            let before = self.entries[*group as usize].has_row.then_some(self.before.rows);
+            let after = self.has_row(*group).then_some(next);
+            self.before.rows += usize::from(before.is_some());
+            next += usize::from(after.is_some());
+            if before.zip(after).is_some_and(|(before, after)| is_same(before, after)) {
+                continue;
+            }
+            let before = before.map(|row| ((BEFORE, row), true));
+            let after = after.map(|row| ((AFTER, row), false));
+            for (place, is_delete) in before.into_iter().chain(after) {
+                changed.push(*group);
+                places.push(place);
+                deletes.push(is_delete);
+            }
+        }
+        if changed.is_empty() {
+            return Ok(None);
+        }
+        let mut columns = self.groups.columns(&changed, &self.types)?;
+        for (number, after) in after.iter().enumerate() {
+            let none = after.slice(0, 0);
+            let before = self.before.columns.get(number).unwrap_or(&none);
+            let column = interleave(&[before.as_ref(), after.as_ref()], &places);
+            columns.push(column.map_err(|error| Failure::Broken(error.to_string()))?);
+        }
+        let rows = batch(&self.schema, columns, changed.len())?;
+        Ok(Some(Chunk::new(rows, BooleanBuffer::from(deletes))))
+    }
+
+    fn write(&mut self, groups: &[Group]) {
+        let is_written = |group: &Group| self.has_row(*group) || self.entries[*group as usize].has_row;
+        let written: Vec<Group> = groups.iter().copied().filter(is_written).collect();
+        let (mut keys, mut values) = (Slices::default(), Slices::default());
+        for group in &written {
+            keys.push(|out| out.extend_from_slice(self.groups.key(*group)));
+            values.push(|out| {
+                if self.has_row(*group) {
+                    out.push(VERSION);
+                    put_count(self.rows[*group as usize], out);
+                    self.calls.put(*group, out);
+                }
+            });
+        }
+        // An entry has at least a version.
+        let write = |(group, (key, value)): (Group, (Bytes, Bytes))| StateWrite {
+            key: self.state_key(group, key),
+            value: (!value.is_empty()).then_some(value),
+        };
+        let writes: Vec<StateWrite> = written.into_iter().zip(keys.finish().zip(values.finish())).map(write).collect();
+        self.writes.extend(writes);
+    }
+}
+
+impl Operate for Aggregate {
+    fn apply(&mut self, chunk: Chunk) -> Result<Outcome, Failure> {
+        let groups = self.groups.assign(chunk.rows(), &self.keys);
+        self.admit(&chunk, &groups);
+        if self.asked.is_empty() {
+            return self.add(&chunk, &groups);
+        }
+        self.waiting = Some((chunk, groups));
+        Ok(self.need())
+    }
+
+    fn supply(&mut self, found: Vec<Option<Bytes>>) -> Result<Outcome, Failure> {
+        let asked = std::mem::take(&mut self.asked);
+        assert_eq!(asked.len(), found.len(), "an answer for each entry");
+        for (group, value) in asked.into_iter().zip(found) {
+            if let Some(value) = value {
+                self.read(group, &value)?;
+            }
+        }
+        match self.waiting.take() {
+            Some((chunk, groups)) => self.add(&chunk, &groups),
+            None => Ok(Outcome::done(Vec::new())),
+        }
+    }
+
+    fn flush(&mut self) -> Result<Outcome, Failure> {
+        if self.keys.is_empty() && self.groups.len() == 0 {
+            let Division::Single(vnode) = self.division else { panic!("a group of all rows is at one actor") };
+            self.groups.insert(&[]);
+            self.entries.push(Entry { vnode, has_row: false, has_changed: false });
+            self.grow(0);
+            if !self.asked.is_empty() {
+                return Ok(self.need());
+            }
+        }
+        if self.keys.is_empty() && !self.entries[0].has_row {
+            self.note(&[0])?;
+        }
+        if self.before.flushed == 0 {
+            self.before.gather()?;
+        }
+        let end = self.changed.len().min(self.before.flushed + GROUPS);
+        let groups = self.changed[self.before.flushed..end].to_vec();
+        let mut outcome = Outcome::done(self.flush_part(&groups)?.into_iter().collect());
+        self.before.flushed = end;
+        if end < self.changed.len() {
+            outcome.next = Next::More;
+        } else {
+            self.changed.clear();
+            self.before = Before::default();
+        }
+        Ok(outcome)
+    }
+
+    fn take_writes(&mut self, writes: &mut Vec<StateWrite>) {
+        writes.append(&mut self.writes);
+    }
+}
+
+impl Before {
+    fn gather(&mut self) -> Result<(), Failure> {
+        let gathered = std::mem::take(&mut self.gathered);
+        let width = gathered.first().map_or(0, Vec::len);
+        let column = |number: usize| {
+            let parts: Vec<&dyn Array> = gathered.iter().map(|columns| columns[number].as_ref()).collect();
+            concat(&parts).map_err(|error| Failure::Broken(error.to_string()))
+        };
+        self.columns = (0..width).map(column).collect::<Result<_, _>>()?;
+        Ok(())
+    }
+}
+
+/// Many byte strings in one buffer.
+#[derive(Default)]
+struct Slices {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Slices {
+    fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn finish(self) -> impl Iterator<Item = Bytes> {
+        let bytes = Bytes::from(self.bytes);
+        let mut start = 0;
+        self.ends.into_iter().map(move |end| bytes.slice(std::mem::replace(&mut start, end)..end))
+    }
+}
+
+/// True if nothing is ever deleted from the groups: their entries have another layout then.
+fn is_append_only(calls: &[AggregateCall], table: &StateTable) -> bool {
+    let kept = |append_only| {
+        let calls = calls.iter().flat_map(move |call| call.kept(append_only));
+        std::iter::once(SqlType::BigInt).chain(calls)
+    };
+    let is_so = kept(true).eq(table.value.iter().cloned());
+    assert!(is_so || kept(false).eq(table.value.iter().cloned()), "the state table has room for what is kept");
+    is_so
+}
