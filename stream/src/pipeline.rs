@@ -12,7 +12,8 @@
 //!
 //! * `linear`: operators of single rows;
 //! * `constant`: rows that a statement names;
-//! * `preaggregate` and `aggregate`: groups, in `groups`, with accumulators, in `accumulate`;
+//! * `preaggregate` and `aggregate`: groups, in `groups`, with accumulators, in `accumulate`, and
+//!   the values that occur in a group, in `values`;
 //! * `cell`: the encoding of values in the state.
 //!
 //! Invariant: a pipeline that is built anew from the state that another one wrote continues as that
@@ -34,6 +35,7 @@ mod constant;
 mod groups;
 mod linear;
 mod preaggregate;
+mod values;
 
 use aggregate::Aggregate;
 use constant::Constant;
@@ -71,6 +73,8 @@ pub enum Next {
     More,
     /// Read these entries of the state, then [`Pipeline::supply`] them.
     Need(Vec<StateKey>),
+    /// Read these parts of the state, then [`Pipeline::supply_ranges`] with them.
+    Ranges(Vec<StateRange>),
 }
 
 /// The key of an entry of the state.
@@ -84,6 +88,21 @@ pub struct StateKey {
     pub key: Bytes,
     /// The number of bytes of the key by which entries are looked up together.
     pub prefix: usize,
+}
+
+/// Entries of the state whose keys have a prefix, by which they are looked up together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateRange {
+    /// The table, by its place in [`JobPlan::tables`].
+    pub table: u16,
+    /// The vnode of the rows that the entries are about.
+    pub vnode: u16,
+    /// The prefix.
+    pub prefix: Bytes,
+    /// The keys are above this one.
+    pub after: Option<Bytes>,
+    /// So many entries at most, those with the least keys.
+    pub limit: usize,
 }
 
 /// A change of the state.
@@ -130,6 +149,11 @@ trait Operate: Debug + Send {
         unreachable!("{self:?} did not ask for {found:?}")
     }
 
+    /// Takes entries of ranges, as [`Operate::supply`] does.
+    fn supply_ranges(&mut self, found: Vec<Vec<(Bytes, Bytes)>>) -> Result<Outcome, Failure> {
+        unreachable!("{self:?} did not ask for {found:?}")
+    }
+
     /// Emits what was gathered. It is called again as long as the next step is [`Next::More`].
     fn flush(&mut self) -> Result<Outcome, Failure> {
         Ok(Outcome::done(Vec::new()))
@@ -146,6 +170,10 @@ impl Outcome {
 
     fn need(keys: Vec<StateKey>) -> Outcome {
         Outcome { emitted: Vec::new(), next: Next::Need(keys) }
+    }
+
+    fn ranges(ranges: Vec<StateRange>) -> Outcome {
+        Outcome { emitted: Vec::new(), next: Next::Ranges(ranges) }
     }
 }
 
@@ -199,8 +227,25 @@ impl Pipeline {
     pub fn supply(&mut self, found: Vec<Option<Bytes>>) -> Result<Outcome, Failure> {
         let stage = self.waiting.take().expect("the pipeline asked for entries");
         let outcome = self.stages[stage].supply(found)?;
+        self.go_on(stage, outcome)
+    }
+
+    /// Goes on with the entries of the ranges that were asked for, keys and values in order.
+    ///
+    /// # Errors
+    /// [`Failure`], and the pipeline cannot be used any more.
+    ///
+    /// # Panics
+    /// If nothing was asked for.
+    pub fn supply_ranges(&mut self, found: Vec<Vec<(Bytes, Bytes)>>) -> Result<Outcome, Failure> {
+        let stage = self.waiting.take().expect("the pipeline asked for ranges");
+        let outcome = self.stages[stage].supply_ranges(found)?;
+        self.go_on(stage, outcome)
+    }
+
+    fn go_on(&mut self, stage: usize, outcome: Outcome) -> Result<Outcome, Failure> {
         match self.settle(stage, outcome) {
-            Next::Need(keys) => Ok(Outcome::need(keys)),
+            next @ (Next::Need(_) | Next::Ranges(_)) => Ok(Outcome { emitted: Vec::new(), next }),
             Next::Done | Next::More => self.run(),
         }
     }
@@ -274,7 +319,7 @@ impl Pipeline {
                 }
                 (None, None) => return Ok(Outcome::done(emitted)),
             };
-            if let Next::Need(_) = next {
+            if let Next::Need(_) | Next::Ranges(_) = next {
                 return Ok(Outcome { emitted, next });
             }
         }
@@ -284,7 +329,7 @@ impl Pipeline {
     fn settle(&mut self, stage: usize, Outcome { emitted, next }: Outcome) -> Next {
         let chunks = emitted.into_iter().rev().filter(|chunk| chunk.rows().num_rows() > 0);
         self.queue.extend(chunks.map(|chunk| (stage + 1, chunk)));
-        if let Next::Need(_) = next {
+        if let Next::Need(_) | Next::Ranges(_) = next {
             self.waiting = Some(stage);
         }
         next

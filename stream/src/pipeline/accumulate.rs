@@ -8,17 +8,21 @@
 //! * `count`; `sum`, of exact numbers; `float`, the exact sum of floating-point numbers;
 //! * `boolean`: `bool_and` and `bool_or`, as the number of true and false values;
 //! * `extreme`: `min` and `max` where nothing is deleted.
+//!
+//! DISTINCT, and `min` and `max` where rows are deleted, follow the values of a group, see `values`.
 
 use std::fmt::Debug;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
-use weir_common::plan::AggregateCall;
+use bytes::Bytes;
+use weir_common::plan::{AggregateCall, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view::Error;
 
-use super::Failure;
-use super::groups::Group;
+use super::groups::{Group, Groups};
+use super::values::{Fronts, Order, Place, RANGE, Values};
+use super::{Failure, StateRange, StateWrite};
 
 mod boolean;
 mod count;
@@ -43,19 +47,9 @@ pub(super) struct Rows<'a> {
 }
 
 /// What one aggregate keeps of each group.
-pub(super) trait Accumulate: Debug + Send {
+pub(super) trait Keep: Debug + Send {
     /// Makes room for this number of groups; new ones are empty.
     fn resize(&mut self, groups: usize);
-
-    /// Adds rows or takes them out. An argument is not NULL in rows that count.
-    fn update(&mut self, rows: Rows<'_>, arguments: &[&ArrayRef]) -> Result<(), Failure>;
-
-    /// Adds partial results: the columns that [`Accumulate::take_partial`] returns.
-    fn merge(&mut self, groups: &[Group], partial: &[ArrayRef]) -> Result<(), Failure>;
-
-    /// Takes the partial results of groups, of the types of [`AggregateCall::kept`]. Where a column
-    /// does not hold all of it, a rest stays, and a true is put at its place in `rest`.
-    fn take_partial(&mut self, groups: &[Group], rest: &mut [bool]) -> Vec<ArrayRef>;
 
     /// The results of groups.
     fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure>;
@@ -65,6 +59,19 @@ pub(super) trait Accumulate: Debug + Send {
 
     /// Reads what is kept of a group that is empty.
     fn take(&mut self, group: Group, input: &mut &[u8]) -> Result<(), Failure>;
+}
+
+/// What one aggregate keeps of each group, if it needs no more for a change of its rows.
+pub(super) trait Accumulate: Keep {
+    /// Adds rows or takes them out. An argument is not NULL in rows that count.
+    fn update(&mut self, rows: Rows<'_>, arguments: &[&ArrayRef]) -> Result<(), Failure>;
+
+    /// Adds partial results: the columns that [`Accumulate::take_partial`] returns.
+    fn merge(&mut self, groups: &[Group], partial: &[ArrayRef]) -> Result<(), Failure>;
+
+    /// Takes the partial results of groups, of the types of [`AggregateCall::kept`]. Where a column
+    /// does not hold all of it, a rest stays, and a true is put at its place in `rest`.
+    fn take_partial(&mut self, groups: &[Group], rest: &mut [bool]) -> Vec<ArrayRef>;
 }
 
 /// The aggregates of an operator.
@@ -79,8 +86,32 @@ struct Call {
     filter: Option<usize>,
     /// The number of columns of its partial results.
     width: usize,
-    accumulator: Box<dyn Accumulate>,
+    kept: Kept,
 }
+
+/// How an aggregate follows the rows of a group.
+#[derive(Debug)]
+enum Kept {
+    /// Row by row.
+    Rows(Box<dyn Accumulate>),
+    /// By the values that appear and disappear.
+    Distinct(Values, Box<dyn Accumulate>),
+    /// By the first of the values.
+    First(Values, Fronts),
+}
+
+/// An entry of a value, by the aggregate that needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ValueEntry {
+    call: usize,
+    place: Place,
+}
+
+/// For each aggregate the rows that it counts values of, and their places; empty if none does.
+pub(super) type Places = Vec<Vec<(usize, Place)>>;
+
+/// Groups of which an aggregate has to read values.
+pub(super) type Lacking = Vec<(usize, Group)>;
 
 impl Rows<'_> {
     /// Calls a function with each row that counts, its group, and whether it is deleted.
@@ -101,20 +132,49 @@ impl Rows<'_> {
 }
 
 impl Calls {
-    pub(super) fn new(calls: &[AggregateCall], append_only: bool) -> Result<Calls, Error> {
+    pub(super) fn new(calls: &[AggregateCall], input: &[StreamColumn], append_only: bool) -> Result<Calls, Error> {
         let call = |call: &AggregateCall| {
             Ok(Call {
                 arguments: call.arguments.clone(),
                 filter: call.filter,
                 width: call.kept(append_only).len(),
-                accumulator: accumulator(call, append_only)?,
+                kept: kept(call, input, append_only)?,
             })
         };
         Ok(Calls { calls: calls.iter().map(call).collect::<Result<_, Error>>()? })
     }
 
     pub(super) fn resize(&mut self, groups: usize) {
-        self.calls.iter_mut().for_each(|call| call.accumulator.resize(groups));
+        self.calls.iter_mut().for_each(|call| call.kept.keep_mut().resize(groups));
+    }
+
+    /// The places of values that the aggregates count. Appends those that are new.
+    pub(super) fn places(
+        &mut self,
+        rows: &RecordBatch,
+        groups_of_rows: &[Group],
+        groups: &Groups,
+        new: &mut Vec<ValueEntry>,
+    ) -> Places {
+        let places = |(number, call): (usize, &mut Call)| {
+            let counted = call.counted(rows);
+            let Some(values) = call.kept.values_mut() else { return Vec::new() };
+            let first = values.len();
+            let places = values.places(rows, counted.as_ref(), groups_of_rows, groups);
+            new.extend((first..values.len()).map(|place| ValueEntry { call: number, place: place as Place }));
+            places
+        };
+        self.calls.iter_mut().enumerate().map(places).collect()
+    }
+
+    /// The table, the group and the key of a value.
+    pub(super) fn value(&self, ValueEntry { call, place }: ValueEntry) -> (u16, Group, &[u8]) {
+        let values = self.calls[call].kept.values().expect("the aggregate has values");
+        (values.table, values.group(place), values.key(place))
+    }
+
+    pub(super) fn read_value(&mut self, ValueEntry { call, place }: ValueEntry, value: &[u8]) -> Result<(), Failure> {
+        self.calls[call].kept.values_mut().expect("the aggregate has values").read(place, value)
     }
 
     pub(super) fn update(
@@ -122,17 +182,18 @@ impl Calls {
         rows: &RecordBatch,
         deletes: Option<&BooleanBuffer>,
         groups: &[Group],
+        places: &Places,
     ) -> Result<(), Failure> {
-        for call in &mut self.calls {
-            let arguments: Vec<&ArrayRef> = call.arguments.iter().map(|column| rows.column(*column)).collect();
-            let filter = call.filter.map(|column| rows.column(column).as_boolean());
-            let filter = filter.map(|filter| match filter.nulls() {
-                Some(nulls) => filter.values() & nulls.inner(),
-                None => filter.values().clone(),
-            });
-            let nulls = arguments.iter().filter_map(|argument| argument.nulls()).map(|nulls| nulls.inner().clone());
-            let counted = filter.into_iter().chain(nulls).reduce(|one, other| &one & &other);
-            call.accumulator.update(Rows { groups, deletes, counted: counted.as_ref() }, &arguments)?;
+        let places = places.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
+        for (call, places) in self.calls.iter_mut().zip(places) {
+            let counted = call.counted(rows);
+            match &mut call.kept {
+                Kept::Rows(accumulator) => {
+                    let arguments: Vec<&ArrayRef> = call.arguments.iter().map(|column| rows.column(*column)).collect();
+                    accumulator.update(Rows { groups, deletes, counted: counted.as_ref() }, &arguments)?;
+                }
+                Kept::Distinct(values, _) | Kept::First(values, _) => values.count(places, deletes),
+            }
         }
         Ok(())
     }
@@ -142,35 +203,178 @@ impl Calls {
         let mut partial = &rows.columns()[first..];
         for call in &mut self.calls {
             let (own, others) = partial.split_at(call.width);
-            call.accumulator.merge(groups, own)?;
+            call.kept.partial().merge(groups, own)?;
             partial = others;
         }
         Ok(())
     }
 
     pub(super) fn take_partial(&mut self, groups: &[Group], rest: &mut [bool]) -> Vec<ArrayRef> {
-        self.calls.iter_mut().flat_map(|call| call.accumulator.take_partial(groups, rest)).collect()
+        self.calls.iter_mut().flat_map(|call| call.kept.partial().take_partial(groups, rest)).collect()
+    }
+
+    /// Ends an epoch: aggregates learn which values appeared and disappeared.
+    pub(super) fn settle(&mut self, groups: &Groups) -> Result<(), Failure> {
+        for call in &mut self.calls {
+            match &mut call.kept {
+                Kept::Rows(_) => {}
+                Kept::Distinct(values, accumulator) => {
+                    let (places, are_there): (Vec<Place>, Vec<bool>) = values.changes()?.into_iter().unzip();
+                    let columns = values.columns(&places, groups)?;
+                    let of: Vec<Group> = places.iter().map(|place| values.group(*place)).collect();
+                    let deletes: BooleanBuffer = are_there.iter().map(|is_there| !is_there).collect();
+                    let deletes = (deletes.count_set_bits() > 0).then_some(&deletes);
+                    let arguments: Vec<&ArrayRef> = columns.iter().collect();
+                    accumulator.update(Rows { groups: &of, deletes, counted: None }, &arguments)?;
+                }
+                Kept::First(values, fronts) => fronts.change(values, groups)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A group has no rows any more.
+    pub(super) fn empty(&mut self, group: Group) {
+        for call in &mut self.calls {
+            if let Kept::First(_, fronts) = &mut call.kept {
+                fronts.empty(group);
+            }
+        }
+    }
+
+    /// Those of the groups whose results are not known.
+    pub(super) fn lacking(&self, groups: impl Iterator<Item = Group> + Clone) -> Lacking {
+        let lacking = |(number, call): (usize, &Call)| match &call.kept {
+            Kept::First(_, fronts) => {
+                let lacking = groups.clone().filter(|group| fronts.is_lacking(*group));
+                lacking.map(|group| (number, group)).collect()
+            }
+            Kept::Rows(_) | Kept::Distinct(..) => Vec::new(),
+        };
+        self.calls.iter().enumerate().flat_map(lacking).collect()
+    }
+
+    /// The part of the state with the next values of a group.
+    pub(super) fn range(&self, (call, group): (usize, Group), groups: &Groups, vnode: u16) -> StateRange {
+        let Kept::First(values, fronts) = &self.calls[call].kept else { panic!("the aggregate has values in order") };
+        let prefix = Bytes::copy_from_slice(groups.key(group));
+        let after = fronts.after(group).map(|value| Bytes::from([&prefix, value].concat()));
+        StateRange { table: values.table, vnode, prefix, after, limit: RANGE }
+    }
+
+    /// Takes the values that the groups lacked.
+    pub(super) fn fill(
+        &mut self,
+        lacking: Lacking,
+        found: Vec<Vec<(Bytes, Bytes)>>,
+        groups: &Groups,
+    ) -> Result<(), Failure> {
+        let mut by_call: Vec<Vec<_>> = self.calls.iter().map(|_| Vec::new()).collect();
+        lacking.into_iter().zip(found).for_each(|((call, group), found)| by_call[call].push((group, found)));
+        for (call, found) in self.calls.iter_mut().zip(by_call) {
+            if let Kept::First(values, fronts) = &mut call.kept {
+                fronts.fill(found, values, groups)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn take_writes(
+        &mut self,
+        groups: &Groups,
+        vnode: impl Fn(Group) -> u16 + Copy,
+        writes: &mut Vec<StateWrite>,
+    ) {
+        let values = self.calls.iter_mut().filter_map(|call| call.kept.values_mut());
+        values.for_each(|values| values.take_writes(groups, vnode, writes));
     }
 
     /// A column of results for each aggregate.
     pub(super) fn results(&self, groups: &[Group]) -> Result<Vec<ArrayRef>, Failure> {
-        self.calls.iter().map(|call| call.accumulator.results(groups)).collect()
+        self.calls.iter().map(|call| call.kept.keep().results(groups)).collect()
     }
 
     pub(super) fn put(&self, group: Group, out: &mut Vec<u8>) {
-        self.calls.iter().for_each(|call| call.accumulator.put(group, out));
+        self.calls.iter().for_each(|call| call.kept.keep().put(group, out));
     }
 
     pub(super) fn take(&mut self, group: Group, input: &mut &[u8]) -> Result<(), Failure> {
-        self.calls.iter_mut().try_for_each(|call| call.accumulator.take(group, input))
+        self.calls.iter_mut().try_for_each(|call| call.kept.keep_mut().take(group, input))
+    }
+}
+
+impl Call {
+    /// The rows that count: those that pass the filter and have no argument that is NULL.
+    fn counted(&self, rows: &RecordBatch) -> Option<BooleanBuffer> {
+        let filter = self.filter.map(|column| rows.column(column).as_boolean());
+        let filter = filter.map(|filter| match filter.nulls() {
+            Some(nulls) => filter.values() & nulls.inner(),
+            None => filter.values().clone(),
+        });
+        let arguments = self.arguments.iter().map(|column| rows.column(*column));
+        let nulls = arguments.filter_map(|argument| argument.nulls()).map(|nulls| nulls.inner().clone());
+        filter.into_iter().chain(nulls).reduce(|one, other| &one & &other)
+    }
+}
+
+impl Kept {
+    fn keep(&self) -> &dyn Keep {
+        match self {
+            Kept::Rows(accumulator) | Kept::Distinct(_, accumulator) => accumulator.as_ref(),
+            Kept::First(_, fronts) => fronts,
+        }
+    }
+
+    fn keep_mut(&mut self) -> &mut dyn Keep {
+        match self {
+            Kept::Rows(accumulator) | Kept::Distinct(_, accumulator) => accumulator.as_mut(),
+            Kept::First(_, fronts) => fronts,
+        }
+    }
+
+    fn values(&self) -> Option<&Values> {
+        match self {
+            Kept::Rows(_) => None,
+            Kept::Distinct(values, _) | Kept::First(values, _) => Some(values),
+        }
+    }
+
+    fn values_mut(&mut self) -> Option<&mut Values> {
+        match self {
+            Kept::Rows(_) => None,
+            Kept::Distinct(values, _) | Kept::First(values, _) => Some(values),
+        }
+    }
+
+    fn partial(&mut self) -> &mut dyn Accumulate {
+        match self {
+            Kept::Rows(accumulator) => accumulator.as_mut(),
+            Kept::Distinct(..) | Kept::First(..) => panic!("an aggregate of values has no partial results"),
+        }
+    }
+}
+
+fn kept(call: &AggregateCall, input: &[StreamColumn], append_only: bool) -> Result<Kept, Error> {
+    let order = match call.function.as_str() {
+        "max" => Order::Descending,
+        _ => Order::Ascending,
+    };
+    match call.values {
+        _ if call.revision != 1 => Err(unknown(call)),
+        Some(table) if !append_only && matches!(call.function.as_str(), "min" | "max") => {
+            let ty = input[call.arguments[0]].ty.clone();
+            Ok(Kept::First(Values::new(table, call, input, order)?, Fronts::new(ty, order)))
+        }
+        Some(table) => {
+            let values = Values::new(table, call, input, Order::Ascending)?;
+            Ok(Kept::Distinct(values, accumulator(call, append_only)?))
+        }
+        None if call.distinct => Err(unknown(call)),
+        None => Ok(Kept::Rows(accumulator(call, append_only)?)),
     }
 }
 
 fn accumulator(call: &AggregateCall, append_only: bool) -> Result<Box<dyn Accumulate>, Error> {
-    let unknown = || Error(format!("this version does not have revision {} of the aggregate {call}", call.revision));
-    if call.revision != 1 || call.values.is_some() {
-        return Err(unknown());
-    }
     Ok(match (call.function.as_str(), &call.ty) {
         ("count", SqlType::BigInt) => Box::new(Count::default()),
         ("sum", SqlType::BigInt) => Box::new(Sum::<i128>::new(&call.ty)),
@@ -179,10 +383,14 @@ fn accumulator(call: &AggregateCall, append_only: bool) -> Result<Box<dyn Accumu
         ("sum", SqlType::Double) => Box::new(FloatSum::new(float::Width::Double)),
         ("bool_and", SqlType::Boolean) => Box::new(Boolean::new(boolean::Kind::And, append_only)),
         ("bool_or", SqlType::Boolean) => Box::new(Boolean::new(boolean::Kind::Or, append_only)),
-        ("min", ty) if append_only => extreme::extreme(extreme::Kind::Least, ty).ok_or_else(unknown)?,
-        ("max", ty) if append_only => extreme::extreme(extreme::Kind::Greatest, ty).ok_or_else(unknown)?,
-        _ => return Err(unknown()),
+        ("min", ty) if append_only => extreme::extreme(extreme::Kind::Least, ty).ok_or_else(|| unknown(call))?,
+        ("max", ty) if append_only => extreme::extreme(extreme::Kind::Greatest, ty).ok_or_else(|| unknown(call))?,
+        _ => return Err(unknown(call)),
     })
+}
+
+fn unknown(call: &AggregateCall) -> Error {
+    Error(format!("this version does not have revision {} of the aggregate {call}", call.revision))
 }
 
 /// The failure of a group from which more was deleted than was in it.

@@ -1,8 +1,8 @@
 //! Aggregates rows by key: a row for each group that has rows. An aggregate without a key has one
 //! group, whose row is there from the first barrier on.
 //!
-//! A chunk is added to its groups, see `accumulate`; groups that are not in memory and may be in the
-//! state are read first, all at once. At the end of an epoch each group that changed emits a delete
+//! A chunk is added to its groups, see `accumulate`; groups and values that are not in memory and may
+//! be in the state are read first, all at once. At the end of an epoch each group that changed emits a delete
 //! of the row that it had and an insert of the one that it has, nothing if they are equal.
 //!
 //! The state has an entry for each group that has a row. Its key is the group's, and its value part
@@ -27,9 +27,9 @@ use weir_common::plan::{AggregateCall, StateTable, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view::Error;
 
-use super::accumulate::Calls;
+use super::accumulate::{Calls, Lacking, Places, ValueEntry};
 use super::cell::{damaged, put_count, take_byte, take_count};
-use super::groups::{Group, Groups, key_types};
+use super::groups::{Group, Groups, Slices, key_types};
 use super::linear::{batch, schema};
 use super::preaggregate::{add_rows, count_rows};
 use super::{Division, Failure, Next, Operate, Outcome, StateKey, StateWrite};
@@ -57,13 +57,27 @@ pub(super) struct Aggregate {
     /// The number of rows of each group.
     rows: Vec<i64>,
     calls: Calls,
-    /// Groups that were asked for, and the chunk that waits for them.
+    /// Entries that were asked for.
     asked: Vec<Group>,
-    waiting: Option<(Chunk, Vec<Group>)>,
+    asked_values: Vec<ValueEntry>,
+    /// Groups of which values were asked for.
+    lacking: Lacking,
+    /// The chunk that waits for them.
+    waiting: Option<Waiting>,
+    /// True once the values of the epoch are settled.
+    is_settled: bool,
     /// Groups that changed in this epoch.
     changed: Vec<Group>,
     before: Before,
     writes: Vec<StateWrite>,
+}
+
+/// A chunk that is not added to its groups yet.
+#[derive(Debug)]
+struct Waiting {
+    chunk: Chunk,
+    groups: Vec<Group>,
+    places: Places,
 }
 
 /// A group in memory.
@@ -114,9 +128,12 @@ impl Aggregate {
             groups: Groups::default(),
             entries: Vec::new(),
             rows: Vec::new(),
-            calls: Calls::new(calls, is_append_only(calls, table))?,
+            calls: Calls::new(calls, input, is_append_only(calls, table))?,
             asked: Vec::new(),
+            asked_values: Vec::new(),
+            lacking: Lacking::new(),
             waiting: None,
+            is_settled: false,
             changed: Vec::new(),
             before: Before::default(),
             writes: Vec::new(),
@@ -166,17 +183,32 @@ impl Aggregate {
         }
     }
 
-    fn add(&mut self, chunk: &Chunk, groups: &[Group]) -> Result<Outcome, Failure> {
-        self.note(groups)?;
+    /// Adds a chunk to its groups, once all is known about them.
+    fn add(&mut self, waiting: Waiting) -> Result<Outcome, Failure> {
+        self.lacking = self.calls.lacking(waiting.groups.iter().copied());
+        if !self.lacking.is_empty() {
+            self.waiting = Some(waiting);
+            return Ok(self.need_ranges());
+        }
+        let Waiting { chunk, groups, places } = waiting;
+        self.note(&groups)?;
         if self.is_final {
             let first = self.keys.len();
-            add_rows(&mut self.rows, chunk.rows().column(first), groups)?;
-            self.calls.merge(chunk.rows(), first + 1, groups)?;
+            add_rows(&mut self.rows, chunk.rows().column(first), &groups)?;
+            self.calls.merge(chunk.rows(), first + 1, &groups)?;
         } else {
-            count_rows(&mut self.rows, chunk, groups);
-            self.calls.update(chunk.rows(), chunk.deletes(), groups)?;
+            count_rows(&mut self.rows, &chunk, &groups);
+            self.calls.update(chunk.rows(), chunk.deletes(), &groups, &places)?;
         }
         Ok(Outcome::done(Vec::new()))
+    }
+
+    /// Goes on with the chunk that waits, or lets the flush go on.
+    fn go_on(&mut self) -> Result<Outcome, Failure> {
+        match self.waiting.take() {
+            Some(waiting) => self.add(waiting),
+            None => Ok(Outcome::done(Vec::new())),
+        }
     }
 
     /// Notes groups as changed, and the rows that they had.
@@ -212,9 +244,23 @@ impl Aggregate {
 
     fn need(&self) -> Outcome {
         let mut keys = Slices::default();
-        self.asked.iter().for_each(|group| keys.push(|out| out.extend_from_slice(self.groups.key(*group))));
-        let key = |(group, key)| self.state_key(group, key);
-        Outcome::need(self.asked.iter().copied().zip(keys.finish()).map(key).collect())
+        let groups = self.asked.iter().map(|group| (self.table, *group, self.groups.key(*group)));
+        let values = self.asked_values.iter().map(|entry| self.calls.value(*entry));
+        let entries: Vec<(u16, Group, &[u8])> = groups.chain(values).collect();
+        entries.iter().for_each(|(_, _, key)| keys.push(|out| out.extend_from_slice(key)));
+        let key = |((table, group, _), key)| StateKey {
+            table,
+            vnode: self.entries[group as usize].vnode,
+            key,
+            prefix: self.groups.key(group).len(),
+        };
+        Outcome::need(entries.into_iter().zip(keys.finish()).map(key).collect())
+    }
+
+    fn need_ranges(&self) -> Outcome {
+        let range =
+            |lacking: &(usize, Group)| self.calls.range(*lacking, &self.groups, self.entries[lacking.1 as usize].vnode);
+        Outcome::ranges(self.lacking.iter().map(range).collect())
     }
 
     fn state_key(&self, group: Group, key: Bytes) -> StateKey {
@@ -241,6 +287,9 @@ impl Aggregate {
             let has_row = self.has_row(*group);
             let entry = &mut self.entries[*group as usize];
             (entry.has_row, entry.has_changed) = (has_row, false);
+            if self.rows[*group as usize] == 0 {
+                self.calls.empty(*group);
+            }
         }
         Ok(chunk)
     }
@@ -314,25 +363,44 @@ impl Operate for Aggregate {
     fn apply(&mut self, chunk: Chunk) -> Result<Outcome, Failure> {
         let groups = self.groups.assign(chunk.rows(), &self.keys);
         self.admit(&chunk, &groups);
-        if self.asked.is_empty() {
-            return self.add(&chunk, &groups);
+        let mut new = Vec::new();
+        let places = match self.is_final {
+            true => Places::new(),
+            false => self.calls.places(chunk.rows(), &groups, &self.groups, &mut new),
+        };
+        if !self.knows_misses {
+            self.asked_values = new;
         }
-        self.waiting = Some((chunk, groups));
+        let waiting = Waiting { chunk, groups, places };
+        if self.asked.is_empty() && self.asked_values.is_empty() {
+            return self.add(waiting);
+        }
+        self.waiting = Some(waiting);
         Ok(self.need())
     }
 
     fn supply(&mut self, found: Vec<Option<Bytes>>) -> Result<Outcome, Failure> {
-        let asked = std::mem::take(&mut self.asked);
-        assert_eq!(asked.len(), found.len(), "an answer for each entry");
-        for (group, value) in asked.into_iter().zip(found) {
+        let (groups, values) = (std::mem::take(&mut self.asked), std::mem::take(&mut self.asked_values));
+        assert_eq!(groups.len() + values.len(), found.len(), "an answer for each entry");
+        let mut found = found.into_iter();
+        for (group, value) in groups.into_iter().zip(&mut found) {
             if let Some(value) = value {
                 self.read(group, &value)?;
             }
         }
-        match self.waiting.take() {
-            Some((chunk, groups)) => self.add(&chunk, &groups),
-            None => Ok(Outcome::done(Vec::new())),
+        for (entry, value) in values.into_iter().zip(found) {
+            if let Some(value) = value {
+                self.calls.read_value(entry, &value)?;
+            }
         }
+        self.go_on()
+    }
+
+    fn supply_ranges(&mut self, found: Vec<Vec<(Bytes, Bytes)>>) -> Result<Outcome, Failure> {
+        let lacking = std::mem::take(&mut self.lacking);
+        assert_eq!(lacking.len(), found.len(), "an answer for each range");
+        self.calls.fill(lacking, found, &self.groups)?;
+        self.go_on()
     }
 
     fn flush(&mut self) -> Result<Outcome, Failure> {
@@ -348,6 +416,15 @@ impl Operate for Aggregate {
         if self.keys.is_empty() && !self.entries[0].has_row {
             self.note(&[0])?;
         }
+        if !self.is_settled {
+            self.calls.settle(&self.groups)?;
+            self.is_settled = true;
+        }
+        let with_rows = self.changed.iter().copied().filter(|group| self.rows[*group as usize] > 0);
+        self.lacking = self.calls.lacking(with_rows);
+        if !self.lacking.is_empty() {
+            return Ok(self.need_ranges());
+        }
         if self.before.flushed == 0 {
             self.before.gather()?;
         }
@@ -357,10 +434,12 @@ impl Operate for Aggregate {
         self.before.flushed = end;
         if end < self.changed.len() {
             outcome.next = Next::More;
-        } else {
-            self.changed.clear();
-            self.before = Before::default();
+            return Ok(outcome);
         }
+        self.calls.take_writes(&self.groups, |group| self.entries[group as usize].vnode, &mut self.writes);
+        self.changed.clear();
+        self.before = Before::default();
+        self.is_settled = false;
         Ok(outcome)
     }
 
@@ -379,26 +458,6 @@ impl Before {
         };
         self.columns = (0..width).map(column).collect::<Result<_, _>>()?;
         Ok(())
-    }
-}
-
-/// Many byte strings in one buffer.
-#[derive(Default)]
-struct Slices {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Slices {
-    fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        write(&mut self.bytes);
-        self.ends.push(self.bytes.len());
-    }
-
-    fn finish(self) -> impl Iterator<Item = Bytes> {
-        let bytes = Bytes::from(self.bytes);
-        let mut start = 0;
-        self.ends.into_iter().map(move |end| bytes.slice(std::mem::replace(&mut start, end)..end))
     }
 }
 

@@ -6,6 +6,7 @@
 use std::hash::BuildHasher;
 
 use arrow::array::{ArrayRef, RecordBatch};
+use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use weir_common::key::{Keys, Reader};
 use weir_common::plan::StreamColumn;
@@ -58,12 +59,21 @@ impl Groups {
         (0..rows.num_rows()).map(group).collect()
     }
 
+    /// The group with this key.
+    pub(super) fn find(&self, key: &[u8]) -> Option<Group> {
+        self.find_hashed(self.hasher.hash_one(key), key)
+    }
+
+    fn find_hashed(&self, hash: u64, key: &[u8]) -> Option<Group> {
+        let is_same = |group: &Group| self.hashes[*group as usize] == hash && self.key(*group) == key;
+        self.numbers.find(hash, is_same).copied()
+    }
+
     /// The group with this key, which is new if it was not there.
     pub(super) fn insert(&mut self, key: &[u8]) -> Group {
         let hash = self.hasher.hash_one(key);
-        let is_same = |group: &Group| self.hashes[*group as usize] == hash && self.key(*group) == key;
-        if let Some(group) = self.numbers.find(hash, is_same) {
-            return *group;
+        if let Some(group) = self.find_hashed(hash, key) {
+            return group;
         }
         let group = Group::try_from(self.len()).expect("memory has room for fewer groups");
         self.hashes.push(hash);
@@ -95,4 +105,24 @@ pub(super) fn key_types(columns: &[StreamColumn], keys: &[usize]) -> Result<Vec<
         }
     };
     keys.iter().map(ty).collect()
+}
+
+/// Many byte strings in one buffer.
+#[derive(Default)]
+pub(super) struct Slices {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Slices {
+    pub(super) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    pub(super) fn finish(self) -> impl Iterator<Item = Bytes> {
+        let bytes = Bytes::from(self.bytes);
+        let mut start = 0;
+        self.ends.into_iter().map(move |end| bytes.slice(std::mem::replace(&mut start, end)..end))
+    }
 }

@@ -13,7 +13,7 @@ use weir_common::plan::{AggregateCall, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view::Error;
 
-use super::accumulate::Calls;
+use super::accumulate::{Calls, Places};
 use super::groups::{Group, Groups, key_types};
 use super::linear::{batch, schema};
 use super::{Failure, Operate, Outcome};
@@ -52,7 +52,7 @@ impl PreAggregate {
             columns,
             groups: Groups::default(),
             rows: Vec::new(),
-            calls: Calls::new(calls, true)?,
+            calls: Calls::new(calls, input, true)?,
         })
     }
 
@@ -90,7 +90,7 @@ impl Operate for PreAggregate {
         self.rows.resize(self.groups.len(), 0);
         self.calls.resize(self.groups.len());
         count_rows(&mut self.rows, &chunk, &groups);
-        self.calls.update(chunk.rows(), chunk.deletes(), &groups)?;
+        self.calls.update(chunk.rows(), chunk.deletes(), &groups, &Places::new())?;
         if self.groups.len() < GROUPS { Ok(Outcome::done(Vec::new())) } else { self.emit() }
     }
 

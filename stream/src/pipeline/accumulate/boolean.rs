@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array};
 use arrow::datatypes::Int64Type;
 
-use super::{Accumulate, Rows, mistyped, negative};
+use super::{Accumulate, Keep, Rows, mistyped, negative};
 use crate::pipeline::Failure;
 use crate::pipeline::cell::{damaged, put_count, take_byte, take_count};
 use crate::pipeline::groups::Group;
@@ -44,41 +44,9 @@ impl Boolean {
     }
 }
 
-impl Accumulate for Boolean {
+impl Keep for Boolean {
     fn resize(&mut self, groups: usize) {
         self.counts.resize(groups, (0, 0));
-    }
-
-    fn update(&mut self, rows: Rows<'_>, arguments: &[&ArrayRef]) -> Result<(), Failure> {
-        let values = arguments[0].as_boolean_opt().ok_or_else(|| mistyped(arguments[0]))?.values();
-        rows.each(|row, group, is_delete| self.add(group, values.value(row), if is_delete { -1 } else { 1 }));
-        Ok(())
-    }
-
-    fn merge(&mut self, groups: &[Group], partial: &[ArrayRef]) -> Result<(), Failure> {
-        if self.append_only {
-            let values = partial[0].as_boolean_opt().ok_or_else(|| mistyped(&partial[0]))?;
-            for (group, value) in groups.iter().zip(values) {
-                value.into_iter().for_each(|value| self.add(*group as usize, value, 1));
-            }
-            return Ok(());
-        }
-        for (value, column) in [true, false].into_iter().zip(partial) {
-            let counts = column.as_primitive_opt::<Int64Type>().ok_or_else(|| mistyped(column))?;
-            groups.iter().zip(counts.values()).for_each(|(group, count)| self.add(*group as usize, value, *count));
-        }
-        Ok(())
-    }
-
-    fn take_partial(&mut self, groups: &[Group], _rest: &mut [bool]) -> Vec<ArrayRef> {
-        let partial: Vec<ArrayRef> = if self.append_only {
-            vec![Arc::new(groups.iter().map(|group| self.result(*group)).collect::<BooleanArray>())]
-        } else {
-            let (trues, falses): (Vec<i64>, Vec<i64>) = groups.iter().map(|group| self.counts[*group as usize]).unzip();
-            vec![Arc::new(Int64Array::from(trues)), Arc::new(Int64Array::from(falses))]
-        };
-        groups.iter().for_each(|group| self.counts[*group as usize] = (0, 0));
-        partial
     }
 
     fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
@@ -113,5 +81,39 @@ impl Accumulate for Boolean {
             },
         };
         Ok(())
+    }
+}
+
+impl Accumulate for Boolean {
+    fn update(&mut self, rows: Rows<'_>, arguments: &[&ArrayRef]) -> Result<(), Failure> {
+        let values = arguments[0].as_boolean_opt().ok_or_else(|| mistyped(arguments[0]))?.values();
+        rows.each(|row, group, is_delete| self.add(group, values.value(row), if is_delete { -1 } else { 1 }));
+        Ok(())
+    }
+
+    fn merge(&mut self, groups: &[Group], partial: &[ArrayRef]) -> Result<(), Failure> {
+        if self.append_only {
+            let values = partial[0].as_boolean_opt().ok_or_else(|| mistyped(&partial[0]))?;
+            for (group, value) in groups.iter().zip(values) {
+                value.into_iter().for_each(|value| self.add(*group as usize, value, 1));
+            }
+            return Ok(());
+        }
+        for (value, column) in [true, false].into_iter().zip(partial) {
+            let counts = column.as_primitive_opt::<Int64Type>().ok_or_else(|| mistyped(column))?;
+            groups.iter().zip(counts.values()).for_each(|(group, count)| self.add(*group as usize, value, *count));
+        }
+        Ok(())
+    }
+
+    fn take_partial(&mut self, groups: &[Group], _rest: &mut [bool]) -> Vec<ArrayRef> {
+        let partial: Vec<ArrayRef> = if self.append_only {
+            vec![Arc::new(groups.iter().map(|group| self.result(*group)).collect::<BooleanArray>())]
+        } else {
+            let (trues, falses): (Vec<i64>, Vec<i64>) = groups.iter().map(|group| self.counts[*group as usize]).unzip();
+            vec![Arc::new(Int64Array::from(trues)), Arc::new(Int64Array::from(falses))]
+        };
+        groups.iter().for_each(|group| self.counts[*group as usize] = (0, 0));
+        partial
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Int64Array};
 use arrow::datatypes::Int64Type;
 
-use super::{Accumulate, Rows, counts, mistyped};
+use super::{Accumulate, Keep, Rows, counts, mistyped};
 use crate::pipeline::Failure;
 use crate::pipeline::cell::{put_count, take_count};
 use crate::pipeline::groups::Group;
@@ -15,11 +15,26 @@ pub(super) struct Count {
     counts: Vec<i64>,
 }
 
-impl Accumulate for Count {
+impl Keep for Count {
     fn resize(&mut self, groups: usize) {
         self.counts.resize(groups, 0);
     }
 
+    fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
+        counts(groups.iter().map(|group| self.counts[*group as usize]))
+    }
+
+    fn put(&self, group: Group, out: &mut Vec<u8>) {
+        put_count(self.counts[group as usize], out);
+    }
+
+    fn take(&mut self, group: Group, input: &mut &[u8]) -> Result<(), Failure> {
+        self.counts[group as usize] = take_count(input)?;
+        Ok(())
+    }
+}
+
+impl Accumulate for Count {
     fn update(&mut self, rows: Rows<'_>, _arguments: &[&ArrayRef]) -> Result<(), Failure> {
         rows.each(|_, group, is_delete| self.counts[group] += if is_delete { -1 } else { 1 });
         Ok(())
@@ -34,18 +49,5 @@ impl Accumulate for Count {
     fn take_partial(&mut self, groups: &[Group], _rest: &mut [bool]) -> Vec<ArrayRef> {
         let counts = groups.iter().map(|group| std::mem::take(&mut self.counts[*group as usize]));
         vec![Arc::new(counts.collect::<Int64Array>())]
-    }
-
-    fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
-        counts(groups.iter().map(|group| self.counts[*group as usize]))
-    }
-
-    fn put(&self, group: Group, out: &mut Vec<u8>) {
-        put_count(self.counts[group as usize], out);
-    }
-
-    fn take(&mut self, group: Group, input: &mut &[u8]) -> Result<(), Failure> {
-        self.counts[group as usize] = take_count(input)?;
-        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use arrow::datatypes::{
 };
 use weir_common::types::SqlType;
 
-use super::{Accumulate, Rows, mistyped};
+use super::{Accumulate, Keep, Rows, mistyped};
 use crate::pipeline::Failure;
 use crate::pipeline::cell::{Fixed, damaged, put_bytes, take_byte, take_bytes};
 use crate::pipeline::groups::Group;
@@ -107,34 +107,13 @@ where
     }
 }
 
-impl<T: ArrowPrimitiveType + Debug> Accumulate for Numbers<T>
+impl<T: ArrowPrimitiveType + Debug> Keep for Numbers<T>
 where
     T::Native: Fixed + Ranked,
 {
     fn resize(&mut self, groups: usize) {
         self.best.resize(groups, T::Native::default());
         self.known.resize(groups, false);
-    }
-
-    fn update(&mut self, rows: Rows<'_>, arguments: &[&ArrayRef]) -> Result<(), Failure> {
-        let values = arguments[0].as_primitive_opt::<T>().ok_or_else(|| mistyped(arguments[0]))?.values();
-        assert!(rows.deletes.is_none(), "nothing is deleted");
-        rows.each(|row, group, _| self.add(group, values[row]));
-        Ok(())
-    }
-
-    fn merge(&mut self, groups: &[Group], partial: &[ArrayRef]) -> Result<(), Failure> {
-        let values = partial[0].as_primitive_opt::<T>().ok_or_else(|| mistyped(&partial[0]))?;
-        for (group, value) in groups.iter().zip(values) {
-            value.into_iter().for_each(|value| self.add(*group as usize, value));
-        }
-        Ok(())
-    }
-
-    fn take_partial(&mut self, groups: &[Group], _rest: &mut [bool]) -> Vec<ArrayRef> {
-        let results = self.column(groups);
-        groups.iter().for_each(|group| self.known[*group as usize] = false);
-        vec![results]
     }
 
     fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
@@ -154,6 +133,32 @@ where
             self.add(group as usize, Fixed::take(input)?);
         }
         Ok(())
+    }
+}
+
+impl<T: ArrowPrimitiveType + Debug> Accumulate for Numbers<T>
+where
+    T::Native: Fixed + Ranked,
+{
+    fn update(&mut self, rows: Rows<'_>, arguments: &[&ArrayRef]) -> Result<(), Failure> {
+        let values = arguments[0].as_primitive_opt::<T>().ok_or_else(|| mistyped(arguments[0]))?.values();
+        assert!(rows.deletes.is_none(), "nothing is deleted");
+        rows.each(|row, group, _| self.add(group, values[row]));
+        Ok(())
+    }
+
+    fn merge(&mut self, groups: &[Group], partial: &[ArrayRef]) -> Result<(), Failure> {
+        let values = partial[0].as_primitive_opt::<T>().ok_or_else(|| mistyped(&partial[0]))?;
+        for (group, value) in groups.iter().zip(values) {
+            value.into_iter().for_each(|value| self.add(*group as usize, value));
+        }
+        Ok(())
+    }
+
+    fn take_partial(&mut self, groups: &[Group], _rest: &mut [bool]) -> Vec<ArrayRef> {
+        let results = self.column(groups);
+        groups.iter().for_each(|group| self.known[*group as usize] = false);
+        vec![results]
     }
 }
 
@@ -196,32 +201,9 @@ impl Texts {
     }
 }
 
-impl Accumulate for Texts {
+impl Keep for Texts {
     fn resize(&mut self, groups: usize) {
         self.best.resize(groups, None);
-    }
-
-    fn update(&mut self, rows: Rows<'_>, arguments: &[&ArrayRef]) -> Result<(), Failure> {
-        assert!(rows.deletes.is_none(), "nothing is deleted");
-        let column = arguments[0];
-        if let Some(texts) = column.as_string_opt::<i32>() {
-            rows.each(|row, group, _| self.add(group, texts.value(row).as_bytes()));
-        } else {
-            let bytes = column.as_binary_opt::<i32>().ok_or_else(|| mistyped(column))?;
-            rows.each(|row, group, _| self.add(group, bytes.value(row)));
-        }
-        Ok(())
-    }
-
-    fn merge(&mut self, groups: &[Group], partial: &[ArrayRef]) -> Result<(), Failure> {
-        let counted = partial[0].nulls().map(|nulls| nulls.inner());
-        self.update(Rows { groups, deletes: None, counted }, &[&partial[0]])
-    }
-
-    fn take_partial(&mut self, groups: &[Group], _rest: &mut [bool]) -> Vec<ArrayRef> {
-        let results = self.column(groups);
-        groups.iter().for_each(|group| self.best[*group as usize] = None);
-        vec![results]
     }
 
     fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
@@ -243,6 +225,31 @@ impl Accumulate for Texts {
             self.add(group as usize, bytes);
         }
         Ok(())
+    }
+}
+
+impl Accumulate for Texts {
+    fn update(&mut self, rows: Rows<'_>, arguments: &[&ArrayRef]) -> Result<(), Failure> {
+        assert!(rows.deletes.is_none(), "nothing is deleted");
+        let column = arguments[0];
+        if let Some(texts) = column.as_string_opt::<i32>() {
+            rows.each(|row, group, _| self.add(group, texts.value(row).as_bytes()));
+        } else {
+            let bytes = column.as_binary_opt::<i32>().ok_or_else(|| mistyped(column))?;
+            rows.each(|row, group, _| self.add(group, bytes.value(row)));
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, groups: &[Group], partial: &[ArrayRef]) -> Result<(), Failure> {
+        let counted = partial[0].nulls().map(|nulls| nulls.inner());
+        self.update(Rows { groups, deletes: None, counted }, &[&partial[0]])
+    }
+
+    fn take_partial(&mut self, groups: &[Group], _rest: &mut [bool]) -> Vec<ArrayRef> {
+        let results = self.column(groups);
+        groups.iter().for_each(|group| self.best[*group as usize] = None);
+        vec![results]
     }
 }
 

@@ -7,7 +7,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float32Array, Float64A
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
 use weir_common::view::Error;
 
-use super::{Accumulate, Rows, mistyped, negative};
+use super::{Accumulate, Keep, Rows, mistyped, negative};
 use crate::pipeline::Failure;
 use crate::pipeline::cell::{put_bytes, put_count, take_bytes, take_count};
 use crate::pipeline::groups::Group;
@@ -48,12 +48,46 @@ fn overflow() -> Failure {
     Error("value out of range: overflow".to_owned()).into()
 }
 
-impl Accumulate for FloatSum {
+impl Keep for FloatSum {
     fn resize(&mut self, groups: usize) {
         self.totals.resize_with(groups, Exact::default);
         self.counts.resize(groups, 0);
     }
 
+    fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
+        if groups.iter().any(|group| self.counts[*group as usize] < 0) {
+            return Err(negative());
+        }
+        let total = |group: &Group| (self.counts[*group as usize] > 0).then(|| &self.totals[*group as usize]);
+        match self.width {
+            Width::Single => {
+                let result = |total: &Exact| total.single().ok_or_else(overflow);
+                let results = groups.iter().map(|group| total(group).map(result).transpose());
+                Ok(Arc::new(results.collect::<Result<Float32Array, Failure>>()?))
+            }
+            Width::Double => {
+                let result = |total: &Exact| total.double().ok_or_else(overflow);
+                let results = groups.iter().map(|group| total(group).map(result).transpose());
+                Ok(Arc::new(results.collect::<Result<Float64Array, Failure>>()?))
+            }
+        }
+    }
+
+    fn put(&self, group: Group, out: &mut Vec<u8>) {
+        let mut total = Vec::new();
+        self.totals[group as usize].clone().put(&mut total);
+        put_bytes(&total, out);
+        put_count(self.counts[group as usize], out);
+    }
+
+    fn take(&mut self, group: Group, input: &mut &[u8]) -> Result<(), Failure> {
+        self.totals[group as usize].merge(&mut take_bytes(input)?)?;
+        self.counts[group as usize] = take_count(input)?;
+        Ok(())
+    }
+}
+
+impl Accumulate for FloatSum {
     fn update(&mut self, rows: Rows<'_>, arguments: &[&ArrayRef]) -> Result<(), Failure> {
         let column = arguments[0];
         match column.data_type() {
@@ -89,37 +123,5 @@ impl Accumulate for FloatSum {
         let totals: ArrayRef = Arc::new(totals.collect::<BinaryArray>());
         let counts = groups.iter().map(|group| std::mem::take(&mut self.counts[*group as usize]));
         vec![totals, Arc::new(counts.collect::<Int64Array>())]
-    }
-
-    fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
-        if groups.iter().any(|group| self.counts[*group as usize] < 0) {
-            return Err(negative());
-        }
-        let total = |group: &Group| (self.counts[*group as usize] > 0).then(|| &self.totals[*group as usize]);
-        match self.width {
-            Width::Single => {
-                let result = |total: &Exact| total.single().ok_or_else(overflow);
-                let results = groups.iter().map(|group| total(group).map(result).transpose());
-                Ok(Arc::new(results.collect::<Result<Float32Array, Failure>>()?))
-            }
-            Width::Double => {
-                let result = |total: &Exact| total.double().ok_or_else(overflow);
-                let results = groups.iter().map(|group| total(group).map(result).transpose());
-                Ok(Arc::new(results.collect::<Result<Float64Array, Failure>>()?))
-            }
-        }
-    }
-
-    fn put(&self, group: Group, out: &mut Vec<u8>) {
-        let mut total = Vec::new();
-        self.totals[group as usize].clone().put(&mut total);
-        put_bytes(&total, out);
-        put_count(self.counts[group as usize], out);
-    }
-
-    fn take(&mut self, group: Group, input: &mut &[u8]) -> Result<(), Failure> {
-        self.totals[group as usize].merge(&mut take_bytes(input)?)?;
-        self.counts[group as usize] = take_count(input)?;
-        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use arrow::datatypes::{
 use weir_common::types::SqlType;
 use weir_common::view::Error;
 
-use super::{Accumulate, Rows, mistyped, negative};
+use super::{Accumulate, Keep, Rows, mistyped, negative};
 use crate::pipeline::Failure;
 use crate::pipeline::cell::{put_count, put_sum, take_count, take_sum};
 use crate::pipeline::groups::Group;
@@ -66,12 +66,40 @@ impl<T: Total> Sum<T> {
     }
 }
 
-impl<T: Total> Accumulate for Sum<T> {
+impl<T: Total> Keep for Sum<T> {
     fn resize(&mut self, groups: usize) {
         self.totals.resize(groups, T::default());
         self.counts.resize(groups, 0);
     }
 
+    fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
+        let (least, greatest) = self.range;
+        for group in groups {
+            let total = self.totals[*group as usize];
+            if self.counts[*group as usize] < 0 {
+                return Err(negative());
+            }
+            if total < least || total > greatest {
+                return Err(Error(T::OVERFLOW.to_owned()).into());
+            }
+        }
+        let result = |group: &Group| (self.counts[*group as usize] > 0).then(|| self.totals[*group as usize]);
+        Ok(T::column(&self.ty, groups.iter().map(result)))
+    }
+
+    fn put(&self, group: Group, out: &mut Vec<u8>) {
+        self.totals[group as usize].put(out);
+        put_count(self.counts[group as usize], out);
+    }
+
+    fn take(&mut self, group: Group, input: &mut &[u8]) -> Result<(), Failure> {
+        self.totals[group as usize] = T::take(input)?;
+        self.counts[group as usize] = take_count(input)?;
+        Ok(())
+    }
+}
+
+impl<T: Total> Accumulate for Sum<T> {
     fn update(&mut self, rows: Rows<'_>, arguments: &[&ArrayRef]) -> Result<(), Failure> {
         T::update(self, rows, arguments[0])
     }
@@ -101,32 +129,6 @@ impl<T: Total> Accumulate for Sum<T> {
             .collect();
         let counts = groups.iter().map(|group| std::mem::take(&mut self.counts[*group as usize]));
         vec![T::column(&self.ty, parts.into_iter()), Arc::new(counts.collect::<Int64Array>())]
-    }
-
-    fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
-        let (least, greatest) = self.range;
-        for group in groups {
-            let total = self.totals[*group as usize];
-            if self.counts[*group as usize] < 0 {
-                return Err(negative());
-            }
-            if total < least || total > greatest {
-                return Err(Error(T::OVERFLOW.to_owned()).into());
-            }
-        }
-        let result = |group: &Group| (self.counts[*group as usize] > 0).then(|| self.totals[*group as usize]);
-        Ok(T::column(&self.ty, groups.iter().map(result)))
-    }
-
-    fn put(&self, group: Group, out: &mut Vec<u8>) {
-        self.totals[group as usize].put(out);
-        put_count(self.counts[group as usize], out);
-    }
-
-    fn take(&mut self, group: Group, input: &mut &[u8]) -> Result<(), Failure> {
-        self.totals[group as usize] = T::take(input)?;
-        self.counts[group as usize] = take_count(input)?;
-        Ok(())
     }
 }
 

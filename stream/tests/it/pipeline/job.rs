@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use weir_common::key::{Keys, vnode_of};
 use weir_common::plan::{Dispatch, Distribution, JobPlan, Stream};
 use weir_stream::chunk::Chunk;
-use weir_stream::pipeline::{Failure, Next, Outcome, Pipeline, Place, StateKey, StateWrite};
+use weir_stream::pipeline::{Failure, Next, Outcome, Pipeline, Place, StateKey, StateRange, StateWrite};
 
 use super::functions::Few;
 
@@ -33,8 +33,9 @@ pub(super) struct Job {
     ways: BTreeMap<(usize, usize, usize), VecDeque<Chunk>>,
     /// The changes that left the job.
     pub(super) emitted: Vec<Chunk>,
-    /// Entries that were read.
+    /// Entries and ranges that were read.
     pub(super) reads: usize,
+    pub(super) ranges: usize,
 }
 
 impl Job {
@@ -50,6 +51,7 @@ impl Job {
             ways: BTreeMap::new(),
             emitted: Vec::new(),
             reads: 0,
+            ranges: 0,
         };
         job.build(true);
         job
@@ -129,8 +131,24 @@ impl Job {
                     let found = keys.iter().map(|key| self.state.get(key).cloned()).collect();
                     self.actors[fragment][actor].supply(found)?
                 }
+                Next::Ranges(ranges) => {
+                    self.ranges += ranges.len();
+                    let found = ranges.iter().map(|range| self.range(range)).collect();
+                    self.actors[fragment][actor].supply_ranges(found)?
+                }
             };
         }
+    }
+
+    fn range(&self, range: &StateRange) -> Vec<(Bytes, Bytes)> {
+        let StateRange { table, vnode, prefix, after, limit } = range.clone();
+        let from = StateKey { table, vnode, key: prefix.clone(), prefix: 0 };
+        let entries = self
+            .state
+            .range(from..)
+            .take_while(|(key, _)| key.table == table && key.vnode == vnode && key.key.starts_with(&prefix));
+        let entries = entries.filter(|(key, _)| after.as_ref().is_none_or(|after| key.key > after));
+        entries.map(|(key, value)| (key.key.clone(), value.clone())).take(limit).collect()
     }
 
     fn send(&mut self, (fragment, actor): (usize, usize), chunk: Chunk) {

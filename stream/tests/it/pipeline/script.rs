@@ -45,13 +45,13 @@ pub(super) fn run(script: &str) -> String {
             "" => continue,
             "restart" => {
                 job.restart();
-                job.reads = 0;
                 continue;
             }
             "flush" => job.flush(&mut rng).map(|writes| {
                 writeln!(output, "flush").expect("a string");
-                if job.reads > 0 {
-                    writeln!(output, "  read {} entries", std::mem::take(&mut job.reads)).expect("a string");
+                let (reads, ranges) = (std::mem::take(&mut job.reads), std::mem::take(&mut job.ranges));
+                if reads + ranges > 0 {
+                    writeln!(output, "  read {reads} entries, {ranges} ranges").expect("a string");
                 }
                 std::mem::take(&mut job.emitted).iter().for_each(|chunk| show(chunk, &mut output));
                 for write in writes {
@@ -159,10 +159,17 @@ impl Draft {
         if word != "final" {
             self.calls = calls_of(calls);
         }
-        let calls = self.calls.clone();
         let append_only = self.leaf.append_only;
-        let kept: Vec<SqlType> = calls.iter().flat_map(|call| call.kept(append_only)).collect();
         let own: Vec<StreamColumn> = keys.iter().map(|key| self.columns[*key].clone()).collect();
+        let mut calls = self.calls.clone();
+        for call in &mut calls {
+            if call.distinct || (!append_only && ["min", "max"].contains(&call.function.as_str())) {
+                let values = call.arguments.iter().map(|argument| self.columns[*argument].ty.clone());
+                let key = own.iter().map(|column| column.ty.clone()).chain(values).collect();
+                call.values = Some(self.table(key, vec![SqlType::BigInt]));
+            }
+        }
+        let kept: Vec<SqlType> = calls.iter().flat_map(|call| call.kept(append_only)).collect();
         if word == "preaggregate" {
             let partial = std::iter::once(SqlType::BigInt).chain(kept);
             let partial = partial.map(|ty| StreamColumn { name: "partial".to_owned(), ty });
@@ -172,11 +179,15 @@ impl Draft {
         }
         let key = own.iter().map(|column| column.ty.clone()).collect();
         let value = std::iter::once(SqlType::BigInt).chain(kept).collect();
-        let groups = u16::try_from(self.plan.tables.len()).expect("few tables");
-        self.plan.tables.push(StateTable { version: 1, key, value });
+        let groups = self.table(key, value);
         let results = calls.iter().map(|call| StreamColumn { name: call.function.clone(), ty: call.ty.clone() });
         self.columns = own.into_iter().chain(results).collect();
         self.operators.push(Operator::Aggregate { keys, calls, is_final: word == "final", groups });
+    }
+
+    fn table(&mut self, key: Vec<SqlType>, value: Vec<SqlType>) -> u16 {
+        self.plan.tables.push(StateTable { version: 1, key, value });
+        u16::try_from(self.plan.tables.len() - 1).expect("few tables")
     }
 
     fn shuffle(&mut self, by: Vec<usize>) {

@@ -1,0 +1,201 @@
+//! How often each value occurs in each group: for DISTINCT, which counts equal values once, and for
+//! `min` and `max` where rows are deleted.
+//!
+//! The entry of a value is read when the value first comes up, so its count is known. At the end of
+//! an epoch those that appeared or disappeared tell what changes for the aggregate.
+//!
+//! The state has an entry for each value that occurs. Its key is the group's key and the value's;
+//! where the greatest value is wanted the bits of the value's key are flipped, so that it comes
+//! first. Its value is the byte 1, the version, and a count.
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::buffer::BooleanBuffer;
+use bytes::Bytes;
+use weir_common::key::{Keys, Reader};
+use weir_common::plan::{AggregateCall, StreamColumn};
+use weir_common::types::SqlType;
+use weir_common::view::Error;
+
+use super::cell::{damaged, put_count, take_byte, take_count};
+use super::groups::{Group, Groups, Slices, key_types};
+use super::{Failure, StateKey, StateWrite};
+
+mod front;
+
+pub(super) use front::{Fronts, RANGE};
+
+const VERSION: u8 = 1;
+
+/// The order of the values of a group in the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    Ascending,
+    Descending,
+}
+
+/// The number of an entry in memory.
+pub(super) type Place = u32;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Values {
+    pub(super) table: u16,
+    arguments: Vec<usize>,
+    types: Vec<SqlType>,
+    order: Order,
+    /// Entries by the group's key and the value's.
+    entries: Groups,
+    counted: Vec<Counted>,
+    /// Entries that changed in this epoch.
+    changed: Vec<Place>,
+}
+
+/// A value in a group.
+#[derive(Clone, Copy, Debug)]
+struct Counted {
+    group: Group,
+    count: i64,
+    /// True if the state has it.
+    is_stored: bool,
+    has_changed: bool,
+}
+
+impl Values {
+    pub(super) fn new(table: u16, call: &AggregateCall, input: &[StreamColumn], order: Order) -> Result<Values, Error> {
+        Ok(Values {
+            table,
+            arguments: call.arguments.clone(),
+            types: key_types(input, &call.arguments)?,
+            order,
+            entries: Groups::default(),
+            counted: Vec::new(),
+            changed: Vec::new(),
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.counted.len()
+    }
+
+    /// The entry of each row that counts. New ones have the places from the former length on.
+    pub(super) fn places(
+        &mut self,
+        rows: &RecordBatch,
+        counted: Option<&BooleanBuffer>,
+        groups_of_rows: &[Group],
+        groups: &Groups,
+    ) -> Vec<(usize, Place)> {
+        let keys = Keys::new(rows, &self.arguments);
+        let mut key = Vec::new();
+        let mut place = |row: usize| {
+            let group = groups_of_rows[row];
+            key.clear();
+            key.extend_from_slice(groups.key(group));
+            let prefix = key.len();
+            keys.write(row, &mut key);
+            flip(&mut key[prefix..], self.order);
+            let place = self.entries.insert(&key);
+            if place as usize == self.counted.len() {
+                self.counted.push(Counted { group, count: 0, is_stored: false, has_changed: false });
+            }
+            (row, place)
+        };
+        match counted {
+            Some(counted) => counted.set_indices().map(&mut place).collect(),
+            None => (0..rows.num_rows()).map(&mut place).collect(),
+        }
+    }
+
+    pub(super) fn group(&self, place: Place) -> Group {
+        self.counted[place as usize].group
+    }
+
+    pub(super) fn key(&self, place: Place) -> &[u8] {
+        self.entries.key(place)
+    }
+
+    /// Takes the entry of the state.
+    pub(super) fn read(&mut self, place: Place, mut value: &[u8]) -> Result<(), Failure> {
+        if take_byte(&mut value)? != VERSION {
+            return Err(Failure::Broken("the count of a value has an unknown version".to_owned()));
+        }
+        let counted = &mut self.counted[place as usize];
+        (counted.count, counted.is_stored) = (take_count(&mut value)?, true);
+        if value.is_empty() && counted.count > 0 { Ok(()) } else { Err(damaged()) }
+    }
+
+    /// Counts rows.
+    pub(super) fn count(&mut self, rows: &[(usize, Place)], deletes: Option<&BooleanBuffer>) {
+        for (row, place) in rows {
+            let counted = &mut self.counted[*place as usize];
+            counted.count += if deletes.is_some_and(|deletes| deletes.value(*row)) { -1 } else { 1 };
+            if !counted.has_changed {
+                counted.has_changed = true;
+                self.changed.push(*place);
+            }
+        }
+    }
+
+    /// The values that appeared in this epoch, true, or disappeared.
+    pub(super) fn changes(&self) -> Result<Vec<(Place, bool)>, Failure> {
+        let counted = |place: &Place| (*place, self.counted[*place as usize]);
+        if self.changed.iter().map(counted).any(|(_, counted)| counted.count < 0) {
+            return Err(Failure::Broken("a value was deleted more often than inserted".to_owned()));
+        }
+        let is_there = |(place, counted): (Place, Counted)| {
+            let is_there = counted.count > 0;
+            (is_there != counted.is_stored).then_some((place, is_there))
+        };
+        Ok(self.changed.iter().map(counted).filter_map(is_there).collect())
+    }
+
+    /// True if the value with this key is known not to occur any more.
+    pub(super) fn has_gone(&self, key: &[u8]) -> bool {
+        self.entries.find(key).is_some_and(|place| self.counted[place as usize].count == 0)
+    }
+
+    /// The columns of values.
+    pub(super) fn columns(&self, places: &[Place], groups: &Groups) -> Result<Vec<ArrayRef>, Failure> {
+        let mut reader = Reader::new(&self.types);
+        for place in places {
+            let value = &self.key(*place)[groups.key(self.group(*place)).len()..];
+            reader.push(value).ok_or_else(damaged)?;
+        }
+        Ok(reader.finish())
+    }
+
+    /// Appends what changed in this epoch, and begins the next one.
+    pub(super) fn take_writes(&mut self, groups: &Groups, vnode: impl Fn(Group) -> u16, writes: &mut Vec<StateWrite>) {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.retain(|place| {
+            let counted = &mut self.counted[*place as usize];
+            counted.has_changed = false;
+            counted.is_stored || counted.count > 0
+        });
+        let (mut keys, mut values) = (Slices::default(), Slices::default());
+        for place in &changed {
+            let counted = &mut self.counted[*place as usize];
+            counted.is_stored = counted.count > 0;
+            keys.push(|out| out.extend_from_slice(self.entries.key(*place)));
+            values.push(|out| {
+                if counted.count > 0 {
+                    out.push(VERSION);
+                    put_count(counted.count, out);
+                }
+            });
+        }
+        let write = |(place, (key, value)): (Place, (Bytes, Bytes))| {
+            let group = self.counted[place as usize].group;
+            let key = StateKey { table: self.table, vnode: vnode(group), key, prefix: groups.key(group).len() };
+            StateWrite { key, value: (!value.is_empty()).then_some(value) }
+        };
+        writes.extend(changed.into_iter().zip(keys.finish().zip(values.finish())).map(write));
+    }
+}
+
+/// Turns the key of a value into that of the state and back.
+fn flip(key: &mut [u8], order: Order) {
+    if order == Order::Descending {
+        key.iter_mut().for_each(|byte| *byte = !*byte);
+    }
+}

@@ -1,0 +1,181 @@
+//! `min` and `max` where rows are deleted: the first values of each group, in the order of the
+//! state. Kept beside the values: nothing.
+//!
+//! All values of a group up to its horizon are in memory, so the first of them is the result. Those
+//! beyond are in the state alone; they are read once the front is empty.
+
+use std::collections::HashMap;
+
+use arrow::array::{ArrayRef, new_empty_array};
+use bytes::Bytes;
+use weir_common::key::{NULL, Reader};
+use weir_common::types::SqlType;
+
+use super::{Order, Values, flip};
+use crate::pipeline::Failure;
+use crate::pipeline::accumulate::Keep;
+use crate::pipeline::cell::damaged;
+use crate::pipeline::groups::{Group, Groups};
+
+/// Values that are read at once.
+pub(crate) const RANGE: usize = 64;
+/// A front with more values is cut to half as many.
+const FRONT: usize = 256;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Fronts {
+    order: Order,
+    ty: SqlType,
+    fronts: Vec<Front>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Front {
+    /// Keys of values, in order.
+    values: Vec<Box<[u8]>>,
+    horizon: Horizon,
+}
+
+/// The values that a front knows of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Horizon {
+    /// All that the group has.
+    #[default]
+    All,
+    /// Those up to this one.
+    To(Box<[u8]>),
+    Nothing,
+}
+
+impl Horizon {
+    fn covers(&self, value: &[u8]) -> bool {
+        match self {
+            Horizon::All => true,
+            Horizon::To(last) => *value <= **last,
+            Horizon::Nothing => false,
+        }
+    }
+}
+
+impl Fronts {
+    pub(crate) fn new(ty: SqlType, order: Order) -> Fronts {
+        Fronts { order, ty, fronts: Vec::new() }
+    }
+
+    /// Returns true if the result is not known: the state has to be read.
+    pub(crate) fn is_lacking(&self, group: Group) -> bool {
+        let front = &self.fronts[group as usize];
+        front.values.is_empty() && front.horizon != Horizon::All
+    }
+
+    /// The last value that is known, above which the state is read.
+    pub(crate) fn after(&self, group: Group) -> Option<&[u8]> {
+        match &self.fronts[group as usize].horizon {
+            Horizon::To(last) => Some(last),
+            Horizon::All | Horizon::Nothing => None,
+        }
+    }
+
+    /// The group has no values any more.
+    pub(crate) fn empty(&mut self, group: Group) {
+        self.fronts[group as usize] = Front::default();
+    }
+
+    /// Takes the values that appeared and disappeared.
+    pub(crate) fn change(&mut self, values: &Values, groups: &Groups) -> Result<(), Failure> {
+        for (place, is_there) in values.changes()? {
+            let group = values.group(place);
+            let value = &values.key(place)[groups.key(group).len()..];
+            let front = &mut self.fronts[group as usize];
+            match is_there {
+                true => front.insert(value),
+                false => front.remove(value),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next values of groups from the state, which does not have the changes of this epoch
+    /// yet.
+    pub(crate) fn fill(
+        &mut self,
+        found: Vec<(Group, Vec<(Bytes, Bytes)>)>,
+        values: &Values,
+        groups: &Groups,
+    ) -> Result<(), Failure> {
+        let mut appeared: HashMap<Group, Vec<&[u8]>> = found.iter().map(|(group, _)| (*group, Vec::new())).collect();
+        for (place, is_there) in values.changes()? {
+            let group = values.group(place);
+            if let (true, Some(appeared)) = (is_there, appeared.get_mut(&group)) {
+                appeared.push(&values.key(place)[groups.key(group).len()..]);
+            }
+        }
+        for (group, found) in found {
+            let front = &mut self.fronts[group as usize];
+            let prefix = groups.key(group).len();
+            let value = |key: &Bytes| key.get(prefix..).map(Box::from).ok_or_else(damaged);
+            front.horizon = match found.last() {
+                Some((last, _)) if found.len() >= RANGE => Horizon::To(value(last)?),
+                _ => Horizon::All,
+            };
+            for (key, _) in found.iter().filter(|(key, _)| !values.has_gone(key)) {
+                front.values.push(value(key)?);
+            }
+            appeared[&group].iter().for_each(|value| front.insert(value));
+        }
+        Ok(())
+    }
+}
+
+impl Front {
+    fn insert(&mut self, value: &[u8]) {
+        if !self.horizon.covers(value) {
+            return;
+        }
+        if let Err(place) = self.values.binary_search_by(|other| (**other).cmp(value)) {
+            self.values.insert(place, value.into());
+        }
+        if self.values.len() > FRONT {
+            self.values.truncate(FRONT / 2);
+            self.horizon = Horizon::To(self.values[FRONT / 2 - 1].clone());
+        }
+    }
+
+    fn remove(&mut self, value: &[u8]) {
+        if let Ok(place) = self.values.binary_search_by(|other| (**other).cmp(value)) {
+            self.values.remove(place);
+        }
+    }
+}
+
+impl Keep for Fronts {
+    fn resize(&mut self, groups: usize) {
+        self.fronts.resize_with(groups, Front::default);
+    }
+
+    fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
+        let mut reader = Reader::new([&self.ty]);
+        let mut key = Vec::new();
+        for group in groups {
+            assert!(!self.is_lacking(*group), "the values of a group were read");
+            key.clear();
+            match self.fronts[*group as usize].values.first() {
+                Some(value) => {
+                    key.extend_from_slice(value);
+                    flip(&mut key, self.order);
+                }
+                None => key.push(NULL),
+            }
+            reader.push(&key).ok_or_else(damaged)?;
+        }
+        Ok(reader.finish().pop().unwrap_or_else(|| new_empty_array(&self.ty.arrow())))
+    }
+
+    fn put(&self, _group: Group, _out: &mut Vec<u8>) {}
+
+    fn take(&mut self, group: Group, _input: &mut &[u8]) -> Result<(), Failure> {
+        self.fronts[group as usize].horizon = Horizon::Nothing;
+        Ok(())
+    }
+}
