@@ -300,6 +300,19 @@ impl JobPlan {
 /// The text that `EXPLAIN` shows: fragments with their operators, and state tables.
 impl fmt::Display for JobPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, &|_| None)
+    }
+}
+
+impl JobPlan {
+    /// The plan's text with the names of relations in the place of their ids, where `name` knows
+    /// them.
+    pub fn named<'a>(&'a self, name: &'a dyn Fn(TableId) -> Option<String>) -> impl fmt::Display + 'a {
+        fmt::from_fn(move |f| self.write(f, name))
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, name: &dyn Fn(TableId) -> Option<String>) -> fmt::Result {
+        let name = |id: TableId| name(id).unwrap_or_else(|| id.to_string());
         for (number, fragment) in self.fragments.iter().enumerate() {
             if number > 0 {
                 writeln!(f)?;
@@ -307,9 +320,15 @@ impl fmt::Display for JobPlan {
             let Stream { append_only, key, .. } = &fragment.output;
             let changes = if *append_only { "inserts only" } else { "changes" };
             let key = names(&fragment.output, key);
-            writeln!(f, "Fragment {number}: {}", fragment.distribution)?;
+            writeln!(f, "Fragment {number}: {}", fragment.distribution.text(&name))?;
             for operator in &fragment.operators {
-                writeln!(f, "  {operator}")?;
+                match operator {
+                    Operator::Follow { relation, columns, cursors } => {
+                        let (relation, columns) = (name(*relation), places(columns));
+                        writeln!(f, "  Follow {relation}: {columns}; cursors in state table {cursors}")?;
+                    }
+                    operator => writeln!(f, "  {operator}")?,
+                }
             }
             write!(f, "  Output: {changes}, stream key ({key})")?;
             for edge in self.edges.iter().filter(|edge| usize::from(edge.from) == number) {
@@ -349,13 +368,13 @@ fn places(columns: &[usize]) -> String {
     columns.iter().map(|column| format!("#{column}")).collect::<Vec<_>>().join(", ")
 }
 
-impl fmt::Display for Distribution {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Distribution {
+    fn text(&self, name: &dyn Fn(TableId) -> String) -> String {
         match self {
-            Distribution::Splits(source) => write!(f, "an actor for each split of {source}"),
-            Distribution::Hash => write!(f, "an actor for each slot"),
-            Distribution::Single => write!(f, "one actor"),
-            Distribution::SameAs(relation) => write!(f, "an actor beside each of {relation}"),
+            Distribution::Splits(source) => format!("an actor for each split of {}", name(*source)),
+            Distribution::Hash => "an actor for each slot".to_owned(),
+            Distribution::Single => "one actor".to_owned(),
+            Distribution::SameAs(relation) => format!("an actor beside each of {}", name(*relation)),
         }
     }
 }

@@ -134,7 +134,7 @@ fn stream(declared: &Declaration) -> Result<&Source, Error> {
 /// Always the user's, with SQLSTATE and position.
 pub(crate) fn create_view(parsed: &Parsed, create: &CreateView, query: Described) -> Result<Declaration, Error> {
     let place = parsed.position(create.name.location);
-    let Described { mut columns, reads } = query;
+    let Described { mut columns, hidden, primary_key, plan } = query;
     if create.columns.len() > columns.len() {
         let message = "too many column names were specified";
         let location = create.columns[columns.len()].location;
@@ -160,9 +160,9 @@ pub(crate) fn create_view(parsed: &Parsed, create: &CreateView, query: Described
         kind: RelationKind::MaterializedView,
         name: create.name.name.clone(),
         columns,
-        hidden: Vec::new(),
-        primary_key: Vec::new(),
-        plan: Plan::View(reads),
+        hidden,
+        primary_key,
+        plan,
         sql: parsed.sql().to_owned(),
     })
 }

@@ -6,10 +6,11 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::DataFusionError;
-use weir_common::catalog::{Relation, RelationKind};
+use weir_common::catalog::{Declaration, Plan, Reads, Relation, RelationKind};
 use weir_common::types::SqlType;
 use weir_proto as proto;
 use weir_sql::error::Error;
+use weir_sql::execution::EXPLAIN_SCHEMA;
 use weir_sql::parser::{Statement, redact};
 
 use crate::bind::is_secret;
@@ -36,6 +37,7 @@ static VARIABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["name", "
 pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
     match statement {
         Statement::ExplainCreate(_) => Some(Arc::clone(&FINDINGS)),
+        Statement::ExplainView(_) => Some(Arc::clone(&EXPLAIN_SCHEMA)),
         Statement::ShowRelations(_) => Some(Arc::clone(&TABLES)),
         Statement::ShowCreate(..) => Some(Arc::clone(&CREATE_TABLE)),
         Statement::Describe(_) => Some(Arc::clone(&COLUMNS)),
@@ -54,6 +56,22 @@ pub(crate) fn findings(findings: Vec<proto::Finding>) -> Result<RecordBatch, Err
         vec![Some(found.topic), Some(found.severity), Some(found.finding), hint]
     };
     batch(&FINDINGS, findings.into_iter().map(row))
+}
+
+/// Answers `EXPLAIN CREATE MATERIALIZED VIEW` with how the view is kept up to date.
+pub(crate) fn view_plan(view: &Declaration) -> Result<RecordBatch, Error> {
+    let text = match &view.plan {
+        Plan::Query(query) => {
+            let name = |id| query.reads.iter().find(|reads| reads.relation == id).map(|reads| reads.name.clone());
+            query.plan.named(&name).to_string()
+        }
+        Plan::View(Reads { name, columns, .. }) => {
+            let read: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+            format!("Each row of {name} gives one row or none, where it is read\n  Read {}", read.join(", "))
+        }
+        Plan::Stream(_) => return Err(Error::internal("a view has the plan of a table")),
+    };
+    batch(&EXPLAIN_SCHEMA, text.lines().map(|line| vec![Some(line.to_owned())]))
 }
 
 /// Answers `SHOW TABLES`, `SHOW SOURCES` and `SHOW MATERIALIZED VIEWS`.
@@ -77,8 +95,8 @@ pub(crate) fn columns(relation: &Relation) -> Result<RecordBatch, Error> {
     let columns = relation.columns.iter();
     let rows = columns
         .map(|column| vec![Some(column.name.clone()), Some(column.ty.to_string()), Some("false".to_owned()), None]);
-    let key: Vec<&str> = relation.primary_key.iter().map(|&place| relation.columns[place].name.as_str()).collect();
-    let key = relation.is_keyed().then(|| vec![Some("primary key".to_owned()), Some(key.join(", ")), None, None]);
+    let key: Vec<&str> = relation.declared_key().iter().map(|&place| relation.columns[place].name.as_str()).collect();
+    let key = (!key.is_empty()).then(|| vec![Some("primary key".to_owned()), Some(key.join(", ")), None, None]);
     batch(&COLUMNS, rows.chain(key))
 }
 

@@ -12,7 +12,7 @@ use datafusion::common::ParamValues;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
 use tokio::time::Instant;
-use weir_common::catalog::{Entry, Relation, RelationKind};
+use weir_common::catalog::{Declaration, Entry, Plan, Relation, RelationKind};
 use weir_common::rpc;
 use weir_proto::{ReplayRequest, ReplayResponse};
 use weir_sql::error::{Error, sqlstate};
@@ -247,6 +247,10 @@ impl Frontend {
                 let findings = self.meta.explain_create(&bound.declared, deadline).await?;
                 Ok(Answer::Rows(ResultSet::ready("EXPLAIN", commands::findings(findings)?)))
             }
+            Statement::ExplainView(create) => {
+                let view = self.view(parsed, create, &self.newest_catalog(limits).await?).await?;
+                Ok(Answer::Rows(ResultSet::ready("EXPLAIN", commands::view_plan(&view)?)))
+            }
             Statement::Alter(alter) => {
                 let answer = self.alter(parsed, alter, limits, deadline).await?;
                 Ok(answer.with_notices(lasting(session, alter_tag(alter.kind))))
@@ -374,11 +378,7 @@ impl Frontend {
         if create.if_not_exists && catalog.entry(&create.name.name).is_some() {
             return Ok(exists(kind, &create.name.name));
         }
-        let query = create.query.clone();
-        let described = self.queries.describe_view(&catalog, parsed, query).await?;
-        let view = bind::create_view(parsed, create, described)?;
-        // Compile the view as the compute nodes will, to find errors now.
-        self.queries.compile_view(&view).await?;
+        let view = self.view(parsed, create, &catalog).await?;
         let position = parsed.position(create.name.location);
         let response =
             self.meta.create_table(&view, create.if_not_exists, deadline).await.map_err(|error| {
@@ -389,6 +389,17 @@ impl Frontend {
         }
         let notices = response.notices.iter().map(Notice::new).collect();
         Ok(Answer::Done { tag: create_tag(kind).into(), notices, changes: Vec::new() })
+    }
+
+    /// Plans a view.
+    async fn view(&self, parsed: &Parsed, create: &CreateView, catalog: &Arc<Catalog>) -> Result<Declaration, Error> {
+        let described = self.queries.describe_view(catalog, parsed, create.query.clone()).await?;
+        let view = bind::create_view(parsed, create, described)?;
+        if let Plan::View(_) = &view.plan {
+            // Compile the view as the compute nodes will, to find errors now.
+            self.queries.compile_view(&view).await?;
+        }
+        Ok(view)
     }
 
     async fn alter(&self, parsed: &Parsed, alter: &Alter, limits: &Limits, deadline: Instant) -> Result<Answer, Error> {

@@ -1,15 +1,18 @@
-//! Compiles the query of a materialized view into an evaluator, which computes the view's rows from
-//! batches of its source's rows.
+//! Materialized views: decides which queries can be kept up to date, and how.
 //!
-//! Decides which queries can be kept up to date: so far those that select, filter and compute
-//! columns of one source, so that every row of the source gives one row or none. Uses only the
-//! logical rules of DataFusion that `optimized` lists, because others prune or move parts that an
-//! incremental plan needs.
+//! If a query selects, filters and computes columns of one source, every row of the source gives
+//! one row or none. Such a query is compiled into an evaluator, which computes the view's rows from
+//! batches of its source's rows. It uses only the logical rules of DataFusion that `optimized`
+//! lists, because others prune or move parts of the plan. Any other query becomes a plan of
+//! fragments (`query`, [`crate::streaming`]).
 //!
 //! A view is planned without a client: in UTC and with every variable at its default. Nothing in it
 //! may depend on the time of a query or on the user who asks.
 
 mod compiler;
+mod query;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -45,18 +48,23 @@ use crate::relation::NamedRelation;
 use crate::types::is_jsonb;
 
 /// The hint of errors about queries that cannot be views.
-const POSSIBLE: &str = "a view can select, filter and compute columns of one source so far";
+const POSSIBLE: &str = "a view can select, filter, compute, group and aggregate columns of one source so far";
 
 /// The catalog's description of a view's query.
 pub struct Described {
     /// The columns, under PostgreSQL's names.
     pub columns: Vec<Column>,
-    /// The source, and its columns that the query names.
-    pub reads: Reads,
+    /// Columns that are stored behind them, because the key needs them.
+    pub hidden: Vec<Column>,
+    /// The columns, hidden ones last, that rows are stored by. None if each row comes from a message
+    /// of its own.
+    pub primary_key: Vec<usize>,
+    /// How the view is kept up to date.
+    pub plan: Plan,
 }
 
-/// Determines which relation a view's query reads and which columns it has. The query is planned in
-/// a state that belongs to no session.
+/// Determines which relation a view's query reads, which columns it has, and how it is kept up to
+/// date. The query is planned in a state that belongs to no session.
 ///
 /// # Errors
 /// The user's.
@@ -67,9 +75,22 @@ pub async fn describe(
     parsed: &Parsed,
     query: Box<sqlparser::ast::Statement>,
 ) -> Result<Described, Error> {
-    let planned = Planned::new(planner, threads, state, parsed, query).await?;
-    let names: Vec<String> = planned.plan.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let names = planned.prepared.column_names(&names);
+    let prepared = prepared(planner, threads, &state, parsed, query).await?;
+    let described = async move {
+        let plan = planner::plan(&state, &prepared).await?;
+        let names: Vec<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
+        let names = prepared.column_names(&names);
+        if is_of_rows(&plan)? {
+            described(&optimized(&state, plan)?, names)
+        } else {
+            query::describe(&state, plan, names)
+        }
+    };
+    threads.compute(described).await
+}
+
+/// Describes a view whose rows each come from one row of its source.
+fn described(plan: &LogicalPlan, names: Vec<String>) -> Result<Described, Error> {
     let column = |(name, field): (String, &Arc<Field>)| {
         let ty = stored_type(field).ok_or_else(|| {
             let message = format!("column \"{name}\" has the type {}, which cannot be stored", field.data_type());
@@ -77,13 +98,13 @@ pub async fn describe(
         })?;
         Ok(Column { name, ty, origin: Origin::Expression })
     };
-    let columns = names.into_iter().zip(planned.plan.schema().fields()).map(column).collect::<Result<_, Error>>()?;
-    let source = planned.source()?;
+    let columns = names.into_iter().zip(plan.schema().fields()).map(column).collect::<Result<_, Error>>()?;
+    let source = read_by(plan)?;
     let mut used = Vec::new();
-    used_columns(&planned.plan, &mut used);
+    used_columns(plan, &mut used);
     let read = source.columns.iter().filter(|column| used.contains(&column.name));
     let reads = Reads { relation: source.id, name: source.name.clone(), columns: read.cloned().collect() };
-    Ok(Described { columns, reads })
+    Ok(Described { columns, hidden: Vec::new(), primary_key: Vec::new(), plan: Plan::View(reads) })
 }
 
 /// Compiles the statement of a view that is in the catalog or about to be added to it.
@@ -99,11 +120,18 @@ pub async fn compile(
         || Error::internal(format!("the stored statement of \"{}\" is not a materialized view", view.name));
     let Plan::View(reads) = &view.plan else { return Err(not_a_view()) };
     let parsed = parser::parse(&view.sql)?.pop().ok_or_else(not_a_view)?;
-    let Statement::CreateView(create) = &parsed.statement else { return Err(not_a_view()) };
+    let (Statement::CreateView(create) | Statement::ExplainView(create)) = &parsed.statement else {
+        return Err(not_a_view());
+    };
     let template = planner.template([]);
     let state = planner::state(&template, template.config().clone(), database_of(reads.as_read())?);
-    let planned = Planned::new(planner, threads, state, &parsed, create.query.clone()).await?;
-    let (fields, columns) = (planned.plan.schema().fields(), &view.columns);
+    let prepared = prepared(planner, threads, &state, &parsed, create.query.clone()).await?;
+    let state = Arc::new(state);
+    let planning = Arc::clone(&state);
+    let planned = async move { optimized(&planning, planner::plan(&planning, &prepared).await?) };
+    let plan = threads.compute(planned).await?;
+    read_by(&plan)?;
+    let (fields, columns) = (plan.schema().fields(), &view.columns);
     let same = fields.len() == columns.len()
         && fields.iter().zip(columns).all(|(field, column)| stored_type(field).as_ref() == Some(&column.ty));
     if !same {
@@ -112,7 +140,6 @@ pub async fn compile(
     }
     let schema = weir_common::catalog::schema(columns);
     let reads = reads.columns.len();
-    let Planned { state, plan, .. } = planned;
     let compiled = async move {
         let mut steps = Vec::new();
         add_steps(&state, &plan, &mut steps)?;
@@ -134,47 +161,34 @@ fn database_of(relation: Relation) -> Result<Arc<dyn CatalogProviderList>, Error
     Ok(Arc::new(database))
 }
 
-/// A query that can be kept up to date.
-struct Planned {
-    state: Arc<SessionState>,
-    prepared: Arc<Prepared>,
-    plan: LogicalPlan,
-    /// The relation that the query reads.
-    reads: Arc<Relation>,
+/// The query of a view, ready to be planned.
+async fn prepared(
+    planner: &Planner,
+    threads: &QueryThreads,
+    state: &SessionState,
+    parsed: &Parsed,
+    query: Box<sqlparser::ast::Statement>,
+) -> Result<Prepared, Error> {
+    let asked = query.as_ref().clone();
+    let draft = planner.read(parsed.clone(), query, asked)?;
+    let prepared = draft.prepare(&[], || state.clone(), threads).await?;
+    if prepared.parameters.is_empty() {
+        return Ok(prepared);
+    }
+    Err(Error::user(sqlstate::UNDEFINED_PARAMETER, "there is no parameter $1")
+        .with_hint("write the value itself: a view outlives the statement that creates it"))
 }
 
-impl Planned {
-    async fn new(
-        planner: &Planner,
-        threads: &QueryThreads,
-        state: SessionState,
-        parsed: &Parsed,
-        query: Box<sqlparser::ast::Statement>,
-    ) -> Result<Planned, Error> {
-        let asked = query.as_ref().clone();
-        let draft = planner.read(parsed.clone(), query, asked)?;
-        let prepared = Arc::new(draft.prepare(&[], || state.clone(), threads).await?);
-        if !prepared.parameters.is_empty() {
-            let message = "there is no parameter $1";
-            return Err(Error::user(sqlstate::UNDEFINED_PARAMETER, message)
-                .with_hint("write the value itself: a view outlives the statement that creates it"));
+/// True if each row of a query's answer comes from one row of a source.
+fn is_of_rows(plan: &LogicalPlan) -> Result<bool, Error> {
+    match plan {
+        LogicalPlan::Projection(projection) => is_of_rows(&projection.input),
+        LogicalPlan::Filter(filter) => is_of_rows(&filter.input),
+        LogicalPlan::SubqueryAlias(alias) => is_of_rows(&alias.input),
+        LogicalPlan::TableScan(scan) if scan.table_name.schema().is_none_or(|schema| schema == SCHEMA) => {
+            Ok(NamedRelation::of(scan)?.is_some_and(|relation| relation.kind == RelationKind::Source))
         }
-        let state = Arc::new(state);
-        let (planning, query) = (Arc::clone(&state), Arc::clone(&prepared));
-        let planned = async move { optimized(&planning, planner::plan(&planning, &query).await?) };
-        let plan = threads.compute(planned).await?;
-        let reads = read_by(&plan)?;
-        Ok(Planned { state, prepared, plan, reads })
-    }
-
-    fn source(&self) -> Result<&Arc<Relation>, Error> {
-        match self.reads.kind {
-            RelationKind::Source => Ok(&self.reads),
-            kind => {
-                Err(Error::unsupported(format!("a materialized view over a {} is not supported yet", kind.as_str()))
-                    .with_hint(POSSIBLE))
-            }
-        }
+        _ => Ok(false),
     }
 }
 
@@ -188,32 +202,18 @@ fn optimized(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, Err
     Ok(Optimizer::with_rules(rules.into()).optimize(plan, state, |_, _| {})?)
 }
 
-/// The relation that a plan reads, if each row of the result comes from one of its rows.
+/// The source that a plan reads, if each row of the result comes from one of its rows.
 ///
 /// # Errors
-/// `0A000`, if the plan does something else.
+/// Internal, if the plan does something else.
 fn read_by(plan: &LogicalPlan) -> Result<Arc<Relation>, Error> {
-    let refuse = |what: &str| {
-        Err(Error::unsupported(format!("{what} is not supported yet in a materialized view")).with_hint(POSSIBLE))
-    };
+    let other = || Error::internal("the query of a view has become another one");
     match plan {
         LogicalPlan::Projection(projection) => read_by(&projection.input),
         LogicalPlan::Filter(filter) => read_by(&filter.input),
         LogicalPlan::SubqueryAlias(alias) => read_by(&alias.input),
-        LogicalPlan::TableScan(scan) if scan.table_name.schema().is_none_or(|it| it == SCHEMA) => {
-            Ok(NamedRelation::of(scan)?.ok_or_else(|| Error::internal("a scanned relation is not in the catalog"))?)
-        }
-        LogicalPlan::TableScan(scan) => refuse(&format!("reading \"{}\"", scan.table_name)),
-        LogicalPlan::Aggregate(_) => refuse("an aggregate"),
-        LogicalPlan::Join(_) => refuse("a join"),
-        LogicalPlan::Sort(_) => refuse("ORDER BY"),
-        LogicalPlan::Limit(_) => refuse("LIMIT"),
-        LogicalPlan::Distinct(_) => refuse("DISTINCT"),
-        LogicalPlan::Union(_) => refuse("UNION"),
-        LogicalPlan::Window(_) => refuse("a window function"),
-        LogicalPlan::Unnest(_) => refuse("unnest"),
-        LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => refuse("a query that reads nothing"),
-        _ => refuse("such a query"),
+        LogicalPlan::TableScan(scan) => NamedRelation::of(scan)?.ok_or_else(other),
+        _ => Err(other()),
     }
 }
 

@@ -57,6 +57,14 @@ impl Relation {
         !self.primary_key.is_empty()
     }
 
+    /// The primary key that a statement declared. A view has none: its key may be NULL.
+    pub fn declared_key(&self) -> &[usize] {
+        match self.kind {
+            RelationKind::Table | RelationKind::Source => &self.primary_key,
+            RelationKind::MaterializedView => &[],
+        }
+    }
+
     /// The number of the layout that rows are written in now.
     ///
     /// # Panics
@@ -84,7 +92,7 @@ pub enum RelationKind {
     /// `CREATE SOURCE`: its rows stay in the stream. They are read when a statement asks for them,
     /// and for views.
     Source,
-    /// `CREATE MATERIALIZED VIEW`: a job computes its rows from those of a source, and stores them.
+    /// `CREATE MATERIALIZED VIEW`: a job computes its rows from those of its inputs, and stores them.
     MaterializedView,
 }
 

@@ -9,7 +9,8 @@
 //! so NaN, −0.0 and scales need no care here. A literal of another type is converted to the
 //! column's type. Conversions are monotone and the identity on values that both types hold, so
 //! inclusive bounds on the converted value cover all matching rows. A column under a cast counts
-//! only if the cast keeps all its values apart.
+//! only if the cast keeps all its values apart. A view's key may be NULL, and may have columns that
+//! no condition can name.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use datafusion::arrow::compute::{CastOptions, cast_with_options};
 use datafusion::arrow::datatypes::{DataType, Field, Schema};
 use datafusion::logical_expr::{ColumnarValue, Operator};
 use datafusion::physical_expr::expressions::{
-    BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, LikeExpr, Literal, NotExpr,
+    BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNullExpr, LikeExpr, Literal, NotExpr,
 };
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
@@ -161,7 +162,11 @@ pub(super) fn blocks<'a>(
     let has_range = |place: &usize| width(&relation.columns[*place].ty.arrow()).is_some();
     let columns: Vec<usize> = projection.iter().copied().filter(has_range).collect();
     let reading = Reading::new(relation, &columns, projection);
-    let boxes = reading.all(conditions);
+    let mut boxes = reading.all(conditions);
+    for allowed in boxes.iter_mut().flatten().filter(|allowed| allowed.has(&vec![NULL])) {
+        // The ranges of values that are stored with blocks do not include NULL.
+        *allowed = Allowed::All;
+    }
     if boxes.iter().any(|found| found.iter().all(|allowed| *allowed == Allowed::All)) {
         return None;
     }
@@ -300,7 +305,7 @@ impl Reading {
     fn new(relation: &Relation, columns: &[usize], projection: &[usize]) -> Reading {
         let column = |place: &usize| {
             let shown = projection.iter().position(|projected| projected == place);
-            (shown, relation.columns[*place].ty.arrow())
+            (shown, relation.column(*place).ty.arrow())
         };
         Reading { columns: columns.iter().map(column).collect() }
     }
@@ -351,6 +356,9 @@ impl Reading {
             let results = case.when_then_expr().iter().map(|(_, then)| then).chain(case.else_expr());
             return self.any_of(results);
         }
+        if let Some(is_null) = condition.downcast_ref::<IsNullExpr>() {
+            return self.column(is_null.arg()).map_or_else(unknown, |column| self.null(column));
+        }
         if let Some(literal) = condition.downcast_ref::<Literal>() {
             let is_true = matches!(literal.value(), ScalarValue::Boolean(Some(true)));
             return if is_true { unknown() } else { Vec::new() };
@@ -366,6 +374,11 @@ impl Reading {
             }
             _ => unknown(),
         }
+    }
+
+    /// Returns the box in which a column is NULL.
+    fn null(&self, column: usize) -> Vec<Found> {
+        self.only(column, Allowed::Values(BTreeSet::from([vec![NULL]])))
     }
 
     fn any_of<'a>(&self, conditions: impl IntoIterator<Item = &'a Arc<dyn PhysicalExpr>>) -> Vec<Found> {
@@ -391,7 +404,7 @@ impl Reading {
         }
         if value.is_null() {
             // No comparison with NULL is true, but NULL is not distinct from NULL.
-            return (op != Operator::IsNotDistinctFrom).then(Vec::new);
+            return Some(if op == Operator::IsNotDistinctFrom { self.null(column) } else { Vec::new() });
         }
         let bytes = encoded(&value, &self.columns[column].1);
         let allowed = match op {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, Int32Array, StringArray};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
-use weir_common::catalog::{Declaration, Entry, Plan, Reads, RelationKind};
+use weir_common::catalog::{Column, Declaration, Entry, Origin, Plan, Reads, RelationKind};
 use weir_common::ids::TableId;
 use weir_common::types::SqlType;
 
@@ -32,7 +32,8 @@ pub(crate) fn add_users(shared: &Shared) {
     shared.alter_newest(|relation| relation.primary_key = vec![1, 0]);
 }
 
-/// Adds `big`, a view over a source that does not exist.
+/// Adds `big`, a view over a source that does not exist, whose key has a column that it shows and
+/// one that it does not.
 pub(crate) fn add_view(shared: &Shared) {
     let mut state = shared.state();
     state.catalog_version += 1;
@@ -42,8 +43,8 @@ pub(crate) fn add_view(shared: &Shared) {
         kind: RelationKind::MaterializedView,
         name: "big".to_owned(),
         columns,
-        hidden: Vec::new(),
-        primary_key: Vec::new(),
+        hidden: vec![Column { name: "hidden".to_owned(), ty: SqlType::Integer, origin: Origin::Expression }],
+        primary_key: vec![3, 0],
         plan: Plan::View(reads),
         sql: "CREATE MATERIALIZED VIEW big AS SELECT * FROM s WHERE id > 1".to_owned(),
     };
@@ -91,6 +92,11 @@ async fn keys_stand_in_pg_catalog() {
                 "pairs|pairs_pkey|CREATE UNIQUE INDEX pairs_pkey ON public.pairs USING btree (b, a)\n\
                  users|users_pkey|CREATE UNIQUE INDEX users_pkey ON public.users USING btree (id)",
             ),
+            (
+                "SELECT attname, attnotnull FROM pg_attribute WHERE attrelid = 'big'::regclass ORDER BY attnum",
+                "id|f\nFull Name|f\ntags|f",
+            ),
+            ("SELECT relhasindex, relnatts FROM pg_class WHERE oid = 'big'::regclass", "f|3"),
             ("SELECT matviewname, definition FROM pg_matviews", "big| SELECT * FROM s WHERE id > 1;"),
             ("SELECT pg_get_viewdef('big'::regclass) = pg_get_viewdef('big'), pg_get_viewdef('big', true) IS NULL", "t|f"),
         ],

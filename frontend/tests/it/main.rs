@@ -20,4 +20,5 @@ mod tools;
 mod transactions;
 mod types;
 mod values;
+mod views;
 mod wire;

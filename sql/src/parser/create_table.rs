@@ -134,7 +134,6 @@ impl Cursor<'_> {
             "SEQUENCE",
         ];
         match self.peek_word().as_deref() {
-            Some("MATERIALIZED") => Err(self.unsupported("EXPLAIN CREATE MATERIALIZED VIEW")),
             Some("TEMP" | "TEMPORARY") => Err(self.unsupported("CREATE TEMPORARY TABLE")),
             Some(word) if LATER.contains(&word) => Err(self.unsupported(&format!("CREATE {word}"))),
             _ => Err(self.expected("TABLE")),

@@ -78,6 +78,8 @@ pub enum Statement {
     CreateView(Box<CreateView>),
     /// `EXPLAIN CREATE { TABLE | SOURCE }`.
     ExplainCreate(Box<CreateTable>),
+    /// `EXPLAIN CREATE MATERIALIZED VIEW`.
+    ExplainView(Box<CreateView>),
     /// `ALTER { TABLE | SOURCE }`.
     Alter(Box<Alter>),
     /// `DROP { TABLE | SOURCE | MATERIALIZED VIEW }`.
@@ -222,6 +224,9 @@ impl Cursor<'_> {
             return self.query();
         };
         match word.as_str() {
+            "EXPLAIN" if self.words(&["EXPLAIN", "CREATE", "MATERIALIZED", "VIEW"]) => {
+                Ok(Statement::ExplainView(Box::new(self.create_view()?)))
+            }
             "EXPLAIN" if self.words(&["EXPLAIN", "CREATE"]) => Ok(Statement::ExplainCreate(Box::new(self.create()?))),
             "SELECT" | "WITH" | "VALUES" | "EXPLAIN" => self.query(),
             "COPY" => self.copy(),

@@ -29,8 +29,8 @@ use datafusion::logical_expr::expr::{AggregateFunction, Alias, ScalarFunction, W
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Aggregate, Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Projection, Window,
-    WindowFunctionDefinition,
+    Aggregate, Between, BinaryExpr, Cast, Expr, ExprSchemable, LogicalPlan, Operator, Projection, Window,
+    WindowFunctionDefinition, binary_expr,
 };
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
@@ -60,6 +60,33 @@ impl AnalyzerRule for Types {
     }
 }
 
+/// Replaces averages of floating-point numbers by the quotient of a sum and a count, for plans that
+/// keep an answer up to date: a quotient cannot be updated, but both of these can. Runs after
+/// [`Types`].
+#[derive(Debug)]
+pub(crate) struct Averages;
+
+impl AnalyzerRule for Averages {
+    fn name(&self) -> &str {
+        "averages"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        let changed = plan.transform_up_with_subqueries(|plan| match plan {
+            LogicalPlan::Aggregate(aggregate) => averages(aggregate, Averaged::Floating),
+            plan => Ok(Transformed::no(plan)),
+        });
+        Ok(changed?.data)
+    }
+}
+
+/// The numbers whose averages are replaced.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Averaged {
+    Exact,
+    Floating,
+}
+
 fn in_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     if matches!(plan, LogicalPlan::Values(_) | LogicalPlan::Limit(_)) {
         return Ok(Transformed::no(plan));
@@ -78,7 +105,7 @@ fn in_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     // Operators above look up the types of this operator's columns.
     let changed = changed.map_data(LogicalPlan::recompute_schema)?;
     changed.transform_data(|plan| match plan {
-        LogicalPlan::Aggregate(aggregate) => averages(aggregate),
+        LogicalPlan::Aggregate(aggregate) => averages(aggregate, Averaged::Exact),
         LogicalPlan::Window(window) => real_sums(window),
         plan => Ok(Transformed::no(plan)),
     })
@@ -226,11 +253,12 @@ fn summed(arguments: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
     }
 }
 
-/// Replaces each average of exact numbers by the quotient of a sum and a count, under the average's
-/// name, and casts each sum of `real` to `real`.
-fn averages(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
+/// Replaces each average of such numbers by the quotient of a sum and a count, under the average's
+/// name. With those of exact numbers, casts each sum of `real` to `real`.
+fn averages(mut aggregate: Aggregate, averaged: Averaged) -> Result<Transformed<LogicalPlan>> {
     let input = Arc::clone(aggregate.input.schema());
-    if !aggregate.aggr_expr.iter().any(|expr| average(expr, &input).is_some() || is_real_sum(expr, &input)) {
+    let is_narrowed = |expr: &Expr| averaged == Averaged::Exact && is_real_sum(expr, &input);
+    if !aggregate.aggr_expr.iter().any(|expr| average(expr, averaged, &input).is_some() || is_narrowed(expr)) {
         return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
     }
     let schema = Arc::clone(&aggregate.schema);
@@ -246,22 +274,33 @@ fn averages(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
         column
     };
     for (index, expr) in std::mem::take(&mut aggregate.aggr_expr).into_iter().enumerate() {
-        let Some(call) = average(&expr, &input).cloned() else {
+        let Some(call) = average(&expr, averaged, &input).cloned() else {
             let result = column(first + index);
-            results.push(if is_real_sum(&expr, &input) { as_real(result) } else { result });
+            results.push(if is_narrowed(&expr) { as_real(result) } else { result });
             computed.push(expr);
             continue;
         };
         let mut sum = call.clone();
         sum.func = sum_udaf();
-        sum.params.args = summed(whole_summed(sum.params.args, &input), &input);
+        sum.params.args = match averaged {
+            Averaged::Exact => summed(whole_summed(sum.params.args, &input), &input),
+            Averaged::Floating => {
+                let is_double = |argument: &Expr| argument.get_type(&input).is_ok_and(|ty| ty == DataType::Float64);
+                let double = |argument| if is_double(&argument) { argument } else { as_double(argument) };
+                sum.params.args.into_iter().map(double).collect()
+            }
+        };
         let mut count = call;
         count.func = count_udaf();
         let name = column(first + index);
         let sum = place(Expr::AggregateFunction(sum).alias(format!("{name}.sum")), &mut computed);
         let count = place(Expr::AggregateFunction(count).alias(format!("{name}.count")), &mut computed);
         let (relation, name) = name.qualified_name();
-        results.push(quotient(sum, count).alias_qualified(relation, name));
+        let average = match averaged {
+            Averaged::Exact => quotient(sum, count),
+            Averaged::Floating => binary_expr(sum, Operator::Divide, as_double(count)),
+        };
+        results.push(average.alias_qualified(relation, name));
     }
     let aggregate = Aggregate::try_new(aggregate.input, aggregate.group_expr, computed)?;
     Ok(Transformed::yes(LogicalPlan::Projection(Projection::try_new(
@@ -301,6 +340,10 @@ fn is_real_sum(expr: &Expr, schema: &DFSchema) -> bool {
     name == "sum" && arguments.first().is_some_and(is_real)
 }
 
+fn as_double(expr: Expr) -> Expr {
+    Expr::Cast(Cast::new(Box::new(expr), DataType::Float64))
+}
+
 /// Casts a column to `real` and keeps its name.
 fn as_real(column: Expr) -> Expr {
     let (relation, name) = column.qualified_name();
@@ -316,13 +359,18 @@ fn whole_summed(arguments: Vec<Expr>, schema: &DFSchema) -> Vec<Expr> {
     arguments.into_iter().map(widened).collect()
 }
 
-/// The call, if it is an average of exact numbers.
-fn average<'a>(expr: &'a Expr, schema: &DFSchema) -> Option<&'a AggregateFunction> {
+/// The call, if it is an average of such numbers.
+fn average<'a>(expr: &'a Expr, averaged: Averaged, schema: &DFSchema) -> Option<&'a AggregateFunction> {
     match expr {
-        Expr::Alias(Alias { expr, .. }) => average(expr, schema),
+        Expr::Alias(Alias { expr, .. }) => average(expr, averaged, schema),
         Expr::AggregateFunction(call) if call.func.name() == "avg" => {
             let [argument] = call.params.args.as_slice() else { return None };
-            argument.get_type(schema).is_ok_and(|ty| ty.is_integer() || ty.is_decimal()).then_some(call)
+            let ty = argument.get_type(schema).ok()?;
+            let is_averaged = match averaged {
+                Averaged::Exact => ty.is_integer() || ty.is_decimal(),
+                Averaged::Floating => ty.is_floating(),
+            };
+            is_averaged.then_some(call)
         }
         _ => None,
     }

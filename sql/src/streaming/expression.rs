@@ -14,6 +14,7 @@ use datafusion::logical_expr::{BinaryExpr, Case, Cast, Expr, ExprSchemable, Oper
 use weir_common::plan::{self, StreamColumn};
 use weir_common::types::SqlType;
 
+use super::refused;
 use crate::error::Error;
 use crate::functions::{self, scalar_from_text};
 use crate::output;
@@ -145,10 +146,6 @@ pub(super) fn type_of<'a>(expr: &'a plan::Expr, columns: &'a [StreamColumn]) -> 
         | plan::Expr::Cast { ty, .. }
         | plan::Expr::Case { ty, .. } => ty,
     }
-}
-
-fn refused(what: &str) -> Error {
-    Error::unsupported(format!("{what} is not supported yet in a materialized view"))
 }
 
 fn literal(value: &ScalarValue, ty: SqlType) -> Result<plan::Expr, Error> {

@@ -8,40 +8,36 @@
 use std::sync::Arc;
 
 use datafusion::common::DFSchema;
-use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::{Aggregate, Distinct, Expr, ExprSchemable, LogicalPlan, Projection, TableScan};
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan, Projection, TableScan};
 use weir_common::catalog::{Relation, RelationKind};
 use weir_common::plan::{
     self, AggregateCall, Dispatch, Distribution, Edge, Fragment, JobPlan, Operator, StateTable, Stream, StreamColumn,
 };
 use weir_common::types::SqlType;
 
+use super::aggregates::{adds_up, call, needs_values};
+use super::build::build;
 use super::expression::{store, type_of};
+use super::refused;
 use crate::error::Error;
 use crate::parser::SCHEMA;
 use crate::relation::NamedRelation;
 use crate::views::stored_type;
 
-/// Aggregates whose partial results add up, deletes counted as negative.
-const LINEAR: [&str; 2] = ["count", "sum"];
-/// Aggregates that need all values of a group once something is deleted.
-const EXTREMES: [&str; 2] = ["min", "max"];
-/// Aggregates whose partial results can be put together as long as nothing is deleted.
-const DECOMPOSABLE: [&str; 4] = ["min", "max", "bool_and", "bool_or"];
-
 /// Cuts a plan into fragments.
 ///
 /// # Errors
 /// `0A000` for a plan that cannot be kept up to date.
-pub(super) fn lower(plan: &LogicalPlan) -> Result<JobPlan, Error> {
-    let mut lowering = Lowering::default();
+pub(super) fn lower(state: &SessionState, plan: &LogicalPlan) -> Result<JobPlan, Error> {
+    let mut lowering = Lowering { state, plan: JobPlan::default() };
     let open = lowering.node(plan)?;
     lowering.materialize(open, plan.schema().fields().len());
     Ok(lowering.plan)
 }
 
-#[derive(Default)]
-struct Lowering {
+struct Lowering<'a> {
+    state: &'a SessionState,
     plan: JobPlan,
 }
 
@@ -62,10 +58,6 @@ enum Divided {
     By(Vec<usize>),
     /// Not at all.
     Single,
-}
-
-fn refused(what: &str) -> Error {
-    Error::unsupported(format!("{what} is not supported yet in a materialized view"))
 }
 
 impl Open {
@@ -123,7 +115,7 @@ impl Open {
     }
 }
 
-impl Lowering {
+impl Lowering<'_> {
     fn node(&mut self, plan: &LogicalPlan) -> Result<Open, Error> {
         match plan {
             LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input),
@@ -131,7 +123,7 @@ impl Lowering {
             LogicalPlan::Projection(projection) => self.projection(projection),
             LogicalPlan::Filter(filter) => {
                 let mut open = self.node(&filter.input)?;
-                let condition = store(&filter.predicate, filter.input.schema())?;
+                let condition = self.stored(&filter.predicate, filter.input.schema(), open.stream())?;
                 open.push(Operator::Filter { condition });
                 Ok(open)
             }
@@ -159,6 +151,14 @@ impl Lowering {
             LogicalPlan::RecursiveQuery(_) => Err(refused("a recursive query")),
             _ => Err(refused("such a query")),
         }
+    }
+
+    /// Stores an expression over the first columns of a stream, and builds it as nodes will, to find
+    /// errors now.
+    fn stored(&self, expr: &Expr, schema: &DFSchema, stream: &Stream) -> Result<plan::Expr, Error> {
+        let stored = store(expr, schema)?;
+        build(self.state, &stored, &stream.columns)?;
+        Ok(stored)
     }
 
     fn state(&mut self, key: Vec<SqlType>, value: Vec<SqlType>) -> u16 {
@@ -207,7 +207,8 @@ impl Lowering {
     fn projection(&mut self, projection: &Projection) -> Result<Open, Error> {
         let mut open = self.node(&projection.input)?;
         let input = projection.input.schema();
-        let columns = projection.expr.iter().map(|expr| store(expr, input)).collect::<Result<Vec<_>, _>>()?;
+        let columns = projection.expr.iter().map(|expr| self.stored(expr, input, open.stream()));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
         open.project(columns, columns_of(&projection.schema)?);
         Ok(open)
     }
@@ -230,11 +231,19 @@ impl Lowering {
         }
         let input = aggregate.input.schema();
         let open = self.node(&aggregate.input)?;
-        let mut columns = aggregate.group_expr.iter().map(|expr| store(expr, input)).collect::<Result<Vec<_>, _>>()?;
+        let columns = aggregate.group_expr.iter().map(|expr| self.stored(expr, input, open.stream()));
+        let mut columns = columns.collect::<Result<Vec<_>, _>>()?;
         let keys = columns.len();
         let mut calls = Vec::new();
         for expr in &aggregate.aggr_expr {
-            calls.push(call(expr, input, &mut columns)?);
+            let mut place = |expr: &Expr| {
+                let stored = self.stored(expr, input, open.stream())?;
+                Ok(columns.iter().position(|column| *column == stored).unwrap_or_else(|| {
+                    columns.push(stored);
+                    columns.len() - 1
+                }))
+            };
+            calls.push(call(expr, input, &mut place)?);
         }
         let name = |(place, expr): (usize, &plan::Expr)| match expr {
             _ if place < keys => aggregate.schema.field(place).name().clone(),
@@ -258,22 +267,19 @@ impl Lowering {
         mut calls: Vec<AggregateCall>,
     ) -> Open {
         // An aggregate sees a bag of rows: which of two equal ones is deleted makes no difference.
-        // So no key is needed, only that the rows of a group are together.
+        // So no key is needed, only that the rows of a group are at the vnode of the group.
         let together = match &open.divided {
             Divided::ByOrigin => None,
             Divided::Single => Some(Divided::Single),
             Divided::By(by) => {
                 let place =
                     |column: &usize| columns[..keys].iter().position(|expr| *expr == plan::Expr::Column(*column));
-                by.iter().map(place).collect::<Option<_>>().map(Divided::By)
+                let by: Option<Vec<usize>> = by.iter().map(place).collect();
+                by.filter(|by| by.iter().copied().eq(0..keys)).map(Divided::By)
             }
         };
         let append_only = open.stream().append_only;
-        let adds_up = |call: &AggregateCall| {
-            let name = call.function.as_str();
-            !call.distinct && (LINEAR.contains(&name) || (append_only && DECOMPOSABLE.contains(&name)))
-        };
-        let is_final = together.is_none() && calls.iter().all(adds_up);
+        let is_final = together.is_none() && calls.iter().all(|call| adds_up(call, append_only));
         let key: Vec<usize> = (0..keys).collect();
         let all = (0..columns.len()).collect();
         open.compute(columns, Stream { columns: named.clone(), key: all, append_only });
@@ -281,7 +287,7 @@ impl Lowering {
         let types: Vec<SqlType> = named[..keys].iter().map(|column| column.ty.clone()).collect();
         let kept: Vec<SqlType> = calls.iter().flat_map(|call| call.kept(append_only)).collect();
         for call in &mut calls {
-            if call.distinct || (!append_only && EXTREMES.contains(&call.function.as_str())) {
+            if needs_values(call, append_only) {
                 let values = call.arguments.iter().map(|argument| named[*argument].ty.clone());
                 call.values = Some(self.state(types.iter().cloned().chain(values).collect(), vec![SqlType::BigInt]));
             }
@@ -367,14 +373,27 @@ impl Lowering {
         to
     }
 
-    /// Stores the rows: in place if they are divided by columns of the key or never change.
-    fn materialize(&mut self, open: Open, visible: usize) {
+    /// Stores the rows at the vnodes of their keys: in place if they are there already.
+    fn materialize(&mut self, mut open: Open, visible: usize) {
+        if open.stream().key.is_empty() {
+            // The row of an aggregate without GROUP BY. A stored row has a key.
+            let Stream { mut columns, append_only, .. } = open.stream().clone();
+            let mut exprs: Vec<plan::Expr> = (0..columns.len()).map(plan::Expr::Column).collect();
+            let key = vec![columns.len()];
+            exprs.push(plan::Expr::Literal { value: Some("0".to_owned()), ty: SqlType::SmallInt });
+            columns.push(StreamColumn { name: "_row".to_owned(), ty: SqlType::SmallInt });
+            open.compute(exprs, Stream { columns, key, append_only });
+            open.push(Operator::Materialize { visible });
+            self.close(open);
+            return;
+        }
+        let key = open.stream().key.clone();
         let is_in_place = match &open.divided {
             Divided::ByOrigin => open.stream().append_only,
-            Divided::By(by) => is_within(by, &open.stream().key),
-            Divided::Single => true,
+            Divided::By(by) => *by == key,
+            // Nobody looks up a hidden column, so it does not matter at which vnode the row is.
+            Divided::Single => key.iter().all(|column| *column >= visible),
         };
-        let key = open.stream().key.clone();
         let mut open = if is_in_place { open } else { self.shuffle(open, key) };
         open.push(Operator::Materialize { visible });
         self.close(open);
@@ -383,10 +402,6 @@ impl Lowering {
 
 fn number(place: usize) -> u16 {
     u16::try_from(place).expect("a statement has fewer parts")
-}
-
-fn is_within(columns: &[usize], key: &[usize]) -> bool {
-    columns.iter().all(|column| key.contains(column))
 }
 
 fn row_count() -> StreamColumn {
@@ -422,44 +437,4 @@ fn columns_of(schema: &DFSchema) -> Result<Vec<StreamColumn>, Error> {
         Ok(StreamColumn { name: field.name().clone(), ty })
     };
     schema.fields().iter().map(column).collect()
-}
-
-/// An aggregate over columns, which are added to those that are computed below it.
-fn call(expr: &Expr, input: &DFSchema, columns: &mut Vec<plan::Expr>) -> Result<AggregateCall, Error> {
-    let (_, field) = expr.to_field(input)?;
-    let ty = stored_type(&field).ok_or_else(|| refused(&format!("a value of the type {}", field.data_type())))?;
-    let expr = match expr {
-        Expr::Alias(alias) => alias.expr.as_ref(),
-        expr => expr,
-    };
-    let Expr::AggregateFunction(AggregateFunction { func, params }) = expr else {
-        return Err(refused(&format!("the aggregate {expr}")));
-    };
-    let name = func.name();
-    if !LINEAR.contains(&name) && !DECOMPOSABLE.contains(&name) {
-        return Err(refused(&format!("the aggregate {name}")));
-    }
-    if !params.order_by.is_empty() || params.null_treatment.is_some() {
-        return Err(refused("an ordered aggregate"));
-    }
-    let mut place = |expr: &Expr| {
-        let stored = store(expr, input)?;
-        Ok::<_, Error>(columns.iter().position(|column| *column == stored).unwrap_or_else(|| {
-            columns.push(stored);
-            columns.len() - 1
-        }))
-    };
-    // count(*) counts a constant.
-    let counted = |expr: &&Expr| !(name == "count" && matches!(expr, Expr::Literal(value, _) if !value.is_null()));
-    let arguments = params.args.iter().filter(counted).map(&mut place).collect::<Result<_, _>>()?;
-    let filter = params.filter.as_deref().map(place).transpose()?;
-    Ok(AggregateCall {
-        function: name.to_owned(),
-        revision: 1,
-        arguments,
-        distinct: params.distinct,
-        filter,
-        values: None,
-        ty,
-    })
 }

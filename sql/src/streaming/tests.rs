@@ -46,6 +46,8 @@ fn state(planner: &Planner) -> SessionState {
         ("price", SqlType::Decimal { precision: 10, scale: 2 }),
         ("quantity", SqlType::Integer),
         ("ordered", SqlType::Timestamptz),
+        ("weight", SqlType::Double),
+        ("document", SqlType::Jsonb),
     ];
     let users = [("id", SqlType::BigInt), ("name", SqlType::Varchar), ("city", SqlType::Varchar)];
     let log = [("line", SqlType::Varchar), ("level", SqlType::SmallInt)];
@@ -66,14 +68,15 @@ fn state(planner: &Planner) -> SessionState {
     planner::state(&template, template.config().clone(), Arc::new(database))
 }
 
-struct Fixture {
-    planner: Planner,
-    threads: QueryThreads,
-    state: SessionState,
+/// A catalog with an `orders` source, and what plans queries over it.
+pub(crate) struct Fixture {
+    pub(crate) planner: Planner,
+    pub(crate) threads: QueryThreads,
+    pub(crate) state: SessionState,
 }
 
 impl Fixture {
-    fn new() -> Fixture {
+    pub(crate) fn new() -> Fixture {
         let planner = Planner::new(0, SystemCatalogs::default()).expect("a planner");
         let state = state(&planner);
         Fixture { planner, threads: QueryThreads::new().expect("threads"), state }

@@ -36,6 +36,15 @@ fn table(types: &[SqlType], keys: usize) -> Relation {
     }
 }
 
+/// Returns a view that shows the first columns only, with a key of any.
+fn view(types: &[SqlType], visible: usize, primary_key: Vec<usize>) -> Relation {
+    let mut view = table(types, 0);
+    view.kind = RelationKind::MaterializedView;
+    view.hidden = view.columns.split_off(visible);
+    view.primary_key = primary_key;
+    view
+}
+
 fn physical(condition: &Expr, table: &Relation) -> Arc<dyn PhysicalExpr> {
     let schema = DFSchema::try_from(table.schema().as_ref().clone()).expect("columns with names");
     create_physical_expr(condition, &schema, &ExecutionProps::new(), &PhysicalPlanningContext::default())
@@ -73,6 +82,14 @@ fn a_condition_tells_the_keys_that_have_to_be_read() {
         (a().eq(lit(ScalarValue::Int32(None))), Some((0, 0))),
         (cast(a(), DataType::Int64).eq(lit(3_000_000_000_i64)), Some((0, 0))),
         (cast(a(), DataType::Int64).eq(lit(5_i64)), Some((0, 1))),
+        // NULL is a key of views.
+        (a().is_null(), Some((0, 1))),
+        (a().is_null().and(b().is_null()), Some((1, 0))),
+        (a().eq(lit(1)).and(b().is_null()), Some((1, 0))),
+        (a().eq(lit(1)).or(a().is_null()), Some((0, 2))),
+        (a().is_null().and(a().gt(lit(1))), Some((0, 0))),
+        (binary_expr(a(), Operator::IsNotDistinctFrom, lit(ScalarValue::Int32(None))), Some((0, 1))),
+        (a().is_not_null(), None),
         // The first column is not bounded.
         (b().eq(lit("x")), None),
         (c().eq(lit(1_i64)), None),
@@ -121,6 +138,25 @@ fn a_key_is_asked_of_its_slot_only() {
     let range = keys(&col("c0").gt(lit(5)), &table).expect("a range");
     assert!(halves.iter().all(|half| range.of_slot(*half).is_some_and(|asked| asked.ranges.len() == 1)));
     assert!(keys(&lit(false), &table).expect("no key").of_slot(VnodeRange::ALL).is_none());
+}
+
+#[test]
+fn a_hidden_column_of_the_key_is_bounded_by_nothing() {
+    let types = [SqlType::Integer, SqlType::Varchar, SqlType::SmallInt];
+    let first_is_hidden = view(&types, 2, vec![2, 0]);
+    assert_eq!(count(&col("c0").eq(lit(1)), &first_is_hidden), None);
+    let second_is_hidden = view(&types, 2, vec![0, 2]);
+    assert_eq!(count(&col("c0").eq(lit(1)), &second_is_hidden), Some((0, 1)));
+    assert_eq!(count(&col("c1").eq(lit("x")), &second_is_hidden), None);
+}
+
+#[test]
+fn no_block_is_left_out_for_null() {
+    let table = table(&[SqlType::Integer, SqlType::BigInt], 0);
+    let boxes = |condition: &Expr| blocks([&physical(condition, &table)], &table, &[0, 1]);
+    assert_eq!(boxes(&col("c0").is_null()), None);
+    let both = boxes(&col("c0").is_null().and(col("c1").eq(lit(5_i64)))).expect("a box");
+    assert_eq!(both.iter().map(|found| found.ranges.len()).collect::<Vec<_>>(), [1]);
 }
 
 #[test]
@@ -254,7 +290,7 @@ fn comparison(types: &[SqlType], numbers: (usize, usize, usize, usize)) -> Expr 
     let all = values(ty);
     let pick = |number: usize| literal(&all[number % all.len()], ty);
     let ops = [Operator::Eq, Operator::Lt, Operator::LtEq, Operator::Gt, Operator::GtEq, Operator::NotEq];
-    match op % 9 {
+    match op % 11 {
         6 => compared(column, ty).in_list(vec![pick(value), pick(more), pick(value + 1)], false),
         7 => compared(column, ty).between(pick(value), pick(more)),
         8 => match wider(ty) {
@@ -264,6 +300,12 @@ fn comparison(types: &[SqlType], numbers: (usize, usize, usize, usize)) -> Expr 
             }
             None => binary_expr(pick(value), ops[more % ops.len()], compared(column, ty)),
         },
+        9 => compared(column, ty).is_null(),
+        10 => {
+            let null = ScalarValue::try_new_null(&ty.arrow()).expect("a type with NULL");
+            let value = if more % 2 == 0 { lit(null) } else { pick(value) };
+            binary_expr(compared(column, ty), Operator::IsNotDistinctFrom, value)
+        }
         op => binary_expr(compared(column, ty), ops[op], pick(value)),
     }
 }
@@ -289,32 +331,38 @@ proptest! {
     #[test]
     fn no_row_that_fulfils_a_condition_is_left_out(
         types in prop::collection::vec(prop::sample::select(&TYPES[..]), 1..4),
-        keys in 1_usize..4,
+        (keys, visible, reversed) in (1_usize..4, 1_usize..4, any::<bool>()),
         rows in prop::collection::vec(any::<[u8; 3]>(), 1..30),
         leaves in prop::collection::vec(any::<(usize, usize, usize, usize)>(), 1..6),
         joints in any::<u8>(),
     ) {
-        let keys = keys.min(types.len());
-        let table = table(&types, keys);
+        let visible = visible.min(types.len());
+        let mut key: Vec<usize> = (0..keys.min(types.len())).collect();
+        if reversed {
+            key.reverse();
+        }
+        let table = view(&types, visible, key.clone());
         let column = |place: usize| {
-            let all = values(&types[place]);
+            let mut all = values(&types[place]);
+            all.push(ScalarValue::try_new_null(&types[place].arrow()).expect("a type with NULL"));
             let picked = rows.iter().map(|row| all[usize::from(row[place]) % all.len()].clone());
             ScalarValue::iter_to_array(picked).expect("values of one type")
         };
-        let batch = RecordBatch::try_new(table.schema(), (0..types.len()).map(column).collect()).expect("rows");
-        let wrap = |numbers: &(usize, usize, usize, usize)| comparison(&types, (numbers.0 >> 8, numbers.1 >> 8, numbers.2 >> 8, numbers.3 >> 8));
+        let stored = RecordBatch::try_new(table.stored_schema(), (0..types.len()).map(column).collect()).expect("rows");
+        let projection: Vec<usize> = (0..visible).collect();
+        let batch = stored.project(&projection).expect("columns that users see");
+        let wrap = |numbers: &(usize, usize, usize, usize)| comparison(&types[..visible], (numbers.0 >> 8, numbers.1 >> 8, numbers.2 >> 8, numbers.3 >> 8));
         let mut condition = wrap(&leaves[0]);
         for (place, leaf) in leaves[1..].iter().enumerate() {
             let leaf = wrap(leaf);
             condition = if joints & (1 << place) == 0 { condition.and(leaf) } else { condition.or(leaf) };
         }
         let condition = physical(&folded(condition, &table), &table);
-        let projection: Vec<usize> = (0..types.len()).collect();
         let Some(found) = Keys::of([&condition], &table, &projection) else { return Ok(()) };
         let fulfilled = condition.evaluate(&batch).expect("it can be evaluated");
         let fulfilled = fulfilled.into_array(batch.num_rows()).expect("booleans");
         let fulfilled = datafusion::arrow::array::AsArray::as_boolean(&fulfilled).clone();
-        let writer = key::Keys::new(&batch, &(0..keys).collect::<Vec<_>>());
+        let writer = key::Keys::new(&stored, &key);
         for row in (0..batch.num_rows()).filter(|row| fulfilled.is_valid(*row) && fulfilled.value(*row)) {
             let mut bytes = Vec::new();
             writer.write(row, &mut bytes);
@@ -323,7 +371,7 @@ proptest! {
             };
             prop_assert!(
                 found.points.contains(&bytes) || found.ranges.iter().any(is_inside),
-                "{condition}: row {row} of {batch:?} is left out by {found:?}"
+                "{condition}: row {row} of {stored:?} is left out by {found:?}"
             );
         }
     }

@@ -91,16 +91,16 @@ pub(super) struct Key {
 impl Object {
     fn of(relation: &Relation) -> Object {
         let mut columns = attributes(&relation.schema());
-        for place in &relation.primary_key {
+        for place in relation.declared_key() {
             if let Some(column) = columns.get_mut(*place) {
                 column.is_nullable = false;
             }
         }
-        let key = relation.is_keyed().then(|| Key {
+        let key = (!relation.declared_key().is_empty()).then(|| Key {
             name: format!("{}_pkey", relation.name),
             index: oid(relation.id, Part::Index),
             constraint: oid(relation.id, Part::Constraint),
-            columns: relation.primary_key.iter().filter_map(|place| i64::try_from(place + 1).ok()).collect(),
+            columns: relation.declared_key().iter().filter_map(|place| i64::try_from(place + 1).ok()).collect(),
         });
         let is_view = relation.kind == RelationKind::MaterializedView;
         Object {

@@ -1,0 +1,102 @@
+//! Views that a plan of fragments keeps up to date.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use weir_common::catalog::{Column, Origin, Plan, Query, Reads, Relation, RelationKind};
+use weir_common::ids::TableId;
+use weir_common::plan::{Distribution, JobPlan, Operator, StreamColumn};
+
+use super::{Described, POSSIBLE};
+use crate::error::{Error, sqlstate};
+use crate::relation::NamedRelation;
+use crate::streaming;
+
+/// Describes a view. `plan` is that of its query, with names resolved; `names` are the names of its
+/// columns.
+pub(super) fn describe(state: &SessionState, plan: LogicalPlan, names: Vec<String>) -> Result<Described, Error> {
+    let relations = relations(&plan)?;
+    check_inputs(&relations)?;
+    let mut job = streaming::plan(state, plan).map_err(|error| {
+        let is_bare = error.sqlstate == sqlstate::FEATURE_NOT_SUPPORTED && error.hint.is_none();
+        if is_bare { error.with_hint(POSSIBLE) } else { error }
+    })?;
+    check_plan(&job)?;
+    let reads = relations.values().map(|relation| reads(&mut job, relation)).collect();
+    let stored = job.fragments.last().map(|fragment| fragment.output.clone());
+    let stored = stored.ok_or_else(|| Error::internal("a plan has no fragment"))?;
+    let column =
+        |(name, column): (String, &StreamColumn)| Column { name, ty: column.ty.clone(), origin: Origin::Expression };
+    let own = stored.columns.iter();
+    let hidden = own.clone().skip(names.len()).map(|hidden| column((hidden.name.clone(), hidden))).collect();
+    let columns = names.into_iter().zip(own).map(column).collect();
+    Ok(Described { columns, hidden, primary_key: stored.key, plan: Plan::Query(Query { reads, plan: job }) })
+}
+
+/// The relations of the catalog that a plan reads.
+fn relations(plan: &LogicalPlan) -> Result<HashMap<TableId, Arc<Relation>>, Error> {
+    let mut found = HashMap::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Some(relation) = NamedRelation::of(scan)?
+        {
+            found.insert(relation.id, relation);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+/// Checks that compute nodes can run a plan over these relations.
+fn check_inputs(relations: &HashMap<TableId, Arc<Relation>>) -> Result<(), Error> {
+    let refuse = |what: &str| Err(Error::unsupported(format!("{what} is not supported yet")).with_hint(POSSIBLE));
+    match relations.values().find(|relation| relation.kind != RelationKind::Source) {
+        Some(other) => refuse(&format!("a materialized view over a {}", other.kind.as_str())),
+        None if relations.len() > 1 => refuse("a materialized view over several sources"),
+        None => Ok(()),
+    }
+}
+
+/// Checks that compute nodes can run a plan.
+fn check_plan(job: &JobPlan) -> Result<(), Error> {
+    let refuse = |what: &str| {
+        Err(Error::unsupported(format!("{what} is not supported yet in a materialized view")).with_hint(POSSIBLE))
+    };
+    let operators = || job.fragments.iter().flat_map(|fragment| &fragment.operators);
+    match operators().filter(|operator| matches!(operator, Operator::Read { .. })).count() {
+        0 => return refuse("a query that reads nothing"),
+        1 => {}
+        _ => return refuse("reading a source more than once"),
+    }
+    if operators().any(|operator| matches!(operator, Operator::Values { .. })) {
+        return refuse("VALUES");
+    }
+    if let Some(ty) = job.tables.iter().flat_map(|table| &table.key).find(|ty| !ty.can_be_key()) {
+        return refuse(&format!("GROUP BY or DISTINCT of the type {ty}"));
+    }
+    Ok(())
+}
+
+/// The columns of a source that a plan reads. The plan names them by their places among these from
+/// now on.
+fn reads(job: &mut JobPlan, source: &Relation) -> Reads {
+    let read = job.fragments.iter_mut().filter(|fragment| fragment.distribution == Distribution::Splits(source.id));
+    let mut read: Vec<&mut Vec<usize>> = read
+        .flat_map(|fragment| &mut fragment.operators)
+        .filter_map(|operator| match operator {
+            Operator::Read { columns } => Some(columns),
+            _ => None,
+        })
+        .collect();
+    let mut all: Vec<usize> = read.iter().flat_map(|columns| columns.iter().copied()).collect();
+    all.sort_unstable();
+    all.dedup();
+    for place in read.iter_mut().flat_map(|columns| columns.iter_mut()) {
+        *place = all.binary_search(place).expect("the place is among all that are read");
+    }
+    let columns = all.iter().map(|place| source.columns[*place].clone()).collect();
+    Reads { relation: source.id, name: source.name.clone(), columns }
+}
