@@ -210,6 +210,11 @@ impl Slot {
             next_compaction_warning: Instant::now(),
             spans: BTreeMap::new(),
         };
+        let reclaim = slot.db.clone().reclaim();
+        group.spawn("reclaim", OnFailure::Log, async move {
+            reclaim.await;
+            Ok::<_, std::convert::Infallible>(())
+        });
         group.spawn("slot", OnFailure::Log, slot.run(group.token().clone()));
         Ok(handle)
     }

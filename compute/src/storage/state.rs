@@ -9,6 +9,7 @@
 //! * [`slot`]: a slot's database: writes, snapshots, checkpoints;
 //! * `runs`: reads whole ranges from a database's files, many entries at a time;
 //! * [`lineage`]: makes a new database of committed checkpoints;
+//! * `live`: the ids whose entries are kept, and the state of jobs that are gone;
 //! * [`compaction`]: schedules rewrites of full levels, dropped tables and data of ancestors;
 //! * [`settings`]: configures SlateDB for one checkpoint an epoch;
 //! * [`garbage`]: finds and removes databases that nothing reaches any more.
@@ -24,6 +25,7 @@ pub mod health;
 pub mod keys;
 pub mod store;
 
+mod live;
 mod runs;
 pub mod slot;
 

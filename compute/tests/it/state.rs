@@ -49,8 +49,8 @@ async fn rows(snapshot: &Snapshot, table: u32, vnodes: VnodeRange) -> Vec<(Bytes
     rows
 }
 
-/// Waits until a condition holds, for at most a minute.
-async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+/// Waits until a condition holds, for at most three minutes.
+pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(180);
     while !is_so().await {
         assert!(Instant::now() < deadline, "still not so: {what}");

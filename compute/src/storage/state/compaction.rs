@@ -1,7 +1,9 @@
-//! Schedules compactions. SlateDB's size-tiered scheduler does the usual work; this one adds two
+//! Schedules compactions. SlateDB's size-tiered scheduler does the usual work; this one adds three
 //! things:
 //!
 //! * the segment of a dropped table is drained: its files leave the manifest without being read;
+//! * when too much of the operators' segment is of jobs that are gone, its files are rewritten
+//!   without it;
 //! * when a database reads files of too many ancestors, the data of the smallest is rewritten, one
 //!   rewrite at a time, so that ancestors can be deleted and the cost of a clone does not grow with
 //!   the number of recoveries.
@@ -10,7 +12,7 @@
 //! at the next poll.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use slatedb::compactor::{
     CompactionScheduler, CompactionSchedulerSupplier, CompactionSpec, CompactorStateView,
@@ -18,34 +20,19 @@ use slatedb::compactor::{
 };
 use slatedb::config::CompactorOptions;
 use slatedb::manifest::{Segment, SsTableId};
-use weir_common::ids::TableId;
 
 use super::keys;
-
-/// The tables that a database has to forget, shared between its handle and its compactor.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Dropped(Arc<Mutex<HashSet<TableId>>>);
-
-impl Dropped {
-    pub(super) fn insert(&self, table: TableId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(table);
-    }
-
-    fn contains(&self, prefix: &[u8]) -> bool {
-        let tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        keys::segment_table(prefix).is_some_and(|table| tables.contains(&table))
-    }
-}
+use super::live::Live;
 
 /// Makes the scheduler of one database.
 pub(super) struct SchedulerSupplier {
-    dropped: Dropped,
+    live: Live,
     ancestors_max: usize,
 }
 
 impl SchedulerSupplier {
-    pub(super) fn new(dropped: Dropped, ancestors_max: usize) -> SchedulerSupplier {
-        SchedulerSupplier { dropped, ancestors_max }
+    pub(super) fn new(live: Live, ancestors_max: usize) -> SchedulerSupplier {
+        SchedulerSupplier { live, ancestors_max }
     }
 }
 
@@ -53,7 +40,7 @@ impl CompactionSchedulerSupplier for SchedulerSupplier {
     fn compaction_scheduler(&self, options: &CompactorOptions) -> Box<dyn CompactionScheduler + Send + Sync> {
         Box::new(Scheduler {
             usual: SizeTieredCompactionSchedulerSupplier::new().compaction_scheduler(options),
-            dropped: self.dropped.clone(),
+            live: self.live.clone(),
             ancestors_max: self.ancestors_max,
             rewrite: Mutex::new(None),
         })
@@ -62,7 +49,7 @@ impl CompactionSchedulerSupplier for SchedulerSupplier {
 
 struct Scheduler {
     usual: Box<dyn CompactionScheduler + Send + Sync>,
-    dropped: Dropped,
+    live: Live,
     ancestors_max: usize,
     /// The last proposed rewrite of an ancestor's data.
     rewrite: Mutex<Option<CompactionSpec>>,
@@ -79,14 +66,18 @@ impl CompactionScheduler for Scheduler {
             .collect();
         let segments = state.manifest().segments();
         let (doomed, kept): (Vec<_>, Vec<_>) =
-            segments.iter().partition(|segment| self.dropped.contains(segment.prefix()));
+            segments.iter().partition(|segment| self.live.is_dropped(segment.prefix()));
         // A rewrite goes before the usual work, which would starve it under steady load. Only one
         // runs at a time.
         let mut specs: Vec<CompactionSpec> = doomed.iter().filter_map(|segment| drain(segment, &active)).collect();
-        specs.extend(self.rewrite(state, &kept, &active));
+        let reclaims = self.reclaim(state, &kept, &active);
+        match reclaims.is_empty() {
+            true => specs.extend(self.rewrite(state, &kept, &active)),
+            false => specs.extend(reclaims),
+        }
         let taken: HashSet<SourceId> = specs.iter().flat_map(|spec| spec.sources()).copied().collect();
         let usual = self.usual.propose(state).into_iter().filter(|spec| {
-            !self.dropped.contains(spec.segment()) && !spec.sources().iter().any(|source| taken.contains(source))
+            !self.live.is_dropped(spec.segment()) && !spec.sources().iter().any(|source| taken.contains(source))
         });
         // Two new runs must not get the same number, so the later proposal waits for the next poll.
         let numbers: HashSet<u32> = specs.iter().filter_map(CompactionSpec::destination).collect();
@@ -101,6 +92,23 @@ impl CompactionScheduler for Scheduler {
 }
 
 impl Scheduler {
+    /// Rewrites the files that were found to hold too much state of jobs that are gone. The lowest
+    /// level is rewritten by itself, because its other compactions wait for that.
+    fn reclaim(
+        &self,
+        state: &CompactorStateView,
+        segments: &[&Segment],
+        active: &[CompactionSpec],
+    ) -> Vec<CompactionSpec> {
+        let spent = self.live.spent();
+        let segment = segments.iter().find(|segment| keys::segment_table(segment.prefix()) == Some(keys::STATE));
+        let Some(segment) = segment.filter(|_| !spent.is_empty()) else { return Vec::new() };
+        let level: HashSet<SsTableId> = segment.l0().iter().map(|view| view.sst.id).collect();
+        let (level, runs): (HashSet<_>, HashSet<_>) = spent.iter().partition(|file| level.contains(file));
+        let fresh = fresh_run(state, active);
+        [level, runs].iter().filter_map(|files| stretch(segment, files, active, fresh)).collect()
+    }
+
     /// If there are too many ancestors, rewrites a stretch of the files that come from the
     /// smallest.
     fn rewrite(

@@ -113,6 +113,16 @@ pub fn write_state_key(job: TableId, table: u16, vnode: u16, prefix: &[u8], key:
     out.extend_from_slice(key);
 }
 
+/// The job that an entry is state of; `None` for entries of tables.
+#[inline]
+pub(super) fn state_job(key: &[u8]) -> Option<TableId> {
+    let (group, rest) = key.split_first_chunk::<TABLE>()?;
+    if u32::from_be_bytes(*group) != STATE.0 {
+        return None;
+    }
+    rest.get(VNODE..)?.first_chunk::<JOB>().map(|job| TableId(u32::from_be_bytes(*job)))
+}
+
 /// The keys of all entries of an operator's state that have a lookup prefix.
 ///
 /// # Panics
@@ -180,6 +190,20 @@ impl PrefixExtractor for TableSegment {
     }
 }
 
+/// Tells SlateDB by which bytes operators look up their state. The name is stored with filters.
+pub(super) struct LookupPrefix;
+
+impl PrefixExtractor for LookupPrefix {
+    fn name(&self) -> &str {
+        "weir-lookup"
+    }
+
+    fn prefix_len(&self, target: &PrefixTarget) -> Option<usize> {
+        let (PrefixTarget::Point(bytes) | PrefixTarget::Prefix(bytes)) = target;
+        (bytes.len() >= STATE_PREFIX && state_job(bytes).is_some()).then_some(STATE_PREFIX)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -215,6 +239,9 @@ mod tests {
         write_state_key(TableId(1), 2, 3, b"ab", b"abc", &mut key);
         assert_eq!(key, b"\xff\xff\xff\xff\0\x03\0\0\0\x01\0\x02\x55\x55\x08\xcb\xc6\xad\xd4\x39abc");
         assert_eq!(segment_table(&key[..4]), Some(STATE));
+        assert_eq!(state_job(&key), Some(TableId(1)));
+        assert_eq!(state_job(&key[..9]), None);
+        assert_eq!(state_job(&key[4..]), None);
     }
 
     #[test]

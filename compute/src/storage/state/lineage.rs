@@ -48,8 +48,9 @@ pub(super) async fn ensure_unused(store: &Store, path: &str) -> Result<(), Error
     }
 }
 
-/// Makes a database of the parts of the sources that belong to `vnodes` and to one of `tables`.
-/// Does nothing if no source holds any of them: then the database is empty when it is opened.
+/// Makes a database of the parts of the sources that belong to `vnodes`, and to one of `tables` or
+/// to the operators' state. State of jobs that are not in `tables` comes along; compaction leaves it
+/// out. Does nothing if no source holds any of them: then the database is empty when it is opened.
 pub(super) async fn clone(
     store: &Store,
     path: &str,
@@ -72,7 +73,7 @@ pub(super) async fn clone(
     let admin = Admin::builder(path, store.objects.clone()).build();
     let mut clone = admin
         .create_clone_builder_from_source(first)
-        .with_segment_filter(move |prefix| keys::segment_table(prefix).is_some_and(|table| tables.contains(&table)))
+        .with_segment_filter(move |prefix| is_wanted(prefix, &tables))
         .with_segment_projection(move |prefix| keys::segment_range(prefix, vnodes));
     for spec in specs {
         clone = clone.with_source(spec);
@@ -80,7 +81,12 @@ pub(super) async fn clone(
     clone.build().await.map_err(Error::database("clone", path))
 }
 
-/// Returns true if a source holds anything of the tables in the vnodes, or if that is unknown.
+/// Returns true if a new database takes a segment over.
+fn is_wanted(prefix: &[u8], tables: &HashSet<TableId>) -> bool {
+    keys::segment_table(prefix).is_some_and(|table| table == keys::STATE || tables.contains(&table))
+}
+
+/// Returns true if a source holds anything wanted in the vnodes, or if that is unknown.
 async fn gives(
     store: &Store,
     source: &CloneSource,
@@ -94,7 +100,7 @@ async fn gives(
     let Some(checkpoint) = checkpoint else { return Ok(true) };
     let Some(manifest) = read(Some(checkpoint.manifest_id)).await? else { return Ok(true) };
     Ok(manifest.segments().iter().any(|segment| {
-        let wanted = keys::segment_table(segment.prefix()).is_some_and(|table| tables.contains(&table));
+        let wanted = is_wanted(segment.prefix(), tables);
         let range = keys::segment_range(segment.prefix(), vnodes);
         let runs = segment.compacted().iter().flat_map(|run| run.sst_views());
         wanted && segment.l0().iter().chain(runs).any(|view| shows(view, &range))

@@ -10,7 +10,9 @@
 //! wherever it lies; SlateDB keeps that entry for as long as the snapshot exists.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::{Arc, OnceLock};
 
@@ -25,7 +27,7 @@ use object_store::{
 };
 use slatedb::db_cache::{CacheFetch, CacheLoader, CachedEntry, CachedKey, DbCache};
 use slatedb::manifest::{SsTableHandle, SsTableView};
-use slatedb::{PathResolver, RowEntry, SstReader, ValueDeletable, VersionedManifest};
+use slatedb::{PathResolver, RowEntry, SstIndex, SstReader, ValueDeletable, VersionedManifest};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Store;
@@ -67,6 +69,33 @@ pub(super) struct Runs {
     newest: u64,
     last: Option<Bytes>,
     failed: Option<Error>,
+}
+
+/// Adds up the sizes in bytes of a file's visible blocks, by what `of` tells of the first key of
+/// each. Blocks of which it tells nothing do not count: the index has each key only up to where it
+/// differs from the key before.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(super) async fn sizes<K: Eq + Hash>(
+    store: &Store,
+    paths: &PathResolver,
+    view: &SsTableView,
+    of: impl Fn(&[u8]) -> Option<K>,
+) -> Result<HashMap<K, u64>, Error> {
+    let mut sizes = HashMap::new();
+    if let Some(view) = View::new(view, paths, &(Bound::Unbounded, Bound::Unbounded), store) {
+        let (index, blocks) = view.blocks().await?;
+        for block in blocks {
+            let (offset, key) = index.get(block).expect("a block of this index");
+            // The index has nothing of the file's first key.
+            let first = view.handle.info.first_entry.as_ref().filter(|_| block == 0);
+            if let Some(of) = of(first.map_or(key, |first| first)) {
+                *sizes.entry(of).or_default() += view.offset(&index, block + 1).saturating_sub(offset);
+            }
+        }
+    }
+    Ok(sizes)
 }
 
 /// A file of the lowest level, or a sorted run of files that follow each other.
@@ -258,25 +287,35 @@ impl View {
 
     /// Its blocks, in groups of about `piece` bytes.
     async fn divide(self, piece: u64) -> Result<Vec<Piece>, Error> {
-        let index = self.open(self.file.clone())?.index().await?;
-        // An index holds the first key of each block, so the block before may end with the wanted
-        // key.
-        let first = self.keys.iter().map(|keys| index.partition_point(|key| is_before(key, keys)).saturating_sub(1));
-        let end = self.keys.iter().map(|keys| index.partition_point(|key| !is_behind(key, keys)));
-        let blocks = first.max().unwrap_or_default()..end.min().unwrap_or_default();
-        let info = &self.handle.info;
-        let data = if info.filter_len > 0 { info.filter_offset } else { info.index_offset };
-        let offset = |block: usize| index.get(block).map_or(data, |(offset, _)| offset);
+        let (index, blocks) = self.blocks().await?;
         let mut pieces = Vec::new();
         let mut start = blocks.start;
         for end in blocks.clone().map(|block| block + 1) {
-            let bytes = offset(start)..offset(end);
+            let bytes = self.offset(&index, start)..self.offset(&index, end);
             if end == blocks.end || bytes.end - bytes.start >= piece {
                 pieces.push(Piece { view: self.clone(), blocks: start..end, bytes });
                 start = end;
             }
         }
         Ok(pieces)
+    }
+
+    /// The file's index, and the places in it of the blocks that may hold wanted keys.
+    async fn blocks(&self) -> Result<(SstIndex, Range<usize>), Error> {
+        let index = self.open(self.file.clone())?.index().await?;
+        // An index holds the first key of each block, so the block before may end with the wanted
+        // key.
+        let first = self.keys.iter().map(|keys| index.partition_point(|key| is_before(key, keys)).saturating_sub(1));
+        let end = self.keys.iter().map(|keys| index.partition_point(|key| !is_behind(key, keys)));
+        let blocks = first.max().unwrap_or_default()..end.min().unwrap_or_default();
+        Ok((index, blocks))
+    }
+
+    /// The place of a block in the file, or of the end of the last one.
+    fn offset(&self, index: &SstIndex, block: usize) -> u64 {
+        let info = &self.handle.info;
+        let data = if info.filter_len > 0 { info.filter_offset } else { info.index_offset };
+        index.get(block).map_or(data, |(offset, _)| offset)
     }
 }
 

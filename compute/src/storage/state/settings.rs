@@ -7,13 +7,16 @@
 //! [`super::SlotDb::gauges`] shows if it still falls behind.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use slatedb::config::{
     CompactionWorkerOptions, CompactorOptions, GarbageCollectorDirectoryOptions, GarbageCollectorOptions,
     GarbageCollectorScheduleOptions, ScanOptions, Settings, SizeTieredCompactionSchedulerOptions,
 };
-use slatedb::{BlockCachePolicy, CacheTarget, SstBlockSize};
+use slatedb::{BlockCachePolicy, BloomFilterPolicy, CacheTarget, FilterPolicy, SstBlockSize};
+
+use super::keys;
 
 /// Writes stall at this many SSTs of the lowest level in one database.
 const L0_SSTS_MAX: usize = 4096;
@@ -83,6 +86,7 @@ impl Tuning {
             l0_max_ssts_per_key: L0_SSTS_PER_KEY_MAX,
             l0_sst_size_bytes: (self.unflushed_bytes_max / 4).max(1 << 20),
             max_unflushed_bytes: self.unflushed_bytes_max,
+            min_filter_keys: 0,
             // The compactor has our own scheduler, so it is passed as a builder.
             compactor_options: None,
             garbage_collector_options: Some(self.collection(conditional_overwrite)),
@@ -147,6 +151,17 @@ impl Tuning {
             ..GarbageCollectorOptions::default()
         }
     }
+}
+
+/// Filters of files of any size, since an operator asks for many keys that do not exist: one of the
+/// whole keys, and one of the prefixes by which operators look up their state.
+pub(super) fn filters() -> Vec<Arc<dyn FilterPolicy>> {
+    const BITS_PER_KEY: u32 = 10;
+    let keys = BloomFilterPolicy::new(BITS_PER_KEY);
+    let prefixes = BloomFilterPolicy::new(BITS_PER_KEY)
+        .with_prefix_extractor(Arc::new(keys::LookupPrefix))
+        .with_whole_key_filtering(false);
+    vec![Arc::new(keys), Arc::new(prefixes)]
 }
 
 /// Rows are found and merged block by block. Small blocks cost a scan twice as much as blocks of

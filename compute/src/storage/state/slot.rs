@@ -18,9 +18,10 @@ use uuid::Uuid;
 use weir_common::error::chain;
 use weir_common::ids::{TableId, VnodeRange};
 
-use super::compaction::{Dropped, SchedulerSupplier};
+use super::compaction::SchedulerSupplier;
 use super::keys::TableSegment;
 use super::lineage::{self, CloneSource};
+use super::live::{FilterSupplier, Live, Shares};
 use super::runs::{Runs, VALUES_BYTES_MAX, VALUES_MAX};
 use super::{Error, Store, keys, settings};
 
@@ -33,7 +34,7 @@ pub struct SlotDb {
     db: Db,
     store: Store,
     path: Arc<str>,
-    dropped: Dropped,
+    live: Live,
 }
 
 /// Figures about the inside of a database, for metrics.
@@ -83,22 +84,24 @@ impl SlotDb {
     ) -> Result<SlotDb, Error> {
         lineage::ensure_unused(store, path).await?;
         lineage::clone(store, path, vnodes, sources, tables).await?;
-        let dropped = Dropped::default();
+        let live = Live::new(tables.clone());
         let tuning = &store.tuning;
         let compactor = CompactorBuilder::new(path, store.objects.clone())
             .with_options(tuning.compactor())
-            .with_scheduler_supplier(Arc::new(SchedulerSupplier::new(dropped.clone(), tuning.ancestors_max)));
+            .with_scheduler_supplier(Arc::new(SchedulerSupplier::new(live.clone(), tuning.ancestors_max)))
+            .with_compaction_filter_supplier(Arc::new(FilterSupplier::new(live.clone())));
         let db = Db::builder(path, store.objects.clone())
             .with_settings(tuning.database(store.conditional_overwrite))
             .with_sst_block_size(settings::BLOCK_SIZE)
             .with_block_cache_policy(tuning.caching())
+            .with_filter_policies(settings::filters())
             .with_segment_extractor(Arc::new(TableSegment))
             .with_compactor_builder(compactor)
             .with_db_cache(store.cache.clone(), cache_id(path))
             .build();
         // The future holds the whole set-up of a database, so it is boxed.
         let db = Box::pin(db).await.map_err(Error::database("open", path))?;
-        Ok(SlotDb { db, store: store.clone(), path: path.into(), dropped })
+        Ok(SlotDb { db, store: store.clone(), path: path.into(), live })
     }
 
     /// The database's path, relative to the state URL.
@@ -114,7 +117,13 @@ impl SlotDb {
     /// [`Error::Closed`] if the database takes no more writes.
     pub async fn write(&self, changes: impl IntoIterator<Item = (Bytes, Option<Bytes>)>) -> Result<(), Error> {
         let mut batch = WriteBatch::new();
+        let mut last = None;
         for (key, value) in changes {
+            let job = keys::state_job(&key);
+            if let Some(job) = job.filter(|_| job != last) {
+                self.live.writes(job);
+                last = Some(job);
+            }
             match value {
                 Some(value) => batch.put_bytes(key, value),
                 None => batch.delete(key),
@@ -196,15 +205,44 @@ impl SlotDb {
         admin.delete_checkpoint(checkpoint).await.map_err(self.failed("delete a checkpoint of"))
     }
 
-    /// Forgets all of a table. No write to it may come after; a snapshot may still be read, but
-    /// need not show it.
+    /// Forgets all of a table, and all state of the job that fills it. No write to it may come
+    /// after; a snapshot may still be read, but need not show it.
     ///
     /// The compactor takes the files of the table's segment out of the database at its next look,
     /// and again whenever a late flush brings one. It rewrites nothing; deleting keys would have to
-    /// read them all. A crash in between loses nothing, because the next term's clone takes over
-    /// only tables of the catalog.
+    /// read them all. State is left out of every compaction from now on, and
+    /// [`SlotDb::reclaim`] has files rewritten that hold too much of it. A crash in between loses
+    /// nothing, because the next term's clone takes over only tables of the catalog, and knows only
+    /// their jobs.
     pub fn drop_table(&self, table: TableId) {
-        self.dropped.insert(table);
+        self.live.drop_table(table);
+    }
+
+    /// Looks after the state of jobs that are gone, until the database is closed. The first look is
+    /// [`super::Tuning::collection_interval`] after the opening, since a dropped job's state may
+    /// have come from an earlier term; then as long after each drop, when all that the job wrote is
+    /// in files.
+    pub async fn reclaim(self) {
+        let look = async {
+            let (mut shares, mut changes) = (Shares::default(), self.live.changes());
+            loop {
+                tokio::time::sleep(self.store.tuning.collection_interval).await;
+                changes.mark_unchanged();
+                match shares.take(&self.store, &self.path, &self.db.manifest(), &self.live).await {
+                    // The database lives as long as its handle, so the channel does, too.
+                    Ok(0) => drop(changes.changed().await),
+                    Ok(_) => {}
+                    // The next look may succeed.
+                    Err(error) => {
+                        tracing::debug!(path = %self.path, error = chain(&error), "cannot look for state of dropped jobs");
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            _ = self.closed() => {}
+            () = look => {}
+        }
     }
 
     /// Waits until the database takes no more work, for whatever reason, and returns the reason.
