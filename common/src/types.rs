@@ -71,6 +71,14 @@ pub struct StructField {
 /// The Arrow extension name that marks a Utf8 column as `jsonb`.
 pub const JSONB_EXTENSION: &str = "weir.jsonb";
 
+/// Arrow's key of the extension type in a field's metadata.
+const EXTENSION_NAME: &str = "ARROW:extension:name";
+
+/// Returns true if a column of text holds jsonb.
+pub fn is_jsonb(field: &Field) -> bool {
+    field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == JSONB_EXTENSION)
+}
+
 /// The digits of a `numeric` that was declared without a precision. No `numeric(p, s)` has as many,
 /// so this number distinguishes them. Values of a plain `numeric` have no scale of their own and
 /// are printed without trailing zeros.
@@ -112,7 +120,7 @@ impl SqlType {
         let field = Field::new(name, self.arrow(), true);
         match self {
             SqlType::Jsonb => {
-                field.with_metadata(HashMap::from([("ARROW:extension:name".to_owned(), JSONB_EXTENSION.to_owned())]))
+                field.with_metadata(HashMap::from([(EXTENSION_NAME.to_owned(), JSONB_EXTENSION.to_owned())]))
             }
             _ => field,
         }
@@ -161,9 +169,20 @@ impl SqlType {
         matches!(self, SqlType::Numeric | SqlType::Decimal { .. })
     }
 
-    /// Returns true if a column of this type can be part of a primary key. The type then has an
-    /// encoding in which equal values are equal bytes that sort as in PostgreSQL. The other types
-    /// have no such encoding yet.
+    /// Returns true if rows can be grouped by a column of this type: equal values have equal keys,
+    /// see [`crate::key`].
+    pub fn can_be_grouped(&self) -> bool {
+        match self {
+            SqlType::Interval | SqlType::Jsonb => true,
+            SqlType::Array(element) => element.can_be_grouped(),
+            SqlType::Struct(fields) => fields.iter().all(|field| field.ty.can_be_grouped()),
+            other => other.can_be_key(),
+        }
+    }
+
+    /// Returns true if a column of this type can be part of a primary key. The value can then be
+    /// read back from its key. Of the other types some values are equal but not the same, or hold
+    /// such values.
     pub fn can_be_key(&self) -> bool {
         !matches!(self, SqlType::Interval | SqlType::Jsonb | SqlType::Array(_) | SqlType::Struct(_))
     }

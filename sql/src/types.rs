@@ -11,12 +11,10 @@ use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use postgres_types::{Kind, Type};
-use weir_common::types::{JSONB_EXTENSION, NUMERIC_PRECISION, SqlType};
+pub use weir_common::types::is_jsonb;
+use weir_common::types::{NUMERIC_PRECISION, SqlType};
 
 use crate::error::Error;
-
-/// Arrow's metadata key for the name of an extension type.
-const EXTENSION_NAME: &str = "ARROW:extension:name";
 
 /// The metadata key that holds a type's oid, where Arrow has one type for several of PostgreSQL's.
 const MARK: &str = "pg.type";
@@ -119,11 +117,6 @@ pub fn arrow_type(ty: &Type) -> DataType {
             _ => DataType::Utf8,
         },
     }
-}
-
-/// True if a column of text holds jsonb.
-pub fn is_jsonb(field: &Field) -> bool {
-    field.metadata().get(EXTENSION_NAME).is_some_and(|name| name == JSONB_EXTENSION)
 }
 
 pub(crate) fn no_type(field: &Field) -> Error {

@@ -1,8 +1,8 @@
 //! Entries of a slot's database, and the frame in which they travel.
 //!
 //! A framed entry is the key's length and the value's, u32 each in little-endian, then key and
-//! value. A slot slices its entries out of a message without copying. Deletes stay on their node, so
-//! no frame carries one.
+//! value. A slot slices its entries out of a message without copying. Deletes stay on their node,
+//! so no frame carries one.
 
 use bytes::{Buf, Bytes};
 

@@ -18,8 +18,8 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 use weir_common::interval::Interval;
+use weir_common::key::jsonb_key;
 
-use super::jsonb::order_key;
 use crate::error::Error;
 use crate::types::is_jsonb;
 
@@ -119,7 +119,7 @@ pub(super) fn values(array: &ArrayRef, field: &Field) -> ArrayRef {
         }
         DataType::Utf8 if is_jsonb(field) => {
             let documents = array.as_string::<i32>();
-            Arc::new(documents.iter().map(|document| document.map(order_key)).collect::<BinaryArray>())
+            Arc::new(documents.iter().map(|document| document.map(jsonb_key)).collect::<BinaryArray>())
         }
         DataType::List(element) if has_equals(element) => {
             let lists = array.as_list::<i32>();

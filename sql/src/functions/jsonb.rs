@@ -6,7 +6,6 @@
 //! is a value, which only `->>` and `#>>` turn into NULL.
 
 mod operate;
-mod order;
 mod value;
 
 use std::borrow::Cow;
@@ -30,7 +29,6 @@ use weir_common::types::SqlType;
 use crate::error::{Error, sqlstate};
 use crate::types::is_jsonb;
 
-pub(in crate::functions) use order::key as order_key;
 pub(in crate::functions) use value::as_text;
 
 /// The function that `…::jsonb` calls.

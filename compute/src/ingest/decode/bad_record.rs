@@ -12,8 +12,8 @@ pub(super) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// read.
 pub(super) const RECORD_BYTES_MAX: usize = 128 << 20;
 /// The values of a primary key may take this much, as long as a page of PostgreSQL's. Stored keys
-/// must stay below 64 KiB, and may take twice as many bytes as the values and a few more.
-pub(super) const KEY_BYTES_MAX: usize = 8 << 10;
+/// may take twice as many bytes as the values and a few more.
+pub(super) const KEY_BYTES_MAX: usize = weir_common::key::KEY_BYTES_MAX / 4;
 /// This much of a value that does not fit is shown.
 const FOUND_MAX: usize = 60;
 

@@ -6,11 +6,11 @@
 //!   split's keys lie between those of another.
 //! * A row of a keyed table: `table id (u32) ‖ vnode (u16) ‖ primary key`, as [`weir_common::key`]
 //!   writes it. The vnode is that of the key, [`vnode_of`].
-//! * State of an operator: `group (u32) ‖ vnode (u16) ‖ job (u32) ‖ table (u16) ‖ hash of the lookup
-//!   prefix (u64) ‖ key`. The group is [`STATE`], the same for all jobs. The table is the place of
-//!   the operator's table in the job's plan, and the lookup prefix is a prefix of the key. The first
-//!   20 bytes have a filter of their own, so that a lookup skips files without its prefix. The hash
-//!   is SipHash-1-3 with a key of zeros.
+//! * State of an operator: `group (u32) ‖ vnode (u16) ‖ job (u32) ‖ table (u16) ‖ hash of the
+//!   lookup prefix (u64) ‖ key`. The group is [`STATE`], the same for all jobs. The table is the
+//!   place of the operator's table in the job's plan, and the lookup prefix is a prefix of the key.
+//!   The first 20 bytes have a filter of their own, so that a lookup skips files without its
+//!   prefix. The hash is SipHash-1-3 with a key of zeros.
 //!
 //! This layout is stored state and never changes. The first four bytes are the SlateDB segment.
 

@@ -49,8 +49,9 @@ pub(super) async fn ensure_unused(store: &Store, path: &str) -> Result<(), Error
 }
 
 /// Makes a database of the parts of the sources that belong to `vnodes`, and to one of `tables` or
-/// to the operators' state. State of jobs that are not in `tables` comes along; compaction leaves it
-/// out. Does nothing if no source holds any of them: then the database is empty when it is opened.
+/// to the operators' state. State of jobs that are not in `tables` comes along; compaction leaves
+/// it out. Does nothing if no source holds any of them: then the database is empty when it is
+/// opened.
 pub(super) async fn clone(
     store: &Store,
     path: &str,

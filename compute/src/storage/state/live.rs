@@ -1,5 +1,5 @@
-//! The ids whose entries a database keeps: those of the catalog that it was opened with, and of each
-//! job that has written since, until they are dropped.
+//! The ids whose entries a database keeps: those of the catalog that it was opened with, and of
+//! each job that has written since, until they are dropped.
 //!
 //! The state of all jobs shares one segment, so no segment can be taken away when a job is dropped.
 //! Instead a filter leaves the state of jobs that are gone out of everything that compaction

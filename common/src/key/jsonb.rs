@@ -4,6 +4,9 @@
 //! two containers are of one kind, the one with more members is greater; otherwise members decide
 //! in their order, each key before its value. A scalar by itself counts as an array of one element,
 //! just below the array that holds it.
+//!
+//! A number begins with its sign and the place of its point, and goes on with its digits without
+//! zeros at either end. No key is a prefix of another.
 
 const NULL: u8 = 0;
 const STRING: u8 = 1;
@@ -12,17 +15,22 @@ const BOOLEAN: u8 = 3;
 const ARRAY: u8 = 0x10;
 const OBJECT: u8 = 0x11;
 
-/// The key of a value in normal form.
-pub(in crate::functions) fn key(document: &str) -> Vec<u8> {
+/// The key of a jsonb in normal form. Equal values have equal keys.
+pub fn jsonb_key(document: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(document.len() + 8);
+    write(document, &mut out);
+    out
+}
+
+/// Appends the key of a jsonb in normal form.
+pub(super) fn write(document: &str, out: &mut Vec<u8>) {
     let mut reader = Reader { text: document, at: 0 };
     if !matches!(reader.peek(), Some(b'{' | b'[')) {
         out.push(ARRAY);
         out.extend_from_slice(&1_u32.to_be_bytes());
         out.push(0);
     }
-    reader.value(&mut out);
-    out
+    reader.value(out);
 }
 
 /// Reads the normal form from its beginning. A text that is not in normal form may end early, but
@@ -153,6 +161,21 @@ impl Reader<'_> {
 mod tests {
     use super::*;
 
+    /// Keys are stored.
+    #[test]
+    fn the_layout_does_not_change() {
+        for (document, expected) in [
+            ("null", &b"\x10\0\0\0\x01\0\0"[..]),
+            ("-1.50", b"\x10\0\0\0\x01\0\x02\0\x7f\xff\xff\xff\xff\xff\xff\xfe\xce\xca\xff"),
+            (
+                r#"{"a": 10, "bb": ["x", true]}"#,
+                b"\x11\0\0\0\x02a\0\x02\x02\x80\0\0\0\0\0\0\x021\0bb\0\x10\0\0\0\x02\x01\x01x\0\x03\x01",
+            ),
+        ] {
+            assert_eq!(jsonb_key(document), expected, "{document}");
+        }
+    }
+
     /// As PostgreSQL 15 sorts them; its empty array is below everything else.
     #[test]
     fn values_are_in_postgresqls_order() {
@@ -194,19 +217,20 @@ mod tests {
         ];
         // A longer key is stored after a shorter one, but the two compare as strings.
         for pair in sorted.windows(2).filter(|pair| pair[1] != r#"{"aa": 0}"# && pair[0] != r#"{"aa": 0}"#) {
-            assert!(key(pair[0]) < key(pair[1]), "{} < {}", pair[0], pair[1]);
+            assert!(jsonb_key(pair[0]) < jsonb_key(pair[1]), "{} < {}", pair[0], pair[1]);
         }
-        assert!(key(r#"{"a": 1}"#) < key(r#"{"aa": 0}"#) && key(r#"{"aa": 0}"#) < key(r#"{"b": 0}"#));
+        let [a, aa, b] = [r#"{"a": 1}"#, r#"{"aa": 0}"#, r#"{"b": 0}"#].map(jsonb_key);
+        assert!(a < aa && aa < b);
         for (one, other) in [("1.0", "1"), ("100", "100.00"), ("[0.50]", "[0.5]"), (r#"{"a": 1.10}"#, r#"{"a": 1.1}"#)]
         {
-            assert_eq!(key(one), key(other), "{one} = {other}");
+            assert_eq!(jsonb_key(one), jsonb_key(other), "{one} = {other}");
         }
     }
 
     #[test]
     fn no_text_is_too_strange() {
         for text in ["", "{", "[", "[1,", "\"", "\"\\", "-", "nul", "{\"a\"", "{\"a\": [", "xyz", "[x]", "é"] {
-            let _key = key(text);
+            let _key = jsonb_key(text);
         }
     }
 }
