@@ -246,8 +246,10 @@ impl Calls {
     pub(super) fn lacking(&self, groups: impl Iterator<Item = Group> + Clone) -> Lacking {
         let lacking = |(number, call): (usize, &Call)| match &call.kept {
             Kept::First(_, fronts) => {
-                let lacking = groups.clone().filter(|group| fronts.is_lacking(*group));
-                lacking.map(|group| (number, group)).collect()
+                let mut lacking: Vec<Group> = groups.clone().filter(|group| fronts.is_lacking(*group)).collect();
+                lacking.sort_unstable();
+                lacking.dedup();
+                lacking.into_iter().map(|group| (number, group)).collect()
             }
             Kept::Rows(_) | Kept::Distinct(..) => Vec::new(),
         };

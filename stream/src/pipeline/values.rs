@@ -136,17 +136,26 @@ impl Values {
         }
     }
 
-    /// The values that appeared in this epoch, true, or disappeared.
+    /// The values that appeared in this epoch, which has ended, true, or disappeared.
     pub(super) fn changes(&self) -> Result<Vec<(Place, bool)>, Failure> {
-        let counted = |place: &Place| (*place, self.counted[*place as usize]);
-        if self.changed.iter().map(counted).any(|(_, counted)| counted.count < 0) {
+        if self.changed.iter().any(|place| self.counted[*place as usize].count < 0) {
             return Err(Failure::Broken("a value was deleted more often than inserted".to_owned()));
         }
-        let is_there = |(place, counted): (Place, Counted)| {
+        let change = |place: &Place| {
+            let counted = self.counted[*place as usize];
             let is_there = counted.count > 0;
-            (is_there != counted.is_stored).then_some((place, is_there))
+            (is_there != counted.is_stored).then_some((*place, is_there))
         };
-        Ok(self.changed.iter().map(counted).filter_map(is_there).collect())
+        Ok(self.changed.iter().filter_map(change).collect())
+    }
+
+    /// The values that appeared in this epoch.
+    fn appeared(&self) -> impl Iterator<Item = Place> {
+        let has_appeared = |place: &Place| {
+            let counted = self.counted[*place as usize];
+            counted.count > 0 && !counted.is_stored
+        };
+        self.changed.iter().copied().filter(has_appeared)
     }
 
     /// True if the value with this key is known not to occur any more.

@@ -105,9 +105,9 @@ impl Fronts {
         groups: &Groups,
     ) -> Result<(), Failure> {
         let mut appeared: HashMap<Group, Vec<&[u8]>> = found.iter().map(|(group, _)| (*group, Vec::new())).collect();
-        for (place, is_there) in values.changes()? {
+        for place in values.appeared() {
             let group = values.group(place);
-            if let (true, Some(appeared)) = (is_there, appeared.get_mut(&group)) {
+            if let Some(appeared) = appeared.get_mut(&group) {
                 appeared.push(&values.key(place)[groups.key(group).len()..]);
             }
         }

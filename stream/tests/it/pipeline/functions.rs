@@ -1,8 +1,8 @@
 //! The few functions that plans in tests call.
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, new_null_array};
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::compute::cast;
 use arrow::compute::kernels::{cmp, numeric};
-use arrow::compute::{cast, concat};
 use weir_common::plan::{Expr, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view::{Error, Expression, Functions};
@@ -50,14 +50,9 @@ fn evaluate(expr: &Expr, rows: &RecordBatch) -> Result<ArrayRef, Error> {
 
 /// Values of a type, given as texts.
 pub(super) fn values(texts: &[Option<&str>], ty: &SqlType) -> ArrayRef {
-    if texts.is_empty() {
-        return new_null_array(&ty.arrow(), 0);
+    let column = cast(&StringArray::from(texts.to_vec()), &ty.arrow()).expect("a type of values");
+    for (row, text) in texts.iter().enumerate() {
+        assert_eq!(column.is_null(row), text.is_none(), "{text:?} is a {ty}");
     }
-    let column = |text: &Option<&str>| {
-        let column = cast(&StringArray::from(vec![*text]), &ty.arrow()).expect("a value of the type");
-        assert_eq!(column.is_null(0), text.is_none(), "{text:?} is a {ty}");
-        column
-    };
-    let columns: Vec<ArrayRef> = texts.iter().map(column).collect();
-    concat(&columns.iter().map(AsRef::as_ref).collect::<Vec<_>>()).expect("columns of one type")
+    column
 }

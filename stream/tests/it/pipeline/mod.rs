@@ -1,7 +1,9 @@
-//! Tests of operators: scripts that read as documentation (`golden`).
+//! Tests of operators: scripts that read as documentation (`golden`), and random jobs that are
+//! compared with a naive answer (`equal`).
 //!
 //! `WEIR_GOLDEN=write` writes the outputs of scripts anew.
 
+mod equal;
 mod functions;
 mod job;
 mod script;

@@ -75,17 +75,31 @@ pub(super) fn run(script: &str) -> String {
     output
 }
 
+/// Reads the operators of a plan, one a line. Returns the stream that they begin with, too.
+pub(super) fn plan(lines: &[String]) -> (JobPlan, Stream) {
+    let mut draft = Draft::default();
+    lines.iter().for_each(|line| draft.add(line));
+    draft.finish()
+}
+
 fn chunk(lines: &[&str], columns: &[StreamColumn]) -> Chunk {
-    let rows: Vec<Vec<&str>> = lines.iter().map(|line| line[1..].split_whitespace().collect()).collect();
+    let value = |text| Some(text).filter(|text| *text != "NULL");
+    let rows: Vec<Vec<Option<&str>>> =
+        lines.iter().map(|line| line[1..].split_whitespace().map(value).collect()).collect();
+    let deletes: Vec<bool> = lines.iter().map(|line| line.starts_with('-')).collect();
+    rows_of(&rows, &deletes, columns)
+}
+
+/// Rows, given as texts, and for each whether it is deleted.
+pub(super) fn rows_of(rows: &[Vec<Option<&str>>], deletes: &[bool], columns: &[StreamColumn]) -> Chunk {
     let column = |(place, column): (usize, &StreamColumn)| {
-        let texts: Vec<Option<&str>> = rows.iter().map(|row| Some(row[place]).filter(|text| *text != "NULL")).collect();
+        let texts: Vec<Option<&str>> = rows.iter().map(|row| row[place]).collect();
         values(&texts, &column.ty)
     };
     let named =
         |column: &StreamColumn| Column { name: column.name.clone(), ty: column.ty.clone(), origin: Origin::Expression };
     let schema = schema(&columns.iter().map(named).collect::<Vec<_>>());
     let rows = RecordBatch::try_new(schema, columns.iter().enumerate().map(column).collect()).expect("rows");
-    let deletes: Vec<bool> = lines.iter().map(|line| line.starts_with('-')).collect();
     Chunk::new(rows, BooleanBuffer::from(deletes))
 }
 

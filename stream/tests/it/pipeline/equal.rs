@@ -1,0 +1,319 @@
+//! After any sequence of changes and flushes the rows that a job emitted are those that its query
+//! has over all rows of its input.
+//!
+//! Random jobs aggregate random rows, with nulls, NaN, duplicates and deletes. Actors are built
+//! anew from the state at random. `WEIR_SIM_SEED=n` replays one run, `WEIR_SIM_SCHEDULES=n` runs
+//! more of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, Int64Type};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use weir_stream::chunk::Chunk;
+
+use super::job::Job;
+use super::script::{plan, rows_of};
+
+const RUNS: u64 = 300;
+
+/// Columns of the input: two keys, and columns to aggregate.
+const COLUMNS: &str = "place varchar, second integer, whole integer, price numeric(10,2), ratio double precision, \
+                       flag boolean, name varchar";
+const KEYS: usize = 2;
+const FLAG: usize = 5;
+
+type Texts = Vec<Option<String>>;
+
+/// A value in PostgreSQL's order, NULL last.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Value {
+    Boolean(bool),
+    /// A whole number, or a decimal in units of its last digit.
+    Whole(i128),
+    /// The bits of a float that sort as the numbers do.
+    Float(u64),
+    Text(String),
+    Null,
+}
+
+/// An aggregate of a random job.
+#[derive(Clone, Debug)]
+struct Call {
+    function: &'static str,
+    /// The column; `None`: `*`.
+    argument: Option<usize>,
+    distinct: bool,
+    filter: bool,
+    ty: &'static str,
+}
+
+#[test]
+fn emitted_rows_are_those_of_the_query() {
+    let number = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().expect("a number"));
+    let seeds = match number("WEIR_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("WEIR_SIM_SCHEDULES").unwrap_or(RUNS),
+    };
+    for seed in seeds {
+        let run = std::panic::catch_unwind(|| Run::new(seed).run());
+        run.unwrap_or_else(|_| panic!("replay this run with WEIR_SIM_SEED={seed}"));
+    }
+}
+
+struct Run {
+    rng: StdRng,
+    job: Job,
+    columns: Vec<weir_common::plan::StreamColumn>,
+    keys: Vec<usize>,
+    calls: Vec<Call>,
+    append_only: bool,
+    parallel: usize,
+    /// Chunks have at most so many rows.
+    rows_max: usize,
+    /// The rows of the input.
+    rows: Vec<Texts>,
+    /// The rows that were emitted.
+    emitted: BTreeSet<Vec<Value>>,
+}
+
+impl Run {
+    fn new(seed: u64) -> Run {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let append_only = rng.random();
+        let parallel = *[1, 3].choose(&mut rng).expect("one of them");
+        let keys: Vec<usize> = (0..KEYS).filter(|_| rng.random_bool(0.6)).collect();
+        let calls: Vec<Call> = (0..rng.random_range(0..5)).map(|_| Call::random(&mut rng)).collect();
+        let lines = lines(&mut rng, append_only, &keys, &calls);
+        let (plan, leaf) = plan(&lines);
+        let columns = leaf.columns.clone();
+        let job = Job::new(plan, leaf, parallel);
+        // Large groups have more values than are read at once.
+        let rows_max = if rng.random_bool(0.1) { 600 } else { 40 };
+        let (rows, emitted) = (Vec::new(), BTreeSet::new());
+        Run { rng, job, columns, keys, calls, append_only, parallel, rows_max, rows, emitted }
+    }
+
+    fn run(&mut self) {
+        for _ in 0..self.rng.random_range(1..12) {
+            match self.rng.random_range(0..10) {
+                0..6 => self.change(),
+                6..9 => self.flush(),
+                _ => {
+                    self.flush();
+                    self.job.restart();
+                }
+            }
+        }
+        self.flush();
+    }
+
+    /// Passes a chunk to the job.
+    fn change(&mut self) {
+        let (mut rows, mut deletes) = (Vec::<Texts>::new(), Vec::new());
+        let share = *[0.1, 0.45, 0.9].choose(&mut self.rng).expect("one of them");
+        for _ in 0..self.rng.random_range(1..self.rows_max) {
+            let is_delete = !self.append_only && !self.rows.is_empty() && self.rng.random_bool(share);
+            let row = match is_delete {
+                true => self.rows.swap_remove(self.rng.random_range(0..self.rows.len())),
+                false => self.row(),
+            };
+            if !is_delete {
+                self.rows.push(row.clone());
+            }
+            rows.push(row);
+            deletes.push(is_delete);
+        }
+        let actor = self.rng.random_range(0..self.parallel);
+        let rows: Vec<Vec<Option<&str>>> =
+            rows.iter().map(|row| row.iter().map(|text| text.as_deref()).collect()).collect();
+        self.job.apply(actor, rows_of(&rows, &deletes, &self.columns)).expect("no failure");
+        if self.rng.random() {
+            for fragment in 0..2 {
+                self.job.deliver(fragment, &mut self.rng).expect("no failure");
+            }
+        }
+    }
+
+    fn row(&mut self) -> Texts {
+        let pools: [&[&str]; 7] = [
+            &["a", "b", "ab", ""],
+            &["1", "2", "-7"],
+            &["0", "1", "2", "-5", "2147483647"],
+            &["0.10", "-3.55", "99999999.99", "7"],
+            &["0.25", "-0.25", "1024", "-0", "0", "NaN", "inf", "-inf"],
+            &["true", "false"],
+            &["", "x", "xy", "y"],
+        ];
+        let rng = &mut self.rng;
+        let mut value = |(column, pool): (usize, &&[&str])| match rng.random_range(0..10) {
+            0 | 1 => None,
+            2..6 if column == 2 => Some(rng.random_range(0..500).to_string()),
+            _ => pool.choose(rng).map(|text| (*text).to_owned()),
+        };
+        pools.iter().enumerate().map(&mut value).collect()
+    }
+
+    fn flush(&mut self) {
+        let rng = &mut self.rng;
+        self.job.flush(rng).expect("no failure");
+        for chunk in std::mem::take(&mut self.job.emitted) {
+            self.take(&chunk);
+        }
+        let expected: BTreeSet<Vec<Value>> = self.answer();
+        assert_eq!(self.emitted, expected, "{:?} by {:?} of {:?}", self.calls, self.keys, self.rows);
+    }
+
+    fn take(&mut self, chunk: &Chunk) {
+        for row in 0..chunk.rows().num_rows() {
+            let values: Vec<Value> = chunk.rows().columns().iter().map(|column| Value::of(column, row)).collect();
+            let is_change = match chunk.is_delete(row) {
+                true => self.emitted.remove(&values),
+                false => self.emitted.insert(values.clone()),
+            };
+            assert!(is_change, "a change of {values:?}, deleted: {}", chunk.is_delete(row));
+        }
+    }
+
+    /// The rows of the query.
+    fn answer(&self) -> BTreeSet<Vec<Value>> {
+        let mut groups: BTreeMap<Vec<Value>, Vec<&Texts>> = BTreeMap::new();
+        if self.keys.is_empty() {
+            groups.insert(Vec::new(), Vec::new());
+        }
+        for row in &self.rows {
+            let key = self.keys.iter().map(|key| Value::parse(row[*key].as_deref(), *key)).collect();
+            groups.entry(key).or_default().push(row);
+        }
+        let row = |(key, rows): (Vec<Value>, Vec<&Texts>)| {
+            let results = self.calls.iter().map(|call| call.answer(&rows));
+            key.iter().cloned().chain(results).collect()
+        };
+        groups.into_iter().map(row).collect()
+    }
+}
+
+/// The lines of a plan.
+fn lines(rng: &mut StdRng, append_only: bool, keys: &[usize], calls: &[Call]) -> Vec<String> {
+    let names = |columns: &[usize]| match columns {
+        [] => "nothing".to_owned(),
+        columns => columns.iter().map(|column| format!("#{column}")).collect::<Vec<_>>().join(", "),
+    };
+    let called: Vec<String> = calls.iter().map(Call::text).collect();
+    let called = if called.is_empty() { "nothing".to_owned() } else { called.join(", ") };
+    let input = if append_only { "input" } else { "changes" };
+    let mut lines = vec![format!("{input} {COLUMNS}")];
+    let adds_up = |call: &Call| !call.distinct && (append_only || matches!(call.function, "count" | "sum"));
+    if calls.iter().all(adds_up) && rng.random() {
+        let own: Vec<usize> = (0..keys.len()).collect();
+        lines.push(format!("preaggregate by {}: {called}", names(keys)));
+        lines.push(format!("shuffle by {}", names(&own)));
+        lines.push(format!("final by {}: same", names(&own)));
+        return lines;
+    }
+    // The rows of a group are together, too, if they are divided by a part of its key.
+    let part = if keys.is_empty() { keys } else { &keys[rng.random_range(0..keys.len())..] };
+    lines.push(format!("shuffle by {}", names(part)));
+    lines.push(format!("aggregate by {}: {called}", names(keys)));
+    lines
+}
+
+impl Call {
+    fn random(rng: &mut StdRng) -> Call {
+        let types = ["", "", "integer", "numeric(10,2)", "double precision", "boolean", "varchar"];
+        let (function, argument, ty) = match rng.random_range(0..8) {
+            0 => ("count", None, "bigint"),
+            1 => ("count", Some(rng.random_range(2..7)), "bigint"),
+            2 => ("sum", Some(2), "bigint"),
+            3 => ("sum", Some(3), "numeric(20,2)"),
+            4 => ("sum", Some(4), "double precision"),
+            5 => (*["bool_and", "bool_or"].choose(rng).expect("one of them"), Some(FLAG), "boolean"),
+            _ => {
+                let argument = *[2, 3, 4, 6].choose(rng).expect("one of them");
+                (*["min", "max"].choose(rng).expect("one of them"), Some(argument), types[argument])
+            }
+        };
+        let distinct = argument.is_some() && rng.random_bool(0.3);
+        Call { function, argument, distinct, filter: rng.random_bool(0.25), ty }
+    }
+
+    fn text(&self) -> String {
+        let argument = self.argument.map_or("*".to_owned(), |argument| format!("#{argument}"));
+        let distinct = if self.distinct { "DISTINCT " } else { "" };
+        let filter = if self.filter { format!(" FILTER #{FLAG}") } else { String::new() };
+        format!("{}({distinct}{argument}){filter} {}", self.function, self.ty)
+    }
+
+    fn answer(&self, rows: &[&Texts]) -> Value {
+        let counted = rows.iter().filter(|row| !self.filter || row[FLAG].as_deref() == Some("true"));
+        let Some(argument) = self.argument else { return Value::Whole(counted.count() as i128) };
+        let texts: Vec<&str> = counted.filter_map(|row| row[argument].as_deref()).collect();
+        let mut values: Vec<Value> = texts.iter().map(|text| Value::parse(Some(text), argument)).collect();
+        values.sort();
+        if self.distinct {
+            values.dedup();
+        }
+        let best = |value: Option<&Value>| value.cloned().unwrap_or(Value::Null);
+        match self.function {
+            "count" => Value::Whole(values.len() as i128),
+            "min" => best(values.first()),
+            "max" => best(values.last()),
+            _ if values.is_empty() => Value::Null,
+            "bool_and" => Value::Boolean(values.iter().all(|value| *value == Value::Boolean(true))),
+            "bool_or" => Value::Boolean(values.contains(&Value::Boolean(true))),
+            _ => Value::sum(&values),
+        }
+    }
+}
+
+impl Value {
+    fn float(value: f64) -> Value {
+        let value = if value.is_nan() { f64::NAN } else { value + 0.0 };
+        let bits = value.to_bits();
+        Value::Float(if bits >> 63 == 1 { !bits } else { bits | 1 << 63 })
+    }
+
+    fn parse(text: Option<&str>, column: usize) -> Value {
+        let Some(text) = text else { return Value::Null };
+        match column {
+            1 | 2 => Value::Whole(text.parse().expect("a number")),
+            3 => {
+                let (whole, fraction) = text.split_once('.').unwrap_or((text, "00"));
+                Value::Whole(format!("{whole}{fraction}").parse().expect("a number"))
+            }
+            4 => Value::float(text.parse().expect("a number")),
+            FLAG => Value::Boolean(text == "true"),
+            _ => Value::Text(text.to_owned()),
+        }
+    }
+
+    /// The values are multiples of a quarter, so no sum is rounded.
+    fn sum(values: &[Value]) -> Value {
+        let whole = |value: &Value| if let Value::Whole(value) = value { Some(*value) } else { None };
+        if let Some(wholes) = values.iter().map(whole).collect::<Option<Vec<i128>>>() {
+            return Value::Whole(wholes.into_iter().sum());
+        }
+        let float = |value: &Value| {
+            let Value::Float(bits) = value else { panic!("{value:?} is not a number") };
+            f64::from_bits(if bits >> 63 == 1 { bits ^ 1 << 63 } else { !bits })
+        };
+        Value::float(values.iter().map(float).sum())
+    }
+
+    fn of(column: &ArrayRef, row: usize) -> Value {
+        if column.is_null(row) {
+            return Value::Null;
+        }
+        match column.data_type() {
+            DataType::Boolean => Value::Boolean(column.as_boolean().value(row)),
+            DataType::Int32 => Value::Whole(column.as_primitive::<Int32Type>().value(row).into()),
+            DataType::Int64 => Value::Whole(column.as_primitive::<Int64Type>().value(row).into()),
+            DataType::Decimal128(..) => Value::Whole(column.as_primitive::<Decimal128Type>().value(row)),
+            DataType::Float64 => Value::float(column.as_primitive::<Float64Type>().value(row)),
+            DataType::Utf8 => Value::Text(column.as_string::<i32>().value(row).to_owned()),
+            other => panic!("no values of type {other}"),
+        }
+    }
+}
