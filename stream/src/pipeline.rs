@@ -14,7 +14,11 @@
 //! * `constant`: rows that a statement names;
 //! * `preaggregate` and `aggregate`: groups, in `groups`, with accumulators, in `accumulate`, and
 //!   the values that occur in a group, in `values`;
+//! * `evict`: which entries are forgotten;
 //! * `cell`: the encoding of values in the state.
+//!
+//! Entries of the state stay in memory until the caller wants some of it back, by
+//! [`Pipeline::evict`].
 //!
 //! Invariant: a pipeline that is built anew from the state that another one wrote continues as that
 //! one would have, after any flush.
@@ -32,6 +36,7 @@ mod accumulate;
 mod aggregate;
 mod cell;
 mod constant;
+mod evict;
 mod groups;
 mod linear;
 mod preaggregate;
@@ -161,6 +166,17 @@ trait Operate: Debug + Send {
 
     /// Appends changes of the state.
     fn take_writes(&mut self, _writes: &mut Vec<StateWrite>) {}
+
+    /// The next writes that were taken are applied.
+    fn applied(&mut self) {}
+
+    /// Memory in use, in bytes.
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    /// Forgets entries until so many bytes are in use, if it can.
+    fn evict(&mut self, _target: usize) {}
 }
 
 impl Outcome {
@@ -281,6 +297,31 @@ impl Pipeline {
         let mut writes = Vec::new();
         self.stages.iter_mut().for_each(|stage| stage.take_writes(&mut writes));
         writes
+    }
+
+    /// The changes of one [`Pipeline::take_writes`] are applied: reads return them. One call for
+    /// each, in their order.
+    pub fn applied(&mut self) {
+        self.stages.iter_mut().for_each(|stage| stage.applied());
+    }
+
+    /// The memory that groups and values take, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.stages.iter().map(|stage| stage.bytes()).sum()
+    }
+
+    /// Forgets groups and values that have not changed for long, until not more than `target` bytes
+    /// are in use, if it can. Those whose changes are not applied stay.
+    ///
+    /// # Panics
+    /// If the step before is not done.
+    pub fn evict(&mut self, target: usize) {
+        self.assert_idle();
+        let bytes = self.bytes();
+        if bytes > target {
+            let share = target as f64 / bytes as f64;
+            self.stages.iter_mut().for_each(|stage| stage.evict((stage.bytes() as f64 * share) as usize));
+        }
     }
 
     fn assert_idle(&self) {

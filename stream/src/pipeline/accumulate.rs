@@ -20,6 +20,7 @@ use weir_common::plan::{AggregateCall, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view::Error;
 
+use super::evict::{Clock, Victims};
 use super::groups::{Group, Groups};
 use super::values::{Fronts, Order, Place, RANGE, Values};
 use super::{Failure, StateRange, StateWrite};
@@ -59,6 +60,12 @@ pub(super) trait Keep: Debug + Send {
 
     /// Reads what is kept of a group that is empty.
     fn take(&mut self, group: Group, input: &mut &[u8]) -> Result<(), Failure>;
+
+    /// Keeps the groups with these numbers, which ascend, and numbers them anew.
+    fn retain(&mut self, kept: &[Group]);
+
+    /// Memory in use, in bytes.
+    fn bytes(&self) -> usize;
 }
 
 /// What one aggregate keeps of each group, if it needs no more for a change of its rows.
@@ -183,6 +190,7 @@ impl Calls {
         deletes: Option<&BooleanBuffer>,
         groups: &[Group],
         places: &Places,
+        epoch: u32,
     ) -> Result<(), Failure> {
         let places = places.iter().map(Vec::as_slice).chain(std::iter::repeat(&[][..]));
         for (call, places) in self.calls.iter_mut().zip(places) {
@@ -192,7 +200,7 @@ impl Calls {
                     let arguments: Vec<&ArrayRef> = call.arguments.iter().map(|column| rows.column(*column)).collect();
                     accumulator.update(Rows { groups, deletes, counted: counted.as_ref() }, &arguments)?;
                 }
-                Kept::Distinct(values, _) | Kept::First(values, _) => values.count(places, deletes),
+                Kept::Distinct(values, _) | Kept::First(values, _) => values.count(places, deletes, epoch),
             }
         }
         Ok(())
@@ -302,6 +310,38 @@ impl Calls {
 
     pub(super) fn take(&mut self, group: Group, input: &mut &[u8]) -> Result<(), Failure> {
         self.calls.iter_mut().try_for_each(|call| call.kept.keep_mut().take(group, input))
+    }
+}
+
+/// Memory, and what may be forgotten of it.
+impl Calls {
+    pub(super) fn bytes(&self) -> usize {
+        let bytes = |kept: &Kept| kept.keep().bytes() + kept.values().map_or(0, Values::bytes);
+        self.calls.iter().map(|call| bytes(&call.kept)).sum()
+    }
+
+    /// Keeps the groups with these numbers, which ascend, and their values.
+    pub(super) fn retain(&mut self, kept: &[Group], numbers: &[Group]) {
+        for call in &mut self.calls {
+            call.kept.keep_mut().retain(kept);
+            call.kept.values_mut().into_iter().for_each(|values| values.retain_groups(numbers));
+        }
+    }
+
+    /// The epochs in which values last changed that may be forgotten.
+    pub(super) fn evictable(&self, clock: &Clock) -> impl Iterator<Item = u32> {
+        self.calls.iter().filter_map(|call| call.kept.values()).flat_map(|values| values.evictable(clock))
+    }
+
+    /// Forgets values. `vnode`: of each group.
+    pub(super) fn evict(&mut self, victims: &mut Victims, vnode: impl Fn(Group) -> u16 + Copy, clock: &mut Clock) {
+        let values = self.calls.iter_mut().filter_map(|call| call.kept.values_mut());
+        values.for_each(|values| values.evict(victims, vnode, clock));
+    }
+
+    /// Forgets values that are known not to be in the state.
+    pub(super) fn drop_absent(&mut self, clock: &Clock) {
+        self.calls.iter_mut().filter_map(|call| call.kept.values_mut()).for_each(|values| values.drop_absent(clock));
     }
 }
 

@@ -29,6 +29,7 @@ use weir_common::view::Error;
 
 use super::accumulate::{Calls, Lacking, Places, ValueEntry};
 use super::cell::{damaged, put_count, take_byte, take_count};
+use super::evict::{Clock, Victims, bytes_of, renumber, retain};
 use super::groups::{Group, Groups, Slices, key_types};
 use super::linear::{batch, schema};
 use super::preaggregate::{add_rows, count_rows};
@@ -50,8 +51,7 @@ pub(super) struct Aggregate {
     is_final: bool,
     table: u16,
     division: Division,
-    /// True if a group that is not in memory is not in the state either.
-    knows_misses: bool,
+    clock: Clock,
     groups: Groups,
     entries: Vec<Entry>,
     /// The number of rows of each group.
@@ -87,6 +87,8 @@ struct Entry {
     /// True if it has a row, and an entry in the state.
     has_row: bool,
     has_changed: bool,
+    /// The epoch in which it last changed.
+    changed: u32,
 }
 
 /// The rows that changed groups had at the end of the epoch before, in the order of these groups.
@@ -109,7 +111,7 @@ impl Aggregate {
         (keys, calls): (&[usize], &[AggregateCall]),
         is_final: bool,
         (number, table): (u16, &StateTable),
-        (division, knows_misses): (Division, bool),
+        (division, is_fresh): (Division, bool),
     ) -> Result<Aggregate, Error> {
         if table.version != 1 {
             return Err(Error(format!("this version does not read groups in layout {}", table.version)));
@@ -124,7 +126,7 @@ impl Aggregate {
             is_final,
             table: number,
             division,
-            knows_misses,
+            clock: Clock::new(is_fresh),
             groups: Groups::default(),
             entries: Vec::new(),
             rows: Vec::new(),
@@ -168,7 +170,7 @@ impl Aggregate {
                     vnode_of(&key)
                 }
             };
-            self.entries.push(Entry { vnode, has_row: false, has_changed: false });
+            self.entries.push(Entry { vnode, has_row: false, has_changed: false, changed: 0 });
         }
         self.grow(first);
     }
@@ -178,9 +180,9 @@ impl Aggregate {
     fn grow(&mut self, first: usize) {
         self.rows.resize(self.entries.len(), 0);
         self.calls.resize(self.entries.len());
-        if !self.knows_misses {
-            self.asked.extend((first..self.entries.len()).map(|group| group as Group));
-        }
+        let new = (0..).zip(&self.entries).skip(first);
+        let asked = new.filter(|(_, entry)| !self.clock.knows_misses(entry.vnode)).map(|(group, _)| group);
+        self.asked.extend(asked);
     }
 
     /// Adds a chunk to its groups, once all is known about them.
@@ -198,7 +200,7 @@ impl Aggregate {
             self.calls.merge(chunk.rows(), first + 1, &groups)?;
         } else {
             count_rows(&mut self.rows, &chunk, &groups);
-            self.calls.update(chunk.rows(), chunk.deletes(), &groups, &places)?;
+            self.calls.update(chunk.rows(), chunk.deletes(), &groups, &places, self.clock.epoch)?;
         }
         Ok(Outcome::done(Vec::new()))
     }
@@ -217,7 +219,7 @@ impl Aggregate {
         for group in groups {
             let entry = &mut self.entries[*group as usize];
             if !entry.has_changed {
-                entry.has_changed = true;
+                (entry.has_changed, entry.changed) = (true, self.clock.epoch);
                 self.changed.push(*group);
                 if entry.has_row {
                     had_rows.push(*group);
@@ -273,6 +275,31 @@ impl Aggregate {
         self.keys.is_empty() || self.rows[group as usize] > 0
     }
 
+    fn is_evictable(&self, entry: &Entry) -> bool {
+        // The group without a key is looked for in every epoch.
+        !self.keys.is_empty() && !entry.has_changed && self.clock.is_applied(entry.changed)
+    }
+
+    /// Forgets groups and values that are known not to be in the state.
+    fn drop_absent(&mut self) {
+        self.calls.drop_absent(&self.clock);
+        let stays = |(_, entry): &(Group, &Entry)| entry.has_row || !self.is_evictable(entry);
+        let kept: Vec<Group> = (0..).zip(&self.entries).filter(stays).map(|(group, _)| group).collect();
+        self.retain(&kept);
+    }
+
+    fn retain(&mut self, kept: &[Group]) {
+        if kept.len() == self.entries.len() {
+            return;
+        }
+        let numbers = renumber(self.entries.len(), kept);
+        self.groups.retain(kept);
+        retain(&mut self.entries, kept);
+        retain(&mut self.rows, kept);
+        self.calls.retain(kept, &numbers);
+        self.changed.iter_mut().for_each(|group| *group = numbers[*group as usize]);
+    }
+
     /// Emits the changes of groups, and writes them.
     fn flush_part(&mut self, groups: &[Group]) -> Result<Option<Chunk>, Failure> {
         if let Some(group) = groups.iter().find(|group| self.rows[**group as usize] < 0) {
@@ -287,9 +314,6 @@ impl Aggregate {
             let has_row = self.has_row(*group);
             let entry = &mut self.entries[*group as usize];
             (entry.has_row, entry.has_changed) = (has_row, false);
-            if self.rows[*group as usize] == 0 {
-                self.calls.empty(*group);
-            }
         }
         Ok(chunk)
     }
@@ -368,9 +392,11 @@ impl Operate for Aggregate {
             true => Places::new(),
             false => self.calls.places(chunk.rows(), &groups, &self.groups, &mut new),
         };
-        if !self.knows_misses {
-            self.asked_values = new;
-        }
+        new.retain(|entry| {
+            let (_, group, _) = self.calls.value(*entry);
+            !self.clock.knows_misses(self.entries[group as usize].vnode)
+        });
+        self.asked_values = new;
         let waiting = Waiting { chunk, groups, places };
         if self.asked.is_empty() && self.asked_values.is_empty() {
             return self.add(waiting);
@@ -407,7 +433,7 @@ impl Operate for Aggregate {
         if self.keys.is_empty() && self.groups.len() == 0 {
             let Division::Single(vnode) = self.division else { panic!("a group of all rows is at one actor") };
             self.groups.insert(&[]);
-            self.entries.push(Entry { vnode, has_row: false, has_changed: false });
+            self.entries.push(Entry { vnode, has_row: false, has_changed: false, changed: 0 });
             self.grow(0);
             if !self.asked.is_empty() {
                 return Ok(self.need());
@@ -418,6 +444,8 @@ impl Operate for Aggregate {
         }
         if !self.is_settled {
             self.calls.settle(&self.groups)?;
+            let without_rows = self.changed.iter().filter(|group| self.rows[**group as usize] == 0);
+            without_rows.for_each(|group| self.calls.empty(*group));
             self.is_settled = true;
         }
         let with_rows = self.changed.iter().copied().filter(|group| self.rows[*group as usize] > 0);
@@ -445,6 +473,39 @@ impl Operate for Aggregate {
 
     fn take_writes(&mut self, writes: &mut Vec<StateWrite>) {
         writes.append(&mut self.writes);
+        self.clock.end_epoch();
+    }
+
+    fn applied(&mut self) {
+        self.clock.applied();
+    }
+
+    fn bytes(&self) -> usize {
+        self.groups.bytes() + bytes_of(&self.entries) + bytes_of(&self.rows) + self.calls.bytes()
+    }
+
+    fn evict(&mut self, target: usize) {
+        self.drop_absent();
+        let bytes = self.bytes();
+        if bytes <= target {
+            return;
+        }
+        let groups = self.entries.iter().filter(|entry| self.is_evictable(entry)).map(|entry| entry.changed);
+        let changed: Vec<u32> = groups.chain(self.calls.evictable(&self.clock)).collect();
+        let share = (bytes - target) as f64 / bytes as f64;
+        let count = (changed.len() as f64 * share).ceil() as usize;
+        let mut victims = Victims::choose(changed, count);
+        let vnode = |group: Group| self.entries[group as usize].vnode;
+        self.calls.evict(&mut victims, vnode, &mut self.clock);
+        let mut kept = Vec::new();
+        for (group, entry) in (0..).zip(&self.entries) {
+            if self.is_evictable(entry) && victims.take(entry.changed) {
+                self.clock.forget(entry.vnode);
+            } else {
+                kept.push(group);
+            }
+        }
+        self.retain(&kept);
     }
 }
 

@@ -14,6 +14,7 @@ use weir_common::types::SqlType;
 use weir_common::view::Error;
 
 use super::Failure;
+use super::evict::{bytes_of, retain};
 
 /// A number of a group.
 pub(super) type Group = u32;
@@ -82,6 +83,28 @@ impl Groups {
         let hashes = &self.hashes;
         self.numbers.insert_unique(hash, group, |group| hashes[*group as usize]);
         group
+    }
+
+    /// Keeps the groups with these numbers, which ascend, and numbers them anew.
+    pub(super) fn retain(&mut self, kept: &[Group]) {
+        let mut keys = Vec::new();
+        let end = |group: &Group| {
+            keys.extend_from_slice(self.key(*group));
+            keys.len()
+        };
+        let ends = kept.iter().map(end).collect();
+        (self.keys, self.ends) = (keys, ends);
+        retain(&mut self.hashes, kept);
+        let hashes = &self.hashes;
+        self.numbers = HashTable::with_capacity(kept.len());
+        for (group, hash) in (0..).zip(hashes) {
+            self.numbers.insert_unique(*hash, group, |group| hashes[*group as usize]);
+        }
+    }
+
+    /// The memory in use, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        bytes_of(&self.keys) + bytes_of(&self.ends) + bytes_of(&self.hashes) + self.numbers.allocation_size()
     }
 
     /// The columns of the keys of groups.

@@ -14,6 +14,7 @@ use weir_common::types::SqlType;
 use weir_common::view::Error;
 
 use super::accumulate::{Calls, Places};
+use super::evict::bytes_of;
 use super::groups::{Group, Groups, key_types};
 use super::linear::{batch, schema};
 use super::{Failure, Operate, Outcome};
@@ -90,12 +91,16 @@ impl Operate for PreAggregate {
         self.rows.resize(self.groups.len(), 0);
         self.calls.resize(self.groups.len());
         count_rows(&mut self.rows, &chunk, &groups);
-        self.calls.update(chunk.rows(), chunk.deletes(), &groups, &Places::new())?;
+        self.calls.update(chunk.rows(), chunk.deletes(), &groups, &Places::new(), 0)?;
         if self.groups.len() < GROUPS { Ok(Outcome::done(Vec::new())) } else { self.emit() }
     }
 
     fn flush(&mut self) -> Result<Outcome, Failure> {
         self.emit()
+    }
+
+    fn bytes(&self) -> usize {
+        self.groups.bytes() + bytes_of(&self.rows) + self.calls.bytes()
     }
 }
 

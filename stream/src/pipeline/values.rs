@@ -17,6 +17,7 @@ use weir_common::types::SqlType;
 use weir_common::view::Error;
 
 use super::cell::{damaged, put_count, take_byte, take_count};
+use super::evict::{Clock, Victims, bytes_of, renumber, retain};
 use super::groups::{Group, Groups, Slices, key_types};
 use super::{Failure, StateKey, StateWrite};
 
@@ -58,6 +59,8 @@ struct Counted {
     /// True if the state has it.
     is_stored: bool,
     has_changed: bool,
+    /// The epoch in which it last changed.
+    changed: u32,
 }
 
 impl Values {
@@ -96,7 +99,7 @@ impl Values {
             flip(&mut key[prefix..], self.order);
             let place = self.entries.insert(&key);
             if place as usize == self.counted.len() {
-                self.counted.push(Counted { group, count: 0, is_stored: false, has_changed: false });
+                self.counted.push(Counted { group, count: 0, is_stored: false, has_changed: false, changed: 0 });
             }
             (row, place)
         };
@@ -125,12 +128,12 @@ impl Values {
     }
 
     /// Counts rows.
-    pub(super) fn count(&mut self, rows: &[(usize, Place)], deletes: Option<&BooleanBuffer>) {
+    pub(super) fn count(&mut self, rows: &[(usize, Place)], deletes: Option<&BooleanBuffer>, epoch: u32) {
         for (row, place) in rows {
             let counted = &mut self.counted[*place as usize];
             counted.count += if deletes.is_some_and(|deletes| deletes.value(*row)) { -1 } else { 1 };
             if !counted.has_changed {
-                counted.has_changed = true;
+                (counted.has_changed, counted.changed) = (true, epoch);
                 self.changed.push(*place);
             }
         }
@@ -199,6 +202,55 @@ impl Values {
             StateWrite { key, value: (!value.is_empty()).then_some(value) }
         };
         writes.extend(changed.into_iter().zip(keys.finish().zip(values.finish())).map(write));
+    }
+}
+
+/// Memory, and what may be forgotten of it.
+impl Values {
+    pub(super) fn bytes(&self) -> usize {
+        self.entries.bytes() + bytes_of(&self.counted)
+    }
+
+    /// Keeps the values of groups that stay. `numbers`: the new number of each group.
+    pub(super) fn retain_groups(&mut self, numbers: &[Group]) {
+        self.retain(|counted| numbers[counted.group as usize] != Group::MAX);
+        self.counted.iter_mut().for_each(|counted| counted.group = numbers[counted.group as usize]);
+    }
+
+    pub(super) fn evictable(&self, clock: &Clock) -> impl Iterator<Item = u32> {
+        self.counted.iter().filter(|counted| counted.is_evictable(clock)).map(|counted| counted.changed)
+    }
+
+    pub(super) fn evict(&mut self, victims: &mut Victims, vnode: impl Fn(Group) -> u16, clock: &mut Clock) {
+        self.retain(|counted| {
+            let goes = counted.is_evictable(clock) && victims.take(counted.changed);
+            if goes && counted.is_stored {
+                clock.forget(vnode(counted.group));
+            }
+            !goes
+        });
+    }
+
+    pub(super) fn drop_absent(&mut self, clock: &Clock) {
+        self.retain(|counted| counted.is_stored || !counted.is_evictable(clock));
+    }
+
+    fn retain(&mut self, mut stays: impl FnMut(&Counted) -> bool) {
+        let count = self.counted.len();
+        let kept: Vec<Place> =
+            (0..).zip(&self.counted).filter(|(_, counted)| stays(counted)).map(|(place, _)| place).collect();
+        if kept.len() < count {
+            self.entries.retain(&kept);
+            retain(&mut self.counted, &kept);
+            let numbers = renumber(count, &kept);
+            self.changed.iter_mut().for_each(|place| *place = numbers[*place as usize]);
+        }
+    }
+}
+
+impl Counted {
+    fn is_evictable(&self, clock: &Clock) -> bool {
+        !self.has_changed && clock.is_applied(self.changed)
     }
 }
 

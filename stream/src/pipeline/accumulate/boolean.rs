@@ -9,6 +9,7 @@ use arrow::datatypes::Int64Type;
 use super::{Accumulate, Keep, Rows, mistyped, negative};
 use crate::pipeline::Failure;
 use crate::pipeline::cell::{damaged, put_count, take_byte, take_count};
+use crate::pipeline::evict::{bytes_of, retain};
 use crate::pipeline::groups::Group;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,14 @@ impl Keep for Boolean {
             },
         };
         Ok(())
+    }
+
+    fn retain(&mut self, kept: &[Group]) {
+        retain(&mut self.counts, kept);
+    }
+
+    fn bytes(&self) -> usize {
+        bytes_of(&self.counts)
     }
 }
 

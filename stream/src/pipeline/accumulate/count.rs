@@ -8,6 +8,7 @@ use arrow::datatypes::Int64Type;
 use super::{Accumulate, Keep, Rows, counts, mistyped};
 use crate::pipeline::Failure;
 use crate::pipeline::cell::{put_count, take_count};
+use crate::pipeline::evict::{bytes_of, retain};
 use crate::pipeline::groups::Group;
 
 #[derive(Debug, Default)]
@@ -31,6 +32,14 @@ impl Keep for Count {
     fn take(&mut self, group: Group, input: &mut &[u8]) -> Result<(), Failure> {
         self.counts[group as usize] = take_count(input)?;
         Ok(())
+    }
+
+    fn retain(&mut self, kept: &[Group]) {
+        retain(&mut self.counts, kept);
+    }
+
+    fn bytes(&self) -> usize {
+        bytes_of(&self.counts)
     }
 }
 

@@ -16,6 +16,7 @@ use weir_common::types::SqlType;
 use super::{Accumulate, Keep, Rows, mistyped};
 use crate::pipeline::Failure;
 use crate::pipeline::cell::{Fixed, damaged, put_bytes, take_byte, take_bytes};
+use crate::pipeline::evict::{bytes_of, retain};
 use crate::pipeline::groups::Group;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +135,15 @@ where
         }
         Ok(())
     }
+
+    fn retain(&mut self, kept: &[Group]) {
+        retain(&mut self.best, kept);
+        retain(&mut self.known, kept);
+    }
+
+    fn bytes(&self) -> usize {
+        bytes_of(&self.best) + bytes_of(&self.known)
+    }
 }
 
 impl<T: ArrowPrimitiveType + Debug> Accumulate for Numbers<T>
@@ -225,6 +235,14 @@ impl Keep for Texts {
             self.add(group as usize, bytes);
         }
         Ok(())
+    }
+
+    fn retain(&mut self, kept: &[Group]) {
+        retain(&mut self.best, kept);
+    }
+
+    fn bytes(&self) -> usize {
+        bytes_of(&self.best) + self.best.iter().flatten().map(|best| best.len()).sum::<usize>()
     }
 }
 

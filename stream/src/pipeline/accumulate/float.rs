@@ -10,6 +10,7 @@ use weir_common::view::Error;
 use super::{Accumulate, Keep, Rows, mistyped, negative};
 use crate::pipeline::Failure;
 use crate::pipeline::cell::{put_bytes, put_count, take_bytes, take_count};
+use crate::pipeline::evict::{bytes_of, retain};
 use crate::pipeline::groups::Group;
 
 mod exact;
@@ -84,6 +85,15 @@ impl Keep for FloatSum {
         self.totals[group as usize].merge(&mut take_bytes(input)?)?;
         self.counts[group as usize] = take_count(input)?;
         Ok(())
+    }
+
+    fn retain(&mut self, kept: &[Group]) {
+        retain(&mut self.totals, kept);
+        retain(&mut self.counts, kept);
+    }
+
+    fn bytes(&self) -> usize {
+        bytes_of(&self.totals) + bytes_of(&self.counts) + self.totals.iter().map(Exact::bytes).sum::<usize>()
     }
 }
 

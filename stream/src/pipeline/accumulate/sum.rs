@@ -16,6 +16,7 @@ use weir_common::view::Error;
 use super::{Accumulate, Keep, Rows, mistyped, negative};
 use crate::pipeline::Failure;
 use crate::pipeline::cell::{put_count, put_sum, take_count, take_sum};
+use crate::pipeline::evict::{bytes_of, retain};
 use crate::pipeline::groups::Group;
 
 /// A sum that is wider than the type of its result.
@@ -96,6 +97,15 @@ impl<T: Total> Keep for Sum<T> {
         self.totals[group as usize] = T::take(input)?;
         self.counts[group as usize] = take_count(input)?;
         Ok(())
+    }
+
+    fn retain(&mut self, kept: &[Group]) {
+        retain(&mut self.totals, kept);
+        retain(&mut self.counts, kept);
+    }
+
+    fn bytes(&self) -> usize {
+        bytes_of(&self.totals) + bytes_of(&self.counts)
     }
 }
 

@@ -15,6 +15,7 @@ use super::{Order, Values, flip};
 use crate::pipeline::Failure;
 use crate::pipeline::accumulate::Keep;
 use crate::pipeline::cell::damaged;
+use crate::pipeline::evict::{bytes_of, retain};
 use crate::pipeline::groups::{Group, Groups};
 
 /// Values that are read at once.
@@ -129,6 +130,11 @@ impl Fronts {
 }
 
 impl Front {
+    fn bytes(&self) -> usize {
+        let values: usize = self.values.iter().map(|value| value.len()).sum();
+        self.values.capacity() * size_of::<Box<[u8]>>() + values
+    }
+
     fn insert(&mut self, value: &[u8]) {
         if !self.horizon.covers(value) {
             return;
@@ -177,5 +183,13 @@ impl Keep for Fronts {
     fn take(&mut self, group: Group, _input: &mut &[u8]) -> Result<(), Failure> {
         self.fronts[group as usize].horizon = Horizon::Nothing;
         Ok(())
+    }
+
+    fn retain(&mut self, kept: &[Group]) {
+        retain(&mut self.fronts, kept);
+    }
+
+    fn bytes(&self) -> usize {
+        bytes_of(&self.fronts) + self.fronts.iter().map(Front::bytes).sum::<usize>()
     }
 }

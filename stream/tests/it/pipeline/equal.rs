@@ -2,7 +2,7 @@
 //! has over all rows of its input.
 //!
 //! Random jobs aggregate random rows, with nulls, NaN, duplicates and deletes. Actors are built
-//! anew from the state at random. `WEIR_SIM_SEED=n` replays one run, `WEIR_SIM_SCHEDULES=n` runs
+//! anew from the state, and forget groups and values, at random. `WEIR_SIM_SEED=n` replays one run, `WEIR_SIM_SCHEDULES=n` runs
 //! more of them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -71,8 +71,7 @@ struct Run {
     calls: Vec<Call>,
     append_only: bool,
     parallel: usize,
-    /// Chunks have at most so many rows.
-    rows_max: usize,
+    is_large: bool,
     /// The rows of the input.
     rows: Vec<Texts>,
     /// The rows that were emitted.
@@ -82,25 +81,31 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Run {
         let mut rng = StdRng::seed_from_u64(seed);
-        let append_only = rng.random();
+        // A large group has more values than are read at once, and loses the first ones.
+        let is_large = rng.random_bool(0.1);
+        let append_only = !is_large && rng.random();
         let parallel = *[1, 3].choose(&mut rng).expect("one of them");
-        let keys: Vec<usize> = (0..KEYS).filter(|_| rng.random_bool(0.6)).collect();
-        let calls: Vec<Call> = (0..rng.random_range(0..5)).map(|_| Call::random(&mut rng)).collect();
+        let keys: Vec<usize> = (0..KEYS).filter(|_| !is_large && rng.random_bool(0.6)).collect();
+        let mut calls: Vec<Call> = (0..rng.random_range(0..5)).map(|_| Call::random(&mut rng)).collect();
+        if is_large {
+            let function = *["min", "max"].choose(&mut rng).expect("one of them");
+            calls.push(Call { function, argument: Some(2), distinct: false, filter: false, ty: "integer" });
+        }
         let lines = lines(&mut rng, append_only, &keys, &calls);
         let (plan, leaf) = plan(&lines);
         let columns = leaf.columns.clone();
         let job = Job::new(plan, leaf, parallel);
-        // Large groups have more values than are read at once.
-        let rows_max = if rng.random_bool(0.1) { 600 } else { 40 };
         let (rows, emitted) = (Vec::new(), BTreeSet::new());
-        Run { rng, job, columns, keys, calls, append_only, parallel, rows_max, rows, emitted }
+        Run { rng, job, columns, keys, calls, append_only, parallel, is_large, rows, emitted }
     }
 
     fn run(&mut self) {
         for _ in 0..self.rng.random_range(1..12) {
-            match self.rng.random_range(0..10) {
+            match self.rng.random_range(0..12) {
                 0..6 => self.change(),
                 6..9 => self.flush(),
+                9 => self.job.applied(),
+                10 => self.job.evict(*[0.0, 0.5, 0.9].choose(&mut self.rng).expect("one of them")),
                 _ => {
                     self.flush();
                     self.job.restart();
@@ -114,10 +119,14 @@ impl Run {
     fn change(&mut self) {
         let (mut rows, mut deletes) = (Vec::<Texts>::new(), Vec::new());
         let share = *[0.1, 0.45, 0.9].choose(&mut self.rng).expect("one of them");
-        for _ in 0..self.rng.random_range(1..self.rows_max) {
+        let rows_max = if self.is_large { 300 } else { 40 };
+        for _ in 0..self.rng.random_range(1..rows_max) {
             let is_delete = !self.append_only && !self.rows.is_empty() && self.rng.random_bool(share);
             let row = match is_delete {
-                true => self.rows.swap_remove(self.rng.random_range(0..self.rows.len())),
+                true => {
+                    let place = self.victim();
+                    self.rows.swap_remove(place)
+                }
                 false => self.row(),
             };
             if !is_delete {
@@ -135,6 +144,22 @@ impl Run {
                 self.job.deliver(fragment, &mut self.rng).expect("no failure");
             }
         }
+    }
+
+    /// A row to delete.
+    fn victim(&mut self) -> usize {
+        if self.is_large {
+            let value = |row: &Texts| Value::parse(row[2].as_deref(), 2);
+            let places = 0..self.rows.len();
+            let first = match self.calls.last().expect("an aggregate").function {
+                "min" => places.min_by_key(|place| value(&self.rows[*place])),
+                _ => {
+                    places.filter(|place| self.rows[*place][2].is_some()).max_by_key(|place| value(&self.rows[*place]))
+                }
+            };
+            return first.unwrap_or(0);
+        }
+        self.rng.random_range(0..self.rows.len())
     }
 
     fn row(&mut self) -> Texts {

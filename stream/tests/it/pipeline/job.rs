@@ -33,6 +33,8 @@ pub(super) struct Job {
     ways: BTreeMap<(usize, usize, usize), VecDeque<Chunk>>,
     /// The changes that left the job.
     pub(super) emitted: Vec<Chunk>,
+    /// Epochs whose writes the actors were not told of as applied.
+    unapplied: usize,
     /// Entries and ranges that were read.
     pub(super) reads: usize,
     pub(super) ranges: usize,
@@ -50,6 +52,7 @@ impl Job {
             state: BTreeMap::new(),
             ways: BTreeMap::new(),
             emitted: Vec::new(),
+            unapplied: 0,
             reads: 0,
             ranges: 0,
         };
@@ -73,6 +76,7 @@ impl Job {
             (0..count).map(actor).collect::<Result<_, _>>().expect("operators")
         };
         self.actors = (0..self.plan.fragments.len()).map(fragment).collect();
+        self.unapplied = 0;
     }
 
     /// Passes a chunk to an actor of the first fragment.
@@ -98,7 +102,24 @@ impl Job {
                 None => Some(self.state.remove(&write.key).expect("only an entry that is there is deleted")),
             };
         }
+        self.unapplied += 1;
         Ok(writes)
+    }
+
+    /// Tells the actors that the writes of the oldest epoch are applied.
+    pub(super) fn applied(&mut self) {
+        if self.unapplied > 0 {
+            self.unapplied -= 1;
+            self.actors.iter_mut().flatten().for_each(Pipeline::applied);
+        }
+    }
+
+    /// Lets the actors forget what they have beyond a share of it.
+    pub(super) fn evict(&mut self, share: f64) {
+        for actor in self.actors.iter_mut().flatten() {
+            let target = (actor.bytes() as f64 * share) as usize;
+            actor.evict(target);
+        }
     }
 
     /// Delivers one chunk to a fragment.

@@ -7,7 +7,7 @@
 //! * `shuffle by`: the end of a fragment;
 //! * `+` and `-`: a row that is inserted or deleted, values divided by blanks; rows of successive
 //!   lines are one chunk;
-//! * `flush`, `restart`.
+//! * `flush`; `restart`: actors are built anew; `evict`: they forget all they can.
 //!
 //! Expressions and aggregates are as `EXPLAIN` prints them, aggregates with their type.
 
@@ -45,6 +45,11 @@ pub(super) fn run(script: &str) -> String {
             "" => continue,
             "restart" => {
                 job.restart();
+                continue;
+            }
+            "evict" => {
+                job.applied();
+                job.evict(0.0);
                 continue;
             }
             "flush" => job.flush(&mut rng).map(|writes| {

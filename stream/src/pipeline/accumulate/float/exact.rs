@@ -175,6 +175,11 @@ impl Exact {
         Ok(())
     }
 
+    /// The memory that it takes beside itself, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.limbs.capacity() * size_of::<i64>() + self.special.as_ref().map_or(0, |_| size_of::<Special>())
+    }
+
     /// The sum as a double; `None` if it is out of range.
     pub(super) fn double(&self) -> Option<f64> {
         if let Some(value) = self.not_finite() {
