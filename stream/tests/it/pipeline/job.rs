@@ -12,7 +12,7 @@ use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::StdRng;
 use weir_common::key::{Keys, vnode_of};
-use weir_common::plan::{Dispatch, Distribution, JobPlan, Stream};
+use weir_common::plan::{Dispatch, Distribution, JobPlan, Operator, Stream};
 use weir_stream::chunk::Chunk;
 use weir_stream::pipeline::{Failure, Next, Outcome, Pipeline, Place, StateKey, StateRange, StateWrite};
 
@@ -71,7 +71,7 @@ impl Job {
             let fragment = &self.plan.fragments[number];
             let single = (fragment.distribution == Distribution::Single).then_some(SINGLE);
             let count = if single.is_some() { 1 } else { self.parallel };
-            let leaf = (self.plan.inputs(number).count() == 0).then_some(&self.leaf);
+            let leaf = matches!(fragment.operators[0], Operator::Read { .. }).then_some(&self.leaf);
             let actor = |_| Pipeline::new(&self.plan, number, leaf, &Few, Place { single, is_fresh });
             (0..count).map(actor).collect::<Result<_, _>>().expect("operators")
         };

@@ -3,6 +3,7 @@
 //! A line of a script begins with a word:
 //!
 //! * `input name type, …`: the columns of the input, of which `changes` may be deleted;
+//! * `values`: rows that are there from the first flush on, divided by semicolons;
 //! * `filter`, `project`, `preaggregate by`, `aggregate by`, `final by`: the next operator;
 //! * `shuffle by`: the end of a fragment;
 //! * `+` and `-`: a row that is inserted or deleted, values divided by blanks; rows of successive
@@ -158,6 +159,15 @@ impl Draft {
                 self.columns = list(rest).into_iter().map(stream_column).collect();
                 self.leaf = Stream { columns: self.columns.clone(), key: vec![0], append_only: word == "input" };
                 self.operators.push(Operator::Read { columns: (0..self.columns.len()).collect() });
+            }
+            "values" => {
+                let rows: Vec<Vec<Expr>> =
+                    rest.split("; ").map(|row| list(row).into_iter().map(|value| self.expr(value)).collect()).collect();
+                let named = |expr: &Expr| StreamColumn { name: expr.to_string(), ty: self.type_of(expr) };
+                self.columns = rows[0].iter().map(named).collect();
+                self.distribution = Distribution::Single;
+                let emitted = self.table(Vec::new(), vec![SqlType::Boolean]);
+                self.operators.push(Operator::Values { rows, emitted });
             }
             "filter" => self.operators.push(Operator::Filter { condition: self.expr(rest) }),
             "project" => {
