@@ -190,17 +190,23 @@ impl PrefixExtractor for TableSegment {
     }
 }
 
-/// Tells SlateDB by which bytes operators look up their state. The name is stored with filters.
-pub(super) struct LookupPrefix;
+/// Tells SlateDB by which bytes entries are looked up: state by its first 20 bytes, which hold the
+/// hash of the lookup prefix, all others by the whole key. The name is stored with filters.
+pub(super) struct Lookup;
 
-impl PrefixExtractor for LookupPrefix {
+impl PrefixExtractor for Lookup {
     fn name(&self) -> &str {
         "weir-lookup"
     }
 
     fn prefix_len(&self, target: &PrefixTarget) -> Option<usize> {
         let (PrefixTarget::Point(bytes) | PrefixTarget::Prefix(bytes)) = target;
-        (bytes.len() >= STATE_PREFIX && state_job(bytes).is_some()).then_some(STATE_PREFIX)
+        match (state_job(bytes), target) {
+            (Some(_), _) => (bytes.len() >= STATE_PREFIX).then_some(STATE_PREFIX),
+            (None, PrefixTarget::Point(key)) => Some(key.len()),
+            // Longer keys begin with it, too.
+            (None, PrefixTarget::Prefix(_)) => None,
+        }
     }
 }
 

@@ -153,15 +153,12 @@ impl Tuning {
     }
 }
 
-/// Filters of files of any size, since an operator asks for many keys that do not exist: one of the
-/// whole keys, and one of the prefixes by which operators look up their state.
+/// A filter of what is looked up, see [`keys::Lookup`]. Files of any size have one, since an operator
+/// asks for many keys that do not exist.
 pub(super) fn filters() -> Vec<Arc<dyn FilterPolicy>> {
     const BITS_PER_KEY: u32 = 10;
-    let keys = BloomFilterPolicy::new(BITS_PER_KEY);
-    let prefixes = BloomFilterPolicy::new(BITS_PER_KEY)
-        .with_prefix_extractor(Arc::new(keys::LookupPrefix))
-        .with_whole_key_filtering(false);
-    vec![Arc::new(keys), Arc::new(prefixes)]
+    let filter = BloomFilterPolicy::new(BITS_PER_KEY).with_prefix_extractor(Arc::new(keys::Lookup));
+    vec![Arc::new(filter.with_whole_key_filtering(false))]
 }
 
 /// Rows are found and merged block by block. Small blocks cost a scan twice as much as blocks of
