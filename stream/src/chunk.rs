@@ -12,12 +12,14 @@ use crate::edge::Weight;
 pub struct Chunk {
     rows: RecordBatch,
     deletes: Option<BooleanBuffer>,
+    /// Its weight for the sender of the edge that it came over, if that was on another node.
+    weight: Option<u64>,
 }
 
 impl Chunk {
     /// Rows that are inserted.
     pub fn inserts(rows: RecordBatch) -> Chunk {
-        Chunk { rows, deletes: None }
+        Chunk { rows, deletes: None, weight: None }
     }
 
     /// Rows of which those with a set bit are deleted.
@@ -27,7 +29,14 @@ impl Chunk {
     pub fn new(rows: RecordBatch, deletes: BooleanBuffer) -> Chunk {
         assert_eq!(rows.num_rows(), deletes.len(), "a bit for each row");
         let deletes = (deletes.count_set_bits() > 0).then_some(deletes);
-        Chunk { rows, deletes }
+        Chunk { rows, deletes, weight: None }
+    }
+
+    /// The chunk with the weight that its sender took credit for. In another process the same rows
+    /// may occupy another number of bytes.
+    #[must_use]
+    pub fn weighing(self, bytes: u64) -> Chunk {
+        Chunk { weight: Some(bytes), ..self }
     }
 
     /// The rows.
@@ -52,12 +61,15 @@ impl Chunk {
     #[must_use]
     pub fn with_rows(&self, rows: RecordBatch) -> Chunk {
         assert_eq!(rows.num_rows(), self.rows.num_rows(), "the same rows");
-        Chunk { rows, deletes: self.deletes.clone() }
+        Chunk { rows, deletes: self.deletes.clone(), weight: None }
     }
 }
 
 impl Weight for Chunk {
     fn bytes(&self) -> u64 {
+        if let Some(weight) = self.weight {
+            return weight;
+        }
         let size = |column: &dyn Array| column.to_data().get_slice_memory_size().unwrap_or(0);
         let bytes: usize = self.rows.columns().iter().map(|column| size(column)).sum();
         (bytes + self.rows.num_rows().div_ceil(8)).max(1) as u64

@@ -145,7 +145,7 @@ pub struct Pipeline {
 }
 
 /// An operator of a pipeline.
-trait Operate: Debug + Send {
+trait Operate: Debug + Send + Sync {
     /// Takes a chunk. The next step is not [`Next::More`].
     fn apply(&mut self, chunk: Chunk) -> Result<Outcome, Failure>;
 

@@ -4,6 +4,7 @@
 //! In reading order:
 //!
 //! * [`plan`]: what a node runs in a term, and the barriers that change it;
+//! * [`placement`]: the actors of a job's fragments, and the edges between them;
 //! * [`state`]: the core, which decides which messages count, and what is reported when;
 //! * [`event`]: the core's events, actions and messages;
 //! * `wire`: conversions from and to Protobuf messages.
@@ -12,6 +13,7 @@
 //! core's actions.
 
 pub mod event;
+pub mod placement;
 pub mod plan;
 pub mod state;
 

@@ -1,8 +1,10 @@
 //! A node's part of a term, as meta plans it.
 
+use std::fmt;
+
 use uuid::Uuid;
-use weir_common::catalog::{Entry, Job, Relation};
-use weir_common::ids::{Epoch, JobSplit, SlotId, TableId, TermId, VnodeRange};
+use weir_common::catalog::{self, Entry, Job};
+use weir_common::ids::{ActorId, Epoch, JobSplit, SlotId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 use weir_common::telemetry::trace::TraceParent;
 
@@ -63,8 +65,8 @@ pub struct SourcePlan {
 pub struct SplitPlan {
     /// The split.
     pub split: JobSplit,
-    /// The slot that its actor runs beside. This slot takes all rows, unless the table is keyed:
-    /// then each slot takes the rows of its vnodes.
+    /// The slot that its actor runs beside. This slot takes all rows, unless the job stores them
+    /// by key: then each slot takes the rows of its vnodes.
     pub slot: SlotId,
     /// The position at which reading begins.
     pub position: Position,
@@ -77,9 +79,50 @@ impl SplitPlan {
     }
 
     /// Returns true if its actor writes to `slot`, so that the slot's epochs end with the actor's
-    /// barriers.
-    pub fn writes_to(&self, slot: SlotId, relation: &Relation) -> bool {
-        relation.is_keyed() || self.slot == slot
+    /// barriers. Where fragments make the rows, the actor writes nothing but its position.
+    pub fn writes_to(&self, slot: SlotId, entry: &Entry) -> bool {
+        let is_divided = entry.relation.is_keyed() && !matches!(entry.job.plan, catalog::Plan::Query(_));
+        is_divided || self.slot == slot
+    }
+}
+
+/// An actor as slots know it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Writer {
+    /// It reads a split for a job, and has a position there.
+    Split(JobSplit),
+    /// It runs a fragment.
+    Fragment(ActorId),
+}
+
+impl Writer {
+    /// Its job.
+    pub fn job(&self) -> TableId {
+        match self {
+            Writer::Split(split) => split.job,
+            Writer::Fragment(actor) => actor.fragment.job,
+        }
+    }
+}
+
+impl From<JobSplit> for Writer {
+    fn from(split: JobSplit) -> Writer {
+        Writer::Split(split)
+    }
+}
+
+impl From<ActorId> for Writer {
+    fn from(actor: ActorId) -> Writer {
+        Writer::Fragment(actor)
+    }
+}
+
+impl fmt::Display for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Writer::Split(split) => split.fmt(f),
+            Writer::Fragment(actor) => actor.fmt(f),
+        }
     }
 }
 

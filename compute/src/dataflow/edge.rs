@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
-use weir_common::ids::{Epoch, JobSplit, VnodeRange};
+use weir_common::ids::{Epoch, VnodeRange};
 use weir_common::position::Position;
 
+use crate::control::plan::Writer;
 use crate::storage::entries::{self, Entries};
 use crate::storage::slot::{self, Credit};
 
@@ -62,12 +63,12 @@ impl Edge {
     }
 
     /// Sends one entry. The slot must be on this node.
-    pub(crate) async fn write_entry(&self, actor: &JobSplit, key: Bytes, value: Bytes) -> Result<(), Closed> {
+    pub(crate) async fn write_entry(&self, actor: &Writer, key: Bytes, value: Bytes) -> Result<(), Closed> {
         self.write_local(actor, || Some(vec![(key, Some(value))])).await
     }
 
     /// Sends framed entries. Waits for a credit while the actor is far ahead of the seal.
-    pub(crate) async fn write(&self, actor: &JobSplit, part: Bytes) -> Result<(), Closed> {
+    pub(crate) async fn write(&self, actor: &Writer, part: Bytes) -> Result<(), Closed> {
         match &self.way {
             Way::Local(_) => self.write_local(actor, || entries::unframe(part)).await,
             Way::Remote(way) => {
@@ -78,7 +79,7 @@ impl Edge {
         }
     }
 
-    async fn write_local(&self, actor: &JobSplit, entries: impl FnOnce() -> Option<Entries>) -> Result<(), Closed> {
+    async fn write_local(&self, actor: &Writer, entries: impl FnOnce() -> Option<Entries>) -> Result<(), Closed> {
         let Way::Local(inbox) = &self.way else { unreachable!("entries stay on their node") };
         let credit = Arc::clone(&self.credits).acquire_owned().await.map_err(|_| Closed)?;
         let entries = entries().expect("framed by this process");
@@ -86,14 +87,31 @@ impl Edge {
         inbox.send(message).await.map_err(|_| Closed)
     }
 
-    /// Sends a barrier.
-    pub(crate) async fn barrier(&self, actor: &JobSplit, epoch: Epoch, position: Position) -> Result<(), Closed> {
+    /// Sends changes of entries. The slot must be on this node.
+    pub(crate) async fn write_changes(&self, actor: &Writer, changes: Entries) -> Result<(), Closed> {
+        self.write_local(actor, || Some(changes)).await
+    }
+
+    /// Waits until the slot has applied everything that was sent.
+    ///
+    /// An actor may do so in an epoch whose predecessors it has delivered everywhere: the seals
+    /// that its writes wait for do not wait for it.
+    pub(crate) async fn applied(&self) -> Result<(), Closed> {
+        let all = u32::try_from(CREDITS).expect("a small number");
+        self.credits.acquire_many(all).await.map(drop).map_err(|_| Closed)
+    }
+
+    /// Sends a barrier, with the position of an actor that reads a split.
+    pub(crate) async fn barrier(&self, actor: &Writer, epoch: Epoch, position: Option<Position>) -> Result<(), Closed> {
         match &self.way {
             Way::Local(inbox) => {
                 let message = slot::Message::Barrier { actor: actor.clone(), epoch, position };
                 inbox.send(message).await.map_err(|_| Closed)
             }
-            Way::Remote(way) => way.send(Outgoing::Barrier(epoch, position)).await.map_err(|_| Closed),
+            Way::Remote(way) => {
+                let position = position.expect("only readers write to slots of other nodes");
+                way.send(Outgoing::Barrier(epoch, position)).await.map_err(|_| Closed)
+            }
         }
     }
 }

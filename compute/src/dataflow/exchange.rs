@@ -30,11 +30,13 @@ use weir_common::task::{Group, OnFailure};
 use weir_proto::exchange_client::ExchangeClient;
 use weir_proto::exchange_message::Message;
 use weir_proto::{
-    ExchangeBarrier, ExchangeCredit, ExchangeMessage, ExchangeOpen, ExchangeRows, MergeRequest, MergeResponse,
-    exchange_server,
+    CarriedAll, CarriedMessage, ExchangeBarrier, ExchangeCredit, ExchangeMessage, ExchangeOpen, ExchangeRows,
+    MergeRequest, MergeResponse, exchange_server,
 };
 
+use super::changes;
 use super::edge::{CREDITS, Edge, Outgoing};
+use super::router::{Router, Way};
 use crate::control::event::{Event, Inputs};
 use crate::control::plan::Route;
 use crate::control::wire;
@@ -120,6 +122,28 @@ impl Peers {
     }
 }
 
+impl Peers {
+    /// A way to the fragments of another node. The node is told if the stream ends before the term
+    /// does.
+    pub(crate) fn changes(&mut self, term: TermId, address: &str, group: &Group, node: Inputs) -> Way {
+        let (way, outgoing) = mpsc::unbounded_channel();
+        let (channel, address, cancel) = (self.channel(address), address.to_owned(), group.token().clone());
+        group.spawn("changes", OnFailure::Log, async move {
+            let sent = async {
+                match channel {
+                    Ok(channel) => changes::send(channel, term, outgoing).await,
+                    Err(error) => Err(rpc::Error::new(Kind::Internal, chain(&error))),
+                }
+            };
+            let Some(ended) = cancel.run_until_cancelled(sent).await else { return Ok(()) };
+            let reason = ended.map_or_else(|error| chain(&error), |()| "it closed the stream".to_owned());
+            node.send(Event::Separated(term, format!("exchange with node {address} ended: {reason}"))).await;
+            Ok::<_, std::convert::Infallible>(())
+        });
+        way
+    }
+}
+
 /// Sends until the actor or the receiver ends the stream.
 async fn send(
     channel: Channel,
@@ -146,14 +170,21 @@ async fn send(
     Ok(())
 }
 
+/// The parts of a term that other nodes reach. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Reachable {
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) router: Router,
+}
+
 /// The gRPC service of the receiving side.
 pub(crate) struct Exchange {
-    slots: watch::Receiver<Option<Arc<Slots>>>,
+    running: watch::Receiver<Option<Reachable>>,
 }
 
 impl Exchange {
-    pub(crate) fn new(slots: watch::Receiver<Option<Arc<Slots>>>) -> Exchange {
-        Exchange { slots }
+    pub(crate) fn new(running: watch::Receiver<Option<Reachable>>) -> Exchange {
+        Exchange { running }
     }
 }
 
@@ -162,17 +193,26 @@ impl exchange_server::Exchange for Exchange {
     type WriteStream = Pin<Box<dyn Stream<Item = Result<ExchangeCredit, Status>> + Send>>;
 
     async fn write(&self, request: Request<Streaming<ExchangeMessage>>) -> Result<Response<Self::WriteStream>, Status> {
-        let credits = accept(self.slots.clone(), request.into_inner()).await?;
+        let credits = accept(self.running.clone(), request.into_inner()).await?;
         Ok(Response::new(Box::pin(credits)))
     }
 
     async fn merge(&self, request: Request<MergeRequest>) -> Result<Response<MergeResponse>, Status> {
         let MergeRequest { term, slot, table, entries } = request.into_inner();
-        let slots = Slots::of_term(self.slots.borrow().clone(), term.map(TermId::from).unwrap_or_default())?;
+        let slots = self.running.borrow().as_ref().map(|running| Arc::clone(&running.slots));
+        let slots = Slots::of_term(slots, term.map(TermId::from).unwrap_or_default())?;
         let entries = entries::unframe(entries)
             .ok_or_else(|| rpc::Error::new(Kind::Internal, "rows of a replay are not framed"))?;
         let epoch = slots.get(SlotId(slot))?.merge(TableId(table), entries).await?;
         Ok(Response::new(MergeResponse { epoch: epoch.0 }))
+    }
+
+    async fn carry(&self, request: Request<Streaming<CarriedMessage>>) -> Result<Response<CarriedAll>, Status> {
+        let mut incoming = request.into_inner();
+        let first = incoming.message().await?.unwrap_or_default();
+        let running = of_term(self.running.clone(), wire::term(first.term)?).await?;
+        changes::receive(incoming, &running.router).await?;
+        Ok(Response::new(CarriedAll {}))
     }
 }
 
@@ -182,7 +222,7 @@ impl exchange_server::Exchange for Exchange {
 /// # Errors
 /// If the term does not run here and never will, or if the stream does not begin with its opening.
 async fn accept(
-    mut slots: watch::Receiver<Option<Arc<Slots>>>,
+    running: watch::Receiver<Option<Reachable>>,
     mut incoming: Streaming<ExchangeMessage>,
 ) -> Result<impl Stream<Item = Result<ExchangeCredit, Status>> + Send + use<>, rpc::Error> {
     let Some(Message::Open(open)) = incoming.message().await?.and_then(|first| first.message) else {
@@ -190,11 +230,8 @@ async fn accept(
     };
     let term = wire::term(open.term)?;
     let actor = JobSplit { job: TableId(open.table), split: SplitId(open.split) };
-    let gone = || not_running(term);
-    let reached = |slots: &Option<Arc<Slots>>| slots.as_ref().is_some_and(|slots| slots.term >= term);
-    let slots = slots.wait_for(reached).await.map_err(|_| gone())?.clone();
-    let slots = slots.filter(|slots| slots.term == term);
-    let slot = slots.and_then(|slots| slots.handles.get(&SlotId(open.slot)).cloned()).ok_or_else(gone)?;
+    let slots = of_term(running, term).await?.slots;
+    let slot = slots.handles.get(&SlotId(open.slot)).cloned().ok_or_else(|| not_running(term))?;
     // Unbounded, but it never holds more messages than there are credits.
     let (returned, credits) = mpsc::unbounded_channel();
     tokio::spawn(async move {
@@ -204,6 +241,16 @@ async fn accept(
         }
     });
     Ok(UnboundedReceiverStream::new(credits).map(|()| Ok(ExchangeCredit { returned: 1 })))
+}
+
+/// Waits until a term runs here.
+///
+/// # Errors
+/// If it never will.
+async fn of_term(mut running: watch::Receiver<Option<Reachable>>, term: TermId) -> Result<Reachable, rpc::Error> {
+    let reached = |running: &Option<Reachable>| running.as_ref().is_some_and(|running| running.slots.term >= term);
+    let found = running.wait_for(reached).await.map_err(|_| not_running(term))?.clone();
+    found.filter(|running| running.slots.term == term).ok_or_else(|| not_running(term))
 }
 
 /// Hands messages to the slot until either goes away.
@@ -217,13 +264,13 @@ async fn take(
     while let Ok(Some(message)) = incoming.message().await {
         let message = match message.message {
             Some(Message::Rows(ExchangeRows { entries })) => slot::Message::Write {
-                actor: actor.clone(),
+                actor: actor.clone().into(),
                 entries: entries::unframe(entries).ok_or_else(|| malformed("rows are not framed"))?,
                 credit: Credit::Remote(returned.clone()),
             },
             Some(Message::Barrier(ExchangeBarrier { epoch, sequence, anchor })) => {
                 let position = Position { next: Sequence(sequence), anchor: anchor.into() };
-                slot::Message::Barrier { actor: actor.clone(), epoch: Epoch(epoch), position }
+                slot::Message::Barrier { actor: actor.clone().into(), epoch: Epoch(epoch), position: Some(position) }
             }
             Some(Message::Open(_)) | None => return Err(malformed("neither rows nor a barrier")),
         };

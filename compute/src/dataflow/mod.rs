@@ -5,14 +5,24 @@
 //! * `actor`: reads and decodes one split of a table, or of a source for its views, delivers
 //!   barriers and acknowledges messages;
 //! * `readings`: the pure core that decides which reading feeds which output;
-//! * `query`: turns rows of a source into rows of a view;
+//! * `query`: turns rows of a source into rows of a view, each alone;
 //! * `shuffle`: divides the rows of a keyed table among the slots that own their keys;
-//! * `edge`: an actor's way to one slot; `exchange`: carries edges to slots of other nodes.
+//! * `edge`: an actor's way to one slot; `exchange`: carries edges to slots of other nodes;
+//! * `leaf`: the part of a job's plan that runs inside a reader; `fragment`: runs the other parts
+//!   in slots; `follow`: reads the rows of a stored relation before its changes; `divide` and `materialize`: what becomes of the changes that they emit;
+//! * `router`: brings frames and credits to fragments; `changes`: carries them to other nodes.
 
 pub(crate) mod actor;
 pub(crate) mod edge;
 pub(crate) mod exchange;
+pub(crate) mod follow;
+pub(crate) mod fragment;
+pub(crate) mod leaf;
 pub(crate) mod query;
+pub(crate) mod router;
 pub(crate) mod shuffle;
 
+mod changes;
+mod divide;
+mod materialize;
 mod readings;

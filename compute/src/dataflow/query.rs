@@ -38,14 +38,15 @@ impl Query {
     }
 }
 
-/// The places of the columns that a view reads among those of its source.
-fn places(reads: &Reads, source: &Relation) -> Result<Vec<usize>, Error> {
-    let columns = &source.columns;
+/// The places of the columns that a view reads among those of its input, and the hidden ones
+/// behind them.
+pub(super) fn places(reads: &Reads, input: &Relation) -> Result<Vec<usize>, Error> {
     let place = |read: &Column| {
-        let place = columns.iter().position(|column| column.name == read.name && column.ty == read.ty);
+        let mut columns = input.columns.iter().chain(&input.hidden);
+        let place = columns.position(|column| column.name == read.name && column.ty == read.ty);
         place.ok_or_else(|| {
-            let source = &source.name;
-            Error(format!("source \"{source}\" has no column \"{}\" of type {} any more", read.name, read.ty))
+            let (kind, input) = (input.kind.as_str(), &input.name);
+            Error(format!("{kind} \"{input}\" has no column \"{}\" of type {} any more", read.name, read.ty))
         })
     };
     reads.columns.iter().map(place).collect()

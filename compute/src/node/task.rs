@@ -32,13 +32,12 @@ use crate::control::event::{Action, Event, Inputs};
 use crate::control::plan::{Mutation, Plan};
 use crate::control::state::Node;
 use crate::control::wire;
-use crate::dataflow::exchange::{self, Exchange};
+use crate::dataflow::exchange::{self, Exchange, Reachable};
 use crate::error::Error;
 use crate::metrics::{self, Metrics, Observed};
 use crate::serve::service::Service;
 use crate::serve::serving::{Relations, Serving};
 use crate::serve::splits;
-use crate::storage::slots::Slots;
 use crate::storage::state;
 use crate::storage::state::{Store, Survey};
 
@@ -123,7 +122,7 @@ impl Compute {
         let store = self.store.get_or_init(|| store).clone();
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let (done_sender, done) = mpsc::channel(DONE_MAX);
-        let (slots, of_exchange) = watch::channel(None);
+        let (running, of_exchange) = watch::channel(None);
         let (serving, receiver) = watch::channel(None);
         let stop = CancellationToken::new();
         let _stop_on_drop = stop.clone().drop_guard();
@@ -164,7 +163,7 @@ impl Compute {
             closing: None,
             collecting: None,
             surveyed: None,
-            slots,
+            running,
             serving,
             joined: self.joined,
             stop,
@@ -193,7 +192,7 @@ struct Task {
     collecting: Option<JoinHandle<()>>,
     /// The survey that waits to be compared with the reachable databases, and its number.
     surveyed: Option<(u64, Survey)>,
-    slots: watch::Sender<Option<Arc<Slots>>>,
+    running: watch::Sender<Option<Reachable>>,
     serving: watch::Sender<Option<Arc<Serving>>>,
     joined: Arc<AtomicBool>,
     stop: CancellationToken,
@@ -415,7 +414,7 @@ impl Task {
         let result = match started {
             Ok(term) => {
                 self.relations.replace(&plan.catalog);
-                self.slots.send_replace(Some(term.slots()));
+                self.running.send_replace(Some(term.reachable()));
                 self.term = Some(term);
                 self.publish();
                 Ok(())
@@ -432,7 +431,7 @@ impl Task {
     }
 
     fn close(&mut self, id: TermId) {
-        self.slots.send_replace(None);
+        self.running.send_replace(None);
         self.serving.send_replace(None);
         if let Some(term) = self.term.take_if(|term| term.id() == id) {
             debug!(term = %id, "ending a term");

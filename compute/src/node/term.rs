@@ -1,24 +1,31 @@
 //! A running term on a node: its slots, its actors, and its view for scans.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::info_span;
 use weir_common::catalog::{Entry, Graph};
 use weir_common::error::chain;
-use weir_common::ids::{Epoch, JobSplit, Sequence, TableId, TermId};
+use weir_common::ids::{ActorId, EdgeId, Epoch, JobSplit, Sequence, SlotId, TableId, TermId};
 use weir_common::task::Group;
 use weir_common::telemetry::trace;
-use weir_common::view::Compile;
+use weir_common::view::{Compile, Functions};
+use weir_stream::actor::Announced;
+use weir_stream::edge::Pool;
 
 use crate::control::event::{Event, Inputs};
-use crate::control::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SplitPlan};
+use crate::control::placement::Placement;
+use crate::control::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SplitPlan, Writer};
 use crate::dataflow::actor;
 use crate::dataflow::actor::Attachment;
 use crate::dataflow::edge::Edge;
-use crate::dataflow::exchange::Peers;
+use crate::dataflow::exchange::{Peers, Reachable};
+use crate::dataflow::follow::Following;
+use crate::dataflow::fragment;
+use crate::dataflow::leaf::Leaf;
+use crate::dataflow::router::{self, Router, Way};
 use crate::metrics::Metrics;
 use crate::serve::serving::{Relations, Serving};
 use crate::storage::seal::Change;
@@ -80,6 +87,12 @@ pub(crate) struct Term {
     /// Every slot of the term.
     routes: Vec<Route>,
     peers: Peers,
+    /// What the fragments of jobs share.
+    fragments: fragment::Shared,
+    /// Where fragments of other nodes are reached.
+    ways: HashMap<String, Way>,
+    /// The actors of fragments that run on this node, by their jobs.
+    running: BTreeMap<TableId, Vec<ActorId>>,
     /// By the relation and split that they read.
     actors: BTreeMap<JobSplit, actor::Handle>,
     /// Actors with nothing left to read for, until their last epoch is committed.
@@ -103,10 +116,18 @@ impl Term {
         let group = Group::child_of(cancel);
         let entries: HashMap<TableId, &Entry> = plan.catalog.iter().map(|entry| (entry.id(), entry)).collect();
         let entry = |split: &SplitPlan| *entries.get(&split.split.job).expect("meta sends the jobs of all splits");
+        let graph: Graph = plan.catalog.iter().cloned().collect();
+        let placements: Vec<(&Entry, Placement<'_>)> = plan
+            .catalog
+            .iter()
+            .filter_map(|entry| Some((entry, Placement::of(entry, &graph, &plan.splits, &plan.routes)?)))
+            .collect();
         let mut handles = BTreeMap::new();
         for (slot, db) in databases {
-            let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, &entry(split).relation));
-            let actors = actors.map(|split| split.split.clone()).collect();
+            let readers = plan.splits.iter().filter(|split| split.writes_to(slot.slot, entry(split)));
+            let readers = readers.map(|split| Writer::from(split.split.clone()));
+            let fragments = placements.iter().flat_map(|(_, placement)| placement.in_slot(slot.slot));
+            let actors = readers.chain(fragments.map(Writer::from)).collect();
             let surroundings = (environment.inputs.clone(), &group, environment.metrics.clone());
             let place = (slot.slot, slot.vnodes);
             let handle = slot::Slot::spawn(plan.term, place, plan.epoch, db, actors, surroundings)?;
@@ -127,11 +148,40 @@ impl Term {
             let start = starts.entry(split.read(&entry(split).job)).or_insert(split.position.next);
             *start = split.position.next.max(*start);
         }
-        let mut term = Term { id, group, environment, slots, routes, peers, actors, ending: Vec::new(), starts };
+        let fragments = fragment::Shared {
+            term: id,
+            node: environment.inputs.clone(),
+            group: group.clone(),
+            router: Router::default(),
+            pool: Arc::new(Mutex::new(Pool::new(0, plan.epoch.next()))),
+            functions: Arc::clone(&environment.compiler) as Arc<dyn Functions>,
+            following: Following::default(),
+        };
+        let mut term = Term {
+            id,
+            group,
+            environment,
+            slots,
+            routes,
+            peers,
+            fragments,
+            ways: HashMap::new(),
+            running: BTreeMap::new(),
+            actors,
+            ending: Vec::new(),
+            starts,
+        };
+        let followed: Vec<EdgeId> = placements.iter().flat_map(|(_, placement)| placement.followed()).collect();
+        for (entry, placement) in &placements {
+            term.start_fragments(entry, placement, (plan.epoch, false), &followed);
+        }
         let mut read: BTreeMap<JobSplit, Vec<Attachment>> = BTreeMap::new();
         for split in &plan.splits {
-            if let Some(attachment) = term.attachment(entry(split), split) {
-                read.entry(split.read(&entry(split).job)).or_default().push(attachment);
+            let reads = split.read(&entry(split).job);
+            let source = entries.get(&reads.job).expect("meta sends the sources of all views");
+            if let Some(attachment) = term.attachment((entry(split), source), split, (&graph, &plan.splits), plan.epoch)
+            {
+                read.entry(reads).or_default().push(attachment);
             }
         }
         for (read, outputs) in read {
@@ -151,12 +201,18 @@ impl Term {
         Arc::clone(&self.slots)
     }
 
+    /// The parts that other nodes reach.
+    pub(crate) fn reachable(&self) -> Reachable {
+        Reachable { slots: self.slots(), router: self.fragments.router.clone() }
+    }
+
     /// The term as frontends may read it.
     pub(crate) fn serving(&self, relations: Relations) -> Serving {
         Serving {
             slots: self.slots(),
             relations,
             splits: self.actors.values().map(|actor| actor.observed.clone()).collect(),
+            following: self.fragments.following.clone(),
             starts: self.starts.clone(),
             routes: self.routes.clone(),
             cluster: self.environment.cluster.clone(),
@@ -166,14 +222,65 @@ impl Term {
     }
 
     /// The output that an actor of this node feeds from a split, if the split's slot is on this
-    /// node.
-    fn attachment(&mut self, entry: &Entry, split: &SplitPlan) -> Option<Attachment> {
-        let own = self.slots.handles.get(&split.slot)?;
-        let edges = match entry.relation.is_keyed() {
-            true => self.edges(&split.split),
-            false => vec![Edge::local(own)],
-        };
-        Some(Attachment { entry: entry.clone(), position: split.position, edges })
+    /// node. `split` is the place among `splits`, which are all that are read for the job;
+    /// `source` is the entry whose messages they are.
+    fn attachment(
+        &mut self,
+        (entry, source): (&Entry, &Entry),
+        split: &SplitPlan,
+        (catalog, splits): (&Graph, &[SplitPlan]),
+        after: Epoch,
+    ) -> Option<Attachment> {
+        let own = Edge::local(self.slots.handles.get(&split.slot)?);
+        let attach = |edges, leaves| Attachment { entry: entry.clone(), position: split.position, edges, leaves };
+        if let Some(placement) = Placement::of(entry, catalog, splits, &self.routes) {
+            let leaf = |actor| {
+                let from = (&*source.relation, &split.split.split);
+                Leaf::new(self.fragments.clone(), (&placement, actor), from, after, &self.routes)
+            };
+            return match placement.leaves(&split.split.split, source.id()).map(leaf).collect() {
+                Ok(leaves) => Some(attach(vec![own], leaves)),
+                Err(error) => {
+                    self.tell(Event::JobFailed(self.id, entry.id(), chain(&error)));
+                    None
+                }
+            };
+        }
+        let edges = if entry.relation.is_keyed() { self.edges(&split.split) } else { vec![own] };
+        Some(attach(edges, Vec::new()))
+    }
+
+    /// Tells the node something, without waiting for it.
+    fn tell(&self, event: Event) {
+        let inputs = self.environment.inputs.clone();
+        tokio::spawn(async move { inputs.send(event).await });
+    }
+
+    /// Starts the actors of a job's fragments that run on this node, and gets to know the others.
+    /// `followed` are edges over which jobs follow it, among others.
+    fn start_fragments(&mut self, entry: &Entry, placement: &Placement<'_>, begin: (Epoch, bool), followed: &[EdgeId]) {
+        for (actor, slot) in placement.all() {
+            if !self.slots.handles.contains_key(&slot) {
+                let way = self.way(slot);
+                self.fragments.router.register_remote(actor, way);
+            }
+        }
+        for (slot, handle) in &self.slots.handles {
+            for actor in placement.in_slot(*slot) {
+                let listeners = followed.iter().filter(|edge| edge.from == actor).copied().collect();
+                let around = (self.routes.as_slice(), listeners);
+                fragment::spawn(&self.fragments, (entry, placement, actor), handle, begin, around);
+                self.running.entry(entry.id()).or_default().push(actor);
+            }
+        }
+    }
+
+    /// The way to the fragments of a slot on another node.
+    fn way(&mut self, slot: SlotId) -> Way {
+        let Term { id, group, environment, routes, peers, ways, .. } = self;
+        let route = routes.iter().find(|route| route.slot == slot).expect("every slot has a route");
+        let connect = || peers.changes(*id, &route.address, group, environment.inputs.clone());
+        ways.entry(route.address.clone()).or_insert_with(connect).clone()
     }
 
     /// Starts an actor of this node, which reads a split of `source`, a source or a table.
@@ -192,11 +299,7 @@ impl Term {
             Ok(actor) => {
                 self.actors.insert(read, actor);
             }
-            Err(error) => {
-                let failed = Event::JobFailed(self.id, source.id(), chain(&error));
-                let inputs = self.environment.inputs.clone();
-                tokio::spawn(async move { inputs.send(failed).await });
-            }
+            Err(error) => self.tell(Event::JobFailed(self.id, source.id(), chain(&error))),
         }
     }
 
@@ -223,8 +326,11 @@ impl Term {
         for (id, slot) in &self.slots.handles {
             let add = match &barrier.mutation {
                 Some(Mutation::Add(entry, splits)) => {
-                    let writers = splits.iter().filter(|split| split.writes_to(*id, &entry.relation));
-                    writers.map(|split| split.split.clone()).collect()
+                    let readers = splits.iter().filter(|split| split.writes_to(*id, entry));
+                    let readers = readers.map(|split| Writer::from(split.split.clone()));
+                    let placement = Placement::of(entry, catalog, splits, &self.routes);
+                    let fragments = placement.iter().flat_map(|placement| placement.in_slot(*id)).map(Writer::from);
+                    readers.chain(fragments).collect()
                 }
                 _ => Vec::new(),
             };
@@ -249,27 +355,63 @@ impl Term {
         }
         let ended = self.actors.extract_if(.., |_, actor| actor.feeds.is_empty());
         self.ending.extend(ended.map(|(_, actor)| actor));
+        self.announce(barrier, catalog);
         if let Some(Mutation::Add(entry, splits)) = &barrier.mutation {
             self.add(entry, splits, epoch, catalog).await;
         }
     }
 
+    /// Announces a barrier to the actors of fragments.
+    fn announce(&mut self, barrier: &Barrier, catalog: &Graph) {
+        let followed = |entry: &Entry, splits: &[SplitPlan]| {
+            Placement::of(entry, catalog, splits, &self.routes).map(|placement| placement.followed())
+        };
+        let (mut opened, mut closed, mut removed) = (None, None, None);
+        match &barrier.mutation {
+            Some(Mutation::Add(entry, splits)) => opened = followed(entry, splits),
+            Some(Mutation::Drop(id)) => {
+                removed = Some(*id);
+                closed = catalog.get(*id).and_then(|entry| followed(entry, &[]));
+            }
+            None => {}
+        }
+        for (job, actors) in &self.running {
+            for actor in actors {
+                let own = |edges: &Option<Vec<EdgeId>>| {
+                    edges.iter().flatten().filter(|edge| edge.from == *actor).copied().collect()
+                };
+                let announced = Announced {
+                    epoch: barrier.epoch,
+                    opened_outputs: own(&opened),
+                    closed_outputs: own(&closed),
+                    stops: removed == Some(*job),
+                    ..Announced::default()
+                };
+                self.fragments.router.send(*actor, router::Message::Barrier(announced));
+            }
+        }
+        removed.and_then(|job| self.running.remove(&job));
+    }
+
     /// Begins to feed a relation, by the actors that already read its source or by new ones.
     async fn add(&mut self, entry: &Entry, splits: &[SplitPlan], epoch: Epoch, catalog: &Graph) {
+        let routes = self.routes.clone();
+        if let Some(placement) = Placement::of(entry, catalog, splits, &routes) {
+            self.fragments.following.begin(entry.id(), epoch);
+            self.start_fragments(entry, &placement, (epoch, true), &[]);
+        }
         for split in splits {
             let read = split.read(&entry.job);
             self.starts.entry(read.clone()).or_insert(split.position.next);
-            let Some(attachment) = self.attachment(entry, split) else { continue };
+            let source = if read.job == entry.id() { Some(entry) } else { catalog.get(read.job) };
+            let source = source.expect("a source is there before its views");
+            let Some(attachment) = self.attachment((entry, source), split, (catalog, splits), epoch) else { continue };
             match self.actors.get_mut(&read) {
                 Some(actor) => {
                     actor.feeds.insert(entry.id());
                     let _ = actor.inbox.send(actor::Message::Attach(Box::new(attachment))).await;
                 }
-                None => {
-                    let source = if read.job == entry.id() { Some(entry) } else { catalog.get(read.job) };
-                    let source = source.expect("a source is there before its views");
-                    self.start_actor(source, read, vec![attachment], epoch);
-                }
+                None => self.start_actor(source, read, vec![attachment], epoch),
             }
         }
     }

@@ -58,6 +58,7 @@ impl Scan {
         let snapshot = snapshot
             .ok_or_else(|| rpc::Error::new(Kind::Unavailable, format!("epoch {epoch} is not kept here any more")))?;
         let relation = serving.relations.relation(TableId(request.table), request.layout)?;
+        serving.check_complete(relation.id, SlotId(request.slot), epoch)?;
         let projection = request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits"));
         let projection: Vec<usize> = projection.collect();
         // Hidden columns are for the jobs that read a view.

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use weir_common::catalog::{Entry, Graph, Relation};
 use weir_common::error::Kind;
-use weir_common::ids::{JobSplit, Sequence, TableId, TermId};
+use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, TableId, TermId};
 use weir_common::rpc;
 use weir_common::view::Compile;
 
+use crate::control::placement::Placement;
 use crate::control::plan::Route;
+use crate::dataflow::follow::{Followed, Following};
 use crate::ingest::progress::ReadSplit;
 use crate::storage::slots::{Slots, not_running};
 use crate::storage::state::Store;
@@ -24,6 +26,8 @@ pub(crate) struct Serving {
     pub(crate) relations: Relations,
     /// The splits that each actor reads from NATS.
     pub(crate) splits: Vec<watch::Receiver<Vec<ReadSplit>>>,
+    /// How far the actors of this node that follow relations have got.
+    pub(crate) following: Following,
     /// The positions at which the actors of the term began, on whichever node, by the split that
     /// they read.
     pub(crate) starts: HashMap<JobSplit, Sequence>,
@@ -45,6 +49,38 @@ impl Serving {
     ) -> Result<Arc<Serving>, rpc::Error> {
         let term = term.map(TermId::from).unwrap_or_default();
         serving.filter(|serving| serving.slots.term == term).ok_or_else(|| not_running(term))
+    }
+
+    /// Checks that a view, and every view below it, has read all rows that its inputs had when it
+    /// was created, as far as a slot goes.
+    ///
+    /// # Errors
+    /// If it is being created, or if it is not known yet.
+    pub(crate) fn check_complete(&self, id: TableId, slot: SlotId, epoch: Epoch) -> Result<(), rpc::Error> {
+        let catalog = self.relations.catalog();
+        let Some(entry) = catalog.get(id) else { return Ok(()) };
+        let Some(placement) = Placement::of(entry, catalog, &[], &self.routes) else { return Ok(()) };
+        if !self.following.has_begun(id, epoch) {
+            return Err(rpc::Error::new(Kind::Unavailable, format!("table {id} is being created")));
+        }
+        for edge in placement.followed() {
+            self.check_complete(edge.from.fragment.job, slot, epoch)?;
+            if edge.to.instance != slot.0 {
+                continue;
+            }
+            match self.following.of(edge.to) {
+                Some(Followed { through: Some(through), .. }) if through <= epoch => {}
+                Some(Followed { is_known: true, vnodes: (read, all), .. }) => {
+                    let message = format!("materialized view \"{}\" is being created", entry.name());
+                    let detail = format!("it has read {read} of {all} parts of what its input had before");
+                    let hint = "try again later";
+                    let error = rpc::Error::new(Kind::User, format!("{message}: {detail}"));
+                    return Err(error.with_sqlstate("55000").with_hint(hint));
+                }
+                _ => return Err(rpc::Error::new(Kind::Unavailable, format!("table {id} is being built"))),
+            }
+        }
+        Ok(())
     }
 }
 

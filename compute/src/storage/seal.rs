@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, VecDeque};
 use weir_common::ids::{Epoch, JobSplit, TableId};
 use weir_common::position::Position;
 
+use crate::control::plan::Writer;
+
 /// Decides when a slot's database stands at the end of an epoch. `W` is a write.
 #[derive(Debug)]
 pub struct Sealer<W> {
@@ -26,7 +28,7 @@ pub struct Sealer<W> {
     sealing: Option<Epoch>,
     /// The newest sealed epoch.
     sealed: Epoch,
-    actors: BTreeMap<JobSplit, Actor<W>>,
+    actors: BTreeMap<Writer, Actor<W>>,
     /// Writes that belong to no actor, each with the first epoch that it may be in.
     early: Vec<(Epoch, W)>,
 }
@@ -42,7 +44,7 @@ struct Injected {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
     /// Actors that start: they deliver the barriers after this one.
-    pub add: Vec<JobSplit>,
+    pub add: Vec<Writer>,
     /// The table whose actors stop: this barrier is the last they deliver.
     pub remove: Option<TableId>,
 }
@@ -78,7 +80,7 @@ impl<W> Actor<W> {
 #[derive(Debug)]
 enum Item<W> {
     Write(W),
-    Barrier(Epoch, Position),
+    Barrier(Epoch, Option<Position>),
 }
 
 /// A sealed epoch: all of its writes are in the database.
@@ -93,7 +95,7 @@ pub struct Seal {
 impl<W> Sealer<W> {
     /// Creates the sealer of a slot at the committed epoch, with the actors that the term starts
     /// with.
-    pub fn new(epoch: Epoch, actors: impl IntoIterator<Item = JobSplit>) -> Sealer<W> {
+    pub fn new(epoch: Epoch, actors: impl IntoIterator<Item = Writer>) -> Sealer<W> {
         let actors = actors.into_iter().map(|actor| (actor, Actor::new(Some(epoch)))).collect();
         Sealer { injected: VecDeque::new(), sealing: None, sealed: epoch, actors, early: Vec::new() }
     }
@@ -119,7 +121,7 @@ impl<W> Sealer<W> {
     }
 
     /// Takes an actor's write. Returns it if it may enter the database now, and keeps it otherwise.
-    pub fn write(&mut self, actor: &JobSplit, write: W) -> Option<W> {
+    pub fn write(&mut self, actor: &Writer, write: W) -> Option<W> {
         let (sealed, sealing) = (self.sealed, self.sealing.is_some());
         let actor = self.known(actor);
         if actor.ahead.is_empty() && actor.delivers(sealed.next()) && !sealing {
@@ -139,14 +141,14 @@ impl<W> Sealer<W> {
         None
     }
 
-    /// Takes an actor's barrier, with its position. The actor has written everything below the
-    /// position.
-    pub fn barrier(&mut self, actor: &JobSplit, epoch: Epoch, position: Position) {
+    /// Takes an actor's barrier. One that reads a split delivers its position with it, and has
+    /// written everything below the position.
+    pub fn barrier(&mut self, actor: &Writer, epoch: Epoch, position: Option<Position>) {
         self.known(actor).ahead.push_back(Item::Barrier(epoch, position));
     }
 
     /// An actor that was added or will be. An actor that was removed sends nothing more.
-    fn known(&mut self, actor: &JobSplit) -> &mut Actor<W> {
+    fn known(&mut self, actor: &Writer) -> &mut Actor<W> {
         if !self.actors.contains_key(actor) {
             self.actors.insert(actor.clone(), Actor::new(None));
         }
@@ -165,12 +167,12 @@ impl<W> Sealer<W> {
             Some(Item::Write(_)) => unreachable!("what an actor has waiting begins with a barrier"),
             None => None,
         };
-        let positions = self
-            .actors
-            .iter()
-            .filter(|(_, actor)| actor.delivers(open))
-            .map(|(split, actor)| Some((split.clone(), delivered(actor)?)))
-            .collect::<Option<Vec<_>>>()?;
+        let mut positions = Vec::new();
+        for (writer, actor) in self.actors.iter().filter(|(_, actor)| actor.delivers(open)) {
+            if let (Some(position), Writer::Split(split)) = (delivered(actor)?, writer) {
+                positions.push((split.clone(), position));
+            }
+        }
         self.sealing = Some(open);
         Some(Seal { epoch: open, positions })
     }
@@ -185,7 +187,7 @@ impl<W> Sealer<W> {
         let Injected { epoch, remove } = self.injected.pop_front().expect("the epoch that was sealed");
         self.sealed = epoch;
         if let Some(removed) = remove {
-            self.actors.retain(|actor, _| actor.job != removed);
+            self.actors.retain(|actor, _| actor.job() != removed);
         }
         let mut released = Vec::new();
         for actor in self.actors.values_mut().filter(|actor| actor.delivers(epoch.next())) {
@@ -208,8 +210,12 @@ mod tests {
 
     use super::*;
 
-    fn actor(number: u32) -> JobSplit {
+    fn split(number: u32) -> JobSplit {
         JobSplit { job: TableId(number), split: SplitId("s".to_owned()) }
+    }
+
+    fn actor(number: u32) -> Writer {
+        split(number).into()
     }
 
     #[test]
@@ -232,8 +238,8 @@ mod tests {
         assert_eq!(sealer.sealed(), [6]);
         assert_eq!(sealer.seal(), None, "the new actor has not delivered yet");
         assert_eq!(sealer.write(&actor(1), 7), Some(7));
-        sealer.barrier(&actor(1), Epoch(2), Sequence(8).into());
-        assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(actor(1), Sequence(8).into())]));
+        sealer.barrier(&actor(1), Epoch(2), Some(Sequence(8).into()));
+        assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(split(1), Sequence(8).into())]));
         sealer.sealed();
         assert!(sealer.seal().is_some(), "the removed actor is not waited for");
     }
@@ -242,14 +248,14 @@ mod tests {
     fn what_an_actor_says_before_it_is_added_waits() {
         let mut sealer = Sealer::<u8>::new(Epoch(0), []);
         assert_eq!(sealer.write(&actor(1), 5), None);
-        sealer.barrier(&actor(1), Epoch(2), Sequence(6).into());
+        sealer.barrier(&actor(1), Epoch(2), Some(Sequence(6).into()));
         assert_eq!(sealer.write(&actor(1), 6), None);
         sealer.inject(Epoch(1), Change { add: vec![actor(1)], remove: None });
         assert_eq!(sealer.seal(), Some(Seal { epoch: Epoch(1), positions: vec![] }));
         assert_eq!(sealer.sealed(), [5]);
         assert_eq!(sealer.seal(), None, "the barrier is not known here yet");
         sealer.inject(Epoch(2), Change::default());
-        assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(actor(1), Sequence(6).into())]));
+        assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(split(1), Sequence(6).into())]));
         assert_eq!(sealer.sealed(), [6]);
     }
 
@@ -273,7 +279,7 @@ mod tests {
                         injected += 1;
                         sealer.inject(Epoch(injected), Change::default());
                     }
-                    sealer.barrier(&actor(number), Epoch(epochs[index]), Sequence(next[index]).into());
+                    sealer.barrier(&actor(number), Epoch(epochs[index]), Some(Sequence(next[index]).into()));
                 } else {
                     database.extend(sealer.write(&actor(number), (number, next[index])));
                     next[index] += 1;

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, debug, info, info_span, warn};
 use uuid::Uuid;
 use weir_common::error::{Kind, chain};
-use weir_common::ids::{Epoch, JobSplit, SlotId, TableId, TermId, VnodeRange};
+use weir_common::ids::{Epoch, SlotId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 use weir_common::rpc;
 use weir_common::task::{Group, OnFailure};
@@ -32,6 +32,7 @@ use super::row;
 use super::seal::{Change, Seal, Sealer};
 use super::state::{SlotDb, Snapshot};
 use crate::control::event::{Event, Inputs, SlotEpoch};
+use crate::control::plan::Writer;
 use crate::metrics::Metrics;
 
 /// Messages of its actors waiting for the slot: of each actor at most its credits and its barriers.
@@ -77,9 +78,9 @@ impl Drop for Credit {
 pub(crate) enum Message {
     /// A block, rows of a keyed table, or state of operators. The credit is returned once they are
     /// applied.
-    Write { actor: JobSplit, entries: Entries, credit: Credit },
-    /// A barrier and the actor's position.
-    Barrier { actor: JobSplit, epoch: Epoch, position: Position },
+    Write { actor: Writer, entries: Entries, credit: Credit },
+    /// A barrier, with the position of an actor that reads a split.
+    Barrier { actor: Writer, epoch: Epoch, position: Option<Position> },
     /// The rows and remaining letters of a replayed block of dead letters, written together, in no
     /// epoch before `not_before`. Answered once written.
     Replace { table: TableId, entries: Entries, not_before: Epoch, done: oneshot::Sender<()> },
@@ -134,11 +135,11 @@ pub(crate) fn ended() -> rpc::Error {
 /// Entries that are written together.
 struct Write {
     entries: Entries,
-    by: Writer,
+    told: Told,
 }
 
-/// The writer that is told once they are written.
-enum Writer {
+/// The one that is told once they are written.
+enum Told {
     /// An actor gets its credit back.
     Actor(#[expect(dead_code, reason = "held to be dropped")] Credit),
     /// A replay of a table's dead letters goes on.
@@ -183,7 +184,7 @@ impl Slot {
         (id, vnodes): (SlotId, VnodeRange),
         epoch: Epoch,
         db: SlotDb,
-        actors: Vec<JobSplit>,
+        actors: Vec<Writer>,
         (node, group, metrics): (Inputs, &Group, Metrics),
     ) -> Result<Handle, crate::storage::state::Error> {
         let (sender, inbox) = mpsc::channel(INBOX_MAX);
@@ -256,17 +257,17 @@ impl Slot {
     async fn take(&mut self, message: Message) -> Result<(), crate::storage::state::Error> {
         match message {
             Message::Write { actor, entries, credit } => {
-                if let Some(write) = self.sealer.write(&actor, Write { entries, by: Writer::Actor(credit) }) {
+                if let Some(write) = self.sealer.write(&actor, Write { entries, told: Told::Actor(credit) }) {
                     self.apply(write).await?;
                 }
             }
             Message::Barrier { actor, epoch, position } => {
                 let span = self.spans.get(&epoch).and_then(Span::id);
-                info!(target: trace::TARGET, parent: span, job = %actor.job, actor = %actor.split, "barrier delivered");
+                info!(target: trace::TARGET, parent: span, job = %actor.job(), %actor, "barrier delivered");
                 self.sealer.barrier(&actor, epoch, position);
             }
             Message::Replace { table, entries, not_before, done } => {
-                let write = Write { entries, by: Writer::Replay(table, done) };
+                let write = Write { entries, told: Told::Replay(table, done) };
                 if let Some(write) = self.sealer.write_no_earlier(not_before, write) {
                     self.apply(write).await?;
                 }
@@ -321,12 +322,12 @@ impl Slot {
     }
 
     async fn apply(&mut self, write: Write) -> Result<(), crate::storage::state::Error> {
-        if matches!(&write.by, Writer::Replay(table, _) if self.dropped.contains(table)) {
+        if matches!(&write.told, Told::Replay(table, _) if self.dropped.contains(table)) {
             return Ok(());
         }
         self.dirty = true;
         self.db.write(write.entries).await?;
-        if let Writer::Replay(_, done) = write.by {
+        if let Told::Replay(_, done) = write.told {
             // A replay that has gone away runs again.
             let _ = done.send(());
         }

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
-use weir_common::catalog::{Declaration, Entry, Graph, Reads, RelationKind, SplitStart};
+use weir_common::catalog::{Declaration, Entry, Graph, Reads, Relation, RelationKind, SplitStart};
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TermId};
@@ -621,7 +621,10 @@ impl Task {
     /// Checks that the source of a new view still has the columns that the view was planned with.
     fn check_source(&self, view: &str, reads: &Reads) -> Result<(), rpc::Error> {
         let source = self.core.catalog().get(reads.relation);
-        let has = |source: &Entry| reads.columns.iter().all(|column| source.relation.columns.contains(column));
+        let has = |source: &Entry| {
+            let Relation { columns, hidden, .. } = &*source.relation;
+            reads.columns.iter().all(|column| columns.contains(column) || hidden.contains(column))
+        };
         if source.is_some_and(has) {
             return Ok(());
         }

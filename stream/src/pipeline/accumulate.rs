@@ -48,7 +48,7 @@ pub(super) struct Rows<'a> {
 }
 
 /// What one aggregate keeps of each group.
-pub(super) trait Keep: Debug + Send {
+pub(super) trait Keep: Debug + Send + Sync {
     /// Makes room for this number of groups; new ones are empty.
     fn resize(&mut self, groups: usize);
 

@@ -6,11 +6,14 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use weir_common::catalog::{Entry, Plan, Relation};
+use weir_common::error::chain;
 use weir_common::ids::{Epoch, JobSplit, Sequence, SplitId, TableId, VnodeRange};
 use weir_common::position::Position;
 use weir_common::view::{self, Compile};
 
+use crate::control::plan::Writer;
 use crate::dataflow::edge::{Closed, Edge};
+use crate::dataflow::leaf::{self, Leaf};
 use crate::dataflow::query::Query;
 use crate::dataflow::shuffle::Shuffle;
 use crate::storage::state::keys::BlockKey;
@@ -25,13 +28,16 @@ pub(crate) struct Attachment {
     /// The edges to the slots that it writes to: every slot if the table is keyed, else the actor's
     /// own.
     pub(crate) edges: Vec<Edge>,
+    /// The leaves of the job's fragments that take the split's rows, if it has fragments.
+    pub(crate) leaves: Vec<Leaf>,
 }
 
 /// A relation that an actor stores.
 pub(super) struct Output {
     relation: Arc<Relation>,
+    split: JobSplit,
     /// The name under which slots know it.
-    writer: JobSplit,
+    writer: Writer,
     edges: Vec<Edge>,
     rows: Rows,
     storage: Storage,
@@ -41,7 +47,7 @@ pub(super) struct Output {
 enum Rows {
     /// The rows that were read.
     Read,
-    /// The rows that a query computes from them.
+    /// The rows that a query computes from them, each alone.
     Query(Query),
 }
 
@@ -51,6 +57,8 @@ enum Storage {
     Blocks(Tail),
     /// Each alone, in the slot that owns its key.
     Rows(Box<Shuffle>),
+    /// By the fragments of the job, which get the rows from these leaves.
+    Fragments(Vec<Leaf>),
 }
 
 /// The reason why no more can be stored.
@@ -67,6 +75,15 @@ impl From<Closed> for Stopped {
     }
 }
 
+impl From<leaf::Stopped> for Stopped {
+    fn from(stopped: leaf::Stopped) -> Stopped {
+        match stopped {
+            leaf::Stopped::Closed => Stopped::Closed,
+            leaf::Stopped::Failed(error) => Stopped::Failed(view::Error(chain(&error))),
+        }
+    }
+}
+
 impl Output {
     /// Begins to store a relation whose rows come from those of `source`.
     ///
@@ -77,16 +94,18 @@ impl Output {
         (source, split): (&Relation, &SplitId),
         compiler: &dyn Compile,
     ) -> Result<Output, view::Error> {
-        let Attachment { entry, edges, .. } = attachment;
+        let Attachment { entry, edges, leaves, .. } = attachment;
         let rows = match &entry.job.plan {
-            Plan::Stream(_) => Rows::Read,
+            Plan::Stream(_) | Plan::Query(_) => Rows::Read,
             Plan::View(reads) => Rows::Query(Query::of(&entry, reads, source, compiler).await?),
-            Plan::Query(_) => return Err(view::Error("no node runs plans of fragments yet".to_owned())),
         };
         let Entry { relation, job } = entry;
-        let storage = Storage::new(&relation, &edges);
-        let writer = JobSplit { job: job.id, split: split.clone() };
-        Ok(Output { relation, writer, edges, rows, storage })
+        let storage = match leaves.is_empty() {
+            true => Storage::new(&relation, &edges),
+            false => Storage::Fragments(leaves),
+        };
+        let split = JobSplit { job: job.id, split: split.clone() };
+        Ok(Output { relation, writer: split.clone().into(), split, edges, rows, storage })
     }
 
     /// The relation.
@@ -104,9 +123,9 @@ impl Output {
         &self.relation.name
     }
 
-    /// The name under which slots know it.
-    pub(super) fn writer(&self) -> &JobSplit {
-        &self.writer
+    /// The split that it is fed from, as a split of its job.
+    pub(super) fn split(&self) -> &JobSplit {
+        &self.split
     }
 
     /// Sends rows. `first` is the sequence of the first message.
@@ -121,13 +140,18 @@ impl Output {
         match &mut self.storage {
             Storage::Blocks(tail) => {
                 let [own] = self.edges.as_slice() else { unreachable!("blocks go to the actor's own slot") };
-                let (vnode, JobSplit { job, split }) = (vnode(own.vnodes, epoch), self.writer.clone());
+                let (vnode, JobSplit { job, split }) = (vnode(own.vnodes, epoch), self.split.clone());
                 let (key, value) = tail.close(|| BlockKey { table: job, vnode, split, sequence: first }.encode(), rows);
                 own.write_entry(&self.writer, key, value).await?;
             }
             Storage::Rows(shuffle) => {
                 for (part, entries) in shuffle.divide(&rows) {
                     self.edges[part].write(&self.writer, entries).await?;
+                }
+            }
+            Storage::Fragments(leaves) => {
+                for leaf in leaves {
+                    leaf.write(&rows).await?;
                 }
             }
         }
@@ -147,10 +171,15 @@ impl Output {
         }
     }
 
-    /// Sends a barrier to every slot that it writes to.
-    pub(super) async fn barrier(&self, epoch: Epoch, position: Position) -> Result<(), Closed> {
+    /// Sends a barrier to every slot and fragment that it feeds.
+    pub(super) async fn barrier(&mut self, epoch: Epoch, position: Position) -> Result<(), Stopped> {
+        if let Storage::Fragments(leaves) = &mut self.storage {
+            for leaf in leaves {
+                leaf.barrier(epoch).await?;
+            }
+        }
         for edge in &self.edges {
-            edge.barrier(&self.writer, epoch, position).await?;
+            edge.barrier(&self.writer, epoch, Some(position)).await?;
         }
         Ok(())
     }

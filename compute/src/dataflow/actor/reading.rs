@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use opentelemetry::KeyValue;
 use weir_common::catalog::Relation;
-use weir_common::ids::{Epoch, JobSplit, Sequence};
+use weir_common::ids::{Epoch, JobSplit, Sequence, TableId};
 use weir_common::position::{Anchor, Position};
 use weir_common::view;
 use weir_connector_nats::options::{ConsumerName, OnError, stream_of};
@@ -80,7 +80,7 @@ impl Reading {
     pub(super) fn behind(shared: &Shared, position: Position, output: Output) -> Result<Reading, NotUnderstood> {
         let mut options = Options::clone(&shared.options);
         options.consumer.name = ConsumerName::Anonymous;
-        let known_as = output.writer().clone();
+        let known_as = output.split().clone();
         let read = Reading::new(shared, Arc::new(options), position, false, (output.relation(), known_as))?;
         Ok(Reading { outputs: vec![output], ..read })
     }
@@ -239,14 +239,8 @@ impl Reading {
         }
         let rows = self.decoder.finish();
         for output in &mut self.outputs {
-            match output.write(&rows, self.first, epoch).await {
-                Ok(()) => {}
-                Err(Stopped::Closed) => return ControlFlow::Break(()),
-                Err(Stopped::Failed(view::Error(error))) => {
-                    shared.tell(Event::JobFailed(shared.config.term, output.id(), error)).await;
-                    return ControlFlow::Break(());
-                }
-            }
+            let written = output.write(&rows, self.first, epoch).await;
+            passed_on(written, output.id(), shared).await?;
         }
         ControlFlow::Continue(())
     }
@@ -268,10 +262,9 @@ impl Reading {
         self.close_dead_letters(epoch).await?;
         self.barriers.push_back((epoch, self.handed));
         let position = Position { next, anchor: self.anchor };
-        for output in &self.outputs {
-            if output.barrier(epoch, position).await.is_err() {
-                return ControlFlow::Break(());
-            }
+        for output in &mut self.outputs {
+            let passed = output.barrier(epoch, position).await;
+            passed_on(passed, output.id(), shared).await?;
         }
         ControlFlow::Continue(())
     }
@@ -287,6 +280,18 @@ impl Reading {
         }
         if let Some(position) = position {
             self.reader.committed(position);
+        }
+    }
+}
+
+/// Tells the node if an output takes no more because of its rows.
+async fn passed_on(result: Result<(), Stopped>, output: TableId, shared: &Shared) -> ControlFlow<()> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(Stopped::Closed) => ControlFlow::Break(()),
+        Err(Stopped::Failed(view::Error(error))) => {
+            shared.tell(Event::JobFailed(shared.config.term, output, error)).await;
+            ControlFlow::Break(())
         }
     }
 }

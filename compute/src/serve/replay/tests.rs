@@ -9,6 +9,7 @@ use arrow::datatypes::Schema;
 use proptest::prelude::*;
 
 use super::*;
+use crate::control::plan::Writer;
 use crate::storage::row;
 use crate::storage::seal::{Change, Sealer};
 use crate::storage::slot::is_newer;
@@ -77,8 +78,8 @@ fn sequence(row: &[u8]) -> u64 {
     row::Stored::parse(row).expect("a row").sequence.expect("it has one")
 }
 
-fn actor() -> JobSplit {
-    JobSplit { job: TableId(1), split: SplitId("split".to_owned()) }
+fn actor() -> Writer {
+    JobSplit { job: TableId(1), split: SplitId("split".to_owned()) }.into()
 }
 
 impl Slot {
@@ -102,7 +103,7 @@ impl Slot {
                     self.apply(write);
                 }
             }
-            Some(Sent::Barrier(epoch, position)) => self.sealer.barrier(&actor(), epoch, position.into()),
+            Some(Sent::Barrier(epoch, position)) => self.sealer.barrier(&actor(), epoch, Some(position.into())),
             None => {}
         }
         self.seal();

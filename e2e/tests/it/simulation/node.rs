@@ -165,8 +165,8 @@ impl Process {
                 self.apply(Event::Opened(id, Err("no such checkpoint".to_owned())), databases);
                 return;
             };
-            let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, &entry(split).relation));
-            let actors = actors.map(|split| split.split.clone());
+            let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, entry(split)));
+            let actors = actors.map(|split| split.split.clone().into());
             slots.insert(
                 slot.slot,
                 Slot {
@@ -292,11 +292,11 @@ impl Slot {
     fn take(&mut self, actor: &JobSplit, item: Item) {
         match item {
             Item::Write(write) => {
-                if let Some(write) = self.sealer.write(actor, write) {
+                if let Some(write) = self.sealer.write(&actor.clone().into(), write) {
                     self.apply(write);
                 }
             }
-            Item::Barrier(epoch, position) => self.sealer.barrier(actor, epoch, position),
+            Item::Barrier(epoch, position) => self.sealer.barrier(&actor.clone().into(), epoch, Some(position)),
         }
     }
 
@@ -339,8 +339,8 @@ impl Term {
         for (id, slot) in &mut self.slots {
             let add = match &barrier.mutation {
                 Some(Mutation::Add(entry, splits)) => {
-                    let writers = splits.iter().filter(|split| split.writes_to(*id, &entry.relation));
-                    writers.map(|split| split.split.clone()).collect()
+                    let writers = splits.iter().filter(|split| split.writes_to(*id, entry));
+                    writers.map(|split| split.split.clone().into()).collect()
                 }
                 _ => Vec::new(),
             };

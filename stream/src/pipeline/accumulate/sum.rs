@@ -20,7 +20,7 @@ use crate::pipeline::evict::{bytes_of, retain};
 use crate::pipeline::groups::Group;
 
 /// A sum that is wider than the type of its result.
-pub(super) trait Total: Copy + Debug + Default + Ord + AddAssign + Neg<Output = Self> + Send {
+pub(super) trait Total: Copy + Debug + Default + Ord + AddAssign + Neg<Output = Self> + Send + Sync {
     /// PostgreSQL's words for a result that is too large.
     const OVERFLOW: &str;
 

@@ -1,0 +1,280 @@
+//! The actors of a job's fragments and the edges between them.
+//!
+//! Every node works them out by itself, from the plan and the slots of the term, and all nodes come
+//! to the same. A fragment that reads splits runs inside the readers of the splits; its instances
+//! have the numbers of the splits. All others have an actor in each slot, or one in all; these have
+//! the numbers of their slots. A fragment that follows a stored relation has its actors where the
+//! relation's rows are.
+
+use weir_common::catalog::{self, Entry, Graph, Query};
+use weir_common::ids::{ActorId, EdgeId, FragmentId, SlotId, SplitId, TableId};
+use weir_common::key::vnode_of;
+use weir_common::plan::{Dispatch, Distribution, Edge};
+
+use super::plan::{Route, SplitPlan};
+
+/// The actors of one job.
+pub struct Placement<'a> {
+    id: TableId,
+    query: &'a Query,
+    catalog: &'a Graph,
+    /// The splits that are read for it, in the order of their numbers, and their slots.
+    readers: Vec<(&'a SplitId, SlotId)>,
+    routes: &'a [Route],
+}
+
+impl<'a> Placement<'a> {
+    /// The actors of an entry's job in a term with these slots; `None` if it has no fragments or
+    /// does not run. The catalog has the relations that it reads, and `splits` are those that are
+    /// read for it, among others.
+    pub fn of(
+        entry: &'a Entry,
+        catalog: &'a Graph,
+        splits: &'a [SplitPlan],
+        routes: &'a [Route],
+    ) -> Option<Placement<'a>> {
+        let catalog::Plan::Query(query) = &entry.job.plan else { return None };
+        if !catalog.runs(entry) {
+            return None;
+        }
+        let own = splits.iter().filter(|split| split.split.job == entry.id());
+        let mut readers: Vec<_> = own.map(|split| (&split.split.split, split.slot)).collect();
+        readers.sort();
+        Some(Placement { id: entry.id(), query, catalog, readers, routes })
+    }
+
+    /// The plan.
+    pub fn query(&self) -> &'a Query {
+        self.query
+    }
+
+    /// The catalog that it was made with.
+    pub fn catalog(&self) -> &'a Graph {
+        self.catalog
+    }
+
+    /// The vnode at which a fragment with one actor keeps its state and its rows; `None` if the
+    /// fragment has an actor in each slot.
+    pub fn single(&self, fragment: u16) -> Option<u16> {
+        match self.distribution(fragment) {
+            Distribution::Single => Some(vnode_of(&self.id.0.to_be_bytes())),
+            Distribution::SameAs(relation) => self.stored(relation)?.1,
+            Distribution::Hash | Distribution::Splits(_) => None,
+        }
+    }
+
+    /// The actors of a fragment and their slots.
+    pub fn actors(&self, fragment: u16) -> Vec<(ActorId, SlotId)> {
+        let id = FragmentId { job: self.id, index: fragment };
+        if self.is_in_reader(fragment) {
+            let actor = |(instance, (_, slot)): (u32, &(_, SlotId))| (ActorId { fragment: id, instance }, *slot);
+            return (0..).zip(&self.readers).map(actor).collect();
+        }
+        let single = self.single(fragment);
+        let owns = |route: &&Route| single.is_none_or(|vnode| (route.vnodes.start..route.vnodes.end).contains(&vnode));
+        let in_slot = |route: &Route| (ActorId { fragment: id, instance: route.slot.0 }, route.slot);
+        self.routes.iter().filter(owns).map(in_slot).collect()
+    }
+
+    /// The fragment that stores the rows of a relation, and the vnode of all of them if one actor
+    /// does; `None` if no fragment stores them.
+    fn stored(&self, relation: TableId) -> Option<(FragmentId, Option<u16>)> {
+        let below = Placement::of(self.catalog.get(relation)?, self.catalog, &[], self.routes)?;
+        let index = below.fragments().last()?;
+        Some((FragmentId { job: relation, index }, below.single(index)))
+    }
+
+    /// The edges over which the job follows relations, one for each actor that does so. They come
+    /// from the actors that store the relations, in the same slots.
+    pub fn followed(&self) -> Vec<EdgeId> {
+        let followed = |fragment| match self.distribution(fragment) {
+            Distribution::SameAs(relation) => self.stored(relation).map(|(from, _)| (fragment, from)),
+            _ => None,
+        };
+        let edges = |(fragment, from): (u16, FragmentId)| {
+            let edge = move |(to, _): (ActorId, SlotId)| EdgeId {
+                from: ActorId { fragment: from, instance: to.instance },
+                to,
+                input: 0,
+            };
+            self.actors(fragment).into_iter().map(edge)
+        };
+        self.fragments().filter_map(followed).flat_map(edges).collect()
+    }
+
+    /// All actors of the job and their slots, with those that run inside readers.
+    pub fn all(&self) -> impl Iterator<Item = (ActorId, SlotId)> {
+        self.fragments().flat_map(|fragment| self.actors(fragment))
+    }
+
+    /// The actors that run in a slot by themselves.
+    pub fn in_slot(&self, slot: SlotId) -> impl Iterator<Item = ActorId> {
+        let own = self.fragments().filter(|fragment| !self.is_in_reader(*fragment));
+        own.flat_map(|fragment| self.actors(fragment)).filter(move |(_, place)| *place == slot).map(|(actor, _)| actor)
+    }
+
+    /// The edges into an actor, by input.
+    pub fn inputs(&self, actor: ActorId) -> Vec<EdgeId> {
+        let into = self.query.plan.inputs(usize::from(actor.fragment.index));
+        let from = |edge: &Edge| {
+            let (input, dispatch) = (edge.input, &edge.dispatch);
+            let senders = self.actors(edge.from).into_iter().map(|(from, _)| from);
+            let senders = senders.filter(|from| *dispatch != Dispatch::Forward || from.instance == actor.instance);
+            senders.map(|from| EdgeId { from, to: actor, input }).collect::<Vec<_>>()
+        };
+        let followed = self.followed().into_iter().filter(|edge| edge.to == actor);
+        into.flat_map(from).chain(followed).collect()
+    }
+
+    /// The edges of the plan out of a fragment, each with the edges of one of its actors to the
+    /// actors that receive, in the order of the slots' vnodes.
+    pub fn outputs(&self, actor: ActorId) -> Vec<(&'a Dispatch, Vec<EdgeId>)> {
+        let from = actor.fragment.index;
+        let out = self.query.plan.edges.iter().filter(|edge| edge.from == from);
+        let to = |edge: &'a Edge| {
+            let receivers = self.actors(edge.to).into_iter().map(|(to, _)| to);
+            let receivers = receivers.filter(|to| edge.dispatch != Dispatch::Forward || to.instance == actor.instance);
+            (&edge.dispatch, receivers.map(|to| EdgeId { from: actor, to, input: edge.input }).collect())
+        };
+        out.map(to).collect()
+    }
+
+    /// The actors that run inside the reader of a split of `source`.
+    ///
+    /// # Panics
+    /// If the split is not read for the job.
+    pub fn leaves(&self, split: &SplitId, source: TableId) -> impl Iterator<Item = ActorId> {
+        let place = self.readers.iter().position(|(read, _)| *read == split).expect("a split of the job");
+        let instance = u32::try_from(place).expect("a job has fewer splits");
+        let reads = move |fragment: &u16| self.distribution(*fragment) == Distribution::Splits(source);
+        let actor = move |index| ActorId { fragment: FragmentId { job: self.id, index }, instance };
+        self.fragments().filter(reads).map(actor)
+    }
+
+    fn is_in_reader(&self, fragment: u16) -> bool {
+        matches!(self.distribution(fragment), Distribution::Splits(_))
+    }
+
+    fn distribution(&self, fragment: u16) -> Distribution {
+        self.query.plan.fragments[usize::from(fragment)].distribution
+    }
+
+    fn fragments(&self) -> impl Iterator<Item = u16> + use<> {
+        0..u16::try_from(self.query.plan.fragments.len()).expect("fragments are numbered by u16")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use weir_common::catalog::{Declaration, Encode, Reads, RelationKind, Source};
+    use weir_common::ids::{JobSplit, Sequence, VnodeRange};
+    use weir_common::plan::{Fragment, JobPlan, Stream};
+
+    use super::*;
+
+    fn entry(id: u32, plan: catalog::Plan) -> Entry {
+        let kind = match plan {
+            catalog::Plan::Stream(_) => RelationKind::Source,
+            _ => RelationKind::MaterializedView,
+        };
+        let (name, columns, hidden) = (format!("r{id}"), Vec::new(), Vec::new());
+        let declared = Declaration { kind, name, columns, hidden, primary_key: Vec::new(), plan, sql: String::new() };
+        Entry::new(TableId(id), declared, Vec::new(), None)
+    }
+
+    fn query(reads: u32, fragments: &[Distribution], edges: &[(u16, u16, Dispatch)]) -> catalog::Plan {
+        let reads = Reads { relation: TableId(reads), name: String::new(), columns: Vec::new() };
+        let output = Stream { columns: Vec::new(), key: Vec::new(), append_only: false };
+        let fragment = |distribution: &Distribution| Fragment {
+            distribution: *distribution,
+            operators: Vec::new(),
+            output: output.clone(),
+        };
+        let edge = |(from, to, dispatch): &(u16, u16, Dispatch)| Edge {
+            from: *from,
+            to: *to,
+            input: 0,
+            dispatch: dispatch.clone(),
+        };
+        let plan = JobPlan {
+            fragments: fragments.iter().map(fragment).collect(),
+            edges: edges.iter().map(edge).collect(),
+            tables: Vec::new(),
+        };
+        catalog::Plan::Query(Query { reads: vec![reads], plan })
+    }
+
+    /// A source, an aggregate over it, one that has a single row, and views over these two.
+    fn catalog() -> Graph {
+        let stream = catalog::Plan::Stream(Source { options: Default::default(), encode: Encode::Json });
+        let (splits, hash) = (Distribution::Splits(TableId(1)), || Dispatch::Hash(vec![0]));
+        let plans = [
+            stream,
+            query(1, &[splits, Distribution::Hash], &[(0, 1, hash())]),
+            query(1, &[splits, Distribution::Single], &[(0, 1, Dispatch::Single)]),
+            query(2, &[Distribution::SameAs(TableId(2)), Distribution::Hash], &[(0, 1, hash())]),
+            query(3, &[Distribution::SameAs(TableId(3))], &[]),
+        ];
+        (1..).zip(plans).map(|(id, plan)| entry(id, plan)).collect()
+    }
+
+    fn routes() -> Vec<Route> {
+        let route = |(slot, vnodes)| Route { slot: SlotId(slot), vnodes, address: String::new() };
+        (0..).zip(VnodeRange::divide(3)).map(route).collect()
+    }
+
+    fn splits() -> Vec<SplitPlan> {
+        let split = |(name, slot): (&str, u32)| SplitPlan {
+            split: JobSplit { job: TableId(2), split: SplitId(name.to_owned()) },
+            slot: SlotId(slot),
+            position: Sequence(1).into(),
+        };
+        [("b", 0), ("a", 2)].map(split).to_vec()
+    }
+
+    fn actor(job: u32, index: u16, instance: u32) -> ActorId {
+        ActorId { fragment: FragmentId { job: TableId(job), index }, instance }
+    }
+
+    #[test]
+    fn every_edge_leaves_one_actor_and_enters_another() {
+        let (catalog, routes, splits) = (catalog(), routes(), splits());
+        for entry in catalog.entries() {
+            let Some(placement) = Placement::of(entry, &catalog, &splits, &routes) else { continue };
+            let actors: BTreeSet<ActorId> = placement.all().map(|(actor, _)| actor).collect();
+            let left: BTreeSet<EdgeId> =
+                actors.iter().flat_map(|actor| placement.outputs(*actor)).flat_map(|(_, edges)| edges).collect();
+            let entered: BTreeSet<EdgeId> = actors.iter().flat_map(|actor| placement.inputs(*actor)).collect();
+            let followed: BTreeSet<EdgeId> = placement.followed().into_iter().collect();
+            assert_eq!(entered, left.union(&followed).copied().collect(), "of job {}", entry.id());
+            assert!(entered.iter().all(|edge| actors.contains(&edge.to)));
+        }
+    }
+
+    #[test]
+    fn readers_run_the_leaves_and_slots_the_rest() {
+        let (catalog, routes, splits) = (catalog(), routes(), splits());
+        let of = |id| Placement::of(catalog.get(TableId(id)).expect("it is there"), &catalog, &splits, &routes);
+        let placement = of(2).expect("it has fragments");
+        assert_eq!(placement.actors(0), [(actor(2, 0, 0), SlotId(2)), (actor(2, 0, 1), SlotId(0))]);
+        let leaves: Vec<ActorId> = placement.leaves(&SplitId("b".to_owned()), TableId(1)).collect();
+        assert_eq!(leaves, [actor(2, 0, 1)]);
+        assert_eq!(placement.in_slot(SlotId(1)).collect::<Vec<_>>(), [actor(2, 1, 1)]);
+        assert!(of(1).is_none(), "a source has no fragments");
+    }
+
+    #[test]
+    fn a_follower_is_where_the_rows_are() {
+        let (catalog, routes) = (catalog(), routes());
+        let of = |id| Placement::of(catalog.get(TableId(id)).expect("it is there"), &catalog, &[], &routes);
+        let (single, above) = (of(3).expect("fragments"), of(5).expect("fragments"));
+        assert_eq!(above.single(0), single.single(1));
+        let [(_, slot)] = single.actors(1)[..] else { panic!("one actor") };
+        assert_eq!(above.actors(0), [(actor(5, 0, slot.0), slot)]);
+        let edge = EdgeId { from: actor(3, 1, slot.0), to: actor(5, 0, slot.0), input: 0 };
+        assert_eq!(above.followed(), [edge]);
+        assert_eq!(of(4).expect("fragments").followed().len(), 3, "one in each slot");
+    }
+}

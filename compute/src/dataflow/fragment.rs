@@ -1,0 +1,420 @@
+//! Runs a fragment in a slot: the task around [`weir_stream::actor`] and the fragment's operators.
+//!
+//! The core says what comes next. The task lets the operators work, reads the state that they ask
+//! for from the slot's database, writes what they changed at each flush, and sends frames over the
+//! router. It delivers barriers to its slot, which seals an epoch once all of its writers have.
+//!
+//! An operator that fails ends the task before it delivers the barrier, so nothing of the epoch is
+//! committed. The node hears why.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use weir_common::catalog::Entry;
+use weir_common::error::chain;
+use weir_common::ids::{ActorId, EdgeId, Epoch, TermId};
+use weir_common::plan::Operator;
+use weir_common::task::{Group, OnFailure};
+use weir_common::view::{self, Functions};
+use weir_stream::actor::{Actor, Announced, Progress, Step};
+use weir_stream::chunk::Chunk;
+use weir_stream::edge::Pool;
+use weir_stream::pipeline::{Failure, Next, Outcome, Pipeline, Place, StateKey, StateRange};
+
+use super::divide::Divide;
+use super::edge::{Closed, Edge};
+use super::follow::{self, Follow, Following};
+use super::materialize::Materialize;
+use super::query::places;
+use super::router::{Message, Router};
+use crate::control::event::{Event, Inputs};
+use crate::control::placement::Placement;
+use crate::control::plan::{Route, Writer};
+use crate::storage::entries::Entries;
+use crate::storage::slot;
+use crate::storage::state::{self, keys};
+
+/// The credit of each edge, in bytes.
+pub(crate) const FLOOR: u64 = 256 << 10;
+/// Changes go to the slot in parts of about this size.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Everything that the fragments of a term share on a node. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) term: TermId,
+    pub(crate) node: Inputs,
+    pub(crate) group: Group,
+    pub(crate) router: Router,
+    /// What the receivers of this node may lend.
+    pub(crate) pool: Arc<Mutex<Pool>>,
+    pub(crate) functions: Arc<dyn Functions>,
+    pub(crate) following: Following,
+}
+
+impl Shared {
+    pub(crate) fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An actor of a fragment.
+struct Fragment {
+    shared: Shared,
+    id: ActorId,
+    core: Actor<Chunk>,
+    inbox: mpsc::UnboundedReceiver<Message>,
+    pipeline: Pipeline,
+    materialize: Option<Materialize>,
+    /// Set if it follows a stored relation.
+    follow: Option<Follow>,
+    outputs: Vec<Divide>,
+    /// Edges to jobs that follow the rows that it stores.
+    listeners: BTreeSet<EdgeId>,
+    /// Barriers that were announced and change the listeners.
+    changes: VecDeque<Announced>,
+    slot: Edge,
+    db: state::SlotDb,
+    /// What the operators were asked for last.
+    work: Work,
+    /// True if the operators have more of it.
+    has_more: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Apply,
+    /// A page of the relation that is followed.
+    Page,
+    Flush,
+}
+
+/// The reason why an actor ends early.
+enum Ended {
+    /// The term has ended, or is about to.
+    Closed,
+    /// An operator failed, or the state could not be read.
+    Failed(String),
+    /// It has passed its last barrier.
+    Stopped,
+}
+
+impl From<follow::Error> for Ended {
+    fn from(error: follow::Error) -> Ended {
+        match error {
+            follow::Error::Ended => Ended::Closed,
+            error => Ended::Failed(chain(&error)),
+        }
+    }
+}
+
+impl From<Closed> for Ended {
+    fn from(_: Closed) -> Ended {
+        Ended::Closed
+    }
+}
+
+/// Starts an actor beside its slot. Its first barrier is the one after `after`. `is_fresh`: the job
+/// begins there too, so the actor has no state.
+pub(crate) fn spawn(
+    shared: &Shared,
+    (entry, placement, id): (&Entry, &Placement<'_>, ActorId),
+    slot: &slot::Handle,
+    (after, is_fresh): (Epoch, bool),
+    (routes, listeners): (&[Route], BTreeSet<EdgeId>),
+) {
+    let inbox = shared.router.register(id);
+    let plan = &placement.query().plan;
+    let fragment = &plan.fragments[usize::from(id.fragment.index)];
+    let single = placement.single(id.fragment.index);
+    let place = Place { single, is_fresh };
+    let built = follow(shared, placement, id, slot, is_fresh).and_then(|follow| {
+        let (leaf, functions) = (follow.as_ref().map(Follow::stream), shared.functions.as_ref());
+        let pipeline = Pipeline::new(plan, usize::from(id.fragment.index), leaf.as_ref(), functions, place)?;
+        Ok((pipeline, follow))
+    });
+    let (pipeline, follow) = match built {
+        Ok(built) => built,
+        Err(error) => {
+            let (failed, node) = (Event::JobFailed(shared.term, entry.id(), chain(&error)), shared.node.clone());
+            tokio::spawn(async move { node.send(failed).await });
+            return;
+        }
+    };
+    let stores = matches!(fragment.operators.last(), Some(Operator::Materialize { .. }));
+    let outputs: Vec<Divide> = outputs(placement, id, routes);
+    let edges = outputs.iter().flat_map(|output| output.edges().iter().copied()).chain(listeners.iter().copied());
+    let core = Actor::new(after, (placement.inputs(id), edges), follow.is_some(), FLOOR, &mut shared.pool());
+    let actor = Fragment {
+        id,
+        core,
+        inbox,
+        pipeline,
+        materialize: stores.then(|| Materialize::new(&entry.relation, single)),
+        follow,
+        outputs,
+        listeners,
+        changes: VecDeque::new(),
+        slot: Edge::local(slot),
+        db: slot.db.clone(),
+        work: Work::Apply,
+        has_more: false,
+        shared: shared.clone(),
+    };
+    let cancel = shared.group.token().clone();
+    shared.group.spawn("fragment", OnFailure::Log, actor.run((!is_fresh).then_some(after), cancel));
+}
+
+/// What an actor follows, if its fragment begins with that.
+fn follow(
+    shared: &Shared,
+    placement: &Placement<'_>,
+    id: ActorId,
+    slot: &slot::Handle,
+    is_fresh: bool,
+) -> Result<Option<Follow>, view::Error> {
+    let query = placement.query();
+    let fragment = &query.plan.fragments[usize::from(id.fragment.index)];
+    let Some(Operator::Follow { relation, columns, cursors }) = fragment.operators.first() else { return Ok(None) };
+    let reads = query.reads.iter().find(|reads| reads.relation == *relation);
+    let entry = placement.catalog().get(*relation);
+    let (Some(reads), Some(entry)) = (reads, entry) else {
+        return Err(view::Error(format!("relation {relation}, which the plan follows, is not there")));
+    };
+    let places = places(reads, &entry.relation)?;
+    let columns = columns.iter().map(|column| places[*column]).collect();
+    let single = placement.single(id.fragment.index);
+    let vnodes = single.map_or_else(|| (slot.vnodes.start..slot.vnodes.end).collect(), |vnode| vec![vnode]);
+    let place = (single, vnodes, is_fresh);
+    let (snapshots, following) = (slot.snapshots.clone(), shared.following.clone());
+    Ok(Some(Follow::new(id, Arc::clone(&entry.relation), (columns, *cursors), place, snapshots, following)))
+}
+
+/// The outputs of an actor.
+pub(crate) fn outputs(placement: &Placement<'_>, actor: ActorId, routes: &[Route]) -> Vec<Divide> {
+    let slots = || routes.iter().map(|route| route.vnodes);
+    placement.outputs(actor).into_iter().map(|(dispatch, edges)| Divide::new(dispatch, edges, slots())).collect()
+}
+
+impl Fragment {
+    /// `committed`: the epoch whose state it takes up, unless it is new.
+    async fn run(mut self, committed: Option<Epoch>, cancel: CancellationToken) -> Result<(), Infallible> {
+        if let Some(Ended::Failed(error)) = Box::pin(cancel.run_until_cancelled(self.serve(committed))).await {
+            let failed = Event::JobFailed(self.shared.term, self.id.fragment.job, error);
+            self.shared.node.send(failed).await;
+        }
+        Ok(())
+    }
+
+    async fn serve(&mut self, committed: Option<Epoch>) -> Ended {
+        if let Some(committed) = committed
+            && let Err(ended) = self.restore(committed).await
+        {
+            return ended;
+        }
+        loop {
+            if let Err(ended) = self.work().await {
+                return ended;
+            }
+            let Some(message) = self.inbox.recv().await else { return Ended::Closed };
+            self.take(message);
+        }
+    }
+
+    /// Takes up the cursors of the relation that it follows.
+    async fn restore(&mut self, committed: Epoch) -> Result<(), Ended> {
+        let Some(keys) = self.follow.as_ref().map(Follow::cursor_keys) else { return Ok(()) };
+        let found = self.read(keys).await?;
+        let follow = self.follow.as_mut().expect("it was just there");
+        Ok(follow.restore(&found, committed)?)
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Frame(edge, frame) => self.core.frame(edge, frame, &mut self.shared.pool()),
+            Message::Credit(edge, credit) => self.core.credit(edge, credit),
+            Message::Barrier(barrier) => {
+                if !barrier.opened_outputs.is_empty() || !barrier.closed_outputs.is_empty() {
+                    self.changes.push_back(barrier.clone());
+                }
+                self.core.announce(barrier);
+            }
+        }
+    }
+
+    /// It has passed the barrier of an epoch.
+    fn passed(&mut self, epoch: Epoch) {
+        while let Some(change) = self.changes.pop_front_if(|change| change.epoch <= epoch) {
+            self.listeners.retain(|edge| !change.closed_outputs.contains(edge));
+            self.listeners.extend(change.opened_outputs);
+        }
+    }
+
+    /// Works until it has to wait for a message.
+    async fn work(&mut self) -> Result<(), Ended> {
+        loop {
+            while let Ok(message) = self.inbox.try_recv() {
+                self.take(message);
+            }
+            let step = self.core.step(&mut self.shared.pool());
+            match step {
+                Step::Grant(edge, credit) => self.shared.router.send(edge.from, Message::Credit(edge, credit)),
+                Step::Send(edge, frame) => self.shared.router.send(edge.to, Message::Frame(edge, frame)),
+                Step::Begin(epoch) => {
+                    self.follow.as_mut().expect("only followers begin with something").begin(epoch);
+                    self.page().await?;
+                }
+                Step::Apply(edge, chunk) => {
+                    let chunk = self.follow.as_ref().map_or_else(|| chunk.clone(), |follow| follow.pass(&chunk));
+                    let outcome = self.pipeline.apply(edge.input, chunk);
+                    self.finish(Work::Apply, outcome).await?;
+                }
+                Step::Resume if !self.has_more => self.page().await?,
+                Step::Resume => {
+                    let outcome = self.pipeline.resume();
+                    self.finish(self.work, outcome).await?;
+                }
+                Step::Flush(_) => {
+                    let outcome = self.pipeline.flush();
+                    self.finish(Work::Flush, outcome).await?;
+                }
+                Step::Deliver(epoch) => {
+                    self.passed(epoch);
+                    self.slot.barrier(&Writer::Fragment(self.id), epoch, None).await?;
+                }
+                Step::Stop => return Err(Ended::Stopped),
+                Step::Wait => return Ok(()),
+            }
+        }
+    }
+
+    /// Lets the operators work on the next part of the page of the relation that it follows.
+    async fn page(&mut self) -> Result<(), Ended> {
+        match self.follow.as_mut().expect("only followers read pages").page().await? {
+            Some(chunk) => {
+                let outcome = self.pipeline.apply(0, chunk);
+                self.finish(Work::Page, outcome).await
+            }
+            None => {
+                self.core.finish(Progress::Done);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends on what the operators emitted, and reads for them until they can go no further.
+    async fn finish(&mut self, work: Work, mut outcome: Result<Outcome, Failure>) -> Result<(), Ended> {
+        loop {
+            let Outcome { emitted, next } = outcome.map_err(|error| Ended::Failed(chain(&error)))?;
+            for chunk in emitted {
+                self.emit(chunk).await?;
+            }
+            self.has_more = false;
+            let progress = match next {
+                Next::Need(keys) => {
+                    let found = self.read(keys).await?;
+                    outcome = self.pipeline.supply(found);
+                    continue;
+                }
+                Next::Ranges(ranges) => {
+                    let found = self.read_ranges(ranges).await?;
+                    outcome = self.pipeline.supply_ranges(found);
+                    continue;
+                }
+                Next::More => {
+                    (self.work, self.has_more) = (work, true);
+                    Progress::More
+                }
+                // The rest of the page comes once this part has left.
+                Next::Done if work == Work::Page => Progress::More,
+                Next::Done => Progress::Done,
+            };
+            if work == Work::Flush && progress == Progress::Done {
+                self.write_all().await?;
+            }
+            self.core.finish(progress);
+            return Ok(());
+        }
+    }
+
+    async fn emit(&mut self, chunk: Chunk) -> Result<(), Ended> {
+        if let Some(materialize) = &mut self.materialize {
+            materialize.apply(&chunk);
+            if materialize.bytes() >= WRITE_BYTES {
+                let changes = materialize.take();
+                self.write(changes).await?;
+            }
+        }
+        for output in &mut self.outputs {
+            for (edge, part) in output.divide(chunk.clone()) {
+                self.core.emit(edge, part);
+            }
+        }
+        self.listeners.iter().for_each(|edge| self.core.emit(*edge, chunk.clone()));
+        Ok(())
+    }
+
+    /// Reads entries of the state, with everything that this actor has written.
+    async fn read(&self, wanted: Vec<StateKey>) -> Result<Vec<Option<Bytes>>, Ended> {
+        self.slot.applied().await?;
+        let stored = wanted.iter().map(|key| self.stored(key)).collect();
+        self.db.get(stored).await.map_err(|error| Ended::Failed(chain(&error)))
+    }
+
+    async fn read_ranges(&self, wanted: Vec<StateRange>) -> Result<Vec<Vec<(Bytes, Bytes)>>, Ended> {
+        self.slot.applied().await?;
+        let mut found = Vec::with_capacity(wanted.len());
+        for StateRange { table, vnode, prefix, after, limit } in wanted {
+            let mut range = keys::state_range(self.id.fragment.job, table, vnode, &prefix);
+            if let Some(after) = after {
+                let mut start = Vec::new();
+                keys::write_state_key(self.id.fragment.job, table, vnode, &prefix, &after, &mut start);
+                // The least key above it.
+                start.push(0);
+                range.start = start.into();
+            }
+            let entries = self.db.scan_prefix(range, limit).await.map_err(|error| Ended::Failed(chain(&error)))?;
+            let unprefixed = |(key, value): (Bytes, Bytes)| (key.slice(keys::STATE_PREFIX..), value);
+            found.push(entries.into_iter().map(unprefixed).collect());
+        }
+        Ok(found)
+    }
+
+    /// Writes what an epoch changed.
+    async fn write_all(&mut self) -> Result<(), Ended> {
+        let mut writes = self.pipeline.take_writes();
+        writes.extend(self.follow.iter_mut().flat_map(Follow::take_writes));
+        let mut changes: Entries = writes.into_iter().map(|write| (self.stored(&write.key), write.value)).collect();
+        if let Some(materialize) = &mut self.materialize {
+            changes.append(&mut materialize.take());
+        }
+        let (mut part, mut bytes) = (Entries::new(), 0);
+        for (key, value) in changes {
+            bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
+            part.push((key, value));
+            if bytes >= WRITE_BYTES {
+                self.write(std::mem::take(&mut part)).await?;
+                bytes = 0;
+            }
+        }
+        self.write(part).await
+    }
+
+    async fn write(&self, changes: Entries) -> Result<(), Ended> {
+        match changes.is_empty() {
+            true => Ok(()),
+            false => Ok(self.slot.write_changes(&Writer::Fragment(self.id), changes).await?),
+        }
+    }
+
+    fn stored(&self, key: &StateKey) -> Bytes {
+        let mut stored = Vec::new();
+        let StateKey { table, vnode, key, prefix } = key;
+        keys::write_state_key(self.id.fragment.job, *table, *vnode, &key[..*prefix], key, &mut stored);
+        stored.into()
+    }
+}
