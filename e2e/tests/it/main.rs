@@ -7,6 +7,7 @@ mod support;
 mod simulation;
 mod tidy;
 
+mod aggregates;
 mod alter;
 mod clients;
 mod columns;
