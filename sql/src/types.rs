@@ -12,12 +12,61 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, Field, IntervalUnit, TimeUnit};
 use postgres_types::{Kind, Type};
 pub use weir_common::types::is_jsonb;
-use weir_common::types::{NUMERIC_PRECISION, SqlType};
+use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE, SqlType, StructField};
 
 use crate::error::Error;
 
 /// The metadata key that holds a type's oid, where Arrow has one type for several of PostgreSQL's.
 const MARK: &str = "pg.type";
+
+/// The type in which a column of a result is stored: its own, or the nearest that holds its values.
+pub(crate) fn stored_type(field: &Field) -> Option<SqlType> {
+    if is_jsonb(field) {
+        return Some(SqlType::Jsonb);
+    }
+    let decimal = |precision: u8, scale: i8| {
+        let scale = u8::try_from(scale).ok().filter(|scale| *scale <= precision)?;
+        let is_numeric = (precision, scale) == (NUMERIC_PRECISION, NUMERIC_SCALE) || precision > DECIMAL_PRECISION_MAX;
+        Some(if is_numeric { SqlType::Numeric } else { SqlType::Decimal { precision, scale } })
+    };
+    Some(match field.data_type() {
+        DataType::Boolean => SqlType::Boolean,
+        DataType::Int8 | DataType::UInt8 | DataType::Int16 => SqlType::SmallInt,
+        DataType::UInt16 | DataType::Int32 => SqlType::Integer,
+        // DataFusion counts in UInt64, where PostgreSQL has a bigint.
+        DataType::UInt32 | DataType::Int64 | DataType::UInt64 => SqlType::BigInt,
+        DataType::Float16 | DataType::Float32 => SqlType::Real,
+        DataType::Float64 => SqlType::Double,
+        DataType::Decimal32(precision, scale)
+        | DataType::Decimal64(precision, scale)
+        | DataType::Decimal128(precision, scale)
+        | DataType::Decimal256(precision, scale) => return decimal(*precision, *scale),
+        // A NULL whose type nothing determines becomes text.
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => SqlType::Varchar,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => SqlType::Bytea,
+        DataType::Date32 | DataType::Date64 => SqlType::Date,
+        DataType::Time32(_) | DataType::Time64(_) => SqlType::Time,
+        DataType::Timestamp(
+            TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond | TimeUnit::Nanosecond,
+            zone,
+        ) => {
+            if zone.is_some() {
+                SqlType::Timestamptz
+            } else {
+                SqlType::Timestamp
+            }
+        }
+        DataType::Interval(_) => SqlType::Interval,
+        DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
+            SqlType::Array(Box::new(stored_type(element)?))
+        }
+        DataType::Struct(fields) => {
+            let field = |field: &Arc<Field>| Some(StructField { name: field.name().clone(), ty: stored_type(field)? });
+            SqlType::Struct(fields.iter().map(field).collect::<Option<_>>()?)
+        }
+        _ => return None,
+    })
+}
 
 /// Marks a field with a type, unless the field is reported as that type anyway.
 pub fn marked(field: Field, ty: &Type) -> Field {

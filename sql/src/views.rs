@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions};
 use datafusion::arrow::compute::{cast_with_options, filter_record_batch};
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
@@ -35,7 +35,6 @@ use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
 use weir_common::catalog::{Column, Declaration, Origin, Plan, Reads, Relation, RelationKind};
 use weir_common::error::chain;
-use weir_common::types::{DECIMAL_PRECISION_MAX, NUMERIC_PRECISION, NUMERIC_SCALE, SqlType, StructField};
 use weir_common::view::{self, Evaluate};
 
 pub use compiler::ViewCompiler;
@@ -45,7 +44,7 @@ use crate::execution::QueryThreads;
 use crate::parser::{self, DATABASE, Parsed, SCHEMA, Statement};
 use crate::planner::{self, Planner, Prepared};
 use crate::relation::NamedRelation;
-use crate::types::is_jsonb;
+use crate::types::stored_type;
 
 /// The hint of errors about queries that cannot be views.
 const POSSIBLE: &str = "a view can select, filter, compute, group and aggregate columns of one source so far";
@@ -56,8 +55,8 @@ pub struct Described {
     pub columns: Vec<Column>,
     /// Columns that are stored behind them, because the key needs them.
     pub hidden: Vec<Column>,
-    /// The columns, hidden ones last, that rows are stored by. None if each row comes from a message
-    /// of its own.
+    /// The columns, hidden ones last, that rows are stored by. None if each row comes from a
+    /// message of its own.
     pub primary_key: Vec<usize>,
     /// How the view is kept up to date.
     pub plan: Plan,
@@ -347,53 +346,4 @@ fn beside(
     let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
     let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
     RecordBatch::try_new_with_options(schema, columns, &options)
-}
-
-/// The type in which a column of a result is stored: its own, or the nearest that holds its values.
-pub(crate) fn stored_type(field: &Field) -> Option<SqlType> {
-    if is_jsonb(field) {
-        return Some(SqlType::Jsonb);
-    }
-    let decimal = |precision: u8, scale: i8| {
-        let scale = u8::try_from(scale).ok().filter(|scale| *scale <= precision)?;
-        let is_numeric = (precision, scale) == (NUMERIC_PRECISION, NUMERIC_SCALE) || precision > DECIMAL_PRECISION_MAX;
-        Some(if is_numeric { SqlType::Numeric } else { SqlType::Decimal { precision, scale } })
-    };
-    Some(match field.data_type() {
-        DataType::Boolean => SqlType::Boolean,
-        DataType::Int8 | DataType::UInt8 | DataType::Int16 => SqlType::SmallInt,
-        DataType::UInt16 | DataType::Int32 => SqlType::Integer,
-        // DataFusion counts in UInt64, where PostgreSQL has a bigint.
-        DataType::UInt32 | DataType::Int64 | DataType::UInt64 => SqlType::BigInt,
-        DataType::Float16 | DataType::Float32 => SqlType::Real,
-        DataType::Float64 => SqlType::Double,
-        DataType::Decimal32(precision, scale)
-        | DataType::Decimal64(precision, scale)
-        | DataType::Decimal128(precision, scale)
-        | DataType::Decimal256(precision, scale) => return decimal(*precision, *scale),
-        // A NULL whose type nothing determines becomes text.
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => SqlType::Varchar,
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => SqlType::Bytea,
-        DataType::Date32 | DataType::Date64 => SqlType::Date,
-        DataType::Time32(_) | DataType::Time64(_) => SqlType::Time,
-        DataType::Timestamp(
-            TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond | TimeUnit::Nanosecond,
-            zone,
-        ) => {
-            if zone.is_some() {
-                SqlType::Timestamptz
-            } else {
-                SqlType::Timestamp
-            }
-        }
-        DataType::Interval(_) => SqlType::Interval,
-        DataType::List(element) | DataType::LargeList(element) | DataType::FixedSizeList(element, _) => {
-            SqlType::Array(Box::new(stored_type(element)?))
-        }
-        DataType::Struct(fields) => {
-            let field = |field: &Arc<Field>| Some(StructField { name: field.name().clone(), ty: stored_type(field)? });
-            SqlType::Struct(fields.iter().map(field).collect::<Option<_>>()?)
-        }
-        _ => return None,
-    })
 }

@@ -9,7 +9,8 @@
 //! * `shuffle`: divides the rows of a keyed table among the slots that own their keys;
 //! * `edge`: an actor's way to one slot; `exchange`: carries edges to slots of other nodes;
 //! * `leaf`: the part of a job's plan that runs inside a reader; `fragment`: runs the other parts
-//!   in slots; `follow`: reads the rows of a stored relation before its changes; `divide` and `materialize`: what becomes of the changes that they emit;
+//!   in slots; `follow`: reads the rows of a stored relation before its changes; `divide` and
+//!   `materialize`: what becomes of the changes that they emit;
 //! * `router`: brings frames and credits to fragments; `changes`: carries them to other nodes.
 
 pub(crate) mod actor;

@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("weir-common", &["weir-proto"]),
     ("weir-connector-nats", &["weir-proto", "weir-common"]),
     ("weir-stream", &["weir-proto", "weir-common"]),
-    ("weir-compute", &["weir-proto", "weir-common", "weir-connector-nats"]),
+    ("weir-compute", &["weir-proto", "weir-common", "weir-connector-nats", "weir-stream"]),
     ("weir-meta", &["weir-proto", "weir-common", "weir-connector-nats"]),
     ("weir-sql", &["weir-common"]),
     ("weir-frontend", &["weir-proto", "weir-common", "weir-connector-nats", "weir-sql"]),

@@ -8,7 +8,7 @@ use weir_common::types::SqlType;
 
 use super::refused;
 use crate::error::Error;
-use crate::views::stored_type;
+use crate::types::stored_type;
 
 /// Aggregates whose partial results add up, deletes counted as negative.
 const LINEAR: [&str; 2] = ["count", "sum"];

@@ -18,7 +18,7 @@ use super::refused;
 use crate::error::Error;
 use crate::functions::{self, scalar_from_text};
 use crate::output;
-use crate::views::stored_type;
+use crate::types::stored_type;
 
 /// The present revision of each function. A function whose results change gets its own.
 const REVISION: u16 = 1;

@@ -23,7 +23,7 @@ use super::refused;
 use crate::error::Error;
 use crate::parser::SCHEMA;
 use crate::relation::NamedRelation;
-use crate::views::stored_type;
+use crate::types::stored_type;
 
 /// Cuts a plan into fragments.
 ///
@@ -153,8 +153,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// Stores an expression over the first columns of a stream, and builds it as nodes will, to find
-    /// errors now.
+    /// Stores an expression over the first columns of a stream, and builds it as nodes will, to
+    /// find errors now.
     fn stored(&self, expr: &Expr, schema: &DFSchema, stream: &Stream) -> Result<plan::Expr, Error> {
         let stored = store(expr, schema)?;
         build(self.state, &stored, &stream.columns)?;

@@ -9,7 +9,8 @@
 //! * `boolean`: `bool_and` and `bool_or`, as the number of true and false values;
 //! * `extreme`: `min` and `max` where nothing is deleted.
 //!
-//! DISTINCT, and `min` and `max` where rows are deleted, follow the values of a group, see `values`.
+//! DISTINCT, and `min` and `max` where rows are deleted, follow the values of a group, see
+//! `values`.
 
 use std::fmt::Debug;
 

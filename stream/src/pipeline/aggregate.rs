@@ -1,9 +1,10 @@
 //! Aggregates rows by key: a row for each group that has rows. An aggregate without a key has one
 //! group, whose row is there from the first barrier on.
 //!
-//! A chunk is added to its groups, see `accumulate`; groups and values that are not in memory and may
-//! be in the state are read first, all at once. At the end of an epoch each group that changed emits a delete
-//! of the row that it had and an insert of the one that it has, nothing if they are equal.
+//! A chunk is added to its groups, see `accumulate`; groups and values that are not in memory and
+//! may be in the state are read first, all at once. At the end of an epoch each group that changed
+//! emits a delete of the row that it had and an insert of the one that it has, nothing if they are
+//! equal.
 //!
 //! The state has an entry for each group that has a row. Its key is the group's, and its value part
 //! of stored state, with cells as in `cell`:

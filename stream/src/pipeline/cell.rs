@@ -2,7 +2,7 @@
 //!
 //! | value | bytes |
 //! | --- | --- |
-//! | count | the number in zigzag, 7 bits a byte, lowest first, the highest bit set if more follow |
+//! | count | the number in zigzag, 7 bits a byte, lowest first, the highest bit set if more come |
 //! | sum | a byte: how many follow; the shortest two's complement, lowest byte first |
 //! | bytes | their number as a count is written, without zigzag; the bytes |
 //! | fixed width | the value, lowest byte first |

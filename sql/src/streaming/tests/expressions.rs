@@ -23,7 +23,7 @@ use crate::parser::{self, DATABASE, SCHEMA, Statement};
 use crate::planner::{self, Planner, SystemCatalogs};
 use crate::relation::NamedRelation;
 use crate::streaming;
-use crate::views::stored_type;
+use crate::types::stored_type;
 
 /// The rows of the table `sample`: of most types two values and a NULL.
 const SAMPLE: &str = "SELECT * FROM (VALUES \

@@ -97,8 +97,8 @@ impl Fronts {
         Ok(())
     }
 
-    /// Takes the next values of groups from the state, which does not have the changes of this epoch
-    /// yet.
+    /// Takes the next values of groups from the state, which does not have the changes of this
+    /// epoch yet.
     pub(crate) fn fill(
         &mut self,
         found: Vec<(Group, Vec<(Bytes, Bytes)>)>,
