@@ -1,6 +1,6 @@
 //! Aggregates the rows that an actor has by key, before they are shuffled.
 //!
-//! Groups are gathered over chunks, up to a number of them or the end of the epoch, and leave as
+//! Groups are gathered over chunks, up to a limit or the end of the epoch, and leave as
 //! partial results: the key, the number of rows, and what each aggregate keeps. Deletes count as
 //! negative, so partial results only ever add up: their stream consists of inserts. A group has
 //! several of them where one column does not hold the sum.
@@ -20,8 +20,9 @@ use super::linear::{batch, schema};
 use super::{Failure, Operate, Outcome};
 use crate::chunk::Chunk;
 
-/// Groups that are gathered before they leave.
+/// Groups that are gathered before they leave, and the bytes of their keys.
 const GROUPS: usize = 65_536;
+const BYTES: usize = 16 << 20;
 /// Rows of an emitted chunk.
 const ROWS: usize = 4_096;
 
@@ -92,7 +93,8 @@ impl Operate for PreAggregate {
         self.calls.resize(self.groups.len());
         count_rows(&mut self.rows, &chunk, &groups);
         self.calls.update(chunk.rows(), chunk.deletes(), &groups, &Places::new(), 0)?;
-        if self.groups.len() < GROUPS { Ok(Outcome::done(Vec::new())) } else { self.emit() }
+        let is_full = self.groups.len() >= GROUPS || self.groups.bytes() >= BYTES;
+        if is_full { self.emit() } else { Ok(Outcome::done(Vec::new())) }
     }
 
     fn flush(&mut self) -> Result<Outcome, Failure> {

@@ -72,6 +72,8 @@ struct Run {
     append_only: bool,
     parallel: usize,
     is_large: bool,
+    /// True if the groups are grouped again, by the first key.
+    is_nested: bool,
     /// The rows of the input.
     rows: Vec<Texts>,
     /// The rows that were emitted.
@@ -91,12 +93,20 @@ impl Run {
             let function = *["min", "max"].choose(&mut rng).expect("one of them");
             calls.push(Call { function, argument: Some(2), distinct: false, filter: false, ty: "integer" });
         }
-        let lines = lines(&mut rng, append_only, &keys, &calls);
+        let is_nested = keys.len() == KEYS && rng.random_bool(0.5);
+        if is_nested {
+            calls.insert(0, Call { function: "count", argument: None, distinct: false, filter: false, ty: "bigint" });
+        }
+        let mut lines = lines(&mut rng, append_only, (&keys, is_nested), &calls);
+        if is_nested {
+            let counts = "min(#2) bigint, max(#2) bigint, count(DISTINCT #2) bigint";
+            lines.push(format!("aggregate by #0: count(*) bigint, {counts}"));
+        }
         let (plan, leaf) = plan(&lines);
         let columns = leaf.columns.clone();
         let job = Job::new(plan, leaf, parallel);
         let (rows, emitted) = (Vec::new(), BTreeSet::new());
-        Run { rng, job, columns, keys, calls, append_only, parallel, is_large, rows, emitted }
+        Run { rng, job, columns, keys, calls, append_only, parallel, is_large, is_nested, rows, emitted }
     }
 
     fn run(&mut self) {
@@ -216,12 +226,28 @@ impl Run {
             let results = self.calls.iter().map(|call| call.answer(&rows));
             key.iter().cloned().chain(results).collect()
         };
-        groups.into_iter().map(row).collect()
+        let rows = groups.into_iter().map(row).collect();
+        if self.is_nested { nested(rows) } else { rows }
     }
 }
 
+/// The rows of the outer query of a nested one.
+fn nested(rows: BTreeSet<Vec<Value>>) -> BTreeSet<Vec<Value>> {
+    let mut groups: BTreeMap<Value, Vec<Value>> = BTreeMap::new();
+    for row in rows {
+        groups.entry(row[0].clone()).or_default().push(row[KEYS].clone());
+    }
+    let row = |(key, counts): (Value, Vec<Value>)| {
+        let distinct: BTreeSet<&Value> = counts.iter().collect();
+        let (first, last) = (*distinct.first().expect("a row"), *distinct.last().expect("a row"));
+        let count = |count: usize| Value::Whole(count as i128);
+        vec![key, count(counts.len()), first.clone(), last.clone(), count(distinct.len())]
+    };
+    groups.into_iter().map(row).collect()
+}
+
 /// The lines of a plan.
-fn lines(rng: &mut StdRng, append_only: bool, keys: &[usize], calls: &[Call]) -> Vec<String> {
+fn lines(rng: &mut StdRng, append_only: bool, (keys, is_nested): (&[usize], bool), calls: &[Call]) -> Vec<String> {
     let names = |columns: &[usize]| match columns {
         [] => "nothing".to_owned(),
         columns => columns.iter().map(|column| format!("#{column}")).collect::<Vec<_>>().join(", "),
@@ -231,7 +257,7 @@ fn lines(rng: &mut StdRng, append_only: bool, keys: &[usize], calls: &[Call]) ->
     let input = if append_only { "input" } else { "changes" };
     let mut lines = vec![format!("{input} {COLUMNS}")];
     let adds_up = |call: &Call| !call.distinct && (append_only || matches!(call.function, "count" | "sum"));
-    if calls.iter().all(adds_up) && rng.random() {
+    if !is_nested && calls.iter().all(adds_up) && rng.random() {
         let own: Vec<usize> = (0..keys.len()).collect();
         lines.push(format!("preaggregate by {}: {called}", names(keys)));
         lines.push(format!("shuffle by {}", names(&own)));
@@ -239,7 +265,11 @@ fn lines(rng: &mut StdRng, append_only: bool, keys: &[usize], calls: &[Call]) ->
         return lines;
     }
     // The rows of a group are together, too, if they are divided by a part of its key.
-    let part = if keys.is_empty() { keys } else { &keys[rng.random_range(0..keys.len())..] };
+    let part = match keys.len() {
+        _ if is_nested => &keys[..1],
+        0 => keys,
+        count => &keys[rng.random_range(0..count)..],
+    };
     lines.push(format!("shuffle by {}", names(part)));
     lines.push(format!("aggregate by {}: {called}", names(keys)));
     lines

@@ -135,6 +135,7 @@ struct Draft {
     columns: Vec<StreamColumn>,
     operators: Vec<Operator>,
     distribution: Distribution,
+    append_only: bool,
     calls: Vec<AggregateCall>,
 }
 
@@ -146,6 +147,7 @@ impl Default for Draft {
             columns: Vec::new(),
             operators: Vec::new(),
             distribution: Distribution::Hash,
+            append_only: true,
             calls: Vec::new(),
         }
     }
@@ -158,6 +160,7 @@ impl Draft {
             "input" | "changes" => {
                 self.columns = list(rest).into_iter().map(stream_column).collect();
                 self.leaf = Stream { columns: self.columns.clone(), key: vec![0], append_only: word == "input" };
+                self.append_only = self.leaf.append_only;
                 self.operators.push(Operator::Read { columns: (0..self.columns.len()).collect() });
             }
             "values" => {
@@ -188,7 +191,8 @@ impl Draft {
         if word != "final" {
             self.calls = calls_of(calls);
         }
-        let append_only = self.leaf.append_only;
+        let append_only = self.append_only;
+        self.append_only &= word == "preaggregate";
         let own: Vec<StreamColumn> = keys.iter().map(|key| self.columns[*key].clone()).collect();
         let mut calls = self.calls.clone();
         for call in &mut calls {
