@@ -153,8 +153,8 @@ impl Tuning {
     }
 }
 
-/// A filter of what is looked up, see [`keys::Lookup`]. Files of any size have one, since an operator
-/// asks for many keys that do not exist.
+/// A filter of what is looked up, see [`keys::Lookup`]. Files of any size have one, since an
+/// operator asks for many keys that do not exist.
 pub(super) fn filters() -> Vec<Arc<dyn FilterPolicy>> {
     const BITS_PER_KEY: u32 = 10;
     let filter = BloomFilterPolicy::new(BITS_PER_KEY).with_prefix_extractor(Arc::new(keys::Lookup));
