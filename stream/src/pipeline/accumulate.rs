@@ -23,7 +23,7 @@ use weir_common::view::Error;
 
 use super::evict::{Clock, Victims};
 use super::groups::{Group, Groups};
-use super::values::{Fronts, Order, Place, RANGE, Values};
+use super::values::{Firsts, Order, RANGE, ValuePlace, Values};
 use super::{Failure, StateRange, StateWrite};
 
 mod boolean;
@@ -105,18 +105,18 @@ enum Kept {
     /// By the values that appear and disappear.
     Distinct(Values, Box<dyn Accumulate>),
     /// By the first of the values.
-    First(Values, Fronts),
+    First(Values, Firsts),
 }
 
 /// An entry of a value, by the aggregate that needs it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ValueEntry {
     call: usize,
-    place: Place,
+    place: ValuePlace,
 }
 
 /// For each aggregate the rows that it counts values of, and their places; empty if none does.
-pub(super) type Places = Vec<Vec<(usize, Place)>>;
+pub(super) type Places = Vec<Vec<(usize, ValuePlace)>>;
 
 /// Groups of which an aggregate has to read values.
 pub(super) type Lacking = Vec<(usize, Group)>;
@@ -169,7 +169,7 @@ impl Calls {
             let Some(values) = call.kept.values_mut() else { return Vec::new() };
             let first = values.len();
             let places = values.places(rows, counted.as_ref(), groups_of_rows, groups);
-            new.extend((first..values.len()).map(|place| ValueEntry { call: number, place: place as Place }));
+            new.extend((first..values.len()).map(|place| ValueEntry { call: number, place: place as ValuePlace }));
             places
         };
         self.calls.iter_mut().enumerate().map(places).collect()
@@ -228,7 +228,7 @@ impl Calls {
             match &mut call.kept {
                 Kept::Rows(_) => {}
                 Kept::Distinct(values, accumulator) => {
-                    let (places, are_there): (Vec<Place>, Vec<bool>) = values.changes()?.into_iter().unzip();
+                    let (places, are_there): (Vec<ValuePlace>, Vec<bool>) = values.changes()?.into_iter().unzip();
                     let columns = values.columns(&places, groups)?;
                     let of: Vec<Group> = places.iter().map(|place| values.group(*place)).collect();
                     let deletes: BooleanBuffer = are_there.iter().map(|is_there| !is_there).collect();
@@ -236,7 +236,7 @@ impl Calls {
                     let arguments: Vec<&ArrayRef> = columns.iter().collect();
                     accumulator.update(Rows { groups: &of, deletes, counted: None }, &arguments)?;
                 }
-                Kept::First(values, fronts) => fronts.change(values, groups)?,
+                Kept::First(values, firsts) => firsts.change(values, groups)?,
             }
         }
         Ok(())
@@ -245,8 +245,8 @@ impl Calls {
     /// A group has no rows any more.
     pub(super) fn empty(&mut self, group: Group) {
         for call in &mut self.calls {
-            if let Kept::First(_, fronts) = &mut call.kept {
-                fronts.empty(group);
+            if let Kept::First(_, firsts) = &mut call.kept {
+                firsts.empty(group);
             }
         }
     }
@@ -254,8 +254,8 @@ impl Calls {
     /// Those of the groups whose results are not known.
     pub(super) fn lacking(&self, groups: impl Iterator<Item = Group> + Clone) -> Lacking {
         let lacking = |(number, call): (usize, &Call)| match &call.kept {
-            Kept::First(_, fronts) => {
-                let mut lacking: Vec<Group> = groups.clone().filter(|group| fronts.is_lacking(*group)).collect();
+            Kept::First(_, firsts) => {
+                let mut lacking: Vec<Group> = groups.clone().filter(|group| firsts.is_lacking(*group)).collect();
                 lacking.sort_unstable();
                 lacking.dedup();
                 lacking.into_iter().map(|group| (number, group)).collect()
@@ -267,9 +267,9 @@ impl Calls {
 
     /// The part of the state with the next values of a group.
     pub(super) fn range(&self, (call, group): (usize, Group), groups: &Groups, vnode: u16) -> StateRange {
-        let Kept::First(values, fronts) = &self.calls[call].kept else { panic!("the aggregate has values in order") };
+        let Kept::First(values, firsts) = &self.calls[call].kept else { panic!("the aggregate has values in order") };
         let prefix = Bytes::copy_from_slice(groups.key(group));
-        let after = fronts.after(group).map(|value| Bytes::from([&prefix, value].concat()));
+        let after = firsts.after(group).map(|value| Bytes::from([&prefix, value].concat()));
         StateRange { table: values.table, vnode, prefix, after, limit: RANGE }
     }
 
@@ -283,8 +283,8 @@ impl Calls {
         let mut by_call: Vec<Vec<_>> = self.calls.iter().map(|_| Vec::new()).collect();
         lacking.into_iter().zip(found).for_each(|((call, group), found)| by_call[call].push((group, found)));
         for (call, found) in self.calls.iter_mut().zip(by_call) {
-            if let Kept::First(values, fronts) = &mut call.kept {
-                fronts.fill(found, values, groups)?;
+            if let Kept::First(values, firsts) = &mut call.kept {
+                firsts.fill(found, values, groups)?;
             }
         }
         Ok(())
@@ -364,14 +364,14 @@ impl Kept {
     fn keep(&self) -> &dyn Keep {
         match self {
             Kept::Rows(accumulator) | Kept::Distinct(_, accumulator) => accumulator.as_ref(),
-            Kept::First(_, fronts) => fronts,
+            Kept::First(_, firsts) => firsts,
         }
     }
 
     fn keep_mut(&mut self) -> &mut dyn Keep {
         match self {
             Kept::Rows(accumulator) | Kept::Distinct(_, accumulator) => accumulator.as_mut(),
-            Kept::First(_, fronts) => fronts,
+            Kept::First(_, firsts) => firsts,
         }
     }
 
@@ -406,7 +406,7 @@ fn kept(call: &AggregateCall, input: &[StreamColumn], append_only: bool) -> Resu
         _ if call.revision != 1 => Err(unknown(call)),
         Some(table) if !append_only && matches!(call.function.as_str(), "min" | "max") => {
             let ty = input[call.arguments[0]].ty.clone();
-            Ok(Kept::First(Values::new(table, call, input, order)?, Fronts::new(ty, order)))
+            Ok(Kept::First(Values::new(table, call, input, order)?, Firsts::new(ty, order)))
         }
         Some(table) => {
             let values = Values::new(table, call, input, Order::Ascending)?;

@@ -21,9 +21,9 @@ use super::evict::{Clock, Victims, bytes_of, renumber, retain};
 use super::groups::{Group, Groups, Slices, key_types};
 use super::{Failure, StateKey, StateWrite};
 
-mod front;
+mod first;
 
-pub(super) use front::{Fronts, RANGE};
+pub(super) use first::{Firsts, RANGE};
 
 const VERSION: u8 = 1;
 
@@ -35,7 +35,7 @@ pub(super) enum Order {
 }
 
 /// The number of an entry in memory.
-pub(super) type Place = u32;
+pub(super) type ValuePlace = u32;
 
 /// See the module.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(super) struct Values {
     entries: Groups,
     counted: Vec<Counted>,
     /// Entries that changed in this epoch.
-    changed: Vec<Place>,
+    changed: Vec<ValuePlace>,
 }
 
 /// A value in a group.
@@ -87,7 +87,7 @@ impl Values {
         counted: Option<&BooleanBuffer>,
         groups_of_rows: &[Group],
         groups: &Groups,
-    ) -> Vec<(usize, Place)> {
+    ) -> Vec<(usize, ValuePlace)> {
         let keys = Keys::new(rows, &self.arguments);
         let mut key = Vec::new();
         let mut place = |row: usize| {
@@ -109,16 +109,16 @@ impl Values {
         }
     }
 
-    pub(super) fn group(&self, place: Place) -> Group {
+    pub(super) fn group(&self, place: ValuePlace) -> Group {
         self.counted[place as usize].group
     }
 
-    pub(super) fn key(&self, place: Place) -> &[u8] {
+    pub(super) fn key(&self, place: ValuePlace) -> &[u8] {
         self.entries.key(place)
     }
 
     /// Takes the entry of the state.
-    pub(super) fn read(&mut self, place: Place, mut value: &[u8]) -> Result<(), Failure> {
+    pub(super) fn read(&mut self, place: ValuePlace, mut value: &[u8]) -> Result<(), Failure> {
         if take_byte(&mut value)? != VERSION {
             return Err(Failure::Broken("the count of a value has an unknown version".to_owned()));
         }
@@ -128,7 +128,7 @@ impl Values {
     }
 
     /// Counts rows.
-    pub(super) fn count(&mut self, rows: &[(usize, Place)], deletes: Option<&BooleanBuffer>, epoch: u32) {
+    pub(super) fn count(&mut self, rows: &[(usize, ValuePlace)], deletes: Option<&BooleanBuffer>, epoch: u32) {
         for (row, place) in rows {
             let counted = &mut self.counted[*place as usize];
             counted.count += if deletes.is_some_and(|deletes| deletes.value(*row)) { -1 } else { 1 };
@@ -140,11 +140,11 @@ impl Values {
     }
 
     /// The values that appeared in this epoch, which has ended, true, or disappeared.
-    pub(super) fn changes(&self) -> Result<Vec<(Place, bool)>, Failure> {
+    pub(super) fn changes(&self) -> Result<Vec<(ValuePlace, bool)>, Failure> {
         if self.changed.iter().any(|place| self.counted[*place as usize].count < 0) {
             return Err(Failure::Broken("a value was deleted more often than inserted".to_owned()));
         }
-        let change = |place: &Place| {
+        let change = |place: &ValuePlace| {
             let counted = self.counted[*place as usize];
             let is_there = counted.count > 0;
             (is_there != counted.is_stored).then_some((*place, is_there))
@@ -153,8 +153,8 @@ impl Values {
     }
 
     /// The values that appeared in this epoch.
-    fn appeared(&self) -> impl Iterator<Item = Place> {
-        let has_appeared = |place: &Place| {
+    fn appeared(&self) -> impl Iterator<Item = ValuePlace> {
+        let has_appeared = |place: &ValuePlace| {
             let counted = self.counted[*place as usize];
             counted.count > 0 && !counted.is_stored
         };
@@ -167,7 +167,7 @@ impl Values {
     }
 
     /// The columns of values.
-    pub(super) fn columns(&self, places: &[Place], groups: &Groups) -> Result<Vec<ArrayRef>, Failure> {
+    pub(super) fn columns(&self, places: &[ValuePlace], groups: &Groups) -> Result<Vec<ArrayRef>, Failure> {
         let mut reader = Reader::new(&self.types);
         for place in places {
             let value = &self.key(*place)[groups.key(self.group(*place)).len()..];
@@ -196,7 +196,7 @@ impl Values {
                 }
             });
         }
-        let write = |(place, (key, value)): (Place, (Bytes, Bytes))| {
+        let write = |(place, (key, value)): (ValuePlace, (Bytes, Bytes))| {
             let group = self.counted[place as usize].group;
             let key = StateKey { table: self.table, vnode: vnode(group), key, prefix: groups.key(group).len() };
             StateWrite { key, value: (!value.is_empty()).then_some(value) }
@@ -237,7 +237,7 @@ impl Values {
 
     fn retain(&mut self, mut stays: impl FnMut(&Counted) -> bool) {
         let count = self.counted.len();
-        let kept: Vec<Place> =
+        let kept: Vec<ValuePlace> =
             (0..).zip(&self.counted).filter(|(_, counted)| stays(counted)).map(|(place, _)| place).collect();
         if kept.len() < count {
             self.entries.retain(&kept);

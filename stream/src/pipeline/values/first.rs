@@ -2,7 +2,7 @@
 //! state. Kept beside the values: nothing.
 //!
 //! All values of a group up to its horizon are in memory, so the first of them is the result. Those
-//! beyond are in the state alone; they are read once the front is empty.
+//! beyond are in the state alone; they are read once none is left in memory.
 
 use std::collections::HashMap;
 
@@ -20,25 +20,25 @@ use crate::pipeline::groups::{Group, Groups};
 
 /// Values that are read at once.
 pub(crate) const RANGE: usize = 64;
-/// A front with more values is cut to half as many.
-const FRONT: usize = 256;
+/// A group with more values in memory keeps half as many of them.
+const FIRST: usize = 256;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Fronts {
+pub(crate) struct Firsts {
     order: Order,
     ty: SqlType,
-    fronts: Vec<Front>,
+    firsts: Vec<First>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Front {
+struct First {
     /// Keys of values, in order.
     values: Vec<Box<[u8]>>,
     horizon: Horizon,
 }
 
-/// The values that a front knows of.
+/// The values of a group that are in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 enum Horizon {
     /// All that the group has.
@@ -59,20 +59,20 @@ impl Horizon {
     }
 }
 
-impl Fronts {
-    pub(crate) fn new(ty: SqlType, order: Order) -> Fronts {
-        Fronts { order, ty, fronts: Vec::new() }
+impl Firsts {
+    pub(crate) fn new(ty: SqlType, order: Order) -> Firsts {
+        Firsts { order, ty, firsts: Vec::new() }
     }
 
     /// Returns true if the result is not known: the state has to be read.
     pub(crate) fn is_lacking(&self, group: Group) -> bool {
-        let front = &self.fronts[group as usize];
-        front.values.is_empty() && front.horizon != Horizon::All
+        let first = &self.firsts[group as usize];
+        first.values.is_empty() && first.horizon != Horizon::All
     }
 
     /// The last value that is known, above which the state is read.
     pub(crate) fn after(&self, group: Group) -> Option<&[u8]> {
-        match &self.fronts[group as usize].horizon {
+        match &self.firsts[group as usize].horizon {
             Horizon::To(last) => Some(last),
             Horizon::All | Horizon::Nothing => None,
         }
@@ -80,7 +80,7 @@ impl Fronts {
 
     /// The group has no values any more.
     pub(crate) fn empty(&mut self, group: Group) {
-        self.fronts[group as usize] = Front::default();
+        self.firsts[group as usize] = First::default();
     }
 
     /// Takes the values that appeared and disappeared.
@@ -88,10 +88,10 @@ impl Fronts {
         for (place, is_there) in values.changes()? {
             let group = values.group(place);
             let value = &values.key(place)[groups.key(group).len()..];
-            let front = &mut self.fronts[group as usize];
+            let first = &mut self.firsts[group as usize];
             match is_there {
-                true => front.insert(value),
-                false => front.remove(value),
+                true => first.insert(value),
+                false => first.remove(value),
             }
         }
         Ok(())
@@ -113,23 +113,23 @@ impl Fronts {
             }
         }
         for (group, found) in found {
-            let front = &mut self.fronts[group as usize];
+            let first = &mut self.firsts[group as usize];
             let prefix = groups.key(group).len();
             let value = |key: &Bytes| key.get(prefix..).map(Box::from).ok_or_else(damaged);
-            front.horizon = match found.last() {
+            first.horizon = match found.last() {
                 Some((last, _)) if found.len() >= RANGE => Horizon::To(value(last)?),
                 _ => Horizon::All,
             };
             for (key, _) in found.iter().filter(|(key, _)| !values.has_gone(key)) {
-                front.values.push(value(key)?);
+                first.values.push(value(key)?);
             }
-            appeared[&group].iter().for_each(|value| front.insert(value));
+            appeared[&group].iter().for_each(|value| first.insert(value));
         }
         Ok(())
     }
 }
 
-impl Front {
+impl First {
     fn bytes(&self) -> usize {
         let values: usize = self.values.iter().map(|value| value.len()).sum();
         self.values.capacity() * size_of::<Box<[u8]>>() + values
@@ -142,9 +142,9 @@ impl Front {
         if let Err(place) = self.values.binary_search_by(|other| (**other).cmp(value)) {
             self.values.insert(place, value.into());
         }
-        if self.values.len() > FRONT {
-            self.values.truncate(FRONT / 2);
-            self.horizon = Horizon::To(self.values[FRONT / 2 - 1].clone());
+        if self.values.len() > FIRST {
+            self.values.truncate(FIRST / 2);
+            self.horizon = Horizon::To(self.values[FIRST / 2 - 1].clone());
         }
     }
 
@@ -155,9 +155,9 @@ impl Front {
     }
 }
 
-impl Keep for Fronts {
+impl Keep for Firsts {
     fn resize(&mut self, groups: usize) {
-        self.fronts.resize_with(groups, Front::default);
+        self.firsts.resize_with(groups, First::default);
     }
 
     fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
@@ -166,7 +166,7 @@ impl Keep for Fronts {
         for group in groups {
             assert!(!self.is_lacking(*group), "the values of a group were read");
             key.clear();
-            match self.fronts[*group as usize].values.first() {
+            match self.firsts[*group as usize].values.first() {
                 Some(value) => {
                     key.extend_from_slice(value);
                     flip(&mut key, self.order);
@@ -181,15 +181,15 @@ impl Keep for Fronts {
     fn put(&self, _group: Group, _out: &mut Vec<u8>) {}
 
     fn take(&mut self, group: Group, _input: &mut &[u8]) -> Result<(), Failure> {
-        self.fronts[group as usize].horizon = Horizon::Nothing;
+        self.firsts[group as usize].horizon = Horizon::Nothing;
         Ok(())
     }
 
     fn retain(&mut self, kept: &[Group]) {
-        retain(&mut self.fronts, kept);
+        retain(&mut self.firsts, kept);
     }
 
     fn bytes(&self) -> usize {
-        bytes_of(&self.fronts) + self.fronts.iter().map(Front::bytes).sum::<usize>()
+        bytes_of(&self.firsts) + self.firsts.iter().map(First::bytes).sum::<usize>()
     }
 }
