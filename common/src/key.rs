@@ -40,8 +40,8 @@ mod reader;
 pub use jsonb::jsonb_key;
 pub use reader::Reader;
 
-/// The longest key of a group or a row that is stored, in bytes. The database takes keys below
-/// 64 KiB, with a few bytes in front of these.
+/// The longest key that the row of a keyed table may have, in bytes. Nothing limits the keys of
+/// groups; the database also stores keys that are several times as long.
 pub const KEY_BYTES_MAX: usize = 32 << 10;
 
 /// The first byte of every value.

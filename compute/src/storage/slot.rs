@@ -97,7 +97,6 @@ pub(crate) type Snapshots = Arc<BTreeMap<Epoch, Snapshot>>;
 pub(crate) struct Handle {
     pub(crate) vnodes: VnodeRange,
     /// Its database, for actors that read their state. Only the slot writes to it.
-    #[allow(dead_code, reason = "for the actors of plans, which no node runs yet")]
     pub(crate) db: SlotDb,
     pub(crate) control: mpsc::Sender<Control>,
     pub(crate) inbox: mpsc::Sender<Message>,

@@ -9,6 +9,7 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use weir_common::ids::{TableId, VNODES, VnodeRange};
+use weir_common::key::KEY_BYTES_MAX;
 use weir_compute::storage::state::{CloneSource, SlotDb, Store, Tuning, keys};
 
 use crate::state::eventually;
@@ -256,5 +257,20 @@ async fn a_lookup_of_a_prefix_that_does_not_exist_reads_no_rows() {
     let found = slot.scan_prefix(keys::state_range(JOB, 0, 7, b"k"), 1);
     tokio::time::timeout(Duration::from_millis(100), found).await.expect_err("one that exists is read");
     objects.config_mut(|config| config.wait_get_per_call = Duration::ZERO);
+    close(slots).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_may_be_longer_than_those_of_tables() {
+    let store = Store::open_with("memory://", Tuning { compaction_sources_min: 4, ..quiet() }).expect("a store");
+    let slots = open(&store, 1, 1, &[], &[7]).await;
+    let long = |number: u8| key(JOB, 3, &[vec![b'k'; 4 * KEY_BYTES_MAX], vec![number]].concat());
+    let all: Rows = (0..8).map(|number| (long(number), bytes("value"))).collect();
+    for (key, value) in &all {
+        put(&slots, &Rows::from([(key.clone(), value.clone())])).await;
+        commit(&slots).await;
+    }
+    eventually("files are merged", async || slots[0].1.gauges().sorted_runs > 0).await;
+    assert_eq!(all_rows(&slots[0].1).await, all);
     close(slots).await;
 }
