@@ -1,9 +1,9 @@
 //! Which entries of a cache are forgotten: those that have not changed for the longest time.
 //!
 //! An entry may be forgotten once its newest change is applied, because it is read from the state
-//! when it comes up again. A vnode of which nothing was forgotten knows its misses: an entry that is
-//! not in memory is not in the state either. An entry that is known not to be in the state can be
-//! forgotten without giving that up.
+//! when it comes up again. A vnode of which nothing was forgotten knows its misses: an entry that
+//! is not in memory is not in the state either. An entry that is known not to be in the state can
+//! be forgotten without giving that up.
 
 use weir_common::ids::VNODES;
 

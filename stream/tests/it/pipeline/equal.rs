@@ -2,8 +2,8 @@
 //! has over all rows of its input.
 //!
 //! Random jobs aggregate random rows, with nulls, NaN, duplicates and deletes. Actors are built
-//! anew from the state, and forget groups and values, at random. `WEIR_SIM_SEED=n` replays one run, `WEIR_SIM_SCHEDULES=n` runs
-//! more of them.
+//! anew from the state, and forget groups and values, at random. `WEIR_SIM_SEED=n` replays one run,
+//! `WEIR_SIM_SCHEDULES=n` runs more of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
