@@ -134,7 +134,7 @@ fn stream(declared: &Declaration) -> Result<&Source, Error> {
 /// Always the user's, with SQLSTATE and position.
 pub(crate) fn create_view(parsed: &Parsed, create: &CreateView, query: Described) -> Result<Declaration, Error> {
     let place = parsed.position(create.name.location);
-    let Described { mut columns, hidden, primary_key, plan } = query;
+    let Described { mut columns, mut hidden, primary_key, plan } = query;
     if create.columns.len() > columns.len() {
         let message = "too many column names were specified";
         let location = create.columns[columns.len()].location;
@@ -154,6 +154,13 @@ pub(crate) fn create_view(parsed: &Parsed, create: &CreateView, query: Described
         }
         if SYSTEM_COLUMNS.contains(&column.name.as_str()) {
             return Err(at(conflict(&column.name)));
+        }
+    }
+    for place in 0..hidden.len() {
+        // Views over this one find its columns by their names.
+        let (before, rest) = hidden.split_at_mut(place);
+        while columns.iter().chain(before.iter()).any(|other| other.name == rest[0].name) {
+            rest[0].name.insert(0, '_');
         }
     }
     Ok(Declaration {

@@ -13,6 +13,8 @@ mod clients;
 mod columns;
 mod errors;
 mod formats;
+mod grouped;
+mod slt;
 mod sources;
 mod splits;
 mod statements;
