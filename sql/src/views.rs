@@ -47,7 +47,8 @@ use crate::relation::NamedRelation;
 use crate::types::stored_type;
 
 /// The hint of errors about queries that cannot be views.
-const POSSIBLE: &str = "a view can select, filter, compute, group and aggregate columns of one source so far";
+const POSSIBLE: &str =
+    "a view can select, filter, compute, group and aggregate columns of one source, or of views that aggregate, so far";
 
 /// The catalog's description of a view's query.
 pub struct Described {

@@ -409,7 +409,7 @@ fn row_count() -> StreamColumn {
 }
 
 fn named(relation: &Relation, column: usize) -> StreamColumn {
-    let column = &relation.columns[column];
+    let column = relation.column(column);
     StreamColumn { name: column.name.clone(), ty: column.ty.clone() }
 }
 

@@ -30,9 +30,9 @@ pub(super) fn describe(state: &SessionState, plan: LogicalPlan, names: Vec<Strin
     let stored = stored.ok_or_else(|| Error::internal("a plan has no fragment"))?;
     let column =
         |(name, column): (String, &StreamColumn)| Column { name, ty: column.ty.clone(), origin: Origin::Expression };
-    let own = stored.columns.iter();
-    let hidden = own.clone().skip(names.len()).map(|hidden| column((hidden.name.clone(), hidden))).collect();
-    let columns = names.into_iter().zip(own).map(column).collect();
+    let hidden = hidden(&names, &stored.columns);
+    let hidden = hidden.iter().map(|hidden| column((hidden.name.clone(), hidden))).collect();
+    let columns = names.into_iter().zip(&stored.columns).map(column).collect();
     Ok(Described { columns, hidden, primary_key: stored.key, plan: Plan::Query(Query { reads, plan: job }) })
 }
 
@@ -53,11 +53,19 @@ fn relations(plan: &LogicalPlan) -> Result<HashMap<TableId, Arc<Relation>>, Erro
 /// Checks that compute nodes can run a plan over these relations.
 fn check_inputs(relations: &HashMap<TableId, Arc<Relation>>) -> Result<(), Error> {
     let refuse = |what: &str| Err(Error::unsupported(format!("{what} is not supported yet")).with_hint(POSSIBLE));
-    match relations.values().find(|relation| relation.kind != RelationKind::Source) {
-        Some(other) => refuse(&format!("a materialized view over a {}", other.kind.as_str())),
-        None if relations.len() > 1 => refuse("a materialized view over several sources"),
-        None => Ok(()),
+    for relation in relations.values() {
+        match relation.kind {
+            RelationKind::Source if relations.len() > 1 => {
+                return refuse("a materialized view over a source and something else");
+            }
+            RelationKind::MaterializedView if !relation.is_keyed() => {
+                return refuse("a materialized view over one that only selects, filters and computes");
+            }
+            RelationKind::Table => return refuse("a materialized view over a table"),
+            RelationKind::Source | RelationKind::MaterializedView => {}
+        }
     }
+    Ok(())
 }
 
 /// Checks that compute nodes can run a plan.
@@ -66,10 +74,8 @@ fn check_plan(job: &JobPlan) -> Result<(), Error> {
         Err(Error::unsupported(format!("{what} is not supported yet in a materialized view")).with_hint(POSSIBLE))
     };
     let operators = || job.fragments.iter().flat_map(|fragment| &fragment.operators);
-    match operators().filter(|operator| matches!(operator, Operator::Read { .. })).count() {
-        0 => return refuse("a query that reads nothing"),
-        1 => {}
-        _ => return refuse("reading a source more than once"),
+    if !operators().any(|operator| matches!(operator, Operator::Read { .. } | Operator::Follow { .. })) {
+        return refuse("a query that reads nothing");
     }
     if operators().any(|operator| matches!(operator, Operator::Values { .. })) {
         return refuse("VALUES");
@@ -80,14 +86,15 @@ fn check_plan(job: &JobPlan) -> Result<(), Error> {
     Ok(())
 }
 
-/// The columns of a source that a plan reads. The plan names them by their places among these from
-/// now on.
-fn reads(job: &mut JobPlan, source: &Relation) -> Reads {
-    let read = job.fragments.iter_mut().filter(|fragment| fragment.distribution == Distribution::Splits(source.id));
+/// The columns of a relation that a plan reads. The plan names them by their places among these
+/// from now on.
+fn reads(job: &mut JobPlan, relation: &Relation) -> Reads {
+    let own = [Distribution::Splits(relation.id), Distribution::SameAs(relation.id)];
+    let read = job.fragments.iter_mut().filter(|fragment| own.contains(&fragment.distribution));
     let mut read: Vec<&mut Vec<usize>> = read
         .flat_map(|fragment| &mut fragment.operators)
         .filter_map(|operator| match operator {
-            Operator::Read { columns } => Some(columns),
+            Operator::Read { columns } | Operator::Follow { columns, .. } => Some(columns),
             _ => None,
         })
         .collect();
@@ -97,6 +104,20 @@ fn reads(job: &mut JobPlan, source: &Relation) -> Reads {
     for place in read.iter_mut().flat_map(|columns| columns.iter_mut()) {
         *place = all.binary_search(place).expect("the place is among all that are read");
     }
-    let columns = all.iter().map(|place| source.columns[*place].clone()).collect();
-    Reads { relation: source.id, name: source.name.clone(), columns }
+    let columns = all.iter().map(|place| relation.column(*place).clone()).collect();
+    Reads { relation: relation.id, name: relation.name.clone(), columns }
+}
+
+/// Names for hidden columns that no other column of the view has, so that whoever reads the view
+/// finds a column by its name.
+fn hidden(names: &[String], stored: &[StreamColumn]) -> Vec<StreamColumn> {
+    let mut taken: Vec<String> = names.to_vec();
+    let mut hidden = stored[names.len()..].to_vec();
+    for column in &mut hidden {
+        while taken.contains(&column.name) {
+            column.name.insert(0, '_');
+        }
+        taken.push(column.name.clone());
+    }
+    hidden
 }
