@@ -1,6 +1,6 @@
 //! Views that aggregate, on clusters whose processes are killed.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use weir_e2e::chaos;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
@@ -21,6 +21,34 @@ const QUERIES: [&str; 6] = [
     "SELECT subject, count(DISTINCT price) AS prices, count(*) FILTER (WHERE price > 10) AS high FROM s GROUP BY subject",
     "SELECT price, bool_and(seq % 2 = 0) AS even FROM s GROUP BY price HAVING count(*) % 2 = 1",
 ];
+
+/// Queries over the views of these queries, `v` standing for the view.
+const UPPER: [&str; 6] = [
+    "SELECT n % 7 AS part, total FROM v",
+    "SELECT n, count(*) AS prices, sum(total) AS total, min(least) AS least FROM v GROUP BY n",
+    "SELECT subject, sum(n) AS n, max(last) AS last, count(DISTINCT part) AS parts FROM v GROUP BY subject",
+    "SELECT count(*) AS prices, min(price) AS least, max(price) AS most FROM v",
+    "SELECT subject, prices FROM v WHERE high > 10",
+    "SELECT even, count(*) AS prices FROM v GROUP BY even UNION ALL SELECT NULL, count(*) FROM v",
+];
+
+/// The query over the view of this number.
+fn upper(number: usize) -> String {
+    UPPER[number % UPPER.len()].replace("FROM v", &format!("FROM v{number}"))
+}
+
+/// Checks that each view over a view has the rows of its query, in whichever epoch is the newest.
+async fn agree(sql: &mut Sql, views: usize) -> Result<()> {
+    for number in 0..views {
+        let (view, query) = (format!("SELECT * FROM u{number}"), upper(number));
+        let differing = format!(
+            "SELECT count(*) FROM ((({view}) EXCEPT ALL ({query})) UNION ALL (({query}) EXCEPT ALL ({view}))) AS differing"
+        );
+        let differing: u64 = sql.value(&differing).await?;
+        ensure!(differing == 0, "{differing} rows of u{number} and its query differ: {query}");
+    }
+    Ok(())
+}
 
 /// All rows of a query, in an order of their own.
 async fn rows(sql: &mut Sql, query: &str) -> Result<Vec<Vec<Option<String>>>> {
@@ -53,24 +81,30 @@ fn aggregates_are_exact_whoever_is_killed_while_they_are_created_and_kept_up_to_
         let create = |number: usize| {
             format!("CREATE MATERIALIZED VIEW IF NOT EXISTS v{number} AS {}", QUERIES[number % QUERIES.len()])
         };
+        let create_upper = |number| format!("CREATE MATERIALIZED VIEW IF NOT EXISTS u{number} AS {}", upper(number));
         sql.query(&create(0)).await?;
+        sql.query(&create_upper(0)).await?;
         let mut publishing = Publishing::start(&nats, &events, TOTAL, 4_000).await?;
         let mut created = 1;
         let victims = [Node::Compute(0), Node::Compute(1), Node::Meta(0)];
         for kill in chaos::plan(chaos::seed(), &victims, 6, TOTAL / 30..TOTAL - TOTAL / 30) {
             publishing.reaches(kill.at).await?;
             sql.query(&create(created)).await?;
+            sql.query(&create_upper(created)).await?;
             created += 1;
+            agree(&mut sql, created).await?;
             eprintln!("{}: kill {:?}", kill.at, kill.victim);
             cluster.node(kill.victim).process().kill9()?;
             publishing.reaches(kill.back_at).await?;
             cluster.node(kill.victim).process().restart()?;
+            agree(&mut sql, created).await?;
         }
         publishing.end().await?;
         wait_for(&mut sql, "SELECT n FROM v0", TOTAL, LATE).await?;
         for view in 0..created {
             compare(&mut sql, &format!("v{view}"), QUERIES[view % QUERIES.len()]).await?;
         }
+        agree(&mut sql, created).await?;
         // All of it is still there, and goes on, after one more start.
         for node in victims {
             cluster.node(node).process().kill9()?;
@@ -79,6 +113,7 @@ fn aggregates_are_exact_whoever_is_killed_while_they_are_created_and_kept_up_to_
         for view in 0..created {
             compare(&mut sql, &format!("v{view}"), QUERIES[view % QUERIES.len()]).await?;
         }
+        agree(&mut sql, created).await?;
         Ok(())
     });
 }
