@@ -13,10 +13,9 @@ use futures::TryStreamExt;
 use futures::future::try_join_all;
 use tokio::time::Instant;
 use weir_common::catalog::{Declaration, Entry, Plan, Relation, RelationKind};
-use weir_common::error::Kind;
 use weir_common::ids::TableId;
 use weir_common::rpc;
-use weir_proto::{ReplayRequest, ReplayResponse, ScanRequest};
+use weir_proto::{ReplayRequest, ReplayResponse};
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::execution::QueryThreads;
 use weir_sql::parser::{
@@ -28,6 +27,7 @@ use weir_sql::planner::{Draft, Prepared};
 use crate::bind;
 use crate::catalog::{Catalog, CatalogCache};
 use crate::commands;
+use crate::completion::is_complete;
 use crate::config::Config;
 use crate::jobs::Jobs;
 use crate::meta::Meta;
@@ -396,34 +396,13 @@ impl Frontend {
         Ok(Answer::Done { tag: create_tag(kind).into(), notices, changes: Vec::new() })
     }
 
-    /// Waits until a view can be read: its job has begun, and has read the rows that stored
-    /// relations had before. Looks again after each commit.
+    /// Waits until a view can be read. Looks again after each commit.
     async fn wait_until_complete(&self, view: TableId, limits: &Limits) -> Result<(), Error> {
         loop {
             let deadline = limits.retry_until(self.config.retry_max());
             self.meta.flush(deadline).await?;
             let snapshot = self.queries.snapshots.acquire(deadline).await?;
-            let dropped = || Error::user(sqlstate::UNDEFINED_TABLE, "the view was dropped while it was being created");
-            let layout = snapshot.catalog.by_id(view).ok_or_else(dropped)?.relation.layout().into();
-            let mut is_complete = true;
-            for slot in &snapshot.slots {
-                let mut node = self.queries.planner.nodes.client(&slot.address, &snapshot)?;
-                let (term, epoch, slot) = (Some(snapshot.term.into()), snapshot.epoch.0, slot.slot.0);
-                let nothing =
-                    ScanRequest { term, epoch, slot, table: view.0, layout, limit: Some(0), ..Default::default() };
-                match node.scan(nothing).await.map_err(rpc::Error::from) {
-                    Ok(_) => {}
-                    // The view is incomplete, or nodes are lost, which a later epoch makes good.
-                    Err(error)
-                        if error.kind != Kind::User
-                            || error.sqlstate.as_deref() == Some(sqlstate::NOT_IN_PREREQUISITE_STATE) =>
-                    {
-                        is_complete = false
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            if is_complete {
+            if is_complete(&snapshot, view, &self.queries.planner.nodes).await? {
                 return Ok(());
             }
         }

@@ -16,6 +16,7 @@
 //! * `results` and `encode`: the client receives the rows in the form in which PostgreSQL sends
 //!   them;
 //! * `commands`: SHOW and DESCRIBE answer with tables; `jobs` provides one of them;
+//! * `completion`: tells whether a new view can be read;
 //! * `notice`: the client receives messages about statements that succeed;
 //! * `config`, `metrics`: an operator sets the former and reads the latter.
 //!
@@ -45,6 +46,7 @@ mod encode;
 mod results;
 
 mod commands;
+mod completion;
 mod jobs;
 
 mod notice;

@@ -50,7 +50,7 @@ pub(crate) struct Shared {
     pub(crate) node: Inputs,
     pub(crate) group: Group,
     pub(crate) router: Router,
-    /// What the receivers of this node may lend.
+    /// Memory that the receivers of this node may lend.
     pub(crate) pool: Arc<Mutex<Pool>>,
     pub(crate) functions: Arc<dyn Functions>,
     pub(crate) following: Following,
@@ -79,7 +79,7 @@ struct Fragment {
     changes: VecDeque<Announced>,
     slot: Edge,
     db: state::SlotDb,
-    /// What the operators were asked for last.
+    /// The work that the operators were asked for last.
     work: Work,
     /// True if the operators have more of it.
     has_more: bool,
@@ -169,7 +169,7 @@ pub(crate) fn spawn(
     shared.group.spawn("fragment", OnFailure::Log, actor.run((!is_fresh).then_some(after), cancel));
 }
 
-/// What an actor follows, if its fragment begins with that.
+/// The relation that an actor follows, if its fragment begins with that.
 fn follow(
     shared: &Shared,
     placement: &Placement<'_>,

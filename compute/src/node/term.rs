@@ -87,7 +87,7 @@ pub(crate) struct Term {
     /// Every slot of the term.
     routes: Vec<Route>,
     peers: Peers,
-    /// What the fragments of jobs share.
+    /// The things that fragments of jobs share.
     fragments: fragment::Shared,
     /// Where fragments of other nodes are reached.
     ways: HashMap<String, Way>,

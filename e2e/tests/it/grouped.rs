@@ -15,7 +15,7 @@ use weir_e2e::workload::{Events, Workload};
 use crate::crash::NODE_LOST;
 use crate::support::{LATE, Publishing, SUBJECTS, create_events_with, standalone, wait_for};
 
-/// What a view has of a group: the number of events, the sum of their prices, the least and the greatest of their numbers.
+/// A row of a group: the number of events, the sum of their prices, the least and greatest number.
 const AGGREGATES: &str = "count(*) AS events, sum(price) AS prices, min(seq) AS first, max(seq) AS last";
 
 /// Compares a view of [`AGGREGATES`] by subject with the first `total` events.

@@ -1,4 +1,4 @@
-//! What aggregates keep of each group, in columns: accumulators.
+//! Accumulators: columns with the values that aggregates keep of each group.
 //!
 //! The rows of a group form a bag. `update` adds a row to it or, for a delete, takes it out;
 //! `merge` adds another bag. An accumulator that can only add is used where nothing is deleted.
@@ -48,7 +48,7 @@ pub(super) struct Rows<'a> {
     counted: Option<&'a BooleanBuffer>,
 }
 
-/// What one aggregate keeps of each group.
+/// The values that one aggregate keeps of each group.
 pub(super) trait Keep: Debug + Send + Sync {
     /// Makes room for this number of groups; new ones are empty.
     fn resize(&mut self, groups: usize);
@@ -69,7 +69,7 @@ pub(super) trait Keep: Debug + Send + Sync {
     fn bytes(&self) -> usize;
 }
 
-/// What one aggregate keeps of each group, if it needs no more for a change of its rows.
+/// The values that one aggregate keeps of each group, if it needs no more for a change of its rows.
 pub(super) trait Accumulate: Keep {
     /// Adds rows or takes them out. An argument is not NULL in rows that count.
     fn update(&mut self, rows: Rows<'_>, arguments: &[&ArrayRef]) -> Result<(), Failure>;
@@ -251,7 +251,7 @@ impl Calls {
         }
     }
 
-    /// Those of the groups whose results are not known.
+    /// The groups among them whose results are not known.
     pub(super) fn lacking(&self, groups: impl Iterator<Item = Group> + Clone) -> Lacking {
         let lacking = |(number, call): (usize, &Call)| match &call.kept {
             Kept::First(_, firsts) => {

@@ -93,7 +93,7 @@ struct Entry {
 }
 
 /// The rows that changed groups had at the end of the epoch before, in the order of these groups.
-/// Those that had none are left out.
+/// Groups that had none are left out.
 #[derive(Debug, Default)]
 struct Before {
     /// For each chunk, a column for each aggregate.
@@ -102,7 +102,7 @@ struct Before {
     columns: Vec<ArrayRef>,
     /// Changed groups that were flushed.
     flushed: usize,
-    /// Those of them that had rows.
+    /// The groups among them that had rows.
     rows: usize,
 }
 

@@ -28,7 +28,7 @@ use super::{Store, keys, runs};
 /// The segment is rewritten when one part in so many is of jobs that are gone.
 const GONE_MAX: u64 = 5;
 
-/// What a database keeps, shared between its handle and its compactor.
+/// The jobs whose data a database keeps, shared between its handle and its compactor.
 #[derive(Clone)]
 pub(super) struct Live(Arc<watch::Sender<Ids>>);
 

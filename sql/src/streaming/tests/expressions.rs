@@ -49,7 +49,7 @@ const SAMPLE: &str = "SELECT * FROM (VALUES \
 
 /// Expressions over columns of `sample`.
 const EXPRESSIONS: &[&str] = &[
-    // Those of the plans in the golden file.
+    // The expressions of the plans in the golden file.
     "price * 2",
     "whole > 1",
     "upper(text)",
@@ -229,7 +229,7 @@ const EXPRESSIONS: &[&str] = &[
     "ARRAY[whole, small]",
 ];
 
-/// Those that fail for every row.
+/// Expressions that fail for every row.
 const FAILING: &[&str] = &["whole / 0", "single / 0", "text::integer", "document #- '{b,0}'"];
 
 struct Sample {

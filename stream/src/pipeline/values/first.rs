@@ -44,7 +44,7 @@ enum Horizon {
     /// All that the group has.
     #[default]
     All,
-    /// Those up to this one.
+    /// All up to this one.
     To(Box<[u8]>),
     Nothing,
 }

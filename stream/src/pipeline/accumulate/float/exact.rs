@@ -231,7 +231,7 @@ impl Exact {
                 mantissa |= u64::from(*limb) << (place - shift);
                 continue;
             }
-            // Of this limb, so many bits are below the mantissa; the highest of them is the half.
+            // So many bits of this limb are below the mantissa; the highest of them is the half.
             let cut = (shift - place).min(LIMB_BITS + 1);
             mantissa |= u64::from(*limb) >> cut;
             half |= cut <= LIMB_BITS && u64::from(*limb) >> (cut - 1) & 1 == 1;
