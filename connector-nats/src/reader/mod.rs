@@ -56,10 +56,10 @@ pub struct ReaderConfig {
     /// The next sequence to read, below which everything is committed, and what tells its stream
     /// from others of the name: these are not read.
     pub position: Position,
-    /// Whether what is read is stored and committed. Only then is a stream read whose messages
+    /// True if the messages are stored and committed. Only then is a stream read whose messages
     /// acknowledgements delete.
     pub stored: bool,
-    /// Whether another reader decides when another stream of the name is read: then this one waits.
+    /// True if another reader decides when another stream of the name is read: then this one waits.
     pub follows: bool,
     /// `<cluster>/<table>`: marks the consumers that Weir made.
     pub owner: String,
@@ -74,10 +74,10 @@ pub struct Message {
     pub subject: Subject,
     /// When the server stored it, in nanoseconds since 1970.
     pub stored_ns: u64,
-    /// What it was published with; nothing also where [`crate::headers`] cannot read it. Boxed,
+    /// The headers it was published with; none also where [`crate::headers`] cannot read it. Boxed,
     /// because most messages have none, and batches of thousands of messages are moved and dropped.
     pub headers: Option<Box<HeaderMap>>,
-    /// What was published.
+    /// The bytes that were published.
     pub payload: Bytes,
 }
 
@@ -115,8 +115,8 @@ pub struct Reader {
     _stop: DropGuard,
 }
 
-/// What can be said to a reader and asked of it while somebody else waits for its next batch. Cheap
-/// to clone; does not keep the reader alive.
+/// A handle by which others tell and ask a reader things while somebody waits for its next batch.
+/// Cheap to clone; does not keep the reader alive.
 #[derive(Clone, Debug)]
 pub struct Control {
     commit: Arc<watch::Sender<Commit>>,
@@ -289,7 +289,7 @@ impl Control {
         Ok(Progress { stream_last: Sequence(stream.state.last_seq), consumer })
     }
 
-    /// Whether the server, which is asked, has nothing left that is not below `position`: nothing
+    /// Asks the server. Returns true if it has nothing left that is not below `position`: nothing
     /// to deliver, and nothing that was delivered and is on its way or waits to be handed out. If
     /// it does not answer there may be something.
     pub async fn is_through(&self, position: Sequence) -> bool {

@@ -400,7 +400,7 @@ fn comments_are_wrapped() -> Result<()> {
     none(found)
 }
 
-/// What a page names as a file of the repository: the targets of its links, and words in backticks
+/// The files of the repository that a page names: the targets of its links, and words in backticks
 /// that hold a slash and look like a path.
 fn named_files(page: &str) -> Vec<String> {
     let links = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
@@ -418,7 +418,7 @@ fn named_files(page: &str) -> Vec<String> {
     links.chain(code.iter().filter(is_path).cloned()).collect()
 }
 
-/// Whether there is such a file or folder: beside the page, at the root, or, for a module, in the
+/// Returns true if there is such a file or folder: beside the page, at the root, or, for a module, in the
 /// source of a crate.
 fn exists(page: &Path, name: &str) -> bool {
     let beside = page.parent().is_some_and(|folder| folder.join(name).exists());

@@ -143,7 +143,7 @@ pub struct Coordinator {
     /// Mutations not yet carried by a barrier, and those who wait for any barrier.
     mutations: VecDeque<(Mutation, Waiter)>,
     waiters: Vec<Waiter>,
-    /// Those who wait for a term that is placed after they came: while one runs, that is a planned
+    /// Waiters for a term that is placed after they came: while one runs, that is a planned
     /// change.
     altered: Vec<Waiter>,
     /// Jobs to be marked failed by the next claim.
