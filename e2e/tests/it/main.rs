@@ -13,7 +13,6 @@ mod clients;
 mod columns;
 mod errors;
 mod formats;
-mod grouped;
 mod slt;
 mod sources;
 mod splits;

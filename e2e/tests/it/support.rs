@@ -9,12 +9,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
+use weir_e2e::chaos;
 use weir_e2e::publish::{Pace, publish};
 use weir_e2e::sandbox::Sandbox;
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
 use weir_e2e::wait::{PATIENCE, eventually_equal};
-use weir_e2e::weir::Weir;
+use weir_e2e::weir::{Cluster, Node, Weir};
 use weir_e2e::workload::{Events, Workload};
 
 /// What something may take that takes well under a second on an idle machine.
@@ -142,6 +143,32 @@ pub(crate) fn create_events_with(relation: &str, server: &str, more: &str) -> St
         Events::COLUMNS,
         events_options(server)
     )
+}
+
+/// More options of a source of [`Events`]: a split for each subject.
+pub(crate) fn split_by_subject() -> String {
+    let subjects: Vec<String> = (0..SUBJECTS).map(|number| format!("events.{number}")).collect();
+    format!(", subject = '{}', split_by_subject = true", subjects.join(","))
+}
+
+/// Publishes the first `total` events, and meanwhile kills a node six times, which starts again. Each time `before` comes
+/// first.
+pub(crate) async fn publish_while_nodes_are_killed(
+    cluster: &mut Cluster,
+    (nats, events, total): (&Nats, &Events, u64),
+    mut before: impl AsyncFnMut() -> Result<()>,
+) -> Result<()> {
+    let mut publishing = Publishing::start(nats, events, total, 4_000).await?;
+    let victims = [Node::Compute(0), Node::Compute(1), Node::Meta(0)];
+    for kill in chaos::plan(chaos::seed(), &victims, 6, total / 30..total - total / 30) {
+        publishing.reaches(kill.at).await?;
+        before().await?;
+        eprintln!("{}: kill {:?}", kill.at, kill.victim);
+        cluster.node(kill.victim).process().kill9()?;
+        publishing.reaches(kill.back_at).await?;
+        cluster.node(kill.victim).process().restart()?;
+    }
+    publishing.end().await
 }
 
 /// Events that are published while something else goes on; publishing ends with this.

@@ -2,7 +2,6 @@
 
 use anyhow::{Result, ensure};
 use async_nats::jetstream::stream::RetentionPolicy;
-use weir_e2e::chaos;
 use weir_e2e::publish::publish_all;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
@@ -13,8 +12,8 @@ use weir_e2e::workload::Events;
 
 use crate::crash::NODE_LOST;
 use crate::support::{
-    LATE, Publishing, SOON, SUBJECTS, acknowledged, compare_events, create_events_with, create_json, publish_payloads,
-    refuses, standalone, wait_for,
+    LATE, SOON, SUBJECTS, acknowledged, compare_events, create_events_with, create_json, publish_payloads,
+    publish_while_nodes_are_killed, refuses, split_by_subject, standalone, wait_for,
 };
 
 /// Creates the source `s` of [`Events`] with the stream's sequence and the subject.
@@ -88,24 +87,16 @@ fn views_are_exact_whoever_is_killed_while_they_are_created_and_catch_up() {
         let mut cluster = Cluster::start(sandbox, 1, 2).await?;
         cluster.expect_warnings(&NODE_LOST);
         let (mut sql, events) = (cluster.frontend.sql(), Events::new("events", SUBJECTS));
-        let subjects: Vec<String> = (0..SUBJECTS).map(|number| format!("events.{number}")).collect();
-        let split = format!(", subject = '{}', split_by_subject = true", subjects.join(","));
-        create_source(&mut sql, &nats, &format!("{split}, consumer.durable_name = 'jobs'")).await?;
+        create_source(&mut sql, &nats, &format!("{}, consumer.durable_name = 'jobs'", split_by_subject())).await?;
         sql.query("CREATE MATERIALIZED VIEW v0 AS SELECT * FROM s").await?;
-        let mut publishing = Publishing::start(&nats, &events, TOTAL, 4_000).await?;
         let mut created = 1;
-        let victims = [Node::Compute(0), Node::Compute(1), Node::Meta(0)];
-        for kill in chaos::plan(chaos::seed(), &victims, 6, TOTAL / 30..TOTAL - TOTAL / 30) {
-            publishing.reaches(kill.at).await?;
-            // It is killed while the view begins to catch up.
+        publish_while_nodes_are_killed(&mut cluster, (&nats, &events, TOTAL), async || {
+            // A node is killed while the view begins to catch up.
             sql.query(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS v{created} AS SELECT * FROM s")).await?;
             created += 1;
-            eprintln!("{}: kill {:?}", kill.at, kill.victim);
-            cluster.node(kill.victim).process().kill9()?;
-            publishing.reaches(kill.back_at).await?;
-            cluster.node(kill.victim).process().restart()?;
-        }
-        publishing.end().await?;
+            Ok(())
+        })
+        .await?;
         for view in 0..created {
             compare_events(&mut sql, &format!("v{view}"), &events, TOTAL).await?;
         }
@@ -127,25 +118,17 @@ fn views_over_what_is_consumed(name: &str, retention: RetentionPolicy) {
         cluster.expect_warnings(&NODE_LOST);
         cluster.expect_warnings(&["kept a bad record"]);
         let (mut sql, events) = (cluster.frontend.sql(), Events::new("events", SUBJECTS));
-        let subjects: Vec<String> = (0..SUBJECTS).map(|number| format!("events.{number}")).collect();
-        let split = format!(", subject = '{}', split_by_subject = true", subjects.join(","));
-        create_source(&mut sql, &nats, &split).await?;
+        create_source(&mut sql, &nats, &split_by_subject()).await?;
         sql.query("CREATE MATERIALIZED VIEW v0 AS SELECT * FROM s").await?;
-        let mut publishing = Publishing::start(&nats, &events, TOTAL, 4_000).await?;
         // Of each later view: what it is sure to have, because it was published when the view was there.
         let mut later = Vec::new();
-        let victims = [Node::Compute(0), Node::Compute(1), Node::Meta(0)];
-        for kill in chaos::plan(chaos::seed(), &victims, 6, TOTAL / 30..TOTAL - TOTAL / 30) {
-            publishing.reaches(kill.at).await?;
+        publish_while_nodes_are_killed(&mut cluster, (&nats, &events, TOTAL), async || {
             let view = format!("v{}", later.len() + 1);
             sql.query(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {view} AS SELECT * FROM s")).await?;
             later.push((view, nats.last_sequence("EVENTS").await?));
-            eprintln!("{}: kill {:?}", kill.at, kill.victim);
-            cluster.node(kill.victim).process().kill9()?;
-            publishing.reaches(kill.back_at).await?;
-            cluster.node(kill.victim).process().restart()?;
-        }
-        publishing.end().await?;
+            Ok(())
+        })
+        .await?;
         compare_events(&mut sql, "v0", &events, TOTAL).await?;
         for (view, from) in &later {
             compare_suffix(&mut sql, view, *from).await?;
