@@ -9,6 +9,7 @@
 //! * `actor`: the order of its work, up to the barrier that it sends on;
 //! * `pipeline`: its operators, which turn changes of their input into changes of their output;
 //! * `late`: a view that is made later reads first what its input had before;
+//! * `slices`: byte strings that share a buffer;
 //! * `statements`: rows that users write wait for the barrier that names their statement.
 
 pub mod chunk;
@@ -20,4 +21,5 @@ pub mod actor;
 pub mod pipeline;
 
 pub mod late;
+pub mod slices;
 pub mod statements;

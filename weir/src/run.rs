@@ -127,6 +127,7 @@ async fn compute(config: config::Compute, cancel: CancellationToken) -> Result<(
         state_url: config.cluster.state_url,
         cluster: config.cluster.cluster,
         parallelism: usize::from(config.capacity.parallelism),
+        state_memory_bytes: config.capacity.state_memory_bytes,
         compiler: Arc::new(ViewCompiler::new()?),
     });
     info!(advertise, %http, "compute node listens");
@@ -171,6 +172,7 @@ async fn standalone(config: config::Standalone, cancel: CancellationToken) -> Re
         state_url,
         cluster: STANDALONE_CLUSTER.to_owned(),
         parallelism: usize::from(config.capacity.parallelism),
+        state_memory_bytes: config.capacity.state_memory_bytes,
         compiler: Arc::new(ViewCompiler::new()?),
     });
     let frontend = Frontend::new(frontend_config(config.sql, meta_addrs))?;

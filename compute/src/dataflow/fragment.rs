@@ -24,6 +24,7 @@ use weir_stream::actor::{Actor, Announced, Progress, Step};
 use weir_stream::chunk::Chunk;
 use weir_stream::edge::Pool;
 use weir_stream::pipeline::{Failure, Next, Outcome, Pipeline, Place, StateKey, StateRange};
+use weir_stream::slices::Slices;
 
 use super::divide::Divide;
 use super::edge::{Closed, Edge};
@@ -54,6 +55,27 @@ pub(crate) struct Shared {
     pub(crate) pool: Arc<Mutex<Pool>>,
     pub(crate) functions: Arc<dyn Functions>,
     pub(crate) following: Following,
+    pub(crate) memory: Memory,
+}
+
+/// The memory of a node for what its actors know of their state. Each has an equal share.
+#[derive(Clone, Debug)]
+pub(crate) struct Memory {
+    bytes: usize,
+    /// Held by each actor.
+    actors: Arc<()>,
+}
+
+impl Memory {
+    /// A memory of some bytes.
+    pub(crate) fn new(bytes: usize) -> Memory {
+        Memory { bytes, actors: Arc::default() }
+    }
+
+    fn share(&self) -> usize {
+        // Beside the actors, those who start them hold it.
+        self.bytes / Arc::strong_count(&self.actors)
+    }
 }
 
 impl Shared {
@@ -269,7 +291,10 @@ impl Fragment {
                     self.page().await?;
                 }
                 Step::Apply(edge, chunk) => {
-                    let chunk = self.follow.as_ref().map_or_else(|| chunk.clone(), |follow| follow.pass(&chunk));
+                    let chunk = match &self.follow {
+                        Some(follow) => follow.pass(&chunk),
+                        None => chunk,
+                    };
                     let outcome = self.pipeline.apply(edge.input, chunk);
                     self.finish(Work::Apply, outcome).await?;
                 }
@@ -361,7 +386,7 @@ impl Fragment {
     /// Reads entries of the state, with everything that this actor has written.
     async fn read(&self, wanted: Vec<StateKey>) -> Result<Vec<Option<Bytes>>, Ended> {
         self.slot.applied().await?;
-        let stored = wanted.iter().map(|key| self.stored(key)).collect();
+        let stored = self.stored(&wanted).collect();
         self.db.get(stored).await.map_err(|error| Ended::Failed(chain(&error)))
     }
 
@@ -388,10 +413,13 @@ impl Fragment {
     async fn write_all(&mut self) -> Result<(), Ended> {
         let mut writes = self.pipeline.take_writes();
         writes.extend(self.follow.iter_mut().flat_map(Follow::take_writes));
-        let mut changes: Entries = writes.into_iter().map(|write| (self.stored(&write.key), write.value)).collect();
+        let (keys, values): (Vec<StateKey>, Vec<Option<Bytes>>) =
+            writes.into_iter().map(|write| (write.key, write.value)).unzip();
+        let mut changes: Entries = self.stored(&keys).zip(values).collect();
         if let Some(materialize) = &mut self.materialize {
             changes.append(&mut materialize.take());
         }
+        let has_changed = !changes.is_empty();
         let (mut part, mut bytes) = (Entries::new(), 0);
         for (key, value) in changes {
             bytes += key.len() + value.as_ref().map_or(0, Bytes::len);
@@ -401,7 +429,14 @@ impl Fragment {
                 bytes = 0;
             }
         }
-        self.write(part).await
+        self.write(part).await?;
+        // Reads wait until the slot has applied what was written before.
+        self.pipeline.applied();
+        let share = self.shared.memory.share();
+        if has_changed && self.pipeline.bytes() > share {
+            self.pipeline.evict(share);
+        }
+        Ok(())
     }
 
     async fn write(&self, changes: Entries) -> Result<(), Ended> {
@@ -411,10 +446,13 @@ impl Fragment {
         }
     }
 
-    fn stored(&self, key: &StateKey) -> Bytes {
-        let mut stored = Vec::new();
-        let StateKey { table, vnode, key, prefix } = key;
-        keys::write_state_key(self.id.fragment.job, *table, *vnode, &key[..*prefix], key, &mut stored);
-        stored.into()
+    /// The stored forms of keys of the state.
+    fn stored(&self, keys: &[StateKey]) -> impl Iterator<Item = Bytes> + use<> {
+        let mut stored = Slices::default();
+        for StateKey { table, vnode, key, prefix } in keys {
+            let job = self.id.fragment.job;
+            stored.push(|out| keys::write_state_key(job, *table, *vnode, &key[..*prefix], key, out));
+        }
+        stored.finish()
     }
 }

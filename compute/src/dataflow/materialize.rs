@@ -1,12 +1,10 @@
 //! Stores the rows of a relation by their stream keys, as changes of its slot's database.
 
-use std::collections::HashMap;
-
-use bytes::Bytes;
 use weir_common::catalog::Relation;
 use weir_common::ids::TableId;
 use weir_common::key::{Keys, vnode_of};
 use weir_stream::chunk::Chunk;
+use weir_stream::slices::Slices;
 
 use crate::storage::entries::Entries;
 use crate::storage::row::Writer;
@@ -23,8 +21,8 @@ pub(crate) struct Materialize {
     columns: usize,
     /// The vnode of all rows, if one actor stores them; else each row has that of its key.
     single: Option<u16>,
-    /// The newest change of each key since the last [`Materialize::take`].
-    changes: HashMap<Bytes, Option<Bytes>>,
+    /// The changes since the last [`Materialize::take`], in order.
+    changes: Entries,
     bytes: usize,
 }
 
@@ -37,7 +35,7 @@ impl Materialize {
             key: relation.primary_key.clone(),
             columns: relation.columns.len() + relation.hidden.len(),
             single,
-            changes: HashMap::new(),
+            changes: Entries::new(),
             bytes: 0,
         }
     }
@@ -46,21 +44,23 @@ impl Materialize {
     pub(crate) fn apply(&mut self, chunk: &Chunk) {
         let keys = Keys::new(chunk.rows(), &self.key);
         let rows = Writer::new(chunk.rows(), self.columns, self.layout);
-        let (mut key, mut stored) = (Vec::new(), Vec::new());
+        let (mut key, mut stored, mut values) = (Vec::new(), Slices::default(), Slices::default());
         for row in 0..chunk.rows().num_rows() {
             key.clear();
             keys.write(row, &mut key);
-            stored.clear();
             let vnode = self.single.unwrap_or_else(|| vnode_of(&key));
-            keys::write_row_key(self.table, vnode, &key, &mut stored);
-            let value = (!chunk.is_delete(row)).then(|| {
-                let mut value = Vec::new();
-                // A row of a view comes from no single message.
-                rows.write(row, 0, &mut value);
-                Bytes::from(value)
+            stored.push(|out| keys::write_row_key(self.table, vnode, &key, out));
+            values.push(|out| {
+                if !chunk.is_delete(row) {
+                    // A row of a view comes from no single message.
+                    rows.write(row, 0, out);
+                }
             });
-            self.bytes += stored.len() + value.as_ref().map_or(0, Bytes::len);
-            self.changes.insert(Bytes::copy_from_slice(&stored), value);
+        }
+        for (key, value) in stored.finish().zip(values.finish()) {
+            self.bytes += key.len() + value.len();
+            // A stored row has at least a version.
+            self.changes.push((key, (!value.is_empty()).then_some(value)));
         }
     }
 
@@ -69,11 +69,18 @@ impl Materialize {
         self.bytes
     }
 
-    /// The changes, one a key, in the order of the keys.
+    /// The newest change of each key, in the order of the keys.
     pub(crate) fn take(&mut self) -> Entries {
         self.bytes = 0;
-        let mut changes: Entries = self.changes.drain().collect();
-        changes.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let mut changes = std::mem::take(&mut self.changes);
+        changes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        changes.dedup_by(|(later, value), (key, kept)| {
+            let is_same = later == key;
+            if is_same {
+                std::mem::swap(value, kept);
+            }
+            is_same
+        });
         changes
     }
 }

@@ -72,6 +72,9 @@ pub struct Config {
     pub cluster: String,
     /// The number of slots that the node offers.
     pub parallelism: usize,
+    /// The memory that jobs may use for the state of their operators, in bytes. The rest of the
+    /// state is read from the store when it is needed.
+    pub state_memory_bytes: usize,
     /// Compiles a view's statement into an evaluator.
     pub compiler: Arc<dyn Compile>,
 }
@@ -149,6 +152,7 @@ impl Compute {
             inputs: Inputs(sender),
             metrics,
             compiler: Arc::clone(&self.config.compiler),
+            state_memory_bytes: self.config.state_memory_bytes,
         };
         let task = Task {
             core: Node::default(),

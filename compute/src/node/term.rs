@@ -23,7 +23,7 @@ use crate::dataflow::actor::Attachment;
 use crate::dataflow::edge::Edge;
 use crate::dataflow::exchange::{Peers, Reachable};
 use crate::dataflow::follow::Following;
-use crate::dataflow::fragment;
+use crate::dataflow::fragment::{self, Memory};
 use crate::dataflow::leaf::Leaf;
 use crate::dataflow::router::{self, Router, Way};
 use crate::metrics::Metrics;
@@ -41,6 +41,8 @@ pub(crate) struct Environment {
     pub(crate) inputs: Inputs,
     pub(crate) metrics: Metrics,
     pub(crate) compiler: Arc<dyn Compile>,
+    /// Memory for what jobs know of their state, in bytes.
+    pub(crate) state_memory_bytes: usize,
 }
 
 /// The open databases of a plan.
@@ -156,6 +158,7 @@ impl Term {
             pool: Arc::new(Mutex::new(Pool::new(0, plan.epoch.next()))),
             functions: Arc::clone(&environment.compiler) as Arc<dyn Functions>,
             following: Following::default(),
+            memory: Memory::new(environment.state_memory_bytes),
         };
         let mut term = Term {
             id,

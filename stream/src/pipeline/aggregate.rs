@@ -31,11 +31,12 @@ use weir_common::view::Error;
 use super::accumulate::{Calls, Lacking, Places, ValueEntry};
 use super::cell::{damaged, put_count, take_byte, take_count};
 use super::evict::{Clock, Victims, bytes_of, renumber, retain};
-use super::groups::{Group, Groups, Slices, key_types};
+use super::groups::{Group, Groups, key_types};
 use super::linear::{batch, schema};
 use super::preaggregate::{add_rows, count_rows};
 use super::{Division, Failure, Next, Operate, Outcome, StateKey, StateWrite};
 use crate::chunk::Chunk;
+use crate::slices::Slices;
 
 const VERSION: u8 = 1;
 /// Groups that are flushed at once.

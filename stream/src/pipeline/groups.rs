@@ -6,7 +6,6 @@
 use std::hash::BuildHasher;
 
 use arrow::array::{ArrayRef, RecordBatch};
-use bytes::Bytes;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use weir_common::key::{Keys, Reader};
 use weir_common::plan::StreamColumn;
@@ -128,24 +127,4 @@ pub(super) fn key_types(columns: &[StreamColumn], keys: &[usize]) -> Result<Vec<
         }
     };
     keys.iter().map(ty).collect()
-}
-
-/// Many byte strings in one buffer.
-#[derive(Default)]
-pub(super) struct Slices {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Slices {
-    pub(super) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        write(&mut self.bytes);
-        self.ends.push(self.bytes.len());
-    }
-
-    pub(super) fn finish(self) -> impl Iterator<Item = Bytes> {
-        let bytes = Bytes::from(self.bytes);
-        let mut start = 0;
-        self.ends.into_iter().map(move |end| bytes.slice(std::mem::replace(&mut start, end)..end))
-    }
 }

@@ -18,8 +18,9 @@ use weir_common::view::Error;
 
 use super::cell::{damaged, put_count, take_byte, take_count};
 use super::evict::{Clock, Victims, bytes_of, renumber, retain};
-use super::groups::{Group, Groups, Slices, key_types};
+use super::groups::{Group, Groups, key_types};
 use super::{Failure, StateKey, StateWrite};
+use crate::slices::Slices;
 
 mod first;
 
