@@ -92,7 +92,8 @@ pub enum RelationKind {
     /// `CREATE SOURCE`: its rows stay in the stream. They are read when a statement asks for them,
     /// and for views.
     Source,
-    /// `CREATE MATERIALIZED VIEW`: a job computes its rows from those of its inputs, and stores them.
+    /// `CREATE MATERIALIZED VIEW`: a job computes its rows from those of its inputs, and stores
+    /// them.
     MaterializedView,
 }
 

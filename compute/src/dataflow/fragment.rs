@@ -12,6 +12,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weir_common::catalog::Entry;
@@ -43,6 +44,8 @@ use crate::storage::state::{self, keys};
 pub(crate) const FLOOR: u64 = 256 << 10;
 /// Changes go to the slot in parts of about this size.
 const WRITE_BYTES: usize = 1 << 20;
+/// Ranges of state that are read at the same time.
+const RANGES_MAX: usize = 32;
 
 /// Everything that the fragments of a term share on a node. Cheap to clone.
 #[derive(Clone)]
@@ -392,21 +395,21 @@ impl Fragment {
 
     async fn read_ranges(&self, wanted: Vec<StateRange>) -> Result<Vec<Vec<(Bytes, Bytes)>>, Ended> {
         self.slot.applied().await?;
-        let mut found = Vec::with_capacity(wanted.len());
-        for StateRange { table, vnode, prefix, after, limit } in wanted {
-            let mut range = keys::state_range(self.id.fragment.job, table, vnode, &prefix);
+        let job = self.id.fragment.job;
+        let scan = |StateRange { table, vnode, prefix, after, limit }: StateRange| async move {
+            let mut range = keys::state_range(job, table, vnode, &prefix);
             if let Some(after) = after {
                 let mut start = Vec::new();
-                keys::write_state_key(self.id.fragment.job, table, vnode, &prefix, &after, &mut start);
+                keys::write_state_key(job, table, vnode, &prefix, &after, &mut start);
                 // The least key above it.
                 start.push(0);
                 range.start = start.into();
             }
-            let entries = self.db.scan_prefix(range, limit).await.map_err(|error| Ended::Failed(chain(&error)))?;
-            let unprefixed = |(key, value): (Bytes, Bytes)| (key.slice(keys::STATE_PREFIX..), value);
-            found.push(entries.into_iter().map(unprefixed).collect());
-        }
-        Ok(found)
+            let entries = self.db.scan_prefix(range, limit).await?;
+            Ok(entries.into_iter().map(|(key, value)| (key.slice(keys::STATE_PREFIX..), value)).collect())
+        };
+        let found = stream::iter(wanted).map(scan).buffered(RANGES_MAX).try_collect().await;
+        found.map_err(|error: state::Error| Ended::Failed(chain(&error)))
     }
 
     /// Writes what an epoch changed.

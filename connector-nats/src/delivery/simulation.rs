@@ -465,7 +465,7 @@ impl World {
                     (0..count).for_each(|_| self.steal());
                 }
             }
-            // Whoever deletes it under Interest retention deletes messages, except for what an old
+            // To delete it under Interest retention deletes messages, except for those that an old
             // reader does belatedly.
             Step::DeleteConsumer => {
                 if self.retention != Retention::Interest || self.guard.is_some() && !self.is_another() {

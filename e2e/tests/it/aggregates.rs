@@ -1,4 +1,5 @@
-//! Views that aggregate: over history, beside what arrives, and on clusters whose processes are killed.
+//! Views that aggregate: over history, beside what arrives, and on clusters whose processes are
+//! killed.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +39,8 @@ async fn compare_by_subject(sql: &mut Sql, view: &str, events: &Events, total: u
     Ok(())
 }
 
-/// Compares a view by key with the first `total` events: as many groups, and what they have together.
+/// Compares a view by key with the first `total` events: as many groups, and what they have
+/// together.
 async fn compare_by_key(sql: &mut Sql, view: &str, total: u64) -> Result<()> {
     wait_for(sql, &format!("SELECT coalesce(sum(events), 0) FROM {view}"), total, LATE).await?;
     let mut wanted: BTreeMap<u64, (u64, u64)> = BTreeMap::new();

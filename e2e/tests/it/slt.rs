@@ -1,9 +1,10 @@
-//! The files of `e2e/slt`: statements, and queries with their answers, on a real cluster. Every file runs once through the
-//! simple protocol and once through the extended one.
+//! The files of `e2e/slt`: statements, and queries with their answers, on a real cluster. Every
+//! file runs once through the simple protocol and once through the extended one.
 //!
-//! The format is that of sqllogictest. Beside SQL a file has statements of its own: `PUBLISH json`, a line a message,
-//! publishes to the file's subject. `${SUBJECT}` and `${NATS}` are that subject and the address of the server. An answer
-//! that depends on messages is asked for again until it is there: `query … retry`.
+//! The format is that of sqllogictest. Beside SQL a file has statements of its own: `PUBLISH json`,
+//! a line a message, publishes to the file's subject. `${SUBJECT}` and `${NATS}` are that subject
+//! and the address of the server. An answer that depends on messages is asked for again until it is
+//! there: `query … retry`.
 
 mod values;
 

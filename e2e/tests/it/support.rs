@@ -151,8 +151,8 @@ pub(crate) fn split_by_subject() -> String {
     format!(", subject = '{}', split_by_subject = true", subjects.join(","))
 }
 
-/// Publishes the first `total` events, and meanwhile kills a node six times, which starts again. Each time `before` comes
-/// first.
+/// Publishes the first `total` events, and meanwhile kills a node six times, which starts again.
+/// Each time `before` comes first.
 pub(crate) async fn publish_while_nodes_are_killed(
     cluster: &mut Cluster,
     (nats, events, total): (&Nats, &Events, u64),

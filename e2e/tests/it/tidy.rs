@@ -418,8 +418,8 @@ fn named_files(page: &str) -> Vec<String> {
     links.chain(code.iter().filter(is_path).cloned()).collect()
 }
 
-/// Returns true if there is such a file or folder: beside the page, at the root, or, for a module, in the
-/// source of a crate.
+/// Returns true if there is such a file or folder: beside the page, at the root, or, for a module,
+/// in the source of a crate.
 fn exists(page: &Path, name: &str) -> bool {
     let beside = page.parent().is_some_and(|folder| folder.join(name).exists());
     // Made by building or by setting up, so perhaps not there now.

@@ -703,7 +703,7 @@ impl Task {
         let version = match stored.result {
             Ok(version) => version,
             Err(failure) => {
-                // Whether the catalog changed is not known: only a new reign, which reads it, can
+                // The catalog may have changed or not: only a new reign, which reads it, can
                 // tell.
                 info!(error = chain(&failure), "catalog could not be changed, giving leadership up");
                 return std::ops::ControlFlow::Break(());

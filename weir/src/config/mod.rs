@@ -277,8 +277,8 @@ pub struct Capacity {
         value_parser = clap::value_parser!(u16).range(1..=256)
     )]
     pub parallelism: u16,
-    /// How much of the state of aggregating views is kept in memory, in bytes; the rest is read from the store when it is
-    /// needed
+    /// How much of the state of aggregating views is kept in memory, in bytes; the rest is read
+    /// from the store when it is needed
     #[arg(long, help_heading = heading::LIMITS, value_name = "N", default_value_t = 512 << 20)]
     pub state_memory_bytes: usize,
 }

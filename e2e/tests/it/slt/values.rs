@@ -54,8 +54,8 @@ fn time(raw: &[u8]) -> Result<String, Box<dyn Error + Sync + Send>> {
     Ok(text.trim_end_matches('0').trim_end_matches('.').to_owned())
 }
 
-/// Digits in base 10,000, behind their number, the weight of the first one, the sign, and the number of decimal digits
-/// after the point.
+/// Digits in base 10,000, behind their number, the weight of the first one, the sign, and the
+/// number of decimal digits after the point.
 fn numeric(raw: &[u8]) -> Result<String, Box<dyn Error + Sync + Send>> {
     let words = raw.chunks(2).map(|word| Ok(i16::from_be_bytes(word.try_into()?)));
     let words = words.collect::<Result<Vec<i16>, Box<dyn Error + Sync + Send>>>()?;
