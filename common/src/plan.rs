@@ -173,7 +173,31 @@ pub enum Operator {
     Materialize {
         /// How many of the columns users see; the others are hidden.
         visible: usize,
+        /// The rule for a row whose key is there already.
+        #[serde(default, skip_serializing_if = "Conflict::is_none")]
+        conflict: Conflict,
     },
+}
+
+/// The rule for a row that is inserted under a key that a stored row has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conflict {
+    /// It does not happen: the changes of a query delete a row before they insert another one.
+    #[default]
+    None,
+    /// The new row replaces the stored one.
+    Overwrite,
+    /// The stored row stays.
+    DoNothing,
+    /// The new row's values replace the stored ones, except NULLs.
+    UpdateIfNotNull,
+}
+
+impl Conflict {
+    fn is_none(&self) -> bool {
+        *self == Conflict::None
+    }
 }
 
 /// An aggregate over the rows of a group.
@@ -399,7 +423,15 @@ impl fmt::Display for Operator {
                 let kind = if *is_final { "Aggregate partial results" } else { "Aggregate" };
                 write!(f, "{kind} by ({}){}; groups in state table {groups}", places(keys), called(calls))
             }
-            Operator::Materialize { visible } => write!(f, "Materialize; visible columns: {visible}"),
+            Operator::Materialize { visible, conflict } => {
+                write!(f, "Materialize; visible columns: {visible}")?;
+                match conflict {
+                    Conflict::None => Ok(()),
+                    Conflict::Overwrite => write!(f, "; on conflict: overwrite"),
+                    Conflict::DoNothing => write!(f, "; on conflict: do nothing"),
+                    Conflict::UpdateIfNotNull => write!(f, "; on conflict: update unless NULL"),
+                }
+            }
         }
     }
 }

@@ -383,7 +383,7 @@ impl Lowering<'_> {
             exprs.push(plan::Expr::Literal { value: Some("0".to_owned()), ty: SqlType::SmallInt });
             columns.push(StreamColumn { name: "_row".to_owned(), ty: SqlType::SmallInt });
             open.compute(exprs, Stream { columns, key, append_only });
-            open.push(Operator::Materialize { visible });
+            open.push(Operator::Materialize { visible, conflict: plan::Conflict::None });
             self.close(open);
             return;
         }
@@ -395,7 +395,7 @@ impl Lowering<'_> {
             Divided::Single => key.iter().all(|column| *column >= visible),
         };
         let mut open = if is_in_place { open } else { self.shuffle(open, key) };
-        open.push(Operator::Materialize { visible });
+        open.push(Operator::Materialize { visible, conflict: plan::Conflict::None });
         self.close(open);
     }
 }
