@@ -94,6 +94,7 @@ pub(crate) fn barrier(
         lowest_pinned_epoch: lowest_pinned.0,
         mutation,
         traceparent: trace.into(),
+        statements: Vec::new(),
     }))
 }
 
