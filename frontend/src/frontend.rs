@@ -36,9 +36,11 @@ use crate::notice::Notice;
 use crate::protobuf;
 use crate::query::{Planner, Queries};
 use crate::results::{Columns, ResultSet};
+use crate::scan::ComputeNodes;
 use crate::session::{Change, Limits, Session, Sessions, SqlCursor, Variables, is_of_transaction};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::system::reads_tables;
+use crate::waits::Waits;
 
 /// The parts of a frontend.
 #[derive(Debug)]
@@ -101,11 +103,12 @@ impl Frontend {
         let meta = Arc::new(Meta::new(&config.meta_addrs)?);
         let cache = CatalogCache::default();
         let snapshots = Snapshots::new(Arc::clone(&meta), cache.clone());
-        let (nodes, retry_max) = (Arc::default(), config.retry_max());
+        let (nodes, retry_max): (Arc<ComputeNodes>, _) = (Arc::default(), config.retry_max());
         let jobs = Arc::new(Jobs { meta: Arc::clone(&meta), nodes: Arc::clone(&nodes), retry_max });
+        let waits = Waits { meta: Arc::clone(&meta), nodes, snapshots: snapshots.clone() };
         let metrics = Metrics::new();
         let queries = Queries {
-            planner: Planner::new(&config, &cache, nodes, Arc::clone(&jobs))?,
+            planner: Planner::new(&config, &cache, waits, Arc::clone(&jobs))?,
             threads: QueryThreads::new()?,
             snapshots: snapshots.clone(),
             cache: cache.clone(),

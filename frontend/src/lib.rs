@@ -10,6 +10,7 @@
 //! * `bind`: a `CREATE TABLE` is checked and becomes an entry for the catalog;
 //! * `meta`: the frontend sends requests to the leader among the meta nodes;
 //! * `snapshot`: a query pins the committed epoch that it reads, with the `catalog` of that epoch;
+//! * `waits`: before that it may wait until the epoch includes certain messages;
 //! * `query`: `weir_sql` plans the query, and the frontend runs it;
 //! * `system`: a query may name PostgreSQL's catalogs, which are emulated;
 //! * `scan`: rows come from the slots of compute nodes;
@@ -36,6 +37,7 @@ mod meta;
 
 mod catalog;
 mod snapshot;
+mod waits;
 
 mod query;
 mod system;

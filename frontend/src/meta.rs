@@ -15,7 +15,8 @@ use tonic::{ConnectError, Response, Status};
 use tracing::debug;
 use weir_common::catalog::{Declaration, Entry};
 use weir_common::error::Kind;
-use weir_common::ids::{Epoch, SlotId, TableId, TermId, VNODES, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, TableId, TermId, VNODES, VnodeRange};
+use weir_common::position::Position;
 use weir_common::rpc;
 use weir_common::telemetry::trace::{Inject, TracedChannel};
 use weir_proto as proto;
@@ -83,6 +84,8 @@ pub(crate) struct Pinned {
     pub(crate) slots: Vec<Slot>,
     /// The sum of each table's committed positions, as places in the streams.
     pub(crate) places: HashMap<TableId, u64>,
+    /// The positions of splits of the streams that were asked for.
+    pub(crate) positions: HashMap<JobSplit, Position>,
 }
 
 /// The node that serves a slot's state.
@@ -130,9 +133,13 @@ impl Meta {
         self.reached.load(Ordering::Relaxed)
     }
 
-    /// Pins the newest committed epoch, which keeps it readable until the pin is released.
-    pub(crate) async fn pin(&self, deadline: Instant) -> Result<Pinned, Error> {
-        let call = |mut node: MetaClient<TracedChannel>| async move { quick(node.pin(proto::PinRequest {})).await };
+    /// Pins the newest committed epoch, which keeps it readable until the pin is released. Asks for
+    /// the positions of splits of streams.
+    pub(crate) async fn pin(&self, streams: &[String], deadline: Instant) -> Result<Pinned, Error> {
+        let call = |mut node: MetaClient<TracedChannel>| {
+            let request = proto::PinRequest { streams: streams.to_vec() };
+            async move { quick(node.pin(request)).await }
+        };
         Ok(pinned(self.call(deadline, call).await.result?)?)
     }
 
@@ -369,7 +376,13 @@ fn pinned(response: proto::PinResponse) -> Result<Pinned, rpc::Error> {
         catalog_version: response.catalog_version,
         slots,
         places: response.progress.iter().map(|progress| (TableId(progress.table), progress.places)).collect(),
+        positions: response.positions.into_iter().map(position).collect(),
     })
+}
+
+fn position(position: proto::Position) -> (JobSplit, Position) {
+    let split = JobSplit { job: TableId(position.table), split: SplitId(position.split) };
+    (split, Position { next: Sequence(position.sequence), anchor: position.anchor.into() })
 }
 
 fn term(term: Option<proto::TermId>) -> Result<TermId, rpc::Error> {

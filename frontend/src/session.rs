@@ -5,6 +5,7 @@
 
 mod activity;
 mod cursors;
+mod messages;
 mod statements;
 mod transaction;
 mod variables;
@@ -20,6 +21,7 @@ use weir_sql::error::Error;
 
 pub(crate) use activity::{Activity, Sessions, State};
 pub(crate) use cursors::{Cursors, SqlCursor};
+pub(crate) use messages::{Included, Messages};
 use statements::PreparedStatements;
 pub(crate) use transaction::Transaction;
 pub(crate) use variables::{Change, SERVER_VERSION, Variables, is_of_transaction};
@@ -40,6 +42,7 @@ pub(crate) struct Session {
     statements: Mutex<PreparedStatements>,
     cursors: Mutex<Cursors>,
     transaction: Mutex<Transaction>,
+    included: Mutex<Included>,
     /// The limits of the running statement, or of the last one.
     running: Mutex<Limits>,
     /// Cancelled when the client is gone or the node stops.
@@ -67,6 +70,7 @@ impl Session {
             statements: Mutex::default(),
             cursors: Mutex::default(),
             transaction: Mutex::default(),
+            included: Mutex::default(),
             running: Mutex::new(Limits { canceled: closed.child_token(), closed: closed.clone(), deadline: None }),
             closed,
             template: OnceLock::new(),
@@ -102,6 +106,11 @@ impl Session {
 
     pub(crate) fn transaction(&self) -> MutexGuard<'_, Transaction> {
         self.transaction.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what it knows of messages that were read.
+    pub(crate) fn included(&self) -> MutexGuard<'_, Included> {
+        self.included.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a statement, or the next part of one. It can be cancelled from now on, and has the

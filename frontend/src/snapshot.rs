@@ -15,7 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use weir_common::error::Kind;
-use weir_common::ids::{Epoch, TableId, TermId};
+use weir_common::ids::{Epoch, JobSplit, TableId, TermId};
+use weir_common::position::Position;
 use weir_sql::error::{Error, sqlstate};
 
 use crate::catalog::{Catalog, CatalogCache};
@@ -41,6 +42,9 @@ pub(crate) struct Snapshot {
     pub(crate) catalog: Arc<Catalog>,
     /// The sum of each job's committed positions, as places in the streams.
     places: HashMap<TableId, u64>,
+    /// The positions of splits of the streams that were asked for, at the end of the epoch or of an
+    /// earlier one.
+    pub(crate) positions: HashMap<JobSplit, Position>,
     _lease: Lease,
 }
 
@@ -60,8 +64,8 @@ impl Snapshot {
     pub(crate) fn of_nobody() -> Snapshot {
         let lease = Lease { pins: Arc::default(), pin: 0 };
         let catalog = Arc::default();
-        let (slots, places) = (Vec::new(), HashMap::new());
-        Snapshot { term: TermId::default(), epoch: Epoch(0), slots, catalog, places, _lease: lease }
+        let (slots, places, positions) = (Vec::new(), HashMap::new(), HashMap::new());
+        Snapshot { term: TermId::default(), epoch: Epoch(0), slots, catalog, places, positions, _lease: lease }
     }
 }
 
@@ -83,13 +87,21 @@ impl Snapshots {
     /// # Errors
     /// Unavailable, if there is no leader until the deadline.
     pub(crate) async fn acquire(&self, deadline: Instant) -> Result<Arc<Snapshot>, Error> {
+        self.acquire_after(Vec::new(), deadline).await
+    }
+
+    /// Does the same, and asks for the positions of splits of streams.
+    ///
+    /// # Errors
+    /// Unavailable, if there is no leader until the deadline.
+    pub(crate) async fn acquire_after(&self, streams: Vec<String>, deadline: Instant) -> Result<Arc<Snapshot>, Error> {
         loop {
-            let pinned = self.meta.pin(deadline).await?;
+            let pinned = self.meta.pin(&streams, deadline).await?;
             let lease = self.pins.hold(&pinned);
             let catalog = self.catalog(pinned.catalog_version, deadline).await?;
             if catalog.version == pinned.catalog_version {
-                let Pinned { term, epoch, slots, places, .. } = pinned;
-                return Ok(Arc::new(Snapshot { term, epoch, slots, catalog, places, _lease: lease }));
+                let Pinned { term, epoch, slots, places, positions, .. } = pinned;
+                return Ok(Arc::new(Snapshot { term, epoch, slots, catalog, places, positions, _lease: lease }));
             }
             // A newer catalog may name tables that the pinned epoch lacks. A table was created in
             // between, so pin again.

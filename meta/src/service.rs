@@ -17,7 +17,7 @@ use weir_common::error::{Kind, chain};
 use weir_common::ids::TableId;
 use weir_common::rpc;
 use weir_connector_nats::inspect::inspect;
-use weir_connector_nats::options::Options;
+use weir_connector_nats::options::{Options, stream_of};
 use weir_connector_nats::preflight::{Altered, Preflight, preflight, preflight_of_view, undo};
 use weir_connector_nats::remove_consumers;
 use weir_proto as proto;
@@ -26,7 +26,7 @@ use weir_proto::meta_server;
 use crate::coordinator::pins::PIN_LEASE;
 use crate::coordinator::task::{Begin, Ddl, Handle, Input, no_table, not_leading};
 use crate::reign::{Config, Current};
-use crate::wire::entry_bytes;
+use crate::wire::{self, entry_bytes};
 
 /// The gRPC service.
 pub(crate) struct Service {
@@ -288,7 +288,8 @@ impl meta_server::Meta for Service {
         Ok(Response::new(proto::CatalogResponse { version, tables }))
     }
 
-    async fn pin(&self, _request: Request<proto::PinRequest>) -> Result<Response<proto::PinResponse>, Status> {
+    async fn pin(&self, request: Request<proto::PinRequest>) -> Result<Response<proto::PinResponse>, Status> {
+        let streams = request.into_inner().streams;
         let pinned = self.coordinator()?.ask(Input::Pin).await?;
         let slots = pinned.serving.slots.into_iter();
         let slots = slots.map(|(slot, vnodes, address)| proto::SlotAddress {
@@ -298,8 +299,11 @@ impl meta_server::Meta for Service {
         });
         let places = pinned.serving.places.iter();
         let progress = places.map(|(table, places)| proto::TableProgress { table: table.0, places: *places });
+        let all = pinned.serving.positions.iter().filter(|_| !streams.is_empty());
+        let positions = all.filter(|(split, _)| streams.iter().any(|stream| stream == stream_of(&split.split)));
         Ok(Response::new(proto::PinResponse {
             progress: progress.collect(),
+            positions: positions.map(|(split, position)| wire::position(split, position)).collect(),
             pin: pinned.pin,
             pin_lease_ms: u64::try_from(PIN_LEASE.as_millis()).expect("seconds"),
             term: Some(pinned.serving.term.into()),

@@ -98,6 +98,11 @@ pub(crate) fn barrier(
     }))
 }
 
+pub(crate) fn position(split: &JobSplit, position: &Position) -> proto::Position {
+    let (table, split) = (split.job.0, split.split.0.clone());
+    proto::Position { table, split, sequence: position.next.0, anchor: Some(position.anchor.into()) }
+}
+
 pub(crate) fn committed(term: TermId, epoch: Epoch) -> proto::ToNode {
     to_node(Message::Committed(proto::Committed { term: Some(term.into()), epoch: epoch.0 }))
 }

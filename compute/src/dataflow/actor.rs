@@ -217,7 +217,9 @@ impl Actor {
                     Place::Behind(id) => self.behind.get_mut(&id).expect("it was just heard"),
                 };
                 reading.decode(&batch, end, epoch, &mut self.shared).await?;
-                self.moved(place, batch.position).await
+                self.moved(place, batch.position).await?;
+                self.tell(place);
+                ControlFlow::Continue(())
             }
             Heard::Reading(_, Said::CheckpointWanted) => {
                 self.shared.tell(Event::CheckpointWanted(self.shared.config.term)).await;
@@ -370,6 +372,16 @@ impl Actor {
             let is_through = control.is_through(handed).await;
             Answer { id, handed, front, is_through }
         }));
+    }
+
+    /// Tells observers how far a reading is, unless it has just joined the front.
+    fn tell(&self, place: Place) {
+        match place {
+            Place::Front => self.front.tell(self.readings.front()),
+            Place::Behind(id) => {
+                self.behind.get(&id).into_iter().for_each(|reading| reading.tell(self.readings.position(place)));
+            }
+        }
     }
 
     fn publish(&self) {

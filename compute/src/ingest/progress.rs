@@ -4,12 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use weir_common::ids::JobSplit;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use weir_common::ids::{JobSplit, TableId};
 use weir_connector_nats::{Control, Progress};
 use weir_proto::SplitProgress;
 
 /// The time that the server has to answer before it counts as silent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause before the server is asked whether an awaited message concerns a split at all. Most
+/// do, and are on their way. Each further pause doubles the previous one.
+const ASK_PAUSE_MIN: Duration = Duration::from_millis(5);
+const ASK_PAUSE_MAX: Duration = Duration::from_millis(250);
 
 /// A split that this node reads for a relation.
 #[derive(Clone)]
@@ -17,9 +23,58 @@ pub(crate) struct ReadSplit {
     pub(crate) split: JobSplit,
     pub(crate) reader: Control,
     pub(crate) bad_records: Arc<AtomicU64>,
+    /// The jobs that get all that is read.
+    pub(crate) feeds: Vec<TableId>,
+    /// The next place in the stream: rows of everything below are in the open epoch, or in an
+    /// earlier one. 0 while the stream of that name is another one.
+    pub(crate) next: watch::Receiver<u64>,
 }
 
 impl ReadSplit {
+    /// Completes once everything up to a place in the stream has been read, and with it; never if
+    /// the reading ends first. If nothing is read the server is asked whether anything is left.
+    pub(crate) async fn reads_up_to(&self, sequence: u64) {
+        let mut next = self.next.clone();
+        let mut pause = ASK_PAUSE_MIN;
+        let mut ask_at = Instant::now() + pause;
+        loop {
+            let position = *next.borrow_and_update();
+            if position > sequence {
+                return;
+            }
+            tokio::select! {
+                changed = next.changed() => {
+                    if changed.is_err() {
+                        return std::future::pending().await;
+                    }
+                }
+                () = sleep_until(ask_at) => {
+                    if position > 0 && self.is_void(position, sequence).await {
+                        return;
+                    }
+                    pause = (2 * pause).min(ASK_PAUSE_MAX);
+                    ask_at = Instant::now() + pause;
+                }
+            }
+        }
+    }
+
+    /// Returns true if the server has no message of the split between two places. Users who may
+    /// fetch no messages are told by their consumer instead.
+    async fn is_void(&self, position: u64, sequence: u64) -> bool {
+        let asked = async {
+            match self.reader.is_void(position, sequence).await {
+                Ok(is_void) => is_void,
+                Err(_) => {
+                    let stream = self.reader.progress().await.is_ok_and(|stream| stream.stream_last.0 >= sequence);
+                    let read = self.reader.status().position;
+                    stream && read.in_stream() == position && self.reader.is_through(read).await
+                }
+            }
+        };
+        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.unwrap_or(false)
+    }
+
     /// The split's progress. Without `ask_server` the answer costs nothing and comes at once.
     pub(crate) async fn progress(&self, ask_server: bool) -> SplitProgress {
         let server: Option<Progress> = match ask_server {

@@ -214,7 +214,7 @@ impl Term {
         Serving {
             slots: self.slots(),
             relations,
-            splits: self.actors.values().map(|actor| actor.observed.clone()).collect(),
+            splits: self.actors.iter().map(|(read, actor)| (read.clone(), actor.observed.clone())).collect(),
             following: self.fragments.following.clone(),
             starts: self.starts.clone(),
             routes: self.routes.clone(),

@@ -10,8 +10,8 @@ use tracing::{Instrument, Span, info_span};
 use weir_common::ids::{SlotId, TableId};
 use weir_common::telemetry::trace;
 use weir_proto::{
-    ReadSourceRequest, ReplayRequest, ReplayResponse, ScanRequest, ScanResponse, SplitsRequest, SplitsResponse,
-    compute_server,
+    AwaitReadRequest, AwaitReadResponse, ReadSourceRequest, ReplayRequest, ReplayResponse, ScanRequest, ScanResponse,
+    SplitsRequest, SplitsResponse, compute_server,
 };
 
 use super::replay::Replay;
@@ -81,6 +81,12 @@ impl compute_server::Compute for Service {
         let (slot, entry) =
             (serving.slots.get(SlotId(slot))?.clone(), serving.relations.entry(TableId(table), layout)?);
         Ok(Response::new(Replay::prepare(serving, slot, entry).await?.run().await?))
+    }
+
+    async fn await_read(&self, request: Request<AwaitReadRequest>) -> Result<Response<AwaitReadResponse>, Status> {
+        let request = request.into_inner();
+        let serving = Serving::of_term(self.serving.borrow().clone(), request.term)?;
+        Ok(Response::new(splits::await_read(&serving, &request).await?))
     }
 
     async fn splits(&self, request: Request<SplitsRequest>) -> Result<Response<SplitsResponse>, Status> {

@@ -3,7 +3,7 @@
 //! Requests of another term are refused. An older one must not be answered with newer or
 //! uncommitted data, and a newer one shows that this node was left behind.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -24,8 +24,8 @@ use crate::storage::state::Store;
 pub(crate) struct Serving {
     pub(crate) slots: Arc<Slots>,
     pub(crate) relations: Relations,
-    /// The splits that each actor reads from NATS.
-    pub(crate) splits: Vec<watch::Receiver<Vec<ReadSplit>>>,
+    /// What each actor reads from NATS, by the relation and split that it was started for.
+    pub(crate) splits: BTreeMap<JobSplit, watch::Receiver<Vec<ReadSplit>>>,
     /// How far the actors of this node that follow relations have got.
     pub(crate) following: Following,
     /// The positions at which the actors of the term began, on whichever node, by the split that

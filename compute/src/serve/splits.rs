@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use opentelemetry::KeyValue;
 use tokio::sync::watch;
-use weir_common::ids::TableId;
-use weir_proto::{SplitProgress, Trouble};
+use tokio::time::{Instant, timeout_at};
+use weir_common::ids::{JobSplit, SplitId, TableId};
+use weir_common::rpc;
+use weir_proto::{AwaitReadRequest, AwaitReadResponse, AwaitedSplit, ReadPosition, SplitProgress, Trouble};
 
 use super::serving::Serving;
 use crate::ingest::progress::{ReadSplit, since_1970_ns};
 use crate::metrics::{self, Observed};
+use crate::storage::slots::not_running;
 
 /// The interval at which metrics are brought up to date.
 const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -19,8 +22,52 @@ const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 /// The progress of every split that is read in a term. Without `ask_servers` the answer costs
 /// nothing and comes at once.
 pub(crate) async fn progress_of(serving: &Serving, ask_servers: bool) -> Vec<SplitProgress> {
-    let read: Vec<ReadSplit> = serving.splits.iter().flat_map(|actor| actor.borrow().clone()).collect();
+    let read: Vec<ReadSplit> = serving.splits.values().flat_map(|actor| actor.borrow().clone()).collect();
     join_all(read.iter().map(|split| split.progress(ask_servers))).await
+}
+
+/// Waits until jobs have read splits up to the places that are asked for, as far as this node reads
+/// them.
+///
+/// # Errors
+/// If the term ends first.
+pub(crate) async fn await_read(serving: &Serving, request: &AwaitReadRequest) -> Result<AwaitReadResponse, rpc::Error> {
+    let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
+    let wait = async |(place, wanted): (u32, &AwaitedSplit)| {
+        let (job, split) = (TableId(wanted.table), SplitId(wanted.split.clone()));
+        let reader = serving.relations.catalog().get(job).map(|entry| entry.job.reader());
+        let actor = reader.and_then(|reader| serving.splits.get(&JobSplit { job: reader, split }));
+        let Some(actor) = actor else { return Ok(None) };
+        let read = timeout_at(deadline, reads_up_to(actor.clone(), job, wanted.sequence)).await;
+        let fed = actor.borrow().iter().find(|read| read.feeds.contains(&job)).map(|read| *read.next.borrow());
+        match read {
+            Ok(Err(_)) => Err(not_running(serving.slots.term)),
+            Ok(Ok(())) => Ok(Some(ReadPosition { place, position: fed.unwrap_or_default(), is_read: true })),
+            Err(_) => Ok(Some(ReadPosition { place, position: fed.unwrap_or_default(), is_read: false })),
+        }
+    };
+    let read = try_join_all((0..).zip(&request.splits).map(wait)).await?;
+    Ok(AwaitReadResponse { read: read.into_iter().flatten().collect() })
+}
+
+/// Waits until the reading that feeds a job has read everything up to a place in the stream.
+/// Another reading feeds it once it has caught up.
+///
+/// # Errors
+/// If the actor ends first.
+async fn reads_up_to(
+    mut actor: watch::Receiver<Vec<ReadSplit>>,
+    job: TableId,
+    sequence: u64,
+) -> Result<(), watch::error::RecvError> {
+    loop {
+        let fed = actor.borrow_and_update().iter().find(|read| read.feeds.contains(&job)).cloned();
+        tokio::select! {
+            biased;
+            () = async { fed.as_ref().expect("it is fed").reads_up_to(sequence).await }, if fed.is_some() => return Ok(()),
+            changed = actor.changed() => changed?,
+        }
+    }
 }
 
 /// The trouble that keeps the node from committing.

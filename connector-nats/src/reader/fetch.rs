@@ -191,7 +191,12 @@ pub(super) async fn last_below(
 }
 
 /// The table's first message at or above a position.
-async fn next(api: &Api, stream: &str, options: &Options, position: Sequence) -> Result<Option<StoredMessage>, Error> {
+pub(super) async fn next(
+    api: &Api,
+    stream: &str,
+    options: &Options,
+    position: Sequence,
+) -> Result<Option<StoredMessage>, Error> {
     let mut next: Option<StoredMessage> = None;
     for subject in consumer::wanted_subjects(options) {
         let found = api.message_at(stream, position, subject).await?;

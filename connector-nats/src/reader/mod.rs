@@ -124,7 +124,7 @@ pub struct Control {
     gauges: Arc<Gauges>,
     condition: watch::Receiver<Condition>,
     failure: watch::Receiver<Option<String>>,
-    stream: String,
+    options: Arc<Options>,
     server: watch::Receiver<Option<Server>>,
 }
 
@@ -175,7 +175,7 @@ impl Reader {
             gauges: Arc::new(Gauges::new(config.position.next)),
             condition: conditions,
             failure: failed,
-            stream: config.options.stream.clone(),
+            options: Arc::clone(&config.options),
             server: whereabouts,
         };
         let (checkpoint, gauges) = (Arc::clone(&control.checkpoint), Arc::clone(&control.gauges));
@@ -269,11 +269,10 @@ impl Control {
     /// # Errors
     /// If it does not answer, or there is no connection yet.
     pub async fn progress(&self) -> Result<Progress, Error> {
-        let server = self.server.borrow().clone();
-        let server = server.ok_or_else(|| Error::Disconnected { what: "to see how far it is".to_owned() })?;
-        let stream = server.api.stream_info(&self.stream).await?;
+        let server = self.server()?;
+        let stream = server.api.stream_info(&self.options.stream).await?;
         let consumer = match &server.consumer {
-            Some(name) => server.api.consumer_info(&self.stream, name).await?,
+            Some(name) => server.api.consumer_info(&self.options.stream, name).await?,
             None => None,
         };
         let consumer = consumer.map(|info| ConsumerProgress {
@@ -287,6 +286,26 @@ impl Control {
             ack_pending: info.num_ack_pending,
         });
         Ok(Progress { stream_last: Sequence(stream.state.last_seq), consumer })
+    }
+
+    /// Asks the leader of the stream. Returns true if the stream has come to `sequence`, and has no
+    /// message of the split between the two places: whoever has read everything below `position`
+    /// has read everything up to `sequence`. Both are places in the stream that is read now.
+    ///
+    /// # Errors
+    /// If it does not answer, or does not let this user fetch messages.
+    pub async fn is_void(&self, position: u64, sequence: u64) -> Result<bool, Error> {
+        let (api, stream) = (self.server()?.api, &self.options.stream);
+        if api.stream_info(stream).await?.state.last_seq < sequence {
+            return Ok(false);
+        }
+        let next = fetch::next(&api, stream, &self.options, Sequence(position)).await?;
+        Ok(next.is_none_or(|message| message.sequence > sequence))
+    }
+
+    fn server(&self) -> Result<Server, Error> {
+        let server = self.server.borrow().clone();
+        server.ok_or_else(|| Error::Disconnected { what: "to see how far it is".to_owned() })
     }
 
     /// Asks the server. Returns true if it has nothing left that is not below `position`: nothing

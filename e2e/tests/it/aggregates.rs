@@ -2,6 +2,7 @@
 //! killed.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use weir_e2e::publish::publish_all;
@@ -9,7 +10,7 @@ use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
 use weir_e2e::wait::eventually_equal;
-use weir_e2e::weir::{Cluster, Node, State};
+use weir_e2e::weir::{Cluster, Node, State, Weir};
 use weir_e2e::workload::{Events, Workload};
 
 use crate::crash::NODE_LOST;
@@ -105,6 +106,18 @@ async fn agree(sql: &mut Sql, views: usize) -> Result<()> {
     Ok(())
 }
 
+/// Checks that a query which waits for the last message has everything up to it: each of the
+/// stream's messages is an event.
+async fn reads_what_is_published(sql: &mut Sql, nats: &Nats) -> Result<()> {
+    let last = nats.last_sequence("EVENTS").await?;
+    sql.query("SET wait_for_timeout = '60s'").await?;
+    let query = format!("SELECT weir_wait_for('EVENTS', {last})");
+    ensure!(sql.query(&query).await?.row(0) == ["t"]);
+    let events: u64 = sql.value("SELECT coalesce(sum(events), 0) FROM subjects").await?;
+    ensure!(events >= last, "{events} events are counted of {last}");
+    Ok(())
+}
+
 /// All rows of a query, in an order of their own.
 async fn rows(sql: &mut Sql, query: &str) -> Result<Vec<Vec<Option<String>>>> {
     let mut rows = sql.query(query).await?.rows;
@@ -186,7 +199,8 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
             let upper = upper(created);
             sql.query(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS u{created} AS {upper}")).await?;
             created += 1;
-            agree(&mut sql, created).await
+            agree(&mut sql, created).await?;
+            reads_what_is_published(&mut sql, &nats).await
         })
         .await?;
         // All of it is still there after one more start of every node.
@@ -204,6 +218,41 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
                 }
             }
         }
+        Ok(())
+    });
+}
+
+/// Rounds of publishing a message and reading it.
+const ROUNDS: u64 = 100;
+/// A round asks for a barrier. Without that it would take half of the interval between two.
+const ROUND_MAX: Duration = Duration::from_millis(2_000);
+const BARRIER_INTERVAL_MS: &str = "60000";
+
+#[test]
+fn a_publisher_that_waits_for_its_event_reads_it_before_the_next_barrier_is_due() {
+    scenario("own-events", async |sandbox| {
+        let nats = Nats::start(sandbox).await?;
+        nats.create_stream("EVENTS", &["events.>"]).await?;
+        let mut weir = Weir::standalone_with(sandbox, &[("--barrier-interval-ms", BARRIER_INTERVAL_MS)])?;
+        weir.ready().await?;
+        let (mut sql, events) = (weir.sql(), Events::new("events", SUBJECTS));
+        sql.query(&create_events_with("SOURCE s", &nats.address(), "")).await?;
+        sql.query(&by_subject("subjects")).await?;
+        sql.query("CREATE MATERIALIZED VIEW total AS SELECT sum(events) AS events FROM subjects").await?;
+        let jetstream = nats.jetstream().await?;
+        let mut times = Vec::new();
+        for number in 0..ROUNDS {
+            let began = Instant::now();
+            let ack = jetstream.publish(events.subject(number), events.payload(number)).await?.await?;
+            sql.query(&format!("SET wait_for = 'EVENTS:{}'", ack.sequence)).await?;
+            let read: u64 = sql.value("SELECT events FROM total").await?;
+            ensure!(read == ack.sequence, "{read} events are read of {}", ack.sequence);
+            times.push(began.elapsed());
+        }
+        times.sort();
+        let [median, most] = [50, 99].map(|percent| times[times.len() * percent / 100]);
+        eprintln!("publish, wait, SELECT: p50 {median:?}, p99 {most:?}");
+        ensure!(median < ROUND_MAX, "a round takes {median:?}");
         Ok(())
     });
 }

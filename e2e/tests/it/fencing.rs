@@ -21,7 +21,7 @@ const DEADLINE: Duration = PATIENCE;
 
 async fn pin(meta: &str) -> Result<PinResponse> {
     let mut client = MetaClient::connect(format!("http://{meta}")).await?;
-    Ok(client.pin(PinRequest {}).await?.into_inner())
+    Ok(client.pin(PinRequest::default()).await?.into_inner())
 }
 
 /// How a node answers a scan of a slot at the pinned epoch.

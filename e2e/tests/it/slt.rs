@@ -3,12 +3,13 @@
 //!
 //! The format is that of sqllogictest. Beside SQL a file has statements of its own: `PUBLISH json`,
 //! a line a message, publishes to the file's subject. `${SUBJECT}` and `${NATS}` are that subject
-//! and the address of the server. An answer that depends on messages is asked for again until it is
-//! there: `query … retry`.
+//! and the address of the server; `@SEQUENCE` is that of the last message. An answer that depends on messages is asked for again until it is
+//! there: `query … retry`. `WEIR_SLT=name` runs one file only.
 
 mod values;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use async_nats::jetstream;
@@ -33,6 +34,8 @@ struct Session {
     protocol: Protocol,
     jetstream: jetstream::Context,
     subject: String,
+    /// The sequence of the last message that was published.
+    last: AtomicU64,
 }
 
 /// The reason why a statement has no answer, with all its causes.
@@ -44,13 +47,15 @@ impl Session {
     async fn answer(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
         if sql.starts_with("PUBLISH ") {
             for payload in sql.lines().filter_map(|line| line.strip_prefix("PUBLISH ")) {
-                self.jetstream.publish(self.subject.clone(), payload.to_owned().into()).await?.await?;
+                let ack = self.jetstream.publish(self.subject.clone(), payload.to_owned().into()).await?.await?;
+                self.last.store(ack.sequence, Ordering::Relaxed);
             }
             return Ok(DBOutput::StatementComplete(0));
         }
+        let sql = sql.replace("@SEQUENCE", &self.last.load(Ordering::Relaxed).to_string());
         match self.protocol {
-            Protocol::Simple => self.simple(sql).await,
-            Protocol::Extended => self.extended(sql).await,
+            Protocol::Simple => self.simple(&sql).await,
+            Protocol::Extended => self.extended(&sql).await,
         }
     }
 
@@ -129,7 +134,7 @@ async fn run(path: &PathBuf, protocol: Protocol, cluster: &Cluster, nats: &Nats)
         async move {
             let (client, connection) = tokio_postgres::connect(&parameters, NoTls).await.map_err(told)?;
             tokio::spawn(connection);
-            Ok::<_, Failure>(Session { client, protocol, jetstream, subject })
+            Ok::<_, Failure>(Session { client, protocol, jetstream, subject, last: AtomicU64::new(0) })
         }
     });
     runner.set_var("SUBJECT".to_owned(), subject.clone());
@@ -142,6 +147,9 @@ fn statements_have_the_answers_that_the_files_state() {
     scenario("slt", async |sandbox| {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("slt");
         let mut files = std::fs::read_dir(&folder)?.map(|file| Ok(file?.path())).collect::<Result<Vec<_>>>()?;
+        if let Ok(only) = std::env::var("WEIR_SLT") {
+            files.retain(|file| file.file_stem().is_some_and(|stem| *stem == *only));
+        }
         files.sort();
         ensure!(!files.is_empty(), "{} has no files", folder.display());
         let nats = Nats::start(sandbox).await?;

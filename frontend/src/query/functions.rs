@@ -1,21 +1,30 @@
 //! Functions whose result depends on the session.
 
+use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use datafusion::arrow::datatypes::DataType;
+use async_trait::async_trait;
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
+use datafusion::arrow::datatypes::{DataType, Int64Type};
 use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::async_udf::{AsyncScalarUDF, AsyncScalarUDFImpl};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
 };
 use datafusion::scalar::ScalarValue;
-use weir_sql::error::Error;
+use weir_sql::error::{Error, sqlstate};
 
-use crate::session::{Session, Variables};
+use crate::session::{Messages, Session, Variables};
 use crate::system::constant;
+use crate::waits::{Relations, Wait, Waits};
+
+/// The time for which a wait goes on while nobody leads.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// Returns the functions of a session.
-pub(crate) fn of_session(session: &Arc<Session>) -> Vec<ScalarUDF> {
+pub(crate) fn of_session(session: &Arc<Session>, waits: &Waits) -> Vec<ScalarUDF> {
     let user = ScalarValue::Utf8(Some(session.user().to_owned()));
     vec![
         constant("session_user", user.clone()),
@@ -24,6 +33,7 @@ pub(crate) fn of_session(session: &Arc<Session>) -> Vec<ScalarUDF> {
         constant("pg_backend_pid", ScalarValue::Int32(Some(session.pid()))),
         Setting::udf(session, false),
         Setting::udf(session, true),
+        WaitFor::udf(session, waits),
     ]
 }
 
@@ -105,5 +115,95 @@ impl ScalarUDFImpl for Setting {
             Err(_) if missing_ok => text(None),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// `weir_wait_for(stream, sequence)`: returns true once every table and view that reads the stream
+/// includes the message.
+struct WaitFor {
+    /// Weak, because the session owns the state that owns this function.
+    session: Weak<Session>,
+    pid: i32,
+    waits: Waits,
+    signature: Signature,
+}
+
+impl WaitFor {
+    fn udf(session: &Arc<Session>, waits: &Waits) -> ScalarUDF {
+        let function = WaitFor {
+            session: Arc::downgrade(session),
+            pid: session.pid(),
+            waits: waits.clone(),
+            signature: Signature::exact(vec![DataType::Utf8, DataType::Int64], Volatility::Volatile),
+        };
+        AsyncScalarUDF::new(Arc::new(function)).into_scalar_udf()
+    }
+
+    async fn wait(&self, stream: &str, sequence: i64) -> Result<(), Error> {
+        let session = self.session.upgrade().ok_or_else(|| Error::internal("the session is over"))?;
+        let sequence = u64::try_from(sequence).map_err(|_| {
+            Error::user(sqlstate::INVALID_PARAMETER_VALUE, format!("{sequence} is not a sequence of a stream"))
+        })?;
+        let timeout = session.variables().wait_for_timeout();
+        let wait = Wait::new(Messages::one(stream, sequence), Relations::All, timeout);
+        self.waits.acquire(&session, &wait, RETRY).await?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for WaitFor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitFor").field("pid", &self.pid).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for WaitFor {
+    fn eq(&self, other: &WaitFor) -> bool {
+        self.pid == other.pid && Weak::ptr_eq(&self.session, &other.session)
+    }
+}
+
+impl Eq for WaitFor {}
+
+impl Hash for WaitFor {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.pid.hash(state);
+    }
+}
+
+impl ScalarUDFImpl for WaitFor {
+    fn name(&self) -> &str {
+        "weir_wait_for"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Err(Error::unsupported("weir_wait_for cannot be called here").into())
+    }
+}
+
+#[async_trait]
+impl AsyncScalarUDFImpl for WaitFor {
+    async fn invoke_async_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let [streams, sequences] = arrays.as_slice() else {
+            return Err(DataFusionError::Internal("weir_wait_for has two arguments".into()));
+        };
+        let (streams, sequences) = (streams.as_string::<i32>(), sequences.as_primitive::<Int64Type>());
+        let mut waited = Vec::with_capacity(streams.len());
+        for message in streams.iter().zip(sequences) {
+            waited.push(match message {
+                (Some(stream), Some(sequence)) => Some(self.wait(stream, sequence).await.map(|()| true)?),
+                _ => None,
+            });
+        }
+        Ok(ColumnarValue::Array(Arc::new(BooleanArray::from(waited)) as ArrayRef))
     }
 }

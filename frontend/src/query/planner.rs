@@ -19,6 +19,7 @@ use crate::scan::ComputeNodes;
 use crate::session::Session;
 use crate::snapshot::Snapshot;
 use crate::system::{self, Database};
+use crate::waits::Waits;
 
 /// Plans the queries of sessions; one per process.
 #[derive(Debug)]
@@ -28,19 +29,17 @@ pub(crate) struct Planner {
     pub(crate) nodes: Arc<ComputeNodes>,
     /// The source of jobs and their conditions.
     jobs: Arc<Jobs>,
+    /// The means to wait for messages.
+    pub(super) waits: Waits,
 }
 
 impl Planner {
     /// # Errors
     /// Internal, if DataFusion cannot be set up.
-    pub(crate) fn new(
-        config: &Config,
-        cache: &CatalogCache,
-        nodes: Arc<ComputeNodes>,
-        jobs: Arc<Jobs>,
-    ) -> Result<Planner, Error> {
+    pub(crate) fn new(config: &Config, cache: &CatalogCache, waits: Waits, jobs: Arc<Jobs>) -> Result<Planner, Error> {
+        let nodes = Arc::clone(&waits.nodes);
         let sql = planner::Planner::new(config.memory_limit_bytes, system::catalogs(cache))?;
-        Ok(Planner { sql, nodes, jobs })
+        Ok(Planner { sql, nodes, jobs, waits })
     }
 
     /// Returns the state in which a session's statement is planned and run. It contains the catalog
@@ -51,7 +50,7 @@ impl Planner {
         catalog: &Arc<Catalog>,
         snapshot: Option<&Arc<Snapshot>>,
     ) -> SessionState {
-        let template = session.template.get_or_init(|| self.sql.template(functions::of_session(session)));
+        let template = session.template.get_or_init(|| self.sql.template(functions::of_session(session, &self.waits)));
         let mut config = template.config().clone();
         config = config.with_extension(Arc::clone(&self.nodes)).with_extension(Arc::clone(&self.jobs));
         if let Some(snapshot) = snapshot {

@@ -29,7 +29,8 @@ use crate::notice::Notice;
 use crate::results::{Batches, Columns, ResultSet};
 use crate::session::{Limits, Session};
 use crate::snapshot::{Snapshot, Snapshots};
-use crate::system::{asks_the_catalog, origins, reads_tables};
+use crate::system::{asks_the_catalog, origins, reads_tables, relations};
+use crate::waits::Wait;
 
 /// The pause between a lost snapshot and the next one. Recovery takes longer than this, but not
 /// much.
@@ -62,8 +63,10 @@ impl Queries {
     ) -> Result<ResultSet, Error> {
         let deadline = limits.retry_until(self.retry_max);
         let held = session.transaction().snapshot();
+        // EXPLAIN shows a plan.
+        let wait = Wait::of(session, || relations(&prepared.written)).filter(|_| prepared.explain.is_none());
         loop {
-            match self.attempt(session, prepared, values, (deadline, held.clone())).await {
+            match self.attempt(session, prepared, values, (deadline, held.clone(), wait.as_ref())).await {
                 Err(error) if is_lost(&error) && held.is_some() => {
                     return Err(lost(
                         error,
@@ -88,12 +91,16 @@ impl Queries {
         session: &Arc<Session>,
         prepared: &Arc<Prepared>,
         values: Option<&ParamValues>,
-        (deadline, held): (Instant, Option<Arc<Snapshot>>),
+        (deadline, held, wait): (Instant, Option<Arc<Snapshot>>, Option<&Wait>),
     ) -> Result<ResultSet, Error> {
-        let snapshot = match held {
+        let snapshot = match (held, wait) {
             _ if !reads_tables(&prepared.rewritten) => None,
-            Some(held) => Some(held),
-            None => Some(self.snapshots.acquire(deadline).await?),
+            (Some(held), wait) => {
+                wait.map_or(Ok(()), |wait| wait.check(session, &held))?;
+                Some(held)
+            }
+            (None, None) => Some(self.snapshots.acquire(deadline).await?),
+            (None, Some(wait)) => Some(self.planner.waits.acquire(session, wait, self.retry_max).await?),
         };
         let catalog = snapshot.as_ref().map_or_else(|| self.cache.newest(), |snapshot| Arc::clone(&snapshot.catalog));
         let mut state = self.planner.state(session, &catalog, snapshot.as_ref());

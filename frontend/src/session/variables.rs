@@ -10,6 +10,7 @@ use std::time::Duration;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::functions::is_utf8;
 
+use super::messages::Messages;
 use crate::notice::Severity;
 
 /// The version that RisingWave reports, because drivers choose their queries by it.
@@ -32,6 +33,8 @@ enum Rule {
     /// Any list of schemas, although only `public` is ever searched.
     SearchPath,
     TimeZone,
+    /// Messages that queries wait for, as [`Messages`] reads them.
+    Messages,
     /// A variable of RisingWave. Its clients set it, and a notice tells them that it has no effect.
     Unused,
     ReadOnly,
@@ -119,6 +122,8 @@ const KNOWN: &[Known] = &[
     quiet("transaction_deferrable", "off", ON_OFF),
     quiet("transaction_isolation", "read committed", ISOLATION),
     quiet("transaction_read_only", "off", ON_OFF),
+    quiet("wait_for", "", Rule::Messages),
+    quiet("wait_for_timeout", "10s", Rule::Duration),
 ];
 
 /// Spellings of the only time zone.
@@ -311,6 +316,11 @@ impl Variables {
         self.duration("statement_timeout")
     }
 
+    /// Returns the time that a query waits for messages.
+    pub(crate) fn wait_for_timeout(&self) -> Option<Duration> {
+        self.duration("wait_for_timeout")
+    }
+
     /// Returns the time that a client may be silent.
     pub(crate) fn idle_timeout(&self, in_transaction: bool) -> Option<Duration> {
         self.duration(if in_transaction { "idle_in_transaction_session_timeout" } else { "idle_session_timeout" })
@@ -340,6 +350,8 @@ impl Known {
             Rule::Encoding => Err(refuse().with_hint("available values: UTF8")),
             Rule::OneOf(allowed) => Err(refuse().with_hint(format!("available values: {}", allowed.join(", ")))),
             Rule::Duration => millis(value).map(|_| (value.to_owned(), None)).ok_or_else(refuse),
+            Rule::Messages if Messages::parse(value).is_some() => same(),
+            Rule::Messages => Err(refuse().with_hint("list streams and sequences: 'ORDERS:1234, PAYMENTS:5'")),
             Rule::Integer => value.parse::<i64>().map(|_| (value.to_owned(), None)).map_err(|_| refuse()),
             Rule::DateStyle => match value.split(',').next().map(str::trim) {
                 Some(style) if style.eq_ignore_ascii_case("iso") => same(),

@@ -16,10 +16,10 @@ mod weir_catalog;
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, Statement, visit_expressions};
+use sqlparser::ast::{Expr, Ident, Statement, visit_expressions};
 use weir_sql::parser::{fold, identifiers};
 use weir_sql::planner::SystemCatalogs;
-use weir_sql::syntax::tables;
+use weir_sql::syntax::{table_names, tables};
 
 pub(crate) use constants::constant;
 pub(crate) use origins::origins;
@@ -47,6 +47,15 @@ pub(crate) fn catalogs(cache: &CatalogCache) -> SystemCatalogs {
 /// also shown while no snapshot can be pinned.
 pub(crate) fn reads_tables(query: &Statement) -> bool {
     tables(query).iter().any(|name| !weir_catalog::is_jobs(name)) || looks_up(query)
+}
+
+/// Returns the names of the relations whose rows a query reads, also those of dead letters.
+pub(crate) fn relations(query: &Statement) -> Vec<String> {
+    let letters = |parts: Vec<Ident>| match parts.iter().map(fold).collect::<Vec<_>>().as_slice() {
+        [.., schema, name] if schema == DEAD_LETTERS => Some(name.clone()),
+        _ => None,
+    };
+    table_names(query).into_iter().chain(tables(query).into_iter().filter_map(letters)).collect()
 }
 
 /// Returns true if a statement calls a function that looks up a relation.

@@ -356,6 +356,7 @@ impl Meta for Node {
             catalog_version: state.catalog_version,
             slots,
             progress: Vec::new(),
+            positions: Vec::new(),
         }))
     }
 
@@ -457,6 +458,13 @@ impl Compute for Node {
 
     async fn replay(&self, _request: Request<proto::ReplayRequest>) -> Result<Response<proto::ReplayResponse>, Status> {
         Ok(Response::new(proto::ReplayResponse::default()))
+    }
+
+    async fn await_read(
+        &self,
+        _request: Request<proto::AwaitReadRequest>,
+    ) -> Result<Response<proto::AwaitReadResponse>, Status> {
+        Ok(Response::new(proto::AwaitReadResponse::default()))
     }
 
     async fn splits(&self, _request: Request<proto::SplitsRequest>) -> Result<Response<proto::SplitsResponse>, Status> {

@@ -202,4 +202,6 @@ pub struct Serving {
     pub slots: Vec<(SlotId, VnodeRange, String)>,
     /// The sum of each job's positions, as places in the streams.
     pub places: Arc<BTreeMap<TableId, u64>>,
+    /// The positions at the end of the newest epoch known to be committed.
+    pub positions: Arc<BTreeMap<JobSplit, Position>>,
 }

@@ -16,7 +16,7 @@ pub const PAGE_BYTES_MAX: usize = 512 * 1024;
 /// Every committed position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Positions {
-    by_split: BTreeMap<JobSplit, Position>,
+    by_split: Arc<BTreeMap<JobSplit, Position>>,
     pages: Vec<Page>,
     /// Derived: the sum of each table's positions, as places in the streams.
     places: Arc<BTreeMap<TableId, u64>>,
@@ -62,7 +62,12 @@ impl Positions {
             let sum = places.entry(split.job).or_default();
             *sum = sum.saturating_add(position.next.in_stream());
         }
-        Positions { by_split, pages, places: Arc::new(places) }
+        Positions { by_split: Arc::new(by_split), pages, places: Arc::new(places) }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Arc<BTreeMap<JobSplit, Position>> {
+        Arc::clone(&self.by_split)
     }
 
     /// The sum of each table's positions, as places in the streams: how far its job has read.
@@ -93,7 +98,7 @@ impl Positions {
         moved: impl IntoIterator<Item = (JobSplit, Position)>,
         keep: impl Fn(&JobSplit) -> bool,
     ) -> Positions {
-        let mut by_split = self.by_split.clone();
+        let mut by_split = BTreeMap::clone(&self.by_split);
         for (split, position) in moved {
             let before = by_split.insert(split.clone(), position);
             assert!(
@@ -102,7 +107,7 @@ impl Positions {
             );
         }
         by_split.retain(|split, _| keep(split));
-        if by_split == self.by_split {
+        if by_split == *self.by_split {
             return self.clone();
         }
         let pages = cut(&by_split)

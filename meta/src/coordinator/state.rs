@@ -232,6 +232,7 @@ impl Coordinator {
             epoch: self.durable.head.epoch,
             slots: slots.map(|slot| (slot.id, slot.vnodes, address(&slot.node))).collect(),
             places: self.durable.positions.places(),
+            positions: self.durable.positions.all(),
         })
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use opentelemetry::KeyValue;
+use tokio::sync::watch;
 use weir_common::catalog::Relation;
 use weir_common::ids::{Epoch, JobSplit, Sequence, TableId};
 use weir_common::position::{Anchor, Position};
@@ -40,6 +41,8 @@ pub(super) struct Reading {
     first: Sequence,
     /// The reader's position at each barrier that is not committed yet.
     barriers: VecDeque<(Epoch, Sequence)>,
+    /// The next place in the stream that its outputs lack, for observers.
+    next: watch::Sender<u64>,
     /// The name under which others know it.
     known_as: JobSplit,
     labels: [KeyValue; 1],
@@ -114,6 +117,7 @@ impl Reading {
             anchor: position.anchor,
             first: position.next,
             barriers: VecDeque::new(),
+            next: watch::Sender::new(position.next.in_stream()),
             known_as,
             labels: [metrics::table(&owner.name)],
             bad_records: Arc::default(),
@@ -125,7 +129,14 @@ impl Reading {
     /// The handles by which others observe it.
     pub(super) fn observed(&self) -> ReadSplit {
         let (split, reader) = (self.known_as.clone(), self.control.clone());
-        ReadSplit { split, reader, bad_records: Arc::clone(&self.bad_records) }
+        let feeds = self.outputs.iter().map(Output::id).collect();
+        ReadSplit { split, reader, bad_records: Arc::clone(&self.bad_records), feeds, next: self.next.subscribe() }
+    }
+
+    /// Tells observers that its outputs have everything below a position.
+    pub(super) fn tell(&self, position: Sequence) {
+        let next = if self.anchor.parted { 0 } else { position.in_stream() };
+        self.next.send_if_modified(|told| std::mem::replace(told, next) != next);
     }
 
     /// The name under which others know it.

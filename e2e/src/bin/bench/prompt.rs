@@ -71,6 +71,7 @@ pub(crate) async fn measure(nats: &Nats, weir: &Weir, report: &mut Report) -> Re
         Ok(())
     };
     add(report, "the same by a prepared statement", &times(look_up).await?, at_most(2.0));
+    add(report, "publish, wait_for, SELECT", &own_events(nats, &client).await?, at_most(20.0));
     let rate = look_ups_a_second(address).await?;
     report.add("rows looked up a second by 50 connections", rate, 0, Aim::AtLeast(1_000.0));
     Ok(())
@@ -92,6 +93,20 @@ async fn times(query: impl AsyncFn(u64) -> Result<()>) -> Result<Vec<Duration>> 
         }
     }
     times.sort_unstable();
+    Ok(times)
+}
+
+/// The times from a message's publishing to an answer that contains it, sorted.
+async fn own_events(nats: &Nats, client: &Client) -> Result<Vec<Duration>> {
+    let (jetstream, payload) = (nats.jetstream().await?, Small.payload(MANY));
+    let times = times(async |_| {
+        let ack = jetstream.publish("prompt.few", payload.clone()).await?.await?;
+        let query = format!("SET wait_for = 'FEW:{}'; SELECT value FROM few WHERE id = {MANY}", ack.sequence);
+        ensure!(client.simple_query(&query).await?.len() == 4, "the message is not there");
+        Ok(())
+    })
+    .await?;
+    client.simple_query("RESET wait_for").await?;
     Ok(times)
 }
 
