@@ -3,6 +3,7 @@
 //! * `declaration`: what a statement declares, before it has an id and start positions;
 //! * `relation`: names, columns and layouts: what statements and scans need;
 //! * `job`: plan, splits and state: what meta places and compute nodes run;
+//! * `keyed`: the plan of a table that stores messages by key;
 //! * `graph`: all entries, and which job reads which relation.
 //!
 //! An [`Entry`] holds a relation and its job. Serialised as JSON, entries are stored in the
@@ -12,6 +13,7 @@
 mod declaration;
 mod graph;
 mod job;
+mod keyed;
 mod relation;
 mod stored;
 

@@ -34,9 +34,11 @@ use crate::ids::VNODES;
 use crate::interval::Interval;
 use crate::types::is_jsonb;
 
+mod division;
 mod jsonb;
 mod reader;
 
+pub use division::Division;
 pub use jsonb::jsonb_key;
 pub use reader::Reader;
 

@@ -21,7 +21,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use weir_common::ids::{EdgeId, Epoch};
+use weir_common::ids::{EdgeId, Epoch, StatementId};
 
 use crate::align::{Alignment, Ready};
 use crate::edge::{Credit, Frame, Pool, Sender, Weight};
@@ -65,6 +65,8 @@ pub struct Announced {
     pub closed_outputs: Vec<EdgeId>,
     /// The actor ends with it.
     pub stops: bool,
+    /// Statements that take effect with it, in this order, as far as this actor holds rows of them.
+    pub statements: Vec<StatementId>,
 }
 
 /// The next thing that the caller does.

@@ -82,6 +82,11 @@ impl<C: Weight> Statements<C> {
         chunks
     }
 
+    /// Returns true if the part of a statement is whole, and no barrier has named it yet.
+    pub fn is_whole(&self, id: StatementId) -> bool {
+        self.held.get(&id).is_some_and(|held| held.is_whole)
+    }
+
     /// Statements whose part is whole, and which no barrier has named yet.
     pub fn whole(&self) -> impl Iterator<Item = StatementId> {
         self.held.iter().filter(|(_, held)| held.is_whole).map(|(id, _)| *id)

@@ -6,7 +6,9 @@
 //! the numbers of their slots. A fragment that follows a stored relation has its actors where the
 //! relation's rows are.
 
-use weir_common::catalog::{self, Entry, Graph, Query};
+use std::borrow::Cow;
+
+use weir_common::catalog::{Entry, Graph, Query};
 use weir_common::ids::{ActorId, EdgeId, FragmentId, SlotId, SplitId, TableId};
 use weir_common::key::vnode_of;
 use weir_common::plan::{Dispatch, Distribution, Edge};
@@ -16,7 +18,7 @@ use super::plan::{Route, SplitPlan};
 /// The actors of one job.
 pub struct Placement<'a> {
     id: TableId,
-    query: &'a Query,
+    query: Cow<'a, Query>,
     catalog: &'a Graph,
     /// The splits that are read for it, in the order of their numbers, and their slots.
     readers: Vec<(&'a SplitId, SlotId)>,
@@ -33,10 +35,7 @@ impl<'a> Placement<'a> {
         splits: &'a [SplitPlan],
         routes: &'a [Route],
     ) -> Option<Placement<'a>> {
-        let catalog::Plan::Query(query) = &entry.job.plan else { return None };
-        if !catalog.runs(entry) {
-            return None;
-        }
+        let query = entry.query().filter(|_| catalog.runs(entry))?;
         let own = splits.iter().filter(|split| split.split.job == entry.id());
         let mut readers: Vec<_> = own.map(|split| (&split.split.split, split.slot)).collect();
         readers.sort();
@@ -44,8 +43,8 @@ impl<'a> Placement<'a> {
     }
 
     /// The plan.
-    pub fn query(&self) -> &'a Query {
-        self.query
+    pub fn query(&self) -> &Query {
+        &self.query
     }
 
     /// The catalog that it was made with.
@@ -128,15 +127,15 @@ impl<'a> Placement<'a> {
 
     /// The edges of the plan out of a fragment, each with the edges of one of its actors to the
     /// actors that receive, in the order of the slots' vnodes.
-    pub fn outputs(&self, actor: ActorId) -> Vec<(&'a Dispatch, Vec<EdgeId>)> {
+    pub fn outputs(&self, actor: ActorId) -> Vec<(&Dispatch, Vec<EdgeId>)> {
         let from = actor.fragment.index;
         let out = self.query.plan.edges.iter().filter(|edge| edge.from == from);
-        let to = |edge: &'a Edge| {
+        out.map(|edge| {
             let receivers = self.actors(edge.to).into_iter().map(|(to, _)| to);
             let receivers = receivers.filter(|to| edge.dispatch != Dispatch::Forward || to.instance == actor.instance);
             (&edge.dispatch, receivers.map(|to| EdgeId { from: actor, to, input: edge.input }).collect())
-        };
-        out.map(to).collect()
+        })
+        .collect()
     }
 
     /// The actors that run inside the reader of a split of `source`.
@@ -168,7 +167,7 @@ impl<'a> Placement<'a> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use weir_common::catalog::{Declaration, Encode, Reads, RelationKind, Source};
+    use weir_common::catalog::{self, Declaration, Encode, Reads, RelationKind, Source};
     use weir_common::ids::{JobSplit, Sequence, VnodeRange};
     use weir_common::plan::{Fragment, JobPlan, Stream};
 

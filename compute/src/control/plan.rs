@@ -3,8 +3,8 @@
 use std::fmt;
 
 use uuid::Uuid;
-use weir_common::catalog::{self, Entry, Job};
-use weir_common::ids::{ActorId, Epoch, JobSplit, SlotId, TableId, TermId, VnodeRange};
+use weir_common::catalog::{Entry, Job};
+use weir_common::ids::{ActorId, Epoch, JobSplit, SlotId, StatementId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 use weir_common::telemetry::trace::TraceParent;
 
@@ -65,8 +65,7 @@ pub struct SourcePlan {
 pub struct SplitPlan {
     /// The split.
     pub split: JobSplit,
-    /// The slot that its actor runs beside. This slot takes all rows, unless the job stores them
-    /// by key: then each slot takes the rows of its vnodes.
+    /// The slot that its actor runs beside, and that its position is committed with.
     pub slot: SlotId,
     /// The position at which reading begins.
     pub position: Position,
@@ -76,13 +75,6 @@ impl SplitPlan {
     /// The split that is read for it: its job's own, or that of the view's source.
     pub fn read(&self, job: &Job) -> JobSplit {
         JobSplit { job: job.reader(), split: self.split.split.clone() }
-    }
-
-    /// Returns true if its actor writes to `slot`, so that the slot's epochs end with the actor's
-    /// barriers. Where fragments make the rows, the actor writes nothing but its position.
-    pub fn writes_to(&self, slot: SlotId, entry: &Entry) -> bool {
-        let is_divided = entry.relation.is_keyed() && !matches!(entry.job.plan, catalog::Plan::Query(_));
-        is_divided || self.slot == slot
     }
 }
 
@@ -148,4 +140,25 @@ pub struct Barrier {
     pub mutation: Option<Mutation>,
     /// The span of meta's that it belongs to.
     pub trace: TraceParent,
+    /// Statements that take effect with it, in this order.
+    pub statements: Vec<Statement>,
+}
+
+/// A statement whose rows are held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Its id.
+    pub id: StatementId,
+    /// The table that it writes to.
+    pub table: TableId,
+    /// The slots that hold rows of it.
+    pub slots: Vec<SlotId>,
+}
+
+impl Barrier {
+    /// The statements of which the actor of a table holds rows in a slot.
+    pub fn of_slot(&self, table: TableId, slot: SlotId) -> Vec<StatementId> {
+        let held = |statement: &&Statement| statement.table == table && statement.slots.contains(&slot);
+        self.statements.iter().filter(held).map(|statement| statement.id).collect()
+    }
 }

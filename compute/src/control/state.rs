@@ -178,6 +178,7 @@ mod tests {
             lowest_pinned: Epoch(0),
             mutation: None,
             trace: TraceParent::default(),
+            statements: Vec::new(),
         })
     }
 

@@ -5,14 +5,14 @@ use uuid::Uuid;
 use weir_common::catalog::Entry;
 use weir_common::error::Kind;
 use weir_common::head::SlotState;
-use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, TableId, TermId, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, StatementId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 use weir_common::rpc;
 use weir_proto as proto;
 use weir_proto::from_node;
 
 use super::event::Message;
-use super::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SourcePlan, SplitPlan};
+use super::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SourcePlan, SplitPlan, Statement};
 
 fn malformed(what: impl std::fmt::Display) -> rpc::Error {
     rpc::Error::new(Kind::Internal, format!("malformed message of meta: {what}"))
@@ -83,7 +83,13 @@ pub(crate) fn barrier(barrier: proto::Barrier) -> Result<Barrier, rpc::Error> {
         lowest_pinned: Epoch(barrier.lowest_pinned_epoch),
         mutation,
         trace: barrier.traceparent.into(),
+        statements: barrier.statements.into_iter().map(statement).collect(),
     })
+}
+
+fn statement(named: proto::NamedStatement) -> Statement {
+    let slots = named.slots.into_iter().map(SlotId).collect();
+    Statement { id: StatementId(named.id), table: TableId(named.table), slots }
 }
 
 /// The committed state and the live databases that a collection of garbage has to keep.

@@ -75,7 +75,9 @@ fn to_wire(message: Message) -> CarriedMessage {
             let (loan_bytes, loan_epoch) = loan.map_or((0, 0), |loan| (loan.bytes, loan.epoch.0));
             (edge, Carried::Credit(CarriedCredit { bytes, loan_bytes, loan_epoch }))
         }
-        Message::Barrier(_) => unreachable!("barriers are announced by an actor's own node"),
+        Message::Barrier(_) | Message::Hold(_) | Message::Abandon(_) | Message::Merge(_) => {
+            unreachable!("an actor's own node says so")
+        }
     };
     CarriedMessage { term: None, edge: Some(edge_name(edge)), message: Some(message) }
 }
@@ -85,15 +87,7 @@ fn from_wire(message: CarriedMessage) -> Result<(ActorId, Message), rpc::Error> 
     let message = match message.message.ok_or_else(|| malformed("no content"))? {
         Carried::Chunk(CarriedChunk { rows, deletes, starved, weight }) => {
             let rows = decode(&rows).map_err(|error| malformed(chain(&error)))?;
-            let chunk = match deletes.is_empty() {
-                true => Chunk::inserts(rows),
-                false if deletes.len() == rows.num_rows().div_ceil(8) => {
-                    let deletes = BooleanBuffer::new(Buffer::from(&*deletes), 0, rows.num_rows());
-                    Chunk::new(rows, deletes)
-                }
-                false => return Err(malformed("not a bit for each row")),
-            };
-            let chunk = chunk.weighing(weight);
+            let chunk = chunk(rows, &deletes).ok_or_else(|| malformed("not a bit for each row"))?.weighing(weight);
             return Ok((edge.to, Message::Frame(edge, Frame::Chunk { chunk, starved })));
         }
         Carried::Barrier(epoch) => Message::Frame(edge, Frame::Barrier(Epoch(epoch))),
@@ -106,13 +100,28 @@ fn from_wire(message: CarriedMessage) -> Result<(ActorId, Message), rpc::Error> 
     Ok((edge.to, message))
 }
 
-fn encode(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
+/// Rows with a bit for each, the lowest first, that is set if it is deleted; no bits: none is.
+/// `None` if there are more or fewer bits.
+pub(crate) fn chunk(rows: RecordBatch, deletes: &[u8]) -> Option<Chunk> {
+    match deletes.is_empty() {
+        true => Some(Chunk::inserts(rows)),
+        false if deletes.len() == rows.num_rows().div_ceil(8) => {
+            let deletes = BooleanBuffer::new(Buffer::from(deletes), 0, rows.num_rows());
+            Some(Chunk::new(rows, deletes))
+        }
+        false => None,
+    }
+}
+
+/// Rows as a stream of the Arrow IPC format.
+pub(crate) fn encode(rows: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     let mut writer = StreamWriter::try_new(Vec::new(), &rows.schema())?;
     writer.write(rows)?;
     writer.into_inner()
 }
 
-fn decode(rows: &[u8]) -> Result<RecordBatch, ArrowError> {
+/// The rows of such a stream.
+pub(crate) fn decode(rows: &[u8]) -> Result<RecordBatch, ArrowError> {
     let mut reader = StreamReader::try_new(rows, None)?;
     reader.next().unwrap_or_else(|| Err(ArrowError::IpcError("no rows".to_owned())))
 }

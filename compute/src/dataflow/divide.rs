@@ -2,8 +2,8 @@
 
 use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
-use weir_common::ids::{EdgeId, VNODES, VnodeRange};
-use weir_common::key::{Keys, vnode_of};
+use weir_common::ids::{EdgeId, VnodeRange};
+use weir_common::key::Division;
 use weir_common::plan::Dispatch;
 use weir_stream::chunk::Chunk;
 
@@ -20,25 +20,14 @@ enum By {
     /// All changes go over the only edge.
     Nothing,
     /// A change goes over the edge of the part that its vnode belongs to.
-    Hash {
-        columns: Vec<usize>,
-        parts: Box<[u16; VNODES as usize]>,
-        /// Kept from chunk to chunk for its memory.
-        rows: Vec<Vec<u32>>,
-    },
+    Hash(Division),
 }
 
 impl Divide {
     /// An output with these edges, one to each of `slots` unless there is only one.
     pub(crate) fn new(dispatch: &Dispatch, edges: Vec<EdgeId>, slots: impl Iterator<Item = VnodeRange>) -> Divide {
         let by = match dispatch {
-            Dispatch::Hash(columns) if edges.len() > 1 => {
-                let mut parts = Box::new([0; VNODES as usize]);
-                for (part, vnodes) in (0..).zip(slots) {
-                    parts[usize::from(vnodes.start)..usize::from(vnodes.end)].fill(part);
-                }
-                By::Hash { columns: columns.clone(), parts, rows: vec![Vec::new(); edges.len()] }
-            }
+            Dispatch::Hash(columns) if edges.len() > 1 => By::Hash(Division::new(columns.clone(), slots)),
             Dispatch::Hash(_) | Dispatch::Forward | Dispatch::Single => By::Nothing,
         };
         Divide { edges, by }
@@ -50,20 +39,21 @@ impl Divide {
     }
 
     /// The changes that each edge carries, in order.
-    pub(crate) fn divide(&mut self, chunk: Chunk) -> Vec<(EdgeId, Chunk)> {
-        let By::Hash { columns, parts, rows } = &mut self.by else {
-            return self.edges.iter().map(|edge| (*edge, chunk.clone())).collect();
-        };
-        let keys = Keys::new(chunk.rows(), columns);
-        let mut key = Vec::new();
-        for row in 0..u32::try_from(chunk.rows().num_rows()).expect("a chunk has fewer rows") {
-            key.clear();
-            keys.write(row as usize, &mut key);
-            rows[usize::from(parts[usize::from(vnode_of(&key))])].push(row);
+    pub(crate) fn divide(&self, chunk: &Chunk) -> Vec<(EdgeId, Chunk)> {
+        match &self.by {
+            By::Nothing => self.edges.iter().map(|edge| (*edge, chunk.clone())).collect(),
+            By::Hash(division) => {
+                let parts = divide(division, chunk);
+                parts.into_iter().map(|(part, chunk)| (self.edges[part], chunk)).collect()
+            }
         }
-        let parts = self.edges.iter().zip(rows).filter(|(_, rows)| !rows.is_empty());
-        parts.map(|(edge, rows)| (*edge, part(&chunk, std::mem::take(rows)))).collect()
     }
+}
+
+/// The changes of each part that has some, in order.
+pub(crate) fn divide(division: &Division, chunk: &Chunk) -> Vec<(usize, Chunk)> {
+    let parts = division.rows(chunk.rows()).into_iter().enumerate().filter(|(_, rows)| !rows.is_empty());
+    parts.map(|(number, rows)| (number, part(chunk, rows))).collect()
 }
 
 fn part(chunk: &Chunk, rows: Vec<u32>) -> Chunk {
@@ -86,6 +76,7 @@ mod tests {
     use arrow::datatypes::Int64Type;
     use proptest::prelude::*;
     use weir_common::ids::{ActorId, FragmentId, TableId};
+    use weir_common::key::{Keys, vnode_of};
 
     use super::*;
 
@@ -102,13 +93,13 @@ mod tests {
         ) {
             let ranges = VnodeRange::divide(slots);
             let edges = (0..u32::try_from(slots)?).map(edge).collect();
-            let mut divide = Divide::new(&Dispatch::Hash(vec![0]), edges, ranges.iter().copied());
+            let divide = Divide::new(&Dispatch::Hash(vec![0]), edges, ranges.iter().copied());
             let column: Int64Array = rows.iter().map(|row| Some(row.0)).collect();
             let number = Int64Array::from_iter_values(0..i64::try_from(rows.len())?);
             let batch = RecordBatch::try_from_iter([("k", Arc::new(column) as _), ("n", Arc::new(number) as _)])?;
             let chunk = Chunk::new(batch, rows.iter().map(|row| row.1).collect());
             let mut found = vec![None; rows.len()];
-            for (edge, part) in divide.divide(chunk) {
+            for (edge, part) in divide.divide(&chunk) {
                 let keys = Keys::new(part.rows(), &[0]);
                 let numbers = part.rows().column(1).as_primitive::<Int64Type>().values();
                 prop_assert!(numbers.is_sorted());

@@ -24,7 +24,6 @@ use weir_stream::late::{Beginning, Cursor, Late};
 use weir_stream::pipeline::{StateKey, StateWrite};
 
 use crate::storage::layout::{self, Wanted};
-use crate::storage::row;
 use crate::storage::slot::Snapshots;
 use crate::storage::state::{self, Part, Snapshot, keys};
 
@@ -107,6 +106,8 @@ pub(crate) struct Follow {
     relation: Arc<Relation>,
     /// The columns that the job reads, by their places among all stored ones.
     columns: Vec<usize>,
+    /// Reads all stored columns.
+    wanted: Wanted,
     /// The state table of cursors.
     table: u16,
     /// The vnode of all rows, if one actor stores them; else each row has that of its key.
@@ -137,7 +138,23 @@ impl Follow {
         let late = Late::new(vnodes.iter().map(|vnode| (*vnode, Cursor::Start)));
         following.set(actor, Followed { through: None, vnodes: (0, vnodes.len()), is_known: is_fresh });
         let (epoch, left, moved) = (Epoch(0), 0, Vec::new());
-        Follow { actor, relation, columns, table, single, vnodes, late, snapshots, following, epoch, left, moved }
+        let all: Vec<usize> = (0..relation.columns.len() + relation.hidden.len()).collect();
+        let wanted = Wanted::new(Arc::clone(&relation), &all);
+        Follow {
+            actor,
+            relation,
+            wanted,
+            columns,
+            table,
+            single,
+            vnodes,
+            late,
+            snapshots,
+            following,
+            epoch,
+            left,
+            moved,
+        }
     }
 
     /// The stream that it brings. The columns of its key say where rows are.
@@ -217,27 +234,21 @@ impl Follow {
         };
         let part = Part::Range(keys::row_range(table, vnode, &from, None));
         let mut values = snapshot.values_in(table, vec![part]);
-        let all: Vec<usize> = (0..self.relation.columns.len() + self.relation.hidden.len()).collect();
-        let mut wanted = Wanted::new(Arc::clone(&self.relation), &all);
-        let rows_failed = |source| Error::Rows { relation: self.relation.name.clone(), source };
-        let layout = wanted.of(self.relation.layout()).map_err(rows_failed)?;
-        let mut reader = layout.row_reader().map_err(rows_failed)?;
-        let mut is_end = false;
-        while reader.rows() < self.left {
-            let found = values.next().await;
-            let found = found
-                .map_err(|error| Error::State { relation: self.relation.name.clone(), source: Box::new(error) })?;
-            let Some(found) = found else {
-                is_end = true;
-                break;
-            };
-            for value in found {
-                let stored = row::Stored::parse(&value).map_err(layout::Error::from).map_err(rows_failed)?;
-                reader.append(&stored).map_err(layout::Error::from).map_err(rows_failed)?;
+        let (mut found, mut is_end) = (Vec::new(), false);
+        while found.len() < self.left {
+            let more = values.next().await;
+            let more =
+                more.map_err(|error| Error::State { relation: self.relation.name.clone(), source: Box::new(error) })?;
+            match more {
+                Some(more) => found.extend(more),
+                None => {
+                    is_end = true;
+                    break;
+                }
             }
         }
-        let rows = reader.finish().map_err(layout::Error::from).map_err(rows_failed)?;
-        let rows = layout.widen(&rows).map_err(rows_failed)?;
+        let rows = self.wanted.read_rows(&found);
+        let rows = rows.map_err(|source| Error::Rows { relation: self.relation.name.clone(), source })?;
         let next = match rows.num_rows().checked_sub(1) {
             _ if is_end => Cursor::End,
             Some(last) => {

@@ -17,8 +17,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use weir_common::catalog::Entry;
 use weir_common::error::chain;
-use weir_common::ids::{ActorId, EdgeId, Epoch, TermId};
-use weir_common::plan::Operator;
+use weir_common::ids::{ActorId, EdgeId, Epoch, SlotId, TermId};
+use weir_common::plan::{Conflict, Operator};
 use weir_common::task::{Group, OnFailure};
 use weir_common::view::{self, Functions};
 use weir_stream::actor::{Actor, Announced, Progress, Step};
@@ -32,7 +32,8 @@ use super::edge::{Closed, Edge};
 use super::follow::{self, Follow, Following};
 use super::materialize::Materialize;
 use super::query::places;
-use super::router::{Message, Router};
+use super::router::{Merge, Message, Router};
+use super::table::Table;
 use crate::control::event::{Event, Inputs};
 use crate::control::placement::Placement;
 use crate::control::plan::{Route, Writer};
@@ -95,6 +96,8 @@ struct Fragment {
     inbox: mpsc::UnboundedReceiver<Message>,
     pipeline: Pipeline,
     materialize: Option<Materialize>,
+    /// Set if it stores the rows of a table.
+    table: Option<Table>,
     /// Set if it follows a stored relation.
     follow: Option<Follow>,
     outputs: Vec<Divide>,
@@ -124,6 +127,8 @@ enum Ended {
     Closed,
     /// An operator failed, or the state could not be read.
     Failed(String),
+    /// The epoch cannot be completed, whoever tries. The next term can.
+    Broken(String),
     /// It has passed its last barrier.
     Stopped,
 }
@@ -170,7 +175,14 @@ pub(crate) fn spawn(
             return;
         }
     };
-    let stores = matches!(fragment.operators.last(), Some(Operator::Materialize { .. }));
+    let conflict = match fragment.operators.last() {
+        Some(Operator::Materialize { conflict, .. }) => Some(*conflict),
+        _ => None,
+    };
+    let writable = conflict.is_some_and(|conflict| conflict != Conflict::None);
+    if writable {
+        shared.router.register_table(entry.id(), SlotId(id.instance), id);
+    }
     let outputs: Vec<Divide> = outputs(placement, id, routes);
     let edges = outputs.iter().flat_map(|output| output.edges().iter().copied()).chain(listeners.iter().copied());
     let core = Actor::new(after, (placement.inputs(id), edges), follow.is_some(), FLOOR, &mut shared.pool());
@@ -179,12 +191,13 @@ pub(crate) fn spawn(
         core,
         inbox,
         pipeline,
-        materialize: stores.then(|| Materialize::new(&entry.relation, single)),
+        table: writable.then(|| Table::new(&entry.relation)),
+        materialize: conflict.map(|conflict| Materialize::new(&entry.relation, conflict, single)),
         follow,
         outputs,
         listeners,
         changes: VecDeque::new(),
-        slot: Edge::local(slot),
+        slot: Edge::new(slot),
         db: slot.db.clone(),
         work: Work::Apply,
         has_more: false,
@@ -228,9 +241,13 @@ pub(crate) fn outputs(placement: &Placement<'_>, actor: ActorId, routes: &[Route
 impl Fragment {
     /// `committed`: the epoch whose state it takes up, unless it is new.
     async fn run(mut self, committed: Option<Epoch>, cancel: CancellationToken) -> Result<(), Infallible> {
-        if let Some(Ended::Failed(error)) = Box::pin(cancel.run_until_cancelled(self.serve(committed))).await {
-            let failed = Event::JobFailed(self.shared.term, self.id.fragment.job, error);
-            self.shared.node.send(failed).await;
+        match Box::pin(cancel.run_until_cancelled(self.serve(committed))).await {
+            Some(Ended::Failed(error)) => {
+                let failed = Event::JobFailed(self.shared.term, self.id.fragment.job, error);
+                self.shared.node.send(failed).await;
+            }
+            Some(Ended::Broken(error)) => self.shared.node.send(Event::Broken(self.shared.term, error)).await,
+            Some(Ended::Closed | Ended::Stopped) | None => {}
         }
         Ok(())
     }
@@ -263,11 +280,15 @@ impl Fragment {
             Message::Frame(edge, frame) => self.core.frame(edge, frame, &mut self.shared.pool()),
             Message::Credit(edge, credit) => self.core.credit(edge, credit),
             Message::Barrier(barrier) => {
+                self.table.iter_mut().for_each(|table| table.announce(&barrier));
                 if !barrier.opened_outputs.is_empty() || !barrier.closed_outputs.is_empty() {
                     self.changes.push_back(barrier.clone());
                 }
                 self.core.announce(barrier);
             }
+            Message::Hold(hold) => self.table.as_mut().expect("only tables are written to").hold(hold),
+            Message::Abandon(id) => self.table.as_mut().expect("only tables are written to").abandon(id),
+            Message::Merge(merge) => self.table.as_mut().expect("only tables have messages").merge(merge),
         }
     }
 
@@ -306,7 +327,8 @@ impl Fragment {
                     let outcome = self.pipeline.resume();
                     self.finish(self.work, outcome).await?;
                 }
-                Step::Flush(_) => {
+                Step::Flush(epoch) => {
+                    self.end(epoch).await?;
                     let outcome = self.pipeline.flush();
                     self.finish(Work::Flush, outcome).await?;
                 }
@@ -318,6 +340,30 @@ impl Fragment {
                 Step::Wait => return Ok(()),
             }
         }
+    }
+
+    /// Stores what waited for the end of an epoch.
+    async fn end(&mut self, epoch: Epoch) -> Result<(), Ended> {
+        let Some(table) = &mut self.table else { return Ok(()) };
+        let (named, merges) = (table.end(epoch), table.take_merges());
+        for chunk in named.map_err(|error| Ended::Broken(chain(&error)))? {
+            self.emit(chunk).await?;
+        }
+        for Merge { rows, merged } in merges {
+            let rows = Chunk::inserts(rows);
+            let keys = self.learn(&rows).await?;
+            let newer = self.materialize.as_ref().expect("a table stores its rows").newer(&keys, &rows);
+            let answer = match newer {
+                Ok(newer) => {
+                    self.emit(newer).await?;
+                    Ok(epoch)
+                }
+                Err(error) => Err(error),
+            };
+            // A replay that has gone away runs again.
+            let _ = merged.send(answer);
+        }
+        Ok(())
     }
 
     /// Lets the operators work on the next part of the page of the relation that it follows.
@@ -370,20 +416,49 @@ impl Fragment {
     }
 
     async fn emit(&mut self, chunk: Chunk) -> Result<(), Ended> {
-        if let Some(materialize) = &mut self.materialize {
-            materialize.apply(&chunk);
-            if materialize.bytes() >= WRITE_BYTES {
-                let changes = materialize.take();
-                self.write(changes).await?;
-            }
-        }
-        for output in &mut self.outputs {
-            for (edge, part) in output.divide(chunk.clone()) {
+        let chunk = self.store(chunk).await?;
+        for output in &self.outputs {
+            for (edge, part) in output.divide(&chunk) {
                 self.core.emit(edge, part);
             }
         }
         self.listeners.iter().for_each(|edge| self.core.emit(*edge, chunk.clone()));
         Ok(())
+    }
+
+    /// Stores rows, if the fragment does. Returns the changes that they make.
+    async fn store(&mut self, mut chunk: Chunk) -> Result<Chunk, Ended> {
+        let Some(materialize) = &mut self.materialize else { return Ok(chunk) };
+        if materialize.reads(!self.listeners.is_empty()) {
+            let keys = self.learn(&chunk).await?;
+            let materialize = self.materialize.as_mut().expect("it was just there");
+            chunk = materialize.resolve(&keys, &chunk).map_err(|error| Ended::Failed(chain(&error)))?;
+        } else {
+            materialize.apply(&chunk);
+        }
+        let materialize = self.materialize.as_mut().expect("it was just there");
+        if materialize.bytes() >= WRITE_BYTES {
+            let changes = materialize.take();
+            self.write(changes).await?;
+        }
+        Ok(chunk)
+    }
+
+    /// Reads the stored rows under the keys of others, as far as they are not known. Returns the
+    /// keys of their entries.
+    async fn learn(&mut self, rows: &Chunk) -> Result<Vec<Bytes>, Ended> {
+        let materialize = self.materialize.as_mut().expect("only tables read their rows");
+        let keys = materialize.keys(rows);
+        let unknown = materialize.unknown(&keys);
+        if !unknown.is_empty() {
+            let changes = materialize.take();
+            self.write(changes).await?;
+            self.slot.applied().await?;
+            let found = self.db.get(unknown.clone()).await.map_err(|error| Ended::Failed(chain(&error)))?;
+            let materialize = self.materialize.as_mut().expect("it was just there");
+            materialize.learn(unknown, found);
+        }
+        Ok(keys)
     }
 
     /// Reads entries of the state, with everything that this actor has written.
@@ -439,13 +514,14 @@ impl Fragment {
         if has_changed && self.pipeline.bytes() > share {
             self.pipeline.evict(share);
         }
+        self.materialize.iter_mut().filter(|rows| rows.known_bytes() > share).for_each(Materialize::forget);
         Ok(())
     }
 
     async fn write(&self, changes: Entries) -> Result<(), Ended> {
         match changes.is_empty() {
             true => Ok(()),
-            false => Ok(self.slot.write_changes(&Writer::Fragment(self.id), changes).await?),
+            false => Ok(self.slot.write(&Writer::Fragment(self.id), changes).await?),
         }
     }
 

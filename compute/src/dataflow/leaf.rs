@@ -104,8 +104,8 @@ impl Leaf {
         loop {
             let Outcome { emitted, next } = outcome.map_err(Stopped::Failed)?;
             for chunk in emitted {
-                for output in &mut self.outputs {
-                    for (edge, part) in output.divide(chunk.clone()) {
+                for output in &self.outputs {
+                    for (edge, part) in output.divide(&chunk) {
                         self.senders.get_mut(&edge).expect("an edge of the leaf").chunk(part);
                     }
                 }
@@ -144,6 +144,13 @@ impl Leaf {
     }
 }
 
+/// The sequences of rows as a column of changes: whole numbers with a sign, as in all columns that
+/// SQL knows. The bits stay.
+pub(crate) fn as_column(sequences: &ArrayRef) -> Int64Array {
+    let bits = sequences.as_primitive::<UInt64Type>().values().inner().clone();
+    Int64Array::new(ScalarBuffer::new(bits, 0, sequences.len()), None)
+}
+
 /// The columns that identify a row of a split.
 struct Origin {
     /// The columns that are read, then split, sequence and ordinal.
@@ -177,9 +184,8 @@ impl Origin {
             self.ordinals = Arc::new(Int32Array::from_iter_values(std::iter::repeat_n(0, count)));
         }
         let (sequences, read) = rows.columns().split_last().expect("the column of sequences");
-        let sequences = sequences.as_primitive::<UInt64Type>().values().inner().clone();
-        let sequences = Int64Array::new(ScalarBuffer::new(sequences, 0, count), None);
-        let origin: [ArrayRef; 3] = [self.splits.slice(0, count), Arc::new(sequences), self.ordinals.slice(0, count)];
+        let sequences = Arc::new(as_column(sequences));
+        let origin: [ArrayRef; 3] = [self.splits.slice(0, count), sequences, self.ordinals.slice(0, count)];
         let columns = read.iter().cloned().chain(origin).collect();
         RecordBatch::try_new(Arc::clone(&self.schema), columns).expect("columns of one length, of their types")
     }

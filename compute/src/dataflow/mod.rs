@@ -6,12 +6,13 @@
 //!   barriers and acknowledges messages;
 //! * `readings`: the pure core that decides which reading feeds which output;
 //! * `query`: turns rows of a source into rows of a view, each alone;
-//! * `shuffle`: divides the rows of a keyed table among the slots that own their keys;
-//! * `edge`: an actor's way to one slot; `exchange`: carries edges to slots of other nodes;
+//! * `edge`: an actor's way to its slot;
 //! * `leaf`: the part of a job's plan that runs inside a reader; `fragment`: runs the other parts
 //!   in slots; `follow`: reads the rows of a stored relation before its changes; `divide` and
 //!   `materialize`: what becomes of the changes that they emit;
-//! * `router`: brings frames and credits to fragments; `changes`: carries them to other nodes.
+//! * `table`: the rows of statements and of replayed dead letters, until an epoch ends;
+//! * `router`: brings frames and credits to fragments; `changes` and `exchange`: carry them to other
+//!   nodes.
 
 pub(crate) mod actor;
 pub(crate) mod edge;
@@ -21,9 +22,9 @@ pub(crate) mod fragment;
 pub(crate) mod leaf;
 pub(crate) mod query;
 pub(crate) mod router;
-pub(crate) mod shuffle;
 
-mod changes;
-mod divide;
-mod materialize;
+pub(crate) mod changes;
+pub(crate) mod divide;
+pub(crate) mod materialize;
 mod readings;
+mod table;

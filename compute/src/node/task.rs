@@ -23,6 +23,7 @@ use weir_common::telemetry::{self, trace};
 use weir_common::view::Compile;
 use weir_common::{listen, rpc};
 use weir_proto::compute_server::ComputeServer;
+use weir_proto::dml_server::DmlServer;
 use weir_proto::exchange_server::ExchangeServer;
 use weir_proto::{FromNode, Heartbeat, Hello, Leave, Surveyed, ToNode, from_node, to_node};
 
@@ -35,6 +36,7 @@ use crate::control::wire;
 use crate::dataflow::exchange::{self, Exchange, Reachable};
 use crate::error::Error;
 use crate::metrics::{self, Metrics, Observed};
+use crate::serve::dml::Dml;
 use crate::serve::service::Service;
 use crate::serve::serving::{Relations, Serving};
 use crate::serve::splits;
@@ -130,13 +132,14 @@ impl Compute {
         let stop = CancellationToken::new();
         let _stop_on_drop = stop.clone().drop_guard();
         let (exchange, observing) = (Exchange::new(of_exchange), splits::observe(observed, receiver.clone()));
-        let service = Service::new(receiver, metrics.clone());
+        let (dml, service) = (Dml::new(receiver.clone()), Service::new(receiver, metrics.clone()));
         let server = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .trace_fn(trace::server_span)
             .initial_stream_window_size(exchange::STREAM_WINDOW_BYTES)
             .initial_connection_window_size(exchange::CONNECTION_WINDOW_BYTES)
             .add_service(ComputeServer::new(service))
+            .add_service(DmlServer::new(dml).max_decoding_message_size(exchange::MESSAGE_BYTES_MAX))
             .add_service(ExchangeServer::new(exchange).max_decoding_message_size(exchange::MESSAGE_BYTES_MAX))
             .serve_with_incoming_shutdown(listen::rpc(listener), stop.clone().cancelled_owned());
         let hello = Hello {

@@ -126,7 +126,7 @@ impl Term {
             .collect();
         let mut handles = BTreeMap::new();
         for (slot, db) in databases {
-            let readers = plan.splits.iter().filter(|split| split.writes_to(slot.slot, entry(split)));
+            let readers = plan.splits.iter().filter(|split| split.slot == slot.slot);
             let readers = readers.map(|split| Writer::from(split.split.clone()));
             let fragments = placements.iter().flat_map(|(_, placement)| placement.in_slot(slot.slot));
             let actors = readers.chain(fragments.map(Writer::from)).collect();
@@ -221,6 +221,8 @@ impl Term {
             cluster: self.environment.cluster.clone(),
             compiler: Arc::clone(&self.environment.compiler),
             store: self.environment.store.clone(),
+            router: self.fragments.router.clone(),
+            node: self.environment.inputs.clone(),
         }
     }
 
@@ -234,23 +236,22 @@ impl Term {
         (catalog, splits): (&Graph, &[SplitPlan]),
         after: Epoch,
     ) -> Option<Attachment> {
-        let own = Edge::local(self.slots.handles.get(&split.slot)?);
-        let attach = |edges, leaves| Attachment { entry: entry.clone(), position: split.position, edges, leaves };
+        let own = Edge::new(self.slots.handles.get(&split.slot)?);
+        let attach = |own, leaves| Attachment { entry: entry.clone(), position: split.position, own, leaves };
         if let Some(placement) = Placement::of(entry, catalog, splits, &self.routes) {
             let leaf = |actor| {
                 let from = (&*source.relation, &split.split.split);
                 Leaf::new(self.fragments.clone(), (&placement, actor), from, after, &self.routes)
             };
             return match placement.leaves(&split.split.split, source.id()).map(leaf).collect() {
-                Ok(leaves) => Some(attach(vec![own], leaves)),
+                Ok(leaves) => Some(attach(own, leaves)),
                 Err(error) => {
                     self.tell(Event::JobFailed(self.id, entry.id(), chain(&error)));
                     None
                 }
             };
         }
-        let edges = if entry.relation.is_keyed() { self.edges(&split.split) } else { vec![own] };
-        Some(attach(edges, Vec::new()))
+        Some(attach(own, Vec::new()))
     }
 
     /// Tells the node something, without waiting for it.
@@ -306,16 +307,6 @@ impl Term {
         }
     }
 
-    /// The edges of an actor to every slot of the term, in the order of their vnodes.
-    fn edges(&mut self, actor: &JobSplit) -> Vec<Edge> {
-        let Term { id, group, environment, slots, routes, peers, .. } = self;
-        let edge = |route: &Route| match slots.handles.get(&route.slot) {
-            Some(slot) => Edge::local(slot),
-            None => peers.edge(*id, actor, route, group, environment.inputs.clone()),
-        };
-        routes.iter().map(edge).collect()
-    }
-
     /// Hands a barrier to every slot and actor, and carries out its mutation. `catalog` is the one
     /// before the mutation.
     pub(crate) async fn inject(&mut self, barrier: &Barrier, catalog: &Graph) {
@@ -329,7 +320,7 @@ impl Term {
         for (id, slot) in &self.slots.handles {
             let add = match &barrier.mutation {
                 Some(Mutation::Add(entry, splits)) => {
-                    let readers = splits.iter().filter(|split| split.writes_to(*id, entry));
+                    let readers = splits.iter().filter(|split| split.slot == *id);
                     let readers = readers.map(|split| Writer::from(split.split.clone()));
                     let placement = Placement::of(entry, catalog, splits, &self.routes);
                     let fragments = placement.iter().flat_map(|placement| placement.in_slot(*id)).map(Writer::from);
@@ -388,6 +379,7 @@ impl Term {
                     opened_outputs: own(&opened),
                     closed_outputs: own(&closed),
                     stops: removed == Some(*job),
+                    statements: barrier.of_slot(*job, SlotId(actor.instance)),
                     ..Announced::default()
                 };
                 self.fragments.router.send(*actor, router::Message::Barrier(announced));

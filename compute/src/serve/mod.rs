@@ -8,8 +8,10 @@
 //!   exclude;
 //! * `source`: reads a source, whose rows are stored nowhere, for one statement;
 //! * `replay`: turns dead letters into rows;
+//! * `dml`: the gRPC service that takes the rows of statements that write;
 //! * `splits`: how far the readers of this node are.
 
+pub(crate) mod dml;
 pub(crate) mod service;
 pub(crate) mod serving;
 pub(crate) mod splits;

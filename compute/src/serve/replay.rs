@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
@@ -24,26 +24,26 @@ use tracing::info;
 use weir_common::catalog::{Entry, JobState, Plan, Relation, RelationKind, Source, dead_letter_columns};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, TableId};
+use weir_common::key::Division;
 use weir_common::rpc;
 use weir_common::view;
 use weir_proto::exchange_client::ExchangeClient;
 use weir_proto::{MergeRequest, ReplayResponse};
+use weir_stream::chunk::Chunk;
 
 use super::serving::Serving;
 use crate::control::plan::Route;
+use crate::dataflow::changes;
+use crate::dataflow::divide::divide;
 use crate::dataflow::exchange::Peers;
+use crate::dataflow::leaf::as_column;
 use crate::dataflow::query::Query;
-use crate::dataflow::shuffle::Shuffle;
 use crate::ingest::dead_letters::{self, Letters};
 use crate::ingest::decode::Decoder;
-use crate::storage::entries::{self, Entries};
+use crate::storage::entries::Entries;
 use crate::storage::state::Snapshot;
 use crate::storage::state::keys::BlockKey;
 use crate::storage::{block, slot};
-
-/// This many rows go to the owners of their keys at a time. A slot looks each up while its actors
-/// wait.
-const MERGED_ROWS_MAX: usize = 512;
 
 /// The replay of one job's dead letters in one slot.
 pub(crate) struct Replay {
@@ -55,8 +55,8 @@ pub(crate) struct Replay {
     letters: TableId,
     /// The views of a source, with their queries.
     views: Vec<(Arc<Relation>, Query)>,
-    /// Set for a keyed table.
-    shuffle: Option<Shuffle>,
+    /// The division of rows over the slots, for a keyed table.
+    division: Option<Division>,
     /// The slots that own keys, in the order of their vnodes.
     owners: Vec<Owner>,
     decoders: HashMap<SplitId, Decoder>,
@@ -65,7 +65,7 @@ pub(crate) struct Replay {
 /// A slot that owns keys.
 enum Owner {
     /// It is on this node.
-    Local(slot::Handle),
+    Local(SlotId),
     /// It is on another node.
     Remote(SlotId, Channel),
 }
@@ -96,11 +96,11 @@ impl Replay {
         let newest = slot.snapshots.borrow().last_key_value().map(|(_, snapshot)| snapshot.clone());
         let snapshot = newest.ok_or_else(slot::ended)?;
         let slots = serving.routes.iter().map(|route| route.vnodes);
-        let shuffle = relation.is_keyed().then(|| Shuffle::new(&relation, slots));
+        let division = relation.is_keyed().then(|| Division::new(relation.primary_key.clone(), slots));
         let mut peers = Peers::default();
-        let owner = |route: &Route| match serving.slots.handles.get(&route.slot) {
-            Some(slot) => Ok(Owner::Local(slot.clone())),
-            None => peers.channel(&route.address).map(|channel| Owner::Remote(route.slot, channel)),
+        let owner = |route: &Route| match serving.slots.handles.contains_key(&route.slot) {
+            true => Ok(Owner::Local(route.slot)),
+            false => peers.channel(&route.address).map(|channel| Owner::Remote(route.slot, channel)),
         };
         let owners = serving.routes.iter().map(owner).collect::<Result<_, _>>();
         let owners = owners.map_err(|error| rpc::Error::new(Kind::Internal, chain(&error)))?;
@@ -112,7 +112,7 @@ impl Replay {
             source,
             letters,
             views,
-            shuffle,
+            division,
             owners,
             decoders: HashMap::new(),
         })
@@ -190,7 +190,7 @@ impl Replay {
                 let place = BlockKey { table: relation.id, sequence, ..key.clone() };
                 (place.encode(), Some(block::encode(rows, relation.layout())))
             };
-            if self.shuffle.is_some() {
+            if self.division.is_some() {
                 not_before = not_before.max(self.merge(&batch).await?);
             } else if self.relation.kind == RelationKind::Table {
                 entries.push(entry(&self.relation, &batch));
@@ -205,25 +205,28 @@ impl Replay {
     }
 
     /// Sends rows to the owners of their keys. Returns the epoch in which all of them are.
-    async fn merge(&mut self, rows: &RecordBatch) -> Result<Epoch, rpc::Error> {
-        let mut epoch = Epoch::default();
-        for start in (0..rows.num_rows()).step_by(MERGED_ROWS_MAX) {
-            let some = rows.slice(start, MERGED_ROWS_MAX.min(rows.num_rows() - start));
-            let shuffle = self.shuffle.as_mut().expect("only rows of keyed tables are merged");
-            let parts = shuffle.divide(&some);
-            let merged = parts.into_iter().map(|(part, entries)| self.merge_into(&self.owners[part], entries));
-            epoch = try_join_all(merged).await?.into_iter().fold(epoch, Epoch::max);
-        }
-        Ok(epoch)
+    async fn merge(&self, rows: &RecordBatch) -> Result<Epoch, rpc::Error> {
+        let division = self.division.as_ref().expect("only rows of keyed tables are merged");
+        let (sequences, columns) = rows.columns().split_last().expect("the column of sequences");
+        let sequences: ArrayRef = Arc::new(as_column(sequences));
+        let columns = columns.iter().cloned().chain([sequences]);
+        let names = (0..).map(|place: u32| place.to_string());
+        let rows = RecordBatch::try_from_iter(names.zip(columns)).expect("columns of one length");
+        let parts = divide(division, &Chunk::inserts(rows));
+        let merged = parts.into_iter().map(|(part, rows)| self.merge_into(&self.owners[part], rows));
+        // The rows wait for a barrier.
+        self.serving.want_barrier().await;
+        Ok(try_join_all(merged).await?.into_iter().fold(Epoch::default(), Epoch::max))
     }
 
-    async fn merge_into(&self, owner: &Owner, entries: Bytes) -> Result<Epoch, rpc::Error> {
-        let table = self.relation.id;
+    async fn merge_into(&self, owner: &Owner, rows: Chunk) -> Result<Epoch, rpc::Error> {
+        let (table, rows) = (self.relation.id, rows.rows());
         match owner {
-            Owner::Local(slot) => slot.merge(table, entries::unframe(entries).expect("framed by this process")).await,
+            Owner::Local(slot) => self.serving.router.merge(table, *slot, rows.clone()).await,
             Owner::Remote(slot, channel) => {
                 let term = Some(self.serving.slots.term.into());
-                let request = MergeRequest { term, slot: slot.0, table: table.0, entries };
+                let rows = changes::encode(rows).expect("a batch in memory can be written").into();
+                let request = MergeRequest { term, slot: slot.0, table: table.0, rows };
                 let merged = ExchangeClient::new(channel.clone()).merge(request).await?;
                 Ok(Epoch(merged.into_inner().epoch))
             }

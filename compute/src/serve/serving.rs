@@ -13,9 +13,11 @@ use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, TableId, TermId};
 use weir_common::rpc;
 use weir_common::view::Compile;
 
+use crate::control::event::{Event, Inputs};
 use crate::control::placement::Placement;
 use crate::control::plan::Route;
 use crate::dataflow::follow::{Followed, Following};
+use crate::dataflow::router::Router;
 use crate::ingest::progress::ReadSplit;
 use crate::storage::slots::{Slots, not_running};
 use crate::storage::state::Store;
@@ -36,6 +38,9 @@ pub(crate) struct Serving {
     pub(crate) cluster: String,
     pub(crate) compiler: Arc<dyn Compile>,
     pub(crate) store: Store,
+    /// Reaches the actors of this node.
+    pub(crate) router: Router,
+    pub(crate) node: Inputs,
 }
 
 impl Serving {
@@ -49,6 +54,11 @@ impl Serving {
     ) -> Result<Arc<Serving>, rpc::Error> {
         let term = term.map(TermId::from).unwrap_or_default();
         serving.filter(|serving| serving.slots.term == term).ok_or_else(|| not_running(term))
+    }
+
+    /// Asks for a barrier soon.
+    pub(crate) async fn want_barrier(&self) {
+        self.node.send(Event::CheckpointWanted(self.slots.term)).await;
     }
 
     /// Checks that a view, and every view below it, has read all rows that its inputs had when it

@@ -8,9 +8,10 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, StructArray, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
+use arrow::compute::{CastOptions, cast_with_options, concat_batches};
 use arrow::datatypes::{DataType, Fields, SchemaRef};
 use arrow::error::ArrowError;
+use bytes::Bytes;
 use weir_common::catalog::{Column, Relation, schema};
 use weir_common::error::Kind;
 
@@ -87,6 +88,28 @@ impl Wanted {
     }
 }
 
+impl Wanted {
+    /// The wanted columns of stored rows, of whichever layouts, in their order.
+    ///
+    /// # Errors
+    /// If a row is damaged, or of a layout that the relation never had.
+    pub(crate) fn read_rows(&mut self, rows: &[Bytes]) -> Result<RecordBatch, Error> {
+        let rows = rows.iter().map(|row| row::Stored::parse(row)).collect::<Result<Vec<_>, _>>()?;
+        let mut batches = Vec::new();
+        // Most often all are of the present layout.
+        for alike in rows.chunk_by(|a, b| a.layout == b.layout) {
+            let layout = self.of(alike[0].layout)?;
+            let mut reader = layout.row_reader()?;
+            alike.iter().try_for_each(|row| reader.append(row))?;
+            batches.push(layout.widen(&reader.finish()?)?);
+        }
+        match batches.len() {
+            1 => Ok(batches.remove(0)),
+            _ => Ok(concat_batches(&self.schema, &batches)?),
+        }
+    }
+}
+
 impl Layout {
     /// `stored` are the columns of this layout, without hidden ones.
     fn new(stored: &[Column], relation: &Relation, wanted: &[usize], schema: &SchemaRef) -> Layout {
@@ -106,7 +129,7 @@ impl Layout {
     }
 
     /// The wanted columns of a block of this layout.
-    pub(crate) fn read_block(&self, block: &bytes::Bytes) -> Result<RecordBatch, Error> {
+    pub(crate) fn read_block(&self, block: &Bytes) -> Result<RecordBatch, Error> {
         self.widen(&block::decode(block, &self.blocks, Some(&self.projection))?)
     }
 

@@ -61,6 +61,11 @@ impl<'a> Stored<'a> {
             version => Err(Error::Version { version }),
         }
     }
+
+    /// Returns true if both are of one layout and have equal values.
+    pub fn has_columns_of(&self, other: &Stored<'_>) -> bool {
+        (self.layout, self.columns) == (other.layout, other.columns)
+    }
 }
 
 /// Writes the rows of one batch.

@@ -28,7 +28,6 @@ use weir_common::task::{Group, OnFailure};
 use weir_common::telemetry::trace;
 
 use super::entries::Entries;
-use super::row;
 use super::seal::{Change, Seal, Sealer};
 use super::state::{SlotDb, Snapshot};
 use crate::control::event::{Event, Inputs, SlotEpoch};
@@ -57,36 +56,16 @@ pub(crate) enum Control {
     Committed(Epoch),
 }
 
-/// An actor holds one for each write until the slot has applied it. Dropping it returns it.
-pub(crate) enum Credit {
-    /// Returned to an actor of this node.
-    Local(#[expect(dead_code, reason = "held to be dropped")] OwnedSemaphorePermit),
-    /// Returned to an actor of another node, through the stream behind this channel.
-    Remote(mpsc::UnboundedSender<()>),
-}
-
-impl Drop for Credit {
-    fn drop(&mut self) {
-        if let Credit::Remote(stream) = self {
-            // If the stream is gone, so is the term.
-            let _ = stream.send(());
-        }
-    }
-}
-
 /// A message of an actor, or of a replay, to a slot.
 pub(crate) enum Message {
     /// A block, rows of a keyed table, or state of operators. The credit is returned once they are
     /// applied.
-    Write { actor: Writer, entries: Entries, credit: Credit },
+    Write { actor: Writer, entries: Entries, credit: OwnedSemaphorePermit },
     /// A barrier, with the position of an actor that reads a split.
     Barrier { actor: Writer, epoch: Epoch, position: Option<Position> },
     /// The rows and remaining letters of a replayed block of dead letters, written together, in no
     /// epoch before `not_before`. Answered once written.
     Replace { table: TableId, entries: Entries, not_before: Epoch, done: oneshot::Sender<()> },
-    /// Replayed rows of a keyed table. Each is written unless the stored row comes from a later
-    /// message. Answered with the epoch that holds them.
-    Merge { table: TableId, entries: Entries, done: oneshot::Sender<Result<Epoch, rpc::Error>> },
 }
 
 /// Sealed epochs that may be read.
@@ -104,16 +83,6 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Has the slot take those rows that are newer than its own. Returns the epoch that holds them.
-    ///
-    /// # Errors
-    /// If the slot ends, the table was dropped, or a stored row has no sequence to compare with.
-    pub(crate) async fn merge(&self, table: TableId, entries: Entries) -> Result<Epoch, rpc::Error> {
-        let (done, merged) = oneshot::channel();
-        self.inbox.send(Message::Merge { table, entries, done }).await.map_err(|_| ended())?;
-        merged.await.map_err(|_| ended())?
-    }
-
     /// Has the slot write the rows and remaining letters of a replayed block, in no epoch before
     /// `not_before`.
     ///
@@ -140,7 +109,7 @@ struct Write {
 /// The one that is told once they are written.
 enum Told {
     /// An actor gets its credit back.
-    Actor(#[expect(dead_code, reason = "held to be dropped")] Credit),
+    Actor(#[expect(dead_code, reason = "held to be dropped")] OwnedSemaphorePermit),
     /// A replay of a table's dead letters goes on.
     Replay(TableId, oneshot::Sender<()>),
 }
@@ -271,32 +240,8 @@ impl Slot {
                     self.apply(write).await?;
                 }
             }
-            Message::Merge { table, entries, done } => {
-                if !self.dropped.contains(&table) {
-                    // A replay that has gone away runs again.
-                    let _ = done.send(self.merge(entries).await?);
-                }
-            }
         }
         Ok(())
-    }
-
-    /// Writes the rows that are no older than the stored ones. The outer error is the database's.
-    async fn merge(&mut self, mut entries: Entries) -> Result<Result<Epoch, rpc::Error>, crate::storage::state::Error> {
-        let stored = self.db.get(entries.iter().map(|(key, _)| key.clone()).collect()).await?;
-        let newer = entries.iter().zip(&stored).map(|((_, new), old)| match new {
-            Some(new) => is_newer(new, old.as_deref()),
-            None => unreachable!("replayed rows delete nothing"),
-        });
-        let newer = match newer.collect::<Result<Vec<bool>, _>>() {
-            Ok(newer) => newer,
-            Err(error) => return Ok(Err(error)),
-        };
-        let mut newer = newer.into_iter();
-        entries.retain(|_| newer.next().expect("one an entry"));
-        self.dirty |= !entries.is_empty();
-        self.db.write(entries).await?;
-        Ok(Ok(self.sealer.open()))
     }
 
     fn obey(&mut self, control: Control) {
@@ -431,19 +376,6 @@ impl Slot {
             self.next_compaction_warning = now + COMPACTION_WARNING_INTERVAL;
         }
     }
-}
-
-/// Returns true if a replayed row of a keyed table replaces the stored one: unless the stored one
-/// comes from a later message.
-pub(crate) fn is_newer(new: &[u8], stored: Option<&[u8]>) -> Result<bool, rpc::Error> {
-    let sequence = |row| match row::Stored::parse(row) {
-        Ok(row::Stored { sequence: Some(sequence), .. }) => Ok(sequence),
-        Ok(_) => Err(rpc::Error::new(Kind::User, "rows that an earlier version stored do not say how old they are")
-            .with_sqlstate("55000")
-            .with_hint("create the table anew: then all of it is read with its columns of now")),
-        Err(error) => Err(rpc::Error::new(error.kind(), chain(&error))),
-    };
-    stored.map_or(Ok(true), |stored| Ok(sequence(new)? >= sequence(stored)?))
 }
 
 /// Far above the number that checkpoints leave between two looks of the compactor, and well below

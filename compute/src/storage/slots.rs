@@ -1,7 +1,6 @@
 //! The slots that a node runs in a term.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use weir_common::error::Kind;
 use weir_common::ids::{SlotId, TermId};
@@ -22,14 +21,6 @@ impl Slots {
     /// If the slot runs on another node.
     pub(crate) fn get(&self, id: SlotId) -> Result<&Handle, rpc::Error> {
         self.handles.get(&id).ok_or_else(|| rpc::Error::new(Kind::Fenced, format!("no slot {id} here")))
-    }
-
-    /// The slots of `term`, if that is the running one.
-    ///
-    /// # Errors
-    /// If another term runs, or none.
-    pub(crate) fn of_term(running: Option<Arc<Slots>>, term: TermId) -> Result<Arc<Slots>, rpc::Error> {
-        running.filter(|slots| slots.term == term).ok_or_else(|| not_running(term))
     }
 }
 

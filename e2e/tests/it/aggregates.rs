@@ -88,6 +88,13 @@ const UPPER: [&str; 6] = [
     "SELECT even, count(*) AS prices FROM v GROUP BY even UNION ALL SELECT NULL, count(*) FROM v",
 ];
 
+/// Views over the keyed table `k`, whose rows are replaced all the time: their names and queries.
+const OVER_TABLE: [(&str, &str); 3] = [
+    ("k_subjects", "SELECT subject, count(*) AS n, sum(seq) AS total, max(seq) AS last FROM k GROUP BY subject"),
+    ("k_even", "SELECT price, seq, note FROM k WHERE seq % 2 = 0"),
+    ("k_prices", "SELECT count(DISTINCT subject) AS subjects, count(*) AS n, min(seq) AS first FROM k"),
+];
+
 /// The query over the view of this number.
 fn upper(number: usize) -> String {
     UPPER[number % UPPER.len()].replace("FROM v", &format!("FROM v{number}"))
@@ -95,13 +102,15 @@ fn upper(number: usize) -> String {
 
 /// Checks that each view over a view has the rows of its query, in whichever epoch is the newest.
 async fn agree(sql: &mut Sql, views: usize) -> Result<()> {
-    for number in 0..views {
-        let (view, query) = (format!("SELECT * FROM u{number}"), upper(number));
+    let upper = (0..views).map(|number| (format!("u{number}"), upper(number)));
+    let over_table = OVER_TABLE.map(|(view, query)| (view.to_owned(), query.to_owned()));
+    for (view, query) in upper.chain(over_table.into_iter().take(views)) {
+        let view = format!("SELECT * FROM {view}");
         let differing = format!(
             "SELECT count(*) FROM ((({view}) EXCEPT ALL ({query})) UNION ALL (({query}) EXCEPT ALL ({view}))) AS differing"
         );
         let differing: u64 = sql.value(&differing).await?;
-        ensure!(differing == 0, "{differing} rows of u{number} and its query differ: {query}");
+        ensure!(differing == 0, "{differing} rows of {view} and its query differ: {query}");
     }
     Ok(())
 }
@@ -191,6 +200,8 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
         sql.query(&create_events_with("SOURCE s", &nats.address(), &split_by_subject())).await?;
         sql.query(&by_subject("subjects")).await?;
         sql.query(&by_key("keys")).await?;
+        let keyed = create_events_with("TABLE k", &nats.address(), &split_by_subject());
+        sql.query(&keyed.replace("varchar)", "varchar, PRIMARY KEY (price))")).await?;
         let mut created = 0;
         publish_while_nodes_are_killed(&mut cluster, (&nats, &events, TOTAL), async || {
             // A node is killed while these begin.
@@ -198,6 +209,9 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
             sql.query(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS v{created} AS {query}")).await?;
             let upper = upper(created);
             sql.query(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS u{created} AS {upper}")).await?;
+            if let Some((view, query)) = OVER_TABLE.get(created) {
+                sql.query(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {view} AS {query}")).await?;
+            }
             created += 1;
             agree(&mut sql, created).await?;
             reads_what_is_published(&mut sql, &nats).await

@@ -61,8 +61,10 @@ fn check_inputs(relations: &HashMap<TableId, Arc<Relation>>) -> Result<(), Error
             RelationKind::MaterializedView if !relation.is_keyed() => {
                 return refuse("a materialized view over one that only selects, filters and computes");
             }
-            RelationKind::Table => return refuse("a materialized view over a table"),
-            RelationKind::Source | RelationKind::MaterializedView => {}
+            RelationKind::Table if !relation.is_keyed() => {
+                return refuse("a materialized view over a table without a primary key");
+            }
+            RelationKind::Table | RelationKind::Source | RelationKind::MaterializedView => {}
         }
     }
     Ok(())

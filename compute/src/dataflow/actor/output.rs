@@ -15,7 +15,6 @@ use crate::control::plan::Writer;
 use crate::dataflow::edge::{Closed, Edge};
 use crate::dataflow::leaf::{self, Leaf};
 use crate::dataflow::query::Query;
-use crate::dataflow::shuffle::Shuffle;
 use crate::storage::state::keys::BlockKey;
 use crate::storage::tail::Tail;
 
@@ -25,9 +24,8 @@ pub(crate) struct Attachment {
     pub(crate) entry: Entry,
     /// The next sequence that it lacks.
     pub(crate) position: Position,
-    /// The edges to the slots that it writes to: every slot if the table is keyed, else the actor's
-    /// own.
-    pub(crate) edges: Vec<Edge>,
+    /// The edge to the actor's own slot.
+    pub(crate) own: Edge,
     /// The leaves of the job's fragments that take the split's rows, if it has fragments.
     pub(crate) leaves: Vec<Leaf>,
 }
@@ -38,7 +36,7 @@ pub(super) struct Output {
     split: JobSplit,
     /// The name under which slots know it.
     writer: Writer,
-    edges: Vec<Edge>,
+    own: Edge,
     rows: Rows,
     storage: Storage,
 }
@@ -55,8 +53,6 @@ enum Rows {
 enum Storage {
     /// As blocks, in the actor's own slot.
     Blocks(Tail),
-    /// Each alone, in the slot that owns its key.
-    Rows(Box<Shuffle>),
     /// By the fragments of the job, which get the rows from these leaves.
     Fragments(Vec<Leaf>),
 }
@@ -94,18 +90,18 @@ impl Output {
         (source, split): (&Relation, &SplitId),
         compiler: &dyn Compile,
     ) -> Result<Output, view::Error> {
-        let Attachment { entry, edges, leaves, .. } = attachment;
+        let Attachment { entry, own, leaves, .. } = attachment;
         let rows = match &entry.job.plan {
             Plan::Stream(_) | Plan::Query(_) => Rows::Read,
             Plan::View(reads) => Rows::Query(Query::of(&entry, reads, source, compiler).await?),
         };
         let Entry { relation, job } = entry;
         let storage = match leaves.is_empty() {
-            true => Storage::new(&relation, &edges),
+            true => Storage::Blocks(Tail::new(relation.layout())),
             false => Storage::Fragments(leaves),
         };
         let split = JobSplit { job: job.id, split: split.clone() };
-        Ok(Output { relation, writer: split.clone().into(), split, edges, rows, storage })
+        Ok(Output { relation, writer: split.clone().into(), split, own, rows, storage })
     }
 
     /// The relation.
@@ -139,15 +135,9 @@ impl Output {
         }
         match &mut self.storage {
             Storage::Blocks(tail) => {
-                let [own] = self.edges.as_slice() else { unreachable!("blocks go to the actor's own slot") };
-                let (vnode, JobSplit { job, split }) = (vnode(own.vnodes, epoch), self.split.clone());
+                let (vnode, JobSplit { job, split }) = (vnode(self.own.vnodes, epoch), self.split.clone());
                 let (key, value) = tail.close(|| BlockKey { table: job, vnode, split, sequence: first }.encode(), rows);
-                own.write_entry(&self.writer, key, value).await?;
-            }
-            Storage::Rows(shuffle) => {
-                for (part, entries) in shuffle.divide(&rows) {
-                    self.edges[part].write(&self.writer, entries).await?;
-                }
+                self.own.write_entry(&self.writer, key, value).await?;
             }
             Storage::Fragments(leaves) => {
                 for leaf in leaves {
@@ -158,40 +148,26 @@ impl Output {
         Ok(())
     }
 
-    /// Sends a dead letter's entry to a slot of this node.
+    /// Sends a dead letter's entry to the actor's slot.
     pub(super) async fn write_beside(
         &self,
         entry: impl FnOnce(u16) -> Option<(Bytes, Bytes)>,
         epoch: Epoch,
     ) -> Result<(), Closed> {
-        let own = self.edges.iter().find(|edge| edge.is_local()).expect("the actor's slot is on its node");
-        match entry(vnode(own.vnodes, epoch)) {
-            Some((key, value)) => own.write_entry(&self.writer, key, value).await,
+        match entry(vnode(self.own.vnodes, epoch)) {
+            Some((key, value)) => self.own.write_entry(&self.writer, key, value).await,
             None => Ok(()),
         }
     }
 
-    /// Sends a barrier to every slot and fragment that it feeds.
+    /// Sends a barrier to the fragments that it feeds, and to the actor's slot.
     pub(super) async fn barrier(&mut self, epoch: Epoch, position: Position) -> Result<(), Stopped> {
         if let Storage::Fragments(leaves) = &mut self.storage {
             for leaf in leaves {
                 leaf.barrier(epoch).await?;
             }
         }
-        for edge in &self.edges {
-            edge.barrier(&self.writer, epoch, Some(position)).await?;
-        }
-        Ok(())
-    }
-}
-
-impl Storage {
-    fn new(relation: &Relation, edges: &[Edge]) -> Storage {
-        if !relation.is_keyed() {
-            return Storage::Blocks(Tail::new(relation.layout()));
-        }
-        let slots = edges.iter().map(|edge| edge.vnodes);
-        Storage::Rows(Box::new(Shuffle::new(relation, slots)))
+        Ok(self.own.barrier(&self.writer, epoch, Some(position)).await?)
     }
 }
 

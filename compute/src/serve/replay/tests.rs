@@ -10,9 +10,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::control::plan::Writer;
+use crate::dataflow::materialize::is_newer;
 use crate::storage::row;
 use crate::storage::seal::{Change, Sealer};
-use crate::storage::slot::is_newer;
 
 /// Each message has one of this many keys.
 const KEYS: u64 = 3;
@@ -111,7 +111,7 @@ impl Slot {
 
     fn merge(&mut self, number: u64) -> Epoch {
         let old = self.now.rows.get(&(number % KEYS)).map(Vec::as_slice);
-        if is_newer(&stored(number), old).expect("both have a sequence") {
+        if is_newer(number, old).expect("both have a sequence") {
             self.apply(Write::Row(number));
         }
         self.sealer.open()

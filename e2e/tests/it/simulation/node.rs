@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use uuid::Uuid;
 use weir_common::catalog::Entry;
-use weir_common::ids::{Epoch, JobSplit, NodeId, Sequence, SlotId, TermId, VnodeRange};
+use weir_common::ids::{ActorId, Epoch, FragmentId, JobSplit, NodeId, Sequence, SlotId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 use weir_compute::control::event::{Action, Event, Message, SlotEpoch};
-use weir_compute::control::plan::{Barrier, Mutation, Plan, Route, SplitPlan};
+use weir_compute::control::plan::{Barrier, Mutation, Plan, Route, SplitPlan, Writer};
 use weir_compute::control::state::Node;
 use weir_compute::storage::seal::{Change, Sealer};
 use weir_meta::coordinator::event::Time;
@@ -42,13 +42,14 @@ struct Upload {
     epoch: SlotEpoch,
 }
 
-/// What actors write on its way to slots of other nodes: in order from each actor to each slot, and however late.
+/// The rows and barriers of keyed tables on their way from readers to the slots of other nodes: in order from each reader
+/// to each slot, and however late.
 pub(super) type Exchange = BTreeMap<(TermId, SlotId, JobSplit), VecDeque<Item>>;
 
-/// What an actor writes to a slot.
+/// What the reader of a keyed table's split sends to a slot.
 pub(super) enum Item {
     Write(Write),
-    Barrier(Epoch, Position),
+    Barrier(Epoch),
 }
 
 /// A row, and the message that it was read from.
@@ -66,6 +67,10 @@ struct Slot {
     path: String,
     rows: Rows,
     sealer: Sealer<Write>,
+    /// The actors that store the rows of keyed tables, with what each reader has sent.
+    fragments: BTreeMap<TableId, BTreeMap<JobSplit, VecDeque<Item>>>,
+    /// Sent for actors that are not there yet.
+    early: BTreeMap<JobSplit, VecDeque<Item>>,
     snapshots: BTreeMap<Epoch, Rows>,
     checkpoints: Vec<(Epoch, Uuid)>,
 }
@@ -155,6 +160,7 @@ impl Process {
         let entry = |split: &SplitPlan| {
             plan.catalog.iter().find(|entry| entry.id() == split.split.job).expect("the jobs of all splits")
         };
+        let fragments = fragments(plan.splits.iter().map(|split| (entry(split), split)));
         let mut slots = BTreeMap::new();
         for slot in &plan.slots {
             let sources = slot.sources.iter();
@@ -165,8 +171,9 @@ impl Process {
                 self.apply(Event::Opened(id, Err("no such checkpoint".to_owned())), databases);
                 return;
             };
-            let actors = plan.splits.iter().filter(|split| split.writes_to(slot.slot, entry(split)));
-            let actors = actors.map(|split| split.split.clone().into());
+            let readers = plan.splits.iter().filter(|split| split.slot == slot.slot);
+            let readers = readers.map(|split| Writer::from(split.split.clone()));
+            let actors = readers.chain(fragments.keys().map(|table| fragment(*table, slot.slot)));
             slots.insert(
                 slot.slot,
                 Slot {
@@ -175,6 +182,8 @@ impl Process {
                     snapshots: BTreeMap::from([(plan.epoch, rows.clone())]),
                     rows,
                     sealer: Sealer::new(plan.epoch, actors),
+                    fragments: empty(&fragments),
+                    early: BTreeMap::new(),
                     checkpoints: Vec::new(),
                 },
             );
@@ -208,17 +217,16 @@ impl Process {
             if last {
                 term.actors.remove(&split);
             }
-            let slots: Vec<SlotId> = match keyed {
-                true => term.routes.iter().map(|route| route.slot).collect(),
-                false => vec![own],
-            };
+            let slots: Vec<SlotId> = term.routes.iter().filter(|_| keyed).map(|route| route.slot).collect();
             for slot in slots {
-                term.write(slot, &split, Item::Barrier(epoch, position), exchange);
+                term.send(slot, &split, Item::Barrier(epoch), exchange);
             }
+            let slot = term.slots.get_mut(&own).expect("a reader runs beside its slot");
+            slot.sealer.barrier(&split.into(), epoch, Some(position));
         } else if actor.position <= streams[&split].last {
             let (epoch, sequence) = (actor.epoch, actor.position);
             actor.position += 1;
-            let (slot, vnode, key) = if keyed {
+            let (to, vnode, key) = if keyed {
                 let (key, vnode) = (key_of(sequence), vnode_of(key_of(sequence)));
                 let owns = |route: &&Route| (route.vnodes.start..route.vnodes.end).contains(&vnode);
                 (term.routes.iter().find(owns).expect("every vnode has a slot").slot, vnode, key)
@@ -228,7 +236,10 @@ impl Process {
                 (own, vnodes.start + u16::try_from(epoch.0 % width).expect("less than 256"), sequence)
             };
             let key = Key { vnode, split: split.clone(), key };
-            term.write(slot, &split, Item::Write((key, sequence)), exchange);
+            match keyed {
+                true => term.send(to, &split, Item::Write((key, sequence)), exchange),
+                false => term.slots.get_mut(&own).expect("it runs beside it").write(&split.into(), (key, sequence)),
+            }
         }
         self.seal();
     }
@@ -236,9 +247,10 @@ impl Process {
     /// Delivers the first of what is under way to a slot of this node; false if that slot's term does not run here.
     pub(super) fn receive(&mut self, term: TermId, slot: SlotId, actor: &JobSplit, items: &mut VecDeque<Item>) -> bool {
         let running = self.term.as_mut().filter(|running| running.id == term);
-        let Some(slot) = running.and_then(|running| running.slots.get_mut(&slot)) else { return false };
+        let id = slot;
+        let Some(slot) = running.and_then(|running| running.slots.get_mut(&id)) else { return false };
         if let Some(item) = items.pop_front() {
-            slot.take(actor, item);
+            slot.take(id, actor, item);
         }
         self.seal();
         true
@@ -288,15 +300,69 @@ impl Process {
     }
 }
 
+/// The actor that stores the rows of a keyed table in a slot.
+fn fragment(table: TableId, slot: SlotId) -> Writer {
+    ActorId { fragment: FragmentId { job: table, index: 1 }, instance: slot.0 }.into()
+}
+
+/// The readers that send rows to the actors of each keyed table.
+fn fragments<'a>(splits: impl Iterator<Item = (&'a Entry, &'a SplitPlan)>) -> BTreeMap<TableId, Vec<JobSplit>> {
+    let mut fragments = BTreeMap::<TableId, Vec<JobSplit>>::new();
+    for (entry, split) in splits.filter(|(entry, _)| entry.relation.is_keyed()) {
+        fragments.entry(entry.id()).or_default().push(split.split.clone());
+    }
+    fragments
+}
+
+fn empty(fragments: &BTreeMap<TableId, Vec<JobSplit>>) -> BTreeMap<TableId, BTreeMap<JobSplit, VecDeque<Item>>> {
+    let inputs = |readers: &Vec<JobSplit>| readers.iter().map(|reader| (reader.clone(), VecDeque::new())).collect();
+    fragments.iter().map(|(table, readers)| (*table, inputs(readers))).collect()
+}
+
 impl Slot {
-    fn take(&mut self, actor: &JobSplit, item: Item) {
-        match item {
-            Item::Write(write) => {
-                if let Some(write) = self.sealer.write(&actor.clone().into(), write) {
-                    self.apply(write);
-                }
+    /// An actor of a keyed table takes what a reader has sent. Rows behind a barrier wait until all readers have delivered
+    /// it.
+    fn take(&mut self, id: SlotId, reader: &JobSplit, item: Item) {
+        match self.fragments.get_mut(&reader.job) {
+            Some(inputs) => inputs.get_mut(reader).expect("it is one of the table's").push_back(item),
+            // The barrier that adds the table has not come to this node.
+            None => self.early.entry(reader.clone()).or_default().push_back(item),
+        }
+        self.work(id, reader.job);
+    }
+
+    fn work(&mut self, id: SlotId, table: TableId) {
+        let actor = fragment(table, id);
+        while let Some(inputs) = self.fragments.get_mut(&table) {
+            let rows = inputs.values_mut().flat_map(|items| {
+                std::iter::from_fn(|| match items.pop_front_if(|item| matches!(item, Item::Write(_))) {
+                    Some(Item::Write(write)) => Some(write),
+                    _ => None,
+                })
+            });
+            let rows: Vec<Write> = rows.collect();
+            let barriers: Option<Vec<Epoch>> = inputs
+                .values()
+                .map(|items| match items.front() {
+                    Some(Item::Barrier(epoch)) => Some(*epoch),
+                    _ => None,
+                })
+                .collect();
+            if barriers.is_some() {
+                inputs.values_mut().for_each(|items| drop(items.pop_front()));
             }
-            Item::Barrier(epoch, position) => self.sealer.barrier(&actor.clone().into(), epoch, Some(position)),
+            for write in rows {
+                self.write(&actor, write);
+            }
+            let Some(barriers) = barriers else { return };
+            assert!(barriers.iter().all(|epoch| *epoch == barriers[0]), "barriers come in order");
+            self.sealer.barrier(&actor, barriers[0], None);
+        }
+    }
+
+    fn write(&mut self, actor: &Writer, write: Write) {
+        if let Some(write) = self.sealer.write(actor, write) {
+            self.apply(write);
         }
     }
 
@@ -324,10 +390,10 @@ impl Term {
     }
 
     /// To a slot of this node at once, to one of another by the exchange.
-    fn write(&mut self, slot: SlotId, actor: &JobSplit, item: Item, exchange: &mut Exchange) {
-        match self.slots.get_mut(&slot) {
-            Some(slot) => slot.take(actor, item),
-            None => exchange.entry((self.id, slot, actor.clone())).or_default().push_back(item),
+    fn send(&mut self, to: SlotId, actor: &JobSplit, item: Item, exchange: &mut Exchange) {
+        match self.slots.get_mut(&to) {
+            Some(slot) => slot.take(to, actor, item),
+            None => exchange.entry((self.id, to, actor.clone())).or_default().push_back(item),
         }
     }
 
@@ -339,12 +405,22 @@ impl Term {
         for (id, slot) in &mut self.slots {
             let add = match &barrier.mutation {
                 Some(Mutation::Add(entry, splits)) => {
-                    let writers = splits.iter().filter(|split| split.writes_to(*id, entry));
-                    writers.map(|split| split.split.clone().into()).collect()
+                    let added = fragments(splits.iter().map(|split| (entry, split)));
+                    for (table, mut inputs) in empty(&added) {
+                        for (reader, items) in &mut inputs {
+                            items.append(&mut slot.early.remove(reader).unwrap_or_default());
+                        }
+                        slot.fragments.insert(table, inputs);
+                    }
+                    let readers = splits.iter().filter(|split| split.slot == *id);
+                    let readers = readers.map(|split| Writer::from(split.split.clone()));
+                    readers.chain(added.keys().map(|table| fragment(*table, *id))).collect()
                 }
                 _ => Vec::new(),
             };
+            let added: Vec<TableId> = add.iter().map(Writer::job).collect();
             slot.sealer.inject(barrier.epoch, Change { add, remove: dropped });
+            added.into_iter().for_each(|table| slot.work(*id, table));
             slot.snapshots.retain(|epoch, _| *epoch >= barrier.lowest_pinned);
         }
         for (split, actor) in &mut self.actors {

@@ -492,7 +492,7 @@ impl World {
                 self.send(leader, &node, NodeEvent::Start(plan));
             }
             Action::StopTerm(node, term) => self.send(leader, &node, NodeEvent::Stop(term)),
-            Action::Inject { term, epoch, lowest_pinned, mutation, nodes } => {
+            Action::Inject { term, epoch, lowest_pinned, mutation, nodes, .. } => {
                 for node in nodes {
                     let mutation = mutation.as_ref().map(|mutation| match mutation {
                         Mutation::Add(entry, splits) => {
@@ -500,8 +500,14 @@ impl World {
                         }
                         Mutation::Drop(table) => compute::Mutation::Drop(*table),
                     });
-                    let barrier =
-                        compute::Barrier { term, epoch, lowest_pinned, mutation, trace: TraceParent::default() };
+                    let barrier = compute::Barrier {
+                        term,
+                        epoch,
+                        lowest_pinned,
+                        mutation,
+                        trace: TraceParent::default(),
+                        statements: Vec::new(),
+                    };
                     self.send(leader, &node, NodeEvent::Barrier(barrier));
                 }
             }
@@ -516,6 +522,7 @@ impl World {
                     self.check_altered(leader, &altered);
                 }
             }
+            Action::Recall(waiter) => unreachable!("{waiter:?} asked for a statement"),
             Action::Disconnect(node, _) => {
                 self.statistics.timed_out += 1;
                 if let Some(process) = self.nodes.iter_mut().find(|process| process.id == node) {
@@ -579,7 +586,7 @@ impl World {
                 }
                 Event::Claimed(head.term, outcome)
             }
-            Action::Commit { expected, head, pages } => {
+            Action::Commit { expected, head, pages, .. } => {
                 self.store.put_pages(fence, pages);
                 let outcome = self.put_head(fence, *expected, head, call.abandoned);
                 self.statistics.commits += u64::from(matches!(outcome, Outcome::Applied(_)));
