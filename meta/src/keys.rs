@@ -8,9 +8,10 @@
 //! | `pos/<term>/<epoch>/<n>` | a page of committed positions |
 //! | `catalog` | the next table id, put by every change of a table: its revision is the catalog's version |
 //! | `table/<id>` | a [`weir_common::catalog::Entry`] as JSON |
+//! | `statements/<epoch>` | the ids of the statements that the epoch's commit made durable, and when, as JSON |
 //! | `node/<id>` | a compute node's address, under a lease |
 
-use weir_common::ids::TableId;
+use weir_common::ids::{Epoch, TableId};
 
 /// The keys of a cluster.
 #[derive(Clone, Debug)]
@@ -68,6 +69,16 @@ impl Keys {
     /// What the keys of all nodes begin with.
     pub fn nodes(&self) -> String {
         self.at("node/")
+    }
+
+    /// The key of the statements of an epoch, relative to the cluster's prefix.
+    pub fn statements_of(epoch: Epoch) -> String {
+        format!("statements/{:020}", epoch.0)
+    }
+
+    /// The prefix of the keys of all epochs' statements.
+    pub fn statements(&self) -> String {
+        self.at("statements/")
     }
 
     /// The prefix of the keys of all position pages.

@@ -7,6 +7,7 @@
 //! * [`coordinator`]: the leader's core: membership, terms, barriers, commits;
 //! * [`control`]: the gRPC streams to compute nodes;
 //! * [`service`]: what frontends ask: DDL, catalog, pins, flush;
+//! * `writes`: the commits of statements that write, and the locks of tables;
 //! * [`reign`]: one process's life as standby and leader, which holds all of this together.
 //!
 //! A meta node owns no data but metadata, and never talks to NATS except to look a source over when it is created.
@@ -22,7 +23,9 @@ pub mod service;
 
 mod error;
 mod metrics;
+mod turns;
 mod wire;
+mod writes;
 
 pub use error::Error;
 pub use reign::{Config, GARBAGE_INTERVAL, Meta};

@@ -19,6 +19,7 @@ use weir_common::listen;
 use weir_common::telemetry::{self, trace};
 use weir_proto::control_server::ControlServer;
 use weir_proto::meta_server::MetaServer;
+use weir_proto::statements_server::StatementsServer;
 
 use crate::Error;
 use crate::control::Control;
@@ -30,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::service::Service;
 use crate::store::election::{self, Leadership};
 use crate::store::{self, MetaStore};
+use crate::writes::Writes;
 
 /// How often databases of dead terms are collected, if nothing else is configured.
 pub const GARBAGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -101,11 +103,13 @@ impl Meta {
         let stop = CancellationToken::new();
         let _stop_server = stop.clone().drop_guard();
         let control = Control::new(self.config.clone(), current.clone());
+        let writes = Writes::new(current.clone());
         let service = Service::new(current, self.config.clone());
         let server = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
             .trace_fn(trace::server_span)
             .add_service(ControlServer::new(control).max_decoding_message_size(MESSAGE_BYTES_MAX))
+            .add_service(StatementsServer::new(writes))
             .add_service(MetaServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX))
             .serve_with_incoming_shutdown(listen::rpc(listener), stop.cancelled_owned());
         let reigns = self.reigns(publish, &cancel);

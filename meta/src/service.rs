@@ -6,10 +6,6 @@
 //! are recognised by that name. They go on when whoever asked has gone away: half of one would leave consumers behind,
 //! which under Interest retention keep messages for ever.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 use weir_common::catalog::{Declaration, Entry, JobState, RelationKind, SplitStart};
@@ -26,35 +22,20 @@ use weir_proto::meta_server;
 use crate::coordinator::pins::PIN_LEASE;
 use crate::coordinator::task::{Begin, Ddl, Handle, Input, no_table, not_leading};
 use crate::reign::{Config, Current};
+use crate::turns::Turns;
 use crate::wire::{self, entry_bytes};
 
 /// The gRPC service.
 pub(crate) struct Service {
     current: Current,
     config: Config,
-    names: Names,
-}
-
-/// The names of tables that are being created, altered or dropped.
-#[derive(Clone, Default)]
-struct Names(Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>);
-
-impl Names {
-    /// Waits for its turn with a name.
-    async fn lock(&self, name: &str) -> OwnedMutexGuard<()> {
-        let turn = {
-            // A panic elsewhere leaves this map in order.
-            let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            names.retain(|_, turn| Arc::strong_count(turn) > 1);
-            Arc::clone(names.entry(name.to_owned()).or_default())
-        };
-        turn.lock_owned().await
-    }
+    /// The names of relations that are being created, altered or dropped.
+    names: Turns<String>,
 }
 
 impl Service {
     pub(crate) fn new(current: Current, config: Config) -> Service {
-        Service { current, config, names: Names::default() }
+        Service { current, config, names: Turns::default() }
     }
 
     fn statement(&self) -> Result<Statement, rpc::Error> {
@@ -70,7 +51,7 @@ impl Service {
 /// A statement that creates, alters or drops a table.
 struct Statement {
     coordinator: Handle,
-    names: Names,
+    names: Turns<String>,
     cluster: String,
 }
 
@@ -80,7 +61,7 @@ type Created = (TableId, bool, Vec<String>);
 impl Statement {
     /// Looks the source over, creates the table, and removes what was made for it if that fails.
     async fn create(self, new: Declaration, if_not_exists: bool) -> Result<Created, rpc::Error> {
-        let _turn = self.names.lock(&new.name).await;
+        let _turn = self.names.take(new.name.clone()).await;
         if self.find(&new.name).await?.is_some() {
             // What exists needs no look at its source.
             return self
@@ -115,6 +96,8 @@ impl Statement {
     async fn begin_of_view(&self, view: &Declaration) -> Result<(Vec<SplitStart>, Vec<String>), rpc::Error> {
         let (_, catalog) = self.coordinator.ask(Input::Catalog).await?;
         let source = view.plan.reads().first().and_then(|reads| catalog.get(reads.relation));
+        // The rows of a table are read where they are stored.
+        let source = source.filter(|source| source.relation.kind == RelationKind::Source);
         let Some((source, stream)) = source.and_then(|source| Some((source, source.job.stream()?))) else {
             // The coordinator says so when it is asked to store the view.
             return Ok((Vec::new(), Vec::new()));
@@ -145,7 +128,7 @@ impl Statement {
 
     /// Drops the table and removes the consumers that were made for it; whether there was one.
     async fn drop(self, name: String, if_exists: bool) -> Result<bool, rpc::Error> {
-        let _turn = self.names.lock(&name).await;
+        let _turn = self.names.take(name.clone()).await;
         let entry = self.find(&name).await?;
         let owner = self.owner(&name);
         let dropped = self.coordinator.ask(|reply| Input::Ddl(Ddl::Drop { name, if_exists, reply })).await??;
@@ -158,7 +141,7 @@ impl Statement {
     /// Looks over what a table would become, stores it, and waits until it is read so. `sql`: the statement that the change was
     /// made up for. `renew`: even if there is nothing to change.
     async fn alter(self, new: Declaration, sql: &str, renew: bool) -> Result<Vec<String>, rpc::Error> {
-        let _turn = self.names.lock(&new.name).await;
+        let _turn = self.names.take(new.name.clone()).await;
         let entry = self.find(&new.name).await?.ok_or_else(|| no_table(&new.name))?;
         let before = entry.declaration();
         if before == new && entry.job.state == JobState::Running && !renew {

@@ -15,6 +15,7 @@ use weir_proto::to_node::Message;
 
 use crate::coordinator::event::{Mutation, Report};
 use crate::coordinator::placement::{AssignedSplit, Placement, Slot};
+use crate::coordinator::statements::Statement;
 
 /// A catalog entry as it travels.
 pub(crate) fn entry_bytes(entry: &Entry) -> bytes::Bytes {
@@ -75,10 +76,10 @@ fn start_split(assigned: &AssignedSplit) -> proto::StartSplit {
 
 /// A barrier, the same for every node.
 pub(crate) fn barrier(
-    term: TermId,
-    epoch: Epoch,
+    (term, epoch): (TermId, Epoch),
     lowest_pinned: Epoch,
     mutation: Option<&Mutation>,
+    statements: &[Statement],
     trace: TraceParent,
 ) -> proto::ToNode {
     let mutation = mutation.map(|mutation| match mutation {
@@ -94,13 +95,18 @@ pub(crate) fn barrier(
         lowest_pinned_epoch: lowest_pinned.0,
         mutation,
         traceparent: trace.into(),
-        statements: Vec::new(),
+        statements: statements.iter().map(named).collect(),
     }))
 }
 
 pub(crate) fn position(split: &JobSplit, position: &Position) -> proto::Position {
     let (table, split) = (split.job.0, split.split.0.clone());
     proto::Position { table, split, sequence: position.next.0, anchor: Some(position.anchor.into()) }
+}
+
+fn named(statement: &Statement) -> proto::NamedStatement {
+    let slots = statement.slots.iter().map(|slot| slot.0).collect();
+    proto::NamedStatement { id: statement.id.0, table: statement.table.0, slots }
 }
 
 pub(crate) fn committed(term: TermId, epoch: Epoch) -> proto::ToNode {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use uuid::Uuid;
 use weir_common::catalog::Entry;
 use weir_common::head::Head;
-use weir_common::ids::{Epoch, JobSplit, NodeId, SlotId, TableId, TermId, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, NodeId, SlotId, StatementId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 
 use super::placement::{AssignedSplit, Placement};
 use super::positions::{Page, Positions};
+use super::statements::Statement;
 
 /// Time since the coordinator started.
 pub type Time = Duration;
@@ -90,6 +91,8 @@ pub enum Event {
     Claimed(TermId, Outcome),
     /// The end of a [`Action::Commit`].
     Committed(TermId, Epoch, Outcome),
+    /// A statement of a term is to be committed, or was to be: the waiter waits for the outcome.
+    Statement(TermId, Statement, Waiter),
     /// Time has passed.
     Tick,
 }
@@ -130,6 +133,8 @@ pub enum Action {
         head: Head,
         /// Pages that the head names and that are not stored yet.
         pages: Vec<Page>,
+        /// Statements that the commit makes durable; recorded in the same transaction.
+        statements: Vec<StatementId>,
     },
     /// Delete position pages that no head names any more.
     Forget(Vec<String>),
@@ -160,6 +165,8 @@ pub enum Action {
         lowest_pinned: Epoch,
         /// What changes at the barrier.
         mutation: Option<Mutation>,
+        /// Statements that take effect at the barrier, in this order.
+        statements: Vec<Statement>,
         /// Whom.
         nodes: Vec<NodeId>,
     },
@@ -174,6 +181,9 @@ pub enum Action {
     },
     /// The waiter's commit happened: the epoch.
     Resolve(Waiter, Epoch),
+    /// The term of the waiter's statement has ended, and a newer one is claimed: the records tell
+    /// whether it was committed.
+    Recall(Waiter),
     /// End a node's control stream: it does not answer.
     Disconnect(NodeId, String),
     /// Tell a node that it holds nothing any more.

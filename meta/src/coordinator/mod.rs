@@ -3,6 +3,7 @@
 //! * [`placement`]: slots, vnodes and splits onto nodes;
 //! * [`positions`]: committed positions and how they are stored;
 //! * [`pins`]: epochs that statements still read;
+//! * [`statements`]: statements that write, until their outcome is known;
 //! * `bounds`: how much the catalog may hold;
 //! * [`event`] and [`state`]: the pure core that decides, and its words;
 //! * `task`: the task that carries its decisions out, by way of `storage`, its calls to the metadata store.
@@ -13,6 +14,7 @@ pub mod pins;
 pub mod placement;
 pub mod positions;
 pub mod state;
+pub mod statements;
 pub(crate) mod storage;
 pub(crate) mod task;
 

@@ -27,6 +27,7 @@ use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Serving, T
 use super::pins::Pins;
 use super::placement::Placement;
 use super::positions::Positions;
+use super::statements::{Pending, Statement, Statements};
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -113,6 +114,7 @@ struct InFlight {
     injected: Time,
     reports: BTreeMap<NodeId, Report>,
     waiters: Vec<Waiter>,
+    statements: Vec<Pending>,
 }
 
 #[derive(Debug)]
@@ -121,6 +123,7 @@ struct Committing {
     head: Head,
     positions: Positions,
     waiters: Vec<Waiter>,
+    statements: Vec<Pending>,
 }
 
 /// The coordinator of one leader's reign.
@@ -148,6 +151,7 @@ pub struct Coordinator {
     altered: Vec<Waiter>,
     /// Jobs to be marked failed by the next claim.
     failing: BTreeMap<TableId, Failure>,
+    statements: Statements,
     pins: Pins,
     actions: Vec<Action>,
 }
@@ -171,6 +175,7 @@ impl Coordinator {
             waiters: Vec::new(),
             altered: Vec::new(),
             failing: BTreeMap::new(),
+            statements: Statements::default(),
             pins: Pins::default(),
             actions: vec![Action::Load],
         }
@@ -201,6 +206,7 @@ impl Coordinator {
             Event::Altered(entry, waiter) => self.altered(entry, waiter),
             Event::Claimed(term, outcome) => self.claimed(term, outcome, now),
             Event::Committed(term, epoch, outcome) => self.committed(term, epoch, outcome, now),
+            Event::Statement(term, statement, waiter) => self.statement(term, statement, waiter),
             Event::Tick => {}
         }
         self.advance(now);
@@ -366,8 +372,16 @@ impl Coordinator {
         }
         if let Phase::Running(running) = &mut self.phase {
             // Those who wait for an epoch of this term wait for the first one of the next instead.
-            self.waiters.extend(running.in_flight.drain(..).flat_map(|in_flight| in_flight.waiters));
-            self.waiters.extend(running.committing.take().into_iter().flat_map(|committing| committing.waiters));
+            let mut under_way = Vec::new();
+            for InFlight { waiters, statements, .. } in running.in_flight.drain(..) {
+                self.waiters.extend(waiters);
+                under_way.extend(statements);
+            }
+            if let Some(committing) = running.committing.take() {
+                self.waiters.extend(committing.waiters);
+                under_way.extend(committing.statements);
+            }
+            self.statements.end(under_way.into_iter());
         }
         self.pins.clear();
         self.gather(now);
@@ -424,6 +438,7 @@ impl Coordinator {
         // Created and dropped tables are part of the placement now: no barrier has to carry them.
         self.waiters.extend(self.mutations.drain(..).map(|(_, waiter)| waiter));
         self.waiters.append(&mut self.altered);
+        self.actions.extend(self.statements.take_ended().into_iter().map(Action::Recall));
         let Durable { head, positions, .. } = &self.durable;
         let placement = Placement::new(term, &self.config.state_prefix, &nodes, head, &self.catalog, positions);
         let shared = Arc::new(placement.clone());
@@ -501,6 +516,36 @@ impl Coordinator {
         self.altered.push(waiter);
     }
 
+    /// A statement is to be committed. It may have been asked for before.
+    fn statement(&mut self, term: TermId, statement: Statement, waiter: Waiter) {
+        let id = statement.id;
+        if let Some(epoch) = self.statements.committed(id) {
+            self.actions.push(Action::Resolve(waiter, epoch));
+            return;
+        }
+        let active = self.active().map(|active| active.id);
+        if active != Some(term) {
+            match active {
+                // The statement's term has ended.
+                Some(_) => self.actions.push(Action::Recall(waiter)),
+                None => self.statements.end_one(waiter),
+            }
+            return;
+        }
+        let under_way = match &mut self.phase {
+            Phase::Running(Running { in_flight, committing, .. }) => {
+                let named = in_flight.iter_mut().map(|in_flight| &mut in_flight.statements);
+                let mut named = named.chain(committing.iter_mut().map(|committing| &mut committing.statements));
+                named.find_map(|named| named.iter_mut().find(|pending| pending.statement.id == id))
+            }
+            _ => None,
+        };
+        match under_way.or(self.statements.queued(id)) {
+            Some(pending) => pending.waiters.push(waiter),
+            None => self.statements.queue(statement, waiter),
+        }
+    }
+
     fn want_barrier(&mut self) {
         if let Phase::Running(running) = &mut self.phase
             && !running.closing
@@ -571,7 +616,8 @@ impl Coordinator {
         let lowest_pin = self.pins.lowest(now);
         let Phase::Running(running) = &mut self.phase else { return };
         let due = running.last_injected + self.config.barrier_interval <= now && !running.closing;
-        let asked = running.wanted || ((!self.mutations.is_empty() || !self.waiters.is_empty()) && !running.closing);
+        let waits = !self.mutations.is_empty() || !self.waiters.is_empty() || self.statements.is_waiting();
+        let asked = running.wanted || (waits && !running.closing);
         if running.in_flight.len() >= IN_FLIGHT_MAX || !(due || asked) {
             return;
         }
@@ -593,13 +639,17 @@ impl Coordinator {
         running.last_epoch = epoch;
         running.last_injected = now;
         running.wanted = false;
-        running.in_flight.push_back(InFlight { epoch, injected: now, reports: BTreeMap::new(), waiters });
+        let pending = self.statements.name();
+        let statements = pending.iter().map(|pending| pending.statement.clone()).collect();
+        let reports = BTreeMap::new();
+        running.in_flight.push_back(InFlight { epoch, injected: now, reports, waiters, statements: pending });
         let committed = self.durable.head.epoch;
         self.actions.push(Action::Inject {
             term: running.active.id,
             epoch,
             lowest_pinned: lowest_pin.map_or(committed, |pin| pin.min(committed)),
             mutation,
+            statements,
             nodes: running.active.nodes.iter().cloned().collect(),
         });
     }
@@ -623,12 +673,13 @@ impl Coordinator {
             return;
         }
         let mut moved = BTreeMap::new();
-        let mut waiters = Vec::new();
+        let (mut waiters, mut statements) = (Vec::new(), Vec::new());
         let mut epoch = self.durable.head.epoch;
         for in_flight in running.in_flight.drain(..complete) {
             assert!(epoch < in_flight.epoch, "epochs commit in order");
             epoch = in_flight.epoch;
             waiters.extend(in_flight.waiters);
+            statements.extend(in_flight.statements);
             for report in in_flight.reports.into_values() {
                 running.checkpoints.extend(report.checkpoints);
                 moved.extend(report.positions);
@@ -651,8 +702,10 @@ impl Coordinator {
             positions: positions.page_keys(),
         };
         let pages = positions.pages_missing_in(&self.durable.positions);
-        self.actions.push(Action::Commit { expected: self.durable.revision, head: head.clone(), pages });
-        running.committing = Some(Box::new(Committing { epoch, head, positions, waiters }));
+        let named = statements.iter().map(|pending| pending.statement.id).collect();
+        let expected = self.durable.revision;
+        self.actions.push(Action::Commit { expected, head: head.clone(), pages, statements: named });
+        running.committing = Some(Box::new(Committing { epoch, head, positions, waiters, statements }));
     }
 
     fn committed(&mut self, term: TermId, epoch: Epoch, outcome: Outcome, now: Time) {
@@ -673,7 +726,9 @@ impl Coordinator {
         self.attempts = 0;
         let nodes = running.active.nodes.iter().cloned().collect();
         self.actions.push(Action::Announce { term, epoch, nodes });
-        self.actions.extend(done.waiters.into_iter().map(|waiter| Action::Resolve(waiter, epoch)));
+        self.statements.commit(done.statements.iter().map(|pending| pending.statement.id), epoch, now);
+        let waiters = done.waiters.into_iter().chain(done.statements.into_iter().flat_map(|pending| pending.waiters));
+        self.actions.extend(waiters.map(|waiter| Action::Resolve(waiter, epoch)));
         if !forgotten.is_empty() {
             self.actions.push(Action::Forget(forgotten));
         }

@@ -1,16 +1,19 @@
 //! The coordinator's calls to the metadata store, each guarded by the leader's fence.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
 use weir_common::catalog::{Entry, Graph};
-use weir_common::error::chain;
+use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
-use weir_common::ids::TableId;
+use weir_common::ids::{Epoch, StatementId, TableId};
+use weir_common::rpc;
 
 use super::event::{Durable, Event, Outcome};
 use super::positions::{Page, Positions};
+use super::statements::REMEMBERED;
 use crate::Error;
 use crate::keys::Keys;
 use crate::store::{self, Compare, MetaStore, Txn};
@@ -84,8 +87,15 @@ impl Storage {
         self.outcome(txn).await
     }
 
-    /// Commits an epoch: the pages that the head names first, then the head.
-    pub(crate) async fn commit(&self, expected: u64, head: &Head, pages: &[Page]) -> Outcome {
+    /// Commits an epoch: the pages that the head names first, then the head, with a record of the
+    /// statements.
+    pub(crate) async fn commit(
+        &self,
+        expected: u64,
+        head: &Head,
+        pages: &[Page],
+        statements: &[StatementId],
+    ) -> Outcome {
         for page in pages {
             let put = Txn::new().when(self.fence.clone()).put(self.keys.at(&page.key), page.content.clone());
             match self.outcome(put).await {
@@ -93,7 +103,40 @@ impl Storage {
                 refused_or_unknown => return refused_or_unknown,
             }
         }
-        self.outcome(self.head_txn(expected, head)).await
+        let mut txn = self.head_txn(expected, head);
+        if !statements.is_empty() {
+            let at_ms = now_ms();
+            let record = Record { ids: statements.iter().map(|id| id.0).collect(), at_ms };
+            let record = serde_json::to_vec(&record).expect("a record serialises");
+            txn = txn.put(self.keys.at(&Keys::statements_of(head.epoch)), record);
+        }
+        self.outcome(txn).await
+    }
+
+    /// The epoch whose commit made a statement durable. Its term has ended, and a newer one is
+    /// claimed.
+    ///
+    /// # Errors
+    /// If it was not committed; or if the store is out of reach, and nobody can tell.
+    pub(crate) async fn recall(&self, id: StatementId) -> Result<Epoch, rpc::Error> {
+        let records = self.records().await;
+        let records = records.map_err(|error| rpc::Error::new(Kind::Unavailable, chain(&error)).with_outcome_unknown());
+        let found = records?.into_iter().find(|(_, record)| record.ids.contains(&id.0));
+        found.map(|(epoch, _)| epoch).ok_or_else(|| {
+            rpc::Error::new(Kind::User, "the cluster changed before the statement was committed")
+                .with_sqlstate("40001")
+                .with_hint("run the statement again: nothing of it is stored")
+        })
+    }
+
+    async fn records(&self) -> Result<Vec<(Epoch, Record)>, Error> {
+        let stored = self.store.list(&self.keys.statements()).await?;
+        let record = |stored: store::KeyValue| {
+            let epoch = stored.key.rsplit('/').next().and_then(|epoch| epoch.parse().ok()).map(Epoch);
+            let record = serde_json::from_slice(&stored.value);
+            Ok((epoch.unwrap_or_default(), record.map_err(|source| Error::Unreadable { key: stored.key, source })?))
+        };
+        stored.into_iter().map(record).collect()
     }
 
     fn head_txn(&self, expected: u64, head: &Head) -> Txn {
@@ -198,7 +241,8 @@ impl Storage {
         }
     }
 
-    /// Deletes the position pages that the head does not name: what crashes left behind.
+    /// Deletes the position pages that the head does not name, and old records of statements: what
+    /// crashes left behind.
     pub(crate) async fn forget_orphans(&self) -> Result<(), Error> {
         let named: Vec<String> = match self.store.get(&self.keys.head()).await? {
             Some(stored) => {
@@ -211,7 +255,23 @@ impl Storage {
         };
         let stored = self.store.list(&self.keys.positions()).await?;
         let orphans = stored.into_iter().map(|stored| stored.key).filter(|key| !named.contains(key));
-        self.delete(orphans.collect()).await?;
+        let oldest = now_ms().saturating_sub(u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX));
+        let records = self.records().await?.into_iter().filter(|(_, record)| record.at_ms < oldest);
+        let records = records.map(|(epoch, _)| self.keys.at(&Keys::statements_of(epoch)));
+        self.delete(orphans.chain(records).collect()).await?;
         Ok(())
     }
+}
+
+/// The statements that a commit made durable.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    ids: Vec<u64>,
+    /// When, in milliseconds since 1970.
+    at_ms: u64,
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -18,7 +18,7 @@ use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 use weir_common::catalog::{Declaration, Entry, Graph, Reads, Relation, RelationKind, SplitStart};
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
-use weir_common::ids::{Epoch, NodeId, SlotId, TableId, TermId};
+use weir_common::ids::{Epoch, NodeId, SlotId, StatementId, TableId, TermId};
 use weir_common::telemetry::trace::{self, TraceParent};
 use weir_common::{rpc, running};
 use weir_proto::ToNode;
@@ -26,7 +26,9 @@ use weir_proto::ToNode;
 use super::bounds;
 use super::event::{Action, Event, Mutation, Outcome, Serving, Waiter};
 use super::state::Coordinator;
+use super::statements::{REMEMBERED, Statement};
 use super::storage::Storage;
+use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::wire;
 
@@ -50,6 +52,8 @@ pub(crate) enum Input {
     ReleasePins(Vec<u64>),
     /// Someone waits for a checkpoint.
     Flush(oneshot::Sender<Epoch>),
+    /// A statement whose rows a term holds is to be committed. Answered with the epoch.
+    Statement(TermId, Statement, Committing),
     /// A DDL statement.
     Ddl(Ddl),
     /// Someone wants to see the catalog.
@@ -67,6 +71,9 @@ pub(crate) enum Input {
     /// The head as it was read after the node's survey.
     Reachable(NodeId, u64, Option<Head>),
 }
+
+/// The reply to those who commit a statement.
+pub(crate) type Committing = oneshot::Sender<Result<Epoch, rpc::Error>>;
 
 /// A node's control stream.
 pub(crate) struct Attachment {
@@ -166,6 +173,7 @@ enum Waiting {
     Created(TableId, oneshot::Sender<Result<(TableId, bool), rpc::Error>>),
     Altered(oneshot::Sender<Result<(), rpc::Error>>),
     Dropped(oneshot::Sender<Result<bool, rpc::Error>>),
+    Statement(StatementId, Committing),
 }
 
 /// How others talk to the coordinator of the present reign. Cheap to clone; fails once the reign
@@ -224,6 +232,8 @@ pub(crate) struct Task {
     pins_being_read: Vec<oneshot::Sender<Pinned>>,
     head_read_under_way: bool,
     injected: BTreeMap<Epoch, Injected>,
+    /// Epochs with records of statements, the oldest first.
+    named: VecDeque<(Instant, Epoch)>,
     /// What nodes say is wrong with them, for whoever looks at the cluster.
     troubles: BTreeMap<NodeId, String>,
     garbage_interval: Duration,
@@ -265,6 +275,7 @@ impl Task {
             pins_being_read: Vec::new(),
             head_read_under_way: false,
             injected: BTreeMap::new(),
+            named: VecDeque::new(),
             troubles: BTreeMap::new(),
             garbage_interval: beginning.garbage_interval,
             garbage_due: None,
@@ -313,6 +324,10 @@ impl Task {
             Input::Flush(reply) => {
                 let waiter = self.wait(Waiting::Flush(reply));
                 return self.apply(Event::Flush(waiter));
+            }
+            Input::Statement(term, statement, reply) => {
+                let waiter = self.wait(Waiting::Statement(statement.id, reply));
+                return self.apply(Event::Statement(term, statement, waiter));
             }
             Input::Ddl(ddl) => self.ddl.push_back(ddl),
             Input::Catalog(reply) => {
@@ -374,35 +389,31 @@ impl Task {
                 self.injected.clear();
                 self.claim(Claim { expected, head, failed });
             }
-            Action::Commit { expected, head, pages } => {
+            Action::Commit { expected, head, pages, statements } => {
+                self.named.extend((!statements.is_empty()).then(|| (Instant::now(), head.epoch)));
                 let storage = Arc::clone(&self.storage);
                 let barrier = self.injected.get(&head.epoch).map_or_else(Span::none, |injected| injected.span.clone());
                 let span = info_span!(
                     target: trace::TARGET, parent: &barrier, "commit", term = %head.term, epoch = %head.epoch
                 );
                 let commit = async move {
-                    let outcome = storage.commit(expected, &head, &pages).await;
+                    let outcome = storage.commit(expected, &head, &pages, &statements).await;
                     Input::Event(Event::Committed(head.term, head.epoch, outcome))
                 };
                 self.calls.spawn(commit.instrument(span));
             }
-            Action::Forget(pages) => {
-                let storage = Arc::clone(&self.storage);
-                self.calls.spawn(async move {
-                    storage.forget(pages).await;
-                    Input::Event(Event::Tick)
-                });
-            }
+            Action::Forget(pages) => self.forget(pages),
             Action::StartTerm { node, term, epoch, placement, addresses, catalog } => {
                 let message = wire::start_term(&node, (term, epoch), &placement, &addresses, &catalog);
                 self.tell(&node, message);
             }
             Action::StopTerm(node, term) => self.tell(&node, wire::stop_term(term)),
-            Action::Inject { term, epoch, lowest_pinned, mutation, nodes } => {
-                self.inject(term, epoch, lowest_pinned, mutation.as_ref(), &nodes);
+            Action::Inject { term, epoch, lowest_pinned, mutation, statements, nodes } => {
+                self.inject((term, epoch), lowest_pinned, mutation.as_ref(), &statements, &nodes);
             }
             Action::Announce { term, epoch, nodes } => self.announce(term, epoch, &nodes),
             Action::Resolve(waiter, epoch) => self.resolve(waiter, epoch),
+            Action::Recall(waiter) => self.recall(waiter),
             Action::Disconnect(node, reason) => {
                 warn!(%node, reason, "disconnecting a compute node");
                 if let Some((_, disconnect)) = self.outboxes.remove(&node) {
@@ -469,15 +480,15 @@ impl Task {
 
     fn inject(
         &mut self,
-        term: TermId,
-        epoch: Epoch,
+        (term, epoch): (TermId, Epoch),
         lowest_pinned: Epoch,
         mutation: Option<&Mutation>,
+        statements: &[Statement],
         nodes: &[NodeId],
     ) {
         self.metrics.barriers.add(1, &[]);
         let span = info_span!(target: trace::TARGET, parent: None, "barrier", %term, %epoch);
-        let message = wire::barrier(term, epoch, lowest_pinned, mutation, TraceParent::of(&span));
+        let message = wire::barrier((term, epoch), lowest_pinned, mutation, statements, TraceParent::of(&span));
         self.injected.insert(epoch, Injected { at: Instant::now(), span });
         for node in nodes {
             self.tell(node, message.clone());
@@ -496,6 +507,21 @@ impl Task {
             self.tell(node, wire::committed(term, epoch));
         }
         self.garbage_due.get_or_insert_with(Instant::now);
+        let old = |(at, _): &mut (Instant, Epoch)| at.elapsed() > REMEMBERED;
+        let old = std::iter::from_fn(|| self.named.pop_front_if(old)).map(|(_, epoch)| Keys::statements_of(epoch));
+        let old: Vec<String> = old.collect();
+        if !old.is_empty() {
+            self.forget(old);
+        }
+    }
+
+    /// Deletes keys that nothing names any more.
+    fn forget(&mut self, keys: Vec<String>) {
+        let storage = Arc::clone(&self.storage);
+        self.calls.spawn(async move {
+            storage.forget(keys).await;
+            Input::Event(Event::Tick)
+        });
     }
 
     /// Asks one node, now and then, to list the databases that exist.
@@ -536,8 +562,20 @@ impl Task {
             Some(Waiting::Created(id, reply)) => drop(reply.send(Ok((id, true)))),
             Some(Waiting::Altered(reply)) => drop(reply.send(Ok(()))),
             Some(Waiting::Dropped(reply)) => drop(reply.send(Ok(true))),
+            Some(Waiting::Statement(_, reply)) => drop(reply.send(Ok(epoch))),
             None => {}
         }
+    }
+
+    /// Looks whether a statement of an ended term was committed.
+    fn recall(&mut self, waiter: Waiter) {
+        let Some(Waiting::Statement(id, reply)) = self.waiting.remove(&waiter) else { return };
+        let storage = Arc::clone(&self.storage);
+        self.calls.spawn(async move {
+            // A frontend that has gone away may ask again.
+            let _ = reply.send(storage.recall(id).await);
+            Input::Event(Event::Tick)
+        });
     }
 
     // ---------------------------------------------------------------------------------------- pins
@@ -651,7 +689,7 @@ impl Task {
         }
         let id = self.next_id;
         let keeps_dead_letters = match declared.kind {
-            RelationKind::Table => true,
+            RelationKind::Table => declared.plan.stream().is_some(),
             RelationKind::Source => consumes,
             RelationKind::MaterializedView => false,
         };

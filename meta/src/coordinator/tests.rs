@@ -6,11 +6,12 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use uuid::Uuid;
 use weir_common::catalog::{Declaration, Encode, Entry, JobState, Plan, RelationKind, Source, SplitStart};
-use weir_common::ids::{Epoch, JobSplit, NodeId, Sequence, SplitId, TableId, TermId};
+use weir_common::ids::{Epoch, JobSplit, NodeId, Sequence, SlotId, SplitId, StatementId, TableId, TermId};
 
 use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Time, Waiter};
 use super::placement::Placement;
 use super::state::{Config, Coordinator, IN_FLIGHT_MAX};
+use super::statements::Statement;
 
 const INTERVAL: Duration = Duration::from_millis(1000);
 const SETTLE: Duration = Duration::from_millis(300);
@@ -93,6 +94,12 @@ impl Script {
         self.says(Event::EpochReported(id, report))
     }
 
+    /// A statement of a term is to be committed.
+    fn writes(&mut self, term: TermId, id: u64, waiter: u64) -> Vec<String> {
+        let statement = Statement { id: StatementId(id), table: TableId(1), slots: vec![SlotId(0)] };
+        self.says(Event::Statement(term, statement, Waiter(waiter)))
+    }
+
     fn committed(&mut self, epoch: u64) -> Vec<String> {
         self.revision += 1;
         self.says(Event::Committed(self.term, Epoch(epoch), Outcome::Applied(self.revision)))
@@ -145,10 +152,12 @@ fn line(action: &Action) -> String {
             let failed = failed.iter().map(|entry| format!(", {} failed", entry.name())).collect::<String>();
             format!("claim term {} over epoch {} and revision {expected}{failed}", head.term.term, head.epoch)
         }
-        Action::Commit { expected, head, pages } => {
+        Action::Commit { expected, head, pages, statements } => {
             let pages = pages.iter().map(|page| String::from_utf8_lossy(&page.content).into_owned());
             let positions = pages.collect::<String>();
-            format!("commit epoch {} of {} slots over revision {expected}{positions}", head.epoch, head.slots.len())
+            let statements = statements.iter().map(|id| format!(", statement {id}")).collect::<String>();
+            let (epoch, slots) = (head.epoch, head.slots.len());
+            format!("commit epoch {epoch} of {slots} slots over revision {expected}{positions}{statements}")
         }
         Action::Forget(pages) => format!("forget {} page(s)", pages.len()),
         Action::StartTerm { node, term, placement, .. } => {
@@ -157,16 +166,18 @@ fn line(action: &Action) -> String {
             format!("start term {} on {node}:{}", term.term, slots.chain(splits).collect::<String>())
         }
         Action::StopTerm(node, term) => format!("stop term {} on {node}", term.term),
-        Action::Inject { epoch, mutation, nodes, .. } => {
+        Action::Inject { epoch, mutation, statements, nodes, .. } => {
             let mutation = match mutation {
                 None => String::new(),
                 Some(Mutation::Add(entry, splits)) => format!(" adding {}/{}", entry.name(), splits.len()),
                 Some(Mutation::Drop(table)) => format!(" dropping t{table}"),
             };
-            format!("barrier {epoch}{mutation} to {}", names(nodes))
+            let statements = statements.iter().map(|named| format!(" naming {}", named.id)).collect::<String>();
+            format!("barrier {epoch}{mutation}{statements} to {}", names(nodes))
         }
         Action::Announce { epoch, nodes, .. } => format!("announce {epoch} to {}", names(nodes)),
         Action::Resolve(waiter, epoch) => format!("resolve {} with epoch {epoch}", waiter.0),
+        Action::Recall(waiter) => format!("recall {}", waiter.0),
         Action::Disconnect(_, reason) => format!("disconnect: {reason}"),
         Action::Release(node) => format!("release {node}"),
         Action::StepDown => "step down".to_owned(),
@@ -346,4 +357,41 @@ fn an_old_terms_words_have_no_effect() {
     let split = JobSplit { job: TableId(1), split: SplitId("S".to_owned()) };
     let report = Report { term: old, epoch: Epoch(2), checkpoints, positions: vec![(split, Sequence(99).into())] };
     assert!(script.says(Event::EpochReported(node("a"), report)).is_empty());
+}
+
+#[test]
+fn statements_share_a_barrier_and_are_committed_with_it() {
+    let mut script = Script::runs(&[table(1)], &["a"]);
+    let term = script.term;
+    assert_eq!(script.writes(term, 7, 1), ["barrier 2 naming 7 to a"]);
+    // Another one of its frontend, which lost the connection, waits for the same.
+    assert!(script.writes(term, 7, 2).is_empty());
+    for (id, epoch) in [(8, 3), (9, 4), (10, 5)] {
+        assert_eq!(script.writes(term, id, id), [format!("barrier {epoch} naming {id} to a")]);
+    }
+    // No more barriers may be in flight.
+    assert!(script.writes(term, 11, 11).is_empty());
+    assert!(script.writes(term, 12, 12).is_empty());
+    let reported = script.reports("a", 2, 10);
+    assert!(reported[0].ends_with(", statement 7"), "{reported:?}");
+    let committed = script.committed(2);
+    assert_eq!(committed[..3], ["announce 2 to a", "resolve 1 with epoch 2", "resolve 2 with epoch 2"]);
+    assert_eq!(committed.last().map(String::as_str), Some("barrier 6 naming 11 naming 12 to a"));
+    assert_eq!(script.writes(term, 7, 3), ["resolve 3 with epoch 2"], "asked again later");
+}
+
+#[test]
+fn a_statement_whose_term_ends_is_looked_for_once_the_next_is_claimed() {
+    let mut script = Script::runs(&[table(1)], &["a"]);
+    let old = script.term;
+    script.writes(old, 7, 1);
+    script.reports("a", 2, 10);
+    // The commit is under way. Nobody knows its outcome before it cannot happen any more.
+    script.says(Event::TermFailed(node("a"), old, "a database closed".to_owned()));
+    assert!(script.writes(old, 8, 2).is_empty());
+    let claimed = script.claimed();
+    assert_eq!(claimed[..2], ["recall 1", "recall 2"]);
+    assert_eq!(script.writes(old, 8, 3), ["recall 3"]);
+    assert!(script.writes(script.term, 9, 4).is_empty(), "the nodes hold rows as soon as the term starts");
+    assert_eq!(script.ready("a"), ["barrier 2 naming 9 to a"]);
 }
