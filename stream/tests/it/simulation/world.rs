@@ -587,6 +587,7 @@ impl World {
                     opened_outputs: from(&opened),
                     closed_outputs: from(&closed),
                     stops: stopped.contains(id),
+                    statements: Vec::new(),
                 };
                 runner.announced.insert(epoch, announced.clone());
                 runner.core.announce(announced);
