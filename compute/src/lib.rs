@@ -4,7 +4,8 @@
 //!
 //! * [`control`]: meta tells the node what to run; a pure core decides what follows;
 //! * [`ingest`]: a message becomes a row, or a dead letter;
-//! * `dataflow`: actors read and decode rows; fragments and edges carry changes and barriers to slots;
+//! * `dataflow`: actors read and decode rows; fragments and edges carry changes and barriers to
+//!   slots;
 //! * [`storage`]: a slot writes rows into its database, and seals an epoch once every actor that
 //!   writes to it has delivered the barrier;
 //! * `serve`: frontends read the rows of committed epochs;

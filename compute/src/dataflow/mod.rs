@@ -7,8 +7,8 @@
 //! * `readings`: the pure core that decides which reading feeds which output;
 //! * `query`: turns rows of a source into rows of a view, each alone;
 //! * `edge`: an actor's way to its slot;
-//! * `leaf`: the part of a job's plan that runs inside a reader; `fragment`: runs the other parts in
-//!   slots; `follow`: reads the rows of a stored relation before its changes; `divide` and
+//! * `leaf`: the part of a job's plan that runs inside a reader; `fragment`: runs the other parts
+//!   in slots; `follow`: reads the rows of a stored relation before its changes; `divide` and
 //!   `materialize`: what becomes of the changes that they emit;
 //! * `table`: the rows of statements and of replayed dead letters, until an epoch ends;
 //! * `router`: brings frames and credits to fragments; `changes` and `exchange`: carry them to other
