@@ -145,6 +145,17 @@ pub enum Operator {
         /// The columns.
         columns: Vec<Expr>,
     },
+    /// Makes several rows of each one: for each list of columns, one.
+    Expand {
+        /// The lists, all with the types of the first one.
+        sets: Vec<Vec<Expr>>,
+    },
+    /// Makes a row of each element of arrays, which advance in step. The place of the element, from
+    /// 0, stands behind the other columns.
+    Unnest {
+        /// The columns of arrays.
+        columns: Vec<usize>,
+    },
     /// Keeps the rows of which a condition is true.
     Filter {
         /// The condition.
@@ -215,12 +226,45 @@ pub struct AggregateCall {
     /// A boolean column of the input; rows where it is not true do not count.
     #[serde(default)]
     pub filter: Option<usize>,
+    /// The order in which the aggregate takes the rows of a group, where its result depends on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub order: Vec<SortKey>,
     /// How often each value occurs in a group, where that is needed: a state table.
     #[serde(default)]
     pub values: Option<u16>,
     /// The type of the result.
     #[serde(rename = "type")]
     pub ty: SqlType,
+}
+
+/// A column that rows are sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SortKey {
+    /// The column.
+    pub column: usize,
+    /// True if the greatest value comes first.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub descending: bool,
+    /// True if NULL comes first.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub nulls_first: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+impl SortKey {
+    /// The least value first, NULL last.
+    pub fn ascending(column: usize) -> SortKey {
+        SortKey { column, descending: false, nulls_first: false }
+    }
+
+    /// The opposite order.
+    #[must_use]
+    pub fn reversed(self) -> SortKey {
+        SortKey { column: self.column, descending: !self.descending, nulls_first: !self.nulls_first }
+    }
 }
 
 /// A scalar expression over the columns of a row.
@@ -269,7 +313,50 @@ pub enum Expr {
     },
 }
 
+/// Aggregates of moments: the sums of the values and of their squares.
+const MOMENTS: [&str; 4] = ["var_pop", "var_samp", "stddev_pop", "stddev_samp"];
+
+/// Aggregates that take the rows of a group in an order.
+const ORDERED: [&str; 3] = ["first_value", "array_agg", "string_agg"];
+
 impl AggregateCall {
+    /// True if the aggregate takes the rows of a group in an order.
+    pub fn is_ordered(&self) -> bool {
+        ORDERED.contains(&self.function.as_str())
+    }
+
+    /// True if partial results of the aggregate can be put together. `append_only`: nothing is ever
+    /// deleted.
+    pub fn adds_up(&self, append_only: bool) -> bool {
+        match self.function.as_str() {
+            // A value that comes first stays so, however often it occurs.
+            "first_value" => append_only,
+            _ if self.distinct || self.is_ordered() => false,
+            "min" | "max" => append_only,
+            _ => true,
+        }
+    }
+
+    /// The columns of the key of a value in a group, if the aggregate needs to know how often each
+    /// value occurs.
+    pub fn value_key(&self, append_only: bool) -> Option<Vec<SortKey>> {
+        let arguments = self.arguments.iter().map(|column| SortKey::ascending(*column));
+        match self.function.as_str() {
+            _ if self.adds_up(append_only) => None,
+            _ if self.is_ordered() => {
+                let ordered = |column: &SortKey| self.order.iter().any(|key| key.column == column.column);
+                Some(self.order.iter().copied().chain(arguments.filter(|column| !ordered(column))).collect())
+            }
+            "max" if !append_only => Some(arguments.map(SortKey::reversed).collect()),
+            _ => Some(arguments.collect()),
+        }
+    }
+
+    /// The columns that are kept with each value, because they cannot be told from its key.
+    pub fn payload(&self) -> &[usize] {
+        if self.is_ordered() { &self.arguments } else { &[] }
+    }
+
     /// The types of what the aggregate keeps of a group in its row, beside the number of the
     /// group's rows. `append_only`: nothing is ever deleted.
     pub fn kept(&self, append_only: bool) -> Vec<SqlType> {
@@ -279,6 +366,14 @@ impl AggregateCall {
             // up exactly, so that nothing remains of those that are deleted.
             ("sum", SqlType::Real | SqlType::Double) => vec![SqlType::Bytea, SqlType::BigInt],
             ("sum", ty) => vec![ty.clone(), SqlType::BigInt],
+            // Sums in bytes, the number of values, and that of values that are not finite.
+            (function, _) if MOMENTS.contains(&function) => {
+                vec![SqlType::Bytea, SqlType::Bytea, SqlType::BigInt, SqlType::BigInt]
+            }
+            ("bit_and" | "bit_or" | "bit_xor", _) => vec![SqlType::Bytea, SqlType::BigInt],
+            // The place of the first value in the order, and the value.
+            ("first_value", _) if append_only => vec![SqlType::Bytea, SqlType::Bytea],
+            _ if self.is_ordered() => Vec::new(),
             (_, ty) if append_only => vec![ty.clone()],
             ("bool_and" | "bool_or", _) => vec![SqlType::BigInt, SqlType::BigInt],
             // All values are kept in a table of their own.
@@ -415,6 +510,11 @@ impl fmt::Display for Operator {
             Operator::Union => write!(f, "Union"),
             Operator::Project { columns } if columns.is_empty() => write!(f, "Project no columns"),
             Operator::Project { columns } => write!(f, "Project {}", list(columns)),
+            Operator::Expand { sets } => {
+                let sets: Vec<String> = sets.iter().map(|set| format!("({})", list(set))).collect();
+                write!(f, "Expand {}", sets.join(", "))
+            }
+            Operator::Unnest { columns } => write!(f, "Unnest {}", places(columns)),
             Operator::Filter { condition } => write!(f, "Filter {condition}"),
             Operator::PreAggregate { keys, calls } => {
                 write!(f, "PreAggregate by ({}){}", places(keys), called(calls))
@@ -440,7 +540,12 @@ impl fmt::Display for AggregateCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let distinct = if self.distinct { "DISTINCT " } else { "" };
         let arguments = if self.arguments.is_empty() { "*".to_owned() } else { places(&self.arguments) };
-        write!(f, "{}({distinct}{arguments})", self.function)?;
+        write!(f, "{}({distinct}{arguments}", self.function)?;
+        let order: Vec<String> = self.order.iter().map(SortKey::to_string).collect();
+        if !order.is_empty() {
+            write!(f, " ORDER BY {}", order.join(", "))?;
+        }
+        write!(f, ")")?;
         if let Some(filter) = self.filter {
             write!(f, " FILTER #{filter}")?;
         }
@@ -448,6 +553,18 @@ impl fmt::Display for AggregateCall {
             Some(values) => write!(f, " with values in state table {values}"),
             None => Ok(()),
         }
+    }
+}
+
+impl fmt::Display for SortKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = if self.descending { " DESC" } else { "" };
+        let nulls = match (self.descending, self.nulls_first) {
+            (true, false) => " NULLS LAST",
+            (false, true) => " NULLS FIRST",
+            _ => "",
+        };
+        write!(f, "#{}{direction}{nulls}", self.column)
     }
 }
 

@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     pub(crate) bytes: Counter<u64>,
     /// Messages that cannot be decoded into a row of their table.
     pub(crate) bad_records: Counter<u64>,
+    /// Rows that are left out of a view, because an expression fails for them.
+    pub(crate) failed_rows: Counter<u64>,
     /// Seconds that it takes to cut a checkpoint of a sealed epoch, by slot.
     pub(crate) seal_seconds: Histogram<f64>,
     /// Seconds from the seal of an epoch to its durability.
@@ -50,6 +52,7 @@ impl Metrics {
             rows: counter("weir_source_rows", "messages decoded into rows"),
             bytes: counter("weir_source_bytes", "bytes of payloads decoded"),
             bad_records: counter("weir_source_bad_records", "messages that are no row of their table"),
+            failed_rows: counter("weir_view_failed_rows", "rows left out because an expression fails for them"),
             seal_seconds: seconds("weir_slot_seal", "time to cut a checkpoint of a sealed epoch"),
             durable_seconds: seconds("weir_slot_durable", "time from the seal of an epoch to its durability"),
             l0_ssts: gauge("weir_state_l0_ssts", "SSTs that compaction has not touched yet"),

@@ -89,6 +89,7 @@ fn plan() -> (JobPlan, Stream) {
         arguments,
         distinct: false,
         filter: None,
+        order: Vec::new(),
         values: None,
         ty: SqlType::BigInt,
     };

@@ -10,12 +10,13 @@
 //!
 //! `Read`, `Follow` and `Materialize` are the caller's; the pipeline leaves them out.
 //!
-//! * `linear`: operators of single rows;
+//! * `linear`: operators of single rows; `unnest`: rows of arrays;
 //! * `constant`: rows that a statement names;
 //! * `preaggregate` and `aggregate`: groups, in `groups`, with accumulators, in `accumulate`, and
 //!   the values that occur in a group, in `values`;
+//! * `batch`: the same accumulators for queries that run once;
 //! * `evict`: which entries are forgotten;
-//! * `cell`: the encoding of values in the state.
+//! * `cell`, `payload` and `sorted`: the encoding of values in the state.
 //!
 //! Entries of the state stay in memory until the caller wants some of it back, by
 //! [`Pipeline::evict`].
@@ -25,6 +26,7 @@
 
 use std::fmt::Debug;
 
+use arrow::array::RecordBatch;
 use bytes::Bytes;
 use weir_common::plan::{Dispatch, Expr, JobPlan, Operator, Stream, StreamColumn};
 use weir_common::types::SqlType;
@@ -34,18 +36,23 @@ use crate::chunk::Chunk;
 
 mod accumulate;
 mod aggregate;
+pub mod batch;
 mod cell;
 mod constant;
 mod evict;
 mod groups;
 mod linear;
+mod payload;
 mod preaggregate;
+mod sorted;
+mod unnest;
 mod values;
 
 use aggregate::Aggregate;
 use constant::Constant;
-use linear::{Filter, Project};
+use linear::{Expand, Filter, Project};
 use preaggregate::PreAggregate;
+use unnest::Unnest;
 
 /// Rows that leave a pipeline before the caller gets a turn.
 const ROWS_EMITTED: usize = 16_384;
@@ -59,12 +66,27 @@ pub struct Place {
     pub is_fresh: bool,
 }
 
+/// A row that an operator leaves out, because an expression or an aggregate fails for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FailedRow {
+    /// The operator, by its place in the fragment.
+    pub operator: u16,
+    /// The row of its input; of an aggregate, the key of the group.
+    pub row: RecordBatch,
+    /// The reason.
+    pub error: Error,
+    /// True if the row fails no more: it is deleted, or the aggregate has a result again.
+    pub is_delete: bool,
+}
+
 /// The result of a step.
 #[derive(Debug, PartialEq)]
 pub struct Outcome {
     /// Changes that leave the last operator, in order. Their columns are those of the fragment's
     /// output, but may have other names.
     pub emitted: Vec<Chunk>,
+    /// Rows that were left out.
+    pub failed: Vec<FailedRow>,
     /// How the caller goes on.
     pub next: Next,
 }
@@ -119,7 +141,8 @@ pub struct StateWrite {
     pub value: Option<Bytes>,
 }
 
-/// The reason why a pipeline stopped. It cannot be used any more.
+/// The reason why a pipeline stopped. It cannot be used any more. A row that fails does not stop
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// A row has no result: a division by zero, or a sum that is out of range. The same rows fail
@@ -142,6 +165,10 @@ pub struct Pipeline {
     flushing: Option<usize>,
     /// The stage that waits for its state.
     waiting: Option<usize>,
+    /// The place of each stage among the operators.
+    places: Vec<u16>,
+    /// Rows that were left out in this step.
+    failed: Vec<FailedRow>,
 }
 
 /// An operator of a pipeline.
@@ -181,15 +208,15 @@ trait Operate: Debug + Send + Sync {
 
 impl Outcome {
     fn done(emitted: Vec<Chunk>) -> Outcome {
-        Outcome { emitted, next: Next::Done }
+        Outcome { emitted, failed: Vec::new(), next: Next::Done }
     }
 
     fn need(keys: Vec<StateKey>) -> Outcome {
-        Outcome { emitted: Vec::new(), next: Next::Need(keys) }
+        Outcome { emitted: Vec::new(), failed: Vec::new(), next: Next::Need(keys) }
     }
 
     fn ranges(ranges: Vec<StateRange>) -> Outcome {
-        Outcome { emitted: Vec::new(), next: Next::Ranges(ranges) }
+        Outcome { emitted: Vec::new(), failed: Vec::new(), next: Next::Ranges(ranges) }
     }
 }
 
@@ -211,12 +238,16 @@ impl Pipeline {
     ) -> Result<Pipeline, Error> {
         let edges = plan.inputs(fragment).count();
         let mut builder = Builder::new(plan, fragment, leaf, functions, place);
-        let mut stages = Vec::new();
-        for operator in &plan.fragments[fragment].operators {
-            stages.extend(builder.stage(operator)?);
+        let (mut stages, mut places) = (Vec::new(), Vec::new());
+        for (operator, place) in plan.fragments[fragment].operators.iter().zip(0..) {
+            if let Some(stage) = builder.stage(operator)? {
+                stages.push(stage);
+                places.push(place);
+            }
         }
         let inputs = edges + usize::from(leaf.is_some());
-        Ok(Pipeline { stages, inputs, queue: Vec::new(), flushing: None, waiting: None })
+        let (queue, failed) = (Vec::new(), Vec::new());
+        Ok(Pipeline { stages, inputs, queue, flushing: None, waiting: None, places, failed })
     }
 
     /// Works on a chunk of an input.
@@ -261,7 +292,7 @@ impl Pipeline {
 
     fn go_on(&mut self, stage: usize, outcome: Outcome) -> Result<Outcome, Failure> {
         match self.settle(stage, outcome) {
-            next @ (Next::Need(_) | Next::Ranges(_)) => Ok(Outcome { emitted: Vec::new(), next }),
+            next @ (Next::Need(_) | Next::Ranges(_)) => Ok(self.outcome(Vec::new(), next)),
             Next::Done | Next::More => self.run(),
         }
     }
@@ -335,7 +366,7 @@ impl Pipeline {
         let mut rows = 0;
         loop {
             if rows >= ROWS_EMITTED {
-                return Ok(Outcome { emitted, next: Next::More });
+                return Ok(self.outcome(emitted, Next::More));
             }
             let next = match (self.queue.pop(), self.flushing) {
                 (Some((stage, chunk)), _) if stage == self.stages.len() => {
@@ -358,16 +389,22 @@ impl Pipeline {
                     }
                     self.settle(stage, outcome)
                 }
-                (None, None) => return Ok(Outcome::done(emitted)),
+                (None, None) => return Ok(self.outcome(emitted, Next::Done)),
             };
             if let Next::Need(_) | Next::Ranges(_) = next {
-                return Ok(Outcome { emitted, next });
+                return Ok(self.outcome(emitted, next));
             }
         }
     }
 
+    fn outcome(&mut self, emitted: Vec<Chunk>, next: Next) -> Outcome {
+        Outcome { emitted, failed: std::mem::take(&mut self.failed), next }
+    }
+
     /// Takes the outcome of a stage.
-    fn settle(&mut self, stage: usize, Outcome { emitted, next }: Outcome) -> Next {
+    fn settle(&mut self, stage: usize, Outcome { emitted, failed, next }: Outcome) -> Next {
+        let operator = self.places[stage];
+        self.failed.extend(failed.into_iter().map(|failed| FailedRow { operator, ..failed }));
         let chunks = emitted.into_iter().rev().filter(|chunk| chunk.rows().num_rows() > 0);
         self.queue.extend(chunks.map(|chunk| (stage + 1, chunk)));
         if let Next::Need(_) | Next::Ranges(_) = next {
@@ -440,6 +477,19 @@ impl<'a> Builder<'a> {
                 self.columns = computed;
                 self.move_division(|column| columns.iter().position(|expr| *expr == Expr::Column(column)));
                 Box::new(project)
+            }
+            Operator::Expand { sets } => {
+                let first = sets.first().map_or(&[][..], Vec::as_slice);
+                let computed: Vec<StreamColumn> = first.iter().map(|expr| self.column(expr)).collect();
+                let expand = Expand::new(sets, &self.columns, &computed, self.functions)?;
+                self.columns = computed;
+                self.divided = None;
+                Box::new(expand)
+            }
+            Operator::Unnest { columns } => {
+                let unnest = Unnest::new(&self.columns, columns)?;
+                self.columns = unnest.columns().to_vec();
+                Box::new(unnest)
             }
             Operator::Filter { condition } => Box::new(Filter::new(self.functions.build(condition, &self.columns)?)),
             Operator::PreAggregate { keys, calls } => {

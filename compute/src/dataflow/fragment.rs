@@ -29,6 +29,7 @@ use weir_stream::slices::Slices;
 
 use super::divide::Divide;
 use super::edge::{Closed, Edge};
+use super::failed::FailedRows;
 use super::follow::{self, Follow, Following};
 use super::materialize::Materialize;
 use super::query::places;
@@ -37,6 +38,7 @@ use super::table::Table;
 use crate::control::event::{Event, Inputs};
 use crate::control::placement::Placement;
 use crate::control::plan::{Route, Writer};
+use crate::metrics::Metrics;
 use crate::storage::entries::Entries;
 use crate::storage::slot;
 use crate::storage::state::{self, keys};
@@ -60,6 +62,7 @@ pub(crate) struct Shared {
     pub(crate) functions: Arc<dyn Functions>,
     pub(crate) following: Following,
     pub(crate) memory: Memory,
+    pub(crate) metrics: Metrics,
 }
 
 /// The memory of a node for what its actors know of their state. Each has an equal share.
@@ -107,6 +110,7 @@ struct Fragment {
     changes: VecDeque<Announced>,
     slot: Edge,
     db: state::SlotDb,
+    failed: FailedRows,
     /// The work that the operators were asked for last.
     work: Work,
     /// True if the operators have more of it.
@@ -199,6 +203,7 @@ pub(crate) fn spawn(
         changes: VecDeque::new(),
         slot: Edge::new(slot),
         db: slot.db.clone(),
+        failed: FailedRows::new(&shared.metrics, &entry.relation.name),
         work: Work::Apply,
         has_more: false,
         shared: shared.clone(),
@@ -383,7 +388,8 @@ impl Fragment {
     /// Sends on what the operators emitted, and reads for them until they can go no further.
     async fn finish(&mut self, work: Work, mut outcome: Result<Outcome, Failure>) -> Result<(), Ended> {
         loop {
-            let Outcome { emitted, next } = outcome.map_err(|error| Ended::Failed(chain(&error)))?;
+            let Outcome { emitted, failed, next } = outcome.map_err(|error| Ended::Failed(chain(&error)))?;
+            self.failed.note(&failed);
             for chunk in emitted {
                 self.emit(chunk).await?;
             }

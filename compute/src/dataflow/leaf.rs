@@ -21,6 +21,7 @@ use weir_stream::pipeline::{Failure, Next, Outcome, Pipeline, Place};
 
 use super::divide::Divide;
 use super::edge::Closed;
+use super::failed::FailedRows;
 use super::fragment::{Shared, outputs};
 use super::query::places;
 use super::router::Message;
@@ -34,6 +35,7 @@ pub(crate) struct Leaf {
     columns: Vec<usize>,
     origin: Origin,
     pipeline: Pipeline,
+    failed: FailedRows,
     outputs: Vec<Divide>,
     senders: BTreeMap<EdgeId, Sender<Chunk>>,
     /// Credits of the edges.
@@ -81,7 +83,9 @@ impl Leaf {
         let edges = outputs.iter().flat_map(|output| output.edges().iter().copied());
         let senders = edges.map(|edge| (edge, Sender::new(after.next()))).collect();
         let origin = Origin::new(reads, split);
-        Ok(Leaf { shared, columns, origin, pipeline, outputs, senders, inbox })
+        let view = placement.catalog().get(actor.fragment.job).map_or("", |entry| entry.relation.name.as_str());
+        let failed = FailedRows::new(&shared.metrics, view);
+        Ok(Leaf { shared, columns, origin, pipeline, failed, outputs, senders, inbox })
     }
 
     /// Takes rows of the source, with the column of sequences behind its own columns.
@@ -102,7 +106,8 @@ impl Leaf {
 
     async fn send(&mut self, mut outcome: Result<Outcome, Failure>) -> Result<(), Stopped> {
         loop {
-            let Outcome { emitted, next } = outcome.map_err(Stopped::Failed)?;
+            let Outcome { emitted, failed, next } = outcome.map_err(Stopped::Failed)?;
+            self.failed.note(&failed);
             for chunk in emitted {
                 for output in &self.outputs {
                     for (edge, part) in output.divide(&chunk) {

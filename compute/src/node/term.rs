@@ -159,6 +159,7 @@ impl Term {
             functions: Arc::clone(&environment.compiler) as Arc<dyn Functions>,
             following: Following::default(),
             memory: Memory::new(environment.state_memory_bytes),
+            metrics: environment.metrics.clone(),
         };
         let mut term = Term {
             id,

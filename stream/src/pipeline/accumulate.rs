@@ -7,10 +7,11 @@
 //!
 //! * `count`; `sum`, of exact numbers; `float`, the exact sum of floating-point numbers;
 //! * `boolean`: `bool_and` and `bool_or`, as the number of true and false values;
-//! * `extreme`: `min` and `max` where nothing is deleted.
+//! * `moments`: variances and standard deviations; `bits`: `bit_and`, `bit_or` and `bit_xor`;
+//! * `extreme`: `min` and `max` where nothing is deleted; `best`: `first_value` where nothing is.
 //!
-//! DISTINCT, and `min` and `max` where rows are deleted, follow the values of a group, see
-//! `values`.
+//! DISTINCT, aggregates that take rows in an order, and `min` and `max` where rows are deleted,
+//! follow the values of a group, see `values`.
 
 use std::fmt::Debug;
 
@@ -23,18 +24,24 @@ use weir_common::view::Error;
 
 use super::evict::{Clock, Victims};
 use super::groups::{Group, Groups};
-use super::values::{Firsts, Order, RANGE, ValuePlace, Values};
+use super::values::{Finish, Firsts, ValuePlace, Values};
 use super::{Failure, StateRange, StateWrite};
 
+mod best;
+mod bits;
 mod boolean;
 mod count;
 mod extreme;
 mod float;
+mod moments;
 mod sum;
 
+use best::Best;
+use bits::Bits;
 use boolean::Boolean;
 use count::Count;
 use float::FloatSum;
+use moments::Moments;
 use sum::{Sum, Wide};
 
 /// Rows and the groups that they belong to.
@@ -45,7 +52,7 @@ pub(super) struct Rows<'a> {
     /// The rows that are deleted.
     pub(super) deletes: Option<&'a BooleanBuffer>,
     /// The rows that count.
-    counted: Option<&'a BooleanBuffer>,
+    pub(super) counted: Option<&'a BooleanBuffer>,
 }
 
 /// The values that one aggregate keeps of each group.
@@ -90,7 +97,10 @@ pub(super) struct Calls {
 
 #[derive(Debug)]
 struct Call {
-    arguments: Vec<usize>,
+    /// The arguments, and the columns of the order behind them.
+    inputs: Vec<usize>,
+    /// A row counts if none of these is NULL.
+    required: Vec<usize>,
     filter: Option<usize>,
     /// The number of columns of its partial results.
     width: usize,
@@ -143,7 +153,8 @@ impl Calls {
     pub(super) fn new(calls: &[AggregateCall], input: &[StreamColumn], append_only: bool) -> Result<Calls, Error> {
         let call = |call: &AggregateCall| {
             Ok(Call {
-                arguments: call.arguments.clone(),
+                inputs: call.arguments.iter().copied().chain(call.order.iter().map(|key| key.column)).collect(),
+                required: required(call),
                 filter: call.filter,
                 width: call.kept(append_only).len(),
                 kept: kept(call, input, append_only)?,
@@ -198,10 +209,10 @@ impl Calls {
             let counted = call.counted(rows);
             match &mut call.kept {
                 Kept::Rows(accumulator) => {
-                    let arguments: Vec<&ArrayRef> = call.arguments.iter().map(|column| rows.column(*column)).collect();
+                    let arguments: Vec<&ArrayRef> = call.inputs.iter().map(|column| rows.column(*column)).collect();
                     accumulator.update(Rows { groups, deletes, counted: counted.as_ref() }, &arguments)?;
                 }
-                Kept::Distinct(values, _) | Kept::First(values, _) => values.count(places, deletes, epoch),
+                Kept::Distinct(values, _) | Kept::First(values, _) => values.count(places, rows, deletes, epoch)?,
             }
         }
         Ok(())
@@ -270,7 +281,7 @@ impl Calls {
         let Kept::First(values, firsts) = &self.calls[call].kept else { panic!("the aggregate has values in order") };
         let prefix = Bytes::copy_from_slice(groups.key(group));
         let after = firsts.after(group).map(|value| Bytes::from([&prefix, value].concat()));
-        StateRange { table: values.table, vnode, prefix, after, limit: RANGE }
+        StateRange { table: values.table, vnode, prefix, after, limit: firsts.page() }
     }
 
     /// Takes the values that the groups lacked.
@@ -347,14 +358,14 @@ impl Calls {
 }
 
 impl Call {
-    /// The rows that count: those that pass the filter and have no argument that is NULL.
+    /// The rows that count: those that pass the filter and lack no argument.
     fn counted(&self, rows: &RecordBatch) -> Option<BooleanBuffer> {
         let filter = self.filter.map(|column| rows.column(column).as_boolean());
         let filter = filter.map(|filter| match filter.nulls() {
             Some(nulls) => filter.values() & nulls.inner(),
             None => filter.values().clone(),
         });
-        let arguments = self.arguments.iter().map(|column| rows.column(*column));
+        let arguments = self.required.iter().map(|column| rows.column(*column));
         let nulls = arguments.filter_map(|argument| argument.nulls()).map(|nulls| nulls.inner().clone());
         filter.into_iter().chain(nulls).reduce(|one, other| &one & &other)
     }
@@ -397,27 +408,38 @@ impl Kept {
     }
 }
 
-fn kept(call: &AggregateCall, input: &[StreamColumn], append_only: bool) -> Result<Kept, Error> {
-    let order = match call.function.as_str() {
-        "max" => Order::Descending,
-        _ => Order::Ascending,
+/// The arguments that are not NULL in a row that counts.
+fn required(call: &AggregateCall) -> Vec<usize> {
+    let count = match call.function.as_str() {
+        "first_value" | "array_agg" => 0,
+        // The delimiter may be NULL.
+        "string_agg" => 1,
+        _ => call.arguments.len(),
     };
-    match call.values {
-        _ if call.revision != 1 => Err(unknown(call)),
-        Some(table) if !append_only && matches!(call.function.as_str(), "min" | "max") => {
-            let ty = input[call.arguments[0]].ty.clone();
-            Ok(Kept::First(Values::new(table, call, input, order)?, Firsts::new(ty, order)))
-        }
-        Some(table) => {
-            let values = Values::new(table, call, input, Order::Ascending)?;
-            Ok(Kept::Distinct(values, accumulator(call, append_only)?))
-        }
-        None if call.distinct => Err(unknown(call)),
-        None => Ok(Kept::Rows(accumulator(call, append_only)?)),
+    call.arguments[..count].to_vec()
+}
+
+fn kept(call: &AggregateCall, input: &[StreamColumn], append_only: bool) -> Result<Kept, Error> {
+    if call.revision != 1 {
+        return Err(unknown(call));
+    }
+    let Some(key) = call.value_key(append_only) else {
+        return Ok(Kept::Rows(accumulator(call, input, append_only)?));
+    };
+    let values = Values::new(call.values.ok_or_else(|| unknown(call))?, call, key, input)?;
+    let takes_first = call.is_ordered() || (!append_only && matches!(call.function.as_str(), "min" | "max"));
+    match takes_first {
+        true => Ok(Kept::First(values, Firsts::new(Finish::new(call, input).ok_or_else(|| unknown(call))?))),
+        false => Ok(Kept::Distinct(values, accumulator(call, input, append_only)?)),
     }
 }
 
-fn accumulator(call: &AggregateCall, append_only: bool) -> Result<Box<dyn Accumulate>, Error> {
+/// The accumulator of an aggregate that needs no more than its rows.
+pub(super) fn accumulator(
+    call: &AggregateCall,
+    input: &[StreamColumn],
+    append_only: bool,
+) -> Result<Box<dyn Accumulate>, Error> {
     Ok(match (call.function.as_str(), &call.ty) {
         ("count", SqlType::BigInt) => Box::new(Count::default()),
         ("sum", SqlType::BigInt) => Box::new(Sum::<i128>::new(&call.ty)),
@@ -428,7 +450,12 @@ fn accumulator(call: &AggregateCall, append_only: bool) -> Result<Box<dyn Accumu
         ("bool_or", SqlType::Boolean) => Box::new(Boolean::new(boolean::Kind::Or, append_only)),
         ("min", ty) if append_only => extreme::extreme(extreme::Kind::Least, ty).ok_or_else(|| unknown(call))?,
         ("max", ty) if append_only => extreme::extreme(extreme::Kind::Greatest, ty).ok_or_else(|| unknown(call))?,
-        _ => return Err(unknown(call)),
+        ("first_value", _) if append_only => Box::new(Best::new(call, input)),
+        (function, SqlType::Numeric | SqlType::Double) if moments::Kind::of(function).is_some() => {
+            let kind = moments::Kind::of(function).ok_or_else(|| unknown(call))?;
+            Box::new(Moments::new(kind, &call.ty))
+        }
+        (function, ty) => Box::new(Bits::new(function, ty).ok_or_else(|| unknown(call))?),
     })
 }
 

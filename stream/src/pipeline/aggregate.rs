@@ -15,10 +15,13 @@
 //! | 1… | the number of rows, a count |
 //! | … | what each aggregate keeps, in order, as the modules in `accumulate` say |
 //!
+//! A group for which an aggregate fails, because the result is out of range, emits no row. It stays
+//! in the state, so it has a row again once the result is in range.
+//!
 //! Invariants: a group's number of rows is never negative at a barrier; a group has an entry if and
 //! only if it has a row.
 
-use arrow::array::{Array, ArrayRef, make_comparator};
+use arrow::array::{Array, ArrayRef, RecordBatch, make_comparator, new_null_array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::{SortOptions, concat, interleave};
 use arrow::datatypes::SchemaRef;
@@ -34,7 +37,7 @@ use super::evict::{Clock, Victims, bytes_of, renumber, retain};
 use super::groups::{Group, Groups, key_types};
 use super::linear::{batch, schema};
 use super::preaggregate::{add_rows, count_rows};
-use super::{Division, Failure, Next, Operate, Outcome, StateKey, StateWrite};
+use super::{Division, FailedRow, Failure, Next, Operate, Outcome, StateKey, StateWrite};
 use crate::chunk::Chunk;
 use crate::slices::Slices;
 
@@ -97,14 +100,23 @@ struct Entry {
 /// Groups that had none are left out.
 #[derive(Debug, Default)]
 struct Before {
-    /// For each chunk, a column for each aggregate.
-    gathered: Vec<Vec<ArrayRef>>,
+    /// For each chunk, the results.
+    gathered: Vec<Results>,
     /// All of them, from the beginning of a flush on.
-    columns: Vec<ArrayRef>,
+    all: Results,
     /// Changed groups that were flushed.
     flushed: usize,
     /// The groups among them that had rows.
     rows: usize,
+}
+
+/// Results of groups.
+#[derive(Debug, Default)]
+struct Results {
+    /// A column for each aggregate, with a row for each group.
+    columns: Vec<ArrayRef>,
+    /// For each group, the reason if it has no results.
+    errors: Vec<Option<Error>>,
 }
 
 impl Aggregate {
@@ -229,10 +241,27 @@ impl Aggregate {
             }
         }
         if !had_rows.is_empty() {
-            let results = self.calls.results(&had_rows)?;
+            let results = self.results(&had_rows)?;
             self.before.gathered.push(results);
         }
         Ok(())
+    }
+
+    /// The results of groups. Those for which an aggregate fails are found by halving.
+    fn results(&self, groups: &[Group]) -> Result<Results, Failure> {
+        match self.calls.results(groups) {
+            Ok(columns) => Ok(Results { columns, errors: vec![None; groups.len()] }),
+            Err(Failure::Value(error)) if groups.len() == 1 => {
+                let calls = &self.columns[self.keys.len()..];
+                let columns = calls.iter().map(|call| new_null_array(&call.ty.arrow(), 1)).collect();
+                Ok(Results { columns, errors: vec![Some(error)] })
+            }
+            Err(Failure::Value(_)) => {
+                let (one, other) = groups.split_at(groups.len() / 2);
+                Results::concat(vec![self.results(one)?, self.results(other)?])
+            }
+            Err(failure) => Err(failure),
+        }
     }
 
     fn read(&mut self, group: Group, value: &[u8]) -> Result<(), Failure> {
@@ -303,39 +332,59 @@ impl Aggregate {
     }
 
     /// Emits the changes of groups, and writes them.
-    fn flush_part(&mut self, groups: &[Group]) -> Result<Option<Chunk>, Failure> {
+    fn flush_part(&mut self, groups: &[Group]) -> Result<Outcome, Failure> {
         if let Some(group) = groups.iter().find(|group| self.rows[**group as usize] < 0) {
             let rows = self.rows[*group as usize];
             return Err(Failure::Broken(format!("a group has {rows} rows: more were deleted than inserted")));
         }
         let present: Vec<Group> = groups.iter().copied().filter(|group| self.has_row(*group)).collect();
-        let after = self.calls.results(&present)?;
-        let chunk = self.changes(groups, &after)?;
+        let after = self.results(&present)?;
+        let mut failed = Vec::new();
+        let chunk = self.changes(groups, &after, &mut failed)?;
         self.write(groups);
         for group in groups {
             let has_row = self.has_row(*group);
             let entry = &mut self.entries[*group as usize];
             (entry.has_row, entry.has_changed) = (has_row, false);
         }
-        Ok(chunk)
+        Ok(Outcome { failed, ..Outcome::done(chunk.into_iter().collect()) })
     }
 
-    /// The changes of the rows of groups, whose present rows are `after`.
-    fn changes(&mut self, groups: &[Group], after: &[ArrayRef]) -> Result<Option<Chunk>, Failure> {
+    /// The changes of the rows of groups, whose present rows are `after`. Appends the groups that
+    /// begin to fail, or end it.
+    fn changes(
+        &mut self,
+        groups: &[Group],
+        after: &Results,
+        failed: &mut Vec<FailedRow>,
+    ) -> Result<Option<Chunk>, Failure> {
         const BEFORE: usize = 0;
         const AFTER: usize = 1;
         let compare = |(before, after): (&ArrayRef, &ArrayRef)| {
             make_comparator(before, after, SortOptions::default()).map_err(|error| Failure::Broken(error.to_string()))
         };
-        let compare = self.before.columns.iter().zip(after).map(compare).collect::<Result<Vec<_>, _>>()?;
+        let pairs = self.before.all.columns.iter().zip(&after.columns);
+        let compare = pairs.map(compare).collect::<Result<Vec<_>, _>>()?;
         let is_same = |before, after| compare.iter().all(|compare| compare(before, after).is_eq());
         let (mut changed, mut places, mut deletes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut next = 0;
+        let (mut next, results) = (0, after);
         for group in groups {
             let before = self.entries[*group as usize].has_row.then_some(self.before.rows);
             let after = self.has_row(*group).then_some(next);
             self.before.rows += usize::from(before.is_some());
             next += usize::from(after.is_some());
+            let error_before = before.and_then(|row| self.before.all.errors[row].clone());
+            let error_after = after.and_then(|row| results.errors[row].clone());
+            let before = before.filter(|_| error_before.is_none());
+            let after = after.filter(|_| error_after.is_none());
+            if error_before != error_after {
+                let changes = [(error_before, true), (error_after, false)];
+                for (error, is_delete) in changes.into_iter().filter_map(|(error, is_delete)| Some((error?, is_delete)))
+                {
+                    let row = self.group(*group)?;
+                    failed.push(FailedRow { operator: 0, row, error, is_delete });
+                }
+            }
             if before.zip(after).is_some_and(|(before, after)| is_same(before, after)) {
                 continue;
             }
@@ -351,14 +400,19 @@ impl Aggregate {
             return Ok(None);
         }
         let mut columns = self.groups.columns(&changed, &self.types)?;
-        for (number, after) in after.iter().enumerate() {
+        for (number, after) in results.columns.iter().enumerate() {
             let none = after.slice(0, 0);
-            let before = self.before.columns.get(number).unwrap_or(&none);
+            let before = self.before.all.columns.get(number).unwrap_or(&none);
             let column = interleave(&[before.as_ref(), after.as_ref()], &places);
             columns.push(column.map_err(|error| Failure::Broken(error.to_string()))?);
         }
         let rows = batch(&self.schema, columns, changed.len())?;
         Ok(Some(Chunk::new(rows, BooleanBuffer::from(deletes))))
+    }
+
+    /// The key of a group.
+    fn group(&self, group: Group) -> Result<RecordBatch, Failure> {
+        batch(&schema(&self.columns[..self.keys.len()]), self.groups.columns(&[group], &self.types)?, 1)
     }
 
     fn write(&mut self, groups: &[Group]) {
@@ -460,7 +514,7 @@ impl Operate for Aggregate {
         }
         let end = self.changed.len().min(self.before.flushed + GROUPS);
         let groups = self.changed[self.before.flushed..end].to_vec();
-        let mut outcome = Outcome::done(self.flush_part(&groups)?.into_iter().collect());
+        let mut outcome = self.flush_part(&groups)?;
         self.before.flushed = end;
         if end < self.changed.len() {
             outcome.next = Next::More;
@@ -513,14 +567,20 @@ impl Operate for Aggregate {
 
 impl Before {
     fn gather(&mut self) -> Result<(), Failure> {
-        let gathered = std::mem::take(&mut self.gathered);
-        let width = gathered.first().map_or(0, Vec::len);
-        let column = |number: usize| {
-            let parts: Vec<&dyn Array> = gathered.iter().map(|columns| columns[number].as_ref()).collect();
-            concat(&parts).map_err(|error| Failure::Broken(error.to_string()))
-        };
-        self.columns = (0..width).map(column).collect::<Result<_, _>>()?;
+        self.all = Results::concat(std::mem::take(&mut self.gathered))?;
         Ok(())
+    }
+}
+
+impl Results {
+    fn concat(parts: Vec<Results>) -> Result<Results, Failure> {
+        let width = parts.first().map_or(0, |part| part.columns.len());
+        let column = |number: usize| {
+            let columns: Vec<&dyn Array> = parts.iter().map(|part| part.columns[number].as_ref()).collect();
+            concat(&columns).map_err(|error| Failure::Broken(error.to_string()))
+        };
+        let columns = (0..width).map(column).collect::<Result<_, _>>()?;
+        Ok(Results { columns, errors: parts.into_iter().flat_map(|part| part.errors).collect() })
     }
 }
 

@@ -1,39 +1,38 @@
-//! How often each value occurs in each group: for DISTINCT, which counts equal values once, and for
-//! `min` and `max` where rows are deleted.
+//! How often each value occurs in each group: for DISTINCT, which counts equal values once, for
+//! `min` and `max` where rows are deleted, and for aggregates that take rows in an order.
 //!
 //! The entry of a value is read when the value first comes up, so its count is known. At the end of
 //! an epoch those that appeared or disappeared tell what changes for the aggregate.
 //!
-//! The state has an entry for each value that occurs. Its key is the group's key and the value's;
-//! where the greatest value is wanted the bits of the value's key are flipped, so that it comes
-//! first. Its value is the byte 1, the version, and a count.
+//! The state has an entry for each value that occurs. Its key is the group's key and the value's
+//! ([`sorted`](super::sorted)). Its value is the byte 1, the version, and a count; then, where the
+//! aggregate takes rows in an order, its arguments ([`payload`](super::payload)): those of the
+//! newest row, if several are equal.
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::buffer::BooleanBuffer;
 use bytes::Bytes;
-use weir_common::key::{Keys, Reader};
-use weir_common::plan::{AggregateCall, StreamColumn};
+use weir_common::key::Reader;
+use weir_common::plan::{AggregateCall, SortKey, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view::Error;
 
 use super::cell::{damaged, put_count, take_byte, take_count};
 use super::evict::{Clock, Victims, bytes_of, renumber, retain};
 use super::groups::{Group, Groups, key_types};
+use super::payload::Writer;
+use super::sorted::SortedKeys;
 use super::{Failure, StateKey, StateWrite};
 use crate::slices::Slices;
 
+mod finish;
 mod first;
 
-pub(super) use first::{Firsts, RANGE};
+pub(super) use finish::Finish;
+use finish::Item;
+pub(super) use first::Firsts;
 
 const VERSION: u8 = 1;
-
-/// The order of the values of a group in the state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
-    Ascending,
-    Descending,
-}
 
 /// The number of an entry in memory.
 pub(super) type ValuePlace = u32;
@@ -42,12 +41,17 @@ pub(super) type ValuePlace = u32;
 #[derive(Debug)]
 pub(super) struct Values {
     pub(super) table: u16,
-    arguments: Vec<usize>,
+    key: Vec<SortKey>,
+    /// The types of the key, if values are read back from it.
     types: Vec<SqlType>,
-    order: Order,
+    /// The arguments that are kept beside the key.
+    payload: Vec<usize>,
     /// Entries by the group's key and the value's.
     entries: Groups,
     counted: Vec<Counted>,
+    payloads: Vec<Box<[u8]>>,
+    /// The bytes of all payloads.
+    payload_bytes: usize,
     /// Entries that changed in this epoch.
     changed: Vec<ValuePlace>,
 }
@@ -65,14 +69,25 @@ struct Counted {
 }
 
 impl Values {
-    pub(super) fn new(table: u16, call: &AggregateCall, input: &[StreamColumn], order: Order) -> Result<Values, Error> {
+    pub(super) fn new(
+        table: u16,
+        call: &AggregateCall,
+        key: Vec<SortKey>,
+        input: &[StreamColumn],
+    ) -> Result<Values, Error> {
+        let types = match call.is_ordered() {
+            true => Vec::new(),
+            false => key_types(input, &call.arguments)?,
+        };
         Ok(Values {
             table,
-            arguments: call.arguments.clone(),
-            types: key_types(input, &call.arguments)?,
-            order,
+            key,
+            types,
+            payload: call.payload().to_vec(),
             entries: Groups::default(),
             counted: Vec::new(),
+            payloads: Vec::new(),
+            payload_bytes: 0,
             changed: Vec::new(),
         })
     }
@@ -89,18 +104,17 @@ impl Values {
         groups_of_rows: &[Group],
         groups: &Groups,
     ) -> Vec<(usize, ValuePlace)> {
-        let keys = Keys::new(rows, &self.arguments);
+        let keys = SortedKeys::new(rows, &self.key);
         let mut key = Vec::new();
         let mut place = |row: usize| {
             let group = groups_of_rows[row];
             key.clear();
             key.extend_from_slice(groups.key(group));
-            let prefix = key.len();
             keys.write(row, &mut key);
-            flip(&mut key[prefix..], self.order);
             let place = self.entries.insert(&key);
             if place as usize == self.counted.len() {
                 self.counted.push(Counted { group, count: 0, is_stored: false, has_changed: false, changed: 0 });
+                self.payloads.push(Box::default());
             }
             (row, place)
         };
@@ -118,29 +132,49 @@ impl Values {
         self.entries.key(place)
     }
 
+    fn item(&self, place: ValuePlace) -> Item {
+        Item { count: self.counted[place as usize].count, payload: self.payloads[place as usize].clone() }
+    }
+
     /// Takes the entry of the state.
-    pub(super) fn read(&mut self, place: ValuePlace, mut value: &[u8]) -> Result<(), Failure> {
-        if take_byte(&mut value)? != VERSION {
-            return Err(Failure::Broken("the count of a value has an unknown version".to_owned()));
-        }
+    pub(super) fn read(&mut self, place: ValuePlace, value: &[u8]) -> Result<(), Failure> {
+        let (count, payload) = entry(value)?;
         let counted = &mut self.counted[place as usize];
-        (counted.count, counted.is_stored) = (take_count(&mut value)?, true);
-        if value.is_empty() && counted.count > 0 { Ok(()) } else { Err(damaged()) }
+        (counted.count, counted.is_stored) = (count, true);
+        set(&mut self.payloads[place as usize], payload, &mut self.payload_bytes);
+        if payload.is_empty() == self.payload.is_empty() && count > 0 { Ok(()) } else { Err(damaged()) }
     }
 
     /// Counts rows.
-    pub(super) fn count(&mut self, rows: &[(usize, ValuePlace)], deletes: Option<&BooleanBuffer>, epoch: u32) {
+    pub(super) fn count(
+        &mut self,
+        rows: &[(usize, ValuePlace)],
+        batch: &RecordBatch,
+        deletes: Option<&BooleanBuffer>,
+        epoch: u32,
+    ) -> Result<(), Failure> {
+        let payload = self.payload.iter().map(|column| Writer::new(batch.column(*column)));
+        let payload = payload.collect::<Result<Vec<_>, _>>()?;
+        let mut bytes = Vec::new();
         for (row, place) in rows {
             let counted = &mut self.counted[*place as usize];
-            counted.count += if deletes.is_some_and(|deletes| deletes.value(*row)) { -1 } else { 1 };
+            let is_delete = deletes.is_some_and(|deletes| deletes.value(*row));
+            counted.count += if is_delete { -1 } else { 1 };
+            if !is_delete && !payload.is_empty() {
+                bytes.clear();
+                payload.iter().for_each(|column| column.write(*row, &mut bytes));
+                set(&mut self.payloads[*place as usize], &bytes, &mut self.payload_bytes);
+            }
             if !counted.has_changed {
                 (counted.has_changed, counted.changed) = (true, epoch);
                 self.changed.push(*place);
             }
         }
+        Ok(())
     }
 
-    /// The values that appeared in this epoch, which has ended, true, or disappeared.
+    /// The values that appeared in this epoch, which has ended, true, or disappeared. One of which
+    /// the arguments may have changed appears again.
     pub(super) fn changes(&self) -> Result<Vec<(ValuePlace, bool)>, Failure> {
         if self.changed.iter().any(|place| self.counted[*place as usize].count < 0) {
             return Err(Failure::Broken("a value was deleted more often than inserted".to_owned()));
@@ -148,7 +182,8 @@ impl Values {
         let change = |place: &ValuePlace| {
             let counted = self.counted[*place as usize];
             let is_there = counted.count > 0;
-            (is_there != counted.is_stored).then_some((*place, is_there))
+            let may_differ = is_there && !self.payload.is_empty();
+            (is_there != counted.is_stored || may_differ).then_some((*place, is_there))
         };
         Ok(self.changed.iter().filter_map(change).collect())
     }
@@ -162,9 +197,14 @@ impl Values {
         self.changed.iter().copied().filter(has_appeared)
     }
 
-    /// True if the value with this key is known not to occur any more.
-    pub(super) fn has_gone(&self, key: &[u8]) -> bool {
-        self.entries.find(key).is_some_and(|place| self.counted[place as usize].count == 0)
+    /// The entry with this key, if it is in memory.
+    fn find(&self, key: &[u8]) -> Option<ValuePlace> {
+        self.entries.find(key)
+    }
+
+    /// True if the value is known not to occur any more.
+    fn has_gone(&self, place: ValuePlace) -> bool {
+        self.counted[place as usize].count == 0
     }
 
     /// The columns of values.
@@ -194,6 +234,7 @@ impl Values {
                 if counted.count > 0 {
                     out.push(VERSION);
                     put_count(counted.count, out);
+                    out.extend_from_slice(&self.payloads[*place as usize]);
                 }
             });
         }
@@ -209,7 +250,7 @@ impl Values {
 /// Memory, and what may be forgotten of it.
 impl Values {
     pub(super) fn bytes(&self) -> usize {
-        self.entries.bytes() + bytes_of(&self.counted)
+        self.entries.bytes() + bytes_of(&self.counted) + bytes_of(&self.payloads) + self.payload_bytes
     }
 
     /// Keeps the values of groups that stay. `numbers`: the new number of each group.
@@ -243,6 +284,8 @@ impl Values {
         if kept.len() < count {
             self.entries.retain(&kept);
             retain(&mut self.counted, &kept);
+            retain(&mut self.payloads, &kept);
+            self.payload_bytes = self.payloads.iter().map(|payload| payload.len()).sum();
             let numbers = renumber(count, &kept);
             self.changed.iter_mut().for_each(|place| *place = numbers[*place as usize]);
         }
@@ -255,9 +298,16 @@ impl Counted {
     }
 }
 
-/// Turns the key of a value into that of the state and back.
-fn flip(key: &mut [u8], order: Order) {
-    if order == Order::Descending {
-        key.iter_mut().for_each(|byte| *byte = !*byte);
+/// Replaces a payload.
+fn set(payload: &mut Box<[u8]>, value: &[u8], bytes: &mut usize) {
+    *bytes = *bytes + value.len() - payload.len();
+    *payload = value.into();
+}
+
+/// The count of an entry of the state, and its payload.
+fn entry(mut value: &[u8]) -> Result<(i64, &[u8]), Failure> {
+    if take_byte(&mut value)? != VERSION {
+        return Err(Failure::Broken("the count of a value has an unknown version".to_owned()));
     }
+    Ok((take_count(&mut value)?, value))
 }

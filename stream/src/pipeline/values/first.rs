@@ -1,41 +1,44 @@
-//! `min` and `max` where rows are deleted: the first values of each group, in the order of the
-//! state. Kept beside the values: nothing.
+//! Aggregates that take the values of a group in an order: `min` and `max` where rows are deleted,
+//! `array_agg` and its like. Kept beside the values: nothing.
 //!
-//! All values of a group up to its horizon are in memory, so the first of them is the result. Those
-//! beyond are in the state alone; they are read once none is left in memory.
+//! All values of a group up to its horizon are in memory. Those beyond are in the state alone.
+//! Where the first value is the result they are read once none is left in memory; where all values
+//! are needed, as soon as the group changes.
 
 use std::collections::HashMap;
 
-use arrow::array::{ArrayRef, new_empty_array};
+use arrow::array::ArrayRef;
 use bytes::Bytes;
-use weir_common::key::{NULL, Reader};
-use weir_common::types::SqlType;
 
-use super::{Order, Values, flip};
+use super::finish::{Finish, Item, Items, Taken};
+use super::{ValuePlace, Values, entry};
 use crate::pipeline::Failure;
 use crate::pipeline::accumulate::Keep;
 use crate::pipeline::cell::damaged;
 use crate::pipeline::evict::{bytes_of, retain};
 use crate::pipeline::groups::{Group, Groups};
 
-/// Values that are read at once.
-pub(crate) const RANGE: usize = 64;
-/// A group with more values in memory keeps half as many of them.
+/// Values that are read at once, where one is enough and where all are needed.
+const RANGE: usize = 64;
+const RANGE_OF_ALL: usize = 1_024;
+/// A group with more values in memory keeps half as many of them, where one is enough.
 const FIRST: usize = 256;
+/// An estimate of the memory that an entry of a map takes beside its bytes.
+const ENTRY_BYTES: usize = 48;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Firsts {
-    order: Order,
-    ty: SqlType,
+    finish: Finish,
     firsts: Vec<First>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct First {
-    /// Keys of values, in order.
-    values: Vec<Box<[u8]>>,
+    values: Items,
     horizon: Horizon,
+    /// The memory that the values take.
+    bytes: usize,
 }
 
 /// The values of a group that are in memory.
@@ -60,14 +63,19 @@ impl Horizon {
 }
 
 impl Firsts {
-    pub(crate) fn new(ty: SqlType, order: Order) -> Firsts {
-        Firsts { order, ty, firsts: Vec::new() }
+    pub(crate) fn new(finish: Finish) -> Firsts {
+        Firsts { finish, firsts: Vec::new() }
+    }
+
+    /// The number of values that are read at once.
+    pub(crate) fn page(&self) -> usize {
+        if self.finish.takes_all() { RANGE_OF_ALL } else { RANGE }
     }
 
     /// Returns true if the result is not known: the state has to be read.
     pub(crate) fn is_lacking(&self, group: Group) -> bool {
         let first = &self.firsts[group as usize];
-        first.values.is_empty() && first.horizon != Horizon::All
+        (self.finish.takes_all() || first.values.is_empty()) && first.horizon != Horizon::All
     }
 
     /// The last value that is known, above which the state is read.
@@ -90,7 +98,7 @@ impl Firsts {
             let value = &values.key(place)[groups.key(group).len()..];
             let first = &mut self.firsts[group as usize];
             match is_there {
-                true => first.insert(value),
+                true => first.insert(value, values.item(place), self.finish.takes_all()),
                 false => first.remove(value),
             }
         }
@@ -105,53 +113,76 @@ impl Firsts {
         values: &Values,
         groups: &Groups,
     ) -> Result<(), Failure> {
-        let mut appeared: HashMap<Group, Vec<&[u8]>> = found.iter().map(|(group, _)| (*group, Vec::new())).collect();
+        let all = self.finish.takes_all();
+        let mut appeared: HashMap<Group, Vec<ValuePlace>> =
+            found.iter().map(|(group, _)| (*group, Vec::new())).collect();
         for place in values.appeared() {
             let group = values.group(place);
             if let Some(appeared) = appeared.get_mut(&group) {
-                appeared.push(&values.key(place)[groups.key(group).len()..]);
+                appeared.push(place);
             }
         }
+        let page = self.page();
         for (group, found) in found {
             let first = &mut self.firsts[group as usize];
             let prefix = groups.key(group).len();
             let value = |key: &Bytes| key.get(prefix..).map(Box::from).ok_or_else(damaged);
             first.horizon = match found.last() {
-                Some((last, _)) if found.len() >= RANGE => Horizon::To(value(last)?),
+                Some((last, _)) if found.len() >= page => Horizon::To(value(last)?),
                 _ => Horizon::All,
             };
-            for (key, _) in found.iter().filter(|(key, _)| !values.has_gone(key)) {
-                first.values.push(value(key)?);
+            for (key, stored) in &found {
+                match values.find(key) {
+                    Some(place) if values.has_gone(place) => {}
+                    // It may have changed in this epoch.
+                    Some(place) => first.add(value(key)?, values.item(place)),
+                    None => {
+                        let (count, payload) = entry(stored)?;
+                        first.add(value(key)?, Item { count, payload: payload.into() });
+                    }
+                }
             }
-            appeared[&group].iter().for_each(|value| first.insert(value));
+            for place in &appeared[&group] {
+                first.insert(&values.key(*place)[prefix..], values.item(*place), all);
+            }
         }
         Ok(())
     }
 }
 
 impl First {
-    fn bytes(&self) -> usize {
-        let values: usize = self.values.iter().map(|value| value.len()).sum();
-        self.values.capacity() * size_of::<Box<[u8]>>() + values
+    fn add(&mut self, value: Box<[u8]>, item: Item) {
+        let key = value.len();
+        self.bytes += key + item.bytes();
+        if let Some(before) = self.values.insert(value, item) {
+            self.bytes -= key + before.bytes();
+        }
     }
 
-    fn insert(&mut self, value: &[u8]) {
+    fn insert(&mut self, value: &[u8], item: Item, all: bool) {
         if !self.horizon.covers(value) {
             return;
         }
-        if let Err(place) = self.values.binary_search_by(|other| (**other).cmp(value)) {
-            self.values.insert(place, value.into());
-        }
-        if self.values.len() > FIRST {
-            self.values.truncate(FIRST / 2);
-            self.horizon = Horizon::To(self.values[FIRST / 2 - 1].clone());
+        self.add(value.into(), item);
+        if self.values.len() > FIRST && !all {
+            let last = self.values.keys().nth(FIRST / 2).expect("there are more").clone();
+            let gone = self.values.split_off(&last);
+            self.bytes -= gone.iter().map(|(value, item)| value.len() + item.bytes()).sum::<usize>();
+            let (last, _) = self.values.last_key_value().expect("some stay");
+            self.horizon = Horizon::To(last.clone());
         }
     }
 
     fn remove(&mut self, value: &[u8]) {
-        if let Ok(place) = self.values.binary_search_by(|other| (**other).cmp(value)) {
-            self.values.remove(place);
+        if let Some(item) = self.values.remove(value) {
+            self.bytes -= value.len() + item.bytes();
         }
+    }
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        self.payload.len() + ENTRY_BYTES
     }
 }
 
@@ -161,21 +192,12 @@ impl Keep for Firsts {
     }
 
     fn results(&self, groups: &[Group]) -> Result<ArrayRef, Failure> {
-        let mut reader = Reader::new([&self.ty]);
-        let mut key = Vec::new();
+        let mut taken = Taken::new(&self.finish);
         for group in groups {
             assert!(!self.is_lacking(*group), "the values of a group were read");
-            key.clear();
-            match self.firsts[*group as usize].values.first() {
-                Some(value) => {
-                    key.extend_from_slice(value);
-                    flip(&mut key, self.order);
-                }
-                None => key.push(NULL),
-            }
-            reader.push(&key).ok_or_else(damaged)?;
+            taken.push(&self.firsts[*group as usize].values)?;
         }
-        Ok(reader.finish().pop().unwrap_or_else(|| new_empty_array(&self.ty.arrow())))
+        taken.finish()
     }
 
     fn put(&self, _group: Group, _out: &mut Vec<u8>) {}
@@ -190,6 +212,6 @@ impl Keep for Firsts {
     }
 
     fn bytes(&self) -> usize {
-        bytes_of(&self.firsts) + self.firsts.iter().map(First::bytes).sum::<usize>()
+        bytes_of(&self.firsts) + self.firsts.iter().map(|first| first.bytes).sum::<usize>()
     }
 }

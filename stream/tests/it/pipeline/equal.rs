@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, Int64Type};
+use arrow::util::display::array_value_to_string;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -256,7 +257,11 @@ fn lines(rng: &mut StdRng, append_only: bool, (keys, is_nested): (&[usize], bool
     let called = if called.is_empty() { "nothing".to_owned() } else { called.join(", ") };
     let input = if append_only { "input" } else { "changes" };
     let mut lines = vec![format!("{input} {COLUMNS}")];
-    let adds_up = |call: &Call| !call.distinct && (append_only || matches!(call.function, "count" | "sum"));
+    let adds_up = |call: &Call| match call.function {
+        "min" | "max" | "bool_and" | "bool_or" | "first_value" if !append_only => false,
+        "array_agg" | "string_agg" | "mode" => false,
+        _ => !call.distinct,
+    };
     if !is_nested && calls.iter().all(adds_up) && rng.random() {
         let own: Vec<usize> = (0..keys.len()).collect();
         lines.push(format!("preaggregate by {}: {called}", names(keys)));
@@ -278,12 +283,17 @@ fn lines(rng: &mut StdRng, append_only: bool, (keys, is_nested): (&[usize], bool
 impl Call {
     fn random(rng: &mut StdRng) -> Call {
         let types = ["", "", "integer", "numeric(10,2)", "double precision", "boolean", "varchar"];
-        let (function, argument, ty) = match rng.random_range(0..8) {
+        if rng.random_bool(0.35) {
+            return Call::ordered(rng);
+        }
+        let (function, argument, ty) = match rng.random_range(0..10) {
             0 => ("count", None, "bigint"),
             1 => ("count", Some(rng.random_range(2..7)), "bigint"),
             2 => ("sum", Some(2), "bigint"),
             3 => ("sum", Some(3), "numeric(20,2)"),
             4 => ("sum", Some(4), "double precision"),
+            8 => (*["bit_and", "bit_or", "bit_xor"].choose(rng).expect("one of them"), Some(2), "integer"),
+            9 => (*["var_pop", "var_samp"].choose(rng).expect("one of them"), Some(4), "double precision"),
             5 => (*["bool_and", "bool_or"].choose(rng).expect("one of them"), Some(FLAG), "boolean"),
             _ => {
                 let argument = *[2, 3, 4, 6].choose(rng).expect("one of them");
@@ -294,15 +304,38 @@ impl Call {
         Call { function, argument, distinct, filter: rng.random_bool(0.25), ty }
     }
 
+    /// An aggregate that takes its rows in an order.
+    fn ordered(rng: &mut StdRng) -> Call {
+        let (function, argument, ty) =
+            *[("array_agg", 2, "integer[]"), ("string_agg", 6, "varchar"), ("first_value", 6, "varchar")]
+                .choose(rng)
+                .expect("one of them");
+        let distinct = matches!(function, "array_agg" | "string_agg") && rng.random_bool(0.3);
+        Call { function, argument: Some(argument), distinct, filter: rng.random_bool(0.25), ty }
+    }
+
+    /// The arguments behind the first, and the order.
+    fn order(&self) -> &'static str {
+        match self.function {
+            "array_agg" => " ORDER BY #2 DESC NULLS LAST",
+            "string_agg" => ", #6 ORDER BY #6 DESC",
+            "first_value" => " ORDER BY #2 DESC NULLS LAST, #6 NULLS FIRST",
+            _ => "",
+        }
+    }
+
     fn text(&self) -> String {
         let argument = self.argument.map_or("*".to_owned(), |argument| format!("#{argument}"));
         let distinct = if self.distinct { "DISTINCT " } else { "" };
         let filter = if self.filter { format!(" FILTER #{FLAG}") } else { String::new() };
-        format!("{}({distinct}{argument}){filter} {}", self.function, self.ty)
+        format!("{}({distinct}{argument}{}){filter} {}", self.function, self.order(), self.ty)
     }
 
     fn answer(&self, rows: &[&Texts]) -> Value {
         let counted = rows.iter().filter(|row| !self.filter || row[FLAG].as_deref() == Some("true"));
+        if let Some(argument) = self.argument.filter(|_| !self.order().is_empty()) {
+            return self.in_order(counted.map(|row| Value::parse(row[argument].as_deref(), argument)), rows);
+        }
         let Some(argument) = self.argument else { return Value::Whole(counted.count() as i128) };
         let texts: Vec<&str> = counted.filter_map(|row| row[argument].as_deref()).collect();
         let mut values: Vec<Value> = texts.iter().map(|text| Value::parse(Some(text), argument)).collect();
@@ -318,9 +351,64 @@ impl Call {
             _ if values.is_empty() => Value::Null,
             "bool_and" => Value::Boolean(values.iter().all(|value| *value == Value::Boolean(true))),
             "bool_or" => Value::Boolean(values.contains(&Value::Boolean(true))),
+            "bit_and" => Value::Whole(values.iter().map(Value::whole).reduce(|one, other| one & other).expect("one")),
+            "bit_or" => Value::Whole(values.iter().map(Value::whole).fold(0, |one, other| one | other)),
+            "bit_xor" => Value::Whole(values.iter().map(Value::whole).fold(0, |one, other| one ^ other)),
+            function @ ("var_pop" | "var_samp") => variance(&values, function == "var_samp"),
             _ => Value::sum(&values),
         }
     }
+
+    fn in_order(&self, values: impl Iterator<Item = Value>, rows: &[&Texts]) -> Value {
+        let mut values: Vec<Value> = values.collect();
+        if self.function == "first_value" {
+            let counted = rows.iter().filter(|row| !self.filter || row[FLAG].as_deref() == Some("true"));
+            let key = |row: &&&Texts| {
+                let number = match Value::parse(row[2].as_deref(), 2) {
+                    Value::Whole(number) => -number,
+                    _ => i128::MAX,
+                };
+                (number, row[6].clone())
+            };
+            return counted.min_by_key(key).map_or(Value::Null, |row| Value::parse(row[6].as_deref(), 6));
+        }
+        if self.function != "array_agg" {
+            values.retain(|value| *value != Value::Null);
+        }
+        // NULL is the greatest value.
+        values.sort_by(|one, other| (*one == Value::Null).cmp(&(*other == Value::Null)).then(other.cmp(one)));
+        if self.distinct {
+            values.dedup();
+        }
+        if values.is_empty() {
+            return Value::Null;
+        }
+        match self.function {
+            "array_agg" => {
+                let texts: Vec<String> = values.iter().map(Value::text).collect();
+                Value::Text(format!("[{}]", texts.join(", ")))
+            }
+            _ => {
+                let texts: Vec<String> = values.iter().map(Value::text).collect();
+                let rest = texts[1..].iter().map(|text| format!("{text}{text}"));
+                Value::Text(std::iter::once(texts[0].clone()).chain(rest).collect())
+            }
+        }
+    }
+}
+
+/// All values are multiples of a quarter, so only the last step is rounded.
+fn variance(values: &[Value], is_sample: bool) -> Value {
+    let values: Vec<f64> = values.iter().map(Value::number).collect();
+    let count = values.len() as f64;
+    if is_sample && values.len() < 2 {
+        return Value::Null;
+    }
+    if values.iter().any(|value| !value.is_finite()) {
+        return Value::float(f64::NAN);
+    }
+    let (sum, squares): (f64, f64) = (values.iter().sum(), values.iter().map(|value| value * value).sum());
+    Value::float((count * squares - sum * sum) / (count * (if is_sample { count - 1.0 } else { count })))
 }
 
 impl Value {
@@ -350,11 +438,25 @@ impl Value {
         if let Some(wholes) = values.iter().map(whole).collect::<Option<Vec<i128>>>() {
             return Value::Whole(wholes.into_iter().sum());
         }
-        let float = |value: &Value| {
-            let Value::Float(bits) = value else { panic!("{value:?} is not a number") };
-            f64::from_bits(if bits >> 63 == 1 { bits ^ 1 << 63 } else { !bits })
-        };
-        Value::float(values.iter().map(float).sum())
+        Value::float(values.iter().map(Value::number).sum())
+    }
+
+    fn number(&self) -> f64 {
+        let Value::Float(bits) = self else { panic!("{self:?} is not a number") };
+        f64::from_bits(if bits >> 63 == 1 { bits ^ 1 << 63 } else { !bits })
+    }
+
+    fn whole(&self) -> i128 {
+        let Value::Whole(value) = self else { panic!("{self:?} is not a whole number") };
+        *value
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Value::Text(text) => text.clone(),
+            Value::Null => String::new(),
+            value => value.whole().to_string(),
+        }
     }
 
     fn of(column: &ArrayRef, row: usize) -> Value {
@@ -368,6 +470,7 @@ impl Value {
             DataType::Decimal128(..) => Value::Whole(column.as_primitive::<Decimal128Type>().value(row)),
             DataType::Float64 => Value::float(column.as_primitive::<Float64Type>().value(row)),
             DataType::Utf8 => Value::Text(column.as_string::<i32>().value(row).to_owned()),
+            DataType::List(_) => Value::Text(array_value_to_string(column, row).expect("a text")),
             other => panic!("no values of type {other}"),
         }
     }

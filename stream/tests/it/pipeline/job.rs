@@ -14,7 +14,7 @@ use rand::rngs::StdRng;
 use weir_common::key::{Keys, vnode_of};
 use weir_common::plan::{Dispatch, Distribution, JobPlan, Operator, Stream};
 use weir_stream::chunk::Chunk;
-use weir_stream::pipeline::{Failure, Next, Outcome, Pipeline, Place, StateKey, StateRange, StateWrite};
+use weir_stream::pipeline::{FailedRow, Failure, Next, Outcome, Pipeline, Place, StateKey, StateRange, StateWrite};
 
 use super::functions::Few;
 
@@ -33,6 +33,8 @@ pub(super) struct Job {
     ways: BTreeMap<(usize, usize, usize), VecDeque<Chunk>>,
     /// The changes that left the job.
     pub(super) emitted: Vec<Chunk>,
+    /// The rows that were left out.
+    pub(super) failed: Vec<FailedRow>,
     /// Epochs whose writes the actors were not told of as applied.
     unapplied: usize,
     /// Entries and ranges that were read.
@@ -52,6 +54,7 @@ impl Job {
             state: BTreeMap::new(),
             ways: BTreeMap::new(),
             emitted: Vec::new(),
+            failed: Vec::new(),
             unapplied: 0,
             reads: 0,
             ranges: 0,
@@ -144,6 +147,7 @@ impl Job {
             for chunk in outcome.emitted {
                 self.send((fragment, actor), chunk);
             }
+            self.failed.append(&mut outcome.failed);
             outcome = match outcome.next {
                 Next::Done => return Ok(()),
                 Next::More => self.actors[fragment][actor].resume()?,

@@ -5,6 +5,8 @@
 //! * `input name type, …`: the columns of the input, of which `changes` may be deleted;
 //! * `values`: rows that are there from the first flush on, divided by semicolons;
 //! * `filter`, `project`, `preaggregate by`, `aggregate by`, `final by`: the next operator;
+//! * `expand`: rows for each list of columns, divided by semicolons;
+//! * `unnest`: rows of arrays;
 //! * `shuffle by`: the end of a fragment;
 //! * `+` and `-`: a row that is inserted or deleted, values divided by blanks; rows of successive
 //!   lines are one chunk;
@@ -21,7 +23,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use weir_common::catalog::{Column, Origin, schema};
 use weir_common::plan::{
-    AggregateCall, Dispatch, Distribution, Edge, Expr, Fragment, JobPlan, Operator, StateTable, Stream, StreamColumn,
+    AggregateCall, Dispatch, Distribution, Edge, Expr, Fragment, JobPlan, Operator, SortKey, StateTable, Stream,
+    StreamColumn,
 };
 use weir_common::types::SqlType;
 use weir_stream::chunk::Chunk;
@@ -60,6 +63,11 @@ pub(super) fn run(script: &str) -> String {
                     writeln!(output, "  read {reads} entries, {ranges} ranges").expect("a string");
                 }
                 std::mem::take(&mut job.emitted).iter().for_each(|chunk| show(chunk, &mut output));
+                for failed in std::mem::take(&mut job.failed) {
+                    let change = if failed.is_delete { "no longer fails" } else { "fails" };
+                    writeln!(output, "  {change} in operator {}: {}", failed.operator, failed.error).expect("a string");
+                    show(&Chunk::inserts(failed.row), &mut output);
+                }
                 for write in writes {
                     let value = write.value.map_or("deleted".to_owned(), |value| hex(&value));
                     writeln!(output, "  table {}: {} {value}", write.key.table, hex(&write.key.key)).expect("a string");
@@ -179,6 +187,22 @@ impl Draft {
                 self.columns = columns.iter().map(named).collect();
                 self.operators.push(Operator::Project { columns });
             }
+            "expand" => {
+                let set = |set: &str| list(set).into_iter().map(|expr| self.expr(expr)).collect();
+                let sets: Vec<Vec<Expr>> = rest.split("; ").map(set).collect();
+                let named = |expr: &Expr| StreamColumn { name: expr.to_string(), ty: self.type_of(expr) };
+                self.columns = sets[0].iter().map(named).collect();
+                self.operators.push(Operator::Expand { sets });
+            }
+            "unnest" => {
+                let lists = places(rest);
+                for list in &lists {
+                    let SqlType::Array(element) = self.columns[*list].ty.clone() else { panic!("an array") };
+                    self.columns[*list].ty = *element;
+                }
+                self.columns.push(StreamColumn { name: "place".to_owned(), ty: SqlType::Integer });
+                self.operators.push(Operator::Unnest { columns: lists });
+            }
             "shuffle" => self.shuffle(places(rest.strip_prefix("by ").expect("by"))),
             "preaggregate" | "aggregate" | "final" => self.group(word, rest),
             other => panic!("no operator {other}"),
@@ -196,8 +220,8 @@ impl Draft {
         let own: Vec<StreamColumn> = keys.iter().map(|key| self.columns[*key].clone()).collect();
         let mut calls = self.calls.clone();
         for call in &mut calls {
-            if call.distinct || (!append_only && ["min", "max"].contains(&call.function.as_str())) {
-                let values = call.arguments.iter().map(|argument| self.columns[*argument].ty.clone());
+            if let Some(key) = call.value_key(append_only) {
+                let values = key.iter().map(|key| self.columns[key.column].ty.clone());
                 let key = own.iter().map(|column| column.ty.clone()).chain(values).collect();
                 call.values = Some(self.table(key, vec![SqlType::BigInt]));
             }
@@ -259,7 +283,9 @@ impl Draft {
         }
         match (text.strip_prefix('#'), text.split_once("::")) {
             (Some(place), _) => Expr::Column(place.parse().expect("a place")),
-            (None, Some((value, ty))) => Expr::Literal { value: Some(value.to_owned()), ty: sql_type(ty) },
+            (None, Some((value, ty))) => {
+                Expr::Literal { value: Some(value.to_owned()).filter(|value| value != "NULL"), ty: sql_type(ty) }
+            }
             (None, None) => panic!("no expression: {text}"),
         }
     }
@@ -273,11 +299,12 @@ impl Draft {
     }
 }
 
-/// `count(*) bigint, sum(#1) FILTER #2 numeric(20,2)`.
+/// `count(*) bigint, sum(#1) FILTER #2 numeric(20,2), array_agg(#1 ORDER BY #0 DESC) bigint[]`.
 fn calls_of(text: &str) -> Vec<AggregateCall> {
     let call = |text: &str| {
         let (function, rest) = text.split_once('(').expect("a function");
         let (arguments, rest) = rest.split_once(')').expect("arguments");
+        let (arguments, order) = arguments.split_once(" ORDER BY ").unwrap_or((arguments, ""));
         let distinct = arguments.strip_prefix("DISTINCT ");
         let (filter, ty) = match rest.strip_prefix(" FILTER #") {
             Some(rest) => rest.split_once(' ').map(|(filter, ty)| (Some(filter.parse().expect("a place")), ty)),
@@ -290,11 +317,20 @@ fn calls_of(text: &str) -> Vec<AggregateCall> {
             arguments: if arguments == "*" { Vec::new() } else { places(distinct.unwrap_or(arguments)) },
             distinct: distinct.is_some(),
             filter,
+            order: list(order).into_iter().map(sort_key).collect(),
             values: None,
             ty: sql_type(ty.trim()),
         }
     };
     list(text).into_iter().map(call).collect()
+}
+
+/// `#0`, `#0 DESC`, `#0 NULLS FIRST`.
+fn sort_key(text: &str) -> SortKey {
+    let (column, rest) = text.split_once(' ').unwrap_or((text, ""));
+    let descending = rest.starts_with("DESC");
+    let nulls_first = if descending { !rest.ends_with("LAST") } else { rest.ends_with("FIRST") };
+    SortKey { column: places(column)[0], descending, nulls_first }
 }
 
 /// Parts between commas that are not in parentheses.
@@ -329,6 +365,9 @@ fn sql_type(name: &str) -> SqlType {
             scale: scale.parse().expect("digits"),
         };
     }
+    if let Some(element) = name.strip_suffix("[]") {
+        return SqlType::Array(Box::new(sql_type(element)));
+    }
     let types = [
         SqlType::Boolean,
         SqlType::SmallInt,
@@ -340,6 +379,7 @@ fn sql_type(name: &str) -> SqlType {
         SqlType::Bytea,
         SqlType::Date,
         SqlType::Timestamp,
+        SqlType::Jsonb,
     ];
     match name {
         "varchar" => SqlType::Varchar,

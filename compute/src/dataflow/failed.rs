@@ -1,0 +1,47 @@
+//! Rows that a view leaves out because an expression or an aggregate fails for them. They are
+//! counted, and mentioned in the log now and then.
+
+use std::time::{Duration, Instant};
+
+use opentelemetry::KeyValue;
+use tracing::info;
+use weir_stream::pipeline::FailedRow;
+
+use crate::metrics::{self, Metrics};
+
+/// The log mentions a view at most once in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct FailedRows {
+    metrics: Metrics,
+    labels: [KeyValue; 1],
+    view: String,
+    /// When the log may mention the view again.
+    next: Option<Instant>,
+    unmentioned: u64,
+}
+
+impl FailedRows {
+    pub(crate) fn new(metrics: &Metrics, view: &str) -> FailedRows {
+        let (metrics, labels) = (metrics.clone(), [metrics::table(view)]);
+        FailedRows { metrics, labels, view: view.to_owned(), next: None, unmentioned: 0 }
+    }
+
+    /// Takes the rows of a step.
+    pub(crate) fn note(&mut self, failed: &[FailedRow]) {
+        let mut began = failed.iter().filter(|row| !row.is_delete);
+        let Some(first) = began.next() else { return };
+        let count = 1 + began.count() as u64;
+        self.metrics.failed_rows.add(count, &self.labels);
+        self.unmentioned += count;
+        let now = Instant::now();
+        if self.next.is_none_or(|next| now >= next) {
+            let rows = std::mem::take(&mut self.unmentioned);
+            let (view, error) = (&self.view, &first.error);
+            info!(view, rows, %error, "rows are left out of a view, because an expression fails for them");
+            self.next = Some(now + LOG_INTERVAL);
+        }
+    }
+}
