@@ -18,6 +18,7 @@ pub mod sqlstate {
     pub const WARNING: &str = "01000";
     pub const PROTOCOL_VIOLATION: &str = "08P01";
     pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
+    pub const NULL_VALUE_NOT_ALLOWED: &str = "22004";
     pub const NUMERIC_VALUE_OUT_OF_RANGE: &str = "22003";
     pub const DIVISION_BY_ZERO: &str = "22012";
     pub const CARDINALITY_VIOLATION: &str = "21000";

@@ -1,7 +1,8 @@
 //! SQL functions and operators that DataFusion lacks or defines differently: `arithmetic` and
 //! `numeric`, `arrays`, `like`, `bounded` (results that could take all memory), `casts` and
-//! `datetime`, `comparable` (equality), `quantified` (ANY and ALL), `json`, `jsonb`, `quote`,
-//! `encoding`, `round`, and dates and times (`to_char`, `from_char`, `date_part`, `zone`).
+//! `datetime`, `collected` (values of aggregates), `comparable` (equality), `quantified` (ANY and
+//! ALL), `exact` (aggregates of numbers), `json`, `jsonb`, `quote`, `encoding`, `round`, and dates
+//! and times (`to_char`, `from_char`, `date_part`, `zone`).
 //!
 //! The result of a function depends on its arguments alone. The frontend owns the functions of
 //! sessions and system catalogs, and passes them to the planner.
@@ -11,10 +12,12 @@ mod arrays;
 mod bounded;
 mod casts;
 mod choose;
+mod collected;
 mod comparable;
 mod date_part;
 mod datetime;
 mod encoding;
+mod exact;
 mod extreme;
 mod from_char;
 mod json;
@@ -45,10 +48,12 @@ pub(crate) use casts::from_text as read_text;
 pub(crate) use casts::{Casts, Literals};
 pub use casts::{bytea, scalar_from_text};
 pub(crate) use choose::{CASES, KEPT, as_case, choosing, kept_jsonb};
-pub(crate) use comparable::is_comparable;
+pub(crate) use collected::{JSONB_ARRAY, JSONB_OBJECT, MODE, PERCENTILE_CONT, PERCENTILE_DISC, TO_JSONB};
+pub(crate) use comparable::{KEY, is_comparable, key};
 pub use comparable::{comparable, has_equals};
 pub(crate) use date_part::Extract;
 pub use encoding::is_utf8;
+pub(crate) use exact::{exact, exact_sum};
 pub(crate) use extreme::{extreme_aggregate, extreme_function};
 pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators, beside_jsonb, yields_jsonb};
 pub(crate) use like::LIKE_ESCAPE;
@@ -81,6 +86,7 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
         .chain(quote::functions())
         .chain(encoding::functions())
         .chain(choose::functions())
+        .chain(collected::functions())
         .chain(rows::functions())
         .chain(sets::functions())
         .chain(text::functions())
@@ -93,5 +99,5 @@ pub(crate) fn common() -> Vec<ScalarUDF> {
 pub(crate) fn of_operators() -> Vec<ScalarUDF> {
     let extract = ScalarUDF::from(date_part::DatePart::new(true));
     let operators = arrays::of_operators().into_iter().chain(jsonb::of_operators()).chain(rows::of_operators());
-    operators.chain([extract]).collect()
+    operators.chain([extract, comparable::key_function()]).collect()
 }

@@ -31,7 +31,8 @@ use crate::functions;
 use crate::parameters::{Parameters, infer, placeholders};
 use crate::parser::{DATABASE, PG_CATALOG, Parsed, SCHEMA, fold};
 use crate::rules::{
-    Aggregated, Booleans, Choices, Equality, Multisets, Ordered, Printed, Sent, Subqueries, Types, printers,
+    Aggregated, Averages, Booleans, Choices, Equality, ExactSums, Multisets, Ordered, Printed, Sent, Subqueries, Types,
+    printers,
 };
 use crate::syntax::{self, Known};
 use crate::types::names::TypeNames;
@@ -257,6 +258,9 @@ fn template(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<Session
     for function in functions::common().into_iter().chain(system.functions) {
         context.register_udf(function);
     }
+    for aggregate in functions::exact() {
+        context.register_udaf(aggregate);
+    }
     for (name, function) in system.table_functions {
         context.register_udtf(name, function);
     }
@@ -292,7 +296,9 @@ fn template(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<Session
             Arc::new(Multisets),
             Arc::new(Ordered),
             Arc::new(Types),
+            Arc::new(Averages),
             Arc::new(TypeCoercion::new()),
+            Arc::new(ExactSums),
             Arc::new(ApplyFunctionRewrites::new(vec![
                 Arc::new(functions::CheckedArithmetic),
                 Arc::new(Printed(Arc::clone(&printers))),

@@ -24,7 +24,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("weir-stream", &["weir-proto", "weir-common"]),
     ("weir-compute", &["weir-proto", "weir-common", "weir-connector-nats", "weir-stream"]),
     ("weir-meta", &["weir-proto", "weir-common", "weir-connector-nats"]),
-    ("weir-sql", &["weir-common"]),
+    ("weir-sql", &["weir-common", "weir-stream"]),
     ("weir-frontend", &["weir-proto", "weir-common", "weir-connector-nats", "weir-sql"]),
     (
         "weir",

@@ -7,9 +7,9 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, ListArray, PrimitiveArray};
+use datafusion::arrow::array::{Array, ArrayRef, AsArray, BinaryArray, ListArray, PrimitiveArray, RecordBatch};
 use datafusion::arrow::datatypes::{
-    DataType, Decimal128Type, Field, FieldRef, Float32Type, Float64Type, IntervalMonthDayNanoType, IntervalUnit,
+    DataType, Decimal128Type, Field, FieldRef, Float32Type, Float64Type, IntervalMonthDayNanoType, IntervalUnit, Schema,
 };
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -18,7 +18,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::scalar::ScalarValue;
 use weir_common::interval::Interval;
-use weir_common::key::jsonb_key;
+use weir_common::key::{Keys, jsonb_key};
 
 use crate::error::Error;
 use crate::types::is_jsonb;
@@ -97,6 +97,54 @@ impl ScalarUDFImpl for Comparable {
                 ColumnarValue::Scalar(ScalarValue::try_from_array(&one, 0)?)
             }
         })
+    }
+}
+
+/// The function that returns the key of a value.
+pub(crate) const KEY: &str = "key";
+
+/// The key of a value, by which materialized views group: bytes that are equal where the values
+/// are.
+pub(crate) fn key(expr: Expr) -> Expr {
+    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(key_function()), vec![expr]))
+}
+
+pub(super) fn key_function() -> ScalarUDF {
+    ScalarUDF::from(Key { signature: Signature::any(1, Volatility::Immutable) })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Key {
+    fn name(&self) -> &str {
+        KEY
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Binary)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let (Some(operand), Some(field)) = (args.args.first(), args.arg_fields.first()) else {
+            return Err(Error::internal("a value to group by is missing").into());
+        };
+        let values = operand.to_array(args.number_rows)?;
+        let schema = Arc::new(Schema::new(vec![field.as_ref().clone().with_nullable(true)]));
+        let rows = RecordBatch::try_new(schema, vec![Arc::clone(&values)])?;
+        let keys = Keys::new(&rows, &[0]);
+        let key = |row: usize| {
+            let mut key = Vec::new();
+            keys.write(row, &mut key);
+            values.is_valid(row).then_some(key)
+        };
+        Ok(ColumnarValue::Array(Arc::new((0..values.len()).map(key).collect::<BinaryArray>())))
     }
 }
 

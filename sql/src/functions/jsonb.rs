@@ -29,7 +29,7 @@ use weir_common::types::SqlType;
 use crate::error::{Error, sqlstate};
 use crate::types::is_jsonb;
 
-pub(in crate::functions) use value::as_text;
+pub(in crate::functions) use value::{as_text, normalise};
 
 /// The function that `…::jsonb` calls.
 pub(crate) const CAST: &str = "jsonb";

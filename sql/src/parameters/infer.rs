@@ -290,7 +290,7 @@ impl Found {
         for (index, argument) in args.iter().enumerate() {
             let ty = match (name, index) {
                 ("bool_and" | "bool_or", 0) => Some(Type::BOOL),
-                ("percentile_cont" | "percentile_disc" | "approx_percentile_cont", 1) => Some(Type::FLOAT8),
+                ("approx_percentile_cont", 1) => Some(Type::FLOAT8),
                 ("string_agg", 1) => Some(Type::TEXT),
                 ("ntile", 0) | ("lag" | "lead" | "nth_value", 1) => Some(Type::INT4),
                 ("lag" | "lead", 2) => first.clone(),
@@ -383,6 +383,7 @@ fn argument_type(name: &str, index: usize, count: usize, first: Option<&Type>) -
             | "radians" | "log" | "log10" | "log2",
             _,
         ) => Type::FLOAT8,
+        ("__percentile_cont" | "__percentile_disc", 0) => Type::FLOAT8,
         ("round" | "trunc", 1) => Type::INT4,
         ("substr" | "substring" | "left" | "right" | "repeat" | "overlay", 1..) if name != "overlay" || index > 1 => {
             Type::INT4

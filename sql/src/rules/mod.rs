@@ -22,4 +22,4 @@ pub(crate) use marks::{Aggregated, Printed, Sent, printers};
 pub(crate) use multisets::Multisets;
 pub(crate) use ordered::Ordered;
 pub(crate) use subqueries::Subqueries;
-pub(crate) use types::{Averages, Types};
+pub(crate) use types::{Averages, ExactSums, Types};

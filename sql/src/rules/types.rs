@@ -36,7 +36,7 @@ use datafusion::optimizer::AnalyzerRule;
 use datafusion::scalar::ScalarValue;
 
 use super::equality::compares;
-use crate::functions::{all_fields, comparable, decimal_operation, quotient, round_to_even};
+use crate::functions::{all_fields, comparable, decimal_operation, exact_sum, quotient, round_to_even};
 
 /// The type in which a `bigint` is summed: 20 digits hold it, and a sum has ten more.
 const SUMMED: DataType = DataType::Decimal128(20, 0);
@@ -60,9 +60,9 @@ impl AnalyzerRule for Types {
     }
 }
 
-/// Replaces averages of floating-point numbers by the quotient of a sum and a count, for plans that
-/// keep an answer up to date: a quotient cannot be updated, but both of these can. Runs after
-/// [`Types`].
+/// Replaces averages of floating-point numbers by the quotient of a sum and a count. The sum is
+/// exact ([`ExactSums`]), and in a plan that keeps an answer up to date both can be updated. Runs
+/// after [`Types`].
 #[derive(Debug)]
 pub(crate) struct Averages;
 
@@ -72,9 +72,51 @@ impl AnalyzerRule for Averages {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        if plan.exists(|node| Ok(matches!(node, LogicalPlan::RecursiveQuery(_))))? {
+            return Ok(plan);
+        }
         let changed = plan.transform_up_with_subqueries(|plan| match plan {
             LogicalPlan::Aggregate(aggregate) => averages(aggregate, Averaged::Floating),
             plan => Ok(Transformed::no(plan)),
+        });
+        Ok(changed?.data)
+    }
+}
+
+/// Sums floating-point numbers exactly, so that the order of rows does not matter. Runs once types
+/// are coerced.
+#[derive(Debug)]
+pub(crate) struct ExactSums;
+
+impl AnalyzerRule for ExactSums {
+    fn name(&self) -> &str {
+        "exact_sums"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        let is_float = |arguments: &[Expr], schema: &DFSchema| match arguments {
+            [argument] => argument.get_type(schema).is_ok_and(|ty| ty == DataType::Float64),
+            _ => false,
+        };
+        let changed = plan.transform_up_with_subqueries(|plan| {
+            let schema = merge_schema(&plan.inputs());
+            plan.map_expressions(|expr| {
+                expr.transform_up(|expr| match expr {
+                    Expr::AggregateFunction(mut call)
+                        if call.func.name() == "sum" && is_float(&call.params.args, &schema) =>
+                    {
+                        call.func = exact_sum();
+                        Ok(Transformed::yes(Expr::AggregateFunction(call)))
+                    }
+                    Expr::WindowFunction(mut call)
+                        if call.fun.name() == "sum" && is_float(&call.params.args, &schema) =>
+                    {
+                        call.fun = WindowFunctionDefinition::AggregateUDF(exact_sum());
+                        Ok(Transformed::yes(Expr::WindowFunction(call)))
+                    }
+                    expr => Ok(Transformed::no(expr)),
+                })
+            })
         });
         Ok(changed?.data)
     }

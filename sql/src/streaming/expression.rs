@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::array::AsArray;
+use datafusion::arrow::datatypes::{DataType, Field};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::{InList, Like, ScalarFunction};
@@ -80,7 +81,7 @@ pub(super) fn store(expr: &Expr, schema: &DFSchema) -> Result<plan::Expr, Error>
     let one = |expr: &Expr| store(expr, schema);
     let ty = || {
         let (_, field) = expr.to_field(schema)?;
-        stored_type(&field).ok_or_else(|| refused(&format!("a value of the type {}", field.data_type())))
+        kept_type(&field).ok_or_else(|| refused(&format!("a value of the type {}", field.data_type())))
     };
     let call = |function: &str, arguments: Vec<plan::Expr>| {
         Ok(plan::Expr::Call { function: function.to_owned(), revision: REVISION, arguments, ty: ty()? })
@@ -135,6 +136,16 @@ pub(super) fn store(expr: &Expr, schema: &DFSchema) -> Result<plan::Expr, Error>
         Expr::OuterReferenceColumn(..) => Err(refused("a reference to a query around it")),
         _ => Err(refused(&format!("the expression {expr}"))),
     }
+}
+
+/// The type as which values of a field are stored. The number of a grouping set has a type that no
+/// column of a table has.
+pub(super) fn kept_type(field: &Field) -> Option<SqlType> {
+    stored_type(field).or(match field.data_type() {
+        DataType::UInt8 | DataType::UInt16 => Some(SqlType::Integer),
+        DataType::UInt32 => Some(SqlType::BigInt),
+        _ => None,
+    })
 }
 
 /// The type of a stored expression over columns.

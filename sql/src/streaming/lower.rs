@@ -3,27 +3,28 @@
 //! Each node of the plan becomes operators at the end of a fragment that is still open, or closes
 //! it with a shuffle and opens another. An [`Open`] fragment knows the columns that have come so
 //! far: the node's own first, hidden ones behind; the stream key among them; and by which of them
-//! its rows are divided over slots.
+//! its rows are divided over slots. `group` does this for aggregates and DISTINCT.
 
 use std::sync::Arc;
 
+use datafusion::arrow::datatypes::Field;
 use datafusion::common::DFSchema;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan, Projection, TableScan};
+use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, Projection, TableScan, Unnest};
 use weir_common::catalog::{Relation, RelationKind};
 use weir_common::plan::{
-    self, AggregateCall, Dispatch, Distribution, Edge, Fragment, JobPlan, Operator, StateTable, Stream, StreamColumn,
+    self, Dispatch, Distribution, Edge, Fragment, JobPlan, Operator, StateTable, Stream, StreamColumn,
 };
 use weir_common::types::SqlType;
 
-use super::aggregates::{adds_up, call, needs_values};
 use super::build::build;
-use super::expression::{store, type_of};
+use super::expression::{kept_type, store};
 use super::refused;
 use crate::error::Error;
 use crate::parser::SCHEMA;
 use crate::relation::NamedRelation;
-use crate::types::stored_type;
+
+mod group;
 
 /// Cuts a plan into fragments.
 ///
@@ -147,7 +148,7 @@ impl Lowering<'_> {
             LogicalPlan::Limit(_) => Err(refused("LIMIT")),
             LogicalPlan::Distinct(Distinct::On(_)) => Err(refused("DISTINCT ON")),
             LogicalPlan::Window(_) => Err(refused("a window function")),
-            LogicalPlan::Unnest(_) => Err(refused("unnest")),
+            LogicalPlan::Unnest(unnest) => self.unnest(unnest),
             LogicalPlan::RecursiveQuery(_) => Err(refused("a recursive query")),
             _ => Err(refused("such a query")),
         }
@@ -213,6 +214,41 @@ impl Lowering<'_> {
         Ok(open)
     }
 
+    fn unnest(&mut self, unnest: &Unnest) -> Result<Open, Error> {
+        let mut open = self.node(&unnest.input)?;
+        let lists: Vec<usize> = unnest.list_type_columns.iter().map(|(column, _)| *column).collect();
+        let is_plain = unnest.list_type_columns.iter().all(|(_, list)| list.depth == 1)
+            && (1..lists.len()).all(|place| !lists[..place].contains(&lists[place]))
+            && unnest.struct_type_columns.is_empty()
+            && !unnest.options.preserve_nulls();
+        if !is_plain {
+            return Err(refused("unnest of a struct or of an array of arrays"));
+        }
+        let Stream { mut columns, mut key, append_only } = open.stream().clone();
+        for list in &lists {
+            let SqlType::Array(element) = columns[*list].ty.clone() else {
+                return Err(refused("unnest of such a value"));
+            };
+            if key.contains(list) {
+                return Err(refused("unnest of a column that identifies its row"));
+            }
+            columns[*list].ty = *element;
+        }
+        key.push(columns.len());
+        columns.push(StreamColumn { name: "_place".to_owned(), ty: SqlType::Integer });
+        open.push(Operator::Unnest { columns: lists });
+        open.fragment.output = Stream { columns, key, append_only };
+        let columns = unnest.dependency_indices.iter().map(|column| plan::Expr::Column(*column)).collect();
+        let present = &open.stream().columns;
+        let named = |(column, field): (&usize, &Arc<Field>)| StreamColumn {
+            name: field.name().clone(),
+            ty: present[*column].ty.clone(),
+        };
+        let named = unnest.dependency_indices.iter().zip(unnest.schema.fields()).map(named).collect();
+        open.project(columns, named);
+        Ok(open)
+    }
+
     fn values(&mut self, mut rows: Vec<Vec<plan::Expr>>, mut columns: Vec<StreamColumn>) -> Result<Open, Error> {
         // Equal rows are different rows, so each has its number as the key.
         for (row, number) in rows.iter_mut().zip(1..) {
@@ -223,93 +259,6 @@ impl Lowering<'_> {
         let emitted = self.state(Vec::new(), vec![SqlType::Boolean]);
         let output = Stream { columns, key, append_only: true };
         Ok(Open::new(Distribution::Single, Divided::Single, Operator::Values { rows, emitted }, output))
-    }
-
-    fn aggregate(&mut self, aggregate: &Aggregate) -> Result<Open, Error> {
-        if aggregate.group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
-            return Err(refused("GROUPING SETS, ROLLUP or CUBE"));
-        }
-        let input = aggregate.input.schema();
-        let open = self.node(&aggregate.input)?;
-        let columns = aggregate.group_expr.iter().map(|expr| self.stored(expr, input, open.stream()));
-        let mut columns = columns.collect::<Result<Vec<_>, _>>()?;
-        let keys = columns.len();
-        let mut calls = Vec::new();
-        for expr in &aggregate.aggr_expr {
-            let mut place = |expr: &Expr| {
-                let stored = self.stored(expr, input, open.stream())?;
-                Ok(columns.iter().position(|column| *column == stored).unwrap_or_else(|| {
-                    columns.push(stored);
-                    columns.len() - 1
-                }))
-            };
-            calls.push(call(expr, input, &mut place)?);
-        }
-        let name = |(place, expr): (usize, &plan::Expr)| match expr {
-            _ if place < keys => aggregate.schema.field(place).name().clone(),
-            plan::Expr::Column(column) => open.stream().columns[*column].name.clone(),
-            _ => format!("argument {}", place - keys),
-        };
-        let named = |(place, expr)| StreamColumn {
-            name: name((place, expr)),
-            ty: type_of(expr, &open.stream().columns).clone(),
-        };
-        let named = columns.iter().enumerate().map(named).collect();
-        Ok(self.group(open, (columns, named), keys, calls))
-    }
-
-    /// Groups the rows of a fragment by the first of these columns.
-    fn group(
-        &mut self,
-        mut open: Open,
-        (columns, named): (Vec<plan::Expr>, Vec<StreamColumn>),
-        keys: usize,
-        mut calls: Vec<AggregateCall>,
-    ) -> Open {
-        // An aggregate sees a bag of rows: which of two equal ones is deleted makes no difference.
-        // So no key is needed, only that the rows of a group are at the vnode of the group.
-        let together = match &open.divided {
-            Divided::ByOrigin => None,
-            Divided::Single => Some(Divided::Single),
-            Divided::By(by) => {
-                let place =
-                    |column: &usize| columns[..keys].iter().position(|expr| *expr == plan::Expr::Column(*column));
-                let by: Option<Vec<usize>> = by.iter().map(place).collect();
-                by.filter(|by| by.iter().copied().eq(0..keys)).map(Divided::By)
-            }
-        };
-        let append_only = open.stream().append_only;
-        let is_final = together.is_none() && calls.iter().all(|call| adds_up(call, append_only));
-        let key: Vec<usize> = (0..keys).collect();
-        let all = (0..columns.len()).collect();
-        open.compute(columns, Stream { columns: named.clone(), key: all, append_only });
-
-        let types: Vec<SqlType> = named[..keys].iter().map(|column| column.ty.clone()).collect();
-        let kept: Vec<SqlType> = calls.iter().flat_map(|call| call.kept(append_only)).collect();
-        for call in &mut calls {
-            if needs_values(call, append_only) {
-                let values = call.arguments.iter().map(|argument| named[*argument].ty.clone());
-                call.values = Some(self.state(types.iter().cloned().chain(values).collect(), vec![SqlType::BigInt]));
-            }
-        }
-        let mut output: Vec<StreamColumn> = named[..keys].to_vec();
-        if is_final {
-            let partial = kept.iter().zip(0..);
-            let partial =
-                partial.map(|(ty, number)| StreamColumn { name: format!("partial {number}"), ty: ty.clone() });
-            let columns = output.iter().cloned().chain(std::iter::once(row_count())).chain(partial).collect();
-            open.push(Operator::PreAggregate { keys: key.clone(), calls: calls.clone() });
-            open.fragment.output = Stream { columns, key: key.clone(), append_only: true };
-        }
-        let mut open = match together {
-            Some(divided) => Open { divided, ..open },
-            None => self.shuffle(open, key.clone()),
-        };
-        let groups = self.state(types, std::iter::once(SqlType::BigInt).chain(kept).collect());
-        output.extend(calls.iter().map(|call| StreamColumn { name: call.function.clone(), ty: call.ty.clone() }));
-        open.push(Operator::Aggregate { keys: key.clone(), calls, is_final, groups });
-        open.fragment.output = Stream { columns: output, key, append_only: false };
-        open
     }
 
     fn union(&mut self, inputs: &[Arc<LogicalPlan>], schema: &DFSchema) -> Result<Open, Error> {
@@ -389,7 +338,8 @@ impl Lowering<'_> {
         }
         let key = open.stream().key.clone();
         let is_in_place = match &open.divided {
-            Divided::ByOrigin => open.stream().append_only,
+            // A reader stores the rows of a view that only selects, filters and computes.
+            Divided::ByOrigin => open.stream().append_only && !open.fragment.operators.iter().any(is_unnest),
             Divided::By(by) => *by == key,
             // Nobody looks up a hidden column, so it does not matter at which vnode the row is.
             Divided::Single => key.iter().all(|column| *column >= visible),
@@ -400,12 +350,12 @@ impl Lowering<'_> {
     }
 }
 
-fn number(place: usize) -> u16 {
-    u16::try_from(place).expect("a statement has fewer parts")
+fn is_unnest(operator: &Operator) -> bool {
+    matches!(operator, Operator::Unnest { .. })
 }
 
-fn row_count() -> StreamColumn {
-    StreamColumn { name: "rows".to_owned(), ty: SqlType::BigInt }
+fn number(place: usize) -> u16 {
+    u16::try_from(place).expect("a statement has fewer parts")
 }
 
 fn named(relation: &Relation, column: usize) -> StreamColumn {
@@ -432,8 +382,8 @@ fn read(relation: &Relation, columns: Vec<usize>) -> Open {
 
 /// The columns of a node, with their types as they are stored.
 fn columns_of(schema: &DFSchema) -> Result<Vec<StreamColumn>, Error> {
-    let column = |field: &Arc<datafusion::arrow::datatypes::Field>| {
-        let ty = stored_type(field).ok_or_else(|| refused(&format!("a value of the type {}", field.data_type())))?;
+    let column = |field: &Arc<Field>| {
+        let ty = kept_type(field).ok_or_else(|| refused(&format!("a value of the type {}", field.data_type())))?;
         Ok(StreamColumn { name: field.name().clone(), ty })
     };
     schema.fields().iter().map(column).collect()

@@ -24,13 +24,12 @@ use std::sync::Arc;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::optimize_projections::OptimizeProjections;
-use datafusion::optimizer::{Analyzer, AnalyzerRule, Optimizer, OptimizerRule};
+use datafusion::optimizer::{Analyzer, Optimizer, OptimizerRule};
 use weir_common::plan::JobPlan;
 
 pub(crate) use build::build;
 
 use crate::error::Error;
-use crate::rules::Averages;
 
 /// Rules that run when a job is built from its plan, not when it is planned.
 const LATER: [&str; 4] = ["apply_function_rewrites", "aggregated", "equality", "sent"];
@@ -56,13 +55,8 @@ fn refused(what: &str) -> Error {
 
 /// The plan with all types known, and without columns that nothing needs.
 fn typed(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan, Error> {
-    let averages: Arc<dyn AnalyzerRule + Send + Sync> = Arc::new(Averages);
     let rules = state.analyzer().rules.iter().filter(|rule| !LATER.contains(&rule.name()));
-    let rules = rules.flat_map(|rule| {
-        let ahead = (rule.name() == COERCION).then(|| Arc::clone(&averages));
-        ahead.into_iter().chain([Arc::clone(rule)])
-    });
-    let analyzer = Analyzer::with_rules(rules.collect());
+    let analyzer = Analyzer::with_rules(rules.cloned().collect());
     let plan = analyzer.execute_and_check(plan, state.config_options(), |_, _| {})?;
     let rules: [Arc<dyn OptimizerRule + Send + Sync>; 1] = [Arc::new(OptimizeProjections::new())];
     Ok(Optimizer::with_rules(rules.into()).optimize(plan, state, |_, _| {})?)

@@ -1,4 +1,5 @@
-//! Queries and their plans, as text: `golden/plans.txt`. `WEIR_GOLDEN=write` writes the plans anew.
+//! Queries and their plans, as text: the files of `golden`. `WEIR_GOLDEN=write` writes the plans
+//! anew.
 
 mod expressions;
 
@@ -93,26 +94,29 @@ impl Fixture {
 }
 
 #[tokio::test]
-async fn queries_become_the_plans_of_the_golden_file() {
+async fn queries_become_the_plans_of_the_golden_files() {
     let fixture = Fixture::new();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/streaming/golden/plans.txt");
-    let golden = std::fs::read_to_string(&path).expect("the golden file");
-    let mut found = String::new();
-    for case in golden.trim_end().split("\n\n\n") {
-        let query = case.split("\n--\n").next().expect("split gives one part").trim();
-        let plan = match fixture.plan(query).await {
-            Ok(plan) => plan.to_string(),
-            Err(error) => format!("{}: {error}", error.sqlstate),
-        };
-        let separator = if found.is_empty() { "" } else { "\n\n\n" };
-        write!(found, "{separator}{query}\n--\n{plan}").expect("a string");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/streaming/golden");
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("a file").path();
+        let golden = std::fs::read_to_string(&path).expect("the golden file");
+        let mut found = String::new();
+        for case in golden.trim_end().split("\n\n\n") {
+            let query = case.split("\n--\n").next().expect("split gives one part").trim();
+            let plan = match fixture.plan(query).await {
+                Ok(plan) => plan.to_string(),
+                Err(error) => format!("{}: {error}", error.sqlstate),
+            };
+            let separator = if found.is_empty() { "" } else { "\n\n\n" };
+            write!(found, "{separator}{query}\n--\n{plan}").expect("a string");
+        }
+        found.push('\n');
+        if std::env::var("WEIR_GOLDEN").as_deref() == Ok("write") {
+            std::fs::write(&path, found).expect("the golden file");
+        } else {
+            assert_eq!(found, golden, "{}", path.display());
+        }
     }
-    found.push('\n');
-    if std::env::var("WEIR_GOLDEN").as_deref() == Ok("write") {
-        std::fs::write(&path, found).expect("the golden file");
-        return;
-    }
-    assert_eq!(found, golden);
 }
 
 #[tokio::test]

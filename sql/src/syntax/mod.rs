@@ -2,15 +2,17 @@
 //!
 //! A statement passes the rewrites in this order (`rewritten`): `precedence` (of IS DISTINCT FROM),
 //! `schemas` (names with a schema, and names that stand for calls), `scopes` (names from FROM),
-//! `collected` (arrays of sub-queries), `windows` (their names), `sets` (functions that return
-//! sets), `refused` (clauses that DataFusion would ignore), `operations` (of arrays and structs,
-//! and ANY and ALL of sub-queries), `rows` (their comparisons), `similar` (SIMILAR TO), `literals`
-//! (whose type depends on others), `types`, `apart` (columns of one name), `scalars` (functions of
-//! one value in FROM). `names` gives PostgreSQL's names of the result's columns, `tables` lists the
-//! tables that a statement names, `joins` classifies joins, and `build` builds expressions.
+//! `aggregates` (that DataFusion lacks), `collected` (arrays of sub-queries), `windows` (their
+//! names), `sets` (functions that return sets), `refused` (clauses that DataFusion would ignore),
+//! `operations` (of arrays and structs, and ANY and ALL of sub-queries), `rows` (their
+//! comparisons), `similar` (SIMILAR TO), `literals` (whose type depends on others), `types`,
+//! `apart` (columns of one name), `scalars` (functions of one value in FROM). `names` gives
+//! PostgreSQL's names of the result's columns, `tables` lists the tables that a statement names,
+//! `joins` classifies joins, and `build` builds expressions.
 //!
 //! No rewrite knows a type that the text does not state, nor whether a table exists.
 
+mod aggregates;
 mod apart;
 mod build;
 mod collected;
@@ -60,6 +62,7 @@ pub(crate) fn rewritten(mut statement: Statement, known: &Known<'_>) -> Result<S
     precedence::corrected(&mut statement);
     schemas::found(&mut statement, known);
     scopes::found(&mut statement);
+    aggregates::replaced(&mut statement)?;
     collected::aggregated(&mut statement);
     windows::expand(&mut statement)?;
     sets::unnested(&mut statement, known.is_aggregate)?;

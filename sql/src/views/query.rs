@@ -82,9 +82,6 @@ fn check_plan(job: &JobPlan) -> Result<(), Error> {
     if operators().any(|operator| matches!(operator, Operator::Values { .. })) {
         return refuse("VALUES");
     }
-    if let Some(ty) = job.tables.iter().flat_map(|table| &table.key).find(|ty| !ty.can_be_key()) {
-        return refuse(&format!("GROUP BY or DISTINCT of the type {ty}"));
-    }
     Ok(())
 }
 

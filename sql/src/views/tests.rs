@@ -56,12 +56,8 @@ async fn other_queries_are_refused_with_what_is_possible() {
         ("SELECT name FROM users", "a materialized view over a table is not supported yet"),
         ("SELECT 1 AS one", "a query that reads nothing is not supported yet in a materialized view"),
         (
-            "SELECT document, count(*) FROM orders GROUP BY document",
-            "GROUP BY or DISTINCT of the type jsonb is not supported yet in a materialized view",
-        ),
-        (
-            "SELECT count(DISTINCT document) FROM orders",
-            "GROUP BY or DISTINCT of the type jsonb is not supported yet in a materialized view",
+            "SELECT array_agg(document) FROM orders",
+            "the aggregate array_agg of the type jsonb is not supported yet in a materialized view",
         ),
         ("SELECT id FROM orders ORDER BY id", "ORDER BY is not supported yet in a materialized view"),
         (

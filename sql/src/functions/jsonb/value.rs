@@ -224,7 +224,7 @@ fn finished(step: &mut String, was_quoted: &mut bool) -> Option<String> {
 ///
 /// # Errors
 /// `22P02` if the text is not JSON.
-pub(super) fn normalise(text: &str) -> Result<String, Error> {
+pub(in crate::functions) fn normalise(text: &str) -> Result<String, Error> {
     let raw: &RawValue = serde_json::from_str(text).map_err(|error| invalid(text, &error))?;
     let mut out = String::with_capacity(text.len());
     write(raw.get(), 0, &mut out)?;
