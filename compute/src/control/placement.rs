@@ -18,6 +18,7 @@ use super::plan::{Route, SplitPlan};
 /// The actors of one job.
 pub struct Placement<'a> {
     id: TableId,
+    name: &'a str,
     query: Cow<'a, Query>,
     catalog: &'a Graph,
     /// The splits that are read for it, in the order of their numbers, and their slots.
@@ -39,7 +40,12 @@ impl<'a> Placement<'a> {
         let own = splits.iter().filter(|split| split.split.job == entry.id());
         let mut readers: Vec<_> = own.map(|split| (&split.split.split, split.slot)).collect();
         readers.sort();
-        Some(Placement { id: entry.id(), query, catalog, readers, routes })
+        Some(Placement { id: entry.id(), name: entry.name(), query, catalog, readers, routes })
+    }
+
+    /// The name of the relation that the job fills.
+    pub fn name(&self) -> &'a str {
+        self.name
     }
 
     /// The plan.

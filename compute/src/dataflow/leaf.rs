@@ -83,8 +83,7 @@ impl Leaf {
         let edges = outputs.iter().flat_map(|output| output.edges().iter().copied());
         let senders = edges.map(|edge| (edge, Sender::new(after.next()))).collect();
         let origin = Origin::new(reads, split);
-        let view = placement.catalog().get(actor.fragment.job).map_or("", |entry| entry.relation.name.as_str());
-        let failed = FailedRows::new(&shared.metrics, view);
+        let failed = FailedRows::new(&shared.metrics, placement.name());
         Ok(Leaf { shared, columns, origin, pipeline, failed, outputs, senders, inbox })
     }
 
