@@ -11,8 +11,8 @@
 //!   in slots; `follow`: reads the rows of a stored relation before its changes; `divide` and
 //!   `materialize`: what becomes of the changes that they emit;
 //! * `table`: the rows of statements and of replayed dead letters, until an epoch ends;
-//! * `router`: brings frames and credits to fragments; `changes` and `exchange`: carry them to other
-//!   nodes.
+//! * `router`: brings frames and credits to fragments; `changes` and `exchange`: carry them to
+//!   other nodes.
 
 pub(crate) mod actor;
 pub(crate) mod edge;
