@@ -88,15 +88,7 @@ async fn queries_that_cannot_be_kept_up_to_date_are_refused() {
     let cluster = Cluster::start().await;
     let client = cluster.client().await;
     rows(&client, SOURCE).await;
-    for (query, expected) in [
-        (
-            "SELECT document, count(*) FROM s GROUP BY document",
-            "GROUP BY or DISTINCT of the type jsonb is not supported",
-        ),
-        ("SELECT string_agg(channel, ',') FROM s", "the aggregate string_agg is not supported yet"),
-        ("SELECT channel, count(*) FROM s GROUP BY ROLLUP (channel)", "GROUPING SETS, ROLLUP or CUBE is not supported"),
-        ("SELECT count(*), now() FROM s", "now(), whose value depends on when"),
-    ] {
+    for (query, expected) in [("SELECT count(*), now() FROM s", "now(), whose value depends on when")] {
         for explain in ["", "EXPLAIN "] {
             let error = db_error(&client, &format!("{explain}CREATE MATERIALIZED VIEW v AS {query}")).await;
             assert_eq!(error.code().code(), "0A000", "{query}");
