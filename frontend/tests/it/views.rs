@@ -88,13 +88,12 @@ async fn queries_that_cannot_be_kept_up_to_date_are_refused() {
     let cluster = Cluster::start().await;
     let client = cluster.client().await;
     rows(&client, SOURCE).await;
-    for (query, expected) in [("SELECT count(*), now() FROM s", "now(), whose value depends on when")] {
-        for explain in ["", "EXPLAIN "] {
-            let error = db_error(&client, &format!("{explain}CREATE MATERIALIZED VIEW v AS {query}")).await;
-            assert_eq!(error.code().code(), "0A000", "{query}");
-            assert!(error.message().starts_with(expected), "{query}: {}", error.message());
-            assert!(error.hint().is_some_and(|hint| hint.contains("aggregate")), "{query}: {:?}", error.hint());
-        }
+    for explain in ["", "EXPLAIN "] {
+        let view = format!("{explain}CREATE MATERIALIZED VIEW v AS SELECT count(*), now() FROM s");
+        let error = db_error(&client, &view).await;
+        assert_eq!(error.code().code(), "0A000", "{view}");
+        assert!(error.message().starts_with("now(), whose value depends on when"), "{}", error.message());
+        assert!(error.hint().is_some_and(|hint| hint.contains("aggregate")), "{:?}", error.hint());
     }
     let error = db_error(&client, "CREATE MATERIALIZED VIEW v AS SELECT count(*), channel FROM s").await;
     assert_eq!(error.code().code(), "42803");
