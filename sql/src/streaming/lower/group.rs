@@ -16,6 +16,9 @@ use super::{Divided, Lowering, Open};
 use crate::error::Error;
 use crate::functions::KEY;
 
+/// Expressions of a CUBE, which makes a set of each choice among them.
+const CUBE_MAX: usize = 12;
+
 /// The sets of GROUPING SETS, ROLLUP or CUBE.
 struct Sets {
     /// The columns of all sets.
@@ -38,6 +41,10 @@ impl Sets {
         let lists: Vec<Vec<Expr>> = match set {
             GroupingSet::GroupingSets(sets) => sets.clone(),
             GroupingSet::Rollup(exprs) => (0..=exprs.len()).rev().map(|count| exprs[..count].to_vec()).collect(),
+            // PostgreSQL has the same limit.
+            GroupingSet::Cube(exprs) if exprs.len() > CUBE_MAX => {
+                return Err(refused(&format!("CUBE of more than {CUBE_MAX} expressions")));
+            }
             GroupingSet::Cube(exprs) => {
                 let chosen = |choice: usize| {
                     let is_chosen = |(place, _): &(usize, &Expr)| choice >> place & 1 == 1;
