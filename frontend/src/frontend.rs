@@ -105,7 +105,7 @@ impl Frontend {
         let snapshots = Snapshots::new(Arc::clone(&meta), cache.clone());
         let (nodes, retry_max): (Arc<ComputeNodes>, _) = (Arc::default(), config.retry_max());
         let jobs = Arc::new(Jobs { meta: Arc::clone(&meta), nodes: Arc::clone(&nodes), retry_max });
-        let waits = Waits { meta: Arc::clone(&meta), nodes, snapshots: snapshots.clone() };
+        let waits = Waits { meta: Arc::clone(&meta), nodes, snapshots: snapshots.clone(), retry_max };
         let metrics = Metrics::new();
         let queries = Queries {
             planner: Planner::new(&config, &cache, waits, Arc::clone(&jobs))?,

@@ -25,14 +25,13 @@ use weir_sql::error::Error;
 use crate::catalog::Catalog;
 use crate::meta::{Cluster, Meta};
 use crate::scan::ComputeNodes;
+use crate::snapshot::TERM_PAUSE;
 
 /// The time that a compute node may take to report the conditions of its splits. It asks no other
 /// node for them.
 const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 /// The time for which the nodes are asked again while terms change.
 const TERM_PATIENCE: Duration = Duration::from_secs(2);
-/// The pause before they are asked again.
-const TERM_PAUSE: Duration = Duration::from_millis(50);
 
 /// A job as users see it.
 #[derive(Clone, Debug, PartialEq, Eq)]

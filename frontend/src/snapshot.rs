@@ -25,6 +25,9 @@ use crate::meta::{Meta, Pinned, Slot};
 /// The interval between renewals of pins, unless a third of a lease is shorter. The frontend also
 /// looks for the leader this often.
 const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+/// The pause before the nodes are asked again where a term has ended. Recovery takes longer than
+/// this, but not much.
+pub(crate) const TERM_PAUSE: Duration = Duration::from_millis(50);
 /// The pause before the committed epoch is requested again, until it has the newest tables.
 const CATALOG_PAUSE: Duration = Duration::from_millis(5);
 /// The time that the end of the process waits for pins that statements still hold.

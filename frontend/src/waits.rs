@@ -24,20 +24,18 @@ use crate::catalog::Catalog;
 use crate::meta::Meta;
 use crate::scan::ComputeNodes;
 use crate::session::{Included, Messages, Session};
-use crate::snapshot::{Snapshot, Snapshots};
+use crate::snapshot::{Snapshot, Snapshots, TERM_PAUSE};
 
 /// The time for which compute nodes are asked to wait. They are asked again afterwards, since
 /// splits may have moved, and jobs may have failed.
 const ASK_MAX: Duration = Duration::from_secs(2);
-/// The pause before the nodes are asked again where no node reads a split, or a node is lost.
-const PAUSE: Duration = Duration::from_millis(20);
 /// The time of a wait without a limit.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The relations that have to include messages.
 #[derive(Clone, Debug)]
 pub(crate) enum Relations {
-    /// Those of a statement, by their names.
+    /// The relations of a statement, by their names.
     Named(Vec<String>),
     /// All that read the streams.
     All,
@@ -166,6 +164,8 @@ pub(crate) struct Waits {
     pub(crate) meta: Arc<Meta>,
     pub(crate) nodes: Arc<ComputeNodes>,
     pub(crate) snapshots: Snapshots,
+    /// The time for which a leader is looked for.
+    pub(crate) retry_max: Duration,
 }
 
 impl Waits {
@@ -173,15 +173,10 @@ impl Waits {
     ///
     /// # Errors
     /// `57014` if there is none in time, and those of the relations.
-    pub(crate) async fn acquire(
-        &self,
-        session: &Session,
-        wait: &Wait,
-        retry: Duration,
-    ) -> Result<Arc<Snapshot>, Error> {
+    pub(crate) async fn acquire(&self, session: &Session, wait: &Wait) -> Result<Arc<Snapshot>, Error> {
         let mut read: Option<(TermId, Vec<Missing>)> = None;
         loop {
-            let deadline = Instant::now() + retry;
+            let deadline = Instant::now() + self.retry_max;
             let snapshot = self.snapshots.acquire_after(wait.messages.streams(), deadline).await?;
             if let Some((term, missing)) = read.take()
                 && term == snapshot.term
@@ -205,8 +200,8 @@ impl Waits {
                     read = Some((snapshot.term, missing));
                 }
                 Ok(Read::InTime) => {}
-                Ok(Read::Nowhere) => sleep(PAUSE).await,
-                Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Fenced) => sleep(PAUSE).await,
+                Ok(Read::Nowhere) => sleep(TERM_PAUSE).await,
+                Err(error) if matches!(error.kind(), Kind::Unavailable | Kind::Fenced) => sleep(TERM_PAUSE).await,
                 Err(error) => return Err(error),
             }
         }

@@ -8,7 +8,7 @@
 //! | `pos/<term>/<epoch>/<n>` | a page of committed positions |
 //! | `catalog` | the next table id, put by every change of a table: its revision is the catalog's version |
 //! | `table/<id>` | a [`weir_common::catalog::Entry`] as JSON |
-//! | `statements/<epoch>` | the ids of the statements that the epoch's commit made durable, and when, as JSON |
+//! | `statements/<epoch>` | the ids of the statements that the epoch committed, and when, as JSON |
 //! | `node/<id>` | a compute node's address, under a lease |
 
 use weir_common::ids::{Epoch, TableId};

@@ -1,5 +1,6 @@
 //! A node's part of a term, as meta plans it.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use uuid::Uuid;
@@ -156,9 +157,12 @@ pub struct Statement {
 }
 
 impl Barrier {
-    /// The statements of which the actor of a table holds rows in a slot.
-    pub fn of_slot(&self, table: TableId, slot: SlotId) -> Vec<StatementId> {
-        let held = |statement: &&Statement| statement.table == table && statement.slots.contains(&slot);
-        self.statements.iter().filter(held).map(|statement| statement.id).collect()
+    /// The statements of which the actor of a table holds rows in a slot, in their order.
+    pub fn statements_of_actors(&self) -> HashMap<(TableId, SlotId), Vec<StatementId>> {
+        let mut held: HashMap<_, Vec<StatementId>> = HashMap::new();
+        for Statement { id, table, slots } in &self.statements {
+            slots.iter().for_each(|slot| held.entry((*table, *slot)).or_default().push(*id));
+        }
+        held
     }
 }

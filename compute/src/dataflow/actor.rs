@@ -1,6 +1,6 @@
 //! An actor: reads one split of a table, or of a source for all views over it, decodes its messages
 //! and sends the rows on. Its task owns the readers and the decoders. Barriers reach it from the
-//! node. Rows and barriers leave it for its own slot or, if a table is keyed, for all slots.
+//! node. Blocks and barriers leave it for its own slot, rows of jobs with fragments for edges.
 //!
 //! An `output` stores the rows of one relation. To the slots it is a writer of its own, whether or
 //! not it shares its reading with others. An output that begins behind the others has a `reading`

@@ -423,6 +423,9 @@ impl Fragment {
 
     async fn emit(&mut self, chunk: Chunk) -> Result<(), Ended> {
         let chunk = self.store(chunk).await?;
+        if chunk.rows().num_rows() == 0 {
+            return Ok(());
+        }
         for output in &self.outputs {
             for (edge, part) in output.divide(&chunk) {
                 self.core.emit(edge, part);
@@ -457,8 +460,11 @@ impl Fragment {
         let keys = materialize.keys(rows);
         let unknown = materialize.unknown(&keys);
         if !unknown.is_empty() {
-            let changes = materialize.take();
-            self.write(changes).await?;
+            // Rows that are read before they change are known as long as they wait to be written.
+            if !materialize.reads(!self.listeners.is_empty()) {
+                let changes = materialize.take();
+                self.write(changes).await?;
+            }
             self.slot.applied().await?;
             let found = self.db.get(unknown.clone()).await.map_err(|error| Ended::Failed(chain(&error)))?;
             let materialize = self.materialize.as_mut().expect("it was just there");

@@ -181,7 +181,7 @@ impl Materialize {
         Ok(changes(&old_rows, deleted, &new_rows, inserted))
     }
 
-    /// Of replayed rows those that are no older than the stored ones. All entries under their
+    /// Returns the replayed rows that are no older than the stored ones. All entries under their
     /// `keys` are known.
     ///
     /// # Errors

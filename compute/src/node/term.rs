@@ -370,6 +370,7 @@ impl Term {
             }
             None => {}
         }
+        let mut statements = barrier.statements_of_actors();
         for (job, actors) in &self.running {
             for actor in actors {
                 let own = |edges: &Option<Vec<EdgeId>>| {
@@ -380,7 +381,7 @@ impl Term {
                     opened_outputs: own(&opened),
                     closed_outputs: own(&closed),
                     stops: removed == Some(*job),
-                    statements: barrier.of_slot(*job, SlotId(actor.instance)),
+                    statements: statements.remove(&(*job, SlotId(actor.instance))).unwrap_or_default(),
                     ..Announced::default()
                 };
                 self.fragments.router.send(*actor, router::Message::Barrier(announced));

@@ -44,17 +44,24 @@ impl dml_server::Dml for Dml {
         let serving = self.of_term(&statement)?;
         let actor = serving.router.table(TableId(statement.table), SlotId(statement.slot))?;
         let id = StatementId(statement.id);
-        // Some rows are held for a statement that is cut off: nobody names it.
-        let mut next = first;
-        while let Some(HeldRows { rows, deletes, .. }) = next {
-            let rows = changes::decode(&rows).map_err(|error| malformed(chain(&error)))?;
-            let rows = changes::chunk(rows, &deletes).ok_or_else(|| malformed("not a bit for each row"))?;
-            next = incoming.message().await?;
-            let layout = u16::try_from(statement.layout).unwrap_or(u16::MAX);
-            let (held, answer) = oneshot::channel();
-            let hold = Hold { statement: id, rows, layout, is_last: next.is_none(), held };
-            serving.router.send(actor, Message::Hold(hold));
-            answer.await.map_err(|_| not_running(serving.slots.term))??;
+        let held = async {
+            let mut next = first;
+            while let Some(HeldRows { rows, deletes, .. }) = next {
+                let rows = changes::decode(&rows).map_err(|error| malformed(chain(&error)))?;
+                let rows = changes::chunk(rows, &deletes).ok_or_else(|| malformed("not a bit for each row"))?;
+                next = incoming.message().await?;
+                let layout = u16::try_from(statement.layout).unwrap_or(u16::MAX);
+                let (held, answer) = oneshot::channel();
+                let hold = Hold { statement: id, rows, layout, is_last: next.is_none(), held };
+                serving.router.send(actor, Message::Hold(hold));
+                answer.await.map_err(|_| not_running(serving.slots.term))??;
+            }
+            Ok::<_, Status>(())
+        };
+        if let Err(error) = held.await {
+            // A part of the rows is of no use.
+            serving.router.send(actor, Message::Abandon(id));
+            return Err(error);
         }
         Ok(Response::new(HoldResponse {}))
     }

@@ -26,7 +26,7 @@ use crate::storage::state::Store;
 pub(crate) struct Serving {
     pub(crate) slots: Arc<Slots>,
     pub(crate) relations: Relations,
-    /// What each actor reads from NATS, by the relation and split that it was started for.
+    /// The splits that each actor reads from NATS, by the relation and split that it was started for.
     pub(crate) splits: BTreeMap<JobSplit, watch::Receiver<Vec<ReadSplit>>>,
     /// How far the actors of this node that follow relations have got.
     pub(crate) following: Following,
@@ -68,7 +68,8 @@ impl Serving {
     /// If it is being created, or if it is not known yet.
     pub(crate) fn check_complete(&self, id: TableId, slot: SlotId, epoch: Epoch) -> Result<(), rpc::Error> {
         let catalog = self.relations.catalog();
-        let Some(entry) = catalog.get(id) else { return Ok(()) };
+        // A relation that reads no other one has nothing to read first.
+        let Some(entry) = catalog.get(id).filter(|entry| !entry.job.reads().is_empty()) else { return Ok(()) };
         let Some(placement) = Placement::of(entry, catalog, &[], &self.routes) else { return Ok(()) };
         if !self.following.has_begun(id, epoch) {
             return Err(rpc::Error::new(Kind::Unavailable, format!("table {id} is being created")));

@@ -5,10 +5,6 @@
 //! and wait here, in order, until the seal. Writes of actors that are not ahead pass at once. The
 //! credits of an actor's channel bound the number of its waiting writes.
 //!
-//! The actors of a keyed table write to every slot, so some of a slot's actors run on other nodes.
-//! Meta sends barriers to each node separately, so messages of such an actor may come before the
-//! barrier that adds it. They wait here for that barrier.
-//!
 //! Invariant: between [`Sealer::seal`] returning an epoch and [`Sealer::sealed`] no write passes;
 //! every write of the epoch passed before, and none of a later one did.
 
@@ -52,21 +48,21 @@ pub struct Change {
 #[derive(Debug)]
 struct Actor<W> {
     /// The barrier at which it started. It delivers the later barriers, and its writes belong to
-    /// their epochs. `None`: that barrier has not come yet, but messages of the actor have.
-    started: Option<Epoch>,
+    /// their epochs.
+    started: Epoch,
     /// Its writes and barriers that belong to later epochs than the slot's open one. Begins with
     /// the barrier of the open epoch, unless the actor started at an open or later one.
     ahead: VecDeque<Item<W>>,
 }
 
 impl<W> Actor<W> {
-    fn new(started: Option<Epoch>) -> Actor<W> {
+    fn new(started: Epoch) -> Actor<W> {
         Actor { started, ahead: VecDeque::new() }
     }
 
     /// Returns true if it delivers the barrier of an epoch.
     fn delivers(&self, epoch: Epoch) -> bool {
-        self.started.is_some_and(|started| started < epoch)
+        self.started < epoch
     }
 
     /// Takes the leading writes.
@@ -96,7 +92,7 @@ impl<W> Sealer<W> {
     /// Creates the sealer of a slot at the committed epoch, with the actors that the term starts
     /// with.
     pub fn new(epoch: Epoch, actors: impl IntoIterator<Item = Writer>) -> Sealer<W> {
-        let actors = actors.into_iter().map(|actor| (actor, Actor::new(Some(epoch)))).collect();
+        let actors = actors.into_iter().map(|actor| (actor, Actor::new(epoch))).collect();
         Sealer { injected: VecDeque::new(), sealing: None, sealed: epoch, actors, early: Vec::new() }
     }
 
@@ -113,14 +109,16 @@ impl<W> Sealer<W> {
     pub fn inject(&mut self, epoch: Epoch, change: Change) {
         assert!(self.injected.back().is_none_or(|last| last.epoch < epoch), "barriers come in order");
         for added in change.add {
-            let started = &mut self.actors.entry(added).or_insert(Actor::new(None)).started;
-            assert_eq!(*started, None, "an actor is added once");
-            *started = Some(epoch);
+            let before = self.actors.insert(added, Actor::new(epoch));
+            assert!(before.is_none(), "an actor is added once");
         }
         self.injected.push_back(Injected { epoch, remove: change.remove });
     }
 
     /// Takes an actor's write. Returns it if it may enter the database now, and keeps it otherwise.
+    ///
+    /// # Panics
+    /// If the actor was not added, or is removed.
     pub fn write(&mut self, actor: &Writer, write: W) -> Option<W> {
         let (sealed, sealing) = (self.sealed, self.sealing.is_some());
         let actor = self.known(actor);
@@ -143,16 +141,15 @@ impl<W> Sealer<W> {
 
     /// Takes an actor's barrier. One that reads a split delivers its position with it, and has
     /// written everything below the position.
+    ///
+    /// # Panics
+    /// If the actor was not added, or is removed.
     pub fn barrier(&mut self, actor: &Writer, epoch: Epoch, position: Option<Position>) {
         self.known(actor).ahead.push_back(Item::Barrier(epoch, position));
     }
 
-    /// An actor that was added or will be. An actor that was removed sends nothing more.
     fn known(&mut self, actor: &Writer) -> &mut Actor<W> {
-        if !self.actors.contains_key(actor) {
-            self.actors.insert(actor.clone(), Actor::new(None));
-        }
-        self.actors.get_mut(actor).expect("just seen to")
+        self.actors.get_mut(actor).expect("an actor sends nothing before it is added and after it is removed")
     }
 
     /// Returns the oldest injected epoch once every actor has delivered its barrier. The caller now
@@ -242,21 +239,6 @@ mod tests {
         assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(split(1), Sequence(8).into())]));
         sealer.sealed();
         assert!(sealer.seal().is_some(), "the removed actor is not waited for");
-    }
-
-    #[test]
-    fn what_an_actor_says_before_it_is_added_waits() {
-        let mut sealer = Sealer::<u8>::new(Epoch(0), []);
-        assert_eq!(sealer.write(&actor(1), 5), None);
-        sealer.barrier(&actor(1), Epoch(2), Some(Sequence(6).into()));
-        assert_eq!(sealer.write(&actor(1), 6), None);
-        sealer.inject(Epoch(1), Change { add: vec![actor(1)], remove: None });
-        assert_eq!(sealer.seal(), Some(Seal { epoch: Epoch(1), positions: vec![] }));
-        assert_eq!(sealer.sealed(), [5]);
-        assert_eq!(sealer.seal(), None, "the barrier is not known here yet");
-        sealer.inject(Epoch(2), Change::default());
-        assert_eq!(sealer.seal().map(|seal| seal.positions), Some(vec![(split(1), Sequence(6).into())]));
-        assert_eq!(sealer.sealed(), [6]);
     }
 
     proptest! {

@@ -2,9 +2,9 @@
 //! database, seals epochs when [`crate::storage::seal`] says so, and keeps a snapshot of every
 //! sealed epoch that may still be read.
 //!
-//! Actors, some of them on other nodes, reach it through one bounded channel. An actor holds a
-//! credit for each write that is not applied yet. An actor that is ahead of the seal therefore runs
-//! out of credits and stops reading, while the other actors and all barriers still pass.
+//! Actors reach it through one bounded channel. An actor holds a credit for each write that is not
+//! applied yet. An actor that is ahead of the seal therefore runs out of credits and stops reading,
+//! while the other actors and all barriers still pass.
 //!
 //! Messages of meta come through a channel of their own, which stays free when the slot cannot
 //! write. However long the object store keeps writes waiting, the node goes on answering meta, and

@@ -3,8 +3,9 @@
 //!
 //! The format is that of sqllogictest. Beside SQL a file has statements of its own: `PUBLISH json`,
 //! a line a message, publishes to the file's subject. `${SUBJECT}` and `${NATS}` are that subject
-//! and the address of the server; `@SEQUENCE` is that of the last message. An answer that depends on messages is asked for again until it is
-//! there: `query … retry`. `WEIR_SLT=name` runs one file only.
+//! and the address of the server; `@SEQUENCE` is that of the last message. An answer that depends
+//! on messages is asked for again until it is there: `query … retry`. `WEIR_SLT=name` runs one file
+//! only.
 
 mod values;
 

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray};
@@ -19,9 +18,6 @@ use weir_sql::error::{Error, sqlstate};
 use crate::session::{Messages, Session, Variables};
 use crate::system::constant;
 use crate::waits::{Relations, Wait, Waits};
-
-/// The time for which a wait goes on while nobody leads.
-const RETRY: Duration = Duration::from_secs(10);
 
 /// Returns the functions of a session.
 pub(crate) fn of_session(session: &Arc<Session>, waits: &Waits) -> Vec<ScalarUDF> {
@@ -146,7 +142,7 @@ impl WaitFor {
         })?;
         let timeout = session.variables().wait_for_timeout();
         let wait = Wait::new(Messages::one(stream, sequence), Relations::All, timeout);
-        self.waits.acquire(&session, &wait, RETRY).await?;
+        self.waits.acquire(&session, &wait).await?;
         Ok(())
     }
 }

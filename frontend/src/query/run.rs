@@ -28,13 +28,9 @@ use crate::metrics::Metrics;
 use crate::notice::Notice;
 use crate::results::{Batches, Columns, ResultSet};
 use crate::session::{Limits, Session};
-use crate::snapshot::{Snapshot, Snapshots};
+use crate::snapshot::{Snapshot, Snapshots, TERM_PAUSE};
 use crate::system::{asks_the_catalog, origins, reads_tables, relations};
 use crate::waits::Wait;
-
-/// The pause between a lost snapshot and the next one. Recovery takes longer than this, but not
-/// much.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// The shared means to run queries; one per process.
 #[derive(Debug)]
@@ -75,11 +71,13 @@ impl Queries {
                     ));
                 }
                 Err(error)
-                    if is_lost(&error) && reads_tables(&prepared.rewritten) && Instant::now() + PAUSE < deadline =>
+                    if is_lost(&error)
+                        && reads_tables(&prepared.rewritten)
+                        && Instant::now() + TERM_PAUSE < deadline =>
                 {
                     debug!(error = error.message, "the snapshot is lost, trying again");
                     self.metrics.retried();
-                    sleep(PAUSE).await;
+                    sleep(TERM_PAUSE).await;
                 }
                 outcome => return outcome,
             }
@@ -100,7 +98,7 @@ impl Queries {
                 Some(held)
             }
             (None, None) => Some(self.snapshots.acquire(deadline).await?),
-            (None, Some(wait)) => Some(self.planner.waits.acquire(session, wait, self.retry_max).await?),
+            (None, Some(wait)) => Some(self.planner.waits.acquire(session, wait).await?),
         };
         let catalog = snapshot.as_ref().map_or_else(|| self.cache.newest(), |snapshot| Arc::clone(&snapshot.catalog));
         let mut state = self.planner.state(session, &catalog, snapshot.as_ref());

@@ -34,6 +34,8 @@ use crate::wire;
 
 /// How often time is let pass in the core: the granularity of barrier intervals and timeouts.
 const TICK: Duration = Duration::from_millis(10);
+/// Old records of statements are deleted together, this often.
+const FORGET_INTERVAL: Duration = Duration::from_secs(60);
 /// Inputs waiting for the loop. The loop never waits for anything, so a full queue only means a
 /// burst.
 const INPUTS_MAX: usize = 1024;
@@ -507,10 +509,10 @@ impl Task {
             self.tell(node, wire::committed(term, epoch));
         }
         self.garbage_due.get_or_insert_with(Instant::now);
-        let old = |(at, _): &mut (Instant, Epoch)| at.elapsed() > REMEMBERED;
-        let old = std::iter::from_fn(|| self.named.pop_front_if(old)).map(|(_, epoch)| Keys::statements_of(epoch));
-        let old: Vec<String> = old.collect();
-        if !old.is_empty() {
+        if self.named.front().is_some_and(|(at, _)| at.elapsed() > REMEMBERED + FORGET_INTERVAL) {
+            let old = |(at, _): &mut (Instant, Epoch)| at.elapsed() > REMEMBERED;
+            let old = std::iter::from_fn(|| self.named.pop_front_if(old));
+            let old = old.map(|(_, epoch)| Keys::statements_of(epoch)).collect();
             self.forget(old);
         }
     }

@@ -56,9 +56,10 @@ impl Unnest {
         let failed = |error: arrow::error::ArrowError| Failure::Broken(error.to_string());
         let count = rows.len();
         let deletes: BooleanBuffer = rows.iter().map(|row| chunk.is_delete(*row as usize)).collect();
+        let taken = UInt32Array::from(rows);
         let columns = chunk.rows().columns().iter().enumerate().map(|(number, column)| {
             if !self.lists.contains(&number) {
-                return take(column, &UInt32Array::from(rows.clone()), None).map_err(failed);
+                return take(column, &taken, None).map_err(failed);
             }
             let list: &ListArray = column.as_list();
             let element = |(row, place): (&u32, &i32)| {
@@ -67,7 +68,7 @@ impl Unnest {
                 let is_there = list.is_valid(row) && place < offsets[1] - offsets[0];
                 is_there.then_some((offsets[0] + place) as u32)
             };
-            let elements: UInt32Array = rows.iter().zip(&places).map(element).collect();
+            let elements: UInt32Array = taken.values().iter().zip(&places).map(element).collect();
             take(list.values(), &elements, None).map_err(failed)
         });
         let mut columns = columns.collect::<Result<Vec<ArrayRef>, Failure>>()?;

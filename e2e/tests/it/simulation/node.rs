@@ -42,11 +42,11 @@ struct Upload {
     epoch: SlotEpoch,
 }
 
-/// The rows and barriers of keyed tables on their way from readers to the slots of other nodes: in order from each reader
-/// to each slot, and however late.
+/// The rows and barriers of keyed tables on their way from readers to slots of other nodes: in order
+/// from each reader to each slot, and however late.
 pub(super) type Exchange = BTreeMap<(TermId, SlotId, JobSplit), VecDeque<Item>>;
 
-/// What the reader of a keyed table's split sends to a slot.
+/// A message of the reader of a keyed table's split to a slot.
 pub(super) enum Item {
     Write(Write),
     Barrier(Epoch),
@@ -320,8 +320,8 @@ fn empty(fragments: &BTreeMap<TableId, Vec<JobSplit>>) -> BTreeMap<TableId, BTre
 }
 
 impl Slot {
-    /// An actor of a keyed table takes what a reader has sent. Rows behind a barrier wait until all readers have delivered
-    /// it.
+    /// An actor of a keyed table takes what a reader has sent. Rows behind a barrier wait until all
+    /// readers have delivered it.
     fn take(&mut self, id: SlotId, reader: &JobSplit, item: Item) {
         match self.fragments.get_mut(&reader.job) {
             Some(inputs) => inputs.get_mut(reader).expect("it is one of the table's").push_back(item),

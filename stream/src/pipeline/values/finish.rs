@@ -38,7 +38,7 @@ pub(crate) enum Finish {
     Joined(SqlType, Repeated),
 }
 
-/// Whether equal values all appear, or one of them.
+/// The number of times that equal values appear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeated {
     All,
