@@ -61,6 +61,8 @@ fn committed_state_equals_committed_positions_under_any_schedule() {
         assert!(statistics.failed_jobs > 100, "{} jobs failed", statistics.failed_jobs);
         assert!(statistics.altered > 1_000, "{} tables were altered", statistics.altered);
         assert!(statistics.timed_out > 100, "{} nodes did not answer in time", statistics.timed_out);
+        assert!(statistics.statements > total / 10, "{} statements were committed", statistics.statements);
+        assert!(statistics.statements_refused > 100, "{} statements were refused", statistics.statements_refused);
         assert!(statistics.exchanged > total, "{} writes went from node to node", statistics.exchanged);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 use weir_common::head::Head;
-use weir_common::ids::{Epoch, JobSplit, Sequence, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, Sequence, SplitId, StatementId, TableId, VnodeRange};
 use weir_meta::coordinator::event::{Durable, Outcome};
 use weir_meta::coordinator::positions::{Page, Positions};
 
@@ -37,6 +37,8 @@ pub(super) struct MetaStore {
     leader: Option<u64>,
     head: Option<(Head, u64)>,
     pages: BTreeMap<String, Page>,
+    /// Statements that a commit made durable.
+    records: BTreeSet<StatementId>,
 }
 
 impl MetaStore {
@@ -75,6 +77,16 @@ impl MetaStore {
         Outcome::Applied(self.revision)
     }
 
+    /// Records the statements of a commit, in one transaction with its head.
+    pub(super) fn record(&mut self, statements: &[StatementId]) {
+        self.records.extend(statements);
+    }
+
+    /// Whether a commit made a statement durable.
+    pub(super) fn records(&self, id: StatementId) -> bool {
+        self.records.contains(&id)
+    }
+
     pub(super) fn head(&self) -> Head {
         self.head.as_ref().map(|(head, _)| head.clone()).unwrap_or_default()
     }
@@ -85,6 +97,11 @@ impl MetaStore {
         let positions = Positions::from_pages(pages.cloned().collect()).expect("pages are readable");
         Durable { head, revision, positions }
     }
+}
+
+/// The key of a statement's row.
+pub(super) fn row_of(table: TableId, vnode: u16, id: StatementId) -> Key {
+    Key { vnode, split: JobSplit { job: table, split: SplitId("statements".to_owned()) }, key: id.0 }
 }
 
 /// The object store: databases with their durable checkpoints.

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use uuid::Uuid;
 use weir_common::catalog::Entry;
-use weir_common::ids::{ActorId, Epoch, FragmentId, JobSplit, NodeId, Sequence, SlotId, TableId, TermId, VnodeRange};
+use weir_common::ids::{
+    ActorId, Epoch, FragmentId, JobSplit, NodeId, Sequence, SlotId, StatementId, TableId, TermId, VnodeRange,
+};
 use weir_common::position::Position;
 use weir_compute::control::event::{Action, Event, Message, SlotEpoch};
 use weir_compute::control::plan::{Barrier, Mutation, Plan, Route, SplitPlan, Writer};
@@ -13,7 +15,7 @@ use weir_compute::control::state::Node;
 use weir_compute::storage::seal::{Change, Sealer};
 use weir_meta::coordinator::event::Time;
 
-use super::model::{Databases, Key, Rows, Stream, key_of, vnode_of};
+use super::model::{Databases, Key, Rows, Stream, key_of, row_of, vnode_of};
 
 /// A process, from start to crash.
 pub(super) struct Process {
@@ -71,6 +73,14 @@ struct Slot {
     fragments: BTreeMap<TableId, BTreeMap<JobSplit, VecDeque<Item>>>,
     /// Sent for actors that are not there yet.
     early: BTreeMap<JobSplit, VecDeque<Item>>,
+    /// Rows of statements, by their vnodes.
+    held: BTreeMap<StatementId, (TableId, Vec<u16>)>,
+    /// The statements that barriers name, of the tables that have rows of them here.
+    named: BTreeMap<(TableId, Epoch), Vec<StatementId>>,
+    /// A barrier named what is not held.
+    is_broken: bool,
+    /// The newest barrier that the node has got from meta. Actors pass none before.
+    announced: Epoch,
     snapshots: BTreeMap<Epoch, Rows>,
     checkpoints: Vec<(Epoch, Uuid)>,
 }
@@ -184,6 +194,10 @@ impl Process {
                     sealer: Sealer::new(plan.epoch, actors),
                     fragments: empty(&fragments),
                     early: BTreeMap::new(),
+                    held: BTreeMap::new(),
+                    named: BTreeMap::new(),
+                    is_broken: false,
+                    announced: plan.epoch,
                     checkpoints: Vec::new(),
                 },
             );
@@ -256,6 +270,21 @@ impl Process {
         true
     }
 
+    /// Holds rows of a statement, if the slot runs here in the term and stores rows of the table.
+    pub(super) fn hold(
+        &mut self,
+        term: TermId,
+        slot: SlotId,
+        table: TableId,
+        (id, vnodes): (StatementId, &[u16]),
+    ) -> bool {
+        let running = self.term.as_mut().filter(|running| running.id == term);
+        let slot = running.and_then(|running| running.slots.get_mut(&slot));
+        let Some(slot) = slot.filter(|slot| slot.fragments.contains_key(&table)) else { return false };
+        slot.held.insert(id, (table, vnodes.to_vec()));
+        true
+    }
+
     /// Whether the node takes part in a term, or is about to.
     pub(super) fn takes_part(&self, term: TermId) -> bool {
         self.core.term() == Some(term)
@@ -264,6 +293,7 @@ impl Process {
     /// Seals what can be sealed; the checkpoints are not durable yet.
     pub(super) fn seal(&mut self) {
         let Some(term) = &mut self.term else { return };
+        assert!(term.slots.values().all(|slot| !slot.is_broken), "what a leader names is held");
         for (id, slot) in &mut term.slots {
             while let Some(seal) = slot.sealer.seal() {
                 slot.snapshots.insert(seal.epoch, slot.rows.clone());
@@ -341,10 +371,11 @@ impl Slot {
                 })
             });
             let rows: Vec<Write> = rows.collect();
+            let announced = self.announced;
             let barriers: Option<Vec<Epoch>> = inputs
                 .values()
                 .map(|items| match items.front() {
-                    Some(Item::Barrier(epoch)) => Some(*epoch),
+                    Some(Item::Barrier(epoch)) if *epoch <= announced => Some(*epoch),
                     _ => None,
                 })
                 .collect();
@@ -355,8 +386,20 @@ impl Slot {
                 self.write(&actor, write);
             }
             let Some(barriers) = barriers else { return };
-            assert!(barriers.iter().all(|epoch| *epoch == barriers[0]), "barriers come in order");
-            self.sealer.barrier(&actor, barriers[0], None);
+            let epoch = barriers[0];
+            assert!(barriers.iter().all(|other| *other == epoch), "barriers come in order");
+            for id in self.named.remove(&(table, epoch)).unwrap_or_default() {
+                match self.held.remove(&id) {
+                    Some((_, vnodes)) => vnodes.into_iter().for_each(|vnode| {
+                        self.write(&actor, (row_of(table, vnode, id), epoch.0));
+                    }),
+                    None => self.is_broken = true,
+                }
+            }
+            if self.is_broken {
+                return;
+            }
+            self.sealer.barrier(&actor, epoch, None);
         }
     }
 
@@ -418,9 +461,13 @@ impl Term {
                 }
                 _ => Vec::new(),
             };
-            let added: Vec<TableId> = add.iter().map(Writer::job).collect();
+            for statement in barrier.statements.iter().filter(|statement| statement.slots.contains(id)) {
+                slot.named.entry((statement.table, barrier.epoch)).or_default().push(statement.id);
+            }
+            slot.announced = barrier.epoch;
             slot.sealer.inject(barrier.epoch, Change { add, remove: dropped });
-            added.into_iter().for_each(|table| slot.work(*id, table));
+            let tables: Vec<TableId> = slot.fragments.keys().copied().collect();
+            tables.into_iter().for_each(|table| slot.work(*id, table));
             slot.snapshots.retain(|epoch, _| *epoch >= barrier.lowest_pinned);
         }
         for (split, actor) in &mut self.actors {

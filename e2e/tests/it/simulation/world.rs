@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use weir_common::catalog::{Declaration, Encode, Entry, JobState, Plan, RelationKind, Source, SplitStart};
 use weir_common::head::Head;
-use weir_common::ids::{JobSplit, NodeId, Sequence, SplitId, TableId, TermId};
+use weir_common::ids::{JobSplit, NodeId, Sequence, SplitId, StatementId, TableId, TermId};
 use weir_common::telemetry::trace::TraceParent;
 use weir_compute::control::event::{Event as NodeEvent, Message};
 use weir_compute::control::plan as compute;
@@ -15,6 +15,7 @@ use weir_meta::coordinator::event::{Action, Event, Mutation, Outcome, Report, Ti
 use weir_meta::coordinator::placement::AssignedSplit;
 use weir_meta::coordinator::positions::Positions;
 use weir_meta::coordinator::state::{Config, Coordinator};
+use weir_meta::coordinator::statements::Statement;
 
 use super::model::{Client, Databases, MetaStore, Rows, Stream, key_of};
 use super::node::{Exchange, Process};
@@ -39,6 +40,8 @@ pub(super) struct Statistics {
     pub(super) failed_jobs: u64,
     pub(super) timed_out: u64,
     pub(super) altered: u64,
+    pub(super) statements: u64,
+    pub(super) statements_refused: u64,
 }
 
 impl Statistics {
@@ -55,8 +58,14 @@ impl Statistics {
         self.failed_jobs += other.failed_jobs;
         self.timed_out += other.timed_out;
         self.altered += other.altered;
+        self.statements += other.statements;
+        self.statements_refused += other.statements_refused;
     }
 }
+
+mod statements;
+
+use statements::Frontends;
 
 /// A meta process that leads, or believes that it does.
 struct Leader {
@@ -98,6 +107,7 @@ pub(super) struct World {
     altering: BTreeMap<Waiter, Entry>,
     began: BTreeMap<TermId, Vec<Entry>>,
     client: Client,
+    frontends: Frontends,
     statistics: Statistics,
 }
 
@@ -142,6 +152,7 @@ impl World {
             altering: BTreeMap::new(),
             began: BTreeMap::new(),
             client: Client::default(),
+            frontends: Frontends::default(),
             statistics: Statistics::default(),
         };
         world.elect();
@@ -174,6 +185,9 @@ impl World {
 
     fn done(&self) -> bool {
         let durable = self.store.load();
+        if !self.all_answered() {
+            return false;
+        }
         let runs =
             |split: &JobSplit| self.tables.get(&split.job).is_some_and(|table| table.job.state == JobState::Running);
         self.streams.iter().filter(|(split, _)| runs(split)).all(|(split, stream)| {
@@ -205,7 +219,8 @@ impl World {
             }
             86..88 => self.connect(),
             88..90 => self.notice(),
-            90..94 => self.read(),
+            90..93 => self.read(),
+            93 => self.statement(),
             _ => self.tick(),
         }
     }
@@ -235,7 +250,10 @@ impl World {
             12 if self.random.random_bool(0.5) => self.with_node(|process, random, world| {
                 process.fail_job(random.random_range(0..64), world.databases);
             }),
-            13 => self.flush(),
+            13 => match self.random.random_bool(0.5) {
+                true => self.flush(),
+                false => self.ask_again(),
+            },
             14 if !self.nodes.is_empty() => {
                 let index = self.random.random_range(0..self.nodes.len());
                 let pause = Duration::from_millis(self.random.random_range(500..4_000));
@@ -492,7 +510,12 @@ impl World {
                 self.send(leader, &node, NodeEvent::Start(plan));
             }
             Action::StopTerm(node, term) => self.send(leader, &node, NodeEvent::Stop(term)),
-            Action::Inject { term, epoch, lowest_pinned, mutation, nodes, .. } => {
+            Action::Inject { term, epoch, lowest_pinned, mutation, statements, nodes } => {
+                let named = |statement: &Statement| compute::Statement {
+                    id: statement.id,
+                    table: statement.table,
+                    slots: statement.slots.clone(),
+                };
                 for node in nodes {
                     let mutation = mutation.as_ref().map(|mutation| match mutation {
                         Mutation::Add(entry, splits) => {
@@ -506,7 +529,7 @@ impl World {
                         lowest_pinned,
                         mutation,
                         trace: TraceParent::default(),
-                        statements: Vec::new(),
+                        statements: statements.iter().map(named).collect(),
                     };
                     self.send(leader, &node, NodeEvent::Barrier(barrier));
                 }
@@ -521,8 +544,9 @@ impl World {
                 if let Some(altered) = self.altering.remove(&waiter) {
                     self.check_altered(leader, &altered);
                 }
+                self.committed(waiter);
             }
-            Action::Recall(waiter) => unreachable!("{waiter:?} asked for a statement"),
+            Action::Recall(waiter) => self.recall(waiter),
             Action::Disconnect(node, _) => {
                 self.statistics.timed_out += 1;
                 if let Some(process) = self.nodes.iter_mut().find(|process| process.id == node) {
@@ -575,7 +599,7 @@ impl World {
         let answer = match &call.action {
             Action::Load => Event::Loaded { leading: self.store.leads(fence), durable: self.store.load() },
             Action::Claim { expected, head, failed } => {
-                let outcome = self.put_head(fence, *expected, head, call.abandoned);
+                let outcome = self.put_head(fence, *expected, head, (call.abandoned, &[]));
                 if let Outcome::Applied(_) = outcome {
                     self.statistics.claims += 1;
                     self.statistics.failed_jobs += failed.len() as u64;
@@ -586,9 +610,9 @@ impl World {
                 }
                 Event::Claimed(head.term, outcome)
             }
-            Action::Commit { expected, head, pages, .. } => {
+            Action::Commit { expected, head, pages, statements } => {
                 self.store.put_pages(fence, pages);
-                let outcome = self.put_head(fence, *expected, head, call.abandoned);
+                let outcome = self.put_head(fence, *expected, head, (call.abandoned, statements));
                 self.statistics.commits += u64::from(matches!(outcome, Outcome::Applied(_)));
                 Event::Committed(head.term, head.epoch, outcome)
             }
@@ -603,12 +627,19 @@ impl World {
         }
     }
 
-    fn put_head(&mut self, fence: u64, expected: u64, head: &Head, abandoned: bool) -> Outcome {
+    fn put_head(
+        &mut self,
+        fence: u64,
+        expected: u64,
+        head: &Head,
+        (abandoned, statements): (bool, &[StatementId]),
+    ) -> Outcome {
         let before = self.store.head();
         let outcome = self.store.put_head(fence, expected, head);
         match outcome {
             Outcome::Applied(_) => {
                 self.statistics.late += u64::from(abandoned);
+                self.store.record(statements);
                 assert!(before.term <= head.term && before.epoch <= head.epoch, "the head never goes back");
                 self.check_committed();
             }
@@ -624,6 +655,7 @@ impl World {
         let durable = self.store.load();
         let rows = self.databases.content(&durable.head);
         self.check_rows(&rows, |split, stream| next(&durable.positions, split, stream).0);
+        self.check_statements(&rows);
     }
 
     /// Whoever waited for a change of a table is told when a term that knows it has committed.
