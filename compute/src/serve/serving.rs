@@ -26,7 +26,7 @@ use crate::storage::state::Store;
 pub(crate) struct Serving {
     pub(crate) slots: Arc<Slots>,
     pub(crate) relations: Relations,
-    /// The splits that each actor reads from NATS, by the relation and split that it was started for.
+    /// The splits that actors read from NATS, by the relation and split that they were started for.
     pub(crate) splits: BTreeMap<JobSplit, watch::Receiver<Vec<ReadSplit>>>,
     /// How far the actors of this node that follow relations have got.
     pub(crate) following: Following,
