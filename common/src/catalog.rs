@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use declaration::{Declaration, Impossible};
 pub use graph::Graph;
 pub use job::{Encode, Job, JobState, Plan, Query, Reads, Source, SplitStart};
-pub use relation::{Column, Origin, Relation, RelationKind, dead_letter_columns, schema};
+pub use relation::{Column, Constraints, Origin, Relation, RelationKind, dead_letter_columns, schema};
 
 use crate::ids::TableId;
 use stored::Stored;

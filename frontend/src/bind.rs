@@ -5,6 +5,7 @@
 
 mod columns;
 mod payload;
+mod written;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,6 +17,8 @@ use weir_sql::parser::{
     Alter, Change, ColumnDef, CreateTable, CreateView, Parsed, WithOption, amend, redact, reformat,
 };
 use weir_sql::views::Described;
+
+pub(crate) use written::of_query;
 
 use crate::protobuf::{Schema, is_credential};
 
@@ -45,13 +48,17 @@ pub(crate) fn is_secret(option: &str) -> bool {
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
 pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option<Schema>) -> Result<Bound, Error> {
+    let Some(format) = &create.format else {
+        return written::create_table(parsed, create);
+    };
     let mut notices = Vec::new();
     let options = options(parsed, create, &mut notices)?;
     let (create, encode) = match options.checked.consumer.headers_only {
-        true => (payload::without(parsed, create)?, Encode::HeadersOnly),
-        false => payload::complete(parsed, create, schema)?,
+        true => (payload::without(parsed, create, format)?, Encode::HeadersOnly),
+        false => payload::complete(parsed, create, format, schema)?,
     };
     let create = &create;
+    check_constraints(parsed, create)?;
     let columns = columns(parsed, create)?;
     let mut primary_key = primary_key(parsed, create)?;
     if create.kind == RelationKind::Source && !primary_key.is_empty() {
@@ -182,7 +189,7 @@ fn conflict(column: &str) -> Error {
 /// Returns the statement for the catalog, without the credentials for the schema's location, which
 /// are not needed again.
 fn sql(parsed: &Parsed, create: &CreateTable) -> Result<String, Error> {
-    if create.format.options.iter().any(|option| is_credential(&option.key)) {
+    if create.format.iter().flat_map(|format| &format.options).any(|option| is_credential(&option.key)) {
         return redact(parsed.sql(), is_credential);
     }
     Ok(parsed.sql().to_owned())
@@ -230,13 +237,31 @@ fn primary_key(parsed: &Parsed, create: &CreateTable) -> Result<Vec<usize>, Erro
         }
         places.push(place);
     }
-    let outside = |column: &&ColumnDef| !create.primary_key.iter().any(|part| part.name == column.name);
-    if let Some(location) = create.columns.iter().filter(outside).find_map(|column| column.not_null) {
-        return Err(Error::unsupported("NOT NULL is only supported for columns of the primary key")
-            .with_hint("leave it out: a field that is missing in a message is NULL")
-            .at(parsed.position(location)));
-    }
     Ok(places)
+}
+
+/// Refuses constraints on the columns of messages.
+fn check_constraints(parsed: &Parsed, create: &CreateTable) -> Result<(), Error> {
+    let refuse = |error: Error, location| Err(error.at(parsed.position(location)));
+    if create.on_conflict.is_some() {
+        let error = Error::unsupported("ON CONFLICT of a table with a connector is not supported yet");
+        return refuse(error.with_hint("a message replaces the row that has its key"), create.name.location);
+    }
+    let outside = |column: &ColumnDef| !create.primary_key.iter().any(|part| part.name == column.name);
+    for column in &create.columns {
+        if let Some(generated) = &column.generated {
+            return refuse(Error::unsupported("a generated column is not supported yet"), generated.location);
+        }
+        if let Some(default) = &column.default {
+            return refuse(Error::unsupported("DEFAULT is not supported yet"), default.location);
+        }
+        if let Some(location) = column.not_null.filter(|_| outside(column)) {
+            let error = Error::unsupported("NOT NULL is only supported for columns of the primary key");
+            let hint = "leave it out: a field that is missing in a message is NULL";
+            return refuse(error.with_hint(hint), location);
+        }
+    }
+    Ok(())
 }
 
 fn check_column_name(name: &str) -> Result<(), Error> {

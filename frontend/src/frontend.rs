@@ -4,6 +4,9 @@
 //! This module dispatches statements. It knows nothing of the wire: an answer is a tag, or a stream
 //! of rows.
 
+mod runnable;
+mod settings;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -24,6 +27,9 @@ use weir_sql::parser::{
 };
 use weir_sql::planner::{Draft, Prepared};
 
+pub(crate) use runnable::Runnable;
+use settings::{check_read_only, check_writable, set_transaction, settled};
+
 use crate::bind;
 use crate::catalog::{Catalog, CatalogCache};
 use crate::commands;
@@ -41,6 +47,7 @@ use crate::session::{Change, Limits, Session, Sessions, SqlCursor, Variables, is
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::system::reads_tables;
 use crate::waits::Waits;
+use crate::write::{CopyIn, Pipeline, Writes, Writing, Written};
 
 /// The parts of a frontend.
 #[derive(Debug)]
@@ -50,20 +57,10 @@ pub(crate) struct Frontend {
     pub(crate) cache: CatalogCache,
     pub(crate) snapshots: Snapshots,
     pub(crate) jobs: Arc<Jobs>,
-    pub(crate) queries: Queries,
+    pub(crate) queries: Arc<Queries>,
+    pub(crate) writes: Writes,
     pub(crate) metrics: Metrics,
     pub(crate) sessions: Arc<Sessions>,
-}
-
-/// A statement that can run any number of times.
-#[derive(Clone, Debug)]
-pub(crate) enum Runnable {
-    Query(Arc<Prepared>),
-    /// A query whose rows are sent in the format of COPY.
-    Copy(Arc<Prepared>, CopyFormat),
-    /// A query whose rows are fetched by other statements.
-    Declare(Arc<Prepared>, Box<Declare>),
-    Command(Box<Parsed>),
 }
 
 /// A statement whose parameters may still lack types.
@@ -71,6 +68,7 @@ enum Unready {
     Query(Draft),
     Copy(Draft, CopyFormat),
     Declare(Draft, Box<Declare>),
+    Write(Box<Writing>),
     Command(Box<Parsed>),
 }
 
@@ -78,6 +76,8 @@ enum Unready {
 pub(crate) enum Answer {
     Rows(ResultSet),
     Copy(ResultSet, CopyFormat),
+    /// Waits for the rows of a COPY.
+    CopyIn(Box<CopyIn>),
     Done {
         tag: Cow<'static, str>,
         notices: Vec<Notice>,
@@ -107,15 +107,23 @@ impl Frontend {
         let jobs = Arc::new(Jobs { meta: Arc::clone(&meta), nodes: Arc::clone(&nodes), retry_max });
         let waits = Waits { meta: Arc::clone(&meta), nodes, snapshots: snapshots.clone(), retry_max };
         let metrics = Metrics::new();
-        let queries = Queries {
+        let queries = Arc::new(Queries {
             planner: Planner::new(&config, &cache, waits, Arc::clone(&jobs))?,
             threads: QueryThreads::new()?,
             snapshots: snapshots.clone(),
             cache: cache.clone(),
             metrics: metrics.clone(),
             retry_max,
+        });
+        let writes = Writes {
+            meta: Arc::clone(&meta),
+            snapshots: snapshots.clone(),
+            cache: cache.clone(),
+            queries: Arc::clone(&queries),
+            metrics: metrics.clone(),
+            retry_max,
         };
-        Ok(Frontend { snapshots, queries, jobs, metrics, sessions: Arc::default(), config, meta, cache })
+        Ok(Frontend { snapshots, queries, writes, jobs, metrics, sessions: Arc::default(), config, meta, cache })
     }
 
     /// Makes a parsed statement runnable, without a request to meta.
@@ -137,11 +145,18 @@ impl Frontend {
             Unready::Query(query) | Unready::Copy(query, _) | Unready::Declare(query, _) => {
                 reads_tables(&query.rewritten)
             }
+            Unready::Write(_) => true,
             Unready::Command(_) => false,
         };
         let catalog = if needs_newest { self.newest_catalog(limits).await? } else { self.cache.newest() };
-        let runnable = self.ready(session, &catalog, draft, hints).await?;
-        let columns = match &runnable {
+        let mut runnable = self.ready(session, &catalog, draft, hints).await?;
+        let columns = match &mut runnable {
+            Runnable::Write(writing) => {
+                let planned = Arc::new(self.writes.plan_write(session, &catalog, &writing.parsed, hints).await?);
+                let columns = self.writes.describe_write(session, &catalog, &planned).await?;
+                writing.planned = Some(planned);
+                columns
+            }
             Runnable::Query(prepared) => Some(self.queries.describe(session, prepared, &catalog).await?),
             Runnable::Copy(..) | Runnable::Declare(..) => None,
             Runnable::Command(parsed) => match &parsed.statement {
@@ -170,6 +185,10 @@ impl Frontend {
                 let (parsed, query) = called(session, &parsed, execute)?;
                 Ok(Unready::Query(self.queries.planner.read(parsed, query)?))
             }
+            Statement::Write(write) => {
+                let write = write.clone();
+                Ok(Unready::Write(Box::new(Writing { parsed, write, planned: None })))
+            }
             _ => Ok(Unready::Command(Box::new(parsed))),
         }
     }
@@ -186,19 +205,26 @@ impl Frontend {
             Unready::Query(query) => Ok(Runnable::Query(Arc::new(prepare(query).await?))),
             Unready::Copy(query, format) => Ok(Runnable::Copy(Arc::new(prepare(query).await?), format)),
             Unready::Declare(query, declare) => Ok(Runnable::Declare(Arc::new(prepare(query).await?), declare)),
+            Unready::Write(writing) => Ok(Runnable::Write(writing)),
             Unready::Command(parsed) => Ok(Runnable::Command(parsed)),
         }
     }
 
-    /// Runs a statement until its answer begins.
+    /// Runs a statement until its answer begins. The rows that a pipeline has inserted before are
+    /// committed first, unless the statement adds to them.
     pub(crate) async fn run(
         &self,
         session: &Arc<Session>,
         limits: &Limits,
         runnable: &Runnable,
         values: Option<&ParamValues>,
+        pipeline: Option<&Pipeline>,
     ) -> Result<Answer, Error> {
+        if let (Some(pipeline), false) = (pipeline, matches!(runnable, Runnable::Write(_))) {
+            self.settle(pipeline, limits).await?;
+        }
         match runnable {
+            Runnable::Write(writing) => self.write(session, limits, writing, values, pipeline).await,
             Runnable::Query(prepared) => Ok(Answer::Rows(self.queries.open(session, limits, prepared, values).await?)),
             Runnable::Copy(prepared, format) => {
                 let rows = self.queries.open(session, limits, prepared, values).await?;
@@ -207,6 +233,30 @@ impl Frontend {
             Runnable::Declare(prepared, declare) => self.declare(session, limits, prepared, declare, values).await,
             Runnable::Command(parsed) => self.command(session, limits, parsed).await,
         }
+    }
+
+    /// Commits what a pipeline has inserted.
+    ///
+    /// # Errors
+    /// Nothing was inserted then, except with `08007`.
+    pub(crate) async fn settle(&self, pipeline: &Pipeline, limits: &Limits) -> Result<(), Error> {
+        self.writes.settle(pipeline, limits.retry_until(self.config.retry_max())).await
+    }
+
+    async fn write(
+        &self,
+        session: &Arc<Session>,
+        limits: &Limits,
+        writing: &Writing,
+        values: Option<&ParamValues>,
+        pipeline: Option<&Pipeline>,
+    ) -> Result<Answer, Error> {
+        check_writable(session, writing.write.verb())?;
+        let notices = Vec::from_iter(lasting(session, writing.write.verb()));
+        Ok(match self.writes.write(session, limits, writing, values, pipeline).await? {
+            Written::Done(tag) => Answer::Done { tag: tag.into(), notices, changes: Vec::new() },
+            Written::Rows(rows) => Answer::Rows(ResultSet { notices, ..rows }),
+        })
     }
 
     /// Opens a cursor. Its query starts to run, so that its errors are reported now.
@@ -240,15 +290,23 @@ impl Frontend {
         let show = |batch| Ok(Answer::Rows(ResultSet::ready("SHOW", batch)));
         match &parsed.statement {
             Statement::CreateTable(create) => {
-                let answer = self.create_table(parsed, create, limits, deadline).await?;
+                let answer = self.create_table(session, parsed, create, limits, deadline).await?;
                 Ok(answer.with_notices(lasting(session, create_tag(create.kind))))
+            }
+            Statement::CreateTableAs(create) => {
+                let (tag, notices) = self.writes.create_table_as(session, parsed, create, limits).await?;
+                let answer = Answer::Done { tag: tag.into(), notices, changes: Vec::new() };
+                Ok(answer.with_notices(lasting(session, create_tag(RelationKind::Table))))
+            }
+            Statement::CopyFrom(copy) => {
+                Ok(Answer::CopyIn(Box::new(self.writes.copy_in(session, limits, parsed, copy).await?)))
             }
             Statement::CreateView(create) => {
                 let answer = self.create_view(parsed, create, limits, deadline).await?;
                 Ok(answer.with_notices(lasting(session, create_tag(RelationKind::MaterializedView))))
             }
             Statement::ExplainCreate(create) => {
-                let bound = bind::create_table(parsed, create, schema(parsed, &create.format).await?)?;
+                let bound = bind::create_table(parsed, create, schema(parsed, create.format.as_ref()).await?)?;
                 let findings = self.meta.explain_create(&bound.declared, deadline).await?;
                 Ok(Answer::Rows(ResultSet::ready("EXPLAIN", commands::findings(findings)?)))
             }
@@ -334,14 +392,17 @@ impl Frontend {
                 added.map_err(|error| error.at(position))?;
                 Ok(done("PREPARE"))
             }
-            Statement::Query(_) | Statement::Copy { .. } | Statement::Declare(_) | Statement::Execute(_) => {
-                Err(Error::internal("a query is not run as a command"))
-            }
+            Statement::Query(_)
+            | Statement::Write(_)
+            | Statement::Copy { .. }
+            | Statement::Declare(_)
+            | Statement::Execute(_) => Err(Error::internal("a query is not run as a command")),
         }
     }
 
     async fn create_table(
         &self,
+        session: &Arc<Session>,
         parsed: &Parsed,
         create: &CreateTable,
         limits: &Limits,
@@ -349,13 +410,14 @@ impl Frontend {
     ) -> Result<Answer, Error> {
         // An existing table keeps its schema, so the statement must not fail if the schema's
         // location is gone.
-        let needs_schema = create.format.encoding == Encoding::Protobuf;
+        let needs_schema = create.format.as_ref().is_some_and(|format| format.encoding == Encoding::Protobuf);
         if needs_schema && create.if_not_exists && self.newest_catalog(limits).await?.entry(&create.name.name).is_some()
         {
             return Ok(exists(create.kind, &create.name.name));
         }
-        let schema = schema(parsed, &create.format).await?;
+        let schema = schema(parsed, create.format.as_ref()).await?;
         let bound = bind::create_table(parsed, create, schema)?;
+        self.writes.check_expressions(session, parsed, create, &bound.declared).await?;
         let position = parsed.position(create.name.location);
         let response =
             self.meta.create_table(&bound.declared, create.if_not_exists, deadline).await.map_err(|error| {
@@ -439,7 +501,7 @@ impl Frontend {
             check_replay(entry).map_err(|error| error.at(place))?;
         }
         let schema = match &alter.change {
-            parser::Change::Format(format, _) => schema(parsed, format).await?,
+            parser::Change::Format(format, _) => schema(parsed, Some(format)).await?,
             parser::Change::RefreshSchema => Some(refreshed(&entry.relation).await.map_err(|error| error.at(place))?),
             _ => None,
         };
@@ -555,59 +617,6 @@ impl Answer {
     }
 }
 
-impl Runnable {
-    /// Returns the kind of the statement, for metrics and traces.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Runnable::Query(_) => "query",
-            Runnable::Copy(..) => "copy",
-            Runnable::Declare(..) => "cursor",
-            Runnable::Command(parsed) => match parsed.statement {
-                Statement::CreateTable(_) => "create_table",
-                Statement::CreateView(_) => "create_view",
-                Statement::Drop { .. } => "drop_table",
-                Statement::Flush => "flush",
-                Statement::Set { .. } | Statement::SetTransaction { .. } | Statement::ResetAll => "set",
-                Statement::Begin(_)
-                | Statement::Commit
-                | Statement::Rollback
-                | Statement::Savepoint(_)
-                | Statement::Release(_)
-                | Statement::RollbackTo(_) => "transaction",
-                Statement::Fetch(_) | Statement::Move(_) | Statement::Close(_) => "cursor",
-                Statement::Prepare(_) | Statement::Deallocate(_) | Statement::DiscardAll | Statement::Nothing(_) => {
-                    "other"
-                }
-                _ => "show",
-            },
-        }
-    }
-
-    /// Returns the statement's text.
-    pub(crate) fn sql(&self) -> &str {
-        match self {
-            Runnable::Command(parsed) => parsed.sql(),
-            Runnable::Query(prepared) | Runnable::Copy(prepared, _) | Runnable::Declare(prepared, _) => {
-                prepared.parsed.sql()
-            }
-        }
-    }
-
-    /// Returns the statement's query, if it has one.
-    pub(crate) fn query(&self) -> Option<&Arc<Prepared>> {
-        match self {
-            Runnable::Query(prepared) | Runnable::Copy(prepared, _) | Runnable::Declare(prepared, _) => Some(prepared),
-            Runnable::Command(_) => None,
-        }
-    }
-
-    /// Returns true if the statement ends a transaction. A failed transaction can run no other
-    /// statement.
-    pub(crate) fn ends_transaction(&self) -> bool {
-        matches!(self, Runnable::Command(parsed) if parsed.ends_transaction())
-    }
-}
-
 /// Returns the prepared query that an EXECUTE calls, with its text.
 fn called(
     session: &Session,
@@ -625,67 +634,18 @@ fn called(
 
 /// Returns a warning for a statement that ignores the open transaction block. Drivers open blocks
 /// unasked, so the statement is not refused.
-fn lasting(session: &Session, command: &str) -> Option<Notice> {
+pub(crate) fn lasting(session: &Session, command: &str) -> Option<Notice> {
     session.transaction().is_open().then(|| {
         let message = format!("{command} is done at once: ROLLBACK does not undo it");
         Notice::warning(sqlstate::WARNING, message)
     })
 }
 
-/// Refuses statements that a read-only transaction cannot run.
-fn check_read_only(session: &Session, statement: &Statement) -> Result<(), Error> {
-    let command = match statement {
-        Statement::CreateTable(create) => create_tag(create.kind),
-        Statement::CreateView(_) => create_tag(RelationKind::MaterializedView),
-        Statement::Alter(alter) => alter_tag(alter.kind),
-        Statement::Drop { kind, .. } => drop_tag(*kind),
-        _ => return Ok(()),
-    };
-    if !session.variables().is_on("transaction_read_only") {
-        return Ok(());
-    }
-    let message = format!("cannot execute {command} in a read-only transaction");
-    Err(Error::user(sqlstate::READ_ONLY_SQL_TRANSACTION, message))
-}
-
-/// Runs `SET TRANSACTION`, which has no effect outside of a transaction, and
-/// `SET SESSION CHARACTERISTICS`.
-fn set_transaction(session: &Session, modes: &TransactionModes, of_session: bool) -> Result<Answer, Error> {
-    let mut notices = Vec::new();
-    let mut changes = Vec::new();
-    if of_session {
-        let mut variables = session.variables();
-        for (name, value) in modes.settings() {
-            changes.push(variables.set(&format!("default_{name}"), Some(value))?);
-        }
-    } else if session.transaction().is_open() {
-        for (name, value) in modes.settings() {
-            settled(session, name, Some(value))?;
-            changes.push(session.variables().set_local(name, Some(value))?);
-        }
-    } else {
-        let message = "SET TRANSACTION can only be used in transaction blocks";
-        notices.push(Notice::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, message));
-    }
-    Ok(Answer::Done { tag: "SET".into(), notices, changes })
-}
-
-/// Refuses to change the isolation level of a transaction that has run a query.
-fn settled(session: &Session, name: &str, value: Option<&str>) -> Result<(), Error> {
-    let changes = name.eq_ignore_ascii_case("transaction_isolation")
-        && value.is_some_and(|value| session.variables().get(name).is_none_or(|now| !now.eq_ignore_ascii_case(value)));
-    if changes && session.transaction().has_read() {
-        let message = "SET TRANSACTION ISOLATION LEVEL must be called before any query";
-        return Err(Error::user(sqlstate::ACTIVE_SQL_TRANSACTION, message));
-    }
-    Ok(())
-}
-
 /// Loads the schema of the messages, if the encoding has one.
-async fn schema(parsed: &Parsed, format: &Format) -> Result<Option<protobuf::Schema>, Error> {
-    match format.encoding {
-        Encoding::Json | Encoding::Bytes => Ok(None),
-        Encoding::Protobuf => protobuf::load(parsed, format).await.map(Some),
+async fn schema(parsed: &Parsed, format: Option<&Format>) -> Result<Option<protobuf::Schema>, Error> {
+    match format {
+        Some(format) if format.encoding == Encoding::Protobuf => protobuf::load(parsed, format).await.map(Some),
+        _ => Ok(None),
     }
 }
 
@@ -693,11 +653,11 @@ async fn schema(parsed: &Parsed, format: &Format) -> Result<Option<protobuf::Sch
 async fn refreshed(table: &Relation) -> Result<protobuf::Schema, Error> {
     let refuse =
         |message: String, hint: &str| Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message).with_hint(hint);
-    let format = parser::stored(&table.sql)?.format;
-    if format.encoding != Encoding::Protobuf {
+    let format = parser::stored(&table.sql)?.format.filter(|format| format.encoding == Encoding::Protobuf);
+    let Some(format) = format else {
         let message = format!("messages of {} \"{}\" have no schema", table.kind.as_str(), table.name);
         return Err(refuse(message, "add columns with ADD COLUMN"));
-    }
+    };
     if format.options.iter().any(|option| protobuf::is_credential(&option.key)) {
         let message = format!("the credentials for the schema of \"{}\" were not kept", table.name);
         return Err(refuse(message, "give them again: ALTER … FORMAT PLAIN ENCODE PROTOBUF (…)"));

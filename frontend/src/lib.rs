@@ -12,6 +12,8 @@
 //! * `snapshot`: a query pins the committed epoch that it reads, with the `catalog` of that epoch;
 //! * `waits`: before that it may wait until the epoch includes certain messages;
 //! * `query`: `weir_sql` plans the query, and the frontend runs it;
+//! * `write`: a statement that writes is a query for its rows, which the slots of compute nodes
+//!   hold until a barrier names the statement;
 //! * `system`: a query may name PostgreSQL's catalogs, which are emulated;
 //! * `scan`: rows come from the slots of compute nodes;
 //! * `results` and `encode`: the client receives the rows in the form in which PostgreSQL sends
@@ -40,6 +42,8 @@ mod snapshot;
 mod waits;
 
 mod query;
+mod write;
+
 mod system;
 
 mod scan;

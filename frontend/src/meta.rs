@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{ConnectError, Response, Status};
+use tonic::{ConnectError, Response, Status, Streaming};
 use tracing::debug;
 use weir_common::catalog::{Declaration, Entry};
 use weir_common::error::Kind;
@@ -21,6 +21,7 @@ use weir_common::rpc;
 use weir_common::telemetry::trace::{Inject, TracedChannel};
 use weir_proto as proto;
 use weir_proto::meta_client::MetaClient;
+use weir_proto::statements_client::StatementsClient;
 use weir_sql::error::{Error, sqlstate};
 
 use crate::catalog::Catalog;
@@ -66,12 +67,23 @@ pub(crate) fn endpoint(address: &str) -> Result<Endpoint, Error> {
 /// The meta nodes, one of which leads.
 #[derive(Debug)]
 pub(crate) struct Meta {
-    nodes: Vec<MetaClient<TracedChannel>>,
+    nodes: Vec<Node>,
     /// The node that answered last. It is a guess: if it is wrong, the call continues with the next
     /// node.
     leader: AtomicUsize,
     reached: AtomicBool,
 }
+
+/// The services of a meta node.
+#[derive(Clone, Debug)]
+struct Node {
+    meta: MetaClient<TracedChannel>,
+    statements: StatementsClient<TracedChannel>,
+}
+
+/// The lock of a table; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] Streaming<proto::LockResponse>);
 
 /// A pin granted by meta.
 #[derive(Debug)]
@@ -121,8 +133,10 @@ impl Meta {
         let nodes = addresses
             .iter()
             .map(|address| {
-                let node = MetaClient::with_interceptor(channel(address)?, Inject);
-                Ok(node.max_decoding_message_size(MESSAGE_BYTES_MAX))
+                let channel = channel(address)?;
+                let meta = MetaClient::with_interceptor(channel.clone(), Inject);
+                let statements = StatementsClient::with_interceptor(channel, Inject);
+                Ok(Node { meta: meta.max_decoding_message_size(MESSAGE_BYTES_MAX), statements })
             })
             .collect::<Result<_, Error>>()?;
         Ok(Meta { nodes, leader: AtomicUsize::new(0), reached: AtomicBool::new(false) })
@@ -273,10 +287,70 @@ impl Meta {
         Ok(Cluster { term: term(response.term)?, epoch: Epoch(response.epoch), nodes: response.nodes })
     }
 
-    /// Asks the node that answered last, then the others, in rounds until the deadline.
+    /// Takes the lock of a table. Returns once it is this statement's.
+    pub(crate) async fn lock(&self, table: TableId, deadline: Instant) -> Result<Lock, Error> {
+        let call = |node: Node| async move {
+            let Node { mut statements, .. } = node;
+            let mut lock = statements.lock(proto::LockRequest { table: table.0 }).await?;
+            match lock.get_mut().message().await? {
+                Some(_) => Ok(lock),
+                None => Err(Status::unavailable("the lock of the table was given up")),
+            }
+        };
+        Ok(Lock(self.call_node(deadline, call).await.result?))
+    }
+
+    /// Commits a statement whose rows are held. Returns the epoch that has it.
+    ///
+    /// # Errors
+    /// `40001` if its term ended before: it is not committed then, and never will be. `08007` if
+    /// nobody could tell until the deadline.
+    pub(crate) async fn commit(
+        &self,
+        term: TermId,
+        statement: &proto::NamedStatement,
+        deadline: Instant,
+    ) -> Result<Epoch, Error> {
+        let request = proto::CommitRequest { term: Some(term.into()), statement: Some(statement.clone()) };
+        let call = |node: Node| {
+            let request = request.clone();
+            async move {
+                let Node { mut statements, .. } = node;
+                statements.commit(request).await
+            }
+        };
+        let outcome = self.call_node(deadline, call).await;
+        match outcome.result {
+            Ok(response) => Ok(Epoch(response.epoch)),
+            Err(error) if outcome.unsure && error.kind == Kind::Unavailable => {
+                let message = "nobody could tell whether the statement was committed";
+                Err(Error::new(Kind::User, sqlstate::TRANSACTION_RESOLUTION_UNKNOWN, message)
+                    .with_detail(error.message)
+                    .with_hint("look for its rows once the cluster has recovered"))
+            }
+            // A retry is safe only as a statement of its own.
+            Err(error) if error.kind == Kind::Fenced => {
+                Err(Error::new(Kind::User, sqlstate::SERIALIZATION_FAILURE, error.message)
+                    .with_hint("nothing of the statement was committed: run it again"))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks the meta service of the node that answered last, then of the others, in rounds until
+    /// the deadline.
     async fn call<T, F, A>(&self, deadline: Instant, attempt: F) -> Outcome<T>
     where
         F: Fn(MetaClient<TracedChannel>) -> A,
+        A: Future<Output = Result<Response<T>, Status>>,
+    {
+        self.call_node(deadline, |node| attempt(node.meta)).await
+    }
+
+    /// Asks the node that answered last, then the others, in rounds until the deadline.
+    async fn call_node<T, F, A>(&self, deadline: Instant, attempt: F) -> Outcome<T>
+    where
+        F: Fn(Node) -> A,
         A: Future<Output = Result<Response<T>, Status>>,
     {
         let mut pause = PAUSE_MIN;

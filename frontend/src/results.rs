@@ -1,9 +1,10 @@
 //! The rows that answer a statement, on their way to the client.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use futures::{Stream, stream};
 use pgwire::api::portal::Format;
 use pgwire::api::results::FieldInfo;
@@ -37,6 +38,13 @@ impl Columns {
     pub(crate) fn named(prepared: &Prepared, schema: SchemaRef, origins: Vec<Origin>) -> Columns {
         let Columns { schema, names, .. } = Columns::of(schema);
         Columns { names: prepared.column_names(&names), schema, origins }
+    }
+
+    /// Returns the columns behind so many others.
+    pub(crate) fn without_first(self, count: usize) -> Columns {
+        let fields: Vec<_> = self.schema.fields().iter().skip(count).cloned().collect();
+        let (names, origins) = (self.names.into_iter().skip(count), self.origins.into_iter().skip(count));
+        Columns { schema: Arc::new(Schema::new(fields)), names: names.collect(), origins: origins.collect() }
     }
 
     /// Returns the description of the columns for the client.

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -35,6 +35,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The minimum interval between renewals, however short a lease is.
 const RENEW_INTERVAL_MIN: Duration = Duration::from_millis(50);
 
+/// A term's slots, and the tables that they had when somebody asked.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    pub(crate) term: TermId,
+    /// Ordered by their vnodes; together they hold every vnode.
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) catalog: Arc<Catalog>,
+}
+
 /// One committed epoch, the slots that serve it, and its tables.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
@@ -52,6 +61,12 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Returns where rows of its tables are written.
+    pub(crate) fn placement(&self) -> Arc<Placement> {
+        let (slots, catalog) = (self.slots.clone(), Arc::clone(&self.catalog));
+        Arc::new(Placement { term: self.term, slots, catalog })
+    }
+
     /// Returns about how many messages a table has read, which is the maximum number of its rows if
     /// each message is one row. `None` if the number is not known.
     pub(crate) fn messages(&self, id: TableId) -> Option<u64> {
@@ -78,11 +93,13 @@ pub(crate) struct Snapshots {
     meta: Arc<Meta>,
     cache: CatalogCache,
     pins: Arc<Pins>,
+    /// The placement of the newest snapshot. It may be over, which only its nodes can tell.
+    recent: Arc<RwLock<Option<Arc<Placement>>>>,
 }
 
 impl Snapshots {
     pub(crate) fn new(meta: Arc<Meta>, cache: CatalogCache) -> Snapshots {
-        Snapshots { meta, cache, pins: Arc::default() }
+        Snapshots { meta, cache, pins: Arc::default(), recent: Arc::default() }
     }
 
     /// Pins the newest committed epoch.
@@ -104,7 +121,9 @@ impl Snapshots {
             let catalog = self.catalog(pinned.catalog_version, deadline).await?;
             if catalog.version == pinned.catalog_version {
                 let Pinned { term, epoch, slots, places, positions, .. } = pinned;
-                return Ok(Arc::new(Snapshot { term, epoch, slots, catalog, places, positions, _lease: lease }));
+                let snapshot = Arc::new(Snapshot { term, epoch, slots, catalog, places, positions, _lease: lease });
+                self.note(&snapshot);
+                return Ok(snapshot);
             }
             // A newer catalog may name tables that the pinned epoch lacks. A table was created in
             // between, so pin again.
@@ -118,6 +137,19 @@ impl Snapshots {
             }
             drop(lease);
             sleep(CATALOG_PAUSE).await;
+        }
+    }
+
+    /// Returns the placement of the newest snapshot, without asking anybody.
+    pub(crate) fn recent(&self) -> Option<Arc<Placement>> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, snapshot: &Snapshot) {
+        let is_known =
+            |known: &Arc<Placement>| known.term == snapshot.term && known.catalog.version == snapshot.catalog.version;
+        if !self.recent().as_ref().is_some_and(is_known) {
+            *self.recent.write().unwrap_or_else(PoisonError::into_inner) = Some(snapshot.placement());
         }
     }
 

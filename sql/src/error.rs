@@ -29,6 +29,12 @@ pub mod sqlstate {
     pub const INVALID_ESCAPE_SEQUENCE: &str = "22025";
     pub const CHARACTER_NOT_IN_REPERTOIRE: &str = "22021";
     pub const INVALID_BINARY_REPRESENTATION: &str = "22P03";
+    pub const BAD_COPY_FILE_FORMAT: &str = "22P04";
+    pub const NOT_NULL_VIOLATION: &str = "23502";
+    pub const TRANSACTION_RESOLUTION_UNKNOWN: &str = "08007";
+    pub const INVALID_COLUMN_REFERENCE: &str = "42P10";
+    pub const GENERATED_ALWAYS: &str = "428C9";
+    pub const INVALID_OBJECT_DEFINITION: &str = "42P17";
     pub const DATA_EXCEPTION: &str = "22000";
     pub const ACTIVE_SQL_TRANSACTION: &str = "25001";
     pub const READ_ONLY_SQL_TRANSACTION: &str = "25006";

@@ -9,6 +9,7 @@
 
 mod arithmetic;
 mod arrays;
+mod assign;
 mod bounded;
 mod casts;
 mod choose;
@@ -20,6 +21,7 @@ mod encoding;
 mod exact;
 mod extreme;
 mod from_char;
+mod input;
 mod json;
 mod jsonb;
 mod like;
@@ -42,6 +44,7 @@ use datafusion::logical_expr::ScalarUDF;
 
 pub(crate) use arithmetic::CheckedArithmetic;
 pub(crate) use arrays::{ARRAY_OR_EMPTY, ArrayOperators};
+pub(crate) use assign::{ASSIGN, Assigned};
 pub(crate) use bounded::bounded;
 #[cfg(test)]
 pub(crate) use casts::from_text as read_text;
@@ -55,6 +58,7 @@ pub(crate) use date_part::Extract;
 pub use encoding::is_utf8;
 pub(crate) use exact::{exact, exact_sum};
 pub(crate) use extreme::{extreme_aggregate, extreme_function};
+pub use input::column_from_text;
 pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators, beside_jsonb, yields_jsonb};
 pub(crate) use like::LIKE_ESCAPE;
 pub(crate) use numeric::{decimal_operation, quotient};
@@ -70,6 +74,7 @@ pub(crate) use vectors::{EXPANDED, SUBSCRIPTS, Vectors};
 pub(crate) fn common() -> Vec<ScalarUDF> {
     let single = [
         ScalarUDF::from(size::SizePretty::new()),
+        assign::function(),
         json::function(),
         like::function(),
         ScalarUDF::from(to_char::ToChar::new()),

@@ -9,6 +9,7 @@
 //! * `rules`: rewrite the plan to PostgreSQL's semantics: types, equality, sub-queries;
 //! * [`functions`]: the functions and operators that DataFusion lacks or defines differently;
 //! * [`execution`]: the threads on which queries are planned and run;
+//! * [`writes`]: turns INSERT, UPDATE and DELETE into queries for the rows that they write;
 //! * [`views`]: compiles the queries of materialized views into evaluators;
 //! * [`streaming`]: plans queries as jobs that keep their answers up to date;
 //! * [`relation`]: the catalog's relations in a plan;
@@ -32,6 +33,8 @@ mod rules;
 pub mod functions;
 
 pub mod execution;
+
+pub mod writes;
 
 pub mod views;
 

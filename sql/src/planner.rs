@@ -10,7 +10,7 @@ use datafusion::catalog::{CatalogProviderList, TableFunctionImpl};
 use datafusion::common::config::Dialect;
 use datafusion::error::DataFusionError;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::planner::ExprPlanner;
@@ -112,6 +112,11 @@ impl Planner {
             context.register_udf(function);
         }
         context.state()
+    }
+
+    /// Memory of the pool that all queries share, for what a statement keeps outside of its plan.
+    pub fn reservation(&self, name: &str) -> MemoryReservation {
+        MemoryConsumer::new(name).register(&self.template.runtime_env().memory_pool)
     }
 
     /// True if the function of this name is an aggregate.
@@ -302,6 +307,7 @@ fn template(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<Session
             Arc::new(ApplyFunctionRewrites::new(vec![
                 Arc::new(functions::CheckedArithmetic),
                 Arc::new(Printed(Arc::clone(&printers))),
+                Arc::new(functions::Assigned),
                 Arc::new(functions::Casts),
             ])),
             Arc::new(Aggregated),

@@ -20,7 +20,7 @@ use crate::error::Error;
 const MARK: &str = "pg.type";
 
 /// The type in which a column of a result is stored: its own, or the nearest that holds its values.
-pub(crate) fn stored_type(field: &Field) -> Option<SqlType> {
+pub fn stored_type(field: &Field) -> Option<SqlType> {
     if is_jsonb(field) {
         return Some(SqlType::Jsonb);
     }

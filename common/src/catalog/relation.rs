@@ -57,11 +57,13 @@ impl Relation {
         !self.primary_key.is_empty()
     }
 
-    /// The primary key that a statement declared. A view has none: its key may be NULL.
+    /// The primary key that a statement declared. A view has none: its key may be NULL. Nor has a
+    /// table whose rows are stored under a hidden column.
     pub fn declared_key(&self) -> &[usize] {
+        let is_hidden = self.primary_key.iter().any(|place| *place >= self.columns.len());
         match self.kind {
-            RelationKind::Table | RelationKind::Source => &self.primary_key,
-            RelationKind::MaterializedView => &[],
+            RelationKind::Table | RelationKind::Source if !is_hidden => &self.primary_key,
+            _ => &[],
         }
     }
 
@@ -124,8 +126,11 @@ pub struct Column {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// The query of a view computes it from its source's columns.
+    /// The query of a view computes it from its source's columns; or the hidden column of a table,
+    /// which numbers rows.
     Expression,
+    /// Statements write it: the column of a table without a connector.
+    Statement(Constraints),
     /// The field of the payload that bears the column's name.
     Payload,
     /// `INCLUDE offset`: the stream sequence in decimal, a varchar.
@@ -145,6 +150,30 @@ pub enum Origin {
         /// The header's name; the case of letters counts, as for NATS.
         name: String,
     },
+}
+
+/// The rules for the values that statements write into a column.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Constraints {
+    /// True if it has no NULLs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_null: bool,
+    /// The expression for rows that name no value, as it was written; absent: NULL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// The expression that computes it from the row's other columns, as it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<String>,
+}
+
+impl Column {
+    /// The rules for the values that statements write, if it has any.
+    pub fn constraints(&self) -> Option<&Constraints> {
+        match &self.origin {
+            Origin::Statement(constraints) => Some(constraints),
+            _ => None,
+        }
+    }
 }
 
 impl Origin {

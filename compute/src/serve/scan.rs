@@ -61,8 +61,8 @@ impl Scan {
         serving.check_complete(relation.id, SlotId(request.slot), epoch)?;
         let projection = request.projection.iter().map(|column| usize::try_from(*column).expect("at least 32 bits"));
         let projection: Vec<usize> = projection.collect();
-        // Hidden columns are for the jobs that read a view.
-        let known = projection.iter().all(|column| *column < relation.columns.len());
+        // UPDATE and DELETE read the hidden columns of a table's key.
+        let known = projection.iter().all(|column| *column < relation.columns.len() + relation.hidden.len());
         if !known || (1..projection.len()).any(|place| projection[..place].contains(&projection[place])) {
             return Err(rpc::Error::new(
                 Kind::Internal,

@@ -10,7 +10,7 @@ use weir_common::catalog::{Encode, Origin};
 use weir_common::protobuf::{self, check};
 use weir_common::types::SqlType;
 use weir_sql::error::{Error, sqlstate};
-use weir_sql::parser::{ColumnDef, CreateTable, Encoding, Parsed};
+use weir_sql::parser::{ColumnDef, CreateTable, Encoding, Format, Parsed};
 
 use crate::protobuf::{Schema, schema_error};
 
@@ -24,6 +24,7 @@ const NAME_BYTES_MAX: usize = 63;
 pub(super) fn complete<'a>(
     parsed: &Parsed,
     create: &'a CreateTable,
+    format: &Format,
     schema: Option<Schema>,
 ) -> Result<(Cow<'a, CreateTable>, Encode), Error> {
     let at = |error: Error, location| error.at(parsed.position(location));
@@ -33,12 +34,12 @@ pub(super) fn complete<'a>(
             let error = Error::unsupported("columns beside * are not supported yet");
             return Err(at(error.with_hint("name all columns, or write * alone"), location));
         }
-        if create.format.encoding != Encoding::Protobuf {
+        if format.encoding != Encoding::Protobuf {
             let error = Error::user(sqlstate::SYNTAX_ERROR, "* needs a schema, which only ENCODE PROTOBUF has");
             return Err(at(error.with_hint("name the columns"), location));
         }
     }
-    match (create.format.encoding, schema) {
+    match (format.encoding, schema) {
         (Encoding::Json, _) if is_named => Ok((Cow::Borrowed(create), Encode::Json)),
         (Encoding::Json, _) => {
             let document = column(DOCUMENT, SqlType::Jsonb, create.name.location);
@@ -54,8 +55,8 @@ pub(super) fn complete<'a>(
                 check_columns(parsed, create, &message)?;
                 create.clone()
             } else {
-                let columns = infer(create, &message, &schema.as_jsonb);
-                with_columns(create, columns.map_err(|error| at(error, create.format.location))?)
+                let columns = infer(format, &message, &schema.as_jsonb);
+                with_columns(create, columns.map_err(|error| at(error, format.location))?)
             };
             Ok((Cow::Owned(with_raw_payload(create)), Encode::Protobuf(schema.message)))
         }
@@ -64,7 +65,11 @@ pub(super) fn complete<'a>(
 }
 
 /// Checks a statement whose columns need no payload, because none is delivered.
-pub(super) fn without<'a>(parsed: &Parsed, create: &'a CreateTable) -> Result<Cow<'a, CreateTable>, Error> {
+pub(super) fn without<'a>(
+    parsed: &Parsed,
+    create: &'a CreateTable,
+    format: &Format,
+) -> Result<Cow<'a, CreateTable>, Error> {
     const OPTION: &str = "consumer.headers_only";
     let refuse = |message: String, hint: &str, location| {
         let error = Error::user(sqlstate::INVALID_TABLE_DEFINITION, message).with_hint(hint);
@@ -75,9 +80,7 @@ pub(super) fn without<'a>(parsed: &Parsed, create: &'a CreateTable) -> Result<Co
         let message = format!("column \"{}\" is filled from payloads, which \"{OPTION}\" leaves out", column.name);
         return refuse(message, "leave out one of the two", column.location);
     }
-    if let Some(location) =
-        create.wildcard.or((create.format.encoding == Encoding::Protobuf).then_some(create.format.location))
-    {
+    if let Some(location) = create.wildcard.or((format.encoding == Encoding::Protobuf).then_some(format.location)) {
         let message = format!("payloads are left out by \"{OPTION}\"");
         return refuse(message, "write ENCODE BYTES, and columns of INCLUDE only", location);
     }
@@ -108,7 +111,7 @@ fn with_raw_payload(mut create: CreateTable) -> CreateTable {
 }
 
 fn column(name: &str, ty: SqlType, location: Location) -> ColumnDef {
-    ColumnDef { name: name.to_owned(), ty, origin: Origin::Payload, location, ty_span: None, not_null: None }
+    ColumnDef::new(name.to_owned(), ty, Origin::Payload, location)
 }
 
 fn check_bytes(parsed: &Parsed, create: &CreateTable) -> Result<(), Error> {
@@ -144,7 +147,7 @@ fn check_columns(parsed: &Parsed, create: &CreateTable, message: &MessageDescrip
     Ok(())
 }
 
-fn infer(create: &CreateTable, message: &MessageDescriptor, as_jsonb: &[String]) -> Result<Vec<ColumnDef>, Error> {
+fn infer(format: &Format, message: &MessageDescriptor, as_jsonb: &[String]) -> Result<Vec<ColumnDef>, Error> {
     let fields = protobuf::columns(message, as_jsonb).map_err(|error| schema_error(&error))?;
     if fields.is_empty() {
         let text = format!("the message \"{}\" has no fields", message.full_name());
@@ -157,7 +160,7 @@ fn infer(create: &CreateTable, message: &MessageDescriptor, as_jsonb: &[String])
         )
         .with_hint("names of columns have at most 63 bytes: name the columns to read"));
     }
-    Ok(fields.into_iter().map(|field| column(&field.name, field.ty, create.format.location)).collect())
+    Ok(fields.into_iter().map(|field| column(&field.name, field.ty, format.location)).collect())
 }
 
 fn column_error(column: &str, error: &protobuf::Error) -> Error {

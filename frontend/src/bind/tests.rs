@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use weir_common::catalog::Encode;
+use weir_common::catalog::{Encode, Plan};
 use weir_sql::parser::{Statement, parse};
 
 use super::*;
@@ -181,7 +181,8 @@ fn what_is_not_supported_yet_says_so() {
             "CREATE MATERIALIZED VIEW v WITH (a = 1) AS SELECT 1",
             "0A000 at 28: CREATE MATERIALIZED VIEW … WITH is not supported yet",
         ),
-        ("CREATE TABLE t (a int)", "0A000 at 14: a table without a connector is not supported yet"),
+        ("CREATE TABLE t", "42P16 at 14: a table needs columns"),
+        ("CREATE TABLE t (a int) APPEND ONLY WITH (a = 1)", "0A000 at 24: APPEND ONLY of a table with a connector"),
         ("CREATE TABLE t (a int) INCLUDE key WITH", "0A000 at 32: messages of NATS have no key"),
         ("CREATE TABLE t (a int) INCLUDE header 'x' int WITH", "42804 at 43: a header cannot be of type integer"),
         ("CREATE TABLE t (a int) WITH (a = 1) FORMAT UPSERT", "0A000 at 44: FORMAT UPSERT is not supported yet"),
@@ -429,4 +430,76 @@ fn credentials_of_a_schema_are_not_kept() {
     assert!(kept.sql.contains("password = 'p'"), "hidden where it is shown, as before");
     assert!(!serde_json::to_string(&kept).expect("JSON").contains("hunter"));
     assert!(is_secret("secret_key") && is_secret("s3.access.key") && is_secret("password") && !is_secret("s3.region"));
+}
+
+/// Columns with their rules, and how rows are stored.
+fn written(sql: &str) -> String {
+    let declared = match bound(sql, None) {
+        Ok(bound) => bound.declared,
+        Err(error) => return text(Err(error)),
+    };
+    let Plan::Query(query) = &declared.plan else { panic!("a table that statements write to") };
+    query.plan.check();
+    let mut text = query.plan.to_string();
+    for column in declared.columns.iter().chain(&declared.hidden) {
+        let rules = column.constraints().cloned().unwrap_or_default();
+        write!(text, "\n{} {}", column.name, column.ty).expect("a String takes everything");
+        for (what, rule) in [("default", rules.default), ("generated", rules.generated)] {
+            if let Some(rule) = rule {
+                write!(text, ", {what} {rule}").expect("a String takes everything");
+            }
+        }
+        if rules.not_null {
+            text.push_str(", not null");
+        }
+    }
+    text
+}
+
+#[test]
+fn tables_without_a_connector_are_written_by_statements() {
+    let sql = "CREATE TABLE t (a int, b varchar NOT NULL DEFAULT 'x' || ')', c bigint AS a * 2, \
+               d date DEFAULT now() NULL, e int GENERATED ALWAYS AS (a + 1) STORED, PRIMARY KEY (b, a)) \
+               ON CONFLICT DO UPDATE IF NOT NULL";
+    assert_eq!(
+        written(sql),
+        "Fragment 0: an actor for each slot\n  Materialize; visible columns: 5; on conflict: update unless NULL\n  \
+         Output: changes, stream key (b, a)\na integer, not null\n\
+         b character varying, default 'x' || ')', not null\nc bigint, generated a * 2\nd date, default now()\n\
+         e integer, generated (a + 1)"
+    );
+    assert_eq!(
+        written("CREATE TABLE t (_row_id int) APPEND ONLY"),
+        "Fragment 0: an actor for each slot\n  Materialize; visible columns: 1\n  \
+         Output: inserts only, stream key (__row_id)\n_row_id integer\n__row_id bytea"
+    );
+    for (rest, rule) in [
+        ("", "overwrite"),
+        ("ON CONFLICT OVERWRITE", "overwrite"),
+        ("ON CONFLICT DO NOTHING", "do nothing"),
+        ("APPEND ONLY", "do nothing"),
+    ] {
+        let text = written(&format!("CREATE TABLE t (a int PRIMARY KEY) {rest}"));
+        assert!(text.contains(&format!("on conflict: {rule}")), "{rest}: {text}");
+    }
+}
+
+#[test]
+fn tables_without_a_connector_are_checked() {
+    for (sql, expected) in [
+        ("CREATE TABLE t (a int) ON CONFLICT DO NOTHING", "42P16 at 14: ON CONFLICT needs a primary key"),
+        ("CREATE TABLE t (a int PRIMARY KEY) APPEND ONLY ON CONFLICT OVERWRITE", "42P16 at 14: the rows of an APPEND"),
+        ("CREATE TABLE t (a int DEFAULT 1 AS 2)", "42601 at 23: both default and generation expression"),
+        ("CREATE TABLE t (a int AS 1 PRIMARY KEY)", "0A000 at 23: a generated column in a primary key"),
+        ("CREATE TABLE t (a int, a int)", "42701 at 24: column \"a\" specified more than once"),
+        ("CREATE TABLE t (*)", "42601 at 17: * needs a schema"),
+        ("CREATE TABLE t (a int) INCLUDE subject", "42P16 at 32: a table without a connector has no messages"),
+        ("CREATE TABLE t (a jsonb PRIMARY KEY)", "0A000 at 17: column \"a\" of type jsonb cannot be"),
+        ("CREATE TABLE t (a int UNIQUE)", "0A000 at 23: UNIQUE is not supported yet"),
+    ] {
+        assert!(written(sql).starts_with(expected), "{sql}: {}", written(sql));
+    }
+    let with = |column: &str| outcome(&format!("CREATE TABLE t ({column}) {NATS}"));
+    assert!(with("a int DEFAULT 1").starts_with("0A000 at 23: DEFAULT is not supported yet"));
+    assert!(with("a int AS 1").starts_with("0A000 at 23: a generated column is not supported yet"));
 }

@@ -18,7 +18,7 @@ async fn loaded(options: &str) -> Result<Schema, Error> {
     let sql = format!("CREATE TABLE t WITH (a = 1) FORMAT PLAIN ENCODE PROTOBUF ({options})");
     let parsed = parse(&sql).expect("a statement").remove(0);
     let Statement::CreateTable(create) = &parsed.statement else { panic!("a CREATE TABLE: {sql}") };
-    load(&parsed, &create.format).await
+    load(&parsed, create.format.as_ref().expect("a format")).await
 }
 
 /// Returns the columns of the schema, or the error.

@@ -12,4 +12,5 @@ mod values;
 
 pub(crate) use parameters::bind_parameters;
 pub(crate) use planner::Planner;
-pub(crate) use run::Queries;
+pub(crate) use run::{Queries, is_lost};
+pub(crate) use values::{Raw, scalar};

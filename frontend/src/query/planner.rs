@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::execution::session_state::SessionState;
 use pgwire::api::Type;
 use sqlparser::ast;
@@ -56,8 +58,25 @@ impl Planner {
         if let Some(snapshot) = snapshot {
             config = config.with_extension(Arc::clone(snapshot));
         }
-        let database = Database { catalog: Arc::clone(catalog), session: Arc::clone(session) };
+        let database = Database::new(catalog, session);
         planner::state(template, config, Arc::new(database))
+    }
+
+    /// Returns the state in which the rows that a COPY has brought become rows of a table.
+    pub(super) fn state_over(
+        &self,
+        session: &Arc<Session>,
+        catalog: &Arc<Catalog>,
+        rows: Arc<dyn TableProvider>,
+    ) -> SessionState {
+        let state = self.state(session, catalog, None);
+        let database = Database::new(catalog, session).with_copied(rows);
+        planner::state(&state, state.config().clone(), Arc::new(database))
+    }
+
+    /// Returns memory of the pool that all queries share.
+    pub(crate) fn reservation(&self, name: &str) -> MemoryReservation {
+        self.sql.reservation(name)
     }
 
     /// Returns the state in which a view is planned: in UTC, with every variable at its default.

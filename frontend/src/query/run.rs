@@ -4,9 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use datafusion::catalog::TableProvider;
 use datafusion::common::ParamValues;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::time::{Instant, sleep};
@@ -125,6 +127,66 @@ impl Queries {
         Ok(ResultSet { columns, batches, tag: "SELECT", notices: failures(prepared, &catalog) })
     }
 
+    /// Runs a query on a snapshot, or without tables on none. Returns its columns and its rows.
+    ///
+    /// # Errors
+    /// The user's; Unavailable and Fenced if the snapshot is lost.
+    pub(crate) async fn stream(
+        &self,
+        session: &Arc<Session>,
+        prepared: &Arc<Prepared>,
+        values: Option<&ParamValues>,
+        (catalog, snapshot): (Arc<Catalog>, Option<Arc<Snapshot>>),
+    ) -> Result<(Columns, Batches), Error> {
+        let state = Arc::new(self.planner.state(session, &catalog, snapshot.as_ref()));
+        let planned = physical_plan(Arc::clone(&state), Arc::clone(prepared), values.cloned(), catalog);
+        let (plan, origins) = self.threads.compute(planned).await?;
+        let columns = Columns::named(prepared, plan.schema(), origins);
+        let rows = self.threads.execute(plan, state.task_ctx())?;
+        let rows = rows.map_err(move |error| {
+            // The snapshot stays pinned as long as the stream lives.
+            let _held = &snapshot;
+            Error::from(error)
+        });
+        Ok((columns, Box::pin(rows)))
+    }
+
+    /// Runs a query over the rows that a COPY has brought.
+    ///
+    /// # Errors
+    /// The user's.
+    pub(crate) async fn stream_of(
+        &self,
+        session: &Arc<Session>,
+        prepared: &Arc<Prepared>,
+        (catalog, rows): (Arc<Catalog>, Arc<dyn TableProvider>),
+    ) -> Result<Batches, Error> {
+        let state = Arc::new(self.planner.state_over(session, &catalog, rows));
+        let planned = physical_plan(Arc::clone(&state), Arc::clone(prepared), None, catalog);
+        let (plan, _) = self.threads.compute(planned).await?;
+        Ok(Box::pin(self.threads.execute(plan, state.task_ctx())?.map_err(Error::from)))
+    }
+
+    /// Plans a query, with the names in it resolved.
+    ///
+    /// # Errors
+    /// The user's.
+    pub(crate) async fn plan(
+        &self,
+        session: &Arc<Session>,
+        prepared: Arc<Prepared>,
+        catalog: &Arc<Catalog>,
+    ) -> Result<LogicalPlan, Error> {
+        let state = self.planner.state(session, catalog, None);
+        let planned = async move {
+            let logical = plan(&state, &prepared).await?;
+            // Types are checked too.
+            state.analyzer().execute_and_check(logical.clone(), state.config_options(), |_, _| {})?;
+            Ok(logical)
+        };
+        self.threads.compute(planned).await
+    }
+
     /// Returns the columns of a query's result.
     ///
     /// # Errors
@@ -174,7 +236,7 @@ impl Queries {
 }
 
 /// Returns true if a retry on another snapshot may succeed.
-fn is_lost(error: &Error) -> bool {
+pub(crate) fn is_lost(error: &Error) -> bool {
     matches!(error.kind(), Kind::Unavailable | Kind::Fenced)
 }
 

@@ -26,7 +26,7 @@ const DIGITS_OF_128: usize = 38;
 
 /// A value as the client sent it.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Raw<'a> {
+pub(crate) enum Raw<'a> {
     Text(&'a [u8]),
     Binary(&'a [u8]),
 }
@@ -36,7 +36,7 @@ pub(super) enum Raw<'a> {
 /// # Errors
 /// `22P02` for text that is not a value of the type, `22P03` for such bytes, `22003` for values out
 /// of range, `0A000` for types that parameters cannot have.
-pub(super) fn scalar(ty: &Type, raw: Raw<'_>) -> Result<ScalarValue, Error> {
+pub(crate) fn scalar(ty: &Type, raw: Raw<'_>) -> Result<ScalarValue, Error> {
     if let Kind::Array(element) = ty.kind() {
         let elements = match raw {
             Raw::Text(bytes) => text_elements(ty, utf8(bytes)?, element)?,

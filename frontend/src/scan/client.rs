@@ -13,9 +13,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tonic::transport::Channel;
 use weir_common::telemetry::trace::{Inject, TracedChannel};
 use weir_proto::compute_client::ComputeClient;
+use weir_proto::dml_client::DmlClient;
 use weir_sql::error::Error;
 
-use crate::meta::endpoint;
+use crate::meta::{Slot, endpoint};
 use crate::snapshot::Snapshot;
 
 /// A scanned batch is a few megabytes at most. This bounds the memory that a faulty node can fill.
@@ -79,11 +80,24 @@ impl ComputeNodes {
         self.connect(address, |known| snapshot.slots.iter().any(|slot| slot.address == known))
     }
 
+    /// Returns the client that sends rows of statements to the node at an address, which is one of
+    /// these slots'.
+    pub(crate) fn dml(&self, address: &str, slots: &[Slot]) -> Result<DmlClient<TracedChannel>, Error> {
+        let (channel, _) = self.channel(address, |known| slots.iter().any(|slot| slot.address == known))?;
+        Ok(DmlClient::with_interceptor(channel, Inject))
+    }
+
     fn connect(
         &self,
         address: &str,
         is_node: impl Fn(&str) -> bool,
     ) -> Result<(ComputeClient<TracedChannel>, Place), Error> {
+        let (channel, place) = self.channel(address, is_node)?;
+        let client = ComputeClient::with_interceptor(channel, Inject);
+        Ok((client.max_decoding_message_size(MESSAGE_BYTES_MAX), place))
+    }
+
+    fn channel(&self, address: &str, is_node: impl Fn(&str) -> bool) -> Result<(Channel, Place), Error> {
         let mut nodes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !nodes.contains_key(address) {
             nodes.retain(|known, _| is_node(known));
@@ -104,8 +118,7 @@ impl ComputeNodes {
             number <= place + 2 || connection.scans() > 0
         });
         let Connection { channel, scans } = &connections[place];
-        let client = ComputeClient::with_interceptor(channel.clone(), Inject);
-        Ok((client.max_decoding_message_size(MESSAGE_BYTES_MAX), Place(Arc::clone(scans))))
+        Ok((channel.clone(), Place(Arc::clone(scans))))
     }
 }
 

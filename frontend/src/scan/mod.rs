@@ -54,6 +54,11 @@ impl ScannedRelation {
         ScannedRelation { relation: Arc::clone(&entry.relation), schema: entry.relation.schema(), rows }
     }
 
+    /// Returns the rows of a relation with their hidden columns.
+    pub(crate) fn stored(entry: &Entry) -> ScannedRelation {
+        ScannedRelation { schema: entry.relation.stored_schema(), ..ScannedRelation::of(entry) }
+    }
+
     /// Returns the dead letters of a relation. A table may keep them; those of a source are read
     /// from its stream, unless acknowledgements delete its messages.
     pub(crate) fn dead_letters_of(entry: &Entry) -> Option<ScannedRelation> {

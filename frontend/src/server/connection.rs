@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
 use weir_common::listen;
 
+use super::copy::Copying;
 use super::extended::Extended;
 use super::messages;
 use super::simple::Simple;
@@ -31,6 +32,7 @@ use super::startup::Startup;
 use crate::frontend::Frontend;
 use crate::metrics;
 use crate::session::Session;
+use crate::write::Pipeline;
 
 /// The time that a running statement gets at shutdown to tell its client that it ends.
 const FAREWELL: Duration = Duration::from_millis(200);
@@ -97,6 +99,8 @@ pub(super) struct Handlers {
     pub(super) startup: Arc<Startup>,
     pub(super) simple: Arc<Simple>,
     pub(super) extended: Arc<Extended>,
+    pub(super) copying: Arc<Copying>,
+    pub(super) pipeline: Arc<Pipeline>,
     pub(super) cancel: Arc<Cancel>,
     pub(super) session: Arc<Session>,
 }
@@ -128,10 +132,13 @@ async fn serve_stream(
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE))?;
     let (stream, watched) = twice(stream)?;
     let session = Session::start_among(&frontend.sessions, closing.clone());
+    let (pipeline, copying) = (Arc::default(), Arc::new(Copying::new(&frontend, &session)));
     let handlers = Handlers {
         startup: Arc::new(Startup::new(&frontend, &connections, &session, matches!(place, Admission::Place(_)))),
-        simple: Arc::new(Simple::new(&frontend, &session)),
-        extended: Arc::new(Extended::new(&frontend, &session)),
+        simple: Arc::new(Simple::new(&frontend, &session, &pipeline, &copying)),
+        extended: Arc::new(Extended::new(&frontend, &session, &pipeline, &copying)),
+        copying,
+        pipeline,
         cancel: Arc::new(Cancel(connections)),
         session,
     };

@@ -13,7 +13,7 @@ use pgwire::api::results::{FieldInfo, QueryResponse, Response};
 use pgwire::api::stmt::{QueryParser, StoredStatement};
 use pgwire::api::store::{Entry, PortalStore};
 use pgwire::api::{ClientInfo, ClientPortalStore, DEFAULT_NAME, PgWireConnectionState, Type};
-use pgwire::error::{PgWireError, PgWireResult};
+use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use pgwire::messages::PgWireBackendMessage;
 use pgwire::messages::data::{NoData, ParameterDescription};
 use pgwire::messages::extendedquery::{
@@ -25,6 +25,7 @@ use tracing::{Instrument, info_span};
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::parse;
 
+use super::copy::Copying;
 use super::respond::{
     Cursor, Watch, check_transaction, cut_names, send_copy, send_description, send_done, send_notices, send_row_tag,
     wire_error,
@@ -34,6 +35,7 @@ use crate::notice::Notice;
 use crate::query::bind_parameters;
 use crate::results::Columns;
 use crate::session::{Limits, Session};
+use crate::write::Pipeline;
 
 /// A prepared statement and its columns; `None` if it returns no rows.
 #[derive(Debug)]
@@ -115,6 +117,8 @@ fn no_portal(name: &str) -> PgWireError {
 
 pub(super) struct Extended {
     parser: Arc<Preparer>,
+    pipeline: Arc<Pipeline>,
+    copying: Arc<Copying>,
 }
 
 /// Parses and plans the statements that clients prepare.
@@ -124,9 +128,14 @@ pub(super) struct Preparer {
 }
 
 impl Extended {
-    pub(super) fn new(frontend: &Arc<Frontend>, session: &Arc<Session>) -> Extended {
+    pub(super) fn new(
+        frontend: &Arc<Frontend>,
+        session: &Arc<Session>,
+        pipeline: &Arc<Pipeline>,
+        copying: &Arc<Copying>,
+    ) -> Extended {
         let parser = Preparer { frontend: Arc::clone(frontend), session: Arc::clone(session) };
-        Extended { parser: Arc::new(parser) }
+        Extended { parser: Arc::new(parser), pipeline: Arc::clone(pipeline), copying: Arc::clone(copying) }
     }
 
     /// Runs a portal for the first time, until its answer begins.
@@ -148,10 +157,10 @@ impl Extended {
         check_transaction(client, runnable.ends_transaction())
             .inspect_err(|error| watch.metric.failed(&error.sqlstate))
             .map_err(wire_error)?;
-        let run = Box::pin(frontend.run(session, &watch.limits, runnable, values.as_ref()));
+        let run = Box::pin(frontend.run(session, &watch.limits, runnable, values.as_ref(), Some(&self.pipeline)));
         match watch.limits.run(run).instrument(span).await.and_then(|answer| answer) {
             Ok(answer) => {
-                if !matches!(answer, Answer::Rows(_) | Answer::Copy(..)) {
+                if !matches!(answer, Answer::Rows(_) | Answer::Copy(..) | Answer::CopyIn(_)) {
                     watch.metric.succeeded();
                 }
                 Ok((answer, watch))
@@ -274,6 +283,10 @@ impl Extended {
                 send_notices(client, &self.parser.session, std::mem::take(&mut result.notices)).await?;
                 *portal.state().lock().await = PortalExecutionState::Finished;
                 send_copy(client, result, &format, watch).await
+            }
+            (Answer::CopyIn(copy), watch) => {
+                *portal.state().lock().await = PortalExecutionState::Finished;
+                self.copying.begin(client, copy, watch, true).await
             }
             (answer, _) => {
                 *portal.state().lock().await = PortalExecutionState::Finished;
@@ -487,12 +500,14 @@ impl ExtendedQueryHandler for Extended {
         }
         client.set_state(PgWireConnectionState::QueryInProgress);
         self.execute(client, &message).await?;
-        client.set_state(PgWireConnectionState::ReadyForQuery);
+        if let PgWireConnectionState::QueryInProgress = client.state() {
+            client.set_state(PgWireConnectionState::ReadyForQuery);
+        }
         Ok(())
     }
 
-    /// Closes all portals outside of a transaction block, so that their snapshots do not stay
-    /// pinned.
+    /// Commits what the pipeline has inserted. Closes all portals outside of a transaction block,
+    /// so that their snapshots do not stay pinned.
     async fn on_sync<C>(&self, client: &mut C, _message: SyncMessage) -> PgWireResult<()>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
@@ -500,6 +515,13 @@ impl ExtendedQueryHandler for Extended {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
+        let limits = self.parser.session.begin_statement();
+        let settled = limits.run(self.parser.frontend.settle(&self.pipeline, &limits)).await;
+        if let Err(error) = settled.and_then(|settled| settled) {
+            let info = ErrorInfo::from(wire_error(error));
+            client.feed(PgWireBackendMessage::ErrorResponse(info.into())).await?;
+            client.set_transaction_status(client.transaction_status().to_error_state());
+        }
         if client.transaction_status() == TransactionStatus::Idle {
             client.portal_store().clear_portals();
             self.parser.session.cursors().close_portals();

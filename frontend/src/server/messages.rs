@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Buf;
 use futures::SinkExt;
-use pgwire::api::{ClientInfo, NoopHandler, PgWireConnectionState};
+use pgwire::api::{ClientInfo, PgWireConnectionState};
 use pgwire::error::{ErrorInfo, PgWireError, PgWireResult};
 use pgwire::messages::response::{ReadyForQuery, TransactionStatus};
 use pgwire::messages::{PgWireBackendMessage, PgWireFrontendMessage};
@@ -66,7 +66,10 @@ pub(super) async fn serve(stream: TcpStream, handlers: &Handlers) -> io::Result<
         let (outcome, is_extended) = match received {
             Ok(None | Some(Received::Message(PgWireFrontendMessage::Terminate(_)))) => return Ok(()),
             Ok(Some(Received::Message(message))) => {
-                let is_extended = message.is_extended_query();
+                let is_extended = match socket.state() {
+                    PgWireConnectionState::CopyInProgress(is_extended) => is_extended,
+                    _ => message.is_extended_query(),
+                };
                 (handlers.answer(&mut socket, message).await, is_extended)
             }
             // Skipped, like every other message up to the next Sync.
@@ -77,6 +80,9 @@ pub(super) async fn serve(stream: TcpStream, handlers: &Handlers) -> io::Result<
             // The start of the next message is unknown.
             Err(error) => (Err(error), false),
         };
+        if outcome.is_err() {
+            handlers.pipeline.abandon();
+        }
         if let Err(error) = outcome
             && refuse(&mut socket, error, is_extended).await?.is_break()
         {
@@ -143,7 +149,7 @@ impl Handlers {
     async fn answer(&self, socket: &mut Socket, message: PgWireFrontendMessage) -> PgWireResult<()> {
         let (startup, simple, extended) =
             (Arc::clone(&self.startup), Arc::clone(&self.simple), Arc::clone(&self.extended));
-        let (copy, cancel) = (Arc::new(NoopHandler), Arc::clone(&self.cancel));
+        let (copy, cancel) = (Arc::clone(&self.copying), Arc::clone(&self.cancel));
         process_message(message, socket, startup, simple, extended, copy, cancel).await
     }
 }

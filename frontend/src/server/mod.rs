@@ -3,9 +3,11 @@
 //! This module owns connections: start-up, the simple and the extended protocol, cancellation,
 //! limits, the end. `frontend` owns the meaning of statements. In reading order: [`connection`]
 //! (one client), [`messages`] and [`frame`] (what the client sends), [`startup`], [`simple`] and
-//! [`extended`] (the two protocols), [`respond`] (answers on the wire).
+//! [`extended`] (the two protocols), [`copy`] (the data of COPY), [`respond`] (answers on the
+//! wire).
 
 mod connection;
+mod copy;
 mod extended;
 mod frame;
 mod messages;

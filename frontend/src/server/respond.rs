@@ -34,6 +34,17 @@ pub(super) fn wire_error(error: Error) -> PgWireError {
     PgWireError::UserError(Box::new(error_info(severity, error)))
 }
 
+/// Converts an error in the client's data, which has a place there.
+pub(super) fn wire_error_in_data(error: Error, place: Option<String>) -> PgWireError {
+    match wire_error(error) {
+        PgWireError::UserError(mut info) => {
+            info.where_context = place;
+            PgWireError::UserError(info)
+        }
+        error => error,
+    }
+}
+
 /// Converts an error after which the server closes the connection.
 pub(super) fn fatal(error: Error) -> PgWireError {
     PgWireError::UserError(Box::new(error_info("FATAL", error)))
@@ -259,11 +270,12 @@ where
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
     // As in PostgreSQL, only these tags carry the number of rows.
-    let tag = if matches!(tag, "SELECT" | "FETCH") { format!("{tag} {rows}") } else { tag.to_owned() };
+    let counts = matches!(tag, "SELECT" | "FETCH" | "INSERT 0" | "UPDATE" | "DELETE");
+    let tag = if counts { format!("{tag} {rows}") } else { tag.to_owned() };
     send_tag(client, &tag).await
 }
 
-async fn send_tag<C>(client: &mut C, tag: &str) -> PgWireResult<()>
+pub(super) async fn send_tag<C>(client: &mut C, tag: &str) -> PgWireResult<()>
 where
     C: Sink<PgWireBackendMessage> + Unpin + Send,
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
@@ -280,7 +292,9 @@ where
     PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
 {
     match answer {
-        Answer::Rows(_) | Answer::Copy(..) => Err(wire_error(Error::internal("rows are not sent as a tag"))),
+        Answer::Rows(_) | Answer::Copy(..) | Answer::CopyIn(_) => {
+            Err(wire_error(Error::internal("rows are not sent as a tag")))
+        }
         Answer::Done { tag, notices, changes } => {
             send_notices(client, session, notices).await?;
             send_changes(client, changes).await?;

@@ -18,25 +18,35 @@ use tracing::{Instrument, info_span};
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{Parsed, parse};
 
+use super::copy::Copying;
 use super::respond::{
     Cursor, Watch, check_transaction, cut_names, send_copy, send_description, send_done, send_notices, send_row_tag,
     wire_error,
 };
 use crate::frontend::{Answer, Frontend};
 use crate::session::Session;
+use crate::write::Pipeline;
 
 pub(super) struct Simple {
     frontend: Arc<Frontend>,
     session: Arc<Session>,
+    pipeline: Arc<Pipeline>,
+    copying: Arc<Copying>,
 }
 
 impl Simple {
-    pub(super) fn new(frontend: &Arc<Frontend>, session: &Arc<Session>) -> Simple {
-        Simple { frontend: Arc::clone(frontend), session: Arc::clone(session) }
+    pub(super) fn new(
+        frontend: &Arc<Frontend>,
+        session: &Arc<Session>,
+        pipeline: &Arc<Pipeline>,
+        copying: &Arc<Copying>,
+    ) -> Simple {
+        let (frontend, session) = (Arc::clone(frontend), Arc::clone(session));
+        Simple { frontend, session, pipeline: Arc::clone(pipeline), copying: Arc::clone(copying) }
     }
 
     /// Runs one statement and sends its answer.
-    async fn answer<C>(&self, client: &mut C, parsed: Parsed) -> PgWireResult<()>
+    async fn answer<C>(&self, client: &mut C, parsed: Parsed, is_last: bool) -> PgWireResult<()>
     where
         C: ClientInfo + ClientPortalStore + Sink<PgWireBackendMessage> + Unpin + Send + Sync,
         C::PortalStore: PortalStore,
@@ -66,6 +76,13 @@ impl Simple {
                 send_notices(client, &self.session, std::mem::take(&mut result.notices)).await?;
                 send_copy(client, result, &format, watch).await
             }
+            Ok(Answer::CopyIn(_)) if !is_last => {
+                let message = "COPY FROM STDIN with statements behind it is not supported";
+                let error = Error::unsupported(message).with_hint("send them in a text of their own");
+                watch.metric.failed(&error.sqlstate);
+                Err(wire_error(error))
+            }
+            Ok(Answer::CopyIn(copy)) => self.copying.begin(client, copy, watch, false).await,
             Ok(answer) => {
                 watch.metric.succeeded();
                 send_done(client, &self.session, answer).await
@@ -87,7 +104,7 @@ impl Simple {
             if runnable.query().is_some_and(|prepared| !prepared.parameters.is_empty()) {
                 return Err(Error::user(sqlstate::UNDEFINED_PARAMETER, "there is no parameter $1"));
             }
-            self.frontend.run(&self.session, &limits, &runnable, None).await
+            self.frontend.run(&self.session, &limits, &runnable, None, None).await
         };
         limits.run(Box::pin(run)).await?
     }
@@ -106,6 +123,12 @@ impl SimpleQueryHandler for Simple {
             return Err(PgWireError::NotReadyForQuery);
         }
         client.set_state(PgWireConnectionState::QueryInProgress);
+        let limits = self.session.begin_statement();
+        limits
+            .run(self.frontend.settle(&self.pipeline, &limits))
+            .await
+            .and_then(|settled| settled)
+            .map_err(wire_error)?;
         // As in PostgreSQL, a simple query ends the unnamed portal and statement of the extended
         // protocol.
         client.portal_store().rm_portal(DEFAULT_NAME);
@@ -118,8 +141,12 @@ impl SimpleQueryHandler for Simple {
         if statements.is_empty() {
             client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
         }
-        for parsed in statements {
-            self.answer(client, parsed).await?;
+        let last = statements.len();
+        for (number, parsed) in (1..).zip(statements) {
+            self.answer(client, parsed, number == last).await?;
+        }
+        if let PgWireConnectionState::CopyInProgress(_) = client.state() {
+            return Ok(());
         }
         client.set_state(PgWireConnectionState::ReadyForQuery);
         send_ready_for_query(client, client.transaction_status()).await

@@ -31,6 +31,8 @@ use crate::catalog::CatalogCache;
 const INFORMATION_SCHEMA: &str = "information_schema";
 const WEIR_CATALOG: &str = "weir_catalog";
 const DEAD_LETTERS: &str = "dead_letters";
+/// The schema of the rows that a COPY has brought.
+pub(crate) const COPIED: &str = "weir_copied";
 
 /// Returns the system catalogs for the planner. Their functions look up objects in the newest
 /// catalog of a cache.

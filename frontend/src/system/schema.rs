@@ -10,10 +10,11 @@ use datafusion::error::DataFusionError;
 use weir_common::catalog::{Entry, RelationKind};
 use weir_sql::parser::{DATABASE, PG_CATALOG, SCHEMA};
 use weir_sql::relation::NamedRelation;
+use weir_sql::writes::STORED;
 
 use super::pg_catalog::SystemSchema;
 use super::weir_catalog::WeirCatalog;
-use super::{DEAD_LETTERS, INFORMATION_SCHEMA, WEIR_CATALOG};
+use super::{COPIED, DEAD_LETTERS, INFORMATION_SCHEMA, WEIR_CATALOG};
 use crate::catalog::Catalog;
 use crate::scan::ScannedRelation;
 use crate::session::Session;
@@ -21,8 +22,20 @@ use crate::session::Session;
 /// The only database, as of one version of the catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct Database {
-    pub(crate) catalog: Arc<Catalog>,
-    pub(crate) session: Arc<Session>,
+    catalog: Arc<Catalog>,
+    session: Arc<Session>,
+    /// The rows that a COPY has brought.
+    copied: Option<Arc<dyn TableProvider>>,
+}
+
+impl Database {
+    pub(crate) fn new(catalog: &Arc<Catalog>, session: &Arc<Session>) -> Database {
+        Database { catalog: Arc::clone(catalog), session: Arc::clone(session), copied: None }
+    }
+
+    pub(crate) fn with_copied(self, rows: Arc<dyn TableProvider>) -> Database {
+        Database { copied: Some(rows), ..self }
+    }
 }
 
 impl CatalogProviderList for Database {
@@ -50,6 +63,8 @@ impl CatalogProvider for Database {
             DEAD_LETTERS => Some(Arc::new(DeadLetters(Arc::clone(&self.catalog)))),
             PG_CATALOG => Some(Arc::new(SystemSchema::pg_catalog(&self.catalog, &self.session))),
             INFORMATION_SCHEMA => Some(Arc::new(SystemSchema::information_schema(&self.catalog, &self.session))),
+            STORED => Some(Arc::new(StoredRows(Arc::clone(&self.catalog)))),
+            COPIED => Some(Arc::new(CopiedRows(Arc::clone(self.copied.as_ref()?)))),
             WEIR_CATALOG => Some(Arc::new(WeirCatalog(Arc::clone(&self.catalog)))),
             _ => None,
         }
@@ -74,6 +89,46 @@ impl SchemaProvider for Public {
 
     fn table_exist(&self, name: &str) -> bool {
         self.0.entry(name).is_some()
+    }
+}
+
+/// The tables that statements write to, with their hidden columns. No client is told of it.
+#[derive(Debug)]
+struct StoredRows(Arc<Catalog>);
+
+#[async_trait]
+impl SchemaProvider for StoredRows {
+    fn table_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let Some(entry) = self.0.entry(name) else { return Ok(None) };
+        let (relation, rows) = (Arc::clone(&entry.relation), ScannedRelation::stored(entry));
+        Ok(Some(Arc::new(NamedRelation::new(relation, Arc::new(rows)))))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.entry(name).is_some()
+    }
+}
+
+/// The rows that a COPY has brought, under the name `rows`.
+#[derive(Debug)]
+struct CopiedRows(Arc<dyn TableProvider>);
+
+#[async_trait]
+impl SchemaProvider for CopiedRows {
+    fn table_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        Ok(self.table_exist(name).then(|| Arc::clone(&self.0)))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        name == "rows"
     }
 }
 

@@ -25,10 +25,14 @@ use weir_common::{listen, rpc};
 use weir_frontend::Config;
 use weir_proto as proto;
 use weir_proto::compute_server::{Compute, ComputeServer};
+use weir_proto::dml_server::DmlServer;
 use weir_proto::meta_server::{Meta, MetaServer};
+use weir_proto::statements_server::StatementsServer;
+
+use crate::held::Held;
 
 /// The slots, each with its node and its vnodes.
-const SLOTS: [(u32, usize, u32, u32); 3] = [(0, 0, 0, 100), (1, 0, 100, 200), (2, 1, 200, 256)];
+pub(crate) const SLOTS: [(u32, usize, u32, u32); 3] = [(0, 0, 0, 100), (1, 0, 100, 200), (2, 1, 200, 256)];
 /// The deadline of waits, long enough for a machine whose cores are shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -80,12 +84,19 @@ pub(crate) struct State {
     pub(crate) silent: bool,
     /// True if the compute nodes are gone.
     pub(crate) deserted: bool,
+    /// The rows of statements.
+    pub(crate) held: Held,
 }
 
 impl State {
     /// Returns the number of batches of all tables.
     pub(crate) fn batches(&self) -> usize {
         self.batches.values().map(Vec::len).sum()
+    }
+
+    /// Replaces the rows of a table's slot.
+    pub(crate) fn replace(&mut self, table: u32, slot: u32, rows: RecordBatch) {
+        self.batches.insert((table, slot), vec![rows]);
     }
 }
 
@@ -232,6 +243,8 @@ async fn serve(node: Node, stop: &CancellationToken) -> SocketAddr {
     let address = listener.local_addr().expect("bound");
     let server = Server::builder()
         .add_service(MetaServer::new(node.clone()))
+        .add_service(StatementsServer::new(node.clone()))
+        .add_service(DmlServer::new(node.clone()))
         .add_service(ComputeServer::new(node))
         .serve_with_incoming_shutdown(listen::rpc(listener), stop.clone().cancelled_owned());
     tokio::spawn(server);
@@ -239,13 +252,13 @@ async fn serve(node: Node, stop: &CancellationToken) -> SocketAddr {
 }
 
 #[derive(Clone, Debug)]
-struct Node {
-    shared: Shared,
+pub(crate) struct Node {
+    pub(crate) shared: Shared,
     leads: bool,
 }
 
 impl Node {
-    fn lead(&self) -> Result<MutexGuard<'_, State>, Status> {
+    pub(crate) fn lead(&self) -> Result<MutexGuard<'_, State>, Status> {
         if self.leads {
             Ok(self.shared.state())
         } else {

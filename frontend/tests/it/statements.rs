@@ -124,7 +124,7 @@ async fn errors_say_what_where_and_what_to_do() {
         ("SELECT 1/0", "22012 at 0: "),
         ("SELECT 'x'::int", "22P02 at 0: "),
         ("CREATE SINK s WITH (a = 1)", "0A000 at 8: CREATE SINK is not supported yet"),
-        ("INSERT INTO events VALUES (1)", "0A000 at 1: INSERT is not supported yet"),
+        ("MERGE INTO events USING a ON true", "0A000 at 1: MERGE is not supported yet"),
         ("SELECT $1", "42P02 at 0: there is no parameter $1"),
         ("SELECT $10000000000", "42P02 at 8: there is no parameter $10000000000"),
         ("SELECT 1, $65536", "42P02 at 11: there is no parameter $65536"),

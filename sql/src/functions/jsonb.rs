@@ -307,7 +307,7 @@ impl ScalarUDFImpl for Jsonb {
         let document = args.args.first().ok_or_else(|| Error::internal("a function of jsonb has no operand"))?;
         let document = self.normal(&args, 0, text(&document.to_array(rows)?)?)?;
         let result = match (self.function, args.args.get(1)) {
-            (Function::Normalise, _) => texts(&document, |text, _| Ok(Some(Cow::Owned(value::normalise(text)?))))?,
+            (Function::Normalise, _) => texts(&document, |text, _| Ok(Some(Cow::Owned(normalise(text)?))))?,
             (Function::TypeOf, _) => texts(&document, |text, _| Ok(Some(Cow::Borrowed(value::type_of(text)))))?,
             (Function::ArrayLength, _) => lengths(&document)?,
             (Function::Contains, Some(operand)) => {
@@ -342,7 +342,7 @@ impl Jsonb {
         if is_normal || self.function == Function::Normalise {
             return Ok(values);
         }
-        text(&texts(&values, |text, _| Ok(Some(Cow::Owned(value::normalise(text)?))))?)
+        text(&texts(&values, |text, _| Ok(Some(Cow::Owned(normalise(text)?))))?)
     }
 }
 

@@ -63,7 +63,7 @@ impl Output {
 ///
 /// # Errors
 /// As [`Column::new`].
-pub(crate) fn texts(array: &ArrayRef, field: &Arc<Field>) -> Result<ArrayRef, Error> {
+pub fn texts(array: &ArrayRef, field: &Arc<Field>) -> Result<ArrayRef, Error> {
     if *array.data_type() == DataType::Boolean {
         let words = array.as_boolean().iter().map(|value| value.map(|value| if value { "true" } else { "false" }));
         return Ok(Arc::new(words.collect::<StringArray>()));

@@ -1,13 +1,16 @@
-//! `COPY (query) TO STDOUT` and `COPY table [(columns)] TO STDOUT`, with options in both of
-//! PostgreSQL's notations.
+//! `COPY (query) TO STDOUT`, `COPY table [(columns)] TO STDOUT` and `COPY table [(columns)] FROM
+//! STDIN`, with options in both of PostgreSQL's notations.
 
 use sqlparser::ast::{
     self, CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget, Expr, SelectItem, SetExpr,
     TableFactor,
 };
 
-use super::Statement;
+use sqlparser::tokenizer::{Span, Token};
+
+use super::create_table::ColumnRef;
 use super::cursor::{Cursor, fold};
+use super::{Statement, TableName};
 use crate::error::{Error, sqlstate};
 
 /// The format of the rows. Characters are single bytes, as PostgreSQL requires.
@@ -41,18 +44,30 @@ pub enum CopyFormat {
     Binary,
 }
 
+/// `COPY table [(columns)] FROM STDIN`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CopyFrom {
+    /// The table.
+    pub table: TableName,
+    /// The columns that the rows have; none: the table's, in their order.
+    pub columns: Vec<ColumnRef>,
+    /// The format of the rows.
+    pub format: CopyFormat,
+}
+
 impl Cursor<'_> {
     pub(super) fn copy(&mut self) -> Result<Statement, Error> {
         let position = self.position();
+        if let Some(target) = self.copy_target() {
+            return self.copy_from(target);
+        }
         let statement = self.parser.parse_statement().map_err(|error| self.lift(error))?;
         self.expect_end()?;
         let ast::Statement::Copy { source, to, target, options, legacy_options, .. } = statement else {
             return Err(self.expected("COPY … TO STDOUT"));
         };
         if !to {
-            return Err(Error::unsupported("COPY FROM is not supported yet")
-                .with_hint("rows come from NATS: publish them to the subject of the table")
-                .at(position));
+            return Err(self.expected("COPY … TO STDOUT"));
         }
         // As in PostgreSQL, either word means the client, whatever the direction; PHP sends STDIN.
         if !matches!(target, CopyTarget::Stdout | CopyTarget::Stdin) {
@@ -67,6 +82,47 @@ impl Cursor<'_> {
             CopySource::Table { table_name, columns } => whole_table(table_name, columns)?,
         };
         Ok(Statement::Copy { query: Box::new(ast::Statement::Query(query)), format })
+    }
+}
+
+impl Cursor<'_> {
+    /// Consumes `COPY table [(columns)] FROM`; consumes nothing of any other COPY.
+    fn copy_target(&mut self) -> Option<(TableName, Vec<ColumnRef>)> {
+        let begin = self.parser.index();
+        self.parser.advance_token();
+        if self.parser.peek_token_ref().token != Token::LParen
+            && let Ok(table) = self.table_name()
+            && let Ok(columns) = self.column_names()
+            && self.words(&["FROM"])
+        {
+            return Some((table, columns));
+        }
+        while self.parser.index() > begin {
+            self.parser.prev_token();
+        }
+        None
+    }
+
+    /// Parses what follows `COPY table [(columns)] FROM`. sqlparser would take the rest of the text
+    /// for rows, so it is given a COPY TO with the same options.
+    fn copy_from(&mut self, (table, columns): (TableName, Vec<ColumnRef>)) -> Result<Statement, Error> {
+        let position = self.position();
+        if !self.words(&["STDIN"]) && !self.words(&["STDOUT"]) {
+            return Err(Error::unsupported("COPY from a file or a program of the server is not supported")
+                .with_hint("use COPY … FROM STDIN, or \\copy of psql")
+                .at(position));
+        }
+        let (start, has_options) = (self.here(), !self.at_end());
+        self.skip_rest();
+        let options = if has_options { self.text.slice(Span::new(start, self.behind())) } else { "" };
+        let script = format!("COPY t TO STDOUT {options}");
+        match super::parse(&script).map(|mut parsed| parsed.pop().map(|parsed| parsed.statement)) {
+            Ok(Some(Statement::Copy { format, .. })) => {
+                Ok(Statement::CopyFrom(Box::new(CopyFrom { table, columns, format })))
+            }
+            Ok(_) => Err(Error::user(sqlstate::SYNTAX_ERROR, "the options of COPY cannot be read").at(position)),
+            Err(error) => Err(Error { position: None, ..error }.at(position)),
+        }
     }
 }
 

@@ -1,14 +1,19 @@
 //! `CREATE { TABLE | SOURCE } … [INCLUDE …] WITH (…) FORMAT PLAIN ENCODE …`: the statement that
-//! starts a job.
+//! starts a job. Without WITH it creates a table that statements write to:
+//! `CREATE TABLE … [APPEND ONLY] [ON CONFLICT …]`, `CREATE TABLE … AS query`.
 //!
-//! Owns its grammar, not its meaning: `bind` checks the names and reads the options.
+//! Owns its grammar, not its meaning: `bind` checks the names and reads the options. `definition`
+//! parses what stands in the parentheses.
 
+use sqlparser::ast;
 use sqlparser::tokenizer::{Location, Span, Token};
 use weir_common::catalog::{Origin, RelationKind};
+use weir_common::plan::Conflict;
 use weir_common::types::SqlType;
 
-use super::TableName;
 use super::cursor::Cursor;
+use super::definition::Definition;
+use super::{Statement, TableName};
 use crate::error::{Error, sqlstate};
 
 /// A parsed `CREATE TABLE`.
@@ -30,8 +35,27 @@ pub struct CreateTable {
     pub wildcard: Option<Location>,
     /// The options of WITH in the order they were written; a key may occur more than once.
     pub options: Vec<WithOption>,
-    /// The format that decodes its messages.
-    pub format: Format,
+    /// The format that decodes its messages; `None` for a table that statements write to.
+    pub format: Option<Format>,
+    /// The location of APPEND ONLY, if it is written.
+    pub append_only: Option<Location>,
+    /// The rule for a row whose key is there already, if it is written.
+    pub on_conflict: Option<Conflict>,
+}
+
+/// `CREATE TABLE name [(columns)] AS query [WITH [NO] DATA]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateTableAs {
+    /// Its name.
+    pub name: TableName,
+    /// True if an existing relation is left unchanged.
+    pub if_not_exists: bool,
+    /// The names of its first columns, if they are written before the query.
+    pub columns: Vec<ColumnRef>,
+    /// The query whose rows it has.
+    pub query: Box<ast::Statement>,
+    /// False if it stays empty.
+    pub with_data: bool,
 }
 
 /// `FORMAT PLAIN ENCODE encoding [(option = value, …)]`.
@@ -73,22 +97,35 @@ pub struct ColumnDef {
     pub ty_span: Option<Span>,
     /// The location of NOT NULL, if it is written.
     pub not_null: Option<Location>,
+    /// The expression after DEFAULT.
+    pub default: Option<Computed>,
+    /// The expression of a generated column.
+    pub generated: Option<Computed>,
+}
+
+/// An expression that computes the values of a column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Computed {
+    /// As it is written.
+    pub text: String,
+    /// The location of the clause.
+    pub location: Location,
 }
 
 /// The name of a column, and its location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ColumnRef {
+    /// Folded to lower case, unless it was quoted.
     pub name: String,
+    /// Its location in the script.
     pub location: Location,
 }
 
-/// The contents of the parentheses.
-#[derive(Default)]
-struct Definition {
-    columns: Vec<ColumnDef>,
-    primary_key: Vec<ColumnRef>,
-    end: Option<Location>,
-    wildcard: Option<Location>,
+impl ColumnDef {
+    /// A column without constraints.
+    pub fn new(name: String, ty: SqlType, origin: Origin, location: Location) -> ColumnDef {
+        ColumnDef { name, ty, origin, location, ty_span: None, not_null: None, default: None, generated: None }
+    }
 }
 
 /// `key = value`: the key in lower case, the value without its quotes.
@@ -109,7 +146,7 @@ const INCLUDED: &str = "partition, offset, subject, timestamp, header or payload
 
 impl Cursor<'_> {
     /// Parses the statement after `CREATE`.
-    pub(super) fn create(&mut self) -> Result<CreateTable, Error> {
+    pub(super) fn create(&mut self) -> Result<Statement, Error> {
         if self.peek_word().as_deref() == Some("OR") {
             return Err(self.unsupported("CREATE OR REPLACE"));
         }
@@ -140,138 +177,130 @@ impl Cursor<'_> {
         }
     }
 
-    fn create_table(&mut self, kind: RelationKind) -> Result<CreateTable, Error> {
+    fn create_table(&mut self, kind: RelationKind) -> Result<Statement, Error> {
         let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
         let name = self.table_name()?;
+        if kind == RelationKind::Table && self.is_as_query() {
+            return Ok(Statement::CreateTableAs(Box::new(self.create_table_as(name, if_not_exists)?)));
+        }
         let Definition { mut columns, primary_key, end: definition_end, wildcard } =
             match self.parser.consume_token(&Token::LParen) {
                 true => self.definition()?,
                 false => Definition::default(),
             };
+        let append_only = self.append_only();
+        let on_conflict = self.on_conflict()?;
         self.refuse_clauses()?;
         self.include_columns(&mut columns)?;
-        if !self.words(&["WITH"]) {
-            return Err(if self.at_end() {
-                Error::unsupported(format!("a {} without a connector is not supported yet", kind.as_str()))
-                    .with_hint("say where its rows come from: … WITH (connector = 'nats', …) FORMAT PLAIN ENCODE JSON")
-                    .at(self.text.position(name.location))
-            } else {
-                self.expected("INCLUDE or WITH")
-            });
-        }
-        let options = self.with_options()?;
-        self.include_columns(&mut columns)?;
-        let format = self.format()?;
+        let is_written = kind == RelationKind::Table && definition_end.is_some() && self.at_end();
+        let (options, format) = if is_written {
+            if let Some(included) = columns.iter().find(|column| column.origin != Origin::Payload) {
+                let message = "a table without a connector has no messages to INCLUDE parts of";
+                return Err(
+                    Error::user(sqlstate::INVALID_TABLE_DEFINITION, message).at(self.text.position(included.location))
+                );
+            }
+            (Vec::new(), None)
+        } else {
+            let options = self.connector_options(kind, &name)?;
+            if let Some(location) = append_only {
+                return Err(Error::unsupported("APPEND ONLY of a table with a connector is not supported yet")
+                    .at(self.text.position(location)));
+            }
+            self.include_columns(&mut columns)?;
+            (options, Some(self.format()?))
+        };
         self.expect_end()?;
-        Ok(CreateTable { kind, name, if_not_exists, columns, primary_key, definition_end, wildcard, options, format })
+        Ok(Statement::CreateTable(Box::new(CreateTable {
+            kind,
+            name,
+            if_not_exists,
+            columns,
+            primary_key,
+            definition_end,
+            wildcard,
+            options,
+            format,
+            append_only,
+            on_conflict,
+        })))
     }
 
-    /// Parses columns and constraints, up to and including the closing parenthesis. A trailing
-    /// comma is allowed.
-    fn definition(&mut self) -> Result<Definition, Error> {
-        let mut definition = Definition::default();
-        while !self.parser.consume_token(&Token::RParen) {
-            match self.peek_word().as_deref() {
-                Some("PRIMARY") => {
-                    let location = self.here();
-                    let key = self.table_primary_key()?;
-                    self.set_primary_key(&mut definition, key, location)?;
-                }
-                Some("WATERMARK") => return Err(self.unsupported("WATERMARK")),
-                Some(word @ ("CONSTRAINT" | "UNIQUE" | "CHECK" | "FOREIGN")) => return Err(self.unsupported(word)),
-                _ if self.parser.peek_token_ref().token == Token::Mul => {
-                    if definition.wildcard.is_some() {
-                        return Err(self.expected("the name of a column"));
-                    }
-                    definition.wildcard = Some(self.here());
-                    self.parser.advance_token();
-                }
-                _ => self.column(&mut definition)?,
-            }
-            definition.end = Some(self.behind());
-            if !self.parser.consume_token(&Token::Comma) {
-                self.expect(&Token::RParen)?;
-                break;
-            }
+    /// Parses `WITH (…)`, which says where rows come from.
+    fn connector_options(&mut self, kind: RelationKind, name: &TableName) -> Result<Vec<WithOption>, Error> {
+        if self.words(&["WITH"]) {
+            return self.with_options();
         }
-        Ok(definition)
-    }
-
-    fn set_primary_key(
-        &self,
-        definition: &mut Definition,
-        key: Vec<ColumnRef>,
-        location: Location,
-    ) -> Result<(), Error> {
-        if !definition.primary_key.is_empty() {
-            let message = "multiple primary keys are not allowed";
-            return Err(Error::user(sqlstate::INVALID_TABLE_DEFINITION, message)
-                .with_hint("a key of several columns is one: PRIMARY KEY (a, b)")
-                .at(self.text.position(location)));
+        if !self.at_end() {
+            return Err(self.expected("INCLUDE or WITH"));
         }
-        definition.primary_key = key;
-        Ok(())
+        let place = self.text.position(name.location);
+        Err(match kind {
+            RelationKind::Table => Error::user(sqlstate::INVALID_TABLE_DEFINITION, "a table needs columns")
+                .with_hint("name them: CREATE TABLE t (a integer, …); or say where its rows come from: … WITH (…)"),
+            _ => Error::unsupported("a source without a connector is not supported yet")
+                .with_hint("say where its rows come from: … WITH (connector = 'nats', …) FORMAT PLAIN ENCODE JSON"),
+        }
+        .at(place))
     }
 
-    /// Parses `PRIMARY KEY (a, b)`.
-    fn table_primary_key(&mut self) -> Result<Vec<ColumnRef>, Error> {
-        self.expect_words(&["PRIMARY", "KEY"])?;
-        self.expect(&Token::LParen)?;
-        let mut key = Vec::new();
-        loop {
-            let (name, location) = self.exact_name("the name of a column")?;
-            key.push(ColumnRef { name, location });
-            if !self.parser.consume_token(&Token::Comma) {
-                self.expect(&Token::RParen)?;
-                return Ok(key);
+    /// Parses `APPEND ONLY`.
+    fn append_only(&mut self) -> Option<Location> {
+        let location = self.here();
+        self.words(&["APPEND", "ONLY"]).then_some(location)
+    }
+
+    /// Parses `ON CONFLICT …`, the rule for a row whose key is there already.
+    fn on_conflict(&mut self) -> Result<Option<Conflict>, Error> {
+        if !self.words(&["ON", "CONFLICT"]) {
+            return Ok(None);
+        }
+        let rules: [(&[&str], Conflict); 5] = [
+            (&["DO", "NOTHING"], Conflict::DoNothing),
+            (&["OVERWRITE"], Conflict::Overwrite),
+            (&["DO", "UPDATE", "FULL"], Conflict::Overwrite),
+            (&["DO", "UPDATE", "OVERWRITE"], Conflict::Overwrite),
+            (&["DO", "UPDATE", "IF", "NOT", "NULL"], Conflict::UpdateIfNotNull),
+        ];
+        for (words, rule) in rules {
+            if self.words(words) {
+                if self.peek_word().as_deref() == Some("WITH") && self.peek_nth_word(1).as_deref() == Some("VERSION") {
+                    return Err(self.unsupported("WITH VERSION COLUMN"));
+                }
+                return Ok(Some(rule));
             }
         }
+        Err(self.expected("DO NOTHING, OVERWRITE or DO UPDATE IF NOT NULL"))
     }
 
-    fn column(&mut self, definition: &mut Definition) -> Result<(), Error> {
-        let (name, location) = self.exact_name("the name of a column")?;
-        let (ty, span) = self.spanned_type()?;
-        let mut not_null = None;
-        loop {
-            match self.peek_word().as_deref() {
-                Some("NULL") => self.parser.advance_token(),
-                Some("NOT") => {
-                    not_null = Some(self.here());
-                    self.expect_words(&["NOT", "NULL"])?;
-                }
-                Some("PRIMARY") => {
-                    let here = self.here();
-                    self.expect_words(&["PRIMARY", "KEY"])?;
-                    self.set_primary_key(definition, vec![ColumnRef { name: name.clone(), location }], here)?;
-                }
-                Some("AS" | "GENERATED") => return Err(self.unsupported("a generated column")),
-                Some(word @ ("DEFAULT" | "UNIQUE" | "CHECK" | "REFERENCES" | "CONSTRAINT" | "COLLATE")) => {
-                    return Err(self.unsupported(word));
-                }
-                _ => break,
-            }
+    /// Returns true if `AS query` comes next, with names of columns ahead of it or without them.
+    fn is_as_query(&self) -> bool {
+        if self.peek_word().as_deref() == Some("AS") {
+            return true;
         }
-        if !matches!(self.parser.peek_token_ref().token, Token::Comma | Token::RParen) {
-            return Err(self.expected("\",\" or \")\""));
-        }
-        let ty_span = Some(span);
-        definition.columns.push(ColumnDef { name, ty, origin: Origin::Payload, location, ty_span, not_null });
-        Ok(())
+        let is_name = matches!(self.parser.peek_nth_token_ref(1).token, Token::Word(_));
+        self.parser.peek_token_ref().token == Token::LParen
+            && is_name
+            && matches!(self.parser.peek_nth_token_ref(2).token, Token::Comma | Token::RParen)
     }
 
-    /// Parses a type, and returns its span.
-    pub(super) fn spanned_type(&mut self) -> Result<(SqlType, Span), Error> {
-        let start = self.here();
-        let ty = self.column_type()?;
-        Ok((ty, Span::new(start, self.behind())))
+    fn create_table_as(&mut self, name: TableName, if_not_exists: bool) -> Result<CreateTableAs, Error> {
+        let columns = self.column_names()?;
+        self.expect_words(&["AS"])?;
+        if !matches!(self.peek_word().as_deref(), None | Some("SELECT" | "WITH" | "VALUES" | "TABLE")) {
+            return Err(self.expected("a query"));
+        }
+        let query = self.parser.parse_query().map_err(|error| self.lift(error))?;
+        let with_data = !self.words(&["WITH", "NO", "DATA"]);
+        let _default = self.words(&["WITH", "DATA"]);
+        self.expect_end()?;
+        Ok(CreateTableAs { name, if_not_exists, columns, query: Box::new(ast::Statement::Query(query)), with_data })
     }
 
     /// Refuses clauses that RisingWave has between the columns and WITH.
     fn refuse_clauses(&self) -> Result<(), Error> {
         match self.peek_word().as_deref() {
-            Some("APPEND") => Err(self.unsupported("APPEND ONLY")),
-            Some("ON") => Err(self.unsupported("ON CONFLICT")),
-            Some("AS") => Err(self.unsupported("CREATE TABLE AS")),
+            Some("AS") => Err(self.unsupported("CREATE … AS")),
             Some("FROM") => Err(self.unsupported("CREATE TABLE FROM")),
             _ => Ok(()),
         }
@@ -304,7 +333,7 @@ impl Cursor<'_> {
         };
         self.parser.advance_token();
         let name = format!("_rw_nats_{}", word.to_lowercase());
-        let mut column = ColumnDef { name, ty, origin, location, ty_span: None, not_null: None };
+        let mut column = ColumnDef::new(name, ty, origin, location);
         if column.origin == Origin::Headers {
             self.one_header(&mut column)?;
         }

@@ -1,7 +1,6 @@
 //! `CREATE MATERIALIZED VIEW name [(columns)] AS query`.
 
 use sqlparser::ast;
-use sqlparser::tokenizer::Token;
 
 use super::create_table::ColumnRef;
 use super::cursor::Cursor;
@@ -26,17 +25,7 @@ impl Cursor<'_> {
     pub(super) fn create_view(&mut self) -> Result<CreateView, Error> {
         let if_not_exists = self.words(&["IF", "NOT", "EXISTS"]);
         let name = self.table_name()?;
-        let mut columns = Vec::new();
-        if self.parser.consume_token(&Token::LParen) {
-            loop {
-                let (name, location) = self.exact_name("the name of a column")?;
-                columns.push(ColumnRef { name, location });
-                if !self.parser.consume_token(&Token::Comma) {
-                    break;
-                }
-            }
-            self.expect(&Token::RParen)?;
-        }
+        let columns = self.column_names()?;
         if let Some(word @ ("WITH" | "USING" | "TABLESPACE")) = self.peek_word().as_deref() {
             return Err(self.unsupported(&format!("CREATE MATERIALIZED VIEW … {word}")));
         }

@@ -18,7 +18,7 @@ const REDACTED: &str = "'[REDACTED]'";
 /// Internal, if the text is not a `CREATE TABLE`. Nothing of the text is shown then.
 pub fn redact(sql: &str, is_secret: impl Fn(&str) -> bool) -> Result<String, Error> {
     let create = stored(sql)?;
-    let options = create.options.iter().chain(&create.format.options);
+    let options = create.options.iter().chain(create.format.iter().flat_map(|format| &format.options));
     let secrets = options.filter(|option| is_secret(&option.key));
     Ok(replace(sql, secrets.map(|option| (range(sql, option), REDACTED.to_owned()))))
 }
@@ -76,7 +76,8 @@ pub fn retype(sql: &str, column: &str, written: &str) -> Result<Option<String>, 
 /// # Errors
 /// Internal, if the text is not a `CREATE TABLE`.
 pub fn reformat(sql: &str, written: &str) -> Result<String, Error> {
-    let start = Text(sql).offset(stored(sql)?.format.start);
+    let format = stored(sql)?.format.ok_or_else(|| Error::internal("the stored statement has no format"))?;
+    let start = Text(sql).offset(format.start);
     Ok(format!("{}{written}", &sql[..start]))
 }
 

@@ -10,6 +10,7 @@ mod create_table;
 mod create_view;
 mod cursor;
 mod declare;
+mod definition;
 mod depth;
 mod edit;
 mod lex;
@@ -17,6 +18,7 @@ mod prepare;
 mod set;
 mod transaction;
 mod types;
+mod write;
 
 use std::sync::Arc;
 
@@ -25,8 +27,8 @@ use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
 use weir_common::catalog::RelationKind;
 
 pub use alter::{Alter, Change, ColumnEdit};
-pub use copy::CopyFormat;
-pub use create_table::{ColumnDef, CreateTable, Encoding, Format, WithOption};
+pub use copy::{CopyFormat, CopyFrom};
+pub use create_table::{ColumnDef, ColumnRef, Computed, CreateTable, CreateTableAs, Encoding, Format, WithOption};
 pub use create_view::CreateView;
 use cursor::Cursor;
 pub use cursor::{DATABASE, PG_CATALOG, SCHEMA, fold, identifiers};
@@ -35,7 +37,8 @@ pub use edit::{add_column, amend, redact, reformat, retype, stored};
 pub(crate) use lex::Text;
 pub use prepare::{Execute, Prepare};
 pub use transaction::TransactionModes;
-pub(crate) use types::known_type;
+pub(crate) use types::{known_type, named_type};
+pub use write::{Command, Delete, Insert, Update, Write};
 
 use crate::error::{Error, sqlstate};
 
@@ -74,6 +77,12 @@ impl Parsed {
 pub enum Statement {
     /// `CREATE { TABLE | SOURCE }`.
     CreateTable(Box<CreateTable>),
+    /// `CREATE TABLE … AS query`.
+    CreateTableAs(Box<CreateTableAs>),
+    /// `INSERT`, `UPDATE`, `DELETE`.
+    Write(Box<Write>),
+    /// `COPY table FROM STDIN`.
+    CopyFrom(Box<CopyFrom>),
     /// `CREATE MATERIALIZED VIEW`.
     CreateView(Box<CreateView>),
     /// `EXPLAIN CREATE { TABLE | SOURCE }`.
@@ -227,7 +236,11 @@ impl Cursor<'_> {
             "EXPLAIN" if self.words(&["EXPLAIN", "CREATE", "MATERIALIZED", "VIEW"]) => {
                 Ok(Statement::ExplainView(Box::new(self.create_view()?)))
             }
-            "EXPLAIN" if self.words(&["EXPLAIN", "CREATE"]) => Ok(Statement::ExplainCreate(Box::new(self.create()?))),
+            "EXPLAIN" if self.words(&["EXPLAIN", "CREATE"]) => match self.create()? {
+                Statement::CreateTable(create) => Ok(Statement::ExplainCreate(create)),
+                _ => Err(self.unsupported("EXPLAIN CREATE TABLE … AS")),
+            },
+            "INSERT" | "UPDATE" | "DELETE" => self.write(),
             "SELECT" | "WITH" | "VALUES" | "EXPLAIN" => self.query(),
             "COPY" => self.copy(),
             "PREPARE" => self.prepare(),
@@ -237,7 +250,7 @@ impl Cursor<'_> {
                     return Ok(Statement::CreateView(Box::new(self.create_view()?)));
                 }
                 self.parser.advance_token();
-                Ok(Statement::CreateTable(Box::new(self.create()?)))
+                self.create()
             }
             "ALTER" => self.alter(),
             "DROP" => self.drop_relations(),
@@ -277,16 +290,14 @@ impl Cursor<'_> {
 
     /// Refuses statements that PostgreSQL or RisingWave have and this version lacks.
     fn refuse(&self, word: &str) -> Error {
-        const LATER: [&str; 17] = [
+        const LATER: [&str; 14] = [
             "ANALYZE",
             "CALL",
             "CHECKPOINT",
             "CLUSTER",
             "COMMENT",
-            "DELETE",
             "DO",
             "GRANT",
-            "INSERT",
             "KILL",
             "LISTEN",
             "LOCK",
@@ -294,7 +305,6 @@ impl Cursor<'_> {
             "NOTIFY",
             "REVOKE",
             "TRUNCATE",
-            "UPDATE",
         ];
         if LATER.contains(&word) { self.unsupported(word) } else { self.expected("a statement") }
     }
@@ -303,7 +313,10 @@ impl Cursor<'_> {
         let statement = self.parser.parse_statement().map_err(|error| self.lift(error))?;
         self.expect_end()?;
         match statement {
-            ast::Statement::Query(_) => Ok(Statement::Query(Box::new(statement))),
+            ast::Statement::Query(mut query) => match self.write_behind(&mut query) {
+                Some(write) => Ok(Statement::Write(Box::new(write?))),
+                None => Ok(Statement::Query(Box::new(ast::Statement::Query(query)))),
+            },
             ast::Statement::Explain { statement: ref inner, .. } if matches!(**inner, ast::Statement::Query(_)) => {
                 Ok(Statement::Query(Box::new(statement)))
             }

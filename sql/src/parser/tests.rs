@@ -98,7 +98,7 @@ fn errors_name_the_place_in_the_whole_text() {
     assert_eq!(error("SELEKT 1"), "42601 at 1: syntax error at or near \"SELEKT\"");
     assert_eq!(error("SELECT 1;\nSELECT a FROM t u v"), "42601 at 29: syntax error at or near \"v\"");
     assert_eq!(error("SELECT 'ä' +"), "42601 at 13: syntax error at end of input");
-    assert_eq!(error("INSERT INTO t VALUES (1)"), "0A000 at 1: INSERT is not supported yet");
+    assert_eq!(error("MERGE INTO t USING u ON true"), "0A000 at 1: MERGE is not supported yet");
     assert_eq!(error("ALTER MATERIALIZED VIEW v"), "0A000 at 7: ALTER MATERIALIZED VIEW is not supported yet");
     assert_eq!(error("SHOW CREATE TABLE"), "42601 at 18: syntax error at end of input");
     assert_eq!(error("DROP TABLE other.t"), "3F000 at 12: schema \"other\" does not exist");
@@ -187,4 +187,57 @@ fn a_script_of_many_statements_is_read_in_one_pass() {
     // This takes seconds. Counting from the start of the text for every statement would take many
     // minutes.
     assert!(started.elapsed() < std::time::Duration::from_secs(60), "{:?}", started.elapsed());
+}
+
+#[test]
+fn statements_that_write() {
+    let write = |sql: &str| match one(sql) {
+        Statement::Write(write) => format!("{} {} {}", write.verb(), write.table.name, write.alias),
+        other => panic!("{sql}: {other:?}"),
+    };
+    for (sql, expected) in [
+        ("INSERT INTO T VALUES (1)", "INSERT t T"),
+        (
+            "INSERT INTO dev.public.\"T\" (a, \"B\") SELECT 1, 2 FROM u ON CONFLICT DO NOTHING RETURNING *",
+            "INSERT T \"T\"",
+        ),
+        ("INSERT INTO t AS u DEFAULT VALUES", "INSERT t u"),
+        ("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a", "INSERT t t"),
+        ("UPDATE t u SET a = 1, (b, c) = (2, DEFAULT) FROM v, w WHERE a = 2 RETURNING a", "UPDATE t u"),
+        ("DELETE FROM t AS u USING v WHERE u.a = v.a", "DELETE t u"),
+    ] {
+        assert_eq!(write(sql), expected, "{sql}");
+    }
+    for (sql, expected) in [
+        ("INSERT t VALUES (1)", "42601"),
+        ("INSERT INTO other.t VALUES (1)", "0A000 at 13: tables of the schema \"other\" cannot be written"),
+        ("UPDATE t SET a.b = 1", "0A000 at 14: a field of a column cannot be written alone"),
+        ("UPDATE t SET (a, b) = (SELECT 1, 2)", "0A000"),
+        ("DELETE t", "42601"),
+    ] {
+        assert!(error(sql).starts_with(expected), "{sql}: {}", error(sql));
+    }
+}
+
+#[test]
+fn copy_from_stdin_ends_with_its_statement() {
+    let statements =
+        parse("COPY public.t (a, b) FROM STDIN WITH (FORMAT csv, HEADER); SELECT 1").expect("two statements");
+    assert_eq!(statements.len(), 2);
+    let Statement::CopyFrom(copy) = &statements[0].statement else { panic!("a COPY FROM") };
+    assert_eq!((copy.table.name.as_str(), copy.columns.len()), ("t", 2));
+    assert!(matches!(copy.format, CopyFormat::Csv { header: true, .. }));
+    assert!(matches!(one("COPY t FROM STDIN"), Statement::CopyFrom(copy) if copy.columns.is_empty()));
+    assert!(error("COPY t FROM '/tmp/x'").starts_with("0A000"));
+    assert!(error("COPY t FROM STDIN (FORMAT avro)").starts_with("22023"));
+}
+
+#[test]
+fn tables_can_be_made_of_queries() {
+    let Statement::CreateTableAs(create) = one("CREATE TABLE IF NOT EXISTS t (a, b) AS SELECT 1, 2 WITH NO DATA")
+    else {
+        panic!("a CREATE TABLE AS")
+    };
+    assert!(create.if_not_exists && !create.with_data && create.columns.len() == 2);
+    assert!(matches!(one("CREATE TABLE t AS TABLE u"), Statement::CreateTableAs(_)));
 }

@@ -5,6 +5,7 @@ use sqlparser::tokenizer::Token;
 use weir_common::types::{DECIMAL_PRECISION_MAX, SqlType, StructField};
 
 use super::cursor::Cursor;
+use super::lex::Text;
 use crate::error::{Error, sqlstate};
 
 /// The hint of errors about unknown types.
@@ -117,6 +118,13 @@ pub(crate) fn known_type(written: &DataType) -> Option<SqlType> {
     column_type(written).ok()
 }
 
+/// The type that a text names, as [`SqlType`] prints it.
+pub(crate) fn named_type(written: &str) -> Option<SqlType> {
+    let text = Text(written);
+    let mut cursor = Cursor::new(text.tokens().ok()?, text, &[]);
+    cursor.column_type().ok().filter(|_| cursor.at_end())
+}
+
 fn column_type(written: &DataType) -> Result<SqlType, Error> {
     Ok(match written {
         DataType::Boolean | DataType::Bool => SqlType::Boolean,
@@ -196,7 +204,6 @@ fn unknown(written: &DataType) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lex::Text;
     use super::*;
 
     fn read(sql: &str) -> Result<SqlType, Error> {

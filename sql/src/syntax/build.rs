@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::parser::{self, parse};
 
 /// A call of a function.
-pub(super) fn call(function: &str, operands: Vec<Expr>) -> Expr {
+pub(crate) fn call(function: &str, operands: Vec<Expr>) -> Expr {
     let operands = operands.into_iter().map(|operand| FunctionArg::Unnamed(FunctionArgExpr::Expr(operand)));
     Expr::Function(Function {
         name: ObjectName::from(vec![Ident::new(function)]),
@@ -28,22 +28,22 @@ pub(super) fn call(function: &str, operands: Vec<Expr>) -> Expr {
 }
 
 /// A cast.
-pub(super) fn cast(operand: Expr, data_type: DataType) -> Expr {
+pub(crate) fn cast(operand: Expr, data_type: DataType) -> Expr {
     Expr::Cast { kind: CastKind::Cast, expr: Box::new(operand), data_type, array: false, format: None }
 }
 
 /// A number with these digits.
-pub(super) fn number(digits: &str) -> Expr {
+pub(crate) fn number(digits: &str) -> Expr {
     Expr::Value(Value::Number(digits.to_owned(), false).with_empty_span())
 }
 
 /// NULL.
-pub(super) fn null() -> Expr {
+pub(crate) fn null() -> Expr {
     Expr::Value(Value::Null.with_empty_span())
 }
 
 /// Takes an expression out of a tree; NULL is left in its place.
-pub(super) fn taken(expr: &mut Expr) -> Expr {
+pub(crate) fn taken(expr: &mut Expr) -> Expr {
     std::mem::replace(expr, null())
 }
 
@@ -51,7 +51,7 @@ pub(super) fn taken(expr: &mut Expr) -> Expr {
 ///
 /// # Errors
 /// The parser's; Internal if the text is not a query.
-pub(super) fn query(text: &str) -> Result<Box<Query>, Error> {
+pub(crate) fn query(text: &str) -> Result<Box<Query>, Error> {
     match parse(text)?.pop().map(|parsed| parsed.statement) {
         Some(parser::Statement::Query(statement)) => match *statement {
             Statement::Query(query) => Ok(query),

@@ -14,7 +14,7 @@
 
 mod aggregates;
 mod apart;
-mod build;
+pub(crate) mod build;
 mod collected;
 mod joins;
 mod literals;

@@ -18,7 +18,7 @@ use super::span::Span;
 pub(super) fn fits(column: &Column) -> bool {
     match &column.origin {
         Origin::Payload => true,
-        Origin::Expression => false,
+        Origin::Expression | Origin::Statement(_) => false,
         Origin::Offset | Origin::Subject | Origin::Partition => column.ty == SqlType::Varchar,
         Origin::Timestamp => column.ty == SqlType::Timestamptz,
         Origin::WholePayload => matches!(column.ty, SqlType::Jsonb | SqlType::Bytea),
@@ -46,7 +46,12 @@ pub(super) fn cell(
     arena: &mut Arena,
 ) -> Result<Option<Cell>, BadRecord> {
     Ok(Some(match origin {
-        Origin::Payload | Origin::Offset | Origin::Subject | Origin::Partition | Origin::Expression => {
+        Origin::Payload
+        | Origin::Offset
+        | Origin::Subject
+        | Origin::Partition
+        | Origin::Expression
+        | Origin::Statement(_) => {
             unreachable!("{origin:?} is not made into a cell here")
         }
         Origin::Timestamp => {

@@ -119,7 +119,11 @@ fn descriptions() -> Vec<Declared> {
             let (relation, lookup) = (names::relation(catalogs, row)?, catalogs.lookup()?);
             Ok(relation.and_then(|oid| lookup.object(oid)?.definition.clone()).into())
         }),
-        strict("pg_get_expr", &[Text, Oid, Bool], 2, Type::TEXT, nothing),
+        // Expressions are stored as they were written.
+        strict("pg_get_expr", &[Text, Oid, Bool], 2, Type::TEXT, |_, row| match row.first() {
+            Some(Cell::Text(text)) => Ok(text.clone().into()),
+            _ => Ok(Cell::Null),
+        }),
         strict("pg_encoding_to_char", &[Int], 1, Type::NAME, |_, row| {
             Ok(match row {
                 [Cell::Int(0)] => "SQL_ASCII",

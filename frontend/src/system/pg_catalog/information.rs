@@ -107,6 +107,8 @@ fn columns_of_relation(relation: &'static Relation) -> Vec<Row> {
             ty: Some(column.ty.clone()),
             modifier: -1,
             is_nullable: column.is_nullable,
+            expression: None,
+            is_generated: false,
         };
         column_row(relation.schema_name, relation.name, number, &attribute)
     });
@@ -116,6 +118,7 @@ fn columns_of_relation(relation: &'static Relation) -> Vec<Row> {
 fn column_row(schema: &str, table: &str, number: i64, column: &Attribute) -> Row {
     let ty = column.ty.as_ref();
     let precision = ty.and_then(|ty| precision(ty, column.modifier));
+    let expression = || column.expression.clone();
     let (digits, radix, scale) = precision.map_or((None, None, None), |(all, radix, scale)| (all, Some(radix), scale));
     row! {
         table_catalog: DATABASE, table_schema: schema, table_name: table, column_name: column.name.as_str(),
@@ -124,7 +127,9 @@ fn column_row(schema: &str, table: &str, number: i64, column: &Attribute) -> Row
         numeric_precision: digits, numeric_precision_radix: radix, numeric_scale: scale,
         datetime_precision: ty.and_then(datetime_precision), udt_catalog: DATABASE, udt_schema: PG_CATALOG,
         udt_name: ty.map(|ty| ty.name().to_owned()), dtd_identifier: number.to_string(), is_self_referencing: "NO",
-        is_identity: "NO", identity_cycle: "NO", is_generated: "NEVER", is_updatable: "NO",
+        is_identity: "NO", identity_cycle: "NO", is_generated: if column.is_generated { "ALWAYS" } else { "NEVER" },
+        is_updatable: "NO", column_default: expression().filter(|_| !column.is_generated),
+        generation_expression: expression().filter(|_| column.is_generated),
     }
 }
 

@@ -40,6 +40,13 @@ fn oid(table: TableId, part: Part) -> u32 {
     FIRST_OID.wrapping_add(table.0.wrapping_mul(OIDS_A_TABLE)).wrapping_add(part as u32)
 }
 
+/// Returns the oid of the expression of a relation's column.
+pub(super) fn expression_oid(relation: u32, column: i64) -> u32 {
+    // A relation has fewer columns than this, and ids are small numbers.
+    let number = u32::try_from(column).unwrap_or_default();
+    (1 << 31) | (relation.wrapping_sub(FIRST_OID) / OIDS_A_TABLE).wrapping_mul(2_048).wrapping_add(number)
+}
+
 /// The schemas with their oids; the first and the third have those of PostgreSQL.
 pub(super) const NAMESPACES: [(u32, &str); 5] =
     [(11, PG_CATALOG), (2200, SCHEMA), (13_207, INFORMATION_SCHEMA), (16_100, DEAD_LETTERS), (16_101, WEIR_CATALOG)];
@@ -75,6 +82,9 @@ pub(super) struct Attribute {
     /// `pg_attribute.atttypmod`.
     pub(super) modifier: i32,
     pub(super) is_nullable: bool,
+    /// The expression of its default or, if it is generated, of its values.
+    pub(super) expression: Option<String>,
+    pub(super) is_generated: bool,
 }
 
 /// A primary key, and the index that PostgreSQL would have for it.
@@ -91,10 +101,11 @@ pub(super) struct Key {
 impl Object {
     fn of(relation: &Relation) -> Object {
         let mut columns = attributes(&relation.schema());
-        for place in relation.declared_key() {
-            if let Some(column) = columns.get_mut(*place) {
-                column.is_nullable = false;
-            }
+        for (place, (column, declared)) in columns.iter_mut().zip(&relation.columns).enumerate() {
+            let constraints = declared.constraints().cloned().unwrap_or_default();
+            column.is_nullable = !constraints.not_null && !relation.declared_key().contains(&place);
+            column.is_generated = constraints.generated.is_some();
+            column.expression = constraints.generated.or(constraints.default);
         }
         let key = (!relation.declared_key().is_empty()).then(|| Key {
             name: format!("{}_pkey", relation.name),
@@ -140,6 +151,8 @@ fn attributes(schema: &Schema) -> Vec<Attribute> {
         ty: pg_type(field).ok(),
         modifier: modifier(field),
         is_nullable: true,
+        expression: None,
+        is_generated: false,
     });
     columns.collect()
 }

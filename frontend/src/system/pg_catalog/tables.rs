@@ -12,7 +12,7 @@ use weir_sql::parser::DATABASE;
 use weir_sql::types::names as type_names;
 
 use super::cells::{Row, batch, read, row};
-use super::objects::{Attribute, Key, NAMESPACES, Object, index_definition, namespace_oid};
+use super::objects::{Attribute, Key, NAMESPACES, Object, expression_oid, index_definition, namespace_oid};
 use super::relations::{self, Relation};
 use super::{DATABASE_OID, ROOT, ROOT_OID};
 use crate::catalog::Catalog;
@@ -125,6 +125,8 @@ fn attributes_of_relation(relation: &'static Relation) -> Vec<Row> {
             ty: Some(column.ty.clone()),
             modifier: -1,
             is_nullable: column.is_nullable,
+            expression: None,
+            is_generated: false,
         };
         attribute_row(relation.oid, number, &attribute)
     });
@@ -143,6 +145,7 @@ pub(super) fn of_catalog(name: &str, catalog: &Arc<Catalog>) -> Result<Vec<Row>>
     let made = [
         "pg_class",
         "pg_attribute",
+        "pg_attrdef",
         "pg_index",
         "pg_constraint",
         "pg_indexes",
@@ -165,6 +168,7 @@ pub(super) fn of_catalog(name: &str, catalog: &Arc<Catalog>) -> Result<Vec<Row>>
     Ok(match name {
         "pg_class" => objects.iter().flat_map(classes).collect(),
         "pg_attribute" => objects.iter().flat_map(attributes).collect(),
+        "pg_attrdef" => objects.iter().flat_map(expressions).collect(),
         "pg_index" => keys(objects).map(|(object, key)| index(object, key)).collect(),
         "pg_constraint" => keys(objects).map(|(object, key)| constraint(object, key)).collect(),
         "pg_indexes" => keys(objects)
@@ -237,6 +241,17 @@ fn attributes(object: &Object) -> Vec<Row> {
     rows
 }
 
+/// Returns the defaults and the generation expressions of a relation's columns.
+fn expressions(object: &Object) -> Vec<Row> {
+    let columns = object.columns.iter().zip(1..);
+    let rows = columns.filter_map(|(column, number)| {
+        let expression = column.expression.as_deref()?;
+        let oid = expression_oid(object.oid, number);
+        Some(row! { oid: oid, adrelid: object.oid, adnum: number, adbin: expression })
+    });
+    rows.collect()
+}
+
 fn attribute_row(relation: u32, number: i64, column: &Attribute) -> Row {
     let oid = column.ty.as_ref().map_or(0, pgwire::api::Type::oid);
     let ty = type_names::by_oid(oid);
@@ -246,7 +261,8 @@ fn attribute_row(relation: u32, number: i64, column: &Attribute) -> Row {
         attndims: i64::from(ty.is_some_and(|ty| ty.name.starts_with('_'))), attcacheoff: -1, atttypmod: column.modifier,
         attbyval: ty.is_some_and(|ty| ty.is_by_value), attalign: ty.map_or("i", |ty| ty.alignment),
         attstorage: ty.map_or("x", |ty| ty.storage), attnotnull: !column.is_nullable, attislocal: true,
-        attcollation: ty.map_or(0, |ty| ty.collation),
+        attcollation: ty.map_or(0, |ty| ty.collation), atthasdef: column.expression.is_some(),
+        attgenerated: if column.is_generated { "s" } else { "" },
     }
 }
 

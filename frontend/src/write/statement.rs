@@ -1,0 +1,116 @@
+//! A statement that writes, planned for one version of its table.
+
+use std::sync::Arc;
+
+use weir_common::catalog::{Entry, Plan, Query, Relation, RelationKind};
+use weir_common::plan::{Conflict, Operator};
+use weir_sql::error::{Error, sqlstate};
+use weir_sql::parser::{Command, Parsed, TableName, Write};
+use weir_sql::planner::Prepared;
+use weir_sql::syntax::table_names;
+use weir_sql::writes::{Literals, Shape};
+
+use crate::catalog::Catalog;
+use crate::system::reads_tables;
+
+/// A statement that can run any number of times.
+#[derive(Clone, Debug)]
+pub(crate) struct Writing {
+    pub(crate) parsed: Parsed,
+    pub(crate) write: Box<Write>,
+    /// The plan, if the statement was prepared.
+    pub(crate) planned: Option<Arc<Planned>>,
+}
+
+/// A statement, planned.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub(crate) relation: Arc<Relation>,
+    /// The query for its rows.
+    pub(crate) prepared: Arc<Prepared>,
+    pub(crate) shape: Shape,
+    /// The rows without a query.
+    pub(crate) literals: Option<Literals>,
+    /// True if the rows depend on tables.
+    pub(crate) reads: bool,
+    /// True if the rows depend on the table itself, which nobody may write meanwhile.
+    pub(crate) locks: bool,
+    /// True if the query may find a row of the table several times.
+    pub(crate) repeats: bool,
+}
+
+impl Planned {
+    pub(crate) fn new(
+        write: &Write,
+        relation: &Arc<Relation>,
+        prepared: Prepared,
+        (shape, literals): (Shape, Option<Literals>),
+    ) -> Planned {
+        let (locks, repeats) = match &write.command {
+            Command::Insert(_) => (table_names(&prepared.written).contains(&relation.name), false),
+            Command::Update(update) => (true, !update.from.is_empty()),
+            Command::Delete(delete) => (true, !delete.using.is_empty()),
+        };
+        let reads = reads_tables(&prepared.rewritten);
+        Planned { relation: Arc::clone(relation), prepared: Arc::new(prepared), shape, literals, reads, locks, repeats }
+    }
+
+    /// Returns true if the statement was planned for the table as a catalog has it.
+    pub(crate) fn is_of(&self, catalog: &Catalog) -> bool {
+        catalog
+            .by_id(self.relation.id)
+            .is_some_and(|entry| Arc::ptr_eq(&entry.relation, &self.relation) || entry.relation == self.relation)
+    }
+}
+
+/// Finds the table that a statement writes to.
+///
+/// # Errors
+/// The user's: there is none of this name, or it cannot be written so.
+pub(crate) fn target<'a>(
+    catalog: &'a Catalog,
+    parsed: &Parsed,
+    table: &TableName,
+    verb: &str,
+) -> Result<&'a Entry, Error> {
+    let at = |error: Error| error.at(parsed.position(table.location));
+    let entry = catalog.entry(&table.name).ok_or_else(|| {
+        at(Error::user(sqlstate::UNDEFINED_TABLE, format!("relation \"{}\" does not exist", table.name)))
+    })?;
+    check(entry, verb).map_err(at)?;
+    Ok(entry)
+}
+
+fn check(entry: &Entry, verb: &str) -> Result<(), Error> {
+    let (kind, name) = (entry.relation.kind.as_str(), entry.name());
+    match (&entry.job.plan, entry.relation.kind) {
+        (_, RelationKind::MaterializedView) => {
+            let message = format!("cannot change {kind} \"{name}\"");
+            Err(Error::user(sqlstate::WRONG_OBJECT_TYPE, message).with_hint("write to the relations that it reads"))
+        }
+        (Plan::Query(query), _) if verb == "INSERT" || !is_append_only(query) => Ok(()),
+        (Plan::Query(_), _) => {
+            Err(Error::unsupported(format!("{verb} of the APPEND ONLY table \"{name}\" is not supported")))
+        }
+        _ => {
+            let message =
+                format!("{verb} of {kind} \"{name}\", whose rows come from a connector, is not supported yet");
+            Err(Error::unsupported(message).with_hint("publish messages to the subject of the table"))
+        }
+    }
+}
+
+fn is_append_only(query: &Query) -> bool {
+    query.plan.fragments.last().is_some_and(|fragment| fragment.output.append_only)
+}
+
+/// Returns the rule of a table for a row whose key is there already.
+pub(crate) fn conflict(entry: &Entry) -> Conflict {
+    let Plan::Query(query) = &entry.job.plan else { return Conflict::Overwrite };
+    let operators = query.plan.fragments.iter().flat_map(|fragment| &fragment.operators);
+    let mut rules = operators.filter_map(|operator| match operator {
+        Operator::Materialize { conflict, .. } => Some(*conflict),
+        _ => None,
+    });
+    rules.next_back().unwrap_or_default()
+}
