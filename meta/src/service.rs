@@ -70,11 +70,6 @@ impl Statement {
                 .map(|(table, created)| (table, created, Vec::new()));
         }
         let Some(source) = new.plan.stream() else {
-            if new.kind == RelationKind::Table {
-                // Compute nodes do not take the rows of statements yet.
-                let message = "a table without a connector is not supported yet";
-                return Err(rpc::Error::new(Kind::User, message).with_sqlstate("0A000"));
-            }
             let (splits, notices) = self.begin_of_view(&new).await?;
             let created = self.store(new, Begin { splits, consumes: false }, if_not_exists).await?;
             return created.map(|(view, created)| (view, created, notices));

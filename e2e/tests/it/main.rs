@@ -20,6 +20,7 @@ mod statements;
 mod streams;
 mod types;
 mod views;
+mod writes;
 
 mod cluster;
 mod cluster_command;

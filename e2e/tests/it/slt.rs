@@ -61,17 +61,18 @@ impl Session {
     }
 
     async fn simple(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {
-        let (mut columns, mut rows) = (None, Vec::new());
+        let (mut columns, mut rows, mut count) = (None, Vec::new(), 0);
         for message in self.client.simple_query(sql).await.map_err(told)? {
             match message {
                 SimpleQueryMessage::RowDescription(described) => columns = Some(described.len()),
                 SimpleQueryMessage::Row(row) => {
                     rows.push((0..row.len()).map(|column| shown(row.get(column))).collect());
                 }
+                SimpleQueryMessage::CommandComplete(affected) => count = affected,
                 _ => {}
             }
         }
-        Ok(output(columns, rows))
+        Ok(if columns.is_some() { output(columns, rows) } else { DBOutput::StatementComplete(count) })
     }
 
     async fn extended(&self, sql: &str) -> Result<DBOutput<DefaultColumnType>> {

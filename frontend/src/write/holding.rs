@@ -11,6 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arrow_ipc::writer::StreamWriter;
 use datafusion::arrow::array::{ArrayRef, BinaryBuilder, RecordBatch, UInt32Array, new_null_array};
 use datafusion::arrow::compute::take_record_batch;
+use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::error::ArrowError;
 use datafusion::error::DataFusionError;
 use futures::stream;
@@ -18,12 +19,11 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 use weir_common::catalog::Relation;
-use weir_common::key::KEY_BYTES_MAX;
+use weir_common::key::{Division, KEY_BYTES_MAX, Keys};
 use weir_common::rpc;
 use weir_proto as proto;
 use weir_sql::error::{Error, sqlstate};
 
-use super::parts::Parts;
 use crate::scan::ComputeNodes;
 use crate::snapshot::Placement;
 
@@ -42,11 +42,9 @@ pub(crate) struct Holding {
     nodes: Arc<ComputeNodes>,
     /// The statement's number; random.
     id: u64,
-    parts: Parts,
+    division: Division,
     /// The ways to the slots, in the order of `placement.slots`.
     ways: Vec<Way>,
-    /// Kept for its memory: the rows of each slot.
-    divided: Vec<Vec<u32>>,
     row_ids: RowIds,
     /// True once somebody was asked to commit it.
     is_named: bool,
@@ -100,16 +98,15 @@ impl RowIds {
 impl Holding {
     pub(crate) fn new(placement: Arc<Placement>, relation: Arc<Relation>, nodes: Arc<ComputeNodes>) -> Holding {
         let slots = placement.slots.len();
-        let parts = Parts::new(placement.slots.iter().map(|slot| slot.vnodes));
+        let division = Division::new(relation.primary_key.clone(), placement.slots.iter().map(|slot| slot.vnodes));
         let (random, _) = Uuid::new_v4().as_u64_pair();
         Holding {
             placement,
             relation,
             nodes,
             id: random,
-            parts,
+            division,
             ways: (0..slots).map(|_| Way::Closed).collect(),
-            divided: vec![Vec::new(); slots],
             row_ids: RowIds::new(),
             is_named: false,
         }
@@ -162,14 +159,8 @@ impl Holding {
     }
 
     async fn send_some(&mut self, batch: &RecordBatch, deletes: bool) -> Result<(), Error> {
-        let longest = self.parts.divide(batch, &self.relation.primary_key, &mut self.divided);
-        if longest > KEY_BYTES_MAX {
-            self.divided.iter_mut().for_each(Vec::clear);
-            let message = format!("a key of {longest} bytes is longer than the limit of {KEY_BYTES_MAX}");
-            return Err(Error::user(sqlstate::PROGRAM_LIMIT_EXCEEDED, message));
-        }
-        for place in 0..self.divided.len() {
-            let rows = mem::take(&mut self.divided[place]);
+        self.check_keys(batch)?;
+        for (place, rows) in self.division.rows(batch).into_iter().enumerate() {
             if rows.is_empty() {
                 continue;
             }
@@ -182,6 +173,25 @@ impl Holding {
             let rows = part.map_err(DataFusionError::from)?.into();
             let deletes = if deletes { bits(count) } else { Vec::new() };
             self.send_to(place, rows, deletes.into()).await?;
+        }
+        Ok(())
+    }
+
+    /// Checks that keys are not too long. Only texts and bytes make them long.
+    fn check_keys(&self, batch: &RecordBatch) -> Result<(), Error> {
+        let columns = &self.relation.primary_key;
+        let is_long = |place: &usize| matches!(batch.column(*place).data_type(), DataType::Utf8 | DataType::Binary);
+        if !columns.iter().any(is_long) {
+            return Ok(());
+        }
+        let (keys, mut key) = (Keys::new(batch, columns), Vec::new());
+        for row in 0..batch.num_rows() {
+            key.clear();
+            keys.write(row, &mut key);
+            if key.len() > KEY_BYTES_MAX {
+                let message = format!("a key of {} bytes is longer than the limit of {KEY_BYTES_MAX}", key.len());
+                return Err(Error::user(sqlstate::PROGRAM_LIMIT_EXCEEDED, message));
+            }
         }
         Ok(())
     }

@@ -12,7 +12,6 @@
 mod copy;
 mod create;
 mod holding;
-mod parts;
 mod pending;
 mod rows;
 mod statement;
