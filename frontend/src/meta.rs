@@ -328,9 +328,9 @@ impl Meta {
                     .with_detail(error.message)
                     .with_hint("look for its rows once the cluster has recovered"))
             }
-            // A retry is safe only as a statement of its own.
+            // The same request would fail again; the statement may run anew.
             Err(error) if error.kind == Kind::Fenced => {
-                Err(Error::new(Kind::User, sqlstate::SERIALIZATION_FAILURE, error.message)
+                Err(Error::new(Kind::Fenced, sqlstate::SERIALIZATION_FAILURE, error.message)
                     .with_hint("nothing of the statement was committed: run it again"))
             }
             Err(error) => Err(error.into()),

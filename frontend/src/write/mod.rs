@@ -6,8 +6,8 @@
 //! statement. [`pending`] gathers the INSERTs of a pipeline, [`create`] fills new tables, and
 //! [`copy`] reads the rows of COPY.
 //!
-//! Invariant: a statement that failed before anybody was asked to commit it wrote nothing, so it
-//! may run again.
+//! Invariant: a statement that failed before anybody was asked to commit it, or whose term ended
+//! before its commit, wrote nothing and never will. So it runs again.
 
 mod copy;
 mod create;
@@ -25,6 +25,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use pgwire::api::Type;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
+use weir_common::error::Kind;
 use weir_common::ids::TableId;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{Command, Parsed, Statement};
@@ -49,10 +50,10 @@ use crate::snapshot::{Placement, Snapshot, Snapshots};
 /// The pause before a statement runs again because its term has ended.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A statement's run that failed before anybody was asked to commit it, or after.
+/// A statement's run that failed.
 struct Failure {
     error: Error,
-    /// True if it may have been committed, or never will be: it may not run again.
+    /// True if it may have been committed: it may not run again.
     is_final: bool,
 }
 
@@ -76,7 +77,7 @@ pub(crate) struct Writes {
     pub(crate) cache: CatalogCache,
     pub(crate) queries: Arc<Queries>,
     pub(crate) metrics: Metrics,
-    /// The time for which a statement runs again as long as nobody was asked to commit it.
+    /// The time for which a statement runs again if it was not committed.
     pub(crate) retry_max: Duration,
 }
 
@@ -200,7 +201,7 @@ impl Writes {
         if needs.is_some() && needs != locked.as_ref().map(|(table, _)| *table) {
             // The table of this name is another one than that of a moment ago.
             let message = "the table was created or dropped meanwhile";
-            return Err(Error::new(weir_common::error::Kind::Fenced, sqlstate::SERIALIZATION_FAILURE, message).into());
+            return Err(Error::new(Kind::Fenced, sqlstate::SERIALIZATION_FAILURE, message).into());
         }
         let ground = Ground { placement: snapshot.placement(), snapshot: Some(snapshot) };
         self.run_planned(session, writing, &planned, values, (ground, deadline, pipeline)).await
@@ -280,7 +281,7 @@ impl Writes {
         };
         if let Some(statement) = holding.held().await? {
             let committed = self.meta.commit(holding.placement.term, &statement, deadline).await;
-            committed.map_err(|error| Failure { error, is_final: true })?;
+            committed.map_err(|error| Failure { is_final: error.kind() != Kind::Fenced, error })?;
         }
         match schema {
             Some(columns) if planned.shape.returns => Ok(returned(writing, planned, columns, taken)),

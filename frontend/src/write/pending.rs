@@ -93,17 +93,9 @@ impl Writes {
         let buffered = pending.buffered.clone();
         loop {
             let can_repeat = !pending.has_sent;
-            let held = match pending.send().await {
-                Ok(()) => pending.holding.held().await,
-                Err(error) => Err(error),
-            };
-            match held {
-                Ok(None) => return Ok(()),
-                Ok(Some(statement)) => {
-                    self.meta.commit(pending.holding.placement.term, &statement, deadline).await?;
-                    return Ok(());
-                }
-                // The placement was the newest that was known, but is over.
+            match self.end(&mut pending, deadline).await {
+                Ok(()) => return Ok(()),
+                // The placement was the newest that was known, but is over; or a node was lost.
                 Err(error) if can_repeat && is_lost(&error) && Instant::now() + PAUSE < deadline => {
                     sleep(PAUSE).await;
                     let snapshot = self.snapshots.acquire(deadline).await?;
@@ -119,5 +111,13 @@ impl Writes {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    async fn end(&self, pending: &mut Pending, deadline: Instant) -> Result<(), Error> {
+        pending.send().await?;
+        if let Some(statement) = pending.holding.held().await? {
+            self.meta.commit(pending.holding.placement.term, &statement, deadline).await?;
+        }
+        Ok(())
     }
 }

@@ -92,6 +92,7 @@ fn check(entry: &Entry, verb: &str) -> Result<(), Error> {
         (Plan::Query(_), _) => {
             Err(Error::unsupported(format!("{verb} of the APPEND ONLY table \"{name}\" is not supported")))
         }
+        (Plan::Stream(_), RelationKind::Table) if verb == "INSERT" && entry.relation.is_keyed() => Ok(()),
         _ => {
             let message =
                 format!("{verb} of {kind} \"{name}\", whose rows come from a connector, is not supported yet");
