@@ -54,7 +54,7 @@ pub(crate) fn of_query(name: &str, columns: Vec<(String, SqlType)>) -> Result<De
     let quoted = weir_sql::functions::quoted_identifier;
     let written: Vec<String> = columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.ty)).collect();
     let sql = format!("CREATE TABLE {} ({})", quoted(name), written.join(", "));
-    let rule = Rule { conflict: Conflict::None, append_only: false };
+    let rule = Rule { conflict: Conflict::Overwrite, append_only: false };
     Ok(Declaration { sql, ..table(name, columns, Vec::new(), rule) })
 }
 
@@ -115,7 +115,8 @@ fn conflict(parsed: &Parsed, create: &CreateTable, is_keyed: bool) -> Result<Con
         (Some(_), true, Some(_)) => {
             refuse("the rows of an APPEND ONLY table are not replaced: write ON CONFLICT DO NOTHING")
         }
-        (None, false, _) => Ok(Conflict::None),
+        // Nobody gives two rows one hidden key.
+        (None, false, _) => Ok(Conflict::Overwrite),
         (rule, true, None) => Ok(rule.unwrap_or(Conflict::Overwrite)),
     }
 }

@@ -208,6 +208,16 @@ impl Writing<'_> {
     /// Refuses an ON CONFLICT that differs from the table's rule.
     fn check_conflict(&self, insert: &Insert) -> Result<(), Error> {
         let Some(rule) = &insert.on_conflict else { return Ok(()) };
+        if self.target.relation.declared_key().is_empty() {
+            return match (&rule.action, &rule.conflict_target) {
+                // No two rows are in conflict.
+                (OnConflictAction::DoNothing, None) => Ok(()),
+                _ => {
+                    let message = "there is no unique or exclusion constraint matching the ON CONFLICT specification";
+                    Err(self.at(Error::user(sqlstate::INVALID_COLUMN_REFERENCE, message), self.write.table.location))
+                }
+            };
+        }
         let same = match (&rule.action, self.target.conflict) {
             (OnConflictAction::DoNothing, conflict) => conflict == Conflict::DoNothing,
             (OnConflictAction::DoUpdate(_), Conflict::Overwrite) => self.overwrites(rule),
