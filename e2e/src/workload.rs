@@ -79,18 +79,14 @@ impl Bids {
                                        date_time timestamptz, extra varchar";
     /// The size of every payload.
     pub const BYTES: usize = 200;
-}
 
-impl Workload for Bids {
-    fn subject(&self, number: u64) -> String {
-        format!("{}.{}", self.prefix, number % 16)
-    }
+    /// The names of the channels that a bid has most of the time.
+    const CHANNELS: [&'static str; 4] = ["Google", "Facebook", "Baidu", "Apple"];
 
-    fn payload(&self, number: u64) -> Bytes {
-        const CHANNELS: [&str; 4] = ["Google", "Facebook", "Baidu", "Apple"];
+    /// The payload of a bid for an auction through a channel.
+    fn of(number: u64, auction: u64, channel: &str) -> Bytes {
         let random = scramble(number);
-        let (auction, bidder) = (1_000 + random % 100_000, 1_000 + (random >> 20) % 50_000);
-        let (price, channel) = (100 + (random >> 8) % 10_000_000, CHANNELS[(random >> 40) as usize % 4]);
+        let (bidder, price) = (1_000 + (random >> 20) % 50_000, 100 + (random >> 8) % 10_000_000);
         let (seconds, millis) = (number / 10_000 % 60, number / 10 % 1_000);
         let mut text = format!(
             "{{\"auction\":{auction},\"bidder\":{bidder},\"price\":{price},\"channel\":\"{channel}\",\
@@ -104,6 +100,60 @@ impl Workload for Bids {
         text.push_str(&filler[..room]);
         text.push_str("\"}");
         text.into()
+    }
+}
+
+impl Workload for Bids {
+    fn subject(&self, number: u64) -> String {
+        format!("{}.{}", self.prefix, number % 16)
+    }
+
+    fn payload(&self, number: u64) -> Bytes {
+        let random = scramble(number);
+        Bids::of(number, 1_000 + random % 100_000, Bids::CHANNELS[(random >> 40) as usize % 4])
+    }
+}
+
+/// Bids for so many auctions. Half of them come through one of 10,000 channels beside the four, as
+/// Nexmark's do.
+#[derive(Clone, Debug)]
+pub struct Auctions {
+    /// What subjects start with.
+    pub prefix: String,
+    /// How many auctions there are.
+    pub auctions: u64,
+    /// True if few auctions have most of the bids: the auction of rank r has them in the proportion
+    /// 1 / r (Zipf's law).
+    pub is_skewed: bool,
+}
+
+impl Auctions {
+    /// The auction of a bid.
+    pub fn auction(&self, number: u64) -> u64 {
+        let random = scramble(number ^ 0x0A0C);
+        if !self.is_skewed {
+            return random % self.auctions;
+        }
+        // The inverse of the distribution function ln(r) / ln(auctions); 53 bits of a uniform number.
+        let uniform = (random >> 11) as f64 / (1_u64 << 53) as f64;
+        let rank = (self.auctions as f64).powf(uniform) as u64;
+        // Auctions of like rank should not be neighbours.
+        scramble(rank) % self.auctions
+    }
+}
+
+impl Workload for Auctions {
+    fn subject(&self, number: u64) -> String {
+        format!("{}.{}", self.prefix, number % 16)
+    }
+
+    fn payload(&self, number: u64) -> Bytes {
+        let random = scramble(number);
+        let channel = match random >> 40 & 1 {
+            0 => Bids::CHANNELS[(random >> 41) as usize % 4].to_owned(),
+            _ => format!("channel-{}", (random >> 41) % 10_000),
+        };
+        Bids::of(number, self.auction(number), &channel)
     }
 }
 
@@ -224,6 +274,17 @@ mod tests {
             let value: serde_json::Value = serde_json::from_slice(&payload).expect("JSON");
             assert_eq!(value.as_object().map(serde_json::Map::len), Some(7));
         }
+    }
+
+    #[test]
+    fn few_auctions_have_many_bids() {
+        let auctions = Auctions { prefix: "a".to_owned(), auctions: 1_000_000, is_skewed: true };
+        let seen: std::collections::HashSet<u64> = (0..10_000).map(|number| auctions.auction(number)).collect();
+        assert!((4_000..7_000).contains(&seen.len()), "{}", seen.len());
+        assert_eq!(auctions.payload(7).len(), Bids::BYTES);
+        let even = Auctions { is_skewed: false, ..auctions };
+        let seen: std::collections::HashSet<u64> = (0..10_000).map(|number| even.auction(number)).collect();
+        assert!(seen.len() > 9_900, "{}", seen.len());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! standalone Weir, then a cluster. `docs/benchmarks.md` says how to read the numbers. The run fails if a table is not
 //! what was published and, when asked to, if an aim is missed.
 
+mod aggregates;
 mod cluster;
 mod prompt;
 mod reading;
@@ -67,6 +68,8 @@ enum Part {
     History,
     /// Feeding one, two and four views over one source, and one that is created later.
     Views,
+    /// Views that aggregate: by groups, views over a source, views over views, idle ones.
+    Aggregates,
     /// The age of a message when a query shows it.
     Freshness,
     /// The time that queries take which look at every row of a large table.
@@ -103,8 +106,11 @@ async fn run(options: &Options, sandbox: &Sandbox) -> Result<Report> {
     println!("{cores} cores, {} messages of {} bytes", options.messages, Bids::BYTES);
     let mut report = Report::default();
     let mut nats = Nats::start(sandbox).await?;
-    if options.parts.is_empty() || options.parts.iter().any(|part| *part != Part::Cluster) {
+    if options.parts.is_empty() || options.parts.iter().any(|part| ![Part::Cluster, Part::Aggregates].contains(part)) {
         standalone::measure(options, sandbox, &mut nats, &mut report).await?;
+    }
+    if options.wants(Part::Aggregates) {
+        aggregates::measure(options, sandbox, &mut nats, &mut report).await?;
     }
     if options.wants(Part::Cluster) {
         cluster::measure(options.kills, sandbox, &nats, &mut report).await?;

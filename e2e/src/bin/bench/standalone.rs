@@ -74,7 +74,30 @@ pub(crate) struct Cost {
     server: Duration,
 }
 
+/// The beginning of a phase.
+pub(crate) struct Meter {
+    start: Instant,
+    reader: Duration,
+    server: Duration,
+}
+
+impl Meter {
+    /// The cost since then.
+    pub(crate) fn end(self, nats: &mut Nats, weir: &mut Weir) -> Result<Cost> {
+        Ok(Cost {
+            elapsed: self.start.elapsed(),
+            reader: weir.process().cpu_time()? - self.reader,
+            server: nats.process().cpu_time()? - self.server,
+        })
+    }
+}
+
 impl Cost {
+    /// Begins to measure what Weir and nats-server spend.
+    pub(crate) fn start(nats: &mut Nats, weir: &mut Weir) -> Result<Meter> {
+        Ok(Meter { start: Instant::now(), reader: weir.process().cpu_time()?, server: nats.process().cpu_time()? })
+    }
+
     /// The rate at which so many messages, or rows, were read in it.
     pub(crate) fn thousands_a_second(&self, messages: u64) -> f64 {
         messages as f64 / self.elapsed.as_secs_f64() / 1_000.0
@@ -152,14 +175,10 @@ pub(crate) async fn read_table(
 ) -> Result<Cost> {
     let mut sql = weir.sql();
     sql.query("SELECT 1").await?;
-    let (start, reader, server) = (Instant::now(), weir.process().cpu_time()?, nats.process().cpu_time()?);
+    let (start, meter) = (Instant::now(), Cost::start(nats, weir)?);
     sql.query(create).await?;
     committed(&mut sql, table, start).await?;
-    let cost = Cost {
-        elapsed: start.elapsed(),
-        reader: weir.process().cpu_time()? - reader,
-        server: nats.process().cpu_time()? - server,
-    };
+    let cost = meter.end(nats, weir)?;
     complete(&mut sql, table, messages, start).await?;
     let published = bids();
     let wanted = (0..messages).map(|number| price(&published, number)).sum::<Result<u64>>()?;
@@ -190,7 +209,7 @@ pub(crate) async fn follow(
 
 /// Waits until all of a source's stream is committed. Counting rows instead would be a scan for each question, and its
 /// processor time would count as that of reading.
-async fn committed(sql: &mut Sql, source: &str, since: Instant) -> Result<()> {
+pub(crate) async fn committed(sql: &mut Sql, source: &str, since: Instant) -> Result<()> {
     // A split of one subject of many need not know that the rest of the stream holds nothing for it.
     let through = "committed_position > last_sequence OR lag_messages = 0 AND committed_position = read_position";
     let question = format!(
@@ -258,17 +277,32 @@ async fn freshness(options: &Options, nats: &Nats, weir: &Weir, report: &mut Rep
     nats.create_stream("FRESH", &["fresh.>"]).await?;
     let mut sql = weir.sql();
     sql.query(&create_table("fresh", Kept::Appended, "FRESH", "fresh.>", nats)).await?;
+    let bids = Bids { prefix: "fresh".to_owned() };
+    let aim = Aim::Under(400.0, " (a barrier interval of 200 ms + 200 ms)");
+    freshness_of("", bids, "SELECT count(*) FROM fresh", aim, (options, nats, weir), report).await
+}
+
+/// Publishes messages, and asks `count` how many of them are there.
+pub(crate) async fn freshness_of(
+    what: &str,
+    workload: impl Workload + 'static,
+    count_query: &str,
+    aim: Aim,
+    (options, nats, weir): (&Options, &Nats, &Weir),
+    report: &mut Report,
+) -> Result<()> {
+    let mut sql = weir.sql();
     let (client, pace, total) = (nats.client().await?, options.rate, options.rate * options.seconds);
     let publishing = tokio::spawn(async move {
         let pace = Pace { per_second: Some(pace), survive: false };
-        publish(&client, &Bids { prefix: "fresh".to_owned() }, 0..total, pace, &watch::Sender::new(0)).await
+        publish(&client, &workload, 0..total, pace, &watch::Sender::new(0)).await
     });
     let mut seen = Vec::new();
     let mut count = 0;
     let start = Instant::now();
     while count < total {
         ensure!(start.elapsed() < DEADLINE, "only {count} of {total} rows after {DEADLINE:?}");
-        count = sql.value::<u64>("SELECT count(*) FROM fresh").await?;
+        count = sql.value::<u64>(count_query).await?;
         seen.push((Instant::now(), count));
     }
     let sent = publishing.await??;
@@ -281,9 +315,9 @@ async fn freshness(options: &Options, nats: &Nats, weir: &Weir, report: &mut Rep
         ages.push(at.duration_since(sent));
     }
     ages.sort_unstable();
-    let aim = Aim::Under(400.0, " (a barrier interval of 200 ms + 200 ms)");
-    report.add("freshness p50, ms", millis(percentile(&ages, 50)), 0, Aim::None);
-    report.add("freshness p99, ms", millis(percentile(&ages, 99)), 0, aim);
+    let what = if what.is_empty() { "freshness".to_owned() } else { format!("freshness {what}") };
+    report.add(&format!("{what} p50, ms"), millis(percentile(&ages, 50)), 0, Aim::None);
+    report.add(&format!("{what} p99, ms"), millis(percentile(&ages, 99)), 0, aim);
     Ok(())
 }
 
