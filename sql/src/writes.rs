@@ -27,7 +27,7 @@ pub use build::STORED;
 pub use literal::Literals;
 
 use crate::error::{Error, sqlstate};
-use crate::parser::{Command, Parsed, Write, fold};
+use crate::parser::{Command, Delete, Parsed, Write, fold};
 
 /// A statement that writes, as a query.
 #[derive(Clone, Debug)]
@@ -71,6 +71,7 @@ pub fn rows(parsed: &Parsed, write: &Write, target: Target<'_>, width: Option<us
         Command::Insert(insert) => writing.insert(insert, width)?,
         Command::Update(update) => writing.update(update)?,
         Command::Delete(delete) => writing.delete(delete)?,
+        Command::Truncate => writing.delete(&Delete { using: Vec::new(), selection: None })?,
     };
     if let (Some(with), ast::Statement::Query(query)) = (&write.with, rows.query.as_mut()) {
         query.with = Some(with.clone());

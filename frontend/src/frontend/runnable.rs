@@ -30,6 +30,7 @@ impl Runnable {
             Runnable::Write(writing) => match writing.write.verb() {
                 "INSERT" => "insert",
                 "UPDATE" => "update",
+                "TRUNCATE TABLE" => "truncate",
                 _ => "delete",
             },
             Runnable::Command(parsed) => match parsed.statement {

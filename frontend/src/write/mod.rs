@@ -1,4 +1,4 @@
-//! Statements that write: INSERT, UPDATE, DELETE, COPY FROM and CREATE TABLE AS.
+//! Statements that write: INSERT, UPDATE, DELETE, TRUNCATE, COPY FROM and CREATE TABLE AS.
 //!
 //! `weir_sql::writes` makes a query of a statement; [`statement`] keeps it with its table. The
 //! query runs at the newest committed epoch, and [`rows`] takes what it gives. [`holding`] sends
@@ -341,6 +341,7 @@ fn now_us() -> i64 {
 fn done(writing: &Writing, rows: usize) -> Written {
     Written::Done(match writing.write.verb() {
         "INSERT" => format!("INSERT 0 {rows}"),
+        "TRUNCATE TABLE" => "TRUNCATE TABLE".to_owned(),
         verb => format!("{verb} {rows}"),
     })
 }

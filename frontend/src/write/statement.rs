@@ -50,6 +50,7 @@ impl Planned {
             Command::Insert(_) => (table_names(&prepared.written).contains(&relation.name), false),
             Command::Update(update) => (true, !update.from.is_empty()),
             Command::Delete(delete) => (true, !delete.using.is_empty()),
+            Command::Truncate => (true, false),
         };
         let reads = reads_tables(&prepared.rewritten);
         Planned { relation: Arc::clone(relation), prepared: Arc::new(prepared), shape, literals, reads, locks, repeats }

@@ -240,7 +240,7 @@ impl Cursor<'_> {
                 Statement::CreateTable(create) => Ok(Statement::ExplainCreate(create)),
                 _ => Err(self.unsupported("EXPLAIN CREATE TABLE … AS")),
             },
-            "INSERT" | "UPDATE" | "DELETE" => self.write(),
+            "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE" => self.write(),
             "SELECT" | "WITH" | "VALUES" | "EXPLAIN" => self.query(),
             "COPY" => self.copy(),
             "PREPARE" => self.prepare(),

@@ -1,4 +1,4 @@
-//! `INSERT`, `UPDATE` and `DELETE`: sqlparser's trees, without the clauses of other databases.
+//! `INSERT`, `UPDATE`, `DELETE` and `TRUNCATE`: sqlparser's trees, without the clauses of other databases.
 
 use sqlparser::ast::{
     self, Assignment, AssignmentTarget, Expr, FromTable, Ident, ObjectName, OnInsert, Query, SelectItem, SetExpr,
@@ -35,6 +35,8 @@ pub enum Command {
     Update(Update),
     /// `DELETE`.
     Delete(Delete),
+    /// `TRUNCATE`: all rows are deleted.
+    Truncate,
 }
 
 /// `INSERT INTO table [(columns)] rows [ON CONFLICT …]`.
@@ -75,12 +77,13 @@ impl Write {
             Command::Insert(_) => "INSERT",
             Command::Update(_) => "UPDATE",
             Command::Delete(_) => "DELETE",
+            Command::Truncate => "TRUNCATE TABLE",
         }
     }
 }
 
 impl Cursor<'_> {
-    /// Parses INSERT, UPDATE or DELETE.
+    /// Parses INSERT, UPDATE, DELETE or TRUNCATE.
     pub(super) fn write(&mut self) -> Result<Statement, Error> {
         let statement = self.parser.parse_statement().map_err(|error| self.lift(error))?;
         self.expect_end()?;
@@ -104,7 +107,8 @@ impl Cursor<'_> {
             ast::Statement::Insert(insert) => self.insert(insert, with),
             ast::Statement::Update(update) => self.update(update, with),
             ast::Statement::Delete(delete) => self.delete(delete, with),
-            _ => Err(self.expected("INSERT, UPDATE or DELETE")),
+            ast::Statement::Truncate(truncate) => self.truncate(&truncate),
+            _ => Err(self.expected("INSERT, UPDATE, DELETE or TRUNCATE")),
         }
     }
 
@@ -193,6 +197,20 @@ impl Cursor<'_> {
         let using = delete.using.unwrap_or_default();
         let command = Command::Delete(Delete { using, selection: delete.selection });
         Ok(Write { table, alias, with, command, returning: delete.returning.unwrap_or_default() })
+    }
+
+    fn truncate(&self, truncate: &ast::Truncate) -> Result<Write, Error> {
+        let is_foreign = truncate.partitions.is_some() || truncate.if_exists || truncate.on_cluster.is_some();
+        if is_foreign {
+            return Err(foreign("TRUNCATE", "PARTITION, IF EXISTS or ON CLUSTER"));
+        }
+        let [target] = truncate.table_names.as_slice() else {
+            return Err(Error::unsupported("TRUNCATE of several tables is not supported yet")
+                .with_hint("truncate one after the other"));
+        };
+        let table = self.target(&target.name)?;
+        let alias = own_alias(&target.name);
+        Ok(Write { table, alias, with: None, command: Command::Truncate, returning: Vec::new() })
     }
 
     /// The table of UPDATE or DELETE, and its alias.
