@@ -1,4 +1,5 @@
-//! `INSERT`, `UPDATE`, `DELETE` and `TRUNCATE`: sqlparser's trees, without the clauses of other databases.
+//! `INSERT`, `UPDATE`, `DELETE` and `TRUNCATE`: sqlparser's trees, without the clauses of other
+//! databases.
 
 use sqlparser::ast::{
     self, Assignment, AssignmentTarget, Expr, FromTable, Ident, ObjectName, OnInsert, Query, SelectItem, SetExpr,
