@@ -32,6 +32,7 @@ mod fencing;
 mod identity;
 mod keyed;
 mod nats_cluster;
+mod nexmark;
 mod object_store;
 mod prompt;
 mod replay;

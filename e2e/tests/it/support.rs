@@ -179,9 +179,14 @@ pub(crate) struct Publishing {
 
 impl Publishing {
     /// Starts publishing so many events a second, through the death of the server.
-    pub(crate) async fn start(nats: &Nats, events: &Events, total: u64, per_second: u64) -> Result<Publishing> {
+    pub(crate) async fn start(
+        nats: &Nats,
+        workload: &(impl Workload + Clone + 'static),
+        total: u64,
+        per_second: u64,
+    ) -> Result<Publishing> {
         let (sender, progress) = watch::channel(0);
-        let (client, workload) = (nats.client().await?, events.clone());
+        let (client, workload) = (nats.client().await?, workload.clone());
         let pace = Pace::steady(per_second);
         let task = tokio::spawn(async move { publish(&client, &workload, 0..total, pace, &sender).await.map(drop) });
         Ok(Publishing { task: AbortOnDropHandle::new(task), progress })
