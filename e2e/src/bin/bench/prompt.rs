@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tokio_postgres::{Client, NoTls};
 use weir_e2e::publish::publish_all;
 use weir_e2e::servers::Nats;
@@ -23,9 +23,9 @@ const MANY: u64 = 1_000_000;
 const RUNS: u64 = 500;
 /// Runs before those that are measured.
 const WARM_UP: u64 = 50;
-/// Connections that look rows up at the same time, and for how long.
+/// Connections that look rows up, or insert them, at the same time, and for how long.
 const CONNECTIONS: u64 = 50;
-const LOOK_UPS: Duration = Duration::from_secs(5);
+const LOAD: Duration = Duration::from_secs(5);
 
 /// Measures the time that short queries take.
 pub(crate) async fn measure(nats: &Nats, weir: &Weir, report: &mut Report) -> Result<()> {
@@ -72,8 +72,16 @@ pub(crate) async fn measure(nats: &Nats, weir: &Weir, report: &mut Report) -> Re
     };
     add(report, "the same by a prepared statement", &times(look_up).await?, at_most(2.0));
     add(report, "publish, wait_for, SELECT", &own_events(nats, &client).await?, at_most(20.0));
-    let rate = look_ups_a_second(address).await?;
+    let rate = a_second(address, "SELECT value FROM many WHERE id = $1", 1).await?;
     report.add("rows looked up a second by 50 connections", rate, 0, Aim::AtLeast(1_000.0));
+    sql.query("CREATE TABLE written (id bigint PRIMARY KEY, value bigint)").await?;
+    let insert = async |number: u64| {
+        client.simple_query(&format!("INSERT INTO written VALUES ({}, 1)", MANY + number)).await?;
+        Ok(())
+    };
+    add(report, "INSERT of a row", &times(insert).await?, Aim::None);
+    let rate = a_second(address, "INSERT INTO written VALUES ($1, 2)", 0).await?;
+    report.add("rows inserted a second by 50 connections, a statement each", rate, 0, Aim::AtLeast(1_000.0));
     Ok(())
 }
 
@@ -110,20 +118,22 @@ async fn own_events(nats: &Nats, client: &Client) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
-async fn look_ups_a_second(address: SocketAddr) -> Result<f64> {
+/// How often a second 50 connections run a statement with an id; each answer has so many rows.
+async fn a_second(address: SocketAddr, sql: &str, rows: usize) -> Result<f64> {
     let done = AtomicU64::new(0);
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
         let client = connect(address).await?;
-        let statement = client.prepare("SELECT value FROM many WHERE id = $1").await?;
+        let statement = client.prepare(sql).await?;
         clients.push((client, statement));
     }
     let (start, done) = (Instant::now(), &done);
     let work = clients.iter().zip(0..).map(|((client, statement), number): (_, u64)| async move {
         let mut id = number * 31;
-        while start.elapsed() < LOOK_UPS {
+        while start.elapsed() < LOAD {
             id = (id + 7919) % MANY;
-            client.query_one(statement, &[&(id as i64)]).await.context("a row is looked up")?;
+            let answer = client.query(statement, &[&(id as i64)]).await?;
+            ensure!(answer.len() == rows, "{} rows have id {id}", answer.len());
             done.fetch_add(1, Ordering::Relaxed);
         }
         Ok::<_, anyhow::Error>(())
