@@ -132,7 +132,10 @@ fn change_options(
 
 /// Returns the source that a table's rows come from.
 fn stream(declared: &Declaration) -> Result<&Source, Error> {
-    declared.plan.stream().ok_or_else(|| Error::unsupported("a materialized view cannot be altered"))
+    declared.plan.stream().ok_or_else(|| {
+        let message = format!("{} \"{}\" has no connector", declared.kind.as_str(), declared.name);
+        Error::user(sqlstate::WRONG_OBJECT_TYPE, message)
+    })
 }
 
 /// Returns the view that a `CREATE MATERIALIZED VIEW` declares. `query` describes its query.

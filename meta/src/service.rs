@@ -163,12 +163,18 @@ impl Statement {
         before
             .check_change(&new)
             .map_err(|change| rpc::Error::new(Kind::User, change.to_string()).with_sqlstate("42804"))?;
-        let (Some(from), Some(to)) = (before.plan.stream(), new.plan.stream()) else {
-            let message = format!("\"{}\" is a materialized view, which cannot be altered", new.name);
-            return Err(rpc::Error::new(Kind::User, message).with_sqlstate("42809"));
+        let notices = match (before.plan.stream(), new.plan.stream(), before.kind) {
+            (Some(from), Some(to), _) => {
+                let altered = Altered { before: from, after: to, splits: &entry.job.splits };
+                altered.preflight(&self.owner(&new.name)).await?
+            }
+            // Statements write its rows.
+            (None, None, RelationKind::Table) => Vec::new(),
+            _ => {
+                let message = format!("\"{}\" is a materialized view, which cannot be altered", new.name);
+                return Err(rpc::Error::new(Kind::User, message).with_sqlstate("42809"));
+            }
         };
-        let altered = Altered { before: from, after: to, splits: &entry.job.splits };
-        let notices = altered.preflight(&self.owner(&new.name)).await?;
         self.coordinator.ask(|reply| Input::Ddl(Ddl::Alter { declared: Box::new(new), reply })).await??;
         Ok(notices)
     }

@@ -16,7 +16,7 @@ use crate::protobuf::Schema;
 /// Always the user's, with SQLSTATE and position.
 pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], before: &Declaration) -> Result<Bound, Error> {
     let (mut sql, mut notices) = (before.sql.clone(), Vec::new());
-    let encode = &stream(before)?.encode;
+    let encode = before.plan.stream().map(|source| &source.encode);
     let known = |name: &str| before.columns.iter().any(|column| column.name == name);
     for edit in edits {
         match edit {
@@ -32,7 +32,7 @@ pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], before:
                         before.name
                     ))
                     .with_hint(match encode {
-                        Encode::Protobuf(_) => "its columns are those of its schema: ALTER … REFRESH SCHEMA",
+                        Some(Encode::Protobuf(_)) => "its columns are those of its schema: ALTER … REFRESH SCHEMA",
                         _ => "only a list of columns can become longer: create it anew, with one",
                     })
                     .at(parsed.position(column.location))
@@ -56,7 +56,7 @@ pub(super) fn edit(parsed: &Parsed, alter: &Alter, edits: &[ColumnEdit], before:
         ColumnEdit::Add { column, .. } | ColumnEdit::Type { column, .. } => column.location,
     });
     let schema = match encode {
-        Encode::Protobuf(message) => Some(Schema { message: message.clone(), as_jsonb: Vec::new() }),
+        Some(Encode::Protobuf(message)) => Some(Schema { message: message.clone(), as_jsonb: Vec::new() }),
         _ => None,
     };
     let declared = recreate(parsed, location, &sql, schema, before)?;
@@ -88,7 +88,8 @@ fn create(sql: &str, schema: Option<Schema>, before: &Declaration) -> Result<Dec
         return Err(Error::internal("the edited statement is not a CREATE TABLE"));
     };
     let created = create_table(&parsed, create, schema)?.declared;
-    let source = Source { options: stream(before)?.options.clone(), ..stream(&created)?.clone() };
+    let Some(source) = before.plan.stream() else { return Ok(created) };
+    let source = Source { options: source.options.clone(), ..stream(&created)?.clone() };
     Ok(Declaration { plan: Plan::Stream(source), ..created })
 }
 
