@@ -340,6 +340,9 @@ fn plan_sqlstate(message: &str) -> &'static str {
 fn executed(message: String) -> Error {
     let lower = message.to_ascii_lowercase();
     let contains = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
+    if let Some(error) = cast_failed(&message) {
+        return error;
+    }
     let sqlstate = if contains(&["divide by zero", "division by zero"]) {
         return Error::division_by_zero();
     } else if contains(&["more than one row"]) {
@@ -354,9 +357,87 @@ fn executed(message: String) -> Error {
     Error::user(sqlstate, message)
 }
 
+/// A failed cast in PostgreSQL's words, if the message is one of Arrow's about casts.
+fn cast_failed(message: &str) -> Option<Error> {
+    let cast = message.strip_prefix("cast error: ").unwrap_or(message);
+    if let Some((value, ty)) =
+        cast.strip_prefix("Cannot cast string '").and_then(|rest| rest.rsplit_once("' to value of "))
+    {
+        let ty = type_name(ty.strip_suffix(" type")?)?;
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let whole = value.trim().trim_start_matches(['+', '-']);
+        return Some(match ty {
+            "smallint" | "integer" | "bigint" if is_number(whole) => {
+                Error::out_of_range(format!("value \"{value}\" is out of range for type {ty}"))
+            }
+            _ => {
+                let message = format!("invalid input syntax for type {ty}: \"{value}\"");
+                Error::user(sqlstate::INVALID_TEXT_REPRESENTATION, message)
+            }
+        });
+    }
+    if let Some((_, ty)) = cast.strip_prefix("Can't cast value ").and_then(|rest| rest.split_once(" to type ")) {
+        return Some(Error::out_of_range(format!("{} out of range", type_name(ty)?)));
+    }
+    if cast.contains(" to store in a Decimal") {
+        let detail = cast.strip_prefix("invalid argument error: ").unwrap_or(cast);
+        return Some(Error::out_of_range("numeric field overflow").with_detail(detail));
+    }
+    None
+}
+
+/// PostgreSQL's name of one of Arrow's types, as its messages print it.
+fn type_name(ty: &str) -> Option<&'static str> {
+    Some(match ty.split(['(', ' ']).next()? {
+        "Boolean" => "boolean",
+        "Int16" => "smallint",
+        "Int32" => "integer",
+        "Int64" => "bigint",
+        "Float32" => "real",
+        "Float64" => "double precision",
+        "Date32" | "Date64" => "date",
+        "Time32" | "Time64" => "time",
+        "Timestamp" => "timestamp",
+        "Interval" => "interval",
+        "Decimal128" | "Decimal256" => "numeric",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failed_casts_have_postgresqls_words() {
+        for (message, sqlstate, expected) in [
+            (
+                "cast error: Cannot cast string 'x' to value of Int32 type",
+                "22P02",
+                "invalid input syntax for type integer: \"x\"",
+            ),
+            (
+                "cast error: Cannot cast string '99999999999' to value of Int32 type",
+                "22003",
+                "value \"99999999999\" is out of range for type integer",
+            ),
+            (
+                "cast error: Cannot cast string 'it's' to value of Date32 type",
+                "22P02",
+                "invalid input syntax for type date: \"it's\"",
+            ),
+            ("cast error: Can't cast value 3000000000 to type Int32", "22003", "integer out of range"),
+            (
+                "invalid argument error: 12345678901.00 is too large to store in a Decimal128 of precision 10",
+                "22003",
+                "numeric field overflow",
+            ),
+            ("cast error: something else", "22P02", "cast error: something else"),
+        ] {
+            let error = executed(message.to_owned());
+            assert_eq!((error.sqlstate.as_ref(), error.message.as_str()), (sqlstate, expected), "{message}");
+        }
+    }
 
     #[test]
     fn an_rpc_error_keeps_its_kind_through_datafusion() {
