@@ -470,7 +470,7 @@ fn tables_without_a_connector_are_written_by_statements() {
     );
     assert_eq!(
         written("CREATE TABLE t (_row_id int) APPEND ONLY"),
-        "Fragment 0: an actor for each slot\n  Materialize; visible columns: 1\n  \
+        "Fragment 0: an actor for each slot\n  Materialize; visible columns: 1; on conflict: overwrite\n  \
          Output: inserts only, stream key (__row_id)\n_row_id integer\n__row_id bytea"
     );
     for (rest, rule) in [
