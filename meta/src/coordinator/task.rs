@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
-use weir_common::catalog::{Declaration, Entry, Graph, Reads, Relation, RelationKind, SplitStart};
+use weir_common::catalog::{Column, Declaration, Entry, Graph, Reads, Relation, RelationKind, SplitStart};
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, NodeId, SlotId, StatementId, TableId, TermId};
@@ -708,7 +708,8 @@ impl Task {
         for view in self.core.catalog().readers(before.id()) {
             let reads = view.job.reads().iter().filter(|reads| reads.relation == before.id());
             let mut columns = reads.flat_map(|reads| &reads.columns);
-            if let Some(changed) = columns.find(|column| !declared.columns.contains(column)) {
+            let is_kept = |column: &Column| declared.columns.iter().chain(&declared.hidden).any(|kept| kept == column);
+            if let Some(changed) = columns.find(|column| !is_kept(column)) {
                 let view = view.name();
                 let message =
                     format!("column \"{}\" cannot change: materialized view \"{view}\" reads it", changed.name);
