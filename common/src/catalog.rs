@@ -45,8 +45,8 @@ impl Entry {
     /// Creates the entry of a new relation, whose job runs. The job keeps dead letters if it is
     /// given an id for them.
     pub fn new(id: TableId, declared: Declaration, splits: Vec<SplitStart>, dead_letters: Option<TableId>) -> Entry {
-        let (layouts, state) = (Vec::new(), JobState::Running);
-        Stored { id, declared, splits, state, dead_letters, layouts }.into()
+        let (layouts, state, backfill_rate) = (Vec::new(), JobState::Running, None);
+        Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate }.into()
     }
 
     /// The id of the relation and of the job.
@@ -79,6 +79,13 @@ impl Entry {
     #[must_use]
     pub fn with_state(&self, state: JobState) -> Entry {
         Entry { relation: Arc::clone(&self.relation), job: Arc::new(Job { state, ..Job::clone(&self.job) }) }
+    }
+
+    /// The entry with a job that reads so many rows a second at most of those that its inputs had
+    /// before it.
+    #[must_use]
+    pub fn with_backfill_rate(&self, backfill_rate: Option<u32>) -> Entry {
+        Entry { relation: Arc::clone(&self.relation), job: Arc::new(Job { backfill_rate, ..Job::clone(&self.job) }) }
     }
 
     /// Returns true for a source over a stream that loses acknowledged messages. Its rows are

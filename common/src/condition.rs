@@ -46,6 +46,8 @@ pub enum SplitState {
 pub enum JobState {
     /// All its splits are read.
     Running,
+    /// It reads what its inputs had before it.
+    Creating,
     /// It exists, but cannot do its work now.
     Stalled,
     /// A compute node does not answer, and nothing else is known to be wrong.
@@ -79,6 +81,7 @@ impl JobState {
     pub fn as_str(self) -> &'static str {
         match self {
             JobState::Running => "running",
+            JobState::Creating => "creating",
             JobState::Stalled => "stalled",
             JobState::Unknown => "unknown",
             JobState::Failed => "failed",

@@ -15,15 +15,14 @@ use datafusion::common::ParamValues;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
 use tokio::time::Instant;
-use weir_common::catalog::{Declaration, Entry, Plan, Relation, RelationKind};
-use weir_common::ids::TableId;
+use weir_common::catalog::{Entry, Relation, RelationKind};
 use weir_common::rpc;
 use weir_proto::{ReplayRequest, ReplayResponse};
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::execution::QueryThreads;
 use weir_sql::parser::{
-    self, Alter, CopyFormat, CreateTable, CreateView, Declare, Encoding, Execute, Fetch, Format, Parsed, Statement,
-    TableName, TransactionModes,
+    self, Alter, CopyFormat, CreateTable, Declare, Encoding, Execute, Fetch, Format, Parsed, Statement, TableName,
+    TransactionModes,
 };
 use weir_sql::planner::{Draft, Prepared};
 
@@ -33,7 +32,6 @@ use settings::{check_read_only, check_writable, set_transaction, settled};
 use crate::bind;
 use crate::catalog::{Catalog, CatalogCache};
 use crate::commands;
-use crate::completion::is_complete;
 use crate::config::Config;
 use crate::jobs::Jobs;
 use crate::meta::Meta;
@@ -126,8 +124,9 @@ impl Frontend {
         Ok(Frontend { snapshots, queries, writes, jobs, metrics, sessions: Arc::default(), config, meta, cache })
     }
 
-    /// Makes a parsed statement runnable, without a request to meta.
+    /// Makes a parsed statement runnable, mostly without a request to meta.
     pub(crate) async fn read(&self, session: &Arc<Session>, parsed: Parsed) -> Result<Runnable, Error> {
+        let parsed = self.expand(session, parsed).await?;
         self.ready(session, &self.cache.newest(), self.draft(session, parsed)?, &[]).await
     }
 
@@ -140,7 +139,7 @@ impl Frontend {
         parsed: Parsed,
         hints: &[Option<pgwire::api::Type>],
     ) -> Result<(Runnable, Option<Columns>), Error> {
-        let draft = self.draft(session, parsed)?;
+        let draft = self.draft(session, self.expand(session, parsed).await?)?;
         let needs_newest = match &draft {
             Unready::Query(query) | Unready::Copy(query, _) | Unready::Declare(query, _) => {
                 reads_tables(&query.rewritten)
@@ -302,7 +301,7 @@ impl Frontend {
                 Ok(Answer::CopyIn(Box::new(self.writes.copy_in(session, limits, parsed, copy).await?)))
             }
             Statement::CreateView(create) => {
-                let answer = self.create_view(parsed, create, limits, deadline).await?;
+                let answer = self.create_view(session, parsed, create, limits).await?;
                 Ok(answer.with_notices(lasting(session, create_tag(RelationKind::MaterializedView))))
             }
             Statement::ExplainCreate(create) => {
@@ -334,6 +333,7 @@ impl Frontend {
                 show(commands::columns(&find(&catalog, parsed, name)?.relation)?)
             }
             Statement::ShowJobs => show(commands::jobs(&self.jobs.list(deadline).await?)?),
+            Statement::CancelJobs(jobs) => self.cancel_jobs(jobs, limits).await,
             Statement::ShowCluster => show(commands::cluster(&self.meta.cluster(deadline).await?)?),
             Statement::ShowVariable(name) => show(commands::variable(name, &session.variables())?),
             Statement::ShowAll => show(commands::variables(&session.variables())?),
@@ -396,7 +396,8 @@ impl Frontend {
             | Statement::Write(_)
             | Statement::Copy { .. }
             | Statement::Declare(_)
-            | Statement::Execute(_) => Err(Error::internal("a query is not run as a command")),
+            | Statement::Execute(_)
+            | Statement::Verify(_) => Err(Error::internal("a query is not run as a command")),
         }
     }
 
@@ -420,7 +421,7 @@ impl Frontend {
         self.writes.check_expressions(session, parsed, create, &bound.declared).await?;
         let position = parsed.position(create.name.location);
         let response =
-            self.meta.create_table(&bound.declared, create.if_not_exists, deadline).await.map_err(|error| {
+            self.meta.create_table(&bound.declared, create.if_not_exists, None, deadline).await.map_err(|error| {
                 if error.sqlstate == sqlstate::DUPLICATE_TABLE { error.at(position) } else { error }
             })?;
         if !response.created {
@@ -431,57 +432,6 @@ impl Frontend {
         let more = response.notices.iter().filter(|notice| !bound.notices.contains(notice));
         notices.extend(more.map(Notice::new));
         Ok(Answer::Done { tag: create_tag(create.kind).into(), notices, changes: Vec::new() })
-    }
-
-    async fn create_view(
-        &self,
-        parsed: &Parsed,
-        create: &CreateView,
-        limits: &Limits,
-        deadline: Instant,
-    ) -> Result<Answer, Error> {
-        let kind = RelationKind::MaterializedView;
-        let catalog = self.newest_catalog(limits).await?;
-        if create.if_not_exists && catalog.entry(&create.name.name).is_some() {
-            return Ok(exists(kind, &create.name.name));
-        }
-        let view = self.view(parsed, create, &catalog).await?;
-        let position = parsed.position(create.name.location);
-        let response =
-            self.meta.create_table(&view, create.if_not_exists, deadline).await.map_err(|error| {
-                if error.sqlstate == sqlstate::DUPLICATE_TABLE { error.at(position) } else { error }
-            })?;
-        if !response.created {
-            return Ok(exists(kind, &view.name));
-        }
-        if let Plan::Query(_) = &view.plan {
-            self.wait_until_complete(TableId(response.table_id), limits).await?;
-        }
-        let notices = response.notices.iter().map(Notice::new).collect();
-        Ok(Answer::Done { tag: create_tag(kind).into(), notices, changes: Vec::new() })
-    }
-
-    /// Waits until a view can be read. Looks again after each commit.
-    async fn wait_until_complete(&self, view: TableId, limits: &Limits) -> Result<(), Error> {
-        loop {
-            let deadline = limits.retry_until(self.config.retry_max());
-            self.meta.flush(deadline).await?;
-            let snapshot = self.queries.snapshots.acquire(deadline).await?;
-            if is_complete(&snapshot, view, &self.queries.planner.nodes).await? {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Plans a view.
-    async fn view(&self, parsed: &Parsed, create: &CreateView, catalog: &Arc<Catalog>) -> Result<Declaration, Error> {
-        let described = self.queries.describe_view(catalog, parsed, create.query.clone()).await?;
-        let view = bind::create_view(parsed, create, described)?;
-        if let Plan::View(_) = &view.plan {
-            // Compile the view as the compute nodes will, to find errors now.
-            self.queries.compile_view(&view).await?;
-        }
-        Ok(view)
     }
 
     async fn alter(&self, parsed: &Parsed, alter: &Alter, limits: &Limits, deadline: Instant) -> Result<Answer, Error> {
@@ -599,7 +549,7 @@ impl Frontend {
 
     /// Returns the newest committed catalog, which contains everything that was acknowledged
     /// before.
-    async fn newest_catalog(&self, limits: &Limits) -> Result<Arc<Catalog>, Error> {
+    pub(crate) async fn newest_catalog(&self, limits: &Limits) -> Result<Arc<Catalog>, Error> {
         let snapshot: Arc<Snapshot> = self.snapshots.acquire(limits.retry_until(self.config.retry_max())).await?;
         Ok(Arc::clone(&snapshot.catalog))
     }
@@ -668,13 +618,13 @@ async fn refreshed(table: &Relation) -> Result<protobuf::Schema, Error> {
 }
 
 /// Answers a `CREATE … IF NOT EXISTS` for a relation that exists.
-fn exists(kind: RelationKind, table: &str) -> Answer {
+pub(crate) fn exists(kind: RelationKind, table: &str) -> Answer {
     let message = format!("relation \"{table}\" already exists, skipping");
     let notices = vec![Notice::with_sqlstate(sqlstate::DUPLICATE_TABLE, message)];
     Answer::Done { tag: create_tag(kind).into(), notices, changes: Vec::new() }
 }
 
-fn done(tag: &'static str) -> Answer {
+pub(crate) fn done(tag: &'static str) -> Answer {
     Answer::Done { tag: tag.into(), notices: Vec::new(), changes: Vec::new() }
 }
 
@@ -697,7 +647,7 @@ fn check_replay(entry: &Entry) -> Result<(), Error> {
 
 /// Checks the kind of a relation, because statements for tables do not apply to sources, nor the
 /// reverse.
-fn check_kind(relation: &Relation, kind: RelationKind) -> Result<(), Error> {
+pub(crate) fn check_kind(relation: &Relation, kind: RelationKind) -> Result<(), Error> {
     let is = relation.kind;
     if is == kind {
         return Ok(());
@@ -712,7 +662,7 @@ fn check_kind(relation: &Relation, kind: RelationKind) -> Result<(), Error> {
     Err(Error::user(sqlstate::WRONG_OBJECT_TYPE, message).with_hint(hint))
 }
 
-fn create_tag(kind: RelationKind) -> &'static str {
+pub(crate) fn create_tag(kind: RelationKind) -> &'static str {
     match kind {
         RelationKind::Table => "CREATE TABLE",
         RelationKind::Source => "CREATE SOURCE",
@@ -736,7 +686,7 @@ fn drop_tag(kind: RelationKind) -> &'static str {
     }
 }
 
-fn find<'a>(catalog: &'a Catalog, parsed: &Parsed, name: &TableName) -> Result<&'a Entry, Error> {
+pub(crate) fn find<'a>(catalog: &'a Catalog, parsed: &Parsed, name: &TableName) -> Result<&'a Entry, Error> {
     catalog.entry(&name.name).ok_or_else(|| {
         Error::user(sqlstate::UNDEFINED_TABLE, format!("relation \"{}\" does not exist", name.name))
             .at(parsed.position(name.location))

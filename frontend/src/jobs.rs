@@ -9,7 +9,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use datafusion::arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use datafusion::arrow::array::{
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use futures::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
@@ -34,13 +36,15 @@ const NODE_TIMEOUT: Duration = Duration::from_secs(3);
 const TERM_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A job as users see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Job {
     pub(crate) id: TableId,
     pub(crate) name: String,
     /// The kind of the relation that it keeps up to date.
     pub(crate) kind: &'static str,
     pub(crate) condition: Condition<JobState>,
+    /// While it reads what its inputs had before it: the percentage that it has read.
+    pub(crate) progress: Option<f64>,
 }
 
 /// The nodes to ask. Cheap to clone.
@@ -62,6 +66,8 @@ struct Known {
     idle: Option<String>,
     /// The fault that keeps a node, and with it all others, from committing; and since when.
     trouble: Option<(String, SystemTime)>,
+    /// The parts of its inputs that a job has read, and all of them.
+    filling: HashMap<TableId, (u32, u32)>,
 }
 
 impl Jobs {
@@ -74,6 +80,14 @@ impl Jobs {
         let known = self.ask(deadline).await?;
         let now = SystemTime::now();
         Ok(catalog.entries().filter_map(|entry| job(&catalog, entry, &known, now)).collect())
+    }
+
+    /// Returns the percentage of its inputs that a new view has read, if that is known.
+    ///
+    /// # Errors
+    /// Unavailable, if no meta node leads until the deadline.
+    pub(crate) async fn progress(&self, view: TableId, deadline: Instant) -> Result<Option<f64>, Error> {
+        Ok(self.ask(deadline).await?.progress(view))
     }
 
     /// Asks the nodes of the running term, and asks again if the term ends meanwhile.
@@ -145,10 +159,20 @@ impl Known {
             };
             self.splits.insert((TableId(split.table), SplitId(split.split)), condition);
         }
+        for filling in answer.filling {
+            let parts = self.filling.entry(TableId(filling.table)).or_default();
+            *parts = (parts.0.saturating_add(filling.read), parts.1.saturating_add(filling.parts));
+        }
         if let Some(trouble) = answer.trouble {
             let since = UNIX_EPOCH + Duration::from_nanos(trouble.since_ns);
             self.trouble.get_or_insert((format!("compute node {address}: {}", trouble.reason), since));
         }
+    }
+
+    /// Returns the percentage of its inputs that a job has read, unless it has read all.
+    fn progress(&self, job: TableId) -> Option<f64> {
+        let (read, parts) = self.filling.get(&job).filter(|(read, parts)| read < parts)?;
+        Some(100.0 * f64::from(*read) / f64::from(*parts))
     }
 
     /// Returns the condition of a relation's split. A view that is behind has a reading of its own;
@@ -171,6 +195,7 @@ impl Known {
 /// Returns the job of a relation, if it has one.
 fn job(catalog: &Catalog, entry: &Entry, known: &Known, now: SystemTime) -> Option<Job> {
     let declared = catalog.job(entry)?;
+    let progress = known.progress(entry.id()).filter(|_| declared.failure.is_none());
     let condition = match declared.failure {
         Some(failure) => Condition {
             state: JobState::Failed,
@@ -183,12 +208,16 @@ fn job(catalog: &Catalog, entry: &Entry, known: &Known, now: SystemTime) -> Opti
             of_job(&splits, known.trouble.as_ref(), now)
         }
     };
-    Some(Job { id: entry.id(), name: declared.name.to_owned(), kind: declared.kind, condition })
+    let condition = match condition.state {
+        JobState::Running if progress.is_some() => Condition { state: JobState::Creating, ..condition },
+        _ => condition,
+    };
+    Some(Job { id: entry.id(), name: declared.name.to_owned(), kind: declared.kind, condition, progress })
 }
 
 /// Returns the schema of jobs, for `weir_catalog.jobs` or for `SHOW JOBS` with RisingWave's names.
-pub(crate) fn schema(names: [&str; 6]) -> SchemaRef {
-    let [id, name, kind, state, since, reason] = names;
+pub(crate) fn schema(names: [&str; 7]) -> SchemaRef {
+    let [id, name, kind, state, since, reason, progress] = names;
     let text = |name| SqlType::Varchar.field(name);
     let fields = vec![
         SqlType::BigInt.field(id),
@@ -197,6 +226,7 @@ pub(crate) fn schema(names: [&str; 6]) -> SchemaRef {
         text(state),
         SqlType::Timestamptz.field(since),
         text(reason),
+        SqlType::Double.field(progress),
     ];
     Arc::new(Schema::new(fields))
 }
@@ -216,6 +246,7 @@ pub(crate) fn batch(schema: &SchemaRef, jobs: &[Job]) -> Result<RecordBatch, Err
         text(|job| job.condition.state.as_str()),
         Arc::new(TimestampMicrosecondArray::from_iter(since).with_timezone("UTC")),
         Arc::new(StringArray::from_iter(jobs.iter().map(|job| job.condition.reason.as_deref()))),
+        Arc::new(Float64Array::from_iter(jobs.iter().map(|job| job.progress))),
     ];
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| Error::internal(error.to_string()))
 }

@@ -19,7 +19,8 @@
 //! * `results` and `encode`: the client receives the rows in the form in which PostgreSQL sends
 //!   them;
 //! * `commands`: SHOW and DESCRIBE answer with tables; `jobs` provides one of them;
-//! * `completion`: tells whether a new view can be read;
+//! * `creation`: creates a view, and waits until it can be read, which `completion` tells; `verify`
+//!   compares a view with its query;
 //! * `notice`: the client receives messages about statements that succeed;
 //! * `config`, `metrics`: an operator sets the former and reads the latter.
 //!
@@ -30,7 +31,9 @@
 mod server;
 mod session;
 
+mod creation;
 mod frontend;
+mod verify;
 
 mod protobuf;
 

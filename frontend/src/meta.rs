@@ -193,15 +193,17 @@ impl Meta {
         Ok(())
     }
 
-    /// Creates a table; returns when its job is committed.
+    /// Creates a table; returns when its job is committed. The job of a view reads so many rows a
+    /// second at most of those that its inputs have already.
     pub(crate) async fn create_table(
         &self,
         declared: &Declaration,
         if_not_exists: bool,
+        backfill_rate: Option<u32>,
         deadline: Instant,
     ) -> Result<proto::CreateTableResponse, Error> {
         let bytes = serde_json::to_vec(declared).map_err(|error| Error::internal(error.to_string()))?;
-        let request = proto::CreateTableRequest { table: bytes.into(), if_not_exists };
+        let request = proto::CreateTableRequest { table: bytes.into(), if_not_exists, backfill_rate };
         let call = |mut node: MetaClient<TracedChannel>| {
             let request = request.clone();
             async move { node.create_table(request).await }

@@ -10,12 +10,16 @@ mod statements;
 mod transaction;
 mod variables;
 
+use std::mem;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use datafusion::execution::session_state::SessionState;
-use tokio::time::{Instant, sleep_until};
+use futures::future::join_all;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use weir_sql::error::Error;
 
@@ -26,6 +30,10 @@ use statements::PreparedStatements;
 pub(crate) use transaction::Transaction;
 pub(crate) use variables::{Change, SERVER_VERSION, Variables, is_of_transaction};
 
+use crate::notice::Notice;
+
+/// The time that a statement that was cancelled may take to tidy up before its client hears of it.
+const TIDYING_MAX: Duration = Duration::from_secs(5);
 /// The user of a client that names none.
 const DEFAULT_USER: &str = "root";
 
@@ -71,7 +79,7 @@ impl Session {
             cursors: Mutex::default(),
             transaction: Mutex::default(),
             included: Mutex::default(),
-            running: Mutex::new(Limits { canceled: closed.child_token(), closed: closed.clone(), deadline: None }),
+            running: Mutex::new(Limits::new(&closed, mpsc::unbounded_channel().0)),
             closed,
             template: OnceLock::new(),
         }
@@ -118,12 +126,19 @@ impl Session {
     pub(crate) fn begin_statement(&self) -> Limits {
         let timeout = self.variables().statement_timeout();
         let limits = Limits {
-            canceled: self.closed.child_token(),
-            closed: self.closed.clone(),
             deadline: timeout.map(|timeout| Instant::now() + timeout),
+            ..Limits::new(&self.closed, mpsc::unbounded_channel().0)
         };
         *self.running() = limits.clone();
         limits
+    }
+
+    /// Begins a statement that may send notices before its answer.
+    pub(crate) fn begin_telling(&self) -> (Limits, mpsc::UnboundedReceiver<Notice>) {
+        let (notices, told) = mpsc::unbounded_channel();
+        let limits = Limits { notices, ..self.begin_statement() };
+        *self.running() = limits.clone();
+        (limits, told)
     }
 
     /// Returns the limits of the running statement, or of the last one.
@@ -147,21 +162,47 @@ pub(crate) struct Limits {
     canceled: CancellationToken,
     closed: CancellationToken,
     deadline: Option<Instant>,
+    /// Sends notices to the client while the statement runs.
+    notices: mpsc::UnboundedSender<Notice>,
+    /// Tasks that tidy up after parts of the statement that were ended early.
+    tidying: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl Limits {
+    fn new(closed: &CancellationToken, notices: mpsc::UnboundedSender<Notice>) -> Limits {
+        let (canceled, closed) = (closed.child_token(), closed.clone());
+        Limits { canceled, closed, deadline: None, notices, tidying: Arc::default() }
+    }
+
     /// Runs a part of the statement until it is done or the statement must end.
     ///
     /// # Errors
     /// `57014` if the client cancelled the statement or its timeout is over, `57P01` if the
     /// connection is closing.
     pub(crate) async fn run<T>(&self, part: impl Future<Output = T>) -> Result<T, Error> {
-        tokio::select! {
+        let outcome = tokio::select! {
             biased;
             () = self.canceled.cancelled() => Err(self.why()),
             () = self.timed_out() => Err(Error::canceled("statement timeout")),
             done = part => Ok(done),
+        };
+        if outcome.is_err() {
+            // The client may rely on it once it hears that the statement has ended.
+            let tidying = mem::take(&mut *self.tidying.lock().unwrap_or_else(PoisonError::into_inner));
+            let _late = timeout(TIDYING_MAX, join_all(tidying)).await;
         }
+        outcome
+    }
+
+    /// Tidies up after a part of the statement that was ended early.
+    pub(crate) fn tidy_up(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tidying.lock().unwrap_or_else(PoisonError::into_inner).push(tokio::spawn(task));
+    }
+
+    /// Sends a notice to the client while the statement runs.
+    pub(crate) fn tell(&self, notice: Notice) {
+        // A session that does not listen has ended.
+        let _ = self.notices.send(notice);
     }
 
     /// Returns the time to stop retrying: after `retry`, or when the statement times out.

@@ -60,7 +60,12 @@ type Created = (TableId, bool, Vec<String>);
 
 impl Statement {
     /// Looks the source over, creates the table, and removes what was made for it if that fails.
-    async fn create(self, new: Declaration, if_not_exists: bool) -> Result<Created, rpc::Error> {
+    async fn create(
+        self,
+        new: Declaration,
+        if_not_exists: bool,
+        backfill_rate: Option<u32>,
+    ) -> Result<Created, rpc::Error> {
         let _turn = self.names.take(new.name.clone()).await;
         if self.find(&new.name).await?.is_some() {
             // What exists needs no look at its source.
@@ -71,7 +76,7 @@ impl Statement {
         }
         let Some(source) = new.plan.stream() else {
             let (splits, notices) = self.begin_of_view(&new).await?;
-            let created = self.store(new, Begin { splits, consumes: false }, if_not_exists).await?;
+            let created = self.store(new, Begin { splits, consumes: false, backfill_rate }, if_not_exists).await?;
             return created.map(|(view, created)| (view, created, notices));
         };
         let options = Options::parse(&source.options).map_err(weir_connector_nats::Error::from)?;
@@ -83,7 +88,7 @@ impl Statement {
             notices.push(notice.to_owned());
         }
         // If the outcome is unknown the table may be there, and then needs them.
-        let created = self.store(new, Begin { splits, consumes }, if_not_exists).await?;
+        let created = self.store(new, Begin { splits, consumes, backfill_rate: None }, if_not_exists).await?;
         if !matches!(created, Ok((_, true)))
             && let Err(error) = undo(&options, &owner, &made).await
         {
@@ -219,10 +224,10 @@ impl meta_server::Meta for Service {
         request: Request<proto::CreateTableRequest>,
     ) -> Result<Response<proto::CreateTableResponse>, Status> {
         let statement = self.statement()?;
-        let proto::CreateTableRequest { table, if_not_exists } = request.into_inner();
+        let proto::CreateTableRequest { table, if_not_exists, backfill_rate } = request.into_inner();
         let new: Declaration = serde_json::from_slice(&table)
             .map_err(|error| rpc::Error::new(Kind::Internal, format!("table is not readable: {error}")))?;
-        let (table, created, notices) = carry_through(statement.create(new, if_not_exists)).await?;
+        let (table, created, notices) = carry_through(statement.create(new, if_not_exists, backfill_rate)).await?;
         Ok(Response::new(proto::CreateTableResponse { table_id: table.0, created, notices }))
     }
 

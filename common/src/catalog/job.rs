@@ -26,6 +26,8 @@ pub struct Job {
     /// none. Nor have most sources: their dead letters are looked for in the stream, unless that
     /// loses acknowledged messages.
     pub dead_letters: Option<TableId>,
+    /// The rows a second that it reads at most of the rows that its inputs had before it.
+    pub backfill_rate: Option<u32>,
 }
 
 impl Job {

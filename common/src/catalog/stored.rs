@@ -19,15 +19,17 @@ pub(super) struct Stored {
     pub(super) dead_letters: Option<TableId>,
     #[serde(default)]
     pub(super) layouts: Vec<Vec<Column>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) backfill_rate: Option<u32>,
 }
 
 impl From<Stored> for Entry {
     fn from(stored: Stored) -> Entry {
-        let Stored { id, declared, splits, state, dead_letters, layouts } = stored;
+        let Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate } = stored;
         let Declaration { kind, name, columns, hidden, primary_key, plan, sql } = declared;
         Entry {
             relation: Arc::new(Relation { id, kind, name, columns, hidden, primary_key, layouts, sql }),
-            job: Arc::new(Job { id, plan, splits, state, dead_letters }),
+            job: Arc::new(Job { id, plan, splits, state, dead_letters, backfill_rate }),
         }
     }
 }
@@ -36,8 +38,8 @@ impl From<Entry> for Stored {
     fn from(entry: Entry) -> Stored {
         let Relation { id, kind, name, columns, hidden, primary_key, layouts, sql } =
             Arc::unwrap_or_clone(entry.relation);
-        let Job { id: _, plan, splits, state, dead_letters } = Arc::unwrap_or_clone(entry.job);
+        let Job { id: _, plan, splits, state, dead_letters, backfill_rate } = Arc::unwrap_or_clone(entry.job);
         let declared = Declaration { kind, name, columns, hidden, primary_key, plan, sql };
-        Stored { id, declared, splits, state, dead_letters, layouts }
+        Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate }
     }
 }

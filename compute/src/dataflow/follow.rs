@@ -7,7 +7,7 @@
 //! The cursors are a state table: the key is the vnode, the value a version, then 1 and the stream
 //! key of the last row that was read, or 2 once all were.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -15,6 +15,7 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use weir_common::catalog::{Column, Relation};
 use weir_common::ids::{ActorId, Epoch, TableId};
 use weir_common::key::{Keys, vnode_of};
@@ -62,6 +63,19 @@ impl Following {
     /// How far an actor has got, if it follows a relation on this node.
     pub(crate) fn of(&self, actor: ActorId) -> Option<Followed> {
         self.known().followed.get(&actor).copied()
+    }
+
+    /// How many parts of their inputs the jobs of this node have read, and how many there are, as
+    /// far as that is known.
+    pub(crate) fn parts(&self) -> BTreeMap<TableId, (usize, usize)> {
+        let mut parts = BTreeMap::<TableId, (usize, usize)>::new();
+        // Until an actor knows its cursors it would seem to have read nothing.
+        for (actor, followed) in self.known().followed.iter().filter(|(_, followed)| followed.is_known) {
+            let (read, all) = followed.vnodes;
+            let sum = parts.entry(actor.fragment.job).or_default();
+            *sum = (sum.0 + read, sum.1 + all);
+        }
+        parts
     }
 
     /// A job begins at the barrier of an epoch.
@@ -122,6 +136,37 @@ pub(crate) struct Follow {
     left: usize,
     /// Cursors that moved since the last flush.
     moved: Vec<u16>,
+    /// Bounds the pages, if the job has a rate.
+    throttle: Option<Throttle>,
+}
+
+/// Bounds the rows of pages: so many a second in the long run.
+struct Throttle {
+    rows_per_second: f64,
+    /// The rows that may be read now; negative after a page that had more.
+    allowed: f64,
+    at: Instant,
+}
+
+impl Throttle {
+    /// Returns the rows that the next page may have.
+    fn page(&mut self) -> usize {
+        let now = Instant::now();
+        self.allowed += now.duration_since(self.at).as_secs_f64() * self.rows_per_second;
+        // At most one second's rows are saved up.
+        self.allowed = self.allowed.min(self.rows_per_second.max(1.0));
+        self.at = now;
+        let most = u32::try_from(PAGE_ROWS).expect("a page is small");
+        // The conversion cuts off fractions of rows.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the bounds of a page")]
+        let rows = self.allowed.clamp(0.0, f64::from(most)) as usize;
+        rows
+    }
+
+    /// A page had rows.
+    fn read(&mut self, rows: usize) {
+        self.allowed -= f64::from(u32::try_from(rows).unwrap_or(u32::MAX));
+    }
 }
 
 impl Follow {
@@ -137,7 +182,7 @@ impl Follow {
     ) -> Follow {
         let late = Late::new(vnodes.iter().map(|vnode| (*vnode, Cursor::Start)));
         following.set(actor, Followed { through: None, vnodes: (0, vnodes.len()), is_known: is_fresh });
-        let (epoch, left, moved) = (Epoch(0), 0, Vec::new());
+        let (epoch, left, moved, throttle) = (Epoch(0), 0, Vec::new(), None);
         let all: Vec<usize> = (0..relation.columns.len() + relation.hidden.len()).collect();
         let wanted = Wanted::new(Arc::clone(&relation), &all);
         Follow {
@@ -154,7 +199,15 @@ impl Follow {
             epoch,
             left,
             moved,
+            throttle,
         }
+    }
+
+    /// Reads so many rows a second at most of those that are there already.
+    pub(crate) fn at_rate(self, rows_per_second: Option<f64>) -> Follow {
+        let throttle =
+            rows_per_second.map(|rows_per_second| Throttle { rows_per_second, allowed: 0.0, at: Instant::now() });
+        Follow { throttle, ..self }
     }
 
     /// The stream that it brings. The columns of its key say where rows are.
@@ -196,7 +249,7 @@ impl Follow {
 
     /// An epoch begins.
     pub(crate) fn begin(&mut self, epoch: Epoch) {
-        (self.epoch, self.left) = (epoch, PAGE_ROWS);
+        (self.epoch, self.left) = (epoch, self.throttle.as_mut().map_or(PAGE_ROWS, Throttle::page));
     }
 
     /// The next part of the page of this epoch; `None` once it is complete.
@@ -215,6 +268,9 @@ impl Follow {
                     let rows = self.read(&snapshot, vnode, &cursor).await?;
                     self.moved.push(vnode);
                     self.left = self.left.saturating_sub(rows.num_rows().max(1));
+                    if let Some(throttle) = &mut self.throttle {
+                        throttle.read(rows.num_rows());
+                    }
                     if rows.num_rows() > 0 {
                         return Ok(Some(self.project(&Chunk::inserts(rows))));
                     }

@@ -166,7 +166,12 @@ pub(crate) fn spawn(
     let fragment = &plan.fragments[usize::from(id.fragment.index)];
     let single = placement.single(id.fragment.index);
     let place = Place { single, is_fresh };
+    let rate = entry.job.backfill_rate.map(|rate| {
+        let actors = placement.actors(id.fragment.index).len();
+        f64::from(rate) / f64::from(u32::try_from(actors).unwrap_or(u32::MAX)).max(1.0)
+    });
     let built = follow(shared, placement, id, slot, is_fresh).and_then(|follow| {
+        let follow = follow.map(|follow| follow.at_rate(rate));
         let (leaf, functions) = (follow.as_ref().map(Follow::stream), shared.functions.as_ref());
         let pipeline = Pipeline::new(plan, usize::from(id.fragment.index), leaf.as_ref(), functions, place)?;
         Ok((pipeline, follow))

@@ -93,6 +93,7 @@ impl compute_server::Compute for Service {
         let SplitsRequest { term, ask_servers } = request.into_inner();
         let serving = Serving::of_term(self.serving.borrow().clone(), term)?;
         let splits = splits::progress_of(&serving, ask_servers).await;
-        Ok(Response::new(SplitsResponse { splits, trouble: splits::trouble(&serving) }))
+        let (trouble, filling) = (splits::trouble(&serving), splits::filling(&serving));
+        Ok(Response::new(SplitsResponse { splits, trouble, filling }))
     }
 }

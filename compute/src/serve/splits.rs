@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use weir_common::ids::{JobSplit, SplitId, TableId};
 use weir_common::rpc;
-use weir_proto::{AwaitReadRequest, AwaitReadResponse, AwaitedSplit, ReadPosition, SplitProgress, Trouble};
+use weir_proto::{AwaitReadRequest, AwaitReadResponse, AwaitedSplit, Filling, ReadPosition, SplitProgress, Trouble};
 
 use super::serving::Serving;
 use crate::ingest::progress::{ReadSplit, since_1970_ns};
@@ -24,6 +24,13 @@ const OBSERVE_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) async fn progress_of(serving: &Serving, ask_servers: bool) -> Vec<SplitProgress> {
     let read: Vec<ReadSplit> = serving.splits.values().flat_map(|actor| actor.borrow().clone()).collect();
     join_all(read.iter().map(|split| split.progress(ask_servers))).await
+}
+
+/// The jobs that read what their inputs had before them, and how far they are on this node.
+pub(crate) fn filling(serving: &Serving) -> Vec<Filling> {
+    let number = |parts| u32::try_from(parts).unwrap_or(u32::MAX);
+    let parts = serving.following.parts().into_iter();
+    parts.map(|(job, (read, all))| Filling { table: job.0, read: number(read), parts: number(all) }).collect()
 }
 
 /// Waits until jobs have read splits up to the places that are asked for, as far as this node reads

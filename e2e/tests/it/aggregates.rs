@@ -2,9 +2,13 @@
 //! killed.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
+use tokio_util::task::AbortOnDropHandle;
 use weir_e2e::publish::publish_all;
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
@@ -102,16 +106,22 @@ fn upper(number: usize) -> String {
 
 /// Checks that each view over a view has the rows of its query, in whichever epoch is the newest.
 async fn agree(sql: &mut Sql, views: usize) -> Result<()> {
-    let upper = (0..views).map(|number| (format!("u{number}"), upper(number)));
-    let over_table = OVER_TABLE.map(|(view, query)| (view.to_owned(), query.to_owned()));
-    for (view, query) in upper.chain(over_table.into_iter().take(views)) {
-        let view = format!("SELECT * FROM {view}");
-        let differing = format!(
-            "SELECT count(*) FROM ((({view}) EXCEPT ALL ({query})) UNION ALL (({query}) EXCEPT ALL ({view}))) AS differing"
-        );
-        let differing: u64 = sql.value(&differing).await?;
-        ensure!(differing == 0, "{differing} rows of {view} and its query differ: {query}");
+    let over_table = OVER_TABLE.iter().take(views).map(|(view, _)| (*view).to_owned());
+    for view in (0..views).map(|number| format!("u{number}")).chain(over_table) {
+        let differing = sql.query(&format!("VERIFY MATERIALIZED VIEW {view}")).await?;
+        ensure!(differing.rows.is_empty(), "{view} differs from its query:\n{differing}");
     }
+    Ok(())
+}
+
+/// Checks the same of one view by a query of this test's own.
+async fn agrees(sql: &mut Sql, view: &str, query: &str) -> Result<()> {
+    let view = format!("SELECT * FROM {view}");
+    let differing = format!(
+        "SELECT count(*) FROM ((({view}) EXCEPT ALL ({query})) UNION ALL (({query}) EXCEPT ALL ({view}))) AS differing"
+    );
+    let differing: u64 = sql.value(&differing).await?;
+    ensure!(differing == 0, "{differing} rows of {view} and its query differ: {query}");
     Ok(())
 }
 
@@ -225,6 +235,12 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
                 compare(&mut sql, &format!("v{view}"), QUERIES[view % QUERIES.len()]).await?;
             }
             agree(&mut sql, created).await?;
+            for view in 0..created {
+                agrees(&mut sql, &format!("u{view}"), &upper(view)).await?;
+            }
+            for (view, query) in OVER_TABLE.iter().take(created) {
+                agrees(&mut sql, view, query).await?;
+            }
             if !is_last {
                 for node in [Node::Compute(0), Node::Compute(1), Node::Meta(0)] {
                     cluster.node(node).process().kill9()?;
@@ -267,6 +283,98 @@ fn a_publisher_that_waits_for_its_event_reads_it_before_the_next_barrier_is_due(
         let [median, most] = [50, 99].map(|percent| times[times.len() * percent / 100]);
         eprintln!("publish, wait, SELECT: p50 {median:?}, p99 {most:?}");
         ensure!(median < ROUND_MAX, "a round takes {median:?}");
+        Ok(())
+    });
+}
+
+/// A statement on a connection of its own: the client, and the notices that it gets.
+async fn notified(weir: &Weir) -> Result<(Client, mpsc::UnboundedReceiver<String>, AbortOnDropHandle<()>)> {
+    let address = weir.sql_address();
+    let parameters = format!("host={} port={} user=root dbname=dev", address.ip(), address.port());
+    let (client, mut connection) = tokio_postgres::connect(&parameters, NoTls).await?;
+    let (sender, notices) = mpsc::unbounded_channel();
+    let hear = async move {
+        while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notice(notice) = message {
+                let _ = sender.send(notice.message().to_owned());
+            }
+        }
+    };
+    Ok((client, notices, AbortOnDropHandle::new(tokio::spawn(hear))))
+}
+
+/// Waits until the view `slow` is being created, or until there is none.
+async fn slow_is(sql: &mut Sql, state: Option<&str>) -> Result<()> {
+    let jobs = "SELECT coalesce(max(state), 'none') FROM weir_catalog.jobs WHERE name = 'slow'";
+    eventually_equal("state of the view", LATE, state.unwrap_or("none").to_owned(), async || {
+        sql.value::<String>(jobs).await
+    })
+    .await
+}
+
+#[test]
+fn a_view_whose_creation_is_cancelled_is_gone() {
+    scenario("cancelled-views", async |sandbox| {
+        const ROWS: u64 = 4_000;
+        const CREATE: &str = "CREATE MATERIALIZED VIEW slow AS SELECT n, count(*) AS rows FROM rows GROUP BY n";
+        let (nats, weir) = standalone(sandbox).await?;
+        let (mut sql, events) = (weir.sql(), Events::new("events", SUBJECTS));
+        sql.query(&create_events_with("SOURCE s", &nats.address(), "")).await?;
+        publish_all(&nats.client().await?, &events, 0..ROWS).await?;
+        sql.query("CREATE MATERIALIZED VIEW rows AS SELECT seq, count(*) AS n FROM s GROUP BY seq").await?;
+        sql.query(&format!("SELECT weir_wait_for('EVENTS', {ROWS})")).await?;
+
+        // Somebody presses Ctrl-C.
+        let (client, mut notices, _hearing) = notified(&weir).await?;
+        client.simple_query("SET backfill_rate_limit = 100").await?;
+        let creating = client.simple_query(CREATE);
+        let cancelling = async {
+            slow_is(&mut sql, Some("creating")).await?;
+            let refused = sql.refused("SELECT * FROM slow").await?;
+            ensure!(refused.code().code() == "55000", "{refused}");
+            let progress = "SELECT progress FROM weir_catalog.jobs WHERE name = 'slow'";
+            ensure!((0.0..100.0).contains(&sql.value::<f64>(progress).await?));
+            let notice = notices.recv().await.context("no progress is told")?;
+            ensure!(notice.starts_with("materialized view \"slow\" has read "), "{notice}");
+            client.cancel_token().cancel_query(NoTls).await?;
+            Ok(())
+        };
+        let (created, cancelled) = tokio::join!(creating, cancelling);
+        cancelled?;
+        let refused = created.expect_err("it was cancelled");
+        ensure!(refused.code().is_some_and(|code| code.code() == "57014"), "{refused}");
+        ensure!(sql.value::<u64>("SELECT count(*) FROM weir_catalog.jobs WHERE name = 'slow'").await? == 0);
+
+        // The client goes away.
+        {
+            let creating = client.simple_query(CREATE);
+            tokio::select! {
+                created = creating => anyhow::bail!("it has ended: {created:?}"),
+                seen = slow_is(&mut sql, Some("creating")) => seen?,
+            }
+        }
+        drop((client, _hearing));
+        slow_is(&mut sql, None).await?;
+
+        // Nobody waits for it.
+        sql.query("SET backfill_rate_limit = 100").await?;
+        sql.query("SET background_ddl = true").await?;
+        sql.query(CREATE).await?;
+        slow_is(&mut sql, Some("creating")).await?;
+        ensure!(sql.refused("VERIFY MATERIALIZED VIEW slow").await?.code().code() == "55000");
+        let id: u64 = sql.value("SELECT id FROM weir_catalog.jobs WHERE name = 'slow'").await?;
+        sql.query(&format!("CANCEL JOB {id}")).await?;
+        slow_is(&mut sql, None).await?;
+        ensure!(sql.refused(&format!("CANCEL JOBS {id}")).await?.code().code() == "42704");
+
+        sql.query("RESET background_ddl").await?;
+        sql.query("RESET backfill_rate_limit").await?;
+        sql.query(CREATE).await?;
+        ensure!(sql.query("SELECT n, rows FROM slow").await?.row(0) == ["1", "4000"]);
+        ensure!(sql.query("VERIFY MATERIALIZED VIEW slow").await?.rows.is_empty());
+        slow_is(&mut sql, Some("running")).await?;
+        let id: u64 = sql.value("SELECT id FROM weir_catalog.jobs WHERE name = 'slow'").await?;
+        ensure!(sql.refused(&format!("CANCEL JOB {id}")).await?.code().code() == "55000");
         Ok(())
     });
 }

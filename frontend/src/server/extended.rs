@@ -28,7 +28,7 @@ use weir_sql::parser::parse;
 use super::copy::Copying;
 use super::respond::{
     Cursor, Watch, check_transaction, cut_names, send_copy, send_description, send_done, send_notices, send_row_tag,
-    wire_error,
+    send_what_is_told, wire_error,
 };
 use crate::frontend::{Answer, Frontend, Runnable};
 use crate::notice::Notice;
@@ -139,15 +139,17 @@ impl Extended {
     }
 
     /// Runs a portal for the first time, until its answer begins.
-    async fn start<C>(&self, client: &C, portal: &Portal<Arc<Bound>>) -> PgWireResult<(Answer, Watch)>
+    async fn start<C>(&self, client: &mut C, portal: &Portal<Arc<Bound>>) -> PgWireResult<(Answer, Watch)>
     where
-        C: ClientInfo,
+        C: ClientInfo + Sink<PgWireBackendMessage> + Unpin + Send,
+        PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let Preparer { frontend, session } = self.parser.as_ref();
         let Bound { statement, values } = portal.statement.statement.as_ref();
         let runnable = &statement.runnable;
+        let (limits, told) = session.begin_telling();
         let mut watch = Watch {
-            limits: session.begin_statement(),
+            limits,
             metric: frontend.metrics.statement(runnable.kind()),
             span: info_span!("statement", session = session.pid(), kind = runnable.kind()),
             session: Arc::clone(session),
@@ -158,7 +160,8 @@ impl Extended {
             .inspect_err(|error| watch.metric.failed(&error.sqlstate))
             .map_err(wire_error)?;
         let run = Box::pin(frontend.run(session, &watch.limits, runnable, values.as_ref(), Some(&self.pipeline)));
-        match watch.limits.run(run).instrument(span).await.and_then(|answer| answer) {
+        let run = watch.limits.run(run).instrument(span);
+        match send_what_is_told(client, session, told, run).await?.and_then(|answer| answer) {
             Ok(answer) => {
                 if !matches!(answer, Answer::Rows(_) | Answer::Copy(..) | Answer::CopyIn(_)) {
                     watch.metric.succeeded();

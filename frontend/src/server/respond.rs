@@ -16,6 +16,7 @@ use pgwire::messages::copy::{CopyData, CopyDone, CopyOutResponse};
 use pgwire::messages::data::{DataRow, RowDescription};
 use pgwire::messages::response::{CommandComplete, NoticeResponse, TransactionStatus};
 use pgwire::messages::startup::ParameterStatus;
+use tokio::sync::mpsc;
 use tracing::{Instrument, Span};
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{CopyFormat, Parsed};
@@ -417,6 +418,30 @@ where
         client.feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(info))).await?;
     }
     Ok(())
+}
+
+/// Runs a statement until its answer begins, and sends the notices that it has meanwhile.
+pub(super) async fn send_what_is_told<C, T>(
+    client: &mut C,
+    session: &Session,
+    mut told: mpsc::UnboundedReceiver<Notice>,
+    run: impl Future<Output = T>,
+) -> PgWireResult<T>
+where
+    C: Sink<PgWireBackendMessage> + Unpin + Send,
+    PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
+{
+    tokio::pin!(run);
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut run => return Ok(answer),
+            Some(notice) = told.recv() => {
+                send_notices(client, session, vec![notice]).await?;
+                client.flush().await?;
+            }
+        }
+    }
 }
 
 async fn send_changes<C>(client: &mut C, changes: Vec<Change>) -> PgWireResult<()>

@@ -21,7 +21,7 @@ use weir_sql::parser::{Parsed, parse};
 use super::copy::Copying;
 use super::respond::{
     Cursor, Watch, check_transaction, cut_names, send_copy, send_description, send_done, send_notices, send_row_tag,
-    wire_error,
+    send_what_is_told, wire_error,
 };
 use crate::frontend::{Answer, Frontend};
 use crate::session::Session;
@@ -53,8 +53,9 @@ impl Simple {
         C::Error: Debug,
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
+        let (limits, told) = self.session.begin_telling();
         let mut watch = Watch {
-            limits: self.session.begin_statement(),
+            limits,
             metric: self.frontend.metrics.statement("invalid"),
             span: info_span!("statement", session = self.session.pid(), kind = tracing::field::Empty),
             session: Arc::clone(&self.session),
@@ -63,7 +64,8 @@ impl Simple {
         self.session.activity.begins(parsed.sql());
         send_notices(client, &self.session, cut_names(&parsed)).await?;
         let status = check_transaction(client, parsed.ends_transaction());
-        match self.run(status, parsed, &mut watch).instrument(span).await {
+        let run = self.run(status, parsed, &mut watch).instrument(span);
+        match send_what_is_told(client, &self.session, told, run).await? {
             Ok(Answer::Rows(mut result)) => {
                 send_notices(client, &self.session, std::mem::take(&mut result.notices)).await?;
                 let cursor = Cursor::new(result, &Format::UnifiedText, watch).map_err(wire_error)?;

@@ -35,6 +35,8 @@ enum Rule {
     TimeZone,
     /// Messages that queries wait for, as [`Messages`] reads them.
     Messages,
+    /// A number of rows a second, or `default`.
+    Rate,
     /// A variable of RisingWave. Its clients set it, and a notice tells them that it has no effect.
     Unused,
     ReadOnly,
@@ -66,7 +68,8 @@ const MESSAGE_LEVELS: &[&str] =
 
 const KNOWN: &[Known] = &[
     reported("application_name", "", Rule::Free),
-    quiet("backfill_rate_limit", "default", Rule::Unused),
+    quiet("backfill_rate_limit", "default", Rule::Rate),
+    quiet("background_ddl", "off", ON_OFF),
     quiet("bytea_output", "hex", Rule::OneOf(&["hex"])),
     reported("client_encoding", "UTF8", Rule::Encoding),
     quiet("client_min_messages", "notice", Rule::OneOf(MESSAGE_LEVELS)),
@@ -316,6 +319,11 @@ impl Variables {
         self.duration("statement_timeout")
     }
 
+    /// Returns the rows a second that new views read at most of what their inputs have already.
+    pub(crate) fn backfill_rate(&self) -> Option<u32> {
+        self.get("backfill_rate_limit")?.parse().ok()
+    }
+
     /// Returns the time that a query waits for messages.
     pub(crate) fn wait_for_timeout(&self) -> Option<Duration> {
         self.duration("wait_for_timeout")
@@ -352,6 +360,11 @@ impl Known {
             Rule::Duration => millis(value).map(|_| (value.to_owned(), None)).ok_or_else(refuse),
             Rule::Messages if Messages::parse(value).is_some() => same(),
             Rule::Messages => Err(refuse().with_hint("list streams and sequences: 'ORDERS:1234, PAYMENTS:5'")),
+            Rule::Rate if value.eq_ignore_ascii_case(self.default) => Ok((self.default.to_owned(), None)),
+            Rule::Rate => match value.parse::<u32>() {
+                Ok(rate) if rate > 0 => same(),
+                _ => Err(refuse().with_hint("a number of rows a second, or default")),
+            },
             Rule::Integer => value.parse::<i64>().map(|_| (value.to_owned(), None)).map_err(|_| refuse()),
             Rule::DateStyle => match value.split(',').next().map(str::trim) {
                 Some(style) if style.eq_ignore_ascii_case("iso") => same(),

@@ -102,7 +102,7 @@ impl Writes {
         }
         let response = self
             .meta
-            .create_table(&declared, create.if_not_exists, deadline())
+            .create_table(&declared, create.if_not_exists, None, deadline())
             .await
             .map_err(|error| if error.sqlstate == sqlstate::DUPLICATE_TABLE { at(error) } else { error })?;
         if !response.created {

@@ -111,6 +111,8 @@ pub(crate) struct Begin {
     pub(crate) splits: Vec<SplitStart>,
     /// Whether its stream loses what is acknowledged.
     pub(crate) consumes: bool,
+    /// The rows a second that its job reads at most of those that its inputs have already.
+    pub(crate) backfill_rate: Option<u32>,
 }
 
 /// A DDL statement and who waits for it.
@@ -675,7 +677,7 @@ impl Task {
     fn create(
         &mut self,
         declared: Declaration,
-        Begin { splits, consumes }: Begin,
+        Begin { splits, consumes, backfill_rate }: Begin,
         if_not_exists: bool,
     ) -> Result<Decided<Entry, (TableId, bool)>, rpc::Error> {
         if let Some(existing) = self.find(&declared.name) {
@@ -696,7 +698,7 @@ impl Task {
             RelationKind::MaterializedView => false,
         };
         let dead_letters = keeps_dead_letters.then(|| TableId(id.0 + 1));
-        let entry = Entry::new(id, declared, splits, dead_letters);
+        let entry = Entry::new(id, declared, splits, dead_letters).with_backfill_rate(backfill_rate);
         bounds::check(&entry, self.core.catalog().entries())?;
         self.next_id = TableId(dead_letters.unwrap_or(id).0 + 1);
         let txn = self.storage.create_txn(&entry, self.next_id);

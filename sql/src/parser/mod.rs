@@ -23,7 +23,7 @@ mod write;
 use std::sync::Arc;
 
 use sqlparser::ast;
-use sqlparser::tokenizer::{Location, Span, TokenWithSpan};
+use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 use weir_common::catalog::RelationKind;
 
 pub use alter::{Alter, Change, ColumnEdit};
@@ -110,6 +110,10 @@ pub enum Statement {
     ShowCluster,
     /// `SHOW JOBS`.
     ShowJobs,
+    /// `CANCEL { JOB | JOBS } id, …`.
+    CancelJobs(Vec<u32>),
+    /// `VERIFY MATERIALIZED VIEW name`.
+    Verify(TableName),
     /// `DESCRIBE name`.
     Describe(TableName),
     /// `FLUSH`.
@@ -221,7 +225,7 @@ pub fn parse(sql: &str) -> Result<Vec<Parsed>, Error> {
 
 /// The span from the first token that is not white space to the last one.
 fn extent(tokens: &[TokenWithSpan]) -> Span {
-    let mut solid = tokens.iter().filter(|token| !matches!(token.token, sqlparser::tokenizer::Token::Whitespace(_)));
+    let mut solid = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
     let first = solid.next().map_or(Span::empty(), |token| token.span);
     let last = solid.next_back().map_or(first, |token| token.span);
     Span::new(first.start, last.end)
@@ -261,6 +265,13 @@ impl Cursor<'_> {
                 let name = self.table_name()?;
                 self.expect_end()?;
                 Ok(Statement::Describe(name))
+            }
+            "CANCEL" => self.cancel_jobs(),
+            "VERIFY" => {
+                self.expect_words(&["VERIFY", "MATERIALIZED", "VIEW"])?;
+                let name = self.table_name()?;
+                self.expect_end()?;
+                Ok(Statement::Verify(name))
             }
             "FLUSH" => self.bare(&["FLUSH"], Statement::Flush),
             "SET" => self.set(),
@@ -322,6 +333,23 @@ impl Cursor<'_> {
             }
             _ => Err(Error::unsupported("EXPLAIN is for queries only")),
         }
+    }
+
+    fn cancel_jobs(&mut self) -> Result<Statement, Error> {
+        self.parser.advance_token();
+        if !self.words(&["JOB"]) && !self.words(&["JOBS"]) {
+            return Err(self.expected("JOB or JOBS"));
+        }
+        let mut jobs = Vec::new();
+        loop {
+            let id = self.parser.parse_literal_uint().ok().and_then(|id| u32::try_from(id).ok());
+            jobs.push(id.ok_or_else(|| self.expected("the id of a job"))?);
+            if !self.parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        self.expect_end()?;
+        Ok(Statement::CancelJobs(jobs))
     }
 
     /// Consumes the word that begins a statement, and parses the kind of relation after it.
