@@ -55,9 +55,9 @@ const COLLECTION_DEADLINE: Duration = PATIENCE;
 /// The longest that new rows may be in coming while processes are killed. How soon they come is what `make bench` measures.
 const OUTAGE_MAX: Duration = PATIENCE;
 
-/// Lines that nodes may log when others die. The last eight are SlateDB's: of a term that ends
+/// Lines that nodes may log when others die. The last ten are SlateDB's: of a term that ends
 /// while its database flushes, and of garbage that nodes of two terms collect at the same time.
-pub(crate) const NODE_LOST: [&str; 11] = [
+pub(crate) const NODE_LOST: [&str; 13] = [
     "disconnecting a compute node",
     "this node cannot go on with the term",
     "cannot start the term",
@@ -67,6 +67,8 @@ pub(crate) const NODE_LOST: [&str; 11] = [
     "failed to shutdown l0 sst uploader [error=Closed]",
     "error collecting garbage [resource=Compacted SSTs, error=ManifestMissing",
     "slatedb::garbage_collector::compacted_gc: error deleting SST",
+    "slatedb::garbage_collector::manifest_gc: error deleting manifest",
+    "slatedb::garbage_collector::compactions_gc: error deleting compactions",
     "error=LatestTransactionalObjectVersionMissing]",
     "slatedb_txn_obj::object_store: listed file missing on read, retrying",
 ];
