@@ -421,6 +421,8 @@ struct Builder<'a> {
     place: Place,
     /// The columns so far.
     columns: Vec<StreamColumn>,
+    /// The columns that leave the fragment.
+    output: &'a [StreamColumn],
     /// The columns whose hash decides on the actor; `None`: something else does.
     divided: Option<Vec<usize>>,
 }
@@ -456,7 +458,7 @@ impl<'a> Builder<'a> {
             (None, Some(leaf)) => (leaf.columns.clone(), Some(leaf.key.clone())),
             (None, None) => (Vec::new(), None),
         };
-        Builder { plan, functions, place, columns, divided }
+        Builder { plan, functions, place, columns, output: &plan.fragments[fragment].output.columns, divided }
     }
 
     /// The next operator; `None` for those of the caller.
@@ -493,7 +495,7 @@ impl<'a> Builder<'a> {
             }
             Operator::Filter { condition } => Box::new(Filter::new(self.functions.build(condition, &self.columns)?)),
             Operator::PreAggregate { keys, calls } => {
-                let operator = PreAggregate::new(&self.columns, keys, calls)?;
+                let operator = PreAggregate::new(&self.columns, (keys, calls), self.output)?;
                 self.columns = operator.columns().to_vec();
                 self.move_division(|column| keys.iter().position(|key| *key == column));
                 Box::new(operator)

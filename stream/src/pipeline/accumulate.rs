@@ -419,6 +419,18 @@ fn required(call: &AggregateCall) -> Vec<usize> {
     call.arguments[..count].to_vec()
 }
 
+/// True if nothing is ever deleted from the groups: more is kept of them otherwise. `kept`: the
+/// types of the number of a group's rows, and of what the aggregates keep.
+pub(super) fn is_append_only<'a>(calls: &[AggregateCall], kept: impl Iterator<Item = &'a SqlType> + Clone) -> bool {
+    let is = |append_only| {
+        let calls = calls.iter().flat_map(move |call| call.kept(append_only));
+        std::iter::once(SqlType::BigInt).chain(calls).eq(kept.clone().cloned())
+    };
+    let is_so = is(true);
+    assert!(is_so || is(false), "there is room for what is kept");
+    is_so
+}
+
 fn kept(call: &AggregateCall, input: &[StreamColumn], append_only: bool) -> Result<Kept, Error> {
     if call.revision != 1 {
         return Err(unknown(call));

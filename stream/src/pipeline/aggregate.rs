@@ -31,7 +31,7 @@ use weir_common::plan::{AggregateCall, StateTable, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view::Error;
 
-use super::accumulate::{Calls, Lacking, Places, ValueEntry};
+use super::accumulate::{Calls, Lacking, Places, ValueEntry, is_append_only};
 use super::cell::{damaged, put_count, take_byte, take_count};
 use super::evict::{Clock, Victims, bytes_of, renumber, retain};
 use super::groups::{Group, Groups, key_types};
@@ -144,7 +144,7 @@ impl Aggregate {
             groups: Groups::default(),
             entries: Vec::new(),
             rows: Vec::new(),
-            calls: Calls::new(calls, input, is_append_only(calls, table))?,
+            calls: Calls::new(calls, input, is_append_only(calls, table.value.iter()))?,
             asked: Vec::new(),
             asked_values: Vec::new(),
             lacking: Lacking::new(),
@@ -582,15 +582,4 @@ impl Results {
         let columns = (0..width).map(column).collect::<Result<_, _>>()?;
         Ok(Results { columns, errors: parts.into_iter().flat_map(|part| part.errors).collect() })
     }
-}
-
-/// True if nothing is ever deleted from the groups: their entries have another layout then.
-fn is_append_only(calls: &[AggregateCall], table: &StateTable) -> bool {
-    let kept = |append_only| {
-        let calls = calls.iter().flat_map(move |call| call.kept(append_only));
-        std::iter::once(SqlType::BigInt).chain(calls)
-    };
-    let is_so = kept(true).eq(table.value.iter().cloned());
-    assert!(is_so || kept(false).eq(table.value.iter().cloned()), "the state table has room for what is kept");
-    is_so
 }

@@ -13,7 +13,7 @@ use weir_common::plan::{AggregateCall, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view::Error;
 
-use super::accumulate::{Calls, Places};
+use super::accumulate::{Calls, Places, is_append_only};
 use super::evict::bytes_of;
 use super::groups::{Group, Groups, key_types};
 use super::linear::{batch, schema};
@@ -40,9 +40,15 @@ pub(super) struct PreAggregate {
 }
 
 impl PreAggregate {
-    pub(super) fn new(input: &[StreamColumn], keys: &[usize], calls: &[AggregateCall]) -> Result<PreAggregate, Error> {
+    /// `output`: the columns that leave the fragment, whose last operator it is.
+    pub(super) fn new(
+        input: &[StreamColumn],
+        (keys, calls): (&[usize], &[AggregateCall]),
+        output: &[StreamColumn],
+    ) -> Result<PreAggregate, Error> {
         let types = key_types(input, keys)?;
-        let kept = calls.iter().flat_map(|call| call.kept(true)).enumerate();
+        let append_only = is_append_only(calls, output[keys.len()..].iter().map(|column| &column.ty));
+        let kept = calls.iter().flat_map(|call| call.kept(append_only)).enumerate();
         let partial = kept.map(|(number, ty)| StreamColumn { name: format!("partial {number}"), ty });
         let rows = StreamColumn { name: "rows".to_owned(), ty: SqlType::BigInt };
         let own = keys.iter().map(|key| input[*key].clone());
@@ -54,7 +60,7 @@ impl PreAggregate {
             columns,
             groups: Groups::default(),
             rows: Vec::new(),
-            calls: Calls::new(calls, input, true)?,
+            calls: Calls::new(calls, input, append_only)?,
         })
     }
 
