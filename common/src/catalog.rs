@@ -4,12 +4,16 @@
 //! * `relation`: names, columns and layouts: what statements and scans need;
 //! * `job`: plan, splits and state: what meta places and compute nodes run;
 //! * `keyed`: the plan of a table that stores messages by key;
-//! * `graph`: all entries, and which job reads which relation.
+//! * `about`: an entry's comments, and by which name its consumers are known;
+//! * `graph`: all entries, and which depends on which;
+//! * `change`: changes of names, comments and plain views, which leave alone what runs.
 //!
 //! An [`Entry`] holds a relation and its job. Serialised as JSON, entries are stored in the
 //! metadata store and travel between nodes. The stored form is flat and older than the division
 //! into relation and job: `stored` converts it, and a field added later needs a default.
 
+mod about;
+mod change;
 mod declaration;
 mod graph;
 mod job;
@@ -21,9 +25,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use about::About;
+pub use change::{Change, Refused};
 pub use declaration::{Declaration, Impossible};
 pub use graph::Graph;
-pub use job::{Encode, Job, JobState, Plan, Query, Reads, Source, SplitStart};
+pub use job::{Definition, Encode, Expanded, Job, JobState, Named, Plan, Query, Reads, Source, SplitStart};
 pub use relation::{Column, Constraints, Origin, Relation, RelationKind, dead_letter_columns, schema};
 
 use crate::ids::TableId;
@@ -39,6 +45,8 @@ pub struct Entry {
     pub relation: Arc<Relation>,
     /// The job that fills it.
     pub job: Arc<Job>,
+    /// What else is known about it.
+    pub about: Arc<About>,
 }
 
 impl Entry {
@@ -46,7 +54,31 @@ impl Entry {
     /// given an id for them.
     pub fn new(id: TableId, declared: Declaration, splits: Vec<SplitStart>, dead_letters: Option<TableId>) -> Entry {
         let (layouts, state, backfill_rate) = (Vec::new(), JobState::Running, None);
-        Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate }.into()
+        Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate, about: About::default() }.into()
+    }
+
+    /// The entry with its consumers known by a name, unless that is the relation's own.
+    #[must_use]
+    pub fn with_consumers(&self, consumers: &str) -> Entry {
+        let consumers = (consumers != self.name()).then(|| consumers.to_owned());
+        Entry { about: Arc::new(About { consumers, ..About::clone(&self.about) }), ..self.clone() }
+    }
+
+    /// The name by which its consumers on NATS servers are known: the one that it was created with.
+    pub fn consumers(&self) -> &str {
+        self.about.consumers.as_deref().unwrap_or(self.name())
+    }
+
+    /// Returns true if a job fills it.
+    pub fn has_job(&self) -> bool {
+        self.relation.kind != RelationKind::View
+    }
+
+    /// The relations that it cannot exist without: those that it reads, and those that its
+    /// statement names. May contain a relation more than once.
+    pub fn depends_on(&self) -> impl Iterator<Item = TableId> + '_ {
+        let read = self.job.plan.depends().iter().map(|reads| reads.relation);
+        read.chain(self.job.plan.through().iter().map(|named| named.relation))
     }
 
     /// The id of the relation and of the job.
@@ -78,14 +110,14 @@ impl Entry {
     /// The entry with its job in another state.
     #[must_use]
     pub fn with_state(&self, state: JobState) -> Entry {
-        Entry { relation: Arc::clone(&self.relation), job: Arc::new(Job { state, ..Job::clone(&self.job) }) }
+        Entry { job: Arc::new(Job { state, ..Job::clone(&self.job) }), ..self.clone() }
     }
 
     /// The entry with a job that reads so many rows a second at most of those that its inputs had
     /// before it.
     #[must_use]
     pub fn with_backfill_rate(&self, backfill_rate: Option<u32>) -> Entry {
-        Entry { relation: Arc::clone(&self.relation), job: Arc::new(Job { backfill_rate, ..Job::clone(&self.job) }) }
+        Entry { job: Arc::new(Job { backfill_rate, ..Job::clone(&self.job) }), ..self.clone() }
     }
 
     /// Returns true for a source over a stream that loses acknowledged messages. Its rows are

@@ -1,5 +1,5 @@
 //! Carries errors across process boundaries: a gRPC status for any client, and a binary trailer for
-//! the parts that a status cannot hold: the kind, the SQLSTATE, the hint.
+//! the parts that a status cannot hold: the kind, the SQLSTATE, the detail, the hint.
 
 use serde::{Deserialize, Serialize};
 use tonic::metadata::{BinaryMetadataValue, MetadataMap};
@@ -17,6 +17,9 @@ pub struct Error {
     pub kind: Kind,
     /// The message, with its causes; lower case, no full stop.
     pub message: String,
+    /// Further facts.
+    #[serde(default)]
+    pub detail: Option<String>,
     /// Advice on how to react.
     pub hint: Option<String>,
     /// The SQLSTATE for SQL clients; if absent, the kind determines it.
@@ -29,7 +32,13 @@ pub struct Error {
 impl Error {
     /// Creates an error without hint and SQLSTATE.
     pub fn new(kind: Kind, message: impl Into<String>) -> Error {
-        Error { kind, message: message.into(), hint: None, sqlstate: None, outcome_unknown: false }
+        Error { kind, message: message.into(), detail: None, hint: None, sqlstate: None, outcome_unknown: false }
+    }
+
+    /// Adds further facts.
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Error {
+        self.detail = Some(detail.into());
+        self
     }
 
     /// Adds advice on how to react.

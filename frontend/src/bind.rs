@@ -1,4 +1,5 @@
-//! A parsed `CREATE TABLE`, `CREATE MATERIALIZED VIEW` or `ALTER TABLE` → an entry for the catalog.
+//! A parsed `CREATE TABLE`, `CREATE [MATERIALIZED] VIEW` or `ALTER TABLE` → an entry for the
+//! catalog.
 //!
 //! This module checks the definition of a table: names, columns, options that make sense together.
 //! It does no IO; meta checks that the stream exists.
@@ -101,6 +102,9 @@ pub(crate) fn alter(
         }
         Change::RefreshSchema => recreated(&before.sql, alter.name.location, schema),
         Change::Replay => Ok(Bound { declared: before.clone(), notices: Vec::new() }),
+        Change::Rename(_) | Change::RenameColumn(..) | Change::Swap(_) => {
+            Err(Error::internal("names are changed without a new declaration"))
+        }
     }
 }
 
@@ -138,7 +142,8 @@ fn stream(declared: &Declaration) -> Result<&Source, Error> {
     })
 }
 
-/// Returns the view that a `CREATE MATERIALIZED VIEW` declares. `query` describes its query.
+/// Returns the view that a `CREATE VIEW` or `CREATE MATERIALIZED VIEW` declares. `query` describes
+/// its query.
 ///
 /// # Errors
 /// Always the user's, with SQLSTATE and position.
@@ -174,7 +179,7 @@ pub(crate) fn create_view(parsed: &Parsed, create: &CreateView, query: Described
         }
     }
     Ok(Declaration {
-        kind: RelationKind::MaterializedView,
+        kind: create.kind,
         name: create.name.name.clone(),
         columns,
         hidden,
@@ -267,7 +272,11 @@ fn check_constraints(parsed: &Parsed, create: &CreateTable) -> Result<(), Error>
     Ok(())
 }
 
-fn check_column_name(name: &str) -> Result<(), Error> {
+/// Checks that a column can have a name.
+///
+/// # Errors
+/// The user's.
+pub(crate) fn check_column_name(name: &str) -> Result<(), Error> {
     if SYSTEM_COLUMNS.contains(&name) {
         return Err(conflict(name));
     }

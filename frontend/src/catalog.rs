@@ -46,16 +46,20 @@ impl Catalog {
             JobState::Running => None,
         });
         let kind = entry.relation.kind;
-        if kind == RelationKind::Source && failure.is_none() {
+        if !entry.has_job() || kind == RelationKind::Source && failure.is_none() {
             return None;
         }
         Some(Job { name: entry.name(), kind: kind.as_str(), failure })
     }
 
-    /// Returns the entries that cannot exist without a relation, in an order in which they can be
-    /// dropped.
-    pub(crate) fn above(&self, id: TableId) -> Vec<&Entry> {
-        self.graph.above(id)
+    /// Returns the entries whose rows a query of this one reads.
+    pub(crate) fn read_by<'a>(&'a self, entry: &'a Entry) -> Vec<&'a Entry> {
+        self.graph.read_by(entry)
+    }
+
+    /// Returns the number of plain views between an entry and the rows that it reads.
+    pub(crate) fn depth(&self, entry: &Entry) -> usize {
+        self.graph.depth(entry)
     }
 }
 

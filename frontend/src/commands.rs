@@ -6,15 +6,15 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::DataFusionError;
-use weir_common::catalog::{Declaration, Plan, Reads, Relation, RelationKind};
+use weir_common::catalog::{Declaration, Entry, Plan, Reads, RelationKind};
 use weir_common::types::SqlType;
 use weir_proto as proto;
 use weir_sql::error::Error;
 use weir_sql::execution::EXPLAIN_SCHEMA;
-use weir_sql::parser::{Statement, redact};
+use weir_sql::parser::Statement;
 
-use crate::bind::is_secret;
 use crate::catalog::Catalog;
+use crate::definitions;
 use crate::jobs::{self, Job};
 use crate::meta::Cluster;
 use crate::session::Variables;
@@ -39,7 +39,7 @@ pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
     match statement {
         Statement::ExplainCreate(_) => Some(Arc::clone(&FINDINGS)),
         Statement::ExplainView(_) => Some(Arc::clone(&EXPLAIN_SCHEMA)),
-        Statement::ShowRelations(_) => Some(Arc::clone(&TABLES)),
+        Statement::ShowRelations(_) | Statement::ShowSchemas | Statement::ShowDatabases => Some(Arc::clone(&TABLES)),
         Statement::ShowCreate(..) => Some(Arc::clone(&CREATE_TABLE)),
         Statement::Describe(_) => Some(Arc::clone(&COLUMNS)),
         Statement::ShowJobs => Some(Arc::clone(&JOBS)),
@@ -70,35 +70,43 @@ pub(crate) fn view_plan(view: &Declaration) -> Result<RecordBatch, Error> {
             let read: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
             format!("Each row of {name} gives one row or none, where it is read\n  Read {}", read.join(", "))
         }
-        Plan::Stream(_) => return Err(Error::internal("a view has the plan of a table")),
+        Plan::Stream(_) | Plan::Definition(_) => return Err(Error::internal("a materialized view has no plan")),
     };
     batch(&EXPLAIN_SCHEMA, text.lines().map(|line| vec![Some(line.to_owned())]))
 }
 
-/// Answers `SHOW TABLES`, `SHOW SOURCES` and `SHOW MATERIALIZED VIEWS`.
+/// Answers `SHOW SCHEMAS` and `SHOW DATABASES`.
+pub(crate) fn names(names: &[&str]) -> Result<RecordBatch, Error> {
+    batch(&TABLES, names.iter().map(|name| vec![Some((*name).to_owned())]))
+}
+
+/// Answers `SHOW TABLES`, `SHOW SOURCES`, `SHOW VIEWS` and `SHOW MATERIALIZED VIEWS`.
 pub(crate) fn relations(catalog: &Catalog, kind: RelationKind) -> Result<RecordBatch, Error> {
     let relations = catalog.entries().filter(|entry| entry.relation.kind == kind);
     batch(&TABLES, relations.map(|entry| vec![Some(entry.name().to_owned())]))
 }
 
-/// Answers `SHOW CREATE TABLE` and the like with the statement as it was written. Secrets, which
-/// only options can hold, are redacted.
-pub(crate) fn created(relation: &Relation) -> Result<RecordBatch, Error> {
-    let sql = match relation.kind {
-        RelationKind::MaterializedView => relation.sql.clone(),
-        RelationKind::Table | RelationKind::Source => redact(&relation.sql, is_secret)?,
-    };
-    batch(&CREATE_TABLE, [vec![Some(format!("public.{}", relation.name)), Some(sql)]])
+/// Answers `SHOW CREATE TABLE` and the like with the statement as it was written, but for names
+/// that have changed. Secrets, which only options can hold, are redacted.
+pub(crate) fn created(catalog: &Catalog, entry: &Entry) -> Result<RecordBatch, Error> {
+    let sql = definitions::shown(catalog, entry)?;
+    batch(&CREATE_TABLE, [vec![Some(format!("public.{}", entry.name())), Some(sql)]])
 }
 
-/// Answers `DESCRIBE` with the columns and then the primary key, as RisingWave does.
-pub(crate) fn columns(relation: &Relation) -> Result<RecordBatch, Error> {
-    let columns = relation.columns.iter();
-    let rows = columns
-        .map(|column| vec![Some(column.name.clone()), Some(column.ty.to_string()), Some("false".to_owned()), None]);
+/// Answers `DESCRIBE` with the columns, then the primary key and the comment on the relation, as
+/// RisingWave does.
+pub(crate) fn columns(entry: &Entry) -> Result<RecordBatch, Error> {
+    let Entry { relation, about, .. } = entry;
+    let rows = relation.columns.iter().map(|column| {
+        let comment = about.column_comments.get(&column.name).cloned();
+        vec![Some(column.name.clone()), Some(column.ty.to_string()), Some("false".to_owned()), comment]
+    });
     let key: Vec<&str> = relation.declared_key().iter().map(|&place| relation.columns[place].name.as_str()).collect();
     let key = (!key.is_empty()).then(|| vec![Some("primary key".to_owned()), Some(key.join(", ")), None, None]);
-    batch(&COLUMNS, rows.chain(key))
+    let comment = about.comment.clone();
+    let comment = comment
+        .map(|comment| vec![Some("table description".to_owned()), Some(entry.name().to_owned()), None, Some(comment)]);
+    batch(&COLUMNS, rows.chain(key).chain(comment))
 }
 
 /// Answers `SHOW JOBS` with each job's state, since when and why.

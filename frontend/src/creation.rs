@@ -1,5 +1,5 @@
-//! Creates materialized views and waits until they can be read; drops those whose creation is
-//! cancelled.
+//! Creates views. Of materialized ones it waits until they can be read, and drops those whose
+//! creation is cancelled. Replaces plain ones.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,20 +7,22 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, debug, info};
-use weir_common::catalog::{Declaration, Plan, RelationKind};
+use weir_common::catalog::{Change, Declaration, Expanded, Plan, Reads, Relation, RelationKind};
 use weir_common::ids::TableId;
 use weir_proto::CreateTableResponse;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{CreateView, Parsed};
 
-use crate::bind;
 use crate::catalog::Catalog;
 use crate::completion::is_complete;
-use crate::frontend::{Answer, Frontend, create_tag, done, exists};
+use crate::frontend::{Answer, Frontend, check_kind, create_tag, done, exists};
 use crate::meta::Meta;
 use crate::notice::Notice;
 use crate::session::{Limits, Session};
+use crate::{bind, definitions};
 
+/// The most plain views that may lie upon each other: each is planned within the next.
+const DEPTH_MAX: usize = 32;
 /// The number of barriers that a new view asks for at once. A small one is complete by then.
 const PROMPT_BARRIERS: usize = 3;
 /// After these it asks for barriers too, but lets so many times the time of a commit pass
@@ -32,7 +34,8 @@ const REST_MIN: Duration = Duration::from_millis(100);
 const TELL_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Frontend {
-    /// Creates a view. If the statement is cancelled while the view fills, the view is dropped.
+    /// Creates a view, or replaces a plain one. If the statement is cancelled while the view fills,
+    /// the view is dropped.
     pub(crate) async fn create_view(
         &self,
         session: &Session,
@@ -40,16 +43,22 @@ impl Frontend {
         create: &CreateView,
         limits: &Limits,
     ) -> Result<Answer, Error> {
-        let kind = RelationKind::MaterializedView;
+        let (name, position) = (&create.name.name, parsed.position(create.name.location));
         let catalog = self.newest_catalog(limits).await?;
-        if create.if_not_exists && catalog.entry(&create.name.name).is_some() {
-            return Ok(exists(kind, &create.name.name));
+        let known = catalog.entry(name);
+        if create.if_not_exists && known.is_some() {
+            return Ok(exists(create.kind, name));
         }
         let view = self.view(parsed, create, &catalog).await?;
-        let position = parsed.position(create.name.location);
-        let is_filled = matches!(view.plan, Plan::Query(_));
         let deadline = limits.retry_until(self.config.retry_max());
-        let name = view.name.clone();
+        if let Some(known) = known.filter(|_| create.or_replace) {
+            check_kind(&known.relation, create.kind).map_err(|error| error.at(position))?;
+            check_columns(&known.relation, &view)?;
+            let change = Change::Replace { relation: known.id(), declared: Box::new(view) };
+            self.meta.change_catalog(&change, deadline).await.map_err(|error| error.at(position))?;
+            return Ok(done(create_tag(create.kind)));
+        }
+        let is_filled = matches!(view.plan, Plan::Query(_));
         let (meta, if_not_exists) = (Arc::clone(&self.meta), create.if_not_exists);
         let rate = session.variables().backfill_rate();
         // Goes on if the statement is cancelled, since only its end tells whether there is a view.
@@ -58,7 +67,7 @@ impl Frontend {
         let mut creation = Creation {
             begun: Some(created),
             created: None,
-            name,
+            name: name.clone(),
             meta: Arc::clone(&self.meta),
             limits: limits.clone(),
             retry_max: self.config.retry_max(),
@@ -68,14 +77,14 @@ impl Frontend {
             .await
             .map_err(|error| if error.sqlstate == sqlstate::DUPLICATE_TABLE { error.at(position) } else { error })?;
         if !response.created {
-            return Ok(exists(kind, &creation.name));
+            return Ok(exists(create.kind, name));
         }
         if is_filled && !session.variables().is_on("background_ddl") {
-            self.wait_until_complete(&creation.name, TableId(response.table_id), limits).await?;
+            self.wait_until_complete(name, TableId(response.table_id), limits).await?;
         }
         creation.created = None;
         let notices = response.notices.iter().map(Notice::new).collect();
-        Ok(Answer::Done { tag: create_tag(kind).into(), notices, changes: Vec::new() })
+        Ok(Answer::Done { tag: create_tag(create.kind).into(), notices, changes: Vec::new() })
     }
 
     /// Waits until a view can be read, and tells how far it is.
@@ -111,7 +120,26 @@ impl Frontend {
         create: &CreateView,
         catalog: &Arc<Catalog>,
     ) -> Result<Declaration, Error> {
-        let described = self.queries.describe_view(catalog, parsed, create.query.clone()).await?;
+        let through = definitions::through(catalog, &create.query);
+        let depth =
+            through.iter().filter_map(|view| catalog.by_id(view.relation)).map(|view| catalog.depth(view)).max();
+        if depth.unwrap_or(0) >= DEPTH_MAX {
+            let message = format!("views can be nested at most {DEPTH_MAX} deep");
+            return Err(Error::user(sqlstate::STATEMENT_TOO_COMPLEX, message).at(parsed.position(create.name.location)));
+        }
+        if create.kind == RelationKind::View {
+            let described = self.queries.define_view(catalog, parsed, create).await?;
+            return bind::create_view(parsed, create, described);
+        }
+        let mut described = self.queries.describe_view(catalog, parsed, create.query.clone()).await?;
+        match &mut described.plan {
+            Plan::Query(query) => query.through = through,
+            Plan::View(Reads { expanded, .. }) if !through.is_empty() => {
+                let query = definitions::expanded(catalog, &create.query).to_string();
+                *expanded = Some(Expanded { through, query });
+            }
+            Plan::View(_) | Plan::Stream(_) | Plan::Definition(_) => {}
+        }
         let view = bind::create_view(parsed, create, described)?;
         if let Plan::View(_) = &view.plan {
             // Compile the view as the compute nodes will, to find errors now.
@@ -126,14 +154,14 @@ impl Frontend {
         let snapshot = self.queries.snapshots.acquire(deadline).await?;
         for job in jobs {
             let missing = || Error::user(sqlstate::UNDEFINED_OBJECT, format!("there is no job {job}"));
-            let entry = snapshot.catalog.by_id(TableId(*job)).ok_or_else(missing)?;
+            let entry = snapshot.catalog.by_id(TableId(*job)).filter(|entry| entry.has_job()).ok_or_else(missing)?;
             let (kind, name) = (entry.relation.kind.as_str(), entry.name());
             if is_complete(&snapshot, entry.id(), &self.queries.planner.nodes).await? {
                 let message = format!("{kind} \"{name}\" is not being created");
                 let error = Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message);
                 return Err(error.with_hint(format!("use DROP {} to drop it", kind.to_uppercase())));
             }
-            self.meta.drop_table(name, true, deadline).await?;
+            self.meta.drop_tables(&[entry.id()], true, deadline).await?;
         }
         Ok(done("CANCEL JOBS"))
     }
@@ -179,19 +207,32 @@ impl Drop for Creation {
                 None => created,
             };
             let Some(created) = created else { return };
-            if let Err(error) = drop_view(&meta, &name, created, Instant::now() + retry_max).await {
-                info!(view = name, error = error.message, "a view whose creation was cancelled remains");
+            match meta.drop_tables(&[created], true, Instant::now() + retry_max).await {
+                Ok(_) => debug!(view = name, "dropped a view whose creation was cancelled"),
+                // Somebody else dropped it.
+                Err(error) if error.sqlstate == sqlstate::UNDEFINED_TABLE => {}
+                Err(error) => info!(view = name, error = error.message, "a view whose creation was cancelled remains"),
             }
         });
     }
 }
 
-/// Drops a view, unless its name has become that of another one.
-async fn drop_view(meta: &Meta, name: &str, view: TableId, deadline: Instant) -> Result<(), Error> {
-    let catalog = meta.catalog(deadline).await?;
-    if catalog.entry(name).is_some_and(|entry| entry.id() == view) {
-        meta.drop_table(name, true, deadline).await?;
-        debug!(view = name, "dropped a view whose creation was cancelled");
+/// Checks that a replaced view keeps its columns, in PostgreSQL's words.
+fn check_columns(before: &Relation, after: &Declaration) -> Result<(), Error> {
+    let refuse = |message: String| Err(Error::user(sqlstate::INVALID_TABLE_DEFINITION, message));
+    if after.columns.len() < before.columns.len() {
+        return refuse("cannot drop columns from view".to_owned());
+    }
+    for (old, new) in before.columns.iter().zip(&after.columns) {
+        if old.name != new.name {
+            let message = format!("cannot change name of view column \"{}\" to \"{}\"", old.name, new.name);
+            return refuse(message)
+                .map_err(|error| error.with_hint("use ALTER VIEW … RENAME COLUMN … to change the name of a column"));
+        }
+        if old.ty != new.ty {
+            let (name, old, new) = (&old.name, &old.ty, &new.ty);
+            return refuse(format!("cannot change data type of view column \"{name}\" from {old} to {new}"));
+        }
     }
     Ok(())
 }

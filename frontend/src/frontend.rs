@@ -27,12 +27,13 @@ use weir_sql::parser::{
 use weir_sql::planner::{Draft, Prepared};
 
 pub(crate) use runnable::Runnable;
-use settings::{check_read_only, check_writable, set_transaction, settled};
+use settings::{check_read_only, check_writable, set, set_transaction};
 
 use crate::bind;
 use crate::catalog::{Catalog, CatalogCache};
 use crate::commands;
 use crate::config::Config;
+use crate::definitions;
 use crate::jobs::Jobs;
 use crate::meta::Meta;
 use crate::metrics::Metrics;
@@ -41,9 +42,9 @@ use crate::protobuf;
 use crate::query::{Planner, Queries};
 use crate::results::{Columns, ResultSet};
 use crate::scan::ComputeNodes;
-use crate::session::{Change, Limits, Session, Sessions, SqlCursor, Variables, is_of_transaction};
+use crate::session::{Change, Limits, Session, Sessions, SqlCursor};
 use crate::snapshot::{Snapshot, Snapshots};
-use crate::system::reads_tables;
+use crate::system::{SCHEMAS, reads_tables};
 use crate::waits::Waits;
 use crate::write::{CopyIn, Pipeline, Writes, Writing, Written};
 
@@ -302,7 +303,7 @@ impl Frontend {
             }
             Statement::CreateView(create) => {
                 let answer = self.create_view(session, parsed, create, limits).await?;
-                Ok(answer.with_notices(lasting(session, create_tag(RelationKind::MaterializedView))))
+                Ok(answer.with_notices(lasting(session, create_tag(create.kind))))
             }
             Statement::ExplainCreate(create) => {
                 let bound = bind::create_table(parsed, create, schema(parsed, create.format.as_ref()).await?)?;
@@ -318,19 +319,25 @@ impl Frontend {
                 Ok(answer.with_notices(lasting(session, alter_tag(alter.kind))))
             }
             Statement::Drop { kind, names, if_exists, cascade } => {
-                let answer = self.drop_relations(parsed, (*kind, names), (*if_exists, *cascade), deadline).await?;
+                let answer = self.drop_relations(parsed, (*kind, names), (*if_exists, *cascade), limits).await?;
                 Ok(answer.with_notices(lasting(session, drop_tag(*kind))))
             }
+            Statement::Comment(comment) => {
+                let answer = self.comment(parsed, comment, limits).await?;
+                Ok(answer.with_notices(lasting(session, "COMMENT")))
+            }
+            Statement::ShowSchemas => show(commands::names(&SCHEMAS)?),
+            Statement::ShowDatabases => show(commands::names(&[parser::DATABASE])?),
             Statement::ShowRelations(kind) => show(commands::relations(&*self.newest_catalog(limits).await?, *kind)?),
             Statement::ShowCreate(kind, name) => {
                 let catalog = self.newest_catalog(limits).await?;
-                let relation = &find(&catalog, parsed, name)?.relation;
-                check_kind(relation, *kind).map_err(|error| error.at(parsed.position(name.location)))?;
-                show(commands::created(relation)?)
+                let entry = find(&catalog, parsed, name)?;
+                check_kind(&entry.relation, *kind).map_err(|error| error.at(parsed.position(name.location)))?;
+                show(commands::created(&catalog, entry)?)
             }
             Statement::Describe(name) => {
                 let catalog = self.newest_catalog(limits).await?;
-                show(commands::columns(&find(&catalog, parsed, name)?.relation)?)
+                show(commands::columns(find(&catalog, parsed, name)?)?)
             }
             Statement::ShowJobs => show(commands::jobs(&self.jobs.list(deadline).await?)?),
             Statement::CancelJobs(jobs) => self.cancel_jobs(jobs, limits).await,
@@ -342,20 +349,7 @@ impl Frontend {
                 Ok(done("FLUSH"))
             }
             Statement::Set { name, value, is_local, location } => {
-                if is_of_transaction(name) {
-                    settled(session, name, value.as_deref()).map_err(|error| error.at(parsed.position(*location)))?;
-                }
-                let mut variables = session.variables();
-                let set = if *is_local { Variables::set_local } else { Variables::set };
-                let change = set(&mut variables, name, value.as_deref());
-                let change = change.map_err(|error| error.at(parsed.position(*location)))?;
-                let mut notices: Vec<Notice> = change.notice.iter().map(Notice::new).collect();
-                if *is_local && !session.transaction().is_open() {
-                    let message = "SET LOCAL can only be used in transaction blocks";
-                    notices = vec![Notice::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, message)];
-                }
-                let tag = if value.is_some() { "SET" } else { "RESET" };
-                Ok(Answer::Done { tag: tag.into(), notices, changes: vec![change] })
+                set(session, name, value.as_deref(), *is_local).map_err(|error| error.at(parsed.position(*location)))
             }
             Statement::ResetAll => {
                 Ok(Answer::Done { tag: "RESET".into(), notices: Vec::new(), changes: session.variables().reset() })
@@ -445,6 +439,9 @@ impl Frontend {
             }
             return Err(Error::user(sqlstate::UNDEFINED_TABLE, missing).at(place));
         };
+        if let Some(answer) = self.alter_names(parsed, alter, (&catalog, entry), deadline).await? {
+            return Ok(answer);
+        }
         check_kind(&entry.relation, alter.kind).map_err(|error| error.at(place))?;
         let replay = alter.change == parser::Change::Replay;
         if replay {
@@ -455,7 +452,8 @@ impl Frontend {
             parser::Change::RefreshSchema => Some(refreshed(&entry.relation).await.map_err(|error| error.at(place))?),
             _ => None,
         };
-        let bound = bind::alter(parsed, alter, &entry.declaration(), schema)?;
+        let before = definitions::declaration(&catalog, entry)?;
+        let bound = bind::alter(parsed, alter, &before, schema)?;
         // Dead letters that were committed before the new term have no writer any more, and can be
         // replayed.
         let response = self.meta.alter_table(&bound.declared, &entry.relation.sql, replay, deadline).await?;
@@ -504,47 +502,6 @@ impl Frontend {
             0 => format!("{} replayed", count(rows)),
             _ => format!("{} replayed; {letters} still cannot be rows of the table", count(rows)),
         })
-    }
-
-    async fn drop_relations(
-        &self,
-        parsed: &Parsed,
-        (kind, names): (RelationKind, &[TableName]),
-        (if_exists, cascade): (bool, bool),
-        deadline: Instant,
-    ) -> Result<Answer, Error> {
-        // Check all names first, because each relation is dropped by itself.
-        let catalog = Arc::clone(&self.snapshots.acquire(deadline).await?.catalog);
-        for name in names {
-            match catalog.entry(&name.name) {
-                Some(entry) => {
-                    check_kind(&entry.relation, kind).map_err(|error| error.at(parsed.position(name.location)))?;
-                }
-                None if if_exists => {}
-                None => {
-                    let message = format!("{} \"{}\" does not exist", kind.as_str(), name.name);
-                    let missing = Error::user(sqlstate::UNDEFINED_TABLE, message);
-                    return Err(missing.at(parsed.position(name.location)));
-                }
-            }
-        }
-        let mut notices = Vec::new();
-        for table in names {
-            let position = parsed.position(table.location);
-            let entry = catalog.entry(&table.name).filter(|_| cascade);
-            for view in entry.into_iter().flat_map(|entry| catalog.above(entry.id())) {
-                let view = view.name();
-                if self.meta.drop_table(view, true, deadline).await? {
-                    notices.push(Notice::new(format!("drop cascades to materialized view {view}")));
-                }
-            }
-            let dropped = self.meta.drop_table(&table.name, if_exists, deadline).await;
-            if !dropped.map_err(|error| error.at(position))? {
-                let message = format!("{} \"{}\" does not exist, skipping", kind.as_str(), table.name);
-                notices.push(Notice::new(message));
-            }
-        }
-        Ok(Answer::Done { tag: drop_tag(kind).into(), notices, changes: Vec::new() })
     }
 
     /// Returns the newest committed catalog, which contains everything that was acknowledged
@@ -667,22 +624,25 @@ pub(crate) fn create_tag(kind: RelationKind) -> &'static str {
         RelationKind::Table => "CREATE TABLE",
         RelationKind::Source => "CREATE SOURCE",
         RelationKind::MaterializedView => "CREATE MATERIALIZED VIEW",
+        RelationKind::View => "CREATE VIEW",
     }
 }
 
-fn alter_tag(kind: RelationKind) -> &'static str {
+pub(crate) fn alter_tag(kind: RelationKind) -> &'static str {
     match kind {
         RelationKind::Table => "ALTER TABLE",
         RelationKind::Source => "ALTER SOURCE",
         RelationKind::MaterializedView => "ALTER MATERIALIZED VIEW",
+        RelationKind::View => "ALTER VIEW",
     }
 }
 
-fn drop_tag(kind: RelationKind) -> &'static str {
+pub(crate) fn drop_tag(kind: RelationKind) -> &'static str {
     match kind {
         RelationKind::Table => "DROP TABLE",
         RelationKind::Source => "DROP SOURCE",
         RelationKind::MaterializedView => "DROP MATERIALIZED VIEW",
+        RelationKind::View => "DROP VIEW",
     }
 }
 

@@ -20,7 +20,8 @@
 //!   them;
 //! * `commands`: SHOW and DESCRIBE answer with tables; `jobs` provides one of them;
 //! * `creation`: creates a view, and waits until it can be read, which `completion` tells; `verify`
-//!   compares a view with its query;
+//!   compares a view with its query; `definitions` knows such queries by the names of now;
+//! * `objects`: drops relations, and changes names and comments;
 //! * `notice`: the client receives messages about statements that succeed;
 //! * `config`, `metrics`: an operator sets the former and reads the latter.
 //!
@@ -33,11 +34,13 @@ mod session;
 
 mod creation;
 mod frontend;
+mod objects;
 mod verify;
 
 mod protobuf;
 
 mod bind;
+mod definitions;
 mod meta;
 
 mod catalog;

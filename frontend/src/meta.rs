@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{ConnectError, Response, Status, Streaming};
 use tracing::debug;
-use weir_common::catalog::{Declaration, Entry};
+use weir_common::catalog::{Change, Declaration, Entry};
 use weir_common::error::Kind;
 use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, TableId, TermId, VNODES, VnodeRange};
 use weir_common::position::Position;
@@ -260,18 +260,55 @@ impl Meta {
         Ok(self.call(deadline, call).await.result?)
     }
 
-    /// Drops a table. Returns whether it existed, once its job is stopped and that is committed.
-    pub(crate) async fn drop_table(&self, name: &str, if_exists: bool, deadline: Instant) -> Result<bool, Error> {
-        let request = proto::DropTableRequest { name: name.to_owned(), if_exists };
+    /// Drops relations, with what depends on them if `cascade` is set. Returns all that were
+    /// dropped, once their jobs are stopped and that is committed.
+    pub(crate) async fn drop_tables(
+        &self,
+        ids: &[TableId],
+        cascade: bool,
+        deadline: Instant,
+    ) -> Result<Vec<TableId>, Error> {
+        let request = proto::DropTablesRequest { tables: ids.iter().map(|id| id.0).collect(), cascade };
         let call = |mut node: MetaClient<TracedChannel>| {
             let request = request.clone();
-            async move { node.drop_table(request).await }
+            async move { node.drop_tables(request).await }
         };
         let outcome = self.call(deadline, call).await;
-        let missing = |error: &rpc::Error| error.sqlstate.as_deref() == Some(sqlstate::UNDEFINED_TABLE);
         match outcome.result {
-            Err(error) if outcome.unsure && missing(&error) => Ok(true),
-            result => Ok(result?.dropped),
+            // If all are gone, the attempt whose answer was lost dropped them.
+            Err(error) if outcome.unsure && error.sqlstate.as_deref() == Some(sqlstate::UNDEFINED_TABLE) => {
+                let catalog = self.catalog(deadline).await?;
+                match ids.iter().all(|id| catalog.by_id(*id).is_none()) {
+                    true => Ok(ids.to_vec()),
+                    false => Err(error.into()),
+                }
+            }
+            result => Ok(result?.tables.into_iter().map(TableId).collect()),
+        }
+    }
+
+    /// Changes names, comments or a plain view.
+    pub(crate) async fn change_catalog(&self, change: &Change, deadline: Instant) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(change).map_err(|error| Error::internal(error.to_string()))?;
+        let request = proto::ChangeCatalogRequest { change: bytes.into() };
+        let call = |mut node: MetaClient<TracedChannel>| {
+            let request = request.clone();
+            async move { node.change_catalog(request).await }
+        };
+        let outcome = self.call(deadline, call).await;
+        match (outcome.result, change) {
+            // If the column has the new name, the attempt whose answer was lost gave it that.
+            (Err(error), Change::RenameColumn { relation, to, .. })
+                if outcome.unsure && error.sqlstate.as_deref() == Some(sqlstate::UNDEFINED_COLUMN) =>
+            {
+                let catalog = self.catalog(deadline).await?;
+                let columns = catalog.by_id(*relation).map(|entry| entry.relation.columns.as_slice());
+                match columns.unwrap_or_default().iter().any(|column| column.name == *to) {
+                    true => Ok(()),
+                    false => Err(error.into()),
+                }
+            }
+            (result, _) => Ok(result.map(drop)?),
         }
     }
 

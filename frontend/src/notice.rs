@@ -8,6 +8,7 @@ pub(crate) struct Notice {
     pub(crate) severity: Severity,
     pub(crate) sqlstate: &'static str,
     pub(crate) message: String,
+    pub(crate) detail: Option<String>,
     pub(crate) hint: Option<&'static str>,
 }
 
@@ -33,11 +34,16 @@ impl Notice {
     }
 
     pub(crate) fn with_sqlstate(sqlstate: &'static str, message: impl Into<String>) -> Notice {
-        Notice { severity: Severity::Notice, sqlstate, message: message.into(), hint: None }
+        Notice { severity: Severity::Notice, sqlstate, message: message.into(), detail: None, hint: None }
     }
 
     pub(crate) fn warning(sqlstate: &'static str, message: impl Into<String>) -> Notice {
-        Notice { severity: Severity::Warning, sqlstate, message: message.into(), hint: None }
+        Notice { severity: Severity::Warning, sqlstate, message: message.into(), detail: None, hint: None }
+    }
+
+    /// Adds further facts.
+    pub(crate) fn with_detail(self, detail: String) -> Notice {
+        Notice { detail: Some(detail), ..self }
     }
 
     /// Adds advice on how to react.

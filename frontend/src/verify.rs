@@ -11,6 +11,7 @@ use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{self, Parsed, Statement};
 
 use crate::catalog::Catalog;
+use crate::definitions;
 use crate::frontend::{Frontend, check_kind, find};
 use crate::session::Session;
 
@@ -45,12 +46,11 @@ fn query(catalog: &Catalog, entry: &Entry) -> Result<String, Error> {
                     views over tables and views can be verified";
         return Err(Error::unsupported(message).with_hint(hint));
     }
-    let stored = parser::parse(&entry.relation.sql)?.pop().map(|parsed| parsed.statement);
-    let Some(Statement::CreateView(create)) = stored else {
-        return Err(Error::internal(format!("the stored statement of \"{name}\" creates no view")));
-    };
+    let computed = definitions::query(catalog, entry)
+        .ok_or_else(|| Error::internal(format!("the stored statement of \"{name}\" creates no view")))?
+        .to_string();
     let columns: Vec<String> = entry.relation.columns.iter().map(|column| quoted(&column.name)).collect();
-    let (columns, computed) = (columns.join(", "), create.query.to_string());
+    let columns = columns.join(", ");
     let view = format!("SELECT {columns} FROM {}", quoted(name));
     let is_taken = entry.relation.columns.iter().any(|column| column.name == "difference");
     let difference = if is_taken { "verify_difference" } else { "difference" };

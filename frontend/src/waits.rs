@@ -103,6 +103,7 @@ impl Wait {
                     names
                         .iter()
                         .filter_map(|name| catalog.entry(name))
+                        .flat_map(|entry| catalog.read_by(entry))
                         .for_each(|entry| feeding(catalog, entry, &mut fed));
                 }
                 Relations::All => catalog.entries().for_each(|entry| feeding(catalog, entry, &mut fed)),

@@ -8,6 +8,7 @@
 //! | `pos/<term>/<epoch>/<n>` | a page of committed positions |
 //! | `catalog` | the next table id, put by every change of a table: its revision is the catalog's version |
 //! | `table/<id>` | a [`weir_common::catalog::Entry`] as JSON |
+//! | `dropped` | the ids of entries that the last large `DROP` removed; keys of them mean nothing |
 //! | `statements/<epoch>` | the ids of the statements that the epoch committed, and when, as JSON |
 //! | `node/<id>` | a compute node's address, under a lease |
 
@@ -59,6 +60,11 @@ impl Keys {
     /// The prefix of the keys of all catalog entries.
     pub fn tables(&self) -> String {
         self.at("table/")
+    }
+
+    /// The key of the record that names dropped entries.
+    pub fn dropped(&self) -> String {
+        self.at("dropped")
     }
 
     /// A node's key.

@@ -6,9 +6,10 @@
 //! are recognised by that name. They go on when whoever asked has gone away: half of one would leave consumers behind,
 //! which under Interest retention keep messages for ever.
 
+use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
-use weir_common::catalog::{Declaration, Entry, JobState, RelationKind, SplitStart};
+use weir_common::catalog::{Change, Declaration, Entry, Graph, JobState, RelationKind, SplitStart};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::TableId;
 use weir_common::rpc;
@@ -19,8 +20,9 @@ use weir_connector_nats::remove_consumers;
 use weir_proto as proto;
 use weir_proto::meta_server;
 
+use crate::coordinator::ddl::no_table;
 use crate::coordinator::pins::PIN_LEASE;
-use crate::coordinator::task::{Begin, Ddl, Handle, Input, no_table, not_leading};
+use crate::coordinator::task::{Begin, Ddl, Handle, Input, not_leading};
 use crate::reign::{Config, Current};
 use crate::turns::Turns;
 use crate::wire::{self, entry_bytes};
@@ -29,7 +31,7 @@ use crate::wire::{self, entry_bytes};
 pub(crate) struct Service {
     current: Current,
     config: Config,
-    /// The names of relations that are being created, altered or dropped.
+    /// The names of relations that are being created, altered, renamed or dropped.
     names: Turns<String>,
 }
 
@@ -76,11 +78,13 @@ impl Statement {
         }
         let Some(source) = new.plan.stream() else {
             let (splits, notices) = self.begin_of_view(&new).await?;
-            let created = self.store(new, Begin { splits, consumes: false, backfill_rate }, if_not_exists).await?;
+            let begin = Begin { splits, backfill_rate, ..Begin::default() };
+            let created = self.store(new, begin, if_not_exists).await?;
             return created.map(|(view, created)| (view, created, notices));
         };
         let options = Options::parse(&source.options).map_err(weir_connector_nats::Error::from)?;
-        let owner = self.owner(&new.name);
+        let (consumers, _other_turn) = self.free_consumers(&new.name).await?;
+        let owner = self.owner(&consumers);
         let Preflight { splits, mut notices, made, consumes } = preflight(&options, &owner).await?;
         if consumes && new.kind == RelationKind::Source {
             let notice = "the stream loses what views over the source have read, and one that is created later begins where \
@@ -88,7 +92,8 @@ impl Statement {
             notices.push(notice.to_owned());
         }
         // If the outcome is unknown the table may be there, and then needs them.
-        let created = self.store(new, Begin { splits, consumes, backfill_rate: None }, if_not_exists).await?;
+        let begin = Begin { splits, consumes, backfill_rate: None, consumers: Some(consumers) };
+        let created = self.store(new, begin, if_not_exists).await?;
         if !matches!(created, Ok((_, true)))
             && let Err(error) = undo(&options, &owner, &made).await
         {
@@ -99,7 +104,7 @@ impl Statement {
 
     /// Where a view begins to read its source, which was looked over when that was created; and what the user should be told.
     async fn begin_of_view(&self, view: &Declaration) -> Result<(Vec<SplitStart>, Vec<String>), rpc::Error> {
-        let (_, catalog) = self.coordinator.ask(Input::Catalog).await?;
+        let catalog = self.catalog().await?;
         let source = view.plan.reads().first().and_then(|reads| catalog.get(reads.relation));
         // The rows of a table are read where they are stored.
         let source = source.filter(|source| source.relation.kind == RelationKind::Source);
@@ -108,7 +113,7 @@ impl Statement {
             return Ok((Vec::new(), Vec::new()));
         };
         let options = Options::parse(&stream.options).map_err(weir_connector_nats::Error::from)?;
-        let splits = preflight_of_view(&options, &self.owner(source.name()), &source.job.splits).await?;
+        let splits = preflight_of_view(&options, &self.owner(source.consumers()), &source.job.splits).await?;
         let is_late = source.is_consumed() && catalog.readers(source.id()).next().is_some();
         let notice = || {
             let source = source.name();
@@ -131,16 +136,56 @@ impl Statement {
         self.coordinator.ask(create).await
     }
 
-    /// Drops the table and removes the consumers that were made for it; whether there was one.
-    async fn drop(self, name: String, if_exists: bool) -> Result<bool, rpc::Error> {
-        let _turn = self.names.take(name.clone()).await;
-        let entry = self.find(&name).await?;
-        let owner = self.owner(&name);
-        let dropped = self.coordinator.ask(|reply| Input::Ddl(Ddl::Drop { name, if_exists, reply })).await??;
-        if let (true, Some(entry)) = (dropped, entry) {
-            clean_up(&entry, &owner).await;
+    /// Drops relations, with what depends on them if `cascade` is set, and removes the consumers that
+    /// were made for them. Returns all that were dropped.
+    async fn drop(self, ids: Vec<TableId>, cascade: bool) -> Result<Vec<Entry>, rpc::Error> {
+        // Only relations that are named can have consumers: what depends on others has none.
+        let _turns = self.turns(&ids).await?;
+        let dropped = self.coordinator.ask(|reply| Input::Ddl(Ddl::Drop { ids, cascade, reply })).await??;
+        for entry in &dropped {
+            clean_up(entry, &self.owner(entry.consumers())).await;
         }
         Ok(dropped)
+    }
+
+    /// Changes names, comments or a plain view.
+    async fn change(self, change: Change) -> Result<(), rpc::Error> {
+        let _turns = match &change {
+            // A CREATE of the new name that is under way finds it taken in the end, and undoes what it
+            // made: the renamed relation's consumers are known by another name.
+            Change::Rename { relation, .. }
+            | Change::RenameColumn { relation, .. }
+            | Change::Comment { relation, .. }
+            | Change::Replace { relation, .. } => self.turns(&[*relation]).await?,
+            Change::Swap { one, other } => self.turns(&[one.0, other.0]).await?,
+        };
+        self.coordinator.ask(|reply| Input::Ddl(Ddl::Change { change: Box::new(change), reply })).await?
+    }
+
+    /// A name for the consumers of a new relation by which no other's are known, and the turn with it
+    /// if it is not the relation's own, which has its turn already.
+    async fn free_consumers(&self, name: &str) -> Result<(String, Option<OwnedMutexGuard<()>>), rpc::Error> {
+        loop {
+            let consumers = free_consumers(&self.catalog().await?, name);
+            if consumers == name {
+                return Ok((consumers, None));
+            }
+            let turn = self.names.take(consumers.clone()).await;
+            if free_consumers(&self.catalog().await?, name) == consumers {
+                return Ok((consumers, Some(turn)));
+            }
+        }
+    }
+
+    /// Waits for the turn with relations, by the names that they and their consumers have then.
+    async fn turns(&self, ids: &[TableId]) -> Result<Vec<OwnedMutexGuard<()>>, rpc::Error> {
+        loop {
+            let names = names_of(&self.catalog().await?, ids);
+            let turns = self.names.take_all(names.clone()).await;
+            if names_of(&self.catalog().await?, ids) == names {
+                return Ok(turns);
+            }
+        }
     }
 
     /// Looks over what a table would become, stores it, and waits until it is read so. `sql`: the statement that the change was
@@ -171,12 +216,12 @@ impl Statement {
         let notices = match (before.plan.stream(), new.plan.stream(), before.kind) {
             (Some(from), Some(to), _) => {
                 let altered = Altered { before: from, after: to, splits: &entry.job.splits };
-                altered.preflight(&self.owner(&new.name)).await?
+                altered.preflight(&self.owner(entry.consumers())).await?
             }
             // Statements write its rows.
             (None, None, RelationKind::Table) => Vec::new(),
             _ => {
-                let message = format!("\"{}\" is a materialized view, which cannot be altered", new.name);
+                let message = format!("\"{}\" is a view, which cannot be altered", new.name);
                 return Err(rpc::Error::new(Kind::User, message).with_sqlstate("42809"));
             }
         };
@@ -185,14 +230,30 @@ impl Statement {
     }
 
     async fn find(&self, name: &str) -> Result<Option<Entry>, rpc::Error> {
-        let (_, catalog) = self.coordinator.ask(Input::Catalog).await?;
-        Ok(catalog.entries().find(|entry| entry.name() == name).cloned())
+        Ok(self.catalog().await?.named(name).cloned())
     }
 
-    /// By which consumers of a table are recognised.
-    fn owner(&self, table: &str) -> String {
-        format!("{}/{table}", self.cluster)
+    async fn catalog(&self) -> Result<Graph, rpc::Error> {
+        Ok(self.coordinator.ask(Input::Catalog).await?.1)
     }
+
+    /// By which consumers of a relation are recognised, given the name that they are known by.
+    fn owner(&self, consumers: &str) -> String {
+        format!("{}/{consumers}", self.cluster)
+    }
+}
+
+/// The name by which the consumers of a new relation are known: its own, unless those of a renamed
+/// one are known by that.
+fn free_consumers(catalog: &Graph, name: &str) -> String {
+    let is_free = |candidate: &String| catalog.entries().all(|entry| entry.consumers() != candidate);
+    let others = (2..).map(|number: u64| format!("{name}~{number}"));
+    std::iter::once(name.to_owned()).chain(others).find(is_free).expect("a catalog is finite")
+}
+
+fn names_of(catalog: &Graph, ids: &[TableId]) -> Vec<String> {
+    let entries = ids.iter().filter_map(|id| catalog.get(*id));
+    entries.flat_map(|entry| [entry.name(), entry.consumers()]).map(str::to_owned).collect()
 }
 
 /// Removes the consumers that were made for a relation that was dropped.
@@ -264,13 +325,25 @@ impl meta_server::Meta for Service {
         Ok(Response::new(proto::AlterTableResponse { notices }))
     }
 
-    async fn drop_table(
+    async fn drop_tables(
         &self,
-        request: Request<proto::DropTableRequest>,
-    ) -> Result<Response<proto::DropTableResponse>, Status> {
-        let proto::DropTableRequest { name, if_exists } = request.into_inner();
-        let dropped = carry_through(self.statement()?.drop(name, if_exists)).await?;
-        Ok(Response::new(proto::DropTableResponse { dropped }))
+        request: Request<proto::DropTablesRequest>,
+    ) -> Result<Response<proto::DropTablesResponse>, Status> {
+        let proto::DropTablesRequest { tables, cascade } = request.into_inner();
+        let ids = tables.into_iter().map(TableId).collect();
+        let dropped = carry_through(self.statement()?.drop(ids, cascade)).await?;
+        let tables = dropped.iter().map(|entry| entry.id().0).collect();
+        Ok(Response::new(proto::DropTablesResponse { tables }))
+    }
+
+    async fn change_catalog(
+        &self,
+        request: Request<proto::ChangeCatalogRequest>,
+    ) -> Result<Response<proto::ChangeCatalogResponse>, Status> {
+        let change: Change = serde_json::from_slice(&request.into_inner().change)
+            .map_err(|error| rpc::Error::new(Kind::Internal, format!("change is not readable: {error}")))?;
+        carry_through(self.statement()?.change(change)).await?;
+        Ok(Response::new(proto::ChangeCatalogResponse {}))
     }
 
     async fn catalog(

@@ -27,4 +27,18 @@ impl<K: Eq + Hash> Turns<K> {
         };
         turn.lock_owned().await
     }
+
+    /// Waits for its turn with several things. Everybody takes them in one order.
+    pub(crate) async fn take_all(&self, mut things: Vec<K>) -> Vec<OwnedMutexGuard<()>>
+    where
+        K: Ord,
+    {
+        things.sort_unstable();
+        things.dedup();
+        let mut turns = Vec::with_capacity(things.len());
+        for thing in things {
+            turns.push(self.take(thing).await);
+        }
+        turns
+    }
 }

@@ -87,7 +87,9 @@ pub(crate) fn barrier(
             table: entry_bytes(entry),
             splits: splits.iter().map(start_split).collect(),
         }),
-        Mutation::Drop(table) => proto::barrier::Mutation::DropTable(proto::DropTableMutation { table: table.0 }),
+        Mutation::Drop(jobs) => proto::barrier::Mutation::DropTables(proto::DropTablesMutation {
+            tables: jobs.iter().map(|job| job.0).collect(),
+        }),
     });
     to_node(Message::Barrier(proto::Barrier {
         term: Some(term.into()),

@@ -180,7 +180,7 @@ impl From<rpc::Error> for Error {
             kind: error.kind,
             sqlstate: error.sqlstate.map_or(Cow::Borrowed(fallback), Cow::Owned),
             message: error.message,
-            detail: None,
+            detail: error.detail,
             hint: error.hint,
             position: None,
         }

@@ -63,7 +63,6 @@ pub(crate) use jsonb::{CAST as JSONB_CAST, Operators as JsonbOperators, beside_j
 pub(crate) use like::LIKE_ESCAPE;
 pub(crate) use numeric::{decimal_operation, quotient};
 pub(crate) use quantified::function_of;
-pub use quote::identifier as quoted_identifier;
 pub(crate) use round::round_to_even;
 pub(crate) use rows::{AT_PRECISION, all_fields};
 pub(crate) use sets::{MEMBER_TEXTS, MEMBERS, NUMBERS, ORDINALS, list_holds_jsonb, set_function};

@@ -1,4 +1,4 @@
-//! The words of PostgreSQL 15's grammar.
+//! The words of PostgreSQL 15's grammar, and names that are none of them.
 
 use std::sync::LazyLock;
 
@@ -56,4 +56,12 @@ pub fn all() -> &'static [Keyword] {
 pub(crate) fn category(word: &str) -> Option<Category> {
     let place = ALL.binary_search_by_key(&word, |keyword| keyword.word).ok()?;
     ALL.get(place).map(|keyword| keyword.category)
+}
+
+/// Quotes a name if it is not in lower case, or if the grammar could read it as a keyword.
+pub fn quoted_identifier(name: &str) -> String {
+    let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && matches!(category(name), None | Some(Category::Unreserved));
+    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }

@@ -155,6 +155,28 @@ impl Draft {
         state: impl FnOnce() -> SessionState,
         threads: &QueryThreads,
     ) -> Result<Prepared, Error> {
+        let mut prepared = self.hinted(hints)?;
+        if !prepared.parameters.is_complete() {
+            prepared.infer_parameters(state(), threads).await?;
+        }
+        Ok(prepared)
+    }
+
+    /// The query of a view, which has no parameters.
+    ///
+    /// # Errors
+    /// The user's, if it has one.
+    pub(crate) fn closed(self) -> Result<Prepared, Error> {
+        let prepared = self.hinted(&[])?;
+        if prepared.parameters.is_empty() {
+            return Ok(prepared);
+        }
+        Err(Error::user(sqlstate::UNDEFINED_PARAMETER, "there is no parameter $1")
+            .with_hint("write the value itself: a view outlives the statement that creates it"))
+    }
+
+    /// The query with the types of parameters that are known without planning it.
+    fn hinted(self, hints: &[Option<Type>]) -> Result<Prepared, Error> {
         let Draft { parsed, written, rewritten, explain } = self;
         let count = placeholders::count(&written).map_err(|(name, location)| {
             let message = format!("there is no parameter {name}");
@@ -164,9 +186,6 @@ impl Draft {
         let parameters = Parameters::hinted(count, hints, &placeholders::written_types(&written));
         let mut prepared = Prepared { parsed, written, rewritten, explain, parameters };
         placeholders::cast_parameters(&mut prepared.rewritten, |number| prepared.parameters.cast_of(number));
-        if !prepared.parameters.is_complete() {
-            prepared.infer_parameters(state(), threads).await?;
-        }
         Ok(prepared)
     }
 }

@@ -28,7 +28,7 @@ impl NamedRelation {
     ///
     /// # Errors
     /// Internal, if the scan's source is not a table provider.
-    pub(crate) fn of(scan: &TableScan) -> Result<Option<Arc<Relation>>> {
+    pub fn of(scan: &TableScan) -> Result<Option<Arc<Relation>>> {
         let provider = source_as_provider(&scan.source)?;
         Ok(provider.downcast_ref::<NamedRelation>().map(|named| Arc::clone(&named.relation)))
     }

@@ -1,4 +1,5 @@
-//! Materialized views: decides which queries can be kept up to date, and how.
+//! Views. Plain ones are put in the place of their names (`definition`). For materialized ones this
+//! module decides which queries can be kept up to date, and how.
 //!
 //! If a query selects, filters and computes columns of one source, every row of the source gives
 //! one row or none. Such a query is compiled into an evaluator, which computes the view's rows from
@@ -10,6 +11,7 @@
 //! may depend on the time of a query or on the user who asks.
 
 mod compiler;
+mod definition;
 mod query;
 #[cfg(test)]
 mod tests;
@@ -38,8 +40,9 @@ use weir_common::error::chain;
 use weir_common::view::{self, Evaluate};
 
 pub use compiler::ViewCompiler;
+pub use definition::{define, expand, narrowed};
 
-use crate::error::{Error, sqlstate};
+use crate::error::Error;
 use crate::execution::QueryThreads;
 use crate::parser::{self, DATABASE, Parsed, SCHEMA, Statement};
 use crate::planner::{self, Planner, Prepared};
@@ -75,7 +78,7 @@ pub async fn describe(
     parsed: &Parsed,
     query: Box<sqlparser::ast::Statement>,
 ) -> Result<Described, Error> {
-    let prepared = prepared(planner, threads, &state, parsed, query).await?;
+    let prepared = prepared(planner, parsed, query)?;
     let described = async move {
         let plan = planner::plan(&state, &prepared).await?;
         let names: Vec<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
@@ -91,6 +94,17 @@ pub async fn describe(
 
 /// Describes a view whose rows each come from one row of its source.
 fn described(plan: &LogicalPlan, names: Vec<String>) -> Result<Described, Error> {
+    let columns = columns(plan, names)?;
+    let source = read_by(plan)?;
+    let mut used = Vec::new();
+    used_columns(plan, &mut used);
+    let read = source.columns.iter().filter(|column| used.contains(&column.name));
+    let reads = Reads::of(&source, read.cloned().collect());
+    Ok(Described { columns, hidden: Vec::new(), primary_key: Vec::new(), plan: Plan::View(reads) })
+}
+
+/// The columns of a view, with these names.
+fn columns(plan: &LogicalPlan, names: Vec<String>) -> Result<Vec<Column>, Error> {
     let column = |(name, field): (String, &Arc<Field>)| {
         let ty = stored_type(field).ok_or_else(|| {
             let message = format!("column \"{name}\" has the type {}, which cannot be stored", field.data_type());
@@ -98,13 +112,7 @@ fn described(plan: &LogicalPlan, names: Vec<String>) -> Result<Described, Error>
         })?;
         Ok(Column { name, ty, origin: Origin::Expression })
     };
-    let columns = names.into_iter().zip(plan.schema().fields()).map(column).collect::<Result<_, Error>>()?;
-    let source = read_by(plan)?;
-    let mut used = Vec::new();
-    used_columns(plan, &mut used);
-    let read = source.columns.iter().filter(|column| used.contains(&column.name));
-    let reads = Reads { relation: source.id, name: source.name.clone(), columns: read.cloned().collect() };
-    Ok(Described { columns, hidden: Vec::new(), primary_key: Vec::new(), plan: Plan::View(reads) })
+    names.into_iter().zip(plan.schema().fields()).map(column).collect()
 }
 
 /// Compiles the statement of a view that is in the catalog or about to be added to it.
@@ -119,13 +127,16 @@ pub async fn compile(
     let not_a_view =
         || Error::internal(format!("the stored statement of \"{}\" is not a materialized view", view.name));
     let Plan::View(reads) = &view.plan else { return Err(not_a_view()) };
-    let parsed = parser::parse(&view.sql)?.pop().ok_or_else(not_a_view)?;
-    let (Statement::CreateView(create) | Statement::ExplainView(create)) = &parsed.statement else {
-        return Err(not_a_view());
+    let expanded = reads.expanded.as_ref().map(|expanded| &expanded.query);
+    let parsed = parser::parse(expanded.unwrap_or(&view.sql))?.pop().ok_or_else(not_a_view)?;
+    let query = match &parsed.statement {
+        Statement::CreateView(create) | Statement::ExplainView(create) => &create.query,
+        Statement::Query(query) if expanded.is_some() => query,
+        _ => return Err(not_a_view()),
     };
     let template = planner.template([]);
     let state = planner::state(&template, template.config().clone(), database_of(reads.as_read())?);
-    let prepared = prepared(planner, threads, &state, &parsed, create.query.clone()).await?;
+    let prepared = prepared(planner, &parsed, query.clone())?;
     let state = Arc::new(state);
     let planning = Arc::clone(&state);
     let planned = async move { optimized(&planning, planner::plan(&planning, &prepared).await?) };
@@ -162,21 +173,9 @@ fn database_of(relation: Relation) -> Result<Arc<dyn CatalogProviderList>, Error
 }
 
 /// The query of a view, ready to be planned.
-async fn prepared(
-    planner: &Planner,
-    threads: &QueryThreads,
-    state: &SessionState,
-    parsed: &Parsed,
-    query: Box<sqlparser::ast::Statement>,
-) -> Result<Prepared, Error> {
+fn prepared(planner: &Planner, parsed: &Parsed, query: Box<sqlparser::ast::Statement>) -> Result<Prepared, Error> {
     let asked = query.as_ref().clone();
-    let draft = planner.read(parsed.clone(), query, asked)?;
-    let prepared = draft.prepare(&[], || state.clone(), threads).await?;
-    if prepared.parameters.is_empty() {
-        return Ok(prepared);
-    }
-    Err(Error::user(sqlstate::UNDEFINED_PARAMETER, "there is no parameter $1")
-        .with_hint("write the value itself: a view outlives the statement that creates it"))
+    planner.read(parsed.clone(), query, asked)?.closed()
 }
 
 /// True if each row of a query's answer comes from one row of a source.

@@ -1,4 +1,5 @@
-//! The graph that jobs form by reading each other's relations.
+//! The graph that entries form by depending on each other: jobs read relations, and plain views
+//! name them.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +8,8 @@ use crate::ids::TableId;
 
 /// The entries of a catalog, by their ids. A job lies above the relations that it reads.
 ///
-/// Acyclic: an entry reads only relations that were there before it, and is never made to read
-/// others.
+/// Acyclic: an entry depends only on relations that were there before it. `CREATE OR REPLACE VIEW`
+/// is refused if it would close a cycle.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Graph {
     entries: BTreeMap<TableId, Entry>,
@@ -40,8 +41,21 @@ impl Graph {
         self.entries().filter(move |entry| entry.job.inputs().any(|input| input == id))
     }
 
-    /// The entries that cannot exist without a relation: its readers, their readers, and so on.
-    /// Each comes before those that it reads, so they can be dropped in this order.
+    /// The entry of a name.
+    pub fn named(&self, name: &str) -> Option<&Entry> {
+        self.entries().find(|entry| entry.name() == name)
+    }
+
+    /// The entries that cannot exist without a relation themselves, in the order of their names:
+    /// those whose jobs read it, and those whose statements name it.
+    pub fn dependents(&self, id: TableId) -> Vec<&Entry> {
+        let mut found: Vec<&Entry> = self.entries().filter(|entry| entry.depends_on().any(|on| on == id)).collect();
+        found.sort_by_key(|entry| entry.name());
+        found
+    }
+
+    /// The entries that cannot exist without a relation: its dependents, their dependents, and so
+    /// on. Each comes before those that it depends on.
     pub fn above(&self, id: TableId) -> Vec<&Entry> {
         let mut above = Vec::new();
         self.add_above(id, &mut above);
@@ -49,14 +63,32 @@ impl Graph {
     }
 
     fn add_above<'a>(&'a self, id: TableId, above: &mut Vec<&'a Entry>) {
-        let mut readers: Vec<&Entry> = self.readers(id).collect();
-        readers.sort_by_key(|reader| reader.name());
-        for reader in readers {
-            if above.iter().all(|known| known.id() != reader.id()) {
-                self.add_above(reader.id(), above);
-                above.push(reader);
+        for dependent in self.dependents(id) {
+            if above.iter().all(|known| known.id() != dependent.id()) {
+                self.add_above(dependent.id(), above);
+                above.push(dependent);
             }
         }
+    }
+
+    /// The entries whose rows a query of this entry reads: itself, or those below a plain view.
+    pub fn read_by<'a>(&'a self, entry: &'a Entry) -> Vec<&'a Entry> {
+        if entry.relation.kind != RelationKind::View {
+            return vec![entry];
+        }
+        let mut found: Vec<&Entry> = Vec::new();
+        for below in entry.depends_on().filter_map(|id| self.get(id)).flat_map(|below| self.read_by(below)) {
+            if found.iter().all(|known| known.id() != below.id()) {
+                found.push(below);
+            }
+        }
+        found
+    }
+
+    /// The number of plain views between an entry and the rows that it reads, the entry included.
+    pub fn depth(&self, entry: &Entry) -> usize {
+        let below = entry.depends_on().filter_map(|id| self.get(id)).map(|below| self.depth(below)).max();
+        below.unwrap_or(0) + usize::from(entry.relation.kind == RelationKind::View)
     }
 
     /// The failed entry that stops a job: its own, or one below it; `None` if none has failed.
@@ -68,9 +100,9 @@ impl Graph {
     }
 
     /// Returns true if a job keeps the relation up to date: neither it nor a job below it has
-    /// failed, and all inputs are there. A source is never kept up to date: it stores no rows.
+    /// failed, and all inputs are there. Sources and plain views store no rows.
     pub fn runs(&self, entry: &Entry) -> bool {
-        entry.relation.kind != RelationKind::Source && self.is_fed(entry)
+        matches!(entry.relation.kind, RelationKind::Table | RelationKind::MaterializedView) && self.is_fed(entry)
     }
 
     fn is_fed(&self, entry: &Entry) -> bool {
@@ -88,11 +120,16 @@ impl FromIterator<Entry> for Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{Declaration, Encode, Plan, Reads, Source};
+    use crate::catalog::{Declaration, Definition, Encode, Named, Plan, Reads, Source};
+
+    fn reads(id: u32) -> Reads {
+        Reads { relation: TableId(id), name: format!("r{id}"), columns: Vec::new(), expanded: None }
+    }
 
     fn entry(id: u32, kind: RelationKind, input: Option<u32>) -> Entry {
         let plan = match input {
-            Some(id) => Plan::View(Reads { relation: TableId(id), name: format!("r{id}"), columns: Vec::new() }),
+            Some(id) if kind == RelationKind::View => Plan::Definition(Definition { names: vec![reads(id)] }),
+            Some(id) => Plan::View(reads(id)),
             None => Plan::Stream(Source { options: BTreeMap::new(), encode: Encode::Json }),
         };
         let (name, columns, hidden) = (format!("r{id}"), Vec::new(), Vec::new());
@@ -121,6 +158,25 @@ mod tests {
             graph.remove(TableId(dropped));
         }
         assert_eq!(ids(graph.entries()), [1]);
+    }
+
+    #[test]
+    fn plain_views_depend_and_have_no_jobs() {
+        let mut graph = graph();
+        graph.insert(entry(5, RelationKind::View, Some(2)));
+        graph.insert(entry(6, RelationKind::View, Some(5)));
+        let mut through = reads(1);
+        let through_view = vec![Named { relation: TableId(5), name: "r5".to_owned() }];
+        through.expanded = Some(crate::catalog::Expanded { through: through_view, query: String::new() });
+        let mut declared = entry(7, RelationKind::MaterializedView, Some(1)).declaration();
+        declared.plan = Plan::View(through);
+        graph.insert(Entry::new(TableId(7), declared, Vec::new(), None));
+        assert_eq!(ids(graph.readers(TableId(2))), [4], "a plain view reads nothing by itself");
+        assert_eq!(ids(graph.above(TableId(2))), [4, 6, 7, 5]);
+        let get = |id| graph.get(TableId(id)).expect("it is there");
+        assert_eq!((ids(graph.read_by(get(6))), ids(graph.read_by(get(7)))), (vec![2], vec![7]));
+        assert_eq!([1, 5, 6, 7].map(|id| graph.depth(get(id))), [0, 1, 2, 1]);
+        assert!(!graph.runs(get(5)) && graph.runs(get(7)));
     }
 
     #[test]

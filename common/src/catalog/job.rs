@@ -68,6 +68,9 @@ pub enum Plan {
     View(Reads),
     /// It keeps the answer of a query up to date by a plan: the job of any other view.
     Query(Query),
+    /// There is no job: statements that name the relation, a plain view, are planned with its query
+    /// in its place.
+    Definition(Definition),
 }
 
 impl Plan {
@@ -75,18 +78,63 @@ impl Plan {
     pub fn stream(&self) -> Option<&Source> {
         match self {
             Plan::Stream(source) => Some(source),
-            Plan::View(_) | Plan::Query(_) => None,
+            Plan::View(_) | Plan::Query(_) | Plan::Definition(_) => None,
         }
     }
 
-    /// The columns that are read of other relations, if it is a view's.
+    /// The columns that a job reads of other relations, if it fills a materialized view.
     pub fn reads(&self) -> &[Reads] {
         match self {
-            Plan::Stream(_) => &[],
+            Plan::Stream(_) | Plan::Definition(_) => &[],
             Plan::View(reads) => std::slice::from_ref(reads),
             Plan::Query(query) => &query.reads,
         }
     }
+
+    /// The relations that the statement depends on, with the columns that cannot change as long as
+    /// it is there: those that its job reads, or those that a plain view names.
+    pub fn depends(&self) -> &[Reads] {
+        match self {
+            Plan::Definition(definition) => &definition.names,
+            _ => self.reads(),
+        }
+    }
+
+    /// The plain views that the statement of a materialized view names.
+    pub fn through(&self) -> &[Named] {
+        match self {
+            Plan::Stream(_) | Plan::Definition(_) => &[],
+            Plan::View(reads) => reads.expanded.as_ref().map_or(&[], |expanded| &expanded.through),
+            Plan::Query(query) => &query.through,
+        }
+    }
+}
+
+/// The relations that the query of a plain view names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    /// Each relation once, with the columns that the query uses. Later columns of the relation are
+    /// hidden from the query, so its meaning stays.
+    pub names: Vec<Reads>,
+}
+
+/// A relation under the name that a statement has for it. Statements keep the names that relations
+/// had when they were planned; only ids tell which relations they mean.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The relation.
+    pub relation: TableId,
+    /// Its name in the statement.
+    pub name: String,
+}
+
+/// A query that names plain views, with their queries in their places.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expanded {
+    /// The views that it named.
+    pub through: Vec<Named>,
+    /// The query, which names only the source.
+    pub query: String,
 }
 
 /// A query whose answer a job keeps up to date. Nodes build the job from this alone; the relation's
@@ -97,6 +145,16 @@ pub struct Query {
     pub reads: Vec<Reads>,
     /// The plan. Its operators name columns of an input by their places in [`Reads::columns`].
     pub plan: JobPlan,
+    /// The plain views that the statement names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub through: Vec<Named>,
+}
+
+impl Query {
+    /// Returns true if the rows that the job stores never change.
+    pub fn is_append_only(&self) -> bool {
+        self.plan.fragments.last().is_some_and(|stored| stored.output.append_only)
+    }
 }
 
 /// An input of a view.
@@ -109,9 +167,17 @@ pub struct Reads {
     /// The columns of the source that the view needs, in their order, as they were when the view
     /// was created. ALTER may not change them as long as the view is there.
     pub columns: Vec<Column>,
+    /// The query of a view that is compiled from its statement, if the statement names plain views.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expanded: Option<Expanded>,
 }
 
 impl Reads {
+    /// Columns of a relation under its own name.
+    pub fn of(relation: &Relation, columns: Vec<Column>) -> Reads {
+        Reads { relation: relation.id, name: relation.name.clone(), columns, expanded: None }
+    }
+
     /// The source as the view knows it, with no other columns than the view reads.
     pub fn as_read(&self) -> Relation {
         Relation {

@@ -14,7 +14,7 @@ impl Entry {
         match &self.job.plan {
             Plan::Query(query) => Some(Cow::Borrowed(query)),
             Plan::Stream(_) if self.relation.is_keyed() => Some(Cow::Owned(keyed(&self.relation))),
-            Plan::Stream(_) | Plan::View(_) => None,
+            Plan::Stream(_) | Plan::View(_) | Plan::Definition(_) => None,
         }
     }
 }
@@ -44,6 +44,7 @@ fn keyed(relation: &Relation) -> Query {
         output: Stream { columns, key: key.clone(), append_only: false },
     };
     let edge = Edge { from: 0, to: 1, input: 0, dispatch: Dispatch::Hash(key) };
-    let reads = Reads { relation: relation.id, name: relation.name.clone(), columns: relation.columns.clone() };
-    Query { reads: vec![reads], plan: JobPlan { fragments: vec![read, stored], edges: vec![edge], tables: Vec::new() } }
+    let reads = vec![Reads::of(relation, relation.columns.clone())];
+    let plan = JobPlan { fragments: vec![read, stored], edges: vec![edge], tables: Vec::new() };
+    Query { reads, plan, through: Vec::new() }
 }

@@ -97,6 +97,9 @@ pub enum RelationKind {
     /// `CREATE MATERIALIZED VIEW`: a job computes its rows from those of its inputs, and stores
     /// them.
     MaterializedView,
+    /// `CREATE VIEW`: a query with a name. It has no rows and no job: a statement that names it is
+    /// planned with the query in its place.
+    View,
 }
 
 impl RelationKind {
@@ -106,6 +109,7 @@ impl RelationKind {
             RelationKind::Table => "table",
             RelationKind::Source => "source",
             RelationKind::MaterializedView => "materialized view",
+            RelationKind::View => "view",
         }
     }
 }
@@ -126,8 +130,8 @@ pub struct Column {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
-    /// The query of a view computes it from its source's columns; or the hidden column of a table,
-    /// which numbers rows.
+    /// The query of a view computes it from other columns; or the hidden column of a table, which
+    /// numbers rows.
     Expression,
     /// Statements write it: the column of a table without a connector.
     Statement(Constraints),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Declaration, Entry, Job, JobState, Relation, SplitStart};
+use super::{About, Column, Declaration, Entry, Job, JobState, Relation, SplitStart};
 use crate::ids::TableId;
 
 /// An [`Entry`] as one flat document.
@@ -21,15 +21,18 @@ pub(super) struct Stored {
     pub(super) layouts: Vec<Vec<Column>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) backfill_rate: Option<u32>,
+    #[serde(flatten)]
+    pub(super) about: About,
 }
 
 impl From<Stored> for Entry {
     fn from(stored: Stored) -> Entry {
-        let Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate } = stored;
+        let Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate, about } = stored;
         let Declaration { kind, name, columns, hidden, primary_key, plan, sql } = declared;
         Entry {
             relation: Arc::new(Relation { id, kind, name, columns, hidden, primary_key, layouts, sql }),
             job: Arc::new(Job { id, plan, splits, state, dead_letters, backfill_rate }),
+            about: Arc::new(about),
         }
     }
 }
@@ -40,6 +43,7 @@ impl From<Entry> for Stored {
             Arc::unwrap_or_clone(entry.relation);
         let Job { id: _, plan, splits, state, dead_letters, backfill_rate } = Arc::unwrap_or_clone(entry.job);
         let declared = Declaration { kind, name, columns, hidden, primary_key, plan, sql };
-        Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate }
+        let about = Arc::unwrap_or_clone(entry.about);
+        Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate, about }
     }
 }

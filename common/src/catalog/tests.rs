@@ -18,6 +18,22 @@ const VIEW: &str = concat!(
     r#""state":{"failed":{"error":"division by zero","since_ms":1}},"dead_letters":null,"layouts":[]}"#
 );
 
+/// A plain view, which was renamed and has comments.
+const PLAIN: &str = concat!(
+    r#"{"id":10,"kind":"view","name":"w","columns":[{"name":"n","type":"integer","origin":"expression"}],"primary_key":[],"#,
+    r#""source":{"names":[{"relation":7,"name":"t","columns":[{"name":"id","type":"big_int","origin":"payload"}]}]},"#,
+    r#""sql":"CREATE VIEW v AS …","splits":[],"state":"running","dead_letters":null,"layouts":[],"#,
+    r#""comment":"what it is","column_comments":{"n":"a number"},"consumers":"v"}"#
+);
+
+/// A view whose statement names a plain one.
+const THROUGH: &str = concat!(
+    r#"{"id":11,"kind":"materialized_view","name":"m","columns":[],"primary_key":[],"#,
+    r#""source":{"relation":5,"name":"s","columns":[],"#,
+    r#""expanded":{"through":[{"relation":10,"name":"w"}],"query":"SELECT …"}},"#,
+    r#""sql":"CREATE MATERIALIZED VIEW m AS …","splits":[],"state":"running","dead_letters":null,"layouts":[]}"#
+);
+
 /// An entry of the first versions, which have no kinds, keys, dead letters, layouts or creation
 /// times of streams.
 const OLDEST: &str = concat!(
@@ -31,7 +47,7 @@ fn read(stored: &str) -> Entry {
 
 #[test]
 fn entries_that_are_stored_stay_readable() {
-    for stored in [TABLE, VIEW] {
+    for stored in [TABLE, VIEW, PLAIN, THROUGH] {
         assert_eq!(serde_json::to_string(&read(stored)).expect("an entry serialises"), stored);
     }
     let table = read(TABLE);
@@ -40,6 +56,10 @@ fn entries_that_are_stored_stay_readable() {
     assert_eq!(table.job.stores().collect::<Vec<_>>(), [TableId(7), TableId(8)]);
     let view = read(VIEW);
     assert_eq!((view.job.reader(), view.job.stream(), view.dead_letters()), (TableId(5), None, None));
+    let plain = read(PLAIN);
+    assert_eq!((plain.has_job(), plain.consumers(), plain.job.inputs().count()), (false, "v", 0));
+    assert_eq!(plain.depends_on().collect::<Vec<_>>(), [TableId(7)]);
+    assert_eq!(read(THROUGH).depends_on().collect::<Vec<_>>(), [TableId(5), TableId(10)]);
     let oldest = read(OLDEST);
     assert_eq!((oldest.relation.kind, oldest.relation.is_keyed()), (RelationKind::Table, false));
     assert_eq!(oldest.job.state, JobState::Failed { error: "no such stream".to_owned(), since_ms: None });

@@ -190,7 +190,7 @@ mod tests {
     }
 
     fn query(reads: u32, fragments: &[Distribution], edges: &[(u16, u16, Dispatch)]) -> catalog::Plan {
-        let reads = Reads { relation: TableId(reads), name: String::new(), columns: Vec::new() };
+        let reads = Reads { relation: TableId(reads), name: String::new(), columns: Vec::new(), expanded: None };
         let output = Stream { columns: Vec::new(), key: Vec::new(), append_only: false };
         let fragment = |distribution: &Distribution| Fragment {
             distribution: *distribution,
@@ -208,7 +208,7 @@ mod tests {
             edges: edges.iter().map(edge).collect(),
             tables: Vec::new(),
         };
-        catalog::Plan::Query(Query { reads: vec![reads], plan })
+        catalog::Plan::Query(Query { reads: vec![reads], plan, through: Vec::new() })
     }
 
     /// A source, an aggregate over it, one that has a single row, and views over these two.

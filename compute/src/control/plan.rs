@@ -124,8 +124,18 @@ impl fmt::Display for Writer {
 pub enum Mutation {
     /// The job of an entry starts, with all of its splits.
     Add(Entry, Vec<SplitPlan>),
-    /// A job stops, and its state is forgotten.
-    Drop(TableId),
+    /// Jobs stop, and their state is forgotten.
+    Drop(Vec<TableId>),
+}
+
+impl Mutation {
+    /// The jobs that stop.
+    pub fn dropped(mutation: Option<&Mutation>) -> &[TableId] {
+        match mutation {
+            Some(Mutation::Drop(jobs)) => jobs,
+            _ => &[],
+        }
+    }
 }
 
 /// A barrier as it arrives at a node.

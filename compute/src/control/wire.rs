@@ -75,7 +75,9 @@ pub(crate) fn barrier(barrier: proto::Barrier) -> Result<Barrier, rpc::Error> {
         Some(proto::barrier::Mutation::AddTable(add)) => {
             Some(Mutation::Add(entry(&add.table)?, add.splits.into_iter().map(split).collect()))
         }
-        Some(proto::barrier::Mutation::DropTable(drop)) => Some(Mutation::Drop(TableId(drop.table))),
+        Some(proto::barrier::Mutation::DropTables(drop)) => {
+            Some(Mutation::Drop(drop.tables.into_iter().map(TableId).collect()))
+        }
     };
     Ok(Barrier {
         term: term(barrier.term)?,

@@ -59,9 +59,9 @@ const ASK_INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) enum Message {
     /// The epoch ends here.
     Barrier(Epoch),
-    /// The epoch ends here, and a relation that was dropped is stored no further. If it was the
-    /// only one, the actor ends too.
-    Last(TableId, Epoch),
+    /// The epoch ends here, and relations that were dropped are stored no further. If there is no
+    /// other one, the actor ends too.
+    Last(Vec<TableId>, Epoch),
     /// The epoch is committed.
     Committed(Epoch),
     /// Feed a view over the source from here on.
@@ -194,9 +194,9 @@ impl Actor {
     async fn take(&mut self, heard: Heard) -> ControlFlow<()> {
         match heard {
             Heard::Message(Message::Barrier(epoch)) => self.barrier(epoch).await,
-            Heard::Message(Message::Last(job, epoch)) => {
+            Heard::Message(Message::Last(jobs, epoch)) => {
                 self.barrier(epoch).await?;
-                self.detach(job, epoch);
+                jobs.into_iter().for_each(|job| self.detach(job, epoch));
                 ControlFlow::Continue(())
             }
             Heard::Message(Message::Committed(epoch)) => {

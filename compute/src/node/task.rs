@@ -449,7 +449,7 @@ impl Task {
     fn note_change(&mut self, mutation: Option<&Mutation>) {
         match mutation {
             Some(Mutation::Add(entry, _)) => self.relations.insert(entry),
-            Some(Mutation::Drop(id)) => self.relations.remove(*id),
+            Some(Mutation::Drop(jobs)) => jobs.iter().for_each(|job| self.relations.remove(*job)),
             None => return,
         }
         self.publish();

@@ -312,12 +312,9 @@ impl Term {
     /// before the mutation.
     pub(crate) async fn inject(&mut self, barrier: &Barrier, catalog: &Graph) {
         let epoch = barrier.epoch;
-        let removed = match &barrier.mutation {
-            Some(Mutation::Drop(id)) => Some(*id),
-            _ => None,
-        };
-        let dropped: Vec<TableId> =
-            removed.and_then(|id| catalog.get(id)).iter().flat_map(|entry| entry.job.stores()).collect();
+        let removed = Mutation::dropped(barrier.mutation.as_ref());
+        let entries = removed.iter().filter_map(|job| catalog.get(*job));
+        let dropped: Vec<TableId> = entries.flat_map(|entry| entry.job.stores()).collect();
         for (id, slot) in &self.slots.handles {
             let add = match &barrier.mutation {
                 Some(Mutation::Add(entry, splits)) => {
@@ -329,7 +326,7 @@ impl Term {
                 }
                 _ => Vec::new(),
             };
-            let (change, lowest_pinned) = (Change { add, remove: removed }, barrier.lowest_pinned);
+            let (change, lowest_pinned) = (Change { add, remove: removed.to_vec() }, barrier.lowest_pinned);
             let dropped = dropped.clone();
             // A slot that is gone has told the node why.
             let span = info_span!(
@@ -339,9 +336,10 @@ impl Term {
             let _ = slot.control.send(slot::Control::Inject { epoch, change, lowest_pinned, dropped, span }).await;
         }
         for actor in self.actors.values_mut() {
-            let message = match removed {
-                Some(job) if actor.feeds.remove(&job) => actor::Message::Last(job, epoch),
-                _ => actor::Message::Barrier(epoch),
+            let last: Vec<TableId> = removed.iter().copied().filter(|job| actor.feeds.remove(job)).collect();
+            let message = match last.is_empty() {
+                true => actor::Message::Barrier(epoch),
+                false => actor::Message::Last(last, epoch),
             };
             let _ = actor.inbox.send(message).await;
         }
@@ -361,33 +359,29 @@ impl Term {
         let followed = |entry: &Entry, splits: &[SplitPlan]| {
             Placement::of(entry, catalog, splits, &self.routes).map(|placement| placement.followed())
         };
-        let (mut opened, mut closed, mut removed) = (None, None, None);
-        match &barrier.mutation {
-            Some(Mutation::Add(entry, splits)) => opened = followed(entry, splits),
-            Some(Mutation::Drop(id)) => {
-                removed = Some(*id);
-                closed = catalog.get(*id).and_then(|entry| followed(entry, &[]));
-            }
-            None => {}
-        }
+        let removed = Mutation::dropped(barrier.mutation.as_ref());
+        let opened = match &barrier.mutation {
+            Some(Mutation::Add(entry, splits)) => followed(entry, splits).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        let stopping = removed.iter().filter_map(|job| catalog.get(*job));
+        let closed: Vec<EdgeId> = stopping.filter_map(|entry| followed(entry, &[])).flatten().collect();
         let mut statements = barrier.statements_of_actors();
         for (job, actors) in &self.running {
             for actor in actors {
-                let own = |edges: &Option<Vec<EdgeId>>| {
-                    edges.iter().flatten().filter(|edge| edge.from == *actor).copied().collect()
-                };
+                let own = |edges: &[EdgeId]| edges.iter().filter(|edge| edge.from == *actor).copied().collect();
                 let announced = Announced {
                     epoch: barrier.epoch,
                     opened_outputs: own(&opened),
                     closed_outputs: own(&closed),
-                    stops: removed == Some(*job),
+                    stops: removed.contains(job),
                     statements: statements.remove(&(*job, SlotId(actor.instance))).unwrap_or_default(),
                     ..Announced::default()
                 };
                 self.fragments.router.send(*actor, router::Message::Barrier(announced));
             }
         }
-        removed.and_then(|job| self.running.remove(&job));
+        self.running.retain(|job, _| !removed.contains(job));
     }
 
     /// Begins to feed a relation, by the actors that already read its source or by new ones.

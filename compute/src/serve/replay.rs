@@ -87,7 +87,7 @@ impl Replay {
     /// If the table keeps no dead letters, no relation would get the rows, or the slot is about to
     /// end.
     pub(crate) async fn prepare(serving: Arc<Serving>, slot: slot::Handle, entry: Entry) -> Result<Replay, rpc::Error> {
-        let Entry { relation, job } = entry;
+        let Entry { relation, job, .. } = entry;
         let (Some(letters), Some(source)) = (job.dead_letters, job.stream().cloned()) else {
             let message = format!("table \"{}\" keeps no dead letters", relation.name);
             return Err(rpc::Error::new(Kind::User, message).with_sqlstate("55000"));

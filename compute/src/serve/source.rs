@@ -72,7 +72,7 @@ impl SourceRead {
     /// If this version does not understand the source's options, or the request asks for columns
     /// that the source does not have.
     pub(crate) fn prepare(entry: Entry, request: &ReadSourceRequest, owner: &str) -> Result<SourceRead, rpc::Error> {
-        let Entry { relation, job } = entry;
+        let Entry { relation, job, .. } = entry;
         let source = job.stream().ok_or_else(|| rpc::Error::new(Kind::Internal, "a view has no stream"))?;
         let mut options = Options::parse(&source.options).map_err(weir_connector_nats::Error::from)?;
         // Consumers of jobs stay untouched.

@@ -32,8 +32,8 @@ pub struct Sealer<W> {
 #[derive(Debug)]
 struct Injected {
     epoch: Epoch,
-    /// It is the last barrier for the actors of this table.
-    remove: Option<TableId>,
+    /// It is the last barrier for the actors of these tables.
+    remove: Vec<TableId>,
 }
 
 /// The change of the slot's actors at a barrier.
@@ -41,8 +41,8 @@ struct Injected {
 pub struct Change {
     /// Actors that start: they deliver the barriers after this one.
     pub add: Vec<Writer>,
-    /// The table whose actors stop: this barrier is the last they deliver.
-    pub remove: Option<TableId>,
+    /// The tables whose actors stop: this barrier is the last they deliver.
+    pub remove: Vec<TableId>,
 }
 
 #[derive(Debug)]
@@ -183,8 +183,8 @@ impl<W> Sealer<W> {
         assert!(self.sealing.take().is_some(), "a seal is under way");
         let Injected { epoch, remove } = self.injected.pop_front().expect("the epoch that was sealed");
         self.sealed = epoch;
-        if let Some(removed) = remove {
-            self.actors.retain(|actor, _| actor.job() != removed);
+        if !remove.is_empty() {
+            self.actors.retain(|actor, _| !remove.contains(&actor.job()));
         }
         let mut released = Vec::new();
         for actor in self.actors.values_mut().filter(|actor| actor.delivers(epoch.next())) {
@@ -227,8 +227,8 @@ mod tests {
     #[test]
     fn an_added_actor_delivers_the_barriers_after_the_one_that_added_it() {
         let mut sealer = Sealer::<u8>::new(Epoch(0), []);
-        sealer.inject(Epoch(1), Change { add: vec![actor(1)], remove: None });
-        sealer.inject(Epoch(2), Change { add: vec![], remove: Some(TableId(1)) });
+        sealer.inject(Epoch(1), Change { add: vec![actor(1)], remove: Vec::new() });
+        sealer.inject(Epoch(2), Change { add: vec![], remove: vec![TableId(1)] });
         sealer.inject(Epoch(3), Change::default());
         assert_eq!(sealer.write(&actor(1), 6), None, "its first epoch is not open yet");
         assert!(sealer.seal().is_some());

@@ -238,7 +238,7 @@ fn a_source_cannot_be_taken_from_under_its_views() {
         create_json(&mut sql, &nats, "SOURCE s", "n int, m int", "").await?;
         sql.query("CREATE MATERIALIZED VIEW v AS SELECT *, n + m AS sum FROM s").await?;
         sql.query("CREATE MATERIALIZED VIEW n AS SELECT n FROM s").await?;
-        refuses(&mut sql, "DROP SOURCE s", "2BP01", "materialized view \"v\" depends on it").await?;
+        refuses(&mut sql, "DROP SOURCE s", "2BP01", "because other objects depend on it").await?;
         refuses(&mut sql, "ALTER SOURCE s ALTER COLUMN m TYPE bigint", "0A000", "view \"v\" reads it").await?;
         refuses(&mut sql, "DROP TABLE v", "42809", "is not a table").await?;
         refuses(&mut sql, "DROP MATERIALIZED VIEW s", "42809", "is not a materialized view").await?;

@@ -51,7 +51,7 @@ pub(crate) fn of_query(name: &str, columns: Vec<(String, SqlType)>) -> Result<De
     columns.iter().try_for_each(|(name, _)| check_column_name(name))?;
     let column = |(name, ty)| Column { name, ty, origin: Origin::Statement(Constraints::default()) };
     let columns: Vec<Column> = columns.into_iter().map(column).collect();
-    let quoted = weir_sql::functions::quoted_identifier;
+    let quoted = weir_sql::keywords::quoted_identifier;
     let written: Vec<String> = columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.ty)).collect();
     let sql = format!("CREATE TABLE {} ({})", quoted(name), written.join(", "));
     let rule = Rule { conflict: Conflict::Overwrite, append_only: false };
@@ -83,7 +83,7 @@ fn table(name: &str, columns: Vec<Column>, mut primary_key: Vec<usize>, rule: Ru
         columns,
         hidden,
         primary_key,
-        plan: Plan::Query(Query { reads: Vec::new(), plan }),
+        plan: Plan::Query(Query { reads: Vec::new(), plan, through: Vec::new() }),
         sql: String::new(),
     }
 }

@@ -1,12 +1,11 @@
 //! The settings of transactions: what a read-only one refuses, and how they change.
 
-use weir_common::catalog::RelationKind;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{Statement, TransactionModes};
 
 use super::{Answer, alter_tag, create_tag, drop_tag};
 use crate::notice::Notice;
-use crate::session::Session;
+use crate::session::{Session, Variables, is_of_transaction};
 
 /// Refuses statements that a read-only transaction cannot run.
 pub(super) fn check_read_only(session: &Session, statement: &Statement) -> Result<(), Error> {
@@ -14,7 +13,8 @@ pub(super) fn check_read_only(session: &Session, statement: &Statement) -> Resul
         Statement::CreateTable(create) => create_tag(create.kind),
         Statement::CreateTableAs(_) => "CREATE TABLE AS",
         Statement::CopyFrom(_) => "COPY FROM",
-        Statement::CreateView(_) => create_tag(RelationKind::MaterializedView),
+        Statement::CreateView(create) => create_tag(create.kind),
+        Statement::Comment(_) => "COMMENT",
         Statement::Alter(alter) => alter_tag(alter.kind),
         Statement::Drop { kind, .. } => drop_tag(*kind),
         _ => return Ok(()),
@@ -29,6 +29,22 @@ pub(super) fn check_writable(session: &Session, command: &str) -> Result<(), Err
     }
     let message = format!("cannot execute {command} in a read-only transaction");
     Err(Error::user(sqlstate::READ_ONLY_SQL_TRANSACTION, message))
+}
+
+/// Runs SET and RESET of a variable. `is_local`: until the transaction ends.
+pub(super) fn set(session: &Session, name: &str, value: Option<&str>, is_local: bool) -> Result<Answer, Error> {
+    if is_of_transaction(name) {
+        settled(session, name, value)?;
+    }
+    let set = if is_local { Variables::set_local } else { Variables::set };
+    let change = set(&mut session.variables(), name, value)?;
+    let mut notices: Vec<Notice> = change.notice.iter().map(Notice::new).collect();
+    if is_local && !session.transaction().is_open() {
+        let message = "SET LOCAL can only be used in transaction blocks";
+        notices = vec![Notice::warning(sqlstate::NO_ACTIVE_SQL_TRANSACTION, message)];
+    }
+    let tag = if value.is_some() { "SET" } else { "RESET" };
+    Ok(Answer::Done { tag: tag.into(), notices, changes: vec![change] })
 }
 
 /// Runs `SET TRANSACTION`, which has no effect outside of a transaction, and
@@ -54,7 +70,7 @@ pub(super) fn set_transaction(session: &Session, modes: &TransactionModes, of_se
 }
 
 /// Refuses to change the isolation level of a transaction that has run a query.
-pub(super) fn settled(session: &Session, name: &str, value: Option<&str>) -> Result<(), Error> {
+fn settled(session: &Session, name: &str, value: Option<&str>) -> Result<(), Error> {
     let changes = name.eq_ignore_ascii_case("transaction_isolation")
         && value.is_some_and(|value| session.variables().get(name).is_none_or(|now| !now.eq_ignore_ascii_case(value)));
     if changes && session.transaction().has_read() {

@@ -26,7 +26,7 @@ use crate::waits::Waits;
 /// Plans the queries of sessions; one per process.
 #[derive(Debug)]
 pub(crate) struct Planner {
-    pub(super) sql: planner::Planner,
+    pub(super) sql: Arc<planner::Planner>,
     /// The nodes that queries read from.
     pub(crate) nodes: Arc<ComputeNodes>,
     /// The source of jobs and their conditions.
@@ -41,7 +41,7 @@ impl Planner {
     pub(crate) fn new(config: &Config, cache: &CatalogCache, waits: Waits, jobs: Arc<Jobs>) -> Result<Planner, Error> {
         let nodes = Arc::clone(&waits.nodes);
         let sql = planner::Planner::new(config.memory_limit_bytes, system::catalogs(cache))?;
-        Ok(Planner { sql, nodes, jobs, waits })
+        Ok(Planner { sql: Arc::new(sql), nodes, jobs, waits })
     }
 
     /// Returns the state in which a session's statement is planned and run. It contains the catalog
@@ -58,7 +58,7 @@ impl Planner {
         if let Some(snapshot) = snapshot {
             config = config.with_extension(Arc::clone(snapshot));
         }
-        let database = Database::new(catalog, session);
+        let database = Database::new(catalog, session, &self.sql);
         planner::state(template, config, Arc::new(database))
     }
 
@@ -70,7 +70,7 @@ impl Planner {
         rows: Arc<dyn TableProvider>,
     ) -> SessionState {
         let state = self.state(session, catalog, None);
-        let database = Database::new(catalog, session).with_copied(rows);
+        let database = Database::new(catalog, session, &self.sql).with_copied(rows);
         planner::state(&state, state.config().clone(), Arc::new(database))
     }
 

@@ -18,13 +18,14 @@ use weir_common::error::Kind;
 use weir_common::view::Evaluate;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::execution::{EXPLAIN_SCHEMA, QueryThreads};
-use weir_sql::parser::Parsed;
+use weir_sql::parser::{CreateView, Parsed};
 use weir_sql::planner::{Prepared, plan};
 use weir_sql::syntax::table_names;
 use weir_sql::views::{self, Described};
 
 use super::planner::Planner;
 use crate::catalog::{Catalog, CatalogCache};
+use crate::definitions;
 use crate::encode::Origin;
 use crate::metrics::Metrics;
 use crate::notice::Notice;
@@ -226,6 +227,21 @@ impl Queries {
         views::describe(&self.planner.sql, &self.threads, state, parsed, query).await
     }
 
+    /// Finds the columns of a plain view, and those that its query uses of the relations it names.
+    ///
+    /// # Errors
+    /// The user's.
+    pub(crate) async fn define_view(
+        &self,
+        catalog: &Arc<Catalog>,
+        parsed: &Parsed,
+        create: &CreateView,
+    ) -> Result<Described, Error> {
+        let state = self.planner.state_of_nobody(catalog);
+        let names = definitions::named(catalog, &create.query);
+        views::define(&self.planner.sql, &self.threads, state, (parsed, create.query.clone()), names).await
+    }
+
     /// Compiles a view as compute nodes will.
     ///
     /// # Errors
@@ -248,7 +264,7 @@ pub(crate) fn is_lost(error: &Error) -> bool {
 fn failures(prepared: &Prepared, catalog: &Catalog) -> Vec<Notice> {
     let read = table_names(&prepared.written);
     // The statement itself reads a source, so the source's job does not matter.
-    let entries = read.iter().filter_map(|name| catalog.entry(name));
+    let entries = read.iter().filter_map(|name| catalog.entry(name)).flat_map(|entry| catalog.read_by(entry));
     let jobs =
         entries.filter(|entry| entry.relation.kind != RelationKind::Source).filter_map(|entry| catalog.job(entry));
     let failed = jobs.filter_map(|job| {

@@ -111,7 +111,7 @@ impl ScanExec {
             let boxes = boxes.unwrap_or_default();
             let (mut client, place_held) = scan.nodes.scanning(&slot.address, &scan.snapshot)?;
             let responses = match scan.relation.kind {
-                RelationKind::Table | RelationKind::MaterializedView => {
+                RelationKind::Table | RelationKind::MaterializedView | RelationKind::View => {
                     client.scan(scan.of_slot(slot.slot, keys, boxes)).await
                 }
                 RelationKind::Source => client.read_source(scan.of_source()).await,
@@ -135,7 +135,7 @@ impl Scan {
     fn slots(&self) -> Result<Vec<Slot>> {
         let slots = &self.snapshot.slots;
         match self.relation.kind {
-            RelationKind::Table | RelationKind::MaterializedView => Ok(slots.clone()),
+            RelationKind::Table | RelationKind::MaterializedView | RelationKind::View => Ok(slots.clone()),
             RelationKind::Source => {
                 let place = usize::try_from(self.relation.id.0).ok().and_then(|id| id.checked_rem(slots.len()));
                 let reader = place.map(|place| vec![slots[place].clone()]);
@@ -265,7 +265,7 @@ impl DisplayAs for ScanExec {
         };
         write!(f, "ScanExec: {kind}={}, columns=[{}]", relation.name, columns.join(", "))?;
         match relation.kind {
-            RelationKind::Table | RelationKind::MaterializedView => {
+            RelationKind::Table | RelationKind::MaterializedView | RelationKind::View => {
                 let keys = self.scan.keys().ok().flatten();
                 let is_asked = |slot: &&Slot| keys.as_ref().is_none_or(|keys| keys.of_slot(slot.vnodes).is_some());
                 let asked = self.slots.iter().filter(is_asked).count();

@@ -135,7 +135,7 @@ impl ScannedRelation {
         let is_narrowed = match relation.kind {
             RelationKind::Source => self.rows != Rows::DeadLetters,
             RelationKind::Table => !relation.is_keyed(),
-            RelationKind::MaterializedView => false,
+            RelationKind::MaterializedView | RelationKind::View => false,
         };
         if is_narrowed {
             for condition in conditions {

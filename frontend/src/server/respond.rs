@@ -414,6 +414,7 @@ where
         let severity = notice.severity.name();
         let mut info = ErrorInfo::new(severity.to_owned(), notice.sqlstate.to_owned(), notice.message);
         info.severity_nonlocalized = Some(severity.to_owned());
+        info.detail = notice.detail;
         info.hint = notice.hint.map(str::to_owned);
         client.feed(PgWireBackendMessage::NoticeResponse(NoticeResponse::from(info))).await?;
     }

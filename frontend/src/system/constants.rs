@@ -1,5 +1,5 @@
 //! Functions that drivers and psql call and that return a constant, because Weir has no
-//! descriptions, indexes or replication to report.
+//! triggers, partitions or replication to report.
 
 use datafusion::arrow::datatypes::DataType;
 use datafusion::error::Result;
@@ -29,8 +29,6 @@ pub(super) fn functions() -> Vec<ScalarUDF> {
         ("pg_is_in_recovery", ScalarValue::Boolean(Some(false))),
         ("pg_my_temp_schema", ScalarValue::UInt32(Some(0))),
         ("pg_advisory_unlock_all", no_text.clone()),
-        ("obj_description", no_text.clone()),
-        ("col_description", no_text.clone()),
         ("shobj_description", no_text.clone()),
         ("pg_get_triggerdef", no_text.clone()),
         ("pg_get_ruledef", no_text.clone()),

@@ -23,14 +23,17 @@ use weir_sql::syntax::{table_names, tables};
 
 pub(crate) use constants::constant;
 pub(crate) use origins::origins;
+pub(crate) use pg_catalog::SCHEMAS;
 pub(crate) use schema::Database;
 pub(crate) use tools::{asks_the_catalog, parameter_types, plannable};
 
 use crate::catalog::CatalogCache;
+use crate::definitions::DEAD_LETTERS;
 
 const INFORMATION_SCHEMA: &str = "information_schema";
+/// The schema of RisingWave's own catalogs.
+const RW_CATALOG: &str = "rw_catalog";
 const WEIR_CATALOG: &str = "weir_catalog";
-const DEAD_LETTERS: &str = "dead_letters";
 /// The schema of the rows that a COPY has brought.
 pub(crate) const COPIED: &str = "weir_copied";
 
@@ -62,8 +65,16 @@ pub(crate) fn relations(query: &Statement) -> Vec<String> {
 
 /// Returns true if a statement calls a function that looks up a relation.
 fn looks_up(statement: &Statement) -> bool {
-    const FUNCTIONS: [&str; 6] =
-        ["regclass", "to_regclass", "regclassout", "pg_get_viewdef", "pg_get_indexdef", "pg_table_is_visible"];
+    const FUNCTIONS: [&str; 8] = [
+        "regclass",
+        "to_regclass",
+        "regclassout",
+        "pg_get_viewdef",
+        "pg_get_indexdef",
+        "pg_table_is_visible",
+        "obj_description",
+        "col_description",
+    ];
     visit_expressions(statement, |expr| match expr {
         Expr::Function(function) => match identifiers(&function.name).as_deref() {
             Some([name]) if FUNCTIONS.contains(&fold(name).as_str()) => ControlFlow::Break(()),

@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use datafusion::common::{Column, JoinType};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
+use weir_sql::relation::NamedRelation;
 use weir_sql::types::modifier;
 
-use super::pg_catalog;
+use super::{DEAD_LETTERS, pg_catalog};
 use crate::catalog::Catalog;
 use crate::encode::Origin;
 
@@ -49,7 +50,12 @@ fn origin(plan: &LogicalPlan, place: usize, catalog: &Arc<Catalog>) -> Option<Or
         }
         LogicalPlan::TableScan(scan) => {
             let place = scan.projection.as_ref().map_or(Some(place), |columns| columns.get(place).copied())?;
-            pg_catalog::origin(catalog, &scan.table_name, place)
+            match NamedRelation::of(scan).ok().flatten() {
+                Some(relation) => {
+                    pg_catalog::origin_in(&relation, scan.table_name.schema() == Some(DEAD_LETTERS), place)
+                }
+                None => pg_catalog::origin(catalog, &scan.table_name, place),
+            }
         }
         _ => None,
     }

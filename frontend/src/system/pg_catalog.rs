@@ -1,9 +1,11 @@
 //! The system catalogs: the schemas `pg_catalog` and `information_schema`, with the relations,
-//! columns and types of PostgreSQL 15, and the functions that look up objects in them.
+//! columns and types of PostgreSQL 15, a part of RisingWave's `rw_catalog`, and the functions that
+//! look up objects in them.
 //!
 //! [`relations`] declares every relation, from a data file. A relation that has no counterpart in
-//! Weir is therefore empty, rather than missing. [`tables`] and [`information`] provide the rows:
-//! some are fixed, others come from the catalog of the statement ([`objects`]) or from the session.
+//! Weir is therefore empty, rather than missing. [`tables`], [`information`] and [`risingwave`]
+//! provide the rows: some are fixed, others come from the catalog of the statement ([`objects`]) or
+//! from the session.
 //! [`names`] and [`functions`] provide the functions.
 //!
 //! Invariant: a column has the type that PostgreSQL reports for it. Where Arrow has one type for
@@ -16,6 +18,7 @@ mod keywords;
 mod names;
 mod objects;
 mod relations;
+mod risingwave;
 mod tables;
 
 use std::collections::HashSet;
@@ -28,11 +31,17 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::ScalarUDF;
 use weir_sql::parser::PG_CATALOG;
 
-use super::INFORMATION_SCHEMA;
+use super::{INFORMATION_SCHEMA, RW_CATALOG};
 use crate::catalog::{Catalog, CatalogCache};
 use crate::session::Session;
 
-pub(super) use objects::origin;
+pub(super) use objects::{origin, origin_in};
+
+/// The names of the schemas.
+pub(crate) const SCHEMAS: [&str; 6] = {
+    let [(_, a), (_, b), (_, c), (_, d), (_, e), (_, f)] = objects::NAMESPACES;
+    [a, b, c, d, e, f]
+};
 
 /// The only user, with the oid of PostgreSQL's first user.
 pub(super) const ROOT: &str = "root";
@@ -53,18 +62,26 @@ pub(super) fn table_functions() -> Vec<(&'static str, Arc<dyn TableFunctionImpl>
     vec![("pg_get_keywords", Arc::new(keywords::Keywords))]
 }
 
-/// Returns the names of the relations of `pg_catalog`.
+/// Returns the names of the relations that are found without a schema: those of `pg_catalog` and
+/// `rw_catalog`.
 pub(super) fn names() -> HashSet<&'static str> {
-    let relations = relations::all().iter().filter(|relation| relation.schema_name == PG_CATALOG);
+    let relations = relations::all().iter().filter(|relation| relation.schema_name != INFORMATION_SCHEMA);
     relations.map(|relation| relation.name).collect()
 }
 
 /// Returns true if an unqualified name is that of a system catalog.
 pub(super) fn is_in_pg_catalog(name: &str) -> bool {
-    relations::find(PG_CATALOG, name).is_some()
+    find(PG_CATALOG, name).is_some()
 }
 
-/// One of the two schemas, as a session sees it.
+/// Finds a relation. Names without a schema are looked for in `pg_catalog`, so that also has those
+/// of `rw_catalog`.
+fn find(schema: &str, name: &str) -> Option<&'static relations::Relation> {
+    let elsewhere = || relations::find(RW_CATALOG, name).filter(|_| schema == PG_CATALOG);
+    relations::find(schema, name).or_else(elsewhere)
+}
+
+/// One of the schemas, as a session sees it.
 #[derive(Clone, Debug)]
 pub(super) struct SystemSchema {
     name: &'static str,
@@ -81,15 +98,21 @@ impl SystemSchema {
         SystemSchema { name: INFORMATION_SCHEMA, ..SystemSchema::pg_catalog(catalog, session) }
     }
 
+    pub(super) fn rw_catalog(catalog: &Arc<Catalog>, session: &Arc<Session>) -> SystemSchema {
+        SystemSchema { name: RW_CATALOG, ..SystemSchema::pg_catalog(catalog, session) }
+    }
+
     fn rows(&self, relation: &'static relations::Relation) -> Result<Vec<RecordBatch>> {
-        let rows = if self.name == INFORMATION_SCHEMA {
-            information::rows(relation.name, &objects::all(&self.catalog)?)
-        } else {
-            let mut rows = tables::of_catalog(relation.name, &self.catalog)?;
-            rows.extend(tables::of_session(relation.name, &self.session));
-            rows
+        let rows = match relation.schema_name {
+            INFORMATION_SCHEMA => information::rows(relation.name, &objects::all(&self.catalog)?),
+            RW_CATALOG => risingwave::rows(relation.name, &self.catalog)?,
+            _ => {
+                let mut rows = tables::of_catalog(relation.name, &self.catalog)?;
+                rows.extend(tables::of_session(relation.name, &self.session));
+                rows
+            }
         };
-        let fixed = match self.name {
+        let fixed = match relation.schema_name {
             PG_CATALOG => fixed(relation)?,
             _ => &[],
         };
@@ -121,13 +144,13 @@ impl SchemaProvider for SystemSchema {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let Some(relation) = relations::find(self.name, name) else { return Ok(None) };
+        let Some(relation) = find(self.name, name) else { return Ok(None) };
         let rows = self.rows(relation)?;
         Ok(Some(Arc::new(MemTable::try_new(Arc::clone(&relation.schema), vec![rows])?)))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        relations::find(self.name, name).is_some()
+        find(self.name, name).is_some()
     }
 }
 

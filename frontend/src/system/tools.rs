@@ -13,9 +13,9 @@ use sqlparser::ast::{
 use weir_sql::parser::{DATABASE, PG_CATALOG, fold, identifiers};
 use weir_sql::syntax::{tables, with_names};
 
-use super::INFORMATION_SCHEMA;
 use super::introspection;
 use super::pg_catalog::is_in_pg_catalog;
+use super::{INFORMATION_SCHEMA, RW_CATALOG};
 
 /// System catalogs that never have a row. psql queries each of them for every table, in ways that
 /// DataFusion cannot plan.
@@ -48,7 +48,7 @@ pub(crate) fn asks_the_catalog(statement: &Statement) -> bool {
 
 fn is_system_catalog(parts: &[Ident]) -> bool {
     let folded: Vec<String> = parts.iter().map(fold).collect();
-    let is_system = |schema: &String| schema == PG_CATALOG || schema == INFORMATION_SCHEMA;
+    let is_system = |schema: &String| [PG_CATALOG, INFORMATION_SCHEMA, RW_CATALOG].contains(&schema.as_str());
     match folded.as_slice() {
         [name] => is_in_pg_catalog(name),
         [schema, _] => is_system(schema),

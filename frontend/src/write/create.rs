@@ -111,7 +111,7 @@ impl Writes {
         let filled = self.fill(TableId(response.table_id), &rows, deadline()).await;
         if let Err(error) = filled {
             if error.sqlstate != sqlstate::TRANSACTION_RESOLUTION_UNKNOWN {
-                self.meta.drop_table(name, true, deadline()).await?;
+                self.meta.drop_tables(&[TableId(response.table_id)], false, deadline()).await?;
             }
             return Err(error);
         }

@@ -125,7 +125,7 @@ impl Writes {
         let rows = writes::rows(parsed, write, into, width)?;
         let draft = self.queries.planner.read(parsed.clone(), rows.query)?;
         let prepared = self.prepare_query(session, catalog, draft, hints).await?;
-        Ok(Planned::new(write, &entry.relation, prepared, (rows.shape, rows.literals)))
+        Ok(Planned::new(catalog, write, &entry.relation, prepared, (rows.shape, rows.literals)))
     }
 
     /// Returns the columns of RETURNING; `None` without it.

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use weir_common::catalog::{Entry, Plan, Query, Relation, RelationKind};
+use weir_common::catalog::{Entry, Plan, Relation, RelationKind};
+use weir_common::ids::TableId;
 use weir_common::plan::{Conflict, Operator};
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{Command, Parsed, TableName, Write};
@@ -41,19 +42,27 @@ pub(crate) struct Planned {
 
 impl Planned {
     pub(crate) fn new(
+        catalog: &Catalog,
         write: &Write,
         relation: &Arc<Relation>,
         prepared: Prepared,
         (shape, literals): (Shape, Option<Literals>),
     ) -> Planned {
         let (locks, repeats) = match &write.command {
-            Command::Insert(_) => (table_names(&prepared.written).contains(&relation.name), false),
+            Command::Insert(_) => (reads(catalog, &prepared, relation.id), false),
             Command::Update(update) => (true, !update.from.is_empty()),
             Command::Delete(delete) => (true, !delete.using.is_empty()),
             Command::Truncate => (true, false),
         };
-        let reads = reads_tables(&prepared.rewritten);
-        Planned { relation: Arc::clone(relation), prepared: Arc::new(prepared), shape, literals, reads, locks, repeats }
+        Planned {
+            relation: Arc::clone(relation),
+            reads: reads_tables(&prepared.rewritten),
+            prepared: Arc::new(prepared),
+            shape,
+            literals,
+            locks,
+            repeats,
+        }
     }
 
     /// Returns true if the statement was planned for the table as a catalog has it.
@@ -62,6 +71,13 @@ impl Planned {
             .by_id(self.relation.id)
             .is_some_and(|entry| Arc::ptr_eq(&entry.relation, &self.relation) || entry.relation == self.relation)
     }
+}
+
+/// Returns true if a query reads a table, be it through plain views.
+fn reads(catalog: &Catalog, query: &Prepared, table: TableId) -> bool {
+    let names = table_names(&query.written);
+    let named = names.iter().filter_map(|name| catalog.entry(name));
+    named.flat_map(|entry| catalog.read_by(entry)).any(|read| read.id() == table)
 }
 
 /// Finds the table that a statement writes to.
@@ -85,11 +101,11 @@ pub(crate) fn target<'a>(
 fn check(entry: &Entry, verb: &str) -> Result<(), Error> {
     let (kind, name) = (entry.relation.kind.as_str(), entry.name());
     match (&entry.job.plan, entry.relation.kind) {
-        (_, RelationKind::MaterializedView) => {
+        (_, RelationKind::MaterializedView | RelationKind::View) => {
             let message = format!("cannot change {kind} \"{name}\"");
             Err(Error::user(sqlstate::WRONG_OBJECT_TYPE, message).with_hint("write to the relations that it reads"))
         }
-        (Plan::Query(query), _) if verb == "INSERT" || !is_append_only(query) => Ok(()),
+        (Plan::Query(query), _) if verb == "INSERT" || !query.is_append_only() => Ok(()),
         (Plan::Query(_), _) => {
             Err(Error::unsupported(format!("{verb} of the APPEND ONLY table \"{name}\" is not supported")))
         }
@@ -100,10 +116,6 @@ fn check(entry: &Entry, verb: &str) -> Result<(), Error> {
             Err(Error::unsupported(message).with_hint("publish messages to the subject of the table"))
         }
     }
-}
-
-fn is_append_only(query: &Query) -> bool {
-    query.plan.fragments.last().is_some_and(|fragment| fragment.output.append_only)
 }
 
 /// Returns the rule of a table for a row whose key is there already.

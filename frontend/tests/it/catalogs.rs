@@ -38,7 +38,7 @@ pub(crate) fn add_view(shared: &Shared) {
     let mut state = shared.state();
     state.catalog_version += 1;
     let columns = state.catalog[0].relation.columns.clone();
-    let reads = Reads { relation: TableId(77), name: "s".to_owned(), columns: columns.clone() };
+    let reads = Reads { relation: TableId(77), name: "s".to_owned(), columns: columns.clone(), expanded: None };
     let declared = Declaration {
         kind: RelationKind::MaterializedView,
         name: "big".to_owned(),

@@ -17,7 +17,9 @@ use tokio_postgres::{Client, NoTls};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
-use weir_common::catalog::{self, Column, Declaration, Encode, Entry, Origin, Plan, Relation, RelationKind, Source};
+use weir_common::catalog::{
+    self, Change, Column, Declaration, Encode, Entry, Graph, Origin, Plan, Relation, RelationKind, Source,
+};
 use weir_common::error::Kind;
 use weir_common::ids::TableId;
 use weir_common::types::SqlType;
@@ -321,20 +323,35 @@ impl Meta for Node {
         Ok(Response::new(proto::AlterTableResponse::default()))
     }
 
-    async fn drop_table(
+    async fn drop_tables(
         &self,
-        request: Request<proto::DropTableRequest>,
-    ) -> Result<Response<proto::DropTableResponse>, Status> {
+        request: Request<proto::DropTablesRequest>,
+    ) -> Result<Response<proto::DropTablesResponse>, Status> {
         let mut state = self.lead()?;
-        let request = request.into_inner();
+        let tables = request.into_inner().tables;
         let before = state.catalog.len();
-        state.catalog.retain(|entry| entry.name() != request.name);
-        let dropped = state.catalog.len() < before;
-        if !dropped && !request.if_exists {
-            return Err(refuse(Kind::User, "42P01", format!("table \"{}\" does not exist", request.name)));
+        state.catalog.retain(|entry| !tables.contains(&entry.id().0));
+        if state.catalog.len() + tables.len() != before {
+            return Err(refuse(Kind::User, "42P01", "a table does not exist".to_owned()));
         }
         state.catalog_version += 1;
-        Ok(Response::new(proto::DropTableResponse { dropped }))
+        Ok(Response::new(proto::DropTablesResponse { tables }))
+    }
+
+    async fn change_catalog(
+        &self,
+        request: Request<proto::ChangeCatalogRequest>,
+    ) -> Result<Response<proto::ChangeCatalogResponse>, Status> {
+        let mut state = self.lead()?;
+        let change: Change = serde_json::from_slice(&request.into_inner().change).expect("a change");
+        let catalog: Graph = state.catalog.iter().cloned().collect();
+        let changed = catalog.changed(&change);
+        for entry in changed.map_err(|refused| refuse(Kind::User, refused.sqlstate(), refused.to_string()))? {
+            let known = state.catalog.iter_mut().find(|known| known.id() == entry.id());
+            *known.expect("an entry that was there") = entry;
+        }
+        state.catalog_version += 1;
+        Ok(Response::new(proto::ChangeCatalogResponse {}))
     }
 
     async fn catalog(

@@ -88,6 +88,37 @@ async fn it_lists_databases_and_schemas() {
     assert!(out.contains("public|root"), "{out}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn it_lists_and_describes_views() {
+    let cluster = Cluster::start().await;
+    add_events(&cluster.shared, 3);
+    let script = [
+        "CREATE VIEW v (key) AS SELECT id, name AS called FROM events WHERE id > 0",
+        "CREATE VIEW w AS SELECT * FROM v",
+        "COMMENT ON VIEW v IS 'some of them'",
+        "COMMENT ON COLUMN v.key IS 'the key'",
+        "COMMENT ON TABLE events IS 'all of them'",
+    ];
+    let script: Vec<&str> = script.iter().flat_map(|sql| ["-c", sql]).collect();
+    let Some((out, err)) = psql(&cluster, &script).await else { return };
+    assert_eq!((out.as_str(), err.as_str()), ("CREATE VIEW\nCREATE VIEW\nCOMMENT\nCOMMENT\nCOMMENT\n", ""));
+    for (command, expected) in [
+        ("\\dv", "public|v|view|root\npublic|w|view|root\n"),
+        ("\\d v", "key|bigint|||\ncalled|character varying|||\n"),
+        ("\\dt+", "public|events|table|root|permanent|heap||all of them\n"),
+        ("SELECT * FROM w ORDER BY key", "1|name 1\n2|name 2\n"),
+    ] {
+        let (out, err) = psql(&cluster, &["-A", "-t", "-c", command]).await.expect("psql is there");
+        assert_eq!((out.as_str(), err.as_str()), (expected, ""), "{command}");
+    }
+    let (out, err) = psql(&cluster, &["-c", "\\d+ v"]).await.expect("psql is there");
+    assert_eq!(err, "");
+    assert!(out.contains("View \"public.v\"") && out.contains("| the key"), "{out}");
+    assert!(out.contains("View definition:\n SELECT id AS key, name AS called FROM events WHERE id > 0;"), "{out}");
+    let (out, err) = psql(&cluster, &["-A", "-t", "-c", "\\dv+ v"]).await.expect("psql is there");
+    assert!(out.ends_with("|some of them\n") && err.is_empty(), "{out}{err}");
+}
+
 /// The commands that psql must run without an error, even if Weir has no such objects.
 const QUESTIONS: &[&str] = &[
     "\\d",

@@ -82,8 +82,10 @@ pub enum Event {
     Flush(Waiter),
     /// An entry was stored in the catalog; the waiter waits until its job runs.
     Created(Entry, Waiter),
-    /// An entry was removed from the catalog; the waiter waits until its job has stopped.
-    Dropped(TableId, Waiter),
+    /// Entries were removed from the catalog; the waiter waits until their jobs have stopped.
+    Dropped(Vec<TableId>, Waiter),
+    /// Entries were added or replaced, and what runs is the same.
+    Changed(Vec<Entry>),
     /// An entry was changed in the catalog, and its job, should it have failed, is to run again;
     /// the waiter waits until a term has begun that knows.
     Altered(Entry, Waiter),
@@ -197,8 +199,8 @@ pub enum Action {
 pub enum Mutation {
     /// The job of an entry starts.
     Add(Entry, Vec<AssignedSplit>),
-    /// A job stops and its state is forgotten.
-    Drop(TableId),
+    /// Jobs stop and their state is forgotten.
+    Drop(Vec<TableId>),
 }
 
 /// Where a statement can read.

@@ -9,6 +9,7 @@
 //! * `task`: the task that carries its decisions out, by way of `storage`, its calls to the metadata store.
 
 mod bounds;
+pub(crate) mod ddl;
 pub mod event;
 pub mod pins;
 pub mod placement;

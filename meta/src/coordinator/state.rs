@@ -202,7 +202,8 @@ impl Coordinator {
                 self.want_barrier();
             }
             Event::Created(entry, waiter) => self.created(entry, waiter),
-            Event::Dropped(id, waiter) => self.dropped(id, waiter),
+            Event::Dropped(ids, waiter) => self.dropped(ids, waiter),
+            Event::Changed(entries) => entries.into_iter().for_each(|entry| self.catalog.insert(entry)),
             Event::Altered(entry, waiter) => self.altered(entry, waiter),
             Event::Claimed(term, outcome) => self.claimed(term, outcome, now),
             Event::Committed(term, epoch, outcome) => self.committed(term, epoch, outcome, now),
@@ -430,9 +431,9 @@ impl Coordinator {
         self.durable.head.term = term;
         for entry in failed {
             self.failing.remove(&entry.id());
-            // It may have been dropped meanwhile.
-            if self.catalog.get(entry.id()).is_some() {
-                self.catalog.insert(entry.clone());
+            // It may have been dropped meanwhile, or have got another name.
+            if let Some(now) = self.catalog.get(entry.id()) {
+                self.catalog.insert(now.with_state(entry.job.state.clone()));
             }
         }
         // Created and dropped tables are part of the placement now: no barrier has to carry them.
@@ -444,7 +445,7 @@ impl Coordinator {
         let shared = Arc::new(placement.clone());
         let address = |id: &NodeId| Some((id.clone(), self.nodes.get(id)?.address.clone()));
         let addresses: Arc<BTreeMap<_, _>> = Arc::new(nodes.keys().filter_map(address).collect());
-        let catalog: Vec<_> = self.catalog.entries().cloned().collect();
+        let catalog: Vec<_> = self.catalog.entries().filter(|entry| entry.has_job()).cloned().collect();
         for node in nodes.keys().filter(|node| self.nodes.contains_key(node)) {
             self.actions.push(Action::StartTerm {
                 node: node.clone(),
@@ -499,10 +500,18 @@ impl Coordinator {
         self.mutations.push_back((Mutation::Add(entry, Vec::new()), waiter));
     }
 
-    fn dropped(&mut self, id: TableId, waiter: Waiter) {
-        self.catalog.remove(id);
-        self.failing.remove(&id);
-        self.mutations.push_back((Mutation::Drop(id), waiter));
+    /// Entries without jobs leave no barrier anything to do, but whoever waits gets one all the
+    /// same.
+    fn dropped(&mut self, ids: Vec<TableId>, waiter: Waiter) {
+        let dropped: Vec<Entry> = ids.iter().filter_map(|id| self.catalog.remove(*id)).collect();
+        let jobs: Vec<TableId> = dropped.iter().filter(|entry| entry.has_job()).map(Entry::id).collect();
+        for id in &jobs {
+            self.failing.remove(id);
+        }
+        match jobs.is_empty() {
+            true => self.waiters.push(waiter),
+            false => self.mutations.push_back((Mutation::Drop(jobs), waiter)),
+        }
     }
 
     /// The running job goes on until it has made one more checkpoint. The next term reads from
@@ -630,9 +639,9 @@ impl Coordinator {
                     let splits = running.active.placement.add(&entry, &self.catalog, &self.durable.positions);
                     Mutation::Add(entry, splits)
                 }
-                Mutation::Drop(id) => {
-                    running.active.placement.remove(id);
-                    Mutation::Drop(id)
+                Mutation::Drop(jobs) => {
+                    jobs.iter().for_each(|job| running.active.placement.remove(*job));
+                    Mutation::Drop(jobs)
                 }
             }
         });

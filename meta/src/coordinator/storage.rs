@@ -21,6 +21,21 @@ use crate::store::{self, Compare, MetaStore, Txn};
 /// How long after a failed read the next is tried.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// The most entries whose keys a transaction deletes itself, beside what else it does.
+const DROPPED_MAX: usize = store::TXN_OPERATIONS_MAX - 4;
+
+/// A transaction that changes the catalog, and keys that mean nothing any more after it.
+pub(crate) struct CatalogTxn {
+    txn: Txn,
+    swept: Vec<String>,
+}
+
+impl From<Txn> for CatalogTxn {
+    fn from(txn: Txn) -> CatalogTxn {
+        CatalogTxn { txn, swept: Vec::new() }
+    }
+}
+
 /// The metadata store as one reign uses it.
 pub(crate) struct Storage {
     pub(crate) store: Arc<dyn MetaStore>,
@@ -184,15 +199,27 @@ impl Storage {
         self.catalog_txn(next).when(Compare::Absent(key.clone())).put(key, value)
     }
 
-    /// Replaces an entry of the catalog.
-    pub(crate) fn alter_txn(&self, entry: &Entry, next: TableId) -> Txn {
-        let value = serde_json::to_vec(entry).expect("an entry serialises");
-        self.catalog_txn(next).put(self.keys.table(entry.id()), value)
+    /// Replaces entries of the catalog.
+    pub(crate) fn alter_txn(&self, entries: &[Entry], next: TableId) -> Txn {
+        entries.iter().fold(self.catalog_txn(next), |txn, entry| {
+            txn.put(self.keys.table(entry.id()), serde_json::to_vec(entry).expect("an entry serialises"))
+        })
     }
 
-    /// Removes an entry from the catalog.
-    pub(crate) fn drop_txn(&self, id: TableId, next: TableId) -> Txn {
-        self.catalog_txn(next).delete(self.keys.table(id))
+    /// Removes entries from the catalog. If they are more than a transaction holds, it writes a
+    /// record that names them, and their keys are deleted by [`Storage::store_ddl`].
+    pub(crate) fn drop_txn(&self, ids: impl ExactSizeIterator<Item = TableId>, next: TableId) -> CatalogTxn {
+        let txn = self.catalog_txn(next);
+        let few = ids.len() <= DROPPED_MAX;
+        let ids: Vec<TableId> = ids.collect();
+        let keys = || ids.iter().map(|id| self.keys.table(*id));
+        match few {
+            true => keys().fold(txn, Txn::delete).into(),
+            false => {
+                let record = serde_json::to_vec(&ids).expect("ids serialise");
+                CatalogTxn { txn: txn.put(self.keys.dropped(), record), swept: keys().collect() }
+            }
+        }
     }
 
     fn catalog_txn(&self, next: TableId) -> Txn {
@@ -200,13 +227,15 @@ impl Storage {
     }
 
     /// Carries a DDL transaction out and returns the catalog's new version.
-    pub(crate) async fn store_ddl(&self, txn: Txn) -> Result<u64, store::Error> {
+    pub(crate) async fn store_ddl(&self, CatalogTxn { txn, swept }: CatalogTxn) -> Result<u64, store::Error> {
         let outcome = self.store.txn(txn).await?;
-        if outcome.succeeded {
-            Ok(outcome.revision)
-        } else {
-            Err(store::Error::UnknownOutcome { source: "leadership was lost".into() })
+        if !outcome.succeeded {
+            return Err(store::Error::UnknownOutcome { source: "leadership was lost".into() });
         }
+        // What fails here is done by the next reign, before another record can take this one's
+        // place.
+        self.delete(swept).await?;
+        Ok(outcome.revision)
     }
 
     /// Reads the catalog: its version, the next id, the entries.
@@ -224,7 +253,19 @@ impl Storage {
         let entry = |stored: store::KeyValue| {
             serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key: stored.key, source })
         };
-        Ok((version, next, stored.into_iter().map(entry).collect::<Result<_, _>>()?))
+        let entries: Graph = stored.into_iter().map(entry).collect::<Result<_, _>>()?;
+        let dropped = self.swept().await?;
+        Ok((version, next, entries.entries().filter(|entry| !dropped.contains(&entry.id())).cloned().collect()))
+    }
+
+    /// Deletes the keys of entries that were dropped by a record, and returns their ids.
+    async fn swept(&self) -> Result<Vec<TableId>, Error> {
+        let key = self.keys.dropped();
+        let Some(stored) = self.store.get(&key).await? else { return Ok(Vec::new()) };
+        let ids: Vec<TableId> =
+            serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key, source })?;
+        self.delete(ids.iter().map(|id| self.keys.table(*id)).collect()).await?;
+        Ok(ids)
     }
 
     /// The cluster's id, made of `new` if it has none yet. It is part of every path: so whoever
@@ -274,4 +315,54 @@ struct Record {
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use weir_common::catalog::{Declaration, Definition, Plan, RelationKind};
+
+    use super::*;
+    use crate::store::embedded::EmbeddedStore;
+
+    /// More than a transaction has operations.
+    const MANY: u32 = 150;
+
+    fn view(id: u32) -> Entry {
+        let declared = Declaration {
+            kind: RelationKind::View,
+            name: format!("v{id}"),
+            columns: Vec::new(),
+            hidden: Vec::new(),
+            primary_key: Vec::new(),
+            plan: Plan::Definition(Definition { names: Vec::new() }),
+            sql: String::new(),
+        };
+        Entry::new(TableId(id), declared, Vec::new(), None)
+    }
+
+    #[tokio::test]
+    async fn however_many_entries_are_dropped_at_once() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = EmbeddedStore::open(directory.path().join("meta")).await.expect("it opens");
+        let fence = Compare::Absent("somebody else leads".to_owned());
+        let storage = Storage { store: Arc::new(store), keys: Keys::new("c"), fence };
+        let next = TableId(MANY + 1);
+        for id in 1..=MANY {
+            storage.store_ddl(storage.create_txn(&view(id), next).into()).await.expect("it is stored");
+        }
+        let ids = |ids: std::ops::RangeInclusive<u32>| ids.map(TableId).collect::<Vec<_>>().into_iter();
+        storage.store_ddl(storage.drop_txn(ids(1..=3), next)).await.expect("it is stored");
+        let left = async || {
+            let (_, _, catalog) = storage.catalog().await.expect("it is readable");
+            catalog.entries().map(|entry| entry.id().0).collect::<Vec<_>>()
+        };
+        assert_eq!(left().await, (4..=MANY).collect::<Vec<_>>());
+        // The leader dies before it has deleted what the record names.
+        let CatalogTxn { txn, swept } = storage.drop_txn(ids(4..=MANY - 1), next);
+        assert_eq!(swept.len(), MANY as usize - 4);
+        storage.store_ddl(txn.into()).await.expect("it is stored");
+        assert_eq!(left().await, [MANY]);
+        let stored = storage.store.list(&storage.keys.tables()).await.expect("it is readable");
+        assert_eq!(stored.len(), 1, "the next leader deletes them");
+    }
 }

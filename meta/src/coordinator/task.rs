@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
-use weir_common::catalog::{Column, Declaration, Entry, Graph, Reads, Relation, RelationKind, SplitStart};
+use weir_common::catalog::{Change, Column, Declaration, Entry, Graph, RelationKind, SplitStart};
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, NodeId, SlotId, StatementId, TableId, TermId};
@@ -23,11 +23,12 @@ use weir_common::telemetry::trace::{self, TraceParent};
 use weir_common::{rpc, running};
 use weir_proto::ToNode;
 
-use super::bounds;
+use super::ddl::{Decided, no_table};
 use super::event::{Action, Event, Mutation, Outcome, Serving, Waiter};
 use super::state::Coordinator;
 use super::statements::{REMEMBERED, Statement};
 use super::storage::Storage;
+use super::{bounds, ddl};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::wire;
@@ -113,6 +114,8 @@ pub(crate) struct Begin {
     pub(crate) consumes: bool,
     /// The rows a second that its job reads at most of those that its inputs have already.
     pub(crate) backfill_rate: Option<u32>,
+    /// The name by which its consumers are known; `None`: its own.
+    pub(crate) consumers: Option<String>,
 }
 
 /// A DDL statement and who waits for it.
@@ -127,13 +130,15 @@ pub(crate) enum Ddl {
     },
     /// Change a relation whose new options were checked.
     Alter { declared: Box<Declaration>, reply: oneshot::Sender<Result<(), rpc::Error>> },
-    /// Drop a relation.
+    /// Drop relations, with what depends on them if `cascade` is set.
     Drop {
-        name: String,
-        if_exists: bool,
-        /// Whether there was one.
-        reply: oneshot::Sender<Result<bool, rpc::Error>>,
+        ids: Vec<TableId>,
+        cascade: bool,
+        /// All that were dropped, each before those that it depended on.
+        reply: oneshot::Sender<Result<Vec<Entry>, rpc::Error>>,
     },
+    /// Change names, comments or a plain view.
+    Change { change: Box<Change>, reply: oneshot::Sender<Result<(), rpc::Error>> },
 }
 
 /// A DDL transaction that has ended: the catalog's new version, or why there is none.
@@ -145,7 +150,8 @@ pub(crate) struct DdlStored {
 enum DdlChange {
     Created(Entry, oneshot::Sender<Result<(TableId, bool), rpc::Error>>),
     Altered(Entry, oneshot::Sender<Result<(), rpc::Error>>),
-    Dropped(TableId, oneshot::Sender<Result<bool, rpc::Error>>),
+    Dropped(Vec<Entry>, oneshot::Sender<Result<Vec<Entry>, rpc::Error>>),
+    Changed(Vec<Entry>, oneshot::Sender<Result<(), rpc::Error>>),
 }
 
 /// The call under way that writes the catalog.
@@ -176,7 +182,7 @@ enum Waiting {
     Flush(oneshot::Sender<Epoch>),
     Created(TableId, oneshot::Sender<Result<(TableId, bool), rpc::Error>>),
     Altered(oneshot::Sender<Result<(), rpc::Error>>),
-    Dropped(oneshot::Sender<Result<bool, rpc::Error>>),
+    Dropped(Vec<Entry>, oneshot::Sender<Result<Vec<Entry>, rpc::Error>>),
     Statement(StatementId, Committing),
 }
 
@@ -442,6 +448,12 @@ impl Task {
         // An entry that was dropped, or altered, while the claim was held is not to be written
         // again.
         failed.retain(|failed| self.core.is_failing(failed.id()));
+        for failed in &mut failed {
+            // It may have got another name.
+            if let Some(now) = self.core.catalog().get(failed.id()) {
+                *failed = now.with_state(failed.job.state.clone());
+            }
+        }
         let next = (!failed.is_empty()).then_some(self.next_id);
         if next.is_some() {
             self.catalog_write = CatalogWrite::Claim;
@@ -565,7 +577,7 @@ impl Task {
             Some(Waiting::Flush(reply)) => drop(reply.send(epoch)),
             Some(Waiting::Created(id, reply)) => drop(reply.send(Ok((id, true)))),
             Some(Waiting::Altered(reply)) => drop(reply.send(Ok(()))),
-            Some(Waiting::Dropped(reply)) => drop(reply.send(Ok(true))),
+            Some(Waiting::Dropped(entries, reply)) => drop(reply.send(Ok(entries))),
             Some(Waiting::Statement(_, reply)) => drop(reply.send(Ok(epoch))),
             None => {}
         }
@@ -629,9 +641,13 @@ impl Task {
                     let result = self.alter(*declared);
                     self.store_ddl(result, reply, DdlChange::Altered);
                 }
-                Ddl::Drop { name, if_exists, reply } => {
-                    let result = self.drop(&name, if_exists);
+                Ddl::Drop { ids, cascade, reply } => {
+                    let result = self.drop(&ids, cascade);
                     self.store_ddl(result, reply, DdlChange::Dropped);
+                }
+                Ddl::Change { change, reply } => {
+                    let result = self.change(&change);
+                    self.store_ddl(result, reply, DdlChange::Changed);
                 }
             }
         }
@@ -660,24 +676,10 @@ impl Task {
         self.core.catalog().entries().find(|entry| entry.name() == name)
     }
 
-    /// Checks that the source of a new view still has the columns that the view was planned with.
-    fn check_source(&self, view: &str, reads: &Reads) -> Result<(), rpc::Error> {
-        let source = self.core.catalog().get(reads.relation);
-        let has = |source: &Entry| {
-            let Relation { columns, hidden, .. } = &*source.relation;
-            reads.columns.iter().all(|column| columns.contains(column) || hidden.contains(column))
-        };
-        if source.is_some_and(has) {
-            return Ok(());
-        }
-        let message = format!("the source of \"{view}\" was changed or dropped by somebody else meanwhile");
-        Err(rpc::Error::new(Kind::User, message).with_sqlstate("40001").with_hint("try again"))
-    }
-
     fn create(
         &mut self,
         declared: Declaration,
-        Begin { splits, consumes, backfill_rate }: Begin,
+        Begin { splits, consumes, backfill_rate, consumers }: Begin,
         if_not_exists: bool,
     ) -> Result<Decided<Entry, (TableId, bool)>, rpc::Error> {
         if let Some(existing) = self.find(&declared.name) {
@@ -688,57 +690,60 @@ impl Task {
                 Err(rpc::Error::new(Kind::User, message).with_sqlstate("42P07"))
             };
         }
-        for reads in declared.plan.reads() {
-            self.check_source(&declared.name, reads)?;
-        }
+        ddl::check_inputs(self.core.catalog(), &declared)?;
         let id = self.next_id;
         let keeps_dead_letters = match declared.kind {
             RelationKind::Table => declared.plan.stream().is_some(),
             RelationKind::Source => consumes,
-            RelationKind::MaterializedView => false,
+            RelationKind::MaterializedView | RelationKind::View => false,
         };
         let dead_letters = keeps_dead_letters.then(|| TableId(id.0 + 1));
         let entry = Entry::new(id, declared, splits, dead_letters).with_backfill_rate(backfill_rate);
+        let entry = match consumers {
+            Some(consumers) => entry.with_consumers(&consumers),
+            None => entry,
+        };
         bounds::check(&entry, self.core.catalog().entries())?;
         self.next_id = TableId(dead_letters.unwrap_or(id).0 + 1);
         let txn = self.storage.create_txn(&entry, self.next_id);
-        Ok(Decided::Store(entry, txn))
+        Ok(Decided::Store(entry, txn.into()))
     }
 
     fn alter(&mut self, declared: Declaration) -> Result<Decided<Entry, ()>, rpc::Error> {
         let Some(before) = self.find(&declared.name) else { return Err(no_table(&declared.name)) };
-        for view in self.core.catalog().readers(before.id()) {
-            let reads = view.job.reads().iter().filter(|reads| reads.relation == before.id());
+        for view in self.core.catalog().dependents(before.id()) {
+            let reads = view.job.plan.depends().iter().filter(|reads| reads.relation == before.id());
             let mut columns = reads.flat_map(|reads| &reads.columns);
             let is_kept = |column: &Column| declared.columns.iter().chain(&declared.hidden).any(|kept| kept == column);
             if let Some(changed) = columns.find(|column| !is_kept(column)) {
-                let view = view.name();
-                let message =
-                    format!("column \"{}\" cannot change: materialized view \"{view}\" reads it", changed.name);
+                let (kind, view) = (view.relation.kind.as_str(), view.name());
+                let message = format!("column \"{}\" cannot change: {kind} \"{view}\" reads it", changed.name);
                 let hint = "drop the view, and create it again afterwards";
                 return Err(rpc::Error::new(Kind::User, message).with_sqlstate("0A000").with_hint(hint));
             }
         }
         let entry = before.altered(declared);
         bounds::check(&entry, self.core.catalog().entries().filter(|other| other.id() != entry.id()))?;
-        let txn = self.storage.alter_txn(&entry, self.next_id);
-        Ok(Decided::Store(entry, txn))
+        let txn = self.storage.alter_txn(std::slice::from_ref(&entry), self.next_id);
+        Ok(Decided::Store(entry, txn.into()))
     }
 
-    fn drop(&mut self, name: &str, if_exists: bool) -> Result<Decided<TableId, bool>, rpc::Error> {
-        match self.find(name) {
-            Some(entry) => {
-                if let Some(view) = self.core.catalog().readers(entry.id()).next() {
-                    let (kind, view) = (entry.relation.kind.as_str(), view.name());
-                    let message = format!("cannot drop {kind} \"{name}\": materialized view \"{view}\" depends on it");
-                    let hint = "use DROP … CASCADE to drop what depends on it too";
-                    return Err(rpc::Error::new(Kind::User, message).with_sqlstate("2BP01").with_hint(hint));
-                }
-                Ok(Decided::Store(entry.id(), self.storage.drop_txn(entry.id(), self.next_id)))
-            }
-            None if if_exists => Ok(Decided::Nothing(false)),
-            None => Err(no_table(name)),
+    fn drop(&mut self, ids: &[TableId], cascade: bool) -> Result<Decided<Vec<Entry>, Vec<Entry>>, rpc::Error> {
+        let entries: Vec<Entry> = ddl::dropped(self.core.catalog(), ids, cascade)?.into_iter().cloned().collect();
+        let txn = self.storage.drop_txn(entries.iter().map(Entry::id), self.next_id);
+        Ok(Decided::Store(entries, txn))
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Decided<Vec<Entry>, ()>, rpc::Error> {
+        let entries = ddl::changed(self.core.catalog(), change)?;
+        if entries.is_empty() {
+            return Ok(Decided::Nothing(()));
         }
+        for entry in &entries {
+            bounds::check(entry, self.core.catalog().entries().filter(|other| other.id() != entry.id()))?;
+        }
+        let txn = self.storage.alter_txn(&entries, self.next_id);
+        Ok(Decided::Store(entries, txn.into()))
     }
 
     fn ddl_stored(&mut self, stored: DdlStored) -> std::ops::ControlFlow<()> {
@@ -754,6 +759,11 @@ impl Task {
         };
         self.catalog_version = version;
         let event = match stored.change {
+            DdlChange::Created(entry, reply) if !entry.has_job() => {
+                info!(view = %entry.id(), name = entry.name(), "view created");
+                let _ = reply.send(Ok((entry.id(), true)));
+                Event::Changed(vec![entry])
+            }
             DdlChange::Created(entry, reply) => {
                 info!(table = %entry.id(), name = entry.name(), "table created");
                 let waiter = self.wait(Waiting::Created(entry.id(), reply));
@@ -764,10 +774,15 @@ impl Task {
                 let waiter = self.wait(Waiting::Altered(reply));
                 Event::Altered(entry, waiter)
             }
-            DdlChange::Dropped(table, reply) => {
-                info!(%table, "table dropped");
-                let waiter = self.wait(Waiting::Dropped(reply));
-                Event::Dropped(table, waiter)
+            DdlChange::Dropped(entries, reply) => {
+                let ids: Vec<TableId> = entries.iter().map(Entry::id).collect();
+                info!(tables = ?ids, "tables dropped");
+                let waiter = self.wait(Waiting::Dropped(entries, reply));
+                Event::Dropped(ids, waiter)
+            }
+            DdlChange::Changed(entries, reply) => {
+                let _ = reply.send(Ok(()));
+                Event::Changed(entries)
             }
         };
         let flow = self.apply(event);
@@ -776,17 +791,4 @@ impl Task {
         }
         flow
     }
-}
-
-/// The answer to a statement about a table that is not there.
-pub(crate) fn no_table(name: &str) -> rpc::Error {
-    rpc::Error::new(Kind::User, format!("table \"{name}\" does not exist")).with_sqlstate("42P01")
-}
-
-/// What a DDL statement comes to.
-enum Decided<C, T> {
-    /// Nothing is to be changed; the answer.
-    Nothing(T),
-    /// The catalog is to be changed.
-    Store(C, crate::store::Txn),
 }

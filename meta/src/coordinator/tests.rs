@@ -170,7 +170,10 @@ fn line(action: &Action) -> String {
             let mutation = match mutation {
                 None => String::new(),
                 Some(Mutation::Add(entry, splits)) => format!(" adding {}/{}", entry.name(), splits.len()),
-                Some(Mutation::Drop(table)) => format!(" dropping t{table}"),
+                Some(Mutation::Drop(jobs)) => {
+                    let jobs: Vec<String> = jobs.iter().map(|job| format!(" t{job}")).collect();
+                    format!(" dropping{}", jobs.concat())
+                }
             };
             let statements = statements.iter().map(|named| format!(" naming {}", named.id)).collect::<String>();
             format!("barrier {epoch}{mutation}{statements} to {}", names(nodes))
@@ -220,7 +223,7 @@ fn a_table_starts_and_stops_at_a_barrier() {
     assert_eq!(script.says(Event::Created(table(1), Waiter(1))), ["barrier 2 adding t1/1 to a"]);
     script.reports("a", 2, 0);
     assert_eq!(script.committed(2), ["announce 2 to a", "resolve 1 with epoch 2"]);
-    assert_eq!(script.says(Event::Dropped(TableId(1), Waiter(2))), ["barrier 3 dropping t1 to a"]);
+    assert_eq!(script.says(Event::Dropped(vec![TableId(1)], Waiter(2))), ["barrier 3 dropping t1 to a"]);
 }
 
 #[test]

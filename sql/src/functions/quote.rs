@@ -9,7 +9,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 use crate::error::Error;
-use crate::keywords::{Category, category};
+use crate::keywords::quoted_identifier;
 use crate::output::texts;
 
 pub(super) fn functions() -> [ScalarUDF; 3] {
@@ -17,7 +17,7 @@ pub(super) fn functions() -> [ScalarUDF; 3] {
     [
         Quote { name: "quote_literal", quote: literal, signature: any.clone() },
         Quote { name: "quote_nullable", quote: literal, signature: any },
-        Quote { name: "quote_ident", quote: identifier, signature: text },
+        Quote { name: "quote_ident", quote: quoted_identifier, signature: text },
     ]
     .map(ScalarUDF::from)
 }
@@ -71,12 +71,4 @@ impl ScalarUDFImpl for Quote {
 pub(super) fn literal(text: &str) -> String {
     let escapes = if text.contains('\\') { "E" } else { "" };
     format!("{escapes}'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
-}
-
-/// Quotes a name if it is not in lower case, or if the grammar could read it as a keyword.
-pub fn identifier(name: &str) -> String {
-    let is_plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-        && matches!(category(name), None | Some(Category::Unreserved));
-    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
 }

@@ -16,6 +16,7 @@ use datafusion::logical_expr::{
 
 use super::quote;
 use crate::error::{Error, sqlstate};
+use crate::keywords::quoted_identifier;
 use crate::output::printed;
 
 /// `array_to_string`
@@ -253,7 +254,7 @@ fn format_one(format: &str, values: &[Option<&str>]) -> Result<String, Error> {
                 let message = "null values cannot be formatted as an SQL identifier";
                 return Err(Error::user("22004", message));
             }
-            ('I', Some(value)) => quote::identifier(value),
+            ('I', Some(value)) => quoted_identifier(value),
             ('L', None) => "NULL".to_owned(),
             ('L', Some(value)) => quote::literal(value),
             (_, value) => value.unwrap_or_default().to_owned(),

@@ -1,4 +1,5 @@
-//! `ALTER { TABLE | SOURCE } …`: changes what a job reads, or how it decodes it.
+//! `ALTER { TABLE | SOURCE | VIEW | MATERIALIZED VIEW } …`: changes what a job reads, how it
+//! decodes it, or names.
 
 use sqlparser::tokenizer::{Span, Token};
 use weir_common::catalog::RelationKind;
@@ -34,6 +35,12 @@ pub enum Change {
     RefreshSchema,
     /// `REPLAY DEAD LETTERS`.
     Replay,
+    /// `RENAME TO name`.
+    Rename(ColumnRef),
+    /// `RENAME [COLUMN] name TO name`.
+    RenameColumn(ColumnRef, ColumnRef),
+    /// `SWAP WITH name`.
+    Swap(TableName),
 }
 
 /// A change of one column.
@@ -63,7 +70,15 @@ impl Cursor<'_> {
         let if_exists = self.words(&["IF", "EXISTS"]);
         let name = self.table_name()?;
         let verb = format!("ALTER {}", kind.as_str().to_uppercase());
+        let of_view = matches!(kind, RelationKind::View | RelationKind::MaterializedView);
         let change = match self.peek_word().as_deref() {
+            Some("RENAME") => self.rename()?,
+            Some("SWAP") if kind == RelationKind::MaterializedView || kind == RelationKind::View => {
+                self.expect_words(&["SWAP", "WITH"])?;
+                Change::Swap(self.table_name()?)
+            }
+            Some(word) if of_view => return Err(self.unsupported(&format!("{verb} … {word}"))),
+            None if of_view => return Err(self.expected("RENAME or SWAP WITH")),
             Some("ADD" | "ALTER") => Change::Columns(self.column_edits(&verb)?),
             Some("FORMAT") => {
                 let format = self.format()?;
@@ -74,19 +89,36 @@ impl Cursor<'_> {
                 self.expect_words(&["REFRESH", "SCHEMA"])?;
                 Change::RefreshSchema
             }
-            Some(word @ ("DROP" | "RENAME" | "OWNER" | "SET" | "SWAP")) => {
+            Some(word @ ("DROP" | "OWNER" | "SET" | "SWAP")) => {
                 return Err(self.unsupported(&format!("{verb} … {word}")));
             }
             _ if self.words(&["CONNECTOR", "WITH"]) => Change::Options(self.with_options()?),
             _ if self.words(&["REPLAY", "DEAD", "LETTERS"]) => Change::Replay,
             _ => {
                 const CHANGES: &str =
-                    "CONNECTOR WITH, ADD COLUMN, ALTER COLUMN, FORMAT, REFRESH SCHEMA or REPLAY DEAD LETTERS";
+                    "CONNECTOR WITH, ADD COLUMN, ALTER COLUMN, RENAME, FORMAT, REFRESH SCHEMA or REPLAY DEAD LETTERS";
                 return Err(self.expected(CHANGES));
             }
         };
         self.expect_end()?;
         Ok(Statement::Alter(Box::new(Alter { kind, name, if_exists, change })))
+    }
+
+    fn rename(&mut self) -> Result<Change, Error> {
+        self.expect_words(&["RENAME"])?;
+        if self.words(&["TO"]) {
+            let (name, location) = self.name("the new name")?;
+            return Ok(Change::Rename(ColumnRef { name, location }));
+        }
+        if let Some(word @ "CONSTRAINT") = self.peek_word().as_deref() {
+            return Err(self.unsupported(&format!("RENAME {word}")));
+        }
+        let _noise = self.words(&["COLUMN"]);
+        let (name, location) = self.exact_name("the name of a column")?;
+        let column = ColumnRef { name, location };
+        self.expect_words(&["TO"])?;
+        let (name, location) = self.exact_name("the new name")?;
+        Ok(Change::RenameColumn(column, ColumnRef { name, location }))
     }
 
     fn column_edits(&mut self, verb: &str) -> Result<Vec<ColumnEdit>, Error> {

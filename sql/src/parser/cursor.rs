@@ -9,6 +9,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan};
 
+use super::create_table::ColumnRef;
 use super::lex::{Cut, Text};
 use super::{TableName, depth};
 use crate::error::{Error, sqlstate};
@@ -155,17 +156,40 @@ impl<'a> Cursor<'a> {
         let name = self.parser.parse_object_name(false).map_err(|error| self.lift(error))?;
         let parts = identifiers(&name).ok_or_else(|| self.expected("the name of a table"))?;
         let folded: Vec<String> = parts.iter().map(|part| fold(part)).collect();
+        self.named_table(&folded, location)
+    }
+
+    /// Parses a column's name with that of its table: `t.c`, `public.t.c` or `dev.public.t.c`.
+    pub(super) fn column_of_table(&mut self) -> Result<(TableName, ColumnRef), Error> {
+        let location = self.here();
+        let name = self.parser.parse_object_name(false).map_err(|error| self.lift(error))?;
+        let parts = identifiers(&name).ok_or_else(|| self.expected("the name of a column"))?;
+        let folded: Vec<String> = parts.iter().map(|part| fold(part)).collect();
+        let [table @ .., column] = folded.as_slice() else { return Err(self.expected("the name of a column")) };
+        if table.is_empty() {
+            return Err(
+                Error::user(sqlstate::SYNTAX_ERROR, "column name must be qualified").at(self.text.position(location))
+            );
+        }
+        let place = parts.last().map_or(location, |last| last.span.start);
+        Ok((self.named_table(table, location)?, ColumnRef { name: column.clone(), location: place }))
+    }
+
+    /// The table of a name's parts.
+    fn named_table(&self, folded: &[String], location: Location) -> Result<TableName, Error> {
         let position = self.text.position(location);
-        let (database, schema, table) = match folded.as_slice() {
+        let (database, schema, table) = match folded {
             [table] => (DATABASE, SCHEMA, table),
             [schema, table] => (DATABASE, schema.as_str(), table),
             [database, schema, table] => (database.as_str(), schema.as_str(), table),
             _ => {
+                let name = folded.join(".");
                 let message = format!("improper relation name (too many dotted names): {name}");
                 return Err(Error::user(sqlstate::SYNTAX_ERROR, message).at(position));
             }
         };
         if database != DATABASE {
+            let name = folded.join(".");
             return Err(Error::unsupported(format!("cross-database references are not implemented: {name}"))
                 .with_hint(format!("the only database is \"{DATABASE}\""))
                 .at(position));
@@ -176,7 +200,7 @@ impl<'a> Cursor<'a> {
                 .at(position));
         }
         self.check_name(table, location)?;
-        Ok(TableName { name: table.clone(), location })
+        Ok(TableName { name: table.clone(), location, end: self.behind() })
     }
 
     /// Converts an error of sqlparser's to our words, with the location that its text names.

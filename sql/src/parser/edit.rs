@@ -1,5 +1,5 @@
-//! Edits the text of a stored `CREATE TABLE`. The values of secret options are redacted where the
-//! text is shown; ALTER changes options, the types of columns and the list of columns.
+//! Edits the text of a stored `CREATE`. The values of secret options are redacted where the
+//! text is shown; ALTER changes options, the types of columns, the list of columns and names.
 
 use std::ops::Range;
 
@@ -8,6 +8,7 @@ use weir_common::catalog::Origin;
 use super::lex::Text;
 use super::{CreateTable, Statement, parse};
 use crate::error::Error;
+use crate::keywords::quoted_identifier;
 
 /// The text that replaces a secret.
 const REDACTED: &str = "'[REDACTED]'";
@@ -79,6 +80,49 @@ pub fn reformat(sql: &str, written: &str) -> Result<String, Error> {
     let format = stored(sql)?.format.ok_or_else(|| Error::internal("the stored statement has no format"))?;
     let start = Text(sql).offset(format.start);
     Ok(format!("{}{written}", &sql[..start]))
+}
+
+/// Gives the relation that a `CREATE` creates another name.
+///
+/// # Errors
+/// Internal, if the text is no `CREATE`.
+pub fn renamed(sql: &str, name: &str) -> Result<String, Error> {
+    let unreadable = || Error::internal("the stored statement cannot be read");
+    let parsed = parse(sql).map_err(|_| unreadable())?.pop().ok_or_else(unreadable)?;
+    let written = match &parsed.statement {
+        Statement::CreateTable(create) => &create.name,
+        Statement::CreateView(create) => &create.name,
+        _ => return Err(unreadable()),
+    };
+    if written.name == name {
+        return Ok(sql.to_owned());
+    }
+    let range = Text(sql).offset(written.location)..Text(sql).offset(written.end);
+    Ok(replace(sql, std::iter::once((range, quoted_identifier(name)))))
+}
+
+/// Gives the columns that a `CREATE TABLE` defines these names, in their order.
+///
+/// # Errors
+/// Internal, if the text is not a `CREATE TABLE` with such columns.
+pub fn with_columns<'a>(sql: &str, names: impl Iterator<Item = &'a str>) -> Result<String, Error> {
+    let (create, text) = (stored(sql)?, Text(sql));
+    let tokens = text.tokens()?;
+    let mut edits = Vec::new();
+    for (column, name) in create.columns.iter().zip(names).filter(|(column, name)| column.name != *name) {
+        let key = create.primary_key.iter().filter(|part| part.name == column.name);
+        let mut places: Vec<_> = key.map(|part| part.location).chain([column.location]).collect();
+        places.sort_unstable();
+        // The key that is declared with the column has its place.
+        places.dedup();
+        for place in places {
+            let token = tokens.iter().find(|token| token.span.start == place);
+            let token = token.ok_or_else(|| Error::internal("the stored statement cannot be read"))?;
+            edits.push((text.offset(place)..text.offset(token.span.end), quoted_identifier(name)));
+        }
+    }
+    edits.sort_unstable_by_key(|(range, _)| range.start);
+    Ok(replace(sql, edits.into_iter()))
 }
 
 /// Parses a `CREATE TABLE` of the catalog.
@@ -157,6 +201,24 @@ mod tests {
         assert_eq!(add_column(none, "a int").expect("a CREATE TABLE"), None);
         let inferred = none.replace("t WITH", "t (PRIMARY KEY (id)) INCLUDE offset WITH");
         assert_eq!(add_column(&inferred, "a int").expect("a CREATE TABLE"), None);
+    }
+
+    #[test]
+    fn a_relation_gets_another_name() {
+        let renamed = |sql: &str, name: &str| renamed(sql, name).expect("a CREATE");
+        let table = "CREATE TABLE IF NOT EXISTS t(a int) WITH (a = b) FORMAT PLAIN ENCODE JSON";
+        assert_eq!(renamed(table, "T"), table.replacen(" t(", " \"T\"(", 1));
+        assert_eq!(renamed("CREATE VIEW public.\"ä b\" AS SELECT 1", "c"), "CREATE VIEW c AS SELECT 1");
+        let keyed = "CREATE TABLE t (a int, \"b c\" int DEFAULT 1, PRIMARY KEY (\"b c\", a))";
+        let with = |sql: &str, names: &[&str]| with_columns(sql, names.iter().copied()).expect("a CREATE TABLE");
+        let expected = "CREATE TABLE t (x int, \"Y\" int DEFAULT 1, PRIMARY KEY (\"Y\", x))";
+        assert_eq!(with(keyed, &["x", "Y"]), expected);
+        assert_eq!(
+            with("CREATE TABLE t (a int PRIMARY KEY, b int)", &["c", "b"]),
+            "CREATE TABLE t (c int PRIMARY KEY, b int)"
+        );
+        let view = "create materialized view v as select 1 as v";
+        assert_eq!((renamed(view, "w"), renamed(view, "v")), (view.replacen(" v ", " w ", 1), view.to_owned()));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! that tables exist.
 
 mod alter;
+mod comment;
 mod copy;
 mod create_table;
 mod create_view;
@@ -27,13 +28,14 @@ use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
 use weir_common::catalog::RelationKind;
 
 pub use alter::{Alter, Change, ColumnEdit};
+pub use comment::Comment;
 pub use copy::{CopyFormat, CopyFrom};
 pub use create_table::{ColumnDef, ColumnRef, Computed, CreateTable, CreateTableAs, Encoding, Format, WithOption};
 pub use create_view::CreateView;
 use cursor::Cursor;
 pub use cursor::{DATABASE, PG_CATALOG, SCHEMA, fold, identifiers};
 pub use declare::{Declare, Fetch};
-pub use edit::{add_column, amend, redact, reformat, retype, stored};
+pub use edit::{add_column, amend, redact, reformat, renamed, retype, stored, with_columns};
 pub(crate) use lex::Text;
 pub use prepare::{Execute, Prepare};
 pub use transaction::TransactionModes;
@@ -83,15 +85,17 @@ pub enum Statement {
     Write(Box<Write>),
     /// `COPY table FROM STDIN`.
     CopyFrom(Box<CopyFrom>),
-    /// `CREATE MATERIALIZED VIEW`.
+    /// `CREATE [OR REPLACE] VIEW`, `CREATE MATERIALIZED VIEW`.
     CreateView(Box<CreateView>),
     /// `EXPLAIN CREATE { TABLE | SOURCE }`.
     ExplainCreate(Box<CreateTable>),
     /// `EXPLAIN CREATE MATERIALIZED VIEW`.
     ExplainView(Box<CreateView>),
-    /// `ALTER { TABLE | SOURCE }`.
+    /// `ALTER { TABLE | SOURCE | VIEW | MATERIALIZED VIEW }`.
     Alter(Box<Alter>),
-    /// `DROP { TABLE | SOURCE | MATERIALIZED VIEW }`.
+    /// `COMMENT ON`.
+    Comment(Box<Comment>),
+    /// `DROP { TABLE | SOURCE | VIEW | MATERIALIZED VIEW }`.
     Drop {
         /// The kind of relation that the statement names.
         kind: RelationKind,
@@ -102,9 +106,13 @@ pub enum Statement {
         /// True if dependent relations are dropped too.
         cascade: bool,
     },
-    /// `SHOW { TABLES | SOURCES | MATERIALIZED VIEWS }`.
+    /// `SHOW { TABLES | SOURCES | VIEWS | MATERIALIZED VIEWS }`.
     ShowRelations(RelationKind),
-    /// `SHOW CREATE { TABLE | SOURCE | MATERIALIZED VIEW }`.
+    /// `SHOW SCHEMAS`.
+    ShowSchemas,
+    /// `SHOW DATABASES`.
+    ShowDatabases,
+    /// `SHOW CREATE { TABLE | SOURCE | VIEW | MATERIALIZED VIEW }`.
     ShowCreate(RelationKind, TableName),
     /// `SHOW CLUSTER`.
     ShowCluster,
@@ -190,6 +198,8 @@ pub struct TableName {
     pub name: String,
     /// Its location in the script.
     pub location: Location,
+    /// The location behind it.
+    pub end: Location,
 }
 
 /// Larger texts are refused, because a syntax tree is many times as large as its text.
@@ -238,7 +248,8 @@ impl Cursor<'_> {
         };
         match word.as_str() {
             "EXPLAIN" if self.words(&["EXPLAIN", "CREATE", "MATERIALIZED", "VIEW"]) => {
-                Ok(Statement::ExplainView(Box::new(self.create_view()?)))
+                let view = self.create_view(RelationKind::MaterializedView, false)?;
+                Ok(Statement::ExplainView(Box::new(view)))
             }
             "EXPLAIN" if self.words(&["EXPLAIN", "CREATE"]) => match self.create()? {
                 Statement::CreateTable(create) => Ok(Statement::ExplainCreate(create)),
@@ -250,18 +261,22 @@ impl Cursor<'_> {
             "PREPARE" => self.prepare(),
             "EXECUTE" => self.execute(),
             "CREATE" => {
-                if self.words(&["CREATE", "MATERIALIZED", "VIEW"]) {
-                    return Ok(Statement::CreateView(Box::new(self.create_view()?)));
+                if let Some(view) = self.new_view()? {
+                    return Ok(Statement::CreateView(Box::new(view)));
                 }
                 self.parser.advance_token();
                 self.create()
             }
             "ALTER" => self.alter(),
+            "COMMENT" => self.comment(),
             "DROP" => self.drop_relations(),
             "SHOW" => self.show(),
             "DESCRIBE" | "DESC" => {
                 self.parser.advance_token();
-                let _kind = self.words(&["TABLE"]) || self.words(&["SOURCE"]) || self.words(&["MATERIALIZED", "VIEW"]);
+                let _kind = self.words(&["TABLE"])
+                    || self.words(&["SOURCE"])
+                    || self.words(&["VIEW"])
+                    || self.words(&["MATERIALIZED", "VIEW"]);
                 let name = self.table_name()?;
                 self.expect_end()?;
                 Ok(Statement::Describe(name))
@@ -301,12 +316,11 @@ impl Cursor<'_> {
 
     /// Refuses statements that PostgreSQL or RisingWave have and this version lacks.
     fn refuse(&self, word: &str) -> Error {
-        const LATER: [&str; 14] = [
+        const LATER: [&str; 12] = [
             "ANALYZE",
             "CALL",
             "CHECKPOINT",
             "CLUSTER",
-            "COMMENT",
             "DO",
             "GRANT",
             "KILL",
@@ -315,7 +329,6 @@ impl Cursor<'_> {
             "MERGE",
             "NOTIFY",
             "REVOKE",
-            "TRUNCATE",
         ];
         if LATER.contains(&word) { self.unsupported(word) } else { self.expected("a statement") }
     }
@@ -355,18 +368,23 @@ impl Cursor<'_> {
     /// Consumes the word that begins a statement, and parses the kind of relation after it.
     pub(super) fn relation_kind(&mut self, verb: &str) -> Result<RelationKind, Error> {
         self.parser.advance_token();
+        self.kind_of_relation(verb)
+    }
+
+    /// Parses the kind of relation that a statement names.
+    pub(super) fn kind_of_relation(&mut self, verb: &str) -> Result<RelationKind, Error> {
         let kind = match self.peek_word().as_deref() {
             Some("TABLE") => RelationKind::Table,
             Some("SOURCE") => RelationKind::Source,
-            Some("MATERIALIZED") if verb == "DROP" => {
+            Some("VIEW") => RelationKind::View,
+            Some("MATERIALIZED") => {
                 self.expect_words(&["MATERIALIZED", "VIEW"])?;
                 return Ok(RelationKind::MaterializedView);
             }
-            Some("MATERIALIZED") => return Err(self.unsupported(&format!("{verb} MATERIALIZED VIEW"))),
-            Some(word @ ("SINK" | "VIEW" | "INDEX" | "FUNCTION" | "SCHEMA" | "DATABASE" | "USER")) => {
+            Some(word @ ("SINK" | "INDEX" | "FUNCTION" | "SCHEMA" | "DATABASE" | "USER")) => {
                 return Err(self.unsupported(&format!("{verb} {word}")));
             }
-            _ => return Err(self.expected("TABLE, SOURCE or MATERIALIZED VIEW")),
+            _ => return Err(self.expected("TABLE, SOURCE, VIEW or MATERIALIZED VIEW")),
         };
         self.parser.advance_token();
         Ok(kind)

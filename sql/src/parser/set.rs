@@ -68,6 +68,7 @@ impl Cursor<'_> {
         let relations = [
             (&["TABLES"][..], RelationKind::Table),
             (&["SOURCES"], RelationKind::Source),
+            (&["VIEWS"], RelationKind::View),
             (&["MATERIALIZED", "VIEWS"], RelationKind::MaterializedView),
         ];
         if let Some((_, kind)) = relations.into_iter().find(|(words, _)| self.words(words)) {
@@ -80,6 +81,7 @@ impl Cursor<'_> {
         let created = [
             (&["CREATE", "TABLE"][..], RelationKind::Table),
             (&["CREATE", "SOURCE"], RelationKind::Source),
+            (&["CREATE", "VIEW"], RelationKind::View),
             (&["CREATE", "MATERIALIZED", "VIEW"], RelationKind::MaterializedView),
         ];
         for (words, kind) in created {
@@ -94,6 +96,14 @@ impl Cursor<'_> {
             self.expect_end()?;
             return Ok(Statement::Describe(name));
         }
+        if self.words(&["SCHEMAS"]) {
+            self.expect_end()?;
+            return Ok(Statement::ShowSchemas);
+        }
+        if self.words(&["DATABASES"]) {
+            self.expect_end()?;
+            return Ok(Statement::ShowDatabases);
+        }
         if self.words(&["CLUSTER"]) {
             self.expect_end()?;
             return Ok(Statement::ShowCluster);
@@ -106,7 +116,7 @@ impl Cursor<'_> {
             self.expect_end()?;
             return Ok(Statement::ShowAll);
         }
-        const LATER: [&str; 7] = ["CREATE", "MATERIALIZED", "SINKS", "VIEWS", "INDEXES", "FUNCTIONS", "CONNECTIONS"];
+        const LATER: [&str; 6] = ["CREATE", "MATERIALIZED", "SINKS", "INDEXES", "FUNCTIONS", "CONNECTIONS"];
         if let Some(word) = self.peek_word().filter(|word| LATER.contains(&word.as_str())) {
             return Err(self.unsupported(&format!("SHOW {word}")));
         }

@@ -31,6 +31,39 @@ fn statements_of_weirs_own() {
 }
 
 #[test]
+fn views_and_names() {
+    use RelationKind::{MaterializedView, View};
+    let view = |sql: &str| match one(sql) {
+        Statement::CreateView(view) => (view.kind, view.or_replace, view.if_not_exists, view.columns.len()),
+        other => panic!("{sql}: {other:?}"),
+    };
+    assert_eq!(view("CREATE VIEW v AS SELECT 1"), (View, false, false, 0));
+    assert_eq!(view("create or replace view v (a, b) AS VALUES (1, 2)"), (View, true, false, 2));
+    assert_eq!(view("CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT 1"), (MaterializedView, false, true, 0));
+    assert!(error("CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT 1").starts_with("0A000"));
+    let change = |sql: &str| match one(sql) {
+        Statement::Alter(alter) => alter.change,
+        other => panic!("{sql}: {other:?}"),
+    };
+    assert!(matches!(change("ALTER TABLE t RENAME TO \"U\""), Change::Rename(to) if to.name == "U"));
+    for sql in ["ALTER VIEW v RENAME COLUMN a TO b", "ALTER MATERIALIZED VIEW v RENAME a TO b"] {
+        assert!(
+            matches!(change(sql), Change::RenameColumn(from, to) if (from.name.as_str(), to.name.as_str()) == ("a", "b"))
+        );
+    }
+    assert!(matches!(change("ALTER MATERIALIZED VIEW a SWAP WITH public.b"), Change::Swap(other) if other.name == "b"));
+    let comment = |sql: &str| match one(sql) {
+        Statement::Comment(comment) => {
+            (comment.kind, comment.name.name, comment.column.map(|column| column.name), comment.text)
+        }
+        other => panic!("{sql}: {other:?}"),
+    };
+    assert_eq!(comment("COMMENT ON VIEW v IS 'it''s'"), (Some(View), "v".to_owned(), None, Some("it's".to_owned())));
+    assert_eq!(comment("comment on column public.t.C is null"), (None, "t".to_owned(), Some("c".to_owned()), None));
+    assert!(error("COMMENT ON COLUMN c IS 'x'").starts_with("42601"));
+}
+
+#[test]
 fn session_variables() {
     let set = |sql: &str| match one(sql) {
         Statement::Set { name, value, is_local, .. } => {
@@ -99,7 +132,7 @@ fn errors_name_the_place_in_the_whole_text() {
     assert_eq!(error("SELECT 1;\nSELECT a FROM t u v"), "42601 at 29: syntax error at or near \"v\"");
     assert_eq!(error("SELECT 'ä' +"), "42601 at 13: syntax error at end of input");
     assert_eq!(error("MERGE INTO t USING u ON true"), "0A000 at 1: MERGE is not supported yet");
-    assert_eq!(error("ALTER MATERIALIZED VIEW v"), "0A000 at 7: ALTER MATERIALIZED VIEW is not supported yet");
+    assert_eq!(error("ALTER VIEW v ADD x int"), "0A000 at 14: ALTER VIEW … ADD is not supported yet");
     assert_eq!(error("SHOW CREATE TABLE"), "42601 at 18: syntax error at end of input");
     assert_eq!(error("DROP TABLE other.t"), "3F000 at 12: schema \"other\" does not exist");
 }

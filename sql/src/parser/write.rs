@@ -229,6 +229,7 @@ impl Cursor<'_> {
     fn target(&self, name: &ObjectName) -> Result<TableName, Error> {
         let parts = identifiers(name).ok_or_else(|| self.expected("the name of a table"))?;
         let location = parts.first().map_or(Location::empty(), |part| part.span.start);
+        let end = parts.last().map_or(location, |part| part.span.end);
         let folded: Vec<String> = parts.iter().map(|part| fold(part)).collect();
         let place = |error: Error| error.at(self.text.position(location));
         let name = match folded.as_slice() {
@@ -240,7 +241,7 @@ impl Cursor<'_> {
             }
             [] => return Err(self.expected("the name of a table")),
         };
-        Ok(TableName { name: name.clone(), location })
+        Ok(TableName { name: name.clone(), location, end })
     }
 
     fn column_ref(&self, name: &ObjectName) -> Result<ColumnRef, Error> {

@@ -177,6 +177,7 @@ impl Lowering<'_> {
         match relation.kind {
             RelationKind::Source => Ok(read(&relation, columns)),
             RelationKind::Table | RelationKind::MaterializedView => Ok(self.follow(&relation, columns)),
+            RelationKind::View => Err(Error::internal("a view is not planned by its query")),
         }
     }
 

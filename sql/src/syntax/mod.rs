@@ -8,7 +8,8 @@
 //! comparisons), `similar` (SIMILAR TO), `literals` (whose type depends on others), `types`,
 //! `apart` (columns of one name), `scalars` (functions of one value in FROM). `names` gives
 //! PostgreSQL's names of the result's columns, `tables` lists the tables that a statement names,
-//! `joins` classifies joins, and `build` builds expressions.
+//! `substitute` puts others in their places, `joins` classifies joins, and `build` builds
+//! expressions.
 //!
 //! No rewrite knows a type that the text does not state, nor whether a table exists.
 
@@ -28,6 +29,7 @@ mod schemas;
 mod scopes;
 mod sets;
 mod similar;
+mod substitute;
 mod tables;
 mod types;
 mod windows;
@@ -38,6 +40,7 @@ use sqlparser::ast::{Statement, visit_expressions_mut};
 
 pub use names::column_names;
 pub(crate) use schemas::oid_type;
+pub use substitute::{Substitute, substituted};
 pub use tables::{table_names, tables, with_names};
 pub(crate) use types::as_stored;
 

@@ -16,7 +16,7 @@ use sqlparser::ast::{
 use super::build::call;
 use super::joins::{self, Kind};
 use super::tables::with_names;
-use crate::functions::quoted_identifier;
+use crate::keywords::quoted_identifier;
 use crate::parser::{fold, identifiers};
 
 const TABLEOID: &str = "tableoid";

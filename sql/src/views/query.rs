@@ -33,7 +33,12 @@ pub(super) fn describe(state: &SessionState, plan: LogicalPlan, names: Vec<Strin
     let hidden = hidden(&names, &stored.columns);
     let hidden = hidden.iter().map(|hidden| column((hidden.name.clone(), hidden))).collect();
     let columns = names.into_iter().zip(&stored.columns).map(column).collect();
-    Ok(Described { columns, hidden, primary_key: stored.key, plan: Plan::Query(Query { reads, plan: job }) })
+    Ok(Described {
+        columns,
+        hidden,
+        primary_key: stored.key,
+        plan: Plan::Query(Query { reads, plan: job, through: Vec::new() }),
+    })
 }
 
 /// The relations of the catalog that a plan reads.
@@ -64,7 +69,7 @@ fn check_inputs(relations: &HashMap<TableId, Arc<Relation>>) -> Result<(), Error
             RelationKind::Table if !relation.is_keyed() => {
                 return refuse("a materialized view over a table without a primary key");
             }
-            RelationKind::Table | RelationKind::Source | RelationKind::MaterializedView => {}
+            RelationKind::Table | RelationKind::Source | RelationKind::MaterializedView | RelationKind::View => {}
         }
     }
     Ok(())
@@ -104,7 +109,7 @@ fn reads(job: &mut JobPlan, relation: &Relation) -> Reads {
         *place = all.binary_search(place).expect("the place is among all that are read");
     }
     let columns = all.iter().map(|place| relation.column(*place).clone()).collect();
-    Reads { relation: relation.id, name: relation.name.clone(), columns }
+    Reads::of(relation, columns)
 }
 
 /// Names for hidden columns that no other column of the view has, so that whoever reads the view

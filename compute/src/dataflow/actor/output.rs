@@ -92,10 +92,10 @@ impl Output {
     ) -> Result<Output, view::Error> {
         let Attachment { entry, own, leaves, .. } = attachment;
         let rows = match &entry.job.plan {
-            Plan::Stream(_) | Plan::Query(_) => Rows::Read,
+            Plan::Stream(_) | Plan::Query(_) | Plan::Definition(_) => Rows::Read,
             Plan::View(reads) => Rows::Query(Query::of(&entry, reads, source, compiler).await?),
         };
-        let Entry { relation, job } = entry;
+        let Entry { relation, job, .. } = entry;
         let storage = match leaves.is_empty() {
             true => Storage::Blocks(Tail::new(relation.layout())),
             false => Storage::Fragments(leaves),

@@ -71,8 +71,8 @@ impl Reading {
     pub(super) fn front(shared: &Shared, position: Position) -> Result<Reading, NotUnderstood> {
         let config = &shared.config;
         let known_as = JobSplit { job: config.source.id(), split: config.split.clone() };
-        let read =
-            Reading::new(shared, Arc::clone(&shared.options), position, true, (&config.source.relation, known_as))?;
+        let owner = (&*config.source.relation, config.source.consumers(), known_as);
+        let read = Reading::new(shared, Arc::clone(&shared.options), position, true, owner)?;
         Ok(Reading { dead_letters: DeadLetters::new(&config.source.job, &config.split), ..read })
     }
 
@@ -84,7 +84,8 @@ impl Reading {
         let mut options = Options::clone(&shared.options);
         options.consumer.name = ConsumerName::Anonymous;
         let known_as = output.split().clone();
-        let read = Reading::new(shared, Arc::new(options), position, false, (output.relation(), known_as))?;
+        let read =
+            Reading::new(shared, Arc::new(options), position, false, (output.relation(), output.name(), known_as))?;
         Ok(Reading { outputs: vec![output], ..read })
     }
 
@@ -93,7 +94,7 @@ impl Reading {
         options: Arc<Options>,
         position: Position,
         is_front: bool,
-        (owner, known_as): (&Relation, JobSplit),
+        (owner, consumers, known_as): (&Relation, &str, JobSplit),
     ) -> Result<Reading, NotUnderstood> {
         let config = &shared.config;
         let reader = Reader::spawn(
@@ -103,7 +104,7 @@ impl Reading {
                 position,
                 stored: is_front,
                 follows: !is_front,
-                owner: format!("{}/{}", config.cluster, owner.name),
+                owner: format!("{}/{consumers}", config.cluster),
             },
             &shared.group,
         );

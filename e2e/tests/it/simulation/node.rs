@@ -441,10 +441,7 @@ impl Term {
     }
 
     fn inject(&mut self, barrier: &Barrier) {
-        let dropped = match &barrier.mutation {
-            Some(Mutation::Drop(table)) => Some(*table),
-            _ => None,
-        };
+        let dropped = Mutation::dropped(barrier.mutation.as_ref());
         for (id, slot) in &mut self.slots {
             let add = match &barrier.mutation {
                 Some(Mutation::Add(entry, splits)) => {
@@ -465,13 +462,13 @@ impl Term {
                 slot.named.entry((statement.table, barrier.epoch)).or_default().push(statement.id);
             }
             slot.announced = barrier.epoch;
-            slot.sealer.inject(barrier.epoch, Change { add, remove: dropped });
+            slot.sealer.inject(barrier.epoch, Change { add, remove: dropped.to_vec() });
             let tables: Vec<TableId> = slot.fragments.keys().copied().collect();
             tables.into_iter().for_each(|table| slot.work(*id, table));
             slot.snapshots.retain(|epoch, _| *epoch >= barrier.lowest_pinned);
         }
         for (split, actor) in &mut self.actors {
-            actor.barriers.push_back((barrier.epoch, Some(split.job) == dropped));
+            actor.barriers.push_back((barrier.epoch, dropped.contains(&split.job)));
         }
         if let Some(Mutation::Add(entry, splits)) = &barrier.mutation {
             for split in splits {

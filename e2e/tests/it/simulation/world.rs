@@ -380,7 +380,7 @@ impl World {
         let Some(leader) = self.reigning() else { return };
         let (&id, _) = self.tables.iter().next().expect("more than one");
         self.tables.remove(&id);
-        self.tell_leader(leader, Event::Dropped(id, Waiter(1000 + u64::from(id.0))));
+        self.tell_leader(leader, Event::Dropped(vec![id], Waiter(1000 + u64::from(id.0))));
     }
 
     fn connect(&mut self) {
@@ -521,7 +521,7 @@ impl World {
                         Mutation::Add(entry, splits) => {
                             compute::Mutation::Add(entry.clone(), splits.iter().map(split_plan).collect())
                         }
-                        Mutation::Drop(table) => compute::Mutation::Drop(*table),
+                        Mutation::Drop(jobs) => compute::Mutation::Drop(jobs.clone()),
                     });
                     let barrier = compute::Barrier {
                         term,

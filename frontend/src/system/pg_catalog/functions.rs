@@ -124,6 +124,25 @@ fn descriptions() -> Vec<Declared> {
             Some(Cell::Text(text)) => Ok(text.clone().into()),
             _ => Ok(Cell::Null),
         }),
+        strict("obj_description", &[Oid, Text], 1, Type::TEXT, |catalogs, row| {
+            let of_relation = match row.get(1) {
+                Some(Cell::Text(catalog)) => matches!(catalog.trim_start_matches("pg_catalog."), "pg_class"),
+                _ => true,
+            };
+            let lookup = catalogs.lookup()?;
+            let found = oid(row).filter(|_| of_relation).and_then(|oid| lookup.object(oid));
+            Ok(found.and_then(|object| object.comment.clone()).into())
+        }),
+        strict("col_description", &[Oid, Int], 2, Type::TEXT, |catalogs, row| {
+            let (lookup, number) = (catalogs.lookup()?, row.get(1));
+            let object = oid(row).and_then(|oid| lookup.object(oid));
+            Ok(match (object, number) {
+                (Some(object), Some(Cell::Int(number))) => {
+                    object.column(*number).and_then(|column| column.comment.clone()).into()
+                }
+                _ => Cell::Null,
+            })
+        }),
         strict("pg_encoding_to_char", &[Int], 1, Type::NAME, |_, row| {
             Ok(match row {
                 [Cell::Int(0)] => "SQL_ASCII",

@@ -76,7 +76,9 @@ fn table_of_relation(relation: &Relation) -> Row {
 }
 
 fn view(object: &Object) -> Row {
-    view_row(object.schema, &object.name)
+    let mut row = view_row(object.schema, &object.name);
+    row.push(("view_definition", object.definition.as_deref().into()));
+    row
 }
 
 fn view_row(schema: &str, name: &str) -> Row {
@@ -109,6 +111,7 @@ fn columns_of_relation(relation: &'static Relation) -> Vec<Row> {
             is_nullable: column.is_nullable,
             expression: None,
             is_generated: false,
+            comment: None,
         };
         column_row(relation.schema_name, relation.name, number, &attribute)
     });

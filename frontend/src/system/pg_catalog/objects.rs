@@ -13,9 +13,10 @@ use weir_sql::parser::{PG_CATALOG, SCHEMA};
 use weir_sql::types::{modifier, pg_type};
 
 use super::super::weir_catalog::relations as weir_relations;
-use super::super::{DEAD_LETTERS, INFORMATION_SCHEMA, WEIR_CATALOG};
+use super::super::{DEAD_LETTERS, INFORMATION_SCHEMA, RW_CATALOG, WEIR_CATALOG};
 use super::relations;
 use crate::catalog::Catalog;
+use crate::definitions;
 use crate::encode::Origin;
 use crate::scan::ScannedRelation;
 
@@ -47,9 +48,20 @@ pub(super) fn expression_oid(relation: u32, column: i64) -> u32 {
     (1 << 31) | (relation.wrapping_sub(FIRST_OID) / OIDS_A_TABLE).wrapping_mul(2_048).wrapping_add(number)
 }
 
+/// Returns the oid of a relation, which is always the same, on every node.
+pub(super) fn relation_oid(relation: TableId) -> u32 {
+    oid(relation, Part::Relation)
+}
+
 /// The schemas with their oids; the first and the third have those of PostgreSQL.
-pub(super) const NAMESPACES: [(u32, &str); 5] =
-    [(11, PG_CATALOG), (2200, SCHEMA), (13_207, INFORMATION_SCHEMA), (16_100, DEAD_LETTERS), (16_101, WEIR_CATALOG)];
+pub(super) const NAMESPACES: [(u32, &str); 6] = [
+    (11, PG_CATALOG),
+    (2200, SCHEMA),
+    (13_207, INFORMATION_SCHEMA),
+    (16_100, DEAD_LETTERS),
+    (16_101, WEIR_CATALOG),
+    (16_102, RW_CATALOG),
+];
 
 pub(super) fn namespace_oid(name: &str) -> Option<u32> {
     NAMESPACES.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid)
@@ -71,6 +83,7 @@ pub(super) struct Object {
     pub(super) key: Option<Key>,
     /// The query of a view.
     pub(super) definition: Option<String>,
+    pub(super) comment: Option<String>,
 }
 
 /// A column.
@@ -85,6 +98,7 @@ pub(super) struct Attribute {
     /// The expression of its default or, if it is generated, of its values.
     pub(super) expression: Option<String>,
     pub(super) is_generated: bool,
+    pub(super) comment: Option<String>,
 }
 
 /// A primary key, and the index that PostgreSQL would have for it.
@@ -99,13 +113,15 @@ pub(super) struct Key {
 }
 
 impl Object {
-    fn of(relation: &Relation) -> Object {
+    fn of(catalog: &Catalog, entry: &Entry) -> Object {
+        let relation = &entry.relation;
         let mut columns = attributes(&relation.schema());
         for (place, (column, declared)) in columns.iter_mut().zip(&relation.columns).enumerate() {
             let constraints = declared.constraints().cloned().unwrap_or_default();
             column.is_nullable = !constraints.not_null && !relation.declared_key().contains(&place);
             column.is_generated = constraints.generated.is_some();
             column.expression = constraints.generated.or(constraints.default);
+            column.comment = entry.about.column_comments.get(&declared.name).cloned();
         }
         let key = (!relation.declared_key().is_empty()).then(|| Key {
             name: format!("{}_pkey", relation.name),
@@ -113,15 +129,20 @@ impl Object {
             constraint: oid(relation.id, Part::Constraint),
             columns: relation.declared_key().iter().filter_map(|place| i64::try_from(place + 1).ok()).collect(),
         });
-        let is_view = relation.kind == RelationKind::MaterializedView;
+        let kind = match relation.kind {
+            RelationKind::Table | RelationKind::Source => "r",
+            RelationKind::MaterializedView => "m",
+            RelationKind::View => "v",
+        };
         Object {
             oid: oid(relation.id, Part::Relation),
             schema: SCHEMA,
             name: relation.name.clone(),
-            kind: if is_view { "m" } else { "r" },
+            kind,
             columns,
             key,
-            definition: is_view.then(|| definition(&relation.sql)),
+            definition: (kind != "r").then(|| definition(catalog, entry)),
+            comment: entry.about.comment.clone(),
         }
     }
 
@@ -136,6 +157,7 @@ impl Object {
             columns: attributes(&schema),
             key: None,
             definition: None,
+            comment: None,
         })
     }
 
@@ -153,18 +175,15 @@ fn attributes(schema: &Schema) -> Vec<Attribute> {
         is_nullable: true,
         expression: None,
         is_generated: false,
+        comment: None,
     });
     columns.collect()
 }
 
-/// Returns the query of a `CREATE MATERIALIZED VIEW … AS query`.
-fn definition(sql: &str) -> String {
-    let query =
-        match weir_sql::parser::parse(sql).ok().and_then(|mut parsed| parsed.pop()).map(|parsed| parsed.statement) {
-            Some(weir_sql::parser::Statement::CreateView(create)) => Some(create.query.to_string()),
-            _ => None,
-        };
-    format!(" {};", query.as_deref().unwrap_or(sql).trim_end_matches(';'))
+/// Returns the query of a view.
+fn definition(catalog: &Catalog, entry: &Entry) -> String {
+    let query = definitions::query(catalog, entry).map(|query| query.to_string());
+    format!(" {};", query.as_deref().unwrap_or(&entry.relation.sql).trim_end_matches(';'))
 }
 
 /// Returns all relations of a catalog that are not system catalogs, ordered by schema and name.
@@ -172,7 +191,7 @@ fn definition(sql: &str) -> String {
 /// # Errors
 /// Internal.
 pub(super) fn all(catalog: &Arc<Catalog>) -> Result<Vec<Object>> {
-    let relations = catalog.entries().map(|entry| Object::of(&entry.relation));
+    let relations = catalog.entries().map(|entry| Object::of(catalog, entry));
     let letters = catalog.entries().filter_map(Object::dead_letters_of);
     let ours = weir_relations(catalog)?.into_iter().zip(WEIR_OID..).map(|((name, schema), oid)| Object {
         oid,
@@ -182,23 +201,19 @@ pub(super) fn all(catalog: &Arc<Catalog>) -> Result<Vec<Object>> {
         columns: attributes(&schema),
         key: None,
         definition: None,
+        comment: None,
     });
     let mut all: Vec<Object> = relations.chain(letters).chain(ours).collect();
     all.sort_by(|one, other| (one.schema, &one.name).cmp(&(other.schema, &other.name)));
     Ok(all)
 }
 
-/// Returns the origin of a table's column, counted from 0.
+/// Returns the origin of a system catalog's column, counted from 0.
 pub(in crate::system) fn origin(catalog: &Arc<Catalog>, table: &TableReference, place: usize) -> Option<Origin> {
     let number = i16::try_from(place).ok()?.checked_add(1)?;
-    let schema = table.schema().unwrap_or(SCHEMA);
+    let schema = table.schema()?;
     let (table, modifier) = match schema {
-        SCHEMA => {
-            let relation = &catalog.entry(table.table())?.relation;
-            (oid(relation.id, Part::Relation), modifier(relation.schema().fields().get(place)?))
-        }
-        DEAD_LETTERS => (oid(catalog.entry(table.table())?.id(), Part::DeadLetters), -1),
-        PG_CATALOG | INFORMATION_SCHEMA => (relations::find(schema, table.table())?.oid, -1),
+        PG_CATALOG | INFORMATION_SCHEMA | RW_CATALOG => (relations::find(schema, table.table())?.oid, -1),
         _ => {
             let found = all(catalog).ok()?;
             let found = found.iter().find(|object| object.schema == schema && object.name == table.table())?;
@@ -206,6 +221,16 @@ pub(in crate::system) fn origin(catalog: &Arc<Catalog>, table: &TableReference, 
         }
     };
     Some(Origin { column: Some((table, number)), modifier })
+}
+
+/// Returns the origin of a column of a relation or of its dead letters, counted from 0.
+pub(in crate::system) fn origin_in(relation: &Relation, of_dead_letters: bool, place: usize) -> Option<Origin> {
+    let number = i16::try_from(place).ok()?.checked_add(1)?;
+    let (part, modifier) = match of_dead_letters {
+        true => (Part::DeadLetters, -1),
+        false => (Part::Relation, modifier(relation.schema().fields().get(place)?)),
+    };
+    Some(Origin { column: Some((oid(relation.id, part), number)), modifier })
 }
 
 /// A relation or the index of one, found by its oid or name.
@@ -293,5 +318,5 @@ pub(super) fn key_columns(object: &Object, key: &Key) -> String {
 }
 
 pub(super) fn quoted(name: &str) -> String {
-    weir_sql::functions::quoted_identifier(name)
+    weir_sql::keywords::quoted_identifier(name)
 }

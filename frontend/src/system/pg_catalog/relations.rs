@@ -1,5 +1,5 @@
-//! The relations of `pg_catalog` and `information_schema`: their oids, and their columns with the
-//! types of PostgreSQL 15.
+//! The relations of `pg_catalog`, `information_schema` and `rw_catalog`: their oids, and their
+//! columns with the types of PostgreSQL 15 and RisingWave.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -9,7 +9,7 @@ use pgwire::api::Type;
 use weir_sql::parser::PG_CATALOG;
 use weir_sql::types::{arrow_type, marked};
 
-use super::super::INFORMATION_SCHEMA;
+use super::super::{INFORMATION_SCHEMA, RW_CATALOG};
 
 /// One line per relation: its oid, its name with its schema, its kind, and its columns as
 /// `name:type`, with `!` if the column has no NULL.
@@ -61,7 +61,7 @@ pub(super) fn all() -> &'static [Relation] {
 
 pub(super) fn find(schema: &str, name: &str) -> Option<&'static Relation> {
     // The given key does not live as long as those of the map.
-    let schema = [PG_CATALOG, INFORMATION_SCHEMA].into_iter().find(|known| *known == schema)?;
+    let schema = [PG_CATALOG, INFORMATION_SCHEMA, RW_CATALOG].into_iter().find(|known| *known == schema)?;
     BY_NAME.get(&(schema, name)).copied()
 }
 

@@ -18,6 +18,8 @@ use super::{DATABASE_OID, ROOT, ROOT_OID};
 use crate::catalog::Catalog;
 use crate::session::Session;
 
+/// The oid of `pg_class` itself.
+pub(super) const PG_CLASS: u32 = 1259;
 /// `pg_am.oid` of tables and of indexes.
 const HEAP: u32 = 2;
 const BTREE: u32 = 403;
@@ -127,6 +129,7 @@ fn attributes_of_relation(relation: &'static Relation) -> Vec<Row> {
             is_nullable: column.is_nullable,
             expression: None,
             is_generated: false,
+            comment: None,
         };
         attribute_row(relation.oid, number, &attribute)
     });
@@ -152,6 +155,7 @@ pub(super) fn of_catalog(name: &str, catalog: &Arc<Catalog>) -> Result<Vec<Row>>
         "pg_tables",
         "pg_views",
         "pg_matviews",
+        "pg_description",
         "pg_stat_all_tables",
         "pg_stat_user_tables",
         "pg_statio_all_tables",
@@ -179,6 +183,7 @@ pub(super) fn of_catalog(name: &str, catalog: &Arc<Catalog>) -> Result<Vec<Row>>
                 }
             })
             .collect(),
+        "pg_description" => objects.iter().flat_map(descriptions).collect(),
         "pg_stat_all_tables" | "pg_stat_user_tables" | "pg_statio_all_tables" | "pg_statio_user_tables" => objects
             .iter()
             .filter(|object| object.kind != "v")
@@ -306,6 +311,17 @@ fn statistics(object: &Object, key: &Key) -> Row {
         relid: object.oid, indexrelid: key.index, schemaname: object.schema, relname: object.name.as_str(),
         indexrelname: key.name.as_str(),
     }
+}
+
+/// Returns the comments on a relation and its columns.
+fn descriptions(object: &Object) -> Vec<Row> {
+    let of_columns = object.columns.iter().zip(1_i64..).map(|(column, number)| (number, &column.comment));
+    let all = std::iter::once((0, &object.comment)).chain(of_columns);
+    let rows = all.filter_map(|(number, comment)| {
+        let comment = comment.as_deref()?;
+        Some(row! { objoid: object.oid, classoid: PG_CLASS, objsubid: number, description: comment })
+    });
+    rows.collect()
 }
 
 fn table(object: &Object) -> Row {
