@@ -50,8 +50,8 @@ use crate::relation::NamedRelation;
 use crate::types::stored_type;
 
 /// The hint of errors about queries that cannot be views.
-const POSSIBLE: &str = "so far a view can select, filter, compute, group and aggregate columns of one source, or of tables with a primary \
-     key and views that aggregate";
+const POSSIBLE: &str =
+    "so far a view can select, filter, compute, group and aggregate columns of one source, or of tables and views";
 
 /// The catalog's description of a view's query.
 pub struct Described {

@@ -5,6 +5,10 @@
 //! have the numbers of the splits. All others have an actor in each slot, or one in all; these have
 //! the numbers of their slots. A fragment that follows a stored relation has its actors where the
 //! relation's rows are.
+//!
+//! Where the rows are stored in blocks, in the slot of whichever reader read them, they come to the
+//! fragment that follows them from the readers: each *forwards* what it reads to the actor beside
+//! it. To the actors a reader that forwards is an actor of a fragment that the plan does not have.
 
 use std::borrow::Cow;
 
@@ -15,14 +19,16 @@ use weir_common::plan::{Dispatch, Distribution, Edge};
 
 use super::plan::{Route, SplitPlan};
 
+/// Marks the number of a fragment that follows blocks: the readers that forward them to it.
+const FORWARDS: u16 = 1 << 15;
+
 /// The actors of one job.
 pub struct Placement<'a> {
     id: TableId,
     name: &'a str,
     query: Cow<'a, Query>,
     catalog: &'a Graph,
-    /// The splits that are read for it, in the order of their numbers, and their slots.
-    readers: Vec<(&'a SplitId, SlotId)>,
+    splits: &'a [SplitPlan],
     routes: &'a [Route],
 }
 
@@ -37,10 +43,7 @@ impl<'a> Placement<'a> {
         routes: &'a [Route],
     ) -> Option<Placement<'a>> {
         let query = entry.query().filter(|_| catalog.runs(entry))?;
-        let own = splits.iter().filter(|split| split.split.job == entry.id());
-        let mut readers: Vec<_> = own.map(|split| (&split.split.split, split.slot)).collect();
-        readers.sort();
-        Some(Placement { id: entry.id(), name: entry.name(), query, catalog, readers, routes })
+        Some(Placement { id: entry.id(), name: entry.name(), query, catalog, splits, routes })
     }
 
     /// The name of the relation that the job fills.
@@ -71,9 +74,9 @@ impl<'a> Placement<'a> {
     /// The actors of a fragment and their slots.
     pub fn actors(&self, fragment: u16) -> Vec<(ActorId, SlotId)> {
         let id = FragmentId { job: self.id, index: fragment };
-        if self.is_in_reader(fragment) {
-            let actor = |(instance, (_, slot)): (u32, &(_, SlotId))| (ActorId { fragment: id, instance }, *slot);
-            return (0..).zip(&self.readers).map(actor).collect();
+        if let Some(reader) = self.reader(fragment) {
+            let actor = |(instance, (_, slot)): (u32, (_, SlotId))| (ActorId { fragment: id, instance }, slot);
+            return (0..).zip(self.read_for(reader)).map(actor).collect();
         }
         let single = self.single(fragment);
         let owns = |route: &&Route| single.is_none_or(|vnode| (route.vnodes.start..route.vnodes.end).contains(&vnode));
@@ -107,14 +110,28 @@ impl<'a> Placement<'a> {
         self.fragments().filter_map(followed).flat_map(edges).collect()
     }
 
+    /// The relations that the job follows, each with every actor that does so and its slot.
+    pub fn following(&self) -> Vec<(TableId, ActorId, SlotId)> {
+        let followed = |fragment| match self.distribution(fragment) {
+            Distribution::SameAs(relation) => Some((relation, self.actors(fragment))),
+            _ => None,
+        };
+        let followed = self.fragments().filter_map(followed);
+        followed
+            .flat_map(|(relation, actors)| actors.into_iter().map(move |(actor, slot)| (relation, actor, slot)))
+            .collect()
+    }
+
     /// All actors of the job and their slots, with those that run inside readers.
     pub fn all(&self) -> impl Iterator<Item = (ActorId, SlotId)> {
-        self.fragments().flat_map(|fragment| self.actors(fragment))
+        let forwarding = self.fragments().filter(|fragment| self.blocks(*fragment).is_some());
+        let forwarding = forwarding.map(|fragment| fragment | FORWARDS);
+        self.fragments().chain(forwarding).flat_map(|fragment| self.actors(fragment))
     }
 
     /// The actors that run in a slot by themselves.
     pub fn in_slot(&self, slot: SlotId) -> impl Iterator<Item = ActorId> {
-        let own = self.fragments().filter(|fragment| !self.is_in_reader(*fragment));
+        let own = self.fragments().filter(|fragment| self.reader(*fragment).is_none());
         own.flat_map(|fragment| self.actors(fragment)).filter(move |(_, place)| *place == slot).map(|(actor, _)| actor)
     }
 
@@ -128,7 +145,27 @@ impl<'a> Placement<'a> {
             senders.map(|from| EdgeId { from, to: actor, input }).collect::<Vec<_>>()
         };
         let followed = self.followed().into_iter().filter(|edge| edge.to == actor);
-        into.flat_map(from).chain(followed).collect()
+        let forwarding = self.blocks(actor.fragment.index).map(|_| self.actors(actor.fragment.index | FORWARDS));
+        let forwarded = forwarding.into_iter().flatten().map(|(from, _)| EdgeId { from, to: actor, input: 0 });
+        into.flat_map(from).chain(followed).chain(forwarded).collect()
+    }
+
+    /// The readers of the splits of the blocks that a fragment follows.
+    pub fn forwarding(&self, fragment: u16) -> usize {
+        self.blocks(fragment).map_or(0, |relation| self.read_for(relation).len())
+    }
+
+    /// The edges over which a reader forwards what it reads, in the order of the slots' vnodes, and
+    /// the place of the one to the actor beside it.
+    ///
+    /// # Panics
+    /// If the actor does not forward.
+    pub fn forwarded(&self, actor: ActorId) -> (Vec<EdgeId>, usize) {
+        let to = self.actors(actor.fragment.index & !FORWARDS);
+        let forwarding = self.actors(actor.fragment.index);
+        let (_, own) = forwarding.iter().find(|(forwarding, _)| *forwarding == actor).expect("a reader that forwards");
+        let beside = to.iter().position(|(_, slot)| slot == own).expect("there is an actor in every slot");
+        (to.into_iter().map(|(to, _)| EdgeId { from: actor, to, input: 0 }).collect(), beside)
     }
 
     /// The edges of the plan out of a fragment, each with the edges of one of its actors to the
@@ -149,15 +186,52 @@ impl<'a> Placement<'a> {
     /// # Panics
     /// If the split is not read for the job.
     pub fn leaves(&self, split: &SplitId, source: TableId) -> impl Iterator<Item = ActorId> {
-        let place = self.readers.iter().position(|(read, _)| *read == split).expect("a split of the job");
-        let instance = u32::try_from(place).expect("a job has fewer splits");
+        let instance = self.instance(split, self.id);
         let reads = move |fragment: &u16| self.distribution(*fragment) == Distribution::Splits(source);
         let actor = move |index| ActorId { fragment: FragmentId { job: self.id, index }, instance };
         self.fragments().filter(reads).map(actor)
     }
 
-    fn is_in_reader(&self, fragment: u16) -> bool {
-        matches!(self.distribution(fragment), Distribution::Splits(_))
+    /// The actors by which the reader of a split of `relation` forwards what it stores in blocks.
+    ///
+    /// # Panics
+    /// If the split is not read for the relation.
+    pub fn forwards(&self, split: &SplitId, relation: TableId) -> Vec<ActorId> {
+        let follows = |fragment: &u16| self.blocks(*fragment) == Some(relation);
+        let actor = |index| ActorId {
+            fragment: FragmentId { job: self.id, index: index | FORWARDS },
+            instance: self.instance(split, relation),
+        };
+        self.fragments().filter(follows).map(actor).collect()
+    }
+
+    fn instance(&self, split: &SplitId, job: TableId) -> u32 {
+        let readers = self.read_for(job);
+        let place = readers.iter().position(|(read, _)| *read == split).expect("a split of the job");
+        u32::try_from(place).expect("a job has fewer splits")
+    }
+
+    /// The splits that are read for a job, in the order of their numbers, and their slots.
+    fn read_for(&self, job: TableId) -> Vec<(&'a SplitId, SlotId)> {
+        let own = self.splits.iter().filter(|split| split.split.job == job);
+        let mut readers: Vec<_> = own.map(|split| (&split.split.split, split.slot)).collect();
+        readers.sort();
+        readers
+    }
+
+    /// The job in whose readers a fragment runs, if it does.
+    fn reader(&self, fragment: u16) -> Option<TableId> {
+        match self.distribution(fragment & !FORWARDS) {
+            Distribution::Splits(_) => Some(self.id),
+            Distribution::SameAs(relation) if fragment & FORWARDS != 0 => Some(relation),
+            _ => None,
+        }
+    }
+
+    /// The relation that a fragment follows, if that is stored in blocks.
+    pub fn blocks(&self, fragment: u16) -> Option<TableId> {
+        let Distribution::SameAs(relation) = self.distribution(fragment) else { return None };
+        self.catalog.get(relation).is_some_and(|entry| entry.query().is_none()).then_some(relation)
     }
 
     fn distribution(&self, fragment: u16) -> Distribution {
@@ -211,7 +285,8 @@ mod tests {
         catalog::Plan::Query(Query { reads: vec![reads], plan, through: Vec::new() })
     }
 
-    /// A source, an aggregate over it, one that has a single row, and views over these two.
+    /// A source, an aggregate over it, one that has a single row, views over these two, and one
+    /// that follows the first relation as if that were stored in blocks.
     fn catalog() -> Graph {
         let stream = catalog::Plan::Stream(Source { options: Default::default(), encode: Encode::Json });
         let (splits, hash) = (Distribution::Splits(TableId(1)), || Dispatch::Hash(vec![0]));
@@ -221,6 +296,7 @@ mod tests {
             query(1, &[splits, Distribution::Single], &[(0, 1, Dispatch::Single)]),
             query(2, &[Distribution::SameAs(TableId(2)), Distribution::Hash], &[(0, 1, hash())]),
             query(3, &[Distribution::SameAs(TableId(3))], &[]),
+            query(1, &[Distribution::SameAs(TableId(1)), Distribution::Hash], &[(0, 1, hash())]),
         ];
         (1..).zip(plans).map(|(id, plan)| entry(id, plan)).collect()
     }
@@ -231,12 +307,12 @@ mod tests {
     }
 
     fn splits() -> Vec<SplitPlan> {
-        let split = |(name, slot): (&str, u32)| SplitPlan {
-            split: JobSplit { job: TableId(2), split: SplitId(name.to_owned()) },
+        let split = |(job, name, slot): (u32, &str, u32)| SplitPlan {
+            split: JobSplit { job: TableId(job), split: SplitId(name.to_owned()) },
             slot: SlotId(slot),
             position: Sequence(1).into(),
         };
-        [("b", 0), ("a", 2)].map(split).to_vec()
+        [(2, "b", 0), (2, "a", 2), (1, "b", 0), (1, "a", 2)].map(split).to_vec()
     }
 
     fn actor(job: u32, index: u16, instance: u32) -> ActorId {
@@ -249,9 +325,12 @@ mod tests {
         for entry in catalog.entries() {
             let Some(placement) = Placement::of(entry, &catalog, &splits, &routes) else { continue };
             let actors: BTreeSet<ActorId> = placement.all().map(|(actor, _)| actor).collect();
-            let left: BTreeSet<EdgeId> =
-                actors.iter().flat_map(|actor| placement.outputs(*actor)).flat_map(|(_, edges)| edges).collect();
-            let entered: BTreeSet<EdgeId> = actors.iter().flat_map(|actor| placement.inputs(*actor)).collect();
+            let (forwarding, others): (Vec<ActorId>, Vec<ActorId>) =
+                actors.iter().partition(|actor| actor.fragment.index & FORWARDS != 0);
+            let left = others.iter().flat_map(|actor| placement.outputs(*actor)).flat_map(|(_, edges)| edges);
+            let forwarded = forwarding.iter().flat_map(|actor| placement.forwarded(*actor).0);
+            let left: BTreeSet<EdgeId> = left.chain(forwarded).collect();
+            let entered: BTreeSet<EdgeId> = others.iter().flat_map(|actor| placement.inputs(*actor)).collect();
             let followed: BTreeSet<EdgeId> = placement.followed().into_iter().collect();
             assert_eq!(entered, left.union(&followed).copied().collect(), "of job {}", entry.id());
             assert!(entered.iter().all(|edge| actors.contains(&edge.to)));
@@ -268,6 +347,20 @@ mod tests {
         assert_eq!(leaves, [actor(2, 0, 1)]);
         assert_eq!(placement.in_slot(SlotId(1)).collect::<Vec<_>>(), [actor(2, 1, 1)]);
         assert!(of(1).is_none(), "a source has no fragments");
+    }
+
+    #[test]
+    fn a_reader_forwards_to_the_actor_beside_it() {
+        let (catalog, routes, splits) = (catalog(), routes(), splits());
+        let entry = catalog.get(TableId(6)).expect("it is there");
+        let placement = Placement::of(entry, &catalog, &splits, &routes).expect("it has fragments");
+        assert_eq!((placement.blocks(0), placement.blocks(1), placement.forwarding(0)), (Some(TableId(1)), None, 2));
+        assert_eq!(placement.actors(0).len(), 3, "one in each slot");
+        let forwards = placement.forwards(&SplitId("a".to_owned()), TableId(1));
+        assert_eq!(forwards, [actor(6, FORWARDS, 0)]);
+        let (edges, beside) = placement.forwarded(forwards[0]);
+        assert_eq!((edges.len(), edges[beside].to), (3, actor(6, 0, 2)));
+        assert!(placement.in_slot(SlotId(2)).all(|actor| actor.fragment.index & FORWARDS == 0));
     }
 
     #[test]

@@ -39,8 +39,8 @@ use weir_common::position::{Anchor, Position};
 use weir_common::task::{Group, OnFailure};
 use weir_connector_nats::Options;
 
-pub(crate) use output::Attachment;
 use output::Output;
+pub(crate) use output::{Attachment, Forward};
 use reading::{Reading, Said};
 use shared::{BadRecordLog, Shared};
 pub(crate) use shared::{Config, NotUnderstood};
@@ -66,6 +66,8 @@ pub(crate) enum Message {
     Committed(Epoch),
     /// Feed a view over the source from here on.
     Attach(Box<Attachment>),
+    /// Forward the rows of a relation that the actor stores from here on.
+    Forward(Forward),
 }
 
 /// An actor's task.
@@ -100,21 +102,28 @@ struct Answer {
 /// A running actor.
 pub(crate) struct Handle {
     pub(crate) inbox: mpsc::Sender<Message>,
-    /// The relations that it was told to store.
+    /// The relations that it was told to store, and the jobs that it was told to forward rows to.
     pub(crate) feeds: BTreeSet<TableId>,
     /// The splits that it reads, and handles to ask about them.
     pub(crate) observed: watch::Receiver<Vec<ReadSplit>>,
 }
 
-/// Starts an actor in `group` that feeds `outputs`, of which there is at least one.
+/// Starts an actor in `group` that feeds `outputs`, of which there is at least one, and forwards
+/// the rows of some of them.
 ///
 /// # Errors
 /// If this version does not understand the stored definition of the relation.
-pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> Result<Handle, NotUnderstood> {
+pub(crate) fn spawn(
+    config: Config,
+    outputs: Vec<Attachment>,
+    forwards: Vec<Forward>,
+    group: &Group,
+) -> Result<Handle, NotUnderstood> {
     let options = Arc::new(Options::parse(&config.stream()?.options)?);
     let position = outputs.iter().map(|output| output.position).max_by_key(|position| position.next);
     let position = position.expect("an actor has an output");
-    let feeds = outputs.iter().map(|output| output.entry.id()).collect();
+    let stored = outputs.iter().map(|output| output.entry.id());
+    let feeds = stored.chain(forwards.iter().map(|forward| forward.job)).collect();
     let (sender, inbox) = mpsc::channel(INBOX_MAX);
     let mut ask = interval(ASK_INTERVAL);
     ask.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -136,7 +145,7 @@ pub(crate) fn spawn(config: Config, outputs: Vec<Attachment>, group: &Group) -> 
         asked: None,
         last: None,
     };
-    group.spawn("actor", OnFailure::Log, actor.run(outputs, group.token().clone()));
+    group.spawn("actor", OnFailure::Log, actor.run((outputs, forwards), group.token().clone()));
     Ok(Handle { inbox: sender, feeds, observed: observer })
 }
 
@@ -152,18 +161,23 @@ enum Heard {
 impl Actor {
     async fn run(
         mut self,
-        outputs: Vec<Attachment>,
+        begin: (Vec<Attachment>, Vec<Forward>),
         cancel: CancellationToken,
     ) -> Result<(), std::convert::Infallible> {
-        Box::pin(cancel.run_until_cancelled(self.serve(outputs))).await;
+        Box::pin(cancel.run_until_cancelled(self.serve(begin))).await;
         Ok(())
     }
 
     /// Serves until no relation is left to store, or the slot goes away. The slot itself tells the
     /// node that.
-    async fn serve(&mut self, outputs: Vec<Attachment>) -> () {
+    async fn serve(&mut self, (outputs, forwards): (Vec<Attachment>, Vec<Forward>)) -> () {
         for output in outputs {
             if self.attach(output).await.is_break() {
+                return;
+            }
+        }
+        for forward in forwards {
+            if self.forward(forward).await.is_break() {
                 return;
             }
         }
@@ -210,6 +224,7 @@ impl Actor {
                 }
             }
             Heard::Message(Message::Attach(output)) => self.attach(*output).await,
+            Heard::Message(Message::Forward(forward)) => self.forward(forward).await,
             Heard::Reading(place, Said::Batch(batch)) => {
                 let (end, epoch) = (self.readings.end(place), self.epoch);
                 let reading = match place {
@@ -292,6 +307,25 @@ impl Actor {
         ControlFlow::Continue(())
     }
 
+    /// Begins to forward the rows of a relation that it stores.
+    async fn forward(&mut self, forward: Forward) -> ControlFlow<()> {
+        let Actor { shared, epoch, readings, front, behind, .. } = self;
+        let below = forward.below;
+        let feeds = |reading: &Reading| reading.outputs.iter().any(|output| output.id() == below);
+        let (place, reading) = match behind.iter_mut().find(|(_, reading)| feeds(reading)) {
+            Some((id, reading)) => (Place::Behind(*id), reading),
+            None => (Place::Front, front),
+        };
+        // Rows that were read before are stored below the position at which it begins.
+        reading.close_block(*epoch, shared).await?;
+        let output = reading.outputs.iter_mut().find(|output| output.id() == below);
+        let output = output.expect("a relation that the actor stores");
+        match output.forward(forward, readings.position(place)).await {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
     /// The position at which a reading behind the front begins, for an output at `position`. It
     /// must be in the stream that the front reads.
     fn behind_at(&self, id: ReadingId, position: Position) -> Position {
@@ -307,6 +341,8 @@ impl Actor {
 
     /// Stops storing a relation.
     fn detach(&mut self, job: TableId, epoch: Epoch) {
+        let readings = std::iter::once(&mut self.front).chain(self.behind.values_mut());
+        readings.flat_map(|reading| &mut reading.outputs).for_each(|output| output.stop_forwarding(job));
         self.front.outputs.retain(|output| output.id() != job);
         let of_it = |reading: &Reading| reading.known_as().job == job;
         if let Some(id) = self.behind.iter().find(|(_, reading)| of_it(reading)).map(|(id, _)| *id) {

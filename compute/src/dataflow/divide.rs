@@ -21,6 +21,8 @@ enum By {
     Nothing,
     /// A change goes over the edge of the part that its vnode belongs to.
     Hash(Division),
+    /// All changes go over this edge, though there are others.
+    Beside(usize),
 }
 
 impl Divide {
@@ -33,6 +35,11 @@ impl Divide {
         Divide { edges, by }
     }
 
+    /// An output that sends everything over one of its edges, to the actor beside the sender.
+    pub(crate) fn beside((edges, beside): (Vec<EdgeId>, usize)) -> Divide {
+        Divide { edges, by: By::Beside(beside) }
+    }
+
     /// The edges.
     pub(crate) fn edges(&self) -> &[EdgeId] {
         &self.edges
@@ -42,6 +49,7 @@ impl Divide {
     pub(crate) fn divide(&self, chunk: &Chunk) -> Vec<(EdgeId, Chunk)> {
         match &self.by {
             By::Nothing => self.edges.iter().map(|edge| (*edge, chunk.clone())).collect(),
+            By::Beside(beside) => vec![(self.edges[*beside], chunk.clone())],
             By::Hash(division) => {
                 let parts = divide(division, chunk);
                 parts.into_iter().map(|(part, chunk)| (self.edges[part], chunk)).collect()

@@ -7,7 +7,7 @@
 //! The cursors are a state table: the key is the vnode, the value a version, then 1 and the stream
 //! key of the last row that was read, or 2 once all were.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
@@ -46,6 +46,8 @@ struct Known {
     followed: HashMap<ActorId, Followed>,
     /// The barriers at which jobs of this term began. Their rows are those of a later epoch.
     began: HashMap<TableId, Epoch>,
+    /// Jobs that follow relations which are stored in blocks: the relation, then the job.
+    blocks: HashSet<(TableId, TableId)>,
 }
 
 /// How far one actor has got.
@@ -88,7 +90,22 @@ impl Following {
         self.known().began.get(&job).is_none_or(|began| *began < epoch)
     }
 
-    fn set(&self, actor: ActorId, followed: Followed) {
+    /// A job begins to follow a relation that is stored in blocks.
+    pub(super) fn begin_blocks(&self, job: TableId, relation: TableId) {
+        self.known().blocks.insert((relation, job));
+    }
+
+    /// A job that was dropped follows nothing any more.
+    pub(crate) fn end(&self, job: TableId) {
+        self.known().blocks.retain(|(_, follower)| *follower != job);
+    }
+
+    /// Returns true if a job follows a relation that is stored in blocks.
+    pub(crate) fn is_followed(&self, relation: TableId) -> bool {
+        self.known().blocks.iter().any(|(followed, _)| *followed == relation)
+    }
+
+    pub(super) fn set(&self, actor: ActorId, followed: Followed) {
         self.known().followed.insert(actor, followed);
     }
 
@@ -141,7 +158,7 @@ pub(crate) struct Follow {
 }
 
 /// Bounds the rows of pages: so many a second in the long run.
-struct Throttle {
+pub(super) struct Throttle {
     rows_per_second: f64,
     /// The rows that may be read now; negative after a page that had more.
     allowed: f64,
@@ -149,8 +166,12 @@ struct Throttle {
 }
 
 impl Throttle {
+    pub(super) fn new(rows_per_second: f64) -> Throttle {
+        Throttle { rows_per_second, allowed: 0.0, at: Instant::now() }
+    }
+
     /// Returns the rows that the next page may have.
-    fn page(&mut self) -> usize {
+    pub(super) fn page(&mut self) -> usize {
         let now = Instant::now();
         self.allowed += now.duration_since(self.at).as_secs_f64() * self.rows_per_second;
         // At most one second's rows are saved up.
@@ -164,7 +185,7 @@ impl Throttle {
     }
 
     /// A page had rows.
-    fn read(&mut self, rows: usize) {
+    pub(super) fn read(&mut self, rows: usize) {
         self.allowed -= f64::from(u32::try_from(rows).unwrap_or(u32::MAX));
     }
 }
@@ -177,8 +198,7 @@ impl Follow {
         relation: Arc<Relation>,
         (columns, table): (Vec<usize>, u16),
         (single, vnodes, is_fresh): (Option<u16>, Vec<u16>, bool),
-        snapshots: watch::Receiver<Snapshots>,
-        following: Following,
+        (snapshots, following): (watch::Receiver<Snapshots>, Following),
     ) -> Follow {
         let late = Late::new(vnodes.iter().map(|vnode| (*vnode, Cursor::Start)));
         following.set(actor, Followed { through: None, vnodes: (0, vnodes.len()), is_known: is_fresh });
@@ -205,9 +225,7 @@ impl Follow {
 
     /// Reads so many rows a second at most of those that are there already.
     pub(crate) fn at_rate(self, rows_per_second: Option<f64>) -> Follow {
-        let throttle =
-            rows_per_second.map(|rows_per_second| Throttle { rows_per_second, allowed: 0.0, at: Instant::now() });
-        Follow { throttle, ..self }
+        Follow { throttle: rows_per_second.map(Throttle::new), ..self }
     }
 
     /// The stream that it brings. The columns of its key say where rows are.

@@ -31,10 +31,12 @@ use super::divide::Divide;
 use super::edge::{Closed, Edge};
 use super::failed::FailedRows;
 use super::follow::{self, Follow, Following};
+use super::history::History;
 use super::materialize::Materialize;
 use super::query::places;
 use super::router::{Merge, Message, Router};
 use super::table::Table;
+use super::upstream::Upstream;
 use crate::control::event::{Event, Inputs};
 use crate::control::placement::Placement;
 use crate::control::plan::{Route, Writer};
@@ -102,7 +104,7 @@ struct Fragment {
     /// Set if it stores the rows of a table.
     table: Option<Table>,
     /// Set if it follows a stored relation.
-    follow: Option<Follow>,
+    follow: Option<Upstream>,
     outputs: Vec<Divide>,
     /// Edges to jobs that follow the rows that it stores.
     listeners: BTreeSet<EdgeId>,
@@ -170,9 +172,9 @@ pub(crate) fn spawn(
         let actors = placement.actors(id.fragment.index).len();
         f64::from(rate) / f64::from(u32::try_from(actors).unwrap_or(u32::MAX)).max(1.0)
     });
-    let built = follow(shared, placement, id, slot, is_fresh).and_then(|follow| {
+    let built = follow(shared, placement, id, slot, (after, is_fresh)).and_then(|follow| {
         let follow = follow.map(|follow| follow.at_rate(rate));
-        let (leaf, functions) = (follow.as_ref().map(Follow::stream), shared.functions.as_ref());
+        let (leaf, functions) = (follow.as_ref().map(Upstream::stream), shared.functions.as_ref());
         let pipeline = Pipeline::new(plan, usize::from(id.fragment.index), leaf.as_ref(), functions, place)?;
         Ok((pipeline, follow))
     });
@@ -223,8 +225,8 @@ fn follow(
     placement: &Placement<'_>,
     id: ActorId,
     slot: &slot::Handle,
-    is_fresh: bool,
-) -> Result<Option<Follow>, view::Error> {
+    (after, is_fresh): (Epoch, bool),
+) -> Result<Option<Upstream>, view::Error> {
     let query = placement.query();
     let fragment = &query.plan.fragments[usize::from(id.fragment.index)];
     let Some(Operator::Follow { relation, columns, cursors }) = fragment.operators.first() else { return Ok(None) };
@@ -233,13 +235,20 @@ fn follow(
     let (Some(reads), Some(entry)) = (reads, entry) else {
         return Err(view::Error(format!("relation {relation}, which the plan follows, is not there")));
     };
+    let vnodes = || (slot.vnodes.start..slot.vnodes.end).collect();
+    let around = (slot.snapshots.clone(), shared.following.clone());
+    if placement.blocks(id.fragment.index).is_some() {
+        let place = (vnodes(), placement.forwarding(id.fragment.index));
+        let input = (&entry.relation, reads);
+        let history = History::new(id, input, (columns, *cursors), place, (after, is_fresh), around)?;
+        return Ok(Some(Upstream::Blocks(Box::new(history))));
+    }
     let places = places(reads, &entry.relation)?;
     let columns = columns.iter().map(|column| places[*column]).collect();
     let single = placement.single(id.fragment.index);
-    let vnodes = single.map_or_else(|| (slot.vnodes.start..slot.vnodes.end).collect(), |vnode| vec![vnode]);
-    let place = (single, vnodes, is_fresh);
-    let (snapshots, following) = (slot.snapshots.clone(), shared.following.clone());
-    Ok(Some(Follow::new(id, Arc::clone(&entry.relation), (columns, *cursors), place, snapshots, following)))
+    let place = (single, single.map_or_else(vnodes, |vnode| vec![vnode]), is_fresh);
+    let follow = Follow::new(id, Arc::clone(&entry.relation), (columns, *cursors), place, around);
+    Ok(Some(Upstream::Rows(Box::new(follow))))
 }
 
 /// The outputs of an actor.
@@ -279,7 +288,7 @@ impl Fragment {
 
     /// Takes up the cursors of the relation that it follows.
     async fn restore(&mut self, committed: Epoch) -> Result<(), Ended> {
-        let Some(keys) = self.follow.as_ref().map(Follow::cursor_keys) else { return Ok(()) };
+        let Some(keys) = self.follow.as_ref().map(Upstream::cursor_keys) else { return Ok(()) };
         let found = self.read(keys).await?;
         let follow = self.follow.as_mut().expect("it was just there");
         Ok(follow.restore(&found, committed)?)
@@ -325,7 +334,7 @@ impl Fragment {
                     self.page().await?;
                 }
                 Step::Apply(edge, chunk) => {
-                    let chunk = match &self.follow {
+                    let chunk = match &mut self.follow {
                         Some(follow) => follow.pass(&chunk),
                         None => chunk,
                     };
@@ -507,7 +516,7 @@ impl Fragment {
     /// Writes what an epoch changed.
     async fn write_all(&mut self) -> Result<(), Ended> {
         let mut writes = self.pipeline.take_writes();
-        writes.extend(self.follow.iter_mut().flat_map(Follow::take_writes));
+        writes.extend(self.follow.iter_mut().flat_map(Upstream::take_writes));
         let (keys, values): (Vec<StateKey>, Vec<Option<Bytes>>) =
             writes.into_iter().map(|write| (write.key, write.value)).unzip();
         let mut changes: Entries = self.stored(&keys).zip(values).collect();

@@ -6,12 +6,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, new_null_array};
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{Field, Schema, SchemaRef, UInt64Type};
 use tokio::sync::mpsc;
 use weir_common::catalog::{Reads, Relation};
-use weir_common::ids::{ActorId, EdgeId, Epoch, SplitId};
+use weir_common::ids::{ActorId, EdgeId, Epoch, Sequence, SplitId};
 use weir_common::plan::{Stream, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view;
@@ -34,7 +34,8 @@ pub(crate) struct Leaf {
     /// The places of the columns that it reads among the source's, and last that of the sequences.
     columns: Vec<usize>,
     origin: Origin,
-    pipeline: Pipeline,
+    /// Absent if it forwards rows as they are.
+    pipeline: Option<Pipeline>,
     failed: FailedRows,
     outputs: Vec<Divide>,
     senders: BTreeMap<EdgeId, Sender<Chunk>>,
@@ -69,17 +70,41 @@ impl Leaf {
         after: Epoch,
         routes: &[Route],
     ) -> Result<Leaf, view::Error> {
-        let query = placement.query();
-        let reads = query.reads.iter().find(|reads| reads.relation == source.id);
-        let reads = reads.ok_or_else(|| view::Error(format!("the plan does not read \"{}\"", source.name)))?;
-        let mut columns = places(reads, source)?;
-        columns.push(source.columns.len());
+        let (plan, reads) = (&placement.query().plan, reads(placement, source)?);
         let place = Place { single: None, is_fresh: true };
         let fragment = usize::from(actor.fragment.index);
         let read = Stream { columns: Origin::behind(reads), key: Vec::new(), append_only: true };
-        let pipeline = Pipeline::new(&query.plan, fragment, Some(&read), shared.functions.as_ref(), place)?;
-        let inbox = shared.router.register(actor);
+        let pipeline = Pipeline::new(plan, fragment, Some(&read), shared.functions.as_ref(), place)?;
         let outputs = outputs(placement, actor, routes);
+        Leaf::with(shared, (placement, actor), (source, split), after, (Some(pipeline), outputs))
+    }
+
+    /// Begins to forward the rows of `relation`, which the reader of `split` stores in blocks, to
+    /// the actors that follow it. Its first barrier is the one after `after`.
+    ///
+    /// # Errors
+    /// If the relation lacks a column.
+    pub(crate) fn forward(
+        shared: Shared,
+        (placement, actor): (&Placement<'_>, ActorId),
+        (relation, split): (&Relation, &SplitId),
+        after: Epoch,
+    ) -> Result<Leaf, view::Error> {
+        let outputs = vec![Divide::beside(placement.forwarded(actor))];
+        Leaf::with(shared, (placement, actor), (relation, split), after, (None, outputs))
+    }
+
+    fn with(
+        shared: Shared,
+        (placement, actor): (&Placement<'_>, ActorId),
+        (source, split): (&Relation, &SplitId),
+        after: Epoch,
+        (pipeline, outputs): (Option<Pipeline>, Vec<Divide>),
+    ) -> Result<Leaf, view::Error> {
+        let reads = reads(placement, source)?;
+        let mut columns = places(reads, source)?;
+        columns.push(source.columns.len());
+        let inbox = shared.router.register(actor);
         let edges = outputs.iter().flat_map(|output| output.edges().iter().copied());
         let senders = edges.map(|edge| (edge, Sender::new(after.next()))).collect();
         let origin = Origin::new(reads, split);
@@ -89,15 +114,31 @@ impl Leaf {
 
     /// Takes rows of the source, with the column of sequences behind its own columns.
     pub(crate) async fn write(&mut self, rows: &RecordBatch) -> Result<(), Stopped> {
-        let rows = self.origin.add(&rows.project(&self.columns).expect("columns of the source"));
-        let outcome = self.pipeline.apply(0, Chunk::inserts(rows));
+        let rows = Chunk::inserts(self.origin.add(&rows.project(&self.columns).expect("columns of the source")));
+        let outcome = match &mut self.pipeline {
+            Some(pipeline) => pipeline.apply(0, rows),
+            None => Ok(Outcome { emitted: vec![rows], failed: Vec::new(), next: Next::Done }),
+        };
         self.send(outcome).await
+    }
+
+    /// Tells the actors that get rows of the split forwarded that the first one is at `position`,
+    /// or above it.
+    pub(crate) async fn begin(&mut self, position: Sequence) -> Result<(), Closed> {
+        if self.pipeline.is_none() {
+            let start = Chunk::inserts(self.origin.start(position));
+            self.senders.values_mut().for_each(|sender| sender.chunk(start.clone()));
+            self.drain().await?;
+        }
+        Ok(())
     }
 
     /// Ends an epoch.
     pub(crate) async fn barrier(&mut self, epoch: Epoch) -> Result<(), Stopped> {
-        let outcome = self.pipeline.flush();
-        self.send(outcome).await?;
+        if let Some(pipeline) = &mut self.pipeline {
+            let outcome = pipeline.flush();
+            self.send(outcome).await?;
+        }
         self.senders.values_mut().for_each(|sender| sender.barrier(epoch));
         self.drain().await?;
         Ok(())
@@ -117,7 +158,7 @@ impl Leaf {
             self.drain().await?;
             match next {
                 Next::Done => return Ok(()),
-                Next::More => outcome = self.pipeline.resume(),
+                Next::More => outcome = self.pipeline.as_mut().expect("it has more").resume(),
                 _ => unreachable!("operators of a leaf keep no state"),
             }
         }
@@ -148,6 +189,12 @@ impl Leaf {
     }
 }
 
+/// What the job reads of a relation.
+fn reads<'a>(placement: &'a Placement<'_>, relation: &Relation) -> Result<&'a Reads, view::Error> {
+    let reads = placement.query().reads.iter().find(|reads| reads.relation == relation.id);
+    reads.ok_or_else(|| view::Error(format!("the plan does not read \"{}\"", relation.name)))
+}
+
 /// The sequences of rows as a column of changes: whole numbers with a sign, as in all columns that
 /// SQL knows. The bits stay.
 pub(crate) fn as_column(sequences: &ArrayRef) -> Int64Array {
@@ -155,8 +202,11 @@ pub(crate) fn as_column(sequences: &ArrayRef) -> Int64Array {
     Int64Array::new(ScalarBuffer::new(bits, 0, sequences.len()), None)
 }
 
+/// The ordinal of no row: the sequence beside it is the position at which a reader begins.
+pub(super) const START: i32 = -1;
+
 /// The columns that identify a row of a split.
-struct Origin {
+pub(super) struct Origin {
     /// The columns that are read, then split, sequence and ordinal.
     schema: SchemaRef,
     split: String,
@@ -167,20 +217,33 @@ struct Origin {
 
 impl Origin {
     /// The columns that are read, then split, sequence and ordinal.
-    fn behind(reads: &Reads) -> Vec<StreamColumn> {
+    pub(super) fn behind(reads: &Reads) -> Vec<StreamColumn> {
         let read = reads.columns.iter().map(|column| (column.name.as_str(), column.ty.clone()));
         let origin = [("_split", SqlType::Varchar), ("_sequence", SqlType::BigInt), ("_ordinal", SqlType::Integer)];
         read.chain(origin).map(|(name, ty)| StreamColumn { name: name.to_owned(), ty }).collect()
     }
 
-    fn new(reads: &Reads, split: &SplitId) -> Origin {
+    /// The origin of rows of a split.
+    pub(super) fn new(reads: &Reads, split: &SplitId) -> Origin {
         let fields: Vec<Field> = Origin::behind(reads).iter().map(|column| column.ty.field(&column.name)).collect();
         let none = (Arc::new(StringArray::from_iter_values::<&str, _>([])), Arc::new(Int32Array::from_iter_values([])));
         Origin { schema: Arc::new(Schema::new(fields)), split: split.0.clone(), splits: none.0, ordinals: none.1 }
     }
 
+    /// A row that says where a reader of the split begins.
+    fn start(&self, position: Sequence) -> RecordBatch {
+        let origin: [ArrayRef; 3] = [
+            Arc::new(StringArray::from_iter_values([&self.split])),
+            Arc::new(Int64Array::from_iter_values([position.0.cast_signed()])),
+            Arc::new(Int32Array::from_iter_values([START])),
+        ];
+        let read = &self.schema.fields()[..self.schema.fields().len() - origin.len()];
+        let columns = read.iter().map(|field| new_null_array(field.data_type(), 1)).chain(origin).collect();
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).expect("columns of one length, of their types")
+    }
+
     /// Puts the origin in the place of the sequences, the last column.
-    fn add(&mut self, rows: &RecordBatch) -> RecordBatch {
+    pub(super) fn add(&mut self, rows: &RecordBatch) -> RecordBatch {
         let count = rows.num_rows();
         if self.splits.len() < count {
             self.splits = Arc::new(StringArray::from_iter_values(std::iter::repeat_n(&self.split, count)));

@@ -8,8 +8,10 @@
 //! * `query`: turns rows of a source into rows of a view, each alone;
 //! * `edge`: an actor's way to its slot;
 //! * `leaf`: the part of a job's plan that runs inside a reader; `fragment`: runs the other parts
-//!   in slots; `follow`: reads the rows of a stored relation before its changes; `divide` and
-//!   `materialize`: what becomes of the changes that they emit;
+//!   in slots;
+//! * `upstream`: a relation that a fragment follows, by its stored rows (`follow`) or its blocks
+//!   (`history`) before the changes;
+//! * `divide` and `materialize`: what becomes of the changes that fragments emit;
 //! * `table`: the rows of statements and of replayed dead letters, until an epoch ends;
 //! * `router`: brings frames and credits to fragments; `changes` and `exchange`: carry them to
 //!   other nodes.
@@ -26,6 +28,8 @@ pub(crate) mod router;
 
 pub(crate) mod changes;
 pub(crate) mod divide;
+mod history;
 pub(crate) mod materialize;
 mod readings;
 mod table;
+mod upstream;

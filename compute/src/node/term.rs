@@ -1,6 +1,6 @@
 //! A running term on a node: its slots, its actors, and its view for scans.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
@@ -19,7 +19,7 @@ use crate::control::event::{Event, Inputs};
 use crate::control::placement::Placement;
 use crate::control::plan::{Barrier, Mutation, Plan, Route, SlotPlan, SplitPlan, Writer};
 use crate::dataflow::actor;
-use crate::dataflow::actor::Attachment;
+use crate::dataflow::actor::{Attachment, Forward};
 use crate::dataflow::edge::Edge;
 use crate::dataflow::exchange::{Peers, Reachable};
 use crate::dataflow::follow::Following;
@@ -88,6 +88,8 @@ pub(crate) struct Term {
     slots: Arc<Slots>,
     /// Every slot of the term.
     routes: Vec<Route>,
+    /// The splits of every running job.
+    splits: Vec<SplitPlan>,
     peers: Peers,
     /// The things that fragments of jobs share.
     fragments: fragment::Shared,
@@ -167,6 +169,7 @@ impl Term {
             environment,
             slots,
             routes,
+            splits: plan.splits.clone(),
             peers,
             fragments,
             ways: HashMap::new(),
@@ -179,18 +182,23 @@ impl Term {
         for (entry, placement) in &placements {
             term.start_fragments(entry, placement, (plan.epoch, false), &followed);
         }
-        let mut read: BTreeMap<JobSplit, Vec<Attachment>> = BTreeMap::new();
+        let mut read: BTreeMap<JobSplit, (Vec<Attachment>, Vec<Forward>)> = BTreeMap::new();
         for split in &plan.splits {
             let reads = split.read(&entry(split).job);
             let source = entries.get(&reads.job).expect("meta sends the sources of all views");
             if let Some(attachment) = term.attachment((entry(split), source), split, (&graph, &plan.splits), plan.epoch)
             {
-                read.entry(reads).or_default().push(attachment);
+                read.entry(reads).or_default().0.push(attachment);
             }
         }
-        for (read, outputs) in read {
+        for (entry, placement) in &placements {
+            for (reader, forward) in term.forwards(entry, placement, plan.epoch) {
+                read.entry(reader).or_default().1.push(forward);
+            }
+        }
+        for (read, (outputs, forwards)) in read {
             let source = entries.get(&read.job).expect("meta sends the sources of all views");
-            term.start_actor(source, read, outputs, plan.epoch);
+            term.start_actor(source, read, (outputs, forwards), plan.epoch);
         }
         Ok(term)
     }
@@ -255,6 +263,31 @@ impl Term {
         Some(attach(own, Vec::new()))
     }
 
+    /// How actors of this node forward rows of relations in blocks that a job follows, each with
+    /// the split that the actor reads.
+    fn forwards(&self, entry: &Entry, placement: &Placement<'_>, after: Epoch) -> Vec<(JobSplit, Forward)> {
+        let followed: BTreeSet<TableId> = placement.following().into_iter().map(|(relation, ..)| relation).collect();
+        let below = followed.into_iter().filter_map(|relation| placement.catalog().get(relation));
+        let mut forwards = Vec::new();
+        for below in below.filter(|below| below.query().is_none()) {
+            let stored = self.splits.iter().filter(|split| split.split.job == below.id());
+            for split in stored.filter(|split| self.slots.handles.contains_key(&split.slot)) {
+                let leaf = |actor| {
+                    let from = (&*below.relation, &split.split.split);
+                    Leaf::forward(self.fragments.clone(), (placement, actor), from, after)
+                };
+                match placement.forwards(&split.split.split, below.id()).into_iter().map(leaf).collect() {
+                    Ok(leaves) => {
+                        let forward = Forward { below: below.id(), job: entry.id(), leaves };
+                        forwards.push((split.read(&below.job), forward));
+                    }
+                    Err(error) => self.tell(Event::JobFailed(self.id, entry.id(), chain(&error))),
+                }
+            }
+        }
+        forwards
+    }
+
     /// Tells the node something, without waiting for it.
     fn tell(&self, event: Event) {
         let inputs = self.environment.inputs.clone();
@@ -289,7 +322,13 @@ impl Term {
     }
 
     /// Starts an actor of this node, which reads a split of `source`, a source or a table.
-    fn start_actor(&mut self, source: &Entry, read: JobSplit, outputs: Vec<Attachment>, epoch: Epoch) {
+    fn start_actor(
+        &mut self,
+        source: &Entry,
+        read: JobSplit,
+        (outputs, forwards): (Vec<Attachment>, Vec<Forward>),
+        epoch: Epoch,
+    ) {
         let config = actor::Config {
             term: self.id,
             source: source.clone(),
@@ -300,7 +339,7 @@ impl Term {
             metrics: self.environment.metrics.clone(),
             compiler: Arc::clone(&self.environment.compiler),
         };
-        match actor::spawn(config, outputs, &self.group) {
+        match actor::spawn(config, outputs, forwards, &self.group) {
             Ok(actor) => {
                 self.actors.insert(read, actor);
             }
@@ -381,15 +420,20 @@ impl Term {
                 self.fragments.router.send(*actor, router::Message::Barrier(announced));
             }
         }
+        removed.iter().for_each(|job| self.fragments.following.end(*job));
         self.running.retain(|job, _| !removed.contains(job));
+        self.splits.retain(|split| !removed.contains(&split.split.job));
     }
 
     /// Begins to feed a relation, by the actors that already read its source or by new ones.
     async fn add(&mut self, entry: &Entry, splits: &[SplitPlan], epoch: Epoch, catalog: &Graph) {
-        let routes = self.routes.clone();
-        if let Some(placement) = Placement::of(entry, catalog, splits, &routes) {
+        self.splits.extend_from_slice(splits);
+        let (routes, all) = (self.routes.clone(), self.splits.clone());
+        let mut forwards = Vec::new();
+        if let Some(placement) = Placement::of(entry, catalog, &all, &routes) {
             self.fragments.following.begin(entry.id(), epoch);
             self.start_fragments(entry, &placement, (epoch, true), &[]);
+            forwards = self.forwards(entry, &placement, epoch);
         }
         for split in splits {
             let read = split.read(&entry.job);
@@ -402,8 +446,14 @@ impl Term {
                     actor.feeds.insert(entry.id());
                     let _ = actor.inbox.send(actor::Message::Attach(Box::new(attachment))).await;
                 }
-                None => self.start_actor(source, read, vec![attachment], epoch),
+                None => self.start_actor(source, read, (vec![attachment], Vec::new()), epoch),
             }
+        }
+        for (read, forward) in forwards {
+            // An actor that could not be started has told the node why.
+            let Some(actor) = self.actors.get_mut(&read) else { continue };
+            actor.feeds.insert(entry.id());
+            let _ = actor.inbox.send(actor::Message::Forward(forward)).await;
         }
     }
 

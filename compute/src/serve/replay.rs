@@ -183,6 +183,10 @@ impl Replay {
         rows: Vec<(Sequence, RecordBatch)>,
         letters: &RecordBatch,
     ) -> Result<(), rpc::Error> {
+        let mut stored = self.views.iter().map(|(view, _)| view.id).chain([self.relation.id]);
+        if stored.any(|relation| self.serving.following.is_followed(relation)) {
+            return Err(begun_meanwhile(&self.relation));
+        }
         let (mut entries, mut not_before) = (Entries::new(), Epoch::default());
         for (sequence, batch) in rows {
             // This key is free: only a row of the same message could have it, and there was none.
@@ -240,12 +244,19 @@ impl Replay {
 
 /// The views that get the rows of a source; none for a table.
 async fn views(serving: &Serving, source: &Relation) -> Result<Vec<(Arc<Relation>, Query)>, rpc::Error> {
-    let mut views = Vec::new();
-    let readers = serving.relations.catalog().readers(source.id);
-    for view in readers.filter(|view| view.job.state == JobState::Running) {
+    let (mut views, catalog) = (Vec::new(), serving.relations.catalog());
+    if source.is_keyed() {
+        // The actors that store the rows pass them on to the jobs that follow the table.
+        return Ok(views);
+    }
+    let is_kept = |view: &&Entry| view.job.state == JobState::Running && !matches!(view.job.plan, Plan::Definition(_));
+    for view in catalog.readers(source.id).filter(is_kept) {
         let Plan::View(reads) = &view.job.plan else {
             return Err(not_replayed(source, &view.relation));
         };
+        if let Some(above) = catalog.readers(view.id()).find(is_kept) {
+            return Err(not_replayed(source, &above.relation));
+        }
         let query = Query::of(view, reads, source, serving.compiler.as_ref()).await;
         views.push((Arc::clone(&view.relation), query.map_err(|error| fails(&view.relation, &error))?));
     }
@@ -257,11 +268,22 @@ async fn views(serving: &Serving, source: &Relation) -> Result<Vec<(Arc<Relation
     Ok(views)
 }
 
-/// Rows of a replay belong to no split, and only splits bring changes to such a view so far.
+/// A replay writes rows to places that the view has passed.
 fn not_replayed(source: &Relation, view: &Relation) -> rpc::Error {
     let message = format!(
-        "dead letters of \"{}\" cannot be replayed while materialized view \"{}\" aggregates its rows",
+        "dead letters of \"{}\" cannot be replayed while materialized view \"{}\" reads its rows",
         source.name, view.name
+    );
+    rpc::Error::new(Kind::User, message)
+        .with_sqlstate("0A000")
+        .with_hint("drop the view, and create it again afterwards")
+}
+
+/// A view reads what was there when it was created, so nothing may be added to that.
+fn begun_meanwhile(source: &Relation) -> rpc::Error {
+    let message = format!(
+        "dead letters of \"{}\" cannot be replayed: a materialized view that reads its rows is being created",
+        source.name
     );
     rpc::Error::new(Kind::User, message)
         .with_sqlstate("0A000")

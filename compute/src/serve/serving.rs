@@ -74,12 +74,12 @@ impl Serving {
         if !self.following.has_begun(id, epoch) {
             return Err(rpc::Error::new(Kind::Unavailable, format!("table {id} is being created")));
         }
-        for edge in placement.followed() {
-            self.check_complete(edge.from.fragment.job, slot, epoch)?;
-            if edge.to.instance != slot.0 {
+        for (relation, actor, place) in placement.following() {
+            self.check_complete(relation, slot, epoch)?;
+            if place != slot {
                 continue;
             }
-            match self.following.of(edge.to) {
+            match self.following.of(actor) {
                 Some(Followed { through: Some(through), .. }) if through <= epoch => {}
                 Some(Followed { is_known: true, vnodes: (read, all), .. }) => {
                     let message = format!("materialized view \"{}\" is being created", entry.name());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, RecordBatchOptions, StructArray, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, concat_batches};
-use arrow::datatypes::{DataType, Fields, SchemaRef};
+use arrow::datatypes::{DataType, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::Bytes;
 use weir_common::catalog::{Column, Relation, schema};
@@ -133,6 +133,18 @@ impl Layout {
         self.widen(&block::decode(block, &self.blocks, Some(&self.projection))?)
     }
 
+    /// The same, with the sequences of the rows as the last column.
+    pub(crate) fn read_block_with_sequences(&self, block: &Bytes) -> Result<RecordBatch, Error> {
+        let places: Vec<usize> = self.projection.iter().copied().chain([self.blocks.fields().len() - 1]).collect();
+        let stored = block::decode(block, &self.blocks, Some(&places))?;
+        let last = self.projection.len();
+        let (field, sequences) = (stored.schema_ref().fields()[last].clone(), Arc::clone(stored.column(last)));
+        let wanted = self.widen(&stored.project(&(0..last).collect::<Vec<_>>())?)?;
+        let fields = wanted.schema_ref().fields().iter().cloned().chain([field]).collect::<Vec<_>>();
+        let columns = wanted.columns().iter().cloned().chain([sequences]).collect();
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+    }
+
     /// A reader of rows of this layout. [`Layout::widen`] converts its batches.
     pub(crate) fn row_reader(&self) -> Result<row::Reader, Error> {
         Ok(row::Reader::new(&self.rows, &self.projection)?)
@@ -179,7 +191,7 @@ fn widen_struct(values: &StructArray, fields: &Fields) -> Result<StructArray, Ar
 #[cfg(test)]
 mod tests {
     use arrow::array::{Decimal256Array, Float64Array, Int32Array, Int64Array, StringArray};
-    use arrow::datatypes::{Field, Int32Type, Schema, i256};
+    use arrow::datatypes::{Field, Int32Type, i256};
     use weir_common::catalog::RelationKind;
     use weir_common::ids::TableId;
     use weir_common::types::{NUMERIC_SCALE, SqlType, StructField};

@@ -92,10 +92,14 @@ const UPPER: [&str; 6] = [
     "SELECT even, count(*) AS prices FROM v GROUP BY even UNION ALL SELECT NULL, count(*) FROM v",
 ];
 
-/// Views over the keyed table `k`, whose rows are replaced all the time: their names and queries.
-const OVER_TABLE: [(&str, &str); 3] = [
+/// Views over stored relations: the keyed table `k`, whose rows are replaced all the time, the table
+/// `a` without a key, and the view `picked`, which only selects. Their names and queries.
+const OVER_STORED: [(&str, &str); 6] = [
+    ("a_subjects", "SELECT subject, count(*) AS n, sum(seq) AS total, max(seq) AS last FROM a GROUP BY subject"),
+    ("picked_prices", "SELECT price, count(*) AS n, min(seq) AS first FROM picked GROUP BY price"),
     ("k_subjects", "SELECT subject, count(*) AS n, sum(seq) AS total, max(seq) AS last FROM k GROUP BY subject"),
     ("k_even", "SELECT price, seq, note FROM k WHERE seq % 2 = 0"),
+    ("a_even", "SELECT seq, note FROM a WHERE seq % 2 = 0 UNION ALL SELECT seq, NULL FROM picked"),
     ("k_prices", "SELECT count(DISTINCT subject) AS subjects, count(*) AS n, min(seq) AS first FROM k"),
 ];
 
@@ -106,8 +110,8 @@ fn upper(number: usize) -> String {
 
 /// Checks that each view over a view has the rows of its query, in whichever epoch is the newest.
 async fn agree(sql: &mut Sql, views: usize) -> Result<()> {
-    let over_table = OVER_TABLE.iter().take(views).map(|(view, _)| (*view).to_owned());
-    for view in (0..views).map(|number| format!("u{number}")).chain(over_table) {
+    let over_stored = OVER_STORED.iter().take(views).map(|(view, _)| (*view).to_owned());
+    for view in (0..views).map(|number| format!("u{number}")).chain(over_stored) {
         let differing = sql.query(&format!("VERIFY MATERIALIZED VIEW {view}")).await?;
         ensure!(differing.rows.is_empty(), "{view} differs from its query:\n{differing}");
     }
@@ -212,6 +216,8 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
         sql.query(&by_key("keys")).await?;
         let keyed = create_events_with("TABLE k", &nats.address(), &split_by_subject());
         sql.query(&keyed.replace("varchar)", "varchar, PRIMARY KEY (price))")).await?;
+        sql.query(&create_events_with("TABLE a", &nats.address(), &split_by_subject())).await?;
+        sql.query("CREATE MATERIALIZED VIEW picked AS SELECT subject, seq, price FROM s WHERE seq % 3 = 0").await?;
         let mut created = 0;
         publish_while_nodes_are_killed(&mut cluster, (&nats, &events, TOTAL), async || {
             // A node is killed while these begin.
@@ -219,7 +225,7 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
             sql.query(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS v{created} AS {query}")).await?;
             let upper = upper(created);
             sql.query(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS u{created} AS {upper}")).await?;
-            if let Some((view, query)) = OVER_TABLE.get(created) {
+            if let Some((view, query)) = OVER_STORED.get(created) {
                 sql.query(&format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {view} AS {query}")).await?;
             }
             created += 1;
@@ -238,7 +244,7 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
             for view in 0..created {
                 agrees(&mut sql, &format!("u{view}"), &upper(view)).await?;
             }
-            for (view, query) in OVER_TABLE.iter().take(created) {
+            for (view, query) in OVER_STORED.iter().take(created) {
                 agrees(&mut sql, view, query).await?;
             }
             if !is_last {

@@ -340,7 +340,7 @@ impl Lowering<'_> {
         let key = open.stream().key.clone();
         let is_in_place = match &open.divided {
             // A reader stores the rows of a view that only selects, filters and computes.
-            Divided::ByOrigin => open.stream().append_only && !open.fragment.operators.iter().any(is_unnest),
+            Divided::ByOrigin => is_read(&open.fragment) && !open.fragment.operators.iter().any(is_unnest),
             Divided::By(by) => *by == key,
             // Nobody looks up a hidden column, so it does not matter at which vnode the row is.
             Divided::Single => key.iter().all(|column| *column >= visible),
@@ -349,6 +349,11 @@ impl Lowering<'_> {
         open.push(Operator::Materialize { visible, conflict: plan::Conflict::None });
         self.close(open);
     }
+}
+
+/// Returns true for a fragment that runs in the readers of a source.
+fn is_read(fragment: &Fragment) -> bool {
+    matches!(fragment.distribution, Distribution::Splits(_))
 }
 
 fn is_unnest(operator: &Operator) -> bool {

@@ -57,20 +57,10 @@ fn relations(plan: &LogicalPlan) -> Result<HashMap<TableId, Arc<Relation>>, Erro
 
 /// Checks that compute nodes can run a plan over these relations.
 fn check_inputs(relations: &HashMap<TableId, Arc<Relation>>) -> Result<(), Error> {
-    let refuse = |what: &str| Err(Error::unsupported(format!("{what} is not supported yet")).with_hint(POSSIBLE));
-    for relation in relations.values() {
-        match relation.kind {
-            RelationKind::Source if relations.len() > 1 => {
-                return refuse("a materialized view over a source and something else");
-            }
-            RelationKind::MaterializedView if !relation.is_keyed() => {
-                return refuse("a materialized view over one that only selects, filters and computes");
-            }
-            RelationKind::Table if !relation.is_keyed() => {
-                return refuse("a materialized view over a table without a primary key");
-            }
-            RelationKind::Table | RelationKind::Source | RelationKind::MaterializedView | RelationKind::View => {}
-        }
+    let reads_source = relations.values().any(|relation| relation.kind == RelationKind::Source);
+    if reads_source && relations.len() > 1 {
+        let message = "a materialized view over a source and something else is not supported yet";
+        return Err(Error::unsupported(message).with_hint(POSSIBLE));
     }
     Ok(())
 }

@@ -50,10 +50,16 @@ async fn a_plan_names_columns_by_their_places_among_those_that_it_reads() {
 }
 
 #[tokio::test]
-async fn tables_with_a_key_are_followed() {
-    for sql in ["SELECT city, count(*) FROM users GROUP BY city", "SELECT name FROM users"] {
+async fn tables_are_followed() {
+    for (sql, key) in [
+        ("SELECT city, count(*) FROM users GROUP BY city", vec![0]),
+        ("SELECT name FROM users", vec![1]),
+        ("SELECT level, count(*) FROM log GROUP BY level", vec![0]),
+        ("SELECT line FROM log WHERE level > 1", vec![1, 2, 3]),
+    ] {
         let described = described(sql).await.expect("a view");
         assert!(matches!(described.plan, Plan::Query(_)), "{sql}");
+        assert_eq!(described.primary_key, key, "{sql}");
     }
 }
 

@@ -30,6 +30,15 @@ pub(crate) struct Attachment {
     pub(crate) leaves: Vec<Leaf>,
 }
 
+/// Leaves that forward the rows of a relation, which the actor stores in blocks, to a job.
+pub(crate) struct Forward {
+    /// The relation.
+    pub(crate) below: TableId,
+    /// The job.
+    pub(crate) job: TableId,
+    pub(crate) leaves: Vec<Leaf>,
+}
+
 /// A relation that an actor stores.
 pub(super) struct Output {
     relation: Arc<Relation>,
@@ -38,7 +47,10 @@ pub(super) struct Output {
     writer: Writer,
     own: Edge,
     rows: Rows,
-    storage: Storage,
+    /// Stores the rows as blocks in the actor's own slot. Absent if fragments of the job do.
+    tail: Option<Tail>,
+    /// The leaves that take the rows, each with its job.
+    leaves: Vec<(TableId, Leaf)>,
 }
 
 /// The rows of a relation.
@@ -47,14 +59,6 @@ enum Rows {
     Read,
     /// The rows that a query computes from them, each alone.
     Query(Query),
-}
-
-/// The way in which rows are stored.
-enum Storage {
-    /// As blocks, in the actor's own slot.
-    Blocks(Tail),
-    /// By the fragments of the job, which get the rows from these leaves.
-    Fragments(Vec<Leaf>),
 }
 
 /// The reason why no more can be stored.
@@ -96,12 +100,10 @@ impl Output {
             Plan::View(reads) => Rows::Query(Query::of(&entry, reads, source, compiler).await?),
         };
         let Entry { relation, job, .. } = entry;
-        let storage = match leaves.is_empty() {
-            true => Storage::Blocks(Tail::new(relation.layout())),
-            false => Storage::Fragments(leaves),
-        };
+        let tail = leaves.is_empty().then(|| Tail::new(relation.layout()));
+        let leaves = leaves.into_iter().map(|leaf| (job.id, leaf)).collect();
         let split = JobSplit { job: job.id, split: split.clone() };
-        Ok(Output { relation, writer: split.clone().into(), split, own, rows, storage })
+        Ok(Output { relation, writer: split.clone().into(), split, own, rows, tail, leaves })
     }
 
     /// The relation.
@@ -124,6 +126,20 @@ impl Output {
         &self.split
     }
 
+    /// Begins to forward its rows. The first one is at `position`, or above it.
+    pub(super) async fn forward(&mut self, to: Forward, position: Sequence) -> Result<(), Closed> {
+        for mut leaf in to.leaves {
+            leaf.begin(position).await?;
+            self.leaves.push((to.job, leaf));
+        }
+        Ok(())
+    }
+
+    /// Forwards its rows to a job no longer.
+    pub(super) fn stop_forwarding(&mut self, job: TableId) {
+        self.leaves.retain(|(of, _)| *of != job);
+    }
+
     /// Sends rows. `first` is the sequence of the first message.
     pub(super) async fn write(&mut self, rows: &RecordBatch, first: Sequence, epoch: Epoch) -> Result<(), Stopped> {
         let rows = match &self.rows {
@@ -133,17 +149,13 @@ impl Output {
         if rows.num_rows() == 0 {
             return Ok(());
         }
-        match &mut self.storage {
-            Storage::Blocks(tail) => {
-                let (vnode, JobSplit { job, split }) = (vnode(self.own.vnodes, epoch), self.split.clone());
-                let (key, value) = tail.close(|| BlockKey { table: job, vnode, split, sequence: first }.encode(), rows);
-                self.own.write_entry(&self.writer, key, value).await?;
-            }
-            Storage::Fragments(leaves) => {
-                for leaf in leaves {
-                    leaf.write(&rows).await?;
-                }
-            }
+        for (_, leaf) in &mut self.leaves {
+            leaf.write(&rows).await?;
+        }
+        if let Some(tail) = &mut self.tail {
+            let (vnode, JobSplit { job, split }) = (vnode(self.own.vnodes, epoch), self.split.clone());
+            let (key, value) = tail.close(|| BlockKey { table: job, vnode, split, sequence: first }.encode(), rows);
+            self.own.write_entry(&self.writer, key, value).await?;
         }
         Ok(())
     }
@@ -162,10 +174,8 @@ impl Output {
 
     /// Sends a barrier to the fragments that it feeds, and to the actor's slot.
     pub(super) async fn barrier(&mut self, epoch: Epoch, position: Position) -> Result<(), Stopped> {
-        if let Storage::Fragments(leaves) = &mut self.storage {
-            for leaf in leaves {
-                leaf.barrier(epoch).await?;
-            }
+        for (_, leaf) in &mut self.leaves {
+            leaf.barrier(epoch).await?;
         }
         Ok(self.own.barrier(&self.writer, epoch, Some(position)).await?)
     }

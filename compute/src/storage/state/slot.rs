@@ -327,7 +327,14 @@ impl Snapshot {
         Entries { snapshot: self.clone(), from: Bound::Included(start), end, rows: None }
     }
 
-    /// The same as a stream.
+    /// The entries of a vnode of a table whose keys are above this one, in the order of their keys.
+    pub fn entries_after(&self, table: TableId, vnode: u16, after: Option<Bytes>) -> Entries {
+        let Range { start, end } = keys::range(table, VnodeRange { start: vnode, end: vnode + 1 });
+        let from = after.map_or(Bound::Included(start), Bound::Excluded);
+        Entries { snapshot: self.clone(), from, end, rows: None }
+    }
+
+    /// The entries of some vnodes of a table as a stream.
     ///
     /// # Errors
     /// The stream ends with the first error.
