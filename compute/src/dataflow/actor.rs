@@ -278,8 +278,8 @@ impl Actor {
     /// Begins to feed an output.
     async fn attach(&mut self, attachment: Attachment) -> ControlFlow<()> {
         let (position, fed) = (attachment.position, Arc::clone(&attachment.entry.relation));
-        let Config { source, split, compiler, term, .. } = &self.shared.config;
-        let output = match Output::new(attachment, (&source.relation, split), compiler.as_ref()).await {
+        let Config { source, split, compiler, metrics, term, .. } = &self.shared.config;
+        let output = match Output::new(attachment, (&source.relation, split), (compiler.as_ref(), metrics)).await {
             Ok(output) => output,
             Err(error) => {
                 self.shared.tell(Event::JobFailed(*term, fed.id, chain(&error))).await;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use tracing::info;
+use weir_common::view::Error;
 use weir_stream::pipeline::FailedRow;
 
 use crate::metrics::{self, Metrics};
@@ -31,15 +32,20 @@ impl FailedRows {
 
     /// Takes the rows of a step.
     pub(crate) fn note(&mut self, failed: &[FailedRow]) {
-        let mut began = failed.iter().filter(|row| !row.is_delete);
-        let Some(first) = began.next() else { return };
-        let count = 1 + began.count() as u64;
+        self.note_errors(failed.iter().filter(|row| !row.is_delete).map(|row| &row.error));
+    }
+
+    /// Takes the reasons for which rows were left out.
+    pub(crate) fn note_errors<'a>(&mut self, errors: impl IntoIterator<Item = &'a Error>) {
+        let mut errors = errors.into_iter();
+        let Some(error) = errors.next() else { return };
+        let count = 1 + errors.count() as u64;
         self.metrics.failed_rows.add(count, &self.labels);
         self.unmentioned += count;
         let now = Instant::now();
         if self.next.is_none_or(|next| now >= next) {
             let rows = std::mem::take(&mut self.unmentioned);
-            let (view, error) = (&self.view, &first.error);
+            let view = &self.view;
             info!(view, rows, %error, "rows are left out of a view, because an expression fails for them");
             self.next = Some(now + LOG_INTERVAL);
         }

@@ -19,7 +19,7 @@
 pub(crate) mod actor;
 pub(crate) mod edge;
 pub(crate) mod exchange;
-mod failed;
+pub(crate) mod failed;
 pub(crate) mod follow;
 pub(crate) mod fragment;
 pub(crate) mod leaf;

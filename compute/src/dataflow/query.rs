@@ -1,6 +1,7 @@
 //! A view's query over the columns of its source.
 
 use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
 use weir_common::catalog::{Column, Entry, Reads, Relation};
 use weir_common::view::{Compile, Error, Evaluate};
 
@@ -10,6 +11,14 @@ pub(crate) struct Query {
     /// hidden column of every block, which follows them.
     columns: Vec<usize>,
     compiled: Box<dyn Evaluate>,
+}
+
+/// The rows that a query makes of others.
+pub(crate) struct Evaluated {
+    /// The rows, unless there are none.
+    pub(crate) rows: Option<RecordBatch>,
+    /// The reasons why rows are left out, one for each.
+    pub(crate) failed: Vec<Error>,
 }
 
 impl Query {
@@ -29,12 +38,27 @@ impl Query {
     }
 
     /// Computes the rows of the view. Both batches have the hidden column of every block behind
-    /// their own columns.
-    ///
-    /// # Errors
-    /// If an expression fails.
-    pub(crate) fn evaluate(&self, rows: &RecordBatch) -> Result<RecordBatch, Error> {
-        self.compiled.evaluate(rows.project(&self.columns).expect("columns of the source"))
+    /// their own columns. A row for which an expression fails is left out; halving the batch finds
+    /// it.
+    pub(crate) fn evaluate(&self, rows: &RecordBatch) -> Evaluated {
+        let rows = rows.project(&self.columns).expect("columns of the source");
+        let (mut parts, mut failed, mut left) = (Vec::new(), Vec::new(), vec![rows]);
+        while let Some(part) = left.pop() {
+            let (count, half) = (part.num_rows(), part.num_rows() / 2);
+            match self.compiled.evaluate(part.clone()) {
+                Ok(rows) => parts.push(rows),
+                Err(error) if half == 0 => failed.push(error),
+                // The last one comes next.
+                Err(_) => left.extend([part.slice(half, count - half), part.slice(0, half)]),
+            }
+        }
+        parts.retain(|part| part.num_rows() > 0);
+        let rows = match parts.len() {
+            0 => None,
+            1 => parts.pop(),
+            _ => Some(concat_batches(&parts[0].schema(), &parts).expect("rows of one schema fit together")),
+        };
+        Evaluated { rows, failed }
     }
 }
 

@@ -230,6 +230,7 @@ impl Term {
             cluster: self.environment.cluster.clone(),
             compiler: Arc::clone(&self.environment.compiler),
             store: self.environment.store.clone(),
+            metrics: self.environment.metrics.clone(),
             router: self.fragments.router.clone(),
             node: self.environment.inputs.clone(),
         }

@@ -36,8 +36,9 @@ use crate::control::plan::Route;
 use crate::dataflow::changes;
 use crate::dataflow::divide::divide;
 use crate::dataflow::exchange::Peers;
+use crate::dataflow::failed::FailedRows;
 use crate::dataflow::leaf::as_column;
-use crate::dataflow::query::Query;
+use crate::dataflow::query::{Evaluated, Query};
 use crate::ingest::dead_letters::{self, Letters};
 use crate::ingest::decode::Decoder;
 use crate::storage::entries::Entries;
@@ -54,7 +55,7 @@ pub(crate) struct Replay {
     source: Source,
     letters: TableId,
     /// The views of a source, with their queries.
-    views: Vec<(Arc<Relation>, Query)>,
+    views: Vec<(Arc<Relation>, Query, FailedRows)>,
     /// The division of rows over the slots, for a keyed table.
     division: Option<Division>,
     /// The slots that own keys, in the order of their vnodes.
@@ -183,7 +184,7 @@ impl Replay {
         rows: Vec<(Sequence, RecordBatch)>,
         letters: &RecordBatch,
     ) -> Result<(), rpc::Error> {
-        let mut stored = self.views.iter().map(|(view, _)| view.id).chain([self.relation.id]);
+        let mut stored = self.views.iter().map(|(view, ..)| view.id).chain([self.relation.id]);
         if stored.any(|relation| self.serving.following.is_followed(relation)) {
             return Err(begun_meanwhile(&self.relation));
         }
@@ -199,9 +200,10 @@ impl Replay {
             } else if self.relation.kind == RelationKind::Table {
                 entries.push(entry(&self.relation, &batch));
             }
-            for (view, query) in &self.views {
-                let rows = query.evaluate(&batch).map_err(|error| fails(view, &error))?;
-                entries.extend((rows.num_rows() > 0).then(|| entry(view, &rows)));
+            for (view, query, failed_rows) in &mut self.views {
+                let Evaluated { rows, failed } = query.evaluate(&batch);
+                failed_rows.note_errors(&failed);
+                entries.extend(rows.map(|rows| entry(view, &rows)));
             }
         }
         entries.push((key.encode(), Some(block::encode(letters, 0))));
@@ -243,7 +245,7 @@ impl Replay {
 }
 
 /// The views that get the rows of a source; none for a table.
-async fn views(serving: &Serving, source: &Relation) -> Result<Vec<(Arc<Relation>, Query)>, rpc::Error> {
+async fn views(serving: &Serving, source: &Relation) -> Result<Vec<(Arc<Relation>, Query, FailedRows)>, rpc::Error> {
     let (mut views, catalog) = (Vec::new(), serving.relations.catalog());
     if source.is_keyed() {
         // The actors that store the rows pass them on to the jobs that follow the table.
@@ -258,7 +260,8 @@ async fn views(serving: &Serving, source: &Relation) -> Result<Vec<(Arc<Relation
             return Err(not_replayed(source, &above.relation));
         }
         let query = Query::of(view, reads, source, serving.compiler.as_ref()).await;
-        views.push((Arc::clone(&view.relation), query.map_err(|error| fails(&view.relation, &error))?));
+        let query = query.map_err(|error| not_compiled(&view.relation, &error))?;
+        views.push((Arc::clone(&view.relation), query, FailedRows::new(&serving.metrics, view.name())));
     }
     if source.kind == RelationKind::Source && views.is_empty() {
         let message = format!("no materialized view over source \"{}\" is running", source.name);
@@ -290,11 +293,8 @@ fn begun_meanwhile(source: &Relation) -> rpc::Error {
         .with_hint("drop the view, and create it again afterwards")
 }
 
-fn fails(view: &Relation, error: &view::Error) -> rpc::Error {
-    let message = format!("materialized view \"{}\" fails on a dead letter: {error}", view.name);
-    rpc::Error::new(Kind::User, message)
-        .with_sqlstate("22000")
-        .with_hint("drop the view, and create it so that it cannot fail")
+fn not_compiled(view: &Relation, error: &view::Error) -> rpc::Error {
+    rpc::Error::new(Kind::Internal, format!("materialized view \"{}\" cannot be compiled: {error}", view.name))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::control::plan::Route;
 use crate::dataflow::follow::{Followed, Following};
 use crate::dataflow::router::Router;
 use crate::ingest::progress::ReadSplit;
+use crate::metrics::Metrics;
 use crate::storage::slots::{Slots, not_running};
 use crate::storage::state::Store;
 
@@ -38,6 +39,7 @@ pub(crate) struct Serving {
     pub(crate) cluster: String,
     pub(crate) compiler: Arc<dyn Compile>,
     pub(crate) store: Store,
+    pub(crate) metrics: Metrics,
     /// Reaches the actors of this node.
     pub(crate) router: Router,
     pub(crate) node: Inputs,

@@ -13,8 +13,10 @@ use weir_common::view::{self, Compile};
 
 use crate::control::plan::Writer;
 use crate::dataflow::edge::{Closed, Edge};
+use crate::dataflow::failed::FailedRows;
 use crate::dataflow::leaf::{self, Leaf};
-use crate::dataflow::query::Query;
+use crate::dataflow::query::{Evaluated, Query};
+use crate::metrics::Metrics;
 use crate::storage::state::keys::BlockKey;
 use crate::storage::tail::Tail;
 
@@ -58,7 +60,7 @@ enum Rows {
     /// The rows that were read.
     Read,
     /// The rows that a query computes from them, each alone.
-    Query(Query),
+    Query(Query, Box<FailedRows>),
 }
 
 /// The reason why no more can be stored.
@@ -92,12 +94,15 @@ impl Output {
     pub(super) async fn new(
         attachment: Attachment,
         (source, split): (&Relation, &SplitId),
-        compiler: &dyn Compile,
+        (compiler, metrics): (&dyn Compile, &Metrics),
     ) -> Result<Output, view::Error> {
         let Attachment { entry, own, leaves, .. } = attachment;
         let rows = match &entry.job.plan {
             Plan::Stream(_) | Plan::Query(_) | Plan::Definition(_) => Rows::Read,
-            Plan::View(reads) => Rows::Query(Query::of(&entry, reads, source, compiler).await?),
+            Plan::View(reads) => {
+                let failed = Box::new(FailedRows::new(metrics, entry.name()));
+                Rows::Query(Query::of(&entry, reads, source, compiler).await?, failed)
+            }
         };
         let Entry { relation, job, .. } = entry;
         let tail = leaves.is_empty().then(|| Tail::new(relation.layout()));
@@ -142,13 +147,15 @@ impl Output {
 
     /// Sends rows. `first` is the sequence of the first message.
     pub(super) async fn write(&mut self, rows: &RecordBatch, first: Sequence, epoch: Epoch) -> Result<(), Stopped> {
-        let rows = match &self.rows {
-            Rows::Read => rows.clone(),
-            Rows::Query(query) => query.evaluate(rows).map_err(Stopped::Failed)?,
+        let rows = match &mut self.rows {
+            Rows::Read => Some(rows.clone()),
+            Rows::Query(query, failed_rows) => {
+                let Evaluated { rows, failed } = query.evaluate(rows);
+                failed_rows.note_errors(&failed);
+                rows
+            }
         };
-        if rows.num_rows() == 0 {
-            return Ok(());
-        }
+        let Some(rows) = rows.filter(|rows| rows.num_rows() > 0) else { return Ok(()) };
         for (_, leaf) in &mut self.leaves {
             leaf.write(&rows).await?;
         }
