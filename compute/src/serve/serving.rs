@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use weir_common::catalog::{Entry, Graph, Relation};
+use weir_common::catalog::{Entry, Graph, Relation, RelationKind};
 use weir_common::error::Kind;
 use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, TableId, TermId};
 use weir_common::rpc;
@@ -70,8 +70,8 @@ impl Serving {
     /// If it is being created, or if it is not known yet.
     pub(crate) fn check_complete(&self, id: TableId, slot: SlotId, epoch: Epoch) -> Result<(), rpc::Error> {
         let catalog = self.relations.catalog();
-        // A relation that reads no other one has nothing to read first.
-        let Some(entry) = catalog.get(id).filter(|entry| !entry.job.reads().is_empty()) else { return Ok(()) };
+        let is_view = |entry: &&Entry| entry.relation.kind == RelationKind::MaterializedView;
+        let Some(entry) = catalog.get(id).filter(is_view) else { return Ok(()) };
         let Some(placement) = Placement::of(entry, catalog, &[], &self.routes) else { return Ok(()) };
         if !self.following.has_begun(id, epoch) {
             return Err(rpc::Error::new(Kind::Unavailable, format!("table {id} is being created")));

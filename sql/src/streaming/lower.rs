@@ -7,8 +7,10 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::datatypes::Field;
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::datatypes::{Field, Schema};
 use datafusion::common::DFSchema;
+use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan, Projection, TableScan, Unnest};
 use weir_common::catalog::{Relation, RelationKind};
@@ -20,7 +22,7 @@ use weir_common::types::SqlType;
 use super::build::build;
 use super::expression::{kept_type, store};
 use super::refused;
-use crate::error::Error;
+use crate::error::{Error, sqlstate};
 use crate::parser::SCHEMA;
 use crate::relation::NamedRelation;
 
@@ -139,7 +141,7 @@ impl Lowering<'_> {
             LogicalPlan::Union(union) => self.union(&union.inputs, &union.schema),
             LogicalPlan::EmptyRelation(empty) if empty.produce_one_row => self.values(vec![Vec::new()], Vec::new()),
             LogicalPlan::Values(values) => {
-                let row = |row: &Vec<Expr>| row.iter().map(|expr| store(expr, &DFSchema::empty())).collect();
+                let row = |row: &Vec<Expr>| row.iter().map(|expr| self.constant(expr)).collect();
                 let rows = values.values.iter().map(row).collect::<Result<Vec<Vec<_>>, _>>()?;
                 self.values(rows, columns_of(&values.schema)?)
             }
@@ -159,6 +161,17 @@ impl Lowering<'_> {
     fn stored(&self, expr: &Expr, schema: &DFSchema, stream: &Stream) -> Result<plan::Expr, Error> {
         let stored = store(expr, schema)?;
         build(self.state, &stored, &stream.columns)?;
+        Ok(stored)
+    }
+
+    /// Stores an expression that names no column, and computes it, to find errors now.
+    fn constant(&self, expr: &Expr) -> Result<plan::Expr, Error> {
+        let stored = store(expr, &DFSchema::empty())?;
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        let row = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options);
+        let row = row.map_err(DataFusionError::from)?;
+        let computed = build(self.state, &stored, &[])?.evaluate(&row);
+        computed.map_err(|error| Error::user(sqlstate::DATA_EXCEPTION, error.to_string()))?;
         Ok(stored)
     }
 

@@ -24,7 +24,6 @@ pub(super) fn describe(state: &SessionState, plan: LogicalPlan, names: Vec<Strin
         let is_bare = error.sqlstate == sqlstate::FEATURE_NOT_SUPPORTED && error.hint.is_none();
         if is_bare { error.with_hint(POSSIBLE) } else { error }
     })?;
-    check_plan(&job)?;
     let reads = relations.values().map(|relation| reads(&mut job, relation)).collect();
     let stored = job.fragments.last().map(|fragment| fragment.output.clone());
     let stored = stored.ok_or_else(|| Error::internal("a plan has no fragment"))?;
@@ -61,21 +60,6 @@ fn check_inputs(relations: &HashMap<TableId, Arc<Relation>>) -> Result<(), Error
     if reads_source && relations.len() > 1 {
         let message = "a materialized view over a source and something else is not supported yet";
         return Err(Error::unsupported(message).with_hint(POSSIBLE));
-    }
-    Ok(())
-}
-
-/// Checks that compute nodes can run a plan.
-fn check_plan(job: &JobPlan) -> Result<(), Error> {
-    let refuse = |what: &str| {
-        Err(Error::unsupported(format!("{what} is not supported yet in a materialized view")).with_hint(POSSIBLE))
-    };
-    let operators = || job.fragments.iter().flat_map(|fragment| &fragment.operators);
-    if !operators().any(|operator| matches!(operator, Operator::Read { .. } | Operator::Follow { .. })) {
-        return refuse("a query that reads nothing");
-    }
-    if operators().any(|operator| matches!(operator, Operator::Values { .. })) {
-        return refuse("VALUES");
     }
     Ok(())
 }

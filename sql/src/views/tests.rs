@@ -66,7 +66,6 @@ async fn tables_are_followed() {
 #[tokio::test]
 async fn other_queries_are_refused_with_what_is_possible() {
     for (sql, expected) in [
-        ("SELECT 1 AS one", "a query that reads nothing is not supported yet in a materialized view"),
         (
             "SELECT array_agg(document) FROM orders",
             "the aggregate array_agg of the type jsonb is not supported yet in a materialized view",
