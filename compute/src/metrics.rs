@@ -7,7 +7,7 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 use weir_common::condition::SplitState;
 use weir_proto::SplitProgress;
 
-/// Instruments, each described once. Instruments of sources and scans bear the label `table`, those
+/// Instruments, each described once. Instruments of sources, jobs and scans bear the label `table`, those
 /// of state `slot`. [`observe_splits`] adds those of splits.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     pub(crate) bad_records: Counter<u64>,
     /// Rows that are left out of a view, because an expression fails for them.
     pub(crate) failed_rows: Counter<u64>,
+    /// Processor time of the actors of jobs, by the job's relation.
+    pub(crate) job_cpu: Counter<f64>,
     /// Seconds that it takes to cut a checkpoint of a sealed epoch, by slot.
     pub(crate) seal_seconds: Histogram<f64>,
     /// Seconds from the seal of an epoch to its durability.
@@ -53,6 +55,10 @@ impl Metrics {
             bytes: counter("weir_source_bytes", "bytes of payloads decoded"),
             bad_records: counter("weir_source_bad_records", "messages that are no row of their table"),
             failed_rows: counter("weir_view_failed_rows", "rows left out because an expression fails for them"),
+            job_cpu: meter
+                .f64_counter("weir_job_cpu_seconds")
+                .with_description("processor time of the actors of a job")
+                .build(),
             seal_seconds: seconds("weir_slot_seal", "time to cut a checkpoint of a sealed epoch"),
             durable_seconds: seconds("weir_slot_durable", "time from the seal of an epoch to its durability"),
             l0_ssts: gauge("weir_state_l0_ssts", "SSTs that compaction has not touched yet"),

@@ -15,7 +15,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use futures::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
-use weir_common::catalog::{self, Entry};
+use weir_common::catalog::{self, Entry, RelationKind};
 use weir_common::condition::{Condition, JobState, SplitState, of_job};
 use weir_common::error::Kind;
 use weir_common::ids::{SplitId, TableId, TermId};
@@ -45,6 +45,10 @@ pub(crate) struct Job {
     pub(crate) condition: Condition<JobState>,
     /// While it reads what its inputs had before it: the percentage that it has read.
     pub(crate) progress: Option<f64>,
+    /// The messages that it has still to read, as its servers said some seconds ago.
+    pub(crate) lag: Option<u64>,
+    /// The share of its actors in the processors lately, in percent of one core.
+    pub(crate) cpu: Option<f64>,
 }
 
 /// The nodes to ask. Cheap to clone.
@@ -68,6 +72,12 @@ struct Known {
     trouble: Option<(String, SystemTime)>,
     /// The parts of its inputs that a job has read, and all of them.
     filling: HashMap<TableId, (u32, u32)>,
+    /// The messages of splits that are not read yet.
+    lags: HashMap<(TableId, SplitId), u64>,
+    /// The cores that a job uses.
+    uses: HashMap<TableId, f64>,
+    /// The rows that a job has left out, and a reason.
+    left_out: HashMap<TableId, (u64, String)>,
 }
 
 impl Jobs {
@@ -157,11 +167,20 @@ impl Known {
                 since: Some(UNIX_EPOCH + Duration::from_nanos(split.since_ns)),
                 reason: Some(split.reason).filter(|reason| !reason.is_empty()),
             };
-            self.splits.insert((TableId(split.table), SplitId(split.split)), condition);
+            let key = (TableId(split.table), SplitId(split.split));
+            self.lags.extend(split.lag_messages.map(|lag| (key.clone(), lag)));
+            self.splits.insert(key, condition);
         }
         for filling in answer.filling {
             let parts = self.filling.entry(TableId(filling.table)).or_default();
             *parts = (parts.0.saturating_add(filling.read), parts.1.saturating_add(filling.parts));
+        }
+        for used in answer.uses {
+            *self.uses.entry(TableId(used.table)).or_default() += used.cpu;
+            if used.left_out > 0 {
+                let (rows, reason) = self.left_out.entry(TableId(used.table)).or_default();
+                (*rows, *reason) = (*rows + used.left_out, used.reason);
+            }
         }
         if let Some(trouble) = answer.trouble {
             let since = UNIX_EPOCH + Duration::from_nanos(trouble.since_ns);
@@ -173,6 +192,20 @@ impl Known {
     fn progress(&self, job: TableId) -> Option<f64> {
         let (read, parts) = self.filling.get(&job).filter(|(read, parts)| read < parts)?;
         Some(100.0 * f64::from(*read) / f64::from(*parts))
+    }
+
+    /// Returns the messages that are on their way to a job, as far as they are known: those of its
+    /// own splits, and of its inputs.
+    fn lag(&self, catalog: &Catalog, entry: &Entry) -> Option<u64> {
+        let job = &entry.job;
+        let of_split = |start: &catalog::SplitStart| {
+            [job.id, job.reader()].into_iter().find_map(|id| self.lags.get(&(id, start.split.clone()))).copied()
+        };
+        let own: Option<u64> = job.splits.iter().map(of_split).sum();
+        let inputs = job.reads().iter().filter_map(|reads| catalog.by_id(reads.relation));
+        let inputs = inputs.filter(|input| input.relation.kind != RelationKind::Source);
+        let below: Option<u64> = inputs.map(|input| self.lag(catalog, input)).sum();
+        own?.checked_add(below?)
     }
 
     /// Returns the condition of a relation's split. A view that is behind has a reading of its own;
@@ -212,12 +245,24 @@ fn job(catalog: &Catalog, entry: &Entry, known: &Known, now: SystemTime) -> Opti
         JobState::Running if progress.is_some() => Condition { state: JobState::Creating, ..condition },
         _ => condition,
     };
-    Some(Job { id: entry.id(), name: declared.name.to_owned(), kind: declared.kind, condition, progress })
+    let reason =
+        condition.reason.or_else(|| known.left_out.get(&entry.id()).map(|(rows, error)| left_out(*rows, error)));
+    let condition = Condition { reason, ..condition };
+    let (id, name, kind) = (entry.id(), declared.name.to_owned(), declared.kind);
+    let lag = known.lag(catalog, entry);
+    let cpu = known.uses.get(&id).map(|cores| (cores * 1000.0).round() / 10.0);
+    Some(Job { id, name, kind, condition, progress, lag, cpu })
+}
+
+/// The remark on a job that has left rows out.
+fn left_out(rows: u64, error: &str) -> String {
+    let are = if rows == 1 { "row is" } else { "rows are" };
+    format!("{rows} {are} left out, because an expression fails: {error}")
 }
 
 /// Returns the schema of jobs, for `weir_catalog.jobs` or for `SHOW JOBS` with RisingWave's names.
-pub(crate) fn schema(names: [&str; 7]) -> SchemaRef {
-    let [id, name, kind, state, since, reason, progress] = names;
+pub(crate) fn schema(names: [&str; 9]) -> SchemaRef {
+    let [id, name, kind, state, since, reason, progress, lag, cpu] = names;
     let text = |name| SqlType::Varchar.field(name);
     let fields = vec![
         SqlType::BigInt.field(id),
@@ -227,6 +272,8 @@ pub(crate) fn schema(names: [&str; 7]) -> SchemaRef {
         SqlType::Timestamptz.field(since),
         text(reason),
         SqlType::Double.field(progress),
+        SqlType::BigInt.field(lag),
+        SqlType::Double.field(cpu),
     ];
     Arc::new(Schema::new(fields))
 }
@@ -247,6 +294,8 @@ pub(crate) fn batch(schema: &SchemaRef, jobs: &[Job]) -> Result<RecordBatch, Err
         Arc::new(TimestampMicrosecondArray::from_iter(since).with_timezone("UTC")),
         Arc::new(StringArray::from_iter(jobs.iter().map(|job| job.condition.reason.as_deref()))),
         Arc::new(Float64Array::from_iter(jobs.iter().map(|job| job.progress))),
+        Arc::new(Int64Array::from_iter(jobs.iter().map(|job| job.lag.and_then(|lag| i64::try_from(lag).ok())))),
+        Arc::new(Float64Array::from_iter(jobs.iter().map(|job| job.cpu))),
     ];
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| Error::internal(error.to_string()))
 }

@@ -145,7 +145,10 @@ pub(crate) fn spawn(
         asked: None,
         last: None,
     };
-    group.spawn("actor", OnFailure::Log, actor.run((outputs, forwards), group.token().clone()));
+    let Config { usage, source, .. } = &actor.shared.config;
+    let clock = usage.clock(source.id(), source.name());
+    let task = clock.measure(actor.run((outputs, forwards), group.token().clone()));
+    group.spawn("actor", OnFailure::Log, task);
     Ok(Handle { inbox: sender, feeds, observed: observer })
 }
 
@@ -278,8 +281,8 @@ impl Actor {
     /// Begins to feed an output.
     async fn attach(&mut self, attachment: Attachment) -> ControlFlow<()> {
         let (position, fed) = (attachment.position, Arc::clone(&attachment.entry.relation));
-        let Config { source, split, compiler, metrics, term, .. } = &self.shared.config;
-        let output = match Output::new(attachment, (&source.relation, split), (compiler.as_ref(), metrics)).await {
+        let Config { source, split, compiler, usage, term, .. } = &self.shared.config;
+        let output = match Output::new(attachment, (&source.relation, split), (compiler.as_ref(), usage)).await {
             Ok(output) => output,
             Err(error) => {
                 self.shared.tell(Event::JobFailed(*term, fed.id, chain(&error))).await;

@@ -1,13 +1,15 @@
 //! Rows that a view leaves out because an expression or an aggregate fails for them. They are
-//! counted, and mentioned in the log now and then.
+//! counted, for `SHOW JOBS` too, and mentioned in the log now and then.
 
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use tracing::info;
+use weir_common::ids::TableId;
 use weir_common::view::Error;
 use weir_stream::pipeline::FailedRow;
 
+use super::usage::{LeftOut, Usage};
 use crate::metrics::{self, Metrics};
 
 /// The log mentions a view at most once in this time.
@@ -22,12 +24,15 @@ pub(crate) struct FailedRows {
     /// When the log may mention the view again.
     next: Option<Instant>,
     unmentioned: u64,
+    shown: LeftOut,
 }
 
 impl FailedRows {
-    pub(crate) fn new(metrics: &Metrics, view: &str) -> FailedRows {
-        let (metrics, labels) = (metrics.clone(), [metrics::table(view)]);
-        FailedRows { metrics, labels, view: view.to_owned(), next: None, unmentioned: 0 }
+    /// Rows of a job, whose relation has this name.
+    pub(crate) fn new(usage: &Usage, (job, view): (TableId, &str)) -> FailedRows {
+        let (metrics, labels) = (usage.metrics().clone(), [metrics::table(view)]);
+        let shown = usage.left_out(job, view);
+        FailedRows { metrics, labels, view: view.to_owned(), next: None, unmentioned: 0, shown }
     }
 
     /// Takes the rows of a step.
@@ -42,6 +47,7 @@ impl FailedRows {
         let count = 1 + errors.count() as u64;
         self.metrics.failed_rows.add(count, &self.labels);
         self.unmentioned += count;
+        self.shown.add(count, error);
         let now = Instant::now();
         if self.next.is_none_or(|next| now >= next) {
             let rows = std::mem::take(&mut self.unmentioned);

@@ -37,6 +37,7 @@ use super::query::places;
 use super::router::{Merge, Message, Router};
 use super::table::Table;
 use super::upstream::Upstream;
+use super::usage::Usage;
 use crate::control::event::{Event, Inputs};
 use crate::control::placement::Placement;
 use crate::control::plan::{Route, Writer};
@@ -65,6 +66,7 @@ pub(crate) struct Shared {
     pub(crate) following: Following,
     pub(crate) memory: Memory,
     pub(crate) metrics: Metrics,
+    pub(crate) usage: Usage,
 }
 
 /// The memory of a node for what its actors know of their state. Each has an equal share.
@@ -210,13 +212,15 @@ pub(crate) fn spawn(
         changes: VecDeque::new(),
         slot: Edge::new(slot),
         db: slot.db.clone(),
-        failed: FailedRows::new(&shared.metrics, &entry.relation.name),
+        failed: FailedRows::new(&shared.usage, (entry.id(), entry.name())),
         work: Work::Apply,
         has_more: false,
         shared: shared.clone(),
     };
     let cancel = shared.group.token().clone();
-    shared.group.spawn("fragment", OnFailure::Log, actor.run((!is_fresh).then_some(after), cancel));
+    let clock = shared.usage.clock(entry.id(), entry.name());
+    let task = clock.measure(actor.run((!is_fresh).then_some(after), cancel));
+    shared.group.spawn("fragment", OnFailure::Log, task);
 }
 
 /// The relation that an actor follows, if its fragment begins with that.

@@ -25,6 +25,7 @@ use super::failed::FailedRows;
 use super::fragment::{Shared, outputs};
 use super::query::places;
 use super::router::Message;
+use super::usage::Clocks;
 use crate::control::placement::Placement;
 use crate::control::plan::Route;
 
@@ -37,6 +38,7 @@ pub(crate) struct Leaf {
     /// Absent if it forwards rows as they are.
     pipeline: Option<Pipeline>,
     failed: FailedRows,
+    clocks: Clocks,
     outputs: Vec<Divide>,
     senders: BTreeMap<EdgeId, Sender<Chunk>>,
     /// Credits of the edges.
@@ -108,17 +110,21 @@ impl Leaf {
         let edges = outputs.iter().flat_map(|output| output.edges().iter().copied());
         let senders = edges.map(|edge| (edge, Sender::new(after.next()))).collect();
         let origin = Origin::new(reads, split);
-        let failed = FailedRows::new(&shared.metrics, placement.name());
-        Ok(Leaf { shared, columns, origin, pipeline, failed, outputs, senders, inbox })
+        let job = (actor.fragment.job, placement.name());
+        let failed = FailedRows::new(&shared.usage, job);
+        let clocks = shared.usage.clocks(job, (source.id, &source.name));
+        Ok(Leaf { shared, columns, origin, pipeline, failed, clocks, outputs, senders, inbox })
     }
 
     /// Takes rows of the source, with the column of sequences behind its own columns.
     pub(crate) async fn write(&mut self, rows: &RecordBatch) -> Result<(), Stopped> {
-        let rows = Chunk::inserts(self.origin.add(&rows.project(&self.columns).expect("columns of the source")));
-        let outcome = match &mut self.pipeline {
-            Some(pipeline) => pipeline.apply(0, rows),
-            None => Ok(Outcome { emitted: vec![rows], failed: Vec::new(), next: Next::Done }),
-        };
+        let outcome = self.clocks.measure(|| {
+            let rows = Chunk::inserts(self.origin.add(&rows.project(&self.columns).expect("columns of the source")));
+            match &mut self.pipeline {
+                Some(pipeline) => pipeline.apply(0, rows),
+                None => Ok(Outcome { emitted: vec![rows], failed: Vec::new(), next: Next::Done }),
+            }
+        });
         self.send(outcome).await
     }
 

@@ -33,3 +33,4 @@ pub(crate) mod materialize;
 mod readings;
 mod table;
 mod upstream;
+pub(crate) mod usage;

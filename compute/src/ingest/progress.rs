@@ -1,7 +1,7 @@
 //! The progress of a reader: its own figures, and those that the server gives when it is asked.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
@@ -28,6 +28,8 @@ pub(crate) struct ReadSplit {
     /// The next place in the stream: rows of everything below are in the open epoch, or in an
     /// earlier one. 0 while the stream of that name is another one.
     pub(crate) next: watch::Receiver<u64>,
+    /// The messages that were not read yet when the server was asked last.
+    pub(crate) known_lag: Arc<Mutex<Option<u64>>>,
 }
 
 impl ReadSplit {
@@ -85,8 +87,14 @@ impl ReadSplit {
         let (status, condition) = (self.reader.status(), self.reader.condition());
         let consumer = server.and_then(|server| server.consumer);
         // Some delivered messages may still be on their way.
-        let lag_messages =
-            consumer.map(|consumer| consumer.pending + consumer.delivered.saturating_sub(status.delivered));
+        let lag = consumer.map(|consumer| consumer.pending + consumer.delivered.saturating_sub(status.delivered));
+        let lag_messages = {
+            let mut known = self.known_lag.lock().unwrap_or_else(PoisonError::into_inner);
+            if ask_server {
+                *known = lag;
+            }
+            *known
+        };
         SplitProgress {
             table: self.split.job.0,
             split: self.split.split.0.clone(),
@@ -98,7 +106,7 @@ impl ReadSplit {
             committed_position: status.committed.in_stream(),
             last_sequence: server.map(|server| server.stream_last.0.max(status.position.in_stream().saturating_sub(1))),
             lag_messages,
-            lag_seconds: lag_messages.and_then(|lag| lag_seconds(lag, status.read_ns)),
+            lag_seconds: lag.and_then(|lag| lag_seconds(lag, status.read_ns)),
             ack_floor: consumer.map(|consumer| consumer.ack_floor.0),
             ack_pending: consumer.map(|consumer| consumer.ack_pending),
             redelivered: status.redelivered,

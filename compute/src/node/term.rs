@@ -26,6 +26,7 @@ use crate::dataflow::follow::Following;
 use crate::dataflow::fragment::{self, Memory};
 use crate::dataflow::leaf::Leaf;
 use crate::dataflow::router::{self, Router, Way};
+use crate::dataflow::usage::Usage;
 use crate::metrics::Metrics;
 use crate::serve::serving::{Relations, Serving};
 use crate::storage::seal::Change;
@@ -162,6 +163,7 @@ impl Term {
             following: Following::default(),
             memory: Memory::new(environment.state_memory_bytes),
             metrics: environment.metrics.clone(),
+            usage: Usage::new(environment.metrics.clone()),
         };
         let mut term = Term {
             id,
@@ -225,12 +227,12 @@ impl Term {
             relations,
             splits: self.actors.iter().map(|(read, actor)| (read.clone(), actor.observed.clone())).collect(),
             following: self.fragments.following.clone(),
+            usage: self.fragments.usage.clone(),
             starts: self.starts.clone(),
             routes: self.routes.clone(),
             cluster: self.environment.cluster.clone(),
             compiler: Arc::clone(&self.environment.compiler),
             store: self.environment.store.clone(),
-            metrics: self.environment.metrics.clone(),
             router: self.fragments.router.clone(),
             node: self.environment.inputs.clone(),
         }
@@ -338,6 +340,7 @@ impl Term {
             cluster: self.environment.cluster.clone(),
             node: self.environment.inputs.clone(),
             metrics: self.environment.metrics.clone(),
+            usage: self.fragments.usage.clone(),
             compiler: Arc::clone(&self.environment.compiler),
         };
         match actor::spawn(config, outputs, forwards, &self.group) {

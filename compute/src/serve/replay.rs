@@ -261,7 +261,7 @@ async fn views(serving: &Serving, source: &Relation) -> Result<Vec<(Arc<Relation
         }
         let query = Query::of(view, reads, source, serving.compiler.as_ref()).await;
         let query = query.map_err(|error| not_compiled(&view.relation, &error))?;
-        views.push((Arc::clone(&view.relation), query, FailedRows::new(&serving.metrics, view.name())));
+        views.push((Arc::clone(&view.relation), query, FailedRows::new(&serving.usage, (view.id(), view.name()))));
     }
     if source.kind == RelationKind::Source && views.is_empty() {
         let message = format!("no materialized view over source \"{}\" is running", source.name);

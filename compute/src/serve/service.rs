@@ -93,7 +93,7 @@ impl compute_server::Compute for Service {
         let SplitsRequest { term, ask_servers } = request.into_inner();
         let serving = Serving::of_term(self.serving.borrow().clone(), term)?;
         let splits = splits::progress_of(&serving, ask_servers).await;
-        let (trouble, filling) = (splits::trouble(&serving), splits::filling(&serving));
-        Ok(Response::new(SplitsResponse { splits, trouble, filling }))
+        let (trouble, filling, uses) = (splits::trouble(&serving), splits::filling(&serving), splits::uses(&serving));
+        Ok(Response::new(SplitsResponse { splits, trouble, filling, uses }))
     }
 }

@@ -18,8 +18,8 @@ use crate::control::placement::Placement;
 use crate::control::plan::Route;
 use crate::dataflow::follow::{Followed, Following};
 use crate::dataflow::router::Router;
+use crate::dataflow::usage::Usage;
 use crate::ingest::progress::ReadSplit;
-use crate::metrics::Metrics;
 use crate::storage::slots::{Slots, not_running};
 use crate::storage::state::Store;
 
@@ -31,6 +31,8 @@ pub(crate) struct Serving {
     pub(crate) splits: BTreeMap<JobSplit, watch::Receiver<Vec<ReadSplit>>>,
     /// How far the actors of this node that follow relations have got.
     pub(crate) following: Following,
+    /// The processor time of the jobs on this node.
+    pub(crate) usage: Usage,
     /// The positions at which the actors of the term began, on whichever node, by the split that
     /// they read.
     pub(crate) starts: HashMap<JobSplit, Sequence>,
@@ -39,7 +41,6 @@ pub(crate) struct Serving {
     pub(crate) cluster: String,
     pub(crate) compiler: Arc<dyn Compile>,
     pub(crate) store: Store,
-    pub(crate) metrics: Metrics,
     /// Reaches the actors of this node.
     pub(crate) router: Router,
     pub(crate) node: Inputs,

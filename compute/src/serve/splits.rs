@@ -9,9 +9,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use weir_common::ids::{JobSplit, SplitId, TableId};
 use weir_common::rpc;
-use weir_proto::{AwaitReadRequest, AwaitReadResponse, AwaitedSplit, Filling, ReadPosition, SplitProgress, Trouble};
+use weir_proto::{
+    AwaitReadRequest, AwaitReadResponse, AwaitedSplit, Filling, JobUse, ReadPosition, SplitProgress, Trouble,
+};
 
 use super::serving::Serving;
+use crate::dataflow::usage::Used;
 use crate::ingest::progress::{ReadSplit, since_1970_ns};
 use crate::metrics::{self, Observed};
 use crate::storage::slots::not_running;
@@ -31,6 +34,14 @@ pub(crate) fn filling(serving: &Serving) -> Vec<Filling> {
     let number = |parts| u32::try_from(parts).unwrap_or(u32::MAX);
     let parts = serving.following.parts().into_iter();
     parts.map(|(job, (read, all))| Filling { table: job.0, read: number(read), parts: number(all) }).collect()
+}
+
+/// The processor time that jobs take on this node, and the rows that they leave out.
+pub(crate) fn uses(serving: &Serving) -> Vec<JobUse> {
+    let now = std::time::Instant::now();
+    serving.usage.note(now);
+    let told = |Used { job, cpu, left_out: (left_out, reason) }| JobUse { table: job.0, cpu, left_out, reason };
+    serving.usage.used(now).into_iter().map(told).collect()
 }
 
 /// Waits until jobs have read splits up to the places that are asked for, as far as this node reads
@@ -90,7 +101,10 @@ pub(crate) async fn observe(observed: Arc<Observed>, serving: watch::Receiver<Op
         ask.tick().await;
         let served = serving.borrow().clone();
         let splits = match &served {
-            Some(served) => progress_of(served, true).await,
+            Some(served) => {
+                served.usage.note(std::time::Instant::now());
+                progress_of(served, true).await
+            }
             None => Vec::new(),
         };
         let name = |split: &SplitProgress| {

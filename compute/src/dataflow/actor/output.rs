@@ -16,7 +16,7 @@ use crate::dataflow::edge::{Closed, Edge};
 use crate::dataflow::failed::FailedRows;
 use crate::dataflow::leaf::{self, Leaf};
 use crate::dataflow::query::{Evaluated, Query};
-use crate::metrics::Metrics;
+use crate::dataflow::usage::{Clocks, Usage};
 use crate::storage::state::keys::BlockKey;
 use crate::storage::tail::Tail;
 
@@ -60,7 +60,7 @@ enum Rows {
     /// The rows that were read.
     Read,
     /// The rows that a query computes from them, each alone.
-    Query(Query, Box<FailedRows>),
+    Query(Query, Box<(FailedRows, Clocks)>),
 }
 
 /// The reason why no more can be stored.
@@ -94,14 +94,15 @@ impl Output {
     pub(super) async fn new(
         attachment: Attachment,
         (source, split): (&Relation, &SplitId),
-        (compiler, metrics): (&dyn Compile, &Metrics),
+        (compiler, usage): (&dyn Compile, &Usage),
     ) -> Result<Output, view::Error> {
         let Attachment { entry, own, leaves, .. } = attachment;
         let rows = match &entry.job.plan {
             Plan::Stream(_) | Plan::Query(_) | Plan::Definition(_) => Rows::Read,
             Plan::View(reads) => {
-                let failed = Box::new(FailedRows::new(metrics, entry.name()));
-                Rows::Query(Query::of(&entry, reads, source, compiler).await?, failed)
+                let job = (entry.id(), entry.name());
+                let around = Box::new((FailedRows::new(usage, job), usage.clocks(job, (source.id, &source.name))));
+                Rows::Query(Query::of(&entry, reads, source, compiler).await?, around)
             }
         };
         let Entry { relation, job, .. } = entry;
@@ -149,8 +150,9 @@ impl Output {
     pub(super) async fn write(&mut self, rows: &RecordBatch, first: Sequence, epoch: Epoch) -> Result<(), Stopped> {
         let rows = match &mut self.rows {
             Rows::Read => Some(rows.clone()),
-            Rows::Query(query, failed_rows) => {
-                let Evaluated { rows, failed } = query.evaluate(rows);
+            Rows::Query(query, around) => {
+                let (failed_rows, clocks) = around.as_mut();
+                let Evaluated { rows, failed } = clocks.measure(|| query.evaluate(rows));
                 failed_rows.note_errors(&failed);
                 rows
             }

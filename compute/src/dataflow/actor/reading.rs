@@ -3,8 +3,8 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use opentelemetry::KeyValue;
 use tokio::sync::watch;
@@ -47,6 +47,7 @@ pub(super) struct Reading {
     known_as: JobSplit,
     labels: [KeyValue; 1],
     bad_records: Arc<AtomicU64>,
+    known_lag: Arc<Mutex<Option<u64>>>,
     /// True once a checkpoint was requested that shows the first rows.
     started: bool,
     /// True once the node was told that reading cannot go on.
@@ -122,6 +123,7 @@ impl Reading {
             known_as,
             labels: [metrics::table(&owner.name)],
             bad_records: Arc::default(),
+            known_lag: Arc::default(),
             started: false,
             failed: false,
         })
@@ -131,7 +133,8 @@ impl Reading {
     pub(super) fn observed(&self) -> ReadSplit {
         let (split, reader) = (self.known_as.clone(), self.control.clone());
         let feeds = self.outputs.iter().map(Output::id).collect();
-        ReadSplit { split, reader, bad_records: Arc::clone(&self.bad_records), feeds, next: self.next.subscribe() }
+        let (bad_records, known_lag) = (Arc::clone(&self.bad_records), Arc::clone(&self.known_lag));
+        ReadSplit { split, reader, bad_records, feeds, next: self.next.subscribe(), known_lag }
     }
 
     /// Tells observers that its outputs have everything below a position.

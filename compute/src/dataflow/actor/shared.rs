@@ -12,6 +12,7 @@ use weir_common::view::Compile;
 use weir_connector_nats::Options;
 
 use crate::control::event::{Event, Inputs};
+use crate::dataflow::usage::Usage;
 use crate::ingest::decode::BadRecord;
 use crate::metrics::Metrics;
 
@@ -29,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) cluster: String,
     pub(crate) node: Inputs,
     pub(crate) metrics: Metrics,
+    pub(crate) usage: Usage,
     pub(crate) compiler: Arc<dyn Compile>,
 }
 

@@ -20,7 +20,7 @@ struct View {
 
 /// Returns the view.
 pub(super) fn table() -> Result<StreamingTable> {
-    let schema = jobs::schema(["id", "name", "kind", "state", "since", "reason", "progress"]);
+    let schema = jobs::schema(["id", "name", "kind", "state", "since", "reason", "progress", "lag", "cpu"]);
     StreamingTable::try_new(Arc::clone(&schema), vec![Arc::new(View { schema })])
 }
 
