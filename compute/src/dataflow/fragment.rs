@@ -41,7 +41,6 @@ use super::usage::Usage;
 use crate::control::event::{Event, Inputs};
 use crate::control::placement::Placement;
 use crate::control::plan::{Route, Writer};
-use crate::metrics::Metrics;
 use crate::storage::entries::Entries;
 use crate::storage::slot;
 use crate::storage::state::{self, keys};
@@ -65,7 +64,6 @@ pub(crate) struct Shared {
     pub(crate) functions: Arc<dyn Functions>,
     pub(crate) following: Following,
     pub(crate) memory: Memory,
-    pub(crate) metrics: Metrics,
     pub(crate) usage: Usage,
 }
 

@@ -162,7 +162,6 @@ impl Term {
             functions: Arc::clone(&environment.compiler) as Arc<dyn Functions>,
             following: Following::default(),
             memory: Memory::new(environment.state_memory_bytes),
-            metrics: environment.metrics.clone(),
             usage: Usage::new(environment.metrics.clone()),
         };
         let mut term = Term {
