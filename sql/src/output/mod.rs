@@ -62,7 +62,7 @@ impl Output {
 /// become words.
 ///
 /// # Errors
-/// As [`Column::new`].
+/// As [`Output::new`].
 pub fn texts(array: &ArrayRef, field: &Arc<Field>) -> Result<ArrayRef, Error> {
     if *array.data_type() == DataType::Boolean {
         let words = array.as_boolean().iter().map(|value| value.map(|value| if value { "true" } else { "false" }));
@@ -74,7 +74,7 @@ pub fn texts(array: &ArrayRef, field: &Arc<Field>) -> Result<ArrayRef, Error> {
 /// Prints each value of a column.
 ///
 /// # Errors
-/// As [`Column::new`].
+/// As [`Output::new`].
 pub(crate) fn printed(array: &ArrayRef, field: &Arc<Field>) -> Result<ArrayRef, Error> {
     let column = Column::new(array, field)?;
     let mut texts = StringBuilder::with_capacity(array.len(), 0);
