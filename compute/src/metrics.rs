@@ -7,8 +7,8 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 use weir_common::condition::SplitState;
 use weir_proto::SplitProgress;
 
-/// Instruments, each described once. Instruments of sources, jobs and scans bear the label `table`, those
-/// of state `slot`. [`observe_splits`] adds those of splits.
+/// Instruments, each described once. Instruments of sources, jobs and scans bear the label `table`,
+/// those of state `slot`. [`observe_splits`] adds those of splits.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     /// Messages decoded into rows.

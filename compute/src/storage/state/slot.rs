@@ -527,6 +527,9 @@ impl Way {
     }
 }
 
+/// How often files may be gone before an entry of them was read. Data that is damaged stays so.
+const REOPENED_MAX: usize = 4;
+
 /// A running scan of a range of entries.
 pub struct Entries {
     snapshot: Snapshot,
@@ -554,15 +557,16 @@ impl Entries {
     /// # Errors
     /// If the object store fails for good, or its data is damaged.
     pub async fn next(&mut self) -> Result<Option<(Bytes, Bytes)>, Error> {
-        let mut reopened = false;
+        let mut reopened = 0;
         loop {
             let found = match &mut self.rows {
                 Some(rows) => rows.next().await,
                 None => {
                     let range = (self.from.clone(), Bound::Excluded(self.end.clone()));
-                    let rows = self.snapshot.snapshot.scan_with_options(range, &settings::scan()).await;
-                    let rows = rows.map_err(Error::database("scan", &self.snapshot.db.path))?;
-                    self.rows.insert(Box::new(rows)).next().await
+                    match self.snapshot.snapshot.scan_with_options(range, &settings::scan()).await {
+                        Ok(rows) => self.rows.insert(Box::new(rows)).next().await,
+                        Err(error) => Err(error),
+                    }
                 }
             };
             match found {
@@ -573,10 +577,10 @@ impl Entries {
                     }
                     return Ok(row);
                 }
-                // A file is gone. Unless it was just opened, others have replaced it.
-                Err(error) if error.kind() == slatedb::ErrorKind::Data && !reopened => {
+                // A file is gone. Others have replaced it, and may be gone as well by now.
+                Err(error) if error.kind() == slatedb::ErrorKind::Data && reopened < REOPENED_MAX => {
                     tracing::debug!(path = %self.snapshot.db.path, %error, "a scan goes on with newer files");
-                    reopened = true;
+                    reopened += 1;
                     self.rows = None;
                 }
                 Err(error) => return Err(Error::database("scan", &self.snapshot.db.path)(error)),
