@@ -165,11 +165,12 @@ async fn counted(sql: &mut Sql, view: &str, messages: u64) -> Result<()> {
 
 /// The time from a kill until the next rows are in the groups.
 async fn recovery(kills: usize, events: &Events, nats: &Nats, weir: &mut Weir, report: &mut Report) -> Result<()> {
-    const COUNT: &str = "SELECT sum(n)::bigint FROM even_channels";
+    const COUNT: &str = "SELECT coalesce(sum(n), 0)::bigint FROM even_channels";
     println!("measuring recovery of a million groups after {kills} kills …");
     let mut sql = weir.sql();
     // Few groups are counted faster; they share the source with the many.
     sql.query(&by("channel", "even_channels", &events.name)).await?;
+    counted(&mut sql, "even_channels", events.messages).await?;
     let publishing = publish_in_background(nats.client().await?, events.bids.clone(), events.messages..u64::MAX, 1_000);
     let mut times = Vec::new();
     for _ in 0..kills {
