@@ -45,7 +45,7 @@ pub struct Entry {
     pub relation: Arc<Relation>,
     /// The job that fills it.
     pub job: Arc<Job>,
-    /// What else is known about it.
+    /// Its comments, and the name of its consumers.
     pub about: Arc<About>,
 }
 

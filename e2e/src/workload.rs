@@ -118,7 +118,7 @@ impl Workload for Bids {
 /// Nexmark's do.
 #[derive(Clone, Debug)]
 pub struct Auctions {
-    /// What subjects start with.
+    /// The prefix of subjects.
     pub prefix: String,
     /// How many auctions there are.
     pub auctions: u64,
@@ -134,7 +134,7 @@ impl Auctions {
         if !self.is_skewed {
             return random % self.auctions;
         }
-        // The inverse of the distribution function ln(r) / ln(auctions); 53 bits of a uniform number.
+        // The inverse of the distribution function ln(r) / ln(auctions), of 53 uniform bits.
         let uniform = (random >> 11) as f64 / (1_u64 << 53) as f64;
         let rank = (self.auctions as f64).powf(uniform) as u64;
         // Auctions of like rank should not be neighbours.

@@ -194,8 +194,8 @@ impl Known {
         Some(100.0 * f64::from(*read) / f64::from(*parts))
     }
 
-    /// Returns the messages that are on their way to a job, as far as they are known: those of its
-    /// own splits, and of its inputs.
+    /// Returns the messages that are on their way to a job: those of its splits, or of the input
+    /// that is furthest behind, since inputs may share a stream. `None` if some are not known.
     fn lag(&self, catalog: &Catalog, entry: &Entry) -> Option<u64> {
         let job = &entry.job;
         let of_split = |start: &catalog::SplitStart| {
@@ -204,8 +204,7 @@ impl Known {
         let own: Option<u64> = job.splits.iter().map(of_split).sum();
         let inputs = job.reads().iter().filter_map(|reads| catalog.by_id(reads.relation));
         let inputs = inputs.filter(|input| input.relation.kind != RelationKind::Source);
-        let below: Option<u64> = inputs.map(|input| self.lag(catalog, input)).sum();
-        own?.checked_add(below?)
+        inputs.map(|input| self.lag(catalog, input)).try_fold(own?, |most, lag| Some(most.max(lag?)))
     }
 
     /// Returns the condition of a relation's split. A view that is behind has a reading of its own;

@@ -136,8 +136,8 @@ impl Statement {
         self.coordinator.ask(create).await
     }
 
-    /// Drops relations, with what depends on them if `cascade` is set, and removes the consumers that
-    /// were made for them. Returns all that were dropped.
+    /// Drops relations, with what depends on them if `cascade` is set, and removes the consumers
+    /// that were made for them. Returns all that were dropped.
     async fn drop(self, ids: Vec<TableId>, cascade: bool) -> Result<Vec<Entry>, rpc::Error> {
         // Only relations that are named can have consumers: what depends on others has none.
         let _turns = self.turns(&ids).await?;
@@ -151,8 +151,8 @@ impl Statement {
     /// Changes names, comments or a plain view.
     async fn change(self, change: Change) -> Result<(), rpc::Error> {
         let _turns = match &change {
-            // A CREATE of the new name that is under way finds it taken in the end, and undoes what it
-            // made: the renamed relation's consumers are known by another name.
+            // A CREATE of the new name that is under way finds it taken in the end, and undoes what
+            // it made: the renamed relation's consumers are known by another name.
             Change::Rename { relation, .. }
             | Change::RenameColumn { relation, .. }
             | Change::Comment { relation, .. }
@@ -162,8 +162,8 @@ impl Statement {
         self.coordinator.ask(|reply| Input::Ddl(Ddl::Change { change: Box::new(change), reply })).await?
     }
 
-    /// A name for the consumers of a new relation by which no other's are known, and the turn with it
-    /// if it is not the relation's own, which has its turn already.
+    /// A name for the consumers of a new relation by which no other's are known, and the turn with
+    /// it if it is not the relation's own, which has its turn already.
     async fn free_consumers(&self, name: &str) -> Result<(String, Option<OwnedMutexGuard<()>>), rpc::Error> {
         loop {
             let consumers = free_consumers(&self.catalog().await?, name);

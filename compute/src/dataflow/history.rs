@@ -112,8 +112,8 @@ impl History {
             readers,
             starts: BTreeMap::new(),
             cursors: vnodes.into_iter().map(|vnode| (vnode, Cursor::default())).collect(),
-            // The readers of a job that is fresh have read beyond `after` when they begin. Those of
-            // a new term begin at committed positions.
+            // The readers of a job that is fresh have read beyond `after` when they begin. In a new
+            // term they begin at committed positions.
             ready: if is_fresh { after.next() } else { after },
             open: None,
             snapshots,

@@ -195,7 +195,7 @@ impl Leaf {
     }
 }
 
-/// What the job reads of a relation.
+/// The columns of a relation that the job reads.
 fn reads<'a>(placement: &'a Placement<'_>, relation: &Relation) -> Result<&'a Reads, view::Error> {
     let reads = placement.query().reads.iter().find(|reads| reads.relation == relation.id);
     reads.ok_or_else(|| view::Error(format!("the plan does not read \"{}\"", relation.name)))

@@ -92,8 +92,8 @@ const UPPER: [&str; 6] = [
     "SELECT even, count(*) AS prices FROM v GROUP BY even UNION ALL SELECT NULL, count(*) FROM v",
 ];
 
-/// Views over stored relations: the keyed table `k`, whose rows are replaced all the time, the table
-/// `a` without a key, and the view `picked`, which only selects. Their names and queries.
+/// Views over stored relations: the keyed table `k`, whose rows are replaced all the time, the
+/// table `a` without a key, and the view `picked`, which only selects. Their names and queries.
 const OVER_STORED: [(&str, &str); 6] = [
     ("a_subjects", "SELECT subject, count(*) AS n, sum(seq) AS total, max(seq) AS last FROM a GROUP BY subject"),
     ("picked_prices", "SELECT price, count(*) AS n, min(seq) AS first FROM picked GROUP BY price"),

@@ -23,7 +23,7 @@ const STATEMENTS: u64 = 250;
 /// Keys of a session.
 const KEYS: u64 = 20;
 
-/// What a row may hold: nothing, or a number; more than one while an outcome is unknown.
+/// The values that a row may have: nothing, or a number; several while an outcome is unknown.
 type Possible = Vec<Option<i64>>;
 
 /// The effect of a statement on a row.
@@ -38,8 +38,8 @@ fn effect(number: u64, before: Option<i64>) -> (String, Option<i64>) {
     }
 }
 
-/// A session that writes its own keys. Returns what it knows of them, and the numbers of its rows in
-/// the log: those that are there, and those that may be.
+/// A session that writes its own keys. Returns its knowledge of them, and the numbers of its rows
+/// in the log: those that are there, and those that may be.
 async fn write(
     parameters: String,
     writer: u64,

@@ -64,8 +64,8 @@ impl Writes {
         Ok(())
     }
 
-    /// Runs `CREATE TABLE … AS`. The query runs to its end before the table is created, so a query
-    /// that fails creates nothing; a table that cannot be filled is dropped again.
+    /// Runs `CREATE TABLE … AS`. The query runs to its end before the table is created, so a
+    /// query that fails creates nothing; a table that cannot be filled is dropped again.
     pub(crate) async fn create_table_as(
         &self,
         session: &Arc<Session>,

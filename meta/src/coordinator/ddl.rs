@@ -33,7 +33,7 @@ pub(super) fn dropped<'a>(catalog: &'a Graph, ids: &[TableId], cascade: bool) ->
         return Ok(dropped);
     }
     let shown = |entry: &Entry| format!("{} {}", entry.relation.kind.as_str(), entry.name());
-    // Those nearest to the named ones come first, as in PostgreSQL.
+    // The nearest to the named ones come first, as in PostgreSQL.
     let detail = dropped.iter().rev().flat_map(|below| {
         let above = catalog.dependents(below.id()).into_iter().filter(|above| !is_named(above));
         above.map(|above| format!("{} depends on {}", shown(above), shown(below)))
@@ -91,7 +91,7 @@ pub(crate) fn no_table(name: &str) -> rpc::Error {
     rpc::Error::new(Kind::User, format!("table \"{name}\" does not exist")).with_sqlstate("42P01")
 }
 
-/// What a DDL statement comes to.
+/// The decision on a DDL statement.
 pub(super) enum Decided<C, T> {
     /// Nothing is to be changed; the answer.
     Nothing(T),

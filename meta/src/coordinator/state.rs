@@ -625,7 +625,10 @@ impl Coordinator {
         let lowest_pin = self.pins.lowest(now);
         let Phase::Running(running) = &mut self.phase else { return };
         let due = running.last_injected + self.config.barrier_interval <= now && !running.closing;
-        let waits = !self.mutations.is_empty() || !self.waiters.is_empty() || self.statements.is_waiting();
+        // Statements that come while a barrier is under way share the next one.
+        let is_idle = running.in_flight.is_empty() && running.committing.is_none();
+        let statements = is_idle && self.statements.is_waiting();
+        let waits = !self.mutations.is_empty() || !self.waiters.is_empty() || statements;
         let asked = running.wanted || (waits && !running.closing);
         if running.in_flight.len() >= IN_FLIGHT_MAX || !(due || asked) {
             return;

@@ -232,8 +232,7 @@ impl Storage {
         if !outcome.succeeded {
             return Err(store::Error::UnknownOutcome { source: "leadership was lost".into() });
         }
-        // What fails here is done by the next reign, before another record can take this one's
-        // place.
+        // If this fails, the next reign does it, before another record can take this one's place.
         self.delete(swept).await?;
         Ok(outcome.revision)
     }

@@ -8,12 +8,11 @@ use weir_e2e::publish::{publish_all, publish_in_background};
 use weir_e2e::sandbox::Sandbox;
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
-use weir_e2e::wait::eventually;
 use weir_e2e::weir::Weir;
 use weir_e2e::workload::{Auctions, Bids};
 
 use crate::report::{Aim, Report, millis};
-use crate::standalone::{Cost, freshness_of};
+use crate::standalone::{COMPLETION_POLL, Cost, committed, freshness_of, kill_and_wait};
 use crate::{DEADLINE, Options};
 
 /// The auctions of streams whose groups are few or of a common size.
@@ -159,7 +158,7 @@ async fn counted(sql: &mut Sql, view: &str, messages: u64) -> Result<()> {
             return Ok(());
         }
         ensure!(start.elapsed() < DEADLINE, "\"{view}\" counts {found} of {messages} messages after {DEADLINE:?}");
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(COMPLETION_POLL).await;
     }
 }
 
@@ -172,16 +171,7 @@ async fn recovery(kills: usize, events: &Events, nats: &Nats, weir: &mut Weir, r
     sql.query(&by("channel", "even_channels", &events.name)).await?;
     counted(&mut sql, "even_channels", events.messages).await?;
     let publishing = publish_in_background(nats.client().await?, events.bids.clone(), events.messages..u64::MAX, 1_000);
-    let mut times = Vec::new();
-    for _ in 0..kills {
-        let before = weir.sql().value::<u64>(COUNT).await?;
-        weir.process().kill9()?;
-        let start = Instant::now();
-        weir.process().restart()?;
-        let mut sql = weir.sql();
-        let recovered = async || Ok((sql.value::<u64>(COUNT).await? > before).then_some(start.elapsed()));
-        times.push(eventually("new rows after the restart", DEADLINE, recovered).await?);
-    }
+    let times = kill_and_wait(kills, COUNT, weir).await?;
     ensure!(!publishing.is_finished(), "publishing has ended early: {:?}", publishing.await);
     publishing.abort();
     report.add_times("recovery with a million groups after kill -9", times, Aim::Under(3_000.0, ""));
@@ -233,7 +223,7 @@ async fn several(options: &Options, nats: &mut Nats, weir: &mut Weir, report: &m
         let seen: std::collections::HashSet<u64> = (0..messages).map(|number| keyed.bids.auction(number)).collect();
         seen.len() as u64
     };
-    crate::standalone::committed(&mut sql, "followed", start).await?;
+    committed(&mut sql, "followed", start).await?;
     counted(&mut sql, "followed_channels", rows).await?;
     let cpu = (weir.process().cpu_time()? - before).as_secs_f64() / messages as f64 * 1e6;
     report.add(&format!("a table with a primary key that a view follows, {CPU}"), cpu, 2, Aim::AtMost(6.0));
@@ -251,7 +241,7 @@ async fn published(events: &Events, views: &[String], nats: &Nats, weir: &mut We
     Ok((weir.process().cpu_time()? - before).as_secs_f64() / events.messages as f64 * 1e6)
 }
 
-/// What views cost to which nothing comes.
+/// The cost of views to which nothing comes.
 async fn idle(sandbox: &Sandbox, nats: &Nats, report: &mut Report) -> Result<()> {
     println!("watching {IDLE} idle views for {} s …", IDLE_FOR.as_secs());
     let mut weir = started(sandbox, &[]).await?;

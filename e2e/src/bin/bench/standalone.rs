@@ -20,7 +20,7 @@ use crate::views;
 use crate::{DEADLINE, Kept, Options, Part, create_table};
 
 /// How often Weir is asked how far a table is.
-const COMPLETION_POLL: Duration = Duration::from_millis(50);
+pub(crate) const COMPLETION_POLL: Duration = Duration::from_millis(50);
 /// The rate at which rows keep coming while recovery is measured.
 const RECOVERY_RATE: u64 = 1_000;
 
@@ -329,17 +329,23 @@ async fn recovery(kills: usize, nats: &Nats, weir: &mut Weir, report: &mut Repor
     weir.sql().query(&create_table("recovering", Kept::Appended, "RECOVERY", "recovery.>", nats)).await?;
     let bids = Bids { prefix: "recovery".to_owned() };
     let publishing = publish_in_background(nats.client().await?, bids, 0..u64::MAX, RECOVERY_RATE);
+    let times = kill_and_wait(kills, COUNT, weir).await?;
+    ensure!(!publishing.is_finished(), "publishing has ended early: {:?}", publishing.await);
+    report.add_times("recovery after kill -9 of a standalone", times, Aim::Under(3_000.0, ""));
+    Ok(())
+}
+
+/// The times from restarts after kills until `count` has grown.
+pub(crate) async fn kill_and_wait(kills: usize, count: &str, weir: &mut Weir) -> Result<Vec<Duration>> {
     let mut times = Vec::new();
     for _ in 0..kills {
-        let before = weir.sql().value::<u64>(COUNT).await?;
+        let before = weir.sql().value::<u64>(count).await?;
         weir.process().kill9()?;
         let start = Instant::now();
         weir.process().restart()?;
         let mut sql = weir.sql();
-        let recovered = async || Ok((sql.value::<u64>(COUNT).await? > before).then_some(start.elapsed()));
+        let recovered = async || Ok((sql.value::<u64>(count).await? > before).then_some(start.elapsed()));
         times.push(eventually("new rows after the restart", DEADLINE, recovered).await?);
     }
-    ensure!(!publishing.is_finished(), "publishing has ended early: {:?}", publishing.await);
-    report.add_times("recovery after kill -9 of a standalone", times, Aim::Under(3_000.0, ""));
-    Ok(())
+    Ok(times)
 }

@@ -82,7 +82,7 @@ impl MetaStore {
         self.records.extend(statements);
     }
 
-    /// Whether a commit made a statement durable.
+    /// Returns true if a commit made a statement durable.
     pub(super) fn records(&self, id: StatementId) -> bool {
         self.records.contains(&id)
     }

@@ -44,8 +44,8 @@ struct Upload {
     epoch: SlotEpoch,
 }
 
-/// The rows and barriers of keyed tables on their way from readers to slots of other nodes: in order
-/// from each reader to each slot, and however late.
+/// The rows and barriers of keyed tables on their way from readers to slots of other nodes: in
+/// order from each reader to each slot, and however late.
 pub(super) type Exchange = BTreeMap<(TermId, SlotId, JobSplit), VecDeque<Item>>;
 
 /// A message of the reader of a keyed table's split to a slot.

@@ -46,7 +46,7 @@ impl World {
         }
     }
 
-    /// A frontend sends the rows of a statement to the slots that own them, and asks for the commit.
+    /// A frontend sends the rows of a statement to the slots that own them, and asks to commit it.
     fn write(&mut self) {
         let Some(leader) = self.reigning() else { return };
         let Some(serving) = self.leaders[leader].core.serving() else { return };
