@@ -9,7 +9,7 @@ use weir_common::condition::SplitState;
 use weir_connector_nats::inspect::{Severity, inspect};
 use weir_connector_nats::{Error, Options, preflight};
 
-use crate::support::{OWNER, Server, Table, eventually, floor_reaches, options, publish};
+use crate::support::{OWNER, Server, Table, context, eventually, floor_reaches, options, publish};
 
 /// Account A has JetStream, account B imports it, with or without the subjects of acknowledgements.
 fn configuration(acks: bool) -> String {
@@ -30,7 +30,7 @@ fn configuration(acks: bool) -> String {
 
 async fn of_a(server: &Server) -> jetstream::Context {
     let login = async_nats::ConnectOptions::with_user_and_password("a".to_owned(), "pw".to_owned());
-    jetstream::new(login.connect(format!("127.0.0.1:{}", server.port)).await.expect("the server runs"))
+    context(login.connect(format!("127.0.0.1:{}", server.port)).await.expect("the server runs"))
 }
 
 async fn create(js: &jetstream::Context, retention: RetentionPolicy) -> stream::Stream {

@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use async_nats::jetstream;
 use nkeys::KeyPair;
 use weir_common::error::{Kind, chain};
 use weir_common::rpc;
 use weir_connector_nats::{Error, Options, preflight};
 
-use crate::support::{Authority, OWNER, Operator, Server, Table, options, publish};
+use crate::support::{Authority, OWNER, Operator, Server, Table, context, options, publish};
 
 /// Reads ten messages that `publisher` publishes, as the options say.
 async fn reads(options: &Arc<Options>, publisher: async_nats::Client) {
     let mut table = Table::create(options).await;
-    publish(&jetstream::new(publisher), 1, 10).await;
+    publish(&context(publisher), 1, 10).await;
     table.read_rows(10).await;
     table.assert_rows(1..=10);
 }
@@ -104,7 +103,7 @@ async fn renewed_creds_are_taken_at_the_next_connection() {
     let mut table = Table::create(&options).await;
     let connect = async |operator: &Operator, server: &Server| {
         let options = async_nats::ConnectOptions::with_credentials(&operator.creds()).expect("they are well-formed");
-        jetstream::new(options.connect(url(server)).await.expect("the server runs"))
+        context(options.connect(url(server)).await.expect("the server runs"))
     };
     publish(&connect(&old, &server).await, 1, 10).await;
     table.read_rows(10).await;
@@ -227,11 +226,11 @@ async fn jetstream_of_another_account_is_read_under_its_prefix() {
     let owner = async_nats::ConnectOptions::with_user_and_password("owner".to_owned(), "pw".to_owned());
     let client = owner.connect(url(&server)).await.expect("the server runs");
     let mut table = Table::create(&options).await;
-    publish(&jetstream::new(client.clone()), 1, 10).await;
+    publish(&context(client.clone()), 1, 10).await;
     table.read_rows(10).await;
     table.assert_rows(1..=10);
     table.commit();
-    let stream = jetstream::new(client).get_stream("events").await.expect("the stream is there");
+    let stream = context(client).get_stream("events").await.expect("the stream is there");
     crate::support::eventually("everything is acknowledged", async || {
         stream.consumer_info("weir").await.is_ok_and(|info| info.ack_floor.stream_sequence == 10)
     })

@@ -6,7 +6,7 @@ use weir_common::ids::SplitId;
 use weir_connector_nats::inspect::{Finding, Severity, inspect};
 use weir_connector_nats::{preflight, remove_consumers};
 
-use crate::support::{DEADLINE, OWNER, Server, Table, create_stream, free_port, options, publish};
+use crate::support::{DEADLINE, OWNER, Server, Table, context, create_stream, free_port, options, publish};
 
 async fn found(port: u16, pairs: &[(&str, &str)]) -> Vec<Finding> {
     inspect(&options(port, pairs), OWNER, true).await
@@ -32,7 +32,7 @@ async fn each_missing_permission_is_named() {
     let as_user = |user: &'static str| [("connect_mode", "user_and_password"), ("username", user), ("password", "pw")];
     let admin = async_nats::ConnectOptions::with_user_and_password("admin".to_owned(), "pw".to_owned());
     let client = admin.connect(format!("127.0.0.1:{}", server.port)).await.expect("the server runs");
-    let stream = create_stream(&async_nats::jetstream::new(client)).await;
+    let stream = create_stream(&context(client)).await;
     assert_eq!(errors(&found(server.port, &as_user("admin")).await), []);
     let findings = found(server.port, &as_user("guest")).await;
     let denied = errors(&findings);
@@ -65,7 +65,7 @@ async fn an_interest_stream_needs_permissions_to_reset() {
         retention: async_nats::jetstream::stream::RetentionPolicy::Interest,
         ..Default::default()
     };
-    let stream = async_nats::jetstream::new(client.clone()).create_stream(config).await.expect("it can be created");
+    let stream = context(client.clone()).create_stream(config).await.expect("it can be created");
     assert_eq!(errors(&found(server.port, &as_user("admin")).await), []);
     let findings = found(server.port, &as_user("guest")).await;
     let denied: Vec<_> = errors(&findings).into_iter().map(|error| error.1).collect();

@@ -1,12 +1,11 @@
 //! Streams of every kind that a server knows are read, and what happens to one does not make it
 //! another.
 
-use async_nats::jetstream;
 use serde_json::{Value, json};
 use weir_common::condition::SplitState;
 use weir_connector_nats::preflight;
 
-use crate::support::{OWNER, Server, Table, eventually, options, publish};
+use crate::support::{OWNER, Server, Table, context, eventually, options, publish};
 
 const DURABLE: (&str, &str) = ("consumer.durable_name", "d");
 
@@ -68,7 +67,7 @@ async fn streams_of_every_kind_are_read() {
             continue;
         }
         println!("{fields}");
-        let js = jetstream::new(client.clone());
+        let js = context(client.clone());
         let options = options(server.port, &[DURABLE]);
         let mut table = Table::create(&options).await;
         publish(&js, 1, 20).await;

@@ -12,7 +12,7 @@ use weir_connector_nats::inspect::{Finding, Severity, inspect};
 use weir_connector_nats::limits::{Excess, Limit, Whose};
 use weir_connector_nats::preflight;
 
-use crate::support::{OWNER, Operator, Server, Table, create_stream, options, publish};
+use crate::support::{OWNER, Operator, Server, Table, context, create_stream, options, publish};
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
@@ -231,7 +231,7 @@ async fn those_of_a_token_hold_for_all_streams_or_by_tiers() {
         let server = Server::start_with(&operator.configuration).await;
         let client = async_nats::ConnectOptions::with_credentials(&operator.creds()).expect("they are well-formed");
         let client = client.connect(format!("127.0.0.1:{}", server.port)).await.expect("the server runs");
-        let js = async_nats::jetstream::new(client);
+        let js = context(client);
         let stream = create_stream(&js).await;
         publish(&js, 1, 10).await;
         let creds = operator.creds();

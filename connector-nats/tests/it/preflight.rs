@@ -7,7 +7,7 @@ use weir_common::error::Kind;
 use weir_common::ids::Sequence;
 use weir_connector_nats::{Error, preflight};
 
-use crate::support::{OWNER, Operator, Server, Table, create_stream, free_port, options, publish};
+use crate::support::{OWNER, Operator, Server, Table, context, create_stream, free_port, options, publish};
 
 async fn start_of(port: u16, pairs: &[(&str, &str)]) -> Sequence {
     preflight(&options(port, pairs), OWNER).await.expect("the table can be created").splits[0].sequence
@@ -118,7 +118,7 @@ async fn login(server: &Server, user: &str) -> jetstream::Context {
         .connect(format!("127.0.0.1:{}", server.port))
         .await
         .expect("the server runs");
-    jetstream::new(client)
+    context(client)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,7 +239,7 @@ async fn a_token_and_its_seed_let_the_table_in() {
         .connect(format!("127.0.0.1:{}", server.port))
         .await
         .expect("the server runs");
-    publish(&jetstream::new(client), 1, 10).await;
+    publish(&context(client), 1, 10).await;
     table.read_rows(10).await;
     table.assert_rows(1..=10);
 

@@ -65,6 +65,14 @@ pub(crate) async fn publish(js: &jetstream::Context, from: u64, count: u64) {
     }
 }
 
+/// A JetStream context whose requests wait as long as a test does: a disk that stalls makes a server
+/// slow to answer.
+pub(crate) fn context(client: async_nats::Client) -> jetstream::Context {
+    let mut context = jetstream::new(client);
+    context.set_timeout(DEADLINE);
+    context
+}
+
 /// Waits for a condition.
 pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let started = tokio::time::Instant::now();

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use weir_connector_nats::api::Api;
 use weir_connector_nats::connect::connect;
 
-use super::eventually;
+use super::{context, eventually};
 
 pub(crate) struct Server {
     pub(crate) port: u16,
@@ -57,8 +57,15 @@ impl Server {
     }
 
     pub(crate) async fn jetstream(&self) -> jetstream::Context {
-        let client = async_nats::connect(format!("127.0.0.1:{}", self.port)).await.expect("the server runs");
-        jetstream::new(client)
+        let address = format!("127.0.0.1:{}", self.port);
+        // The connection by which the server was found to be ready may still count.
+        let mut client = None;
+        eventually("the server takes a connection", async || {
+            client = async_nats::connect(&address).await.ok();
+            client.is_some()
+        })
+        .await;
+        context(client.expect("it is connected"))
     }
 
     /// Whether it is of version 2.10.
