@@ -150,7 +150,7 @@ async fn look_up(options: &Options, owner: &str, made: &mut Vec<String>) -> Resu
         let mut told = Vec::new();
         let looked = found.split(&options.of_split(&split), made, &mut told).await;
         let sequence = attributed(&api, options, looked).await?;
-        splits.push(SplitStart { split, sequence, stream_created: Some(stream.created.clone()) });
+        splits.push(SplitStart { split, sequence, stream_created: Some(stream.created.clone()), reads: None });
         // What is the same for all is said once.
         told.retain(|notice| !notices.contains(notice));
         notices.extend(told);

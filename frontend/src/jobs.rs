@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout};
 use weir_common::catalog::{self, Entry, RelationKind};
 use weir_common::condition::{Condition, JobState, SplitState, of_job};
 use weir_common::error::Kind;
-use weir_common::ids::{SplitId, TableId, TermId};
+use weir_common::ids::{JobSplit, SplitId, TableId, TermId};
 use weir_common::rpc;
 use weir_common::types::SqlType;
 use weir_proto::{SplitsRequest, SplitsResponse};
@@ -63,7 +63,7 @@ pub(crate) struct Jobs {
 /// The known conditions of a term's splits.
 #[derive(Debug, Default)]
 struct Known {
-    splits: HashMap<(TableId, SplitId), Condition<SplitState>>,
+    splits: HashMap<JobSplit, Condition<SplitState>>,
     /// The reason why conditions are missing. If absent, nobody reads the missing splits.
     silence: Option<String>,
     /// The reason why nobody reads any split.
@@ -73,7 +73,7 @@ struct Known {
     /// The parts of its inputs that a job has read, and all of them.
     filling: HashMap<TableId, (u32, u32)>,
     /// The messages of splits that are not read yet.
-    lags: HashMap<(TableId, SplitId), u64>,
+    lags: HashMap<JobSplit, u64>,
     /// The cores that a job uses.
     uses: HashMap<TableId, f64>,
     /// The rows that a job has left out, and a reason.
@@ -167,7 +167,7 @@ impl Known {
                 since: Some(UNIX_EPOCH + Duration::from_nanos(split.since_ns)),
                 reason: Some(split.reason).filter(|reason| !reason.is_empty()),
             };
-            let key = (TableId(split.table), SplitId(split.split));
+            let key = JobSplit { job: TableId(split.table), split: SplitId(split.split) };
             self.lags.extend(split.lag_messages.map(|lag| (key.clone(), lag)));
             self.splits.insert(key, condition);
         }
@@ -199,7 +199,7 @@ impl Known {
     fn lag(&self, catalog: &Catalog, entry: &Entry) -> Option<u64> {
         let job = &entry.job;
         let of_split = |start: &catalog::SplitStart| {
-            [job.id, job.reader()].into_iter().find_map(|id| self.lags.get(&(id, start.split.clone()))).copied()
+            read_for(job, &start.split).into_iter().find_map(|split| self.lags.get(&split)).copied()
         };
         let own: Option<u64> = job.splits.iter().map(of_split).sum();
         let inputs = job.reads().iter().filter_map(|reads| catalog.by_id(reads.relation));
@@ -210,8 +210,7 @@ impl Known {
     /// Returns the condition of a relation's split. A view that is behind has a reading of its own;
     /// any other view shares its source's.
     fn condition(&self, job: &catalog::Job, split: &SplitId) -> Condition<SplitState> {
-        let read_for = [job.id, job.reader()];
-        let found = read_for.into_iter().find_map(|id| self.splits.get(&(id, split.clone())));
+        let found = read_for(job, split).into_iter().find_map(|split| self.splits.get(&split));
         let (state, reason) = match (found, &self.silence) {
             (Some(condition), _) => return condition.clone(),
             (None, Some(silence)) => (SplitState::Unknown, silence.clone()),
@@ -222,6 +221,11 @@ impl Known {
         };
         Condition { state, since: None, reason: Some(reason) }
     }
+}
+
+/// The readings that may feed a split of a job: its own, and that of its source.
+fn read_for(job: &catalog::Job, split: &SplitId) -> [JobSplit; 2] {
+    [JobSplit { job: job.id, split: split.clone() }, job.read(split)]
 }
 
 /// Returns the job of a relation, if it has one.

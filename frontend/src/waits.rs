@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::future::try_join_all;
 use tokio::time::{Instant, sleep};
-use weir_common::catalog::{Entry, RelationKind};
+use weir_common::catalog::{Entry, RelationKind, SplitStart};
 use weir_common::error::Kind;
 use weir_common::ids::{Incarnation, JobSplit, TableId, TermId};
 use weir_common::rpc;
@@ -108,7 +108,7 @@ impl Wait {
                 }
                 Relations::All => catalog.entries().for_each(|entry| feeding(catalog, entry, &mut fed)),
             }
-            let reads = |entry: &&Entry| entry.job.splits.iter().any(|start| stream_of(&start.split) == stream);
+            let reads = |entry: &&Entry| splits_of(entry, stream).next().is_some();
             let fed: Vec<&Entry> = fed.into_values().filter(reads).collect();
             if fed.is_empty() && matches!(self.relations, Relations::All) {
                 let message = format!("no table or view reads stream \"{stream}\"");
@@ -147,7 +147,7 @@ fn missing_of(
     snapshot: &Snapshot,
     included: &Included,
 ) -> Vec<Missing> {
-    let missing = |start: &weir_common::catalog::SplitStart| {
+    let missing = |start: &SplitStart| {
         let split = JobSplit { job: entry.id(), split: start.split.clone() };
         let position = snapshot.positions.get(&split).copied().unwrap_or_else(|| start.position());
         let (incarnation, next) = (position.next.incarnation(), position.next.in_stream());
@@ -156,7 +156,12 @@ fn missing_of(
         let relation = entry.name().to_owned();
         (!is_read).then_some(Missing { split, relation, incarnation, position: next, sequence })
     };
-    entry.job.splits.iter().filter(|start| stream_of(&start.split) == stream).filter_map(missing).collect()
+    splits_of(entry, stream).filter_map(missing).collect()
+}
+
+/// The splits of a job that are parts of a stream.
+fn splits_of<'a>(entry: &'a Entry, stream: &'a str) -> impl Iterator<Item = &'a SplitStart> {
+    entry.job.splits.iter().filter(move |start| stream_of(&entry.job.read(&start.split).split) == stream)
 }
 
 /// The means to wait. Cheap to clone.

@@ -102,27 +102,32 @@ impl Statement {
         created.map(|(table, created)| (table, created, notices))
     }
 
-    /// Where a view begins to read its source, which was looked over when that was created; and what the user should be told.
+    /// The positions at which a view begins to read its sources, which were looked over when those
+    /// were created; and what the user should be told.
     async fn begin_of_view(&self, view: &Declaration) -> Result<(Vec<SplitStart>, Vec<String>), rpc::Error> {
         let catalog = self.catalog().await?;
-        let source = view.plan.reads().first().and_then(|reads| catalog.get(reads.relation));
+        let (mut splits, mut notices) = (Vec::new(), Vec::new());
+        let reads = view.plan.reads();
+        // The coordinator says so if one is gone when it is asked to store the view.
+        let read = reads.iter().filter_map(|reads| catalog.get(reads.relation));
         // The rows of a table are read where they are stored.
-        let source = source.filter(|source| source.relation.kind == RelationKind::Source);
-        let Some((source, stream)) = source.and_then(|source| Some((source, source.job.stream()?))) else {
-            // The coordinator says so when it is asked to store the view.
-            return Ok((Vec::new(), Vec::new()));
-        };
-        let options = Options::parse(&stream.options).map_err(weir_connector_nats::Error::from)?;
-        let splits = preflight_of_view(&options, &self.owner(source.consumers()), &source.job.splits).await?;
-        let is_late = source.is_consumed() && catalog.readers(source.id()).next().is_some();
-        let notice = || {
-            let source = source.name();
-            format!(
-                "the stream loses what other views over \"{source}\" have read: this one begins where they are; use CREATE \
-                 TABLE to keep everything"
-            )
-        };
-        Ok((splits, is_late.then(notice).into_iter().collect()))
+        let sources = read.filter(|read| read.relation.kind == RelationKind::Source);
+        for (source, stream) in sources.filter_map(|source| Some((source, source.job.stream()?))) {
+            let options = Options::parse(&stream.options).map_err(weir_connector_nats::Error::from)?;
+            let begin = preflight_of_view(&options, &self.owner(source.consumers()), &source.job.splits).await?;
+            splits.extend(begin.into_iter().map(|start| match reads.len() {
+                1 => start,
+                _ => start.among_others(source.id()),
+            }));
+            if source.is_consumed() && catalog.readers(source.id()).next().is_some() {
+                let source = source.name();
+                notices.push(format!(
+                    "the stream loses what other views over \"{source}\" have read: this one begins where they are; use \
+                     CREATE TABLE to keep everything"
+                ));
+            }
+        }
+        Ok((splits, notices))
     }
 
     /// Has the coordinator store the table; fails by itself if it is not known whether it did.

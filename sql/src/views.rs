@@ -51,7 +51,7 @@ use crate::types::stored_type;
 
 /// The hint of errors about queries that cannot be views.
 const POSSIBLE: &str =
-    "so far a view can select, filter, compute, group and aggregate columns of one source, or of tables and views";
+    "so far a view can select, filter, compute, group, aggregate and unite rows of sources, tables and views";
 
 /// The catalog's description of a view's query.
 pub struct Described {

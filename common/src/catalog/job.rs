@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Column, Relation, RelationKind};
-use crate::ids::{Sequence, SplitId, TableId};
+use crate::ids::{JobSplit, Sequence, SplitId, TableId};
 use crate::plan::JobPlan;
 use crate::position::{Anchor, Position};
 use crate::protobuf::MessageSchema;
@@ -18,7 +18,7 @@ pub struct Job {
     /// The origin of the rows.
     pub plan: Plan,
     /// Its splits with the positions at which they start, resolved when the relation was created. A
-    /// view's are those of its source.
+    /// view's are those of its sources.
     pub splits: Vec<SplitStart>,
     /// Running or failed.
     pub state: JobState,
@@ -46,9 +46,13 @@ impl Job {
         self.reads().iter().map(|reads| reads.relation)
     }
 
-    /// The job whose splits are read for it: that of a view's source, else itself.
-    pub fn reader(&self) -> TableId {
-        self.inputs().next().unwrap_or(self.id)
+    /// The split that is read for one of its own: a view's are those of its sources.
+    pub fn read(&self, split: &SplitId) -> JobSplit {
+        // Only splits of several sources have names of their own.
+        let splits = if self.reads().len() > 1 { self.splits.as_slice() } else { &[] };
+        let named = splits.iter().find(|start| start.split == *split).and_then(|start| start.reads.clone());
+        let reader = || JobSplit { job: self.inputs().next().unwrap_or(self.id), split: split.clone() };
+        named.unwrap_or_else(reader)
     }
 
     /// The ids under which it stores something.
@@ -230,9 +234,19 @@ pub struct SplitStart {
     /// another one of its name. Absent from jobs that were created before this was kept.
     #[serde(default)]
     pub stream_created: Option<String>,
+    /// The split of a source that it is. Absent if it bears the same name, since its job reads
+    /// nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads: Option<JobSplit>,
 }
 
 impl SplitStart {
+    /// A split of a source, as one of a view that reads several relations.
+    pub fn among_others(self, source: TableId) -> SplitStart {
+        let reads = JobSplit { job: source, split: self.split };
+        SplitStart { split: SplitId(reads.to_string()), reads: Some(reads), ..self }
+    }
+
     /// The position at which reading begins.
     pub fn position(&self) -> Position {
         Position { next: self.sequence, anchor: Anchor::created(self.stream_created.as_deref()) }

@@ -1,6 +1,7 @@
 //! The stored form of entries, which newer versions have to read, and changes of entries.
 
 use super::*;
+use crate::ids::{JobSplit, SplitId};
 
 /// As clusters have stored it before a relation and its job were told apart.
 const TABLE: &str = concat!(
@@ -16,6 +17,16 @@ const VIEW: &str = concat!(
     r#""primary_key":[],"source":{"relation":5,"name":"s","columns":[{"name":"n","type":"integer","origin":"payload"}]},"#,
     r#""sql":"CREATE MATERIALIZED VIEW v AS …","splits":[],"#,
     r#""state":{"failed":{"error":"division by zero","since_ms":1}},"dead_letters":null,"layouts":[]}"#
+);
+
+/// A view over two sources of one stream.
+const UNITED: &str = concat!(
+    r#"{"id":12,"kind":"materialized_view","name":"u","columns":[],"primary_key":[],"#,
+    r#""source":{"reads":[{"relation":5,"name":"s","columns":[]},{"relation":6,"name":"t","columns":[]}],"#,
+    r#""plan":{"fragments":[],"edges":[],"tables":[]}},"sql":"CREATE MATERIALIZED VIEW u AS …","#,
+    r#""splits":[{"split":"5/S","sequence":1,"stream_created":null,"reads":{"job":5,"split":"S"}},"#,
+    r#"{"split":"6/S","sequence":1,"stream_created":null,"reads":{"job":6,"split":"S"}}],"#,
+    r#""state":"running","dead_letters":null,"layouts":[]}"#
 );
 
 /// A plain view, which was renamed and has comments.
@@ -47,15 +58,19 @@ fn read(stored: &str) -> Entry {
 
 #[test]
 fn entries_that_are_stored_stay_readable() {
-    for stored in [TABLE, VIEW, PLAIN, THROUGH] {
+    for stored in [TABLE, VIEW, UNITED, PLAIN, THROUGH] {
         assert_eq!(serde_json::to_string(&read(stored)).expect("an entry serialises"), stored);
     }
     let table = read(TABLE);
-    assert_eq!((table.relation.id, table.job.id, table.job.reader()), (TableId(7), TableId(7), TableId(7)));
+    assert_eq!((table.relation.id, table.job.id), (TableId(7), TableId(7)));
     assert_eq!((table.relation.layout(), table.relation.columns_of(0).map(<[Column]>::len)), (1, Some(1)));
     assert_eq!(table.job.stores().collect::<Vec<_>>(), [TableId(7), TableId(8)]);
-    let view = read(VIEW);
-    assert_eq!((view.job.reader(), view.job.stream(), view.dead_letters()), (TableId(5), None, None));
+    let (view, split) = (read(VIEW), SplitId("S".to_owned()));
+    assert_eq!((view.job.read(&split).job, view.job.stream(), view.dead_letters()), (TableId(5), None, None));
+    let of_source = |source| JobSplit { job: TableId(source), split: split.clone() };
+    let united = read(UNITED);
+    let read_splits: Vec<JobSplit> = united.job.splits.iter().map(|start| united.job.read(&start.split)).collect();
+    assert_eq!(read_splits, [of_source(5), of_source(6)]);
     let plain = read(PLAIN);
     assert_eq!((plain.has_job(), plain.consumers(), plain.job.inputs().count()), (false, "v", 0));
     assert_eq!(plain.depends_on().collect::<Vec<_>>(), [TableId(7)]);

@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 
-use weir_common::catalog::{Entry, Graph, Query};
+use weir_common::catalog::{Entry, Graph, Job, Query};
 use weir_common::ids::{ActorId, EdgeId, FragmentId, SlotId, SplitId, TableId};
 use weir_common::key::vnode_of;
 use weir_common::plan::{Dispatch, Distribution, Edge};
@@ -26,6 +26,7 @@ const FORWARDS: u16 = 1 << 15;
 pub struct Placement<'a> {
     id: TableId,
     name: &'a str,
+    job: &'a Job,
     query: Cow<'a, Query>,
     catalog: &'a Graph,
     splits: &'a [SplitPlan],
@@ -43,7 +44,8 @@ impl<'a> Placement<'a> {
         routes: &'a [Route],
     ) -> Option<Placement<'a>> {
         let query = entry.query().filter(|_| catalog.runs(entry))?;
-        Some(Placement { id: entry.id(), name: entry.name(), query, catalog, splits, routes })
+        let (name, job) = (entry.name(), &entry.job);
+        Some(Placement { id: entry.id(), name, job, query, catalog, splits, routes })
     }
 
     /// The name of the relation that the job fills.
@@ -74,9 +76,9 @@ impl<'a> Placement<'a> {
     /// The actors of a fragment and their slots.
     pub fn actors(&self, fragment: u16) -> Vec<(ActorId, SlotId)> {
         let id = FragmentId { job: self.id, index: fragment };
-        if let Some(reader) = self.reader(fragment) {
+        if let Some(read) = self.readers(fragment) {
             let actor = |(instance, (_, slot)): (u32, (_, SlotId))| (ActorId { fragment: id, instance }, slot);
-            return (0..).zip(self.read_for(reader)).map(actor).collect();
+            return (0..).zip(read).map(actor).collect();
         }
         let single = self.single(fragment);
         let owns = |route: &&Route| single.is_none_or(|vnode| (route.vnodes.start..route.vnodes.end).contains(&vnode));
@@ -131,7 +133,7 @@ impl<'a> Placement<'a> {
 
     /// The actors that run in a slot by themselves.
     pub fn in_slot(&self, slot: SlotId) -> impl Iterator<Item = ActorId> {
-        let own = self.fragments().filter(|fragment| self.reader(*fragment).is_none());
+        let own = self.fragments().filter(|fragment| self.readers(*fragment).is_none());
         own.flat_map(|fragment| self.actors(fragment)).filter(move |(_, place)| *place == slot).map(|(actor, _)| actor)
     }
 
@@ -152,7 +154,7 @@ impl<'a> Placement<'a> {
 
     /// The readers of the splits of the blocks that a fragment follows.
     pub fn forwarding(&self, fragment: u16) -> usize {
-        self.blocks(fragment).map_or(0, |relation| self.read_for(relation).len())
+        self.blocks(fragment).map_or(0, |relation| self.stored_from(relation).len())
     }
 
     /// The edges over which a reader forwards what it reads, in the order of the slots' vnodes, and
@@ -181,12 +183,12 @@ impl<'a> Placement<'a> {
         .collect()
     }
 
-    /// The actors that run inside the reader of a split of `source`.
+    /// The actors that run inside the reader of a split of the job, which is one of `source`.
     ///
     /// # Panics
     /// If the split is not read for the job.
     pub fn leaves(&self, split: &SplitId, source: TableId) -> impl Iterator<Item = ActorId> {
-        let instance = self.instance(split, self.id);
+        let instance = instance(&self.read_of(source), split);
         let reads = move |fragment: &u16| self.distribution(*fragment) == Distribution::Splits(source);
         let actor = move |index| ActorId { fragment: FragmentId { job: self.id, index }, instance };
         self.fragments().filter(reads).map(actor)
@@ -200,30 +202,27 @@ impl<'a> Placement<'a> {
         let follows = |fragment: &u16| self.blocks(*fragment) == Some(relation);
         let actor = |index| ActorId {
             fragment: FragmentId { job: self.id, index: index | FORWARDS },
-            instance: self.instance(split, relation),
+            instance: instance(&self.stored_from(relation), split),
         };
         self.fragments().filter(follows).map(actor).collect()
     }
 
-    fn instance(&self, split: &SplitId, job: TableId) -> u32 {
-        let readers = self.read_for(job);
-        let place = readers.iter().position(|(read, _)| *read == split).expect("a split of the job");
-        u32::try_from(place).expect("a job has fewer splits")
+    /// The job's splits of a source, in the order of their numbers, and their slots.
+    fn read_of(&self, source: TableId) -> Vec<(&'a SplitId, SlotId)> {
+        let own = self.splits.iter().filter(|split| split.split.job == self.id);
+        sorted(own.filter(|split| split.read(self.job).job == source))
     }
 
-    /// The splits that are read for a job, in the order of their numbers, and their slots.
-    fn read_for(&self, job: TableId) -> Vec<(&'a SplitId, SlotId)> {
-        let own = self.splits.iter().filter(|split| split.split.job == job);
-        let mut readers: Vec<_> = own.map(|split| (&split.split.split, split.slot)).collect();
-        readers.sort();
-        readers
+    /// The splits from which a relation is stored, in the order of their numbers, and their slots.
+    fn stored_from(&self, relation: TableId) -> Vec<(&'a SplitId, SlotId)> {
+        sorted(self.splits.iter().filter(|split| split.split.job == relation))
     }
 
-    /// The job in whose readers a fragment runs, if it does.
-    fn reader(&self, fragment: u16) -> Option<TableId> {
+    /// The splits in whose readers a fragment runs, and their slots; `None` if it runs by itself.
+    fn readers(&self, fragment: u16) -> Option<Vec<(&'a SplitId, SlotId)>> {
         match self.distribution(fragment & !FORWARDS) {
-            Distribution::Splits(_) => Some(self.id),
-            Distribution::SameAs(relation) if fragment & FORWARDS != 0 => Some(relation),
+            Distribution::Splits(source) => Some(self.read_of(source)),
+            Distribution::SameAs(relation) if fragment & FORWARDS != 0 => Some(self.stored_from(relation)),
             _ => None,
         }
     }
@@ -243,11 +242,23 @@ impl<'a> Placement<'a> {
     }
 }
 
+fn sorted<'a>(splits: impl Iterator<Item = &'a SplitPlan>) -> Vec<(&'a SplitId, SlotId)> {
+    let mut sorted: Vec<_> = splits.map(|split| (&split.split.split, split.slot)).collect();
+    sorted.sort();
+    sorted
+}
+
+/// The number of a split among those that are read.
+fn instance(readers: &[(&SplitId, SlotId)], split: &SplitId) -> u32 {
+    let place = readers.iter().position(|(read, _)| *read == split).expect("a split that is read");
+    u32::try_from(place).expect("a job has fewer splits")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
-    use weir_common::catalog::{self, Declaration, Encode, Reads, RelationKind, Source};
+    use weir_common::catalog::{self, Declaration, Encode, Reads, RelationKind, Source, SplitStart};
     use weir_common::ids::{JobSplit, Sequence, VnodeRange};
     use weir_common::plan::{Fragment, JobPlan, Stream};
 
@@ -264,7 +275,12 @@ mod tests {
     }
 
     fn query(reads: u32, fragments: &[Distribution], edges: &[(u16, u16, Dispatch)]) -> catalog::Plan {
-        let reads = Reads { relation: TableId(reads), name: String::new(), columns: Vec::new(), expanded: None };
+        query_of(&[reads], fragments, edges)
+    }
+
+    fn query_of(reads: &[u32], fragments: &[Distribution], edges: &[(u16, u16, Dispatch)]) -> catalog::Plan {
+        let relation =
+            |id: &u32| Reads { relation: TableId(*id), name: String::new(), columns: Vec::new(), expanded: None };
         let output = Stream { columns: Vec::new(), key: Vec::new(), append_only: false };
         let fragment = |distribution: &Distribution| Fragment {
             distribution: *distribution,
@@ -282,7 +298,7 @@ mod tests {
             edges: edges.iter().map(edge).collect(),
             tables: Vec::new(),
         };
-        catalog::Plan::Query(Query { reads: vec![reads], plan, through: Vec::new() })
+        catalog::Plan::Query(Query { reads: reads.iter().map(relation).collect(), plan, through: Vec::new() })
     }
 
     /// A source, an aggregate over it, one that has a single row, views over these two, and one
@@ -299,6 +315,33 @@ mod tests {
             query(1, &[Distribution::SameAs(TableId(1)), Distribution::Hash], &[(0, 1, hash())]),
         ];
         (1..).zip(plans).map(|(id, plan)| entry(id, plan)).collect()
+    }
+
+    /// A view over two sources of one stream and over a view, beside these; and its splits.
+    fn over_several(catalog: &mut Graph) -> (Entry, Vec<SplitPlan>) {
+        let stream = catalog::Plan::Stream(Source { options: Default::default(), encode: Encode::Json });
+        catalog.insert(entry(7, stream));
+        let fragments = [
+            Distribution::Splits(TableId(1)),
+            Distribution::Splits(TableId(7)),
+            Distribution::SameAs(TableId(2)),
+            Distribution::Hash,
+        ];
+        let hash = || Dispatch::Hash(vec![0]);
+        let edges = [(0, 3, hash()), (1, 3, hash()), (2, 3, hash())];
+        let declared = entry(8, query_of(&[1, 2, 7], &fragments, &edges)).declaration();
+        let start = |(source, split): (u32, &str)| {
+            let split = SplitId(split.to_owned());
+            SplitStart { split, sequence: Sequence(1), stream_created: None, reads: None }.among_others(TableId(source))
+        };
+        let starts: Vec<SplitStart> = [(1, "a"), (1, "b"), (7, "a")].map(start).to_vec();
+        let planned = |(start, slot): (&SplitStart, u32)| SplitPlan {
+            split: JobSplit { job: TableId(8), split: start.split.clone() },
+            slot: SlotId(slot),
+            position: start.position(),
+        };
+        let splits = starts.iter().zip([2, 0, 1]).map(planned).collect();
+        (Entry::new(TableId(8), declared, starts, None), splits)
     }
 
     fn routes() -> Vec<Route> {
@@ -347,6 +390,22 @@ mod tests {
         assert_eq!(leaves, [actor(2, 0, 1)]);
         assert_eq!(placement.in_slot(SlotId(1)).collect::<Vec<_>>(), [actor(2, 1, 1)]);
         assert!(of(1).is_none(), "a source has no fragments");
+    }
+
+    #[test]
+    fn each_source_has_leaves_of_its_own() {
+        let (mut catalog, routes) = (catalog(), routes());
+        let (entry, splits) = over_several(&mut catalog);
+        let placement = Placement::of(&entry, &catalog, &splits, &routes).expect("it has fragments");
+        assert_eq!(placement.actors(0), [(actor(8, 0, 0), SlotId(2)), (actor(8, 0, 1), SlotId(0))]);
+        assert_eq!(placement.actors(1), [(actor(8, 1, 0), SlotId(1))]);
+        assert_eq!(placement.actors(2).len(), 3, "one in each slot");
+        assert_eq!(placement.inputs(actor(8, 3, 1)).len(), 6, "from all of them");
+        for (split, source, leaf) in [(0, 1, actor(8, 0, 0)), (1, 1, actor(8, 0, 1)), (2, 7, actor(8, 1, 0))] {
+            let split = &splits[split];
+            assert_eq!(split.read(&entry.job).job, TableId(source));
+            assert_eq!(placement.leaves(&split.split.split, TableId(source)).collect::<Vec<_>>(), [leaf]);
+        }
     }
 
     #[test]

@@ -73,9 +73,9 @@ pub struct SplitPlan {
 }
 
 impl SplitPlan {
-    /// The split that is read for it: its job's own, or that of the view's source.
+    /// The split that is read for it: its job's own, or that of a view's source.
     pub fn read(&self, job: &Job) -> JobSplit {
-        JobSplit { job: job.reader(), split: self.split.split.clone() }
+        job.read(&self.split.split)
     }
 }
 

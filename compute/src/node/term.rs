@@ -248,10 +248,12 @@ impl Term {
         after: Epoch,
     ) -> Option<Attachment> {
         let own = Edge::new(self.slots.handles.get(&split.slot)?);
-        let attach = |own, leaves| Attachment { entry: entry.clone(), position: split.position, own, leaves };
+        let (own_split, position) = (split.split.clone(), split.position);
+        let attach = |own, leaves| Attachment { entry: entry.clone(), split: own_split, position, own, leaves };
         if let Some(placement) = Placement::of(entry, catalog, splits, &self.routes) {
+            let read = split.read(&entry.job).split;
             let leaf = |actor| {
-                let from = (&*source.relation, &split.split.split);
+                let from = (&*source.relation, &read);
                 Leaf::new(self.fragments.clone(), (&placement, actor), from, after, &self.routes)
             };
             return match placement.leaves(&split.split.split, source.id()).map(leaf).collect() {

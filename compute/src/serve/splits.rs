@@ -7,7 +7,7 @@ use futures::future::{join_all, try_join_all};
 use opentelemetry::KeyValue;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
-use weir_common::ids::{JobSplit, SplitId, TableId};
+use weir_common::ids::{SplitId, TableId};
 use weir_common::rpc;
 use weir_proto::{
     AwaitReadRequest, AwaitReadResponse, AwaitedSplit, Filling, JobUse, ReadPosition, SplitProgress, Trouble,
@@ -53,8 +53,8 @@ pub(crate) async fn await_read(serving: &Serving, request: &AwaitReadRequest) ->
     let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
     let wait = async |(place, wanted): (u32, &AwaitedSplit)| {
         let (job, split) = (TableId(wanted.table), SplitId(wanted.split.clone()));
-        let reader = serving.relations.catalog().get(job).map(|entry| entry.job.reader());
-        let actor = reader.and_then(|reader| serving.splits.get(&JobSplit { job: reader, split }));
+        let read = serving.relations.catalog().get(job).map(|entry| entry.job.read(&split));
+        let actor = read.and_then(|read| serving.splits.get(&read));
         let Some(actor) = actor else { return Ok(None) };
         let read = timeout_at(deadline, reads_up_to(actor.clone(), job, wanted.sequence)).await;
         let fed = actor.borrow().iter().find(|read| read.feeds.contains(&job)).map(|read| *read.next.borrow());

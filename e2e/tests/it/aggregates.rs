@@ -103,6 +103,11 @@ const OVER_STORED: [(&str, &str); 6] = [
     ("k_prices", "SELECT count(DISTINCT subject) AS subjects, count(*) AS n, min(seq) AS first FROM k"),
 ];
 
+/// A query over two sources, whose readers are in different slots, and over a view.
+const SEVERAL: &str = "SELECT subject, count(*) AS n, sum(seq) AS total FROM (SELECT subject, seq FROM s \
+                       UNION ALL SELECT subject, seq FROM whole UNION ALL SELECT subject, seq FROM picked) AS all_of_them \
+                       GROUP BY subject";
+
 /// The query over the view of this number.
 fn upper(number: usize) -> String {
     UPPER[number % UPPER.len()].replace("FROM v", &format!("FROM v{number}"))
@@ -218,6 +223,8 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
         sql.query(&keyed.replace("varchar)", "varchar, PRIMARY KEY (price))")).await?;
         sql.query(&create_events_with("TABLE a", &nats.address(), &split_by_subject())).await?;
         sql.query("CREATE MATERIALIZED VIEW picked AS SELECT subject, seq, price FROM s WHERE seq % 3 = 0").await?;
+        sql.query(&create_events_with("SOURCE whole", &nats.address(), "")).await?;
+        sql.query(&format!("CREATE MATERIALIZED VIEW several AS {SEVERAL}")).await?;
         let mut created = 0;
         publish_while_nodes_are_killed(&mut cluster, (&nats, &events, TOTAL), async || {
             // A node is killed while these begin.
@@ -237,6 +244,7 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
         for is_last in [false, true] {
             compare_by_subject(&mut sql, "subjects", &events, TOTAL).await?;
             compare_by_key(&mut sql, "keys", TOTAL).await?;
+            compare(&mut sql, "several", SEVERAL).await?;
             for view in 0..created {
                 compare(&mut sql, &format!("v{view}"), QUERIES[view % QUERIES.len()]).await?;
             }

@@ -200,7 +200,8 @@ async fn a_job_that_cannot_work_says_so() {
     add_events(&cluster.shared, 1);
     let id = {
         let mut state = cluster.shared.state();
-        let split = SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1), stream_created: None };
+        let split =
+            SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1), stream_created: None, reads: None };
         Arc::make_mut(&mut state.catalog[0].job).splits.push(split);
         state.catalog_version += 1;
         state.catalog[0].id().0

@@ -101,9 +101,9 @@ impl Placement {
         for start in splits {
             let split = JobSplit { job: job.id, split: start.split.clone() };
             let position = begins(start, positions.get(&split));
+            let read = job.read(&start.split);
             let shares = |other: &&AssignedSplit| {
-                let reader = catalog.get(other.split.job).map(|other| other.job.reader());
-                other.split.split == start.split && reader == Some(job.reader())
+                catalog.get(other.split.job).is_some_and(|entry| entry.job.read(&other.split.split) == read)
             };
             let slot = self.splits.iter().find(shares).map_or_else(|| self.idlest(), |other| other.slot);
             let assigned = AssignedSplit { split, slot, position };

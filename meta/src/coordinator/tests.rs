@@ -140,7 +140,8 @@ fn table(id: u32) -> Entry {
         plan: Plan::Stream(source),
         sql: String::new(),
     };
-    let splits = vec![SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1), stream_created: None }];
+    let splits =
+        vec![SplitStart { split: SplitId("S".to_owned()), sequence: Sequence(1), stream_created: None, reads: None }];
     Entry::new(TableId(id), declared, splits, None)
 }
 

@@ -1,12 +1,12 @@
 //! Views that a plan of fragments keeps up to date.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use weir_common::catalog::{Column, Origin, Plan, Query, Reads, Relation, RelationKind};
+use weir_common::catalog::{Column, Origin, Plan, Query, Reads, Relation};
 use weir_common::ids::TableId;
 use weir_common::plan::{Distribution, JobPlan, Operator, StreamColumn};
 
@@ -19,7 +19,6 @@ use crate::streaming;
 /// columns.
 pub(super) fn describe(state: &SessionState, plan: LogicalPlan, names: Vec<String>) -> Result<Described, Error> {
     let relations = relations(&plan)?;
-    check_inputs(&relations)?;
     let mut job = streaming::plan(state, plan).map_err(|error| {
         let is_bare = error.sqlstate == sqlstate::FEATURE_NOT_SUPPORTED && error.hint.is_none();
         if is_bare { error.with_hint(POSSIBLE) } else { error }
@@ -41,8 +40,8 @@ pub(super) fn describe(state: &SessionState, plan: LogicalPlan, names: Vec<Strin
 }
 
 /// The relations of the catalog that a plan reads.
-fn relations(plan: &LogicalPlan) -> Result<HashMap<TableId, Arc<Relation>>, Error> {
-    let mut found = HashMap::new();
+fn relations(plan: &LogicalPlan) -> Result<BTreeMap<TableId, Arc<Relation>>, Error> {
+    let mut found = BTreeMap::new();
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Some(relation) = NamedRelation::of(scan)?
@@ -52,16 +51,6 @@ fn relations(plan: &LogicalPlan) -> Result<HashMap<TableId, Arc<Relation>>, Erro
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
-}
-
-/// Checks that compute nodes can run a plan over these relations.
-fn check_inputs(relations: &HashMap<TableId, Arc<Relation>>) -> Result<(), Error> {
-    let reads_source = relations.values().any(|relation| relation.kind == RelationKind::Source);
-    if reads_source && relations.len() > 1 {
-        let message = "a materialized view over a source and something else is not supported yet";
-        return Err(Error::unsupported(message).with_hint(POSSIBLE));
-    }
-    Ok(())
 }
 
 /// The columns of a relation that a plan reads. The plan names them by their places among these

@@ -7,7 +7,7 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use weir_common::catalog::{Entry, Plan, Relation};
 use weir_common::error::chain;
-use weir_common::ids::{Epoch, JobSplit, Sequence, SplitId, TableId, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, Sequence, TableId, VnodeRange};
 use weir_common::position::Position;
 use weir_common::view::{self, Compile};
 
@@ -24,6 +24,8 @@ use crate::storage::tail::Tail;
 pub(crate) struct Attachment {
     /// A table, or a view over the source that the actor reads.
     pub(crate) entry: Entry,
+    /// The split that it is fed from, as a split of its job.
+    pub(crate) split: JobSplit,
     /// The next sequence that it lacks.
     pub(crate) position: Position,
     /// The edge to the actor's own slot.
@@ -93,10 +95,10 @@ impl Output {
     /// If the statement of a view cannot be compiled, although it could when the view was created.
     pub(super) async fn new(
         attachment: Attachment,
-        (source, split): (&Relation, &SplitId),
+        source: &Relation,
         (compiler, usage): (&dyn Compile, &Usage),
     ) -> Result<Output, view::Error> {
-        let Attachment { entry, own, leaves, .. } = attachment;
+        let Attachment { entry, split, own, leaves, .. } = attachment;
         let rows = match &entry.job.plan {
             Plan::Stream(_) | Plan::Query(_) | Plan::Definition(_) => Rows::Read,
             Plan::View(reads) => {
@@ -108,7 +110,6 @@ impl Output {
         let Entry { relation, job, .. } = entry;
         let tail = leaves.is_empty().then(|| Tail::new(relation.layout()));
         let leaves = leaves.into_iter().map(|leaf| (job.id, leaf)).collect();
-        let split = JobSplit { job: job.id, split: split.clone() };
         Ok(Output { relation, writer: split.clone().into(), split, own, rows, tail, leaves })
     }
 

@@ -126,6 +126,7 @@ fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Entry {
         split: split.clone(),
         sequence: Sequence(*first),
         stream_created: None,
+        reads: None,
     };
     let splits = splits.iter().map(start).collect();
     Entry::new(TableId(id), declared, splits, None)
