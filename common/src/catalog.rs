@@ -31,6 +31,7 @@ pub use declaration::{Declaration, Impossible};
 pub use graph::Graph;
 pub use job::{Definition, Encode, Expanded, Job, JobState, Named, Plan, Query, Reads, Source, SplitStart};
 pub use relation::{Column, Constraints, Origin, Relation, RelationKind, dead_letter_columns, schema};
+use relation::{failed_row_columns, letter_key};
 
 use crate::ids::TableId;
 use stored::Stored;
@@ -127,15 +128,22 @@ impl Entry {
     }
 
     /// The relation of its dead letters, if its job stores any: a row for each message that cannot
-    /// be decoded into a row, written by the same actors.
+    /// be decoded into a row or, if it fills a view, for each row for which an expression fails.
+    /// The same actors write it. The letters of a view have a hidden key, by which they go when
+    /// their rows do.
     pub fn dead_letters(&self) -> Option<Relation> {
+        let id = self.job.dead_letters?;
+        let (columns, hidden) = match self.relation.kind {
+            RelationKind::MaterializedView => (failed_row_columns(), vec![letter_key()]),
+            _ => (dead_letter_columns(), Vec::new()),
+        };
         Some(Relation {
-            id: self.job.dead_letters?,
+            id,
             kind: RelationKind::Table,
             name: self.relation.name.clone(),
-            columns: dead_letter_columns(),
-            hidden: Vec::new(),
-            primary_key: Vec::new(),
+            primary_key: hidden.iter().map(|_| columns.len()).collect(),
+            columns,
+            hidden,
             layouts: Vec::new(),
             sql: String::new(),
         })

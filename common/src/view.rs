@@ -6,6 +6,7 @@
 //! ([decision 12](../../docs/decisions/0012-views-are-compiled-where-they-run.md)); of any other
 //! view it builds the expressions of the stored plan ([`crate::plan`]).
 
+use std::borrow::Cow;
 use std::fmt::Debug;
 use std::pin::Pin;
 
@@ -56,7 +57,24 @@ pub trait Evaluate: Debug + Send + Sync {
     fn evaluate(&self, rows: RecordBatch) -> Result<RecordBatch, Error>;
 }
 
-/// The reason why a view has no rows.
+/// The reason why a view has no rows, or lacks one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Error(pub String);
+#[error("{message}")]
+pub struct Error {
+    /// The reason, in PostgreSQL's words if it has some for it.
+    pub message: String,
+    /// The SQLSTATE of a query that fails for the same reason.
+    pub sqlstate: Cow<'static, str>,
+}
+
+impl Error {
+    /// A job cannot go on: this version lacks a function, say.
+    pub fn new(message: impl Into<String>) -> Error {
+        Error { message: message.into(), sqlstate: Cow::Borrowed("XX000") }
+    }
+
+    /// A number is out of range.
+    pub fn out_of_range(message: impl Into<String>) -> Error {
+        Error { message: message.into(), sqlstate: Cow::Borrowed("22003") }
+    }
+}

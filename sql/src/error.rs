@@ -10,6 +10,7 @@ use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use weir_common::error::{Kind, chain};
 use weir_common::rpc;
+use weir_common::view;
 
 /// The SQLSTATEs that clients get, under PostgreSQL's names.
 #[allow(missing_docs)] // Their names say what they mean.
@@ -164,6 +165,12 @@ impl Error {
     /// The class of the failure.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+}
+
+impl From<Error> for view::Error {
+    fn from(error: Error) -> view::Error {
+        view::Error { message: chain(&error), sqlstate: error.sqlstate }
     }
 }
 

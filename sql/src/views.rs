@@ -36,7 +36,6 @@ use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
 use weir_common::catalog::{Column, Declaration, Origin, Plan, Reads, Relation, RelationKind};
-use weir_common::error::chain;
 use weir_common::view::{self, Evaluate};
 
 pub use compiler::ViewCompiler;
@@ -300,7 +299,7 @@ struct Compiled {
 impl Evaluate for Compiled {
     fn evaluate(&self, rows: RecordBatch) -> Result<RecordBatch, view::Error> {
         // The message is the one that a query would get, in PostgreSQL's words.
-        self.run(rows).map_err(|error| view::Error(chain(&Error::from(error))))
+        self.run(rows).map_err(|error| Error::from(error).into())
     }
 }
 

@@ -26,7 +26,7 @@ struct Nothing;
 
 impl Functions for Nothing {
     fn build(&self, expr: &Expr, _columns: &[StreamColumn]) -> Result<Box<dyn Expression>, Error> {
-        Err(Error(format!("no expression {expr}")))
+        Err(Error::new(format!("no expression {expr}")))
     }
 }
 

@@ -54,6 +54,8 @@ use linear::{Expand, Filter, Project};
 use preaggregate::PreAggregate;
 use unnest::Unnest;
 
+/// The columns behind those that are read of a stream: split, sequence and ordinal.
+const ORIGIN: usize = 3;
 /// Rows that leave a pipeline before the caller gets a turn.
 const ROWS_EMITTED: usize = 16_384;
 
@@ -77,6 +79,21 @@ pub struct FailedRow {
     pub error: Error,
     /// True if the row fails no more: it is deleted, or the aggregate has a result again.
     pub is_delete: bool,
+}
+
+/// The rows that an operator leaves out if they fail: those of its input or, of an aggregate, the
+/// keys of its groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failing {
+    /// The operator, as `EXPLAIN` shows it.
+    pub operator: String,
+    /// Their columns.
+    pub columns: Vec<StreamColumn>,
+    /// The columns that identify a row.
+    pub key: Vec<usize>,
+    /// The columns whose hash is the vnode of a row; absent: all rows have one, or nothing is ever
+    /// deleted.
+    pub divided: Option<Vec<usize>>,
 }
 
 /// The result of a step.
@@ -165,8 +182,8 @@ pub struct Pipeline {
     flushing: Option<usize>,
     /// The stage that waits for its state.
     waiting: Option<usize>,
-    /// The place of each stage among the operators.
-    places: Vec<u16>,
+    /// The place of each stage among the operators, and the rows that may fail there.
+    places: Vec<(u16, Failing)>,
     /// Rows that were left out in this step.
     failed: Vec<FailedRow>,
 }
@@ -240,9 +257,11 @@ impl Pipeline {
         let mut builder = Builder::new(plan, fragment, leaf, functions, place);
         let (mut stages, mut places) = (Vec::new(), Vec::new());
         for (operator, place) in plan.fragments[fragment].operators.iter().zip(0..) {
+            let before = builder.failing(operator);
             if let Some(stage) = builder.stage(operator)? {
+                let is_aggregate = matches!(operator, Operator::Aggregate { .. });
                 stages.push(stage);
-                places.push(place);
+                places.push((place, if is_aggregate { builder.failing(operator).of_groups() } else { before }));
             }
         }
         let inputs = edges + usize::from(leaf.is_some());
@@ -317,6 +336,15 @@ impl Pipeline {
     pub fn resume(&mut self) -> Result<Outcome, Failure> {
         assert!(self.waiting.is_none(), "the pipeline waits for entries");
         self.run()
+    }
+
+    /// The rows that an operator may leave out, by its place in the fragment.
+    ///
+    /// # Panics
+    /// If the operator leaves out none.
+    pub fn failing(&self, operator: u16) -> &Failing {
+        let found = self.places.iter().find(|(place, _)| *place == operator);
+        &found.expect("the place of an operator whose rows fail").1
     }
 
     /// Takes the changes of the state since the last call, one a key. The flush is done.
@@ -403,7 +431,7 @@ impl Pipeline {
 
     /// Takes the outcome of a stage.
     fn settle(&mut self, stage: usize, Outcome { emitted, failed, next }: Outcome) -> Next {
-        let operator = self.places[stage];
+        let operator = self.places[stage].0;
         self.failed.extend(failed.into_iter().map(|failed| FailedRow { operator, ..failed }));
         let chunks = emitted.into_iter().rev().filter(|chunk| chunk.rows().num_rows() > 0);
         self.queue.extend(chunks.map(|chunk| (stage + 1, chunk)));
@@ -423,6 +451,8 @@ struct Builder<'a> {
     columns: Vec<StreamColumn>,
     /// The columns that leave the fragment.
     output: &'a [StreamColumn],
+    /// The columns that identify a row.
+    key: Vec<usize>,
     /// The columns whose hash decides on the actor; `None`: something else does.
     divided: Option<Vec<usize>>,
 }
@@ -447,18 +477,34 @@ impl<'a> Builder<'a> {
         place: Place,
     ) -> Builder<'a> {
         let edge = plan.inputs(fragment).next();
-        let (columns, divided) = match (edge, leaf) {
+        let (columns, key, divided) = match (edge, leaf) {
             (Some(edge), _) => {
                 let divided = match &edge.dispatch {
                     Dispatch::Hash(columns) => Some(columns.clone()),
                     Dispatch::Forward | Dispatch::Single => None,
                 };
-                (plan.fragments[usize::from(edge.from)].output.columns.clone(), divided)
+                let sent = &plan.fragments[usize::from(edge.from)].output;
+                (sent.columns.clone(), sent.key.clone(), divided)
             }
-            (None, Some(leaf)) => (leaf.columns.clone(), Some(leaf.key.clone())),
-            (None, None) => (Vec::new(), None),
+            (None, Some(leaf)) if leaf.key.is_empty() => {
+                // The last columns say where in a stream a row comes from.
+                let count = leaf.columns.len();
+                (leaf.columns.clone(), (count.saturating_sub(ORIGIN)..count).collect(), None)
+            }
+            (None, Some(leaf)) => (leaf.columns.clone(), leaf.key.clone(), Some(leaf.key.clone())),
+            (None, None) => (Vec::new(), Vec::new(), None),
         };
-        Builder { plan, functions, place, columns, output: &plan.fragments[fragment].output.columns, divided }
+        Builder { plan, functions, place, columns, output: &plan.fragments[fragment].output.columns, key, divided }
+    }
+
+    /// The rows that have come so far.
+    fn failing(&self, operator: &Operator) -> Failing {
+        Failing {
+            operator: operator.to_string(),
+            columns: self.columns.clone(),
+            key: self.key.clone(),
+            divided: self.divided.clone(),
+        }
     }
 
     /// The next operator; `None` for those of the caller.
@@ -471,19 +517,22 @@ impl<'a> Builder<'a> {
                 let vnode = self.place.single.expect("one actor emits the rows");
                 let columns = rows.first().map_or(&[][..], Vec::as_slice);
                 self.columns = columns.iter().map(|expr| self.column(expr)).collect();
+                // The last column numbers the rows.
+                self.key = columns.len().checked_sub(1).into_iter().collect();
                 Box::new(Constant::new(rows, &self.columns, self.functions, *emitted, (vnode, self.place.is_fresh))?)
             }
             Operator::Project { columns } => {
                 let computed: Vec<StreamColumn> = columns.iter().map(|expr| self.column(expr)).collect();
                 let project = Project::new(columns, &self.columns, &computed, self.functions)?;
                 self.columns = computed;
-                self.move_division(|column| columns.iter().position(|expr| *expr == Expr::Column(column)));
+                self.move_columns(|column| columns.iter().position(|expr| *expr == Expr::Column(column)));
                 Box::new(project)
             }
             Operator::Expand { sets } => {
                 let first = sets.first().map_or(&[][..], Vec::as_slice);
                 let computed: Vec<StreamColumn> = first.iter().map(|expr| self.column(expr)).collect();
                 let expand = Expand::new(sets, &self.columns, &computed, self.functions)?;
+                self.key = (0..computed.len()).collect();
                 self.columns = computed;
                 self.divided = None;
                 Box::new(expand)
@@ -491,13 +540,15 @@ impl<'a> Builder<'a> {
             Operator::Unnest { columns } => {
                 let unnest = Unnest::new(&self.columns, columns)?;
                 self.columns = unnest.columns().to_vec();
+                // The last column is the place of the element.
+                self.key.push(self.columns.len() - 1);
                 Box::new(unnest)
             }
             Operator::Filter { condition } => Box::new(Filter::new(self.functions.build(condition, &self.columns)?)),
             Operator::PreAggregate { keys, calls } => {
                 let operator = PreAggregate::new(&self.columns, (keys, calls), self.output)?;
                 self.columns = operator.columns().to_vec();
-                self.move_division(|column| keys.iter().position(|key| *key == column));
+                self.group(keys);
                 Box::new(operator)
             }
             Operator::Aggregate { keys, calls, is_final, groups } => {
@@ -506,7 +557,7 @@ impl<'a> Builder<'a> {
                 let operator =
                     Aggregate::new(&self.columns, (keys, calls), *is_final, table, (division, self.place.is_fresh))?;
                 self.columns = operator.columns().to_vec();
-                self.move_division(|column| keys.iter().position(|key| *key == column));
+                self.group(keys);
                 Box::new(operator)
             }
         };
@@ -520,8 +571,17 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn move_division(&mut self, place: impl Fn(usize) -> Option<usize>) {
+    /// Columns have moved to other places. If one of the key has gone, all columns identify a row.
+    fn move_columns(&mut self, place: impl Fn(usize) -> Option<usize>) {
+        let key: Option<Vec<usize>> = self.key.iter().map(|column| place(*column)).collect();
+        self.key = key.unwrap_or_else(|| (0..self.columns.len()).collect());
         self.divided = self.divided.take().and_then(|columns| columns.into_iter().map(place).collect());
+    }
+
+    /// The columns by which rows are grouped have come first.
+    fn group(&mut self, keys: &[usize]) {
+        self.move_columns(|column| keys.iter().position(|key| *key == column));
+        self.key = (0..keys.len()).collect();
     }
 
     fn division(&self, keys: &[usize]) -> Division {
@@ -534,6 +594,14 @@ impl<'a> Builder<'a> {
             }
             (None, None) => panic!("the rows of a group are at one actor"),
         }
+    }
+}
+
+impl Failing {
+    /// The keys of groups, whose columns come first.
+    fn of_groups(mut self) -> Failing {
+        self.columns.truncate(self.key.len());
+        self
     }
 }
 

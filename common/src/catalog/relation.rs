@@ -204,6 +204,26 @@ pub fn dead_letter_columns() -> Vec<Column> {
     ]
 }
 
+/// The columns of a view's dead letters: the place of the message that the row comes from, if it
+/// comes from one; the row, and the reason for which an operator of the view left it out.
+pub(super) fn failed_row_columns() -> Vec<Column> {
+    let column = |name: &str, ty| Column { name: name.to_owned(), ty, origin: Origin::Expression };
+    vec![
+        column("stream", SqlType::Varchar),
+        column("sequence", SqlType::BigInt),
+        column("row", SqlType::Jsonb),
+        column("error", SqlType::Varchar),
+        column("sqlstate", SqlType::Varchar),
+        column("operator", SqlType::Varchar),
+        column("time", SqlType::Timestamptz),
+    ]
+}
+
+/// The hidden column by which a view's dead letters are stored.
+pub(super) fn letter_key() -> Column {
+    Column { name: "_letter".to_owned(), ty: SqlType::Bytea, origin: Origin::Expression }
+}
+
 /// The Arrow schema of columns.
 pub fn schema(columns: &[Column]) -> SchemaRef {
     Arc::new(Schema::new(columns.iter().map(|column| column.ty.field(&column.name)).collect::<Vec<_>>()))

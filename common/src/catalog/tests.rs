@@ -71,6 +71,10 @@ fn entries_that_are_stored_stay_readable() {
     let united = read(UNITED);
     let read_splits: Vec<JobSplit> = united.job.splits.iter().map(|start| united.job.read(&start.split)).collect();
     assert_eq!(read_splits, [of_source(5), of_source(6)]);
+    let newer = read(&VIEW.replace(r#""dead_letters":null"#, r#""dead_letters":10"#));
+    let letters = newer.dead_letters().expect("letters of a view");
+    assert_eq!((letters.id, letters.is_keyed(), letters.declared_key().len()), (TableId(10), true, 0));
+    assert_eq!((letters.column(2).name.as_str(), letters.column(7).name.as_str()), ("row", "_letter"));
     let plain = read(PLAIN);
     assert_eq!((plain.has_job(), plain.consumers(), plain.job.inputs().count()), (false, "v", 0));
     assert_eq!(plain.depends_on().collect::<Vec<_>>(), [TableId(7)]);

@@ -282,7 +282,7 @@ impl Actor {
     async fn attach(&mut self, attachment: Attachment) -> ControlFlow<()> {
         let (position, fed) = (attachment.position, Arc::clone(&attachment.entry.relation));
         let Config { source, compiler, usage, term, .. } = &self.shared.config;
-        let output = match Output::new(attachment, &source.relation, (compiler.as_ref(), usage)).await {
+        let output = match Output::new(attachment, &source.relation, (compiler, usage)).await {
             Ok(output) => output,
             Err(error) => {
                 self.shared.tell(Event::JobFailed(*term, fed.id, chain(&error))).await;

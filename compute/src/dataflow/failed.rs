@@ -1,22 +1,23 @@
-//! Rows that a view leaves out because an expression or an aggregate fails for them. They are
-//! counted, for `SHOW JOBS` too, and mentioned in the log now and then.
+//! Rows that a view leaves out because an expression or an aggregate fails for them. They become
+//! its dead letters, are counted, for `SHOW JOBS` too, and mentioned in the log now and then.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use tracing::info;
 use weir_common::ids::TableId;
-use weir_common::view::Error;
-use weir_stream::pipeline::FailedRow;
+use weir_stream::pipeline::{FailedRow, Failing};
 
+use super::letters::RowLetters;
 use super::usage::{LeftOut, Usage};
 use crate::metrics::{self, Metrics};
+use crate::storage::entries::Entries;
 
 /// The log mentions a view at most once in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct FailedRows {
     metrics: Metrics,
     labels: [KeyValue; 1],
@@ -25,26 +26,31 @@ pub(crate) struct FailedRows {
     next: Option<Instant>,
     unmentioned: u64,
     shown: LeftOut,
+    /// Absent from the jobs of views that are older than their dead letters.
+    letters: Option<RowLetters>,
 }
 
 impl FailedRows {
     /// Rows of a job, whose relation has this name.
-    pub(crate) fn new(usage: &Usage, (job, view): (TableId, &str)) -> FailedRows {
+    pub(crate) fn new(usage: &Usage, (job, view): (TableId, &str), letters: Option<RowLetters>) -> FailedRows {
         let (metrics, labels) = (usage.metrics().clone(), [metrics::table(view)]);
         let shown = usage.left_out(job, view);
-        FailedRows { metrics, labels, view: view.to_owned(), next: None, unmentioned: 0, shown }
+        FailedRows { metrics, labels, view: view.to_owned(), next: None, unmentioned: 0, shown, letters }
     }
 
-    /// Takes the rows of a step.
-    pub(crate) fn note(&mut self, failed: &[FailedRow]) {
-        self.note_errors(failed.iter().filter(|row| !row.is_delete).map(|row| &row.error));
-    }
-
-    /// Takes the reasons for which rows were left out.
-    pub(crate) fn note_errors<'a>(&mut self, errors: impl IntoIterator<Item = &'a Error>) {
-        let mut errors = errors.into_iter();
-        let Some(error) = errors.next() else { return };
-        let count = 1 + errors.count() as u64;
+    /// Takes the rows of a step. `failing` tells which rows an operator leaves out.
+    pub(crate) fn note<'a>(&mut self, failed: &[FailedRow], failing: impl Fn(u16) -> &'a Failing) {
+        if failed.is_empty() {
+            return;
+        }
+        if let Some(letters) = &mut self.letters {
+            let mut operators: BTreeMap<u16, Vec<&FailedRow>> = BTreeMap::new();
+            failed.iter().for_each(|row| operators.entry(row.operator).or_default().push(row));
+            operators.into_iter().for_each(|(operator, rows)| letters.add(operator, failing(operator), &rows));
+        }
+        let mut new = failed.iter().filter(|row| !row.is_delete);
+        let Some(FailedRow { error, .. }) = new.next() else { return };
+        let count = 1 + new.count() as u64;
         self.metrics.failed_rows.add(count, &self.labels);
         self.unmentioned += count;
         self.shown.add(count, error);
@@ -55,5 +61,15 @@ impl FailedRows {
             info!(view, rows, %error, "rows are left out of a view, because an expression fails for them");
             self.next = Some(now + LOG_INTERVAL);
         }
+    }
+
+    /// Bytes of the changes of dead letters since the last [`FailedRows::take`].
+    pub(crate) fn bytes(&self) -> usize {
+        self.letters.as_ref().map_or(0, RowLetters::bytes)
+    }
+
+    /// The changes of the view's dead letters.
+    pub(crate) fn take(&mut self) -> Entries {
+        self.letters.as_mut().map(RowLetters::take).unwrap_or_default()
     }
 }

@@ -32,6 +32,7 @@ use super::edge::{Closed, Edge};
 use super::failed::FailedRows;
 use super::follow::{self, Follow, Following};
 use super::history::History;
+use super::letters::{self, RowLetters};
 use super::materialize::Materialize;
 use super::query::places;
 use super::router::{Merge, Message, Router};
@@ -210,7 +211,16 @@ pub(crate) fn spawn(
         changes: VecDeque::new(),
         slot: Edge::new(slot),
         db: slot.db.clone(),
-        failed: FailedRows::new(&shared.usage, (entry.id(), entry.name())),
+        failed: FailedRows::new(
+            &shared.usage,
+            (entry.id(), entry.name()),
+            RowLetters::new(
+                entry,
+                id.fragment.index,
+                single.map_or(letters::Place::Slot(slot.vnodes), letters::Place::Single),
+                &shared.functions,
+            ),
+        ),
         work: Work::Apply,
         has_more: false,
         shared: shared.clone(),
@@ -235,7 +245,7 @@ fn follow(
     let reads = query.reads.iter().find(|reads| reads.relation == *relation);
     let entry = placement.catalog().get(*relation);
     let (Some(reads), Some(entry)) = (reads, entry) else {
-        return Err(view::Error(format!("relation {relation}, which the plan follows, is not there")));
+        return Err(view::Error::new(format!("relation {relation}, which the plan follows, is not there")));
     };
     let vnodes = || (slot.vnodes.start..slot.vnodes.end).collect();
     let around = (slot.snapshots.clone(), shared.following.clone());
@@ -405,7 +415,11 @@ impl Fragment {
     async fn finish(&mut self, work: Work, mut outcome: Result<Outcome, Failure>) -> Result<(), Ended> {
         loop {
             let Outcome { emitted, failed, next } = outcome.map_err(|error| Ended::Failed(chain(&error)))?;
-            self.failed.note(&failed);
+            self.failed.note(&failed, |operator| self.pipeline.failing(operator));
+            if self.failed.bytes() >= WRITE_BYTES {
+                let letters = self.failed.take();
+                self.write(letters).await?;
+            }
             for chunk in emitted {
                 self.emit(chunk).await?;
             }
@@ -522,6 +536,7 @@ impl Fragment {
         let (keys, values): (Vec<StateKey>, Vec<Option<Bytes>>) =
             writes.into_iter().map(|write| (write.key, write.value)).unzip();
         let mut changes: Entries = self.stored(&keys).zip(values).collect();
+        changes.append(&mut self.failed.take());
         if let Some(materialize) = &mut self.materialize {
             changes.append(&mut materialize.take());
         }

@@ -10,8 +10,8 @@ use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, Strin
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{Field, Schema, SchemaRef, UInt64Type};
 use tokio::sync::mpsc;
-use weir_common::catalog::{Reads, Relation};
-use weir_common::ids::{ActorId, EdgeId, Epoch, Sequence, SplitId};
+use weir_common::catalog::{Entry, Reads, Relation};
+use weir_common::ids::{ActorId, EdgeId, Epoch, Sequence, SplitId, VnodeRange};
 use weir_common::plan::{Stream, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view;
@@ -23,11 +23,13 @@ use super::divide::Divide;
 use super::edge::Closed;
 use super::failed::FailedRows;
 use super::fragment::{Shared, outputs};
+use super::letters::{self, RowLetters};
 use super::query::places;
 use super::router::Message;
 use super::usage::Clocks;
 use crate::control::placement::Placement;
 use crate::control::plan::Route;
+use crate::storage::entries::Entries;
 
 /// The leaf of one split.
 pub(crate) struct Leaf {
@@ -60,15 +62,15 @@ impl From<Closed> for Stopped {
 }
 
 impl Leaf {
-    /// Begins to take rows of `source` for a job, from `split`. Its first barrier is the one after
-    /// `after`.
+    /// Begins to take rows of `source` for a job, from `split`, whose slot has these vnodes. Its
+    /// first barrier is the one after `after`.
     ///
     /// # Errors
     /// If the source lacks a column, or this version a function.
     pub(crate) fn new(
         shared: Shared,
-        (placement, actor): (&Placement<'_>, ActorId),
-        (source, split): (&Relation, &SplitId),
+        (entry, placement, actor): (&Entry, &Placement<'_>, ActorId),
+        (source, split, vnodes): (&Relation, &SplitId, VnodeRange),
         after: Epoch,
         routes: &[Route],
     ) -> Result<Leaf, view::Error> {
@@ -77,8 +79,9 @@ impl Leaf {
         let fragment = usize::from(actor.fragment.index);
         let read = Stream { columns: Origin::behind(reads), key: Vec::new(), append_only: true };
         let pipeline = Pipeline::new(plan, fragment, Some(&read), shared.functions.as_ref(), place)?;
+        let letters = RowLetters::new(entry, actor.fragment.index, letters::Place::Slot(vnodes), &shared.functions);
         let outputs = outputs(placement, actor, routes);
-        Leaf::with(shared, (placement, actor), (source, split), after, (Some(pipeline), outputs))
+        Leaf::with(shared, (placement, actor), (source, split), after, (Some((pipeline, letters)), outputs))
     }
 
     /// Begins to forward the rows of `relation`, which the reader of `split` stores in blocks, to
@@ -101,7 +104,7 @@ impl Leaf {
         (placement, actor): (&Placement<'_>, ActorId),
         (source, split): (&Relation, &SplitId),
         after: Epoch,
-        (pipeline, outputs): (Option<Pipeline>, Vec<Divide>),
+        (operators, outputs): (Option<(Pipeline, Option<RowLetters>)>, Vec<Divide>),
     ) -> Result<Leaf, view::Error> {
         let reads = reads(placement, source)?;
         let mut columns = places(reads, source)?;
@@ -111,7 +114,8 @@ impl Leaf {
         let senders = edges.map(|edge| (edge, Sender::new(after.next()))).collect();
         let origin = Origin::new(reads, split);
         let job = (actor.fragment.job, placement.name());
-        let failed = FailedRows::new(&shared.usage, job);
+        let (pipeline, letters) = operators.unzip();
+        let failed = FailedRows::new(&shared.usage, job, letters.flatten());
         let clocks = shared.usage.clocks(job, (source.id, &source.name));
         Ok(Leaf { shared, columns, origin, pipeline, failed, clocks, outputs, senders, inbox })
     }
@@ -150,10 +154,15 @@ impl Leaf {
         Ok(())
     }
 
+    /// The changes of the job's dead letters since the last call.
+    pub(crate) fn take_letters(&mut self) -> Entries {
+        self.failed.take()
+    }
+
     async fn send(&mut self, mut outcome: Result<Outcome, Failure>) -> Result<(), Stopped> {
         loop {
             let Outcome { emitted, failed, next } = outcome.map_err(Stopped::Failed)?;
-            self.failed.note(&failed);
+            self.failed.note(&failed, |operator| self.pipeline.as_ref().expect("it has operators").failing(operator));
             for chunk in emitted {
                 for output in &self.outputs {
                     for (edge, part) in output.divide(&chunk) {
@@ -198,7 +207,7 @@ impl Leaf {
 /// The columns of a relation that the job reads.
 fn reads<'a>(placement: &'a Placement<'_>, relation: &Relation) -> Result<&'a Reads, view::Error> {
     let reads = placement.query().reads.iter().find(|reads| reads.relation == relation.id);
-    reads.ok_or_else(|| view::Error(format!("the plan does not read \"{}\"", relation.name)))
+    reads.ok_or_else(|| view::Error::new(format!("the plan does not read \"{}\"", relation.name)))
 }
 
 /// The sequences of rows as a column of changes: whole numbers with a sign, as in all columns that
@@ -212,7 +221,7 @@ pub(crate) fn as_column(sequences: &ArrayRef) -> Int64Array {
 pub(super) const START: i32 = -1;
 
 /// The columns that identify a row of a split.
-pub(super) struct Origin {
+pub(crate) struct Origin {
     /// The columns that are read, then split, sequence and ordinal.
     schema: SchemaRef,
     split: String,

@@ -13,6 +13,7 @@
 //!   (`history`) before the changes;
 //! * `divide` and `materialize`: what becomes of the changes that fragments emit;
 //! * `table`: the rows of statements and of replayed dead letters, until an epoch ends;
+//! * `failed` and `letters`: what becomes of rows for which an expression fails;
 //! * `router`: brings frames and credits to fragments; `changes` and `exchange`: carry them to
 //!   other nodes.
 
@@ -29,6 +30,7 @@ pub(crate) mod router;
 pub(crate) mod changes;
 pub(crate) mod divide;
 mod history;
+pub(crate) mod letters;
 pub(crate) mod materialize;
 mod readings;
 mod table;

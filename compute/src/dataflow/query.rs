@@ -3,10 +3,16 @@
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use weir_common::catalog::{Column, Entry, Reads, Relation};
+use weir_common::ids::SplitId;
 use weir_common::view::{Compile, Error, Evaluate};
+use weir_stream::pipeline::{FailedRow, Failing};
+
+use super::leaf::Origin;
 
 /// Computes the rows of a view from the rows of its source.
 pub(crate) struct Query {
+    reads: Reads,
+    failing: Failing,
     /// The places of the columns that it reads among the source's columns, and last that of the
     /// hidden column of every block, which follows them.
     columns: Vec<usize>,
@@ -17,8 +23,8 @@ pub(crate) struct Query {
 pub(crate) struct Evaluated {
     /// The rows, unless there are none.
     pub(crate) rows: Option<RecordBatch>,
-    /// The reasons why rows are left out, one for each.
-    pub(crate) failed: Vec<Error>,
+    /// The rows that are left out.
+    pub(crate) failed: Vec<FailedRow>,
 }
 
 impl Query {
@@ -34,20 +40,37 @@ impl Query {
     ) -> Result<Query, Error> {
         let mut columns = places(reads, source)?;
         columns.push(source.columns.len());
-        Ok(Query { columns, compiled: compiler.compile(view.declaration()).await? })
+        let read = Origin::behind(reads);
+        let key = (reads.columns.len()..read.len()).collect();
+        let failing = Failing { operator: "Query".to_owned(), columns: read, key, divided: None };
+        let compiled = compiler.compile(view.declaration()).await?;
+        Ok(Query { reads: reads.clone(), failing, columns, compiled })
+    }
+
+    /// The origin of the rows of a split, which tells failing ones apart.
+    pub(crate) fn origin(&self, split: &SplitId) -> Origin {
+        Origin::new(&self.reads, split)
+    }
+
+    /// The rows that it leaves out if an expression fails for them.
+    pub(crate) fn failing(&self) -> &Failing {
+        &self.failing
     }
 
     /// Computes the rows of the view. Both batches have the hidden column of every block behind
     /// their own columns. A row for which an expression fails is left out; halving the batch finds
     /// it.
-    pub(crate) fn evaluate(&self, rows: &RecordBatch) -> Evaluated {
+    pub(crate) fn evaluate(&self, rows: &RecordBatch, origin: &mut Origin) -> Evaluated {
         let rows = rows.project(&self.columns).expect("columns of the source");
         let (mut parts, mut failed, mut left) = (Vec::new(), Vec::new(), vec![rows]);
         while let Some(part) = left.pop() {
             let (count, half) = (part.num_rows(), part.num_rows() / 2);
             match self.compiled.evaluate(part.clone()) {
                 Ok(rows) => parts.push(rows),
-                Err(error) if half == 0 => failed.push(error),
+                Err(error) if half == 0 => {
+                    let row = origin.add(&part);
+                    failed.push(FailedRow { operator: 0, row, error, is_delete: false });
+                }
                 // The last one comes next.
                 Err(_) => left.extend([part.slice(half, count - half), part.slice(0, half)]),
             }
@@ -70,7 +93,7 @@ pub(super) fn places(reads: &Reads, input: &Relation) -> Result<Vec<usize>, Erro
         let place = columns.position(|column| column.name == read.name && column.ty == read.ty);
         place.ok_or_else(|| {
             let (kind, input) = (input.kind.as_str(), &input.name);
-            Error(format!("{kind} \"{input}\" has no column \"{}\" of type {} any more", read.name, read.ty))
+            Error::new(format!("{kind} \"{input}\" has no column \"{}\" of type {} any more", read.name, read.ty))
         })
     };
     reads.columns.iter().map(place).collect()

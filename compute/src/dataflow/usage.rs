@@ -213,7 +213,7 @@ mod tests {
         let within = usage.clocks((TableId(2), "idle"), (TableId(1), "busy"));
         busy.measure(async { within.measure(|| ()) }).await;
         assert!(busy.total() >= Duration::from_millis(20) && idle.total() < busy.total());
-        usage.left_out(TableId(2), "idle").add(2, &Error("no".to_owned()));
+        usage.left_out(TableId(2), "idle").add(2, &Error::new("no"));
         let mut used = usage.used(Instant::now());
         used.sort_by_key(|used| used.job);
         assert!(used[0].cpu >= 0.02 && used[1].cpu < used[0].cpu);

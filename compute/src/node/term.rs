@@ -253,8 +253,8 @@ impl Term {
         if let Some(placement) = Placement::of(entry, catalog, splits, &self.routes) {
             let read = split.read(&entry.job).split;
             let leaf = |actor| {
-                let from = (&*source.relation, &read);
-                Leaf::new(self.fragments.clone(), (&placement, actor), from, after, &self.routes)
+                let from = (&*source.relation, &read, own.vnodes);
+                Leaf::new(self.fragments.clone(), (entry, &placement, actor), from, after, &self.routes)
             };
             return match placement.leaves(&split.split.split, source.id()).map(leaf).collect() {
                 Ok(leaves) => Some(attach(own, leaves)),

@@ -26,7 +26,7 @@ use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, TableId};
 use weir_common::key::Division;
 use weir_common::rpc;
-use weir_common::view;
+use weir_common::view::{self, Functions};
 use weir_proto::exchange_client::ExchangeClient;
 use weir_proto::{MergeRequest, ReplayResponse};
 use weir_stream::chunk::Chunk;
@@ -38,6 +38,7 @@ use crate::dataflow::divide::divide;
 use crate::dataflow::exchange::Peers;
 use crate::dataflow::failed::FailedRows;
 use crate::dataflow::leaf::as_column;
+use crate::dataflow::letters::{self, RowLetters};
 use crate::dataflow::query::{Evaluated, Query};
 use crate::ingest::dead_letters::{self, Letters};
 use crate::ingest::decode::Decoder;
@@ -93,7 +94,7 @@ impl Replay {
             let message = format!("table \"{}\" keeps no dead letters", relation.name);
             return Err(rpc::Error::new(Kind::User, message).with_sqlstate("55000"));
         };
-        let views = views(&serving, &relation).await?;
+        let views = views(&serving, &relation, &slot).await?;
         let newest = slot.snapshots.borrow().last_key_value().map(|(_, snapshot)| snapshot.clone());
         let snapshot = newest.ok_or_else(slot::ended)?;
         let slots = serving.routes.iter().map(|route| route.vnodes);
@@ -201,8 +202,9 @@ impl Replay {
                 entries.push(entry(&self.relation, &batch));
             }
             for (view, query, failed_rows) in &mut self.views {
-                let Evaluated { rows, failed } = query.evaluate(&batch);
-                failed_rows.note_errors(&failed);
+                let Evaluated { rows, failed } = query.evaluate(&batch, &mut query.origin(&key.split));
+                failed_rows.note(&failed, |_| query.failing());
+                entries.append(&mut failed_rows.take());
                 entries.extend(rows.map(|rows| entry(view, &rows)));
             }
         }
@@ -245,7 +247,12 @@ impl Replay {
 }
 
 /// The views that get the rows of a source; none for a table.
-async fn views(serving: &Serving, source: &Relation) -> Result<Vec<(Arc<Relation>, Query, FailedRows)>, rpc::Error> {
+async fn views(
+    serving: &Serving,
+    source: &Relation,
+    slot: &slot::Handle,
+) -> Result<Vec<(Arc<Relation>, Query, FailedRows)>, rpc::Error> {
+    let functions: Arc<dyn Functions> = Arc::clone(&serving.compiler) as _;
     let (mut views, catalog) = (Vec::new(), serving.relations.catalog());
     if source.is_keyed() {
         // The actors that store the rows pass them on to the jobs that follow the table.
@@ -261,7 +268,9 @@ async fn views(serving: &Serving, source: &Relation) -> Result<Vec<(Arc<Relation
         }
         let query = Query::of(view, reads, source, serving.compiler.as_ref()).await;
         let query = query.map_err(|error| not_compiled(&view.relation, &error))?;
-        views.push((Arc::clone(&view.relation), query, FailedRows::new(&serving.usage, (view.id(), view.name()))));
+        let letters = RowLetters::new(view, 0, letters::Place::Slot(slot.vnodes), &functions);
+        let failed = FailedRows::new(&serving.usage, (view.id(), view.name()), letters);
+        views.push((Arc::clone(&view.relation), query, failed));
     }
     if source.kind == RelationKind::Source && views.is_empty() {
         let message = format!("no materialized view over source \"{}\" is running", source.name);

@@ -134,6 +134,30 @@ async fn agrees(sql: &mut Sql, view: &str, query: &str) -> Result<()> {
     Ok(())
 }
 
+/// Views whose expressions fail for some rows: of the source, and of the keyed table.
+const FAILING: [&str; 2] = [
+    "CREATE MATERIALIZED VIEW bad AS SELECT subject, sum(10 / (price % 97)) AS total FROM s GROUP BY subject",
+    "CREATE MATERIALIZED VIEW bad_k AS SELECT price, 10 / (seq % 50) AS part FROM k",
+];
+
+/// Checks that the letters of the keyed table's rows, and the other rows, are those of its view.
+async fn letters_agree(sql: &mut Sql) -> Result<()> {
+    let letters = "(SELECT (row->>'price')::bigint AS price FROM dead_letters.bad_k) AS letters";
+    agrees(sql, letters, "SELECT price FROM k WHERE seq % 50 = 0").await?;
+    agrees(sql, "(SELECT price FROM bad_k) AS rows", "SELECT price FROM k WHERE seq % 50 <> 0").await
+}
+
+/// Checks that each event of the source whose expression fails is a letter, once.
+async fn letters_of_events(sql: &mut Sql, total: u64) -> Result<()> {
+    let failing = (0..total).filter(|number| Events::price(*number).is_multiple_of(97)).count() as u64;
+    ensure!(failing > 0, "no expression fails");
+    wait_for(sql, "SELECT count(*) FROM dead_letters.bad", failing, LATE).await?;
+    let places = "SELECT count(DISTINCT (stream, sequence)) FROM dead_letters.bad WHERE error = 'division by zero'";
+    let places: u64 = sql.value(places).await?;
+    ensure!(places == failing, "{failing} letters come from {places} messages");
+    Ok(())
+}
+
 /// Checks that a query which waits for the last message has everything up to it: each of the
 /// stream's messages is an event.
 async fn reads_what_is_published(sql: &mut Sql, nats: &Nats) -> Result<()> {
@@ -225,6 +249,9 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
         sql.query("CREATE MATERIALIZED VIEW picked AS SELECT subject, seq, price FROM s WHERE seq % 3 = 0").await?;
         sql.query(&create_events_with("SOURCE whole", &nats.address(), "")).await?;
         sql.query(&format!("CREATE MATERIALIZED VIEW several AS {SEVERAL}")).await?;
+        for view in FAILING {
+            sql.query(view).await?;
+        }
         let mut created = 0;
         publish_while_nodes_are_killed(&mut cluster, (&nats, &events, TOTAL), async || {
             // A node is killed while these begin.
@@ -237,6 +264,7 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
             }
             created += 1;
             agree(&mut sql, created).await?;
+            letters_agree(&mut sql).await?;
             reads_what_is_published(&mut sql, &nats).await
         })
         .await?;
@@ -245,6 +273,8 @@ fn kills(name: &str, environment: &'static [(&'static str, &'static str)]) {
             compare_by_subject(&mut sql, "subjects", &events, TOTAL).await?;
             compare_by_key(&mut sql, "keys", TOTAL).await?;
             compare(&mut sql, "several", SEVERAL).await?;
+            letters_of_events(&mut sql, TOTAL).await?;
+            letters_agree(&mut sql).await?;
             for view in 0..created {
                 compare(&mut sql, &format!("v{view}"), QUERIES[view % QUERIES.len()]).await?;
             }

@@ -695,7 +695,8 @@ impl Task {
         let keeps_dead_letters = match declared.kind {
             RelationKind::Table => declared.plan.stream().is_some(),
             RelationKind::Source => consumes,
-            RelationKind::MaterializedView | RelationKind::View => false,
+            RelationKind::MaterializedView => true,
+            RelationKind::View => false,
         };
         let dead_letters = keeps_dead_letters.then(|| TableId(id.0 + 1));
         let entry = Entry::new(id, declared, splits, dead_letters).with_backfill_rate(backfill_rate);

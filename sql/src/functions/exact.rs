@@ -68,7 +68,7 @@ fn sql_type(result: &DataType) -> SqlType {
 
 fn failed(failure: Failure) -> DataFusionError {
     match failure {
-        Failure::Value(error) => Error::user(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, error.0).into(),
+        Failure::Value(error) => Error::user(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, error.message).into(),
         Failure::Broken(message) => Error::internal(message).into(),
     }
 }

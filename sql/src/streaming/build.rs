@@ -17,7 +17,6 @@ use datafusion::logical_expr::{BinaryExpr, EmptyRelation, Expr, ExprSchemable, L
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Analyzer, Optimizer, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
-use weir_common::error::chain;
 use weir_common::plan::{self, StreamColumn};
 use weir_common::view::{self, Expression};
 
@@ -112,6 +111,6 @@ impl Built {
 impl Expression for Built {
     fn evaluate(&self, rows: &RecordBatch) -> Result<ArrayRef, view::Error> {
         // The message is the one that a query would get, in PostgreSQL's words.
-        self.run(rows).map_err(|error| view::Error(chain(&Error::from(error))))
+        self.run(rows).map_err(|error| Error::from(error).into())
     }
 }

@@ -3,7 +3,6 @@
 
 use datafusion::execution::session_state::SessionState;
 use weir_common::catalog::Declaration;
-use weir_common::error::chain;
 use weir_common::plan::{Expr, StreamColumn};
 use weir_common::view::{self, Compile, Compiling, Expression, Functions};
 
@@ -37,7 +36,7 @@ impl ViewCompiler {
 
 impl Functions for ViewCompiler {
     fn build(&self, expr: &Expr, columns: &[StreamColumn]) -> Result<Box<dyn Expression>, view::Error> {
-        streaming::build(&self.state, expr, columns).map_err(|error| view::Error(chain(&error)))
+        streaming::build(&self.state, expr, columns).map_err(view::Error::from)
     }
 }
 
@@ -45,7 +44,7 @@ impl Compile for ViewCompiler {
     fn compile(&self, view: Declaration) -> Compiling<'_> {
         Box::pin(async move {
             let compiled = compile(&self.planner, &self.threads, &view).await;
-            compiled.map_err(|error| view::Error(chain(&error)))
+            compiled.map_err(view::Error::from)
         })
     }
 }

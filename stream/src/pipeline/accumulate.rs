@@ -472,7 +472,7 @@ pub(super) fn accumulator(
 }
 
 fn unknown(call: &AggregateCall) -> Error {
-    Error(format!("this version does not have revision {} of the aggregate {call}", call.revision))
+    Error::new(format!("this version does not have revision {} of the aggregate {call}", call.revision))
 }
 
 /// The failure of a group from which more was deleted than was in it.

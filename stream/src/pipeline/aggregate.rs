@@ -128,7 +128,7 @@ impl Aggregate {
         (division, is_fresh): (Division, bool),
     ) -> Result<Aggregate, Error> {
         if table.version != 1 {
-            return Err(Error(format!("this version does not read groups in layout {}", table.version)));
+            return Err(Error::new(format!("this version does not read groups in layout {}", table.version)));
         }
         let results = calls.iter().map(|call| StreamColumn { name: call.function.clone(), ty: call.ty.clone() });
         let columns: Vec<StreamColumn> = keys.iter().map(|key| input[*key].clone()).chain(results).collect();

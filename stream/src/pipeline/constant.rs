@@ -44,15 +44,15 @@ impl Constant {
     ) -> Result<Constant, Error> {
         let options = RecordBatchOptions::new().with_row_count(Some(1));
         let nothing = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), Vec::new(), &options)
-            .map_err(|error| Error(error.to_string()))?;
+            .map_err(|error| Error::new(error.to_string()))?;
         let column = |place: usize| {
             let value = |row: &Vec<Expr>| functions.build(&row[place], &[])?.evaluate(&nothing);
             let values = rows.iter().map(value).collect::<Result<Vec<_>, Error>>()?;
             let values: Vec<&dyn Array> = values.iter().map(AsRef::as_ref).collect();
-            concat(&values).map_err(|error| Error(error.to_string()))
+            concat(&values).map_err(|error| Error::new(error.to_string()))
         };
         let values = (0..columns.len()).map(column).collect::<Result<Vec<_>, Error>>()?;
-        let rows = batch(&schema(columns), values, rows.len()).map_err(|failure| Error(failure.to_string()))?;
+        let rows = batch(&schema(columns), values, rows.len()).map_err(|failure| Error::new(failure.to_string()))?;
         let stage = if is_fresh { Stage::Pending } else { Stage::Unknown };
         Ok(Constant { rows, key: StateKey { table, vnode, key: Bytes::new(), prefix: 0 }, stage })
     }

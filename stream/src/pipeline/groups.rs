@@ -123,7 +123,7 @@ pub(super) fn key_types(columns: &[StreamColumn], keys: &[usize]) -> Result<Vec<
         let StreamColumn { name, ty } = &columns[*key];
         match ty.can_be_key() {
             true => Ok(ty.clone()),
-            false => Err(Error(format!("this version does not group by a {ty}, as \"{name}\" is"))),
+            false => Err(Error::new(format!("this version does not group by a {ty}, as \"{name}\" is"))),
         }
     };
     keys.iter().map(ty).collect()

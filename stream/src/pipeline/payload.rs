@@ -243,7 +243,7 @@ fn nulls(valid: Vec<bool>) -> Option<NullBuffer> {
 }
 
 fn offsets_of(offsets: Vec<usize>) -> Result<OffsetBuffer<i32>, Failure> {
-    let too_long = |_| Failure::from(Error("a result is too long".to_owned()));
+    let too_long = |_| Failure::from(Error::out_of_range("a result is too long"));
     let offset = |offset: usize| i32::try_from(offset).map_err(too_long);
     Ok(OffsetBuffer::new(offsets.into_iter().map(offset).collect::<Result<Vec<i32>, _>>()?.into()))
 }

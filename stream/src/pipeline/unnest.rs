@@ -41,7 +41,7 @@ impl Unnest {
         let mut columns = input.to_vec();
         for list in lists {
             let StreamColumn { name, ty } = &mut columns[*list];
-            let SqlType::Array(element) = ty else { return Err(Error(format!("\"{name}\" is not an array"))) };
+            let SqlType::Array(element) = ty else { return Err(Error::new(format!("\"{name}\" is not an array"))) };
             *ty = element.as_ref().clone();
         }
         columns.push(StreamColumn { name: "_place".to_owned(), ty: SqlType::Integer });

@@ -9,12 +9,13 @@ use weir_common::catalog::{Entry, Plan, Relation};
 use weir_common::error::chain;
 use weir_common::ids::{Epoch, JobSplit, Sequence, TableId, VnodeRange};
 use weir_common::position::Position;
-use weir_common::view::{self, Compile};
+use weir_common::view::{self, Compile, Functions};
 
 use crate::control::plan::Writer;
 use crate::dataflow::edge::{Closed, Edge};
 use crate::dataflow::failed::FailedRows;
-use crate::dataflow::leaf::{self, Leaf};
+use crate::dataflow::leaf::{self, Leaf, Origin};
+use crate::dataflow::letters::{self, RowLetters};
 use crate::dataflow::query::{Evaluated, Query};
 use crate::dataflow::usage::{Clocks, Usage};
 use crate::storage::state::keys::BlockKey;
@@ -62,7 +63,15 @@ enum Rows {
     /// The rows that were read.
     Read,
     /// The rows that a query computes from them, each alone.
-    Query(Query, Box<(FailedRows, Clocks)>),
+    Query(Box<Computing>),
+}
+
+/// The query of a view, with those who watch it.
+struct Computing {
+    query: Query,
+    origin: Origin,
+    failed: FailedRows,
+    clocks: Clocks,
 }
 
 /// The reason why no more can be stored.
@@ -83,7 +92,7 @@ impl From<leaf::Stopped> for Stopped {
     fn from(stopped: leaf::Stopped) -> Stopped {
         match stopped {
             leaf::Stopped::Closed => Stopped::Closed,
-            leaf::Stopped::Failed(error) => Stopped::Failed(view::Error(chain(&error))),
+            leaf::Stopped::Failed(error) => Stopped::Failed(view::Error::new(chain(&error))),
         }
     }
 }
@@ -96,15 +105,20 @@ impl Output {
     pub(super) async fn new(
         attachment: Attachment,
         source: &Relation,
-        (compiler, usage): (&dyn Compile, &Usage),
+        (compiler, usage): (&Arc<dyn Compile>, &Usage),
     ) -> Result<Output, view::Error> {
         let Attachment { entry, split, own, leaves, .. } = attachment;
         let rows = match &entry.job.plan {
             Plan::Stream(_) | Plan::Query(_) | Plan::Definition(_) => Rows::Read,
             Plan::View(reads) => {
                 let job = (entry.id(), entry.name());
-                let around = Box::new((FailedRows::new(usage, job), usage.clocks(job, (source.id, &source.name))));
-                Rows::Query(Query::of(&entry, reads, source, compiler).await?, around)
+                let functions: Arc<dyn Functions> = Arc::clone(compiler) as _;
+                let letters = RowLetters::new(&entry, 0, letters::Place::Slot(own.vnodes), &functions);
+                let failed = FailedRows::new(usage, job, letters);
+                let clocks = usage.clocks(job, (source.id, &source.name));
+                let query = Query::of(&entry, reads, source, compiler.as_ref()).await?;
+                let origin = query.origin(&split.split);
+                Rows::Query(Box::new(Computing { query, origin, failed, clocks }))
             }
         };
         let Entry { relation, job, .. } = entry;
@@ -151,16 +165,24 @@ impl Output {
     pub(super) async fn write(&mut self, rows: &RecordBatch, first: Sequence, epoch: Epoch) -> Result<(), Stopped> {
         let rows = match &mut self.rows {
             Rows::Read => Some(rows.clone()),
-            Rows::Query(query, around) => {
-                let (failed_rows, clocks) = around.as_mut();
-                let Evaluated { rows, failed } = clocks.measure(|| query.evaluate(rows));
-                failed_rows.note_errors(&failed);
+            Rows::Query(computing) => {
+                let Computing { query, origin, failed: failed_rows, clocks } = computing.as_mut();
+                let Evaluated { rows, failed } = clocks.measure(|| query.evaluate(rows, origin));
+                failed_rows.note(&failed, |_| query.failing());
+                let letters = failed_rows.take();
+                if !letters.is_empty() {
+                    self.own.write(&self.writer, letters).await?;
+                }
                 rows
             }
         };
         let Some(rows) = rows.filter(|rows| rows.num_rows() > 0) else { return Ok(()) };
         for (_, leaf) in &mut self.leaves {
             leaf.write(&rows).await?;
+            let letters = leaf.take_letters();
+            if !letters.is_empty() {
+                self.own.write(&self.writer, letters).await?;
+            }
         }
         if let Some(tail) = &mut self.tail {
             let (vnode, JobSplit { job, split }) = (vnode(self.own.vnodes, epoch), self.split.clone());
@@ -186,6 +208,10 @@ impl Output {
     pub(super) async fn barrier(&mut self, epoch: Epoch, position: Position) -> Result<(), Stopped> {
         for (_, leaf) in &mut self.leaves {
             leaf.barrier(epoch).await?;
+            let letters = leaf.take_letters();
+            if !letters.is_empty() {
+                self.own.write(&self.writer, letters).await?;
+            }
         }
         Ok(self.own.barrier(&self.writer, epoch, Some(position)).await?)
     }

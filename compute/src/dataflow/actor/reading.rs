@@ -11,7 +11,6 @@ use tokio::sync::watch;
 use weir_common::catalog::Relation;
 use weir_common::ids::{Epoch, JobSplit, Sequence, TableId};
 use weir_common::position::{Anchor, Position};
-use weir_common::view;
 use weir_connector_nats::options::{ConsumerName, OnError, stream_of};
 use weir_connector_nats::{Batch, Control, Message, Options, Reader, ReaderConfig};
 
@@ -304,8 +303,8 @@ async fn passed_on(result: Result<(), Stopped>, output: TableId, shared: &Shared
     match result {
         Ok(()) => ControlFlow::Continue(()),
         Err(Stopped::Closed) => ControlFlow::Break(()),
-        Err(Stopped::Failed(view::Error(error))) => {
-            shared.tell(Event::JobFailed(shared.config.term, output, error)).await;
+        Err(Stopped::Failed(error)) => {
+            shared.tell(Event::JobFailed(shared.config.term, output, error.message)).await;
             ControlFlow::Break(())
         }
     }

@@ -46,7 +46,7 @@ impl FloatSum {
 }
 
 fn overflow() -> Failure {
-    Error("value out of range: overflow".to_owned()).into()
+    Error::out_of_range("value out of range: overflow").into()
 }
 
 impl Keep for FloatSum {

@@ -103,7 +103,7 @@ impl Moments {
         }
         let variance = ratio(&dividend, &divisor, -2 * LEAST);
         if variance.is_infinite() {
-            return Err(Error("value out of range: overflow".to_owned()).into());
+            return Err(Error::out_of_range("value out of range: overflow").into());
         }
         Ok(Some(if self.kind.is_root { variance.sqrt() } else { variance }))
     }
@@ -113,7 +113,7 @@ impl Moments {
         let result = Decimal { unscaled: dividend, scale: 2 * i64::from(NUMERIC_SCALE) }
             .trimmed()
             .over(&divisor, self.kind.is_root);
-        let overflow = || Failure::from(Error("value overflows numeric format".to_owned()));
+        let overflow = || Failure::from(Error::out_of_range("value overflows numeric format"));
         let value = narrow(&result).filter(|value| value.wrapping_abs() < weir_common::decimal::power_of_ten(76));
         value.map(Some).ok_or_else(overflow)
     }

@@ -81,7 +81,7 @@ impl<T: Total> Keep for Sum<T> {
                 return Err(negative());
             }
             if total < least || total > greatest {
-                return Err(Error(T::OVERFLOW.to_owned()).into());
+                return Err(Error::out_of_range(T::OVERFLOW).into());
             }
         }
         let result = |group: &Group| (self.counts[*group as usize] > 0).then(|| self.totals[*group as usize]);

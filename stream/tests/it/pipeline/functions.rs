@@ -31,7 +31,7 @@ fn evaluate(expr: &Expr, rows: &RecordBatch) -> Result<ArrayRef, Error> {
         Expr::Column(column) => Ok(rows.column(*column).clone()),
         Expr::Literal { value, ty } => Ok(values(&vec![value.as_deref(); rows.num_rows()], ty)),
         Expr::Cast { value, ty } => {
-            cast(&evaluate(value, rows)?, &ty.arrow()).map_err(|error| Error(error.to_string()))
+            cast(&evaluate(value, rows)?, &ty.arrow()).map_err(|error| Error::new(error.to_string()))
         }
         Expr::Call { function, arguments, .. } => {
             let (left, right) = (evaluate(&arguments[0], rows)?, evaluate(&arguments[1], rows)?);
@@ -42,7 +42,7 @@ fn evaluate(expr: &Expr, rows: &RecordBatch) -> Result<ArrayRef, Error> {
                 "=" => cmp::eq(&left, &right).map(|result| std::sync::Arc::new(result) as ArrayRef),
                 other => panic!("tests have no function {other}"),
             };
-            result.map_err(|error| Error(error.to_string()))
+            result.map_err(|error| Error::new(error.to_string()))
         }
         Expr::Case { .. } => panic!("tests have no CASE"),
     }

@@ -35,6 +35,8 @@ pub(super) struct Job {
     pub(super) emitted: Vec<Chunk>,
     /// The rows that were left out.
     pub(super) failed: Vec<FailedRow>,
+    /// The rows that fail now, by fragment, operator and key, with the reason.
+    pub(super) letters: BTreeMap<(usize, u16, Vec<u8>), String>,
     /// Epochs whose writes the actors were not told of as applied.
     unapplied: usize,
     /// Entries and ranges that were read.
@@ -55,6 +57,7 @@ impl Job {
             ways: BTreeMap::new(),
             emitted: Vec::new(),
             failed: Vec::new(),
+            letters: BTreeMap::new(),
             unapplied: 0,
             reads: 0,
             ranges: 0,
@@ -147,6 +150,7 @@ impl Job {
             for chunk in outcome.emitted {
                 self.send((fragment, actor), chunk);
             }
+            outcome.failed.iter().for_each(|failed| self.note((fragment, actor), failed));
             self.failed.append(&mut outcome.failed);
             outcome = match outcome.next {
                 Next::Done => return Ok(()),
@@ -162,6 +166,28 @@ impl Job {
                     self.actors[fragment][actor].supply_ranges(found)?
                 }
             };
+        }
+    }
+
+    /// Keeps a letter of a row that fails, and removes it once the row does not.
+    fn note(&mut self, (fragment, actor): (usize, usize), failed: &FailedRow) {
+        let failing = self.actors[fragment][actor].failing(failed.operator);
+        assert_eq!(failed.row.num_columns(), failing.columns.len(), "rows have the columns that were told");
+        let of = |columns: &[usize]| {
+            let mut key = Vec::new();
+            Keys::new(&failed.row, columns).write(0, &mut key);
+            key
+        };
+        let actors = self.actors[fragment].len();
+        // Tests pass rows to whichever actor of the first fragment they like.
+        if let (Some(divided), true) = (&failing.divided, fragment > 0 && actors > 1) {
+            let owner = usize::from(vnode_of(&of(divided))) % actors;
+            assert_eq!(owner, actor, "the actor owns the vnode of the letter");
+        }
+        let letter = (fragment, failed.operator, of(&failing.key));
+        match failed.is_delete {
+            true => assert!(self.letters.remove(&letter).is_some(), "a row that fails has a letter"),
+            false => drop(self.letters.insert(letter, failed.error.message.clone())),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Tests of operators: scripts that read as documentation (`golden`), and random jobs that are
-//! compared with a naive answer (`equal`).
+//! compared with a naive answer (`equal`, and `failing` for rows that fail).
 //!
 //! `WEIR_GOLDEN=write` writes the outputs of scripts anew.
 
 mod equal;
+mod failing;
 mod functions;
 mod job;
 mod script;
