@@ -204,7 +204,7 @@ pub(crate) fn spawn(
         inbox,
         pipeline,
         table: writable.then(|| Table::new(&entry.relation)),
-        materialize: conflict.map(|conflict| Materialize::new(&entry.relation, conflict, single)),
+        materialize: conflict.map(|conflict| Materialize::new(&entry.relation, conflict, (single, is_fresh))),
         follow,
         outputs,
         listeners,
@@ -498,7 +498,7 @@ impl Fragment {
             self.slot.applied().await?;
             let found = self.db.get(unknown.clone()).await.map_err(|error| Ended::Failed(chain(&error)))?;
             let materialize = self.materialize.as_mut().expect("it was just there");
-            materialize.learn(unknown, found);
+            materialize.learn(&unknown, &found);
         }
         Ok(keys)
     }
@@ -537,6 +537,8 @@ impl Fragment {
             writes.into_iter().map(|write| (write.key, write.value)).unzip();
         let mut changes: Entries = self.stored(&keys).zip(values).collect();
         changes.append(&mut self.failed.take());
+        // The database inserts neighbours faster.
+        changes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         if let Some(materialize) = &mut self.materialize {
             changes.append(&mut materialize.take());
         }

@@ -7,7 +7,6 @@
 //! that the new rows make go to those who follow: a delete of the stored row, an insert of the
 //! other one, nothing if they are equal.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, UInt32Array};
@@ -15,6 +14,8 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::{concat_batches, filter_record_batch, interleave, take_record_batch};
 use arrow::datatypes::Int64Type;
 use bytes::Bytes;
+use hashbrown::HashMap;
+use smallvec::{SmallVec, smallvec};
 use weir_common::catalog::Relation;
 use weir_common::error::{Kind, chain};
 use weir_common::key::{Keys, vnode_of};
@@ -47,6 +48,8 @@ pub(crate) struct Materialize {
     /// Entries as they are with all changes, by their keys: those that were read or written lately.
     known: HashMap<Bytes, Option<Bytes>>,
     known_bytes: usize,
+    /// True as long as all stored rows are known: every other key has none.
+    knows_all: bool,
     wanted: Wanted,
 }
 
@@ -56,7 +59,7 @@ struct Touched<'a> {
     /// The place of the stored row among those that were read.
     old: Option<u32>,
     /// The rows that make the new one, the newest last; empty: there is none.
-    rows: Vec<Source>,
+    rows: SmallVec<[Source; 2]>,
     is_changed: bool,
 }
 
@@ -64,8 +67,13 @@ struct Touched<'a> {
 type Source = (usize, usize);
 
 impl Materialize {
-    /// Stores the rows of `relation`, whose columns the changes have.
-    pub(crate) fn new(relation: &Arc<Relation>, conflict: Conflict, single: Option<u16>) -> Materialize {
+    /// Stores the rows of `relation`, whose columns the changes have. `is_fresh`: there are none
+    /// yet.
+    pub(crate) fn new(
+        relation: &Arc<Relation>,
+        conflict: Conflict,
+        (single, is_fresh): (Option<u16>, bool),
+    ) -> Materialize {
         let columns = relation.columns.len() + relation.hidden.len();
         let wanted = Wanted::new(Arc::clone(relation), &(0..columns).collect::<Vec<_>>());
         Materialize {
@@ -77,6 +85,7 @@ impl Materialize {
             bytes: 0,
             known: HashMap::new(),
             known_bytes: 0,
+            knows_all: is_fresh,
             wanted,
         }
     }
@@ -123,6 +132,9 @@ impl Materialize {
 
     /// The keys whose entries have to be read, once each.
     pub(crate) fn unknown(&self, keys: &[Bytes]) -> Vec<Bytes> {
+        if self.knows_all {
+            return Vec::new();
+        }
         let mut unknown: Vec<Bytes> = keys.iter().filter(|key| !self.known.contains_key(*key)).cloned().collect();
         unknown.sort_unstable();
         unknown.dedup();
@@ -130,9 +142,9 @@ impl Materialize {
     }
 
     /// Takes in entries that were read.
-    pub(crate) fn learn(&mut self, keys: Vec<Bytes>, found: Vec<Option<Bytes>>) {
-        for (key, value) in keys.into_iter().zip(found) {
-            self.know(key, value);
+    pub(crate) fn learn(&mut self, keys: &[Bytes], found: &[Option<Bytes>]) {
+        for (key, value) in keys.iter().zip(found) {
+            self.know(key, value.as_ref());
         }
     }
 
@@ -175,8 +187,8 @@ impl Materialize {
                 deleted.extend(before);
                 inserted.extend(place);
             }
-            self.change(key.clone(), value.clone());
-            self.know(key.clone(), value);
+            self.know(key, value.as_ref());
+            self.change(key.clone(), value);
         }
         Ok(changes(&old_rows, deleted, &new_rows, inserted))
     }
@@ -187,10 +199,8 @@ impl Materialize {
     /// # Errors
     /// If a stored row is damaged, or has no sequence to compare with.
     pub(crate) fn newer(&self, keys: &[Bytes], rows: &Chunk) -> Result<Chunk, rpc::Error> {
-        let is_newer = |(row, key): (usize, &Bytes)| {
-            let stored = self.known.get(key).expect("entries are read before they change");
-            is_newer(self.sequence(rows, row), stored.as_deref())
-        };
+        let is_newer =
+            |(row, key): (usize, &Bytes)| is_newer(self.sequence(rows, row), self.stored(key).map(|stored| &**stored));
         let newer = keys.iter().enumerate().map(is_newer).collect::<Result<BooleanArray, _>>()?;
         let rows = filter_record_batch(rows.rows(), &newer).expect("a bit for each row");
         Ok(Chunk::inserts(rows))
@@ -202,10 +212,10 @@ impl Materialize {
         let mut places: HashMap<&Bytes, usize> = HashMap::new();
         for (row, key) in keys.iter().enumerate() {
             let place = *places.entry(key).or_insert_with(|| {
-                let stored = self.known.get(key).expect("entries are read before they change");
-                let place = stored.as_ref().map(|_| u32::try_from(old.len()).expect("a chunk has fewer rows"));
+                let stored = self.stored(key);
+                let place = stored.map(|_| u32::try_from(old.len()).expect("a chunk has fewer rows"));
                 let rows = stored.iter().map(|_| (0, old.len())).collect();
-                old.extend(stored.clone());
+                old.extend(stored.cloned());
                 touched.push(Touched { key, old: place, rows, is_changed: false });
                 touched.len() - 1
             });
@@ -214,7 +224,7 @@ impl Materialize {
                 _ if chunk.is_delete(row) => rows.clear(),
                 Conflict::DoNothing if !rows.is_empty() => continue,
                 Conflict::UpdateIfNotNull => rows.push((1, row)),
-                _ => *rows = vec![(1, row)],
+                _ => *rows = smallvec![(1, row)],
             }
             *is_changed = true;
         }
@@ -251,18 +261,36 @@ impl Materialize {
         self.changes.push((key, value));
     }
 
-    fn know(&mut self, key: Bytes, value: Option<Bytes>) {
-        self.known_bytes += weight(&key, value.as_ref()) + KNOWN_BYTES;
-        let size = key.len();
-        if let Some(before) = self.known.insert(key, value) {
-            self.known_bytes -= size + before.map_or(0, |before| before.len()) + KNOWN_BYTES;
+    /// The entry under a key.
+    fn stored(&self, key: &Bytes) -> Option<&Bytes> {
+        match self.known.get(key) {
+            Some(stored) => stored.as_ref(),
+            None if self.knows_all => None,
+            None => unreachable!("entries are read before they change"),
+        }
+    }
+
+    /// Copies the entry, since the keys and values of a chunk share one buffer.
+    fn know(&mut self, key: &Bytes, value: Option<&Bytes>) {
+        let copy = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+        self.known_bytes += value.map_or(0, Bytes::len);
+        match self.known.get_mut(key) {
+            Some(known) => {
+                self.known_bytes -= known.as_ref().map_or(0, Bytes::len);
+                *known = value.map(copy);
+            }
+            None => {
+                self.known_bytes += key.len() + KNOWN_BYTES;
+                self.known.insert(copy(key), value.map(copy));
+            }
         }
     }
 
     /// Forgets the entries that it knows.
     pub(crate) fn forget(&mut self) {
-        self.known.clear();
+        self.known = HashMap::new();
         self.known_bytes = 0;
+        self.knows_all = false;
     }
 
     /// Bytes of the entries that it knows.
