@@ -345,3 +345,6 @@ fn changes(old: &RecordBatch, deleted: Vec<u32>, new: &RecordBatch, inserted: Ve
     let parts = [part(old, deleted), part(new, inserted)];
     Chunk::new(concat_batches(&old.schema(), &parts).expect("both have the relation's columns"), deletes)
 }
+
+#[cfg(test)]
+mod tests;
