@@ -12,7 +12,7 @@ use weir_e2e::weir::Weir;
 use weir_e2e::workload::{Auctions, Bids};
 
 use crate::report::{Aim, Report, millis};
-use crate::standalone::{COMPLETION_POLL, Cost, freshness_of, kill_and_wait};
+use crate::standalone::{COMPLETION_POLL, Cost, committed, freshness_of, kill_and_wait};
 use crate::{DEADLINE, Options};
 
 /// The auctions of streams whose groups are few or of a common size.
@@ -152,6 +152,7 @@ async fn caught_up(view: &str, column: &str, events: &Events, nats: &mut Nats, w
 /// Waits until all views include all messages. Counting rows instead would be a scan for each
 /// question, and its processor time would count as theirs.
 async fn included(sql: &mut Sql, events: &Events) -> Result<()> {
+    committed(sql, &events.name, Instant::now()).await?;
     sql.query(&format!("SET wait_for_timeout = '{}s'", DEADLINE.as_secs())).await?;
     sql.query(&format!("SELECT weir_wait_for('{}', {})", events.name.to_uppercase(), events.messages)).await?;
     Ok(())
