@@ -7,6 +7,8 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 use weir_common::condition::SplitState;
 use weir_proto::SplitProgress;
 
+use crate::storage::state::Content;
+
 /// Instruments, each described once. Instruments of sources, jobs and scans bear the label `table`,
 /// those of state `slot`. [`observe_splits`] adds those of splits.
 #[derive(Clone, Debug)]
@@ -84,6 +86,34 @@ impl Observed {
         for (labels, split) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             told(labels, split);
         }
+    }
+}
+
+/// How much this node stored of each job when it looked last, with the labels of its metrics.
+#[derive(Debug, Default)]
+pub(crate) struct ObservedStates(Mutex<Vec<([KeyValue; 1], Content)>>);
+
+impl ObservedStates {
+    /// Replaces all of them.
+    pub(crate) fn set(&self, states: Vec<([KeyValue; 1], Content)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = states;
+    }
+}
+
+/// Makes the gauges of the states of jobs, which bear the label `table`.
+pub(crate) fn observe_states(meter: &Meter, observed: &Arc<ObservedStates>) {
+    type StateGauge = (&'static str, &'static str, fn(&Content) -> u64);
+    const GAUGES: [StateGauge; 2] = [
+        ("weir_job_state_rows", "rows that the node stores of a job", |state| state.rows),
+        ("weir_job_state_bytes", "bytes of keys and values that the node stores of a job", |state| state.bytes),
+    ];
+    for (name, description, value) in GAUGES {
+        let observed = Arc::clone(observed);
+        let gauge = meter.u64_observable_gauge(name).with_description(description).with_callback(move |observer| {
+            let states = observed.0.lock().unwrap_or_else(PoisonError::into_inner);
+            states.iter().for_each(|(labels, state)| observer.observe(value(state), labels));
+        });
+        gauge.build();
     }
 }
 

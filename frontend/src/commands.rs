@@ -28,8 +28,21 @@ static FINDINGS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["topic", "
 static TABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name"]));
 static CREATE_TABLE: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name", "Create Sql"]));
 static COLUMNS: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["Name", "Type", "Is Hidden", "Description"]));
-static JOBS: LazyLock<SchemaRef> =
-    LazyLock::new(|| jobs::schema(["Id", "Name", "Kind", "State", "Since", "Reason", "Progress", "Lag", "Cpu"]));
+static JOBS: LazyLock<SchemaRef> = LazyLock::new(|| {
+    jobs::schema([
+        "Id",
+        "Name",
+        "Kind",
+        "State",
+        "Since",
+        "Reason",
+        "Progress",
+        "Lag",
+        "Cpu",
+        "StateRows",
+        "StateBytes",
+    ])
+});
 static CLUSTER: LazyLock<SchemaRef> =
     LazyLock::new(|| text_schema(&["Id", "Role", "Addr", "State", "Slots", "Term", "Epoch", "Error"]));
 static VARIABLES: LazyLock<SchemaRef> = LazyLock::new(|| text_schema(&["name", "setting"]));

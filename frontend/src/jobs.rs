@@ -16,12 +16,12 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use futures::future::join_all;
 use tokio::time::{Instant, sleep, timeout};
 use weir_common::catalog::{self, Entry, RelationKind};
-use weir_common::condition::{Condition, JobState, SplitState, of_job};
+use weir_common::condition::{self, Condition, SplitState, of_job};
 use weir_common::error::Kind;
-use weir_common::ids::{JobSplit, SplitId, TableId, TermId};
+use weir_common::ids::{JobSplit, SplitId, TableId};
 use weir_common::rpc;
 use weir_common::types::SqlType;
-use weir_proto::{SplitsRequest, SplitsResponse};
+use weir_proto::{JobState, SplitsRequest, SplitsResponse};
 use weir_sql::error::Error;
 
 use crate::catalog::Catalog;
@@ -42,13 +42,15 @@ pub(crate) struct Job {
     pub(crate) name: String,
     /// The kind of the relation that it keeps up to date.
     pub(crate) kind: &'static str,
-    pub(crate) condition: Condition<JobState>,
+    pub(crate) condition: Condition<condition::JobState>,
     /// While it reads what its inputs had before it: the percentage that it has read.
     pub(crate) progress: Option<f64>,
     /// The messages that it has still to read, as its servers said some seconds ago.
     pub(crate) lag: Option<u64>,
     /// The share of its actors in the processors lately, in percent of one core.
     pub(crate) cpu: Option<f64>,
+    /// The rows and bytes that are stored of it.
+    pub(crate) state: Option<(u64, u64)>,
 }
 
 /// The nodes to ask. Cheap to clone.
@@ -78,6 +80,10 @@ struct Known {
     uses: HashMap<TableId, f64>,
     /// The rows that a job has left out, and a reason.
     left_out: HashMap<TableId, (u64, String)>,
+    /// The rows and bytes that nodes store of a job.
+    states: HashMap<TableId, (u64, u64)>,
+    /// True if a node has not told what it stores.
+    lacks_states: bool,
 }
 
 impl Jobs {
@@ -87,7 +93,7 @@ impl Jobs {
     /// Unavailable, if no meta node leads until the deadline.
     pub(crate) async fn list(&self, deadline: Instant) -> Result<Vec<Job>, Error> {
         let catalog = self.meta.catalog(deadline).await?;
-        let known = self.ask(deadline).await?;
+        let known = self.ask(deadline, true).await?;
         let now = SystemTime::now();
         Ok(catalog.entries().filter_map(|entry| job(&catalog, entry, &known, now)).collect())
     }
@@ -97,15 +103,16 @@ impl Jobs {
     /// # Errors
     /// Unavailable, if no meta node leads until the deadline.
     pub(crate) async fn progress(&self, view: TableId, deadline: Instant) -> Result<Option<f64>, Error> {
-        Ok(self.ask(deadline).await?.progress(view))
+        Ok(self.ask(deadline, false).await?.progress(view))
     }
 
-    /// Asks the nodes of the running term, and asks again if the term ends meanwhile.
-    async fn ask(&self, deadline: Instant) -> Result<Known, Error> {
+    /// Asks the nodes of the running term, and asks again if the term ends meanwhile. With
+    /// `ask_state` they look at what they store, too.
+    async fn ask(&self, deadline: Instant, ask_state: bool) -> Result<Known, Error> {
         let began = Instant::now();
         loop {
             let cluster = self.meta.cluster(deadline).await?;
-            let known = self.ask_term(&cluster).await?;
+            let known = self.ask_term(&cluster, ask_state).await?;
             match known {
                 Some(known) if known.idle.is_none() || began.elapsed() > TERM_PATIENCE => return Ok(known),
                 None if began.elapsed() > TERM_PATIENCE => {
@@ -118,7 +125,7 @@ impl Jobs {
     }
 
     /// Asks the nodes of a term; returns `None` if the term has ended.
-    async fn ask_term(&self, cluster: &Cluster) -> Result<Option<Known>, Error> {
+    async fn ask_term(&self, cluster: &Cluster, ask_state: bool) -> Result<Option<Known>, Error> {
         let compute: Vec<_> = cluster.nodes.iter().filter(|node| node.role == "compute").collect();
         let running = compute.iter().filter(|node| node.state == "running");
         let addresses: Vec<&str> = running.map(|node| node.address.as_str()).collect();
@@ -131,13 +138,15 @@ impl Jobs {
             };
             return Ok(Some(Known { idle: Some(idle), ..Known::default() }));
         }
-        let answers = join_all(addresses.iter().map(|address| self.ask_node(address, &addresses, cluster.term))).await;
+        let request = SplitsRequest { term: Some(cluster.term.into()), ask_servers: false, ask_state };
+        let answers = join_all(addresses.iter().map(|address| self.ask_node(address, &addresses, request))).await;
         let mut known = Known::default();
         for (address, answer) in addresses.iter().zip(answers) {
             match answer {
                 Ok(answer) => known.take(address, answer),
                 Err(error) if error.kind == Kind::Fenced => return Ok(None),
                 Err(error) => {
+                    known.lacks_states = true;
                     known.silence.get_or_insert(format!("compute node {address} does not answer: {}", error.message));
                 }
             }
@@ -145,9 +154,8 @@ impl Jobs {
         Ok(Some(known))
     }
 
-    async fn ask_node(&self, address: &str, named: &[&str], term: TermId) -> Result<SplitsResponse, Error> {
+    async fn ask_node(&self, address: &str, named: &[&str], request: SplitsRequest) -> Result<SplitsResponse, Error> {
         let mut node = self.nodes.client_among(address, named)?;
-        let request = SplitsRequest { term: Some(term.into()), ask_servers: false };
         match timeout(NODE_TIMEOUT, node.splits(request)).await {
             Ok(answer) => Ok(answer.map_err(rpc::Error::from)?.into_inner()),
             Err(_) => {
@@ -181,6 +189,11 @@ impl Known {
                 let (rows, reason) = self.left_out.entry(TableId(used.table)).or_default();
                 (*rows, *reason) = (*rows + used.left_out, used.reason);
             }
+        }
+        self.lacks_states |= answer.states.is_none();
+        for JobState { table, rows, bytes } in answer.states.into_iter().flat_map(|states| states.states) {
+            let state = self.states.entry(TableId(table)).or_default();
+            *state = (state.0 + rows, state.1 + bytes);
         }
         if let Some(trouble) = answer.trouble {
             let since = UNIX_EPOCH + Duration::from_nanos(trouble.since_ns);
@@ -234,7 +247,7 @@ fn job(catalog: &Catalog, entry: &Entry, known: &Known, now: SystemTime) -> Opti
     let progress = known.progress(entry.id()).filter(|_| declared.failure.is_none());
     let condition = match declared.failure {
         Some(failure) => Condition {
-            state: JobState::Failed,
+            state: condition::JobState::Failed,
             since: failure.since_ms.map(|ms| UNIX_EPOCH + Duration::from_millis(ms)),
             reason: Some(failure.error.to_owned()),
         },
@@ -245,7 +258,9 @@ fn job(catalog: &Catalog, entry: &Entry, known: &Known, now: SystemTime) -> Opti
         }
     };
     let condition = match condition.state {
-        JobState::Running if progress.is_some() => Condition { state: JobState::Creating, ..condition },
+        condition::JobState::Running if progress.is_some() => {
+            Condition { state: condition::JobState::Creating, ..condition }
+        }
         _ => condition,
     };
     let reason =
@@ -254,7 +269,8 @@ fn job(catalog: &Catalog, entry: &Entry, known: &Known, now: SystemTime) -> Opti
     let (id, name, kind) = (entry.id(), declared.name.to_owned(), declared.kind);
     let lag = known.lag(catalog, entry);
     let cpu = known.uses.get(&id).map(|cores| (cores * 1000.0).round() / 10.0);
-    Some(Job { id, name, kind, condition, progress, lag, cpu })
+    let state = known.states.get(&id).filter(|_| !known.lacks_states).copied();
+    Some(Job { id, name, kind, condition, progress, lag, cpu, state })
 }
 
 /// The remark on a job that has left rows out.
@@ -264,8 +280,8 @@ fn left_out(rows: u64, error: &str) -> String {
 }
 
 /// Returns the schema of jobs, for `weir_catalog.jobs` or for `SHOW JOBS` with RisingWave's names.
-pub(crate) fn schema(names: [&str; 9]) -> SchemaRef {
-    let [id, name, kind, state, since, reason, progress, lag, cpu] = names;
+pub(crate) fn schema(names: [&str; 11]) -> SchemaRef {
+    let [id, name, kind, state, since, reason, progress, lag, cpu, rows, bytes] = names;
     let text = |name| SqlType::Varchar.field(name);
     let fields = vec![
         SqlType::BigInt.field(id),
@@ -277,6 +293,8 @@ pub(crate) fn schema(names: [&str; 9]) -> SchemaRef {
         SqlType::Double.field(progress),
         SqlType::BigInt.field(lag),
         SqlType::Double.field(cpu),
+        SqlType::BigInt.field(rows),
+        SqlType::BigInt.field(bytes),
     ];
     Arc::new(Schema::new(fields))
 }
@@ -288,6 +306,10 @@ pub(crate) fn schema(names: [&str; 9]) -> SchemaRef {
 pub(crate) fn batch(schema: &SchemaRef, jobs: &[Job]) -> Result<RecordBatch, Error> {
     let micros = |time: SystemTime| i64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_micros()).ok();
     let text = |of: fn(&Job) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(jobs.iter().map(of))) };
+    let number = |of: fn(&Job) -> Option<u64>| -> ArrayRef {
+        let number = |job| of(job).and_then(|number| i64::try_from(number).ok());
+        Arc::new(Int64Array::from_iter(jobs.iter().map(number)))
+    };
     let since = jobs.iter().map(|job| job.condition.since.and_then(micros));
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from_iter_values(jobs.iter().map(|job| i64::from(job.id.0)))),
@@ -297,8 +319,10 @@ pub(crate) fn batch(schema: &SchemaRef, jobs: &[Job]) -> Result<RecordBatch, Err
         Arc::new(TimestampMicrosecondArray::from_iter(since).with_timezone("UTC")),
         Arc::new(StringArray::from_iter(jobs.iter().map(|job| job.condition.reason.as_deref()))),
         Arc::new(Float64Array::from_iter(jobs.iter().map(|job| job.progress))),
-        Arc::new(Int64Array::from_iter(jobs.iter().map(|job| job.lag.and_then(|lag| i64::try_from(lag).ok())))),
+        number(|job| job.lag),
         Arc::new(Float64Array::from_iter(jobs.iter().map(|job| job.cpu))),
+        number(|job| Some(job.state?.0)),
+        number(|job| Some(job.state?.1)),
     ];
     RecordBatch::try_new(Arc::clone(schema), columns).map_err(|error| Error::internal(error.to_string()))
 }

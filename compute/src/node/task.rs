@@ -35,11 +35,11 @@ use crate::control::state::Node;
 use crate::control::wire;
 use crate::dataflow::exchange::{self, Exchange, Reachable};
 use crate::error::Error;
-use crate::metrics::{self, Metrics, Observed};
+use crate::metrics::{self, Metrics, Observed, ObservedStates};
 use crate::serve::dml::Dml;
 use crate::serve::service::Service;
 use crate::serve::serving::{Relations, Serving};
-use crate::serve::splits;
+use crate::serve::{splits, states};
 use crate::storage::state;
 use crate::storage::state::{Store, Survey};
 
@@ -122,7 +122,9 @@ impl Compute {
     pub async fn run(self, listener: TcpListener, cancel: CancellationToken) -> Result<(), Error> {
         let metrics = Metrics::new(&telemetry::meter());
         let observed = Arc::<Observed>::default();
+        let observed_states = Arc::<ObservedStates>::default();
         metrics::observe_splits(&telemetry::meter(), &observed);
+        metrics::observe_states(&telemetry::meter(), &observed_states);
         let store = Store::open(&self.config.state_url)?;
         let store = self.store.get_or_init(|| store).clone();
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
@@ -131,7 +133,9 @@ impl Compute {
         let (serving, receiver) = watch::channel(None);
         let stop = CancellationToken::new();
         let _stop_on_drop = stop.clone().drop_guard();
-        let (exchange, observing) = (Exchange::new(of_exchange), splits::observe(observed, receiver.clone()));
+        let exchange = Exchange::new(of_exchange);
+        let observing = splits::observe(observed, receiver.clone());
+        let observing_states = states::observe(observed_states, receiver.clone());
         let (dml, service) = (Dml::new(receiver.clone()), Service::new(receiver, metrics.clone()));
         let server = Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(5)))
@@ -179,6 +183,7 @@ impl Compute {
             ended = server => ended.map_err(Error::from),
             ended = task.run(cancel) => ended,
             () = observing => unreachable!("it goes on for ever"),
+            () = observing_states => unreachable!("it goes on for ever"),
         }
     }
 }

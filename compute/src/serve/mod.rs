@@ -9,12 +9,14 @@
 //! * `source`: reads a source, whose rows are stored nowhere, for one statement;
 //! * `replay`: turns dead letters into rows;
 //! * `dml`: the gRPC service that takes the rows of statements that write;
-//! * `splits`: how far the readers of this node are.
+//! * `splits`: how far the readers of this node are;
+//! * `states`: how much the node stores of each job.
 
 pub(crate) mod dml;
 pub(crate) mod service;
 pub(crate) mod serving;
 pub(crate) mod splits;
+pub(crate) mod states;
 
 mod prune;
 mod replay;

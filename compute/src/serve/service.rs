@@ -18,7 +18,7 @@ use super::replay::Replay;
 use super::scan::Scan;
 use super::serving::Serving;
 use super::source::SourceRead;
-use super::splits;
+use super::{splits, states};
 use crate::metrics::Metrics;
 
 /// Batches that wait for the network besides the one being sent. A stalled scan holds no more than
@@ -90,10 +90,11 @@ impl compute_server::Compute for Service {
     }
 
     async fn splits(&self, request: Request<SplitsRequest>) -> Result<Response<SplitsResponse>, Status> {
-        let SplitsRequest { term, ask_servers } = request.into_inner();
+        let SplitsRequest { term, ask_servers, ask_state } = request.into_inner();
         let serving = Serving::of_term(self.serving.borrow().clone(), term)?;
         let splits = splits::progress_of(&serving, ask_servers).await;
+        let states = if ask_state { states::told(&serving).await } else { None };
         let (trouble, filling, uses) = (splits::trouble(&serving), splits::filling(&serving), splits::uses(&serving));
-        Ok(Response::new(SplitsResponse { splits, trouble, filling, uses }))
+        Ok(Response::new(SplitsResponse { splits, trouble, filling, uses, states }))
     }
 }

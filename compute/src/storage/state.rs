@@ -8,6 +8,7 @@
 //! * [`keys`]: encodes a row's place (table, vnode, split, sequence) as a key;
 //! * [`slot`]: a slot's database: writes, snapshots, checkpoints;
 //! * `runs`: reads whole ranges from a database's files, many entries at a time;
+//! * `contents`: how much of a database belongs to which job;
 //! * [`lineage`]: makes a new database of committed checkpoints;
 //! * `live`: the ids whose entries are kept, and the state of jobs that are gone;
 //! * [`compaction`]: schedules rewrites of full levels, dropped tables and data of ancestors;
@@ -25,6 +26,7 @@ pub mod health;
 pub mod keys;
 pub mod store;
 
+mod contents;
 mod live;
 mod runs;
 pub mod slot;
@@ -34,6 +36,7 @@ pub mod garbage;
 pub mod lineage;
 pub mod settings;
 
+pub use contents::{Content, Count, Stored};
 pub use error::Error;
 pub use garbage::{Collected, Survey};
 pub use lineage::CloneSource;

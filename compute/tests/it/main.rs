@@ -1,4 +1,5 @@
 //! Tests of the compute node's parts against the real things that they stand on.
 
+mod contents;
 mod operator_state;
 mod state;

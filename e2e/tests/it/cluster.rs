@@ -107,7 +107,17 @@ fn nodes_that_are_told_to_end_do_so_in_order_while_connections_are_cut() {
         sql.query(&create_events_with("SOURCE s", &proxy.address(), "")).await?;
         sql.query("CREATE MATERIALIZED VIEW odd AS SELECT subject, sum(1 / (seq % 2)) FROM s GROUP BY subject").await?;
         acknowledged(&nats, "reader").await?;
-        metrics_are_as_described(&cluster).await
+        metrics_are_as_described(&cluster).await?;
+        sql.query("DROP SOURCE s CASCADE").await?;
+        eventually("no metric of a dropped job", SOON, async || {
+            for compute in &cluster.computes {
+                let metrics = compute.metrics().await?;
+                let mut states = metrics.lines().filter(|line| line.starts_with("weir_job_state_"));
+                ensure!(states.all(|line| !line.contains("table=\"odd\"")), "the dropped view is there still");
+            }
+            Ok(Some(()))
+        })
+        .await
     });
 }
 

@@ -191,7 +191,7 @@ async fn jobs_are_shown() {
     add_events(&cluster.shared, 1);
     let client = cluster.client().await;
     let shown = rows(&client, "SHOW JOBS").await;
-    assert!(shown.ends_with("|events|table|running|NULL|NULL|NULL|0|NULL"), "{shown}");
+    assert!(shown.ends_with("|events|table|running|NULL|NULL|NULL|0|NULL|NULL|NULL"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,7 +220,7 @@ async fn a_job_that_cannot_work_says_so() {
             ..SplitProgress::default()
         };
         cluster.shared.state().splits =
-            SplitsResponse { splits: vec![split], trouble: None, filling: Vec::new(), uses: Vec::new() };
+            SplitsResponse { splits: vec![split], trouble: None, filling: Vec::new(), uses: Vec::new(), states: None };
         let from_view = rows(&client, sql).await;
         let shown = rows(&client, "SHOW JOBS").await;
         assert_eq!(shown.split('|').nth(3), from_view.split('|').nth(1), "{shown}, {from_view}");

@@ -230,7 +230,7 @@ async fn it_says_that_a_table_has_failed() {
     let (out, err) = psql(&cluster, &["-A", "-t", "-c", jobs]).await.expect("psql is there");
     assert_eq!((out.as_str(), err.as_str()), ("events|table|failed|1970-01-02 00:00:00+00|the stream is gone\n", ""));
     let (out, _) = psql(&cluster, &["-A", "-t", "-c", "SHOW JOBS"]).await.expect("psql is there");
-    assert!(out.ends_with("|events|table|failed|1970-01-02 00:00:00+00|the stream is gone||0|\n"), "{out}");
+    assert!(out.ends_with("|events|table|failed|1970-01-02 00:00:00+00|the stream is gone||0|||\n"), "{out}");
     let quiet = ["-c", "SET client_min_messages = error", "-c", "SELECT count(*) FROM events"];
     let (_, err) = psql(&cluster, &quiet).await.expect("psql is there");
     assert_eq!(err, "");

@@ -123,6 +123,18 @@ pub(super) fn state_job(key: &[u8]) -> Option<TableId> {
     rest.get(VNODE..)?.first_chunk::<JOB>().map(|job| TableId(u32::from_be_bytes(*job)))
 }
 
+/// The job that an entry is state of, and the table in its plan; `None` for entries of tables.
+pub(super) fn state_table(key: &[u8]) -> Option<(TableId, u16)> {
+    let job = state_job(key)?;
+    let table = key.get(TABLE + VNODE + JOB..)?.first_chunk::<PLACE>()?;
+    Some((job, u16::from_be_bytes(*table)))
+}
+
+/// The table that an entry belongs to; [`STATE`] for entries of state.
+pub(super) fn entry_table(key: &[u8]) -> Option<TableId> {
+    key.first_chunk::<TABLE>().map(|table| TableId(u32::from_be_bytes(*table)))
+}
+
 /// The keys of all entries of an operator's state that have a lookup prefix.
 ///
 /// # Panics
@@ -245,7 +257,8 @@ mod tests {
         write_state_key(TableId(1), 2, 3, b"ab", b"abc", &mut key);
         assert_eq!(key, b"\xff\xff\xff\xff\0\x03\0\0\0\x01\0\x02\x55\x55\x08\xcb\xc6\xad\xd4\x39abc");
         assert_eq!(segment_table(&key[..4]), Some(STATE));
-        assert_eq!(state_job(&key), Some(TableId(1)));
+        assert_eq!((state_job(&key), state_table(&key)), (Some(TableId(1)), Some((TableId(1), 2))));
+        assert_eq!((entry_table(&key), state_table(&key[..10])), (Some(STATE), None));
         assert_eq!(state_job(&key[..9]), None);
         assert_eq!(state_job(&key[4..]), None);
     }

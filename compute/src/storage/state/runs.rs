@@ -13,7 +13,7 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::ops::{Bound, Range, RangeBounds};
+use std::ops::{Add, Bound, Range, RangeBounds};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -27,7 +27,7 @@ use object_store::{
 };
 use slatedb::db_cache::{CacheFetch, CacheLoader, CachedEntry, CachedKey, DbCache};
 use slatedb::manifest::{SsTableHandle, SsTableView};
-use slatedb::{PathResolver, RowEntry, SstIndex, SstReader, ValueDeletable, VersionedManifest};
+use slatedb::{PathResolver, RowEntry, SstIndex, SstReader, SstStats, ValueDeletable, VersionedManifest};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Store;
@@ -59,6 +59,11 @@ pub(super) enum Error {
 /// A range of keys.
 pub(super) type Keys = (Bound<Bytes>, Bound<Bytes>);
 
+/// All keys.
+const ALL_KEYS: Keys = (Bound::Unbounded, Bound::Unbounded);
+/// Files that are opened at the same time.
+const FILES_MAX: usize = 32;
+
 /// The entries of a range of keys, merged from all files that may hold some.
 pub(super) struct Runs {
     sources: Vec<Source>,
@@ -84,7 +89,7 @@ pub(super) async fn sizes<K: Eq + Hash>(
     of: impl Fn(&[u8]) -> Option<K>,
 ) -> Result<HashMap<K, u64>, Error> {
     let mut sizes = HashMap::new();
-    if let Some(view) = View::new(view, paths, &(Bound::Unbounded, Bound::Unbounded), store) {
+    if let Some(view) = View::new(view, paths, &ALL_KEYS, store) {
         let (index, blocks) = view.blocks().await?;
         for block in blocks {
             let (offset, key) = index.get(block).expect("a block of this index");
@@ -96,6 +101,148 @@ pub(super) async fn sizes<K: Eq + Hash>(
         }
     }
     Ok(sizes)
+}
+
+/// How much is in files, whatever of it counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Values and marks of deleted ones.
+    pub(super) entries: u64,
+    /// The bytes of their blocks.
+    pub(super) bytes: u64,
+}
+
+impl Add for Size {
+    type Output = Size;
+
+    fn add(self, other: Size) -> Size {
+        Size { entries: self.entries + other.entries, bytes: self.bytes + other.bytes }
+    }
+}
+
+/// Returns how much is in the visible blocks of a file.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(super) async fn size(store: &Store, paths: &PathResolver, view: &SsTableView) -> Result<Size, Error> {
+    let is_whole = view.visible_range().is_none();
+    let Some(view) = View::new(view, paths, &ALL_KEYS, store) else { return Ok(Size::default()) };
+    if is_whole {
+        let entries = view.stats().await?.num_rows();
+        return Ok(Size { entries, bytes: view.end() });
+    }
+    let blocks = FileBlocks::open(view).await?;
+    Ok(blocks.blocks.clone().map(|block| blocks.size(block)).fold(Size::default(), Add::add))
+}
+
+/// The blocks of the files of a segment.
+pub(super) struct Blocks(Vec<FileBlocks>);
+
+/// The visible blocks of a file.
+struct FileBlocks {
+    view: View,
+    index: SstIndex,
+    stats: SstStats,
+    blocks: Range<usize>,
+}
+
+impl Blocks {
+    /// Opens files.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    pub(super) async fn open(store: &Store, paths: &PathResolver, views: &[&SsTableView]) -> Result<Blocks, Error> {
+        let mut opening = Vec::with_capacity(views.len());
+        for view in views {
+            opening.extend(View::new(view, paths, &ALL_KEYS, store).map(FileBlocks::open));
+        }
+        Ok(Blocks(stream::iter(opening).buffered(FILES_MAX).try_collect().await?))
+    }
+
+    /// The number of blocks.
+    pub(super) fn len(&self) -> usize {
+        self.0.iter().map(|file| file.blocks.len()).sum()
+    }
+
+    /// The keys from the beginning of one block to that of the `count`th one behind it, and how
+    /// much is in the blocks that begin among them. Without an end, they are the last ones.
+    pub(super) fn range(&self, block: usize, count: usize) -> Option<(KeysFrom, Size)> {
+        let mut place = block;
+        let file = self.0.iter().find(|file| match place.checked_sub(file.blocks.len()) {
+            Some(rest) => {
+                place = rest;
+                false
+            }
+            None => true,
+        })?;
+        let start = file.first_key(file.blocks.start + place);
+        let mut end = Some(start);
+        for _ in 0..count {
+            let Some(last) = end else { break };
+            end = self.0.iter().filter_map(|file| file.key_above(last)).min();
+        }
+        let within = self.0.iter().flat_map(|file| file.between(start, end).map(|block| file.size(block)));
+        let keys = KeysFrom { start: Bytes::copy_from_slice(start), end: end.map(Bytes::copy_from_slice) };
+        Some((keys, within.fold(Size::default(), Add::add)))
+    }
+}
+
+/// Keys from one on, up to the other if there is one.
+pub(super) struct KeysFrom {
+    pub(super) start: Bytes,
+    pub(super) end: Option<Bytes>,
+}
+
+impl FileBlocks {
+    async fn open(view: View) -> Result<FileBlocks, Error> {
+        let (index, blocks) = view.blocks().await?;
+        let stats = view.stats().await?;
+        Ok(FileBlocks { view, index, stats, blocks })
+    }
+
+    /// The index has nothing of the file's first key, and the others only up to where they differ
+    /// from the key before.
+    fn first_key(&self, block: usize) -> &[u8] {
+        match &self.view.handle.info.first_entry {
+            Some(first) if block == 0 => first,
+            _ => self.index.get(block).expect("a block of this index").1,
+        }
+    }
+
+    fn size(&self, block: usize) -> Size {
+        let [start, end] = [block, block + 1].map(|block| self.view.offset(&self.index, block));
+        let counted = self.stats.block_stats.get(block);
+        let entries = counted
+            .map_or(0, |block| u64::from(block.num_puts) + u64::from(block.num_deletes) + u64::from(block.num_merges));
+        Size { entries, bytes: end.saturating_sub(start) }
+    }
+
+    /// The least first key of a block that is above `key`.
+    fn key_above(&self, key: &[u8]) -> Option<&[u8]> {
+        let next = self.partition_point(|first| first <= key);
+        (next < self.blocks.end).then(|| self.first_key(next))
+    }
+
+    /// The blocks whose first keys are from one key on, up to the other if there is one.
+    fn between(&self, start: &[u8], end: Option<&[u8]>) -> Range<usize> {
+        let first = self.partition_point(|key| key < start);
+        first..end.map_or(self.blocks.end, |end| self.partition_point(|key| key < end)).max(first)
+    }
+
+    /// The first of the visible blocks whose first key is not one of the least keys, for which
+    /// `is_least` holds.
+    fn partition_point(&self, is_least: impl Fn(&[u8]) -> bool) -> usize {
+        let (mut low, mut high) = (self.blocks.start, self.blocks.end);
+        while low < high {
+            let middle = low.midpoint(high);
+            if is_least(self.first_key(middle)) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
 }
 
 /// A file of the lowest level, or a sorted run of files that follow each other.
@@ -285,6 +432,13 @@ impl View {
         Ok(SstReader::new("", Arc::new(file), Some(index), None).open_with_handle(self.handle.clone())?)
     }
 
+    /// The numbers of entries in the file and in each of its blocks, which nobody keeps.
+    async fn stats(&self) -> Result<SstStats, Error> {
+        let reader = SstReader::new("", Arc::new(self.file.clone()), None, None);
+        // Files of all versions that were ever written here have them.
+        Ok(reader.open_with_handle(self.handle.clone())?.stats().await?.unwrap_or_default())
+    }
+
     /// Its blocks, in groups of about `piece` bytes.
     async fn divide(self, piece: u64) -> Result<Vec<Piece>, Error> {
         let (index, blocks) = self.blocks().await?;
@@ -313,9 +467,13 @@ impl View {
 
     /// The place of a block in the file, or of the end of the last one.
     fn offset(&self, index: &SstIndex, block: usize) -> u64 {
+        index.get(block).map_or_else(|| self.end(), |(offset, _)| offset)
+    }
+
+    /// The end of the last block.
+    fn end(&self) -> u64 {
         let info = &self.handle.info;
-        let data = if info.filter_len > 0 { info.filter_offset } else { info.index_offset };
-        index.get(block).map_or(data, |(offset, _)| offset)
+        if info.filter_len > 0 { info.filter_offset } else { info.index_offset }
     }
 }
 

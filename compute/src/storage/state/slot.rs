@@ -5,7 +5,7 @@
 //! is no write-ahead log: writes that no checkpoint holds are lost with the process, which is why
 //! positions are committed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
@@ -14,11 +14,13 @@ use futures::future::try_join_all;
 use futures::{Stream, StreamExt, TryStreamExt};
 use slatedb::config::{CheckpointOptions, CheckpointScope, CloseOptions};
 use slatedb::{CheckpointHandle, CompactorBuilder, Db, DbIterator, DbSnapshot, WriteBatch};
+use tokio::sync::Mutex;
 use uuid::Uuid;
 use weir_common::error::chain;
 use weir_common::ids::{TableId, VnodeRange};
 
 use super::compaction::SchedulerSupplier;
+use super::contents::{Content, Contents, Count};
 use super::keys::TableSegment;
 use super::lineage::{self, CloneSource};
 use super::live::{FilterSupplier, Live, Shares};
@@ -35,6 +37,7 @@ pub struct SlotDb {
     store: Store,
     path: Arc<str>,
     live: Live,
+    contents: Arc<Mutex<Contents>>,
 }
 
 /// Figures about the inside of a database, for metrics.
@@ -101,7 +104,7 @@ impl SlotDb {
             .build();
         // The future holds the whole set-up of a database, so it is boxed.
         let db = Box::pin(db).await.map_err(Error::database("open", path))?;
-        Ok(SlotDb { db, store: store.clone(), path: path.into(), live })
+        Ok(SlotDb { db, store: store.clone(), path: path.into(), live, contents: Arc::default() })
     }
 
     /// The database's path, relative to the state URL.
@@ -268,6 +271,19 @@ impl SlotDb {
         }
     }
 
+    /// Returns how much of the database belongs to each table, and how much is state of each job,
+    /// as far as checkpoints have it. Those of large ones are estimates. At most some thousand
+    /// entries of each table are read, and only if its files have changed since the last call.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the database is closed.
+    pub async fn contents(&self, count: Count<'_>) -> Result<HashMap<TableId, Content>, Error> {
+        let mut contents = self.contents.lock().await;
+        let manifest = self.db.manifest();
+        let snapshot = self.snapshot()?;
+        Ok(contents.look((&self.store, &self.path), &manifest, &snapshot, count).await)
+    }
+
     /// Stops all of the database's tasks. Writes that no checkpoint holds are lost; checkpoints
     /// that are not durable yet may or may not become so.
     pub async fn close(&self) {
@@ -325,6 +341,11 @@ impl Snapshot {
     pub fn entries(&self, table: TableId, vnodes: VnodeRange) -> Entries {
         let Range { start, end } = keys::range(table, vnodes);
         Entries { snapshot: self.clone(), from: Bound::Included(start), end, rows: None }
+    }
+
+    /// The entries in a range of keys, in the order of their keys.
+    pub(super) fn entries_in(&self, range: Range<Bytes>) -> Entries {
+        Entries { snapshot: self.clone(), from: Bound::Included(range.start), end: range.end, rows: None }
     }
 
     /// The entries of a vnode of a table whose keys are above this one, in the order of their keys.

@@ -20,7 +20,19 @@ struct View {
 
 /// Returns the view.
 pub(super) fn table() -> Result<StreamingTable> {
-    let schema = jobs::schema(["id", "name", "kind", "state", "since", "reason", "progress", "lag", "cpu"]);
+    let schema = jobs::schema([
+        "id",
+        "name",
+        "kind",
+        "state",
+        "since",
+        "reason",
+        "progress",
+        "lag",
+        "cpu",
+        "state_rows",
+        "state_bytes",
+    ]);
     StreamingTable::try_new(Arc::clone(&schema), vec![Arc::new(View { schema })])
 }
 

@@ -102,7 +102,7 @@ async fn ask(context: &TaskContext) -> Result<Vec<Row>> {
         async move {
             let failed = |error| DataFusionError::External(Box::new(error));
             let mut client = nodes.client(address, snapshot)?;
-            let request = SplitsRequest { term: Some(snapshot.term.into()), ask_servers: true };
+            let request = SplitsRequest { term: Some(snapshot.term.into()), ask_servers: true, ask_state: false };
             let answer = timeout(NODE_TIMEOUT, client.splits(request)).await.map_err(|_| {
                 let message = format!("compute node {address} does not say how far its splits are");
                 failed(rpc::Error::new(Kind::Unavailable, message))
