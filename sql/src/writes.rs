@@ -5,7 +5,8 @@
 //! RETURNING ([`Shape`]). The caller sends the first two to the table, and answers with the third.
 //! UPDATE deletes a row and inserts another one.
 //!
-//! * `insert`, `change`: the commands;
+//! * `insert`, `conflict`, `change`: the commands;
+//! * `returning`: the columns of other tables that RETURNING wants;
 //! * `build`: pieces of queries; each value is converted by [`crate::functions`]' `weir_assign`;
 //! * `literal`: rows of literals and parameters, which need no query.
 //!
@@ -13,8 +14,10 @@
 
 mod build;
 mod change;
+mod conflict;
 mod insert;
 mod literal;
+mod returning;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +28,7 @@ use weir_common::plan::Conflict;
 
 pub use build::STORED;
 pub use literal::Literals;
+pub use returning::{Others, others};
 
 use crate::error::{Error, sqlstate};
 use crate::parser::{Command, Delete, Parsed, Write, fold};
@@ -49,6 +53,19 @@ pub struct Shape {
     pub inserted: usize,
     /// True if the client gets rows.
     pub returns: bool,
+    /// What becomes of a row with a key that a row before it has.
+    pub again: Again,
+}
+
+/// What becomes of a row of a statement with a key that a row before it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It is written, as the table's rule says.
+    Kept,
+    /// It is left out.
+    LeftOut,
+    /// The statement fails.
+    Refused,
 }
 
 /// The table that a statement writes to.
@@ -58,6 +75,8 @@ pub struct Target<'a> {
     pub relation: &'a Relation,
     /// Its rule for a row whose key is there already.
     pub conflict: Conflict,
+    /// True if statements may update and delete its rows.
+    pub is_changeable: bool,
 }
 
 /// Makes a query of a statement that writes. `width` is the number of columns of the query of an

@@ -37,7 +37,7 @@ use holding::Holding;
 pub(crate) use pending::Pipeline;
 use rows::{Taken, Taking, visible};
 pub(crate) use statement::Writing;
-use statement::{Planned, conflict, target};
+use statement::{Planned, conflict, is_changeable, target};
 
 use crate::catalog::{Catalog, CatalogCache};
 use crate::meta::Meta;
@@ -113,19 +113,36 @@ impl Writes {
         };
         let entry = target(catalog, parsed, &write.table, write.verb())?;
         let width = match writes::needs_width(write) {
-            Some(query) => {
-                let query = Box::new(sqlparser::ast::Statement::Query(query));
-                let draft = self.queries.planner.read(parsed.clone(), query)?;
-                let prepared = self.prepare_query(session, catalog, draft, &[]).await?;
-                Some(self.queries.describe(session, &Arc::new(prepared), catalog).await?.names.len())
-            }
+            Some(query) => Some(self.names(session, catalog, parsed, query).await?.len()),
             None => None,
         };
-        let into = Target { relation: &entry.relation, conflict: conflict(entry) };
-        let rows = writes::rows(parsed, write, into, width)?;
+        let mut others = Vec::new();
+        for other in writes::others(write)? {
+            let names = self.names(session, catalog, parsed, other.query.clone()).await?;
+            others.push((other, names));
+        }
+        let mut write = write.clone();
+        write.expand(&others);
+        let is_changeable = is_changeable(entry);
+        let into = Target { relation: &entry.relation, conflict: conflict(entry), is_changeable };
+        let rows = writes::rows(parsed, &write, into, width)?;
         let draft = self.queries.planner.read(parsed.clone(), rows.query)?;
         let prepared = self.prepare_query(session, catalog, draft, hints).await?;
-        Ok(Planned::new(catalog, write, &entry.relation, prepared, (rows.shape, rows.literals)))
+        Ok(Planned::new(catalog, &write, &entry.relation, prepared, (rows.shape, rows.literals)))
+    }
+
+    /// The names of the columns of a query that is part of a statement.
+    async fn names(
+        &self,
+        session: &Arc<Session>,
+        catalog: &Arc<Catalog>,
+        parsed: &Parsed,
+        query: Box<sqlparser::ast::Query>,
+    ) -> Result<Vec<String>, Error> {
+        let query = Box::new(sqlparser::ast::Statement::Query(query));
+        let draft = self.queries.planner.read(parsed.clone(), query)?;
+        let prepared = self.prepare_query(session, catalog, draft, &[]).await?;
+        Ok(self.queries.describe(session, &Arc::new(prepared), catalog).await?.names)
     }
 
     /// Returns the columns of RETURNING; `None` without it.

@@ -12,6 +12,7 @@ use weir_common::catalog::Relation;
 use weir_common::key::Keys;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::output::texts;
+use weir_sql::writes::Again;
 
 use super::holding::Holding;
 use super::statement::Planned;
@@ -44,7 +45,7 @@ impl<'a> Taking<'a> {
 
     /// Sends the rows of a batch, as far as they do not have to wait.
     pub(super) async fn take(&mut self, holding: &mut Holding, batch: RecordBatch) -> Result<(), Error> {
-        let batch = if self.planned.repeats { self.first(&batch)? } else { batch };
+        let batch = if self.planned.shape.again == Again::Kept { batch } else { self.first(&batch)? };
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -104,10 +105,14 @@ impl<'a> Taking<'a> {
             let is_new = self.seen.insert(key);
             if is_new {
                 self.memory.try_grow(bytes + mem::size_of::<Vec<u8>>())?;
+            } else if self.planned.shape.again == Again::Refused {
+                let message = "ON CONFLICT DO UPDATE command cannot affect row a second time";
+                let hint = "no two rows of one statement may have the same key";
+                return Err(Error::user(sqlstate::CARDINALITY_VIOLATION, message).with_hint(hint));
             }
             Ok(Some(is_new))
         });
-        let is_new = is_new.collect::<Result<BooleanArray, DataFusionError>>()?;
+        let is_new = is_new.collect::<Result<BooleanArray, Error>>()?;
         Ok(filter_record_batch(batch, &is_new).map_err(DataFusionError::from)?)
     }
 }

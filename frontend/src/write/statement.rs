@@ -36,8 +36,6 @@ pub(crate) struct Planned {
     pub(crate) reads: bool,
     /// True if the rows depend on the table itself, which nobody may write meanwhile.
     pub(crate) locks: bool,
-    /// True if the query may find a row of the table several times.
-    pub(crate) repeats: bool,
 }
 
 impl Planned {
@@ -48,11 +46,10 @@ impl Planned {
         prepared: Prepared,
         (shape, literals): (Shape, Option<Literals>),
     ) -> Planned {
-        let (locks, repeats) = match &write.command {
-            Command::Insert(_) => (reads(catalog, &prepared, relation.id), false),
-            Command::Update(update) => (true, !update.from.is_empty()),
-            Command::Delete(delete) => (true, !delete.using.is_empty()),
-            Command::Truncate => (true, false),
+        let locks = match &write.command {
+            // By a rule of its own an INSERT replaces rows that it has read.
+            Command::Insert(_) => shape.deleted > 0 || reads(catalog, &prepared, relation.id),
+            Command::Update(_) | Command::Delete(_) | Command::Truncate => true,
         };
         Planned {
             relation: Arc::clone(relation),
@@ -61,7 +58,6 @@ impl Planned {
             shape,
             literals,
             locks,
-            repeats,
         }
     }
 
@@ -116,6 +112,11 @@ fn check(entry: &Entry, verb: &str) -> Result<(), Error> {
             Err(Error::unsupported(message).with_hint("publish messages to the subject of the table"))
         }
     }
+}
+
+/// Returns true if statements may update and delete the rows of a table.
+pub(crate) fn is_changeable(entry: &Entry) -> bool {
+    check(entry, "UPDATE").is_ok()
 }
 
 /// Returns the rule of a table for a row whose key is there already.

@@ -40,7 +40,7 @@ pub(crate) use lex::Text;
 pub use prepare::{Execute, Prepare};
 pub use transaction::TransactionModes;
 pub(crate) use types::{known_type, named_type};
-pub use write::{Command, Delete, Insert, Update, Write};
+pub use write::{Command, ConflictKey, Delete, Insert, OnConflict, Update, Write};
 
 use crate::error::{Error, sqlstate};
 

@@ -2,8 +2,8 @@
 //! databases.
 
 use sqlparser::ast::{
-    self, Assignment, AssignmentTarget, Expr, FromTable, Ident, ObjectName, OnInsert, Query, SelectItem, SetExpr,
-    TableFactor, TableObject, TableWithJoins, UpdateTableFromKind, With,
+    self, Assignment, AssignmentTarget, ConflictTarget, Expr, FromTable, Ident, ObjectName, OnConflictAction, OnInsert,
+    Query, SelectItem, SetExpr, TableFactor, TableObject, TableWithJoins, UpdateTableFromKind, With,
 };
 use sqlparser::tokenizer::Location;
 
@@ -48,7 +48,25 @@ pub struct Insert {
     /// The rows; `None` for DEFAULT VALUES.
     pub rows: Option<Box<Query>>,
     /// The rule of the statement.
-    pub on_conflict: Option<ast::OnConflict>,
+    pub on_conflict: Option<OnConflict>,
+}
+
+/// `ON CONFLICT [key] { DO NOTHING | DO UPDATE SET … [WHERE …] }`.
+#[derive(Clone, Debug)]
+pub struct OnConflict {
+    /// The key.
+    pub key: Option<ConflictKey>,
+    /// The new values of the row that is there; `None`: it stays.
+    pub update: Option<Update>,
+}
+
+/// The key of which two rows may not have the same.
+#[derive(Clone, Debug)]
+pub enum ConflictKey {
+    /// `(a, b)`.
+    Columns(Vec<String>),
+    /// `ON CONSTRAINT name`.
+    Constraint(String),
 }
 
 /// `UPDATE table SET assignments [FROM …] [WHERE …]`.
@@ -130,11 +148,34 @@ impl Cursor<'_> {
         let columns = insert.columns.iter().map(|name| self.column_ref(name)).collect::<Result<_, _>>()?;
         let on_conflict = match insert.on {
             None => None,
-            Some(OnInsert::OnConflict(rule)) => Some(rule),
+            Some(OnInsert::OnConflict(rule)) => Some(self.conflict_rule(rule)?),
             Some(_) => return Err(Error::user(sqlstate::SYNTAX_ERROR, "ON CONFLICT is expected")),
         };
         let command = Command::Insert(Insert { columns, rows: insert.source, on_conflict });
         Ok(Write { table, alias, with, command, returning: insert.returning.unwrap_or_default() })
+    }
+
+    fn conflict_rule(&self, rule: ast::OnConflict) -> Result<OnConflict, Error> {
+        let key = match rule.conflict_target {
+            None => None,
+            Some(ConflictTarget::Columns(columns)) => Some(ConflictKey::Columns(columns.iter().map(fold).collect())),
+            Some(ConflictTarget::OnConstraint(name)) => match identifiers(&name).as_deref() {
+                Some([name]) => Some(ConflictKey::Constraint(fold(name))),
+                _ => return Err(self.expected("the name of a constraint")),
+            },
+        };
+        let update = match rule.action {
+            OnConflictAction::DoNothing => None,
+            OnConflictAction::DoUpdate(update) if key.is_some() => {
+                let assignments = self.assignments(update.assignments)?;
+                Some(Update { assignments, from: Vec::new(), selection: update.selection })
+            }
+            OnConflictAction::DoUpdate(_) => {
+                let message = "ON CONFLICT DO UPDATE requires inference specification or constraint name";
+                return Err(Error::user(sqlstate::SYNTAX_ERROR, message).with_hint("ON CONFLICT (column) DO UPDATE"));
+            }
+        };
+        Ok(OnConflict { key, update })
     }
 
     fn update(&self, update: ast::Update, with: Option<With>) -> Result<Write, Error> {
@@ -147,12 +188,17 @@ impl Cursor<'_> {
         if update.or.is_some() || update.output.is_some() || update.limit.is_some() || !update.order_by.is_empty() {
             return Err(foreign("UPDATE", "OR, OUTPUT, ORDER BY or LIMIT"));
         }
-        let mut assignments = Vec::new();
-        for Assignment { target, value } in update.assignments {
-            self.assign(target, value, &mut assignments)?;
-        }
+        let assignments = self.assignments(update.assignments)?;
         let command = Command::Update(Update { assignments, from, selection: update.selection });
         Ok(Write { table, alias, with, command, returning: update.returning.unwrap_or_default() })
+    }
+
+    fn assignments(&self, written: Vec<Assignment>) -> Result<Vec<(ColumnRef, Expr)>, Error> {
+        let mut assignments = Vec::new();
+        for Assignment { target, value } in written {
+            self.assign(target, value, &mut assignments)?;
+        }
+        Ok(assignments)
     }
 
     /// Adds an assignment of UPDATE; `(a, b) = (x, y)` is several.

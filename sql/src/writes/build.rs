@@ -1,8 +1,8 @@
 //! Pieces of queries.
 
 use sqlparser::ast::{
-    Expr, Ident, ObjectName, Query, SelectItem, SetExpr, TableAlias, TableAliasColumnDef, TableFactor, TableWithJoins,
-    UnaryOperator, Value,
+    BinaryOperator, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, Query, SelectItem, SetExpr, TableAlias,
+    TableAliasColumnDef, TableFactor, TableWithJoins, UnaryOperator, Value,
 };
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
@@ -77,6 +77,37 @@ pub(super) fn stored(table: &str, alias: &Ident) -> Result<TableWithJoins, Error
     *name = ObjectName::from(vec![quoted(STORED), quoted(table)]);
     known.name = alias.clone();
     Ok(from)
+}
+
+/// The rows of a query under an alias, each with the row of a table that a condition finds, or
+/// with NULLs.
+pub(super) fn left_join(
+    inner: Box<Query>,
+    alias: &Ident,
+    (table, table_alias): (&str, &Ident),
+    condition: Expr,
+) -> Result<TableWithJoins, Error> {
+    let mut from = from(&*query("SELECT 1 FROM t LEFT JOIN t AS u ON true")?)?;
+    from.relation = derived(inner, alias)?.relation;
+    let [join] = from.joins.as_mut_slice() else { return Err(not_a_query()) };
+    let JoinOperator::Left(JoinConstraint::On(on)) = &mut join.join_operator else { return Err(not_a_query()) };
+    *on = condition;
+    join.relation = stored(table, table_alias)?.relation;
+    Ok(from)
+}
+
+/// `CASE WHEN condition THEN one ELSE other END`.
+pub(super) fn choose(condition: Expr, one: Expr, other: Expr) -> Result<Expr, Error> {
+    let mut made = expression("CASE WHEN true THEN 1 ELSE 2 END")?;
+    let Expr::Nested(case) = &mut made else { return Err(not_a_query()) };
+    let Expr::Case { conditions, else_result: Some(otherwise), .. } = case.as_mut() else { return Err(not_a_query()) };
+    let [branch] = conditions.as_mut_slice() else { return Err(not_a_query()) };
+    (branch.condition, branch.result, **otherwise) = (condition, one, other);
+    Ok(made)
+}
+
+pub(super) fn binary(left: Expr, op: BinaryOperator, right: Expr) -> Expr {
+    Expr::BinaryOp { left: Box::new(left), op, right: Box::new(right) }
 }
 
 fn from(query: &Query) -> Result<TableWithJoins, Error> {

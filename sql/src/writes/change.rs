@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{self, Expr, Ident, SelectItem, TableWithJoins, visit_expressions_mut};
+use sqlparser::ast::{self, Expr, Ident, Query, SelectItem, TableWithJoins, visit_expressions_mut};
 
-use super::{Rows, Shape, Writing, build, default, generated, is_default};
+use super::{Again, Rows, Shape, Writing, build, default, generated, is_default};
 use crate::error::{Error, sqlstate};
 use crate::parser::{Delete, Update, fold};
 
@@ -28,7 +28,21 @@ impl Writing<'_> {
         let from = self.tables(&update.from)?;
         let query = build::select(items, from, update.selection.clone())?;
         let names: Vec<String> = passed.into_iter().map(|(name, _)| name).collect();
-        let mut query = self.with_generated(query, &keys, &names)?;
+        let again = if update.from.is_empty() { Again::Kept } else { Again::LeftOut };
+        self.changed(query, (&keys, &names), returning, again)
+    }
+
+    /// The rows of a query of keys, plain columns and whatever `passed` names, which replace those
+    /// with the keys.
+    pub(super) fn changed(
+        &self,
+        query: Box<Query>,
+        (keys, passed): (&[String], &[String]),
+        returning: Vec<SelectItem>,
+        again: Again,
+    ) -> Result<Rows, Error> {
+        let alias = &self.write.alias;
+        let mut query = self.with_generated(query, keys, passed)?;
         let returns = !returning.is_empty();
         if returns {
             let own = keys.iter().map(|key| build::item(build::name(key), key));
@@ -36,7 +50,7 @@ impl Writing<'_> {
             let items = own.chain(new).chain(returning).collect();
             query = build::select(items, vec![build::derived(query, alias)?], None)?;
         }
-        let shape = Shape { deleted: keys.len(), inserted: self.columns().len(), returns };
+        let shape = Shape { deleted: keys.len(), inserted: self.columns().len(), returns, again };
         Ok(Rows { query: Box::new(ast::Statement::Query(query)), shape, literals: None })
     }
 
@@ -45,13 +59,9 @@ impl Writing<'_> {
         let returning = self.returning();
         let returns = !returning.is_empty();
         items.extend(returning);
-        // RETURNING * also has the columns of the other tables.
-        if !delete.using.is_empty() && self.write.returning.iter().any(|item| matches!(item, SelectItem::Wildcard(_))) {
-            return Err(Error::unsupported("RETURNING * of a DELETE with USING is not supported yet")
-                .with_hint("name the columns, or write t.* for those of the table"));
-        }
         let query = build::select(items, self.tables(&delete.using)?, delete.selection.clone())?;
-        let shape = Shape { deleted: keys.len(), inserted: 0, returns };
+        let again = if delete.using.is_empty() { Again::Kept } else { Again::LeftOut };
+        let shape = Shape { deleted: keys.len(), inserted: 0, returns, again };
         Ok(Rows { query: Box::new(ast::Statement::Query(query)), shape, literals: None })
     }
 
@@ -75,7 +85,7 @@ impl Writing<'_> {
     }
 
     /// The assignments by the places of their columns.
-    fn assigned<'u>(&self, update: &'u Update) -> Result<Vec<(usize, &'u Expr)>, Error> {
+    pub(super) fn assigned<'u>(&self, update: &'u Update) -> Result<Vec<(usize, &'u Expr)>, Error> {
         let mut assigned: Vec<(usize, &Expr)> = Vec::with_capacity(update.assignments.len());
         for (column, value) in &update.assignments {
             let place = self.place(&column.name, column.location)?;
@@ -104,10 +114,6 @@ impl Writing<'_> {
         if !has_others {
             return Ok(passed);
         }
-        if self.write.returning.iter().any(|item| matches!(item, SelectItem::Wildcard(_))) {
-            return Err(Error::unsupported("RETURNING * of an UPDATE with FROM is not supported yet")
-                .with_hint("name the columns, or write t.* for those of the table"));
-        }
         let alias = fold(&self.write.alias);
         for item in returning {
             let (expr, shown) = match item {
@@ -116,10 +122,7 @@ impl Writing<'_> {
                     (expr, shown)
                 }
                 SelectItem::ExprWithAlias { expr, .. } => (expr, None),
-                _ => {
-                    return Err(Error::unsupported("RETURNING of all columns of another table is not supported yet")
-                        .with_hint("name the columns"));
-                }
+                _ => return Err(Error::internal("a wildcard of RETURNING was not replaced")),
             };
             let before = passed.len();
             let _finished = visit_expressions_mut(expr, |expr| {

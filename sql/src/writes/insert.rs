@@ -2,16 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{
-    self, AssignmentTarget, Expr, Ident, OnConflict, OnConflictAction, Query, SelectItem, SetExpr, SetOperator,
-    SetQuantifier, Visit, Visitor,
-};
+use sqlparser::ast::{self, Expr, Ident, Query, SelectItem, SetExpr, SetOperator, SetQuantifier, Visit, Visitor};
 use weir_common::catalog::Column;
-use weir_common::plan::Conflict;
 
-use super::{Literals, Rows, Shape, Writing, build, default, generated, is_default};
+use super::{Again, Literals, Rows, Shape, Writing, build, default, generated, is_default};
 use crate::error::{Error, sqlstate};
-use crate::parser::{Insert, fold, identifiers};
+use crate::parser::{Insert, OnConflict};
 
 /// The name of a query's rows in FROM.
 const SOURCE: &str = "weir rows";
@@ -32,12 +28,12 @@ pub(super) fn width(query: &Query) -> Option<usize> {
 
 impl Writing<'_> {
     pub(super) fn insert(&self, insert: &Insert, counted: Option<usize>) -> Result<Rows, Error> {
-        self.check_conflict(insert)?;
+        let rule = self.own_rule(insert)?;
         let rows = match insert.rows.as_deref() {
             None => vec![Vec::new()],
             Some(query) => match values(query) {
                 Some(rows) => rows,
-                None => return self.insert_query(insert, query, counted),
+                None => return self.insert_query(insert, query, (counted, rule)),
             },
         };
         let width = rows.first().map_or(0, Vec::len);
@@ -47,7 +43,7 @@ impl Writing<'_> {
         let named = if insert.rows.is_some() { self.named(insert, width)? } else { Vec::new() };
         let plain = self.plain();
         let is_computed = plain.len() < self.columns().len();
-        let literals = if is_computed || !self.write.returning.is_empty() {
+        let literals = if is_computed || rule.is_some() || !self.write.returning.is_empty() {
             None
         } else {
             Literals::of(self.columns(), &named, &rows)
@@ -58,7 +54,10 @@ impl Writing<'_> {
             cells.push(self.cells(&plain, &named, row)?);
         }
         let query = self.query_of(&plain, cells)?;
-        self.inserted(query, literals)
+        match rule {
+            Some(rule) => self.resolved(query, rule),
+            None => self.inserted(query, literals),
+        }
     }
 
     /// The values of a row's plain columns.
@@ -110,7 +109,12 @@ impl Writing<'_> {
         build::select(items, vec![from], None)
     }
 
-    fn insert_query(&self, insert: &Insert, query: &Query, counted: Option<usize>) -> Result<Rows, Error> {
+    fn insert_query(
+        &self,
+        insert: &Insert,
+        query: &Query,
+        (counted, rule): (Option<usize>, Option<&OnConflict>),
+    ) -> Result<Rows, Error> {
         let mut query = Box::new(query.clone());
         let width =
             width(&query).or(counted).ok_or_else(|| Error::internal("the columns of a query are not counted"))?;
@@ -132,7 +136,11 @@ impl Writing<'_> {
             Ok(build::item(value, &column.name))
         };
         let items = self.plain().into_iter().map(value).collect::<Result<_, Error>>()?;
-        self.inserted(build::select(items, vec![from], None)?, None)
+        let query = build::select(items, vec![from], None)?;
+        match rule {
+            Some(rule) => self.resolved(query, rule),
+            None => self.inserted(query, None),
+        }
     }
 
     /// Gives literals and parameters of a SELECT the types of their columns.
@@ -161,7 +169,7 @@ impl Writing<'_> {
             let items = own.chain(self.returning()).collect();
             query = build::select(items, vec![build::derived(query, alias)?], None)?;
         }
-        let shape = Shape { deleted: 0, inserted: self.columns().len(), returns };
+        let shape = Shape { deleted: 0, inserted: self.columns().len(), returns, again: Again::Kept };
         Ok(Rows { query: Box::new(ast::Statement::Query(query)), shape, literals })
     }
 
@@ -203,63 +211,6 @@ impl Writing<'_> {
         let message = format!("cannot insert a non-DEFAULT value into column \"{}\"", column.name);
         let detail = format!("column \"{}\" is a generated column", column.name);
         Error::user(sqlstate::GENERATED_ALWAYS, message).with_detail(detail)
-    }
-
-    /// Refuses an ON CONFLICT that differs from the table's rule.
-    fn check_conflict(&self, insert: &Insert) -> Result<(), Error> {
-        let Some(rule) = &insert.on_conflict else { return Ok(()) };
-        if self.target.relation.declared_key().is_empty() {
-            return match (&rule.action, &rule.conflict_target) {
-                // No two rows are in conflict.
-                (OnConflictAction::DoNothing, None) => Ok(()),
-                _ => {
-                    let message = "there is no unique or exclusion constraint matching the ON CONFLICT specification";
-                    Err(self.at(Error::user(sqlstate::INVALID_COLUMN_REFERENCE, message), self.write.table.location))
-                }
-            };
-        }
-        let same = match (&rule.action, self.target.conflict) {
-            (OnConflictAction::DoNothing, conflict) => conflict == Conflict::DoNothing,
-            (OnConflictAction::DoUpdate(_), Conflict::Overwrite) => self.overwrites(rule),
-            (OnConflictAction::DoUpdate(_), _) => false,
-        };
-        if same {
-            return Ok(());
-        }
-        let table = &self.target.relation.name;
-        let is = match self.target.conflict {
-            Conflict::None | Conflict::Overwrite => "OVERWRITE",
-            Conflict::DoNothing => "DO NOTHING",
-            Conflict::UpdateIfNotNull => "DO UPDATE IF NOT NULL",
-        };
-        Err(self.at(
-            Error::unsupported("ON CONFLICT of a statement is not supported, unless it is the rule of the table")
-                .with_hint(format!(
-                    "table \"{table}\" has ON CONFLICT {is}: leave the clause out; CREATE TABLE … ON CONFLICT sets another rule"
-                )),
-            self.write.table.location,
-        ))
-    }
-
-    /// Returns true if a DO UPDATE assigns every column outside of the key its new value.
-    fn overwrites(&self, rule: &OnConflict) -> bool {
-        let OnConflictAction::DoUpdate(update) = &rule.action else { return false };
-        let assigned: Option<Vec<String>> = update
-            .assignments
-            .iter()
-            .map(|assignment| {
-                let AssignmentTarget::ColumnName(name) = &assignment.target else { return None };
-                let parts = identifiers(name)?;
-                let [column] = parts.as_slice() else { return None };
-                let Expr::CompoundIdentifier(value) = &assignment.value else { return None };
-                let [excluded, value] = value.as_slice() else { return None };
-                (fold(excluded) == "excluded" && fold(value) == fold(column)).then(|| fold(column))
-            })
-            .collect();
-        let key = self.target.relation.declared_key();
-        let rest = self.columns().iter().enumerate().filter(|(place, _)| !key.contains(place));
-        update.selection.is_none()
-            && assigned.is_some_and(|assigned| rest.into_iter().all(|(_, column)| assigned.contains(&column.name)))
     }
 }
 

@@ -46,7 +46,7 @@ fn parsed(sql: &str) -> Result<Parsed, Error> {
 fn planned(sql: &str, relation: &Relation) -> Result<(Parsed, Rows), Error> {
     let parsed = parsed(sql)?;
     let Statement::Write(write) = &parsed.statement else { panic!("{sql} writes") };
-    let target = Target { relation, conflict: Conflict::Overwrite };
+    let target = Target { relation, conflict: Conflict::Overwrite, is_changeable: true };
     let rows = rows(&parsed, write, target, Some(1))?;
     Ok((parsed.clone(), rows))
 }
@@ -120,12 +120,16 @@ async fn values_are_converted_as_assignments_are() {
         ("INSERT INTO t (a, a) VALUES (1, 2)", "42701: column \"a\" specified more than once"),
         ("INSERT INTO t (z) VALUES (1)", "42703: column \"z\" of relation \"t\" does not exist"),
         ("INSERT INTO t (a, g) VALUES (1, 2)", "428C9: cannot insert a non-DEFAULT value into column \"g\""),
-        ("INSERT INTO t VALUES (1) ON CONFLICT DO NOTHING", "0A000"),
+        ("INSERT INTO t VALUES (1) ON CONFLICT (b) DO NOTHING", "42P10"),
+        ("INSERT INTO t VALUES (1) ON CONFLICT ON CONSTRAINT t_key DO NOTHING", "42P10"),
+        ("INSERT INTO t VALUES (1) ON CONFLICT DO UPDATE SET b = 'x'", "42601"),
+        ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 2", "0A000"),
+        ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET g = 2", "428C9"),
+        ("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = (SELECT 'x')", "0A000"),
         ("INSERT INTO t VALUES (b)", "42703"),
         ("UPDATE t SET g = 1", "428C9: column \"g\" can only be updated to DEFAULT"),
         ("UPDATE t SET a = 1, a = 2", "42601: multiple assignments to same column \"a\""),
         ("UPDATE t SET (a, b) = (1)", "0A000"),
-        ("DELETE FROM t USING u RETURNING *", "0A000"),
     ] {
         let error = match answer(sql, &table).await {
             Ok(rows) => panic!("{sql} gave {rows}"),
@@ -135,7 +139,7 @@ async fn values_are_converted_as_assignments_are() {
     }
     let all = "INSERT INTO t (a, b) VALUES (1, 2) ON CONFLICT (a) DO UPDATE SET b = excluded.b, c = EXCLUDED.c, \
                d = excluded.d, j = excluded.j, g = excluded.g";
-    assert!(planned(all, &table).is_ok());
+    assert_eq!(planned(all, &table).expect(all).1.shape.deleted, 0, "the table's rule is the same");
 }
 
 #[test]
@@ -152,7 +156,7 @@ fn changes_read_keys_and_new_values() {
         "SELECT t.\"a\" AS \"?key0\", t.\"a\" AS \"a\", CAST('z' AS CHARACTER VARYING) AS \"b\" \
          FROM \"weir_stored\".\"t\" AS t WHERE a > 1"
     );
-    assert_eq!(shape, Shape { deleted: 1, inserted: 2, returns: false });
+    assert_eq!(shape, Shape { deleted: 1, inserted: 2, returns: false, again: Again::Kept });
     let (query, shape) = text("UPDATE t AS x SET a = u.n FROM u WHERE u.m = x.a RETURNING x.a, u.m, b AS c", &table);
     assert_eq!(
         query,
@@ -169,7 +173,55 @@ fn changes_read_keys_and_new_values() {
         query,
         "SELECT t.\"_row_id\" AS \"?key0\", t.\"a\", t.\"b\" FROM \"weir_stored\".\"t\" AS t, u WHERE u.n = t.a"
     );
-    assert_eq!(shape, Shape { deleted: 1, inserted: 0, returns: true });
+    assert_eq!(shape, Shape { deleted: 1, inserted: 0, returns: true, again: Again::LeftOut });
+}
+
+#[test]
+fn the_rule_of_a_statement_joins_new_rows_with_stored_ones() {
+    let mut table = table();
+    table.columns.truncate(2);
+    let text = |sql: &str| {
+        let rows = planned(sql, &table).expect(sql).1;
+        (rows.query.to_string(), rows.shape)
+    };
+    let joined = "(SELECT 1 AS \"a\", CAST('n' AS CHARACTER VARYING) AS \"b\") AS excluded \
+                  LEFT JOIN \"weir_stored\".\"t\" AS t ON t.\"a\" = excluded.\"a\"";
+    let joined = joined.replace("SELECT 1", "SELECT weir_assign(1, 'integer', 'a')");
+    let (query, shape) = text("INSERT INTO t VALUES (1, 'n') ON CONFLICT DO NOTHING");
+    let new = "excluded.\"a\" AS \"?key0\", excluded.\"a\" AS \"a\", excluded.\"b\" AS \"b\"";
+    assert_eq!(query, format!("SELECT {new} FROM {joined} WHERE t.\"a\" IS NULL"));
+    assert_eq!(shape, Shape { deleted: 1, inserted: 2, returns: false, again: Again::LeftOut });
+    let sql = "INSERT INTO t VALUES (1, 'n') ON CONFLICT (a) DO UPDATE SET b = b || excluded.b WHERE t.a > 0";
+    let (query, shape) = text(sql);
+    let choice = |new: &str, old: &str| format!("(CASE WHEN t.\"a\" IS NULL THEN {new} ELSE {old} END)");
+    let a = choice("excluded.\"a\"", "t.\"a\"");
+    let b = choice("excluded.\"b\"", "weir_assign(t.b || excluded.b, 'character varying', 'b')");
+    let items = format!("excluded.\"a\" AS \"?key0\", {a} AS \"a\", {b} AS \"b\"");
+    assert_eq!(query, format!("SELECT {items} FROM {joined} WHERE t.\"a\" IS NULL OR (t.a > 0)"));
+    assert_eq!(shape.again, Again::Refused);
+}
+
+#[test]
+fn returning_has_the_columns_of_other_tables() {
+    let expanded = |sql: &str| {
+        let parsed = parsed(sql).expect(sql);
+        let Statement::Write(write) = &parsed.statement else { panic!("{sql} writes") };
+        let others: Vec<_> =
+            others(write).expect(sql).into_iter().map(|other| (other, vec!["a".to_owned(), "B".to_owned()])).collect();
+        let queries: Vec<String> = others.iter().map(|(other, _)| other.query.to_string()).collect();
+        let mut write = write.clone();
+        write.expand(&others);
+        let items: Vec<String> = write.returning.iter().map(ToString::to_string).collect();
+        (queries.join("; "), items.join(", "))
+    };
+    let (queries, items) = expanded("DELETE FROM t USING u, v AS w WHERE t.a = u.a RETURNING *, w.*, 1");
+    assert_eq!(queries, "SELECT u.* FROM u, v AS w; SELECT w.* FROM u, v AS w");
+    assert_eq!(items, "t.*, u.\"a\", u.\"B\", w.\"a\", w.\"B\", w.\"a\", w.\"B\", 1");
+    let (queries, items) = expanded("UPDATE t SET a = 1 FROM u JOIN v ON true RETURNING v.*, t.a");
+    assert_eq!((queries.as_str(), items.as_str()), ("SELECT v.* FROM u JOIN v ON true", "v.\"a\", v.\"B\", t.a"));
+    let refused = parsed("DELETE FROM t USING u JOIN v USING (a) RETURNING *").expect("it is parsed");
+    let Statement::Write(write) = &refused.statement else { panic!("it writes") };
+    assert_eq!(others(write).expect_err("columns are merged").sqlstate, "0A000");
 }
 
 #[test]

@@ -153,7 +153,7 @@ impl Writes {
             command: Command::Insert(insert),
             returning: Vec::new(),
         };
-        let into = writes::Target { relation: &entry.relation, conflict: conflict(entry) };
+        let into = writes::Target { relation: &entry.relation, conflict: conflict(entry), is_changeable: false };
         let rows = writes::rows(parsed, &write, into, Some(columns.len()))?;
         let draft = self.queries.planner.read(parsed.clone(), rows.query)?;
         self.prepare_query(session, &self.cache.newest(), draft, &[]).await
