@@ -2,13 +2,16 @@
 //! `CREATE TABLE … AS` fills them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use futures::TryStreamExt;
 use tokio::time::{Instant, sleep};
-use weir_common::catalog::Declaration;
+use tracing::warn;
+use uuid::Uuid;
+use weir_common::catalog::{Change, Declaration};
 use weir_common::ids::TableId;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{CreateTable, CreateTableAs, Parsed};
@@ -20,6 +23,7 @@ use super::rows::visible;
 use super::{PAUSE, Writes};
 use crate::bind;
 use crate::catalog::Catalog;
+use crate::meta::Meta;
 use crate::notice::Notice;
 use crate::query::is_lost;
 use crate::session::{Limits, Session};
@@ -65,7 +69,8 @@ impl Writes {
     }
 
     /// Runs `CREATE TABLE … AS`. The query runs to its end before the table is created, so a
-    /// query that fails creates nothing; a table that cannot be filled is dropped again.
+    /// query that fails creates nothing. The table and its rows appear together; if the process is
+    /// killed while the table is filled, it is left under a name that nobody knows.
     pub(crate) async fn create_table_as(
         &self,
         session: &Arc<Session>,
@@ -100,26 +105,41 @@ impl Writes {
                 rows.push(batch);
             }
         }
-        let response = self
-            .meta
-            .create_table(&declared, create.if_not_exists, None, deadline())
-            .await
-            .map_err(|error| if error.sqlstate == sqlstate::DUPLICATE_TABLE { at(error) } else { error })?;
-        if !response.created {
-            return Ok(skipped(name));
-        }
-        let filled = self.fill(TableId(response.table_id), &rows, deadline()).await;
-        if let Err(error) = filled {
-            if error.sqlstate != sqlstate::TRANSACTION_RESOLUTION_UNKNOWN {
-                self.meta.drop_tables(&[TableId(response.table_id)], false, deadline()).await?;
-            }
-            return Err(error);
-        }
-        memory.free();
         let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
         let tag = if create.with_data { format!("SELECT {count}") } else { "CREATE TABLE AS".to_owned() };
-        let notices = response.notices.iter().map(Notice::new).collect();
-        Ok((tag, notices))
+        let made = if count == 0 {
+            let response = self.meta.create_table(&declared, create.if_not_exists, None, deadline()).await;
+            response.map(|response| response.created.then_some(response.notices))
+        } else {
+            match self.create_filled(declared, &rows, deadline).await {
+                Err(error) if create.if_not_exists && error.sqlstate == sqlstate::DUPLICATE_TABLE => Ok(None),
+                made => made.map(Some),
+            }
+        };
+        memory.free();
+        match made.map_err(|error| if error.sqlstate == sqlstate::DUPLICATE_TABLE { at(error) } else { error })? {
+            Some(notices) => Ok((tag, notices.iter().map(Notice::new).collect())),
+            None => Ok(skipped(name)),
+        }
+    }
+
+    /// Creates a table with rows. It gets its name once they are committed; until then it has one
+    /// that nobody knows. Returns the notices of its creation.
+    async fn create_filled(
+        &self,
+        mut declared: Declaration,
+        rows: &[RecordBatch],
+        deadline: impl Fn() -> Instant,
+    ) -> Result<Vec<String>, Error> {
+        let to = declared.name.clone();
+        declared.name = format!("weir_new_{}", Uuid::new_v4().simple());
+        let response = self.meta.create_table(&declared, false, None, deadline()).await?;
+        let relation = TableId(response.table_id);
+        let unnamed = Unnamed { meta: Arc::clone(&self.meta), table: Some(relation), patience: self.retry_max };
+        self.fill(relation, rows, deadline()).await?;
+        self.meta.change_catalog(&Change::Rename { relation, to }, deadline()).await?;
+        unnamed.keep();
+        Ok(response.notices)
     }
 
     /// Writes the rows of a table that nobody else has written to.
@@ -154,6 +174,32 @@ impl Writes {
             self.meta.commit(holding.placement.term, &statement, deadline).await?;
         }
         Ok(())
+    }
+}
+
+/// A table that has not got its name yet. It is dropped if its statement fails or is cancelled.
+struct Unnamed {
+    meta: Arc<Meta>,
+    table: Option<TableId>,
+    /// The time for which it is tried.
+    patience: Duration,
+}
+
+impl Unnamed {
+    fn keep(mut self) {
+        self.table = None;
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        let Some(table) = self.table else { return };
+        let (meta, deadline) = (Arc::clone(&self.meta), Instant::now() + self.patience);
+        tokio::spawn(async move {
+            if let Err(error) = meta.drop_tables(&[table], false, deadline).await {
+                warn!(table = table.0, error = error.message, "a table that got no rows is left");
+            }
+        });
     }
 }
 
