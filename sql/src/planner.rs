@@ -26,7 +26,7 @@ use sqlparser::ast;
 use sqlparser::tokenizer::Location;
 
 use crate::error::{Error, sqlstate};
-use crate::execution::{BoundWindows, Explain, QueryThreads};
+use crate::execution::{BoundWindows, CutSets, Explain, QueryThreads};
 use crate::functions;
 use crate::parameters::{Parameters, infer, placeholders};
 use crate::parser::{DATABASE, PG_CATALOG, Parsed, SCHEMA, fold};
@@ -335,6 +335,7 @@ fn template(memory_limit_bytes: usize, system: SystemCatalogs) -> Result<Session
             Arc::new(Subqueries),
         ])
         .with_physical_optimizer_rule(Arc::new(BoundWindows))
+        .with_physical_optimizer_rule(Arc::new(CutSets))
         .build())
 }
 

@@ -17,7 +17,7 @@ use weir_common::catalog::{Declaration, RelationKind};
 use weir_common::error::Kind;
 use weir_common::view::Evaluate;
 use weir_sql::error::{Error, sqlstate};
-use weir_sql::execution::{EXPLAIN_SCHEMA, QueryThreads};
+use weir_sql::execution::{EXPLAIN_SCHEMA, QueryThreads, counted, uncounted};
 use weir_sql::parser::{CreateView, Parsed};
 use weir_sql::planner::{Prepared, plan};
 use weir_sql::syntax::table_names;
@@ -180,7 +180,7 @@ impl Queries {
     ) -> Result<LogicalPlan, Error> {
         let state = self.planner.state(session, catalog, None);
         let planned = async move {
-            let logical = plan(&state, &prepared).await?;
+            let logical = uncounted(plan(&state, &prepared).await?)?;
             // Types are checked too.
             state.analyzer().execute_and_check(logical.clone(), state.config_options(), |_, _| {})?;
             Ok(logical)
@@ -206,7 +206,7 @@ impl Queries {
         let described = async move {
             let plan = plan(&state, &prepared).await?;
             let origins = origins(&plan, &catalog);
-            let plan = prepared.parameters.with_nulls(plan)?;
+            let plan = uncounted(prepared.parameters.with_nulls(plan)?)?;
             let plan = state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {})?;
             Ok(Columns::named(&prepared, Arc::new(plan.schema().as_arrow().clone()), origins))
         };
@@ -287,6 +287,7 @@ async fn physical_plan(
     if let Some(values) = values {
         plan = plan.replace_params_with_values(&values)?;
     }
+    let plan = counted(plan, &state).await?;
     Ok((state.create_physical_plan(&plan).await?, origins))
 }
 

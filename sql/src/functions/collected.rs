@@ -7,6 +7,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray, Float64Array, ListArray, StringArray, UInt64Array, make_comparator,
 };
+use datafusion::arrow::buffer::{NullBuffer, OffsetBuffer};
 use datafusion::arrow::compute::{SortOptions, take};
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Float64Type, TimeUnit};
 use datafusion::common::utils::take_function_args;
@@ -69,6 +70,11 @@ fn doubles() -> DataType {
     DataType::List(Arc::new(SqlType::Double.field("item")))
 }
 
+/// True if a percentile is wanted at several fractions.
+fn is_list(given: &[DataType]) -> bool {
+    matches!(given.first(), Some(DataType::List(_)))
+}
+
 fn list(ty: &DataType) -> Result<FieldRef> {
     match ty {
         DataType::List(element) => Ok(Arc::clone(element)),
@@ -97,25 +103,24 @@ impl ScalarUDFImpl for Collected {
             Function::Mode => Ok(given.to_vec()),
             Function::Continuous | Function::Discrete => {
                 let [fraction, values] = take_function_args(self.name, given)?;
-                if matches!(fraction, DataType::List(_)) {
-                    let message = "a percentile of several fractions is not supported yet";
-                    return Err(Error::unsupported(message).with_hint("call the function for each fraction").into());
-                }
+                let fraction = if matches!(fraction, DataType::List(_)) { doubles() } else { DataType::Float64 };
                 let element = list(values)?;
                 if self.function == Function::Discrete {
-                    return Ok(vec![DataType::Float64, values.clone()]);
+                    return Ok(vec![fraction, values.clone()]);
                 }
                 if !element.data_type().is_numeric() && !element.data_type().is_null() {
                     let message = "percentile_cont of values that are not numbers is not supported";
                     return Err(Error::unsupported(message).with_hint("use percentile_disc").into());
                 }
-                Ok(vec![DataType::Float64, doubles()])
+                Ok(vec![fraction, doubles()])
             }
         }
     }
 
     fn return_type(&self, given: &[DataType]) -> Result<DataType> {
         Ok(match (self.function, given.last()) {
+            (Function::Continuous, _) if is_list(given) => doubles(),
+            (Function::Discrete, Some(values)) if is_list(given) => values.clone(),
             (Function::ToJsonb | Function::JsonbArray | Function::JsonbObject, _) => SqlType::Jsonb.arrow(),
             (Function::Continuous, _) => DataType::Float64,
             (Function::Discrete | Function::Mode, Some(values)) => list(values)?.data_type().clone(),
@@ -128,6 +133,9 @@ impl ScalarUDFImpl for Collected {
         Ok(match (self.function, args.arg_fields.last()) {
             (Function::ToJsonb | Function::JsonbArray | Function::JsonbObject, _) => {
                 Arc::new(SqlType::Jsonb.field(self.name))
+            }
+            (Function::Discrete, Some(values)) if is_list(&given) => {
+                Arc::new(values.as_ref().clone().with_name(self.name).with_nullable(true))
             }
             (Function::Discrete | Function::Mode, Some(values)) => {
                 let element = list(values.data_type())?;
@@ -148,12 +156,16 @@ impl ScalarUDFImpl for Collected {
             }
             (Function::JsonbArray, [lists]) => Arc::new(jsonb_arrays(lists.as_list())),
             (Function::JsonbObject, [names, lists]) => Arc::new(jsonb_objects(names.as_list(), lists.as_list())?),
-            (Function::Continuous, [fractions, lists]) => {
-                let fractions = fractions.as_primitive::<Float64Type>();
-                Arc::new(continuous(fractions, lists.as_list())?)
-            }
-            (Function::Discrete, [fractions, lists]) => {
-                discrete(fractions.as_primitive::<Float64Type>(), lists.as_list())?
+            (Function::Continuous | Function::Discrete, [wanted, lists]) => {
+                let lists = lists.as_list();
+                let found: ArrayRef = match self.function {
+                    Function::Continuous => Arc::new(continuous(fractions(wanted), lists)?),
+                    _ => discrete(fractions(wanted), lists)?,
+                };
+                match wanted.as_list_opt() {
+                    Some(wanted) => several(wanted, found, lists, list(lists.data_type())?)?,
+                    None => found,
+                }
             }
             (Function::Mode, [lists]) => modes(lists.as_list(), &list(lists.data_type())?)?,
             _ => return Err(Error::internal("a function of collected values lacks an argument").into()),
@@ -246,14 +258,37 @@ fn jsonb_objects(names: &ListArray, lists: &ListArray) -> Result<StringArray, Er
     (0..lists.len()).map(object).collect()
 }
 
+/// The fractions at which percentiles are wanted, each with the row whose values it is of.
+fn fractions(fractions: &ArrayRef) -> Vec<(Option<f64>, usize)> {
+    let of = |fractions: &ArrayRef, place: usize| {
+        let fractions = fractions.as_primitive::<Float64Type>();
+        fractions.is_valid(place).then(|| fractions.value(place))
+    };
+    let Some(lists) = fractions.as_list_opt::<i32>() else {
+        return (0..fractions.len()).map(|row| (of(fractions, row), row)).collect();
+    };
+    let rows = (0..lists.len()).filter(|row| lists.is_valid(*row));
+    let each = |row: usize| {
+        let offsets = &lists.value_offsets()[row..=row + 1];
+        (offsets[0] as usize..offsets[1] as usize).map(move |place| (of(lists.values(), place), row))
+    };
+    rows.flat_map(each).collect()
+}
+
+/// The percentiles at several fractions, as a list for each row.
+fn several(fractions: &ListArray, found: ArrayRef, lists: &ListArray, element: FieldRef) -> Result<ArrayRef> {
+    let count = |row: usize| if fractions.is_valid(row) { fractions.value_length(row) as usize } else { 0 };
+    let lengths = OffsetBuffer::from_lengths((0..fractions.len()).map(count));
+    let is_there = |row: usize| fractions.is_valid(row) && lists.is_valid(row) && lists.value_length(row) > 0;
+    let nulls: NullBuffer = (0..fractions.len()).map(is_there).collect::<Vec<_>>().into();
+    Ok(Arc::new(ListArray::try_new(element, lengths, found, Some(nulls))?))
+}
+
 /// Where the values of a row are, and the fraction; `None` if there is no result.
-fn fraction_of(fractions: &Float64Array, lists: &ListArray, row: usize) -> Result<Option<(usize, usize, f64)>, Error> {
+fn fraction_of((fraction, row): (Option<f64>, usize), lists: &ListArray) -> Result<Option<(usize, usize, f64)>, Error> {
     let offsets = lists.value_offsets();
     let (first, count) = (offsets[row] as usize, (offsets[row + 1] - offsets[row]) as usize);
-    if lists.is_null(row) || fractions.is_null(row) || count == 0 {
-        return Ok(None);
-    }
-    let fraction = fractions.value(row);
+    let Some(fraction) = fraction.filter(|_| lists.is_valid(row) && count > 0) else { return Ok(None) };
     if !(0.0..=1.0).contains(&fraction) {
         let message = format!("percentile value {fraction} is not between 0 and 1");
         return Err(Error::user(sqlstate::NUMERIC_VALUE_OUT_OF_RANGE, message));
@@ -261,25 +296,25 @@ fn fraction_of(fractions: &Float64Array, lists: &ListArray, row: usize) -> Resul
     Ok(Some((first, count, fraction)))
 }
 
-fn continuous(fractions: &Float64Array, lists: &ListArray) -> Result<Float64Array, Error> {
+fn continuous(fractions: Vec<(Option<f64>, usize)>, lists: &ListArray) -> Result<Float64Array, Error> {
     let values = lists.values().as_primitive::<Float64Type>();
-    let one = |row| {
-        let Some((first, count, fraction)) = fraction_of(fractions, lists, row)? else { return Ok(None) };
+    let one = |fraction| {
+        let Some((first, count, fraction)) = fraction_of(fraction, lists)? else { return Ok(None) };
         let place = fraction * (count - 1) as f64;
         let (low, high) = (values.value(first + place.floor() as usize), values.value(first + place.ceil() as usize));
         let between = place - place.floor();
         Ok(Some(if between == 0.0 { low } else { low + between * (high - low) }))
     };
-    (0..lists.len()).map(one).collect()
+    fractions.into_iter().map(one).collect()
 }
 
-fn discrete(fractions: &Float64Array, lists: &ListArray) -> Result<ArrayRef> {
-    let one = |row| {
-        let Some((first, count, fraction)) = fraction_of(fractions, lists, row)? else { return Ok(None) };
+fn discrete(fractions: Vec<(Option<f64>, usize)>, lists: &ListArray) -> Result<ArrayRef> {
+    let one = |fraction| {
+        let Some((first, count, fraction)) = fraction_of(fraction, lists)? else { return Ok(None) };
         let place = ((fraction * count as f64).ceil() as usize).max(1) - 1;
         Ok(Some((first + place) as u64))
     };
-    let places: UInt64Array = (0..lists.len()).map(one).collect::<Result<_, Error>>()?;
+    let places: UInt64Array = fractions.into_iter().map(one).collect::<Result<_, Error>>()?;
     Ok(take(lists.values(), &places, None)?)
 }
 

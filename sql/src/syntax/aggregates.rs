@@ -83,8 +83,8 @@ impl Replaced {
         Some(match name {
             "every" => Replaced::Every,
             "approx_count_distinct" => Replaced::CountDistinct,
-            "jsonb_agg" => Replaced::JsonbArray,
-            "jsonb_object_agg" => Replaced::JsonbObject,
+            "jsonb_agg" | "json_agg" => Replaced::JsonbArray,
+            "jsonb_object_agg" | "json_object_agg" => Replaced::JsonbObject,
             "percentile_cont" => Replaced::WithinGroup(PERCENTILE_CONT),
             "percentile_disc" => Replaced::WithinGroup(PERCENTILE_DISC),
             "mode" => Replaced::WithinGroup(MODE),
