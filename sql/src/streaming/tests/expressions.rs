@@ -315,7 +315,7 @@ impl Sample {
         let columns: Vec<StreamColumn> = read.iter().map(|place| self.column(*place)).collect();
         let built = streaming::build(&state, &expr, &columns).map_err(|error| chain(&error))?;
         let rows = self.rows.project(&read).expect("columns of the sample");
-        built.evaluate(&rows).map_err(|error| error.0)
+        built.evaluate(&rows).map_err(|error| error.message)
     }
 
     fn column(&self, place: usize) -> StreamColumn {
