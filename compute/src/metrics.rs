@@ -7,8 +7,6 @@ use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
 use weir_common::condition::SplitState;
 use weir_proto::SplitProgress;
 
-use crate::storage::state::Content;
-
 /// Instruments, each described once. Instruments of sources, jobs and scans bear the label `table`,
 /// those of state `slot`. [`observe_splits`] adds those of splits.
 #[derive(Clone, Debug)]
@@ -89,20 +87,28 @@ impl Observed {
     }
 }
 
-/// How much this node stored of each job when it looked last, with the labels of its metrics.
+/// How much this node stored of a job.
+#[derive(Clone, Debug)]
+pub(crate) struct ObservedState {
+    pub(crate) labels: [KeyValue; 1],
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+}
+
+/// How much this node stored of each job when it looked last.
 #[derive(Debug, Default)]
-pub(crate) struct ObservedStates(Mutex<Vec<([KeyValue; 1], Content)>>);
+pub(crate) struct ObservedStates(Mutex<Vec<ObservedState>>);
 
 impl ObservedStates {
     /// Replaces all of them.
-    pub(crate) fn set(&self, states: Vec<([KeyValue; 1], Content)>) {
+    pub(crate) fn set(&self, states: Vec<ObservedState>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = states;
     }
 }
 
 /// Makes the gauges of the states of jobs, which bear the label `table`.
 pub(crate) fn observe_states(meter: &Meter, observed: &Arc<ObservedStates>) {
-    type StateGauge = (&'static str, &'static str, fn(&Content) -> u64);
+    type StateGauge = (&'static str, &'static str, fn(&ObservedState) -> u64);
     const GAUGES: [StateGauge; 2] = [
         ("weir_job_state_rows", "rows that the node stores of a job", |state| state.rows),
         ("weir_job_state_bytes", "bytes of keys and values that the node stores of a job", |state| state.bytes),
@@ -111,7 +117,7 @@ pub(crate) fn observe_states(meter: &Meter, observed: &Arc<ObservedStates>) {
         let observed = Arc::clone(observed);
         let gauge = meter.u64_observable_gauge(name).with_description(description).with_callback(move |observer| {
             let states = observed.0.lock().unwrap_or_else(PoisonError::into_inner);
-            states.iter().for_each(|(labels, state)| observer.observe(value(state), labels));
+            states.iter().for_each(|state| observer.observe(value(state), &state.labels));
         });
         gauge.build();
     }

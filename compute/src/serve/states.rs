@@ -16,7 +16,7 @@ use weir_common::plan::Operator;
 use weir_proto::{JobState, JobStates};
 
 use super::serving::Serving;
-use crate::metrics::{self, ObservedStates};
+use crate::metrics::{self, ObservedState, ObservedStates};
 use crate::storage::block;
 use crate::storage::state::{Content, Stored};
 
@@ -97,7 +97,9 @@ pub(crate) async fn observe(observed: Arc<ObservedStates>, serving: watch::Recei
         };
         let Some(states) = states else { continue };
         let names = present.as_ref().map(|(_, names)| names);
-        let named = states.iter().filter_map(|(id, state)| Some(([metrics::table(names?.get(id)?)], *state)));
+        let named = states.iter().filter_map(|(id, Content { rows, bytes })| {
+            Some(ObservedState { labels: [metrics::table(names?.get(id)?)], rows: *rows, bytes: *bytes })
+        });
         observed.set(named.collect());
         (seen, checks) = (present, 0);
     }

@@ -22,17 +22,23 @@ impl Task {
         if self.acks.is_empty() {
             return;
         }
-        let acks = std::mem::take(&mut self.acks);
+        let mut acks = std::mem::take(&mut self.acks);
         acks.iter().for_each(|token| self.floor.acked(token.stream_seq));
         let Some(form) = self.live.as_ref().and_then(|live| live.form.clone()) else { return };
-        let client = self.api.client();
-        self.transmit(async move {
-            for token in acks {
-                client.publish(form.ack_subject(token), ACK).await?;
+        let (client, mut sent) = (self.api.client(), 0);
+        self.transmit(async {
+            for token in &acks {
+                client.publish(form.ack_subject(*token), ACK).await?;
+                sent += 1;
             }
             Ok(())
         })
         .await;
+        if self.cancel.is_cancelled() {
+            // The others belong to the last words.
+            acks.drain(..sent);
+            self.acks = acks;
+        }
     }
 
     /// Hands something to the client, unless the connection is lost or the task is to stop meanwhile: the client's queue
