@@ -361,7 +361,8 @@ fn what_a_view_cannot_be_is_refused_and_what_it_is_is_shown() {
             "{}",
             sql.query("DESCRIBE v").await?
         );
-        let class = "SELECT relkind FROM pg_class WHERE relname = 'v'";
+        let class = "SELECT relkind FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace \
+                     WHERE nspname = 'public' AND relname = 'v'";
         ensure!(sql.value::<String>(class).await? == "m");
         Ok(())
     });
