@@ -1,5 +1,6 @@
 //! The catalog: relations that users name and read, and the jobs that fill them.
 //!
+//! * `schema`: schemas, and the names of relations in them;
 //! * `declaration`: what a statement declares, before it has an id and start positions;
 //! * `relation`: names, columns and layouts: what statements and scans need;
 //! * `job`: plan, splits and state: what meta places and compute nodes run;
@@ -19,6 +20,7 @@ mod graph;
 mod job;
 mod keyed;
 mod relation;
+mod schema;
 mod stored;
 
 use std::sync::Arc;
@@ -26,12 +28,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use about::About;
-pub use change::{Change, Refused};
+pub use change::{Change, Changed, Refused};
 pub use declaration::{Declaration, Impossible};
 pub use graph::Graph;
 pub use job::{Definition, Encode, Expanded, Job, JobState, Named, Plan, Query, Reads, Source, SplitStart};
 pub use relation::{Column, Constraints, Origin, Relation, RelationKind, dead_letter_columns, schema};
 use relation::{failed_row_columns, letter_key};
+pub use schema::{PUBLIC, RelationName, SYSTEM_SCHEMAS, Schema};
 
 use crate::ids::TableId;
 use stored::Stored;
@@ -58,16 +61,32 @@ impl Entry {
         Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate, about: About::default() }.into()
     }
 
-    /// The entry with its consumers known by a name, unless that is the relation's own.
+    /// The entry in a schema.
+    #[must_use]
+    pub fn in_schema(&self, schema: &Schema) -> Entry {
+        if self.about.schema == schema.id && self.relation.name.schema == schema.name {
+            return self.clone();
+        }
+        let name = RelationName::new(&schema.name, &self.relation.name.name);
+        Entry {
+            relation: Arc::new(Relation { name, ..Relation::clone(&self.relation) }),
+            about: Arc::new(About { schema: schema.id, ..About::clone(&self.about) }),
+            ..self.clone()
+        }
+    }
+
+    /// The entry with its consumers known by a name, which is stored unless it is the relation's
+    /// own in the schema `public`.
     #[must_use]
     pub fn with_consumers(&self, consumers: &str) -> Entry {
-        let consumers = (consumers != self.name()).then(|| consumers.to_owned());
+        let is_own = self.about.schema.is_public() && consumers == self.relation.name.name;
+        let consumers = (!is_own).then(|| consumers.to_owned());
         Entry { about: Arc::new(About { consumers, ..About::clone(&self.about) }), ..self.clone() }
     }
 
     /// The name by which its consumers on NATS servers are known: the one that it was created with.
     pub fn consumers(&self) -> &str {
-        self.about.consumers.as_deref().unwrap_or(self.name())
+        self.about.consumers.as_deref().unwrap_or(&self.relation.name.name)
     }
 
     /// Returns true if a job fills it.
@@ -88,7 +107,7 @@ impl Entry {
     }
 
     /// The name of the relation.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &RelationName {
         &self.relation.name
     }
 

@@ -37,6 +37,10 @@ number!(
     TableId(u32)
 );
 number!(
+    /// A schema. Its number comes from the counter of [`TableId`]s; `public` is 0. Never reused.
+    SchemaId(u32)
+);
+number!(
     /// One of a term's parallel places, numbered over the whole cluster from 0.
     SlotId(u32)
 );
@@ -49,6 +53,16 @@ number!(
     /// 0. The user decides when the split moves to the next one.
     Incarnation(u16)
 );
+
+impl SchemaId {
+    /// The schema `public`.
+    pub const PUBLIC: SchemaId = SchemaId(0);
+
+    /// True for the schema `public`.
+    pub fn is_public(&self) -> bool {
+        *self == SchemaId::PUBLIC
+    }
+}
 
 /// A place in a split. The upper 12 bits are the incarnation of its stream; the lower 52 bits are
 /// the place in that stream, counted from 1.

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Counter, Gauge, Histogram, Meter};
+use weir_common::catalog::RelationName;
 use weir_common::condition::SplitState;
 use weir_proto::SplitProgress;
 
@@ -165,6 +166,6 @@ pub(crate) fn observe_splits(meter: &Meter, observed: &Arc<Observed>) {
 }
 
 /// The label of a table.
-pub(crate) fn table(name: &str) -> KeyValue {
-    KeyValue::new("table", name.to_owned())
+pub(crate) fn table(name: &RelationName) -> KeyValue {
+    KeyValue::new("table", name.to_string())
 }

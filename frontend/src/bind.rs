@@ -69,7 +69,7 @@ pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option
     }
     let declared = Declaration {
         kind: create.kind,
-        name: create.name.name.clone(),
+        name: create.name.relation(),
         columns,
         hidden: Vec::new(),
         primary_key,
@@ -102,7 +102,7 @@ pub(crate) fn alter(
         }
         Change::RefreshSchema => recreated(&before.sql, alter.name.location, schema),
         Change::Replay => Ok(Bound { declared: before.clone(), notices: Vec::new() }),
-        Change::Rename(_) | Change::RenameColumn(..) | Change::Swap(_) => {
+        Change::Rename(_) | Change::RenameColumn(..) | Change::Swap(_) | Change::SetSchema(_) => {
             Err(Error::internal("names are changed without a new declaration"))
         }
     }
@@ -180,7 +180,7 @@ pub(crate) fn create_view(parsed: &Parsed, create: &CreateView, query: Described
     }
     Ok(Declaration {
         kind: create.kind,
-        name: create.name.name.clone(),
+        name: create.name.relation(),
         columns,
         hidden,
         primary_key,

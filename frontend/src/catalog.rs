@@ -6,26 +6,77 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use weir_common::catalog::{Entry, Graph, JobState, RelationKind};
+use weir_common::catalog::{Entry, Graph, JobState, RelationKind, RelationName, SYSTEM_SCHEMAS, Schema};
 use weir_common::ids::TableId;
+use weir_sql::parser::TableName;
 
-/// All entries at one version.
+use crate::names::{Meaning, SearchPath, split};
+
+/// All entries and schemas at one version.
 #[derive(Debug, Default)]
 pub(crate) struct Catalog {
     pub(crate) version: u64,
     graph: Graph,
-    names: BTreeMap<String, TableId>,
+    names: BTreeMap<RelationName, TableId>,
+    /// The same, by the names as they are shown.
+    shown: BTreeMap<String, TableId>,
 }
 
 impl Catalog {
-    pub(crate) fn new(version: u64, entries: impl IntoIterator<Item = Entry>) -> Catalog {
-        let graph: Graph = entries.into_iter().collect();
-        let names = graph.entries().map(|entry| (entry.name().to_owned(), entry.id())).collect();
-        Catalog { version, graph, names }
+    pub(crate) fn new(
+        version: u64,
+        schemas: impl IntoIterator<Item = Schema>,
+        entries: impl IntoIterator<Item = Entry>,
+    ) -> Catalog {
+        let graph = Graph::new(schemas, entries);
+        let names = graph.entries().map(|entry| (entry.name().clone(), entry.id())).collect();
+        let shown = graph.entries().map(|entry| (entry.name().to_string(), entry.id())).collect();
+        Catalog { version, graph, names, shown }
     }
 
-    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+    pub(crate) fn entry(&self, name: &RelationName) -> Option<&Entry> {
         self.by_id(*self.names.get(name)?)
+    }
+
+    /// Returns the entry whose name is shown so.
+    pub(crate) fn shown(&self, name: &str) -> Option<&Entry> {
+        self.by_id(*self.shown.get(name)?)
+    }
+
+    /// Returns the entry that a statement of a session with this search path names.
+    pub(crate) fn named(&self, path: &SearchPath, name: &TableName) -> Option<&Entry> {
+        match &name.schema {
+            Some(schema) => self.entry(&RelationName::new(schema, &name.name)),
+            None => path.schemas().find_map(|schema| self.entry(&RelationName::new(schema, &name.name))),
+        }
+    }
+
+    /// Returns the entry whose rows or dead letters a query names.
+    pub(crate) fn read(&self, path: &SearchPath, parts: &[String]) -> Option<&Entry> {
+        let (schema, name) = split(parts)?;
+        let found = |schema| match Meaning::in_schema(schema, name) {
+            Meaning::Rows(name) => self.entry(&name),
+            Meaning::Letters(shown) => self.shown(&shown),
+        };
+        match schema {
+            Some(schema) => found(schema),
+            None => path.schemas().find_map(found),
+        }
+    }
+
+    /// Returns the schemas that are not the system's.
+    pub(crate) fn schemas(&self) -> impl Iterator<Item = &Schema> {
+        self.graph.schemas()
+    }
+
+    /// Returns the schema of a name, unless it is the system's.
+    pub(crate) fn schema(&self, name: &str) -> Option<&Schema> {
+        self.graph.schema_named(name)
+    }
+
+    /// Returns true if there is a schema of a name.
+    pub(crate) fn has_schema(&self, name: &str) -> bool {
+        SYSTEM_SCHEMAS.contains(&name) || self.schema(name).is_some()
     }
 
     /// Returns the entry with an id, if there is one.
@@ -66,7 +117,7 @@ impl Catalog {
 /// A job in the catalog. Its condition comes from [`crate::jobs`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Job<'a> {
-    pub(crate) name: &'a str,
+    pub(crate) name: &'a RelationName,
     /// The kind of the relation that it keeps up to date.
     pub(crate) kind: &'static str,
     /// Present if the job has failed.
@@ -105,16 +156,48 @@ impl CatalogCache {
 
 #[cfg(test)]
 mod tests {
+    use weir_common::catalog::{Declaration, Definition, Plan};
+    use weir_common::ids::SchemaId;
+
     use super::*;
 
     #[test]
     fn the_version_only_goes_back_with_the_store() {
         let cache = CatalogCache::default();
         let before = cache.newest();
-        assert_eq!(cache.offer(&before, Catalog::new(3, [])).version, 3);
+        assert_eq!(cache.offer(&before, Catalog::new(3, [], [])).version, 3);
         // Requested before the newer one arrived.
-        assert_eq!(cache.offer(&before, Catalog::new(2, [])).version, 3);
-        assert_eq!(cache.offer(&cache.newest(), Catalog::new(1, [])).version, 1);
+        assert_eq!(cache.offer(&before, Catalog::new(2, [], [])).version, 3);
+        assert_eq!(cache.offer(&cache.newest(), Catalog::new(1, [], [])).version, 1);
         assert_eq!(cache.newest().version, 1);
+    }
+
+    #[test]
+    fn names_are_looked_for_along_the_search_path() {
+        let schema = Schema { id: SchemaId(1), name: "s".to_owned(), comment: None };
+        let view = |id, name: &str| {
+            let declared = Declaration {
+                kind: RelationKind::View,
+                name: RelationName::public(name),
+                columns: Vec::new(),
+                hidden: Vec::new(),
+                primary_key: Vec::new(),
+                plan: Plan::Definition(Definition { names: Vec::new() }),
+                sql: String::new(),
+            };
+            Entry::new(TableId(id), declared, Vec::new(), None)
+        };
+        let entries = [view(2, "t"), view(3, "t").in_schema(&schema), view(4, "u")];
+        let catalog = Catalog::new(1, [schema], entries);
+        let found = |path: &str, parts: &[&str]| {
+            let path = SearchPath::parse(path).expect("a list");
+            let parts: Vec<String> = parts.iter().map(|part| (*part).to_owned()).collect();
+            catalog.read(&path, &parts).map(|entry| entry.id().0)
+        };
+        assert_eq!((found("s, public", &["t"]), found("public, s", &["t"])), (Some(3), Some(2)));
+        assert_eq!((found("x, s, public", &["u"]), found("s", &["u"]), found("", &["t"])), (Some(4), None, None));
+        assert_eq!((found("", &["s", "t"]), found("", &["dev", "public", "t"])), (Some(3), Some(2)));
+        assert_eq!((found("", &["dead_letters", "s.t"]), found("dead_letters", &["t"])), (Some(3), Some(2)));
+        assert!(catalog.has_schema("s") && catalog.has_schema("pg_catalog") && !catalog.has_schema("x"));
     }
 }

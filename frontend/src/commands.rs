@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use datafusion::arrow::array::{ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::error::DataFusionError;
-use weir_common::catalog::{Declaration, Entry, Plan, Reads, RelationKind};
+use weir_common::catalog::{Declaration, Entry, Plan, Reads, RelationKind, SYSTEM_SCHEMAS};
 use weir_common::types::SqlType;
 use weir_proto as proto;
 use weir_sql::error::Error;
@@ -17,6 +17,7 @@ use crate::catalog::Catalog;
 use crate::definitions;
 use crate::jobs::{self, Job};
 use crate::meta::Cluster;
+use crate::names::SearchPath;
 use crate::session::Variables;
 
 /// A result of text columns.
@@ -52,7 +53,7 @@ pub(crate) fn schema_of(statement: &Statement) -> Option<SchemaRef> {
     match statement {
         Statement::ExplainCreate(_) => Some(Arc::clone(&FINDINGS)),
         Statement::ExplainView(_) => Some(Arc::clone(&EXPLAIN_SCHEMA)),
-        Statement::ShowRelations(_) | Statement::ShowSchemas | Statement::ShowDatabases => Some(Arc::clone(&TABLES)),
+        Statement::ShowRelations(..) | Statement::ShowSchemas | Statement::ShowDatabases => Some(Arc::clone(&TABLES)),
         Statement::ShowCreate(..) => Some(Arc::clone(&CREATE_TABLE)),
         Statement::Describe(_) => Some(Arc::clone(&COLUMNS)),
         Statement::ShowJobs => Some(Arc::clone(&JOBS)),
@@ -76,7 +77,7 @@ pub(crate) fn findings(findings: Vec<proto::Finding>) -> Result<RecordBatch, Err
 pub(crate) fn view_plan(view: &Declaration) -> Result<RecordBatch, Error> {
     let text = match &view.plan {
         Plan::Query(query) => {
-            let name = |id| query.reads.iter().find(|reads| reads.relation == id).map(|reads| reads.name.clone());
+            let name = |id| query.reads.iter().find(|reads| reads.relation == id).map(|reads| reads.name.to_string());
             query.plan.named(&name).to_string()
         }
         Plan::View(Reads { name, columns, .. }) => {
@@ -88,22 +89,48 @@ pub(crate) fn view_plan(view: &Declaration) -> Result<RecordBatch, Error> {
     batch(&EXPLAIN_SCHEMA, text.lines().map(|line| vec![Some(line.to_owned())]))
 }
 
-/// Answers `SHOW SCHEMAS` and `SHOW DATABASES`.
-pub(crate) fn names(names: &[&str]) -> Result<RecordBatch, Error> {
-    batch(&TABLES, names.iter().map(|name| vec![Some((*name).to_owned())]))
+/// Answers `SHOW DATABASES`.
+pub(crate) fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<RecordBatch, Error> {
+    batch(&TABLES, names.into_iter().map(|name| vec![Some(name.to_owned())]))
 }
 
-/// Answers `SHOW TABLES`, `SHOW SOURCES`, `SHOW VIEWS` and `SHOW MATERIALIZED VIEWS`.
-pub(crate) fn relations(catalog: &Catalog, kind: RelationKind) -> Result<RecordBatch, Error> {
-    let relations = catalog.entries().filter(|entry| entry.relation.kind == kind);
-    batch(&TABLES, relations.map(|entry| vec![Some(entry.name().to_owned())]))
+/// Answers `SHOW SCHEMAS`.
+pub(crate) fn schemas(catalog: &Catalog) -> Result<RecordBatch, Error> {
+    let mut all: Vec<&str> = catalog.schemas().map(|schema| schema.name.as_str()).chain(SYSTEM_SCHEMAS).collect();
+    all.sort_unstable();
+    names(all)
+}
+
+/// Answers `SHOW TABLES`, `SHOW SOURCES`, `SHOW VIEWS` and `SHOW MATERIALIZED VIEWS`: those of a
+/// schema, or else those that are found without one.
+pub(crate) fn relations(
+    catalog: &Catalog,
+    kind: RelationKind,
+    schema: Option<&str>,
+    path: &SearchPath,
+) -> Result<RecordBatch, Error> {
+    let is_shown = |entry: &&Entry| match schema {
+        Some(schema) => entry.name().schema == schema,
+        None => {
+            let found = catalog.read(path, std::slice::from_ref(&entry.name().name));
+            found.is_some_and(|found| found.id() == entry.id())
+        }
+    };
+    let mut shown: Vec<&str> = catalog
+        .entries()
+        .filter(|entry| entry.relation.kind == kind)
+        .filter(is_shown)
+        .map(|entry| entry.name().name.as_str())
+        .collect();
+    shown.sort_unstable();
+    names(shown)
 }
 
 /// Answers `SHOW CREATE TABLE` and the like with the statement as it was written, but for names
 /// that have changed. Secrets, which only options can hold, are redacted.
 pub(crate) fn created(catalog: &Catalog, entry: &Entry) -> Result<RecordBatch, Error> {
     let sql = definitions::shown(catalog, entry)?;
-    batch(&CREATE_TABLE, [vec![Some(format!("public.{}", entry.name())), Some(sql)]])
+    batch(&CREATE_TABLE, [vec![Some(format!("{}.{}", entry.name().schema, entry.name().name)), Some(sql)]])
 }
 
 /// Answers `DESCRIBE` with the columns, then the primary key and the comment on the relation, as
@@ -118,7 +145,7 @@ pub(crate) fn columns(entry: &Entry) -> Result<RecordBatch, Error> {
     let key = (!key.is_empty()).then(|| vec![Some("primary key".to_owned()), Some(key.join(", ")), None, None]);
     let comment = about.comment.clone();
     let comment = comment
-        .map(|comment| vec![Some("table description".to_owned()), Some(entry.name().to_owned()), None, Some(comment)]);
+        .map(|comment| vec![Some("table description".to_owned()), Some(entry.name().to_string()), None, Some(comment)]);
     batch(&COLUMNS, rows.chain(key).chain(comment))
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, debug, info};
-use weir_common::catalog::{Change, Declaration, Expanded, Plan, Reads, Relation, RelationKind};
+use weir_common::catalog::{Change, Declaration, Expanded, Plan, Reads, Relation, RelationKind, RelationName};
 use weir_common::ids::TableId;
 use weir_proto::CreateTableResponse;
 use weir_sql::error::{Error, sqlstate};
@@ -18,6 +18,7 @@ use crate::completion::is_complete;
 use crate::frontend::{Answer, Frontend, check_kind, create_tag, done, exists};
 use crate::meta::Meta;
 use crate::notice::Notice;
+use crate::schemas::placed;
 use crate::session::{Limits, Session};
 use crate::{bind, definitions};
 
@@ -38,18 +39,19 @@ impl Frontend {
     /// the view is dropped.
     pub(crate) async fn create_view(
         &self,
-        session: &Session,
+        session: &Arc<Session>,
         parsed: &Parsed,
         create: &CreateView,
         limits: &Limits,
     ) -> Result<Answer, Error> {
-        let (name, position) = (&create.name.name, parsed.position(create.name.location));
+        let position = parsed.position(create.name.location);
         let catalog = self.newest_catalog(limits).await?;
-        let known = catalog.entry(name);
+        let name = placed(&catalog, &session.search_path(), &create.name).map_err(|error| error.at(position))?;
+        let known = catalog.entry(&name);
         if create.if_not_exists && known.is_some() {
-            return Ok(exists(create.kind, name));
+            return Ok(exists(create.kind, &name));
         }
-        let view = self.view(parsed, create, &catalog).await?;
+        let view = Declaration { name: name.clone(), ..self.view(session, parsed, create, &catalog).await? };
         let deadline = limits.retry_until(self.config.retry_max());
         if let Some(known) = known.filter(|_| create.or_replace) {
             check_kind(&known.relation, create.kind).map_err(|error| error.at(position))?;
@@ -77,10 +79,10 @@ impl Frontend {
             .await
             .map_err(|error| if error.sqlstate == sqlstate::DUPLICATE_TABLE { error.at(position) } else { error })?;
         if !response.created {
-            return Ok(exists(create.kind, name));
+            return Ok(exists(create.kind, &name));
         }
         if is_filled && !session.variables().is_on("background_ddl") {
-            self.wait_until_complete(name, TableId(response.table_id), limits).await?;
+            self.wait_until_complete(&name, TableId(response.table_id), limits).await?;
         }
         creation.created = None;
         let notices = response.notices.iter().map(Notice::new).collect();
@@ -88,7 +90,7 @@ impl Frontend {
     }
 
     /// Waits until a view can be read, and tells how far it is.
-    async fn wait_until_complete(&self, name: &str, view: TableId, limits: &Limits) -> Result<(), Error> {
+    async fn wait_until_complete(&self, name: &RelationName, view: TableId, limits: &Limits) -> Result<(), Error> {
         let mut told = Instant::now();
         for barrier in 0.. {
             let deadline = limits.retry_until(self.config.retry_max());
@@ -113,8 +115,20 @@ impl Frontend {
         Ok(())
     }
 
-    /// Plans a view.
+    /// Plans a view. Names in its query are found along the session's search path.
     pub(crate) async fn view(
+        &self,
+        session: &Arc<Session>,
+        parsed: &Parsed,
+        create: &CreateView,
+        catalog: &Arc<Catalog>,
+    ) -> Result<Declaration, Error> {
+        let database = self.queries.planner.database(session, catalog);
+        let (create, sql) = definitions::with_schemas(parsed, create, &|name| database.schema_of(name));
+        Ok(Declaration { sql, ..self.planned_view(parsed, &create, catalog).await? })
+    }
+
+    async fn planned_view(
         &self,
         parsed: &Parsed,
         create: &CreateView,
@@ -173,7 +187,7 @@ struct Creation {
     begun: Option<JoinHandle<Result<CreateTableResponse, Error>>>,
     /// Present while it is being created by this statement.
     created: Option<TableId>,
-    name: String,
+    name: RelationName,
     meta: Arc<Meta>,
     limits: Limits,
     retry_max: Duration,
@@ -197,7 +211,7 @@ impl Drop for Creation {
         if begun.is_none() && created.is_none() {
             return;
         }
-        let (name, meta, retry_max) = (std::mem::take(&mut self.name), Arc::clone(&self.meta), self.retry_max);
+        let (name, meta, retry_max) = (self.name.clone(), Arc::clone(&self.meta), self.retry_max);
         self.limits.tidy_up(async move {
             let created = match begun {
                 Some(begun) => match begun.await {
@@ -208,10 +222,10 @@ impl Drop for Creation {
             };
             let Some(created) = created else { return };
             match meta.drop_tables(&[created], true, Instant::now() + retry_max).await {
-                Ok(_) => debug!(view = name, "dropped a view whose creation was cancelled"),
+                Ok(_) => debug!(view = %name, "dropped a view whose creation was cancelled"),
                 // Somebody else dropped it.
                 Err(error) if error.sqlstate == sqlstate::UNDEFINED_TABLE => {}
-                Err(error) => info!(view = name, error = error.message, "a view whose creation was cancelled remains"),
+                Err(error) => info!(view = %name, error = error.message, "a view whose creation was cancelled remains"),
             }
         });
     }

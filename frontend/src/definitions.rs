@@ -1,38 +1,52 @@
 //! The definitions of views, as queries that name relations.
 //!
-//! A definition is stored as it was written, with the names that relations had then. This module
+//! A definition is stored as it was written, with the names that relations had then; names without
+//! a schema get the one that the search path finds them in, unless that is `public`. This module
 //! tells which relations a new one names, and shows stored ones with the names of now.
 
 use std::sync::Arc;
 
 use sqlparser::ast;
-use weir_common::catalog::{Declaration, Entry, Named, Plan, Relation, RelationKind};
+use weir_common::catalog::{Declaration, Entry, Named, Plan, Relation, RelationKind, RelationName};
 use weir_common::ids::TableId;
 use weir_sql::error::Error;
 use weir_sql::keywords::quoted_identifier;
-use weir_sql::parser::{self, DATABASE, SCHEMA, Statement, fold};
-use weir_sql::syntax::{Substitute, column_names, substituted, table_names, tables};
+use weir_sql::parser::{self, CreateView, Parsed, SCHEMA, Statement, fold};
+use weir_sql::syntax::{Substitute, column_names, in_schemas, substituted, table_names, tables, with_names};
 
 use crate::bind::is_secret;
 use crate::catalog::Catalog;
+use crate::names::{DEAD_LETTERS, Meaning, SearchPath};
 
-/// The schema of dead letters.
-pub(crate) const DEAD_LETTERS: &str = "dead_letters";
+/// Returns a statement that creates a view, and its text, with the schemas that `find` gives to
+/// names without one. So the view means the same whatever the search path of those who read it is.
+/// Locations are those of the client's text.
+pub(crate) fn with_schemas(
+    parsed: &Parsed,
+    create: &CreateView,
+    find: &dyn Fn(&str) -> Option<String>,
+) -> (CreateView, String) {
+    let with = with_names(&create.query);
+    let find = |name: &str| find(name).filter(|schema| schema != SCHEMA && !with.contains(name));
+    let unqualified = tables(&create.query).into_iter().filter_map(|parts| match parts.as_slice() {
+        [name] => Some((name.span.start, find(&fold(name))?)),
+        _ => None,
+    });
+    let sql = parser::with_schemas(parsed, unqualified);
+    let query = Box::new(in_schemas(&create.query, &find));
+    (CreateView { query, ..create.clone() }, sql)
+}
 
 /// Returns the relations that a query names, each once; also those of which it reads only the dead
 /// letters.
 pub(crate) fn named(catalog: &Catalog, query: &ast::Statement) -> Vec<Arc<Relation>> {
-    let letters = tables(query).into_iter().filter_map(|parts| {
-        let folded: Vec<String> = parts.iter().map(fold).collect();
-        match folded.as_slice() {
-            [schema, name] if schema == DEAD_LETTERS => Some(name.clone()),
-            [database, schema, name] if database == DATABASE && schema == DEAD_LETTERS => Some(name.clone()),
-            _ => None,
+    let mut relations: Vec<Arc<Relation>> = Vec::new();
+    for entry in table_names(query).iter().filter_map(|parts| catalog.read(&SearchPath::of_stored(), parts)) {
+        if relations.iter().all(|known| known.id != entry.id()) {
+            relations.push(Arc::clone(&entry.relation));
         }
-    });
-    let mut names = table_names(query);
-    names.extend(letters);
-    names.iter().filter_map(|name| catalog.entry(name)).map(|entry| Arc::clone(&entry.relation)).collect()
+    }
+    relations
 }
 
 /// Returns the plain views that a query names.
@@ -47,23 +61,43 @@ pub(crate) fn expanded(catalog: &Catalog, query: &ast::Statement) -> ast::Statem
 }
 
 /// `find` tells which relation a name of the query means.
-fn put_in(catalog: &Catalog, query: &ast::Statement, find: &dyn Fn(&str) -> Option<TableId>) -> ast::Statement {
+fn put_in(
+    catalog: &Catalog,
+    query: &ast::Statement,
+    find: &dyn Fn(&RelationName) -> Option<TableId>,
+) -> ast::Statement {
     substituted(query, &|parts| {
-        let entry = catalog.by_id(find(public(parts)?)?)?;
+        let Meaning::Rows(name) = Meaning::stored(parts)? else { return None };
+        let entry = catalog.by_id(find(&name)?)?;
         let Plan::Definition(definition) = &entry.job.plan else {
-            return Some(Substitute::Table(vec![SCHEMA.to_owned(), entry.name().to_owned()]));
+            return Some(Substitute::Table(qualified(entry.name())));
         };
-        let find = |name: &str| definition.names.iter().find(|reads| reads.name == name).map(|reads| reads.relation);
+        let find =
+            |name: &RelationName| definition.names.iter().find(|reads| reads.name == *name).map(|reads| reads.relation);
         let columns = entry.relation.columns.iter().map(|column| column.name.clone()).collect();
         Some(Substitute::Query(Box::new(put_in(catalog, &written(entry)?.1, &find)), columns))
     })
 }
 
+fn qualified(name: &RelationName) -> Vec<String> {
+    vec![name.schema.clone(), name.name.clone()]
+}
+
 /// Returns the query of a view with the names that relations and its columns have now; `None` if
 /// the entry is no view.
 pub(crate) fn query(catalog: &Catalog, entry: &Entry) -> Option<ast::Statement> {
+    query_with(catalog, entry, Names::Shown)
+}
+
+/// Returns the same query with the schemas of all relations, which means the same under every
+/// search path.
+pub(crate) fn qualified_query(catalog: &Catalog, entry: &Entry) -> Option<ast::Statement> {
+    query_with(catalog, entry, Names::Qualified)
+}
+
+fn query_with(catalog: &Catalog, entry: &Entry, names: Names) -> Option<ast::Statement> {
     let (columns, written) = written(entry)?;
-    let query = renamed(catalog, entry, &written);
+    let query = renamed(catalog, entry, &written, names);
     match columns.is_empty() && !entry.about.columns_renamed {
         true => Some(query),
         false => with_columns(query, &entry.relation),
@@ -75,7 +109,8 @@ fn with_columns(query: ast::Statement, relation: &Relation) -> Option<ast::State
     let names: Vec<&str> = relation.columns.iter().map(|column| column.name.as_str()).collect();
     with_aliases(&query, &names).or_else(|| {
         let columns: Vec<String> = names.iter().map(|name| quoted_identifier(name)).collect();
-        let sql = format!("SELECT * FROM ({query}) AS {} ({})", quoted_identifier(&relation.name), columns.join(", "));
+        let sql =
+            format!("SELECT * FROM ({query}) AS {} ({})", quoted_identifier(&relation.name.name), columns.join(", "));
         match parser::parse(&sql).ok()?.pop()?.statement {
             Statement::Query(query) => Some(*query),
             _ => None,
@@ -107,16 +142,31 @@ fn with_aliases(query: &ast::Statement, names: &[&str]) -> Option<ast::Statement
     Some(changed)
 }
 
-fn renamed(catalog: &Catalog, entry: &Entry, query: &ast::Statement) -> ast::Statement {
+/// How the names of relations are written in a query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Names {
+    /// As the statement has them, as long as they are right; without the schema `public`.
+    Shown,
+    /// With their schemas.
+    Qualified,
+}
+
+fn renamed(catalog: &Catalog, entry: &Entry, query: &ast::Statement, names: Names) -> ast::Statement {
     let plan = &entry.job.plan;
     substituted(query, &|parts| {
-        let (name, schema) = parts.split_last()?;
-        public(parts).or_else(|| matches!(schema, [.., schema] if schema == DEAD_LETTERS).then_some(name))?;
+        let meaning = Meaning::stored(parts)?;
         let through = plan.through().iter().map(|named| (named.relation, &named.name));
         let mut known = through.chain(plan.depends().iter().map(|reads| (reads.relation, &reads.name)));
-        let (id, _) = known.find(|(_, known)| *known == name)?;
+        let (id, known) = known.find(|(_, known)| meaning.is(known))?;
         let now = catalog.by_id(id)?.name();
-        (now != name).then(|| Substitute::Table(schema.iter().cloned().chain([now.to_owned()]).collect()))
+        if now == known && names == Names::Shown {
+            return None;
+        }
+        Some(Substitute::Table(match meaning {
+            Meaning::Letters(_) => vec![DEAD_LETTERS.to_owned(), now.to_string()],
+            Meaning::Rows(_) if names == Names::Shown && parts.len() == 1 && now.is_public() => vec![now.name.clone()],
+            Meaning::Rows(_) => qualified(now),
+        }))
     })
 }
 
@@ -132,13 +182,15 @@ fn created(catalog: &Catalog, entry: &Entry) -> Result<String, Error> {
         let names = relation.columns.iter().map(|column| column.name.as_str());
         return if entry.about.columns_renamed { parser::with_columns(&sql, names) } else { Ok(sql) };
     };
-    let query = renamed(catalog, entry, &written);
+    let query = renamed(catalog, entry, &written, Names::Shown);
     if !entry.about.columns_renamed && query == *written {
         return parser::renamed(&relation.sql, &relation.name);
     }
     let columns: Vec<String> = relation.columns.iter().map(|column| quoted_identifier(&column.name)).collect();
-    let (kind, name) = (relation.kind.as_str().to_uppercase(), quoted_identifier(&relation.name));
-    Ok(format!("CREATE {kind} {name} ({}) AS {query}", columns.join(", ")))
+    let kind = relation.kind.as_str().to_uppercase();
+    let created =
+        format!("CREATE {kind} {} ({}) AS {query}", quoted_identifier(&relation.name.name), columns.join(", "));
+    parser::renamed(&created, &relation.name)
 }
 
 /// Returns the declaration of a relation, with the statement that would create it as it is now.
@@ -171,16 +223,6 @@ fn written(entry: &Entry) -> Option<(Vec<String>, Box<ast::Statement>)> {
         Statement::CreateView(create) => {
             Some((create.columns.into_iter().map(|column| column.name).collect(), create.query))
         }
-        _ => None,
-    }
-}
-
-/// Returns the name of a relation in the schema `public`.
-fn public(parts: &[String]) -> Option<&str> {
-    match parts {
-        [name] => Some(name),
-        [schema, name] if schema == SCHEMA => Some(name),
-        [database, schema, name] if database == DATABASE && schema == SCHEMA => Some(name),
         _ => None,
     }
 }

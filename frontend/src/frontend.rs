@@ -15,7 +15,7 @@ use datafusion::common::ParamValues;
 use futures::TryStreamExt;
 use futures::future::try_join_all;
 use tokio::time::Instant;
-use weir_common::catalog::{Entry, Relation, RelationKind};
+use weir_common::catalog::{Entry, Relation, RelationKind, RelationName};
 use weir_common::rpc;
 use weir_proto::{ReplayRequest, ReplayResponse};
 use weir_sql::error::{Error, sqlstate};
@@ -37,14 +37,16 @@ use crate::definitions;
 use crate::jobs::Jobs;
 use crate::meta::Meta;
 use crate::metrics::Metrics;
+use crate::names::SearchPath;
 use crate::notice::Notice;
 use crate::protobuf;
 use crate::query::{Planner, Queries};
 use crate::results::{Columns, ResultSet};
 use crate::scan::ComputeNodes;
+use crate::schemas::{in_schema, no_schema};
 use crate::session::{Change, Limits, Session, Sessions, SqlCursor};
 use crate::snapshot::{Snapshot, Snapshots};
-use crate::system::{SCHEMAS, reads_tables};
+use crate::system::reads_tables;
 use crate::waits::Waits;
 use crate::write::{CopyIn, Pipeline, Writes, Writing, Written};
 
@@ -286,11 +288,12 @@ impl Frontend {
 
     async fn command(&self, session: &Arc<Session>, limits: &Limits, parsed: &Parsed) -> Result<Answer, Error> {
         check_read_only(session, &parsed.statement)?;
+        let path = session.search_path();
         let deadline = limits.retry_until(self.config.retry_max());
         let show = |batch| Ok(Answer::Rows(ResultSet::ready("SHOW", batch)));
         match &parsed.statement {
             Statement::CreateTable(create) => {
-                let answer = self.create_table(session, parsed, create, limits, deadline).await?;
+                let answer = self.create_table(session, parsed, create, deadline).await?;
                 Ok(answer.with_notices(lasting(session, create_tag(create.kind))))
             }
             Statement::CreateTableAs(create) => {
@@ -306,39 +309,38 @@ impl Frontend {
                 Ok(answer.with_notices(lasting(session, create_tag(create.kind))))
             }
             Statement::ExplainCreate(create) => {
-                let bound = bind::create_table(parsed, create, schema(parsed, create.format.as_ref()).await?)?;
+                let mut bound = bind::create_table(parsed, create, schema(parsed, create.format.as_ref()).await?)?;
+                bound.declared.name = self.placed(&path, parsed, &create.name, deadline).await?.0;
                 let findings = self.meta.explain_create(&bound.declared, deadline).await?;
                 Ok(Answer::Rows(ResultSet::ready("EXPLAIN", commands::findings(findings)?)))
             }
             Statement::ExplainView(create) => {
-                let view = self.view(parsed, create, &self.newest_catalog(limits).await?).await?;
+                let catalog = self.newest_catalog(limits).await?;
+                let view = self.view(session, parsed, create, &catalog).await?;
                 Ok(Answer::Rows(ResultSet::ready("EXPLAIN", commands::view_plan(&view)?)))
             }
             Statement::Alter(alter) => {
-                let answer = self.alter(parsed, alter, limits, deadline).await?;
+                let answer = self.alter(parsed, alter, (&path, limits), deadline).await?;
                 Ok(answer.with_notices(lasting(session, alter_tag(alter.kind))))
             }
             Statement::Drop { kind, names, if_exists, cascade } => {
-                let answer = self.drop_relations(parsed, (*kind, names), (*if_exists, *cascade), limits).await?;
+                let options = (*if_exists, *cascade);
+                let answer = self.drop_relations(parsed, (*kind, names), options, (&path, limits)).await?;
                 Ok(answer.with_notices(lasting(session, drop_tag(*kind))))
             }
+            Statement::Schema(command) => {
+                let answer = self.schema_command(parsed, command, limits).await?;
+                Ok(answer.with_notices(lasting(session, command.tag())))
+            }
             Statement::Comment(comment) => {
-                let answer = self.comment(parsed, comment, limits).await?;
+                let answer = self.comment(parsed, comment, (&path, limits)).await?;
                 Ok(answer.with_notices(lasting(session, "COMMENT")))
             }
-            Statement::ShowSchemas => show(commands::names(&SCHEMAS)?),
-            Statement::ShowDatabases => show(commands::names(&[parser::DATABASE])?),
-            Statement::ShowRelations(kind) => show(commands::relations(&*self.newest_catalog(limits).await?, *kind)?),
-            Statement::ShowCreate(kind, name) => {
-                let catalog = self.newest_catalog(limits).await?;
-                let entry = find(&catalog, parsed, name)?;
-                check_kind(&entry.relation, *kind).map_err(|error| error.at(parsed.position(name.location)))?;
-                show(commands::created(&catalog, entry)?)
-            }
-            Statement::Describe(name) => {
-                let catalog = self.newest_catalog(limits).await?;
-                show(commands::columns(find(&catalog, parsed, name)?)?)
-            }
+            Statement::ShowSchemas
+            | Statement::ShowRelations(..)
+            | Statement::ShowCreate(..)
+            | Statement::Describe(_) => show(self.shown(&path, limits, parsed).await?),
+            Statement::ShowDatabases => show(commands::names([parser::DATABASE])?),
             Statement::ShowJobs => show(commands::jobs(&self.jobs.list(deadline).await?)?),
             Statement::CancelJobs(jobs) => self.cancel_jobs(jobs, limits).await,
             Statement::ShowCluster => show(commands::cluster(&self.meta.cluster(deadline).await?)?),
@@ -395,23 +397,44 @@ impl Frontend {
         }
     }
 
+    /// Answers a statement that shows what is in the catalog.
+    async fn shown(&self, path: &SearchPath, limits: &Limits, parsed: &Parsed) -> Result<RecordBatch, Error> {
+        let catalog = self.newest_catalog(limits).await?;
+        match &parsed.statement {
+            Statement::ShowSchemas => commands::schemas(&catalog),
+            Statement::ShowRelations(kind, schema) => {
+                commands::relations(&catalog, *kind, in_schema(&catalog, parsed, schema.as_ref())?, path)
+            }
+            Statement::ShowCreate(kind, name) => {
+                let entry = find(&catalog, path, parsed, name)?;
+                check_kind(&entry.relation, *kind).map_err(|error| error.at(parsed.position(name.location)))?;
+                commands::created(&catalog, entry)
+            }
+            Statement::Describe(name) => commands::columns(find(&catalog, path, parsed, name)?),
+            _ => Err(Error::internal("the catalog does not tell that")),
+        }
+    }
+
     async fn create_table(
         &self,
         session: &Arc<Session>,
         parsed: &Parsed,
         create: &CreateTable,
-        limits: &Limits,
         deadline: Instant,
     ) -> Result<Answer, Error> {
         // An existing table keeps its schema, so the statement must not fail if the schema's
         // location is gone.
         let needs_schema = create.format.as_ref().is_some_and(|format| format.encoding == Encoding::Protobuf);
-        if needs_schema && create.if_not_exists && self.newest_catalog(limits).await?.entry(&create.name.name).is_some()
-        {
-            return Ok(exists(create.kind, &create.name.name));
+        let path = session.search_path();
+        if needs_schema && create.if_not_exists {
+            let (name, catalog) = self.placed(&path, parsed, &create.name, deadline).await?;
+            if catalog.entry(&name).is_some() {
+                return Ok(exists(create.kind, &name));
+            }
         }
         let schema = schema(parsed, create.format.as_ref()).await?;
-        let bound = bind::create_table(parsed, create, schema)?;
+        let mut bound = bind::create_table(parsed, create, schema)?;
+        bound.declared.name = self.placed(&path, parsed, &create.name, deadline).await?.0;
         self.writes.check_expressions(session, parsed, create, &bound.declared).await?;
         let position = parsed.position(create.name.location);
         let response =
@@ -428,18 +451,24 @@ impl Frontend {
         Ok(Answer::Done { tag: create_tag(create.kind).into(), notices, changes: Vec::new() })
     }
 
-    async fn alter(&self, parsed: &Parsed, alter: &Alter, limits: &Limits, deadline: Instant) -> Result<Answer, Error> {
-        let (name, place) = (&alter.name.name, parsed.position(alter.name.location));
+    async fn alter(
+        &self,
+        parsed: &Parsed,
+        alter: &Alter,
+        (path, limits): (&SearchPath, &Limits),
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
+        let place = parsed.position(alter.name.location);
         let catalog = self.newest_catalog(limits).await?;
-        let Some(entry) = catalog.entry(name) else {
-            let missing = format!("{} \"{name}\" does not exist", alter.kind.as_str());
+        let Some(entry) = catalog.named(path, &alter.name) else {
+            let missing = missing(&catalog, alter.kind.as_str(), &alter.name);
             if alter.if_exists {
-                let notices = vec![Notice::new(missing + ", skipping")];
+                let notices = vec![Notice::new(missing.message + ", skipping")];
                 return Ok(Answer::Done { tag: alter_tag(alter.kind).into(), notices, changes: Vec::new() });
             }
-            return Err(Error::user(sqlstate::UNDEFINED_TABLE, missing).at(place));
+            return Err(missing.at(place));
         };
-        if let Some(answer) = self.alter_names(parsed, alter, (&catalog, entry), deadline).await? {
+        if let Some(answer) = self.alter_names(parsed, alter, (&catalog, path, entry), deadline).await? {
             return Ok(answer);
         }
         check_kind(&entry.relation, alter.kind).map_err(|error| error.at(place))?;
@@ -460,18 +489,18 @@ impl Frontend {
         let mut notices: Vec<Notice> = bound.notices.iter().map(Notice::new).collect();
         notices.extend(response.notices.iter().filter(|notice| !bound.notices.contains(notice)).map(Notice::new));
         if replay {
-            notices.push(Notice::new(self.replay(name, limits).await?));
+            notices.push(Notice::new(self.replay(entry, limits).await?));
         }
         Ok(Answer::Done { tag: alter_tag(alter.kind).into(), notices, changes: Vec::new() })
     }
 
     /// Makes every slot replay its dead letters of a table, and waits until the rows can be read.
     /// Returns a summary.
-    async fn replay(&self, table: &str, limits: &Limits) -> Result<String, Error> {
+    async fn replay(&self, table: &Entry, limits: &Limits) -> Result<String, Error> {
         let deadline = || limits.retry_until(self.config.retry_max());
         let snapshot = self.snapshots.acquire(deadline()).await?;
-        let entry = snapshot.catalog.entry(table).ok_or_else(|| {
-            Error::user(sqlstate::UNDEFINED_TABLE, format!("table \"{table}\" was dropped meanwhile"))
+        let entry = snapshot.catalog.by_id(table.id()).ok_or_else(|| {
+            Error::user(sqlstate::UNDEFINED_TABLE, format!("table \"{}\" was dropped meanwhile", table.name()))
         })?;
         let replayed = snapshot.slots.iter().map(async |slot| {
             let request = ReplayRequest {
@@ -575,7 +604,7 @@ async fn refreshed(table: &Relation) -> Result<protobuf::Schema, Error> {
 }
 
 /// Answers a `CREATE … IF NOT EXISTS` for a relation that exists.
-pub(crate) fn exists(kind: RelationKind, table: &str) -> Answer {
+pub(crate) fn exists(kind: RelationKind, table: &RelationName) -> Answer {
     let message = format!("relation \"{table}\" already exists, skipping");
     let notices = vec![Notice::with_sqlstate(sqlstate::DUPLICATE_TABLE, message)];
     Answer::Done { tag: create_tag(kind).into(), notices, changes: Vec::new() }
@@ -646,9 +675,21 @@ pub(crate) fn drop_tag(kind: RelationKind) -> &'static str {
     }
 }
 
-pub(crate) fn find<'a>(catalog: &'a Catalog, parsed: &Parsed, name: &TableName) -> Result<&'a Entry, Error> {
-    catalog.entry(&name.name).ok_or_else(|| {
-        Error::user(sqlstate::UNDEFINED_TABLE, format!("relation \"{}\" does not exist", name.name))
-            .at(parsed.position(name.location))
-    })
+/// Finds the relation that a statement names.
+pub(crate) fn find<'a>(
+    catalog: &'a Catalog,
+    path: &SearchPath,
+    parsed: &Parsed,
+    name: &TableName,
+) -> Result<&'a Entry, Error> {
+    let missing = || missing(catalog, "relation", name).at(parsed.position(name.location));
+    catalog.named(path, name).ok_or_else(missing)
+}
+
+/// The error for a relation that is not there: if the statement names a schema, it may be that.
+pub(crate) fn missing(catalog: &Catalog, kind: &str, name: &TableName) -> Error {
+    match &name.schema {
+        Some(schema) if !catalog.has_schema(schema) => no_schema(schema),
+        _ => Error::user(sqlstate::UNDEFINED_TABLE, format!("{kind} \"{name}\" does not exist")),
+    }
 }

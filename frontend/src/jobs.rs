@@ -266,7 +266,7 @@ fn job(catalog: &Catalog, entry: &Entry, known: &Known, now: SystemTime) -> Opti
     let reason =
         condition.reason.or_else(|| known.left_out.get(&entry.id()).map(|(rows, error)| left_out(*rows, error)));
     let condition = Condition { reason, ..condition };
-    let (id, name, kind) = (entry.id(), declared.name.to_owned(), declared.kind);
+    let (id, name, kind) = (entry.id(), declared.name.to_string(), declared.kind);
     let lag = known.lag(catalog, entry);
     let cpu = known.uses.get(&id).map(|cores| (cores * 1000.0).round() / 10.0);
     let state = known.states.get(&id).filter(|_| !known.lacks_states).copied();

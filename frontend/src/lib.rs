@@ -21,7 +21,8 @@
 //! * `commands`: SHOW and DESCRIBE answer with tables; `jobs` provides one of them;
 //! * `creation`: creates a view, and waits until it can be read, which `completion` tells; `verify`
 //!   compares a view with its query; `definitions` knows such queries by the names of now;
-//! * `objects`: drops relations, and changes names and comments;
+//! * `objects`: drops relations, and changes names and comments; `schemas` does so with schemas, and
+//!   tells in which one a new relation is created; `names`: how statements name relations;
 //! * `notice`: the client receives messages about statements that succeed;
 //! * `config`, `metrics`: an operator sets the former and reads the latter.
 //!
@@ -35,6 +36,7 @@ mod session;
 mod creation;
 mod frontend;
 mod objects;
+mod schemas;
 mod verify;
 
 mod protobuf;
@@ -44,6 +46,7 @@ mod definitions;
 mod meta;
 
 mod catalog;
+mod names;
 mod snapshot;
 mod waits;
 

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{ConnectError, Response, Status, Streaming};
 use tracing::debug;
-use weir_common::catalog::{Change, Declaration, Entry};
+use weir_common::catalog::{Change, Declaration, Entry, Schema};
 use weir_common::error::Kind;
-use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, TableId, TermId, VNODES, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, SchemaId, Sequence, SlotId, SplitId, TableId, TermId, VNODES, VnodeRange};
 use weir_common::position::Position;
 use weir_common::rpc;
 use weir_common::telemetry::trace::{Inject, TracedChannel};
@@ -163,14 +163,14 @@ impl Meta {
             |mut node: MetaClient<TracedChannel>| async move { quick(node.catalog(proto::CatalogRequest {})).await };
         let response = self.call(deadline, call).await.result?;
         let tables = response.tables.iter().map(|table| serde_json::from_slice::<Entry>(table));
-        let tables: Vec<Entry> = tables.collect::<Result<_, _>>().map_err(|error| {
-            Error::new(
-                Kind::Corrupt,
-                sqlstate::DATA_CORRUPTED,
-                format!("a table of the catalog cannot be read: {error}"),
-            )
-        })?;
-        Ok(Catalog::new(response.version, tables))
+        let unreadable = |error| {
+            let message = format!("a table of the catalog cannot be read: {error}");
+            Error::new(Kind::Corrupt, sqlstate::DATA_CORRUPTED, message)
+        };
+        let tables: Vec<Entry> = tables.collect::<Result<_, _>>().map_err(unreadable)?;
+        let schemas = response.schemas.iter().map(|schema| serde_json::from_slice::<Schema>(schema));
+        let schemas: Vec<Schema> = schemas.collect::<Result<_, _>>().map_err(unreadable)?;
+        Ok(Catalog::new(response.version, schemas, tables))
     }
 
     /// Renews pins; without pins, it only checks that there is a leader. It tries once.
@@ -268,12 +268,9 @@ impl Meta {
         cascade: bool,
         deadline: Instant,
     ) -> Result<Vec<TableId>, Error> {
-        let request = proto::DropTablesRequest { tables: ids.iter().map(|id| id.0).collect(), cascade };
-        let call = |mut node: MetaClient<TracedChannel>| {
-            let request = request.clone();
-            async move { node.drop_tables(request).await }
-        };
-        let outcome = self.call(deadline, call).await;
+        let request =
+            proto::DropTablesRequest { tables: ids.iter().map(|id| id.0).collect(), cascade, schemas: Vec::new() };
+        let outcome = self.drop(&request, deadline).await;
         match outcome.result {
             // If all are gone, the attempt whose answer was lost dropped them.
             Err(error) if outcome.unsure && error.sqlstate.as_deref() == Some(sqlstate::UNDEFINED_TABLE) => {
@@ -287,7 +284,39 @@ impl Meta {
         }
     }
 
-    /// Changes names, comments or a plain view.
+    /// Drops schemas, with what is in them and depends on that if `cascade` is set. Returns all
+    /// relations that were dropped.
+    pub(crate) async fn drop_schemas(
+        &self,
+        ids: &[SchemaId],
+        cascade: bool,
+        deadline: Instant,
+    ) -> Result<Vec<TableId>, Error> {
+        let schemas = ids.iter().map(|id| id.0).collect();
+        let request = proto::DropTablesRequest { tables: Vec::new(), cascade, schemas };
+        let outcome = self.drop(&request, deadline).await;
+        match outcome.result {
+            // If all are gone, the attempt whose answer was lost dropped them.
+            Err(error) if outcome.unsure && error.sqlstate.as_deref() == Some(sqlstate::INVALID_SCHEMA_NAME) => {
+                let catalog = self.catalog(deadline).await?;
+                match catalog.schemas().all(|schema| !ids.contains(&schema.id)) {
+                    true => Ok(Vec::new()),
+                    false => Err(error.into()),
+                }
+            }
+            result => Ok(result?.tables.into_iter().map(TableId).collect()),
+        }
+    }
+
+    async fn drop(&self, request: &proto::DropTablesRequest, deadline: Instant) -> Outcome<proto::DropTablesResponse> {
+        let call = |mut node: MetaClient<TracedChannel>| {
+            let request = request.clone();
+            async move { node.drop_tables(request).await }
+        };
+        self.call(deadline, call).await
+    }
+
+    /// Changes names, schemas, comments or a plain view.
     pub(crate) async fn change_catalog(&self, change: &Change, deadline: Instant) -> Result<(), Error> {
         let bytes = serde_json::to_vec(change).map_err(|error| Error::internal(error.to_string()))?;
         let request = proto::ChangeCatalogRequest { change: bytes.into() };
@@ -307,6 +336,13 @@ impl Meta {
                     true => Ok(()),
                     false => Err(error.into()),
                 }
+            }
+            // A schema of the name was made by the attempt whose answer was lost, or by somebody else
+            // at the same time: nothing tells one from the other.
+            (Err(error), Change::CreateSchema { .. })
+                if outcome.unsure && error.sqlstate.as_deref() == Some(sqlstate::DUPLICATE_SCHEMA) =>
+            {
+                Ok(())
             }
             (result, _) => Ok(result.map(drop)?),
         }

@@ -9,8 +9,10 @@ use weir_sql::parser::{self, Alter, Comment, Parsed, TableName};
 
 use crate::bind;
 use crate::catalog::Catalog;
-use crate::frontend::{Answer, Frontend, alter_tag, check_kind, done, drop_tag, find};
+use crate::frontend::{Answer, Frontend, alter_tag, check_kind, done, drop_tag, find, missing};
+use crate::names::SearchPath;
 use crate::notice::Notice;
+use crate::schemas::placed;
 use crate::session::Limits;
 
 impl Frontend {
@@ -20,7 +22,7 @@ impl Frontend {
         parsed: &Parsed,
         (kind, names): (RelationKind, &[TableName]),
         (if_exists, cascade): (bool, bool),
-        limits: &Limits,
+        (path, limits): (&SearchPath, &Limits),
     ) -> Result<Answer, Error> {
         loop {
             let deadline = limits.retry_until(self.config.retry_max());
@@ -28,17 +30,17 @@ impl Frontend {
             let (mut ids, mut notices) = (Vec::new(), Vec::new());
             for name in names {
                 let at = |error: Error| error.at(parsed.position(name.location));
-                match catalog.entry(&name.name) {
+                match catalog.named(path, name) {
                     Some(entry) => {
                         check_kind(&entry.relation, kind).map_err(at)?;
                         ids.push(entry.id());
                     }
                     None => {
-                        let message = format!("{} \"{}\" does not exist", kind.as_str(), name.name);
+                        let error = missing(&catalog, kind.as_str(), name);
                         if !if_exists {
-                            return Err(at(Error::user(sqlstate::UNDEFINED_TABLE, message)));
+                            return Err(at(error));
                         }
-                        notices.push(Notice::new(message + ", skipping"));
+                        notices.push(Notice::new(error.message + ", skipping"));
                     }
                 }
             }
@@ -53,13 +55,13 @@ impl Frontend {
         }
     }
 
-    /// Changes the name of a relation or of a column; `None` if the statement changes something
-    /// else.
+    /// Changes the name or the schema of a relation, or the name of a column; `None` if the
+    /// statement changes something else.
     pub(crate) async fn alter_names(
         &self,
         parsed: &Parsed,
         alter: &Alter,
-        (catalog, entry): (&Catalog, &Entry),
+        (catalog, path, entry): (&Catalog, &SearchPath, &Entry),
         deadline: Instant,
     ) -> Result<Option<Answer>, Error> {
         let at = |location| move |error: Error| error.at(parsed.position(location));
@@ -70,10 +72,18 @@ impl Frontend {
                 (Change::RenameColumn { relation: entry.id(), column, to: to.name.clone() }, location)
             }
             parser::Change::Swap(with) => {
-                let other = find(catalog, parsed, with)?;
+                let other = find(catalog, path, parsed, with)?;
                 check_kind(&other.relation, alter.kind).map_err(at(with.location))?;
-                let named = |entry: &Entry| (entry.id(), entry.name().to_owned());
+                let named = |entry: &Entry| (entry.id(), entry.name().clone());
                 (Change::Swap { one: named(entry), other: named(other) }, with.location)
+            }
+            parser::Change::SetSchema(schema) => {
+                // Meta refuses one that does not exist.
+                let name = TableName { schema: Some(schema.name.clone()), ..alter.name.clone() };
+                if catalog.has_schema(&schema.name) {
+                    placed(catalog, path, &name).map_err(at(schema.location))?;
+                }
+                (Change::SetSchema { relation: entry.id(), to: schema.name.clone() }, schema.location)
             }
             _ => return Ok(None),
         };
@@ -89,9 +99,14 @@ impl Frontend {
     }
 
     /// Stores or removes a comment.
-    pub(crate) async fn comment(&self, parsed: &Parsed, comment: &Comment, limits: &Limits) -> Result<Answer, Error> {
+    pub(crate) async fn comment(
+        &self,
+        parsed: &Parsed,
+        comment: &Comment,
+        (path, limits): (&SearchPath, &Limits),
+    ) -> Result<Answer, Error> {
         let catalog = self.newest_catalog(limits).await?;
-        let entry = find(&catalog, parsed, &comment.name)?;
+        let entry = find(&catalog, path, parsed, &comment.name)?;
         let mut place = parsed.position(comment.name.location);
         if let Some(kind) = comment.kind {
             check_kind(&entry.relation, kind).map_err(|error| error.at(place))?;
@@ -111,7 +126,7 @@ impl Frontend {
 }
 
 /// Returns the notice about what was dropped without being named, in PostgreSQL's words.
-fn cascaded(catalog: &Catalog, named: &[TableId], dropped: &[TableId]) -> Option<Notice> {
+pub(crate) fn cascaded(catalog: &Catalog, named: &[TableId], dropped: &[TableId]) -> Option<Notice> {
     let others = dropped.iter().rev().filter(|id| !named.contains(id)).filter_map(|id| catalog.by_id(*id));
     let told: Vec<String> =
         others.map(|entry| format!("drop cascades to {} {}", entry.relation.kind.as_str(), entry.name())).collect();

@@ -30,6 +30,7 @@ use statements::PreparedStatements;
 pub(crate) use transaction::Transaction;
 pub(crate) use variables::{Change, SERVER_VERSION, Variables, is_of_transaction};
 
+use crate::names::SearchPath;
 use crate::notice::Notice;
 
 /// The time that a statement that was cancelled may take to tidy up before its client hears of it.
@@ -102,6 +103,11 @@ impl Session {
 
     pub(crate) fn variables(&self) -> MutexGuard<'_, Variables> {
         self.variables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the schemas in which its statements look for relations.
+    pub(crate) fn search_path(&self) -> SearchPath {
+        self.variables().search_path(self.user())
     }
 
     pub(crate) fn statements(&self) -> MutexGuard<'_, PreparedStatements> {

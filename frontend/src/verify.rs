@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use weir_common::catalog::{Entry, RelationKind};
 use weir_sql::error::{Error, sqlstate};
+use weir_sql::keywords::qualified_name;
 use weir_sql::parser::{self, Parsed, Statement};
 
 use crate::catalog::Catalog;
@@ -24,7 +25,7 @@ impl Frontend {
     pub(crate) async fn expand(&self, session: &Arc<Session>, parsed: Parsed) -> Result<Parsed, Error> {
         let Statement::Verify(name) = &parsed.statement else { return Ok(parsed) };
         let catalog = self.newest_catalog(&session.limits()).await?;
-        let entry = find(&catalog, &parsed, name)?;
+        let entry = find(&catalog, &session.search_path(), &parsed, name)?;
         let query = query(&catalog, entry).map_err(|error| error.at(parsed.position(name.location)))?;
         parser::parse(&query)?.pop().ok_or_else(|| Error::internal("the query is empty"))
     }
@@ -46,12 +47,12 @@ fn query(catalog: &Catalog, entry: &Entry) -> Result<String, Error> {
                     views over tables and views can be verified";
         return Err(Error::unsupported(message).with_hint(hint));
     }
-    let computed = definitions::query(catalog, entry)
+    let computed = definitions::qualified_query(catalog, entry)
         .ok_or_else(|| Error::internal(format!("the stored statement of \"{name}\" creates no view")))?
         .to_string();
     let columns: Vec<String> = entry.relation.columns.iter().map(|column| quoted(&column.name)).collect();
     let columns = columns.join(", ");
-    let view = format!("SELECT {columns} FROM {}", quoted(name));
+    let view = format!("SELECT {columns} FROM {}", qualified_name(name));
     let is_taken = entry.relation.columns.iter().any(|column| column.name == "difference");
     let difference = if is_taken { "verify_difference" } else { "difference" };
     let differing = |of: &str, less: &str, word: &str| {

@@ -6,13 +6,13 @@
 //! as read once the stream has nothing more for it below; positions do not tell that, so the
 //! session remembers it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
 use tokio::time::{Instant, sleep};
-use weir_common::catalog::{Entry, RelationKind, SplitStart};
+use weir_common::catalog::{Entry, RelationKind, RelationName, SplitStart};
 use weir_common::error::Kind;
 use weir_common::ids::{Incarnation, JobSplit, TableId, TermId};
 use weir_common::rpc;
@@ -22,6 +22,7 @@ use weir_sql::error::{Error, sqlstate};
 
 use crate::catalog::Catalog;
 use crate::meta::Meta;
+use crate::names::SearchPath;
 use crate::scan::ComputeNodes;
 use crate::session::{Included, Messages, Session};
 use crate::snapshot::{Snapshot, Snapshots, TERM_PAUSE};
@@ -35,8 +36,8 @@ const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The relations that have to include messages.
 #[derive(Clone, Debug)]
 pub(crate) enum Relations {
-    /// The relations of a statement, by their names.
-    Named(Vec<String>),
+    /// The relations of a statement, by the parts of their names, and where these are looked for.
+    Named(BTreeSet<Vec<String>>, SearchPath),
     /// All that read the streams.
     All,
 }
@@ -53,7 +54,7 @@ pub(crate) struct Wait {
 #[derive(Clone, Debug)]
 struct Missing {
     split: JobSplit,
-    relation: String,
+    relation: RelationName,
     incarnation: Incarnation,
     /// The next place in the stream, and the one that is waited for.
     position: u64,
@@ -67,10 +68,11 @@ impl Wait {
     }
 
     /// The wait of a session's statement that reads relations; `None` if it waits for nothing.
-    pub(crate) fn of(session: &Session, relations: impl FnOnce() -> Vec<String>) -> Option<Wait> {
+    pub(crate) fn of(session: &Session, relations: impl FnOnce() -> BTreeSet<Vec<String>>) -> Option<Wait> {
+        let path = session.search_path();
         let variables = session.variables();
         let messages = Messages::parse(variables.get("wait_for")?).filter(|messages| !messages.is_empty())?;
-        Some(Wait::new(messages, Relations::Named(relations()), variables.wait_for_timeout()))
+        Some(Wait::new(messages, Relations::Named(relations(), path), variables.wait_for_timeout()))
     }
 
     /// Checks that a snapshot which cannot be replaced includes the messages.
@@ -99,10 +101,10 @@ impl Wait {
         for (stream, sequence) in self.messages.iter() {
             let mut fed = BTreeMap::new();
             match &self.relations {
-                Relations::Named(names) => {
+                Relations::Named(names, path) => {
                     names
                         .iter()
-                        .filter_map(|name| catalog.entry(name))
+                        .filter_map(|parts| catalog.read(path, parts))
                         .flat_map(|entry| catalog.read_by(entry))
                         .for_each(|entry| feeding(catalog, entry, &mut fed));
                 }
@@ -119,7 +121,7 @@ impl Wait {
                 match (&self.relations, failed) {
                     (_, None) => missing.extend(missing_of(entry, (stream, sequence), snapshot, included)),
                     (Relations::All, Some(_)) => {}
-                    (Relations::Named(_), Some(failure)) => {
+                    (Relations::Named(..), Some(failure)) => {
                         let (kind, name) = (entry.relation.kind.as_str(), entry.name());
                         let message =
                             format!("{kind} \"{name}\" has failed and reads no more messages: {}", failure.error);
@@ -153,7 +155,7 @@ fn missing_of(
         let (incarnation, next) = (position.next.incarnation(), position.next.in_stream());
         let is_read = next > sequence && !position.anchor.parted;
         let is_read = is_read || included.has(&split, (incarnation, sequence), snapshot.epoch);
-        let relation = entry.name().to_owned();
+        let relation = entry.name().clone();
         (!is_read).then_some(Missing { split, relation, incarnation, position: next, sequence })
     };
     splits_of(entry, stream).filter_map(missing).collect()

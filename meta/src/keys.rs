@@ -8,11 +8,12 @@
 //! | `pos/<term>/<epoch>/<n>` | a page of committed positions |
 //! | `catalog` | the next table id, put by every change of a table: its revision is the catalog's version |
 //! | `table/<id>` | a [`weir_common::catalog::Entry`] as JSON |
-//! | `dropped` | the ids of entries that the last large `DROP` removed; keys of them mean nothing |
+//! | `schema/<id>` | a [`weir_common::catalog::Schema`] as JSON; `public` is there without |
+//! | `dropped` | the ids of entries and schemas that the last large `DROP` removed; keys of them mean nothing |
 //! | `statements/<epoch>` | the ids of the statements that the epoch committed, and when, as JSON |
 //! | `node/<id>` | a compute node's address, under a lease |
 
-use weir_common::ids::{Epoch, TableId};
+use weir_common::ids::{Epoch, SchemaId, TableId};
 
 /// The keys of a cluster.
 #[derive(Clone, Debug)]
@@ -62,7 +63,17 @@ impl Keys {
         self.at("table/")
     }
 
-    /// The key of the record that names dropped entries.
+    /// The key of a schema.
+    pub fn schema(&self, id: SchemaId) -> String {
+        self.at(&format!("schema/{:010}", id.0))
+    }
+
+    /// The prefix of the keys of all schemas.
+    pub fn schemas(&self) -> String {
+        self.at("schema/")
+    }
+
+    /// The key of the record that names dropped entries and schemas.
     pub fn dropped(&self) -> String {
         self.at("dropped")
     }

@@ -9,9 +9,9 @@
 use tokio::sync::OwnedMutexGuard;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
-use weir_common::catalog::{Change, Declaration, Entry, Graph, JobState, RelationKind, SplitStart};
+use weir_common::catalog::{Change, Declaration, Entry, Graph, JobState, RelationKind, RelationName, SplitStart};
 use weir_common::error::{Kind, chain};
-use weir_common::ids::TableId;
+use weir_common::ids::{SchemaId, TableId};
 use weir_common::rpc;
 use weir_connector_nats::inspect::inspect;
 use weir_connector_nats::options::{Options, stream_of};
@@ -20,12 +20,12 @@ use weir_connector_nats::remove_consumers;
 use weir_proto as proto;
 use weir_proto::meta_server;
 
-use crate::coordinator::ddl::no_table;
+use crate::coordinator::ddl::{Dropping, no_table};
 use crate::coordinator::pins::PIN_LEASE;
 use crate::coordinator::task::{Begin, Ddl, Handle, Input, not_leading};
 use crate::reign::{Config, Current};
 use crate::turns::Turns;
-use crate::wire::{self, entry_bytes};
+use crate::wire::{self, entry_bytes, schema_bytes};
 
 /// The gRPC service.
 pub(crate) struct Service {
@@ -68,9 +68,10 @@ impl Statement {
         if_not_exists: bool,
         backfill_rate: Option<u32>,
     ) -> Result<Created, rpc::Error> {
-        let _turn = self.names.take(new.name.clone()).await;
-        if self.find(&new.name).await?.is_some() {
-            // What exists needs no look at its source.
+        let _turn = self.names.take(own_consumers(&new.name)).await;
+        let catalog = self.catalog().await?;
+        if catalog.named(&new.name).is_some() || catalog.schema_named(&new.name.schema).is_none() {
+            // What exists needs no look at its source, nor what cannot be created.
             return self
                 .store(new, Begin::default(), if_not_exists)
                 .await?
@@ -141,16 +142,25 @@ impl Statement {
         self.coordinator.ask(create).await
     }
 
-    /// Drops relations, with what depends on them if `cascade` is set, and removes the consumers
-    /// that were made for them. Returns all that were dropped.
-    async fn drop(self, ids: Vec<TableId>, cascade: bool) -> Result<Vec<Entry>, rpc::Error> {
-        // Only relations that are named can have consumers: what depends on others has none.
-        let _turns = self.turns(&ids).await?;
-        let dropped = self.coordinator.ask(|reply| Input::Ddl(Ddl::Drop { ids, cascade, reply })).await??;
-        for entry in &dropped {
-            clean_up(entry, &self.owner(entry.consumers())).await;
+    /// Drops relations or schemas, with what depends on them if the statement says so, and removes
+    /// the consumers that were made for them. Returns all relations that were dropped.
+    async fn drop(self, mut dropping: Dropping) -> Result<Vec<Entry>, rpc::Error> {
+        loop {
+            let catalog = self.catalog().await?;
+            let in_schemas = dropping.schemas.iter().flat_map(|schema| catalog.of_schema(*schema));
+            dropping.known = in_schemas.map(Entry::id).collect();
+            // Only relations that are named, or are in schemas, can have consumers: what depends on
+            // others has none.
+            let with_consumers = [dropping.relations.as_slice(), dropping.known.as_slice()].concat();
+            let _turns = self.turns(&with_consumers).await?;
+            let dropping = dropping.clone();
+            let dropped = self.coordinator.ask(|reply| Input::Ddl(Ddl::Drop { dropping, reply })).await??;
+            let Some(dropped) = dropped else { continue };
+            for entry in &dropped {
+                clean_up(entry, &self.owner(entry.consumers())).await;
+            }
+            return Ok(dropped);
         }
-        Ok(dropped)
     }
 
     /// Changes names, comments or a plain view.
@@ -159,24 +169,28 @@ impl Statement {
             // A CREATE of the new name that is under way finds it taken in the end, and undoes what
             // it made: the renamed relation's consumers are known by another name.
             Change::Rename { relation, .. }
+            | Change::SetSchema { relation, .. }
             | Change::RenameColumn { relation, .. }
             | Change::Comment { relation, .. }
             | Change::Replace { relation, .. } => self.turns(&[*relation]).await?,
             Change::Swap { one, other } => self.turns(&[one.0, other.0]).await?,
+            // The consumers of what is in a schema are not known by its name.
+            Change::CreateSchema { .. } | Change::RenameSchema { .. } | Change::CommentSchema { .. } => Vec::new(),
         };
         self.coordinator.ask(|reply| Input::Ddl(Ddl::Change { change: Box::new(change), reply })).await?
     }
 
     /// A name for the consumers of a new relation by which no other's are known, and the turn with
     /// it if it is not the relation's own, which has its turn already.
-    async fn free_consumers(&self, name: &str) -> Result<(String, Option<OwnedMutexGuard<()>>), rpc::Error> {
+    async fn free_consumers(&self, name: &RelationName) -> Result<(String, Option<OwnedMutexGuard<()>>), rpc::Error> {
+        let own = own_consumers(name);
         loop {
-            let consumers = free_consumers(&self.catalog().await?, name);
-            if consumers == name {
+            let consumers = free_consumers(&self.catalog().await?, &own);
+            if consumers == own {
                 return Ok((consumers, None));
             }
             let turn = self.names.take(consumers.clone()).await;
-            if free_consumers(&self.catalog().await?, name) == consumers {
+            if free_consumers(&self.catalog().await?, &own) == consumers {
                 return Ok((consumers, Some(turn)));
             }
         }
@@ -196,7 +210,7 @@ impl Statement {
     /// Looks over what a table would become, stores it, and waits until it is read so. `sql`: the statement that the change was
     /// made up for. `renew`: even if there is nothing to change.
     async fn alter(self, new: Declaration, sql: &str, renew: bool) -> Result<Vec<String>, rpc::Error> {
-        let _turn = self.names.take(new.name.clone()).await;
+        let _turn = self.names.take(own_consumers(&new.name)).await;
         let entry = self.find(&new.name).await?.ok_or_else(|| no_table(&new.name))?;
         let before = entry.declaration();
         if before == new && entry.job.state == JobState::Running && !renew {
@@ -234,7 +248,7 @@ impl Statement {
         Ok(notices)
     }
 
-    async fn find(&self, name: &str) -> Result<Option<Entry>, rpc::Error> {
+    async fn find(&self, name: &RelationName) -> Result<Option<Entry>, rpc::Error> {
         Ok(self.catalog().await?.named(name).cloned())
     }
 
@@ -248,6 +262,11 @@ impl Statement {
     }
 }
 
+/// The name by which the consumers of a relation are known, unless those of another one are.
+fn own_consumers(name: &RelationName) -> String {
+    if name.is_public() { name.name.clone() } else { name.to_string() }
+}
+
 /// The name by which the consumers of a new relation are known: its own, unless those of a renamed
 /// one are known by that.
 fn free_consumers(catalog: &Graph, name: &str) -> String {
@@ -258,7 +277,7 @@ fn free_consumers(catalog: &Graph, name: &str) -> String {
 
 fn names_of(catalog: &Graph, ids: &[TableId]) -> Vec<String> {
     let entries = ids.iter().filter_map(|id| catalog.get(*id));
-    entries.flat_map(|entry| [entry.name(), entry.consumers()]).map(str::to_owned).collect()
+    entries.flat_map(|entry| [own_consumers(entry.name()), entry.consumers().to_owned()]).collect()
 }
 
 /// Removes the consumers that were made for a relation that was dropped.
@@ -307,8 +326,12 @@ impl meta_server::Meta for Service {
             new.plan.stream().ok_or_else(|| rpc::Error::new(Kind::Internal, "a view has no stream to look at"))?;
         let options =
             Options::parse(&source.options).map_err(weir_connector_nats::Error::from).map_err(rpc::Error::from)?;
-        let findings =
-            inspect(&options, &format!("{}/{}", self.config.cluster, new.name), new.kind != RelationKind::Source).await;
+        let findings = inspect(
+            &options,
+            &format!("{}/{}", self.config.cluster, own_consumers(&new.name)),
+            new.kind != RelationKind::Source,
+        )
+        .await;
         let findings = findings.into_iter().map(|found| proto::Finding {
             topic: found.topic.to_owned(),
             severity: found.severity.as_str().to_owned(),
@@ -334,9 +357,11 @@ impl meta_server::Meta for Service {
         &self,
         request: Request<proto::DropTablesRequest>,
     ) -> Result<Response<proto::DropTablesResponse>, Status> {
-        let proto::DropTablesRequest { tables, cascade } = request.into_inner();
-        let ids = tables.into_iter().map(TableId).collect();
-        let dropped = carry_through(self.statement()?.drop(ids, cascade)).await?;
+        let proto::DropTablesRequest { tables, schemas, cascade } = request.into_inner();
+        let relations = tables.into_iter().map(TableId).collect();
+        let schemas = schemas.into_iter().map(SchemaId).collect();
+        let dropping = Dropping { relations, schemas, cascade, known: Vec::new() };
+        let dropped = carry_through(self.statement()?.drop(dropping)).await?;
         let tables = dropped.iter().map(|entry| entry.id().0).collect();
         Ok(Response::new(proto::DropTablesResponse { tables }))
     }
@@ -357,7 +382,8 @@ impl meta_server::Meta for Service {
     ) -> Result<Response<proto::CatalogResponse>, Status> {
         let (version, catalog) = self.coordinator()?.ask(Input::Catalog).await?;
         let tables = catalog.entries().map(entry_bytes).collect();
-        Ok(Response::new(proto::CatalogResponse { version, tables }))
+        let schemas = catalog.schemas().map(schema_bytes).collect();
+        Ok(Response::new(proto::CatalogResponse { version, tables, schemas }))
     }
 
     async fn pin(&self, request: Request<proto::PinRequest>) -> Result<Response<proto::PinResponse>, Status> {

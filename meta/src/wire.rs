@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
-use weir_common::catalog::Entry;
+use weir_common::catalog::{Entry, Schema};
 use weir_common::error::Kind;
 use weir_common::head::SlotState;
 use weir_common::ids::{Epoch, JobSplit, NodeId, Sequence, SlotId, SplitId, TableId, TermId};
@@ -20,6 +20,11 @@ use crate::coordinator::statements::Statement;
 /// A catalog entry as it travels.
 pub(crate) fn entry_bytes(entry: &Entry) -> bytes::Bytes {
     serde_json::to_vec(entry).expect("an entry serialises").into()
+}
+
+/// A schema as it travels.
+pub(crate) fn schema_bytes(schema: &Schema) -> bytes::Bytes {
+    serde_json::to_vec(schema).expect("a schema serialises").into()
 }
 
 pub(crate) fn to_node(message: Message) -> proto::ToNode {

@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use weir_common::catalog::RelationName;
+
 /// One line for each word: the word, its category, and whether it can be a label without AS.
 /// Ordered by the words.
 const KEYWORDS: &str = include_str!("keywords.tsv");
@@ -56,6 +58,11 @@ pub fn all() -> &'static [Keyword] {
 pub(crate) fn category(word: &str) -> Option<Category> {
     let place = ALL.binary_search_by_key(&word, |keyword| keyword.word).ok()?;
     ALL.get(place).map(|keyword| keyword.category)
+}
+
+/// The name of a relation in SQL, with its schema.
+pub fn qualified_name(name: &RelationName) -> String {
+    format!("{}.{}", quoted_identifier(&name.schema), quoted_identifier(&name.name))
 }
 
 /// Quotes a name if it is not in lower case, or if the grammar could read it as a keyword.

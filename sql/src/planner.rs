@@ -348,7 +348,10 @@ fn check_tables(state: &SessionState, prepared: &Prepared) -> Result<(), Error> 
         let position = parts.first().map_or(1, |first| prepared.parsed.position(first.span.start));
         let exists = match folded.as_slice() {
             [name] if with.contains(name) => true,
-            [name] => table_exists(state, SCHEMA, name) || table_exists(state, PG_CATALOG, name),
+            [name] => {
+                let default = &state.config_options().catalog.default_schema;
+                table_exists(state, default, name) || table_exists(state, PG_CATALOG, name)
+            }
             [schema, name] => table_exists(state, schema, name),
             [database, schema, name] if database == DATABASE => table_exists(state, schema, name),
             [_, _, _] => {

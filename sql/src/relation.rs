@@ -16,12 +16,18 @@ use weir_common::catalog::Relation;
 pub struct NamedRelation {
     relation: Arc<Relation>,
     rows: Arc<dyn TableProvider>,
+    are_letters: bool,
 }
 
 impl NamedRelation {
-    /// A relation whose rows or dead letters are provided by `rows`.
+    /// A relation whose rows are provided by `rows`.
     pub fn new(relation: Arc<Relation>, rows: Arc<dyn TableProvider>) -> NamedRelation {
-        NamedRelation { relation, rows }
+        NamedRelation { relation, rows, are_letters: false }
+    }
+
+    /// A relation whose dead letters are provided by `letters`.
+    pub fn letters(relation: Arc<Relation>, letters: Arc<dyn TableProvider>) -> NamedRelation {
+        NamedRelation { relation, rows: letters, are_letters: true }
     }
 
     /// The catalog's entry of the relation that a scan reads; `None` for a system catalog.
@@ -31,6 +37,15 @@ impl NamedRelation {
     pub fn of(scan: &TableScan) -> Result<Option<Arc<Relation>>> {
         let provider = source_as_provider(&scan.source)?;
         Ok(provider.downcast_ref::<NamedRelation>().map(|named| Arc::clone(&named.relation)))
+    }
+
+    /// True if a scan reads the dead letters of a relation.
+    ///
+    /// # Errors
+    /// Internal, if the scan's source is not a table provider.
+    pub fn reads_letters(scan: &TableScan) -> Result<bool> {
+        let provider = source_as_provider(&scan.source)?;
+        Ok(provider.downcast_ref::<NamedRelation>().is_some_and(|named| named.are_letters))
     }
 }
 

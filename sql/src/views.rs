@@ -35,7 +35,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Volatility};
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{Optimizer, OptimizerRule};
 use datafusion::physical_expr::PhysicalExpr;
-use weir_common::catalog::{Column, Declaration, Origin, Plan, Reads, Relation, RelationKind};
+use weir_common::catalog::{Column, Declaration, Origin, Plan, Reads, Relation, RelationKind, RelationName};
 use weir_common::view::{self, Evaluate};
 
 pub use compiler::ViewCompiler;
@@ -43,7 +43,7 @@ pub use definition::{define, expand, narrowed};
 
 use crate::error::Error;
 use crate::execution::QueryThreads;
-use crate::parser::{self, DATABASE, Parsed, SCHEMA, Statement};
+use crate::parser::{self, DATABASE, Parsed, Statement};
 use crate::planner::{self, Planner, Prepared};
 use crate::relation::NamedRelation;
 use crate::types::stored_type;
@@ -161,12 +161,12 @@ pub async fn compile(
 /// A database of one relation. The relation has no rows, because a view's plan does not scan it.
 fn database_of(relation: Relation) -> Result<Arc<dyn CatalogProviderList>, Error> {
     let relation = Arc::new(relation);
-    let name = relation.name.clone();
+    let RelationName { schema: schema_name, name } = relation.name.clone();
     let rows = Arc::new(EmptyTable::new(relation.schema()));
     let (database, catalog, schema) =
         (MemoryCatalogProviderList::new(), MemoryCatalogProvider::new(), MemorySchemaProvider::new());
     schema.register_table(name, Arc::new(NamedRelation::new(relation, rows)))?;
-    catalog.register_schema(SCHEMA, Arc::new(schema))?;
+    catalog.register_schema(&schema_name, Arc::new(schema))?;
     database.register_catalog(DATABASE.to_owned(), Arc::new(catalog));
     Ok(Arc::new(database))
 }
@@ -183,7 +183,7 @@ fn is_of_rows(plan: &LogicalPlan) -> Result<bool, Error> {
         LogicalPlan::Projection(projection) => is_of_rows(&projection.input),
         LogicalPlan::Filter(filter) => is_of_rows(&filter.input),
         LogicalPlan::SubqueryAlias(alias) => is_of_rows(&alias.input),
-        LogicalPlan::TableScan(scan) if scan.table_name.schema().is_none_or(|schema| schema == SCHEMA) => {
+        LogicalPlan::TableScan(scan) if !NamedRelation::reads_letters(scan)? => {
             Ok(NamedRelation::of(scan)?.is_some_and(|relation| relation.kind == RelationKind::Source))
         }
         _ => Ok(false),

@@ -4,9 +4,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The comments on an entry, and by which name its consumers are known.
+use crate::ids::SchemaId;
+
+/// The schema of an entry, the comments on it, and by which name its consumers are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
+    /// Its schema. The name of the relation has the schema's name as it was when the entry was
+    /// stored; the graph knows the present one.
+    #[serde(rename = "schema_id", default, skip_serializing_if = "SchemaId::is_public")]
+    pub schema: SchemaId,
     /// `COMMENT ON TABLE` and the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
@@ -18,6 +24,7 @@ pub struct About {
     pub columns_renamed: bool,
     /// The name by which its consumers on NATS servers are known, if that is not its own: a
     /// relation that is renamed keeps its consumers, and another one may have got its name since.
+    /// Always there outside of the schema `public`, since schemas are renamed too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumers: Option<String>,
 }

@@ -1,18 +1,18 @@
-//! Changes of names, comments and plain views. None of them concerns what runs: jobs and statements
-//! find relations by their ids.
+//! Changes of names, schemas, comments and plain views. None of them concerns what runs: jobs and
+//! statements find relations by their ids.
 //!
 //! A change that is already made changes nothing, so that a call whose answer was lost can be
-//! repeated; only a renamed column is not found again.
+//! repeated; only a renamed column and a new schema are not found again.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::stored::Stored;
-use super::{About, Column, Declaration, Entry, Graph, RelationKind};
-use crate::ids::TableId;
+use super::{About, Column, Declaration, Entry, Graph, RelationKind, RelationName, Schema};
+use crate::ids::{SchemaId, TableId};
 
-/// A change of one entry or two.
+/// A change of one entry, of two, or of a schema.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
@@ -20,7 +20,14 @@ pub enum Change {
     Rename {
         /// The relation.
         relation: TableId,
-        /// Its new name.
+        /// Its new name in its schema.
+        to: String,
+    },
+    /// `ALTER … SET SCHEMA`.
+    SetSchema {
+        /// The relation.
+        relation: TableId,
+        /// The name of its new schema.
         to: String,
     },
     /// `ALTER … RENAME COLUMN`, of a view or of a table without a connector.
@@ -32,12 +39,12 @@ pub enum Change {
         /// Its new name.
         to: String,
     },
-    /// `ALTER MATERIALIZED VIEW … SWAP WITH`: each gets the other's name.
+    /// `ALTER MATERIALIZED VIEW … SWAP WITH`: each gets the other's name, and its schema.
     Swap {
         /// One of them, and its name before.
-        one: (TableId, String),
+        one: (TableId, RelationName),
         /// The other one, and its name before.
-        other: (TableId, String),
+        other: (TableId, RelationName),
     },
     /// `COMMENT ON`.
     Comment {
@@ -55,6 +62,41 @@ pub enum Change {
         /// Its new declaration.
         declared: Box<Declaration>,
     },
+    /// `CREATE SCHEMA`.
+    CreateSchema {
+        /// Its name.
+        name: String,
+    },
+    /// `ALTER SCHEMA … RENAME TO`.
+    RenameSchema {
+        /// The schema.
+        schema: SchemaId,
+        /// Its new name.
+        to: String,
+    },
+    /// `COMMENT ON SCHEMA`.
+    CommentSchema {
+        /// The schema.
+        schema: SchemaId,
+        /// The text; `None` removes it.
+        comment: Option<String>,
+    },
+}
+
+/// The parts of a catalog that a change adds or replaces; none if it is already made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Entries.
+    pub entries: Vec<Entry>,
+    /// A schema. Its entries get its name, and need not be stored again.
+    pub schema: Option<Schema>,
+}
+
+impl Changed {
+    /// True if nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.schema.is_none()
+    }
 }
 
 /// The reason why a change is refused.
@@ -65,12 +107,29 @@ pub enum Refused {
     Gone,
     /// Another relation has the name.
     #[error("relation \"{0}\" already exists")]
-    Taken(String),
+    Taken(RelationName),
+    /// Another schema has the name.
+    #[error("schema \"{0}\" already exists")]
+    SchemaTaken(String),
+    /// There is no such schema.
+    #[error("schema \"{0}\" does not exist")]
+    NoSchema(String),
+    /// The name of a schema begins as those of the system.
+    #[error("unacceptable schema name \"{name}\"")]
+    Reserved {
+        /// The name.
+        name: String,
+        /// Its beginning.
+        prefix: &'static str,
+    },
+    /// The schema `public` keeps its name.
+    #[error("cannot rename schema \"{0}\"")]
+    Permanent(String),
     /// There is no such column.
     #[error("column \"{column}\" of relation \"{relation}\" does not exist")]
     NoColumn {
         /// The relation.
-        relation: String,
+        relation: RelationName,
         /// The column.
         column: String,
     },
@@ -78,7 +137,7 @@ pub enum Refused {
     #[error("column \"{column}\" of relation \"{relation}\" already exists")]
     ColumnTaken {
         /// The relation.
-        relation: String,
+        relation: RelationName,
         /// The column.
         column: String,
     },
@@ -88,13 +147,13 @@ pub enum Refused {
         /// Its kind.
         kind: &'static str,
         /// The relation.
-        relation: String,
+        relation: RelationName,
     },
     /// The expression of another column names it.
     #[error("cannot rename column \"{column}\" of \"{relation}\": column \"{generated}\" is generated from it")]
     Generated {
         /// The relation.
-        relation: String,
+        relation: RelationName,
         /// The column.
         column: String,
         /// The column whose expression seems to name it.
@@ -104,28 +163,28 @@ pub enum Refused {
     #[error("cannot rename column \"{column}\" of \"{relation}\": {kind} \"{reader}\" reads it")]
     Read {
         /// The relation.
-        relation: String,
+        relation: RelationName,
         /// The column.
         column: String,
         /// The kind of what reads it.
         kind: &'static str,
-        /// Its name.
+        /// Its name, as it is shown.
         reader: String,
     },
     /// A column of a replaced view would be missing, or have another name or type.
     #[error("cannot change or drop columns of view \"{0}\"")]
-    Columns(String),
+    Columns(RelationName),
     /// A materialized view would go on by the definition that it was created with.
     #[error("cannot replace view \"{view}\": materialized view \"{reader}\" was made by its definition")]
     Used {
         /// The view.
-        view: String,
+        view: RelationName,
         /// The materialized view.
-        reader: String,
+        reader: RelationName,
     },
     /// The view would read itself.
     #[error("infinite recursion detected in view \"{0}\"")]
-    Cycle(String),
+    Cycle(RelationName),
 }
 
 impl Refused {
@@ -134,12 +193,25 @@ impl Refused {
         match self {
             Refused::Gone => "40001",
             Refused::Taken(_) => "42P07",
+            Refused::SchemaTaken(_) => "42P06",
+            Refused::NoSchema(_) => "3F000",
+            Refused::Reserved { .. } => "42939",
             Refused::NoColumn { .. } => "42703",
             Refused::ColumnTaken { .. } => "42701",
-            Refused::Field { .. } | Refused::Generated { .. } | Refused::Read { .. } => "0A000",
+            Refused::Field { .. } | Refused::Generated { .. } | Refused::Read { .. } | Refused::Permanent(_) => "0A000",
             Refused::Columns(_) => "42P16",
             Refused::Used { .. } => "2BP01",
             Refused::Cycle(_) => "42P17",
+        }
+    }
+
+    /// More about the reason.
+    pub fn detail(&self) -> Option<String> {
+        match self {
+            Refused::Reserved { prefix, .. } => {
+                Some(format!("The prefix \"{prefix}\" is reserved for system schemas."))
+            }
+            _ => None,
         }
     }
 
@@ -147,6 +219,7 @@ impl Refused {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Refused::Gone => Some("try again"),
+            Refused::Permanent(_) => Some("relations get into another schema by ALTER … SET SCHEMA"),
             Refused::Field { .. } => {
                 Some("a column has the name of the field that it holds; a view can give it another one")
             }
@@ -158,30 +231,48 @@ impl Refused {
 }
 
 impl Graph {
-    /// The entries that a change adds or replaces; none if it is already made.
+    /// The parts of the catalog that a change adds or replaces. A new schema gets the id `next`.
     ///
     /// # Errors
     /// [`Refused`], if it cannot be made.
-    pub fn changed(&self, change: &Change) -> Result<Vec<Entry>, Refused> {
+    pub fn changed(&self, change: &Change, next: SchemaId) -> Result<Changed, Refused> {
         let find = |id: &TableId| self.get(*id).ok_or(Refused::Gone);
         let changed = match change {
+            Change::CreateSchema { name } => {
+                let schema = Schema { id: next, name: name.clone(), comment: None };
+                return self.schema_changed(schema);
+            }
+            Change::RenameSchema { schema, to } => {
+                let schema = self.schema(*schema).ok_or(Refused::Gone)?;
+                if schema.id.is_public() && schema.name != *to {
+                    return Err(Refused::Permanent(schema.name.clone()));
+                }
+                return self.schema_changed(Schema { name: to.clone(), ..schema.clone() });
+            }
+            Change::CommentSchema { schema, comment } => {
+                let schema = self.schema(*schema).ok_or(Refused::Gone)?;
+                return self.schema_changed(Schema { comment: comment.clone(), ..schema.clone() });
+            }
             Change::Rename { relation, to } => {
                 let entry = find(relation)?;
-                match self.named(to) {
-                    Some(other) if other.id() != entry.id() => return Err(Refused::Taken(to.clone())),
-                    _ => vec![renamed(entry, to)],
-                }
+                vec![self.moved(entry, self.schema_of(entry)?, to)?]
+            }
+            Change::SetSchema { relation, to } => {
+                let (entry, schema) = (find(relation)?, self.schema_named(to));
+                let schema = schema.ok_or_else(|| Refused::NoSchema(to.clone()))?;
+                vec![self.moved(entry, schema, &entry.name().name)?]
             }
             Change::Swap { one, other } => {
                 let (first, second) = (find(&one.0)?, find(&other.0)?);
                 let names = (first.name(), second.name());
                 if names == (&other.1, &one.1) {
-                    return Ok(Vec::new());
+                    return Ok(Changed::default());
                 }
                 if names != (&one.1, &other.1) {
                     return Err(Refused::Gone);
                 }
-                vec![renamed(first, second.name()), renamed(second, first.name())]
+                let of = |entry: &Entry, name: &Entry| Ok(renamed(entry, self.schema_of(name)?, &name.name().name));
+                vec![of(first, second)?, of(second, first)?]
             }
             Change::RenameColumn { relation, column, to } => {
                 vec![self.with_column_renamed(find(relation)?, column, to)?]
@@ -191,7 +282,34 @@ impl Graph {
             }
             Change::Replace { relation, declared } => vec![self.replaced(find(relation)?, declared)?],
         };
-        Ok(changed.into_iter().filter(|entry| self.get(entry.id()) != Some(entry)).collect())
+        let entries = changed.into_iter().filter(|entry| self.get(entry.id()) != Some(entry)).collect();
+        Ok(Changed { entries, schema: None })
+    }
+
+    /// The change that adds a schema or replaces one.
+    fn schema_changed(&self, schema: Schema) -> Result<Changed, Refused> {
+        let before = self.schema(schema.id);
+        if before.is_none_or(|before| before.name != schema.name) {
+            Schema::check_name(&schema.name)?;
+            if self.schema_named(&schema.name).is_some() {
+                return Err(Refused::SchemaTaken(schema.name));
+            }
+        }
+        let schema = (before != Some(&schema)).then_some(schema);
+        Ok(Changed { entries: Vec::new(), schema })
+    }
+
+    fn schema_of(&self, entry: &Entry) -> Result<&Schema, Refused> {
+        self.schema(entry.about.schema).ok_or(Refused::Gone)
+    }
+
+    /// The entry under another name.
+    fn moved(&self, entry: &Entry, schema: &Schema, to: &str) -> Result<Entry, Refused> {
+        let name = RelationName::new(&schema.name, to);
+        match self.named(&name) {
+            Some(other) if other.id() != entry.id() => Err(Refused::Taken(name)),
+            _ => Ok(renamed(entry, schema, to)),
+        }
     }
 
     fn with_column_renamed(&self, entry: &Entry, column: &str, to: &str) -> Result<Entry, Refused> {
@@ -225,7 +343,7 @@ impl Graph {
                     relation: name(),
                     column: column.to_owned(),
                     kind: reader.relation.kind.as_str(),
-                    reader: reader.name().to_owned(),
+                    reader: reader.name().to_string(),
                 });
             }
         }
@@ -244,7 +362,7 @@ impl Graph {
     fn replaced(&self, entry: &Entry, declared: &Declaration) -> Result<Entry, Refused> {
         if entry.relation.kind != RelationKind::View
             || declared.kind != RelationKind::View
-            || declared.name != entry.name()
+            || declared.name != *entry.name()
         {
             return Err(Refused::Gone);
         }
@@ -266,7 +384,7 @@ impl Graph {
             return Err(Refused::Cycle(declared.name.clone()));
         }
         if let Some(reader) = above.iter().find(|above| above.relation.kind == RelationKind::MaterializedView) {
-            let (view, reader) = (declared.name.clone(), reader.name().to_owned());
+            let (view, reader) = (declared.name.clone(), reader.name().clone());
             return Err(Refused::Used { view, reader });
         }
         let about = About { columns_renamed: false, ..About::clone(&entry.about) };
@@ -275,10 +393,11 @@ impl Graph {
 }
 
 /// The entry under another name. Its consumers keep the name that they are known by.
-fn renamed(entry: &Entry, to: &str) -> Entry {
+fn renamed(entry: &Entry, schema: &Schema, to: &str) -> Entry {
     let consumers = entry.consumers().to_owned();
     let mut stored = Stored::from(entry.clone());
-    to.clone_into(&mut stored.declared.name);
+    stored.declared.name = RelationName::new(&schema.name, to);
+    stored.about.schema = schema.id;
     Entry::from(stored).with_consumers(&consumers)
 }
 
@@ -299,7 +418,7 @@ fn commented(entry: &Entry, column: Option<&String>, comment: Option<&String>) -
             None => drop(about.column_comments.remove(column)),
         },
         Some(column) => {
-            return Err(Refused::NoColumn { relation: entry.name().to_owned(), column: column.clone() });
+            return Err(Refused::NoColumn { relation: entry.name().clone(), column: column.clone() });
         }
     }
     Ok(Entry { about: Arc::new(about), ..entry.clone() })
@@ -318,8 +437,12 @@ mod tests {
     }
 
     fn entry(id: u32, kind: RelationKind, on: Option<u32>) -> Entry {
-        let reads =
-            |id| Reads { relation: TableId(id), name: format!("r{id}"), columns: vec![column("a")], expanded: None };
+        let reads = |id| Reads {
+            relation: TableId(id),
+            name: RelationName::public(format!("r{id}")),
+            columns: vec![column("a")],
+            expanded: None,
+        };
         let plan = match (kind, on) {
             (RelationKind::View, on) => Plan::Definition(Definition { names: on.map(reads).into_iter().collect() }),
             (_, Some(on)) => Plan::View(reads(on)),
@@ -327,7 +450,7 @@ mod tests {
         };
         let declared = Declaration {
             kind,
-            name: format!("r{id}"),
+            name: RelationName::public(format!("r{id}")),
             columns: vec![column("a"), column("b")],
             hidden: Vec::new(),
             primary_key: Vec::new(),
@@ -351,30 +474,44 @@ mod tests {
         .collect()
     }
 
+    /// The id of a new schema.
+    const NEXT: SchemaId = SchemaId(20);
+
     fn applied(graph: &mut Graph, change: &Change) -> Result<usize, Refused> {
-        let changed = graph.changed(change)?;
-        let count = changed.len();
-        changed.into_iter().for_each(|entry| graph.insert(entry));
-        assert_eq!(
-            graph.changed(change).map(|again| again.len()).unwrap_or_default(),
-            0,
+        let changed = graph.changed(change, NEXT)?;
+        let count = changed.entries.len();
+        graph.apply(changed);
+        assert!(
+            graph.changed(change, SchemaId(21)).is_ok_and(|again| again.is_empty()) || is_new(change),
             "a repeated change does nothing"
         );
         Ok(count)
     }
 
-    fn names(graph: &Graph) -> Vec<&str> {
-        graph.entries().map(Entry::name).collect()
+    /// True for changes that are not found to be made.
+    fn is_new(change: &Change) -> bool {
+        matches!(change, Change::RenameColumn { .. } | Change::CreateSchema { .. })
+    }
+
+    fn refused(graph: &Graph, change: &Change) -> Refused {
+        graph.changed(change, SchemaId(21)).expect_err("it cannot be made")
+    }
+
+    fn names(graph: &Graph) -> Vec<String> {
+        graph.entries().map(|entry| entry.name().to_string()).collect()
     }
 
     #[test]
     fn a_renamed_relation_keeps_its_consumers_and_dependents() {
         let mut graph = graph();
         let rename = |id, to: &str| Change::Rename { relation: TableId(id), to: to.to_owned() };
-        assert_eq!(graph.changed(&rename(1, "r2")), Err(Refused::Taken("r2".to_owned())));
-        assert_eq!(graph.changed(&rename(9, "x")), Err(Refused::Gone));
+        assert_eq!(refused(&graph, &rename(1, "r2")), Refused::Taken(RelationName::public("r2")));
+        assert_eq!(refused(&graph, &rename(9, "x")), Refused::Gone);
         assert_eq!(applied(&mut graph, &rename(1, "x")), Ok(1));
-        assert_eq!((names(&graph), graph.readers(TableId(1)).count()), (vec!["x", "r2", "r3", "r4", "r5"], 2));
+        assert_eq!(
+            (names(&graph), graph.readers(TableId(1)).count()),
+            (["x", "r2", "r3", "r4", "r5"].map(str::to_owned).into(), 2)
+        );
         let consumers = |graph: &Graph| graph.get(TableId(1)).map(|entry| entry.consumers().to_owned());
         assert_eq!(consumers(&graph).as_deref(), Some("r1"));
         assert_eq!(applied(&mut graph, &rename(1, "r1")), Ok(1));
@@ -385,12 +522,12 @@ mod tests {
     fn names_are_exchanged_once() {
         let mut graph = graph();
         let swap = |one: (u32, &str), other: (u32, &str)| Change::Swap {
-            one: (TableId(one.0), one.1.to_owned()),
-            other: (TableId(other.0), other.1.to_owned()),
+            one: (TableId(one.0), RelationName::public(one.1)),
+            other: (TableId(other.0), RelationName::public(other.1)),
         };
         assert_eq!(applied(&mut graph, &swap((2, "r2"), (3, "r3"))), Ok(2));
         assert_eq!(names(&graph), ["r1", "r3", "r2", "r4", "r5"]);
-        assert_eq!(graph.changed(&swap((2, "r2"), (4, "r4"))), Err(Refused::Gone));
+        assert_eq!(refused(&graph, &swap((2, "r2"), (4, "r4"))), Refused::Gone);
         assert_eq!(graph.dependents(TableId(2)).len(), 1, "dependents stay with what they were made over");
     }
 
@@ -405,10 +542,10 @@ mod tests {
         let comment =
             Change::Comment { relation: TableId(2), column: Some("b".to_owned()), comment: Some("it".to_owned()) };
         assert_eq!(applied(&mut graph, &comment), Ok(1));
-        assert!(matches!(graph.changed(&rename(1, "b", "c")), Err(Refused::Field { .. })));
-        assert!(matches!(graph.changed(&rename(2, "a", "c")), Err(Refused::Read { .. })));
-        assert!(matches!(graph.changed(&rename(2, "x", "c")), Err(Refused::NoColumn { .. })));
-        assert!(matches!(graph.changed(&rename(2, "b", "a")), Err(Refused::ColumnTaken { .. })));
+        assert!(matches!(refused(&graph, &rename(1, "b", "c")), Refused::Field { .. }));
+        assert!(matches!(refused(&graph, &rename(2, "a", "c")), Refused::Read { .. }));
+        assert!(matches!(refused(&graph, &rename(2, "x", "c")), Refused::NoColumn { .. }));
+        assert!(matches!(refused(&graph, &rename(2, "b", "a")), Refused::ColumnTaken { .. }));
         assert_eq!(applied(&mut graph, &rename(2, "b", "c")), Ok(1));
         let renamed = graph.get(TableId(2)).expect("it is there");
         assert_eq!(renamed.relation.columns[1].name, "c");
@@ -426,10 +563,60 @@ mod tests {
         };
         assert_eq!(applied(&mut graph, &replace(4, 3, &["c"])), Ok(1));
         assert_eq!(graph.dependents(TableId(3)).len(), 1);
-        assert_eq!(graph.changed(&replace(4, 3, &[])), Err(Refused::Columns("r4".to_owned())));
-        assert_eq!(graph.changed(&replace(4, 5, &["c"])), Err(Refused::Cycle("r4".to_owned())));
-        assert_eq!(graph.changed(&replace(4, 9, &["c"])), Err(Refused::Gone));
+        let r4 = || RelationName::public("r4");
+        assert_eq!(refused(&graph, &replace(4, 3, &[])), Refused::Columns(r4()));
+        assert_eq!(refused(&graph, &replace(4, 5, &["c"])), Refused::Cycle(r4()));
+        assert_eq!(refused(&graph, &replace(4, 9, &["c"])), Refused::Gone);
         graph.insert(entry(6, RelationKind::MaterializedView, Some(5)));
-        assert!(matches!(graph.changed(&replace(4, 3, &["c"])), Err(Refused::Used { .. })));
+        assert!(matches!(refused(&graph, &replace(4, 3, &["c"])), Refused::Used { .. }));
+    }
+
+    #[test]
+    fn relations_are_unique_in_their_schemas() {
+        let mut graph = graph();
+        let create = |name: &str| Change::CreateSchema { name: name.to_owned() };
+        let into = |id, to: &str| Change::SetSchema { relation: TableId(id), to: to.to_owned() };
+        let rename = |id, to: &str| Change::Rename { relation: TableId(id), to: to.to_owned() };
+        assert_eq!(refused(&graph, &into(1, "s")), Refused::NoSchema("s".to_owned()));
+        assert_eq!(applied(&mut graph, &create("s")), Ok(0));
+        assert_eq!(refused(&graph, &create("s")), Refused::SchemaTaken("s".to_owned()));
+        assert_eq!(refused(&graph, &create("public")), Refused::SchemaTaken("public".to_owned()));
+        assert!(matches!(refused(&graph, &create("pg_s")), Refused::Reserved { .. }));
+        assert_eq!(applied(&mut graph, &into(1, "s")), Ok(1));
+        assert_eq!(applied(&mut graph, &rename(2, "r1")), Ok(1));
+        assert_eq!(refused(&graph, &into(2, "s")), Refused::Taken(RelationName::new("s", "r1")));
+        assert_eq!(refused(&graph, &into(1, "public")), Refused::Taken(RelationName::public("r1")));
+        assert_eq!(names(&graph), ["s.r1", "r1", "r3", "r4", "r5"]);
+        let found = graph.named(&RelationName::new("s", "r1")).map(Entry::id);
+        assert_eq!((found, graph.of_schema(NEXT).count()), (Some(TableId(1)), 1));
+        let swap = Change::Swap {
+            one: (TableId(1), RelationName::new("s", "r1")),
+            other: (TableId(3), RelationName::public("r3")),
+        };
+        assert_eq!(applied(&mut graph, &swap), Ok(2));
+        assert_eq!(names(&graph), ["r3", "r1", "s.r1", "r4", "r5"]);
+        assert_eq!(graph.of_schema(NEXT).map(Entry::id).collect::<Vec<_>>(), [TableId(3)]);
+    }
+
+    #[test]
+    fn entries_have_the_present_name_of_their_schema() {
+        let mut graph = graph();
+        let schema = |name: &str| Schema { id: NEXT, name: name.to_owned(), comment: None };
+        graph.insert_schema(schema("s"));
+        let created = entry(6, RelationKind::Source, None).in_schema(&schema("s")).with_consumers("s.r6");
+        graph.insert(created.clone());
+        let rename = |id, to: &str| Change::RenameSchema { schema: id, to: to.to_owned() };
+        assert_eq!(refused(&graph, &rename(NEXT, "public")), Refused::SchemaTaken("public".to_owned()));
+        assert_eq!(refused(&graph, &rename(SchemaId::PUBLIC, "s")), Refused::Permanent("public".to_owned()));
+        assert_eq!(refused(&graph, &rename(SchemaId(9), "x")), Refused::Gone);
+        assert_eq!(applied(&mut graph, &rename(NEXT, "t")), Ok(0));
+        let renamed = graph.get(TableId(6)).expect("it is there");
+        assert_eq!((renamed.name().to_string().as_str(), renamed.consumers()), ("t.r6", "s.r6"));
+        // What is stored of the entry has the name of before.
+        let stored = Graph::new(graph.schemas().cloned().collect::<Vec<_>>(), [created]);
+        assert_eq!(stored.get(TableId(6)), Some(renamed));
+        let comment = Change::CommentSchema { schema: NEXT, comment: Some("it".to_owned()) };
+        assert_eq!(applied(&mut graph, &comment), Ok(0));
+        assert_eq!(graph.schema_named("t").and_then(|schema| schema.comment.as_deref()), Some("it"));
     }
 }

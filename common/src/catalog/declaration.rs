@@ -4,7 +4,7 @@ use std::mem;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Plan, RelationKind};
+use super::{Column, Plan, RelationKind, RelationName};
 use crate::types::SqlType;
 
 /// A validated `CREATE TABLE … WITH (connector = 'nats', …)`, or of a source or a view, before it
@@ -14,8 +14,9 @@ pub struct Declaration {
     /// The kind of the relation.
     #[serde(default)]
     pub kind: RelationKind,
-    /// Lower case unless it was quoted; relations live in the schema `public`.
-    pub name: String,
+    /// Its name, with that of its schema.
+    #[serde(flatten)]
+    pub name: RelationName,
     /// In the order of the declaration, INCLUDE columns last.
     pub columns: Vec<Column>,
     /// Columns that a view stores behind those that users see.

@@ -3,19 +3,74 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, JobState, RelationKind};
-use crate::ids::TableId;
+use super::{Changed, Entry, JobState, RelationKind, RelationName, Schema};
+use crate::ids::{SchemaId, TableId};
 
-/// The entries of a catalog, by their ids. A job lies above the relations that it reads.
+/// The entries of a catalog, by their ids, and its schemas. A job lies above the relations that it
+/// reads.
 ///
 /// Acyclic: an entry depends only on relations that were there before it. `CREATE OR REPLACE VIEW`
 /// is refused if it would close a cycle.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Graph {
     entries: BTreeMap<TableId, Entry>,
+    schemas: BTreeMap<SchemaId, Schema>,
+}
+
+impl Default for Graph {
+    fn default() -> Graph {
+        Graph { entries: BTreeMap::new(), schemas: BTreeMap::from([(SchemaId::PUBLIC, Schema::public())]) }
+    }
 }
 
 impl Graph {
+    /// The entries and schemas of a catalog. The names of entries have the names of their schemas.
+    pub fn new(schemas: impl IntoIterator<Item = Schema>, entries: impl IntoIterator<Item = Entry>) -> Graph {
+        let mut graph = Graph::default();
+        schemas.into_iter().for_each(|schema| graph.insert_schema(schema));
+        entries.into_iter().for_each(|entry| graph.insert(entry));
+        graph
+    }
+
+    /// All schemas that are not the system's, in the order of their ids.
+    pub fn schemas(&self) -> impl Iterator<Item = &Schema> {
+        self.schemas.values()
+    }
+
+    /// A schema.
+    pub fn schema(&self, id: SchemaId) -> Option<&Schema> {
+        self.schemas.get(&id)
+    }
+
+    /// The schema of a name.
+    pub fn schema_named(&self, name: &str) -> Option<&Schema> {
+        self.schemas().find(|schema| schema.name == name)
+    }
+
+    /// The entries of a schema, in the order of their ids.
+    pub fn of_schema(&self, schema: SchemaId) -> impl Iterator<Item = &Entry> {
+        self.entries().filter(move |entry| entry.about.schema == schema)
+    }
+
+    /// Adds a schema, or replaces the one that has its id. Its entries get its name.
+    pub fn insert_schema(&mut self, schema: Schema) {
+        for entry in self.entries.values_mut().filter(|entry| entry.about.schema == schema.id) {
+            *entry = entry.in_schema(&schema);
+        }
+        self.schemas.insert(schema.id, schema);
+    }
+
+    /// Adds or replaces what a change does.
+    pub fn apply(&mut self, changed: Changed) {
+        changed.schema.into_iter().for_each(|schema| self.insert_schema(schema));
+        changed.entries.into_iter().for_each(|entry| self.insert(entry));
+    }
+
+    /// Removes a schema.
+    pub fn remove_schema(&mut self, id: SchemaId) -> Option<Schema> {
+        self.schemas.remove(&id)
+    }
+
     /// An entry.
     pub fn get(&self, id: TableId) -> Option<&Entry> {
         self.entries.get(&id)
@@ -26,8 +81,11 @@ impl Graph {
         self.entries.values()
     }
 
-    /// Adds an entry, or replaces the one that has its id.
+    /// Adds an entry, or replaces the one that has its id. Its name gets the name of its schema, if
+    /// that is known.
     pub fn insert(&mut self, entry: Entry) {
+        let entry =
+            self.schemas.get(&entry.about.schema).map_or_else(|| entry.clone(), |schema| entry.in_schema(schema));
         self.entries.insert(entry.id(), entry);
     }
 
@@ -42,7 +100,7 @@ impl Graph {
     }
 
     /// The entry of a name.
-    pub fn named(&self, name: &str) -> Option<&Entry> {
+    pub fn named(&self, name: &RelationName) -> Option<&Entry> {
         self.entries().find(|entry| entry.name() == name)
     }
 
@@ -113,7 +171,7 @@ impl Graph {
 
 impl FromIterator<Entry> for Graph {
     fn from_iter<I: IntoIterator<Item = Entry>>(entries: I) -> Graph {
-        Graph { entries: entries.into_iter().map(|entry| (entry.id(), entry)).collect() }
+        Graph::new([], entries)
     }
 }
 
@@ -123,7 +181,12 @@ mod tests {
     use crate::catalog::{Declaration, Definition, Encode, Named, Plan, Reads, Source};
 
     fn reads(id: u32) -> Reads {
-        Reads { relation: TableId(id), name: format!("r{id}"), columns: Vec::new(), expanded: None }
+        Reads {
+            relation: TableId(id),
+            name: RelationName::public(format!("r{id}")),
+            columns: Vec::new(),
+            expanded: None,
+        }
     }
 
     fn entry(id: u32, kind: RelationKind, input: Option<u32>) -> Entry {
@@ -132,7 +195,7 @@ mod tests {
             Some(id) => Plan::View(reads(id)),
             None => Plan::Stream(Source { options: BTreeMap::new(), encode: Encode::Json }),
         };
-        let (name, columns, hidden) = (format!("r{id}"), Vec::new(), Vec::new());
+        let (name, columns, hidden) = (RelationName::public(format!("r{id}")), Vec::new(), Vec::new());
         let (primary_key, sql) = (Vec::new(), String::new());
         Entry::new(TableId(id), Declaration { kind, name, columns, hidden, primary_key, plan, sql }, Vec::new(), None)
     }
@@ -166,7 +229,7 @@ mod tests {
         graph.insert(entry(5, RelationKind::View, Some(2)));
         graph.insert(entry(6, RelationKind::View, Some(5)));
         let mut through = reads(1);
-        let through_view = vec![Named { relation: TableId(5), name: "r5".to_owned() }];
+        let through_view = vec![Named { relation: TableId(5), name: RelationName::public("r5") }];
         through.expanded = Some(crate::catalog::Expanded { through: through_view, query: String::new() });
         let mut declared = entry(7, RelationKind::MaterializedView, Some(1)).declaration();
         declared.plan = Plan::View(through);

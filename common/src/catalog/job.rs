@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Relation, RelationKind};
+use super::{Column, Relation, RelationKind, RelationName};
 use crate::ids::{JobSplit, Sequence, SplitId, TableId};
 use crate::plan::JobPlan;
 use crate::position::{Anchor, Position};
@@ -123,13 +123,15 @@ pub struct Definition {
 }
 
 /// A relation under the name that a statement has for it. Statements keep the names that relations
-/// had when they were planned; only ids tell which relations they mean.
+/// had when they were planned; only ids tell which relations they mean. A name without a schema is
+/// one of `public`: stored statements do not depend on the search path of whoever wrote them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Named {
     /// The relation.
     pub relation: TableId,
     /// Its name in the statement.
-    pub name: String,
+    #[serde(flatten)]
+    pub name: RelationName,
 }
 
 /// A query that names plain views, with their queries in their places.
@@ -167,7 +169,8 @@ pub struct Reads {
     /// The source.
     pub relation: TableId,
     /// The source's name in the view's statement.
-    pub name: String,
+    #[serde(flatten)]
+    pub name: RelationName,
     /// The columns of the source that the view needs, in their order, as they were when the view
     /// was created. ALTER may not change them as long as the view is there.
     pub columns: Vec<Column>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::{Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+use super::RelationName;
 use crate::ids::TableId;
 use crate::types::{SqlType, StructField};
 
@@ -15,8 +16,8 @@ pub struct Relation {
     pub id: TableId,
     /// Its kind.
     pub kind: RelationKind,
-    /// Lower case unless it was quoted; declared relations live in the schema `public`.
-    pub name: String,
+    /// Its name, with that of its schema.
+    pub name: RelationName,
     /// In the order of the declaration, INCLUDE columns last.
     pub columns: Vec<Column>,
     /// Columns that a view stores behind those that users see, because its key needs them.

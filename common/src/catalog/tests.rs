@@ -1,7 +1,7 @@
 //! The stored form of entries, which newer versions have to read, and changes of entries.
 
 use super::*;
-use crate::ids::{JobSplit, SplitId};
+use crate::ids::{JobSplit, SchemaId, SplitId};
 
 /// As clusters have stored it before a relation and its job were told apart.
 const TABLE: &str = concat!(
@@ -37,6 +37,14 @@ const PLAIN: &str = concat!(
     r#""comment":"what it is","column_comments":{"n":"a number"},"consumers":"v"}"#
 );
 
+/// A table outside of the schema `public`, and a view that reads it.
+const IN_SCHEMA: &str = concat!(
+    r#"{"id":14,"kind":"materialized_view","schema":"s","name":"m","columns":[],"primary_key":[],"#,
+    r#""source":{"relation":13,"schema":"s","name":"t","columns":[]},"#,
+    r#""sql":"CREATE MATERIALIZED VIEW m AS …","splits":[],"state":"running","dead_letters":null,"layouts":[],"#,
+    r#""schema_id":12,"consumers":"s.m"}"#
+);
+
 /// A view whose statement names a plain one.
 const THROUGH: &str = concat!(
     r#"{"id":11,"kind":"materialized_view","name":"m","columns":[],"primary_key":[],"#,
@@ -58,7 +66,7 @@ fn read(stored: &str) -> Entry {
 
 #[test]
 fn entries_that_are_stored_stay_readable() {
-    for stored in [TABLE, VIEW, UNITED, PLAIN, THROUGH] {
+    for stored in [TABLE, VIEW, UNITED, PLAIN, THROUGH, IN_SCHEMA] {
         assert_eq!(serde_json::to_string(&read(stored)).expect("an entry serialises"), stored);
     }
     let table = read(TABLE);
@@ -79,6 +87,10 @@ fn entries_that_are_stored_stay_readable() {
     assert_eq!((plain.has_job(), plain.consumers(), plain.job.inputs().count()), (false, "v", 0));
     assert_eq!(plain.depends_on().collect::<Vec<_>>(), [TableId(7)]);
     assert_eq!(read(THROUGH).depends_on().collect::<Vec<_>>(), [TableId(5), TableId(10)]);
+    let other = read(IN_SCHEMA);
+    assert_eq!((other.name().to_string().as_str(), other.about.schema), ("s.m", SchemaId(12)));
+    assert_eq!(other.job.reads()[0].name, RelationName::new("s", "t"));
+    assert_eq!((table.name(), table.about.schema), (&RelationName::public("t"), SchemaId::PUBLIC));
     let oldest = read(OLDEST);
     assert_eq!((oldest.relation.kind, oldest.relation.is_keyed()), (RelationKind::Table, false));
     assert_eq!(oldest.job.state, JobState::Failed { error: "no such stream".to_owned(), since_ms: None });

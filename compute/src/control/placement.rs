@@ -12,7 +12,7 @@
 
 use std::borrow::Cow;
 
-use weir_common::catalog::{Entry, Graph, Job, Query};
+use weir_common::catalog::{Entry, Graph, Job, Query, RelationName};
 use weir_common::ids::{ActorId, EdgeId, FragmentId, SlotId, SplitId, TableId};
 use weir_common::key::vnode_of;
 use weir_common::plan::{Dispatch, Distribution, Edge};
@@ -25,7 +25,7 @@ const FORWARDS: u16 = 1 << 15;
 /// The actors of one job.
 pub struct Placement<'a> {
     id: TableId,
-    name: &'a str,
+    name: &'a RelationName,
     job: &'a Job,
     query: Cow<'a, Query>,
     catalog: &'a Graph,
@@ -49,7 +49,7 @@ impl<'a> Placement<'a> {
     }
 
     /// The name of the relation that the job fills.
-    pub fn name(&self) -> &'a str {
+    pub fn name(&self) -> &'a RelationName {
         self.name
     }
 
@@ -269,7 +269,7 @@ mod tests {
             catalog::Plan::Stream(_) => RelationKind::Source,
             _ => RelationKind::MaterializedView,
         };
-        let (name, columns, hidden) = (format!("r{id}"), Vec::new(), Vec::new());
+        let (name, columns, hidden) = (RelationName::public(format!("r{id}")), Vec::new(), Vec::new());
         let declared = Declaration { kind, name, columns, hidden, primary_key: Vec::new(), plan, sql: String::new() };
         Entry::new(TableId(id), declared, Vec::new(), None)
     }
@@ -279,8 +279,12 @@ mod tests {
     }
 
     fn query_of(reads: &[u32], fragments: &[Distribution], edges: &[(u16, u16, Dispatch)]) -> catalog::Plan {
-        let relation =
-            |id: &u32| Reads { relation: TableId(*id), name: String::new(), columns: Vec::new(), expanded: None };
+        let relation = |id: &u32| Reads {
+            relation: TableId(*id),
+            name: RelationName::public(""),
+            columns: Vec::new(),
+            expanded: None,
+        };
         let output = Stream { columns: Vec::new(), key: Vec::new(), append_only: false };
         let fragment = |distribution: &Distribution| Fragment {
             distribution: *distribution,

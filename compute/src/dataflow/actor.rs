@@ -297,7 +297,7 @@ impl Actor {
             }
             Place::Behind(id) => match Reading::behind(&self.shared, self.behind_at(id, position), output) {
                 Ok(reading) => {
-                    info!(view = fed.name, position = %position.next, front = %self.readings.front(), "a view begins to catch up");
+                    info!(view = %fed.name, position = %position.next, front = %self.readings.front(), "a view begins to catch up");
                     self.behind.insert(id, reading);
                 }
                 Err(error) => {
@@ -379,7 +379,7 @@ impl Actor {
         reading.close_block(self.epoch, &self.shared).await?;
         self.front.close_block(self.epoch, &self.shared).await?;
         for output in &reading.outputs {
-            info!(view = output.name(), position = %self.readings.front(), "a view has caught up");
+            info!(view = %output.name(), position = %self.readings.front(), "a view has caught up");
         }
         self.front.outputs.append(&mut reading.outputs);
         self.publish();

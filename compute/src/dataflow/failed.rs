@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use opentelemetry::KeyValue;
 use tracing::info;
+use weir_common::catalog::RelationName;
 use weir_common::ids::TableId;
 use weir_stream::pipeline::{FailedRow, Failing};
 
@@ -21,7 +22,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) struct FailedRows {
     metrics: Metrics,
     labels: [KeyValue; 1],
-    view: String,
+    view: RelationName,
     /// When the log may mention the view again.
     next: Option<Instant>,
     unmentioned: u64,
@@ -32,7 +33,7 @@ pub(crate) struct FailedRows {
 
 impl FailedRows {
     /// Rows of a job, whose relation has this name.
-    pub(crate) fn new(usage: &Usage, (job, view): (TableId, &str), letters: Option<RowLetters>) -> FailedRows {
+    pub(crate) fn new(usage: &Usage, (job, view): (TableId, &RelationName), letters: Option<RowLetters>) -> FailedRows {
         let (metrics, labels) = (usage.metrics().clone(), [metrics::table(view)]);
         let shown = usage.left_out(job, view);
         FailedRows { metrics, labels, view: view.to_owned(), next: None, unmentioned: 0, shown, letters }
@@ -58,7 +59,7 @@ impl FailedRows {
         if self.next.is_none_or(|next| now >= next) {
             let rows = std::mem::take(&mut self.unmentioned);
             let view = &self.view;
-            info!(view, rows, %error, "rows are left out of a view, because an expression fails for them");
+            info!(%view, rows, %error, "rows are left out of a view, because an expression fails for them");
             self.next = Some(now + LOG_INTERVAL);
         }
     }

@@ -16,7 +16,7 @@ use arrow::compute::filter_record_batch;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use weir_common::catalog::{Column, Relation};
+use weir_common::catalog::{Column, Relation, RelationName};
 use weir_common::ids::{ActorId, Epoch, TableId};
 use weir_common::key::{Keys, vnode_of};
 use weir_common::plan::{Stream, StreamColumn};
@@ -119,10 +119,10 @@ impl Following {
 pub(crate) enum Error {
     /// The database cannot be read.
     #[error("cannot read the rows of \"{relation}\"")]
-    State { relation: String, source: Box<state::Error> },
+    State { relation: RelationName, source: Box<state::Error> },
     /// Stored rows are damaged.
     #[error("cannot understand the rows of \"{relation}\"")]
-    Rows { relation: String, source: layout::Error },
+    Rows { relation: RelationName, source: layout::Error },
     /// A stored cursor is damaged.
     #[error("a stored cursor is damaged")]
     Cursor,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use cpu_time::ThreadTime;
 use opentelemetry::KeyValue;
+use weir_common::catalog::RelationName;
 use weir_common::ids::TableId;
 use weir_common::view::Error;
 
@@ -78,21 +79,21 @@ impl Usage {
     }
 
     /// The clock of a job, whose relation has this name.
-    pub(crate) fn clock(&self, job: TableId, name: &str) -> Clock {
+    pub(crate) fn clock(&self, job: TableId, name: &RelationName) -> Clock {
         self.of_job(job, name, |job| job.clock.clone())
     }
 
     /// The clocks of a job and of another one, in whose actors it works.
-    pub(crate) fn clocks(&self, (job, name): (TableId, &str), around: (TableId, &str)) -> Clocks {
+    pub(crate) fn clocks(&self, (job, name): (TableId, &RelationName), around: (TableId, &RelationName)) -> Clocks {
         Clocks { own: self.clock(job, name), around: self.clock(around.0, around.1) }
     }
 
     /// The rows that a job leaves out.
-    pub(crate) fn left_out(&self, job: TableId, name: &str) -> LeftOut {
+    pub(crate) fn left_out(&self, job: TableId, name: &RelationName) -> LeftOut {
         self.of_job(job, name, |job| job.left_out.clone())
     }
 
-    fn of_job<T>(&self, job: TableId, name: &str, part: impl FnOnce(&Job) -> T) -> T {
+    fn of_job<T>(&self, job: TableId, name: &RelationName, part: impl FnOnce(&Job) -> T) -> T {
         let made = || {
             let seen = VecDeque::from([(Instant::now(), Duration::ZERO)]);
             Job { clock: Clock::default(), left_out: LeftOut::default(), labels: [metrics::table(name)], seen }
@@ -198,10 +199,14 @@ fn nanos(time: Duration) -> i64 {
 mod tests {
     use super::*;
 
+    fn name(name: &str) -> RelationName {
+        RelationName::public(name)
+    }
+
     #[tokio::test]
     async fn the_time_of_tasks_is_that_of_their_jobs() {
         let usage = Usage::new(Metrics::new(&opentelemetry::global::meter("test")));
-        let (busy, idle) = (usage.clock(TableId(1), "busy"), usage.clock(TableId(2), "idle"));
+        let (busy, idle) = (usage.clock(TableId(1), &name("busy")), usage.clock(TableId(2), &name("idle")));
         let work = async {
             let start = ThreadTime::now();
             while start.elapsed() < Duration::from_millis(20) {
@@ -210,10 +215,10 @@ mod tests {
             tokio::task::yield_now().await;
         };
         busy.measure(work).await;
-        let within = usage.clocks((TableId(2), "idle"), (TableId(1), "busy"));
+        let within = usage.clocks((TableId(2), &name("idle")), (TableId(1), &name("busy")));
         busy.measure(async { within.measure(|| ()) }).await;
         assert!(busy.total() >= Duration::from_millis(20) && idle.total() < busy.total());
-        usage.left_out(TableId(2), "idle").add(2, &Error::new("no"));
+        usage.left_out(TableId(2), &name("idle")).add(2, &Error::new("no"));
         let mut used = usage.used(Instant::now());
         used.sort_by_key(|used| used.job);
         assert!(used[0].cpu >= 0.02 && used[1].cpu < used[0].cpu);

@@ -126,7 +126,7 @@ impl Replay {
     /// If the term ends, or stored data cannot be read.
     pub(crate) async fn run(mut self) -> Result<ReplayResponse, rpc::Error> {
         let (table, first_vnode) = (self.relation.name.clone(), self.slot.vnodes.start);
-        info!(table, first_vnode, "replaying dead letters");
+        info!(%table, first_vnode, "replaying dead letters");
         let mut told = ReplayResponse::default();
         let entries = self.snapshot.scan(self.letters, self.slot.vnodes);
         tokio::pin!(entries);
@@ -142,7 +142,7 @@ impl Replay {
                 self.write(&key, rows, &letters).await?;
             }
         }
-        info!(table, first_vnode, replayed = told.replayed, remaining = told.remaining, "replayed dead letters");
+        info!(%table, first_vnode, replayed = told.replayed, remaining = told.remaining, "replayed dead letters");
         Ok(told)
     }
 

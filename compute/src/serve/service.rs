@@ -48,7 +48,7 @@ impl compute_server::Compute for Service {
         let serving = Serving::of_term(serving, request.term)?;
         let scan = Scan::prepare(&serving, &request)?;
         let span = match trace::is_present() {
-            true => info_span!(target: trace::TARGET, "read", job = scan.relation().name, slot, epoch),
+            true => info_span!(target: trace::TARGET, "read", job = %scan.relation().name, slot, epoch),
             false => Span::none(),
         };
         let (sender, receiver) = mpsc::channel(BATCHES_MAX);

@@ -321,7 +321,7 @@ impl<'a> Rows<'a> {
     async fn finish(&mut self) -> End {
         if self.skipped > 0 {
             let (source, skipped) = (&self.read.relation.name, self.skipped);
-            info!(source, skipped, "skipped bad records of a source");
+            info!(%source, skipped, "skipped bad records of a source");
         }
         if self.len() == 0 { End::Done } else { self.send().await }
     }

@@ -108,7 +108,7 @@ pub(crate) async fn observe(observed: Arc<Observed>, serving: watch::Receiver<Op
             None => Vec::new(),
         };
         let name = |split: &SplitProgress| {
-            Some(served.as_ref()?.relations.catalog().get(TableId(split.table))?.name().to_owned())
+            Some(served.as_ref()?.relations.catalog().get(TableId(split.table))?.name().clone())
         };
         let named = splits.into_iter().filter_map(|split| {
             Some(([metrics::table(&name(&split)?), KeyValue::new("split", split.split.clone())], split))

@@ -84,7 +84,7 @@ pub(crate) async fn observe(observed: Arc<ObservedStates>, serving: watch::Recei
         check.tick().await;
         let served = serving.borrow().clone();
         let present = served.as_ref().map(|served| {
-            let names = jobs(served.relations.catalog()).map(|entry| (entry.id(), entry.name().to_owned()));
+            let names = jobs(served.relations.catalog()).map(|entry| (entry.id(), entry.name().clone()));
             (served.slots.term, names.collect::<HashMap<_, _>>())
         });
         checks += 1;

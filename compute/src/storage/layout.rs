@@ -192,7 +192,7 @@ fn widen_struct(values: &StructArray, fields: &Fields) -> Result<StructArray, Ar
 mod tests {
     use arrow::array::{Decimal256Array, Float64Array, Int32Array, Int64Array, StringArray};
     use arrow::datatypes::{Field, Int32Type, i256};
-    use weir_common::catalog::RelationKind;
+    use weir_common::catalog::{RelationKind, RelationName};
     use weir_common::ids::TableId;
     use weir_common::types::{NUMERIC_SCALE, SqlType, StructField};
 
@@ -208,7 +208,7 @@ mod tests {
     }
 
     fn relation(columns: &[Column], hidden: &[Column], layouts: Vec<Vec<Column>>) -> Arc<Relation> {
-        let (name, sql) = ("r".to_owned(), String::new());
+        let (name, sql) = (RelationName::public("r"), String::new());
         let (columns, hidden, primary_key) = (columns.to_vec(), hidden.to_vec(), vec![0]);
         let kind = RelationKind::MaterializedView;
         Arc::new(Relation { id: TableId(1), kind, name, columns, hidden, primary_key, layouts, sql })

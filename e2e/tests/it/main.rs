@@ -13,6 +13,7 @@ mod clients;
 mod columns;
 mod errors;
 mod formats;
+mod schemas;
 mod slt;
 mod sources;
 mod splits;

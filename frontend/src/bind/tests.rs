@@ -38,7 +38,7 @@ fn text(bound: Result<Bound, Error>) -> String {
 }
 
 fn describe(bound: &Bound) -> String {
-    let mut text = bound.declared.name.clone();
+    let mut text = bound.declared.name.to_string();
     for column in &bound.declared.columns {
         write!(text, "\n  {} {} {:?}", column.name, column.ty, column.origin).expect("a String takes everything");
     }
@@ -215,7 +215,6 @@ fn names_are_checked() {
     assert_error(&with("_rw_x int"), "42939 at 17: column name \"_rw_x\" is reserved");
     assert_error(&with(r#""" int"#), "42601 at 17: a name cannot be empty");
     assert_error(&with(&format!("{} int", "x".repeat(64))), "42622 at 17: the name");
-    assert_error(&format!("CREATE TABLE other.t (a int) {NATS}"), "3F000 at 14: schema \"other\" does not exist");
     assert_error(&format!("CREATE TABLE x.public.t (a int) {NATS}"), "0A000 at 14: cross-database references");
     assert_error(
         &format!("CREATE TABLE t (a int) INCLUDE offset AS a {NATS}"),

@@ -2,7 +2,7 @@
 //!
 //! A table is stored by its primary key. Without one it gets a hidden column that numbers its rows.
 
-use weir_common::catalog::{Column, Constraints, Declaration, Origin, Plan, Query, RelationKind};
+use weir_common::catalog::{Column, Constraints, Declaration, Origin, Plan, Query, RelationKind, RelationName};
 use weir_common::plan::{Conflict, Distribution, Fragment, JobPlan, Operator, Stream, StreamColumn};
 use weir_common::types::SqlType;
 use weir_sql::error::{Error, sqlstate};
@@ -29,7 +29,8 @@ pub(super) fn create_table(parsed: &Parsed, create: &CreateTable) -> Result<Boun
         column.origin = Origin::Statement(constraints(parsed, written, key.contains(&place))?);
     }
     let conflict = conflict(parsed, create, !key.is_empty())?;
-    let declared = table(&create.name.name, columns, key, Rule { conflict, append_only: create.append_only.is_some() });
+    let declared =
+        table(create.name.relation(), columns, key, Rule { conflict, append_only: create.append_only.is_some() });
     Ok(Bound { declared: Declaration { sql: parsed.sql().to_owned(), ..declared }, notices: Vec::new() })
 }
 
@@ -44,7 +45,7 @@ pub(super) struct Rule {
 ///
 /// # Errors
 /// The user's, for a name that a column cannot have, and for too many columns.
-pub(crate) fn of_query(name: &str, columns: Vec<(String, SqlType)>) -> Result<Declaration, Error> {
+pub(crate) fn of_query(name: RelationName, columns: Vec<(String, SqlType)>) -> Result<Declaration, Error> {
     if columns.len() > COLUMNS_MAX {
         return Err(Error::user(sqlstate::TOO_MANY_COLUMNS, format!("tables can have at most {COLUMNS_MAX} columns")));
     }
@@ -53,13 +54,13 @@ pub(crate) fn of_query(name: &str, columns: Vec<(String, SqlType)>) -> Result<De
     let columns: Vec<Column> = columns.into_iter().map(column).collect();
     let quoted = weir_sql::keywords::quoted_identifier;
     let written: Vec<String> = columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.ty)).collect();
-    let sql = format!("CREATE TABLE {} ({})", quoted(name), written.join(", "));
+    let sql = format!("CREATE TABLE {} ({})", quoted(&name.name), written.join(", "));
     let rule = Rule { conflict: Conflict::Overwrite, append_only: false };
     Ok(Declaration { sql, ..table(name, columns, Vec::new(), rule) })
 }
 
 /// A table that is stored by its key, or by a hidden column if it has none.
-fn table(name: &str, columns: Vec<Column>, mut primary_key: Vec<usize>, rule: Rule) -> Declaration {
+fn table(name: RelationName, columns: Vec<Column>, mut primary_key: Vec<usize>, rule: Rule) -> Declaration {
     let mut hidden = Vec::new();
     if primary_key.is_empty() {
         let mut name = ROW_ID.to_owned();
@@ -79,7 +80,7 @@ fn table(name: &str, columns: Vec<Column>, mut primary_key: Vec<usize>, rule: Ru
     let plan = JobPlan { fragments: vec![fragment], ..JobPlan::default() };
     Declaration {
         kind: RelationKind::Table,
-        name: name.to_owned(),
+        name,
         columns,
         hidden,
         primary_key,

@@ -37,7 +37,7 @@ impl Runnable {
                 Statement::CreateTable(_) | Statement::CreateTableAs(_) => "create_table",
                 Statement::CopyFrom(_) => "copy_in",
                 Statement::CreateView(_) => "create_view",
-                Statement::Alter(_) | Statement::Comment(_) => "alter",
+                Statement::Alter(_) | Statement::Comment(_) | Statement::Schema(_) => "alter",
                 Statement::Drop { .. } => "drop_table",
                 Statement::Flush => "flush",
                 Statement::Set { .. } | Statement::SetTransaction { .. } | Statement::ResetAll => "set",

@@ -17,6 +17,7 @@ pub(super) fn check_read_only(session: &Session, statement: &Statement) -> Resul
         Statement::Comment(_) => "COMMENT",
         Statement::Alter(alter) => alter_tag(alter.kind),
         Statement::Drop { kind, .. } => drop_tag(*kind),
+        Statement::Schema(command) => command.tag(),
         _ => return Ok(()),
     };
     check_writable(session, command)

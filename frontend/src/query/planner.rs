@@ -17,10 +17,11 @@ use super::functions;
 use crate::catalog::{Catalog, CatalogCache};
 use crate::config::Config;
 use crate::jobs::Jobs;
+use crate::names::SearchPath;
 use crate::scan::ComputeNodes;
 use crate::session::Session;
 use crate::snapshot::Snapshot;
-use crate::system::{self, Database};
+use crate::system::{self, Database, SEARCHED, Searching};
 use crate::waits::Waits;
 
 /// Plans the queries of sessions; one per process.
@@ -54,12 +55,21 @@ impl Planner {
     ) -> SessionState {
         let template = session.template.get_or_init(|| self.sql.template(functions::of_session(session, &self.waits)));
         let mut config = template.config().clone();
+        let database = self.database(session, catalog);
+        // Names without a schema are looked for along the search path.
+        let options = config.options_mut();
+        SEARCHED.clone_into(&mut options.catalog.default_schema);
+        Searching::add(database.path(), options);
         config = config.with_extension(Arc::clone(&self.nodes)).with_extension(Arc::clone(&self.jobs));
         if let Some(snapshot) = snapshot {
             config = config.with_extension(Arc::clone(snapshot));
         }
-        let database = Database::new(catalog, session, &self.sql);
         planner::state(template, config, Arc::new(database))
+    }
+
+    /// Returns the relations that a session's statement can name.
+    pub(crate) fn database(&self, session: &Arc<Session>, catalog: &Arc<Catalog>) -> Database {
+        Database::new(catalog, session, &self.sql)
     }
 
     /// Returns the state in which the rows that a COPY has brought become rows of a table.
@@ -70,7 +80,7 @@ impl Planner {
         rows: Arc<dyn TableProvider>,
     ) -> SessionState {
         let state = self.state(session, catalog, None);
-        let database = Database::new(catalog, session, &self.sql).with_copied(rows);
+        let database = self.database(session, catalog).with_copied(rows);
         planner::state(&state, state.config().clone(), Arc::new(database))
     }
 
@@ -79,9 +89,12 @@ impl Planner {
         self.sql.reservation(name)
     }
 
-    /// Returns the state in which a view is planned: in UTC, with every variable at its default.
-    pub(super) fn state_of_nobody(&self, catalog: &Arc<Catalog>) -> SessionState {
-        self.state(&Arc::new(Session::new(CancellationToken::new())), catalog, None)
+    /// Returns the state in which a view is planned: in UTC, with every variable at its default, and
+    /// with the search path of stored statements.
+    pub(super) fn state_of_nobody(&self, catalog: &Arc<Catalog>) -> Result<SessionState, Error> {
+        let session = Arc::new(Session::new(CancellationToken::new()));
+        session.variables().set("search_path", Some(&SearchPath::of_stored().to_string()))?;
+        Ok(self.state(&session, catalog, None))
     }
 
     /// Rewrites a query for DataFusion.

@@ -32,7 +32,7 @@ use crate::notice::Notice;
 use crate::results::{Batches, Columns, ResultSet};
 use crate::session::{Limits, Session};
 use crate::snapshot::{Snapshot, Snapshots, TERM_PAUSE};
-use crate::system::{asks_the_catalog, origins, reads_tables, relations};
+use crate::system::{asks_the_catalog, origins, reads_tables};
 use crate::waits::Wait;
 
 /// The shared means to run queries; one per process.
@@ -63,7 +63,7 @@ impl Queries {
         let deadline = limits.retry_until(self.retry_max);
         let held = session.transaction().snapshot();
         // EXPLAIN shows a plan.
-        let wait = Wait::of(session, || relations(&prepared.written)).filter(|_| prepared.explain.is_none());
+        let wait = Wait::of(session, || table_names(&prepared.written)).filter(|_| prepared.explain.is_none());
         loop {
             match self.attempt(session, prepared, values, (deadline, held.clone(), wait.as_ref())).await {
                 Err(error) if is_lost(&error) && held.is_some() => {
@@ -125,7 +125,7 @@ impl Queries {
             let is_repeatable = session.variables().is_repeatable();
             session.transaction().read(&snapshot, is_repeatable);
         }
-        Ok(ResultSet { columns, batches, tag: "SELECT", notices: failures(prepared, &catalog) })
+        Ok(ResultSet { columns, batches, tag: "SELECT", notices: failures(session, prepared, &catalog) })
     }
 
     /// Runs a query on a snapshot, or without tables on none. Returns its columns and its rows.
@@ -223,7 +223,7 @@ impl Queries {
         parsed: &Parsed,
         query: Box<sqlparser::ast::Statement>,
     ) -> Result<Described, Error> {
-        let state = self.planner.state_of_nobody(catalog);
+        let state = self.planner.state_of_nobody(catalog)?;
         views::describe(&self.planner.sql, &self.threads, state, parsed, query).await
     }
 
@@ -237,7 +237,7 @@ impl Queries {
         parsed: &Parsed,
         create: &CreateView,
     ) -> Result<Described, Error> {
-        let state = self.planner.state_of_nobody(catalog);
+        let state = self.planner.state_of_nobody(catalog)?;
         let names = definitions::named(catalog, &create.query);
         views::define(&self.planner.sql, &self.threads, state, (parsed, create.query.clone()), names).await
     }
@@ -261,10 +261,11 @@ pub(crate) fn is_lost(error: &Error) -> bool {
 /// Its rows are right up to the point where the job stopped, and stay readable, because a user of a
 /// stopped table first wants to see its contents. Every query warns that the rows are not up to
 /// date.
-fn failures(prepared: &Prepared, catalog: &Catalog) -> Vec<Notice> {
-    let read = table_names(&prepared.written);
+fn failures(session: &Session, prepared: &Prepared, catalog: &Catalog) -> Vec<Notice> {
+    let (read, path) = (table_names(&prepared.written), session.search_path());
+    let named = read.iter().filter_map(|parts| catalog.read(&path, parts));
     // The statement itself reads a source, so the source's job does not matter.
-    let entries = read.iter().filter_map(|name| catalog.entry(name)).flat_map(|entry| catalog.read_by(entry));
+    let entries = named.flat_map(|entry| catalog.read_by(entry));
     let jobs =
         entries.filter(|entry| entry.relation.kind != RelationKind::Source).filter_map(|entry| catalog.job(entry));
     let failed = jobs.filter_map(|job| {

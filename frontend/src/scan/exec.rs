@@ -91,7 +91,7 @@ impl ScanExec {
         let (scan, slot, schema) = (self.scan.clone(), slot.clone(), Arc::clone(&self.scan.schema));
         let place = format!("slot {} at {}", slot.slot, slot.address);
         let span = info_span!(
-            target: trace::TARGET, parent: &self.statement, "scan", otel.kind = "client", job = scan.relation.name,
+            target: trace::TARGET, parent: &self.statement, "scan", otel.kind = "client", job = %scan.relation.name,
             slot = %slot.slot, term = %scan.snapshot.term, epoch = %scan.snapshot.epoch
         );
         let entered = span.clone();

@@ -11,6 +11,7 @@ use weir_sql::error::{Error, sqlstate};
 use weir_sql::functions::is_utf8;
 
 use super::messages::Messages;
+use crate::names::SearchPath;
 use crate::notice::Severity;
 
 /// The version that RisingWave reports, because drivers choose their queries by it.
@@ -30,7 +31,7 @@ enum Rule {
     DateStyle,
     /// A name of UTF-8, of which only letters and digits count.
     Encoding,
-    /// Any list of schemas, although only `public` is ever searched.
+    /// A list of schemas, as [`SearchPath`] reads it.
     SearchPath,
     TimeZone,
     /// Messages that queries wait for, as [`Messages`] reads them.
@@ -351,6 +352,12 @@ impl Variables {
         self.get("backfill_rate_limit")?.parse().ok()
     }
 
+    /// Returns the schemas in which relations are looked for, with the user's own in its place.
+    pub(crate) fn search_path(&self, user: &str) -> SearchPath {
+        let path = self.get("search_path").and_then(SearchPath::parse).unwrap_or_else(SearchPath::of_stored);
+        path.of_user(user)
+    }
+
     /// Returns the time that a query waits for messages.
     pub(crate) fn wait_for_timeout(&self) -> Option<Duration> {
         self.duration("wait_for_timeout")
@@ -401,11 +408,8 @@ impl Known {
                 }
                 _ => Err(refuse().with_hint("dates are printed in the style ISO")),
             },
-            Rule::SearchPath => {
-                let is_public = value.split(',').any(|schema| schema.trim().trim_matches('"') == "public");
-                let notice = "tables are looked for in the schema \"public\", whatever the search path";
-                Ok((value.to_owned(), (!is_public).then(|| notice.to_owned())))
-            }
+            Rule::SearchPath if SearchPath::parse(value).is_some() => same(),
+            Rule::SearchPath => Err(refuse().with_detail("List syntax is invalid.")),
             Rule::TimeZone if UTC.contains(&value.to_ascii_lowercase().as_str()) => Ok(("UTC".to_owned(), None)),
             Rule::TimeZone => {
                 let notice = format!("sessions are in UTC; the time zone \"{value}\" is not used");
@@ -523,6 +527,18 @@ mod tests {
         assert_eq!(variables.set("DateStyle", Some("German")).expect_err("refused").sqlstate, "22023");
         assert_eq!(variables.set("server_version", Some("15")).expect_err("fixed").sqlstate, "55P02");
         assert!(variables.set("my.variable", Some("1")).is_ok());
+    }
+
+    #[test]
+    fn the_search_path_is_a_list_of_schemas() {
+        let mut variables = Variables::default();
+        let path = |variables: &Variables| variables.search_path("ann").to_string();
+        assert_eq!(path(&variables), "ann, public");
+        variables.set("search_path", Some("a, \"B\"")).expect("a list");
+        assert_eq!((path(&variables).as_str(), variables.show("search_path")), ("a, \"B\"", Ok("a, \"B\"")));
+        assert_eq!(variables.set("search_path", Some("a b")).expect_err("no list").sqlstate, "22023");
+        variables.set("search_path", Some("")).expect("none");
+        assert_eq!(path(&variables), "");
     }
 
     #[test]

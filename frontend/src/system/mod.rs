@@ -16,19 +16,19 @@ mod weir_catalog;
 
 use std::ops::ControlFlow;
 
-use sqlparser::ast::{Expr, Ident, Statement, visit_expressions};
+use sqlparser::ast::{Expr, Statement, visit_expressions};
 use weir_sql::parser::{fold, identifiers};
 use weir_sql::planner::SystemCatalogs;
-use weir_sql::syntax::{table_names, tables};
+use weir_sql::syntax::tables;
 
 pub(crate) use constants::constant;
 pub(crate) use origins::origins;
-pub(crate) use pg_catalog::SCHEMAS;
-pub(crate) use schema::Database;
+pub(crate) use pg_catalog::Searching;
+pub(crate) use schema::{Database, SEARCHED};
 pub(crate) use tools::{asks_the_catalog, parameter_types, plannable};
 
 use crate::catalog::CatalogCache;
-use crate::definitions::DEAD_LETTERS;
+use crate::names::DEAD_LETTERS;
 
 const INFORMATION_SCHEMA: &str = "information_schema";
 /// The schema of RisingWave's own catalogs.
@@ -54,18 +54,9 @@ pub(crate) fn reads_tables(query: &Statement) -> bool {
     tables(query).iter().any(|name| !weir_catalog::is_jobs(name)) || looks_up(query)
 }
 
-/// Returns the names of the relations whose rows a query reads, also those of dead letters.
-pub(crate) fn relations(query: &Statement) -> Vec<String> {
-    let letters = |parts: Vec<Ident>| match parts.iter().map(fold).collect::<Vec<_>>().as_slice() {
-        [.., schema, name] if schema == DEAD_LETTERS => Some(name.clone()),
-        _ => None,
-    };
-    table_names(query).into_iter().chain(tables(query).into_iter().filter_map(letters)).collect()
-}
-
-/// Returns true if a statement calls a function that looks up a relation.
+/// Returns true if a statement calls a function that looks up a relation or a schema.
 fn looks_up(statement: &Statement) -> bool {
-    const FUNCTIONS: [&str; 8] = [
+    const FUNCTIONS: [&str; 13] = [
         "regclass",
         "to_regclass",
         "regclassout",
@@ -74,6 +65,11 @@ fn looks_up(statement: &Statement) -> bool {
         "pg_table_is_visible",
         "obj_description",
         "col_description",
+        "current_schema",
+        "current_schemas",
+        "regnamespace",
+        "to_regnamespace",
+        "regnamespaceout",
     ];
     visit_expressions(statement, |expr| match expr {
         Expr::Function(function) => match identifiers(&function.name).as_deref() {

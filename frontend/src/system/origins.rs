@@ -12,7 +12,7 @@ use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
 use weir_sql::relation::NamedRelation;
 use weir_sql::types::modifier;
 
-use super::{DEAD_LETTERS, pg_catalog};
+use super::pg_catalog;
 use crate::catalog::Catalog;
 use crate::encode::Origin;
 
@@ -51,9 +51,7 @@ fn origin(plan: &LogicalPlan, place: usize, catalog: &Arc<Catalog>) -> Option<Or
         LogicalPlan::TableScan(scan) => {
             let place = scan.projection.as_ref().map_or(Some(place), |columns| columns.get(place).copied())?;
             match NamedRelation::of(scan).ok().flatten() {
-                Some(relation) => {
-                    pg_catalog::origin_in(&relation, scan.table_name.schema() == Some(DEAD_LETTERS), place)
-                }
+                Some(relation) => pg_catalog::origin_in(&relation, NamedRelation::reads_letters(scan).ok()?, place),
                 None => pg_catalog::origin(catalog, &scan.table_name, place),
             }
         }

@@ -6,7 +6,7 @@
 //! Weir is therefore empty, rather than missing. [`tables`], [`information`] and [`risingwave`]
 //! provide the rows: some are fixed, others come from the catalog of the statement ([`objects`]) or
 //! from the session.
-//! [`names`] and [`functions`] provide the functions.
+//! [`names`] and [`functions`] provide the functions; [`searching`] tells them the search path.
 //!
 //! Invariant: a column has the type that PostgreSQL reports for it. Where Arrow has one type for
 //! several of PostgreSQL's, the field is marked ([`weir_sql::types::marked`]).
@@ -19,6 +19,7 @@ mod names;
 mod objects;
 mod relations;
 mod risingwave;
+mod searching;
 mod tables;
 
 use std::collections::HashSet;
@@ -36,12 +37,7 @@ use crate::catalog::{Catalog, CatalogCache};
 use crate::session::Session;
 
 pub(super) use objects::{origin, origin_in};
-
-/// The names of the schemas.
-pub(crate) const SCHEMAS: [&str; 6] = {
-    let [(_, a), (_, b), (_, c), (_, d), (_, e), (_, f)] = objects::NAMESPACES;
-    [a, b, c, d, e, f]
-};
+pub(crate) use searching::Searching;
 
 /// The only user, with the oid of PostgreSQL's first user.
 pub(super) const ROOT: &str = "root";
@@ -104,7 +100,9 @@ impl SystemSchema {
 
     fn rows(&self, relation: &'static relations::Relation) -> Result<Vec<RecordBatch>> {
         let rows = match relation.schema_name {
-            INFORMATION_SCHEMA => information::rows(relation.name, &objects::all(&self.catalog)?),
+            INFORMATION_SCHEMA => {
+                information::rows(relation.name, &objects::all(&self.catalog)?, &objects::namespaces(&self.catalog))
+            }
             RW_CATALOG => risingwave::rows(relation.name, &self.catalog)?,
             _ => {
                 let mut rows = tables::of_catalog(relation.name, &self.catalog)?;

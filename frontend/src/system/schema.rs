@@ -1,23 +1,27 @@
-//! The relations that queries can name: the database `dev` with the schemas `public` (the tables of
-//! a catalog), `dead_letters` (their dead letters), `weir_catalog` (jobs and splits), `pg_catalog`,
+//! The relations that queries can name: the database `dev` with the schemas of a catalog,
+//! `dead_letters` (their dead letters), `weir_catalog` (jobs and splits), `pg_catalog`,
 //! `information_schema` and `rw_catalog`.
+//!
+//! Names without a schema are those of the schema [`SEARCHED`], which looks for them along the
+//! search path of the session. In definitions of views they are those of `public`.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, TableProvider};
 use datafusion::error::DataFusionError;
-use weir_common::catalog::{Entry, Plan, Reads, RelationKind};
+use weir_common::catalog::{Entry, Plan, Reads, RelationKind, SYSTEM_SCHEMAS};
 use weir_sql::error::Error;
-use weir_sql::parser::{DATABASE, PG_CATALOG, SCHEMA};
+use weir_sql::parser::{DATABASE, PG_CATALOG};
 use weir_sql::relation::NamedRelation;
 use weir_sql::writes::STORED;
 use weir_sql::{planner, views};
 
-use super::pg_catalog::SystemSchema;
+use super::pg_catalog::{SystemSchema, is_in_pg_catalog};
 use super::weir_catalog::WeirCatalog;
-use super::{COPIED, DEAD_LETTERS, INFORMATION_SCHEMA, RW_CATALOG, WEIR_CATALOG};
+use super::{COPIED, INFORMATION_SCHEMA, RW_CATALOG, WEIR_CATALOG};
 use crate::catalog::Catalog;
+use crate::names::{DEAD_LETTERS, Meaning, SearchPath};
 use crate::scan::ScannedRelation;
 use crate::session::Session;
 
@@ -30,15 +34,36 @@ pub(crate) struct Database {
     sql: Arc<planner::Planner>,
     /// The relations that the definition of a view names; `None`: names are those of the catalog.
     names: Option<Arc<[Reads]>>,
+    /// The schemas in which names are looked for.
+    path: Arc<SearchPath>,
     /// The rows that a COPY has brought.
     copied: Option<Arc<dyn TableProvider>>,
 }
 
+/// The schema of names without one. No client is told of it.
+pub(crate) const SEARCHED: &str = "weir_searched";
+
 impl Database {
     /// The database that a session's statement reads.
     pub(crate) fn new(catalog: &Arc<Catalog>, session: &Arc<Session>, sql: &Arc<planner::Planner>) -> Database {
+        let path = Arc::new(session.search_path());
         let (catalog, session, sql) = (Arc::clone(catalog), Arc::clone(session), Arc::clone(sql));
-        Database { catalog, session, sql, names: None, copied: None }
+        Database { catalog, session, sql, names: None, path, copied: None }
+    }
+
+    /// The schemas in which names are looked for.
+    pub(crate) fn path(&self) -> &SearchPath {
+        &self.path
+    }
+
+    /// The first schema of the search path that has a relation of this name; `None` for a system
+    /// catalog, which is found without.
+    pub(crate) fn schema_of(&self, name: &str) -> Option<String> {
+        if is_in_pg_catalog(name) {
+            return None;
+        }
+        let has = |schema: &&str| self.schema_named(schema).is_some_and(|schema| schema.table_exist(name));
+        self.path.schemas().find(has).map(str::to_owned)
     }
 
     /// The database of a COPY, with the rows that it has brought.
@@ -46,14 +71,33 @@ impl Database {
         Database { copied: Some(rows), ..self }
     }
 
-    /// The relation that a name means; in a definition, with the columns that it uses.
-    fn find(&self, name: &str) -> Option<(&Entry, Option<&Reads>)> {
-        match &self.names {
-            None => Some((self.catalog.entry(name)?, None)),
-            Some(names) => {
-                let reads = names.iter().find(|reads| reads.name == name)?;
+    /// The relation of which a name means the rows or the dead letters; in a definition, with the
+    /// columns that it uses.
+    fn find(&self, meaning: &Meaning) -> Option<(&Entry, Option<&Reads>)> {
+        match (&self.names, meaning) {
+            (None, Meaning::Rows(name)) => Some((self.catalog.entry(name)?, None)),
+            (None, Meaning::Letters(shown)) => Some((self.catalog.shown(shown)?, None)),
+            (Some(names), meaning) => {
+                let reads = names.iter().find(|reads| meaning.is(&reads.name))?;
                 Some((self.catalog.by_id(reads.relation)?, Some(reads)))
             }
+        }
+    }
+
+    fn schema_named(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
+        match name {
+            DEAD_LETTERS => Some(Arc::new(DeadLetters(self.clone()))),
+            PG_CATALOG => Some(Arc::new(SystemSchema::pg_catalog(&self.catalog, &self.session))),
+            INFORMATION_SCHEMA => Some(Arc::new(SystemSchema::information_schema(&self.catalog, &self.session))),
+            RW_CATALOG => Some(Arc::new(SystemSchema::rw_catalog(&self.catalog, &self.session))),
+            STORED => Some(Arc::new(StoredRows(Arc::clone(&self.catalog)))),
+            COPIED => Some(Arc::new(CopiedRows(Arc::clone(self.copied.as_ref()?)))),
+            WEIR_CATALOG => Some(Arc::new(WeirCatalog(Arc::clone(&self.catalog)))),
+            // The schemas that a definition names may have other names now.
+            name if self.names.is_some() || self.catalog.has_schema(name) => {
+                Some(Arc::new(Relations { database: self.clone(), schema: name.to_owned() }))
+            }
+            _ => None,
         }
     }
 
@@ -84,38 +128,65 @@ impl CatalogProviderList for Database {
 
 impl CatalogProvider for Database {
     fn schema_names(&self) -> Vec<String> {
-        [SCHEMA, DEAD_LETTERS, PG_CATALOG, INFORMATION_SCHEMA, WEIR_CATALOG, RW_CATALOG].map(str::to_owned).to_vec()
+        let own = self.catalog.schemas().map(|schema| schema.name.as_str());
+        own.chain(SYSTEM_SCHEMAS).map(str::to_owned).collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
         match name {
-            SCHEMA => Some(Arc::new(Public(self.clone()))),
-            DEAD_LETTERS => Some(Arc::new(DeadLetters(self.clone()))),
-            PG_CATALOG => Some(Arc::new(SystemSchema::pg_catalog(&self.catalog, &self.session))),
-            INFORMATION_SCHEMA => Some(Arc::new(SystemSchema::information_schema(&self.catalog, &self.session))),
-            RW_CATALOG => Some(Arc::new(SystemSchema::rw_catalog(&self.catalog, &self.session))),
-            STORED => Some(Arc::new(StoredRows(Arc::clone(&self.catalog)))),
-            COPIED => Some(Arc::new(CopiedRows(Arc::clone(self.copied.as_ref()?)))),
-            WEIR_CATALOG => Some(Arc::new(WeirCatalog(Arc::clone(&self.catalog)))),
-            _ => None,
+            SEARCHED => Some(Arc::new(Searched(self.clone()))),
+            _ => self.schema_named(name),
         }
     }
 }
 
-/// The schema `public`.
+/// The relations that are found along the search path.
 #[derive(Debug)]
-struct Public(Database);
+struct Searched(Database);
 
 #[async_trait]
-impl SchemaProvider for Public {
+impl SchemaProvider for Searched {
     fn table_names(&self) -> Vec<String> {
-        self.0.catalog.entries().map(|entry| entry.name().to_owned()).collect()
+        Vec::new()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let Some((entry, reads)) = self.0.find(name) else { return Ok(None) };
+        let schema = self.0.schema_of(name).and_then(|schema| self.0.schema_named(&schema));
+        match schema {
+            Some(schema) => schema.table(name).await,
+            None => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.schema_of(name).is_some()
+    }
+}
+
+/// A schema of the catalog.
+#[derive(Debug)]
+struct Relations {
+    database: Database,
+    schema: String,
+}
+
+impl Relations {
+    fn find(&self, name: &str) -> Option<(&Entry, Option<&Reads>)> {
+        self.database.find(&Meaning::in_schema(&self.schema, name))
+    }
+}
+
+#[async_trait]
+impl SchemaProvider for Relations {
+    fn table_names(&self) -> Vec<String> {
+        let names = self.database.catalog.entries().map(Entry::name);
+        names.filter(|name| name.schema == self.schema).map(|name| name.name.clone()).collect()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let Some((entry, reads)) = self.find(name) else { return Ok(None) };
         let provider = match entry.relation.kind {
-            RelationKind::View => self.0.expanded(entry).await?,
+            RelationKind::View => self.database.expanded(entry).await?,
             _ => Arc::new(NamedRelation::new(Arc::clone(&entry.relation), Arc::new(ScannedRelation::of(entry)))),
         };
         Ok(Some(match reads {
@@ -125,11 +196,12 @@ impl SchemaProvider for Public {
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.0.find(name).is_some()
+        self.find(name).is_some()
     }
 }
 
-/// The tables that statements write to, with their hidden columns. No client is told of it.
+/// The tables that statements write to, with their hidden columns, under their names as they are
+/// shown. No client is told of it.
 #[derive(Debug)]
 struct StoredRows(Arc<Catalog>);
 
@@ -140,13 +212,13 @@ impl SchemaProvider for StoredRows {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let Some(entry) = self.0.entry(name) else { return Ok(None) };
+        let Some(entry) = self.0.shown(name) else { return Ok(None) };
         let (relation, rows) = (Arc::clone(&entry.relation), ScannedRelation::stored(entry));
         Ok(Some(Arc::new(NamedRelation::new(relation, Arc::new(rows)))))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.0.entry(name).is_some()
+        self.0.shown(name).is_some()
     }
 }
 
@@ -170,7 +242,7 @@ impl SchemaProvider for CopiedRows {
 }
 
 /// The schema `dead_letters`. It has the dead letters of each table that keeps them, and of each
-/// source, under the name of that relation.
+/// source, under the name of that relation as it is shown: outside of `public` with the schema.
 #[derive(Debug)]
 struct DeadLetters(Database);
 
@@ -178,17 +250,17 @@ struct DeadLetters(Database);
 impl SchemaProvider for DeadLetters {
     fn table_names(&self) -> Vec<String> {
         let keeps = self.0.catalog.entries().filter(|entry| has_dead_letters(entry));
-        keeps.map(|entry| entry.name().to_owned()).collect()
+        keeps.map(|entry| entry.name().to_string()).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
-        let Some((entry, _)) = self.0.find(name) else { return Ok(None) };
+        let Some((entry, _)) = self.0.find(&Meaning::Letters(name.to_owned())) else { return Ok(None) };
         let Some(letters) = ScannedRelation::dead_letters_of(entry) else { return Ok(None) };
-        Ok(Some(Arc::new(NamedRelation::new(Arc::clone(&entry.relation), Arc::new(letters)))))
+        Ok(Some(Arc::new(NamedRelation::letters(Arc::clone(&entry.relation), Arc::new(letters)))))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.0.find(name).is_some_and(|(entry, _)| has_dead_letters(entry))
+        self.0.find(&Meaning::Letters(name.to_owned())).is_some_and(|(entry, _)| has_dead_letters(entry))
     }
 }
 

@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
 use uuid::Uuid;
-use weir_common::catalog::{Change, Declaration};
+use weir_common::catalog::{Change, Declaration, RelationName};
 use weir_common::ids::TableId;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{CreateTable, CreateTableAs, Parsed};
@@ -26,6 +26,7 @@ use crate::catalog::Catalog;
 use crate::meta::Meta;
 use crate::notice::Notice;
 use crate::query::is_lost;
+use crate::schemas::placed;
 use crate::session::{Limits, Session};
 
 impl Writes {
@@ -79,12 +80,12 @@ impl Writes {
         limits: &Limits,
     ) -> Result<(String, Vec<Notice>), Error> {
         let deadline = || limits.retry_until(self.retry_max);
-        let name = &create.name.name;
         let at = |error: Error| error.at(parsed.position(create.name.location));
         let snapshot = self.snapshots.acquire(deadline()).await?;
-        if snapshot.catalog.entry(name).is_some() {
+        let name = placed(&snapshot.catalog, &session.search_path(), &create.name).map_err(at)?;
+        if snapshot.catalog.entry(&name).is_some() {
             if create.if_not_exists {
-                return Ok(skipped(name));
+                return Ok(skipped(&name));
             }
             return Err(at(Error::user(sqlstate::DUPLICATE_TABLE, format!("relation \"{name}\" already exists"))));
         }
@@ -95,7 +96,7 @@ impl Writes {
         }
         let catalog = Arc::clone(&snapshot.catalog);
         let (columns, batches) = self.queries.stream(session, &prepared, None, (catalog, Some(snapshot))).await?;
-        let declared = declared(parsed, create, &columns.names, columns.schema.fields())?;
+        let declared = declared(parsed, (create, &name), &columns.names, columns.schema.fields())?;
         let memory = self.queries.planner.reservation("rows of a statement");
         let mut rows: Vec<RecordBatch> = Vec::new();
         if create.with_data {
@@ -119,7 +120,7 @@ impl Writes {
         memory.free();
         match made.map_err(|error| if error.sqlstate == sqlstate::DUPLICATE_TABLE { at(error) } else { error })? {
             Some(notices) => Ok((tag, notices.iter().map(Notice::new).collect())),
-            None => Ok(skipped(name)),
+            None => Ok(skipped(&name)),
         }
     }
 
@@ -131,8 +132,8 @@ impl Writes {
         rows: &[RecordBatch],
         deadline: impl Fn() -> Instant,
     ) -> Result<Vec<String>, Error> {
-        let to = declared.name.clone();
-        declared.name = format!("weir_new_{}", Uuid::new_v4().simple());
+        let unknown = format!("weir_new_{}", Uuid::new_v4().simple());
+        let to = std::mem::replace(&mut declared.name.name, unknown);
         let response = self.meta.create_table(&declared, false, None, deadline()).await?;
         let relation = TableId(response.table_id);
         let unnamed = Unnamed { meta: Arc::clone(&self.meta), table: Some(relation), patience: self.retry_max };
@@ -204,7 +205,7 @@ impl Drop for Unnamed {
 }
 
 /// The answer for a table that exists.
-fn skipped(table: &str) -> (String, Vec<Notice>) {
+fn skipped(table: &RelationName) -> (String, Vec<Notice>) {
     let message = format!("relation \"{table}\" already exists, skipping");
     ("CREATE TABLE AS".to_owned(), vec![Notice::with_sqlstate(sqlstate::DUPLICATE_TABLE, message)])
 }
@@ -212,7 +213,7 @@ fn skipped(table: &str) -> (String, Vec<Notice>) {
 /// The table for the rows of a query.
 fn declared(
     parsed: &Parsed,
-    create: &CreateTableAs,
+    (create, name): (&CreateTableAs, &RelationName),
     names: &[String],
     fields: &datafusion::arrow::datatypes::Fields,
 ) -> Result<Declaration, Error> {
@@ -237,7 +238,7 @@ fn declared(
         })?;
         columns.push((name.clone(), ty));
     }
-    bind::of_query(&create.name.name, columns).map_err(|error| error.at(parsed.position(create.name.location)))
+    bind::of_query(name.clone(), columns).map_err(|error| error.at(parsed.position(create.name.location)))
 }
 
 /// Checks that a column's expression has one value for a row, and that a generated column has

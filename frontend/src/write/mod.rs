@@ -111,7 +111,8 @@ impl Writes {
         let Statement::Write(write) = &parsed.statement else {
             return Err(Error::internal("a statement that does not write is planned as one that does"));
         };
-        let entry = target(catalog, parsed, &write.table, write.verb())?;
+        let path = session.search_path();
+        let entry = target(catalog, &path, parsed, &write.table, write.verb())?;
         let width = match writes::needs_width(write) {
             Some(query) => Some(self.names(session, catalog, parsed, query).await?.len()),
             None => None,
@@ -128,7 +129,7 @@ impl Writes {
         let rows = writes::rows(parsed, &write, into, width)?;
         let draft = self.queries.planner.read(parsed.clone(), rows.query)?;
         let prepared = self.prepare_query(session, catalog, draft, hints).await?;
-        Ok(Planned::new(catalog, &write, &entry.relation, prepared, (rows.shape, rows.literals)))
+        Ok(Planned::new((catalog, path), &write, &entry.relation, prepared, (rows.shape, rows.literals)))
     }
 
     /// The names of the columns of a query that is part of a statement.
@@ -234,7 +235,7 @@ impl Writes {
                 Err(_) => Ok(None),
             };
         }
-        Ok(catalog.entry(&writing.write.table.name).map(|entry| entry.id()))
+        Ok(catalog.named(&session.search_path(), &writing.write.table).map(|entry| entry.id()))
     }
 
     /// The statement's plan, made now unless it was prepared for the table as it is.
@@ -245,7 +246,9 @@ impl Writes {
         writing: &Writing,
     ) -> Result<Arc<Planned>, Error> {
         match &writing.planned {
-            Some(planned) if planned.is_of(catalog) => Ok(Arc::clone(planned)),
+            Some(planned) if planned.is_of(catalog, &session.search_path(), &writing.write.table) => {
+                Ok(Arc::clone(planned))
+            }
             Some(planned) => {
                 let hints: Vec<Option<Type>> = planned.prepared.parameters.wire_types().into_iter().map(Some).collect();
                 Ok(Arc::new(self.plan_write(session, catalog, &writing.parsed, &hints).await?))

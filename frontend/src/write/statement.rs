@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weir_common::catalog::{Entry, Plan, Relation, RelationKind};
+use weir_common::catalog::{Entry, Plan, Relation, RelationKind, SYSTEM_SCHEMAS};
 use weir_common::ids::TableId;
 use weir_common::plan::{Conflict, Operator};
 use weir_sql::error::{Error, sqlstate};
@@ -12,6 +12,7 @@ use weir_sql::syntax::table_names;
 use weir_sql::writes::{Literals, Shape};
 
 use crate::catalog::Catalog;
+use crate::names::SearchPath;
 use crate::system::reads_tables;
 
 /// A statement that can run any number of times.
@@ -36,11 +37,13 @@ pub(crate) struct Planned {
     pub(crate) reads: bool,
     /// True if the rows depend on the table itself, which nobody may write meanwhile.
     pub(crate) locks: bool,
+    /// The search path of the session.
+    path: SearchPath,
 }
 
 impl Planned {
     pub(crate) fn new(
-        catalog: &Catalog,
+        (catalog, path): (&Catalog, SearchPath),
         write: &Write,
         relation: &Arc<Relation>,
         prepared: Prepared,
@@ -48,7 +51,7 @@ impl Planned {
     ) -> Planned {
         let locks = match &write.command {
             // By a rule of its own an INSERT replaces rows that it has read.
-            Command::Insert(_) => shape.deleted > 0 || reads(catalog, &prepared, relation.id),
+            Command::Insert(_) => shape.deleted > 0 || reads(catalog, &path, &prepared, relation.id),
             Command::Update(_) | Command::Delete(_) | Command::Truncate => true,
         };
         Planned {
@@ -58,21 +61,22 @@ impl Planned {
             shape,
             literals,
             locks,
+            path,
         }
     }
 
-    /// Returns true if the statement was planned for the table as a catalog has it.
-    pub(crate) fn is_of(&self, catalog: &Catalog) -> bool {
-        catalog
-            .by_id(self.relation.id)
-            .is_some_and(|entry| Arc::ptr_eq(&entry.relation, &self.relation) || entry.relation == self.relation)
+    /// Returns true if the statement was planned with this search path, for the table that its name
+    /// means in a catalog, as it is there.
+    pub(crate) fn is_of(&self, catalog: &Catalog, path: &SearchPath, table: &TableName) -> bool {
+        let is_same = |entry: &Entry| Arc::ptr_eq(&entry.relation, &self.relation) || entry.relation == self.relation;
+        self.path == *path && catalog.named(path, table).is_some_and(is_same)
     }
 }
 
 /// Returns true if a query reads a table, be it through plain views.
-fn reads(catalog: &Catalog, query: &Prepared, table: TableId) -> bool {
+fn reads(catalog: &Catalog, path: &SearchPath, query: &Prepared, table: TableId) -> bool {
     let names = table_names(&query.written);
-    let named = names.iter().filter_map(|name| catalog.entry(name));
+    let named = names.iter().filter_map(|parts| catalog.read(path, parts));
     named.flat_map(|entry| catalog.read_by(entry)).any(|read| read.id() == table)
 }
 
@@ -82,13 +86,17 @@ fn reads(catalog: &Catalog, query: &Prepared, table: TableId) -> bool {
 /// The user's: there is none of this name, or it cannot be written so.
 pub(crate) fn target<'a>(
     catalog: &'a Catalog,
+    path: &SearchPath,
     parsed: &Parsed,
     table: &TableName,
     verb: &str,
 ) -> Result<&'a Entry, Error> {
     let at = |error: Error| error.at(parsed.position(table.location));
-    let entry = catalog.entry(&table.name).ok_or_else(|| {
-        at(Error::user(sqlstate::UNDEFINED_TABLE, format!("relation \"{}\" does not exist", table.name)))
+    let entry = catalog.named(path, table).ok_or_else(|| {
+        at(match table.schema.as_deref().filter(|schema| SYSTEM_SCHEMAS.contains(schema)) {
+            Some(schema) => Error::unsupported(format!("tables of the schema \"{schema}\" cannot be written")),
+            None => Error::user(sqlstate::UNDEFINED_TABLE, format!("relation \"{table}\" does not exist")),
+        })
     })?;
     check(entry, verb).map_err(at)?;
     Ok(entry)

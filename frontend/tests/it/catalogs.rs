@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, Int32Array, StringArray};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
-use weir_common::catalog::{Column, Declaration, Entry, Origin, Plan, Reads, RelationKind};
+use weir_common::catalog::{Column, Declaration, Entry, Origin, Plan, Reads, RelationKind, RelationName};
 use weir_common::ids::TableId;
 use weir_common::types::SqlType;
 
@@ -38,10 +38,11 @@ pub(crate) fn add_view(shared: &Shared) {
     let mut state = shared.state();
     state.catalog_version += 1;
     let columns = state.catalog[0].relation.columns.clone();
-    let reads = Reads { relation: TableId(77), name: "s".to_owned(), columns: columns.clone(), expanded: None };
+    let reads =
+        Reads { relation: TableId(77), name: RelationName::public("s"), columns: columns.clone(), expanded: None };
     let declared = Declaration {
         kind: RelationKind::MaterializedView,
-        name: "big".to_owned(),
+        name: RelationName::public("big"),
         columns,
         hidden: vec![Column { name: "hidden".to_owned(), ty: SqlType::Integer, origin: Origin::Expression }],
         primary_key: vec![3, 0],

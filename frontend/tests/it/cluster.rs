@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use weir_common::catalog::{
-    self, Change, Column, Declaration, Encode, Entry, Graph, Origin, Plan, Relation, RelationKind, Source,
+    self, Change, Column, Declaration, Encode, Entry, Graph, Origin, Plan, Relation, RelationKind, RelationName,
+    Schema, Source,
 };
 use weir_common::error::Kind;
-use weir_common::ids::TableId;
+use weir_common::ids::{SchemaId, TableId};
 use weir_common::types::SqlType;
 use weir_common::{listen, rpc};
 use weir_frontend::Config;
@@ -56,6 +57,7 @@ pub(crate) enum Scan {
 pub(crate) struct State {
     pub(crate) catalog_version: u64,
     pub(crate) catalog: Vec<Entry>,
+    pub(crate) schemas: Vec<Schema>,
     /// The batches by table and slot.
     batches: HashMap<(u32, u32), Vec<RecordBatch>>,
     pub(crate) term: u64,
@@ -91,6 +93,10 @@ pub(crate) struct State {
 }
 
 impl State {
+    fn graph(&self) -> Graph {
+        Graph::new(self.schemas.iter().cloned(), self.catalog.iter().cloned())
+    }
+
     /// Returns the number of batches of all tables.
     pub(crate) fn batches(&self) -> usize {
         self.batches.values().map(Vec::len).sum()
@@ -119,7 +125,7 @@ impl Shared {
     pub(crate) fn add(&self, name: &str, columns: &[(&str, SqlType, ArrayRef)], batch_rows: usize) {
         let declared = Declaration {
             kind: RelationKind::Table,
-            name: name.to_owned(),
+            name: RelationName::public(name),
             columns: columns
                 .iter()
                 .map(|(name, ty, _)| Column { name: (*name).to_owned(), ty: ty.clone(), origin: Origin::Payload })
@@ -147,7 +153,8 @@ impl Shared {
         let mut state = self.state();
         state.catalog_version += 1;
         let id = u32::try_from(state.catalog_version).expect("few tables");
-        state.catalog.push(Entry::new(TableId(id), declared, Vec::new(), None));
+        let schema = state.graph().schema_named(&declared.name.schema).cloned().expect("it was looked for");
+        state.catalog.push(Entry::new(TableId(id), declared, Vec::new(), None).in_schema(&schema));
         id
     }
 
@@ -282,7 +289,12 @@ impl Meta for Node {
         drop(self.lead()?);
         let request = request.into_inner();
         let declared: Declaration = serde_json::from_slice(&request.table).expect("a table as JSON");
-        let known = self.shared.state().catalog.iter().find(|entry| entry.name() == declared.name).cloned();
+        let graph = self.shared.state().graph();
+        if graph.schema_named(&declared.name.schema).is_none() {
+            let message = format!("schema \"{}\" does not exist", declared.name.schema);
+            return Err(refuse(Kind::User, "3F000", message));
+        }
+        let known = graph.named(&declared.name).cloned();
         if let Some(entry) = known {
             let response = proto::CreateTableResponse { table_id: entry.id().0, created: false, notices: Vec::new() };
             let message = format!("relation \"{}\" already exists", declared.name);
@@ -328,7 +340,10 @@ impl Meta for Node {
         request: Request<proto::DropTablesRequest>,
     ) -> Result<Response<proto::DropTablesResponse>, Status> {
         let mut state = self.lead()?;
-        let tables = request.into_inner().tables;
+        let proto::DropTablesRequest { mut tables, schemas, .. } = request.into_inner();
+        let in_schemas = state.catalog.iter().filter(|entry| schemas.contains(&entry.about.schema.0));
+        tables.extend(in_schemas.map(|entry| entry.id().0).collect::<Vec<_>>());
+        state.schemas.retain(|schema| !schemas.contains(&schema.id.0));
         let before = state.catalog.len();
         state.catalog.retain(|entry| !tables.contains(&entry.id().0));
         if state.catalog.len() + tables.len() != before {
@@ -344,13 +359,15 @@ impl Meta for Node {
     ) -> Result<Response<proto::ChangeCatalogResponse>, Status> {
         let mut state = self.lead()?;
         let change: Change = serde_json::from_slice(&request.into_inner().change).expect("a change");
-        let catalog: Graph = state.catalog.iter().cloned().collect();
-        let changed = catalog.changed(&change);
-        for entry in changed.map_err(|refused| refuse(Kind::User, refused.sqlstate(), refused.to_string()))? {
-            let known = state.catalog.iter_mut().find(|known| known.id() == entry.id());
-            *known.expect("an entry that was there") = entry;
-        }
+        let mut catalog = state.graph();
         state.catalog_version += 1;
+        let next = SchemaId(u32::try_from(state.catalog_version).expect("few changes"));
+        let changed = catalog.changed(&change, next);
+        catalog.apply(changed.map_err(|refused| refuse(Kind::User, refused.sqlstate(), refused.to_string()))?);
+        for known in &mut state.catalog {
+            *known = catalog.get(known.id()).expect("an entry that was there").clone();
+        }
+        state.schemas = catalog.schemas().cloned().collect();
         Ok(Response::new(proto::ChangeCatalogResponse {}))
     }
 
@@ -359,8 +376,10 @@ impl Meta for Node {
         _request: Request<proto::CatalogRequest>,
     ) -> Result<Response<proto::CatalogResponse>, Status> {
         let state = self.lead()?;
-        let tables = state.catalog.iter().map(|entry| serde_json::to_vec(entry).expect("serialises").into());
-        Ok(Response::new(proto::CatalogResponse { version: state.catalog_version, tables: tables.collect() }))
+        let tables = state.catalog.iter().map(|entry| serde_json::to_vec(entry).expect("serialises").into()).collect();
+        let schemas =
+            state.schemas.iter().map(|schema| serde_json::to_vec(schema).expect("serialises").into()).collect();
+        Ok(Response::new(proto::CatalogResponse { version: state.catalog_version, tables, schemas }))
     }
 
     async fn pin(&self, _request: Request<proto::PinRequest>) -> Result<Response<proto::PinResponse>, Status> {

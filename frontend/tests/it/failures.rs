@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use tokio::time::timeout;
 use tokio_postgres::NoTls;
+use weir_common::catalog::RelationName;
 use weir_common::error::Kind;
 use weir_frontend::Config;
 
@@ -152,7 +153,7 @@ async fn a_catalog_that_was_set_back_is_read_anew() {
     {
         let mut state = cluster.shared.state();
         state.catalog_version = 3;
-        Arc::make_mut(&mut state.catalog[0].relation).name = "older".to_owned();
+        Arc::make_mut(&mut state.catalog[0].relation).name = RelationName::public("older");
     }
     assert_eq!(rows(&client, "SELECT count(*) FROM older").await, "10");
     assert_eq!(db_error(&client, "SELECT count(*) FROM events").await.code().code(), "42P01");

@@ -27,7 +27,7 @@ pub(crate) struct Held {
     /// By statement and slot.
     pub(crate) rows: HashMap<(u64, u32), Rows>,
     /// The rows of a table's slot by their keys.
-    stored: HashMap<(u32, u32), BTreeMap<Vec<u8>, RecordBatch>>,
+    pub(crate) stored: HashMap<(u32, u32), BTreeMap<Vec<u8>, RecordBatch>>,
     /// The statements that were committed.
     pub(crate) commits: usize,
     pub(crate) abandoned: usize,

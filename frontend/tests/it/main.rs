@@ -14,6 +14,7 @@ mod limits;
 mod literals;
 mod protocol;
 mod psql;
+mod schemas;
 mod semantics;
 mod stalled;
 mod statements;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Config as ClientConfig, NoTls};
+use weir_common::catalog::RelationName;
 use weir_frontend::Config;
 
 use crate::cluster::{Cluster, PATIENCE, Shared};
@@ -116,7 +117,7 @@ async fn a_statement_whose_table_changed_is_refused() {
     {
         let mut state = cluster.shared.state();
         state.catalog_version += 1;
-        Arc::make_mut(&mut state.catalog[0].relation).name = "events".to_owned();
+        Arc::make_mut(&mut state.catalog[0].relation).name = RelationName::public("events");
     }
     let error = client.query(&statement, &[]).await.expect_err("other columns");
     assert_eq!(error.as_db_error().expect("of the server").message(), "cached plan must not change result type");

@@ -10,7 +10,7 @@ use crate::statements::add_events;
 use crate::types::add_types;
 
 /// Returns psql's output for a command, or `None` if there is no psql.
-async fn psql(cluster: &Cluster, arguments: &[&str]) -> Option<(String, String)> {
+pub(crate) async fn psql(cluster: &Cluster, arguments: &[&str]) -> Option<(String, String)> {
     let output = Command::new("psql")
         .args(["-h", "127.0.0.1", "-p", &cluster.sql.port().to_string(), "-U", "root", "-d", "dev", "-X"])
         .args(arguments)

@@ -33,7 +33,7 @@ async fn views_of_aggregates_are_created_described_and_shown() {
     .await;
     assert_eq!(rows(&client, "SHOW CREATE MATERIALIZED VIEW v").await, format!("public.v|{create}"));
     let stored = cluster.shared.state().catalog.clone();
-    let view = stored.iter().find(|entry| entry.name() == "v").expect("the view");
+    let view = stored.iter().find(|entry| entry.name().to_string() == "v").expect("the view");
     let hidden: Vec<&str> = view.relation.hidden.iter().map(|column| column.name.as_str()).collect();
     assert_eq!((hidden.as_slice(), view.relation.primary_key.as_slice()), (&["_channel"][..], &[2][..]));
     assert!(matches!(&view.job.plan, Plan::Query(query) if query.reads.len() == 1));

@@ -2,7 +2,7 @@
 //! of them together into one answer to a frontend. A larger one is refused before it is written,
 //! because a write that the store refuses would cost the leader its leadership. Pure.
 
-use weir_common::catalog::Entry;
+use weir_common::catalog::{Entry, Schema};
 use weir_common::error::Kind;
 use weir_common::rpc;
 
@@ -12,14 +12,16 @@ const TABLES_MAX: usize = 4_096;
 const TABLE_BYTES_MAX: usize = crate::store::VALUE_BYTES_MAX / 2;
 /// All definitions; frontends take twice as much.
 const CATALOG_BYTES_MAX: usize = 32 << 20;
+/// Schemas of a cluster, `public` included, and one of them as it is stored: all of them take half
+/// as much as all definitions.
+const SCHEMAS_MAX: usize = 1_024;
+const SCHEMA_BYTES_MAX: usize = CATALOG_BYTES_MAX / 2 / SCHEMAS_MAX;
 
 /// Checks that there is room for one more entry.
 ///
 /// # Errors
 /// `54000`, which names the limit that is exceeded.
 pub(super) fn check<'a>(new: &Entry, others: impl Iterator<Item = &'a Entry>) -> Result<(), rpc::Error> {
-    let refuse =
-        |message: String, hint: &str| Err(rpc::Error::new(Kind::User, message).with_sqlstate("54000").with_hint(hint));
     let own = size(new);
     if own > TABLE_BYTES_MAX {
         let name = new.name();
@@ -41,13 +43,33 @@ pub(super) fn check<'a>(new: &Entry, others: impl Iterator<Item = &'a Entry>) ->
     Ok(())
 }
 
+/// Checks that there is room for a schema, of which there are so many others.
+///
+/// # Errors
+/// `54000`, which names the limit that is exceeded.
+pub(super) fn check_schema(new: &Schema, others: usize) -> Result<(), rpc::Error> {
+    if others >= SCHEMAS_MAX {
+        return refuse(format!("a cluster can have at most {SCHEMAS_MAX} schemas"), "drop schemas that are not needed");
+    }
+    let own = serde_json::to_vec(new).expect("a schema serialises").len();
+    if own > SCHEMA_BYTES_MAX {
+        let message = format!("schema \"{}\" takes {own} bytes, more than {SCHEMA_BYTES_MAX}", new.name);
+        return refuse(message, "write a shorter comment");
+    }
+    Ok(())
+}
+
+fn refuse(message: String, hint: &str) -> Result<(), rpc::Error> {
+    Err(rpc::Error::new(Kind::User, message).with_sqlstate("54000").with_hint(hint))
+}
+
 fn size(entry: &Entry) -> usize {
     serde_json::to_vec(entry).expect("an entry serialises").len()
 }
 
 #[cfg(test)]
 mod tests {
-    use weir_common::catalog::{Declaration, Encode, Plan, RelationKind, Source};
+    use weir_common::catalog::{Declaration, Encode, Plan, RelationKind, RelationName, Source};
     use weir_common::ids::TableId;
 
     use super::*;
@@ -56,7 +78,7 @@ mod tests {
         let source = Source { options: Default::default(), encode: Encode::Json };
         let declared = Declaration {
             kind: RelationKind::Table,
-            name: "t".to_owned(),
+            name: RelationName::public("t"),
             columns: Vec::new(),
             hidden: Vec::new(),
             primary_key: Vec::new(),
@@ -80,5 +102,14 @@ mod tests {
         assert!(refused(10, &many).is_some_and(|message| message.contains("4096 tables")));
         let large = vec![table(TABLE_BYTES_MAX - 1_000); CATALOG_BYTES_MAX / TABLE_BYTES_MAX];
         assert!(refused(TABLE_BYTES_MAX - 1_000, &large).is_some_and(|message| message.contains("all tables")));
+    }
+
+    #[test]
+    fn schemas_that_do_not_fit_are_refused() {
+        let schema = |bytes: usize| Schema { comment: Some("x".repeat(bytes)), ..Schema::public() };
+        let refused = |bytes, others| check_schema(&schema(bytes), others).err().map(|error| error.message);
+        assert_eq!(refused(SCHEMA_BYTES_MAX - 100, SCHEMAS_MAX - 1), None);
+        assert!(refused(SCHEMA_BYTES_MAX, 1).is_some_and(|message| message.contains("schema \"public\"")));
+        assert!(refused(1, SCHEMAS_MAX).is_some_and(|message| message.contains("1024 schemas")));
     }
 }

@@ -1,27 +1,50 @@
 //! Decisions of DDL statements over the catalog. Pure.
 
-use weir_common::catalog::{Change, Declaration, Entry, Graph, Reads, Relation};
+use weir_common::catalog::{Change, Changed, Declaration, Entry, Graph, Reads, Relation, RelationName, Schema};
 use weir_common::error::Kind;
-use weir_common::ids::TableId;
+use weir_common::ids::{SchemaId, TableId};
 use weir_common::rpc;
 
 use super::storage::CatalogTxn;
 
-/// The entries that dropping some comes to, each before those that it depends on.
+/// The relations or schemas that a DROP names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Dropping {
+    pub(crate) relations: Vec<TableId>,
+    pub(crate) schemas: Vec<SchemaId>,
+    /// True if what depends on them is dropped too.
+    pub(crate) cascade: bool,
+    /// The entries that whoever asks knows to be in the schemas.
+    pub(crate) known: Vec<TableId>,
+}
+
+/// The entries that a DROP comes to, each before those that it depends on.
 ///
 /// # Errors
-/// `42P01` if one of them is not there, `2BP01` if something else depends on one, unless that is to
-/// be dropped too.
-pub(super) fn dropped<'a>(catalog: &'a Graph, ids: &[TableId], cascade: bool) -> Result<Vec<&'a Entry>, rpc::Error> {
+/// `42P01` or `3F000` if one of those that it names is not there, `2BP01` if something else depends
+/// on one, unless that is to be dropped too.
+pub(super) fn dropped<'a>(catalog: &'a Graph, dropping: &Dropping) -> Result<Vec<&'a Entry>, rpc::Error> {
+    let mut schemas: Vec<&Schema> = Vec::new();
+    for id in &dropping.schemas {
+        let schema = catalog.schema(*id).ok_or_else(schema_gone)?;
+        if id.is_public() {
+            let message = "cannot drop schema public because it is required by the database system";
+            return Err(rpc::Error::new(Kind::User, message).with_sqlstate("2BP01"));
+        }
+        if !schemas.contains(&schema) {
+            schemas.push(schema);
+        }
+    }
     let mut named: Vec<&Entry> = Vec::new();
-    for id in ids {
+    for id in &dropping.relations {
         let entry = catalog.get(*id).ok_or_else(gone)?;
         if named.iter().all(|known| known.id() != *id) {
             named.push(entry);
         }
     }
     let mut dropped: Vec<&Entry> = Vec::new();
-    for entry in &named {
+    let in_schemas: Vec<&Entry> = schemas.iter().flat_map(|schema| catalog.of_schema(schema.id)).collect();
+    for entry in named.iter().chain(&in_schemas) {
         for next in catalog.above(entry.id()).into_iter().chain([*entry]) {
             if dropped.iter().all(|known| known.id() != next.id()) {
                 dropped.push(next);
@@ -29,21 +52,25 @@ pub(super) fn dropped<'a>(catalog: &'a Graph, ids: &[TableId], cascade: bool) ->
         }
     }
     let is_named = |entry: &Entry| named.iter().any(|named| named.id() == entry.id());
-    if cascade || dropped.iter().all(|entry| is_named(entry)) {
+    if dropping.cascade || dropped.iter().all(|entry| is_named(entry)) {
         return Ok(dropped);
     }
     let shown = |entry: &Entry| format!("{} {}", entry.relation.kind.as_str(), entry.name());
-    // The nearest to the named ones come first, as in PostgreSQL.
+    // What is in schemas comes first, then the nearest to the named ones, as in PostgreSQL.
+    let contained = schemas.iter().flat_map(|schema| {
+        let inside = catalog.of_schema(schema.id).filter(|entry| !is_named(entry));
+        inside.map(|entry| format!("{} depends on schema {}", shown(entry), schema.name))
+    });
     let detail = dropped.iter().rev().flat_map(|below| {
         let above = catalog.dependents(below.id()).into_iter().filter(|above| !is_named(above));
         above.map(|above| format!("{} depends on {}", shown(above), shown(below)))
     });
-    let detail: Vec<String> = detail.collect();
-    let what = match named.as_slice() {
-        [one] => shown(one),
-        _ => "desired object(s)".to_owned(),
+    let detail: Vec<String> = contained.chain(detail).collect();
+    let (what, them) = match (named.as_slice(), schemas.as_slice()) {
+        ([one], []) => (shown(one), "it"),
+        ([], [one]) => (format!("schema {}", one.name), "it"),
+        _ => ("desired object(s)".to_owned(), "them"),
     };
-    let them = if named.len() == 1 { "it" } else { "them" };
     let message = format!("cannot drop {what} because other objects depend on {them}");
     Err(rpc::Error::new(Kind::User, message)
         .with_sqlstate("2BP01")
@@ -51,13 +78,17 @@ pub(super) fn dropped<'a>(catalog: &'a Graph, ids: &[TableId], cascade: bool) ->
         .with_hint("Use DROP ... CASCADE to drop the dependent objects too."))
 }
 
-/// The entries that a change adds or replaces.
+/// The parts of the catalog that a change adds or replaces. A new schema gets the id `next`.
 ///
 /// # Errors
 /// The user's, if it cannot be made.
-pub(super) fn changed(catalog: &Graph, change: &Change) -> Result<Vec<Entry>, rpc::Error> {
-    catalog.changed(change).map_err(|refused| {
+pub(super) fn changed(catalog: &Graph, change: &Change, next: SchemaId) -> Result<Changed, rpc::Error> {
+    catalog.changed(change, next).map_err(|refused| {
         let error = rpc::Error::new(Kind::User, refused.to_string()).with_sqlstate(refused.sqlstate());
+        let error = match refused.detail() {
+            Some(detail) => error.with_detail(detail),
+            None => error,
+        };
         match refused.hint() {
             Some(hint) => error.with_hint(hint),
             None => error,
@@ -87,8 +118,13 @@ pub(super) fn check_inputs(catalog: &Graph, view: &Declaration) -> Result<(), rp
 }
 
 /// The answer to a statement about a table that is not there.
-pub(crate) fn no_table(name: &str) -> rpc::Error {
+pub(crate) fn no_table(name: &RelationName) -> rpc::Error {
     rpc::Error::new(Kind::User, format!("table \"{name}\" does not exist")).with_sqlstate("42P01")
+}
+
+/// The answer to a statement that creates something in a schema that is not there.
+pub(crate) fn no_schema(name: &str) -> rpc::Error {
+    rpc::Error::new(Kind::User, format!("schema \"{name}\" does not exist")).with_sqlstate("3F000")
 }
 
 /// The decision on a DDL statement.
@@ -104,6 +140,11 @@ fn gone() -> rpc::Error {
     rpc::Error::new(Kind::User, message).with_sqlstate("42P01")
 }
 
+fn schema_gone() -> rpc::Error {
+    let message = "a schema was dropped by somebody else meanwhile";
+    rpc::Error::new(Kind::User, message).with_sqlstate("3F000")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -113,14 +154,19 @@ mod tests {
     use super::*;
 
     fn entry(id: u32, name: &str, on: &[u32]) -> Entry {
-        let reads =
-            |id: &u32| Reads { relation: TableId(*id), name: String::new(), columns: Vec::new(), expanded: None };
+        let reads = |id: &u32| Reads {
+            relation: TableId(*id),
+            name: RelationName::public(""),
+            columns: Vec::new(),
+            expanded: None,
+        };
         let (kind, plan) = match on {
             [] => (RelationKind::Table, Plan::Stream(Source { options: BTreeMap::new(), encode: Encode::Json })),
             on => (RelationKind::View, Plan::Definition(Definition { names: on.iter().map(reads).collect() })),
         };
         let (columns, hidden, primary_key, sql) = (Vec::new(), Vec::new(), Vec::new(), String::new());
-        let declared = Declaration { kind, name: name.to_owned(), columns, hidden, primary_key, plan, sql };
+        let name = RelationName::public(name);
+        let declared = Declaration { kind, name, columns, hidden, primary_key, plan, sql };
         Entry::new(TableId(id), declared, Vec::new(), None)
     }
 
@@ -130,8 +176,9 @@ mod tests {
             [entry(1, "t", &[]), entry(2, "u", &[]), entry(3, "a", &[1]), entry(4, "b", &[3, 2]), entry(5, "c", &[2])];
         let catalog: Graph = entries.into_iter().collect();
         let drop = |ids: &[u32], cascade| {
-            let ids: Vec<TableId> = ids.iter().copied().map(TableId).collect();
-            dropped(&catalog, &ids, cascade).map(|entries| entries.iter().map(|entry| entry.id().0).collect::<Vec<_>>())
+            let relations = ids.iter().copied().map(TableId).collect();
+            dropped(&catalog, &Dropping { relations, cascade, ..Dropping::default() })
+                .map(|entries| entries.iter().map(|entry| entry.id().0).collect::<Vec<_>>())
         };
         assert_eq!(drop(&[4, 5, 4], false), Ok(vec![4, 5]));
         assert_eq!(drop(&[1], true), Ok(vec![4, 3, 1]));
@@ -143,5 +190,29 @@ mod tests {
         let refused = drop(&[1, 2], false).expect_err("others depend on them");
         assert_eq!(refused.message, "cannot drop desired object(s) because other objects depend on them");
         assert_eq!(drop(&[9], true).expect_err("it is not there").sqlstate.as_deref(), Some("42P01"));
+    }
+
+    #[test]
+    fn a_schema_is_dropped_with_what_is_in_it_or_refused() {
+        let schema = |id: u32, name: &str| Schema { id: SchemaId(id), name: name.to_owned(), comment: None };
+        let (s, empty) = (schema(8, "s"), schema(9, "empty"));
+        let entries = [entry(1, "t", &[]).in_schema(&s), entry(2, "u", &[]), entry(3, "v", &[1, 2])];
+        let catalog = Graph::new([s, empty], entries);
+        let drop = |schemas: &[u32], cascade| {
+            let schemas = schemas.iter().copied().map(SchemaId).collect();
+            let dropped = dropped(&catalog, &Dropping { schemas, cascade, ..Dropping::default() });
+            dropped.map(|entries| entries.iter().map(|entry| entry.id().0).collect::<Vec<_>>())
+        };
+        assert_eq!(drop(&[9], false), Ok(vec![]));
+        assert_eq!(drop(&[8, 9, 8], true), Ok(vec![3, 1]));
+        let refused = drop(&[8], false).expect_err("it is not empty");
+        assert_eq!(refused.sqlstate.as_deref(), Some("2BP01"));
+        assert_eq!(refused.message, "cannot drop schema s because other objects depend on it");
+        let detail = "table s.t depends on schema s\nview v depends on table s.t";
+        assert_eq!((refused.detail.as_deref(), refused.hint.is_some()), (Some(detail), true));
+        let refused = drop(&[9, 8], false).expect_err("one is not empty");
+        assert_eq!(refused.message, "cannot drop desired object(s) because other objects depend on them");
+        assert_eq!(drop(&[7], true).expect_err("it is not there").sqlstate.as_deref(), Some("3F000"));
+        assert_eq!(drop(&[0], true).expect_err("it stays").sqlstate.as_deref(), Some("2BP01"));
     }
 }

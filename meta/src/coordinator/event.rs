@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
-use weir_common::catalog::Entry;
+use weir_common::catalog::{Changed, Entry};
 use weir_common::head::Head;
-use weir_common::ids::{Epoch, JobSplit, NodeId, SlotId, StatementId, TableId, TermId, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, NodeId, SchemaId, SlotId, StatementId, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
 
 use super::placement::{AssignedSplit, Placement};
@@ -82,10 +82,11 @@ pub enum Event {
     Flush(Waiter),
     /// An entry was stored in the catalog; the waiter waits until its job runs.
     Created(Entry, Waiter),
-    /// Entries were removed from the catalog; the waiter waits until their jobs have stopped.
-    Dropped(Vec<TableId>, Waiter),
-    /// Entries were added or replaced, and what runs is the same.
-    Changed(Vec<Entry>),
+    /// Entries and schemas were removed from the catalog; the waiter waits until the jobs have
+    /// stopped.
+    Dropped(Vec<TableId>, Vec<SchemaId>, Waiter),
+    /// Entries or a schema were added or replaced, and what runs is the same.
+    Changed(Changed),
     /// An entry was changed in the catalog, and its job, should it have failed, is to run again;
     /// the waiter waits until a term has begun that knows.
     Altered(Entry, Waiter),

@@ -21,7 +21,7 @@ use rand::{Rng, SeedableRng};
 use uuid::Uuid;
 use weir_common::catalog::{Entry, Graph, JobState};
 use weir_common::head::{Head, SlotState};
-use weir_common::ids::{Epoch, NodeId, SlotId, TableId, Term, TermId, VNODES};
+use weir_common::ids::{Epoch, NodeId, SchemaId, SlotId, TableId, Term, TermId, VNODES};
 
 use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Serving, Time, Waiter};
 use super::pins::Pins;
@@ -202,8 +202,8 @@ impl Coordinator {
                 self.want_barrier();
             }
             Event::Created(entry, waiter) => self.created(entry, waiter),
-            Event::Dropped(ids, waiter) => self.dropped(ids, waiter),
-            Event::Changed(entries) => entries.into_iter().for_each(|entry| self.catalog.insert(entry)),
+            Event::Dropped(ids, schemas, waiter) => self.dropped(&ids, &schemas, waiter),
+            Event::Changed(changed) => self.catalog.apply(changed),
             Event::Altered(entry, waiter) => self.altered(entry, waiter),
             Event::Claimed(term, outcome) => self.claimed(term, outcome, now),
             Event::Committed(term, epoch, outcome) => self.committed(term, epoch, outcome, now),
@@ -502,7 +502,10 @@ impl Coordinator {
 
     /// Entries without jobs leave no barrier anything to do, but whoever waits gets one all the
     /// same.
-    fn dropped(&mut self, ids: Vec<TableId>, waiter: Waiter) {
+    fn dropped(&mut self, ids: &[TableId], schemas: &[SchemaId], waiter: Waiter) {
+        for schema in schemas {
+            self.catalog.remove_schema(*schema);
+        }
         let dropped: Vec<Entry> = ids.iter().filter_map(|id| self.catalog.remove(*id)).collect();
         let jobs: Vec<TableId> = dropped.iter().filter(|entry| entry.has_job()).map(Entry::id).collect();
         for id in &jobs {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, info};
-use weir_common::catalog::{Entry, Graph};
+use weir_common::catalog::{Changed, Entry, Graph, Schema};
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
-use weir_common::ids::{Epoch, StatementId, TableId};
+use weir_common::ids::{Epoch, SchemaId, StatementId, TableId};
 use weir_common::rpc;
 
 use super::event::{Durable, Event, Outcome};
@@ -21,7 +22,7 @@ use crate::store::{self, Compare, MetaStore, Txn};
 /// How long after a failed read the next is tried.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The most entries whose keys a transaction deletes itself, beside what else it does.
+/// The most entries and schemas whose keys a transaction deletes itself, beside what else it does.
 const DROPPED_MAX: usize = store::TXN_OPERATIONS_MAX - 4;
 
 /// A transaction that changes the catalog, and keys that mean nothing any more after it.
@@ -206,16 +207,25 @@ impl Storage {
         })
     }
 
-    /// Removes entries from the catalog. If they are more than a transaction holds, it writes a
-    /// record that names them, and their keys are deleted by [`Storage::store_ddl`].
-    pub(crate) fn drop_txn(&self, ids: impl ExactSizeIterator<Item = TableId>, next: TableId) -> CatalogTxn {
+    /// Stores what a change adds or replaces.
+    pub(crate) fn change_txn(&self, changed: &Changed, next: TableId) -> Txn {
+        changed.schema.iter().fold(self.alter_txn(&changed.entries, next), |txn, schema| {
+            txn.put(self.keys.schema(schema.id), serde_json::to_vec(schema).expect("a schema serialises"))
+        })
+    }
+
+    /// Removes entries and schemas from the catalog. If they are more than a transaction holds, it
+    /// writes a record that names them, and their keys are deleted by [`Storage::store_ddl`].
+    pub(crate) fn drop_txn(&self, entries: &[TableId], schemas: &[SchemaId], next: TableId) -> CatalogTxn {
         let txn = self.catalog_txn(next);
-        let few = ids.len() <= DROPPED_MAX;
-        let ids: Vec<TableId> = ids.collect();
-        let keys = || ids.iter().map(|id| self.keys.table(*id));
-        match few {
+        let keys = || {
+            let schemas = schemas.iter().map(|id| self.keys.schema(*id));
+            entries.iter().map(|id| self.keys.table(*id)).chain(schemas)
+        };
+        match entries.len() + schemas.len() <= DROPPED_MAX {
             true => keys().fold(txn, Txn::delete).into(),
             false => {
+                let ids: Vec<u32> = entries.iter().map(|id| id.0).chain(schemas.iter().map(|id| id.0)).collect();
                 let record = serde_json::to_vec(&ids).expect("ids serialise");
                 CatalogTxn { txn: txn.put(self.keys.dropped(), record), swept: keys().collect() }
             }
@@ -237,7 +247,7 @@ impl Storage {
         Ok(outcome.revision)
     }
 
-    /// Reads the catalog: its version, the next id, the entries.
+    /// Reads the catalog: its version, the next id, the entries and schemas.
     pub(crate) async fn catalog(&self) -> Result<(u64, TableId, Graph), Error> {
         let key = self.keys.catalog();
         let stored = self.store.get(&key).await?;
@@ -248,22 +258,31 @@ impl Storage {
             }
             None => (0, TableId(1)),
         };
-        let stored = self.store.list(&self.keys.tables()).await?;
-        let entry = |stored: store::KeyValue| {
-            serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key: stored.key, source })
-        };
-        let entries: Graph = stored.into_iter().map(entry).collect::<Result<_, _>>()?;
+        let entries: Vec<Entry> = self.listed(&self.keys.tables()).await?;
+        let schemas: Vec<Schema> = self.listed(&self.keys.schemas()).await?;
         let dropped = self.swept().await?;
-        Ok((version, next, entries.entries().filter(|entry| !dropped.contains(&entry.id())).cloned().collect()))
+        let schemas = schemas.into_iter().filter(|schema| !dropped.contains(&schema.id.0));
+        let entries = entries.into_iter().filter(|entry| !dropped.contains(&entry.id().0));
+        Ok((version, next, Graph::new(schemas, entries)))
     }
 
-    /// Deletes the keys of entries that were dropped by a record, and returns their ids.
-    async fn swept(&self) -> Result<Vec<TableId>, Error> {
+    /// Reads the values of all keys that begin so.
+    async fn listed<T: DeserializeOwned>(&self, prefix: &str) -> Result<Vec<T>, Error> {
+        let read = |stored: store::KeyValue| {
+            serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key: stored.key, source })
+        };
+        self.store.list(prefix).await?.into_iter().map(read).collect()
+    }
+
+    /// Deletes the keys of entries and schemas that were dropped by a record, and returns their
+    /// ids, which come from one counter.
+    async fn swept(&self) -> Result<Vec<u32>, Error> {
         let key = self.keys.dropped();
         let Some(stored) = self.store.get(&key).await? else { return Ok(Vec::new()) };
-        let ids: Vec<TableId> =
+        let ids: Vec<u32> =
             serde_json::from_slice(&stored.value).map_err(|source| Error::Unreadable { key, source })?;
-        self.delete(ids.iter().map(|id| self.keys.table(*id)).collect()).await?;
+        let keys = ids.iter().flat_map(|id| [self.keys.table(TableId(*id)), self.keys.schema(SchemaId(*id))]);
+        self.delete(keys.collect()).await?;
         Ok(ids)
     }
 
@@ -318,7 +337,7 @@ fn now_ms() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::catalog::{Declaration, Definition, Plan, RelationKind};
+    use weir_common::catalog::{Change, Declaration, Definition, Plan, RelationKind, RelationName};
 
     use super::*;
     use crate::store::embedded::EmbeddedStore;
@@ -329,7 +348,7 @@ mod tests {
     fn view(id: u32) -> Entry {
         let declared = Declaration {
             kind: RelationKind::View,
-            name: format!("v{id}"),
+            name: RelationName::public(format!("v{id}")),
             columns: Vec::new(),
             hidden: Vec::new(),
             primary_key: Vec::new(),
@@ -342,26 +361,58 @@ mod tests {
     #[tokio::test]
     async fn however_many_entries_are_dropped_at_once() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = EmbeddedStore::open(directory.path().join("meta")).await.expect("it opens");
-        let fence = Compare::Absent("somebody else leads".to_owned());
-        let storage = Storage { store: Arc::new(store), keys: Keys::new("c"), fence };
-        let next = TableId(MANY + 1);
+        let storage = storage(&directory).await;
+        let next = TableId(MANY + 2);
+        let schema = Schema { id: SchemaId(MANY + 1), ..Schema::public() };
+        let stored = Changed { entries: Vec::new(), schema: Some(schema.clone()) };
+        storage.store_ddl(storage.change_txn(&stored, next).into()).await.expect("it is stored");
         for id in 1..=MANY {
             storage.store_ddl(storage.create_txn(&view(id), next).into()).await.expect("it is stored");
         }
-        let ids = |ids: std::ops::RangeInclusive<u32>| ids.map(TableId).collect::<Vec<_>>().into_iter();
-        storage.store_ddl(storage.drop_txn(ids(1..=3), next)).await.expect("it is stored");
+        let ids = |ids: std::ops::RangeInclusive<u32>| ids.map(TableId).collect::<Vec<_>>();
+        storage.store_ddl(storage.drop_txn(&ids(1..=3), &[], next)).await.expect("it is stored");
         let left = async || {
             let (_, _, catalog) = storage.catalog().await.expect("it is readable");
             catalog.entries().map(|entry| entry.id().0).collect::<Vec<_>>()
         };
         assert_eq!(left().await, (4..=MANY).collect::<Vec<_>>());
         // The leader dies before it has deleted what the record names.
-        let CatalogTxn { txn, swept } = storage.drop_txn(ids(4..=MANY - 1), next);
-        assert_eq!(swept.len(), MANY as usize - 4);
+        let CatalogTxn { txn, swept } = storage.drop_txn(&ids(4..=MANY - 1), &[schema.id], next);
+        assert_eq!(swept.len(), MANY as usize - 3);
         storage.store_ddl(txn.into()).await.expect("it is stored");
         assert_eq!(left().await, [MANY]);
         let stored = storage.store.list(&storage.keys.tables()).await.expect("it is readable");
         assert_eq!(stored.len(), 1, "the next leader deletes them");
+        let stored = storage.store.list(&storage.keys.schemas()).await.expect("it is readable");
+        assert_eq!(stored.len(), 0, "the next leader deletes it");
+    }
+
+    #[tokio::test]
+    async fn a_renamed_schema_is_stored_without_its_entries() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (storage, mut catalog) = (storage(&directory).await, Graph::default());
+        let mut change = async |change: Change, next: u32| {
+            let changed = catalog.changed(&change, SchemaId(next - 1)).expect("it can be made");
+            let entries = changed.entries.len();
+            storage.store_ddl(storage.change_txn(&changed, TableId(next)).into()).await.expect("it is stored");
+            catalog.apply(changed);
+            if let (Change::CreateSchema { .. }, Some(schema)) = (&change, catalog.schema_named("s")) {
+                let entry = view(2).in_schema(schema);
+                storage.store_ddl(storage.create_txn(&entry, TableId(3)).into()).await.expect("it is stored");
+                catalog.insert(entry);
+            }
+            entries
+        };
+        assert_eq!(change(Change::CreateSchema { name: "s".to_owned() }, 2).await, 0);
+        assert_eq!(change(Change::RenameSchema { schema: SchemaId(1), to: "t".to_owned() }, 3).await, 0);
+        let (_, next, loaded) = storage.catalog().await.expect("it is readable");
+        assert_eq!((next, &loaded), (TableId(3), &catalog));
+        assert_eq!(loaded.named(&RelationName::new("t", "v2")).map(Entry::id), Some(TableId(2)));
+    }
+
+    async fn storage(directory: &tempfile::TempDir) -> Storage {
+        let store = EmbeddedStore::open(directory.path().join("meta")).await.expect("it opens");
+        let fence = Compare::Absent("somebody else leads".to_owned());
+        Storage { store: Arc::new(store), keys: Keys::new("c"), fence }
     }
 }

@@ -4,7 +4,9 @@
 //!
 //! The catalog is written by one call at a time: a DDL statement, of which the core is told
 //! afterwards, or a claim that marks jobs failed. So no claim brings back a table that a statement
-//! drops meanwhile.
+//! drops meanwhile. `decide` decides on DDL statements.
+
+mod decide;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,20 +17,19 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
-use weir_common::catalog::{Change, Column, Declaration, Entry, Graph, RelationKind, SplitStart};
+use weir_common::catalog::{Change, Changed, Declaration, Entry, Graph, SplitStart};
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
-use weir_common::ids::{Epoch, NodeId, SlotId, StatementId, TableId, TermId};
+use weir_common::ids::{Epoch, NodeId, SchemaId, SlotId, StatementId, TableId, TermId};
 use weir_common::telemetry::trace::{self, TraceParent};
 use weir_common::{rpc, running};
 use weir_proto::ToNode;
 
-use super::ddl::{Decided, no_table};
+use super::ddl::{Decided, Dropping};
 use super::event::{Action, Event, Mutation, Outcome, Serving, Waiter};
 use super::state::Coordinator;
 use super::statements::{REMEMBERED, Statement};
 use super::storage::Storage;
-use super::{bounds, ddl};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::wire;
@@ -130,14 +131,9 @@ pub(crate) enum Ddl {
     },
     /// Change a relation whose new options were checked.
     Alter { declared: Box<Declaration>, reply: oneshot::Sender<Result<(), rpc::Error>> },
-    /// Drop relations, with what depends on them if `cascade` is set.
-    Drop {
-        ids: Vec<TableId>,
-        cascade: bool,
-        /// All that were dropped, each before those that it depended on.
-        reply: oneshot::Sender<Result<Vec<Entry>, rpc::Error>>,
-    },
-    /// Change names, comments or a plain view.
+    /// Drop relations or schemas.
+    Drop { dropping: Dropping, reply: DropReply },
+    /// Change names, schemas, comments or a plain view.
     Change { change: Box<Change>, reply: oneshot::Sender<Result<(), rpc::Error>> },
 }
 
@@ -150,9 +146,20 @@ pub(crate) struct DdlStored {
 enum DdlChange {
     Created(Entry, oneshot::Sender<Result<(TableId, bool), rpc::Error>>),
     Altered(Entry, oneshot::Sender<Result<(), rpc::Error>>),
-    Dropped(Vec<Entry>, oneshot::Sender<Result<Vec<Entry>, rpc::Error>>),
-    Changed(Vec<Entry>, oneshot::Sender<Result<(), rpc::Error>>),
+    Dropped(Dropped, DropReply),
+    Changed(Changed, oneshot::Sender<Result<(), rpc::Error>>),
 }
+
+/// What a DROP comes to.
+pub(crate) struct Dropped {
+    /// Each before those that it depended on.
+    entries: Vec<Entry>,
+    schemas: Vec<SchemaId>,
+}
+
+/// The reply to a DROP: all entries that were dropped, each before those that it depended on. `None`:
+/// a schema has entries that whoever asked does not know of.
+pub(crate) type DropReply = oneshot::Sender<Result<Option<Vec<Entry>>, rpc::Error>>;
 
 /// The call under way that writes the catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +189,7 @@ enum Waiting {
     Flush(oneshot::Sender<Epoch>),
     Created(TableId, oneshot::Sender<Result<(TableId, bool), rpc::Error>>),
     Altered(oneshot::Sender<Result<(), rpc::Error>>),
-    Dropped(Vec<Entry>, oneshot::Sender<Result<Vec<Entry>, rpc::Error>>),
+    Dropped(Vec<Entry>, DropReply),
     Statement(StatementId, Committing),
 }
 
@@ -577,7 +584,7 @@ impl Task {
             Some(Waiting::Flush(reply)) => drop(reply.send(epoch)),
             Some(Waiting::Created(id, reply)) => drop(reply.send(Ok((id, true)))),
             Some(Waiting::Altered(reply)) => drop(reply.send(Ok(()))),
-            Some(Waiting::Dropped(entries, reply)) => drop(reply.send(Ok(entries))),
+            Some(Waiting::Dropped(entries, reply)) => drop(reply.send(Ok(Some(entries)))),
             Some(Waiting::Statement(_, reply)) => drop(reply.send(Ok(epoch))),
             None => {}
         }
@@ -641,8 +648,8 @@ impl Task {
                     let result = self.alter(*declared);
                     self.store_ddl(result, reply, DdlChange::Altered);
                 }
-                Ddl::Drop { ids, cascade, reply } => {
-                    let result = self.drop(&ids, cascade);
+                Ddl::Drop { dropping, reply } => {
+                    let result = self.drop(&dropping);
                     self.store_ddl(result, reply, DdlChange::Dropped);
                 }
                 Ddl::Change { change, reply } => {
@@ -672,81 +679,6 @@ impl Task {
         }
     }
 
-    fn find(&self, name: &str) -> Option<&Entry> {
-        self.core.catalog().entries().find(|entry| entry.name() == name)
-    }
-
-    fn create(
-        &mut self,
-        declared: Declaration,
-        Begin { splits, consumes, backfill_rate, consumers }: Begin,
-        if_not_exists: bool,
-    ) -> Result<Decided<Entry, (TableId, bool)>, rpc::Error> {
-        if let Some(existing) = self.find(&declared.name) {
-            return if if_not_exists {
-                Ok(Decided::Nothing((existing.id(), false)))
-            } else {
-                let message = format!("relation \"{}\" already exists", declared.name);
-                Err(rpc::Error::new(Kind::User, message).with_sqlstate("42P07"))
-            };
-        }
-        ddl::check_inputs(self.core.catalog(), &declared)?;
-        let id = self.next_id;
-        let keeps_dead_letters = match declared.kind {
-            RelationKind::Table => declared.plan.stream().is_some(),
-            RelationKind::Source => consumes,
-            RelationKind::MaterializedView => true,
-            RelationKind::View => false,
-        };
-        let dead_letters = keeps_dead_letters.then(|| TableId(id.0 + 1));
-        let entry = Entry::new(id, declared, splits, dead_letters).with_backfill_rate(backfill_rate);
-        let entry = match consumers {
-            Some(consumers) => entry.with_consumers(&consumers),
-            None => entry,
-        };
-        bounds::check(&entry, self.core.catalog().entries())?;
-        self.next_id = TableId(dead_letters.unwrap_or(id).0 + 1);
-        let txn = self.storage.create_txn(&entry, self.next_id);
-        Ok(Decided::Store(entry, txn.into()))
-    }
-
-    fn alter(&mut self, declared: Declaration) -> Result<Decided<Entry, ()>, rpc::Error> {
-        let Some(before) = self.find(&declared.name) else { return Err(no_table(&declared.name)) };
-        for view in self.core.catalog().dependents(before.id()) {
-            let reads = view.job.plan.depends().iter().filter(|reads| reads.relation == before.id());
-            let mut columns = reads.flat_map(|reads| &reads.columns);
-            let is_kept = |column: &Column| declared.columns.iter().chain(&declared.hidden).any(|kept| kept == column);
-            if let Some(changed) = columns.find(|column| !is_kept(column)) {
-                let (kind, view) = (view.relation.kind.as_str(), view.name());
-                let message = format!("column \"{}\" cannot change: {kind} \"{view}\" reads it", changed.name);
-                let hint = "drop the view, and create it again afterwards";
-                return Err(rpc::Error::new(Kind::User, message).with_sqlstate("0A000").with_hint(hint));
-            }
-        }
-        let entry = before.altered(declared);
-        bounds::check(&entry, self.core.catalog().entries().filter(|other| other.id() != entry.id()))?;
-        let txn = self.storage.alter_txn(std::slice::from_ref(&entry), self.next_id);
-        Ok(Decided::Store(entry, txn.into()))
-    }
-
-    fn drop(&mut self, ids: &[TableId], cascade: bool) -> Result<Decided<Vec<Entry>, Vec<Entry>>, rpc::Error> {
-        let entries: Vec<Entry> = ddl::dropped(self.core.catalog(), ids, cascade)?.into_iter().cloned().collect();
-        let txn = self.storage.drop_txn(entries.iter().map(Entry::id), self.next_id);
-        Ok(Decided::Store(entries, txn))
-    }
-
-    fn change(&mut self, change: &Change) -> Result<Decided<Vec<Entry>, ()>, rpc::Error> {
-        let entries = ddl::changed(self.core.catalog(), change)?;
-        if entries.is_empty() {
-            return Ok(Decided::Nothing(()));
-        }
-        for entry in &entries {
-            bounds::check(entry, self.core.catalog().entries().filter(|other| other.id() != entry.id()))?;
-        }
-        let txn = self.storage.alter_txn(&entries, self.next_id);
-        Ok(Decided::Store(entries, txn.into()))
-    }
-
     fn ddl_stored(&mut self, stored: DdlStored) -> std::ops::ControlFlow<()> {
         self.catalog_write = CatalogWrite::None;
         let version = match stored.result {
@@ -761,29 +693,29 @@ impl Task {
         self.catalog_version = version;
         let event = match stored.change {
             DdlChange::Created(entry, reply) if !entry.has_job() => {
-                info!(view = %entry.id(), name = entry.name(), "view created");
+                info!(view = %entry.id(), name = %entry.name(), "view created");
                 let _ = reply.send(Ok((entry.id(), true)));
-                Event::Changed(vec![entry])
+                Event::Changed(Changed { entries: vec![entry], schema: None })
             }
             DdlChange::Created(entry, reply) => {
-                info!(table = %entry.id(), name = entry.name(), "table created");
+                info!(table = %entry.id(), name = %entry.name(), "table created");
                 let waiter = self.wait(Waiting::Created(entry.id(), reply));
                 Event::Created(entry, waiter)
             }
             DdlChange::Altered(entry, reply) => {
-                info!(table = %entry.id(), name = entry.name(), "table altered");
+                info!(table = %entry.id(), name = %entry.name(), "table altered");
                 let waiter = self.wait(Waiting::Altered(reply));
                 Event::Altered(entry, waiter)
             }
-            DdlChange::Dropped(entries, reply) => {
+            DdlChange::Dropped(Dropped { entries, schemas }, reply) => {
                 let ids: Vec<TableId> = entries.iter().map(Entry::id).collect();
-                info!(tables = ?ids, "tables dropped");
+                info!(tables = ?ids, ?schemas, "tables dropped");
                 let waiter = self.wait(Waiting::Dropped(entries, reply));
-                Event::Dropped(ids, waiter)
+                Event::Dropped(ids, schemas, waiter)
             }
-            DdlChange::Changed(entries, reply) => {
+            DdlChange::Changed(changed, reply) => {
                 let _ = reply.send(Ok(()));
-                Event::Changed(entries)
+                Event::Changed(changed)
             }
         };
         let flow = self.apply(event);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use uuid::Uuid;
-use weir_common::catalog::{Declaration, Encode, Entry, JobState, Plan, RelationKind, Source, SplitStart};
+use weir_common::catalog::{
+    Declaration, Encode, Entry, JobState, Plan, RelationKind, RelationName, Source, SplitStart,
+};
 use weir_common::ids::{Epoch, JobSplit, NodeId, Sequence, SlotId, SplitId, StatementId, TableId, TermId};
 
 use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Time, Waiter};
@@ -130,7 +132,7 @@ fn node(id: &str) -> NodeId {
 
 fn table(id: u32) -> Entry {
     let source = Source { options: BTreeMap::new(), encode: Encode::Json };
-    let name = format!("t{id}");
+    let name = RelationName::public(format!("t{id}"));
     let declared = Declaration {
         kind: RelationKind::Table,
         name,
@@ -224,7 +226,7 @@ fn a_table_starts_and_stops_at_a_barrier() {
     assert_eq!(script.says(Event::Created(table(1), Waiter(1))), ["barrier 2 adding t1/1 to a"]);
     script.reports("a", 2, 0);
     assert_eq!(script.committed(2), ["announce 2 to a", "resolve 1 with epoch 2"]);
-    assert_eq!(script.says(Event::Dropped(vec![TableId(1)], Waiter(2))), ["barrier 3 dropping t1 to a"]);
+    assert_eq!(script.says(Event::Dropped(vec![TableId(1)], Vec::new(), Waiter(2))), ["barrier 3 dropping t1 to a"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use weir_common::catalog::RelationKind;
 
 use super::create_table::{ColumnRef, Format, WithOption};
 use super::cursor::Cursor;
-use super::{Statement, TableName};
+use super::{SchemaName, Statement, TableName};
 use crate::error::Error;
 
 /// A parsed `ALTER`.
@@ -41,6 +41,8 @@ pub enum Change {
     RenameColumn(ColumnRef, ColumnRef),
     /// `SWAP WITH name`.
     Swap(TableName),
+    /// `SET SCHEMA name`.
+    SetSchema(SchemaName),
 }
 
 /// A change of one column.
@@ -73,12 +75,13 @@ impl Cursor<'_> {
         let of_view = matches!(kind, RelationKind::View | RelationKind::MaterializedView);
         let change = match self.peek_word().as_deref() {
             Some("RENAME") => self.rename()?,
+            Some("SET") if self.words(&["SET", "SCHEMA"]) => Change::SetSchema(self.schema_name()?),
             Some("SWAP") if kind == RelationKind::MaterializedView || kind == RelationKind::View => {
                 self.expect_words(&["SWAP", "WITH"])?;
                 Change::Swap(self.table_name()?)
             }
             Some(word) if of_view => return Err(self.unsupported(&format!("{verb} … {word}"))),
-            None if of_view => return Err(self.expected("RENAME or SWAP WITH")),
+            None if of_view => return Err(self.expected("RENAME, SET SCHEMA or SWAP WITH")),
             Some("ADD" | "ALTER") => Change::Columns(self.column_edits(&verb)?),
             Some("FORMAT") => {
                 let format = self.format()?;
@@ -95,8 +98,7 @@ impl Cursor<'_> {
             _ if self.words(&["CONNECTOR", "WITH"]) => Change::Options(self.with_options()?),
             _ if self.words(&["REPLAY", "DEAD", "LETTERS"]) => Change::Replay,
             _ => {
-                const CHANGES: &str =
-                    "CONNECTOR WITH, ADD COLUMN, ALTER COLUMN, RENAME, FORMAT, REFRESH SCHEMA or REPLAY DEAD LETTERS";
+                const CHANGES: &str = "CONNECTOR WITH, ADD COLUMN, ALTER COLUMN, RENAME, SET SCHEMA, FORMAT, REFRESH SCHEMA or REPLAY DEAD LETTERS";
                 return Err(self.expected(CHANGES));
             }
         };

@@ -25,6 +25,9 @@ impl Cursor<'_> {
     pub(super) fn comment(&mut self) -> Result<Statement, Error> {
         self.parser.advance_token();
         self.expect_words(&["ON"])?;
+        if self.words(&["SCHEMA"]) {
+            return self.comment_on_schema();
+        }
         let (kind, name, column) = match self.words(&["COLUMN"]) {
             true => {
                 let (name, column) = self.column_of_table()?;
@@ -32,6 +35,12 @@ impl Cursor<'_> {
             }
             false => (Some(self.kind_of_relation("COMMENT ON")?), self.table_name()?, None),
         };
+        let text = self.comment_text()?;
+        Ok(Statement::Comment(Box::new(Comment { kind, name, column, text })))
+    }
+
+    /// Parses the end of a `COMMENT ON`: `IS` and the text.
+    pub(super) fn comment_text(&mut self) -> Result<Option<String>, Error> {
         self.expect_words(&["IS"])?;
         let text = match self.parser.peek_token().token {
             Token::SingleQuotedString(text) | Token::EscapedStringLiteral(text) => {
@@ -43,6 +52,6 @@ impl Cursor<'_> {
             _ => return Err(self.expected("a text or NULL")),
         };
         self.expect_end()?;
-        Ok(Statement::Comment(Box::new(Comment { kind, name, column, text })))
+        Ok(text)
     }
 }

@@ -156,12 +156,11 @@ impl Cursor<'_> {
         if self.words(&["SOURCE"]) {
             return self.create_table(RelationKind::Source);
         }
-        const LATER: [&str; 12] = [
+        const LATER: [&str; 11] = [
             "SINK",
             "VIEW",
             "INDEX",
             "FUNCTION",
-            "SCHEMA",
             "DATABASE",
             "USER",
             "ROLE",

@@ -17,10 +17,10 @@ use crate::error::{Error, sqlstate};
 /// Deeper nesting is refused, so that a statement cannot exhaust the stack.
 const RECURSION_LIMIT: usize = 128;
 
-/// The only database and the only schema that hold tables.
+/// The only database.
 pub const DATABASE: &str = "dev";
-/// See [`DATABASE`].
-pub const SCHEMA: &str = "public";
+/// The schema that is always there. In stored statements, names without a schema mean it.
+pub const SCHEMA: &str = weir_common::catalog::PUBLIC;
 /// The schema of PostgreSQL's own types, functions and relations.
 pub const PG_CATALOG: &str = "pg_catalog";
 
@@ -150,16 +150,16 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    /// Parses a table's name: `t`, `public.t` or `dev.public.t`.
+    /// Parses a table's name: `t`, `s.t` or `dev.s.t`.
     pub(super) fn table_name(&mut self) -> Result<TableName, Error> {
         let location = self.here();
         let name = self.parser.parse_object_name(false).map_err(|error| self.lift(error))?;
         let parts = identifiers(&name).ok_or_else(|| self.expected("the name of a table"))?;
         let folded: Vec<String> = parts.iter().map(|part| fold(part)).collect();
-        self.named_table(&folded, location)
+        self.named_table(&folded, (location, self.behind()))
     }
 
-    /// Parses a column's name with that of its table: `t.c`, `public.t.c` or `dev.public.t.c`.
+    /// Parses a column's name with that of its table: `t.c`, `s.t.c` or `dev.s.t.c`.
     pub(super) fn column_of_table(&mut self) -> Result<(TableName, ColumnRef), Error> {
         let location = self.here();
         let name = self.parser.parse_object_name(false).map_err(|error| self.lift(error))?;
@@ -172,16 +172,20 @@ impl<'a> Cursor<'a> {
             );
         }
         let place = parts.last().map_or(location, |last| last.span.start);
-        Ok((self.named_table(table, location)?, ColumnRef { name: column.clone(), location: place }))
+        Ok((self.named_table(table, (location, self.behind()))?, ColumnRef { name: column.clone(), location: place }))
     }
 
-    /// The table of a name's parts.
-    fn named_table(&self, folded: &[String], location: Location) -> Result<TableName, Error> {
+    /// The table of a name's parts, which begins and ends at these locations.
+    pub(super) fn named_table(
+        &self,
+        folded: &[String],
+        (location, end): (Location, Location),
+    ) -> Result<TableName, Error> {
         let position = self.text.position(location);
         let (database, schema, table) = match folded {
-            [table] => (DATABASE, SCHEMA, table),
-            [schema, table] => (DATABASE, schema.as_str(), table),
-            [database, schema, table] => (database.as_str(), schema.as_str(), table),
+            [table] => (DATABASE, None, table),
+            [schema, table] => (DATABASE, Some(schema), table),
+            [database, schema, table] => (database.as_str(), Some(schema), table),
             _ => {
                 let name = folded.join(".");
                 let message = format!("improper relation name (too many dotted names): {name}");
@@ -194,13 +198,8 @@ impl<'a> Cursor<'a> {
                 .with_hint(format!("the only database is \"{DATABASE}\""))
                 .at(position));
         }
-        if schema != SCHEMA {
-            return Err(Error::user(sqlstate::INVALID_SCHEMA_NAME, format!("schema \"{schema}\" does not exist"))
-                .with_hint(format!("tables live in the schema \"{SCHEMA}\""))
-                .at(position));
-        }
         self.check_name(table, location)?;
-        Ok(TableName { name: table.clone(), location, end: self.behind() })
+        Ok(TableName { schema: schema.cloned(), name: table.clone(), location, end })
     }
 
     /// Converts an error of sqlparser's to our words, with the location that its text names.

@@ -3,12 +3,13 @@
 
 use std::ops::Range;
 
-use weir_common::catalog::Origin;
+use sqlparser::tokenizer::Location;
+use weir_common::catalog::{Origin, RelationName};
 
 use super::lex::Text;
-use super::{CreateTable, Statement, parse};
+use super::{CreateTable, Parsed, Statement, parse};
 use crate::error::Error;
-use crate::keywords::quoted_identifier;
+use crate::keywords::{qualified_name, quoted_identifier};
 
 /// The text that replaces a secret.
 const REDACTED: &str = "'[REDACTED]'";
@@ -82,11 +83,11 @@ pub fn reformat(sql: &str, written: &str) -> Result<String, Error> {
     Ok(format!("{}{written}", &sql[..start]))
 }
 
-/// Gives the relation that a `CREATE` creates another name.
+/// Gives the relation that a `CREATE` creates another name. Without a schema it is in `public`.
 ///
 /// # Errors
 /// Internal, if the text is no `CREATE`.
-pub fn renamed(sql: &str, name: &str) -> Result<String, Error> {
+pub fn renamed(sql: &str, name: &RelationName) -> Result<String, Error> {
     let unreadable = || Error::internal("the stored statement cannot be read");
     let parsed = parse(sql).map_err(|_| unreadable())?.pop().ok_or_else(unreadable)?;
     let written = match &parsed.statement {
@@ -94,11 +95,24 @@ pub fn renamed(sql: &str, name: &str) -> Result<String, Error> {
         Statement::CreateView(create) => &create.name,
         _ => return Err(unreadable()),
     };
-    if written.name == name {
+    if written.relation() == *name {
         return Ok(sql.to_owned());
     }
     let range = Text(sql).offset(written.location)..Text(sql).offset(written.end);
-    Ok(replace(sql, std::iter::once((range, quoted_identifier(name)))))
+    let name = if name.is_public() { quoted_identifier(&name.name) } else { qualified_name(name) };
+    Ok(replace(sql, std::iter::once((range, name))))
+}
+
+/// Returns the text of a statement with schemas before names, given the locations of the names in
+/// the script.
+pub fn with_schemas(parsed: &Parsed, schemas: impl IntoIterator<Item = (Location, String)>) -> String {
+    let edits = schemas.into_iter().map(|(location, schema)| {
+        let place = Text(&parsed.script).offset(location) - parsed.range.start;
+        (place..place, format!("{}.", quoted_identifier(&schema)))
+    });
+    let mut edits: Vec<_> = edits.collect();
+    edits.sort_unstable_by_key(|(range, _)| range.start);
+    replace(parsed.sql(), edits.into_iter())
 }
 
 /// Gives the columns that a `CREATE TABLE` defines these names, in their order.
@@ -205,10 +219,15 @@ mod tests {
 
     #[test]
     fn a_relation_gets_another_name() {
-        let renamed = |sql: &str, name: &str| renamed(sql, name).expect("a CREATE");
+        let moved = |sql: &str, name: RelationName| renamed(sql, &name).expect("a CREATE");
+        let renamed = |sql: &str, name: &str| moved(sql, RelationName::public(name));
         let table = "CREATE TABLE IF NOT EXISTS t(a int) WITH (a = b) FORMAT PLAIN ENCODE JSON";
         assert_eq!(renamed(table, "T"), table.replacen(" t(", " \"T\"(", 1));
         assert_eq!(renamed("CREATE VIEW public.\"ä b\" AS SELECT 1", "c"), "CREATE VIEW c AS SELECT 1");
+        let other = moved("CREATE VIEW v AS SELECT 1", RelationName::new("My s", "v"));
+        assert_eq!(other, "CREATE VIEW \"My s\".v AS SELECT 1");
+        assert_eq!(moved(&other, RelationName::new("My s", "v")), other);
+        assert_eq!(renamed(&other, "v"), "CREATE VIEW v AS SELECT 1");
         let keyed = "CREATE TABLE t (a int, \"b c\" int DEFAULT 1, PRIMARY KEY (\"b c\", a))";
         let with = |sql: &str, names: &[&str]| with_columns(sql, names.iter().copied()).expect("a CREATE TABLE");
         let expected = "CREATE TABLE t (x int, \"Y\" int DEFAULT 1, PRIMARY KEY (\"Y\", x))";
@@ -219,6 +238,17 @@ mod tests {
         );
         let view = "create materialized view v as select 1 as v";
         assert_eq!((renamed(view, "w"), renamed(view, "v")), (view.replacen(" v ", " w ", 1), view.to_owned()));
+    }
+
+    #[test]
+    fn schemas_are_put_before_names() {
+        let script = "SELECT 'ä'; CREATE VIEW v AS SELECT t.a FROM\n t JOIN public.u USING (a)";
+        let parsed = parse(script).expect("two statements").pop().expect("the second one");
+        let Statement::CreateView(create) = &parsed.statement else { panic!("a view") };
+        let tables = crate::syntax::tables(&create.query).into_iter().filter(|parts| parts.len() == 1);
+        let schemas = tables.map(|parts| (parts[0].span.start, "My s".to_owned()));
+        let expected = "CREATE VIEW v AS SELECT t.a FROM\n \"My s\".t JOIN public.u USING (a)";
+        assert_eq!(with_schemas(&parsed, schemas), expected);
     }
 
     #[test]

@@ -16,16 +16,18 @@ mod depth;
 mod edit;
 mod lex;
 mod prepare;
+mod schema;
 mod set;
 mod transaction;
 mod types;
 mod write;
 
+use std::fmt;
 use std::sync::Arc;
 
 use sqlparser::ast;
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan};
-use weir_common::catalog::RelationKind;
+use weir_common::catalog::{RelationKind, RelationName};
 
 pub use alter::{Alter, Change, ColumnEdit};
 pub use comment::Comment;
@@ -35,9 +37,10 @@ pub use create_view::CreateView;
 use cursor::Cursor;
 pub use cursor::{DATABASE, PG_CATALOG, SCHEMA, fold, identifiers};
 pub use declare::{Declare, Fetch};
-pub use edit::{add_column, amend, redact, reformat, renamed, retype, stored, with_columns};
+pub use edit::{add_column, amend, redact, reformat, renamed, retype, stored, with_columns, with_schemas};
 pub(crate) use lex::Text;
 pub use prepare::{Execute, Prepare};
+pub use schema::{SchemaCommand, SchemaName};
 pub use transaction::TransactionModes;
 pub(crate) use types::{known_type, named_type};
 pub use write::{Command, ConflictKey, Delete, Insert, OnConflict, Update, Write};
@@ -106,8 +109,10 @@ pub enum Statement {
         /// True if dependent relations are dropped too.
         cascade: bool,
     },
-    /// `SHOW { TABLES | SOURCES | VIEWS | MATERIALIZED VIEWS }`.
-    ShowRelations(RelationKind),
+    /// `CREATE SCHEMA` and the like.
+    Schema(SchemaCommand),
+    /// `SHOW { TABLES | SOURCES | VIEWS | MATERIALIZED VIEWS } [FROM schema]`.
+    ShowRelations(RelationKind, Option<SchemaName>),
     /// `SHOW SCHEMAS`.
     ShowSchemas,
     /// `SHOW DATABASES`.
@@ -191,15 +196,33 @@ pub enum Statement {
     Close(Option<String>),
 }
 
-/// A table's name in the schema `public`, and its location.
+/// A table's name as a statement has it, and its location.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TableName {
+    /// The schema, if the statement names it.
+    pub schema: Option<String>,
     /// Folded to lower case, unless it was quoted.
     pub name: String,
     /// Its location in the script.
     pub location: Location,
     /// The location behind it.
     pub end: Location,
+}
+
+impl TableName {
+    /// The name of a relation, whose schema is `public` unless the statement names another one.
+    pub fn relation(&self) -> RelationName {
+        RelationName::new(self.schema.as_deref().unwrap_or(SCHEMA), &self.name)
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.schema {
+            Some(schema) => write!(f, "{schema}.{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
 }
 
 /// Larger texts are refused, because a syntax tree is many times as large as its text.
@@ -265,10 +288,12 @@ impl Cursor<'_> {
                     return Ok(Statement::CreateView(Box::new(view)));
                 }
                 self.parser.advance_token();
-                self.create()
+                if self.words(&["SCHEMA"]) { self.create_schema() } else { self.create() }
             }
+            "ALTER" if self.words(&["ALTER", "SCHEMA"]) => self.alter_schema(),
             "ALTER" => self.alter(),
             "COMMENT" => self.comment(),
+            "DROP" if self.words(&["DROP", "SCHEMA"]) => self.drop_schemas(),
             "DROP" => self.drop_relations(),
             "SHOW" => self.show(),
             "DESCRIBE" | "DESC" => {
@@ -381,7 +406,7 @@ impl Cursor<'_> {
                 self.expect_words(&["MATERIALIZED", "VIEW"])?;
                 return Ok(RelationKind::MaterializedView);
             }
-            Some(word @ ("SINK" | "INDEX" | "FUNCTION" | "SCHEMA" | "DATABASE" | "USER")) => {
+            Some(word @ ("SINK" | "INDEX" | "FUNCTION" | "DATABASE" | "USER")) => {
                 return Err(self.unsupported(&format!("{verb} {word}")));
             }
             _ => return Err(self.expected("TABLE, SOURCE, VIEW or MATERIALIZED VIEW")),
@@ -397,9 +422,7 @@ impl Cursor<'_> {
         while self.parser.consume_token(&sqlparser::tokenizer::Token::Comma) {
             names.push(self.table_name()?);
         }
-        let cascade = self.words(&["CASCADE"]);
-        let _default = !cascade && self.words(&["RESTRICT"]);
-        self.expect_end()?;
+        let cascade = self.drop_behavior()?;
         Ok(Statement::Drop { kind, names, if_exists, cascade })
     }
 

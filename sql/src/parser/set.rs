@@ -6,6 +6,10 @@ use weir_common::catalog::RelationKind;
 use super::Statement;
 use super::cursor::Cursor;
 use crate::error::Error;
+use crate::keywords::quoted_identifier;
+
+/// The variable whose value is a list of schemas.
+const SEARCH_PATH: &str = "search_path";
 
 impl Cursor<'_> {
     pub(super) fn set(&mut self) -> Result<Statement, Error> {
@@ -36,9 +40,19 @@ impl Cursor<'_> {
             self.expect_end()?;
             return Ok(Statement::Set { name: "client_encoding".to_owned(), value, is_local, location });
         }
+        if self.words(&["SCHEMA"]) {
+            let value = self.schema_value()?;
+            self.expect_end()?;
+            return Ok(Statement::Set { name: SEARCH_PATH.to_owned(), value, is_local, location });
+        }
         let name = self.variable_name()?;
         if !self.parser.consume_token(&Token::Eq) && !self.words(&["TO"]) {
             return Err(self.expected("TO or \"=\""));
+        }
+        if name == SEARCH_PATH {
+            let value = self.schema_list()?;
+            self.expect_end()?;
+            return Ok(Statement::Set { name, value, is_local, location });
         }
         let mut value = self.variable_value()?;
         while self.parser.consume_token(&Token::Comma) {
@@ -72,11 +86,12 @@ impl Cursor<'_> {
             (&["MATERIALIZED", "VIEWS"], RelationKind::MaterializedView),
         ];
         if let Some((_, kind)) = relations.into_iter().find(|(words, _)| self.words(words)) {
-            if self.words(&["FROM"]) || self.words(&["IN"]) {
-                self.name("the name of a schema")?;
-            }
+            let schema = match self.words(&["FROM"]) || self.words(&["IN"]) {
+                true => Some(self.schema_name()?),
+                false => None,
+            };
             self.expect_end()?;
-            return Ok(Statement::ShowRelations(kind));
+            return Ok(Statement::ShowRelations(kind, schema));
         }
         let created = [
             (&["CREATE", "TABLE"][..], RelationKind::Table),
@@ -138,6 +153,32 @@ impl Cursor<'_> {
             name.push_str(&self.name("the name of a variable")?.0);
         }
         Ok(name.to_lowercase())
+    }
+
+    /// Parses a list of schemas into the form of the variable; `None` for DEFAULT.
+    fn schema_list(&mut self) -> Result<Option<String>, Error> {
+        let Some(mut list) = self.schema_value()? else { return Ok(None) };
+        while self.parser.consume_token(&Token::Comma) {
+            let next = self.schema_value()?.ok_or_else(|| self.expected("the name of a schema"))?;
+            list = format!("{list}, {next}");
+        }
+        Ok(Some(list))
+    }
+
+    /// Parses the name of a schema, also as a text, and quotes it where it has to be; `None` for
+    /// DEFAULT.
+    fn schema_value(&mut self) -> Result<Option<String>, Error> {
+        if self.words(&["DEFAULT"]) {
+            return Ok(None);
+        }
+        let name = match self.parser.peek_token().token {
+            Token::SingleQuotedString(name) | Token::EscapedStringLiteral(name) => {
+                self.parser.advance_token();
+                name
+            }
+            _ => self.schema_name()?.name,
+        };
+        Ok(Some(quoted_identifier(&name)))
     }
 
     /// Parses a literal or a bare word; `None` for DEFAULT.

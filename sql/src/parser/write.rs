@@ -9,7 +9,7 @@ use sqlparser::tokenizer::Location;
 
 use super::create_table::ColumnRef;
 use super::cursor::{Cursor, fold, identifiers};
-use super::{DATABASE, SCHEMA, Statement, TableName, depth};
+use super::{Statement, TableName, depth};
 use crate::error::{Error, sqlstate};
 
 /// A statement that writes rows of a table.
@@ -277,17 +277,7 @@ impl Cursor<'_> {
         let location = parts.first().map_or(Location::empty(), |part| part.span.start);
         let end = parts.last().map_or(location, |part| part.span.end);
         let folded: Vec<String> = parts.iter().map(|part| fold(part)).collect();
-        let place = |error: Error| error.at(self.text.position(location));
-        let name = match folded.as_slice() {
-            [name] => name,
-            [schema, name] if schema == SCHEMA => name,
-            [database, schema, name] if database == DATABASE && schema == SCHEMA => name,
-            [.., schema, _] => {
-                return Err(place(Error::unsupported(format!("tables of the schema \"{schema}\" cannot be written"))));
-            }
-            [] => return Err(self.expected("the name of a table")),
-        };
-        Ok(TableName { name: name.clone(), location, end })
+        self.named_table(&folded, (location, end))
     }
 
     fn column_ref(&self, name: &ObjectName) -> Result<ColumnRef, Error> {

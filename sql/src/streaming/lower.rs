@@ -23,7 +23,6 @@ use super::build::build;
 use super::expression::{kept_type, store};
 use super::refused;
 use crate::error::{Error, sqlstate};
-use crate::parser::SCHEMA;
 use crate::relation::NamedRelation;
 
 mod group;
@@ -181,10 +180,9 @@ impl Lowering<'_> {
     }
 
     fn scan(&mut self, scan: &TableScan) -> Result<Open, Error> {
-        if scan.table_name.schema().is_some_and(|schema| schema != SCHEMA) {
-            return Err(refused(&format!("reading \"{}\"", scan.table_name)));
-        }
-        let relation = NamedRelation::of(scan)?.ok_or_else(|| Error::internal("a planned relation is not there"))?;
+        let of_letters = NamedRelation::reads_letters(scan)?;
+        let relation = NamedRelation::of(scan)?.filter(|_| !of_letters);
+        let relation = relation.ok_or_else(|| refused(&format!("reading \"{}\"", scan.table_name)))?;
         let all = (0..relation.columns.len()).collect();
         let columns: Vec<usize> = scan.projection.clone().unwrap_or(all);
         match relation.kind {

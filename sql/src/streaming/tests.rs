@@ -13,7 +13,7 @@ use datafusion::catalog::{
 };
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::session_state::SessionState;
-use weir_common::catalog::{Column, Origin, Relation, RelationKind};
+use weir_common::catalog::{Column, Origin, Relation, RelationKind, RelationName};
 use weir_common::ids::TableId;
 use weir_common::plan::JobPlan;
 use weir_common::types::SqlType;
@@ -30,7 +30,7 @@ fn relation(id: u32, kind: RelationKind, name: &str, columns: &[(&str, SqlType)]
     Relation {
         id: TableId(id),
         kind,
-        name: name.to_owned(),
+        name: RelationName::public(name),
         columns: columns.iter().map(column).collect(),
         hidden: Vec::new(),
         primary_key: primary_key.to_vec(),
@@ -60,7 +60,7 @@ fn state(planner: &Planner) -> SessionState {
     let (database, catalog, schema) =
         (MemoryCatalogProviderList::new(), MemoryCatalogProvider::new(), MemorySchemaProvider::new());
     for relation in relations {
-        let (name, rows) = (relation.name.clone(), Arc::new(EmptyTable::new(relation.schema())));
+        let (name, rows) = (relation.name.name.clone(), Arc::new(EmptyTable::new(relation.schema())));
         schema.register_table(name, Arc::new(NamedRelation::new(Arc::new(relation), rows))).expect("a new name");
     }
     catalog.register_schema(SCHEMA, Arc::new(schema)).expect("a new schema");

@@ -40,7 +40,7 @@ use sqlparser::ast::{Statement, visit_expressions_mut};
 
 pub use names::column_names;
 pub(crate) use schemas::oid_type;
-pub use substitute::{Substitute, substituted};
+pub use substitute::{Substitute, in_schemas, substituted};
 pub use tables::{table_names, tables, with_names};
 pub(crate) use types::as_stored;
 

@@ -64,6 +64,29 @@ pub fn substituted(statement: &Statement, find: &dyn Fn(&[String]) -> Option<Sub
     changed
 }
 
+/// Puts the schemas that `find` knows before the names of tables that have none. They keep their
+/// locations. `find` must not know names that a WITH clause gives.
+pub fn in_schemas(statement: &Statement, find: &dyn Fn(&str) -> Option<String>) -> Statement {
+    struct Names<'a>(&'a dyn Fn(&str) -> Option<String>);
+    impl VisitorMut for Names<'_> {
+        type Break = ();
+
+        fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+            if let TableFactor::Table { name, args: None, .. } = factor
+                && let Some([only]) = identifiers(name).as_deref()
+                && let Some(schema) = (self.0)(&fold(only))
+            {
+                let only = (*only).clone();
+                *name = ObjectName::from(vec![Ident { span: only.span, ..quoted(&schema) }, only]);
+            }
+            ControlFlow::Continue(())
+        }
+    }
+    let mut changed = statement.clone();
+    let _finished = VisitMut::visit(&mut changed, &mut Names(find));
+    changed
+}
+
 fn alias_of(name: &str) -> TableAlias {
     TableAlias { explicit: true, name: quoted(name), columns: Vec::new(), at: None }
 }
@@ -86,6 +109,13 @@ mod tests {
             parser::Statement::Query(query) => query,
             other => panic!("{other:?} is no query"),
         }
+    }
+
+    #[test]
+    fn names_get_schemas() {
+        let find = |name: &str| (name == "t").then(|| "My s".to_owned());
+        let changed = in_schemas(&query("SELECT t.x FROM T, u WHERE x IN (SELECT y FROM a.t)"), &find).to_string();
+        assert_eq!(changed, "SELECT t.x FROM \"My s\".T, u WHERE x IN (SELECT y FROM a.t)");
     }
 
     #[test]

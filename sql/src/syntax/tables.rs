@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use sqlparser::ast::{Ident, Query, Statement, TableFactor, Visit, Visitor};
 
-use crate::parser::{DATABASE, SCHEMA, fold, identifiers};
+use crate::parser::{fold, identifiers};
 
 /// Every table that a query names, with the identifiers of its name. Calls of table functions are
 /// left out.
@@ -28,19 +28,12 @@ pub fn tables(statement: &Statement) -> Vec<Vec<Ident>> {
     tables.0
 }
 
-/// The names of the tables in the schema `public` that a query reads, each once.
-pub fn table_names(statement: &Statement) -> BTreeSet<String> {
-    let tables = tables(statement).into_iter().filter_map(|parts| {
-        let folded: Vec<String> = parts.iter().map(fold).collect();
-        match folded.as_slice() {
-            [name] => Some(name.clone()),
-            [schema, name] if schema == SCHEMA => Some(name.clone()),
-            [database, schema, name] if database == DATABASE && schema == SCHEMA => Some(name.clone()),
-            _ => None,
-        }
-    });
+/// The parts of the names of the tables that a query reads, each name once. Names that a WITH
+/// clause gives are left out.
+pub fn table_names(statement: &Statement) -> BTreeSet<Vec<String>> {
     let with = with_names(statement);
-    tables.filter(|name| !with.contains(name)).collect()
+    let tables = tables(statement).into_iter().map(|parts| parts.iter().map(fold).collect::<Vec<String>>());
+    tables.filter(|parts| !matches!(parts.as_slice(), [name] if with.contains(name))).collect()
 }
 
 /// The names that WITH clauses give, at any depth.

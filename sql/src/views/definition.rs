@@ -1,8 +1,9 @@
 //! Plain views: queries with names, which statements are planned with in their places.
 //!
-//! A definition keeps the names that it was written with. The caller resolves them to the relations
-//! that bore them then, and shows of each only the columns that the query used. So neither a
-//! renamed relation nor a new column changes the meaning of a view.
+//! A definition keeps the names that relations had when it was written, with their schemas unless
+//! that is `public`. The caller resolves them to the relations that bore them then, and shows of
+//! each only the columns that the query used. So neither a renamed relation or schema, nor a new
+//! column, nor a search path changes the meaning of a view.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::error::DataFusionError;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
-use weir_common::catalog::{Column, Definition, Plan, Reads, Relation};
+use weir_common::catalog::{Column, Definition, Plan, Reads, Relation, RelationName};
 
 use super::{Described, columns, prepared};
 use crate::error::Error;
 use crate::execution::QueryThreads;
-use crate::parser::{self, Parsed, SCHEMA, Statement};
+use crate::parser::{self, Parsed, Statement};
 use crate::planner::{self, Planner};
 
 /// Describes a plain view. `names` are the relations that its query names; of some it reads no
@@ -99,14 +100,14 @@ pub async fn expand(planner: &Planner, state: &SessionState, view: &Relation) ->
 /// # Errors
 /// If it does not have them.
 pub fn narrowed(
-    name: &str,
+    name: &RelationName,
     relation: Arc<dyn TableProvider>,
     columns: &[Column],
 ) -> Result<Arc<dyn TableProvider>, DataFusionError> {
     if relation.schema().fields().len() == columns.len() {
         return Ok(relation);
     }
-    let name = TableReference::partial(SCHEMA, name);
+    let name = TableReference::partial(name.schema.as_str(), name.name.as_str());
     let scan = LogicalPlanBuilder::scan(name.clone(), provider_as_source(relation), None)?;
     let columns = columns.iter().map(|column| Expr::Column(PlanColumn::new(Some(name.clone()), &column.name)));
     Ok(Arc::new(ViewTable::new(scan.project(columns.collect::<Vec<_>>())?.build()?, None)))

@@ -7,7 +7,7 @@ use sqlparser::ast::{
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
-use weir_common::catalog::Column;
+use weir_common::catalog::{Column, RelationName};
 use weir_common::types::SqlType;
 
 use crate::error::Error;
@@ -15,7 +15,8 @@ use crate::functions::ASSIGN;
 pub(super) use crate::syntax::build::null;
 use crate::syntax::build::{call, cast, query};
 
-/// The schema whose tables have their hidden columns too.
+/// The schema whose tables have their hidden columns too. It has those of all schemas, under names
+/// that tell them apart.
 pub const STORED: &str = "weir_stored";
 
 /// A quoted name.
@@ -71,10 +72,10 @@ pub(super) fn rename(from: &mut TableWithJoins, names: impl Iterator<Item = Stri
 }
 
 /// A table with its hidden columns, under an alias.
-pub(super) fn stored(table: &str, alias: &Ident) -> Result<TableWithJoins, Error> {
+pub(super) fn stored(table: &RelationName, alias: &Ident) -> Result<TableWithJoins, Error> {
     let mut from = from(&*query("SELECT 1 FROM s.n AS t")?)?;
     let TableFactor::Table { name, alias: Some(known), .. } = &mut from.relation else { return Err(not_a_query()) };
-    *name = ObjectName::from(vec![quoted(STORED), quoted(table)]);
+    *name = ObjectName::from(vec![quoted(STORED), quoted(&table.to_string())]);
     known.name = alias.clone();
     Ok(from)
 }
@@ -84,7 +85,7 @@ pub(super) fn stored(table: &str, alias: &Ident) -> Result<TableWithJoins, Error
 pub(super) fn left_join(
     inner: Box<Query>,
     alias: &Ident,
-    (table, table_alias): (&str, &Ident),
+    (table, table_alias): (&RelationName, &Ident),
     condition: Expr,
 ) -> Result<TableWithJoins, Error> {
     let mut from = from(&*query("SELECT 1 FROM t LEFT JOIN t AS u ON true")?)?;

@@ -32,7 +32,7 @@ impl Writing<'_> {
                 named.iter().all(|name| key.contains(&name.as_str()))
                     && key.iter().all(|name| named.iter().any(|named| named == name))
             }
-            Some(ConflictKey::Constraint(name)) => !key.is_empty() && *name == format!("{}_pkey", relation.name),
+            Some(ConflictKey::Constraint(name)) => !key.is_empty() && *name == format!("{}_pkey", relation.name.name),
         };
         if !is_known {
             let message = "there is no unique or exclusion constraint matching the ON CONFLICT specification";

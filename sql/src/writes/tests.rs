@@ -4,7 +4,7 @@ use datafusion::arrow::array::{Array, AsArray};
 use datafusion::common::ParamValues;
 use datafusion::physical_plan::collect;
 use datafusion::scalar::ScalarValue;
-use weir_common::catalog::{Constraints, Origin, RelationKind};
+use weir_common::catalog::{Constraints, Origin, RelationKind, RelationName};
 use weir_common::ids::TableId;
 use weir_common::types::SqlType;
 
@@ -30,7 +30,7 @@ fn table() -> Relation {
     Relation {
         id: TableId(7),
         kind: RelationKind::Table,
-        name: "t".to_owned(),
+        name: RelationName::public("t"),
         columns,
         hidden: Vec::new(),
         primary_key: vec![0],

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use weir_common::catalog::{Entry, Plan, Relation};
+use weir_common::catalog::{Entry, Plan, Relation, RelationName};
 use weir_common::error::chain;
 use weir_common::ids::{Epoch, JobSplit, Sequence, TableId, VnodeRange};
 use weir_common::position::Position;
@@ -138,7 +138,7 @@ impl Output {
     }
 
     /// Its name.
-    pub(super) fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &RelationName {
         &self.relation.name
     }
 

@@ -84,8 +84,8 @@ impl Reading {
         let mut options = Options::clone(&shared.options);
         options.consumer.name = ConsumerName::Anonymous;
         let known_as = output.split().clone();
-        let read =
-            Reading::new(shared, Arc::new(options), position, false, (output.relation(), output.name(), known_as))?;
+        let consumers = output.name().to_string();
+        let read = Reading::new(shared, Arc::new(options), position, false, (output.relation(), &consumers, known_as))?;
         Ok(Reading { outputs: vec![output], ..read })
     }
 

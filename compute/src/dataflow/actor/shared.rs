@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tracing::warn;
-use weir_common::catalog::{Entry, Source};
+use weir_common::catalog::{Entry, RelationName, Source};
 use weir_common::ids::{Epoch, Sequence, SplitId, TermId};
 use weir_common::task::Group;
 use weir_common::view::Compile;
@@ -55,7 +55,7 @@ pub(crate) enum NotUnderstood {
     Schema(#[from] weir_common::protobuf::Error),
     /// The relation is a view, and has no splits.
     #[error("\"{0}\" reads no stream")]
-    NoStream(String),
+    NoStream(RelationName),
 }
 
 impl Config {
@@ -64,7 +64,7 @@ impl Config {
     /// # Errors
     /// If the relation is a view.
     pub(super) fn stream(&self) -> Result<&Source, NotUnderstood> {
-        self.source.job.stream().ok_or_else(|| NotUnderstood::NoStream(self.source.name().to_owned()))
+        self.source.job.stream().ok_or_else(|| NotUnderstood::NoStream(self.source.name().clone()))
     }
 }
 
@@ -87,14 +87,14 @@ pub(super) struct BadRecordLog {
 }
 
 impl BadRecordLog {
-    fn log(&mut self, table: &str, sequence: Sequence, bad: &BadRecord, what: &str) {
+    fn log(&mut self, table: &RelationName, sequence: Sequence, bad: &BadRecord, what: &str) {
         let now = Instant::now();
         if self.next.is_some_and(|next| now < next) {
             self.unmentioned += 1;
             return;
         }
         let others = std::mem::take(&mut self.unmentioned);
-        warn!(table, %sequence, error = %bad, others_since_last = others, "{what}");
+        warn!(%table, %sequence, error = %bad, others_since_last = others, "{what}");
         self.next = Some(now + BAD_RECORD_LOG_INTERVAL);
     }
 }

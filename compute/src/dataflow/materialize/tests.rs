@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::Int64Array;
 use proptest::prelude::*;
-use weir_common::catalog::{Column, Origin, RelationKind};
+use weir_common::catalog::{Column, Origin, RelationKind, RelationName};
 use weir_common::ids::TableId;
 use weir_common::types::SqlType;
 
@@ -43,7 +43,7 @@ fn relation() -> Arc<Relation> {
     Arc::new(Relation {
         id: TableId(1),
         kind: RelationKind::Table,
-        name: "t".to_owned(),
+        name: RelationName::public("t"),
         columns: ["k", "v"].map(column).to_vec(),
         hidden: Vec::new(),
         primary_key: vec![0],

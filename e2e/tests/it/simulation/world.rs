@@ -5,7 +5,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use weir_common::catalog::{Declaration, Encode, Entry, JobState, Plan, RelationKind, Source, SplitStart};
+use weir_common::catalog::{
+    Declaration, Encode, Entry, JobState, Plan, RelationKind, RelationName, Source, SplitStart,
+};
 use weir_common::head::Head;
 use weir_common::ids::{JobSplit, NodeId, Sequence, SplitId, StatementId, TableId, TermId};
 use weir_common::telemetry::trace::TraceParent;
@@ -114,7 +116,7 @@ pub(super) struct World {
 fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Entry {
     let declared = Declaration {
         kind: RelationKind::Table,
-        name: format!("t{id}"),
+        name: RelationName::public(format!("t{id}")),
         columns: Vec::new(),
         // Which column it is does not matter here.
         hidden: Vec::new(),
@@ -381,7 +383,7 @@ impl World {
         let Some(leader) = self.reigning() else { return };
         let (&id, _) = self.tables.iter().next().expect("more than one");
         self.tables.remove(&id);
-        self.tell_leader(leader, Event::Dropped(vec![id], Waiter(1000 + u64::from(id.0))));
+        self.tell_leader(leader, Event::Dropped(vec![id], Vec::new(), Waiter(1000 + u64::from(id.0))));
     }
 
     fn connect(&mut self) {

@@ -9,7 +9,7 @@ use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext
 use datafusion::logical_expr::{Expr, binary_expr, cast, col, lit};
 use datafusion::physical_expr::create_physical_expr;
 use proptest::prelude::*;
-use weir_common::catalog::{Origin, RelationKind};
+use weir_common::catalog::{Origin, RelationKind, RelationName};
 use weir_common::ids::TableId;
 use weir_common::types::SqlType;
 use weir_sql::functions::{comparable, has_equals};
@@ -27,7 +27,7 @@ fn table(types: &[SqlType], keys: usize) -> Relation {
     Relation {
         id: TableId(1),
         kind: RelationKind::Table,
-        name: "t".to_owned(),
+        name: RelationName::public("t"),
         columns: types.iter().enumerate().map(column).collect(),
         hidden: Vec::new(),
         primary_key: (0..keys).collect(),

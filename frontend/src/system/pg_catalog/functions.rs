@@ -16,7 +16,7 @@ use datafusion::logical_expr::{
 use datafusion::scalar::ScalarValue;
 use pgwire::api::Type;
 use weir_sql::error::{Error, sqlstate};
-use weir_sql::parser::{DATABASE, PG_CATALOG, SCHEMA};
+use weir_sql::parser::{DATABASE, PG_CATALOG};
 use weir_sql::types::names as type_names;
 use weir_sql::types::{arrow_type, marked};
 
@@ -24,8 +24,10 @@ use super::cells::{Cell, array};
 use super::names;
 use super::objects::{Lookup, index_definition, key_columns, quoted};
 use super::relations::Column;
+use super::searching::Searching;
 use super::{ROOT, ROOT_OID};
 use crate::catalog::CatalogCache;
+use crate::names::SearchPath;
 
 /// The type to which an argument is converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,7 @@ type Answer = fn(&Catalogs, &[Cell]) -> Result<Cell, Error>;
 /// The catalog in which functions look up objects.
 pub(super) struct Catalogs {
     cache: CatalogCache,
+    path: SearchPath,
     lookup: OnceLock<Lookup>,
 }
 
@@ -57,7 +60,7 @@ impl Catalogs {
         if let Some(lookup) = self.lookup.get() {
             return Ok(lookup);
         }
-        let lookup = Lookup::new(&self.cache.newest())?;
+        let lookup = Lookup::new(&self.cache.newest(), self.path.clone())?;
         Ok(self.lookup.get_or_init(|| lookup))
     }
 }
@@ -130,6 +133,11 @@ fn descriptions() -> Vec<Declared> {
                 _ => true,
             };
             let lookup = catalogs.lookup()?;
+            let of_schema = matches!(row.get(1), Some(Cell::Text(catalog)) if catalog.ends_with("pg_namespace"));
+            if of_schema {
+                let schema = oid(row).and_then(|oid| lookup.namespace_by_oid(oid));
+                return Ok(schema.and_then(|schema| schema.comment.clone()).into());
+            }
             let found = oid(row).filter(|_| of_relation).and_then(|oid| lookup.object(oid));
             Ok(found.and_then(|object| object.comment.clone()).into())
         }),
@@ -216,13 +224,18 @@ fn places() -> Vec<Declared> {
         strict("pg_table_is_visible", &[Oid], 1, Type::BOOL, |catalogs, row| {
             let lookup = catalogs.lookup()?;
             let found = oid(row).and_then(|oid| lookup.by_oid(oid));
-            Ok(found.map(|found| found.is_visible()).into())
+            Ok(found.map(|found| lookup.is_visible(&found)).into())
         }),
-        strict("current_schema", &[], 0, Type::NAME, |_, _| Ok(SCHEMA.into())),
-        strict("current_schemas", &[Bool], 1, Type::NAME_ARRAY, |_, row| {
+        strict("current_schema", &[], 0, Type::NAME, |catalogs, _| {
+            Ok(catalogs.lookup()?.searched().next().map(str::to_owned).into())
+        }),
+        strict("current_schemas", &[Bool], 1, Type::NAME_ARRAY, |catalogs, row| {
+            let mut schemas: Vec<String> = catalogs.lookup()?.searched().map(str::to_owned).collect();
             let implicit = matches!(row, [Cell::Bool(true)]);
-            let schemas = if implicit { vec![PG_CATALOG, SCHEMA] } else { vec![SCHEMA] };
-            Ok(Cell::Texts(schemas.into_iter().map(str::to_owned).collect()))
+            if implicit && !schemas.iter().any(|schema| schema == PG_CATALOG) {
+                schemas.insert(0, PG_CATALOG.to_owned());
+            }
+            Ok(Cell::Texts(schemas))
         }),
         strict("current_database", &[], 0, Type::NAME, |_, _| Ok(DATABASE.into())),
         strict("current_catalog", &[], 0, Type::NAME, |_, _| Ok(DATABASE.into())),
@@ -350,7 +363,8 @@ impl ScalarUDFImpl for Function {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let catalogs = Catalogs { cache: self.cache.clone(), lookup: OnceLock::new() };
+        let path = Searching::path(&args.config_options);
+        let catalogs = Catalogs { cache: self.cache.clone(), path, lookup: OnceLock::new() };
         let is_constant = args.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if is_constant { 1 } else { args.number_rows };
         let arrays = args.args.iter().map(|argument| argument.to_array(rows)).collect::<Result<Vec<_>>>()?;

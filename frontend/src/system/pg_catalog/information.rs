@@ -8,20 +8,20 @@ use weir_sql::types::names as type_names;
 
 use super::ROOT;
 use super::cells::{Row, row};
-use super::objects::{Attribute, Key, NAMESPACES, Object};
+use super::objects::{Attribute, Key, Namespace, Object};
 use super::relations::{self, Relation};
 
 /// The name of the only character set, and of its encoding.
 const CHARACTER_SET: &str = "UTF8";
 
 /// Returns the rows of a view.
-pub(super) fn rows(name: &str, objects: &[Object]) -> Vec<Row> {
+pub(super) fn rows(name: &str, objects: &[Object], schemas: &[Namespace]) -> Vec<Row> {
     let objects = || objects.iter().filter(|object| object.kind != "m");
     match name {
         "columns" => objects().flat_map(columns).chain(relations::all().iter().flat_map(columns_of_relation)).collect(),
         "tables" => objects().map(table).chain(relations::all().iter().map(table_of_relation)).collect(),
         "views" => objects().filter(|object| object.kind == "v").map(view).chain(system_views()).collect(),
-        "schemata" => NAMESPACES.iter().map(|(_, name)| schema(name)).collect(),
+        "schemata" => schemas.iter().map(|namespace| schema(&namespace.name)).collect(),
         "table_constraints" => objects().flat_map(constraints).collect(),
         "check_constraints" => objects().flat_map(checks).collect(),
         "key_column_usage" => keys(objects()).flat_map(|(object, key)| key_columns(object, key)).collect(),
@@ -63,7 +63,7 @@ fn table_type(kind: &str) -> &'static str {
 
 fn table(object: &Object) -> Row {
     row! {
-        table_catalog: DATABASE, table_schema: object.schema, table_name: object.name.as_str(),
+        table_catalog: DATABASE, table_schema: object.schema.as_str(), table_name: object.name.as_str(),
         table_type: table_type(object.kind), is_insertable_into: "NO", is_typed: "NO",
     }
 }
@@ -76,7 +76,7 @@ fn table_of_relation(relation: &Relation) -> Row {
 }
 
 fn view(object: &Object) -> Row {
-    let mut row = view_row(object.schema, &object.name);
+    let mut row = view_row(&object.schema, &object.name);
     row.push(("view_definition", object.definition.as_deref().into()));
     row
 }
@@ -99,7 +99,7 @@ fn schema(name: &str) -> Row {
 
 fn columns(object: &Object) -> Vec<Row> {
     let columns = object.columns.iter().zip(1..);
-    columns.map(|(column, number)| column_row(object.schema, &object.name, number, column)).collect()
+    columns.map(|(column, number)| column_row(&object.schema, &object.name, number, column)).collect()
 }
 
 fn columns_of_relation(relation: &'static Relation) -> Vec<Row> {
@@ -174,8 +174,8 @@ fn datetime_precision(ty: &Type) -> Option<i32> {
 fn constraints(object: &Object) -> Vec<Row> {
     let constraint = |name: String, kind: &'static str| {
         row! {
-            constraint_catalog: DATABASE, constraint_schema: object.schema, constraint_name: name, table_catalog: DATABASE,
-            table_schema: object.schema, table_name: object.name.as_str(), constraint_type: kind, is_deferrable: "NO",
+            constraint_catalog: DATABASE, constraint_schema: object.schema.as_str(), constraint_name: name, table_catalog: DATABASE,
+            table_schema: object.schema.as_str(), table_name: object.name.as_str(), constraint_type: kind, is_deferrable: "NO",
             initially_deferred: "NO", enforced: "YES",
         }
     };
@@ -186,7 +186,7 @@ fn constraints(object: &Object) -> Vec<Row> {
 /// Returns the NOT NULL constraints, with the names that PostgreSQL gives to constraints without a
 /// name.
 fn not_null(object: &Object) -> impl Iterator<Item = (String, &Attribute)> {
-    let namespace = super::objects::namespace_oid(object.schema).unwrap_or_default();
+    let namespace = object.namespace;
     let columns = object.columns.iter().zip(1..).filter(|(column, _)| !column.is_nullable);
     columns.map(move |(column, number)| (format!("{namespace}_{}_{number}_not_null", object.oid), column))
 }
@@ -194,7 +194,7 @@ fn not_null(object: &Object) -> impl Iterator<Item = (String, &Attribute)> {
 fn checks(object: &Object) -> Vec<Row> {
     let checks = not_null(object).map(|(name, column)| {
         row! {
-            constraint_catalog: DATABASE, constraint_schema: object.schema, constraint_name: name,
+            constraint_catalog: DATABASE, constraint_schema: object.schema.as_str(), constraint_name: name,
             check_clause: format!("{} IS NOT NULL", column.name),
         }
     });
@@ -205,8 +205,8 @@ fn key_columns(object: &Object, key: &Key) -> Vec<Row> {
     let columns = key.columns.iter().filter_map(|number| object.column(*number)).zip(1_i64..);
     let rows = columns.map(|(column, position)| {
         row! {
-            constraint_catalog: DATABASE, constraint_schema: object.schema, constraint_name: key.name.as_str(),
-            table_catalog: DATABASE, table_schema: object.schema, table_name: object.name.as_str(),
+            constraint_catalog: DATABASE, constraint_schema: object.schema.as_str(), constraint_name: key.name.as_str(),
+            table_catalog: DATABASE, table_schema: object.schema.as_str(), table_name: object.name.as_str(),
             column_name: column.name.as_str(), ordinal_position: position,
         }
     });
@@ -217,8 +217,8 @@ fn constraint_columns(object: &Object, key: &Key) -> Vec<Row> {
     let columns = key.columns.iter().filter_map(|number| object.column(*number));
     let rows = columns.map(|column| {
         row! {
-            table_catalog: DATABASE, table_schema: object.schema, table_name: object.name.as_str(),
-            column_name: column.name.as_str(), constraint_catalog: DATABASE, constraint_schema: object.schema,
+            table_catalog: DATABASE, table_schema: object.schema.as_str(), table_name: object.name.as_str(),
+            column_name: column.name.as_str(), constraint_catalog: DATABASE, constraint_schema: object.schema.as_str(),
             constraint_name: key.name.as_str(),
         }
     });
@@ -227,8 +227,8 @@ fn constraint_columns(object: &Object, key: &Key) -> Vec<Row> {
 
 fn constraint_table(object: &Object, key: &Key) -> Row {
     row! {
-        table_catalog: DATABASE, table_schema: object.schema, table_name: object.name.as_str(),
-        constraint_catalog: DATABASE, constraint_schema: object.schema, constraint_name: key.name.as_str(),
+        table_catalog: DATABASE, table_schema: object.schema.as_str(), table_name: object.name.as_str(),
+        constraint_catalog: DATABASE, constraint_schema: object.schema.as_str(), constraint_name: key.name.as_str(),
     }
 }
 
@@ -240,7 +240,7 @@ fn element_types(object: &Object) -> Vec<Row> {
     });
     let rows = arrays.map(|(element, number)| {
         row! {
-            object_catalog: DATABASE, object_schema: object.schema, object_name: object.name.as_str(),
+            object_catalog: DATABASE, object_schema: object.schema.as_str(), object_name: object.name.as_str(),
             object_type: if object.kind == "v" { "VIEW" } else { "TABLE" }, collection_type_identifier: number.to_string(),
             data_type: type_names::format_type(element.ty.oid(), None), udt_catalog: DATABASE, udt_schema: PG_CATALOG,
             udt_name: element.name, dtd_identifier: format!("a{number}"),
@@ -252,7 +252,7 @@ fn element_types(object: &Object) -> Vec<Row> {
 /// Returns the only privilege on a relation: to read it.
 fn privilege(object: &Object) -> Row {
     row! {
-        grantor: ROOT, grantee: ROOT, table_catalog: DATABASE, table_schema: object.schema,
+        grantor: ROOT, grantee: ROOT, table_catalog: DATABASE, table_schema: object.schema.as_str(),
         table_name: object.name.as_str(), privilege_type: "SELECT", is_grantable: "YES", with_hierarchy: "YES",
     }
 }

@@ -15,7 +15,7 @@ use weir_sql::types::names as type_names;
 
 use super::cells::Cell;
 use super::functions::{Catalogs, Declared, Kind, oid, strict};
-use super::objects::{namespace_name, namespace_oid, quoted};
+use super::objects::{Lookup, quoted};
 use super::{PROCEDURES, ROOT, ROOT_OID};
 
 pub(super) fn functions() -> Vec<Declared> {
@@ -32,8 +32,9 @@ pub(super) fn functions() -> Vec<Declared> {
         strict("regprocedure", &[Named], 1, Type::REGPROCEDURE, |_, row| {
             required(row, "function", sqlstate::UNDEFINED_FUNCTION, signature)
         }),
-        strict("regnamespace", &[Named], 1, Type::REGNAMESPACE, |_, row| {
-            required(row, "schema", sqlstate::INVALID_SCHEMA_NAME, schema_oid)
+        strict("regnamespace", &[Named], 1, Type::REGNAMESPACE, |catalogs, row| {
+            let lookup = catalogs.lookup()?;
+            required(row, "schema", sqlstate::INVALID_SCHEMA_NAME, |text| schema_oid(lookup, text))
         }),
         strict("regrole", &[Named], 1, Type::REGROLE, |_, row| {
             required(row, "role", sqlstate::UNDEFINED_OBJECT, role_oid)
@@ -53,15 +54,18 @@ pub(super) fn functions() -> Vec<Declared> {
         strict("to_regtype", &[Text], 1, Type::REGTYPE, |_, row| Ok(text(row).and_then(type_oid).into())),
         strict("to_regproc", &[Text], 1, Type::REGPROC, |_, row| Ok(text(row).and_then(procedure).into())),
         strict("to_regprocedure", &[Text], 1, Type::REGPROCEDURE, |_, row| Ok(text(row).and_then(signature).into())),
-        strict("to_regnamespace", &[Text], 1, Type::REGNAMESPACE, |_, row| Ok(text(row).and_then(schema_oid).into())),
+        strict("to_regnamespace", &[Text], 1, Type::REGNAMESPACE, |catalogs, row| {
+            let lookup = catalogs.lookup()?;
+            Ok(text(row).and_then(|text| schema_oid(lookup, text)).into())
+        }),
         strict("to_regrole", &[Text], 1, Type::REGROLE, |_, row| Ok(text(row).and_then(role_oid).into())),
         strict("to_regcollation", &[Text], 1, Type::REGCOLLATION, |_, row| Ok(text(row).and_then(collation).into())),
         strict("regclassout", &[Oid], 1, Type::TEXT, |catalogs, row| {
             let lookup = catalogs.lookup()?;
             named(row, |oid| {
-                lookup.by_oid(oid).map(|found| match found.is_visible() {
+                lookup.by_oid(oid).map(|found| match lookup.is_visible(&found) {
                     true => quoted(&found.name),
-                    false => format!("{}.{}", quoted(found.schema), quoted(&found.name)),
+                    false => format!("{}.{}", quoted(&found.schema), quoted(&found.name)),
                 })
             })
         }),
@@ -72,7 +76,10 @@ pub(super) fn functions() -> Vec<Declared> {
         strict("regprocedureout", &[Oid], 1, Type::TEXT, |_, row| {
             named(row, |oid| BY_OID.get(&oid).map(Procedure::signature))
         }),
-        strict("regnamespaceout", &[Oid], 1, Type::TEXT, |_, row| named(row, |oid| namespace_name(oid).map(quoted))),
+        strict("regnamespaceout", &[Oid], 1, Type::TEXT, |catalogs, row| {
+            let lookup = catalogs.lookup()?;
+            named(row, |oid| lookup.namespace_by_oid(oid).map(|namespace| quoted(&namespace.name)))
+        }),
         strict("regroleout", &[Oid], 1, Type::TEXT, |_, row| {
             named(row, |oid| (oid == ROOT_OID).then(|| ROOT.to_owned()))
         }),
@@ -180,9 +187,9 @@ fn type_oid(text: &str) -> Option<u32> {
     type_names::named(text).map(|ty| ty.oid())
 }
 
-fn schema_oid(text: &str) -> Option<u32> {
+fn schema_oid(lookup: &Lookup, text: &str) -> Option<u32> {
     match identifiers(text).ok()?.as_slice() {
-        [name] => namespace_oid(name),
+        [name] => lookup.namespace(name).map(|namespace| namespace.oid),
         _ => None,
     }
 }

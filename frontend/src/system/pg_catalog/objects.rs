@@ -8,8 +8,8 @@ use datafusion::common::TableReference;
 use datafusion::error::Result;
 use pgwire::api::Type;
 use weir_common::catalog::{Entry, Relation, RelationKind};
-use weir_common::ids::TableId;
-use weir_sql::parser::{PG_CATALOG, SCHEMA};
+use weir_common::ids::{SchemaId, TableId};
+use weir_sql::parser::PG_CATALOG;
 use weir_sql::types::{modifier, pg_type};
 
 use super::super::weir_catalog::relations as weir_relations;
@@ -18,6 +18,7 @@ use super::relations;
 use crate::catalog::Catalog;
 use crate::definitions;
 use crate::encode::Origin;
+use crate::names::SearchPath;
 use crate::scan::ScannedRelation;
 
 /// PostgreSQL's `FirstNormalObjectId`; its own catalogs have lower oids.
@@ -53,29 +54,55 @@ pub(super) fn relation_oid(relation: TableId) -> u32 {
     oid(relation, Part::Relation)
 }
 
-/// The schemas with their oids; the first and the third have those of PostgreSQL.
-pub(super) const NAMESPACES: [(u32, &str); 6] = [
+/// The schemas of the system with their oids; the first two have those of PostgreSQL.
+const SYSTEM_NAMESPACES: [(u32, &str); 5] = [
     (11, PG_CATALOG),
-    (2200, SCHEMA),
     (13_207, INFORMATION_SCHEMA),
-    (16_100, DEAD_LETTERS),
-    (16_101, WEIR_CATALOG),
+    (DEAD_LETTERS_OID, DEAD_LETTERS),
+    (WEIR_CATALOG_OID, WEIR_CATALOG),
     (16_102, RW_CATALOG),
 ];
+const DEAD_LETTERS_OID: u32 = 16_100;
+const WEIR_CATALOG_OID: u32 = 16_101;
+/// The oid of `public`, as in PostgreSQL.
+const PUBLIC_OID: u32 = 2200;
 
-pub(super) fn namespace_oid(name: &str) -> Option<u32> {
-    NAMESPACES.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid)
+/// A schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Namespace {
+    pub(super) oid: u32,
+    pub(super) name: String,
+    pub(super) comment: Option<String>,
 }
 
-pub(super) fn namespace_name(oid: u32) -> Option<&'static str> {
-    NAMESPACES.iter().find(|(known, _)| *known == oid).map(|(_, name)| *name)
+/// Returns all schemas, ordered by their oids.
+pub(super) fn namespaces(catalog: &Catalog) -> Vec<Namespace> {
+    let system = SYSTEM_NAMESPACES.iter().map(|(oid, name)| (*oid, (*name).to_owned(), None));
+    let own = catalog.schemas().map(|schema| (schema_oid(schema.id), schema.name.clone(), schema.comment.clone()));
+    let mut all: Vec<Namespace> =
+        system.chain(own).map(|(oid, name, comment)| Namespace { oid, name, comment }).collect();
+    all.sort_by_key(|namespace| namespace.oid);
+    all
+}
+
+/// Returns the oid of a schema, which is always the same, on every node.
+pub(super) fn schema_oid(schema: SchemaId) -> u32 {
+    // Ids of schemas and of relations come from one counter.
+    if schema.is_public() { PUBLIC_OID } else { oid(TableId(schema.0), Part::Relation) }
+}
+
+/// Returns the oid of a schema of the system.
+pub(super) fn system_namespace_oid(name: &str) -> Option<u32> {
+    SYSTEM_NAMESPACES.iter().find(|(_, known)| *known == name).map(|(oid, _)| *oid)
 }
 
 /// A relation that is not a system catalog.
 #[derive(Debug)]
 pub(super) struct Object {
     pub(super) oid: u32,
-    pub(super) schema: &'static str,
+    pub(super) schema: String,
+    /// The oid of the schema.
+    pub(super) namespace: u32,
     pub(super) name: String,
     /// `pg_class.relkind`.
     pub(super) kind: &'static str,
@@ -124,7 +151,7 @@ impl Object {
             column.comment = entry.about.column_comments.get(&declared.name).cloned();
         }
         let key = (!relation.declared_key().is_empty()).then(|| Key {
-            name: format!("{}_pkey", relation.name),
+            name: format!("{}_pkey", relation.name.name),
             index: oid(relation.id, Part::Index),
             constraint: oid(relation.id, Part::Constraint),
             columns: relation.declared_key().iter().filter_map(|place| i64::try_from(place + 1).ok()).collect(),
@@ -136,8 +163,9 @@ impl Object {
         };
         Object {
             oid: oid(relation.id, Part::Relation),
-            schema: SCHEMA,
-            name: relation.name.clone(),
+            schema: relation.name.schema.clone(),
+            namespace: schema_oid(entry.about.schema),
+            name: relation.name.name.clone(),
             kind,
             columns,
             key,
@@ -151,8 +179,9 @@ impl Object {
         let schema = datafusion::catalog::TableProvider::schema(&letters);
         Some(Object {
             oid: oid(entry.id(), Part::DeadLetters),
-            schema: DEAD_LETTERS,
-            name: entry.name().to_owned(),
+            schema: DEAD_LETTERS.to_owned(),
+            namespace: DEAD_LETTERS_OID,
+            name: entry.name().to_string(),
             kind: "r",
             columns: attributes(&schema),
             key: None,
@@ -195,7 +224,8 @@ pub(super) fn all(catalog: &Arc<Catalog>) -> Result<Vec<Object>> {
     let letters = catalog.entries().filter_map(Object::dead_letters_of);
     let ours = weir_relations(catalog)?.into_iter().zip(WEIR_OID..).map(|((name, schema), oid)| Object {
         oid,
-        schema: WEIR_CATALOG,
+        schema: WEIR_CATALOG.to_owned(),
+        namespace: WEIR_CATALOG_OID,
         name: name.to_owned(),
         kind: "v",
         columns: attributes(&schema),
@@ -204,7 +234,7 @@ pub(super) fn all(catalog: &Arc<Catalog>) -> Result<Vec<Object>> {
         comment: None,
     });
     let mut all: Vec<Object> = relations.chain(letters).chain(ours).collect();
-    all.sort_by(|one, other| (one.schema, &one.name).cmp(&(other.schema, &other.name)));
+    all.sort_by(|one, other| (&one.schema, &one.name).cmp(&(&other.schema, &other.name)));
     Ok(all)
 }
 
@@ -237,77 +267,96 @@ pub(in crate::system) fn origin_in(relation: &Relation, of_dead_letters: bool, p
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) oid: u32,
-    pub(super) schema: &'static str,
+    pub(super) schema: String,
     pub(super) name: String,
 }
 
-impl Found {
-    /// Returns true if its unqualified name finds it.
-    pub(super) fn is_visible(&self) -> bool {
-        self.schema == SCHEMA || self.schema == PG_CATALOG
-    }
-}
-
-/// Finds relations, indexes included.
+/// Finds schemas and relations, indexes included.
 #[derive(Debug)]
-pub(super) struct Lookup(Vec<Object>);
+pub(super) struct Lookup {
+    objects: Vec<Object>,
+    namespaces: Vec<Namespace>,
+    /// The schemas in which names are looked for.
+    path: SearchPath,
+}
 
 impl Lookup {
     /// # Errors
     /// Internal.
-    pub(super) fn new(catalog: &Arc<Catalog>) -> Result<Lookup> {
-        Ok(Lookup(all(catalog)?))
+    pub(super) fn new(catalog: &Arc<Catalog>, path: SearchPath) -> Result<Lookup> {
+        Ok(Lookup { objects: all(catalog)?, namespaces: namespaces(catalog), path })
+    }
+
+    /// Returns the schemas of the search path that exist, without `pg_catalog` unless it is named.
+    pub(super) fn searched(&self) -> impl Iterator<Item = &str> {
+        self.path.schemas().filter(|schema| self.namespace(schema).is_some())
+    }
+
+    /// Returns a schema.
+    pub(super) fn namespace(&self, name: &str) -> Option<&Namespace> {
+        self.namespaces.iter().find(|namespace| namespace.name == name)
+    }
+
+    /// Returns the schema with an oid.
+    pub(super) fn namespace_by_oid(&self, oid: u32) -> Option<&Namespace> {
+        self.namespaces.iter().find(|namespace| namespace.oid == oid)
+    }
+
+    /// Returns true if the unqualified name of a relation finds it.
+    pub(super) fn is_visible(&self, found: &Found) -> bool {
+        self.by_name(None, &found.name).is_some_and(|visible| visible.oid == found.oid)
     }
 
     pub(super) fn by_oid(&self, oid: u32) -> Option<Found> {
         if let Some(relation) = relations::by_oid(oid) {
-            return Some(Found { oid, schema: relation.schema_name, name: relation.name.to_owned() });
+            return Some(Found { oid, schema: relation.schema_name.to_owned(), name: relation.name.to_owned() });
         }
-        self.0.iter().find_map(|object| match &object.key {
-            _ if object.oid == oid => Some(Found { oid, schema: object.schema, name: object.name.clone() }),
-            Some(key) if key.index == oid => Some(Found { oid, schema: object.schema, name: key.name.clone() }),
+        let found = |object: &Object, name: &String| Found { oid, schema: object.schema.clone(), name: name.clone() };
+        self.objects.iter().find_map(|object| match &object.key {
+            _ if object.oid == oid => Some(found(object, &object.name)),
+            Some(key) if key.index == oid => Some(found(object, &key.name)),
             _ => None,
         })
     }
 
     /// Finds a relation or index by name. Without a schema, it follows the search path.
     pub(super) fn by_name(&self, schema: Option<&str>, name: &str) -> Option<Found> {
-        let schemas = schema.map_or_else(|| vec![PG_CATALOG, SCHEMA], |schema| vec![schema]);
+        let searched = || std::iter::once(PG_CATALOG).chain(self.path.schemas()).collect();
+        let schemas: Vec<&str> = schema.map_or_else(searched, |schema| vec![schema]);
         schemas.into_iter().find_map(|schema| {
+            let found = |oid| Found { oid, schema: schema.to_owned(), name: name.to_owned() };
             if let Some(relation) = relations::find(schema, name) {
-                return Some(Found { oid: relation.oid, schema: relation.schema_name, name: name.to_owned() });
+                return Some(found(relation.oid));
             }
-            self.0.iter().filter(|object| object.schema == schema).find_map(|object| match &object.key {
-                _ if object.name == name => {
-                    Some(Found { oid: object.oid, schema: object.schema, name: object.name.clone() })
-                }
-                Some(key) if key.name == name => {
-                    Some(Found { oid: key.index, schema: object.schema, name: key.name.clone() })
-                }
+            self.objects.iter().filter(|object| object.schema == schema).find_map(|object| match &object.key {
+                _ if object.name == name => Some(found(object.oid)),
+                Some(key) if key.name == name => Some(found(key.index)),
                 _ => None,
             })
         })
     }
 
     pub(super) fn object(&self, oid: u32) -> Option<&Object> {
-        self.0.iter().find(|object| object.oid == oid)
+        self.objects.iter().find(|object| object.oid == oid)
     }
 
     /// Returns the relation of an index.
     pub(super) fn indexed(&self, index: u32) -> Option<(&Object, &Key)> {
-        self.0.iter().find_map(|object| object.key.as_ref().filter(|key| key.index == index).map(|key| (object, key)))
+        self.objects
+            .iter()
+            .find_map(|object| object.key.as_ref().filter(|key| key.index == index).map(|key| (object, key)))
     }
 
     /// Returns the relation of a constraint.
     pub(super) fn constrained(&self, constraint: u32) -> Option<(&Object, &Key)> {
         let of = |object: &Object| object.key.as_ref().is_some_and(|key| key.constraint == constraint);
-        self.0.iter().find(|object| of(object)).and_then(|object| Some((object, object.key.as_ref()?)))
+        self.objects.iter().find(|object| of(object)).and_then(|object| Some((object, object.key.as_ref()?)))
     }
 }
 
 /// Returns the `CREATE UNIQUE INDEX …` of a key's index.
 pub(super) fn index_definition(object: &Object, key: &Key) -> String {
-    let (schema, columns) = (quoted(object.schema), key_columns(object, key));
+    let (schema, columns) = (quoted(&object.schema), key_columns(object, key));
     format!("CREATE UNIQUE INDEX {} ON {schema}.{} USING btree ({columns})", quoted(&key.name), quoted(&object.name))
 }
 

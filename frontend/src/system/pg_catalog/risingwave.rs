@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use datafusion::error::Result;
 use weir_common::catalog::{Encode, Entry, Plan, RelationKind, Source};
-use weir_sql::parser::{DATABASE, SCHEMA};
+use weir_sql::parser::DATABASE;
 use weir_sql::types::names as type_names;
 use weir_sql::types::pg_type;
 
 use super::cells::{Row, row};
-use super::objects::{NAMESPACES, all, namespace_oid, relation_oid};
+use super::objects::{all, namespaces, relation_oid, schema_oid};
 use super::tables::PG_CLASS;
 use super::{DATABASE_OID, ROOT, ROOT_OID};
 use crate::catalog::Catalog;
@@ -42,7 +42,10 @@ pub(super) fn rows(name: &str, catalog: &Arc<Catalog>) -> Result<Vec<Row>> {
         "rw_columns" => catalog.entries().flat_map(columns).collect(),
         "rw_depend" => catalog.entries().flat_map(dependencies).collect(),
         "rw_description" => descriptions(catalog)?,
-        "rw_schemas" => NAMESPACES.iter().map(|(oid, name)| row! { id: *oid, name: *name, owner: ROOT_OID }).collect(),
+        "rw_schemas" => namespaces(catalog)
+            .into_iter()
+            .map(|schema| row! { id: schema.oid, name: schema.name, owner: ROOT_OID })
+            .collect(),
         "rw_databases" => vec![row! { id: DATABASE_OID, name: DATABASE, owner: ROOT_OID }],
         "rw_users" => vec![row! {
             id: ROOT_OID, name: ROOT, is_super: true, create_db: true, create_user: true, can_login: true,
@@ -54,7 +57,7 @@ pub(super) fn rows(name: &str, catalog: &Arc<Catalog>) -> Result<Vec<Row>> {
 /// Returns the columns that all relations have.
 fn named(catalog: &Catalog, entry: &Entry) -> Row {
     row! {
-        id: relation_oid(entry.id()), name: entry.name(), schema_id: namespace_oid(SCHEMA), owner: ROOT_OID,
+        id: relation_oid(entry.id()), name: entry.name().name.as_str(), schema_id: schema_oid(entry.about.schema), owner: ROOT_OID,
         // A statement that cannot be read may contain secrets.
         definition: definitions::shown(catalog, entry).ok(),
     }

@@ -12,14 +12,15 @@ use weir_sql::parser::DATABASE;
 use weir_sql::types::names as type_names;
 
 use super::cells::{Row, batch, read, row};
-use super::objects::{Attribute, Key, NAMESPACES, Object, expression_oid, index_definition, namespace_oid};
+use super::objects::{Attribute, Key, Object, expression_oid, index_definition, namespaces, system_namespace_oid};
 use super::relations::{self, Relation};
 use super::{DATABASE_OID, ROOT, ROOT_OID};
 use crate::catalog::Catalog;
 use crate::session::Session;
 
-/// The oid of `pg_class` itself.
+/// The oids of `pg_class` and `pg_namespace` themselves.
 pub(super) const PG_CLASS: u32 = 1259;
+const PG_NAMESPACE: u32 = 2615;
 /// `pg_am.oid` of tables and of indexes.
 const HEAP: u32 = 2;
 const BTREE: u32 = 403;
@@ -51,9 +52,6 @@ pub(super) fn fixed(relation: &Relation) -> Result<Vec<RecordBatch>> {
     let rows = match relation.name {
         "pg_class" => relations::all().iter().map(class_of_relation).collect(),
         "pg_attribute" => relations::all().iter().flat_map(attributes_of_relation).collect(),
-        "pg_namespace" => {
-            NAMESPACES.iter().map(|(oid, name)| row! { oid: *oid, nspname: *name, nspowner: ROOT_OID }).collect()
-        }
         "pg_database" => vec![database()],
         "pg_authid" | "pg_roles" => vec![role(relation)],
         "pg_user" | "pg_shadow" => vec![user(relation)],
@@ -113,7 +111,7 @@ fn user(relation: &Relation) -> Row {
 
 fn class_of_relation(relation: &Relation) -> Row {
     row! {
-        oid: relation.oid, relname: relation.name, relnamespace: namespace_oid(relation.schema_name).unwrap_or_default(),
+        oid: relation.oid, relname: relation.name, relnamespace: system_namespace_oid(relation.schema_name).unwrap_or_default(),
         relowner: ROOT_OID, relam: if relation.kind == "r" { HEAP } else { 0 }, reltuples: -1, relpersistence: "p",
         relkind: relation.kind, relnatts: count(relation.columns.len()), relhasrules: relation.kind == "v",
         relispopulated: true, relreplident: "n",
@@ -156,6 +154,7 @@ pub(super) fn of_catalog(name: &str, catalog: &Arc<Catalog>) -> Result<Vec<Row>>
         "pg_views",
         "pg_matviews",
         "pg_description",
+        "pg_namespace",
         "pg_stat_all_tables",
         "pg_stat_user_tables",
         "pg_statio_all_tables",
@@ -178,16 +177,26 @@ pub(super) fn of_catalog(name: &str, catalog: &Arc<Catalog>) -> Result<Vec<Row>>
         "pg_indexes" => keys(objects)
             .map(|(object, key)| {
                 row! {
-                    schemaname: object.schema, tablename: object.name.as_str(), indexname: key.name.as_str(),
+                    schemaname: object.schema.as_str(), tablename: object.name.as_str(), indexname: key.name.as_str(),
                     indexdef: index_definition(object, key),
                 }
             })
             .collect(),
-        "pg_description" => objects.iter().flat_map(descriptions).collect(),
+        "pg_namespace" => namespaces(catalog)
+            .into_iter()
+            .map(|schema| row! { oid: schema.oid, nspname: schema.name, nspowner: ROOT_OID })
+            .collect(),
+        "pg_description" => {
+            let of_schemas = namespaces(catalog).into_iter().filter_map(|schema| {
+                let comment = schema.comment?;
+                Some(row! { objoid: schema.oid, classoid: PG_NAMESPACE, objsubid: 0, description: comment })
+            });
+            objects.iter().flat_map(descriptions).chain(of_schemas).collect()
+        }
         "pg_stat_all_tables" | "pg_stat_user_tables" | "pg_statio_all_tables" | "pg_statio_user_tables" => objects
             .iter()
             .filter(|object| object.kind != "v")
-            .map(|object| row! { relid: object.oid, schemaname: object.schema, relname: object.name.as_str() })
+            .map(|object| row! { relid: object.oid, schemaname: object.schema.as_str(), relname: object.name.as_str() })
             .collect(),
         "pg_stat_all_indexes" | "pg_stat_user_indexes" | "pg_statio_all_indexes" | "pg_statio_user_indexes" => {
             keys(objects).map(|(object, key)| statistics(object, key)).collect()
@@ -199,7 +208,7 @@ pub(super) fn of_catalog(name: &str, catalog: &Arc<Catalog>) -> Result<Vec<Row>>
             .filter(|object| object.kind == "m")
             .map(|object| {
                 row! {
-                    schemaname: object.schema, matviewname: object.name.as_str(), matviewowner: ROOT, hasindexes: false,
+                    schemaname: object.schema.as_str(), matviewname: object.name.as_str(), matviewowner: ROOT, hasindexes: false,
                     ispopulated: true, definition: object.definition.as_deref(),
                 }
             })
@@ -214,7 +223,7 @@ fn keys(objects: &[Object]) -> impl Iterator<Item = (&Object, &Key)> {
 
 /// Returns the row of a relation, and that of its key's index.
 fn classes(object: &Object) -> Vec<Row> {
-    let namespace = namespace_oid(object.schema).unwrap_or_default();
+    let namespace = object.namespace;
     let relation = row! {
         oid: object.oid, relname: object.name.as_str(), relnamespace: namespace, relowner: ROOT_OID,
         relam: if object.kind == "v" { 0 } else { HEAP }, relfilenode: if object.kind == "v" { 0 } else { object.oid },
@@ -299,7 +308,7 @@ fn operator_class(ty: u32) -> i64 {
 
 fn constraint(object: &Object, key: &Key) -> Row {
     row! {
-        oid: key.constraint, conname: key.name.as_str(), connamespace: namespace_oid(object.schema).unwrap_or_default(),
+        oid: key.constraint, conname: key.name.as_str(), connamespace: object.namespace,
         contype: "p", convalidated: true, conrelid: object.oid, conindid: key.index, confupdtype: " ", confdeltype: " ",
         confmatchtype: " ", conislocal: true, connoinherit: true, conkey: key.columns.clone(),
     }
@@ -308,7 +317,7 @@ fn constraint(object: &Object, key: &Key) -> Row {
 /// Returns a row without counts, because nothing counts how often a key is used.
 fn statistics(object: &Object, key: &Key) -> Row {
     row! {
-        relid: object.oid, indexrelid: key.index, schemaname: object.schema, relname: object.name.as_str(),
+        relid: object.oid, indexrelid: key.index, schemaname: object.schema.as_str(), relname: object.name.as_str(),
         indexrelname: key.name.as_str(),
     }
 }
@@ -326,7 +335,7 @@ fn descriptions(object: &Object) -> Vec<Row> {
 
 fn table(object: &Object) -> Row {
     row! {
-        schemaname: object.schema, tablename: object.name.as_str(), tableowner: ROOT, hasindexes: object.key.is_some(),
+        schemaname: object.schema.as_str(), tablename: object.name.as_str(), tableowner: ROOT, hasindexes: object.key.is_some(),
         hasrules: false, hastriggers: false, rowsecurity: false,
     }
 }
@@ -341,7 +350,7 @@ fn system_tables() -> impl Iterator<Item = Row> {
 }
 
 fn view(object: &Object) -> Row {
-    row! { schemaname: object.schema, viewname: object.name.as_str(), viewowner: ROOT, definition: object.definition.as_deref() }
+    row! { schemaname: object.schema.as_str(), viewname: object.name.as_str(), viewowner: ROOT, definition: object.definition.as_deref() }
 }
 
 fn system_views() -> impl Iterator<Item = Row> {

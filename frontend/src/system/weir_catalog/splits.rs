@@ -128,7 +128,7 @@ fn batch(catalog: &Catalog, schema: SchemaRef, rows: &[Row]) -> Result<RecordBat
     };
     let since = rows.iter().map(|row| i64::try_from(row.progress.since_ns / 1000).ok());
     let columns = vec![
-        text(&|row| entry(row).map(|entry| entry.name().to_owned())),
+        text(&|row| entry(row).map(|entry| entry.name().to_string())),
         text(&|row| entry(row).map(|entry| entry.job.read(&SplitId(row.progress.split.clone())).split.0)),
         text(&|row| entry(row).and_then(|entry| subject(entry.job.stream(), &row.progress.split))),
         text(&|row| Some(row.node.clone())),

@@ -96,7 +96,7 @@ impl Writes {
     ) -> Result<CopyIn, Error> {
         let deadline = limits.retry_until(self.retry_max);
         let snapshot = self.snapshots.acquire(deadline).await?;
-        let entry = target(&snapshot.catalog, parsed, &copy.table, "COPY FROM")?;
+        let entry = target(&snapshot.catalog, &session.search_path(), parsed, &copy.table, "COPY FROM")?;
         let relation = Arc::clone(&entry.relation);
         let places = places(parsed, copy, &relation)?;
         let columns: Vec<&Column> = places.iter().map(|place| &relation.columns[*place]).collect();
