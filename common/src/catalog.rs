@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use about::About;
 pub use change::{Change, Changed, Refused};
-pub use declaration::{Declaration, Impossible};
+pub use declaration::{Declaration, Impossible, OnError};
 pub use graph::Graph;
 pub use job::{Definition, Encode, Expanded, Job, JobState, Named, Plan, Query, Reads, Source, SplitStart};
 pub use relation::{Column, Constraints, Origin, Relation, RelationKind, dead_letter_columns, schema};

@@ -11,7 +11,7 @@ mod written;
 use std::collections::{BTreeMap, HashMap};
 
 use sqlparser::tokenizer::Location;
-use weir_common::catalog::{Column, Declaration, Encode, Origin, Plan, RelationKind, Source};
+use weir_common::catalog::{Column, Declaration, Encode, OnError, Origin, Plan, RelationKind, Source};
 use weir_connector_nats::options::{OptionError, Options, changed, check_change, same_option, secret_keys};
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{
@@ -74,6 +74,7 @@ pub(crate) fn create_table(parsed: &Parsed, create: &CreateTable, schema: Option
         hidden: Vec::new(),
         primary_key,
         plan: Plan::Stream(Source { options: options.written, encode }),
+        on_error: OnError::default(),
         sql: sql(parsed, create)?,
     };
     Ok(Bound { declared, notices })
@@ -185,6 +186,7 @@ pub(crate) fn create_view(parsed: &Parsed, create: &CreateView, query: Described
         hidden,
         primary_key,
         plan,
+        on_error: create.on_error,
         sql: parsed.sql().to_owned(),
     })
 }

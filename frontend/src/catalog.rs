@@ -8,6 +8,7 @@ use std::sync::{Arc, RwLock};
 
 use weir_common::catalog::{Entry, Graph, JobState, RelationKind, RelationName, SYSTEM_SCHEMAS, Schema};
 use weir_common::ids::TableId;
+use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::TableName;
 
 use crate::names::{Meaning, SearchPath, split};
@@ -92,15 +93,33 @@ impl Catalog {
     /// Returns the job that keeps a relation up to date. A source has one only after it has failed,
     /// since nobody reads it for views from then on.
     pub(crate) fn job<'a>(&'a self, entry: &'a Entry) -> Option<Job<'a>> {
-        let failure = self.graph.failed(entry).and_then(|failed| match &failed.job.state {
-            JobState::Failed { error, since_ms } => Some(Failure { error, since_ms: *since_ms }),
-            JobState::Running => None,
-        });
+        let failure = self.graph.failed(entry).and_then(failure);
         let kind = entry.relation.kind;
         if !entry.has_job() || kind == RelationKind::Source && failure.is_none() {
             return None;
         }
         Some(Job { name: entry.name(), kind: kind.as_str(), failure })
+    }
+
+    /// Checks that the rows of a relation are those of one epoch: no job that fills it has stopped
+    /// in the middle of one.
+    ///
+    /// # Errors
+    /// `55000`, with the reason.
+    pub(crate) fn check_whole(&self, entry: &Entry) -> Result<(), Error> {
+        let Some(torn) = self.graph.torn(entry) else { return Ok(()) };
+        let (kind, name, cause) = (entry.relation.kind.as_str(), entry.name(), torn.name());
+        let failed = match torn.id() == entry.id() {
+            true => "it has failed".to_owned(),
+            false => format!("materialized view \"{cause}\", which it reads, has failed"),
+        };
+        let reason = failure(torn).map_or("", |failure| failure.error);
+        let message = format!("{kind} \"{name}\" cannot be read, because {failed}: {reason}");
+        let hint = format!(
+            "drop \"{cause}\" and create it again, once its input is mended or with another on_error; its rows may lack a \
+             part of the changes of the epoch in which it stopped"
+        );
+        Err(Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message).with_hint(hint))
     }
 
     /// Returns the entries whose rows a query of this one reads.
@@ -132,6 +151,14 @@ pub(crate) struct Failure<'a> {
     pub(crate) since_ms: Option<u64>,
 }
 
+/// Returns the reason why a job failed, if it did.
+fn failure(entry: &Entry) -> Option<Failure<'_>> {
+    match &entry.job.state {
+        JobState::Failed { error, since_ms, .. } => Some(Failure { error, since_ms: *since_ms }),
+        JobState::Running => None,
+    }
+}
+
 /// The newest catalog that this frontend has seen. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CatalogCache(Arc<RwLock<Arc<Catalog>>>);
@@ -156,7 +183,7 @@ impl CatalogCache {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::catalog::{Declaration, Definition, Plan};
+    use weir_common::catalog::{Declaration, Definition, OnError, Plan};
     use weir_common::ids::SchemaId;
 
     use super::*;
@@ -183,6 +210,7 @@ mod tests {
                 hidden: Vec::new(),
                 primary_key: Vec::new(),
                 plan: Plan::Definition(Definition { names: Vec::new() }),
+                on_error: OnError::default(),
                 sql: String::new(),
             };
             Entry::new(TableId(id), declared, Vec::new(), None)

@@ -7,7 +7,9 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, debug, info};
-use weir_common::catalog::{Change, Declaration, Expanded, Plan, Reads, Relation, RelationKind, RelationName};
+use weir_common::catalog::{
+    Change, Declaration, Expanded, JobState, Plan, Reads, Relation, RelationKind, RelationName,
+};
 use weir_common::ids::TableId;
 use weir_proto::CreateTableResponse;
 use weir_sql::error::{Error, sqlstate};
@@ -101,6 +103,7 @@ impl Frontend {
             if is_complete(&snapshot, view, &self.queries.planner.nodes).await? {
                 break;
             }
+            check_created(&snapshot.catalog, view)?;
             if told.elapsed() >= TELL_INTERVAL {
                 told = Instant::now();
                 if let Some(progress) = self.jobs.progress(view, deadline).await? {
@@ -112,7 +115,9 @@ impl Frontend {
                 sleep((REST * took).max(REST_MIN)).await;
             }
         }
-        Ok(())
+        // Nodes take a job that has just failed for a complete one. The newest catalog tells.
+        let newest = self.newest_catalog(limits).await?;
+        check_created(&newest, view)
     }
 
     /// Plans a view. Names in its query are found along the session's search path.
@@ -146,6 +151,8 @@ impl Frontend {
             return bind::create_view(parsed, create, described);
         }
         let mut described = self.queries.describe_view(catalog, parsed, create.query.clone()).await?;
+        let inputs = described.plan.reads().iter().filter_map(|reads| catalog.by_id(reads.relation));
+        inputs.into_iter().try_for_each(|input| catalog.check_whole(input))?;
         match &mut described.plan {
             Plan::Query(query) => query.through = through,
             Plan::View(Reads { expanded, .. }) if !through.is_empty() => {
@@ -229,6 +236,15 @@ impl Drop for Creation {
             }
         });
     }
+}
+
+/// Checks that no job has failed on the rows that a view which is being created finds.
+fn check_created(catalog: &Catalog, view: TableId) -> Result<(), Error> {
+    let Some(entry) = catalog.by_id(view) else { return Ok(()) };
+    let JobState::Failed { error, .. } = &entry.job.state else { return catalog.check_whole(entry) };
+    let message = format!("materialized view \"{}\" failed while it was being created: {error}", entry.name());
+    let hint = "it is dropped; mend its input, or create it with another on_error";
+    Err(Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message).with_hint(hint))
 }
 
 /// Checks that a replaced view keeps its columns, in PostgreSQL's words.

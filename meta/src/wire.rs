@@ -92,6 +92,10 @@ pub(crate) fn barrier(
             table: entry_bytes(entry),
             splits: splits.iter().map(start_split).collect(),
         }),
+        Mutation::Stop(failed, jobs) => proto::barrier::Mutation::StopJobs(proto::StopJobs {
+            failed: entry_bytes(failed),
+            jobs: jobs.iter().map(|job| job.0).collect(),
+        }),
         Mutation::Drop(jobs) => proto::barrier::Mutation::DropTables(proto::DropTablesMutation {
             tables: jobs.iter().map(|job| job.0).collect(),
         }),
@@ -157,5 +161,6 @@ pub(crate) fn report(report: proto::EpochReport) -> Result<Report, rpc::Error> {
         epoch: Epoch(report.epoch),
         checkpoints: report.slots.into_iter().map(checkpoint).collect::<Result<_, _>>()?,
         positions: report.positions.into_iter().map(position).collect(),
+        stopped: report.stopped.into_iter().map(|stopped| (TableId(stopped.table), stopped.error)).collect(),
     })
 }

@@ -429,7 +429,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::catalog::{Definition, Encode, Plan, Reads, Source};
+    use crate::catalog::{Definition, Encode, OnError, Plan, Reads, Source};
     use crate::types::SqlType;
 
     fn column(name: &str) -> Column {
@@ -455,6 +455,7 @@ mod tests {
             hidden: Vec::new(),
             primary_key: Vec::new(),
             plan,
+            on_error: OnError::default(),
             sql: String::new(),
         };
         Entry::new(TableId(id), declared, Vec::new(), None)

@@ -29,6 +29,10 @@ pub struct Declaration {
     /// The origin of the rows.
     #[serde(rename = "source")]
     pub plan: Plan,
+    /// The treatment of rows for which an expression fails, if it is a materialized view. That of
+    /// messages which cannot be decoded is one of the options of their stream.
+    #[serde(default, skip_serializing_if = "OnError::is_default")]
+    pub on_error: OnError,
     /// The statement as it was written, secrets included; never shown as it stands.
     pub sql: String,
 }
@@ -59,6 +63,39 @@ impl Declaration {
             declared.primary_key.iter().map(|place| all[*place].clone()).collect()
         };
         if key(self) == key(after) { Ok(()) } else { Err(Impossible::Key) }
+    }
+}
+
+/// The treatment of an input that cannot become a row: a message that cannot be decoded, or a row
+/// for which an expression of a view fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// It becomes a dead letter.
+    #[default]
+    DeadLetter,
+    /// It is counted, and left out.
+    Skip,
+    /// The job fails.
+    Fail,
+}
+
+impl OnError {
+    /// The words for them.
+    pub const WORDS: [&str; 3] = ["dead_letter", "skip", "fail"];
+
+    /// Reads one of the words, in upper or lower case.
+    pub fn parse(word: &str) -> Option<OnError> {
+        match word.to_ascii_lowercase().as_str() {
+            "dead_letter" => Some(OnError::DeadLetter),
+            "skip" => Some(OnError::Skip),
+            "fail" => Some(OnError::Fail),
+            _ => None,
+        }
+    }
+
+    fn is_default(&self) -> bool {
+        *self == OnError::default()
     }
 }
 

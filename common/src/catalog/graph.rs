@@ -157,6 +157,25 @@ impl Graph {
         entry.job.inputs().filter_map(|input| self.get(input)).find_map(|input| self.failed(input))
     }
 
+    /// The failed entry because of which the rows of a relation are torn: its own, or one below it;
+    /// `None` if the rows are whole.
+    pub fn torn<'a>(&'a self, entry: &'a Entry) -> Option<&'a Entry> {
+        if matches!(entry.job.state, JobState::Failed { torn: true, .. }) {
+            return Some(entry);
+        }
+        entry.job.inputs().filter_map(|input| self.get(input)).find_map(|input| self.torn(input))
+    }
+
+    /// The jobs that stop if one fails: its own and those above it, as far as they run.
+    pub fn stopped_by(&self, failed: TableId) -> Vec<TableId> {
+        self.entries().filter(|entry| self.runs(entry) && self.is_above(entry, failed)).map(Entry::id).collect()
+    }
+
+    fn is_above(&self, entry: &Entry, below: TableId) -> bool {
+        let is_above = |input| self.get(input).is_some_and(|input| self.is_above(input, below));
+        entry.id() == below || entry.job.inputs().any(is_above)
+    }
+
     /// Returns true if a job keeps the relation up to date: neither it nor a job below it has
     /// failed, and all inputs are there. Sources and plain views store no rows.
     pub fn runs(&self, entry: &Entry) -> bool {
@@ -178,7 +197,7 @@ impl FromIterator<Entry> for Graph {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::{Declaration, Definition, Encode, Named, Plan, Reads, Source};
+    use crate::catalog::{Declaration, Definition, Encode, Named, OnError, Plan, Reads, Source};
 
     fn reads(id: u32) -> Reads {
         Reads {
@@ -196,8 +215,9 @@ mod tests {
             None => Plan::Stream(Source { options: BTreeMap::new(), encode: Encode::Json }),
         };
         let (name, columns, hidden) = (RelationName::public(format!("r{id}")), Vec::new(), Vec::new());
-        let (primary_key, sql) = (Vec::new(), String::new());
-        Entry::new(TableId(id), Declaration { kind, name, columns, hidden, primary_key, plan, sql }, Vec::new(), None)
+        let (primary_key, on_error, sql) = (Vec::new(), OnError::default(), String::new());
+        let declared = Declaration { kind, name, columns, hidden, primary_key, plan, on_error, sql };
+        Entry::new(TableId(id), declared, Vec::new(), None)
     }
 
     /// Two views over a source, and one over the first of them.
@@ -247,9 +267,15 @@ mod tests {
         let mut graph = graph();
         let running = |graph: &Graph| ids(graph.entries().filter(|entry| graph.runs(entry)));
         assert_eq!(running(&graph), [2, 3, 4]);
-        let failed = JobState::Failed { error: "a division by zero".to_owned(), since_ms: None };
+        let stopped = |graph: &Graph| [1, 2, 4].map(|id| graph.stopped_by(TableId(id)).len());
+        assert_eq!(stopped(&graph), [3, 2, 1]);
+        let failed = |torn| JobState::Failed { error: "a division by zero".to_owned(), since_ms: None, torn };
+        let torn = |graph: &Graph| ids(graph.entries().filter(|entry| graph.torn(entry).is_some()));
+        graph.insert(graph.get(TableId(2)).expect("it is there").with_state(failed(true)));
+        assert_eq!((running(&graph), torn(&graph)), (vec![3], vec![2, 4]));
+        let failed = failed(false);
         graph.insert(graph.get(TableId(2)).expect("it is there").with_state(failed));
-        assert_eq!(running(&graph), [3]);
+        assert_eq!((running(&graph), torn(&graph), stopped(&graph)), (vec![3], vec![], [1, 0, 0]));
         let by = |graph: &Graph, id| graph.failed(graph.get(TableId(id)).expect("it is there")).map(|by| by.id().0);
         assert_eq!((by(&graph, 2), by(&graph, 3), by(&graph, 4)), (Some(2), None, Some(2)));
         graph.remove(TableId(1));

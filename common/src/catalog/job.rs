@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, Relation, RelationKind, RelationName};
+use super::{Column, OnError, Relation, RelationKind, RelationName};
 use crate::ids::{JobSplit, Sequence, SplitId, TableId};
 use crate::plan::JobPlan;
 use crate::position::{Anchor, Position};
@@ -22,9 +22,11 @@ pub struct Job {
     pub splits: Vec<SplitStart>,
     /// Running or failed.
     pub state: JobState,
+    /// The treatment of rows for which an expression fails, if it fills a view.
+    pub on_error: OnError,
     /// The id under which its dead letters are stored. Tables that are older than dead letters have
     /// none. Nor have most sources: their dead letters are looked for in the stream, unless that
-    /// loses acknowledged messages.
+    /// loses acknowledged messages. Nor have views that keep none.
     pub dead_letters: Option<TableId>,
     /// The rows a second that it reads at most of the rows that its inputs had before it.
     pub backfill_rate: Option<u32>,
@@ -262,7 +264,8 @@ impl SplitStart {
 pub enum JobState {
     /// It runs, provided that the jobs that fill its inputs do.
     Running,
-    /// It stopped for a reason that its user has to fix. Its rows stay readable.
+    /// It stopped for a reason that its user has to fix. Its rows stay readable, unless they are
+    /// torn.
     Failed {
         /// The reason.
         error: String,
@@ -270,5 +273,9 @@ pub enum JobState {
         /// this was kept.
         #[serde(default)]
         since_ms: Option<u64>,
+        /// True if it stopped in the middle of an epoch that was committed: its rows, and those of
+        /// jobs above it, may have only a part of the changes of that epoch.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        torn: bool,
     },
 }

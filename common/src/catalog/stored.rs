@@ -28,10 +28,10 @@ pub(super) struct Stored {
 impl From<Stored> for Entry {
     fn from(stored: Stored) -> Entry {
         let Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate, about } = stored;
-        let Declaration { kind, name, columns, hidden, primary_key, plan, sql } = declared;
+        let Declaration { kind, name, columns, hidden, primary_key, plan, on_error, sql } = declared;
         Entry {
             relation: Arc::new(Relation { id, kind, name, columns, hidden, primary_key, layouts, sql }),
-            job: Arc::new(Job { id, plan, splits, state, dead_letters, backfill_rate }),
+            job: Arc::new(Job { id, plan, splits, state, on_error, dead_letters, backfill_rate }),
             about: Arc::new(about),
         }
     }
@@ -41,8 +41,8 @@ impl From<Entry> for Stored {
     fn from(entry: Entry) -> Stored {
         let Relation { id, kind, name, columns, hidden, primary_key, layouts, sql } =
             Arc::unwrap_or_clone(entry.relation);
-        let Job { id: _, plan, splits, state, dead_letters, backfill_rate } = Arc::unwrap_or_clone(entry.job);
-        let declared = Declaration { kind, name, columns, hidden, primary_key, plan, sql };
+        let Job { id: _, plan, splits, state, on_error, dead_letters, backfill_rate } = Arc::unwrap_or_clone(entry.job);
+        let declared = Declaration { kind, name, columns, hidden, primary_key, plan, on_error, sql };
         let about = Arc::unwrap_or_clone(entry.about);
         Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate, about }
     }

@@ -93,12 +93,12 @@ fn entries_that_are_stored_stay_readable() {
     assert_eq!((table.name(), table.about.schema), (&RelationName::public("t"), SchemaId::PUBLIC));
     let oldest = read(OLDEST);
     assert_eq!((oldest.relation.kind, oldest.relation.is_keyed()), (RelationKind::Table, false));
-    assert_eq!(oldest.job.state, JobState::Failed { error: "no such stream".to_owned(), since_ms: None });
+    assert_eq!(oldest.job.state, JobState::Failed { error: "no such stream".to_owned(), since_ms: None, torn: false });
 }
 
 #[test]
 fn an_altered_job_runs_again_and_old_columns_become_a_layout() {
-    let before = read(TABLE).with_state(JobState::Failed { error: String::new(), since_ms: None });
+    let before = read(TABLE).with_state(JobState::Failed { error: String::new(), since_ms: None, torn: false });
     let mut declared = before.declaration();
     assert_eq!(before.altered(declared.clone()), read(TABLE));
     declared.columns.pop();

@@ -32,6 +32,10 @@ pub enum Event {
     Separated(TermId, String),
     /// A job cannot go on, for a reason that its user has to fix.
     JobFailed(TermId, TableId, String),
+    /// A job has stopped, because a row of it fails and its user wants it to stop then. The actor
+    /// that says so discards everything from then on, and has not delivered the barrier of the
+    /// epoch yet.
+    JobStopped(TermId, TableId, String),
     /// A reader's ack window is nearly full, or an actor has its first rows.
     CheckpointWanted(TermId),
 }
@@ -81,10 +85,12 @@ pub enum Message {
         checkpoints: Vec<(SlotId, Uuid)>,
         /// The positions that moved since the last report.
         positions: Vec<(JobSplit, Position)>,
+        /// The jobs that have stopped since the last report, in this epoch or a later one, and why.
+        stopped: Vec<(TableId, String)>,
     },
     /// A waiter needs a checkpoint.
     WantBarrier(TermId),
-    /// A job cannot go on.
+    /// A job cannot go on, and neither can the term.
     JobFailed(TermId, TableId, String),
 }
 

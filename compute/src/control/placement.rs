@@ -258,7 +258,7 @@ fn instance(readers: &[(&SplitId, SlotId)], split: &SplitId) -> u32 {
 mod tests {
     use std::collections::BTreeSet;
 
-    use weir_common::catalog::{self, Declaration, Encode, Reads, RelationKind, Source, SplitStart};
+    use weir_common::catalog::{self, Declaration, Encode, OnError, Reads, RelationKind, Source, SplitStart};
     use weir_common::ids::{JobSplit, Sequence, VnodeRange};
     use weir_common::plan::{Fragment, JobPlan, Stream};
 
@@ -270,7 +270,8 @@ mod tests {
             _ => RelationKind::MaterializedView,
         };
         let (name, columns, hidden) = (RelationName::public(format!("r{id}")), Vec::new(), Vec::new());
-        let declared = Declaration { kind, name, columns, hidden, primary_key: Vec::new(), plan, sql: String::new() };
+        let (primary_key, on_error, sql) = (Vec::new(), OnError::default(), String::new());
+        let declared = Declaration { kind, name, columns, hidden, primary_key, plan, on_error, sql };
         Entry::new(TableId(id), declared, Vec::new(), None)
     }
 

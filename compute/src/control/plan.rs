@@ -126,14 +126,24 @@ pub enum Mutation {
     Add(Entry, Vec<SplitPlan>),
     /// Jobs stop, and their state is forgotten.
     Drop(Vec<TableId>),
+    /// The job of an entry has failed: these jobs stop, and their state stays.
+    Stop(Entry, Vec<TableId>),
 }
 
 impl Mutation {
     /// The jobs that stop.
+    pub fn stopped(mutation: Option<&Mutation>) -> &[TableId] {
+        match mutation {
+            Some(Mutation::Drop(jobs) | Mutation::Stop(_, jobs)) => jobs,
+            Some(Mutation::Add(..)) | None => &[],
+        }
+    }
+
+    /// The jobs whose state is forgotten.
     pub fn dropped(mutation: Option<&Mutation>) -> &[TableId] {
         match mutation {
             Some(Mutation::Drop(jobs)) => jobs,
-            _ => &[],
+            Some(Mutation::Add(..) | Mutation::Stop(..)) | None => &[],
         }
     }
 }

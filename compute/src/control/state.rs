@@ -5,11 +5,12 @@
 //! to do so.
 //!
 //! Invariants: a node takes part in one term at a time; events of another term have no effect; an
-//! epoch is reported once, after all slots are durable up to it and after every earlier epoch.
+//! epoch is reported once, after all slots are durable up to it and after every earlier epoch; the
+//! report of an epoch in which a job stopped, or an earlier one, says so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use weir_common::ids::{Epoch, JobSplit, SlotId, TermId};
+use weir_common::ids::{Epoch, JobSplit, SlotId, TableId, TermId};
 use weir_common::position::Position;
 
 use super::event::{Action, Event, Message, SlotEpoch};
@@ -30,6 +31,8 @@ struct ActiveTerm {
     pending: BTreeMap<Epoch, BTreeMap<SlotId, SlotEpoch>>,
     /// Positions as of the last report.
     reported: BTreeMap<JobSplit, Position>,
+    /// Jobs that have stopped since the last report, and why.
+    stopped: BTreeMap<TableId, String>,
 }
 
 impl Node {
@@ -51,6 +54,12 @@ impl Node {
             Event::Committed(id, epoch) if self.term() == Some(id) => vec![Action::Acknowledge(epoch)],
             Event::JobFailed(id, table, error) if self.term() == Some(id) => {
                 vec![Action::Send(Message::JobFailed(id, table, error))]
+            }
+            Event::JobStopped(id, table, error) => {
+                if let Some(term) = self.term.as_mut().filter(|term| term.id == id) {
+                    term.stopped.entry(table).or_insert(error);
+                }
+                Vec::new()
             }
             Event::CheckpointWanted(id) if self.term() == Some(id) => vec![Action::Send(Message::WantBarrier(id))],
             Event::Stop(_)
@@ -74,6 +83,7 @@ impl Node {
             opened: false,
             pending: BTreeMap::new(),
             reported: plan.splits.iter().map(|split| (split.split.clone(), split.position)).collect(),
+            stopped: BTreeMap::new(),
         });
         actions.push(Action::Open(plan));
         actions
@@ -137,7 +147,8 @@ impl ActiveTerm {
                 }
             }
         }
-        Message::Report { term: self.id, epoch, checkpoints, positions }
+        let stopped = std::mem::take(&mut self.stopped).into_iter().collect();
+        Message::Report { term: self.id, epoch, checkpoints, positions, stopped }
     }
 }
 
@@ -211,6 +222,24 @@ mod tests {
         assert!(reported(&node.apply(durable(1, 1, 2))).is_empty(), "epoch 1 is not durable yet");
         assert!(reported(&node.apply(durable(1, 0, 1))).is_empty());
         assert_eq!(reported(&node.apply(durable(1, 1, 1))), [1, 2]);
+    }
+
+    #[test]
+    fn a_job_that_stops_is_in_the_next_report_once() {
+        let mut node = Node::default();
+        node.apply(Event::Start(plan(1, 1)));
+        node.apply(Event::Opened(term(1), Ok(())));
+        for error in ["division by zero", "of another actor"] {
+            assert!(node.apply(Event::JobStopped(term(1), TableId(7), error.to_owned())).is_empty());
+        }
+        let stopped = |actions: Vec<Action>| match actions.as_slice() {
+            [Action::Send(Message::Report { stopped, .. })] => stopped.clone(),
+            other => panic!("{other:?}"),
+        };
+        node.apply(barrier(1, 1));
+        node.apply(barrier(1, 2));
+        assert_eq!(stopped(node.apply(durable(1, 0, 1))), [(TableId(7), "division by zero".to_owned())]);
+        assert_eq!(stopped(node.apply(durable(1, 0, 2))), []);
     }
 
     #[test]

@@ -78,6 +78,9 @@ pub(crate) fn barrier(barrier: proto::Barrier) -> Result<Barrier, rpc::Error> {
         Some(proto::barrier::Mutation::DropTables(drop)) => {
             Some(Mutation::Drop(drop.tables.into_iter().map(TableId).collect()))
         }
+        Some(proto::barrier::Mutation::StopJobs(stop)) => {
+            Some(Mutation::Stop(entry(&stop.failed)?, stop.jobs.into_iter().map(TableId).collect()))
+        }
     };
     Ok(Barrier {
         term: term(barrier.term)?,
@@ -114,7 +117,7 @@ pub(crate) fn from_node(message: Message) -> proto::FromNode {
         Message::JobFailed(term, table, error) => {
             from_node::Message::JobFailed(proto::JobFailed { term: Some(term.into()), table: table.0, error })
         }
-        Message::Report { term, epoch, checkpoints, positions } => {
+        Message::Report { term, epoch, checkpoints, positions, stopped } => {
             let checkpoint = |(slot, checkpoint): (SlotId, Uuid)| proto::SlotCheckpoint {
                 slot: slot.0,
                 checkpoint: checkpoint.to_string(),
@@ -130,6 +133,7 @@ pub(crate) fn from_node(message: Message) -> proto::FromNode {
                 epoch: epoch.0,
                 slots: checkpoints.into_iter().map(checkpoint).collect(),
                 positions: positions.into_iter().map(position).collect(),
+                stopped: stopped.into_iter().map(|(job, error)| proto::StoppedJob { table: job.0, error }).collect(),
             })
         }
     };

@@ -281,8 +281,8 @@ impl Actor {
     /// Begins to feed an output.
     async fn attach(&mut self, attachment: Attachment) -> ControlFlow<()> {
         let (position, fed) = (attachment.position, Arc::clone(&attachment.entry.relation));
-        let Config { source, compiler, usage, term, .. } = &self.shared.config;
-        let output = match Output::new(attachment, &source.relation, (compiler, usage)).await {
+        let term = &self.shared.config.term;
+        let output = match Output::new(attachment, &self.shared.config).await {
             Ok(output) => output,
             Err(error) => {
                 self.shared.tell(Event::JobFailed(*term, fed.id, chain(&error))).await;

@@ -5,7 +5,8 @@
 //! router. It delivers barriers to its slot, which seals an epoch once all of its writers have.
 //!
 //! An operator that fails ends the task before it delivers the barrier, so nothing of the epoch is
-//! committed. The node hears why.
+//! committed. The node hears why. A row that fails in a job which is to stop then ends nothing: the
+//! node hears why, and the actor discards what comes until a barrier takes it away.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -214,11 +215,14 @@ pub(crate) fn spawn(
         failed: FailedRows::new(
             &shared.usage,
             (entry.id(), entry.name()),
-            RowLetters::new(
-                entry,
-                id.fragment.index,
-                single.map_or(letters::Place::Slot(slot.vnodes), letters::Place::Single),
-                &shared.functions,
+            (
+                entry.job.on_error,
+                RowLetters::new(
+                    entry,
+                    id.fragment.index,
+                    single.map_or(letters::Place::Slot(slot.vnodes), letters::Place::Single),
+                    &shared.functions,
+                ),
             ),
         ),
         work: Work::Apply,
@@ -415,7 +419,10 @@ impl Fragment {
     async fn finish(&mut self, work: Work, mut outcome: Result<Outcome, Failure>) -> Result<(), Ended> {
         loop {
             let Outcome { emitted, failed, next } = outcome.map_err(|error| Ended::Failed(chain(&error)))?;
-            self.failed.note(&failed, |operator| self.pipeline.failing(operator));
+            if let Err(reason) = self.failed.note(&failed, |operator| self.pipeline.failing(operator)) {
+                self.stop(reason).await;
+                return Ok(());
+            }
             if self.failed.bytes() >= WRITE_BYTES {
                 let letters = self.failed.take();
                 self.write(letters).await?;
@@ -449,6 +456,14 @@ impl Fragment {
             self.core.finish(progress);
             return Ok(());
         }
+    }
+
+    /// Stops the job, as far as this actor goes: from here on it discards what comes.
+    async fn stop(&mut self, reason: String) {
+        // The node hears of it before the slot gets the barrier of the epoch.
+        let stopped = Event::JobStopped(self.shared.term, self.id.fragment.job, reason);
+        self.shared.node.send(stopped).await;
+        self.core.discard();
     }
 
     async fn emit(&mut self, chunk: Chunk) -> Result<(), Ended> {

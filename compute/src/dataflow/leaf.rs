@@ -10,8 +10,8 @@ use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, Strin
 use arrow::buffer::ScalarBuffer;
 use arrow::datatypes::{Field, Schema, SchemaRef, UInt64Type};
 use tokio::sync::mpsc;
-use weir_common::catalog::{Entry, Reads, Relation};
-use weir_common::ids::{ActorId, EdgeId, Epoch, Sequence, SplitId, VnodeRange};
+use weir_common::catalog::{Entry, OnError, Reads, Relation};
+use weir_common::ids::{ActorId, EdgeId, Epoch, Sequence, SplitId, TableId, VnodeRange};
 use weir_common::plan::{Stream, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view;
@@ -27,6 +27,7 @@ use super::letters::{self, RowLetters};
 use super::query::places;
 use super::router::Message;
 use super::usage::Clocks;
+use crate::control::event::Event;
 use crate::control::placement::Placement;
 use crate::control::plan::Route;
 use crate::storage::entries::Entries;
@@ -43,6 +44,9 @@ pub(crate) struct Leaf {
     clocks: Clocks,
     outputs: Vec<Divide>,
     senders: BTreeMap<EdgeId, Sender<Chunk>>,
+    job: TableId,
+    /// True once the job has stopped: it throws rows away, and passes barriers.
+    discards: bool,
     /// Credits of the edges.
     inbox: mpsc::UnboundedReceiver<Message>,
 }
@@ -80,8 +84,11 @@ impl Leaf {
         let read = Stream { columns: Origin::behind(reads), key: Vec::new(), append_only: true };
         let pipeline = Pipeline::new(plan, fragment, Some(&read), shared.functions.as_ref(), place)?;
         let letters = RowLetters::new(entry, actor.fragment.index, letters::Place::Slot(vnodes), &shared.functions);
+        let job = (actor.fragment.job, placement.name());
+        let failed = FailedRows::new(&shared.usage, job, (entry.job.on_error, letters));
+        let operators = (Some(pipeline), failed);
         let outputs = outputs(placement, actor, routes);
-        Leaf::with(shared, (placement, actor), (source, split), after, (Some((pipeline, letters)), outputs))
+        Leaf::with(shared, (placement, actor), (source, split), after, (operators, outputs))
     }
 
     /// Begins to forward the rows of `relation`, which the reader of `split` stores in blocks, to
@@ -96,7 +103,9 @@ impl Leaf {
         after: Epoch,
     ) -> Result<Leaf, view::Error> {
         let outputs = vec![Divide::beside(placement.forwarded(actor))];
-        Leaf::with(shared, (placement, actor), (relation, split), after, (None, outputs))
+        let job = (actor.fragment.job, placement.name());
+        let operators = (None, FailedRows::new(&shared.usage, job, (OnError::default(), None)));
+        Leaf::with(shared, (placement, actor), (relation, split), after, (operators, outputs))
     }
 
     fn with(
@@ -104,7 +113,7 @@ impl Leaf {
         (placement, actor): (&Placement<'_>, ActorId),
         (source, split): (&Relation, &SplitId),
         after: Epoch,
-        (operators, outputs): (Option<(Pipeline, Option<RowLetters>)>, Vec<Divide>),
+        ((pipeline, failed), outputs): ((Option<Pipeline>, FailedRows), Vec<Divide>),
     ) -> Result<Leaf, view::Error> {
         let reads = reads(placement, source)?;
         let mut columns = places(reads, source)?;
@@ -114,14 +123,16 @@ impl Leaf {
         let senders = edges.map(|edge| (edge, Sender::new(after.next()))).collect();
         let origin = Origin::new(reads, split);
         let job = (actor.fragment.job, placement.name());
-        let (pipeline, letters) = operators.unzip();
-        let failed = FailedRows::new(&shared.usage, job, letters.flatten());
         let clocks = shared.usage.clocks(job, (source.id, &source.name));
-        Ok(Leaf { shared, columns, origin, pipeline, failed, clocks, outputs, senders, inbox })
+        let (job, discards) = (actor.fragment.job, false);
+        Ok(Leaf { shared, columns, origin, pipeline, failed, clocks, outputs, senders, job, discards, inbox })
     }
 
     /// Takes rows of the source, with the column of sequences behind its own columns.
     pub(crate) async fn write(&mut self, rows: &RecordBatch) -> Result<(), Stopped> {
+        if self.discards {
+            return Ok(());
+        }
         let outcome = self.clocks.measure(|| {
             let rows = Chunk::inserts(self.origin.add(&rows.project(&self.columns).expect("columns of the source")));
             match &mut self.pipeline {
@@ -145,7 +156,7 @@ impl Leaf {
 
     /// Ends an epoch.
     pub(crate) async fn barrier(&mut self, epoch: Epoch) -> Result<(), Stopped> {
-        if let Some(pipeline) = &mut self.pipeline {
+        if let Some(pipeline) = self.pipeline.as_mut().filter(|_| !self.discards) {
             let outcome = pipeline.flush();
             self.send(outcome).await?;
         }
@@ -162,7 +173,13 @@ impl Leaf {
     async fn send(&mut self, mut outcome: Result<Outcome, Failure>) -> Result<(), Stopped> {
         loop {
             let Outcome { emitted, failed, next } = outcome.map_err(Stopped::Failed)?;
-            self.failed.note(&failed, |operator| self.pipeline.as_ref().expect("it has operators").failing(operator));
+            let pipeline = self.pipeline.as_ref();
+            let noted = self.failed.note(&failed, |operator| pipeline.expect("it has operators").failing(operator));
+            if let Err(reason) = noted {
+                self.shared.node.send(Event::JobStopped(self.shared.term, self.job, reason)).await;
+                self.discards = true;
+                return Ok(());
+            }
             for chunk in emitted {
                 for output in &self.outputs {
                     for (edge, part) in output.divide(&chunk) {

@@ -32,6 +32,9 @@ use crate::storage::entries::Entries;
 use crate::storage::row::Writer;
 use crate::storage::state::keys;
 
+/// The most bytes of an error that the reason of a job has.
+const ERROR_BYTES_MAX: usize = 1_000;
+
 /// Turns failing rows of one fragment into changes of the view's dead letters.
 pub(crate) struct RowLetters {
     table: TableId,
@@ -202,6 +205,20 @@ impl Shown {
             None => StringArray::new_null(count),
         }
     }
+}
+
+/// The reason why a row fails, with the message that it comes from and the operator. An error may
+/// quote a value of any length; the reason has a part of it.
+pub(super) fn reason(failing: &Failing, failed: &FailedRow) -> String {
+    let (streams, sequences) = origins(failing, &failed.row);
+    let (error, operator) = (failed.error.message.as_str(), &failing.operator);
+    let shown = &error[..error.floor_char_boundary(ERROR_BYTES_MAX)];
+    let more = if shown.len() < error.len() { "…" } else { "" };
+    let place = match streams.is_valid(0) {
+        true => format!("message {} of stream \"{}\": ", sequences.value(0), streams.value(0)),
+        false => String::new(),
+    };
+    format!("{place}{shown}{more}, in {operator}")
 }
 
 /// The streams and the sequences that rows come from, if their keys say so.

@@ -455,6 +455,7 @@ impl Task {
         match mutation {
             Some(Mutation::Add(entry, _)) => self.relations.insert(entry),
             Some(Mutation::Drop(jobs)) => jobs.iter().for_each(|job| self.relations.remove(*job)),
+            Some(Mutation::Stop(failed, _)) => self.relations.insert(failed),
             None => return,
         }
         self.publish();

@@ -356,8 +356,8 @@ impl Term {
     /// before the mutation.
     pub(crate) async fn inject(&mut self, barrier: &Barrier, catalog: &Graph) {
         let epoch = barrier.epoch;
-        let removed = Mutation::dropped(barrier.mutation.as_ref());
-        let entries = removed.iter().filter_map(|job| catalog.get(*job));
+        let stopped = Mutation::stopped(barrier.mutation.as_ref());
+        let entries = Mutation::dropped(barrier.mutation.as_ref()).iter().filter_map(|job| catalog.get(*job));
         let dropped: Vec<TableId> = entries.flat_map(|entry| entry.job.stores()).collect();
         for (id, slot) in &self.slots.handles {
             let add = match &barrier.mutation {
@@ -370,7 +370,7 @@ impl Term {
                 }
                 _ => Vec::new(),
             };
-            let (change, lowest_pinned) = (Change { add, remove: removed.to_vec() }, barrier.lowest_pinned);
+            let (change, lowest_pinned) = (Change { add, remove: stopped.to_vec() }, barrier.lowest_pinned);
             let dropped = dropped.clone();
             // A slot that is gone has told the node why.
             let span = info_span!(
@@ -380,7 +380,7 @@ impl Term {
             let _ = slot.control.send(slot::Control::Inject { epoch, change, lowest_pinned, dropped, span }).await;
         }
         for actor in self.actors.values_mut() {
-            let last: Vec<TableId> = removed.iter().copied().filter(|job| actor.feeds.remove(job)).collect();
+            let last: Vec<TableId> = stopped.iter().copied().filter(|job| actor.feeds.remove(job)).collect();
             let message = match last.is_empty() {
                 true => actor::Message::Barrier(epoch),
                 false => actor::Message::Last(last, epoch),
@@ -403,12 +403,12 @@ impl Term {
         let followed = |entry: &Entry, splits: &[SplitPlan]| {
             Placement::of(entry, catalog, splits, &self.routes).map(|placement| placement.followed())
         };
-        let removed = Mutation::dropped(barrier.mutation.as_ref());
+        let stopped = Mutation::stopped(barrier.mutation.as_ref());
         let opened = match &barrier.mutation {
             Some(Mutation::Add(entry, splits)) => followed(entry, splits).unwrap_or_default(),
             _ => Vec::new(),
         };
-        let stopping = removed.iter().filter_map(|job| catalog.get(*job));
+        let stopping = stopped.iter().filter_map(|job| catalog.get(*job));
         let closed: Vec<EdgeId> = stopping.filter_map(|entry| followed(entry, &[])).flatten().collect();
         let mut statements = barrier.statements_of_actors();
         for (job, actors) in &self.running {
@@ -418,16 +418,16 @@ impl Term {
                     epoch: barrier.epoch,
                     opened_outputs: own(&opened),
                     closed_outputs: own(&closed),
-                    stops: removed.contains(job),
+                    stops: stopped.contains(job),
                     statements: statements.remove(&(*job, SlotId(actor.instance))).unwrap_or_default(),
                     ..Announced::default()
                 };
                 self.fragments.router.send(*actor, router::Message::Barrier(announced));
             }
         }
-        removed.iter().for_each(|job| self.fragments.following.end(*job));
-        self.running.retain(|job, _| !removed.contains(job));
-        self.splits.retain(|split| !removed.contains(&split.split.job));
+        stopped.iter().for_each(|job| self.fragments.following.end(*job));
+        self.running.retain(|job, _| !stopped.contains(job));
+        self.splits.retain(|split| !stopped.contains(&split.split.job));
     }
 
     /// Begins to feed a relation, by the actors that already read its source or by new ones.

@@ -32,6 +32,7 @@ use weir_proto::{MergeRequest, ReplayResponse};
 use weir_stream::chunk::Chunk;
 
 use super::serving::Serving;
+use crate::control::event::Event;
 use crate::control::plan::Route;
 use crate::dataflow::changes;
 use crate::dataflow::divide::divide;
@@ -201,11 +202,20 @@ impl Replay {
             } else if self.relation.kind == RelationKind::Table {
                 entries.push(entry(&self.relation, &batch));
             }
+            let mut stopped = Vec::new();
             for (view, query, failed_rows) in &mut self.views {
                 let Evaluated { rows, failed } = query.evaluate(&batch, &mut query.origin(&key.split));
-                failed_rows.note(&failed, |_| query.failing());
+                if let Err(reason) = failed_rows.note(&failed, |_| query.failing()) {
+                    stopped.push((view.id, reason));
+                    continue;
+                }
                 entries.append(&mut failed_rows.take());
                 entries.extend(rows.map(|rows| entry(view, &rows)));
+            }
+            for (view, reason) in stopped {
+                self.views.retain(|(other, ..)| other.id != view);
+                // The node hears of it before the slot has the rows of the others.
+                self.serving.node.send(Event::JobStopped(self.serving.slots.term, view, reason)).await;
             }
         }
         entries.push((key.encode(), Some(block::encode(letters, 0))));
@@ -269,7 +279,7 @@ async fn views(
         let query = Query::of(view, reads, source, serving.compiler.as_ref()).await;
         let query = query.map_err(|error| not_compiled(&view.relation, &error))?;
         let letters = RowLetters::new(view, 0, letters::Place::Slot(slot.vnodes), &functions);
-        let failed = FailedRows::new(&serving.usage, (view.id(), view.name()), letters);
+        let failed = FailedRows::new(&serving.usage, (view.id(), view.name()), (view.job.on_error, letters));
         views.push((Arc::clone(&view.relation), query, failed));
     }
     if source.kind == RelationKind::Source && views.is_empty() {

@@ -22,6 +22,7 @@ pub use consumer::{AckPolicy, ConsumerName, ConsumerOptions, Replay};
 pub use known::secret_keys;
 pub use splits::{stream_of, subject_of};
 use value::Values;
+pub use weir_common::catalog::OnError;
 
 /// What is wrong with an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,17 +100,6 @@ pub enum OnNewStream {
     Stop,
     /// The stream is read from its first message, as the next incarnation of the split.
     Read,
-}
-
-/// What becomes of a message that is no row of its table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnError {
-    /// It becomes a row of the table's dead letters.
-    DeadLetter,
-    /// It is counted and logged.
-    Skip,
-    /// The table's job fails in front of it.
-    Fail,
 }
 
 /// All options of a table, checked against each other.
@@ -225,13 +215,8 @@ fn check_name(option: &str, name: &str, kind: &str) -> Result<(), OptionError> {
 }
 
 fn parse_on_error(values: &Values<'_>) -> Result<OnError, OptionError> {
-    let Some(written) = values.text("on_error")? else { return Ok(OnError::DeadLetter) };
-    match written.to_ascii_lowercase().as_str() {
-        "dead_letter" => Ok(OnError::DeadLetter),
-        "skip" => Ok(OnError::Skip),
-        "fail" => Ok(OnError::Fail),
-        _ => Err(values.not_one_of("on_error", written, &["dead_letter", "skip", "fail"])),
-    }
+    let Some(written) = values.text("on_error")? else { return Ok(OnError::default()) };
+    OnError::parse(written).ok_or_else(|| values.not_one_of("on_error", written, &OnError::WORDS))
 }
 
 fn parse_on_gap(values: &Values<'_>) -> Result<OnGap, OptionError> {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 use tokio_util::task::AbortOnDropHandle;
-use weir_e2e::publish::publish_all;
+use weir_e2e::publish::{publish_all, publish_in_background};
 use weir_e2e::sandbox::scenario;
 use weir_e2e::servers::Nats;
 use weir_e2e::sql::Sql;
@@ -21,6 +21,7 @@ use crate::crash::NODE_LOST;
 use crate::support::{
     LATE, SUBJECTS, create_events_with, publish_while_nodes_are_killed, split_by_subject, standalone, wait_for,
 };
+use crate::told::term;
 
 /// A row of a group: the number of events, the sum of their prices, the least and greatest number.
 const AGGREGATES: &str = "count(*) AS events, sum(price) AS prices, min(seq) AS first, max(seq) AS last";
@@ -117,8 +118,7 @@ fn upper(number: usize) -> String {
 async fn agree(sql: &mut Sql, views: usize) -> Result<()> {
     let over_stored = OVER_STORED.iter().take(views).map(|(view, _)| (*view).to_owned());
     for view in (0..views).map(|number| format!("u{number}")).chain(over_stored) {
-        let differing = sql.query(&format!("VERIFY MATERIALIZED VIEW {view}")).await?;
-        ensure!(differing.rows.is_empty(), "{view} differs from its query:\n{differing}");
+        verified(sql, &view).await?;
     }
     Ok(())
 }
@@ -432,4 +432,119 @@ fn aggregates_are_exact_whoever_is_killed() {
 #[test]
 fn aggregates_are_exact_whoever_is_killed_though_memory_holds_a_fraction_of_the_groups() {
     kills("aggregates-memory", &[("WEIR_STATE_MEMORY_BYTES", "65536")]);
+}
+
+/// Waits until both compute nodes take part in the term that runs. Returns the term.
+async fn settled(sql: &mut Sql) -> Result<String> {
+    eventually_equal("both compute nodes to run", LATE, 2, async || {
+        let cluster = sql.query("SHOW CLUSTER").await?;
+        Ok(cluster.column("State").iter().filter(|state| **state == "running").count())
+    })
+    .await?;
+    term(sql).await
+}
+
+/// Checks that a view has the rows of its query, in whichever epoch is the newest.
+async fn verified(sql: &mut Sql, view: &str) -> Result<()> {
+    let differing = sql.query(&format!("VERIFY MATERIALIZED VIEW {view}")).await?;
+    ensure!(differing.rows.is_empty(), "{view} differs from its query:\n{differing}");
+    Ok(())
+}
+
+/// Checks that the views which stopped, and those above them, have failed and cannot be read.
+async fn have_stopped(sql: &mut Sql, views: &[&str]) -> Result<()> {
+    for view in views {
+        let state = format!("SELECT state FROM weir_catalog.jobs WHERE name = '{view}'");
+        eventually_equal(&format!("{view} to fail"), LATE, "failed".to_owned(), async || sql.value(&state).await)
+            .await?;
+        let refused = sql.refused(&format!("SELECT * FROM {view}")).await?;
+        let told = refused.message().contains("division by zero, in ");
+        ensure!(refused.code().code() == "55000" && told, "{view}: {refused}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_view_that_stops_at_a_failing_row_stops_alone_whoever_is_killed() {
+    scenario("on-error", async |sandbox| {
+        // The events for which expressions of some views fail.
+        const EARLY: u64 = 20_100;
+        const LATER: u64 = 40_000;
+        const TOTAL: u64 = 60_000;
+        const STOPPED: [&str; 8] =
+            ["early", "of_early", "early_rows", "of_early_rows", "late", "of_late", "late_rows", "of_late_rows"];
+        let nats = Nats::start(sandbox).await?;
+        nats.create_stream("EVENTS", &["events.>"]).await?;
+        let mut cluster = Cluster::start(sandbox, 1, 2).await?;
+        cluster.expect_warnings(&NODE_LOST);
+        cluster.expect_warnings(&["job failed, and stops alone"]);
+        let (mut sql, events) = (cluster.frontend.sql(), Events::new("events", SUBJECTS));
+        sql.query(&create_events_with("SOURCE s", &nats.address(), &split_by_subject())).await?;
+        let keyed = create_events_with("TABLE k", &nats.address(), &split_by_subject());
+        sql.query(&keyed.replace("varchar)", "varchar, PRIMARY KEY (price))")).await?;
+        sql.query(&by_subject("subjects")).await?;
+        sql.query(&by_key("keys")).await?;
+        sql.query(&format!("CREATE MATERIALIZED VIEW of_k AS {}", OVER_STORED[2].1)).await?;
+        for (name, bad) in [("early", EARLY), ("late", LATER)] {
+            let expression = format!("10 / (seq - {bad})");
+            for (view, query) in [
+                (
+                    name.to_owned(),
+                    format!("SELECT subject, count(*) AS n, sum({expression}) AS total FROM s GROUP BY subject"),
+                ),
+                (format!("{name}_rows"), format!("SELECT seq, {expression} AS part FROM s")),
+            ] {
+                sql.query(&format!("CREATE MATERIALIZED VIEW {view} WITH (on_error = 'fail') AS {query}")).await?;
+                sql.query(&format!("CREATE MATERIALIZED VIEW of_{view} AS SELECT count(*) AS n FROM {view}")).await?;
+            }
+        }
+        let client = nats.client().await?;
+        // A node is killed before one of them fails.
+        let publishing = publish_in_background(client.clone(), events.clone(), 0..20_000, 4_000);
+        wait_for(&mut sql, "SELECT CASE WHEN sum(n) > 2000 THEN 1 ELSE 0 END FROM early", 1, LATE).await?;
+        cluster.node(Node::Compute(0)).process().kill9()?;
+        publishing.await??;
+        cluster.node(Node::Compute(0)).process().restart()?;
+        let before = settled(&mut sql).await?;
+        for view in ["early", "late"] {
+            wait_for(&mut sql, &format!("SELECT sum(n) FROM {view}"), 20_000, LATE).await?;
+            wait_for(&mut sql, &format!("SELECT count(*) FROM {view}_rows"), 20_000, LATE).await?;
+        }
+        publish_all(&client, &events, 20_000..30_000).await?;
+        have_stopped(&mut sql, &STOPPED[..4]).await?;
+        compare_by_subject(&mut sql, "subjects", &events, 30_000).await?;
+        wait_for(&mut sql, "SELECT sum(n) FROM late", 30_000, LATE).await?;
+        wait_for(&mut sql, "SELECT n FROM of_late_rows", 30_000, LATE).await?;
+        verified(&mut sql, "of_k").await?;
+        ensure!(term(&mut sql).await? == before, "a term has ended");
+
+        // A node is killed while the others fail.
+        let publishing = publish_in_background(client.clone(), events.clone(), 30_000..TOTAL, 4_000);
+        wait_for(&mut sql, "SELECT CASE WHEN sum(events) > 38000 THEN 1 ELSE 0 END FROM subjects", 1, LATE).await?;
+        cluster.node(Node::Compute(1)).process().kill9()?;
+        cluster.node(Node::Compute(1)).process().restart()?;
+        publishing.await??;
+        have_stopped(&mut sql, &STOPPED).await?;
+
+        // They stay as they are after a start of all processes, which do not try them again.
+        for is_last in [false, true] {
+            compare_by_subject(&mut sql, "subjects", &events, TOTAL).await?;
+            compare_by_key(&mut sql, "keys", TOTAL).await?;
+            have_stopped(&mut sql, &STOPPED).await?;
+            verified(&mut sql, "of_k").await?;
+            if !is_last {
+                for node in [Node::Compute(0), Node::Compute(1), Node::Meta(0)] {
+                    cluster.node(node).process().kill9()?;
+                    cluster.node(node).process().restart()?;
+                }
+            }
+        }
+        let before = settled(&mut sql).await?;
+        sql.query("FLUSH").await?;
+        sql.query("DROP MATERIALIZED VIEW early, late_rows CASCADE").await?;
+        sql.query("FLUSH").await?;
+        compare_by_subject(&mut sql, "subjects", &events, TOTAL).await?;
+        ensure!(term(&mut sql).await? == before, "a term has ended");
+        Ok(())
+    });
 }

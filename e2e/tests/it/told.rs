@@ -78,7 +78,8 @@ fn a_standalone_that_stood_still_goes_on_with_its_term() {
     });
 }
 
-async fn term(sql: &mut Sql) -> Result<String> {
+/// The term that runs.
+pub(crate) async fn term(sql: &mut Sql) -> Result<String> {
     let cluster = sql.query("SHOW CLUSTER").await?;
     let column = cluster.columns.iter().position(|name| name == "Term").context("a column of terms")?;
     cluster.rows[0][column].clone().context("a term")

@@ -2,7 +2,9 @@
 //!
 //! A table is stored by its primary key. Without one it gets a hidden column that numbers its rows.
 
-use weir_common::catalog::{Column, Constraints, Declaration, Origin, Plan, Query, RelationKind, RelationName};
+use weir_common::catalog::{
+    Column, Constraints, Declaration, OnError, Origin, Plan, Query, RelationKind, RelationName,
+};
 use weir_common::plan::{Conflict, Distribution, Fragment, JobPlan, Operator, Stream, StreamColumn};
 use weir_common::types::SqlType;
 use weir_sql::error::{Error, sqlstate};
@@ -85,6 +87,7 @@ fn table(name: RelationName, columns: Vec<Column>, mut primary_key: Vec<usize>, 
         hidden,
         primary_key,
         plan: Plan::Query(Query { reads: Vec::new(), plan, through: Vec::new() }),
+        on_error: OnError::default(),
         sql: String::new(),
     }
 }

@@ -20,6 +20,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use weir_common::catalog::{Entry, Relation, RelationKind, dead_letter_columns, schema};
+use weir_common::ids::TableId;
 use weir_sql::error::{Error, sqlstate};
 
 pub(crate) use client::ComputeNodes;
@@ -32,6 +33,8 @@ use crate::snapshot::Snapshot;
 #[derive(Debug)]
 pub(crate) struct ScannedRelation {
     relation: Arc<Relation>,
+    /// The job that fills it.
+    job: TableId,
     schema: SchemaRef,
     rows: Rows,
 }
@@ -51,7 +54,8 @@ impl ScannedRelation {
     /// Returns the rows of a relation.
     pub(crate) fn of(entry: &Entry) -> ScannedRelation {
         let rows = if entry.is_consumed() { Rows::Refused } else { Rows::All };
-        ScannedRelation { relation: Arc::clone(&entry.relation), schema: entry.relation.schema(), rows }
+        let (relation, schema) = (Arc::clone(&entry.relation), entry.relation.schema());
+        ScannedRelation { relation, job: entry.id(), schema, rows }
     }
 
     /// Returns the rows of a relation with their hidden columns.
@@ -64,10 +68,11 @@ impl ScannedRelation {
     pub(crate) fn dead_letters_of(entry: &Entry) -> Option<ScannedRelation> {
         if entry.relation.kind == RelationKind::Source && !entry.is_consumed() {
             let (relation, schema) = (Arc::clone(&entry.relation), schema(&dead_letter_columns()));
-            return Some(ScannedRelation { relation, schema, rows: Rows::DeadLetters });
+            return Some(ScannedRelation { relation, job: entry.id(), schema, rows: Rows::DeadLetters });
         }
         let letters = entry.dead_letters()?;
-        Some(ScannedRelation { schema: letters.schema(), relation: Arc::new(letters), rows: Rows::All })
+        let (schema, relation) = (letters.schema(), Arc::new(letters));
+        Some(ScannedRelation { relation, job: entry.id(), schema, rows: Rows::All })
     }
 }
 
@@ -104,6 +109,9 @@ impl TableProvider for ScannedRelation {
             return Err(Error::user(sqlstate::FEATURE_NOT_SUPPORTED, message).with_hint(hint).into());
         }
         let snapshot = state.config().get_extension::<Snapshot>().ok_or_else(|| no_extension("a snapshot"))?;
+        if let Some(entry) = snapshot.catalog.by_id(self.job) {
+            snapshot.catalog.check_whole(entry)?;
+        }
         let nodes = state.config().get_extension::<ComputeNodes>().ok_or_else(|| no_extension("compute nodes"))?;
         let projection = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let (relation, narrowing) = (Arc::clone(&self.relation), self.narrowed_by(filters));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::arrow::array::{ArrayRef, Int32Array, StringArray};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
-use weir_common::catalog::{Column, Declaration, Entry, Origin, Plan, Reads, RelationKind, RelationName};
+use weir_common::catalog::{Column, Declaration, Entry, OnError, Origin, Plan, Reads, RelationKind, RelationName};
 use weir_common::ids::TableId;
 use weir_common::types::SqlType;
 
@@ -47,6 +47,7 @@ pub(crate) fn add_view(shared: &Shared) {
         hidden: vec![Column { name: "hidden".to_owned(), ty: SqlType::Integer, origin: Origin::Expression }],
         primary_key: vec![3, 0],
         plan: Plan::View(reads),
+        on_error: OnError::default(),
         sql: "CREATE MATERIALIZED VIEW big AS SELECT * FROM s WHERE id > 1".to_owned(),
     };
     let id = TableId(u32::try_from(state.catalog_version).expect("few tables"));

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use weir_common::catalog::{
-    self, Change, Column, Declaration, Encode, Entry, Graph, Origin, Plan, Relation, RelationKind, RelationName,
-    Schema, Source,
+    self, Change, Column, Declaration, Encode, Entry, Graph, OnError, Origin, Plan, Relation, RelationKind,
+    RelationName, Schema, Source,
 };
 use weir_common::error::Kind;
 use weir_common::ids::{SchemaId, TableId};
@@ -133,6 +133,7 @@ impl Shared {
             hidden: Vec::new(),
             primary_key: Vec::new(),
             plan: Plan::Stream(Source { options: Default::default(), encode: Encode::Json }),
+            on_error: OnError::default(),
             sql: format!(
                 "CREATE TABLE {name} (x int) WITH (connector = 'nats', password = 'hush') FORMAT PLAIN ENCODE JSON"
             ),

@@ -216,7 +216,8 @@ async fn it_says_that_a_table_has_failed() {
     {
         let mut state = cluster.shared.state();
         state.catalog_version += 1;
-        let failed = JobState::Failed { error: "the stream is gone".to_owned(), since_ms: Some(86_400_000) };
+        let failed =
+            JobState::Failed { error: "the stream is gone".to_owned(), since_ms: Some(86_400_000), torn: false };
         state.catalog[0] = state.catalog[0].with_state(failed);
     }
     let Some((out, err)) = psql(&cluster, &["-A", "-t", "-c", "SELECT count(*) FROM events"]).await else { return };

@@ -69,7 +69,7 @@ fn size(entry: &Entry) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::catalog::{Declaration, Encode, Plan, RelationKind, RelationName, Source};
+    use weir_common::catalog::{Declaration, Encode, OnError, Plan, RelationKind, RelationName, Source};
     use weir_common::ids::TableId;
 
     use super::*;
@@ -83,6 +83,7 @@ mod tests {
             hidden: Vec::new(),
             primary_key: Vec::new(),
             plan: Plan::Stream(source),
+            on_error: OnError::default(),
             sql: "x".repeat(bytes),
         };
         Entry::new(TableId(1), declared, Vec::new(), None)

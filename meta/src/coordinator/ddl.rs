@@ -149,7 +149,7 @@ fn schema_gone() -> rpc::Error {
 mod tests {
     use std::collections::BTreeMap;
 
-    use weir_common::catalog::{Declaration, Definition, Encode, Plan, Reads, RelationKind, Source};
+    use weir_common::catalog::{Declaration, Definition, Encode, OnError, Plan, Reads, RelationKind, Source};
 
     use super::*;
 
@@ -165,8 +165,8 @@ mod tests {
             on => (RelationKind::View, Plan::Definition(Definition { names: on.iter().map(reads).collect() })),
         };
         let (columns, hidden, primary_key, sql) = (Vec::new(), Vec::new(), Vec::new(), String::new());
-        let name = RelationName::public(name);
-        let declared = Declaration { kind, name, columns, hidden, primary_key, plan, sql };
+        let (name, on_error) = (RelationName::public(name), OnError::default());
+        let declared = Declaration { kind, name, columns, hidden, primary_key, plan, on_error, sql };
         Entry::new(TableId(id), declared, Vec::new(), None)
     }
 

@@ -74,7 +74,7 @@ pub enum Event {
     TermFailed(NodeId, TermId, String),
     /// All slots of a node are durable up to an epoch.
     EpochReported(NodeId, Report),
-    /// A job cannot go on.
+    /// A job cannot go on, and neither can its term.
     JobFailed(TermId, TableId, String),
     /// A reader's ack window is nearly full, or an actor has its first rows.
     BarrierWanted,
@@ -90,6 +90,8 @@ pub enum Event {
     /// An entry was changed in the catalog, and its job, should it have failed, is to run again;
     /// the waiter waits until a term has begun that knows.
     Altered(Entry, Waiter),
+    /// The end of a [`Action::Fail`]: the entry as it is stored.
+    Marked(Entry),
     /// The end of a [`Action::Claim`].
     Claimed(TermId, Outcome),
     /// The end of a [`Action::Commit`].
@@ -111,6 +113,9 @@ pub struct Report {
     pub checkpoints: Vec<(SlotId, Uuid)>,
     /// The positions that moved.
     pub positions: Vec<(JobSplit, Position)>,
+    /// The jobs that have stopped in this epoch or a later one, as their users want them to when a
+    /// row fails, and why. Their term goes on.
+    pub stopped: Vec<(TableId, String)>,
 }
 
 /// What the coordinator wants done.
@@ -139,6 +144,9 @@ pub enum Action {
         /// Statements that the commit makes durable; recorded in the same transaction.
         statements: Vec<StatementId>,
     },
+    /// Mark the job of an entry failed in the catalog, unless the entry is dropped first. No epoch
+    /// is committed before that.
+    Fail(Entry),
     /// Delete position pages that no head names any more.
     Forget(Vec<String>),
     /// Tell a node to start its part of a term.
@@ -202,6 +210,8 @@ pub enum Mutation {
     Add(Entry, Vec<AssignedSplit>),
     /// Jobs stop and their state is forgotten.
     Drop(Vec<TableId>),
+    /// The job of an entry has failed: these jobs stop, and their state stays.
+    Stop(Entry, Vec<TableId>),
 }
 
 /// Where a statement can read.

@@ -4,6 +4,7 @@
 //! * [`positions`]: committed positions and how they are stored;
 //! * [`pins`]: epochs that statements still read;
 //! * [`statements`]: statements that write, until their outcome is known;
+//! * `failures`: jobs that have failed, until the catalog says so;
 //! * `bounds`: how much the catalog may hold;
 //! * [`event`] and [`state`]: the pure core that decides, and its words;
 //! * `task`: the task that carries its decisions out, by way of `storage`, its calls to the metadata store.
@@ -11,6 +12,7 @@
 mod bounds;
 pub(crate) mod ddl;
 pub mod event;
+mod failures;
 pub mod pins;
 pub mod placement;
 pub mod positions;

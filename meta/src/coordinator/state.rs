@@ -9,21 +9,23 @@
 //! Invariants, asserted here and tested by simulation:
 //! * a commit names the state of every slot and the positions of the same epoch, or it is not made;
 //! * epochs commit in order, and `Announce` of an epoch follows the success of its own commit;
+//! * an epoch in which a job stopped is committed after the catalog says that the job has failed;
 //! * every compare-and-swap expects the head revision that this coordinator last read or wrote, so
 //!   that what an older term or leader still has under way is refused.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
-use weir_common::catalog::{Entry, Graph, JobState};
+use weir_common::catalog::{Entry, Graph};
 use weir_common::head::{Head, SlotState};
 use weir_common::ids::{Epoch, NodeId, SchemaId, SlotId, TableId, Term, TermId, VNODES};
 
 use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Serving, Time, Waiter};
+use super::failures::Failures;
 use super::pins::Pins;
 use super::placement::Placement;
 use super::positions::Positions;
@@ -49,22 +51,11 @@ pub struct Config {
 
 /// The most barriers in flight.
 pub const IN_FLIGHT_MAX: usize = 4;
-/// The most jobs that one claim marks failed, so that its transaction stays within what a store
-/// takes. Others run once more and fail with the next term.
-const FAILED_MAX: usize = 64;
-
 #[derive(Clone, Debug)]
 struct Node {
     address: String,
     parallelism: usize,
     leaving: bool,
-}
-
-/// Why a job is to be marked failed.
-#[derive(Clone, Debug)]
-struct Failure {
-    error: String,
-    at: Time,
 }
 
 #[derive(Debug)]
@@ -144,13 +135,12 @@ pub struct Coordinator {
     /// When the set of nodes last changed, if no term was claimed since.
     changed: Option<Time>,
     /// Mutations not yet carried by a barrier, and those who wait for any barrier.
-    mutations: VecDeque<(Mutation, Waiter)>,
+    mutations: VecDeque<(Mutation, Option<Waiter>)>,
     waiters: Vec<Waiter>,
     /// Waiters for a term that is placed after they came: while one runs, that is a planned
     /// change.
     altered: Vec<Waiter>,
-    /// Jobs to be marked failed by the next claim.
-    failing: BTreeMap<TableId, Failure>,
+    failures: Failures,
     statements: Statements,
     pins: Pins,
     actions: Vec<Action>,
@@ -161,6 +151,7 @@ impl Coordinator {
     /// predecessor knew; `seed`: for nonces.
     pub fn new(config: Config, catalog: Graph, expected: BTreeSet<String>, seed: u64) -> Coordinator {
         Coordinator {
+            failures: Failures::new(config.began),
             config,
             random: SmallRng::seed_from_u64(seed),
             nodes: BTreeMap::new(),
@@ -174,7 +165,6 @@ impl Coordinator {
             mutations: VecDeque::new(),
             waiters: Vec::new(),
             altered: Vec::new(),
-            failing: BTreeMap::new(),
             statements: Statements::default(),
             pins: Pins::default(),
             actions: vec![Action::Load],
@@ -194,8 +184,9 @@ impl Coordinator {
                     self.end_term(now);
                 }
             }
-            Event::EpochReported(node, report) => self.reported(node, report),
+            Event::EpochReported(node, report) => self.reported(node, report, now),
             Event::JobFailed(term, job, error) => self.job_failed(term, job, error, now),
+            Event::Marked(entry) => self.marked(entry),
             Event::BarrierWanted => self.want_barrier(),
             Event::Flush(waiter) => {
                 self.waiters.push(waiter);
@@ -221,7 +212,7 @@ impl Coordinator {
 
     /// Returns true if a job is to be marked failed.
     pub fn is_failing(&self, job: TableId) -> bool {
-        self.failing.contains_key(&job)
+        self.failures.contains(job)
     }
 
     /// The durable state as last read or written.
@@ -405,13 +396,7 @@ impl Coordinator {
         self.attempts += 1;
         self.changed = None;
         self.expected.clear();
-        let mark = |(job, failure): (&TableId, &Failure)| {
-            let (entry, Failure { error, at }) = (self.catalog.get(*job)?, failure.clone());
-            let at = (self.config.began + at).duration_since(UNIX_EPOCH).ok();
-            let since_ms = at.and_then(|at| u64::try_from(at.as_millis()).ok());
-            Some(entry.with_state(JobState::Failed { error, since_ms }))
-        };
-        let failed: Vec<_> = self.failing.iter().filter_map(mark).take(FAILED_MAX).collect();
+        let failed = self.failures.marked(&self.catalog);
         let head = Head { term, ..self.durable.head.clone() };
         self.actions.push(Action::Claim { expected: self.durable.revision, head, failed: failed.clone() });
         self.phase = Phase::Claiming { term, nodes, failed };
@@ -430,14 +415,14 @@ impl Coordinator {
         self.durable.revision = revision;
         self.durable.head.term = term;
         for entry in failed {
-            self.failing.remove(&entry.id());
+            self.failures.remove(entry.id());
             // It may have been dropped meanwhile, or have got another name.
             if let Some(now) = self.catalog.get(entry.id()) {
                 self.catalog.insert(now.with_state(entry.job.state.clone()));
             }
         }
         // Created and dropped tables are part of the placement now: no barrier has to carry them.
-        self.waiters.extend(self.mutations.drain(..).map(|(_, waiter)| waiter));
+        self.waiters.extend(self.mutations.drain(..).filter_map(|(_, waiter)| waiter));
         self.waiters.append(&mut self.altered);
         self.actions.extend(self.statements.take_ended().into_iter().map(Action::Recall));
         let Durable { head, positions, .. } = &self.durable;
@@ -488,8 +473,22 @@ impl Coordinator {
 
     fn job_failed(&mut self, term: TermId, job: TableId, error: String, now: Time) {
         if self.active().is_some_and(|active| active.id == term) && self.catalog.get(job).is_some() {
-            self.failing.insert(job, Failure { error, at: now });
+            self.failures.insert(job, error, now);
             self.end_term(now);
+        }
+    }
+
+    /// The catalog says that a job has failed. The next barrier takes it away, with those above it.
+    /// No job that reads it is added before that.
+    fn marked(&mut self, entry: Entry) {
+        self.failures.remove(entry.id());
+        // It may have been dropped meanwhile, or have got another name.
+        let Some(now) = self.catalog.get(entry.id()) else { return };
+        let entry = now.with_state(entry.job.state.clone());
+        let stopped = self.catalog.stopped_by(entry.id());
+        self.catalog.insert(entry.clone());
+        if !stopped.is_empty() {
+            self.mutations.push_front((Mutation::Stop(entry, stopped), None));
         }
     }
 
@@ -497,7 +496,7 @@ impl Coordinator {
 
     fn created(&mut self, entry: Entry, waiter: Waiter) {
         self.catalog.insert(entry.clone());
-        self.mutations.push_back((Mutation::Add(entry, Vec::new()), waiter));
+        self.mutations.push_back((Mutation::Add(entry, Vec::new()), Some(waiter)));
     }
 
     /// Entries without jobs leave no barrier anything to do, but whoever waits gets one all the
@@ -509,18 +508,18 @@ impl Coordinator {
         let dropped: Vec<Entry> = ids.iter().filter_map(|id| self.catalog.remove(*id)).collect();
         let jobs: Vec<TableId> = dropped.iter().filter(|entry| entry.has_job()).map(Entry::id).collect();
         for id in &jobs {
-            self.failing.remove(id);
+            self.failures.remove(*id);
         }
         match jobs.is_empty() {
             true => self.waiters.push(waiter),
-            false => self.mutations.push_back((Mutation::Drop(jobs), waiter)),
+            false => self.mutations.push_back((Mutation::Drop(jobs), Some(waiter))),
         }
     }
 
     /// The running job goes on until it has made one more checkpoint. The next term reads from
     /// there, with the entry as it is now.
     fn altered(&mut self, entry: Entry, waiter: Waiter) {
-        self.failing.remove(&entry.id());
+        self.failures.remove(entry.id());
         if let Phase::Claiming { failed, .. } = &mut self.phase {
             failed.retain(|failed| failed.id() != entry.id());
         }
@@ -639,7 +638,7 @@ impl Coordinator {
         let epoch = running.last_epoch.next();
         let mut waiters = std::mem::take(&mut self.waiters);
         let mutation = self.mutations.pop_front().map(|(mutation, waiter)| {
-            waiters.push(waiter);
+            waiters.extend(waiter);
             match mutation {
                 Mutation::Add(entry, _) => {
                     let splits = running.active.placement.add(&entry, &self.catalog, &self.durable.positions);
@@ -648,6 +647,10 @@ impl Coordinator {
                 Mutation::Drop(jobs) => {
                     jobs.iter().for_each(|job| running.active.placement.remove(*job));
                     Mutation::Drop(jobs)
+                }
+                Mutation::Stop(failed, jobs) => {
+                    jobs.iter().for_each(|job| running.active.placement.remove(*job));
+                    Mutation::Stop(failed, jobs)
                 }
             }
         });
@@ -669,10 +672,14 @@ impl Coordinator {
         });
     }
 
-    fn reported(&mut self, node: NodeId, report: Report) {
+    fn reported(&mut self, node: NodeId, mut report: Report, now: Time) {
         let Phase::Running(running) = &mut self.phase else { return };
         if running.active.id != report.term {
             return;
+        }
+        for (job, error) in std::mem::take(&mut report.stopped) {
+            let failed = self.failures.stop(job, error, now, &self.catalog);
+            self.actions.extend(failed.map(Action::Fail));
         }
         if let Some(in_flight) = running.in_flight.iter_mut().find(|in_flight| in_flight.epoch == report.epoch) {
             in_flight.reports.insert(node, report);
@@ -684,7 +691,7 @@ impl Coordinator {
         let Phase::Running(running) = &mut self.phase else { return };
         let nodes = running.active.nodes.len();
         let complete = running.in_flight.iter().take_while(|in_flight| in_flight.reports.len() == nodes).count();
-        if running.committing.is_some() || complete == 0 {
+        if running.committing.is_some() || complete == 0 || self.failures.holds_commits() {
             return;
         }
         let mut moved = BTreeMap::new();

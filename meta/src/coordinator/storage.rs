@@ -337,7 +337,7 @@ fn now_ms() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use weir_common::catalog::{Change, Declaration, Definition, Plan, RelationKind, RelationName};
+    use weir_common::catalog::{Change, Declaration, Definition, OnError, Plan, RelationKind, RelationName};
 
     use super::*;
     use crate::store::embedded::EmbeddedStore;
@@ -353,6 +353,7 @@ mod tests {
             hidden: Vec::new(),
             primary_key: Vec::new(),
             plan: Plan::Definition(Definition { names: Vec::new() }),
+            on_error: OnError::default(),
             sql: String::new(),
         };
         Entry::new(TableId(id), declared, Vec::new(), None)

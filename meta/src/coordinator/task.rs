@@ -2,9 +2,9 @@
 //! of the nodes and the calls to the metadata store that are under way; every call ends as an input
 //! of the loop, so that the core is never waited for and never waits.
 //!
-//! The catalog is written by one call at a time: a DDL statement, of which the core is told
-//! afterwards, or a claim that marks jobs failed. So no claim brings back a table that a statement
-//! drops meanwhile. `decide` decides on DDL statements.
+//! The catalog is written by one call at a time: a DDL statement or the mark of a job that stopped,
+//! of which the core is told afterwards, or a claim that marks jobs failed. So no mark brings back a
+//! table that a statement drops meanwhile. `decide` decides on DDL statements.
 
 mod decide;
 
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
-use weir_common::catalog::{Change, Changed, Declaration, Entry, Graph, SplitStart};
+use weir_common::catalog::{Change, Changed, Declaration, Entry, Graph, JobState, SplitStart};
 use weir_common::error::{Kind, chain};
 use weir_common::head::Head;
 use weir_common::ids::{Epoch, NodeId, SchemaId, SlotId, StatementId, TableId, TermId};
@@ -29,7 +29,7 @@ use super::ddl::{Decided, Dropping};
 use super::event::{Action, Event, Mutation, Outcome, Serving, Waiter};
 use super::state::Coordinator;
 use super::statements::{REMEMBERED, Statement};
-use super::storage::Storage;
+use super::storage::{CatalogTxn, Storage};
 use crate::keys::Keys;
 use crate::metrics::Metrics;
 use crate::wire;
@@ -135,6 +135,8 @@ pub(crate) enum Ddl {
     Drop { dropping: Dropping, reply: DropReply },
     /// Change names, schemas, comments or a plain view.
     Change { change: Box<Change>, reply: oneshot::Sender<Result<(), rpc::Error>> },
+    /// Mark the job of an entry failed.
+    Fail(Box<Entry>),
 }
 
 /// A DDL transaction that has ended: the catalog's new version, or why there is none.
@@ -148,6 +150,7 @@ enum DdlChange {
     Altered(Entry, oneshot::Sender<Result<(), rpc::Error>>),
     Dropped(Dropped, DropReply),
     Changed(Changed, oneshot::Sender<Result<(), rpc::Error>>),
+    Failed(Entry),
 }
 
 /// What a DROP comes to.
@@ -419,6 +422,12 @@ impl Task {
                 };
                 self.calls.spawn(commit.instrument(span));
             }
+            Action::Fail(entry) => {
+                if let JobState::Failed { error, .. } = &entry.job.state {
+                    warn!(table = %entry.id(), name = %entry.name(), error, "job failed, and stops alone");
+                }
+                self.ddl.push_front(Ddl::Fail(Box::new(entry)));
+            }
             Action::Forget(pages) => self.forget(pages),
             Action::StartTerm { node, term, epoch, placement, addresses, catalog } => {
                 let message = wire::start_term(&node, (term, epoch), &placement, &addresses, &catalog);
@@ -451,16 +460,8 @@ impl Task {
             self.held_claim = Some(claim);
             return;
         }
-        let Claim { expected, head, mut failed } = claim;
-        // An entry that was dropped, or altered, while the claim was held is not to be written
-        // again.
-        failed.retain(|failed| self.core.is_failing(failed.id()));
-        for failed in &mut failed {
-            // It may have got another name.
-            if let Some(now) = self.core.catalog().get(failed.id()) {
-                *failed = now.with_state(failed.job.state.clone());
-            }
-        }
+        let Claim { expected, head, failed } = claim;
+        let failed = self.still_failing(failed);
         let next = (!failed.is_empty()).then_some(self.next_id);
         if next.is_some() {
             self.catalog_write = CatalogWrite::Claim;
@@ -470,6 +471,14 @@ impl Task {
             let outcome = storage.claim(expected, &head, &failed, next).await;
             Input::Event(Event::Claimed(head.term, outcome))
         });
+    }
+
+    /// The entries that are still to be marked failed, as they are now. An entry that was dropped,
+    /// or altered, while its mark waited is not to be written again; it may have got another name.
+    fn still_failing(&self, failed: Vec<Entry>) -> Vec<Entry> {
+        let failing = failed.into_iter().filter(|failed| self.core.is_failing(failed.id()));
+        let now = |failed: Entry| Some(self.core.catalog().get(failed.id())?.with_state(failed.job.state.clone()));
+        failing.filter_map(now).collect()
     }
 
     // --------------------------------------------------------------------------------------- nodes
@@ -656,6 +665,12 @@ impl Task {
                     let result = self.change(&change);
                     self.store_ddl(result, reply, DdlChange::Changed);
                 }
+                Ddl::Fail(entry) => {
+                    for failed in self.still_failing(vec![*entry]) {
+                        let txn = self.storage.alter_txn(std::slice::from_ref(&failed), self.next_id);
+                        self.store(txn.into(), DdlChange::Failed(failed));
+                    }
+                }
             }
         }
     }
@@ -669,14 +684,14 @@ impl Task {
         match decided {
             Err(error) => drop(reply.send(Err(error))),
             Ok(Decided::Nothing(answer)) => drop(reply.send(Ok(answer))),
-            Ok(Decided::Store(what, txn)) => {
-                self.catalog_write = CatalogWrite::Ddl;
-                let storage = Arc::clone(&self.storage);
-                let change = change(what, reply);
-                self.calls
-                    .spawn(async move { Input::DdlStored(DdlStored { result: storage.store_ddl(txn).await, change }) });
-            }
+            Ok(Decided::Store(what, txn)) => self.store(txn, change(what, reply)),
         }
+    }
+
+    fn store(&mut self, txn: CatalogTxn, change: DdlChange) {
+        self.catalog_write = CatalogWrite::Ddl;
+        let storage = Arc::clone(&self.storage);
+        self.calls.spawn(async move { Input::DdlStored(DdlStored { result: storage.store_ddl(txn).await, change }) });
     }
 
     fn ddl_stored(&mut self, stored: DdlStored) -> std::ops::ControlFlow<()> {
@@ -717,6 +732,7 @@ impl Task {
                 let _ = reply.send(Ok(()));
                 Event::Changed(changed)
             }
+            DdlChange::Failed(entry) => Event::Marked(entry),
         };
         let flow = self.apply(event);
         if let Some(claim) = self.held_claim.take() {

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use uuid::Uuid;
 use weir_common::catalog::{
-    Declaration, Encode, Entry, JobState, Plan, RelationKind, RelationName, Source, SplitStart,
+    Declaration, Encode, Entry, JobState, OnError, Plan, Reads, RelationKind, RelationName, Source, SplitStart,
 };
 use weir_common::ids::{Epoch, JobSplit, NodeId, Sequence, SlotId, SplitId, StatementId, TableId, TermId};
 
@@ -84,6 +84,11 @@ impl Script {
 
     /// A node reports its slots durable, and the position of every split it reads.
     fn reports(&mut self, id: &str, epoch: u64, position: u64) -> Vec<String> {
+        self.reports_stopped(id, epoch, position, &[])
+    }
+
+    /// The same, and jobs have stopped.
+    fn reports_stopped(&mut self, id: &str, epoch: u64, position: u64, stopped: &[u32]) -> Vec<String> {
         let checkpoint = Uuid::from_u128(u128::from(epoch));
         let placement = Arc::clone(&self.placement);
         let id = node(id);
@@ -92,6 +97,7 @@ impl Script {
             epoch: Epoch(epoch),
             checkpoints: placement.slots_of(&id).map(|slot| (slot.id, checkpoint)).collect(),
             positions: placement.splits_of(&id).map(|split| (split.split.clone(), Sequence(position).into())).collect(),
+            stopped: stopped.iter().map(|job| (TableId(*job), "division by zero".to_owned())).collect(),
         };
         self.says(Event::EpochReported(id, report))
     }
@@ -140,6 +146,7 @@ fn table(id: u32) -> Entry {
         hidden: Vec::new(),
         primary_key: Vec::new(),
         plan: Plan::Stream(source),
+        on_error: OnError::default(),
         sql: String::new(),
     };
     let splits =
@@ -162,6 +169,7 @@ fn line(action: &Action) -> String {
             let (epoch, slots) = (head.epoch, head.slots.len());
             format!("commit epoch {epoch} of {slots} slots over revision {expected}{positions}{statements}")
         }
+        Action::Fail(entry) => format!("mark {} failed", entry.name()),
         Action::Forget(pages) => format!("forget {} page(s)", pages.len()),
         Action::StartTerm { node, term, placement, .. } => {
             let slots = placement.slots_of(node).map(|slot| format!(" {}={}", slot.id, slot.vnodes));
@@ -176,6 +184,10 @@ fn line(action: &Action) -> String {
                 Some(Mutation::Drop(jobs)) => {
                     let jobs: Vec<String> = jobs.iter().map(|job| format!(" t{job}")).collect();
                     format!(" dropping{}", jobs.concat())
+                }
+                Some(Mutation::Stop(entry, jobs)) => {
+                    let jobs: Vec<String> = jobs.iter().map(|job| format!(" t{job}")).collect();
+                    format!(", {} failed, stopping{}", entry.name(), jobs.concat())
                 }
             };
             let statements = statements.iter().map(|named| format!(" naming {}", named.id)).collect::<String>();
@@ -270,7 +282,78 @@ fn a_table_whose_job_failed_has_no_part_in_the_next_term() {
     assert_eq!(script.claimed(), ["start term 2 on a: 0=0..256 2/S@10"]);
     let stored = script.core.catalog().entries().next().map(|entry| entry.job.state.clone());
     let since_ms = Some(1_000_000 + u64::try_from(script.now.as_millis()).expect("seconds"));
-    assert_eq!(stored, Some(JobState::Failed { error: "no such stream".to_owned(), since_ms }));
+    assert_eq!(stored, Some(JobState::Failed { error: "no such stream".to_owned(), since_ms, torn: false }));
+}
+
+#[test]
+fn a_job_that_stops_is_marked_before_its_epoch_is_committed_and_its_term_goes_on() {
+    let mut script = Script::runs(&[table(1), table(2)], &["a", "b"]);
+    assert_eq!(script.tick(INTERVAL), ["barrier 2 to a b"]);
+    assert_eq!(script.reports_stopped("a", 2, 20, &[1]), ["mark t1 failed"]);
+    let since_ms = Some(1_000_000 + u64::try_from(script.now.as_millis()).expect("seconds"));
+    assert!(script.reports_stopped("b", 2, 20, &[1]).is_empty(), "the epoch is torn; the mark is on its way");
+    assert_eq!(script.tick(INTERVAL), ["barrier 3 to a b"], "barriers flow meanwhile");
+    let failed = JobState::Failed { error: "division by zero".to_owned(), since_ms, torn: true };
+    let marked = script.says(Event::Marked(table(1).with_state(failed.clone())));
+    assert_eq!(marked[0], "barrier 4, t1 failed, stopping t1 to a b");
+    assert!(marked[1].starts_with("commit epoch 2 of 2 slots over revision 2"), "{marked:?}");
+    assert_eq!(script.core.catalog().get(TableId(1)).map(|entry| &entry.job.state), Some(&failed));
+    assert!(script.reports_stopped("a", 3, 20, &[1]).is_empty(), "it does not run any more");
+    // The next term does without it.
+    let lost = script.says(Event::NodeLost(node("b")));
+    assert_eq!(lost, ["stop term 1 on a", "claim term 2 over epoch 1 and revision 2"]);
+    assert_eq!(script.claimed(), ["start term 2 on a: 0=0..256 2/S@10"]);
+}
+
+#[test]
+fn a_job_that_stops_while_its_term_ends_is_marked_by_the_next_claim() {
+    let mut script = Script::runs(&[table(1), table(2)], &["a"]);
+    script.tick(INTERVAL);
+    assert_eq!(script.reports_stopped("a", 2, 20, &[1]), ["mark t1 failed"]);
+    let lost = script.says(Event::TermFailed(node("a"), script.term, "a database closed".to_owned()));
+    assert_eq!(lost, ["stop term 1 on a", "claim term 2 over epoch 1 and revision 2, t1 failed"]);
+    assert_eq!(script.claimed(), ["start term 2 on a: 0=0..256 2/S@10"]);
+    assert_eq!(script.ready("a"), ["barrier 2 to a"]);
+    // The call of the ended term comes to its end.
+    let state = script.core.catalog().get(TableId(1)).expect("it is there").job.state.clone();
+    assert!(script.says(Event::Marked(table(1).with_state(state))).is_empty());
+    let reported = script.reports("a", 2, 20);
+    assert!(reported.len() == 1 && reported[0].starts_with("commit epoch 2"), "{reported:?}");
+}
+
+#[test]
+fn a_job_that_stops_and_is_dropped_holds_no_commit() {
+    let mut script = Script::runs(&[table(1)], &["a"]);
+    script.tick(INTERVAL);
+    assert_eq!(script.reports_stopped("a", 2, 20, &[1]), ["mark t1 failed"]);
+    let dropped = script.says(Event::Dropped(vec![TableId(1)], Waiter(1)));
+    assert_eq!(dropped[0], "barrier 3 dropping t1 to a");
+    assert!(dropped[1].starts_with("commit epoch 2"), "{dropped:?}");
+}
+
+#[test]
+fn a_job_that_stops_takes_those_above_it_along_and_new_ones_come_behind_it() {
+    let above = |id: u32, input: u32| {
+        let mut declared = table(id).declaration();
+        declared.kind = RelationKind::MaterializedView;
+        let columns = Vec::new();
+        declared.plan = Plan::View(Reads { relation: TableId(input), name: String::new(), columns, expanded: None });
+        Entry::new(TableId(id), declared, table(id).job.splits.clone(), None)
+    };
+    let mut script = Script::runs(&[table(1), above(2, 1), above(3, 2)], &["a"]);
+    // As many barriers are in flight as may be, so that changes wait.
+    for _ in 0..IN_FLIGHT_MAX {
+        script.tick(INTERVAL);
+    }
+    script.says(Event::Created(above(4, 2), Waiter(4)));
+    assert_eq!(script.reports_stopped("a", 2, 20, &[2]), ["mark t2 failed"]);
+    let failed = JobState::Failed { error: "division by zero".to_owned(), since_ms: None, torn: true };
+    let marked = script.says(Event::Marked(above(2, 1).with_state(failed)));
+    assert!(marked.len() == 1 && marked[0].starts_with("commit epoch 2"), "{marked:?}");
+    assert_eq!(script.tick(Duration::ZERO), ["barrier 6, t2 failed, stopping t2 t3 t4 to a"]);
+    script.committed(2);
+    script.reports("a", 3, 20);
+    assert_eq!(script.tick(Duration::ZERO), ["barrier 7 adding t4/0 to a"]);
 }
 
 #[test]
@@ -361,7 +444,13 @@ fn an_old_terms_words_have_no_effect() {
     assert!(script.says(Event::JobFailed(old, TableId(1), "late".to_owned())).is_empty());
     let checkpoints = vec![(script.placement.slots[0].id, Uuid::nil())];
     let split = JobSplit { job: TableId(1), split: SplitId("S".to_owned()) };
-    let report = Report { term: old, epoch: Epoch(2), checkpoints, positions: vec![(split, Sequence(99).into())] };
+    let report = Report {
+        term: old,
+        epoch: Epoch(2),
+        checkpoints,
+        positions: vec![(split, Sequence(99).into())],
+        stopped: Vec::new(),
+    };
     assert!(script.says(Event::EpochReported(node("a"), report)).is_empty());
 }
 

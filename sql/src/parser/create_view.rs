@@ -1,12 +1,13 @@
-//! `CREATE [OR REPLACE] VIEW name [(columns)] AS query`, and `CREATE MATERIALIZED VIEW`.
+//! `CREATE [OR REPLACE] VIEW name [(columns)] AS query`, and
+//! `CREATE MATERIALIZED VIEW name [(columns)] [WITH (options)] AS query`.
 
 use sqlparser::ast;
-use weir_common::catalog::RelationKind;
+use weir_common::catalog::{OnError, RelationKind};
 
-use super::create_table::ColumnRef;
+use super::create_table::{ColumnRef, WithOption};
 use super::cursor::Cursor;
 use super::{Statement, TableName};
-use crate::error::Error;
+use crate::error::{Error, sqlstate};
 
 /// A parsed `CREATE VIEW` or `CREATE MATERIALIZED VIEW`.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct CreateView {
     pub or_replace: bool,
     /// The names of its first columns, if they are written before the query.
     pub columns: Vec<ColumnRef>,
+    /// The treatment of rows for which an expression fails.
+    pub on_error: OnError,
     /// The query that defines its rows.
     pub query: Box<ast::Statement>,
 }
@@ -49,6 +52,10 @@ impl Cursor<'_> {
         let if_not_exists = !or_replace && self.words(&["IF", "NOT", "EXISTS"]);
         let name = self.table_name()?;
         let columns = self.column_names()?;
+        let on_error = match kind == RelationKind::MaterializedView && self.words(&["WITH"]) {
+            true => self.view_options()?,
+            false => OnError::default(),
+        };
         if let Some(word @ ("WITH" | "USING" | "TABLESPACE")) = self.peek_word().as_deref() {
             return Err(self.unsupported(&format!("CREATE {} … {word}", kind.as_str().to_uppercase())));
         }
@@ -57,8 +64,35 @@ impl Cursor<'_> {
             return Err(self.expected("a query"));
         }
         match self.query()? {
-            Statement::Query(query) => Ok(CreateView { kind, name, if_not_exists, or_replace, columns, query }),
+            Statement::Query(query) => {
+                Ok(CreateView { kind, name, if_not_exists, or_replace, columns, on_error, query })
+            }
             _ => Err(self.expected("a query")),
+        }
+    }
+
+    /// Parses `(on_error = '…')`, the options of a materialized view.
+    fn view_options(&mut self) -> Result<OnError, Error> {
+        let options = self.with_options()?;
+        if let Some(other) = options.iter().find(|option| option.key != "on_error") {
+            return Err(Error::unsupported(format!("option \"{}\" of a materialized view is not known", other.key))
+                .with_hint("the one option of a materialized view is on_error")
+                .at(self.text.position(other.key_location)));
+        }
+        let parse = |WithOption { key, value, value_span, .. }: &WithOption| {
+            OnError::parse(value).ok_or_else(|| {
+                let words = OnError::WORDS.join(", ");
+                let message = format!("option \"{key}\": \"{value}\" is not one of {words}");
+                Error::user(sqlstate::INVALID_PARAMETER_VALUE, message).at(self.text.position(value_span.start))
+            })
+        };
+        match options.as_slice() {
+            [] => Ok(OnError::default()),
+            [one] => parse(one),
+            [_, again, ..] => {
+                let message = "option \"on_error\" is given more than once";
+                Err(Error::user(sqlstate::SYNTAX_ERROR, message).at(self.text.position(again.key_location)))
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Tests statements other than CREATE TABLE, which `bind` tests together with its meaning.
 
+use weir_common::catalog::OnError;
+
 use super::*;
 
 fn one(sql: &str) -> Statement {
@@ -41,6 +43,20 @@ fn views_and_names() {
     assert_eq!(view("create or replace view v (a, b) AS VALUES (1, 2)"), (View, true, false, 2));
     assert_eq!(view("CREATE MATERIALIZED VIEW IF NOT EXISTS v AS SELECT 1"), (MaterializedView, false, true, 0));
     assert!(error("CREATE OR REPLACE MATERIALIZED VIEW v AS SELECT 1").starts_with("0A000"));
+    let on_error = |options: &str| match one(&format!("CREATE MATERIALIZED VIEW v (a) {options} AS SELECT 1")) {
+        Statement::CreateView(view) => view.on_error,
+        other => panic!("{options}: {other:?}"),
+    };
+    let options = ["", "WITH ()", "WITH (on_error = 'SKIP')", "with (ON_ERROR = fail)"];
+    assert_eq!(options.map(on_error), [OnError::DeadLetter, OnError::DeadLetter, OnError::Skip, OnError::Fail]);
+    let refused = |options: &str| error(&format!("CREATE MATERIALIZED VIEW v WITH ({options}) AS SELECT 1"));
+    assert_eq!(
+        refused("on_error = 'stop'"),
+        "22023 at 45: option \"on_error\": \"stop\" is not one of dead_letter, skip, fail"
+    );
+    assert!(refused("fillfactor = 70").starts_with("0A000 at 34: option \"fillfactor\""));
+    assert!(refused("on_error = skip, on_error = fail").starts_with("42601 at 51"));
+    assert!(error("CREATE VIEW v WITH (on_error = 'skip') AS SELECT 1").starts_with("0A000"));
     let change = |sql: &str| match one(sql) {
         Statement::Alter(alter) => alter.change,
         other => panic!("{sql}: {other:?}"),

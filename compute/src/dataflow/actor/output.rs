@@ -7,17 +7,19 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use weir_common::catalog::{Entry, Plan, Relation, RelationName};
 use weir_common::error::chain;
-use weir_common::ids::{Epoch, JobSplit, Sequence, TableId, VnodeRange};
+use weir_common::ids::{Epoch, JobSplit, Sequence, TableId, TermId, VnodeRange};
 use weir_common::position::Position;
-use weir_common::view::{self, Compile, Functions};
+use weir_common::view::{self, Functions};
 
+use super::shared::Config;
+use crate::control::event::{Event, Inputs};
 use crate::control::plan::Writer;
 use crate::dataflow::edge::{Closed, Edge};
 use crate::dataflow::failed::FailedRows;
 use crate::dataflow::leaf::{self, Leaf, Origin};
 use crate::dataflow::letters::{self, RowLetters};
 use crate::dataflow::query::{Evaluated, Query};
-use crate::dataflow::usage::{Clocks, Usage};
+use crate::dataflow::usage::Clocks;
 use crate::storage::state::keys::BlockKey;
 use crate::storage::tail::Tail;
 
@@ -64,6 +66,8 @@ enum Rows {
     Read,
     /// The rows that a query computes from them, each alone.
     Query(Box<Computing>),
+    /// None: a row of the query has failed, and the job stops.
+    Discarded,
 }
 
 /// The query of a view, with those who watch it.
@@ -72,13 +76,15 @@ struct Computing {
     origin: Origin,
     failed: FailedRows,
     clocks: Clocks,
+    node: Inputs,
+    term: TermId,
 }
 
 /// The reason why no more can be stored.
 pub(super) enum Stopped {
     /// The term has ended, or is about to.
     Closed,
-    /// A query failed on a row.
+    /// An operator failed.
     Failed(view::Error),
 }
 
@@ -98,15 +104,13 @@ impl From<leaf::Stopped> for Stopped {
 }
 
 impl Output {
-    /// Begins to store a relation whose rows come from those of `source`.
+    /// Begins to store a relation whose rows come from those that the actor reads.
     ///
     /// # Errors
     /// If the statement of a view cannot be compiled, although it could when the view was created.
-    pub(super) async fn new(
-        attachment: Attachment,
-        source: &Relation,
-        (compiler, usage): (&Arc<dyn Compile>, &Usage),
-    ) -> Result<Output, view::Error> {
+    pub(super) async fn new(attachment: Attachment, config: &Config) -> Result<Output, view::Error> {
+        let Config { compiler, usage, term, node, .. } = config;
+        let source = &*config.source.relation;
         let Attachment { entry, split, own, leaves, .. } = attachment;
         let rows = match &entry.job.plan {
             Plan::Stream(_) | Plan::Query(_) | Plan::Definition(_) => Rows::Read,
@@ -114,11 +118,11 @@ impl Output {
                 let job = (entry.id(), entry.name());
                 let functions: Arc<dyn Functions> = Arc::clone(compiler) as _;
                 let letters = RowLetters::new(&entry, 0, letters::Place::Slot(own.vnodes), &functions);
-                let failed = FailedRows::new(usage, job, letters);
+                let failed = FailedRows::new(usage, job, (entry.job.on_error, letters));
                 let clocks = usage.clocks(job, (source.id, &source.name));
                 let query = Query::of(&entry, reads, source, compiler.as_ref()).await?;
                 let origin = query.origin(&split.split);
-                Rows::Query(Box::new(Computing { query, origin, failed, clocks }))
+                Rows::Query(Box::new(Computing { query, origin, failed, clocks, node: node.clone(), term: *term }))
             }
         };
         let Entry { relation, job, .. } = entry;
@@ -164,11 +168,16 @@ impl Output {
     /// Sends rows. `first` is the sequence of the first message.
     pub(super) async fn write(&mut self, rows: &RecordBatch, first: Sequence, epoch: Epoch) -> Result<(), Stopped> {
         let rows = match &mut self.rows {
+            Rows::Discarded => return Ok(()),
             Rows::Read => Some(rows.clone()),
             Rows::Query(computing) => {
-                let Computing { query, origin, failed: failed_rows, clocks } = computing.as_mut();
+                let Computing { query, origin, failed: failed_rows, clocks, node, term } = computing.as_mut();
                 let Evaluated { rows, failed } = clocks.measure(|| query.evaluate(rows, origin));
-                failed_rows.note(&failed, |_| query.failing());
+                if let Err(reason) = failed_rows.note(&failed, |_| query.failing()) {
+                    node.send(Event::JobStopped(*term, self.relation.id, reason)).await;
+                    self.rows = Rows::Discarded;
+                    return Ok(());
+                }
                 let letters = failed_rows.take();
                 if !letters.is_empty() {
                     self.own.write(&self.writer, letters).await?;

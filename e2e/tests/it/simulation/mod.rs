@@ -59,6 +59,7 @@ fn committed_state_equals_committed_positions_under_any_schedule() {
         assert!(statistics.reads > total, "{} reads were compared", statistics.reads);
         assert!(statistics.released > 100, "{} nodes were relieved", statistics.released);
         assert!(statistics.failed_jobs > 100, "{} jobs failed", statistics.failed_jobs);
+        assert!(statistics.stopped_jobs > 100, "{} jobs stopped alone", statistics.stopped_jobs);
         assert!(statistics.altered > 1_000, "{} tables were altered", statistics.altered);
         assert!(statistics.timed_out > 100, "{} nodes did not answer in time", statistics.timed_out);
         assert!(statistics.statements > total / 10, "{} statements were committed", statistics.statements);

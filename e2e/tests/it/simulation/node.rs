@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use uuid::Uuid;
-use weir_common::catalog::Entry;
+use weir_common::catalog::{Entry, OnError};
 use weir_common::ids::{
     ActorId, Epoch, FragmentId, JobSplit, NodeId, Sequence, SlotId, StatementId, TableId, TermId, VnodeRange,
 };
@@ -94,6 +94,8 @@ struct Actor {
     barriers: VecDeque<(Epoch, bool)>,
     /// Positions at barriers that are not committed yet.
     delivered: VecDeque<(Epoch, u64)>,
+    /// Its job has stopped: it throws rows away.
+    discards: bool,
 }
 
 impl Process {
@@ -141,6 +143,19 @@ impl Process {
         if let Some(split) = term.actors.keys().nth(choice % count) {
             let failed = Event::JobFailed(term.id, split.job, "its own fault".to_owned());
             self.apply(failed, databases);
+        }
+    }
+
+    /// A row fails in one of the jobs that stop then.
+    pub(super) fn stop_job(&mut self, choice: usize, databases: &mut Databases) {
+        let Some(term) = &mut self.term else { return };
+        let stops = |(_, actor): &(&JobSplit, &mut Actor)| actor.entry.job.on_error == OnError::Fail && !actor.discards;
+        let mut stopping: Vec<_> = term.actors.iter_mut().filter(stops).collect();
+        let count = stopping.len().max(1);
+        if let Some((split, actor)) = stopping.get_mut(choice % count) {
+            actor.discards = true;
+            let stopped = Event::JobStopped(term.id, split.job, "a division by zero".to_owned());
+            self.apply(stopped, databases);
         }
     }
 
@@ -240,6 +255,9 @@ impl Process {
         } else if actor.position <= streams[&split].last {
             let (epoch, sequence) = (actor.epoch, actor.position);
             actor.position += 1;
+            if actor.discards {
+                return;
+            }
             let (to, vnode, key) = if keyed {
                 let (key, vnode) = (key_of(sequence), vnode_of(key_of(sequence)));
                 let owns = |route: &&Route| (route.vnodes.start..route.vnodes.end).contains(&vnode);
@@ -428,6 +446,7 @@ impl Term {
             epoch: epoch.next(),
             barriers: VecDeque::new(),
             delivered: VecDeque::new(),
+            discards: false,
         };
         self.actors.insert(split.split.clone(), actor);
     }
@@ -441,7 +460,7 @@ impl Term {
     }
 
     fn inject(&mut self, barrier: &Barrier) {
-        let dropped = Mutation::dropped(barrier.mutation.as_ref());
+        let stopped = Mutation::stopped(barrier.mutation.as_ref());
         for (id, slot) in &mut self.slots {
             let add = match &barrier.mutation {
                 Some(Mutation::Add(entry, splits)) => {
@@ -462,13 +481,13 @@ impl Term {
                 slot.named.entry((statement.table, barrier.epoch)).or_default().push(statement.id);
             }
             slot.announced = barrier.epoch;
-            slot.sealer.inject(barrier.epoch, Change { add, remove: dropped.to_vec() });
+            slot.sealer.inject(barrier.epoch, Change { add, remove: stopped.to_vec() });
             let tables: Vec<TableId> = slot.fragments.keys().copied().collect();
             tables.into_iter().for_each(|table| slot.work(*id, table));
             slot.snapshots.retain(|epoch, _| *epoch >= barrier.lowest_pinned);
         }
         for (split, actor) in &mut self.actors {
-            actor.barriers.push_back((barrier.epoch, dropped.contains(&split.job)));
+            actor.barriers.push_back((barrier.epoch, stopped.contains(&split.job)));
         }
         if let Some(Mutation::Add(entry, splits)) = &barrier.mutation {
             for split in splits {

@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use weir_common::catalog::{
-    Declaration, Encode, Entry, JobState, Plan, RelationKind, RelationName, Source, SplitStart,
+    Declaration, Encode, Entry, JobState, OnError, Plan, RelationKind, RelationName, Source, SplitStart,
 };
 use weir_common::head::Head;
 use weir_common::ids::{JobSplit, NodeId, Sequence, SplitId, StatementId, TableId, TermId};
@@ -40,6 +40,7 @@ pub(super) struct Statistics {
     pub(super) exchanged: u64,
     pub(super) released: u64,
     pub(super) failed_jobs: u64,
+    pub(super) stopped_jobs: u64,
     pub(super) timed_out: u64,
     pub(super) altered: u64,
     pub(super) statements: u64,
@@ -58,6 +59,7 @@ impl Statistics {
         self.exchanged += other.exchanged;
         self.released += other.released;
         self.failed_jobs += other.failed_jobs;
+        self.stopped_jobs += other.stopped_jobs;
         self.timed_out += other.timed_out;
         self.altered += other.altered;
         self.statements += other.statements;
@@ -113,7 +115,7 @@ pub(super) struct World {
     statistics: Statistics,
 }
 
-fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Entry {
+fn table(id: u32, (keyed, on_error): (bool, OnError), splits: &[(SplitId, u64)]) -> Entry {
     let declared = Declaration {
         kind: RelationKind::Table,
         name: RelationName::public(format!("t{id}")),
@@ -122,6 +124,7 @@ fn table(id: u32, keyed: bool, splits: &[(SplitId, u64)]) -> Entry {
         hidden: Vec::new(),
         primary_key: if keyed { vec![0] } else { Vec::new() },
         plan: Plan::Stream(Source { options: BTreeMap::new(), encode: Encode::Json }),
+        on_error,
         sql: String::new(),
     };
     let start = |(split, first): &(SplitId, u64)| SplitStart {
@@ -229,7 +232,7 @@ impl World {
     }
 
     fn misfortune(&mut self) {
-        match self.random.random_range(0..16) {
+        match self.random.random_range(0..20) {
             0..3 if !self.nodes.is_empty() => {
                 let index = self.random.random_range(0..self.nodes.len());
                 self.crash(index);
@@ -263,6 +266,9 @@ impl World {
                 self.nodes[index].stopped_until = self.now + pause;
             }
             15 => self.alter_table(),
+            16.. => self.with_node(|process, random, world| {
+                process.stop_job(random.random_range(0..64), world.databases);
+            }),
             _ => {}
         }
     }
@@ -354,7 +360,12 @@ impl World {
             let stream = Stream { first: *first, last, acknowledged: Sequence(*first) };
             self.streams.insert(JobSplit { job: TableId(id), split: split.clone() }, stream);
         }
-        let table = table(id, self.random.random_bool(0.5), &splits);
+        let kind = match self.random.random_range(0..6) {
+            0..3 => (true, OnError::default()),
+            3 => (false, OnError::default()),
+            _ => (false, OnError::Fail),
+        };
+        let table = table(id, kind, &splits);
         self.tables.insert(TableId(id), table.clone());
         self.tell_leader(leader, Event::Created(table, Waiter(u64::from(id))));
     }
@@ -370,7 +381,9 @@ impl World {
         {
             return;
         }
-        let Some(table) = self.tables.values().nth(self.random.random_range(0..3)) else { return };
+        // A view, whose rows may be torn, cannot be altered.
+        let mut tables = self.tables.values().filter(|table| table.job.on_error != OnError::Fail);
+        let Some(table) = tables.nth(self.random.random_range(0..3)) else { return };
         self.next_waiter += 1;
         let table = table.altered(Declaration { sql: self.next_waiter.to_string(), ..table.declaration() });
         let waiter = Waiter(2_000_000 + self.next_waiter);
@@ -482,8 +495,8 @@ impl World {
         let event = match message {
             Message::Ready(term) => Event::TermReady(node, term),
             Message::Failed(term, error) => Event::TermFailed(node, term, error),
-            Message::Report { term, epoch, checkpoints, positions } => {
-                Event::EpochReported(node, Report { term, epoch, checkpoints, positions })
+            Message::Report { term, epoch, checkpoints, positions, stopped } => {
+                Event::EpochReported(node, Report { term, epoch, checkpoints, positions, stopped })
             }
             Message::WantBarrier(_) => Event::BarrierWanted,
             Message::JobFailed(term, table, error) => Event::JobFailed(term, table, error),
@@ -504,7 +517,7 @@ impl World {
 
     fn perform(&mut self, leader: usize, action: Action) {
         match action {
-            Action::Load | Action::Claim { .. } | Action::Commit { .. } | Action::Forget(_) => {
+            Action::Load | Action::Claim { .. } | Action::Commit { .. } | Action::Fail(_) | Action::Forget(_) => {
                 self.calls.push(Call { leader, action, abandoned: false });
             }
             Action::StartTerm { node, term, epoch, placement, addresses: _, catalog } => {
@@ -525,6 +538,7 @@ impl World {
                             compute::Mutation::Add(entry.clone(), splits.iter().map(split_plan).collect())
                         }
                         Mutation::Drop(jobs) => compute::Mutation::Drop(jobs.clone()),
+                        Mutation::Stop(entry, jobs) => compute::Mutation::Stop(entry.clone(), jobs.clone()),
                     });
                     let barrier = compute::Barrier {
                         term,
@@ -619,6 +633,17 @@ impl World {
                 self.statistics.commits += u64::from(matches!(outcome, Outcome::Applied(_)));
                 Event::Committed(head.term, head.epoch, outcome)
             }
+            Action::Fail(entry) => {
+                let leader = &mut self.leaders[call.leader];
+                leader.alive &= self.store.leads(fence);
+                // The task leaves it out if a claim has marked it, or if it was dropped.
+                if !leader.alive || !leader.core.is_failing(entry.id()) {
+                    return;
+                }
+                self.statistics.stopped_jobs += 1;
+                self.tables.insert(entry.id(), entry.clone());
+                Event::Marked(entry.clone())
+            }
             Action::Forget(pages) => {
                 self.store.forget(fence, pages);
                 return;
@@ -653,7 +678,8 @@ impl World {
 
     // --------------------------------------------------------------------------------------------------- what must hold
 
-    /// A position is never committed without the state it produced, nor state without its position.
+    /// A position is never committed without the state it produced, nor state without its position,
+    /// unless the catalog says that the rows are torn.
     fn check_committed(&self) {
         let durable = self.store.load();
         let rows = self.databases.content(&durable.head);
@@ -673,7 +699,8 @@ impl World {
 
     fn check_rows(&self, rows: &Rows, position: impl Fn(&JobSplit, &Stream) -> u64) {
         for (split, stream) in &self.streams {
-            let Some(table) = self.tables.get(&split.job) else { continue };
+            let whole = |table: &&Entry| !matches!(table.job.state, JobState::Failed { torn: true, .. });
+            let Some(table) = self.tables.get(&split.job).filter(whole) else { continue };
             let found: BTreeMap<u64, u64> = rows
                 .iter()
                 .filter(|(key, _)| key.split == *split)

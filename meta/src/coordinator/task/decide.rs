@@ -1,7 +1,7 @@
 //! Decides DDL statements by the catalog as it is: what they change, and the transaction that stores
 //! it.
 
-use weir_common::catalog::{Change, Changed, Column, Declaration, Entry, RelationKind};
+use weir_common::catalog::{Change, Changed, Column, Declaration, Entry, OnError, RelationKind};
 use weir_common::error::Kind;
 use weir_common::ids::{SchemaId, TableId};
 use weir_common::rpc;
@@ -33,7 +33,7 @@ impl Task {
         let keeps_dead_letters = match declared.kind {
             RelationKind::Table => declared.plan.stream().is_some(),
             RelationKind::Source => consumes,
-            RelationKind::MaterializedView => true,
+            RelationKind::MaterializedView => declared.on_error == OnError::DeadLetter,
             RelationKind::View => false,
         };
         let dead_letters = keeps_dead_letters.then(|| TableId(id.0 + 1));
