@@ -7,6 +7,7 @@
 //! * `keyed`: the plan of a table that stores messages by key;
 //! * `about`: an entry's comments, and by which name its consumers are known;
 //! * `graph`: all entries, and which depends on which;
+//! * `unknown`: entries that a newer version wrote;
 //! * `change`: changes of names, comments and plain views, which leave alone what runs.
 //!
 //! An [`Entry`] holds a relation and its job. Serialised as JSON, entries are stored in the
@@ -22,10 +23,9 @@ mod keyed;
 mod relation;
 mod schema;
 mod stored;
+mod unknown;
 
 use std::sync::Arc;
-
-use serde::{Deserialize, Serialize};
 
 pub use about::About;
 pub use change::{Change, Changed, Refused};
@@ -38,12 +38,12 @@ pub use schema::{PUBLIC, RelationName, SYSTEM_SCHEMAS, Schema};
 
 use crate::ids::TableId;
 use stored::Stored;
+pub use unknown::Unknown;
 
 /// An entry of the catalog: a relation and the job that fills it. Cheap to clone.
 ///
 /// A source has a job too: it has splits, and may fail, but stores no rows of its own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "Stored", into = "Stored")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The relation that users name and read.
     pub relation: Arc<Relation>,

@@ -52,6 +52,8 @@ pub enum JobState {
     Stalled,
     /// A compute node does not answer, and nothing else is known to be wrong.
     Unknown,
+    /// No node can build it: a newer version of Weir made it.
+    Waiting,
     /// It stopped for a reason that its user has to mend.
     Failed,
 }
@@ -84,6 +86,7 @@ impl JobState {
             JobState::Creating => "creating",
             JobState::Stalled => "stalled",
             JobState::Unknown => "unknown",
+            JobState::Waiting => "waiting",
             JobState::Failed => "failed",
         }
     }

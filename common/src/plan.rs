@@ -7,7 +7,8 @@
 //! waiting.
 //!
 //! Serialised as JSON this is stored state: names of variants and fields never change, and a field
-//! that is added later needs a default.
+//! that is added later needs a default. A version that does not know a variant or a field cannot
+//! know the meaning of the plan either, so it does not read it.
 //!
 //! Invariants, which [`JobPlan::check`] asserts: edges connect fragments that exist, each input of
 //! a fragment has one edge, the edges form no cycle, and columns are within their inputs.
@@ -21,6 +22,7 @@ use crate::types::SqlType;
 
 /// The plan of one job.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JobPlan {
     /// Pieces of the plan, numbered by their place here, upstream first.
     pub fragments: Vec<Fragment>,
@@ -32,6 +34,7 @@ pub struct JobPlan {
 
 /// A piece of a plan between two shuffles. Each of its actors runs all its operators.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fragment {
     /// Where its actors are.
     pub distribution: Distribution,
@@ -43,7 +46,7 @@ pub struct Fragment {
 
 /// Where the actors of a fragment are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Distribution {
     /// One beside the reader of each split of a source.
     Splits(TableId),
@@ -57,6 +60,7 @@ pub enum Distribution {
 
 /// A stream of changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Stream {
     /// Its columns, hidden ones last.
     pub columns: Vec<StreamColumn>,
@@ -68,6 +72,7 @@ pub struct Stream {
 
 /// A column of a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StreamColumn {
     /// For people.
     pub name: String,
@@ -78,6 +83,7 @@ pub struct StreamColumn {
 
 /// A way from one fragment to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Edge {
     /// The fragment that sends.
     pub from: u16,
@@ -91,7 +97,7 @@ pub struct Edge {
 
 /// Which actor of a fragment gets a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Dispatch {
     /// The one in the sender's slot.
     Forward,
@@ -103,6 +109,7 @@ pub enum Dispatch {
 
 /// The state of an operator: a map from a key to the other columns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StateTable {
     /// The version of the layout in which its operator reads and writes it.
     pub version: u16,
@@ -114,7 +121,7 @@ pub struct StateTable {
 
 /// One step of a fragment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Operator {
     /// Takes the messages of a split: these columns of the source, then split, sequence and
     /// ordinal.
@@ -192,7 +199,7 @@ pub enum Operator {
 
 /// The rule for a row that is inserted under a key that a stored row has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Conflict {
     /// It does not happen: the changes of a query delete a row before they insert another one.
     #[default]
@@ -213,6 +220,7 @@ impl Conflict {
 
 /// An aggregate over the rows of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AggregateCall {
     /// The function.
     pub function: String,
@@ -239,6 +247,7 @@ pub struct AggregateCall {
 
 /// A column that rows are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SortKey {
     /// The column.
     pub column: usize,
@@ -269,7 +278,7 @@ impl SortKey {
 
 /// A scalar expression over the columns of a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Expr {
     /// A column of the input.
     Column(usize),

@@ -3,13 +3,14 @@
 //! This module owns the frontend's copy. Invariant: the copy's version goes back only if the
 //! version in the metadata store did, because that was restored or created anew.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 
-use weir_common::catalog::{Entry, Graph, JobState, RelationKind, RelationName, SYSTEM_SCHEMAS, Schema};
+use weir_common::catalog::{Entry, Graph, JobState, Plan, RelationKind, RelationName, SYSTEM_SCHEMAS, Schema};
 use weir_common::ids::TableId;
 use weir_sql::error::{Error, sqlstate};
-use weir_sql::parser::TableName;
+use weir_sql::parser::{Parsed, SchemaName, TableName};
 
 use crate::names::{Meaning, SearchPath, split};
 
@@ -93,7 +94,7 @@ impl Catalog {
     /// Returns the job that keeps a relation up to date. A source has one only after it has failed,
     /// since nobody reads it for views from then on.
     pub(crate) fn job<'a>(&'a self, entry: &'a Entry) -> Option<Job<'a>> {
-        let failure = self.graph.failed(entry).and_then(failure);
+        let failure = self.graph.failed(entry).map(|failed| Failure::of(entry, failed));
         let kind = entry.relation.kind;
         if !entry.has_job() || kind == RelationKind::Source && failure.is_none() {
             return None;
@@ -113,7 +114,7 @@ impl Catalog {
             true => "it has failed".to_owned(),
             false => format!("materialized view \"{cause}\", which it reads, has failed"),
         };
-        let reason = failure(torn).map_or("", |failure| failure.error);
+        let reason = Failure::of(torn, torn).error;
         let message = format!("{kind} \"{name}\" cannot be read, because {failed}: {reason}");
         let hint = format!(
             "drop \"{cause}\" and create it again, once its input is mended or with another on_error; its rows may lack a \
@@ -134,28 +135,110 @@ impl Catalog {
 }
 
 /// A job in the catalog. Its condition comes from [`crate::jobs`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Job<'a> {
     pub(crate) name: &'a RelationName,
     /// The kind of the relation that it keeps up to date.
     pub(crate) kind: &'static str,
-    /// Present if the job has failed.
+    /// Present if the job does not run.
     pub(crate) failure: Option<Failure<'a>>,
 }
 
-/// The reason why a job failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The reason why a job does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure<'a> {
-    pub(crate) error: &'a str,
+    pub(crate) error: Cow<'a, str>,
+    /// True if it goes on with another version of Weir.
+    pub(crate) waits: bool,
     /// In milliseconds since 1970; absent if an older version recorded the failure.
     pub(crate) since_ms: Option<u64>,
 }
 
-/// Returns the reason why a job failed, if it did.
-fn failure(entry: &Entry) -> Option<Failure<'_>> {
-    match &entry.job.state {
-        JobState::Failed { error, since_ms, .. } => Some(Failure { error, since_ms: *since_ms }),
-        JobState::Running => None,
+impl<'a> Failure<'a> {
+    /// Why `entry` does not run: because of `stopped`, which is the entry itself or below it.
+    fn of(entry: &Entry, stopped: &'a Entry) -> Failure<'a> {
+        let unknown = match &stopped.job.plan {
+            Plan::Unknown(unknown) => unknown.reason.as_str(),
+            _ => "",
+        };
+        let (error, since_ms) = match &stopped.job.state {
+            JobState::Failed { error, since_ms, .. } => {
+                return Failure { error: error.into(), waits: false, since_ms: *since_ms };
+            }
+            JobState::Waiting { error, since_ms } => (error.as_str(), *since_ms),
+            JobState::Running => (unknown, None),
+        };
+        let whose = if stopped.id() == entry.id() {
+            "it".to_owned()
+        } else {
+            format!("\"{}\", which it reads", stopped.name())
+        };
+        let error = format!("this version of Weir cannot build {whose} ({error}): it goes on with a version that can");
+        Failure { error: error.into(), waits: true, since_ms }
+    }
+
+    /// The words for what the job does.
+    pub(crate) fn state(&self) -> &'static str {
+        if self.waits { "waits" } else { "has failed" }
+    }
+}
+
+/// Refuses what needs the plan or the rows of a relation that this version cannot keep up to date.
+///
+/// # Errors
+/// `55000`.
+pub(crate) fn check_known(entry: &Entry) -> Result<(), Error> {
+    let failure = (!entry.job.is_running()).then(|| Failure::of(entry, entry)).filter(|failure| failure.waits);
+    let Some(failure) = failure else { return Ok(()) };
+    let message = format!("{} \"{}\" waits: {}", entry.relation.kind.as_str(), entry.name(), failure.error);
+    let hint = "start all nodes with the version that created it, or drop it and create it again";
+    Err(Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message).with_hint(hint))
+}
+
+/// Returns the name of a relation that a statement creates: in the schema that the statement names,
+/// or in the first one of the search path.
+///
+/// # Errors
+/// `3F000` if there is no schema for it, `42501` if that is the system's.
+pub(crate) fn placed(catalog: &Catalog, path: &SearchPath, name: &TableName) -> Result<RelationName, Error> {
+    let schema = match &name.schema {
+        Some(schema) => Some(schema.as_str()),
+        None => path.schemas().find(|schema| catalog.has_schema(schema)),
+    };
+    let schema = schema.ok_or_else(|| {
+        let error = Error::user(sqlstate::INVALID_SCHEMA_NAME, "no schema has been selected to create in");
+        error.with_hint("name one, or SET search_path to one that exists")
+    })?;
+    if SYSTEM_SCHEMAS.contains(&schema) {
+        let message = format!("permission denied to create \"{schema}.{}\"", name.name);
+        let error = Error::user(sqlstate::INSUFFICIENT_PRIVILEGE, message);
+        return Err(error.with_detail(format!("\"{schema}\" is a schema of the system")));
+    }
+    match catalog.has_schema(schema) {
+        true => Ok(RelationName::new(schema, &name.name)),
+        false => Err(no_schema(schema)),
+    }
+}
+
+/// The error for a schema that is not there.
+pub(crate) fn no_schema(name: &str) -> Error {
+    Error::user(sqlstate::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
+}
+
+/// Checks the schema that a statement names, if it names one.
+///
+/// # Errors
+/// `3F000` if it does not exist.
+pub(crate) fn in_schema<'a>(
+    catalog: &Catalog,
+    parsed: &Parsed,
+    schema: Option<&'a SchemaName>,
+) -> Result<Option<&'a str>, Error> {
+    match schema {
+        Some(schema) if !catalog.has_schema(&schema.name) => {
+            Err(no_schema(&schema.name).at(parsed.position(schema.location)))
+        }
+        schema => Ok(schema.map(|schema| schema.name.as_str())),
     }
 }
 

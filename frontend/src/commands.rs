@@ -84,7 +84,9 @@ pub(crate) fn view_plan(view: &Declaration) -> Result<RecordBatch, Error> {
             let read: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
             format!("Each row of {name} gives one row or none, where it is read\n  Read {}", read.join(", "))
         }
-        Plan::Stream(_) | Plan::Definition(_) => return Err(Error::internal("a materialized view has no plan")),
+        Plan::Stream(_) | Plan::Definition(_) | Plan::Unknown(_) => {
+            return Err(Error::internal("a materialized view has no plan"));
+        }
     };
     batch(&EXPLAIN_SCHEMA, text.lines().map(|line| vec![Some(line.to_owned())]))
 }

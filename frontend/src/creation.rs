@@ -15,12 +15,11 @@ use weir_proto::CreateTableResponse;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{CreateView, Parsed};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, placed};
 use crate::completion::is_complete;
 use crate::frontend::{Answer, Frontend, check_kind, create_tag, done, exists};
 use crate::meta::Meta;
 use crate::notice::Notice;
-use crate::schemas::placed;
 use crate::session::{Limits, Session};
 use crate::{bind, definitions};
 
@@ -159,7 +158,7 @@ impl Frontend {
                 let query = definitions::expanded(catalog, &create.query).to_string();
                 *expanded = Some(Expanded { through, query });
             }
-            Plan::View(_) | Plan::Stream(_) | Plan::Definition(_) => {}
+            Plan::View(_) | Plan::Stream(_) | Plan::Definition(_) | Plan::Unknown(_) => {}
         }
         let view = bind::create_view(parsed, create, described)?;
         if let Plan::View(_) = &view.plan {

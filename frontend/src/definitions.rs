@@ -15,7 +15,7 @@ use weir_sql::parser::{self, CreateView, Parsed, SCHEMA, Statement, fold};
 use weir_sql::syntax::{Substitute, column_names, in_schemas, substituted, table_names, tables, with_names};
 
 use crate::bind::is_secret;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, check_known};
 use crate::names::{DEAD_LETTERS, Meaning, SearchPath};
 
 /// Returns a statement that creates a view, and its text, with the schemas that `find` gives to
@@ -196,8 +196,9 @@ fn created(catalog: &Catalog, entry: &Entry) -> Result<String, Error> {
 /// Returns the declaration of a relation, with the statement that would create it as it is now.
 ///
 /// # Errors
-/// Internal, if the stored statement cannot be read.
+/// `55000` if a newer version of Weir created it. Internal, if the stored statement cannot be read.
 pub(crate) fn declaration(catalog: &Catalog, entry: &Entry) -> Result<Declaration, Error> {
+    check_known(entry)?;
     Ok(Declaration { sql: created(catalog, entry)?, ..entry.declaration() })
 }
 

@@ -30,7 +30,7 @@ pub(crate) use runnable::Runnable;
 use settings::{check_read_only, check_writable, set, set_transaction};
 
 use crate::bind;
-use crate::catalog::{Catalog, CatalogCache};
+use crate::catalog::{Catalog, CatalogCache, in_schema, no_schema};
 use crate::commands;
 use crate::config::Config;
 use crate::definitions;
@@ -43,7 +43,6 @@ use crate::protobuf;
 use crate::query::{Planner, Queries};
 use crate::results::{Columns, ResultSet};
 use crate::scan::ComputeNodes;
-use crate::schemas::{in_schema, no_schema};
 use crate::session::{Change, Limits, Session, Sessions, SqlCursor};
 use crate::snapshot::{Snapshot, Snapshots};
 use crate::system::reads_tables;

@@ -247,9 +247,9 @@ fn job(catalog: &Catalog, entry: &Entry, known: &Known, now: SystemTime) -> Opti
     let progress = known.progress(entry.id()).filter(|_| declared.failure.is_none());
     let condition = match declared.failure {
         Some(failure) => Condition {
-            state: condition::JobState::Failed,
+            state: if failure.waits { condition::JobState::Waiting } else { condition::JobState::Failed },
             since: failure.since_ms.map(|ms| UNIX_EPOCH + Duration::from_millis(ms)),
-            reason: Some(failure.error.to_owned()),
+            reason: Some(failure.error.into_owned()),
         },
         None => {
             let splits = entry.job.splits.iter().map(|start| &start.split);

@@ -8,11 +8,10 @@ use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{self, Alter, Comment, Parsed, TableName};
 
 use crate::bind;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, placed};
 use crate::frontend::{Answer, Frontend, alter_tag, check_kind, done, drop_tag, find, missing};
 use crate::names::SearchPath;
 use crate::notice::Notice;
-use crate::schemas::placed;
 use crate::session::Limits;
 
 impl Frontend {

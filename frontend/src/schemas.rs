@@ -1,5 +1,4 @@
-//! Schemas: they are created, dropped, get other names and comments. Tells in which one a statement
-//! creates a relation.
+//! Schemas: they are created, dropped, get other names and comments.
 
 use tokio::time::Instant;
 use weir_common::catalog::{Change, RelationName, SYSTEM_SCHEMAS, Schema};
@@ -7,7 +6,7 @@ use weir_common::ids::SchemaId;
 use weir_sql::error::{Error, sqlstate};
 use weir_sql::parser::{Parsed, SchemaCommand, SchemaName, TableName};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, no_schema, placed};
 use crate::frontend::{Answer, Frontend, done};
 use crate::names::SearchPath;
 use crate::notice::Notice;
@@ -110,31 +109,6 @@ impl Frontend {
     }
 }
 
-/// Returns the name of a relation that a statement creates: in the schema that the statement names,
-/// or in the first one of the search path.
-///
-/// # Errors
-/// `3F000` if there is no schema for it, `42501` if that is the system's.
-pub(crate) fn placed(catalog: &Catalog, path: &SearchPath, name: &TableName) -> Result<RelationName, Error> {
-    let schema = match &name.schema {
-        Some(schema) => Some(schema.as_str()),
-        None => path.schemas().find(|schema| catalog.has_schema(schema)),
-    };
-    let schema = schema.ok_or_else(|| {
-        let error = Error::user(sqlstate::INVALID_SCHEMA_NAME, "no schema has been selected to create in");
-        error.with_hint("name one, or SET search_path to one that exists")
-    })?;
-    if SYSTEM_SCHEMAS.contains(&schema) {
-        let message = format!("permission denied to create \"{schema}.{}\"", name.name);
-        let error = Error::user(sqlstate::INSUFFICIENT_PRIVILEGE, message);
-        return Err(error.with_detail(format!("\"{schema}\" is a schema of the system")));
-    }
-    match catalog.has_schema(schema) {
-        true => Ok(RelationName::new(schema, &name.name)),
-        false => Err(no_schema(schema)),
-    }
-}
-
 /// Finds a schema that a statement changes.
 fn found<'a>(catalog: &'a Catalog, parsed: &Parsed, name: &SchemaName, verb: &str) -> Result<&'a Schema, Error> {
     let at = |error: Error| error.at(parsed.position(name.location));
@@ -145,26 +119,4 @@ fn found<'a>(catalog: &'a Catalog, parsed: &Parsed, name: &SchemaName, verb: &st
         return Err(at(Error::user(state, message)));
     }
     catalog.schema(&name.name).ok_or_else(|| at(no_schema(&name.name)))
-}
-
-/// The error for a schema that is not there.
-pub(crate) fn no_schema(name: &str) -> Error {
-    Error::user(sqlstate::INVALID_SCHEMA_NAME, format!("schema \"{name}\" does not exist"))
-}
-
-/// Checks the schema that a statement names, if it names one.
-///
-/// # Errors
-/// `3F000` if it does not exist.
-pub(crate) fn in_schema<'a>(
-    catalog: &Catalog,
-    parsed: &Parsed,
-    schema: Option<&'a SchemaName>,
-) -> Result<Option<&'a str>, Error> {
-    match schema {
-        Some(schema) if !catalog.has_schema(&schema.name) => {
-            Err(no_schema(&schema.name).at(parsed.position(schema.location)))
-        }
-        schema => Ok(schema.map(|schema| schema.name.as_str())),
-    }
 }

@@ -36,7 +36,8 @@ fn query(catalog: &Catalog, entry: &Entry) -> Result<String, Error> {
     check_kind(&entry.relation, RelationKind::MaterializedView)?;
     let name = entry.name();
     if let Some(failure) = catalog.job(entry).and_then(|job| job.failure) {
-        let message = format!("materialized view \"{name}\" has failed and is not kept up to date: {}", failure.error);
+        let (state, error) = (failure.state(), failure.error);
+        let message = format!("materialized view \"{name}\" {state} and is not kept up to date: {error}");
         return Err(Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message));
     }
     let inputs = entry.job.inputs().filter_map(|input| catalog.by_id(input));

@@ -123,8 +123,8 @@ impl Wait {
                     (Relations::All, Some(_)) => {}
                     (Relations::Named(..), Some(failure)) => {
                         let (kind, name) = (entry.relation.kind.as_str(), entry.name());
-                        let message =
-                            format!("{kind} \"{name}\" has failed and reads no more messages: {}", failure.error);
+                        let (state, error) = (failure.state(), failure.error);
+                        let message = format!("{kind} \"{name}\" {state} and reads no more messages: {error}");
                         return Err(Error::user(sqlstate::NOT_IN_PREREQUISITE_STATE, message));
                     }
                 }

@@ -190,7 +190,8 @@ impl Connection {
             Message::EpochReport(report) => Event::EpochReported(node, wire::report(report)?),
             Message::WantBarrier(_) => Event::BarrierWanted,
             Message::JobFailed(failed) => {
-                Event::JobFailed(wire::term(failed.term)?, TableId(failed.table), failed.error)
+                let (term, job) = (wire::term(failed.term)?, TableId(failed.table));
+                Event::JobFailed { term, job, error: failed.error, waits: failed.waits }
             }
             Message::Leave(_) => Event::NodeLeaving(node),
             Message::Surveyed(made) => return Ok(Some(Input::Surveyed(node, made.survey))),

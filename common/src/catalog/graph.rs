@@ -151,7 +151,7 @@ impl Graph {
 
     /// The failed entry that stops a job: its own, or one below it; `None` if none has failed.
     pub fn failed<'a>(&'a self, entry: &'a Entry) -> Option<&'a Entry> {
-        if entry.job.state != JobState::Running {
+        if !entry.job.is_running() {
             return Some(entry);
         }
         entry.job.inputs().filter_map(|input| self.get(input)).find_map(|input| self.failed(input))
@@ -184,7 +184,20 @@ impl Graph {
 
     fn is_fed(&self, entry: &Entry) -> bool {
         let is_fed = |input| self.get(input).is_some_and(|input| self.is_fed(input));
-        entry.job.state == JobState::Running && entry.job.inputs().all(is_fed)
+        entry.job.is_running() && entry.job.inputs().all(is_fed)
+    }
+
+    /// The relation whose changes a job misses for good while it does not run: one that it follows
+    /// and that goes on changing. It reads the streams of sources from its own position, but for
+    /// those that lose what others have read.
+    pub fn missed<'a>(&'a self, entry: &Entry) -> Option<&'a Entry> {
+        let is_followed = |input: &&Entry| match input.relation.kind {
+            RelationKind::Table | RelationKind::MaterializedView => true,
+            RelationKind::Source => input.is_consumed(),
+            RelationKind::View => false,
+        };
+        let inputs = entry.job.inputs().filter_map(|input| self.get(input));
+        inputs.filter(is_followed).find(|input| self.is_fed(input))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Column, OnError, Relation, RelationKind, RelationName};
+use super::{Column, OnError, Relation, RelationKind, RelationName, Unknown};
 use crate::ids::{JobSplit, Sequence, SplitId, TableId};
 use crate::plan::JobPlan;
 use crate::position::{Anchor, Position};
@@ -57,6 +57,11 @@ impl Job {
         named.unwrap_or_else(reader)
     }
 
+    /// Returns true if it runs, provided that the jobs below it do.
+    pub fn is_running(&self) -> bool {
+        self.state == JobState::Running && !matches!(self.plan, Plan::Unknown(_))
+    }
+
     /// The ids under which it stores something.
     pub fn stores(&self) -> impl Iterator<Item = TableId> + use<> {
         std::iter::once(self.id).chain(self.dead_letters)
@@ -77,6 +82,9 @@ pub enum Plan {
     /// There is no job: statements that name the relation, a plain view, are planned with its query
     /// in its place.
     Definition(Definition),
+    /// A newer version of Weir made it, and this one cannot read it.
+    #[serde(skip)]
+    Unknown(Unknown),
 }
 
 impl Plan {
@@ -84,7 +92,7 @@ impl Plan {
     pub fn stream(&self) -> Option<&Source> {
         match self {
             Plan::Stream(source) => Some(source),
-            Plan::View(_) | Plan::Query(_) | Plan::Definition(_) => None,
+            Plan::View(_) | Plan::Query(_) | Plan::Definition(_) | Plan::Unknown(_) => None,
         }
     }
 
@@ -94,6 +102,7 @@ impl Plan {
             Plan::Stream(_) | Plan::Definition(_) => &[],
             Plan::View(reads) => std::slice::from_ref(reads),
             Plan::Query(query) => &query.reads,
+            Plan::Unknown(unknown) => &unknown.reads,
         }
     }
 
@@ -109,7 +118,7 @@ impl Plan {
     /// The plain views that the statement of a materialized view names.
     pub fn through(&self) -> &[Named] {
         match self {
-            Plan::Stream(_) | Plan::Definition(_) => &[],
+            Plan::Stream(_) | Plan::Definition(_) | Plan::Unknown(_) => &[],
             Plan::View(reads) => reads.expanded.as_ref().map_or(&[], |expanded| &expanded.through),
             Plan::Query(query) => &query.through,
         }
@@ -118,6 +127,7 @@ impl Plan {
 
 /// The relations that the query of a plain view names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Definition {
     /// Each relation once, with the columns that the query uses. Later columns of the relation are
     /// hidden from the query, so its meaning stays.
@@ -128,6 +138,7 @@ pub struct Definition {
 /// had when they were planned; only ids tell which relations they mean. A name without a schema is
 /// one of `public`: stored statements do not depend on the search path of whoever wrote them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Named {
     /// The relation.
     pub relation: TableId,
@@ -138,6 +149,7 @@ pub struct Named {
 
 /// A query that names plain views, with their queries in their places.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Expanded {
     /// The views that it named.
     pub through: Vec<Named>,
@@ -148,6 +160,7 @@ pub struct Expanded {
 /// A query whose answer a job keeps up to date. Nodes build the job from this alone; the relation's
 /// statement is for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Query {
     /// Its inputs, each once.
     pub reads: Vec<Reads>,
@@ -167,6 +180,7 @@ impl Query {
 
 /// An input of a view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Reads {
     /// The source.
     pub relation: TableId,
@@ -204,6 +218,7 @@ impl Reads {
 
 /// A stream, and how its messages are read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Source {
     /// The options of WITH: keys in lower case, values as written without their quotes. `connector`
     /// is `nats`.
@@ -264,6 +279,15 @@ impl SplitStart {
 pub enum JobState {
     /// It runs, provided that the jobs that fill its inputs do.
     Running,
+    /// No node can build it from its plan: a newer version of Weir made it. It goes on once all nodes
+    /// are of a version that can.
+    Waiting {
+        /// The part that cannot be built.
+        error: String,
+        /// Since when, in milliseconds since 1970.
+        #[serde(default)]
+        since_ms: Option<u64>,
+    },
     /// It stopped for a reason that its user has to fix. Its rows stay readable, unless they are
     /// torn.
     Failed {

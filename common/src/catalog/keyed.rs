@@ -14,7 +14,7 @@ impl Entry {
         match &self.job.plan {
             Plan::Query(query) => Some(Cow::Borrowed(query)),
             Plan::Stream(_) if self.relation.is_keyed() => Some(Cow::Owned(keyed(&self.relation))),
-            Plan::Stream(_) | Plan::View(_) | Plan::Definition(_) => None,
+            Plan::Stream(_) | Plan::View(_) | Plan::Definition(_) | Plan::Unknown(_) => None,
         }
     }
 }

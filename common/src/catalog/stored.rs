@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 
-use super::{About, Column, Declaration, Entry, Job, JobState, Relation, SplitStart};
+use super::{About, Column, Declaration, Entry, Job, JobState, Plan, Relation, SplitStart, Unknown};
 use crate::ids::TableId;
 
 /// An [`Entry`] as one flat document.
@@ -45,5 +48,25 @@ impl From<Entry> for Stored {
         let declared = Declaration { kind, name, columns, hidden, primary_key, plan, on_error, sql };
         let about = Arc::unwrap_or_clone(entry.about);
         Stored { id, declared, splits, state, dead_letters, layouts, backfill_rate, about }
+    }
+}
+
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.job.plan {
+            Plan::Unknown(unknown) => unknown.document(self).map_err(S::Error::custom)?.serialize(serializer),
+            _ => Stored::from(self.clone()).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Entry, D::Error> {
+        let stored = Box::<RawValue>::deserialize(deserializer)?;
+        let entry = match serde_json::from_str::<Stored>(stored.get()) {
+            Ok(stored) => Ok(stored.into()),
+            Err(error) => Unknown::entry(stored.get(), error),
+        };
+        entry.map_err(D::Error::custom)
     }
 }

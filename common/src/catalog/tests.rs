@@ -96,6 +96,46 @@ fn entries_that_are_stored_stay_readable() {
     assert_eq!(oldest.job.state, JobState::Failed { error: "no such stream".to_owned(), since_ms: None, torn: false });
 }
 
+/// A view of a version that knows joins, and states and kinds of relations that this one does not.
+const NEWER: &str = concat!(
+    r#"{"id":13,"kind":"index","name":"j","columns":[{"name":"n","type":"vector","origin":"expression"}],"primary_key":[0],"#,
+    r#""source":{"reads":[{"relation":5,"name":"s","columns":[]},{"relation":6,"name":"t","columns":[],"as_of":true}],"#,
+    r#""plan":{"fragments":[{"distribution":"hash","operators":[{"hash_join":{"kind":"inner"}}],"#,
+    r#""output":{"columns":[],"key":[],"append_only":false}}],"edges":[],"tables":[]}},"sql":"CREATE …","#,
+    r#""splits":[],"state":"paused","dead_letters":14,"layouts":[],"comment":"joined"}"#
+);
+
+#[test]
+fn an_entry_of_a_newer_version_keeps_what_this_one_does_not_know() {
+    let newer = read(NEWER);
+    assert_eq!((newer.id(), newer.relation.kind), (TableId(13), RelationKind::MaterializedView));
+    assert_eq!(newer.name(), &RelationName::public("j"));
+    assert_eq!((newer.relation.columns.len(), newer.relation.primary_key.len()), (0, 0));
+    assert_eq!(newer.depends_on().collect::<Vec<_>>(), [TableId(5), TableId(6)]);
+    assert_eq!(newer.job.stores().collect::<Vec<_>>(), [TableId(13), TableId(14)]);
+    assert!(!newer.job.is_running() && newer.query().is_none());
+    let Plan::Unknown(unknown) = &newer.job.plan else { panic!("this version knows hash joins") };
+    assert_eq!(unknown.reason, "unknown variant `hash_join`");
+    let field = NEWER.replace(r#"{"hash_join":{"kind":"inner"}}"#, r#""union""#).replace("vector", "integer");
+    let Plan::Unknown(unknown) = &read(&field).job.plan else { panic!("this version knows AS OF") };
+    assert_eq!(unknown.reason, "unknown field `as_of`");
+
+    let waits = JobState::Waiting { error: String::new(), since_ms: Some(1) };
+    let waiting = newer.with_state(waits.clone()).with_consumers("before");
+    let stored: serde_json::Value = serde_json::to_value(&waiting).expect("an entry serialises");
+    let mut expected: serde_json::Value = serde_json::from_str(NEWER).expect("JSON");
+    expected["state"] = serde_json::json!({"waiting": {"error": "", "since_ms": 1}});
+    expected["consumers"] = "before".into();
+    assert_eq!(stored, expected);
+    let again = read(&stored.to_string());
+    assert_eq!(
+        (again.job.state.clone(), again.consumers(), again.about.comment.as_deref()),
+        (waits, "before", Some("joined"))
+    );
+    let broken: Result<Entry, _> = serde_json::from_str(r#"{"id":"13","name":"j"}"#);
+    broken.expect_err("an entry has a number");
+}
+
 #[test]
 fn an_altered_job_runs_again_and_old_columns_become_a_layout() {
     let before = read(TABLE).with_state(JobState::Failed { error: String::new(), since_ms: None, torn: false });

@@ -36,6 +36,8 @@ pub enum Event {
     /// that says so discards everything from then on, and has not delivered the barrier of the
     /// epoch yet.
     JobStopped(TermId, TableId, String),
+    /// A job cannot be built from its plan by this version.
+    JobWaits(TermId, TableId, String),
     /// A reader's ack window is nearly full, or an actor has its first rows.
     CheckpointWanted(TermId),
 }
@@ -92,6 +94,8 @@ pub enum Message {
     WantBarrier(TermId),
     /// A job cannot go on, and neither can the term.
     JobFailed(TermId, TableId, String),
+    /// A job cannot be built by this version.
+    JobWaits(TermId, TableId, String),
 }
 
 /// Sends events from tasks of a term to their node. Cheap to clone.

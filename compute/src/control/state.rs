@@ -61,12 +61,16 @@ impl Node {
                 }
                 Vec::new()
             }
+            Event::JobWaits(id, table, error) if self.term() == Some(id) => {
+                vec![Action::Send(Message::JobWaits(id, table, error))]
+            }
             Event::CheckpointWanted(id) if self.term() == Some(id) => vec![Action::Send(Message::WantBarrier(id))],
             Event::Stop(_)
             | Event::Broken(..)
             | Event::Separated(..)
             | Event::Committed(..)
             | Event::JobFailed(..)
+            | Event::JobWaits(..)
             | Event::CheckpointWanted(_) => Vec::new(),
         }
     }

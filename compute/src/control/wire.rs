@@ -114,9 +114,8 @@ pub(crate) fn from_node(message: Message) -> proto::FromNode {
             from_node::Message::TermFailed(proto::TermFailed { term: Some(term.into()), error })
         }
         Message::WantBarrier(term) => from_node::Message::WantBarrier(proto::WantBarrier { term: Some(term.into()) }),
-        Message::JobFailed(term, table, error) => {
-            from_node::Message::JobFailed(proto::JobFailed { term: Some(term.into()), table: table.0, error })
-        }
+        Message::JobFailed(term, table, error) => job_failed(term, table, error, false),
+        Message::JobWaits(term, table, error) => job_failed(term, table, error, true),
         Message::Report { term, epoch, checkpoints, positions, stopped } => {
             let checkpoint = |(slot, checkpoint): (SlotId, Uuid)| proto::SlotCheckpoint {
                 slot: slot.0,
@@ -138,4 +137,8 @@ pub(crate) fn from_node(message: Message) -> proto::FromNode {
         }
     };
     proto::FromNode { message: Some(message) }
+}
+
+fn job_failed(term: TermId, table: TableId, error: String, waits: bool) -> from_node::Message {
+    from_node::Message::JobFailed(proto::JobFailed { term: Some(term.into()), table: table.0, error, waits })
 }

@@ -285,7 +285,7 @@ impl Actor {
         let output = match Output::new(attachment, &self.shared.config).await {
             Ok(output) => output,
             Err(error) => {
-                self.shared.tell(Event::JobFailed(*term, fed.id, chain(&error))).await;
+                self.shared.tell(Event::JobWaits(*term, fed.id, chain(&error))).await;
                 return ControlFlow::Break(());
             }
         };

@@ -183,8 +183,8 @@ pub(crate) fn spawn(
     let (pipeline, follow) = match built {
         Ok(built) => built,
         Err(error) => {
-            let (failed, node) = (Event::JobFailed(shared.term, entry.id(), chain(&error)), shared.node.clone());
-            tokio::spawn(async move { node.send(failed).await });
+            let (waits, node) = (Event::JobWaits(shared.term, entry.id(), chain(&error)), shared.node.clone());
+            tokio::spawn(async move { node.send(waits).await });
             return;
         }
     };

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tracing::info_span;
-use weir_common::catalog::{Entry, Graph};
+use weir_common::catalog::{self, Entry, Graph, JobState};
 use weir_common::error::chain;
 use weir_common::ids::{ActorId, EdgeId, Epoch, JobSplit, Sequence, SlotId, TableId, TermId};
 use weir_common::task::Group;
@@ -179,6 +179,7 @@ impl Term {
             ending: Vec::new(),
             starts,
         };
+        plan.catalog.iter().for_each(|entry| term.tell_unknown(entry));
         let followed: Vec<EdgeId> = placements.iter().flat_map(|(_, placement)| placement.followed()).collect();
         for (entry, placement) in &placements {
             term.start_fragments(entry, placement, (plan.epoch, false), &followed);
@@ -259,7 +260,7 @@ impl Term {
             return match placement.leaves(&split.split.split, source.id()).map(leaf).collect() {
                 Ok(leaves) => Some(attach(own, leaves)),
                 Err(error) => {
-                    self.tell(Event::JobFailed(self.id, entry.id(), chain(&error)));
+                    self.tell(Event::JobWaits(self.id, entry.id(), chain(&error)));
                     None
                 }
             };
@@ -285,11 +286,19 @@ impl Term {
                         let forward = Forward { below: below.id(), job: entry.id(), leaves };
                         forwards.push((split.read(&below.job), forward));
                     }
-                    Err(error) => self.tell(Event::JobFailed(self.id, entry.id(), chain(&error))),
+                    Err(error) => self.tell(Event::JobWaits(self.id, entry.id(), chain(&error))),
                 }
             }
         }
         forwards
+    }
+
+    /// Tells the node about a job that this version cannot build, because it does not know its
+    /// plan.
+    fn tell_unknown(&self, entry: &Entry) {
+        if let (catalog::Plan::Unknown(unknown), JobState::Running) = (&entry.job.plan, &entry.job.state) {
+            self.tell(Event::JobWaits(self.id, entry.id(), unknown.reason.clone()));
+        }
     }
 
     /// Tells the node something, without waiting for it.
@@ -432,6 +441,7 @@ impl Term {
 
     /// Begins to feed a relation, by the actors that already read its source or by new ones.
     async fn add(&mut self, entry: &Entry, splits: &[SplitPlan], epoch: Epoch, catalog: &Graph) {
+        self.tell_unknown(entry);
         self.splits.extend_from_slice(splits);
         let (routes, all) = (self.routes.clone(), self.splits.clone());
         let mut forwards = Vec::new();

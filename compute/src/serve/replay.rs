@@ -21,7 +21,7 @@ use futures::TryStreamExt;
 use futures::future::try_join_all;
 use tonic::transport::Channel;
 use tracing::info;
-use weir_common::catalog::{Entry, JobState, Plan, Relation, RelationKind, Source, dead_letter_columns};
+use weir_common::catalog::{Entry, Plan, Relation, RelationKind, Source, dead_letter_columns};
 use weir_common::error::{Kind, chain};
 use weir_common::ids::{Epoch, JobSplit, Sequence, SlotId, SplitId, TableId};
 use weir_common::key::Division;
@@ -268,7 +268,7 @@ async fn views(
         // The actors that store the rows pass them on to the jobs that follow the table.
         return Ok(views);
     }
-    let is_kept = |view: &&Entry| view.job.state == JobState::Running && !matches!(view.job.plan, Plan::Definition(_));
+    let is_kept = |view: &&Entry| view.job.is_running() && !matches!(view.job.plan, Plan::Definition(_));
     for view in catalog.readers(source.id).filter(is_kept) {
         let Plan::View(reads) = &view.job.plan else {
             return Err(not_replayed(source, &view.relation));

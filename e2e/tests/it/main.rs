@@ -40,3 +40,4 @@ mod replay;
 mod retention;
 mod telemetry;
 mod told;
+mod versions;

@@ -269,8 +269,9 @@ fn failures(session: &Session, prepared: &Prepared, catalog: &Catalog) -> Vec<No
     let jobs =
         entries.filter(|entry| entry.relation.kind != RelationKind::Source).filter_map(|entry| catalog.job(entry));
     let failed = jobs.filter_map(|job| {
-        let error = job.failure?.error;
-        let message = format!("{} \"{}\" has failed and is not kept up to date: {error}", job.kind, job.name);
+        let failure = job.failure?;
+        let (kind, name, state, error) = (job.kind, job.name, failure.state(), failure.error);
+        let message = format!("{kind} \"{name}\" {state} and is not kept up to date: {error}");
         let hint = "its rows end where it stopped; mend the cause, then drop it and create it again";
         Some(Notice::warning(sqlstate::WARNING, message).with_hint(hint))
     });

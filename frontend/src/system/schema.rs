@@ -20,7 +20,7 @@ use weir_sql::{planner, views};
 use super::pg_catalog::{SystemSchema, is_in_pg_catalog};
 use super::weir_catalog::WeirCatalog;
 use super::{COPIED, INFORMATION_SCHEMA, RW_CATALOG, WEIR_CATALOG};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, check_known};
 use crate::names::{DEAD_LETTERS, Meaning, SearchPath};
 use crate::scan::ScannedRelation;
 use crate::session::Session;
@@ -185,6 +185,7 @@ impl SchemaProvider for Relations {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let Some((entry, reads)) = self.find(name) else { return Ok(None) };
+        check_known(entry)?;
         let provider = match entry.relation.kind {
             RelationKind::View => self.database.expanded(entry).await?,
             _ => Arc::new(NamedRelation::new(Arc::clone(&entry.relation), Arc::new(ScannedRelation::of(entry)))),

@@ -22,11 +22,10 @@ use super::holding::Holding;
 use super::rows::visible;
 use super::{PAUSE, Writes};
 use crate::bind;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, placed};
 use crate::meta::Meta;
 use crate::notice::Notice;
 use crate::query::is_lost;
-use crate::schemas::placed;
 use crate::session::{Limits, Session};
 
 impl Writes {

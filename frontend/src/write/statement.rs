@@ -11,7 +11,7 @@ use weir_sql::planner::Prepared;
 use weir_sql::syntax::table_names;
 use weir_sql::writes::{Literals, Shape};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, check_known};
 use crate::names::SearchPath;
 use crate::system::reads_tables;
 
@@ -103,6 +103,7 @@ pub(crate) fn target<'a>(
 }
 
 fn check(entry: &Entry, verb: &str) -> Result<(), Error> {
+    check_known(entry)?;
     let (kind, name) = (entry.relation.kind.as_str(), entry.name());
     match (&entry.job.plan, entry.relation.kind) {
         (_, RelationKind::MaterializedView | RelationKind::View) => {

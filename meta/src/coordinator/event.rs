@@ -75,7 +75,16 @@ pub enum Event {
     /// All slots of a node are durable up to an epoch.
     EpochReported(NodeId, Report),
     /// A job cannot go on, and neither can its term.
-    JobFailed(TermId, TableId, String),
+    JobFailed {
+        /// The term.
+        term: TermId,
+        /// The job.
+        job: TableId,
+        /// The reason.
+        error: String,
+        /// Whether a node of another version may be able to build it.
+        waits: bool,
+    },
     /// A reader's ack window is nearly full, or an actor has its first rows.
     BarrierWanted,
     /// Someone waits for a checkpoint.
@@ -123,15 +132,15 @@ pub struct Report {
 pub enum Action {
     /// Read the leader key, the head and its position pages.
     Load,
-    /// Replace the head, if we lead and its revision is `expected`; mark the jobs failed in the
-    /// same transaction.
+    /// Replace the head, if we lead and its revision is `expected`; mark jobs in the same
+    /// transaction.
     Claim {
         /// The revision that the head must have.
         expected: u64,
         /// The new head.
         head: Head,
-        /// Entries to be replaced, since their jobs have failed.
-        failed: Vec<Entry>,
+        /// Entries to be replaced, since their jobs failed, wait, or run again.
+        marked: Vec<Entry>,
     },
     /// Write the pages, then replace the head, if we lead and its revision is `expected`.
     Commit {

@@ -4,7 +4,7 @@
 //! * [`positions`]: committed positions and how they are stored;
 //! * [`pins`]: epochs that statements still read;
 //! * [`statements`]: statements that write, until their outcome is known;
-//! * `failures`: jobs that have failed, until the catalog says so;
+//! * `failures`: jobs that have failed, or cannot be built, until the catalog says so;
 //! * `bounds`: how much the catalog may hold;
 //! * [`event`] and [`state`]: the pure core that decides, and its words;
 //! * `task`: the task that carries its decisions out, by way of `storage`, its calls to the metadata store.

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -65,9 +65,8 @@ enum Phase {
     /// Waiting for nodes, at least until `not_before`, for those expected at most until
     /// `grace_until`.
     Gathering { not_before: Time, grace_until: Time },
-    /// The claim of a term is under way: the nodes it will run on, the entries whose jobs it marks
-    /// failed.
-    Claiming { term: TermId, nodes: BTreeMap<NodeId, usize>, failed: Vec<Entry> },
+    /// The claim of a term is under way: the nodes it will run on, the entries whose jobs it marks.
+    Claiming { term: TermId, nodes: BTreeMap<NodeId, usize>, marked: Vec<Entry> },
     /// The nodes open their slots.
     Starting { active: Active, waiting: BTreeSet<NodeId>, since: Time },
     /// Barriers flow.
@@ -151,7 +150,6 @@ impl Coordinator {
     /// predecessor knew; `seed`: for nonces.
     pub fn new(config: Config, catalog: Graph, expected: BTreeSet<String>, seed: u64) -> Coordinator {
         Coordinator {
-            failures: Failures::new(config.began),
             config,
             random: SmallRng::seed_from_u64(seed),
             nodes: BTreeMap::new(),
@@ -165,6 +163,7 @@ impl Coordinator {
             mutations: VecDeque::new(),
             waiters: Vec::new(),
             altered: Vec::new(),
+            failures: Failures::default(),
             statements: Statements::default(),
             pins: Pins::default(),
             actions: vec![Action::Load],
@@ -185,7 +184,7 @@ impl Coordinator {
                 }
             }
             Event::EpochReported(node, report) => self.reported(node, report, now),
-            Event::JobFailed(term, job, error) => self.job_failed(term, job, error, now),
+            Event::JobFailed { term, job, error, waits } => self.job_failed(term, (job, error), waits, now),
             Event::Marked(entry) => self.marked(entry),
             Event::BarrierWanted => self.want_barrier(),
             Event::Flush(waiter) => {
@@ -210,9 +209,10 @@ impl Coordinator {
         &self.catalog
     }
 
-    /// Returns true if a job is to be marked failed.
-    pub fn is_failing(&self, job: TableId) -> bool {
-        self.failures.contains(job)
+    /// Returns true if a job is to be marked.
+    pub fn is_marked(&self, job: TableId) -> bool {
+        let marks = || self.failures.marks(&self.catalog, None).into_iter();
+        self.failures.contains(job) || marks().any(|marked| marked.id() == job)
     }
 
     /// The durable state as last read or written.
@@ -388,7 +388,7 @@ impl Coordinator {
         self.phase = Phase::Gathering { not_before: now + wait, grace_until: now + grace };
     }
 
-    fn claim(&mut self) {
+    fn claim(&mut self, now: Time) {
         let staying = self.nodes.iter().filter(|(_, node)| !node.leaving);
         let nodes: BTreeMap<NodeId, usize> = staying.map(|(id, node)| (id.clone(), node.parallelism)).collect();
         let term = TermId { term: Term(self.last_term.0 + 1), nonce: self.random.random() };
@@ -396,14 +396,20 @@ impl Coordinator {
         self.attempts += 1;
         self.changed = None;
         self.expected.clear();
-        let failed = self.failures.marked(&self.catalog);
+        let marked = self.failures.marks(&self.catalog, self.wall_ms(now));
         let head = Head { term, ..self.durable.head.clone() };
-        self.actions.push(Action::Claim { expected: self.durable.revision, head, failed: failed.clone() });
-        self.phase = Phase::Claiming { term, nodes, failed };
+        self.actions.push(Action::Claim { expected: self.durable.revision, head, marked: marked.clone() });
+        self.phase = Phase::Claiming { term, nodes, marked };
+    }
+
+    /// The wall clock, in milliseconds since 1970.
+    fn wall_ms(&self, now: Time) -> Option<u64> {
+        let since = (self.config.began + now).duration_since(UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_millis()).ok()
     }
 
     fn claimed(&mut self, term: TermId, outcome: Outcome, now: Time) {
-        let Phase::Claiming { term: claiming, nodes, failed } = &self.phase else { return };
+        let Phase::Claiming { term: claiming, nodes, marked } = &self.phase else { return };
         if *claiming != term {
             return;
         }
@@ -414,12 +420,17 @@ impl Coordinator {
         let nodes = nodes.clone();
         self.durable.revision = revision;
         self.durable.head.term = term;
-        for entry in failed {
-            self.failures.remove(entry.id());
+        for entry in marked {
+            self.failures.settle(entry.id());
             // It may have been dropped meanwhile, or have got another name.
             if let Some(now) = self.catalog.get(entry.id()) {
                 self.catalog.insert(now.with_state(entry.job.state.clone()));
             }
+        }
+        if !self.failures.marks(&self.catalog, None).is_empty() {
+            // They are more than one claim marks.
+            self.gather(now);
+            return;
         }
         // Created and dropped tables are part of the placement now: no barrier has to carry them.
         self.waiters.extend(self.mutations.drain(..).filter_map(|(_, waiter)| waiter));
@@ -471,9 +482,13 @@ impl Coordinator {
         });
     }
 
-    fn job_failed(&mut self, term: TermId, job: TableId, error: String, now: Time) {
+    fn job_failed(&mut self, term: TermId, (job, error): (TableId, String), waits: bool, now: Time) {
         if self.active().is_some_and(|active| active.id == term) && self.catalog.get(job).is_some() {
-            self.failures.insert(job, error, now);
+            let since_ms = self.wall_ms(now);
+            match waits {
+                true => self.failures.wait(job, error, since_ms),
+                false => self.failures.fail(job, error, since_ms),
+            }
             self.end_term(now);
         }
     }
@@ -481,7 +496,7 @@ impl Coordinator {
     /// The catalog says that a job has failed. The next barrier takes it away, with those above it.
     /// No job that reads it is added before that.
     fn marked(&mut self, entry: Entry) {
-        self.failures.remove(entry.id());
+        self.failures.settle(entry.id());
         // It may have been dropped meanwhile, or have got another name.
         let Some(now) = self.catalog.get(entry.id()) else { return };
         let entry = now.with_state(entry.job.state.clone());
@@ -508,7 +523,7 @@ impl Coordinator {
         let dropped: Vec<Entry> = ids.iter().filter_map(|id| self.catalog.remove(*id)).collect();
         let jobs: Vec<TableId> = dropped.iter().filter(|entry| entry.has_job()).map(Entry::id).collect();
         for id in &jobs {
-            self.failures.remove(*id);
+            self.failures.forget(*id);
         }
         match jobs.is_empty() {
             true => self.waiters.push(waiter),
@@ -519,11 +534,12 @@ impl Coordinator {
     /// The running job goes on until it has made one more checkpoint. The next term reads from
     /// there, with the entry as it is now.
     fn altered(&mut self, entry: Entry, waiter: Waiter) {
-        self.failures.remove(entry.id());
-        if let Phase::Claiming { failed, .. } = &mut self.phase {
-            failed.retain(|failed| failed.id() != entry.id());
-        }
+        self.failures.forget(entry.id());
         self.catalog.insert(entry);
+        if let Phase::Claiming { marked, .. } = &mut self.phase {
+            let now = self.failures.marks(&self.catalog, None);
+            marked.retain(|marked| now.iter().any(|now| now.id() == marked.id()));
+        }
         self.altered.push(waiter);
     }
 
@@ -575,7 +591,7 @@ impl Coordinator {
                 let settled = self.changed.is_none_or(|changed| changed + self.config.settle <= now);
                 let complete = self.expected.is_empty() || *grace_until <= now;
                 if *not_before <= now && settled && complete && self.nodes.values().any(|node| !node.leaving) {
-                    self.claim();
+                    self.claim(now);
                 } else {
                     self.release_leaving();
                 }
@@ -673,12 +689,13 @@ impl Coordinator {
     }
 
     fn reported(&mut self, node: NodeId, mut report: Report, now: Time) {
+        let since_ms = self.wall_ms(now);
         let Phase::Running(running) = &mut self.phase else { return };
         if running.active.id != report.term {
             return;
         }
         for (job, error) in std::mem::take(&mut report.stopped) {
-            let failed = self.failures.stop(job, error, now, &self.catalog);
+            let failed = self.failures.stop(job, error, since_ms, &self.catalog);
             self.actions.extend(failed.map(Action::Fail));
         }
         if let Some(in_flight) = running.in_flight.iter_mut().find(|in_flight| in_flight.epoch == report.epoch) {

@@ -90,11 +90,11 @@ impl Storage {
         }
     }
 
-    /// Claims a term: rewrites the head, and marks jobs failed in the same transaction. `next`, the
+    /// Claims a term: rewrites the head, and marks jobs in the same transaction. `next`, the
     /// next id, is given if jobs are marked: the catalog has a new version then.
-    pub(crate) async fn claim(&self, expected: u64, head: &Head, failed: &[Entry], next: Option<TableId>) -> Outcome {
+    pub(crate) async fn claim(&self, expected: u64, head: &Head, marked: &[Entry], next: Option<TableId>) -> Outcome {
         let mut txn = self.head_txn(expected, head);
-        for entry in failed {
+        for entry in marked {
             txn = txn.put(self.keys.table(entry.id()), serde_json::to_vec(entry).expect("an entry serialises"));
         }
         if let Some(next) = next {

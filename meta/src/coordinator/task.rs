@@ -3,7 +3,7 @@
 //! of the loop, so that the core is never waited for and never waits.
 //!
 //! The catalog is written by one call at a time: a DDL statement or the mark of a job that stopped,
-//! of which the core is told afterwards, or a claim that marks jobs failed. So no mark brings back a
+//! of which the core is told afterwards, or a claim that marks jobs. So no mark brings back a
 //! table that a statement drops meanwhile. `decide` decides on DDL statements.
 
 mod decide;
@@ -27,6 +27,7 @@ use weir_proto::ToNode;
 
 use super::ddl::{Decided, Dropping};
 use super::event::{Action, Event, Mutation, Outcome, Serving, Waiter};
+use super::failures;
 use super::state::Coordinator;
 use super::statements::{REMEMBERED, Statement};
 use super::storage::{CatalogTxn, Storage};
@@ -169,7 +170,7 @@ pub(crate) type DropReply = oneshot::Sender<Result<Option<Vec<Entry>>, rpc::Erro
 enum CatalogWrite {
     None,
     Ddl,
-    /// A claim that marks jobs failed. If its outcome is unknown it lasts until another claim has
+    /// A claim that marks jobs. If its outcome is unknown it lasts until another claim has
     /// succeeded: only then can it not happen late.
     Claim,
 }
@@ -178,7 +179,7 @@ enum CatalogWrite {
 struct Claim {
     expected: u64,
     head: Head,
-    failed: Vec<Entry>,
+    marked: Vec<Entry>,
 }
 
 /// A barrier that is on its way, from its injection to the commit of its epoch.
@@ -245,7 +246,7 @@ pub(crate) struct Task {
     next_id: TableId,
     ddl: VecDeque<Ddl>,
     catalog_write: CatalogWrite,
-    /// A claim that marks jobs failed and waits for the DDL statement under way.
+    /// A claim that marks jobs and waits for the DDL statement under way.
     held_claim: Option<Claim>,
     pin_waiters: Vec<oneshot::Sender<Pinned>>,
     /// Pin waiters that the read of the head under way began after: they may be served by it.
@@ -375,7 +376,7 @@ impl Task {
     fn apply(&mut self, event: Event) -> std::ops::ControlFlow<()> {
         match &event {
             Event::TermFailed(node, term, error) => info!(%node, %term, error, "node cannot go on with the term"),
-            Event::JobFailed(term, table, error) => warn!(%term, %table, error, "job failed"),
+            Event::JobFailed { term, job, error, .. } => warn!(%term, table = %job, error, "job failed"),
             Event::NodeLost(node) => {
                 self.outboxes.remove(node);
                 self.troubles.remove(node);
@@ -403,11 +404,11 @@ impl Task {
                 let storage = Arc::clone(&self.storage);
                 self.calls.spawn(async move { Input::Event(storage.load().await) });
             }
-            Action::Claim { expected, head, failed } => {
+            Action::Claim { expected, head, marked } => {
                 info!(term = %head.term, epoch = %head.epoch, "claiming a term");
                 self.metrics.terms.add(1, &[]);
                 self.injected.clear();
-                self.claim(Claim { expected, head, failed });
+                self.claim(Claim { expected, head, marked });
             }
             Action::Commit { expected, head, pages, statements } => {
                 self.named.extend((!statements.is_empty()).then(|| (Instant::now(), head.epoch)));
@@ -456,29 +457,30 @@ impl Task {
     }
 
     fn claim(&mut self, claim: Claim) {
-        if !claim.failed.is_empty() && self.catalog_write == CatalogWrite::Ddl {
+        if !claim.marked.is_empty() && self.catalog_write == CatalogWrite::Ddl {
             self.held_claim = Some(claim);
             return;
         }
-        let Claim { expected, head, failed } = claim;
-        let failed = self.still_failing(failed);
-        let next = (!failed.is_empty()).then_some(self.next_id);
+        let Claim { expected, head, marked } = claim;
+        let marked = self.still_marked(marked);
+        failures::tell(&marked);
+        let next = (!marked.is_empty()).then_some(self.next_id);
         if next.is_some() {
             self.catalog_write = CatalogWrite::Claim;
         }
         let storage = Arc::clone(&self.storage);
         self.calls.spawn(async move {
-            let outcome = storage.claim(expected, &head, &failed, next).await;
+            let outcome = storage.claim(expected, &head, &marked, next).await;
             Input::Event(Event::Claimed(head.term, outcome))
         });
     }
 
-    /// The entries that are still to be marked failed, as they are now. An entry that was dropped,
+    /// The entries that are still to be marked, as they are now. An entry that was dropped,
     /// or altered, while its mark waited is not to be written again; it may have got another name.
-    fn still_failing(&self, failed: Vec<Entry>) -> Vec<Entry> {
-        let failing = failed.into_iter().filter(|failed| self.core.is_failing(failed.id()));
-        let now = |failed: Entry| Some(self.core.catalog().get(failed.id())?.with_state(failed.job.state.clone()));
-        failing.filter_map(now).collect()
+    fn still_marked(&self, marked: Vec<Entry>) -> Vec<Entry> {
+        let marked = marked.into_iter().filter(|marked| self.core.is_marked(marked.id()));
+        let now = |marked: Entry| Some(self.core.catalog().get(marked.id())?.with_state(marked.job.state.clone()));
+        marked.filter_map(now).collect()
     }
 
     // --------------------------------------------------------------------------------------- nodes
@@ -666,7 +668,7 @@ impl Task {
                     self.store_ddl(result, reply, DdlChange::Changed);
                 }
                 Ddl::Fail(entry) => {
-                    for failed in self.still_failing(vec![*entry]) {
+                    for failed in self.still_marked(vec![*entry]) {
                         let txn = self.storage.alter_txn(std::slice::from_ref(&failed), self.next_id);
                         self.store(txn.into(), DdlChange::Failed(failed));
                     }

@@ -158,8 +158,8 @@ fn line(action: &Action) -> String {
     let names = |nodes: &[NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     match action {
         Action::Load => "load".to_owned(),
-        Action::Claim { expected, head, failed } => {
-            let failed = failed.iter().map(|entry| format!(", {} failed", entry.name())).collect::<String>();
+        Action::Claim { expected, head, marked } => {
+            let failed = marked.iter().map(|entry| format!(", {} failed", entry.name())).collect::<String>();
             format!("claim term {} over epoch {} and revision {expected}{failed}", head.term.term, head.epoch)
         }
         Action::Commit { expected, head, pages, statements } => {
@@ -274,10 +274,14 @@ fn survivors_take_over_a_lost_nodes_share_from_the_committed_positions() {
     assert_eq!(script.claimed(), ["start term 2 on a: 0=0..256 1/S@10 2/S@10"]);
 }
 
+fn job_failed(term: TermId, job: u32, error: &str) -> Event {
+    Event::JobFailed { term, job: TableId(job), error: error.to_owned(), waits: false }
+}
+
 #[test]
 fn a_table_whose_job_failed_has_no_part_in_the_next_term() {
     let mut script = Script::runs(&[table(1), table(2)], &["a"]);
-    let failed = script.says(Event::JobFailed(script.term, TableId(1), "no such stream".to_owned()));
+    let failed = script.says(job_failed(script.term, 1, "no such stream"));
     assert_eq!(failed, ["stop term 1 on a", "claim term 2 over epoch 1 and revision 2, t1 failed"]);
     assert_eq!(script.claimed(), ["start term 2 on a: 0=0..256 2/S@10"]);
     let stored = script.core.catalog().entries().next().map(|entry| entry.job.state.clone());
@@ -326,7 +330,7 @@ fn a_job_that_stops_and_is_dropped_holds_no_commit() {
     let mut script = Script::runs(&[table(1)], &["a"]);
     script.tick(INTERVAL);
     assert_eq!(script.reports_stopped("a", 2, 20, &[1]), ["mark t1 failed"]);
-    let dropped = script.says(Event::Dropped(vec![TableId(1)], Waiter(1)));
+    let dropped = script.says(Event::Dropped(vec![TableId(1)], Vec::new(), Waiter(1)));
     assert_eq!(dropped[0], "barrier 3 dropping t1 to a");
     assert!(dropped[1].starts_with("commit epoch 2"), "{dropped:?}");
 }
@@ -337,7 +341,8 @@ fn a_job_that_stops_takes_those_above_it_along_and_new_ones_come_behind_it() {
         let mut declared = table(id).declaration();
         declared.kind = RelationKind::MaterializedView;
         let columns = Vec::new();
-        declared.plan = Plan::View(Reads { relation: TableId(input), name: String::new(), columns, expanded: None });
+        declared.plan =
+            Plan::View(Reads { relation: TableId(input), name: RelationName::public(""), columns, expanded: None });
         Entry::new(TableId(id), declared, table(id).job.splits.clone(), None)
     };
     let mut script = Script::runs(&[table(1), above(2, 1), above(3, 2)], &["a"]);
@@ -359,7 +364,7 @@ fn a_job_that_stops_takes_those_above_it_along_and_new_ones_come_behind_it() {
 #[test]
 fn after_a_claim_of_unknown_outcome_everything_is_read_again() {
     let mut script = Script::runs(&[table(1)], &["a"]);
-    script.says(Event::JobFailed(script.term, TableId(1), "no such stream".to_owned()));
+    script.says(job_failed(script.term, 1, "no such stream"));
     assert_eq!(script.says(Event::Claimed(script.term, Outcome::Unknown)), ["load"]);
     let durable = Durable { revision: 9, ..script.core.durable().clone() };
     let again = script.says(Event::Loaded { leading: true, durable: durable.clone() });
@@ -441,7 +446,7 @@ fn an_old_terms_words_have_no_effect() {
     script.claimed();
     script.ready("a");
     assert!(script.says(Event::TermFailed(node("a"), old, "late".to_owned())).is_empty());
-    assert!(script.says(Event::JobFailed(old, TableId(1), "late".to_owned())).is_empty());
+    assert!(script.says(job_failed(old, 1, "late")).is_empty());
     let checkpoints = vec![(script.placement.slots[0].id, Uuid::nil())];
     let split = JobSplit { job: TableId(1), split: SplitId("S".to_owned()) };
     let report = Report {
@@ -486,4 +491,28 @@ fn a_statement_whose_term_ends_is_looked_for_once_the_next_is_claimed() {
     assert_eq!(script.writes(old, 8, 3), ["recall 3"]);
     assert!(script.writes(script.term, 9, 4).is_empty(), "the nodes hold rows as soon as the term starts");
     assert_eq!(script.ready("a"), ["barrier 2 naming 9 to a"]);
+}
+
+#[test]
+fn no_term_runs_before_all_jobs_are_marked_that_no_node_can_build() {
+    let newer = |id| {
+        let stored = serde_json::to_string(&table(id)).expect("an entry serialises");
+        serde_json::from_str(&stored.replace(r#""encode":"json""#, r#""encode":"cbor""#))
+            .expect("it has an id and a name")
+    };
+    let tables: Vec<Entry> = (1..=70).map(newer).chain([table(71)]).collect();
+    let mut script = Script::new(&tables, &[]);
+    script.joins("a");
+    let first = script.tick(SETTLE);
+    assert!(matches!(first.as_slice(), [claim] if claim.ends_with("t64 failed")), "{first:?}");
+    let second = script.claimed();
+    assert_eq!(
+        second,
+        [
+            "claim term 2 over epoch 0 and revision 1, t65 failed, t66 failed, t67 failed, t68 failed, t69 failed, t70 failed"
+        ]
+    );
+    assert_eq!(script.claimed(), ["start term 2 on a: 0=0..256 71/S@1"]);
+    let states: Vec<_> = script.core.catalog().entries().map(|entry| entry.job.state.clone()).collect();
+    assert!(states[..70].iter().all(|state| matches!(state, JobState::Waiting { .. })));
 }

@@ -114,6 +114,7 @@ impl Output {
         let Attachment { entry, split, own, leaves, .. } = attachment;
         let rows = match &entry.job.plan {
             Plan::Stream(_) | Plan::Query(_) | Plan::Definition(_) => Rows::Read,
+            Plan::Unknown(unknown) => return Err(view::Error::new(unknown.reason.clone())),
             Plan::View(reads) => {
                 let job = (entry.id(), entry.name());
                 let functions: Arc<dyn Functions> = Arc::clone(compiler) as _;

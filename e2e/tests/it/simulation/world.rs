@@ -374,7 +374,7 @@ impl World {
     /// is not known to be over, the leader's task changes no table.
     fn alter_table(&mut self) {
         let Some(leader) = self.reigning() else { return };
-        let marks = |call: &Call| matches!(&call.action, Action::Claim { failed, .. } if !failed.is_empty());
+        let marks = |call: &Call| matches!(&call.action, Action::Claim { marked, .. } if !marked.is_empty());
         let claimed = |answer: &Event| matches!(answer, Event::Claimed(..));
         if self.calls.iter().any(|call| call.leader == leader && marks(call))
             || self.leaders[leader].answers.iter().any(claimed)
@@ -499,7 +499,8 @@ impl World {
                 Event::EpochReported(node, Report { term, epoch, checkpoints, positions, stopped })
             }
             Message::WantBarrier(_) => Event::BarrierWanted,
-            Message::JobFailed(term, table, error) => Event::JobFailed(term, table, error),
+            Message::JobFailed(term, job, error) => Event::JobFailed { term, job, error, waits: false },
+            Message::JobWaits(term, job, error) => Event::JobFailed { term, job, error, waits: true },
         };
         self.tell_leader(leader, event);
     }
@@ -615,12 +616,12 @@ impl World {
         let fence = self.leaders[call.leader].fence;
         let answer = match &call.action {
             Action::Load => Event::Loaded { leading: self.store.leads(fence), durable: self.store.load() },
-            Action::Claim { expected, head, failed } => {
+            Action::Claim { expected, head, marked } => {
                 let outcome = self.put_head(fence, *expected, head, (call.abandoned, &[]));
                 if let Outcome::Applied(_) = outcome {
                     self.statistics.claims += 1;
-                    self.statistics.failed_jobs += failed.len() as u64;
-                    for table in failed {
+                    self.statistics.failed_jobs += marked.len() as u64;
+                    for table in marked {
                         // The task leaves out tables that were dropped meanwhile.
                         self.tables.entry(table.id()).and_modify(|known| *known = table.clone());
                     }
@@ -637,7 +638,7 @@ impl World {
                 let leader = &mut self.leaders[call.leader];
                 leader.alive &= self.store.leads(fence);
                 // The task leaves it out if a claim has marked it, or if it was dropped.
-                if !leader.alive || !leader.core.is_failing(entry.id()) {
+                if !leader.alive || !leader.core.is_marked(entry.id()) {
                     return;
                 }
                 self.statistics.stopped_jobs += 1;

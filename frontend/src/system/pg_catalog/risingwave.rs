@@ -69,7 +69,7 @@ fn stored(catalog: &Catalog, entry: &Entry) -> Row {
         Plan::Stream(_) => !entry.relation.is_keyed(),
         Plan::View(_) => true,
         Plan::Query(query) => query.is_append_only(),
-        Plan::Definition(_) => false,
+        Plan::Definition(_) | Plan::Unknown(_) => false,
     };
     row.push(("append_only", is_append_only.into()));
     row
