@@ -21,8 +21,8 @@
 //! * `commands`: SHOW and DESCRIBE answer with tables; `jobs` provides one of them;
 //! * `creation`: creates a view, and waits until it can be read, which `completion` tells; `verify`
 //!   compares a view with its query; `definitions` knows such queries by the names of now;
-//! * `objects`: drops relations, and changes names and comments; `schemas` does so with schemas, and
-//!   tells in which one a new relation is created; `names`: how statements name relations;
+//! * `objects`: drops relations, and changes names and comments; `schemas` does so with schemas;
+//!   `names`: how statements name relations;
 //! * `notice`: the client receives messages about statements that succeed;
 //! * `config`, `metrics`: an operator sets the former and reads the latter.
 //!

@@ -337,8 +337,8 @@ impl Meta {
                     false => Err(error.into()),
                 }
             }
-            // A schema of the name was made by the attempt whose answer was lost, or by somebody else
-            // at the same time: nothing tells one from the other.
+            // A schema of the name was made by the attempt whose answer was lost, or by somebody
+            // else at the same time: nothing tells one from the other.
             (Err(error), Change::CreateSchema { .. })
                 if outcome.unsure && error.sqlstate.as_deref() == Some(sqlstate::DUPLICATE_SCHEMA) =>
             {

@@ -89,8 +89,8 @@ impl Planner {
         self.sql.reservation(name)
     }
 
-    /// Returns the state in which a view is planned: in UTC, with every variable at its default, and
-    /// with the search path of stored statements.
+    /// Returns the state in which a view is planned: in UTC, with every variable at its default,
+    /// and with the search path of stored statements.
     pub(super) fn state_of_nobody(&self, catalog: &Arc<Catalog>) -> Result<SessionState, Error> {
         let session = Arc::new(Session::new(CancellationToken::new()));
         session.variables().set("search_path", Some(&SearchPath::of_stored().to_string()))?;
