@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use uuid::Uuid;
-use weir_common::catalog::{Entry, Graph};
+use weir_common::catalog::{Entry, Graph, JobState};
 use weir_common::head::{Head, SlotState};
 use weir_common::ids::{Epoch, NodeId, SchemaId, SlotId, TableId, Term, TermId, VNODES};
 
@@ -483,14 +483,19 @@ impl Coordinator {
     }
 
     fn job_failed(&mut self, term: TermId, (job, error): (TableId, String), waits: bool, now: Time) {
-        if self.active().is_some_and(|active| active.id == term) && self.catalog.get(job).is_some() {
-            let since_ms = self.wall_ms(now);
-            match waits {
-                true => self.failures.wait(job, error, since_ms),
-                false => self.failures.fail(job, error, since_ms),
-            }
-            self.end_term(now);
+        let Some(entry) = self.catalog.get(job) else { return };
+        if self.active().is_none_or(|active| active.id != term) {
+            return;
         }
+        // A job that has stopped alone keeps its mark, which says that its rows are torn.
+        let is_marked = matches!(entry.job.state, JobState::Failed { .. });
+        let since_ms = self.wall_ms(now);
+        match waits {
+            _ if is_marked => {}
+            true => self.failures.wait(job, error, since_ms),
+            false => self.failures.fail(job, error, since_ms),
+        }
+        self.end_term(now);
     }
 
     /// The catalog says that a job has failed. The next barrier takes it away, with those above it.

@@ -326,6 +326,19 @@ fn a_job_that_stops_while_its_term_ends_is_marked_by_the_next_claim() {
 }
 
 #[test]
+fn a_job_that_stopped_and_then_ends_its_term_keeps_its_torn_mark() {
+    let mut script = Script::runs(&[table(1), table(2)], &["a"]);
+    script.tick(INTERVAL);
+    assert_eq!(script.reports_stopped("a", 2, 20, &[1]), ["mark t1 failed"]);
+    let torn = JobState::Failed { error: "division by zero".to_owned(), since_ms: None, torn: true };
+    script.says(Event::Marked(table(1).with_state(torn.clone())));
+    let failed = script.says(job_failed(script.term, 1, "its own fault"));
+    assert_eq!(failed, ["stop term 1 on a", "claim term 2 over epoch 1 and revision 2"]);
+    assert_eq!(script.claimed(), ["start term 2 on a: 0=0..256 2/S@10"]);
+    assert_eq!(script.core.catalog().get(TableId(1)).map(|entry| &entry.job.state), Some(&torn));
+}
+
+#[test]
 fn a_job_that_stops_and_is_dropped_holds_no_commit() {
     let mut script = Script::runs(&[table(1)], &["a"]);
     script.tick(INTERVAL);
