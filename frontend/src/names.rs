@@ -13,7 +13,7 @@ pub(crate) const DEAD_LETTERS: &str = "dead_letters";
 const USER: &str = "$user";
 
 /// The schemas in which a session looks for relations whose names say no schema, in this order.
-/// Those that do not exist are passed over. System catalogs are found before.
+/// Schemas that do not exist are passed over. System catalogs are found before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SearchPath(Vec<String>);
 
@@ -81,7 +81,7 @@ fn element(list: &str) -> Option<(String, &str)> {
     }
 }
 
-/// What a name means whose schema is known.
+/// The meaning of a name whose schema is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// The rows of a relation.

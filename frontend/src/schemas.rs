@@ -95,7 +95,7 @@ impl Frontend {
     /// running term.
     ///
     /// # Errors
-    /// Those of [`placed`].
+    /// The errors of [`placed`].
     pub(crate) async fn placed(
         &self,
         path: &SearchPath,

@@ -82,7 +82,7 @@ pub enum Event {
         job: TableId,
         /// The reason.
         error: String,
-        /// Whether a node of another version may be able to build it.
+        /// True if a node of another version may be able to build it.
         waits: bool,
     },
     /// A reader's ack window is nearly full, or an actor has its first rows.

@@ -26,9 +26,9 @@ const MARKED_MAX: usize = 64;
 /// The jobs that nodes told that they cannot run.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    /// Those to be marked failed.
+    /// Jobs to be marked failed.
     failed: BTreeMap<TableId, Failure>,
-    /// Those that this leader does not try again.
+    /// Jobs that this leader does not try again.
     waiting: BTreeMap<TableId, Failure>,
 }
 

@@ -154,7 +154,7 @@ enum DdlChange {
     Failed(Entry),
 }
 
-/// What a DROP comes to.
+/// The entries and schemas that a DROP comes to.
 pub(crate) struct Dropped {
     /// Each before those that it depended on.
     entries: Vec<Entry>,
