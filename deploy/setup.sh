@@ -90,6 +90,8 @@ missing_for_clients() {
     [ -x /usr/bin/javac ] || echo default-jdk-headless
     [ -e /usr/share/java/postgresql.jar ] || echo libpostgresql-jdbc-java
     ls /usr/lib/*/odbc/psqlodbcw.so >/dev/null 2>&1 || echo odbc-postgresql
+    # pyodbc's wheels load the driver manager of the system, which odbc-postgresql does not depend on.
+    ls /usr/lib/*/libodbc.so.2 >/dev/null 2>&1 || echo libodbc2
     /usr/bin/perl -MDBD::Pg -e1 2>/dev/null || echo perl libdbd-pg-perl
     /usr/bin/ruby -e 'require "pg"; require "bigdecimal"' 2>/dev/null || echo ruby ruby-pg
     /usr/bin/php -r 'exit(extension_loaded("pdo_pgsql") && extension_loaded("pgsql") ? 0 : 1);' 2>/dev/null ||
