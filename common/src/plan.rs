@@ -194,6 +194,10 @@ pub enum Operator {
         /// The rule for a row whose key is there already.
         #[serde(default, skip_serializing_if = "Conflict::is_none")]
         conflict: Conflict,
+        /// The table of groups of which each makes one row, under the group's key: a row and the
+        /// entry of its group are stored as one. Absent: there is none, or it is stored apart.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        groups: Option<u16>,
     },
 }
 
@@ -532,8 +536,11 @@ impl fmt::Display for Operator {
                 let kind = if *is_final { "Aggregate partial results" } else { "Aggregate" };
                 write!(f, "{kind} by ({}){}; groups in state table {groups}", places(keys), called(calls))
             }
-            Operator::Materialize { visible, conflict } => {
+            Operator::Materialize { visible, conflict, groups } => {
                 write!(f, "Materialize; visible columns: {visible}")?;
+                if let Some(groups) = groups {
+                    write!(f, "; with the groups of state table {groups}")?;
+                }
                 match conflict {
                     Conflict::None => Ok(()),
                     Conflict::Overwrite => write!(f, "; on conflict: overwrite"),

@@ -28,7 +28,7 @@ use std::fmt::Debug;
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use weir_common::plan::{Dispatch, Expr, JobPlan, Operator, Stream, StreamColumn};
+use weir_common::plan::{Dispatch, Expr, Fragment, JobPlan, Operator, Stream, StreamColumn};
 use weir_common::types::SqlType;
 use weir_common::view::{Error, Functions};
 
@@ -102,6 +102,9 @@ pub struct Outcome {
     /// Changes that leave the last operator, in order. Their columns are those of the fragment's
     /// output, but may have other names.
     pub emitted: Vec<Chunk>,
+    /// Rows that are as they were, although the entries of their groups changed: for those who
+    /// store both as one, as `Materialize` may say. Nobody else hears of them.
+    pub kept: Vec<RecordBatch>,
     /// Rows that were left out.
     pub failed: Vec<FailedRow>,
     /// How the caller goes on.
@@ -177,7 +180,7 @@ pub struct Pipeline {
     stages: Vec<Box<dyn Operate>>,
     inputs: usize,
     /// Chunks on their way to a stage, the next one last.
-    queue: Vec<(usize, Chunk)>,
+    queue: Vec<Queued>,
     /// The stage that is being flushed.
     flushing: Option<usize>,
     /// The stage that waits for its state.
@@ -186,6 +189,15 @@ pub struct Pipeline {
     places: Vec<(u16, Failing)>,
     /// Rows that were left out in this step.
     failed: Vec<FailedRow>,
+}
+
+/// A chunk on its way.
+#[derive(Debug)]
+struct Queued {
+    stage: usize,
+    chunk: Chunk,
+    /// True for rows that are kept as they were.
+    is_kept: bool,
 }
 
 /// An operator of a pipeline.
@@ -225,15 +237,15 @@ trait Operate: Debug + Send + Sync {
 
 impl Outcome {
     fn done(emitted: Vec<Chunk>) -> Outcome {
-        Outcome { emitted, failed: Vec::new(), next: Next::Done }
+        Outcome { emitted, kept: Vec::new(), failed: Vec::new(), next: Next::Done }
     }
 
     fn need(keys: Vec<StateKey>) -> Outcome {
-        Outcome { emitted: Vec::new(), failed: Vec::new(), next: Next::Need(keys) }
+        Outcome { next: Next::Need(keys), ..Outcome::done(Vec::new()) }
     }
 
     fn ranges(ranges: Vec<StateRange>) -> Outcome {
-        Outcome { emitted: Vec::new(), failed: Vec::new(), next: Next::Ranges(ranges) }
+        Outcome { next: Next::Ranges(ranges), ..Outcome::done(Vec::new()) }
     }
 }
 
@@ -279,7 +291,7 @@ impl Pipeline {
     pub fn apply(&mut self, input: u16, chunk: Chunk) -> Result<Outcome, Failure> {
         assert!(usize::from(input) < self.inputs, "there is no input {input}");
         self.assert_idle();
-        self.queue.push((0, chunk));
+        self.queue.push(Queued { stage: 0, chunk, is_kept: false });
         self.run()
     }
 
@@ -310,8 +322,8 @@ impl Pipeline {
     }
 
     fn go_on(&mut self, stage: usize, outcome: Outcome) -> Result<Outcome, Failure> {
-        match self.settle(stage, outcome) {
-            next @ (Next::Need(_) | Next::Ranges(_)) => Ok(self.outcome(Vec::new(), next)),
+        match self.settle((stage, false), outcome) {
+            next @ (Next::Need(_) | Next::Ranges(_)) => Ok(self.outcome((Vec::new(), Vec::new()), next)),
             Next::Done | Next::More => self.run(),
         }
     }
@@ -390,21 +402,24 @@ impl Pipeline {
 
     /// Moves chunks on, the most advanced first, then flushes stage after stage.
     fn run(&mut self) -> Result<Outcome, Failure> {
-        let mut emitted = Vec::new();
+        let (mut emitted, mut kept) = (Vec::new(), Vec::new());
         let mut rows = 0;
         loop {
             if rows >= ROWS_EMITTED {
-                return Ok(self.outcome(emitted, Next::More));
+                return Ok(self.outcome((emitted, kept), Next::More));
             }
             let next = match (self.queue.pop(), self.flushing) {
-                (Some((stage, chunk)), _) if stage == self.stages.len() => {
+                (Some(Queued { stage, chunk, is_kept }), _) if stage == self.stages.len() => {
                     rows += chunk.rows().num_rows();
-                    emitted.push(chunk);
+                    match is_kept {
+                        true => kept.push(chunk.rows().clone()),
+                        false => emitted.push(chunk),
+                    }
                     continue;
                 }
-                (Some((stage, chunk)), _) => {
+                (Some(Queued { stage, chunk, is_kept }), _) => {
                     let outcome = self.stages[stage].apply(chunk)?;
-                    self.settle(stage, outcome)
+                    self.settle((stage, is_kept), outcome)
                 }
                 (None, Some(stage)) if stage == self.stages.len() => {
                     self.flushing = None;
@@ -415,26 +430,33 @@ impl Pipeline {
                     if outcome.next == Next::Done {
                         self.flushing = Some(stage + 1);
                     }
-                    self.settle(stage, outcome)
+                    self.settle((stage, false), outcome)
                 }
-                (None, None) => return Ok(self.outcome(emitted, Next::Done)),
+                (None, None) => return Ok(self.outcome((emitted, kept), Next::Done)),
             };
             if let Next::Need(_) | Next::Ranges(_) = next {
-                return Ok(self.outcome(emitted, next));
+                return Ok(self.outcome((emitted, kept), next));
             }
         }
     }
 
-    fn outcome(&mut self, emitted: Vec<Chunk>, next: Next) -> Outcome {
-        Outcome { emitted, failed: std::mem::take(&mut self.failed), next }
+    fn outcome(&mut self, (emitted, kept): (Vec<Chunk>, Vec<RecordBatch>), next: Next) -> Outcome {
+        Outcome { emitted, kept, failed: std::mem::take(&mut self.failed), next }
     }
 
-    /// Takes the outcome of a stage.
-    fn settle(&mut self, stage: usize, Outcome { emitted, failed, next }: Outcome) -> Next {
+    /// Takes the outcome of a stage. `is_kept`: the stage took rows that are kept as they were, and
+    /// those that fail have failed before.
+    fn settle(&mut self, (stage, is_kept): (usize, bool), outcome: Outcome) -> Next {
+        let Outcome { emitted, kept, failed, next } = outcome;
         let operator = self.places[stage].0;
-        self.failed.extend(failed.into_iter().map(|failed| FailedRow { operator, ..failed }));
-        let chunks = emitted.into_iter().rev().filter(|chunk| chunk.rows().num_rows() > 0);
-        self.queue.extend(chunks.map(|chunk| (stage + 1, chunk)));
+        if !is_kept {
+            self.failed.extend(failed.into_iter().map(|failed| FailedRow { operator, ..failed }));
+        }
+        let emitted = emitted.into_iter().map(|chunk| (chunk, is_kept));
+        let kept = kept.into_iter().map(|rows| (Chunk::inserts(rows), true));
+        let queued = emitted.chain(kept).filter(|(chunk, _)| chunk.rows().num_rows() > 0);
+        let queued: Vec<Queued> = queued.map(|(chunk, is_kept)| Queued { stage: stage + 1, chunk, is_kept }).collect();
+        self.queue.extend(queued.into_iter().rev());
         if let Next::Need(_) | Next::Ranges(_) = next {
             self.waiting = Some(stage);
         }
@@ -451,6 +473,8 @@ struct Builder<'a> {
     columns: Vec<StreamColumn>,
     /// The columns that leave the fragment.
     output: &'a [StreamColumn],
+    /// The table of groups that are stored with their rows.
+    stored_groups: Option<u16>,
     /// The columns that identify a row.
     key: Vec<usize>,
     /// The columns whose hash decides on the actor; `None`: something else does.
@@ -494,7 +518,12 @@ impl<'a> Builder<'a> {
             (None, Some(leaf)) => (leaf.columns.clone(), leaf.key.clone(), Some(leaf.key.clone())),
             (None, None) => (Vec::new(), Vec::new(), None),
         };
-        Builder { plan, functions, place, columns, output: &plan.fragments[fragment].output.columns, key, divided }
+        let Fragment { operators, output, .. } = &plan.fragments[fragment];
+        let stored_groups = match operators.last() {
+            Some(Operator::Materialize { groups, .. }) => *groups,
+            _ => None,
+        };
+        Builder { plan, functions, place, columns, output: &output.columns, stored_groups, key, divided }
     }
 
     /// The rows that have come so far.
@@ -554,8 +583,9 @@ impl<'a> Builder<'a> {
             Operator::Aggregate { keys, calls, is_final, groups } => {
                 let division = self.division(keys);
                 let table = (*groups, &self.plan.tables[usize::from(*groups)]);
-                let operator =
-                    Aggregate::new(&self.columns, (keys, calls), *is_final, table, (division, self.place.is_fresh))?;
+                let place = (division, self.place.is_fresh);
+                let keeps_rows = self.stored_groups == Some(*groups);
+                let operator = Aggregate::new(&self.columns, (keys, calls), *is_final, table, place, keeps_rows)?;
                 self.columns = operator.columns().to_vec();
                 self.group(keys);
                 Box::new(operator)

@@ -40,7 +40,7 @@ fn keyed(relation: &Relation) -> Query {
     };
     let stored = Fragment {
         distribution: Distribution::Hash,
-        operators: vec![Operator::Materialize { visible, conflict: Conflict::Overwrite }],
+        operators: vec![Operator::Materialize { visible, conflict: Conflict::Overwrite, groups: None }],
         output: Stream { columns, key: key.clone(), append_only: false },
     };
     let edge = Edge { from: 0, to: 1, input: 0, dispatch: Dispatch::Hash(key) };

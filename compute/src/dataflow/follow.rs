@@ -25,6 +25,7 @@ use weir_stream::late::{Beginning, Cursor, Late};
 use weir_stream::pipeline::{StateKey, StateWrite};
 
 use crate::storage::layout::{self, Wanted};
+use crate::storage::row;
 use crate::storage::slot::Snapshots;
 use crate::storage::state::{self, Part, Snapshot, keys};
 
@@ -314,7 +315,8 @@ impl Follow {
             let more =
                 more.map_err(|error| Error::State { relation: self.relation.name.clone(), source: Box::new(error) })?;
             match more {
-                Some(more) => found.extend(more),
+                // The rows that are damaged are found below.
+                Some(more) => found.extend(more.into_iter().filter(|entry| row::has_row(entry).unwrap_or(true))),
                 None => {
                     is_end = true;
                     break;

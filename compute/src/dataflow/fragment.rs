@@ -25,7 +25,7 @@ use weir_common::view::{self, Functions};
 use weir_stream::actor::{Actor, Announced, Progress, Step};
 use weir_stream::chunk::Chunk;
 use weir_stream::edge::Pool;
-use weir_stream::pipeline::{Failure, Next, Outcome, Pipeline, Place, StateKey, StateRange};
+use weir_stream::pipeline::{Failure, Next, Outcome, Pipeline, Place, StateKey, StateRange, StateWrite};
 use weir_stream::slices::Slices;
 
 use super::divide::Divide;
@@ -44,6 +44,7 @@ use crate::control::event::{Event, Inputs};
 use crate::control::placement::Placement;
 use crate::control::plan::{Route, Writer};
 use crate::storage::entries::Entries;
+use crate::storage::row;
 use crate::storage::slot;
 use crate::storage::state::{self, keys};
 
@@ -103,6 +104,8 @@ struct Fragment {
     inbox: mpsc::UnboundedReceiver<Message>,
     pipeline: Pipeline,
     materialize: Option<Materialize>,
+    /// The state table of the groups that are stored with their rows.
+    groups: Option<u16>,
     /// Set if it stores the rows of a table.
     table: Option<Table>,
     /// Set if it follows a stored relation.
@@ -188,9 +191,9 @@ pub(crate) fn spawn(
             return;
         }
     };
-    let conflict = match fragment.operators.last() {
-        Some(Operator::Materialize { conflict, .. }) => Some(*conflict),
-        _ => None,
+    let (conflict, groups) = match fragment.operators.last() {
+        Some(Operator::Materialize { conflict, groups, .. }) => (Some(*conflict), *groups),
+        _ => (None, None),
     };
     let writable = conflict.is_some_and(|conflict| conflict != Conflict::None);
     if writable {
@@ -206,6 +209,7 @@ pub(crate) fn spawn(
         pipeline,
         table: writable.then(|| Table::new(&entry.relation)),
         materialize: conflict.map(|conflict| Materialize::new(&entry.relation, conflict, (single, is_fresh))),
+        groups,
         follow,
         outputs,
         listeners,
@@ -418,7 +422,7 @@ impl Fragment {
     /// Sends on what the operators emitted, and reads for them until they can go no further.
     async fn finish(&mut self, work: Work, mut outcome: Result<Outcome, Failure>) -> Result<(), Ended> {
         loop {
-            let Outcome { emitted, failed, next } = outcome.map_err(|error| Ended::Failed(chain(&error)))?;
+            let Outcome { emitted, kept, failed, next } = outcome.map_err(|error| Ended::Failed(chain(&error)))?;
             if let Err(reason) = self.failed.note(&failed, |operator| self.pipeline.failing(operator)) {
                 self.stop(reason).await;
                 return Ok(());
@@ -429,6 +433,9 @@ impl Fragment {
             }
             for chunk in emitted {
                 self.emit(chunk).await?;
+            }
+            if let Some(materialize) = &mut self.materialize {
+                kept.into_iter().for_each(|rows| materialize.apply(&Chunk::inserts(rows)));
             }
             self.has_more = false;
             let progress = match next {
@@ -491,7 +498,8 @@ impl Fragment {
             materialize.apply(&chunk);
         }
         let materialize = self.materialize.as_mut().expect("it was just there");
-        if materialize.bytes() >= WRITE_BYTES {
+        // Rows that are stored with their groups wait for these.
+        if materialize.bytes() >= WRITE_BYTES && self.groups.is_none() {
             let changes = materialize.take();
             self.write(changes).await?;
         }
@@ -522,7 +530,12 @@ impl Fragment {
     async fn read(&self, wanted: Vec<StateKey>) -> Result<Vec<Option<Bytes>>, Ended> {
         self.slot.applied().await?;
         let stored = self.stored(&wanted).collect();
-        self.db.get(stored).await.map_err(|error| Ended::Failed(chain(&error)))
+        let mut found = self.db.get(stored).await.map_err(|error| Ended::Failed(chain(&error)))?;
+        for (_, entry) in wanted.iter().zip(&mut found).filter(|(key, _)| self.groups == Some(key.table)) {
+            let group = entry.as_ref().map(row::group_of).transpose();
+            *entry = group.map_err(|error| Ended::Failed(chain(&error)))?;
+        }
+        Ok(found)
     }
 
     async fn read_ranges(&self, wanted: Vec<StateRange>) -> Result<Vec<Vec<(Bytes, Bytes)>>, Ended> {
@@ -548,14 +561,17 @@ impl Fragment {
     async fn write_all(&mut self) -> Result<(), Ended> {
         let mut writes = self.pipeline.take_writes();
         writes.extend(self.follow.iter_mut().flat_map(Upstream::take_writes));
-        let (keys, values): (Vec<StateKey>, Vec<Option<Bytes>>) =
-            writes.into_iter().map(|write| (write.key, write.value)).unzip();
-        let mut changes: Entries = self.stored(&keys).zip(values).collect();
-        changes.append(&mut self.failed.take());
+        let (groups, others) = writes.into_iter().partition(|write| self.groups == Some(write.key.table));
         // The database inserts neighbours faster.
-        changes.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let sort = |entries: &mut Entries| entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let mut groups = self.stored_writes(groups);
+        sort(&mut groups);
+        let mut changes = self.stored_writes(others);
+        changes.append(&mut self.failed.take());
+        sort(&mut changes);
         if let Some(materialize) = &mut self.materialize {
-            changes.append(&mut materialize.take());
+            let rows = if self.groups.is_some() { materialize.take_with(groups) } else { materialize.take() };
+            changes.extend(rows);
         }
         let has_changed = !changes.is_empty();
         let (mut part, mut bytes) = (Entries::new(), 0);
@@ -590,8 +606,18 @@ impl Fragment {
         let mut stored = Slices::default();
         for StateKey { table, vnode, key, prefix } in keys {
             let job = self.id.fragment.job;
-            stored.push(|out| keys::write_state_key(job, *table, *vnode, &key[..*prefix], key, out));
+            stored.push(|out| match self.groups == Some(*table) {
+                true => keys::write_row_key(job, *vnode, key, out),
+                false => keys::write_state_key(job, *table, *vnode, &key[..*prefix], key, out),
+            });
         }
         stored.finish()
+    }
+
+    /// The stored forms of changes of the state.
+    fn stored_writes(&self, writes: Vec<StateWrite>) -> Entries {
+        let (keys, values): (Vec<StateKey>, Vec<Option<Bytes>>) =
+            writes.into_iter().map(|write| (write.key, write.value)).unzip();
+        self.stored(&keys).zip(values).collect()
     }
 }

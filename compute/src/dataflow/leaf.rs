@@ -137,7 +137,7 @@ impl Leaf {
             let rows = Chunk::inserts(self.origin.add(&rows.project(&self.columns).expect("columns of the source")));
             match &mut self.pipeline {
                 Some(pipeline) => pipeline.apply(0, rows),
-                None => Ok(Outcome { emitted: vec![rows], failed: Vec::new(), next: Next::Done }),
+                None => Ok(Outcome { emitted: vec![rows], kept: Vec::new(), failed: Vec::new(), next: Next::Done }),
             }
         });
         self.send(outcome).await
@@ -172,7 +172,8 @@ impl Leaf {
 
     async fn send(&mut self, mut outcome: Result<Outcome, Failure>) -> Result<(), Stopped> {
         loop {
-            let Outcome { emitted, failed, next } = outcome.map_err(Stopped::Failed)?;
+            // No leaf stores groups.
+            let Outcome { emitted, failed, next, .. } = outcome.map_err(Stopped::Failed)?;
             let pipeline = self.pipeline.as_ref();
             let noted = self.failed.note(&failed, |operator| pipeline.expect("it has operators").failing(operator));
             if let Err(reason) = noted {

@@ -1,11 +1,14 @@
 //! Stores the rows of a relation by their stream keys, as changes of its slot's database.
 //!
 //! Changes of a query delete a row before they insert another one under its key, so they are
-//! written as they come. Rows of a table are not: the table's rule says what becomes of a row
-//! whose key is there ([`Conflict`]). The rows that replace others are written as they come too,
-//! as long as nobody follows the table. Otherwise the stored rows are read first, and the changes
-//! that the new rows make go to those who follow: a delete of the stored row, an insert of the
-//! other one, nothing if they are equal.
+//! written as they come. Where the view's groups are stored with their rows, a group and its row
+//! become one entry at the end of the epoch.
+//!
+//! Rows of a table are not written blindly: its rule says what becomes of a row whose key is there
+//! ([`Conflict`]). The rows that replace others are written as they come too, as long as nobody
+//! follows the table. Otherwise the stored rows are read first, and the changes that the new rows
+//! make go to those who follow: a delete of the stored row, an insert of the other one, nothing if
+//! they are equal.
 
 use std::sync::Arc;
 
@@ -26,7 +29,7 @@ use weir_stream::slices::Slices;
 
 use crate::storage::entries::Entries;
 use crate::storage::layout::{Error, Wanted};
-use crate::storage::row::{Stored, Writer};
+use crate::storage::row::{Stored, Writer, write_with_group};
 use crate::storage::state::keys;
 
 /// The sequence of a row that comes from no message: no replay of a dead letter replaces it.
@@ -178,7 +181,8 @@ impl Materialize {
             let place = value.as_ref().and_then(|_| new.next());
             let is_equal = match (before, &value) {
                 (Some(before), Some(value)) => {
-                    Stored::parse(&old[before as usize])?.has_columns_of(&Stored::parse(value)?)
+                    let rows = Stored::parse(&old[before as usize])?.zip(Stored::parse(value)?);
+                    rows.is_some_and(|(before, after)| before.has_columns_of(&after))
                 }
                 (None, None) => true,
                 _ => false,
@@ -303,6 +307,26 @@ impl Materialize {
         self.bytes
     }
 
+    /// The newest change of each key, in the order of the keys. `groups`: the changed groups that
+    /// are stored with their rows, in the same order; each changed or kept row is of one of them.
+    pub(crate) fn take_with(&mut self, groups: Entries) -> Entries {
+        let rows = self.take();
+        let mut rows = rows.iter().peekable();
+        let (mut keys, mut values) = (Vec::with_capacity(groups.len()), Slices::default());
+        for (key, group) in groups {
+            let row = rows.next_if(|(of, _)| *of == key).and_then(|(_, row)| row.as_deref());
+            values.push(|out| {
+                if let Some(group) = group {
+                    write_with_group(&group, row, out);
+                }
+            });
+            keys.push(key);
+        }
+        assert!(rows.next().is_none(), "a row that changed is of a group that changed");
+        // An entry has at least a version.
+        keys.into_iter().zip(values.finish().map(|value| (!value.is_empty()).then_some(value))).collect()
+    }
+
     /// The newest change of each key, in the order of the keys.
     pub(crate) fn take(&mut self) -> Entries {
         self.bytes = 0;
@@ -323,9 +347,9 @@ impl Materialize {
 /// message.
 pub(crate) fn is_newer(new: u64, stored: Option<&[u8]>) -> Result<bool, rpc::Error> {
     match stored.map(Stored::parse) {
-        None => Ok(true),
-        Some(Ok(Stored { sequence: Some(stored), .. })) => Ok(new >= stored),
-        Some(Ok(_)) => {
+        None | Some(Ok(None)) => Ok(true),
+        Some(Ok(Some(Stored { sequence: Some(stored), .. }))) => Ok(new >= stored),
+        Some(Ok(Some(_))) => {
             Err(rpc::Error::new(Kind::User, "rows that an earlier version stored do not say how old they are")
                 .with_sqlstate("55000")
                 .with_hint("create the table anew: then all of it is read with its columns of now"))

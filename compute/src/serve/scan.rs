@@ -271,7 +271,7 @@ impl Gathering {
             }
             Gathering::CountBlocks => Ok(vec![Gathered::Count(u64::from(block::rows(value)?).min(limit))]),
             Gathering::Rows { wanted, readers, rows, bytes, full } => {
-                let row = row::Stored::parse(value)?;
+                let Some(row) = row::Stored::parse(value)? else { return Ok(Vec::new()) };
                 let reader = match readers.entry(row.layout) {
                     Entry::Occupied(reader) => reader.into_mut(),
                     Entry::Vacant(place) => {
@@ -287,7 +287,7 @@ impl Gathering {
                 if is_full { self.finish(limit) } else { Ok(Vec::new()) }
             }
             Gathering::Count(rows) => {
-                *rows += 1;
+                *rows += u64::from(row::has_row(value)?);
                 let full = *rows >= COUNTED_ROWS || *rows == limit;
                 if full { self.finish(limit) } else { Ok(Vec::new()) }
             }

@@ -89,12 +89,13 @@ impl Wanted {
 }
 
 impl Wanted {
-    /// The wanted columns of stored rows, of whichever layouts, in their order.
+    /// The wanted columns of stored rows, of whichever layouts, in their order. Groups that have no
+    /// row are left out.
     ///
     /// # Errors
     /// If a row is damaged, or of a layout that the relation never had.
     pub(crate) fn read_rows(&mut self, rows: &[Bytes]) -> Result<RecordBatch, Error> {
-        let rows = rows.iter().map(|row| row::Stored::parse(row)).collect::<Result<Vec<_>, _>>()?;
+        let rows = rows.iter().filter_map(|row| row::Stored::parse(row).transpose()).collect::<Result<Vec<_>, _>>()?;
         let mut batches = Vec::new();
         // Most often all are of the present layout.
         for alike in rows.chunk_by(|a, b| a.layout == b.layout) {
@@ -258,7 +259,7 @@ mod tests {
         let mut written = Vec::new();
         row::Writer::new(&batch, 1, 0).write(0, 1, &mut written);
         let mut reader = layout.row_reader().expect("columns that exist");
-        reader.append(&row::Stored::parse(&written).expect("a row")).expect("of the layout");
+        reader.append(&row::Stored::parse(&written).expect("an entry").expect("a row")).expect("of the layout");
         let found = layout.widen(&reader.finish().expect("a batch")).expect("it is widened");
         assert_eq!((found.num_rows(), found.column(0).null_count()), (1, 1));
     }
@@ -281,7 +282,7 @@ mod tests {
             row::Writer::new(&batch, batch.num_columns(), layout).write(0, 0, &mut stored);
             let layout = Wanted::new(Arc::clone(&relation), projection).of(layout).expect("a layout");
             let mut reader = layout.row_reader().expect("columns that exist");
-            reader.append(&row::Stored::parse(&stored).expect("a row")).expect("of the layout");
+            reader.append(&row::Stored::parse(&stored).expect("an entry").expect("a row")).expect("of the layout");
             let found = layout.widen(&reader.finish().expect("a batch")).expect("it is widened");
             let value = |column: &ArrayRef| column.as_primitive::<Int32Type>().iter().next().flatten();
             found.columns().iter().map(value).collect::<Vec<Option<i32>>>()

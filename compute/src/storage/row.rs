@@ -17,6 +17,15 @@
 //! The columns are those of the layout, then the hidden ones of a view.
 //!
 //! Version 1 has no sequence and no layout, which was 0.
+//!
+//! A row of a view that aggregates may be stored as one with the entry of its group:
+//!
+//! | bytes | content |
+//! | --- | --- |
+//! | 0 | the format's version, 3 |
+//! | 1… | the number of bytes of the group's entry, as a varint |
+//! | … | the group's entry, as its operator writes it |
+//! | … | the row in version 2; nothing if the group has none, because it fails |
 
 pub mod cell;
 
@@ -26,13 +35,16 @@ pub use weir_common::key;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 use prost::encoding::{decode_varint, encode_varint};
 
 use cell::{Builder, Cells, Input};
 pub use error::Error;
-use error::{VERSION, VERSION_WITHOUT_SEQUENCE};
+use error::{VERSION, VERSION_WITH_GROUP, VERSION_WITHOUT_SEQUENCE};
 
 const BITS: usize = 8;
+const EMPTY: &str = "it is empty";
+const CUT_SHORT: &str = "cut short";
 
 /// A stored row whose columns are not read yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,19 +57,63 @@ pub struct Stored<'a> {
     columns: &'a [u8],
 }
 
+/// Returns true if a stored entry holds a row, and not only a group that has none.
+///
+/// # Errors
+/// If the bytes are no entry of a known version.
+pub fn has_row(entry: &[u8]) -> Result<bool, Error> {
+    Ok(Stored::parse(entry)?.is_some())
+}
+
+/// The entry of the group that is stored with a row.
+///
+/// # Errors
+/// If the bytes are not a row that is stored with its group.
+pub fn group_of(entry: &Bytes) -> Result<Bytes, Error> {
+    let (group, _) = split_group(entry)?;
+    Ok(entry.slice_ref(group))
+}
+
+/// Writes a group's entry and its row, in version 2, as one.
+pub fn write_with_group(group: &[u8], row: Option<&[u8]>, out: &mut Vec<u8>) {
+    out.push(VERSION_WITH_GROUP);
+    encode_varint(group.len() as u64, out);
+    out.extend_from_slice(group);
+    out.extend_from_slice(row.unwrap_or_default());
+}
+
+/// The group's entry and the row of an entry that holds both.
+fn split_group(entry: &[u8]) -> Result<(&[u8], &[u8]), Error> {
+    let (version, mut rest) = entry.split_first().ok_or(Error::Damaged { reason: EMPTY })?;
+    if *version != VERSION_WITH_GROUP {
+        return Err(Error::Version { version: *version });
+    }
+    let length = decode_varint(&mut rest).map_err(|_| Error::Damaged { reason: CUT_SHORT })?;
+    let length = usize::try_from(length).map_err(|_| Error::Damaged { reason: CUT_SHORT })?;
+    rest.split_at_checked(length).ok_or(Error::Damaged { reason: CUT_SHORT })
+}
+
 impl<'a> Stored<'a> {
+    /// Parses a stored entry; `None`: it holds a group that has no row.
+    ///
     /// # Errors
     /// If the bytes are not a row of a known version.
-    pub fn parse(row: &'a [u8]) -> Result<Stored<'a>, Error> {
-        let (version, mut rest) = row.split_first().ok_or(Error::Damaged { reason: "it is empty" })?;
+    pub fn parse(entry: &'a [u8]) -> Result<Option<Stored<'a>>, Error> {
+        let (version, mut rest) = entry.split_first().ok_or(Error::Damaged { reason: EMPTY })?;
         match *version {
-            VERSION_WITHOUT_SEQUENCE => Ok(Stored { layout: 0, sequence: None, columns: rest }),
+            VERSION_WITHOUT_SEQUENCE => Ok(Some(Stored { layout: 0, sequence: None, columns: rest })),
             VERSION => {
-                let mut number = || decode_varint(&mut rest).map_err(|_| Error::Damaged { reason: "cut short" });
+                let mut number = || decode_varint(&mut rest).map_err(|_| Error::Damaged { reason: CUT_SHORT });
                 let (layout, sequence) = (number()?, number()?);
                 let layout = u16::try_from(layout).map_err(|_| Error::Damaged { reason: "no such layout" })?;
-                Ok(Stored { layout, sequence: Some(sequence), columns: rest })
+                Ok(Some(Stored { layout, sequence: Some(sequence), columns: rest }))
             }
+            VERSION_WITH_GROUP => match split_group(entry)? {
+                (_, []) => Ok(None),
+                // A group's row has no group within it.
+                (_, [VERSION_WITH_GROUP, ..]) => Err(Error::Damaged { reason: "a group within a group" }),
+                (_, row) => Stored::parse(row),
+            },
             version => Err(Error::Version { version }),
         }
     }
@@ -144,7 +200,7 @@ impl Reader {
     /// If it is not such a row. The reader is of no use then.
     pub fn append(&mut self, row: &Stored) -> Result<(), Error> {
         let nulls = self.columns.len().div_ceil(BITS);
-        let (nulls, cells) = row.columns.split_at_checked(nulls).ok_or(Error::Damaged { reason: "cut short" })?;
+        let (nulls, cells) = row.columns.split_at_checked(nulls).ok_or(Error::Damaged { reason: CUT_SHORT })?;
         let mut input = Input::new(cells);
         for (number, column) in self.columns.iter_mut().enumerate() {
             let null = nulls[number / BITS] & (1 << (number % BITS)) != 0;

@@ -76,7 +76,7 @@ fn table(name: RelationName, columns: Vec<Column>, mut primary_key: Vec<usize>, 
     let stored = stored.map(|column| StreamColumn { name: column.name.clone(), ty: column.ty.clone() }).collect();
     let fragment = Fragment {
         distribution: Distribution::Hash,
-        operators: vec![Operator::Materialize { visible: columns.len(), conflict: rule.conflict }],
+        operators: vec![Operator::Materialize { visible: columns.len(), conflict: rule.conflict, groups: None }],
         output: Stream { columns: stored, key: primary_key.clone(), append_only: rule.append_only },
     };
     let plan = JobPlan { fragments: vec![fragment], ..JobPlan::default() };

@@ -344,7 +344,7 @@ impl Lowering<'_> {
             exprs.push(plan::Expr::Literal { value: Some("0".to_owned()), ty: SqlType::SmallInt });
             columns.push(StreamColumn { name: "_row".to_owned(), ty: SqlType::SmallInt });
             open.compute(exprs, Stream { columns, key, append_only });
-            open.push(Operator::Materialize { visible, conflict: plan::Conflict::None });
+            open.push(Operator::Materialize { visible, conflict: plan::Conflict::None, groups: None });
             self.close(open);
             return;
         }
@@ -356,10 +356,34 @@ impl Lowering<'_> {
             // Nobody looks up a hidden column, so it does not matter at which vnode the row is.
             Divided::Single => key.iter().all(|column| *column >= visible),
         };
+        let groups = groups_of(&open.fragment.operators, &key).filter(|_| is_in_place);
         let mut open = if is_in_place { open } else { self.shuffle(open, key) };
-        open.push(Operator::Materialize { visible, conflict: plan::Conflict::None });
+        open.push(Operator::Materialize { visible, conflict: plan::Conflict::None, groups });
         self.close(open);
     }
+}
+
+/// The table of the groups of which each makes one row with the group's key, if operators end with
+/// such an aggregate. Behind a filter there may be many groups without a row, which scans would
+/// have to pass over.
+fn groups_of(operators: &[Operator], key: &[usize]) -> Option<u16> {
+    let mut key = key.to_vec();
+    for operator in operators.iter().rev() {
+        match operator {
+            Operator::Project { columns } => {
+                let column = |place: &usize| match columns[*place] {
+                    plan::Expr::Column(column) => Some(column),
+                    _ => None,
+                };
+                key = key.iter().map(column).collect::<Option<_>>()?;
+            }
+            Operator::Aggregate { keys, groups, .. } => {
+                return key.into_iter().eq(0..keys.len()).then_some(*groups);
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 /// Returns true for a fragment that runs in the readers of a source.

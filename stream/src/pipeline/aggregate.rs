@@ -4,7 +4,7 @@
 //! A chunk is added to its groups, see `accumulate`; groups and values that are not in memory and
 //! may be in the state are read first, all at once. At the end of an epoch each group that changed
 //! emits a delete of the row that it had and an insert of the one that it has, nothing if they are
-//! equal.
+//! equal. Where a group is stored with its row, the row that stays is handed out for that.
 //!
 //! The state has an entry for each group that has a row. Its key is the group's, and its value part
 //! of stored state, with cells as in `cell`:
@@ -56,6 +56,8 @@ pub(super) struct Aggregate {
     is_final: bool,
     table: u16,
     division: Division,
+    /// True if rows that stay are handed out.
+    keeps_rows: bool,
     clock: Clock,
     groups: Groups,
     entries: Vec<Entry>,
@@ -126,6 +128,7 @@ impl Aggregate {
         is_final: bool,
         (number, table): (u16, &StateTable),
         (division, is_fresh): (Division, bool),
+        keeps_rows: bool,
     ) -> Result<Aggregate, Error> {
         if table.version != 1 {
             return Err(Error::new(format!("this version does not read groups in layout {}", table.version)));
@@ -140,6 +143,7 @@ impl Aggregate {
             is_final,
             table: number,
             division,
+            keeps_rows,
             clock: Clock::new(is_fresh),
             groups: Groups::default(),
             entries: Vec::new(),
@@ -339,24 +343,25 @@ impl Aggregate {
         }
         let present: Vec<Group> = groups.iter().copied().filter(|group| self.has_row(*group)).collect();
         let after = self.results(&present)?;
-        let mut failed = Vec::new();
-        let chunk = self.changes(groups, &after, &mut failed)?;
+        let (mut failed, mut kept) = (Vec::new(), Vec::new());
+        let chunk = self.changes(groups, &after, (&mut kept, &mut failed))?;
+        let kept = if self.keeps_rows { self.kept(&kept, &after)? } else { None };
         self.write(groups);
         for group in groups {
             let has_row = self.has_row(*group);
             let entry = &mut self.entries[*group as usize];
             (entry.has_row, entry.has_changed) = (has_row, false);
         }
-        Ok(Outcome { failed, ..Outcome::done(chunk.into_iter().collect()) })
+        Ok(Outcome { failed, kept: kept.into_iter().collect(), ..Outcome::done(chunk.into_iter().collect()) })
     }
 
-    /// The changes of the rows of groups, whose present rows are `after`. Appends the groups that
-    /// begin to fail, or end it.
+    /// The changes of the rows of groups, whose present rows are `after`. Appends the groups whose
+    /// rows stay, with the places of these among `after`, and those that begin to fail or end it.
     fn changes(
         &mut self,
         groups: &[Group],
         after: &Results,
-        failed: &mut Vec<FailedRow>,
+        (kept, failed): (&mut Vec<(Group, usize)>, &mut Vec<FailedRow>),
     ) -> Result<Option<Chunk>, Failure> {
         const BEFORE: usize = 0;
         const AFTER: usize = 1;
@@ -385,7 +390,8 @@ impl Aggregate {
                     failed.push(FailedRow { operator: 0, row, error, is_delete });
                 }
             }
-            if before.zip(after).is_some_and(|(before, after)| is_same(before, after)) {
+            if let Some((_, after)) = before.zip(after).filter(|(before, after)| is_same(*before, *after)) {
+                kept.push((*group, after));
                 continue;
             }
             let before = before.map(|row| ((BEFORE, row), true));
@@ -408,6 +414,21 @@ impl Aggregate {
         }
         let rows = batch(&self.schema, columns, changed.len())?;
         Ok(Some(Chunk::new(rows, BooleanBuffer::from(deletes))))
+    }
+
+    /// Rows that stay: groups, with the places of their results.
+    fn kept(&self, kept: &[(Group, usize)], results: &Results) -> Result<Option<RecordBatch>, Failure> {
+        if kept.is_empty() {
+            return Ok(None);
+        }
+        let groups: Vec<Group> = kept.iter().map(|(group, _)| *group).collect();
+        let places: Vec<(usize, usize)> = kept.iter().map(|(_, row)| (0, *row)).collect();
+        let mut columns = self.groups.columns(&groups, &self.types)?;
+        for after in &results.columns {
+            let column = interleave(&[after.as_ref()], &places);
+            columns.push(column.map_err(|error| Failure::Broken(error.to_string()))?);
+        }
+        batch(&self.schema, columns, kept.len()).map(Some)
     }
 
     /// The key of a group.

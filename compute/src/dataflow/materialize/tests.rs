@@ -139,3 +139,26 @@ fn write(stored: &mut BTreeMap<Bytes, Bytes>, changes: Entries) {
         };
     }
 }
+
+#[test]
+fn a_group_and_its_row_become_one_entry() {
+    let mut view = Materialize::new(&relation(), Conflict::None, (None, true));
+    // The first row is another one now, the second is gone, and the third stays.
+    view.apply(&chunk(&[(1, Some(5), true), (1, Some(6), false), (2, Some(5), true)]));
+    view.apply(&chunk(&[(3, Some(7), false)]));
+    let keys = view.keys(&chunk(&[(1, None, false), (2, None, false), (3, None, false), (4, None, false)]));
+    let groups = [Some("one"), None, Some("three"), Some("fails")].map(|group| group.map(Bytes::from));
+    let mut groups: Entries = keys.iter().cloned().zip(groups).collect();
+    groups.sort();
+    let stored: BTreeMap<Bytes, Option<Bytes>> = view.take_with(groups).into_iter().collect();
+    let mut value = |key: usize| {
+        let entry = stored[&keys[key]].clone().expect("an entry");
+        let rows = view.wanted.read_rows(&[entry]).expect("rows");
+        rows.column(1).as_primitive::<Int64Type>().values().to_vec()
+    };
+    assert_eq!((value(0), value(2), value(3)), (vec![6], vec![7], vec![]));
+    assert_eq!(stored[&keys[1]], None);
+    let group = |key: usize| crate::storage::row::group_of(stored[&keys[key]].as_ref().expect("an entry"));
+    assert_eq!(group(2).expect("a group"), "three");
+    assert_eq!(group(3).expect("a group"), "fails");
+}

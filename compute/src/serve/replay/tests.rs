@@ -75,7 +75,7 @@ fn stored(sequence: u64) -> Vec<u8> {
 }
 
 fn sequence(row: &[u8]) -> u64 {
-    row::Stored::parse(row).expect("a row").sequence.expect("it has one")
+    row::Stored::parse(row).expect("an entry").expect("a row").sequence.expect("it has one")
 }
 
 fn actor() -> Writer {

@@ -4,6 +4,7 @@ use arrow::error::ArrowError;
 use weir_common::error::Kind;
 
 pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION_WITH_GROUP: u8 = 3;
 /// Still read, but no longer written.
 pub(super) const VERSION_WITHOUT_SEQUENCE: u8 = 1;
 
@@ -11,7 +12,7 @@ pub(super) const VERSION_WITHOUT_SEQUENCE: u8 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// This version does not know the format.
-    #[error("row has format version {version}, known are {VERSION_WITHOUT_SEQUENCE} and {VERSION}")]
+    #[error("row has format version {version}, known are {VERSION_WITHOUT_SEQUENCE} to {VERSION_WITH_GROUP}")]
     Version {
         /// The first byte.
         version: u8,

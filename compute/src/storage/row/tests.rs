@@ -25,7 +25,7 @@ fn stored(batch: &RecordBatch) -> Vec<Vec<u8>> {
 fn read(rows: &[Vec<u8>], batch: &RecordBatch, projection: &[usize]) -> Result<RecordBatch, Error> {
     let mut reader = Reader::new(&batch.schema(), projection)?;
     rows.iter().try_for_each(|row| {
-        let row = Stored::parse(row)?;
+        let row = Stored::parse(row)?.expect("a row");
         assert!(row.layout == 0 || (row.layout, row.sequence) == (3, Some(SEQUENCE)));
         reader.append(&row)
     })?;
@@ -50,8 +50,25 @@ fn the_format_does_not_change() {
     ];
     let batch = batch(columns);
     assert_eq!(stored(&batch)[0], b"\x02\x03\xac\x02\x02\x02\x01\x02\0\0\0ab\x01");
+    let mut with_group = Vec::new();
+    write_with_group(b"group", Some(&stored(&batch)[0]), &mut with_group);
+    assert_eq!(with_group, b"\x03\x05group\x02\x03\xac\x02\x02\x02\x01\x02\0\0\0ab\x01");
+    assert_eq!(group_of(&with_group.clone().into()).expect("a group"), &b"group"[..]);
+    assert_eq!(read(&[with_group], &batch, &[0, 1, 2, 3]).expect("a row"), batch);
     let version_1 = b"\x01\x02\x02\x01\x02\0\0\0ab\x01".to_vec();
     assert_eq!(read(&[version_1], &batch, &[0, 1, 2, 3]).expect("a row"), batch);
+}
+
+#[test]
+fn a_group_may_have_no_row() {
+    let mut entry = Vec::new();
+    write_with_group(b"group", None, &mut entry);
+    assert_eq!(Stored::parse(&entry).expect("an entry"), None);
+    assert!(!has_row(&entry).expect("an entry"));
+    for damaged in [&entry[..4], b"\x03", b"\x03\x00\x03\x00"] {
+        assert!(matches!(Stored::parse(damaged), Err(Error::Damaged { .. })), "{damaged:?}");
+    }
+    assert!(matches!(group_of(&Bytes::from_static(b"\x02\0\0\0")), Err(Error::Version { version: 2 })));
 }
 
 #[test]
@@ -67,8 +84,8 @@ fn what_is_no_row_is_an_error() {
     longer.push(0);
     assert!(matches!(read(&[longer], &batch, &[0]), Err(Error::Damaged { .. })));
     let mut other_version = good.clone();
-    other_version[0] = 3;
-    assert!(matches!(read(&[other_version], &batch, &[0]), Err(Error::Version { version: 3 })));
+    other_version[0] = 9;
+    assert!(matches!(read(&[other_version], &batch, &[0]), Err(Error::Version { version: 9 })));
     let mut no_text = good;
     no_text[9] = 0xff;
     assert!(matches!(read(&[no_text], &batch, &[0]), Err(Error::Schema(_))));

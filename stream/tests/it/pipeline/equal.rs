@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Decimal128Type, Float64Type, Int32Type, Int64Type};
 use arrow::util::display::array_value_to_string;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
+use weir_common::plan::Operator;
 use weir_stream::chunk::Chunk;
 
 use super::job::Job;
@@ -75,6 +76,8 @@ struct Run {
     is_large: bool,
     /// True if the groups are grouped again, by the first key.
     is_nested: bool,
+    /// The state table of the groups that are stored as one with their rows.
+    stored: Option<u16>,
     /// The rows of the input.
     rows: Vec<Texts>,
     /// The rows that were emitted.
@@ -103,11 +106,18 @@ impl Run {
             let counts = "min(#2) bigint, max(#2) bigint, count(DISTINCT #2) bigint";
             lines.push(format!("aggregate by #0: count(*) bigint, {counts}"));
         }
+        if rng.random() {
+            lines.push("materialize with groups".to_owned());
+        }
         let (plan, leaf) = plan(&lines);
+        let stored = match plan.fragments.last().and_then(|fragment| fragment.operators.last()) {
+            Some(Operator::Materialize { groups, .. }) => *groups,
+            _ => None,
+        };
         let columns = leaf.columns.clone();
         let job = Job::new(plan, leaf, parallel);
         let (rows, emitted) = (Vec::new(), BTreeSet::new());
-        Run { rng, job, columns, keys, calls, append_only, parallel, is_large, is_nested, rows, emitted }
+        Run { rng, job, columns, keys, calls, append_only, parallel, is_large, is_nested, stored, rows, emitted }
     }
 
     fn run(&mut self) {
@@ -194,17 +204,26 @@ impl Run {
 
     fn flush(&mut self) {
         let rng = &mut self.rng;
-        self.job.flush(rng).expect("no failure");
+        let writes = self.job.flush(rng).expect("no failure");
+        let mut inserts = 0;
         for chunk in std::mem::take(&mut self.job.emitted) {
+            inserts += (0..chunk.rows().num_rows()).filter(|row| !chunk.is_delete(*row)).count();
             self.take(&chunk);
         }
+        let kept: Vec<Vec<Value>> = std::mem::take(&mut self.job.kept).iter().flat_map(values_of).collect();
+        if let Some(stored) = self.stored {
+            let groups = writes.iter().filter(|write| write.key.table == stored && write.value.is_some()).count();
+            assert_eq!(groups, inserts + kept.len(), "each group that is written has its row with it");
+        } else {
+            assert_eq!(kept, [] as [Vec<Value>; 0], "nobody asks for rows that stay");
+        }
+        assert!(kept.iter().all(|row| self.emitted.contains(row)), "rows that stay were emitted: {kept:?}");
         let expected: BTreeSet<Vec<Value>> = self.answer();
         assert_eq!(self.emitted, expected, "{:?} by {:?} of {:?}", self.calls, self.keys, self.rows);
     }
 
     fn take(&mut self, chunk: &Chunk) {
-        for row in 0..chunk.rows().num_rows() {
-            let values: Vec<Value> = chunk.rows().columns().iter().map(|column| Value::of(column, row)).collect();
+        for (row, values) in values_of(chunk.rows()).into_iter().enumerate() {
             let is_change = match chunk.is_delete(row) {
                 true => self.emitted.remove(&values),
                 false => self.emitted.insert(values.clone()),
@@ -230,6 +249,10 @@ impl Run {
         let rows = groups.into_iter().map(row).collect();
         if self.is_nested { nested(rows) } else { rows }
     }
+}
+
+fn values_of(rows: &RecordBatch) -> Vec<Vec<Value>> {
+    (0..rows.num_rows()).map(|row| rows.columns().iter().map(|column| Value::of(column, row)).collect()).collect()
 }
 
 /// The rows of the outer query of a nested one.

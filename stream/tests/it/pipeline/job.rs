@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use arrow::array::{BooleanArray, UInt64Array};
+use arrow::array::{BooleanArray, RecordBatch, UInt64Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::take_record_batch;
 use bytes::Bytes;
@@ -33,6 +33,8 @@ pub(super) struct Job {
     ways: BTreeMap<(usize, usize, usize), VecDeque<Chunk>>,
     /// The changes that left the job.
     pub(super) emitted: Vec<Chunk>,
+    /// The rows that are as they were, although their groups changed.
+    pub(super) kept: Vec<RecordBatch>,
     /// The rows that were left out.
     pub(super) failed: Vec<FailedRow>,
     /// The rows that fail now, by fragment, operator and key, with the reason.
@@ -56,6 +58,7 @@ impl Job {
             state: BTreeMap::new(),
             ways: BTreeMap::new(),
             emitted: Vec::new(),
+            kept: Vec::new(),
             failed: Vec::new(),
             letters: BTreeMap::new(),
             unapplied: 0,
@@ -150,6 +153,7 @@ impl Job {
             for chunk in outcome.emitted {
                 self.send((fragment, actor), chunk);
             }
+            self.kept.append(&mut outcome.kept);
             outcome.failed.iter().for_each(|failed| self.note((fragment, actor), failed));
             self.failed.append(&mut outcome.failed);
             outcome = match outcome.next {

@@ -7,6 +7,7 @@
 //! * `filter`, `project`, `preaggregate by`, `aggregate by`, `final by`: the next operator;
 //! * `expand`: rows for each list of columns, divided by semicolons;
 //! * `unnest`: rows of arrays;
+//! * `materialize with groups`: the caller stores the rows as one with those of the last aggregate;
 //! * `shuffle by`: the end of a fragment;
 //! * `+` and `-`: a row that is inserted or deleted, values divided by blanks; rows of successive
 //!   lines are one chunk;
@@ -23,8 +24,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use weir_common::catalog::{Column, Origin, schema};
 use weir_common::plan::{
-    AggregateCall, Dispatch, Distribution, Edge, Expr, Fragment, JobPlan, Operator, SortKey, StateTable, Stream,
-    StreamColumn,
+    AggregateCall, Conflict, Dispatch, Distribution, Edge, Expr, Fragment, JobPlan, Operator, SortKey, StateTable,
+    Stream, StreamColumn,
 };
 use weir_common::types::SqlType;
 use weir_stream::chunk::Chunk;
@@ -63,6 +64,10 @@ pub(super) fn run(script: &str) -> String {
                     writeln!(output, "  read {reads} entries, {ranges} ranges").expect("a string");
                 }
                 std::mem::take(&mut job.emitted).iter().for_each(|chunk| show(chunk, &mut output));
+                for rows in std::mem::take(&mut job.kept) {
+                    writeln!(output, "  kept").expect("a string");
+                    show(&Chunk::inserts(rows), &mut output);
+                }
                 for failed in std::mem::take(&mut job.failed) {
                     let change = if failed.is_delete { "no longer fails" } else { "fails" };
                     writeln!(output, "  {change} in operator {}: {}", failed.operator, failed.error).expect("a string");
@@ -202,6 +207,15 @@ impl Draft {
                 }
                 self.columns.push(StreamColumn { name: "place".to_owned(), ty: SqlType::Integer });
                 self.operators.push(Operator::Unnest { columns: lists });
+            }
+            "materialize" => {
+                let groups = self.operators.iter().rev().find_map(|operator| match operator {
+                    Operator::Aggregate { groups, .. } => Some(*groups),
+                    _ => None,
+                });
+                assert_eq!(rest, "with groups");
+                let visible = self.columns.len();
+                self.operators.push(Operator::Materialize { visible, conflict: Conflict::None, groups });
             }
             "shuffle" => self.shuffle(places(rest.strip_prefix("by ").expect("by"))),
             "preaggregate" | "aggregate" | "final" => self.group(word, rest),
