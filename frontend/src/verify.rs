@@ -1,8 +1,8 @@
 //! `VERIFY MATERIALIZED VIEW`: compares the rows of a view with those of its query.
 //!
 //! The statement becomes a query that reads the view, and evaluates the view's query over its
-//! inputs, at one epoch: the one that the statement pins. It returns the rows that differ, counted
-//! as in a multiset. There are none if the view is right.
+//! inputs ([`RECOMPUTED`]), at one epoch: the one that the statement pins. It returns the rows that
+//! differ, counted as in a multiset. There are none if the view is right.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use weir_sql::keywords::qualified_name;
 use weir_sql::parser::{self, Parsed, Statement};
 
 use crate::catalog::Catalog;
-use crate::definitions;
 use crate::frontend::{Frontend, check_kind, find};
 use crate::session::Session;
+use crate::system::RECOMPUTED;
 
 impl Frontend {
     /// Replaces a VERIFY statement by the query that answers it.
@@ -48,12 +48,10 @@ fn query(catalog: &Catalog, entry: &Entry) -> Result<String, Error> {
                     views over tables and views can be verified";
         return Err(Error::unsupported(message).with_hint(hint));
     }
-    let computed = definitions::qualified_query(catalog, entry)
-        .ok_or_else(|| Error::internal(format!("the stored statement of \"{name}\" creates no view")))?
-        .to_string();
     let columns: Vec<String> = entry.relation.columns.iter().map(|column| quoted(&column.name)).collect();
     let columns = columns.join(", ");
     let view = format!("SELECT {columns} FROM {}", qualified_name(name));
+    let computed = format!("SELECT {columns} FROM {RECOMPUTED}.{}", quoted(&name.to_string()));
     let is_taken = entry.relation.columns.iter().any(|column| column.name == "difference");
     let difference = if is_taken { "verify_difference" } else { "difference" };
     let differing = |of: &str, less: &str, word: &str| {

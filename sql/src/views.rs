@@ -13,6 +13,7 @@
 mod compiler;
 mod definition;
 mod query;
+mod recomputed;
 #[cfg(test)]
 mod tests;
 
@@ -38,8 +39,9 @@ use datafusion::physical_expr::PhysicalExpr;
 use weir_common::catalog::{Column, Declaration, Origin, Plan, Reads, Relation, RelationKind, RelationName};
 use weir_common::view::{self, Evaluate};
 
-pub use compiler::ViewCompiler;
-pub use definition::{define, expand, narrowed};
+pub use compiler::{StoredFunctions, ViewCompiler};
+pub use definition::{define, expand, narrowed, planned};
+pub use recomputed::{Input, Recomputed};
 
 use crate::error::Error;
 use crate::execution::QueryThreads;

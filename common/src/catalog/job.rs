@@ -6,9 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Column, OnError, Relation, RelationKind, RelationName, Unknown};
 use crate::ids::{JobSplit, Sequence, SplitId, TableId};
-use crate::plan::JobPlan;
+use crate::plan::{JobPlan, StreamColumn};
 use crate::position::{Anchor, Position};
 use crate::protobuf::MessageSchema;
+use crate::types::SqlType;
+use crate::view;
 
 /// The job that fills a relation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,6 +201,34 @@ impl Reads {
     /// Columns of a relation under its own name.
     pub fn of(relation: &Relation, columns: Vec<Column>) -> Reads {
         Reads { relation: relation.id, name: relation.name.clone(), columns, expanded: None }
+    }
+
+    /// The places of the columns that are read among those of their relation, and the hidden ones
+    /// behind them.
+    ///
+    /// # Errors
+    /// If the relation lacks one.
+    pub fn places(&self, relation: &Relation) -> Result<Vec<usize>, view::Error> {
+        let place = |read: &Column| {
+            let mut columns = relation.columns.iter().chain(&relation.hidden);
+            let place = columns.position(|column| column.name == read.name && column.ty == read.ty);
+            place.ok_or_else(|| {
+                let (kind, relation) = (relation.kind.as_str(), &relation.name);
+                view::Error::new(format!(
+                    "{kind} \"{relation}\" has no column \"{}\" of type {} any more",
+                    read.name, read.ty
+                ))
+            })
+        };
+        self.columns.iter().map(place).collect()
+    }
+
+    /// The columns that are read, and behind them those that identify a row of a stream: split,
+    /// sequence and ordinal.
+    pub fn with_origin(&self) -> Vec<StreamColumn> {
+        let read = self.columns.iter().map(|column| (column.name.as_str(), column.ty.clone()));
+        let origin = [("_split", SqlType::Varchar), ("_sequence", SqlType::BigInt), ("_ordinal", SqlType::Integer)];
+        read.chain(origin).map(|(name, ty)| StreamColumn { name: name.to_owned(), ty }).collect()
     }
 
     /// The source as the view knows it, with no other columns than the view reads.

@@ -35,7 +35,6 @@ use super::follow::{self, Follow, Following};
 use super::history::History;
 use super::letters::{self, RowLetters};
 use super::materialize::Materialize;
-use super::query::places;
 use super::router::{Merge, Message, Router};
 use super::table::Table;
 use super::upstream::Upstream;
@@ -263,7 +262,7 @@ fn follow(
         let history = History::new(id, input, (columns, *cursors), place, (after, is_fresh), around)?;
         return Ok(Some(Upstream::Blocks(Box::new(history))));
     }
-    let places = places(reads, &entry.relation)?;
+    let places = reads.places(&entry.relation)?;
     let columns = columns.iter().map(|column| places[*column]).collect();
     let single = placement.single(id.fragment.index);
     let place = (single, single.map_or_else(vnodes, |vnode| vec![vnode]), is_fresh);

@@ -31,7 +31,6 @@ use weir_stream::pipeline::{StateKey, StateWrite};
 
 use super::follow::{Error, Followed, Following, Throttle};
 use super::leaf::{Origin, START};
-use super::query::places;
 use crate::storage::block;
 use crate::storage::layout::{self, Wanted};
 use crate::storage::slot::Snapshots;
@@ -104,7 +103,7 @@ impl History {
         following.begin_blocks(actor.fragment.job, relation.id);
         Ok(History {
             actor,
-            wanted: Wanted::new(Arc::clone(relation), &places(reads, relation)?),
+            wanted: Wanted::new(Arc::clone(relation), &reads.places(relation)?),
             relation: Arc::clone(relation),
             reads: reads.clone(),
             columns: columns.to_vec(),
@@ -132,7 +131,7 @@ impl History {
 
     /// The stream that it brings: columns of the relation, then those that identify a row.
     pub(crate) fn stream(&self) -> Stream {
-        let all = Origin::behind(&self.reads);
+        let all = self.reads.with_origin();
         let (read, origin) = all.split_at(self.reads.columns.len());
         let columns = self.columns.iter().map(|column| &read[*column]).chain(origin).cloned().collect();
         Stream { columns, key: Vec::new(), append_only: true }

@@ -12,8 +12,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef, UInt64Type};
 use tokio::sync::mpsc;
 use weir_common::catalog::{Entry, OnError, Reads, Relation};
 use weir_common::ids::{ActorId, EdgeId, Epoch, Sequence, SplitId, TableId, VnodeRange};
-use weir_common::plan::{Stream, StreamColumn};
-use weir_common::types::SqlType;
+use weir_common::plan::Stream;
 use weir_common::view;
 use weir_stream::chunk::Chunk;
 use weir_stream::edge::Sender;
@@ -24,7 +23,6 @@ use super::edge::Closed;
 use super::failed::FailedRows;
 use super::fragment::{Shared, outputs};
 use super::letters::{self, RowLetters};
-use super::query::places;
 use super::router::Message;
 use super::usage::Clocks;
 use crate::control::event::Event;
@@ -81,7 +79,7 @@ impl Leaf {
         let (plan, reads) = (&placement.query().plan, reads(placement, source)?);
         let place = Place { single: None, is_fresh: true };
         let fragment = usize::from(actor.fragment.index);
-        let read = Stream { columns: Origin::behind(reads), key: Vec::new(), append_only: true };
+        let read = Stream { columns: reads.with_origin(), key: Vec::new(), append_only: true };
         let pipeline = Pipeline::new(plan, fragment, Some(&read), shared.functions.as_ref(), place)?;
         let letters = RowLetters::new(entry, actor.fragment.index, letters::Place::Slot(vnodes), &shared.functions);
         let job = (actor.fragment.job, placement.name());
@@ -116,7 +114,7 @@ impl Leaf {
         ((pipeline, failed), outputs): ((Option<Pipeline>, FailedRows), Vec<Divide>),
     ) -> Result<Leaf, view::Error> {
         let reads = reads(placement, source)?;
-        let mut columns = places(reads, source)?;
+        let mut columns = reads.places(source)?;
         columns.push(source.columns.len());
         let inbox = shared.router.register(actor);
         let edges = outputs.iter().flat_map(|output| output.edges().iter().copied());
@@ -249,16 +247,9 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// The columns that are read, then split, sequence and ordinal.
-    pub(super) fn behind(reads: &Reads) -> Vec<StreamColumn> {
-        let read = reads.columns.iter().map(|column| (column.name.as_str(), column.ty.clone()));
-        let origin = [("_split", SqlType::Varchar), ("_sequence", SqlType::BigInt), ("_ordinal", SqlType::Integer)];
-        read.chain(origin).map(|(name, ty)| StreamColumn { name: name.to_owned(), ty }).collect()
-    }
-
     /// The origin of rows of a split.
     pub(super) fn new(reads: &Reads, split: &SplitId) -> Origin {
-        let fields: Vec<Field> = Origin::behind(reads).iter().map(|column| column.ty.field(&column.name)).collect();
+        let fields: Vec<Field> = reads.with_origin().iter().map(|column| column.ty.field(&column.name)).collect();
         let none = (Arc::new(StringArray::from_iter_values::<&str, _>([])), Arc::new(Int32Array::from_iter_values([])));
         Origin { schema: Arc::new(Schema::new(fields)), split: split.0.clone(), splits: none.0, ordinals: none.1 }
     }

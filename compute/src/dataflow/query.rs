@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use weir_common::catalog::{Column, Entry, Reads, Relation};
+use weir_common::catalog::{Entry, Reads, Relation};
 use weir_common::ids::SplitId;
 use weir_common::view::{Compile, Error, Evaluate};
 use weir_stream::pipeline::{FailedRow, Failing};
@@ -38,9 +38,9 @@ impl Query {
         source: &Relation,
         compiler: &dyn Compile,
     ) -> Result<Query, Error> {
-        let mut columns = places(reads, source)?;
+        let mut columns = reads.places(source)?;
         columns.push(source.columns.len());
-        let read = Origin::behind(reads);
+        let read = reads.with_origin();
         let key = (reads.columns.len()..read.len()).collect();
         let failing = Failing { operator: "Query".to_owned(), columns: read, key, divided: None };
         let compiled = compiler.compile(view.declaration()).await?;
@@ -83,18 +83,4 @@ impl Query {
         };
         Evaluated { rows, failed }
     }
-}
-
-/// The places of the columns that a view reads among those of its input, and the hidden ones
-/// behind them.
-pub(super) fn places(reads: &Reads, input: &Relation) -> Result<Vec<usize>, Error> {
-    let place = |read: &Column| {
-        let mut columns = input.columns.iter().chain(&input.hidden);
-        let place = columns.position(|column| column.name == read.name && column.ty == read.ty);
-        place.ok_or_else(|| {
-            let (kind, input) = (input.kind.as_str(), &input.name);
-            Error::new(format!("{kind} \"{input}\" has no column \"{}\" of type {} any more", read.name, read.ty))
-        })
-    };
-    reads.columns.iter().map(place).collect()
 }

@@ -34,6 +34,8 @@ const INFORMATION_SCHEMA: &str = "information_schema";
 /// The schema of RisingWave's own catalogs.
 const RW_CATALOG: &str = "rw_catalog";
 const WEIR_CATALOG: &str = "weir_catalog";
+/// The schema of the rows of views, computed from their inputs.
+pub(crate) const RECOMPUTED: &str = "weir_recomputed";
 /// The schema of the rows that a COPY has brought.
 pub(crate) const COPIED: &str = "weir_copied";
 

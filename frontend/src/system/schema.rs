@@ -12,15 +12,17 @@ use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, 
 use datafusion::error::DataFusionError;
 use weir_common::catalog::{Entry, Plan, Reads, RelationKind, SYSTEM_SCHEMAS};
 use weir_sql::error::Error;
-use weir_sql::parser::{DATABASE, PG_CATALOG};
+use weir_sql::parser::{self, DATABASE, PG_CATALOG, Statement};
 use weir_sql::relation::NamedRelation;
+use weir_sql::views::{Input, Recomputed, StoredFunctions};
 use weir_sql::writes::STORED;
 use weir_sql::{planner, views};
 
 use super::pg_catalog::{SystemSchema, is_in_pg_catalog};
 use super::weir_catalog::WeirCatalog;
-use super::{COPIED, INFORMATION_SCHEMA, RW_CATALOG, WEIR_CATALOG};
+use super::{COPIED, INFORMATION_SCHEMA, RECOMPUTED, RW_CATALOG, WEIR_CATALOG};
 use crate::catalog::{Catalog, check_known};
+use crate::definitions;
 use crate::names::{DEAD_LETTERS, Meaning, SearchPath};
 use crate::scan::ScannedRelation;
 use crate::session::Session;
@@ -92,6 +94,7 @@ impl Database {
             RW_CATALOG => Some(Arc::new(SystemSchema::rw_catalog(&self.catalog, &self.session))),
             STORED => Some(Arc::new(StoredRows(Arc::clone(&self.catalog)))),
             COPIED => Some(Arc::new(CopiedRows(Arc::clone(self.copied.as_ref()?)))),
+            RECOMPUTED => Some(Arc::new(RecomputedRows(self.clone()))),
             WEIR_CATALOG => Some(Arc::new(WeirCatalog(Arc::clone(&self.catalog)))),
             // The schemas that a definition names may have other names now.
             name if self.names.is_some() || self.catalog.has_schema(name) => {
@@ -99,6 +102,27 @@ impl Database {
             }
             _ => None,
         }
+    }
+
+    /// The rows that a materialized view over tables and views should have.
+    async fn recomputed(&self, view: &Entry) -> Result<Arc<dyn TableProvider>, Error> {
+        let internal = || Error::internal(format!("view \"{}\" cannot be computed", view.name()));
+        let (Plan::Query(stored), Some(template)) = (&view.job.plan, self.session.template.get()) else {
+            return Err(internal());
+        };
+        let state = planner::state(template, template.config().clone(), Arc::new(self.clone()));
+        let text = definitions::qualified_query(&self.catalog, view).ok_or_else(internal)?.to_string();
+        let parsed = parser::parse(&text)?.pop().ok_or_else(internal)?;
+        let Statement::Query(query) = &parsed.statement else { return Err(internal()) };
+        let query = views::planned(&self.sql, &state, &view.relation, (&parsed, query.clone())).await?;
+        let input = |reads: &Reads| {
+            let entry = self.catalog.by_id(reads.relation).ok_or_else(internal)?;
+            check_known(entry)?;
+            Ok(Input { relation: Arc::clone(&entry.relation), rows: Arc::new(ScannedRelation::stored(entry)) })
+        };
+        let inputs = stored.reads.iter().map(input).collect::<Result<Vec<_>, Error>>()?;
+        let functions = StoredFunctions::new(&self.sql);
+        Ok(Arc::new(Recomputed::new(&view.relation, query, (stored, &inputs), functions)?))
     }
 
     /// A view, as the plan of its query.
@@ -220,6 +244,27 @@ impl SchemaProvider for StoredRows {
 
     fn table_exist(&self, name: &str) -> bool {
         self.0.shown(name).is_some()
+    }
+}
+
+/// The rows that materialized views should have, under the names of these as they are shown. No
+/// client is told of it.
+#[derive(Debug)]
+struct RecomputedRows(Database);
+
+#[async_trait]
+impl SchemaProvider for RecomputedRows {
+    fn table_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        let Some(entry) = self.0.catalog.shown(name) else { return Ok(None) };
+        Ok(Some(self.0.recomputed(entry).await?))
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.catalog.shown(name).is_some()
     }
 }
 

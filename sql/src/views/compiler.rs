@@ -20,23 +20,39 @@ const MEMORY_BYTES: usize = 0;
 pub struct ViewCompiler {
     planner: Planner,
     threads: QueryThreads,
-    /// The functions of stored expressions.
-    state: SessionState,
+    functions: StoredFunctions,
 }
+
+/// Builds the expressions of stored plans.
+#[derive(Debug)]
+pub struct StoredFunctions(SessionState);
 
 impl ViewCompiler {
     /// # Errors
     /// If DataFusion cannot be set up, or the system gives no threads.
     pub fn new() -> Result<ViewCompiler, Error> {
         let planner = Planner::new(MEMORY_BYTES, SystemCatalogs::default())?;
-        let state = planner.template([]);
-        Ok(ViewCompiler { planner, threads: QueryThreads::new()?, state })
+        let functions = StoredFunctions::new(&planner);
+        Ok(ViewCompiler { planner, threads: QueryThreads::new()?, functions })
+    }
+}
+
+impl StoredFunctions {
+    /// Those of a planner, in UTC and with every variable at its default.
+    pub fn new(planner: &Planner) -> StoredFunctions {
+        StoredFunctions(planner.template([]))
+    }
+}
+
+impl Functions for StoredFunctions {
+    fn build(&self, expr: &Expr, columns: &[StreamColumn]) -> Result<Box<dyn Expression>, view::Error> {
+        streaming::build(&self.0, expr, columns).map_err(view::Error::from)
     }
 }
 
 impl Functions for ViewCompiler {
     fn build(&self, expr: &Expr, columns: &[StreamColumn]) -> Result<Box<dyn Expression>, view::Error> {
-        streaming::build(&self.state, expr, columns).map_err(view::Error::from)
+        self.functions.build(expr, columns)
     }
 }
 

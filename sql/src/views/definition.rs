@@ -83,7 +83,20 @@ pub async fn expand(planner: &Planner, state: &SessionState, view: &Relation) ->
     let not_a_view = || Error::internal(format!("the stored statement of \"{}\" is not a view", view.name));
     let parsed = parser::parse(&view.sql)?.pop().ok_or_else(not_a_view)?;
     let Statement::CreateView(create) = &parsed.statement else { return Err(not_a_view()) };
-    let prepared = prepared(planner, &parsed, create.query.clone())?;
+    planned(planner, state, view, (&parsed, create.query.clone())).await
+}
+
+/// Plans a query whose rows are those of a view.
+///
+/// # Errors
+/// The user's, if an input is not what it was.
+pub async fn planned(
+    planner: &Planner,
+    state: &SessionState,
+    view: &Relation,
+    (parsed, query): (&Parsed, Box<sqlparser::ast::Statement>),
+) -> Result<Arc<dyn TableProvider>, Error> {
+    let prepared = prepared(planner, parsed, query)?;
     // Positions in the view's statement mean nothing to the author of another one.
     let plan = planner::plan(state, &prepared).await.map_err(|error| Error { position: None, ..error })?;
     let fields: Vec<PlanColumn> = plan.schema().columns();
