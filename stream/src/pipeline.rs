@@ -6,7 +6,8 @@
 //! may be passed to it before.
 //!
 //! At a barrier the caller flushes: operators that gather changes emit them, upstream first, and
-//! each write of the state is there once, by [`Pipeline::take_writes`].
+//! each write of the state is there once, by [`Pipeline::take_writes`]. It may do so before, to get
+//! memory back, if [`Pipeline::can_flush`] says so.
 //!
 //! `Read`, `Follow` and `Materialize` are the caller's; the pipeline leaves them out.
 //!
@@ -220,6 +221,11 @@ trait Operate: Debug + Send + Sync {
         Ok(Outcome::done(Vec::new()))
     }
 
+    /// True if nothing forbids a flush in the middle of an epoch.
+    fn can_flush(&self) -> bool {
+        true
+    }
+
     /// Appends changes of the state.
     fn take_writes(&mut self, _writes: &mut Vec<StateWrite>) {}
 
@@ -328,7 +334,14 @@ impl Pipeline {
         }
     }
 
-    /// Ends an epoch: emits what changed.
+    /// True if it can be flushed in the middle of an epoch: all groups that changed have rows, and
+    /// no value was deleted more often than inserted. A delete may overtake the insert on another
+    /// way, and only at the end of an epoch all have come.
+    pub fn can_flush(&self) -> bool {
+        self.stages.iter().all(|stage| stage.can_flush())
+    }
+
+    /// Emits what changed since the last flush. The last one of an epoch is at its end.
     ///
     /// # Errors
     /// [`Failure`], and the pipeline cannot be used any more.

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use weir_common::catalog::Entry;
+use tracing::debug;
+use weir_common::catalog::{Entry, OnError};
 use weir_common::error::chain;
 use weir_common::ids::{ActorId, EdgeId, Epoch, SlotId, TermId};
 use weir_common::plan::{Conflict, Operator};
@@ -51,6 +52,8 @@ use crate::storage::state::{self, keys};
 pub(crate) const FLOOR: u64 = 256 << 10;
 /// Changes go to the slot in parts of about this size.
 const WRITE_BYTES: usize = 1 << 20;
+/// An actor whose operators take this many times its share of memory writes before the epoch ends.
+const RELIEF: usize = 2;
 /// Ranges of state that are read at the same time.
 const RANGES_MAX: usize = 32;
 
@@ -117,6 +120,7 @@ struct Fragment {
     slot: Edge,
     db: state::SlotDb,
     failed: FailedRows,
+    on_error: OnError,
     /// The work that the operators were asked for last.
     work: Work,
     /// True if the operators have more of it.
@@ -128,6 +132,8 @@ enum Work {
     Apply,
     /// A page of the relation that is followed.
     Page,
+    /// A flush in the middle of an epoch, to get memory back.
+    Relief,
     Flush,
 }
 
@@ -228,6 +234,7 @@ pub(crate) fn spawn(
                 ),
             ),
         ),
+        on_error: entry.job.on_error,
         work: Work::Apply,
         has_more: false,
         shared: shared.clone(),
@@ -419,7 +426,7 @@ impl Fragment {
     }
 
     /// Sends on what the operators emitted, and reads for them until they can go no further.
-    async fn finish(&mut self, work: Work, mut outcome: Result<Outcome, Failure>) -> Result<(), Ended> {
+    async fn finish(&mut self, mut work: Work, mut outcome: Result<Outcome, Failure>) -> Result<(), Ended> {
         loop {
             let Outcome { emitted, kept, failed, next } = outcome.map_err(|error| Ended::Failed(chain(&error)))?;
             if let Err(reason) = self.failed.note(&failed, |operator| self.pipeline.failing(operator)) {
@@ -456,12 +463,27 @@ impl Fragment {
                 Next::Done if work == Work::Page => Progress::More,
                 Next::Done => Progress::Done,
             };
-            if work == Work::Flush && progress == Progress::Done {
-                self.write_all().await?;
+            match (work, progress) {
+                (Work::Apply, Progress::Done) if self.is_short_of_memory() => {
+                    debug!(actor = ?self.id, bytes = self.pipeline.bytes(), "writing before the epoch ends");
+                    (work, outcome) = (Work::Relief, self.pipeline.flush());
+                    continue;
+                }
+                (Work::Relief | Work::Flush, Progress::Done) => self.write_all(work).await?,
+                _ => {}
             }
             self.core.finish(progress);
             return Ok(());
         }
+    }
+
+    /// True if the operators are to write what changed before the epoch ends. A job that stops at a
+    /// failing row waits for its end, since a group may fail in between.
+    fn is_short_of_memory(&self) -> bool {
+        let is_judged_at_the_end = self.on_error == OnError::Fail;
+        !is_judged_at_the_end
+            && self.pipeline.bytes() > RELIEF * self.shared.memory.share()
+            && self.pipeline.can_flush()
     }
 
     /// Stops the job, as far as this actor goes: from here on it discards what comes.
@@ -556,10 +578,12 @@ impl Fragment {
         found.map_err(|error: state::Error| Ended::Failed(chain(&error)))
     }
 
-    /// Writes what an epoch changed.
-    async fn write_all(&mut self) -> Result<(), Ended> {
+    /// Writes what changed since the last flush.
+    async fn write_all(&mut self, work: Work) -> Result<(), Ended> {
         let mut writes = self.pipeline.take_writes();
-        writes.extend(self.follow.iter_mut().flat_map(Upstream::take_writes));
+        if work == Work::Flush {
+            writes.extend(self.follow.iter_mut().flat_map(Upstream::take_writes));
+        }
         let (groups, others) = writes.into_iter().partition(|write| self.groups == Some(write.key.table));
         // The database inserts neighbours faster.
         let sort = |entries: &mut Entries| entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));

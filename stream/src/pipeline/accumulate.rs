@@ -233,6 +233,11 @@ impl Calls {
         self.calls.iter_mut().flat_map(|call| call.kept.partial().take_partial(groups, rest)).collect()
     }
 
+    /// True if no value was deleted more often than inserted so far.
+    pub(super) fn can_flush(&self) -> bool {
+        self.calls.iter().all(|call| call.kept.values().is_none_or(Values::can_flush))
+    }
+
     /// Ends an epoch: aggregates learn which values appeared and disappeared.
     pub(super) fn settle(&mut self, groups: &Groups) -> Result<(), Failure> {
         for call in &mut self.calls {

@@ -548,6 +548,12 @@ impl Operate for Aggregate {
         Ok(outcome)
     }
 
+    fn can_flush(&self) -> bool {
+        // A group without rows may have values all the same, as long as the rows of others are on
+        // their way. It is gone only if that is so at the end of an epoch.
+        self.changed.iter().all(|group| self.rows[*group as usize] > 0) && self.calls.can_flush()
+    }
+
     fn take_writes(&mut self, writes: &mut Vec<StateWrite>) {
         writes.append(&mut self.writes);
         self.clock.end_epoch();

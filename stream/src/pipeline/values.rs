@@ -173,10 +173,15 @@ impl Values {
         Ok(())
     }
 
+    /// True if no value was deleted more often than inserted.
+    pub(super) fn can_flush(&self) -> bool {
+        self.changed.iter().all(|place| self.counted[*place as usize].count >= 0)
+    }
+
     /// The values that appeared in this epoch, which has ended, true, or disappeared. One of which
     /// the arguments may have changed appears again.
     pub(super) fn changes(&self) -> Result<Vec<(ValuePlace, bool)>, Failure> {
-        if self.changed.iter().any(|place| self.counted[*place as usize].count < 0) {
+        if !self.can_flush() {
             return Err(Failure::Broken("a value was deleted more often than inserted".to_owned()));
         }
         let change = |place: &ValuePlace| {

@@ -105,14 +105,40 @@ impl Job {
                 writes.extend(self.actors[fragment][actor].take_writes());
             }
         }
-        for write in &writes {
+        self.write(&writes);
+        self.unapplied += 1;
+        Ok(writes)
+    }
+
+    pub(super) fn fragments(&self) -> usize {
+        self.actors.len()
+    }
+
+    pub(super) fn actors_of(&self, fragment: usize) -> usize {
+        self.actors[fragment].len()
+    }
+
+    /// Lets an actor flush in the middle of an epoch, if it can. Returns the changes of the state,
+    /// which are applied at once.
+    pub(super) fn flush_early(&mut self, fragment: usize, actor: usize) -> Result<Vec<StateWrite>, Failure> {
+        if !self.actors[fragment][actor].can_flush() {
+            return Ok(Vec::new());
+        }
+        let outcome = self.actors[fragment][actor].flush()?;
+        self.settle((fragment, actor), outcome)?;
+        let writes = self.actors[fragment][actor].take_writes();
+        self.write(&writes);
+        self.actors[fragment][actor].applied();
+        Ok(writes)
+    }
+
+    fn write(&mut self, writes: &[StateWrite]) {
+        for write in writes {
             match &write.value {
                 Some(value) => self.state.insert(write.key.clone(), value.clone()),
                 None => Some(self.state.remove(&write.key).expect("only an entry that is there is deleted")),
             };
         }
-        self.unapplied += 1;
-        Ok(writes)
     }
 
     /// Tells the actors that the writes of the oldest epoch are applied.
