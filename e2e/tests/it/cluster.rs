@@ -122,7 +122,7 @@ fn nodes_that_are_told_to_end_do_so_in_order_while_connections_are_cut() {
 }
 
 /// What `docs/metrics.md` says of a metric, or a node does: its type and its labels.
-type Described = BTreeMap<String, (String, BTreeSet<String>)>;
+pub(super) type Described = BTreeMap<String, (String, BTreeSet<String>)>;
 
 /// Compares what the nodes say of their metrics, once they have said enough, with what the documentation does.
 async fn metrics_are_as_described(cluster: &Cluster) -> Result<()> {
@@ -159,7 +159,7 @@ async fn metrics_are_as_described(cluster: &Cluster) -> Result<()> {
 }
 
 /// The rows ``| `name` | type | unit | labels | meaning |`` of the page.
-fn documented_metrics() -> Result<Described> {
+pub(super) fn documented_metrics() -> Result<Described> {
     let page = std::fs::read_to_string(workspace().join("docs/metrics.md"))?;
     let rows = page.lines().filter(|line| line.starts_with("| `weir_"));
     let metrics = rows.map(|row| {

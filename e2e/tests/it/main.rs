@@ -1,9 +1,10 @@
 //! Weir's end-to-end tests, one module a topic.
 //!
-//! Every test but those of `tidy` starts the processes it needs by itself, on free ports and in a folder of its own.
+//! Every test but those of `tidy` and `chart` starts the processes it needs by itself, on free ports and in a folder of its own.
 
 mod support;
 
+mod chart;
 mod simulation;
 mod tidy;
 
