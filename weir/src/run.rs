@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, info, info_span, warn};
 use weir_common::http::{self, Readiness};
 use weir_compute::Compute;
 use weir_frontend::Server as Frontend;
@@ -41,6 +41,12 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Other machines would reach a listener that lets everybody in.
+    #[error(
+        "refusing to listen on {0}, which is not a loopback address: nobody is authenticated and nothing is encrypted; \
+         --insecure (WEIR_INSECURE=true) allows it inside a trusted network"
+    )]
+    Exposed(String),
     /// Others could not connect to the address.
     #[error("a node that listens on {0} has to be told with --advertise how others reach it")]
     Advertise(String),
@@ -86,6 +92,9 @@ pub enum Error {
 /// If the role cannot start, or fails.
 pub async fn run(role: Role, cancel: CancellationToken) -> Result<(), Error> {
     info!(role = role.name(), version = env!("CARGO_PKG_VERSION"), "starting");
+    if role.process().insecure {
+        warn!("--insecure is set: whoever reaches a port of this node is let in, and nothing is encrypted");
+    }
     match role {
         Role::Standalone(config) => standalone(config, cancel).await,
         Role::Meta(config) => meta(config, cancel).await,
@@ -97,8 +106,8 @@ pub async fn run(role: Role, cancel: CancellationToken) -> Result<(), Error> {
 }
 
 async fn meta(config: config::Meta, cancel: CancellationToken) -> Result<(), Error> {
-    let (listener, address) = bind(&config.listen).await?;
-    let (http_listener, http) = bind(&config.process.http_listen).await?;
+    let (listener, address) = bind(&config.listen, config.process.insecure).await?;
+    let (http_listener, http) = bind(&config.process.http_listen, config.process.insecure).await?;
     let advertise = advertised(config.advertise, address)?;
     let store = EtcdStore::open(&config.etcd_endpoints).await?;
     let node = Meta::new(
@@ -118,8 +127,8 @@ async fn meta(config: config::Meta, cancel: CancellationToken) -> Result<(), Err
 }
 
 async fn compute(config: config::Compute, cancel: CancellationToken) -> Result<(), Error> {
-    let (listener, address) = bind(&config.listen).await?;
-    let (http_listener, http) = bind(&config.process.http_listen).await?;
+    let (listener, address) = bind(&config.listen, config.process.insecure).await?;
+    let (http_listener, http) = bind(&config.process.http_listen, config.process.insecure).await?;
     let advertise = advertised(config.advertise, address)?;
     let node = Compute::new(weir_compute::Config {
         advertise: advertise.clone(),
@@ -136,8 +145,8 @@ async fn compute(config: config::Compute, cancel: CancellationToken) -> Result<(
 }
 
 async fn frontend(config: config::Frontend, cancel: CancellationToken) -> Result<(), Error> {
-    let (listener, sql) = bind(&config.sql.sql_listen).await?;
-    let (http_listener, http) = bind(&config.process.http_listen).await?;
+    let (listener, sql) = bind(&config.sql.sql_listen, config.process.insecure).await?;
+    let (http_listener, http) = bind(&config.process.http_listen, config.process.insecure).await?;
     let node = Frontend::new(frontend_config(config.sql, texts(&config.meta.meta_addr)))?;
     info!(%sql, %http, "frontend listens");
     let ready = node.readiness();
@@ -148,10 +157,10 @@ async fn frontend(config: config::Frontend, cancel: CancellationToken) -> Result
 async fn standalone(config: config::Standalone, cancel: CancellationToken) -> Result<(), Error> {
     let directory = data_directory(&config.data_dir)?;
     let state_url = format!("file://{}", directory.join("state").display());
-    let (sql_listener, sql) = bind(&config.sql.sql_listen).await?;
-    let (http_listener, http) = bind(&config.process.http_listen).await?;
-    let (meta_listener, meta_address) = bind(&Address::loopback()).await?;
-    let (compute_listener, compute_address) = bind(&Address::loopback()).await?;
+    let (sql_listener, sql) = bind(&config.sql.sql_listen, config.process.insecure).await?;
+    let (http_listener, http) = bind(&config.process.http_listen, config.process.insecure).await?;
+    let (meta_listener, meta_address) = bind(&Address::loopback(), false).await?;
+    let (compute_listener, compute_address) = bind(&Address::loopback(), false).await?;
     let meta_addrs = vec![meta_address.to_string()];
     let store = EmbeddedStore::open(directory.join("meta.redb")).await?;
 
@@ -243,12 +252,16 @@ fn all_ready(parts: Vec<Readiness>) -> Readiness {
     Arc::new(move || parts.iter().try_for_each(|ready| ready()))
 }
 
-/// Listens, and says where: port 0 has become a real one.
-async fn bind(address: &Address) -> Result<(TcpListener, Address), Error> {
+/// Listens, and says where: port 0 has become a real one. Unless `insecure`, only on loopback: the address is judged
+/// after names are resolved, and nothing is accepted before.
+async fn bind(address: &Address, insecure: bool) -> Result<(TcpListener, Address), Error> {
     let cannot_bind = |source| Error::Bind { address: address.to_string(), source };
     let listener = TcpListener::bind(address.to_string()).await.map_err(cannot_bind)?;
-    let port = listener.local_addr().map_err(cannot_bind)?.port();
-    Ok((listener, address.with_port(port)))
+    let bound = listener.local_addr().map_err(cannot_bind)?;
+    if !insecure && !bound.ip().is_loopback() {
+        return Err(Error::Exposed(address.to_string()));
+    }
+    Ok((listener, address.with_port(bound.port())))
 }
 
 fn frontend_config(sql: config::Sql, meta_addrs: Vec<String>) -> weir_frontend::Config {

@@ -295,6 +295,19 @@ pub struct Process {
     #[arg(long, help_heading = heading::ADDRESSES, value_name = "URL", value_parser = otlp_endpoint)]
     pub otlp_endpoint: Option<String>,
 
+    /// Serve addresses that other machines reach, although nobody is authenticated and nothing is encrypted
+    #[arg(
+        long,
+        help_heading = heading::ADDRESSES,
+        value_name = "BOOL",
+        action = clap::ArgAction::Set,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        default_value_t = false
+    )]
+    pub insecure: bool,
+
     /// A TOML file with a table for each role
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -312,7 +325,7 @@ impl Role {
     }
 
     /// What every role has.
-    fn process(&self) -> &Process {
+    pub(crate) fn process(&self) -> &Process {
         match self {
             Role::Standalone(Standalone { process, .. })
             | Role::Meta(Meta { process, .. })

@@ -319,6 +319,20 @@ mod tests {
     }
 
     #[test]
+    fn a_truth_is_a_bare_flag_or_has_a_value() {
+        let insecure = |words, variables, file| frontend(words, variables, file).process.insecure;
+        let file = Some("[frontend]\ninsecure = true\n");
+        assert!(!insecure("frontend", &[], None));
+        assert!(insecure("frontend --insecure", &[], None));
+        assert!(insecure("frontend", &[], file));
+        assert!(!insecure("frontend", &[("WEIR_INSECURE", "false")], file));
+        assert!(insecure("frontend", &[("WEIR_INSECURE", "true")], None));
+        assert!(!insecure("frontend --insecure=false", &[("WEIR_INSECURE", "true")], None));
+        let text = complaint("frontend", &[("WEIR_INSECURE", "perhaps")], None);
+        assert!(text.starts_with("environment variable WEIR_INSECURE cannot be \"perhaps\": "), "{text}");
+    }
+
+    #[test]
     fn a_file_that_is_no_toml_is_refused_with_the_line() {
         let text = complaint("meta", &[], Some("[meta]\nlisten = 'a:1'\nlisten = 'b:1'"));
         assert!(text.contains("line 3"), "{text}");

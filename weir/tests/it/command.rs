@@ -58,16 +58,52 @@ fn an_address_in_use_is_named() {
 
 #[test]
 fn a_node_on_all_interfaces_has_to_say_how_it_is_reached() {
-    let output = weir(&["compute", "--listen", "0.0.0.0:0", "--http-listen", "127.0.0.1:0"], &[]);
+    let output = weir(&["compute", "--insecure", "--listen", "0.0.0.0:0", "--http-listen", "127.0.0.1:0"], &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(last_line(&output).contains("--advertise"), "{}", last_line(&output));
 }
 
 #[test]
+fn a_listener_that_other_machines_reach_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().to_str().unwrap();
+    for (role, open, closed) in [
+        ("standalone", "--sql-listen", "--http-listen"),
+        ("standalone", "--http-listen", "--sql-listen"),
+        ("frontend", "--sql-listen", "--http-listen"),
+        ("frontend", "--http-listen", "--sql-listen"),
+        ("compute", "--listen", "--http-listen"),
+        ("compute", "--http-listen", "--listen"),
+        ("meta", "--listen", "--http-listen"),
+        ("meta", "--http-listen", "--listen"),
+    ] {
+        let mut arguments = vec![role, open, "0.0.0.0:0", closed, "127.0.0.1:0"];
+        if role == "standalone" {
+            arguments.extend(["--data-dir", data]);
+        }
+        let output = weir(&arguments, &[("WEIR_INSECURE", "false")]);
+        assert_eq!(output.status.code(), Some(1), "{role} {open}");
+        let line = last_line(&output);
+        assert!(line.starts_with("weir: refusing to listen on 0.0.0.0:0, "), "{role} {open}: {line}");
+        assert!(line.contains("WEIR_INSECURE=true"), "{line}");
+    }
+}
+
+#[test]
+fn a_node_that_lets_everybody_in_warns_of_it() {
+    // It goes no further than to the next complaint, after it has listened.
+    let arguments = ["compute", "--listen", "0.0.0.0:0", "--http-listen", "0.0.0.0:0"];
+    let output = weir(&arguments, &[("WEIR_INSECURE", "true")]);
+    assert!(last_line(&output).contains("--advertise"), "{}", last_line(&output));
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(log.matches("whoever reaches a port of this node is let in").count(), 1, "{log}");
+}
+
+#[test]
 fn a_filter_of_the_log_that_cannot_be_read_is_told() {
     let stderr = |filter| {
-        let output =
-            weir(&["compute", "--listen", "0.0.0.0:0", "--http-listen", "127.0.0.1:0"], &[("WEIR_LOG", filter)]);
+        let arguments = ["compute", "--insecure", "--listen", "0.0.0.0:0", "--http-listen", "127.0.0.1:0"];
+        let output = weir(&arguments, &[("WEIR_LOG", filter)]);
         String::from_utf8(output.stderr).unwrap()
     };
     assert!(stderr("weir=loud").contains("WEIR_LOG cannot be read"), "{}", stderr("weir=loud"));

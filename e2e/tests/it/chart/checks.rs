@@ -9,9 +9,8 @@ use weir_e2e::process::workspace;
 
 use super::{matrix, objects};
 
-/// Variables of Weir that are no flags: of logging, and the consent to listen without authentication, which versions that
-/// have none do not ask for.
-const NO_FLAGS: [&str; 3] = ["WEIR_LOG", "WEIR_LOG_FORMAT", "WEIR_INSECURE"];
+/// Variables of Weir that are no flags.
+const NO_FLAGS: [&str; 2] = ["WEIR_LOG", "WEIR_LOG_FORMAT"];
 
 type Check = fn(&[Value]) -> Result<Vec<String>>;
 
