@@ -55,7 +55,7 @@ async fn a_views_plan_is_explained() {
                     To fragment 1 input 0: by hash of (channel)\n\
                     Fragment 1: an actor for each slot\n  \
                     Aggregate partial results by (#0): count(*); groups in state table 0\n  \
-                    Materialize; visible columns: 2\n  \
+                    Materialize; visible columns: 2; with the groups of state table 0\n  \
                     Output: changes, stream key (channel)\n\
                     State table 0: (character varying) to (bigint, bigint)";
     assert_eq!(plan, expected);
