@@ -126,6 +126,11 @@ fn each_is_replayed_once_while_nodes_are_killed() {
             wait_for(&mut sql, &format!("SELECT count(*) FROM dead_letters.{table}"), TOTAL / 3, LATE).await?;
             sql.query(&format!("ALTER TABLE {table} ALTER COLUMN n TYPE bigint")).await?;
         }
+        // A view above, which takes the changes that replayed rows make.
+        let view = "CREATE MATERIALIZED VIEW parts AS \
+                    SELECT key % 10 AS part, count(*) AS keys, sum(n) AS sum, max(place::bigint) AS place \
+                    FROM keyed GROUP BY key % 10";
+        sql.query(view).await?;
         // What is published from now on fits at once, and is later than what is replayed.
         let more = TOTAL + 700;
         publish(TOTAL, more).await?;
@@ -165,10 +170,20 @@ fn each_is_replayed_once_while_nodes_are_killed() {
         (0..more).for_each(|id| last[key(id) as usize] = id);
         let rows = sql.query("SELECT key, id, n, place FROM keyed ORDER BY key").await?;
         ensure!(rows.rows.len() as u64 == KEYS, "{} keys", rows.rows.len());
-        for (key, id) in last.into_iter().enumerate() {
+        for (key, id) in last.iter().copied().enumerate() {
             let wanted = [key as u64, id, n(id), id + 1].map(|number| number.to_string());
             ensure!(rows.row(key) == wanted, "keyed: wanted {wanted:?}, found {:?}", rows.row(key));
         }
+        let rows = sql.query("SELECT part, keys, sum, place FROM parts ORDER BY part").await?;
+        ensure!(rows.rows.len() == 10, "{} parts", rows.rows.len());
+        for part in 0..10 {
+            let ids: Vec<u64> = last.iter().skip(part).step_by(10).copied().collect();
+            let (sum, place) = (ids.iter().map(|id| n(*id)).sum::<u64>(), ids.iter().max().map_or(0, |id| id + 1));
+            let wanted = [part as u64, ids.len() as u64, sum, place].map(|number| number.to_string());
+            ensure!(rows.row(part) == wanted, "parts: wanted {wanted:?}, found {:?}", rows.row(part));
+        }
+        let differing = sql.query("VERIFY MATERIALIZED VIEW parts").await?;
+        ensure!(differing.rows.is_empty(), "parts: {:?}", differing.rows);
         Ok(())
     });
 }
