@@ -47,6 +47,9 @@ pub enum Error {
          --insecure (WEIR_INSECURE=true) allows it inside a trusted network"
     )]
     Exposed(String),
+    /// The machine does not say its own name, which `{hostname}` stands for.
+    #[error("cannot find out the name of this machine, for --advertise")]
+    OwnName(#[source] std::io::Error),
     /// Others could not connect to the address.
     #[error("a node that listens on {0} has to be told with --advertise how others reach it")]
     Advertise(String),
@@ -272,10 +275,16 @@ fn frontend_config(sql: config::Sql, meta_addrs: Vec<String>) -> weir_frontend::
 /// What other nodes are told to connect to.
 fn advertised(configured: Option<Address>, listening: Address) -> Result<String, Error> {
     match configured {
-        Some(address) => Ok(address.to_string()),
+        Some(address) => Ok(address.named(own_name)?.to_string()),
         None if listening.is_wildcard() => Err(Error::Advertise(listening.to_string())),
         None => Ok(listening.to_string()),
     }
+}
+
+/// The name that the machine has for itself, which in a container is that of the container.
+fn own_name() -> Result<String, Error> {
+    let name = hostname::get().map_err(Error::OwnName)?;
+    name.into_string().map_err(|name| Error::OwnName(std::io::Error::other(format!("{} is no text", name.display()))))
 }
 
 /// Creates the directory if need be; its absolute path.

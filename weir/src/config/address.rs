@@ -10,6 +10,9 @@ pub struct Address {
     port: u16,
 }
 
+/// Stands for the machine's own name in an address that others are told.
+const HOSTNAME: &str = "{hostname}";
+
 /// Text that is no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
@@ -52,6 +55,17 @@ impl Address {
         self.host == "0.0.0.0" || self.host == "[::]"
     }
 
+    /// The same address with the machine's own name in the place of `{hostname}`. `name` finds it out.
+    ///
+    /// # Errors
+    /// That of `name`.
+    pub fn named<E>(self, name: impl FnOnce() -> Result<String, E>) -> Result<Address, E> {
+        match self.host.contains(HOSTNAME) {
+            true => Ok(Address { host: self.host.replace(HOSTNAME, &name()?), ..self }),
+            false => Ok(self),
+        }
+    }
+
     /// The same host with another port: what port 0 became.
     pub fn with_port(&self, port: u16) -> Address {
         Address { host: self.host.clone(), port }
@@ -73,6 +87,15 @@ mod tests {
         for text in ["localhost:", "localhost:65536", "localhost:http"] {
             assert_eq!(text.parse::<Address>(), Err(ParseError::Port), "{text}");
         }
+    }
+
+    #[test]
+    fn an_address_may_have_the_machines_own_name() {
+        let named = |text: &str| text.parse::<Address>().unwrap().named(|| Ok::<_, ()>("c1".to_owned())).unwrap();
+        assert_eq!(named("{hostname}:5688").to_string(), "c1:5688");
+        assert_eq!(named("{hostname}.weir:5688").to_string(), "c1.weir:5688");
+        assert_eq!("[::1]:1".parse::<Address>().unwrap().named(|| Err(())), Ok("[::1]:1".parse().unwrap()));
+        assert_eq!("{hostname}:1".parse::<Address>().unwrap().named(|| Err(())), Err(()));
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub struct Meta {
     #[arg(long, help_heading = heading::ADDRESSES, value_name = "ADDRESS", default_value = "127.0.0.1:5690")]
     pub listen: Address,
 
-    /// The address under which other nodes reach this one [default: that of --listen]
+    /// The address under which other nodes reach this one; {hostname} in it is the machine's own name [default: that of --listen]
     #[arg(long, help_heading = heading::ADDRESSES, value_name = "ADDRESS")]
     pub advertise: Option<Address>,
 
@@ -142,7 +142,7 @@ pub struct Compute {
     #[arg(long, help_heading = heading::ADDRESSES, value_name = "ADDRESS", default_value = "127.0.0.1:5688")]
     pub listen: Address,
 
-    /// The address under which other nodes reach this one [default: that of --listen]
+    /// The address under which other nodes reach this one; {hostname} in it is the machine's own name [default: that of --listen]
     #[arg(long, help_heading = heading::ADDRESSES, value_name = "ADDRESS")]
     pub advertise: Option<Address>,
 

@@ -64,6 +64,18 @@ fn a_node_on_all_interfaces_has_to_say_how_it_is_reached() {
 }
 
 #[test]
+fn a_node_may_be_reached_under_the_name_of_its_machine() {
+    // Without an object store it goes no further than to say where it listens.
+    let name = Command::new("uname").arg("-n").output().unwrap().stdout;
+    let name = String::from_utf8(name).unwrap();
+    let mut arguments = vec!["compute", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"];
+    arguments.extend(["--advertise", "{hostname}.weir:5688", "--state-url", "nowhere://state"]);
+    let output = weir(&arguments, &[]);
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert!(log.contains(&format!("advertise=\"{}.weir:5688\"", name.trim())), "{log}");
+}
+
+#[test]
 fn a_listener_that_other_machines_reach_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().to_str().unwrap();
