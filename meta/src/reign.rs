@@ -23,7 +23,8 @@ use weir_proto::statements_server::StatementsServer;
 
 use crate::Error;
 use crate::control::Control;
-use crate::coordinator::state::{self, Coordinator};
+use crate::coordinator::config;
+use crate::coordinator::state::Coordinator;
 use crate::coordinator::storage::Storage;
 use crate::coordinator::task::{Beginning, Handle, Task};
 use crate::keys::Keys;
@@ -172,7 +173,7 @@ impl Meta {
         let expected: BTreeSet<String> = nodes.into_iter().map(address).collect();
         info!(tables = catalog.entries().count(), expected_nodes = expected.len(), "leading the cluster");
         let core = Coordinator::new(
-            state::Config {
+            config::Config {
                 state_prefix: format!("state/{}-{id}", self.config.cluster),
                 began: SystemTime::now(),
                 barrier_interval: self.config.barrier_interval,

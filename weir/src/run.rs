@@ -255,8 +255,8 @@ fn all_ready(parts: Vec<Readiness>) -> Readiness {
     Arc::new(move || parts.iter().try_for_each(|ready| ready()))
 }
 
-/// Listens, and says where: port 0 has become a real one. Unless `insecure`, only on loopback: the address is judged
-/// after names are resolved, and nothing is accepted before.
+/// Listens, and says where: port 0 has become a real one. Unless `insecure`, only on loopback: the
+/// address is judged after names are resolved, and nothing is accepted before.
 async fn bind(address: &Address, insecure: bool) -> Result<(TcpListener, Address), Error> {
     let cannot_bind = |source| Error::Bind { address: address.to_string(), source };
     let listener = TcpListener::bind(address.to_string()).await.map_err(cannot_bind)?;

@@ -25,7 +25,7 @@ use weir_common::task::{Group, OnFailure};
 use weir_common::view::{self, Functions};
 use weir_stream::actor::{Actor, Announced, Progress, Step};
 use weir_stream::chunk::Chunk;
-use weir_stream::edge::Pool;
+use weir_stream::edge::{Pool, Weight};
 use weir_stream::pipeline::{Failure, Next, Outcome, Pipeline, Place, StateKey, StateRange, StateWrite};
 use weir_stream::slices::Slices;
 
@@ -54,6 +54,8 @@ pub(crate) const FLOOR: u64 = 256 << 10;
 const WRITE_BYTES: usize = 1 << 20;
 /// An actor whose operators take this many times its share of memory writes before the epoch ends.
 const RELIEF: usize = 2;
+/// The memory of operators is found out each time that this part of their limit has come.
+const WEIGHINGS: usize = 16;
 /// Ranges of state that are read at the same time.
 const RANGES_MAX: usize = 32;
 
@@ -125,6 +127,8 @@ struct Fragment {
     work: Work,
     /// True if the operators have more of it.
     has_more: bool,
+    /// The weight of the chunks that the operators were given since their memory was found out.
+    taken: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,6 +241,7 @@ pub(crate) fn spawn(
         on_error: entry.job.on_error,
         work: Work::Apply,
         has_more: false,
+        taken: 0,
         shared: shared.clone(),
     };
     let cancel = shared.group.token().clone();
@@ -364,6 +369,7 @@ impl Fragment {
                         Some(follow) => follow.pass(&chunk),
                         None => chunk,
                     };
+                    self.taken += usize::try_from(chunk.bytes()).unwrap_or(usize::MAX);
                     let outcome = self.pipeline.apply(edge.input, chunk);
                     self.finish(Work::Apply, outcome).await?;
                 }
@@ -479,11 +485,16 @@ impl Fragment {
 
     /// True if the operators are to write what changed before the epoch ends. A job that stops at a
     /// failing row waits for its end, since a group may fail in between.
-    fn is_short_of_memory(&self) -> bool {
-        let is_judged_at_the_end = self.on_error == OnError::Fail;
-        !is_judged_at_the_end
-            && self.pipeline.bytes() > RELIEF * self.shared.memory.share()
-            && self.pipeline.can_flush()
+    ///
+    /// The operators look at all their groups to tell their memory, so they are asked only once so
+    /// much has come that it matters.
+    fn is_short_of_memory(&mut self) -> bool {
+        let limit = RELIEF * self.shared.memory.share();
+        if self.on_error == OnError::Fail || self.taken < limit / WEIGHINGS {
+            return false;
+        }
+        self.taken = 0;
+        self.pipeline.bytes() > limit && self.pipeline.can_flush()
     }
 
     /// Stops the job, as far as this actor goes: from here on it discards what comes.

@@ -1,6 +1,7 @@
 //! Weir's end-to-end tests, one module a topic.
 //!
-//! Every test but those of `tidy` and `chart` starts the processes it needs by itself, on free ports and in a folder of its own.
+//! Every test but those of `tidy` and `chart` starts the processes it needs by itself, on free
+//! ports and in a folder of its own.
 
 mod support;
 

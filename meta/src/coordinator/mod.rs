@@ -6,10 +6,11 @@
 //! * [`statements`]: statements that write, until their outcome is known;
 //! * `failures`: jobs that have failed, or cannot be built, until the catalog says so;
 //! * `bounds`: how much the catalog may hold;
-//! * [`event`] and [`state`]: the pure core that decides, and its words;
+//! * [`config`], [`event`] and [`state`]: the pure core that decides, its settings and its words;
 //! * `task`: the task that carries its decisions out, by way of `storage`, its calls to the metadata store.
 
 mod bounds;
+pub mod config;
 pub(crate) mod ddl;
 pub mod event;
 mod failures;

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -24,30 +24,13 @@ use weir_common::catalog::{Entry, Graph, JobState};
 use weir_common::head::{Head, SlotState};
 use weir_common::ids::{Epoch, NodeId, SchemaId, SlotId, TableId, Term, TermId, VNODES};
 
+use super::config::Config;
 use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Serving, Time, Waiter};
 use super::failures::Failures;
 use super::pins::Pins;
 use super::placement::Placement;
 use super::positions::Positions;
 use super::statements::{Pending, Statement, Statements};
-
-/// What can be set.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Where slot databases lie, relative to the state URL. No other cluster has its databases
-    /// there: those that this one does not know are deleted.
-    pub state_prefix: String,
-    /// The wall clock's time at which the core's own begins, for what people read.
-    pub began: SystemTime,
-    /// How often a barrier is injected when nobody asks for one.
-    pub barrier_interval: Duration,
-    /// How long a change of the nodes is left to settle before a term is made for it.
-    pub settle: Duration,
-    /// How long a new leader waits for the nodes that its predecessor knew.
-    pub grace: Duration,
-    /// How long a node may take to start a term or to report an epoch before it counts as lost.
-    pub node_timeout: Duration,
-}
 
 /// The most barriers in flight.
 pub const IN_FLIGHT_MAX: usize = 4;

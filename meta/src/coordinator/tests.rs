@@ -10,9 +10,10 @@ use weir_common::catalog::{
 };
 use weir_common::ids::{Epoch, JobSplit, NodeId, Sequence, SlotId, SplitId, StatementId, TableId, TermId};
 
+use super::config::Config;
 use super::event::{Action, Durable, Event, Mutation, Outcome, Report, Time, Waiter};
 use super::placement::Placement;
-use super::state::{Config, Coordinator, IN_FLIGHT_MAX};
+use super::state::{Coordinator, IN_FLIGHT_MAX};
 use super::statements::Statement;
 
 const INTERVAL: Duration = Duration::from_millis(1000);

@@ -38,7 +38,7 @@ impl ViewCompiler {
 }
 
 impl StoredFunctions {
-    /// Those of a planner, in UTC and with every variable at its default.
+    /// The functions of a planner, in UTC and with every variable at its default.
     pub fn new(planner: &Planner) -> StoredFunctions {
         StoredFunctions(planner.template([]))
     }

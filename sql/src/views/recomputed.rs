@@ -20,7 +20,7 @@ use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExp
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, collect,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, execute_stream,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use weir_common::catalog::{Query, Relation};
@@ -76,7 +76,13 @@ impl Recomputed {
         functions: StoredFunctions,
     ) -> Result<Recomputed, Error> {
         let leaf = |operators: &[Operator]| {
-            let Some(Operator::Follow { relation, columns, .. }) = operators.first() else { return Ok(None) };
+            let (relation, columns) = match operators.first() {
+                Some(Operator::Follow { relation, columns, .. }) => (relation, columns),
+                Some(Operator::Read { .. }) => {
+                    return Err(Error::internal(format!("\"{}\" reads a source, which goes on meanwhile", view.name)));
+                }
+                _ => return Ok(None),
+            };
             let reads = stored.reads.iter().find(|reads| reads.relation == *relation);
             let input = inputs.iter().find(|input| input.relation.id == *relation);
             let (Some(reads), Some(input)) = (reads, input) else {
@@ -209,8 +215,13 @@ impl ExecutionPlan for RecomputedExec {
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (exec, schema) = (self.clone(), self.properties.eq_properties.schema().clone());
         let rows = async move {
-            let rows = exec.rows(context).await?;
-            let project = move |rows: RecordBatch| Ok(rows.project(&exec.projection)?);
+            let mut memory = MemoryConsumer::new("Recomputed").register(context.memory_pool());
+            let rows = exec.rows(context, &mut memory).await?;
+            let project = move |rows: RecordBatch| {
+                // The memory is held until the stream of the rows is dropped.
+                let _held = &memory;
+                Ok(rows.project(&exec.projection)?)
+            };
             Ok::<_, DataFusionError>(stream::iter(rows).map(project))
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream::once(rows).try_flatten())))
@@ -218,22 +229,32 @@ impl ExecutionPlan for RecomputedExec {
 }
 
 impl RecomputedExec {
-    async fn rows(&self, context: Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
-        match collect(Arc::clone(&self.query), Arc::clone(&context)).await {
+    async fn rows(&self, context: Arc<TaskContext>, memory: &mut MemoryReservation) -> Result<Vec<RecordBatch>> {
+        match self.queried(Arc::clone(&context), memory).await {
             Ok(rows) => Ok(rows),
             Err(error) => {
                 let error = Error::from(error);
                 if !error.sqlstate.starts_with(DATA_EXCEPTION) {
                     return Err(error.into());
                 }
-                self.left_out(context).await
+                self.left_out(context, memory).await
             }
         }
     }
 
+    /// The rows of the query. All of them are awaited, since the last one may fail.
+    async fn queried(&self, context: Arc<TaskContext>, memory: &mut MemoryReservation) -> Result<Vec<RecordBatch>> {
+        let (mut batches, mut rows) = (execute_stream(Arc::clone(&self.query), context)?, Vec::new());
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            memory.try_grow(batch.get_array_memory_size())?;
+            rows.push(batch);
+        }
+        Ok(rows)
+    }
+
     /// The rows, without those that fail.
-    async fn left_out(&self, context: Arc<TaskContext>) -> Result<Vec<RecordBatch>> {
-        let memory = MemoryConsumer::new("Recomputed").register(context.memory_pool());
+    async fn left_out(&self, context: Arc<TaskContext>, memory: &mut MemoryReservation) -> Result<Vec<RecordBatch>> {
         let mut running = Running::new(&self.run, memory)?;
         let mut inputs: VecDeque<_> = self.inputs.iter().collect();
         for fragment in 0..self.run.streams.len() {
@@ -261,15 +282,16 @@ impl RecomputedExec {
 struct Running<'a> {
     plan: &'a JobPlan,
     pipelines: Vec<Pipeline>,
-    /// The rows that left the plan.
+    /// The rows that left the plan, and their bytes.
     emitted: Vec<RecordBatch>,
+    emitted_bytes: usize,
     /// Rows that came so far, of relations without a key.
     rows: i64,
-    memory: MemoryReservation,
+    memory: &'a mut MemoryReservation,
 }
 
-impl Running<'_> {
-    fn new(run: &Run, memory: MemoryReservation) -> Result<Running<'_>> {
+impl<'a> Running<'a> {
+    fn new(run: &'a Run, memory: &'a mut MemoryReservation) -> Result<Running<'a>> {
         let pipeline = |(number, stream): (usize, &Option<Stream>)| {
             let is_single = run.plan.fragments[number].distribution == Distribution::Single;
             let place = Place { single: is_single.then_some(SINGLE), is_fresh: true };
@@ -277,7 +299,7 @@ impl Running<'_> {
             built.map_err(|error| DataFusionError::from(Error::internal(error.to_string())))
         };
         let pipelines = run.streams.iter().enumerate().map(pipeline).collect::<Result<_>>()?;
-        Ok(Running { plan: &run.plan, pipelines, emitted: Vec::new(), rows: 0, memory })
+        Ok(Running { plan: &run.plan, pipelines, emitted: Vec::new(), emitted_bytes: 0, rows: 0, memory })
     }
 
     /// Rows of a relation as a stream brings them. Those without a key get one.
@@ -331,6 +353,7 @@ impl Running<'_> {
             if (0..chunk.rows().num_rows()).any(|row| chunk.is_delete(row)) {
                 return Err(Error::internal("a plan deletes rows of inputs that only insert").into());
             }
+            self.emitted_bytes += chunk.rows().get_array_memory_size();
             self.emitted.push(chunk.rows().clone());
         }
         to.into_iter().try_for_each(|to| self.push(to, chunk.clone()))
@@ -339,7 +362,6 @@ impl Running<'_> {
     /// Takes the memory that is in use from the pool of all queries.
     fn account(&mut self) -> Result<()> {
         let state: usize = self.pipelines.iter().map(Pipeline::bytes).sum();
-        let rows: usize = self.emitted.iter().map(RecordBatch::get_array_memory_size).sum();
-        self.memory.try_resize(state + rows)
+        self.memory.try_resize(state + self.emitted_bytes)
     }
 }

@@ -55,7 +55,8 @@ impl Address {
         self.host == "0.0.0.0" || self.host == "[::]"
     }
 
-    /// The same address with the machine's own name in the place of `{hostname}`. `name` finds it out.
+    /// The same address with the machine's own name in the place of `{hostname}`. `name` finds it
+    /// out.
     ///
     /// # Errors
     /// That of `name`.

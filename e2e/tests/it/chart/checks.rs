@@ -58,7 +58,7 @@ fn containers_of(pod: &Value) -> impl Iterator<Item = &Value> {
     ["initContainers", "containers"].into_iter().flat_map(|list| items(&pod["spec"][list]))
 }
 
-/// Whether a label selector selects something with these labels.
+/// True if a label selector selects something with these labels.
 fn selects(selector: &Value, labels: &Value) -> bool {
     let equal = selector["matchLabels"].as_object();
     let equal = equal.is_none_or(|wanted| wanted.iter().all(|(label, value)| labels.get(label) == Some(value)));
@@ -106,7 +106,7 @@ fn selectors(objects: &[Value]) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Whether a container of the pod has the port, by name or number.
+/// True if a container of the pod has the port, by name or number.
 fn has_port(pod: &Value, port: &Value) -> bool {
     let mut ports = containers_of(pod).flat_map(|container| items(&container["ports"]));
     ports.any(|known| known["name"] == *port || known["containerPort"] == *port)
@@ -159,7 +159,8 @@ fn ports(objects: &[Value]) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Pods fit the Pod Security Standard "restricted", with numeric users and a root that cannot be written.
+/// Pods fit the Pod Security Standard "restricted", with numeric users and a root that cannot be
+/// written.
 fn restricted(objects: &[Value]) -> Result<Vec<String>> {
     const VOLUMES: [&str; 7] =
         ["configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected", "downwardAPI", "csi"];
@@ -277,7 +278,8 @@ fn environment(pod: &Value, pod_name: &str) -> BTreeMap<String, String> {
     variables.map(|variable| (text(&variable["name"]).to_owned(), value(variable))).collect()
 }
 
-/// The meta nodes that others are told of are the ones that exist, under the addresses that they advertise.
+/// The meta nodes that others are told of are the ones that exist, under the addresses that they
+/// advertise.
 fn addresses(objects: &[Value]) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     let metas = of_kind(objects, "StatefulSet").find(|object| component(&object["spec"]["template"]) == "meta");
@@ -306,7 +308,8 @@ fn addresses(objects: &[Value]) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Containers need no shell, have images of one version, resources and probes, and pods of Weir a checksum of what they read.
+/// Containers need no shell, have images of one version, resources and probes, and pods of Weir a
+/// checksum of what they read.
 fn containers(objects: &[Value]) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for (name, pod) in pods(objects) {
@@ -341,7 +344,8 @@ fn containers(objects: &[Value]) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// The binary knows the variables that pods of Weir set and the keys of their files, and takes their values.
+/// The binary knows the variables that pods of Weir set and the keys of their files, and takes
+/// their values.
 fn configured(objects: &[Value]) -> Result<Vec<String>> {
     let example = std::fs::read_to_string(workspace().join("deploy/weir.toml"))?.parse::<toml::Table>()?;
     let mut findings = Vec::new();
@@ -383,7 +387,8 @@ fn configured(objects: &[Value]) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Each part of Weir has a PodDisruptionBudget, and where there are NetworkPolicies, one denies all pods what others do not allow.
+/// Each part of Weir has a PodDisruptionBudget, and where there are NetworkPolicies, one denies all
+/// pods what others do not allow.
 fn disruption_and_isolation(objects: &[Value]) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     let policies = of_kind(objects, "NetworkPolicy").collect::<Vec<_>>();

@@ -1,5 +1,5 @@
-//! The Helm chart, checked without a cluster: `helm` renders it with a matrix of values, and the objects are checked by
-//! the schemas of two versions of Kubernetes and by the rules of [`checks`].
+//! The Helm chart, checked without a cluster: `helm` renders it with a matrix of values, and the
+//! objects are checked by the schemas of two versions of Kubernetes and by the rules of [`checks`].
 //!
 //! `deploy/setup.sh chart` brings the tools. Each rule is proved by objects that break it.
 
@@ -16,7 +16,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use weir_e2e::process::workspace;
 
-/// The oldest version that the chart's `kubeVersion` and this project support, and the newest with schemas.
+/// The oldest version that the chart's `kubeVersion` and this project support, and the newest with
+/// schemas.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 
 /// A tool of `deploy/setup.sh chart`.
@@ -79,7 +80,7 @@ fn trial() -> Value {
     json!({"trial": {"enabled": true}})
 }
 
-/// What an installation beside an own etcd and object store must say.
+/// The values that an installation beside an own etcd and object store must set.
 fn production() -> Value {
     json!({
         "state": {"url": "s3://weir-state/production", "region": "eu-central-1", "existingSecret": "weir-object-store"},

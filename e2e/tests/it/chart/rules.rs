@@ -1,4 +1,5 @@
-//! Alerts, dashboard and scaling speak of metrics that exist, and alerts fire when they should, which `promtool` says.
+//! Alerts, dashboard and scaling speak of metrics that exist, and alerts fire when they should,
+//! which `promtool` says.
 
 use std::collections::BTreeSet;
 use std::process::Command;

@@ -11,8 +11,8 @@ use super::{chart, parse};
 /// The parts whose values helpers read as `.part`.
 const PARTS: [&str; 3] = ["meta", "compute", "frontend"];
 
-/// The paths of values: of mappings whose keys the chart knows, those of their values. Where users choose the keys, as of
-/// annotations, it is the mapping.
+/// The paths of values: of mappings whose keys the chart knows, those of their values. Where users
+/// choose the keys, as of annotations, it is the mapping.
 fn paths(schema: &Value, definitions: &Value, path: &str, found: &mut BTreeSet<String>) {
     let named = schema["$ref"].as_str().and_then(|name| name.strip_prefix("#/definitions/"));
     let schema = named.map_or(schema, |name| &definitions[name]);
@@ -41,7 +41,8 @@ fn unknown(values: &Value, known: &BTreeSet<String>, path: &str) -> Vec<String> 
     }
 }
 
-/// Schemas that let any key in although they list keys, but for those that say so by a schema of others.
+/// Schemas that let any key in although they list keys, but for those that say so by a schema of
+/// others.
 fn open(schema: &Value, path: &str) -> Vec<String> {
     let mut found = Vec::new();
     if schema["properties"].is_object() && schema["additionalProperties"].is_null() {
@@ -85,12 +86,12 @@ fn read(templates: &str) -> BTreeSet<String> {
     found
 }
 
-/// Whether one path is the other or a part of it.
+/// True if one path is the other or a part of it.
 fn within(path: &str, whole: &str) -> bool {
     path.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// What is wrong between the three.
+/// The differences between the three.
 fn compare(values: &Value, schema: &Value, templates: &str) -> Vec<String> {
     let mut known = BTreeSet::new();
     paths(schema, &schema["definitions"], "", &mut known);

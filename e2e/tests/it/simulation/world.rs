@@ -13,10 +13,11 @@ use weir_common::ids::{JobSplit, NodeId, Sequence, SplitId, StatementId, TableId
 use weir_common::telemetry::trace::TraceParent;
 use weir_compute::control::event::{Event as NodeEvent, Message};
 use weir_compute::control::plan as compute;
+use weir_meta::coordinator::config::Config;
 use weir_meta::coordinator::event::{Action, Event, Mutation, Outcome, Report, Time, Waiter};
 use weir_meta::coordinator::placement::AssignedSplit;
 use weir_meta::coordinator::positions::Positions;
-use weir_meta::coordinator::state::{Config, Coordinator};
+use weir_meta::coordinator::state::Coordinator;
 use weir_meta::coordinator::statements::Statement;
 
 use super::model::{Client, Databases, MetaStore, Rows, Stream, key_of};
